@@ -1,0 +1,122 @@
+"""What can go wrong, as types that carry their facts.
+
+    TipssegError                     message, hint, exit_code
+    ├── UsageError                   a wrong option or argument (exit code 2)
+    │   └── VocabularyError          empty, doubled or missing class names
+    ├── InputError                   nothing to label, or two inputs for one output
+    ├── ImageError                   path, reason: one image that cannot be read
+    ├── OutputError                  path, reason: a result that cannot be written
+    ├── DeviceError                  device: a device or dtype that is not there
+    ├── CheckpointError              path, tensor: files that are not a TIPSv2 model
+    └── WeightsError                 weights that cannot be had
+        ├── LockError                path: weights.lock is missing or malformed
+        ├── DownloadError            repository, revision, file: the hub did not deliver
+        └── IntegrityError           path, what, expected, got: a file that is not what was pinned
+
+Library code raises these; the command line prints them in one place as `Error:` and `Hint:` lines. Anything else that is
+raised is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class TipssegError(Exception):
+    """Base of all expected errors.
+
+    `message` says what happened and to what; `hint` (may be empty) says what to do; `exit_code` is what the command
+    line exits with.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(TipssegError):
+    """A wrong option or argument."""
+
+    exit_code = 2
+
+
+class VocabularyError(UsageError):
+    """Class names that cannot be used: empty, doubled, or none at all."""
+
+
+class InputError(TipssegError):
+    """The inputs as a whole cannot be labelled."""
+
+
+class ImageError(TipssegError):
+    """One image that cannot be read; the other images of a run go on."""
+
+    def __init__(self, path: Path, reason: str, hint: str = "") -> None:
+        super().__init__(f"{path}: {reason}", hint)
+        self.path = path
+        self.reason = reason
+
+
+class OutputError(TipssegError):
+    """A result that cannot be written."""
+
+    def __init__(self, path: Path, reason: str, hint: str = "") -> None:
+        super().__init__(f"cannot write {path}: {reason}", hint)
+        self.path = path
+        self.reason = reason
+
+
+class DeviceError(TipssegError):
+    """A device, or a dtype on it, that this machine does not have."""
+
+    def __init__(self, device: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.device = device
+
+
+class CheckpointError(TipssegError):
+    """A folder whose files are not a TIPSv2 model; `tensor` names the first offending tensor, where there is one."""
+
+    def __init__(self, path: Path, reason: str, hint: str = "", tensor: str | None = None) -> None:
+        super().__init__(f"{path}: {reason}", hint)
+        self.path = path
+        self.reason = reason
+        self.tensor = tensor
+
+
+class WeightsError(TipssegError):
+    """Weights that cannot be had."""
+
+
+class LockError(WeightsError):
+    """weights.lock is missing, unreadable or malformed."""
+
+    def __init__(self, path: Path, reason: str, hint: str = "") -> None:
+        super().__init__(f"{path}: {reason}", hint)
+        self.path = path
+        self.reason = reason
+
+
+class DownloadError(WeightsError):
+    """The hub did not deliver a file."""
+
+    def __init__(self, repository: str, revision: str, file: str, reason: str, hint: str = "") -> None:
+        super().__init__(f"cannot get {file} of {repository} at revision {revision}: {reason}", hint)
+        self.repository = repository
+        self.revision = revision
+        self.file = file
+        self.reason = reason
+
+
+class IntegrityError(WeightsError):
+    """A file whose size or hash is not the pinned one; `what` is "size", "sha256" or "git-sha1"."""
+
+    def __init__(self, path: Path, what: str, expected: str, got: str, hint: str = "") -> None:
+        super().__init__(f"{path} is not the pinned file: {what} expected {expected}, got {got}", hint)
+        self.path = path
+        self.what = what
+        self.expected = expected
+        self.got = got

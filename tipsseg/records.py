@@ -1,0 +1,96 @@
+"""Frozen records that cross module borders. No torch here: everything that follows a LabelMap is numpy.
+
+Sizes are always (height, width), in pixels. Colours are (red, green, blue), 0..255.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+LabelArray = NDArray[np.uint8] | NDArray[np.uint16]
+Colour = tuple[int, int, int]
+
+#: Label id of pixels that belong to none of the classes.
+BACKGROUND = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LockedFile:
+    """One file of a model as weights.lock pins it; `size` in bytes; None where the lock does not know."""
+
+    name: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One entry of weights.lock.
+
+    `repository` and the 40-hex `revision` name a hub snapshot; for a model that ships inside the package they are None
+    and `embedded` is its folder, relative to the package.
+    """
+
+    id: str
+    licence: str
+    parameters: int
+    files: tuple[LockedFile, ...]
+    repository: str | None = None
+    revision: str | None = None
+    embedded: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image to be labelled: where it is, and its path relative to the image root (posix, names the outputs)."""
+
+    path: Path
+    relative: PurePosixPath
+
+
+@dataclass(frozen=True, slots=True)
+class LabelClass:
+    """A class of the output: `id` 1..N in the order given, equal to the COCO category id."""
+
+    id: int
+    name: str
+    colour: Colour
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelMap:
+    """The labels of one image.
+
+    labels      [H, W], uint8 (uint16 above 254 classes): 0 background, 1..N classes, `ignore` below the minimum confidence
+    confidence  [H, W], float32 in [0, 1]: softmax(cosine / temperature) of the winning phrase, over all phrases
+    classes     the N classes, by id
+    """
+
+    labels: LabelArray
+    confidence: NDArray[np.float32]
+    classes: tuple[LabelClass, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width = self.labels.shape
+        return height, width
+
+    @property
+    def ignore(self) -> int:
+        """The id of pixels whose confidence was too low: 255, or 65535 in 16-bit maps."""
+        return ignore_id(len(self.classes))
+
+
+def ignore_id(number_of_classes: int) -> int:
+    """The label id of low-confidence pixels: 255 up to 254 classes, 65535 above."""
+    return 255 if number_of_classes <= 254 else 65535
+
+
+def label_dtype(number_of_classes: int) -> type[np.uint8] | type[np.uint16]:
+    """The dtype that holds every label id: uint8 up to 254 classes, uint16 above."""
+    return np.uint8 if number_of_classes <= 254 else np.uint16
