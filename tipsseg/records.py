@@ -11,8 +11,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.errors import UsageError
+
 LabelArray = NDArray[np.uint8] | NDArray[np.uint16]
 Colour = tuple[int, int, int]
+
+#: How an image can be shown to the model.
+MODES = ("slide", "whole")
 
 #: Label id of pixels that belong to none of the classes.
 BACKGROUND = 0
@@ -50,6 +55,30 @@ class ImageRef:
 
     path: Path
     relative: PurePosixPath
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOptions:
+    """How an image is labelled, beside the model and the vocabulary.
+
+    mode            "slide": overlapping windows of the model's native size; "whole": the image at once
+    short_side      the image's shorter side is resized to this many pixels; None: the model's native size
+    min_confidence  pixels whose confidence is below this get the ignore id; 0..1
+
+    Raises UsageError for values that no model could use.
+    """
+
+    mode: str = "slide"
+    short_side: int | None = None
+    min_confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UsageError(f"unknown mode {self.mode!r}", f"Use one of {', '.join(MODES)}.")
+        if self.short_side is not None and self.short_side < 1:
+            raise UsageError(f"short side {self.short_side} is not positive")
+        if not 0 <= self.min_confidence <= 1:
+            raise UsageError(f"minimum confidence {self.min_confidence} is not between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)

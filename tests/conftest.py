@@ -1,0 +1,83 @@
+"""Shared fixtures: checkpoints with seeded random weights, in the hub layout. Torch is imported only where it is used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+MakeCheckpoint = Callable[[str, Mapping[str, object]], Path]
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TINY = REPOSITORY / "tipsseg" / "assets" / "tiny"
+
+# Towers that are small in every way but have all their parts; 4 x 4 patches of 14 pixels.
+_SMALL_VISION = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 56}
+_SMALL_TEXT = {
+    "vocab_size": 1200,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+
+MLP_CONFIG: dict[str, object] = {
+    "model_type": "tipsv2",
+    "temperature_init_value": 0.02,
+    "vision_config": {**_SMALL_VISION, "mlp_ratio": 4},
+    "text_config": _SMALL_TEXT,
+}
+SWIGLU_CONFIG: dict[str, object] = {**MLP_CONFIG, "vision_config": {**_SMALL_VISION, "use_swiglu_ffn": True}}
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
+    """(name, content of config.json) -> a folder in the hub layout, with seeded random float32 weights."""
+    import torch
+
+    from tipsseg.model.checkpoint import Tipsv2, save_weights
+    from tipsseg.model.config import parse_config
+
+    folders: dict[str, Path] = {}
+
+    def make(name: str, config: Mapping[str, object]) -> Path:
+        if name in folders:
+            return folders[name]
+        folder = tmp_path_factory.mktemp(name)
+        (folder / "config.json").write_text(json.dumps(config))
+        model = Tipsv2(parse_config(config, folder / "config.json"))
+        generator = torch.Generator().manual_seed(7)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                noise = torch.randn(parameter.shape, generator=generator)
+                # Weights keep the size of what passes through them; gains scatter around 1, biases around 0.
+                parameter.copy_(noise / parameter[0].numel() ** 0.5 if parameter.ndim > 1 else parameter + noise * 0.1)
+            # Pictures must matter more than all that is common to them, or one phrase wins everywhere.
+            patches = model.vision_encoder.patch_embed.proj
+            patches.weight.mul_(8)
+            assert patches.bias is not None
+            patches.bias.sub_(0.5 * patches.weight.sum((1, 2, 3)))
+        save_weights(folder / "model.safetensors", model, torch.float32)
+        shutil.copy(TINY / "tokenizer.model", folder)
+        folders[name] = folder
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mlp_checkpoint(make_checkpoint: MakeCheckpoint) -> Path:
+    return make_checkpoint("mlp", MLP_CONFIG)
+
+
+@pytest.fixture(scope="session")
+def swiglu_checkpoint(make_checkpoint: MakeCheckpoint) -> Path:
+    return make_checkpoint("swiglu", SWIGLU_CONFIG)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint() -> Path:
+    return TINY

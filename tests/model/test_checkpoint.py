@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tipsseg.errors import CheckpointError
+from tipsseg.model import checkpoint
+
+CPU = torch.device("cpu")
+Tensors = dict[str, Tensor]
+
+
+@pytest.fixture
+def copy(mlp_checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(mlp_checkpoint, tmp_path / "model"))
+
+
+def rewrite(folder: Path, change: Callable[[Tensors], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+LAST = "vision_encoder.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "tensor", "message"),
+    [
+        (lambda t: t.pop(LAST), LAST, "is missing"),
+        (lambda t: (t.pop(LAST), t.pop("text_encoder.ln_final.bias")), "text_encoder.ln_final.bias", "(and 1 more)"),
+        (lambda t: t.update({"head.weight": torch.zeros(2)}), "head.weight", "is not part of the model"),
+        (lambda t: t.update({LAST: torch.zeros(65)}), LAST, "has shape [65], but config.json asks for [64]"),
+        (lambda t: t.update({LAST: t[LAST].reshape(1, 64)}), LAST, "has shape [1, 64]"),
+        (lambda t: t.update({LAST: t[LAST].to(torch.int64)}), LAST, "is torch.int64, not floating point"),
+    ],
+    ids=["missing", "two missing", "unexpected", "shape", "rank", "integer"],
+)
+def test_a_wrong_tensor_is_named(copy: Path, change: Callable[[Tensors], object], tensor: str, message: str) -> None:
+    rewrite(copy, change)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(copy, CPU, torch.float32)
+    assert caught.value.tensor == tensor
+    assert tensor in caught.value.message
+    assert message in caught.value.message
+    assert str(copy / "model.safetensors") in caught.value.message
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64])
+def test_files_of_other_precision_load(copy: Path, stored: torch.dtype) -> None:
+    full, _ = checkpoint.load(copy, CPU, torch.float32)
+    checkpoint.save_weights(copy / "model.safetensors", full, stored)
+    model, _ = checkpoint.load(copy, CPU, torch.float32)
+    for (name, tensor), expected in zip(model.state_dict().items(), full.state_dict().values(), strict=True):
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, expected.to(stored).float()), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_are_of_the_dtype_asked_for_and_frozen(mlp_checkpoint: Path, dtype: torch.dtype) -> None:
+    model, _ = checkpoint.load(mlp_checkpoint, CPU, dtype)
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {dtype}
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not model.training
+
+
+@pytest.mark.parametrize("file", checkpoint.FILES)
+def test_an_absent_file_is_named(copy: Path, file: str) -> None:
+    (copy / file).unlink()
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(copy, CPU, torch.float32)
+    assert str(copy / file) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", b"", "is not a whole safetensors file"),
+        ("model.safetensors", b"garbage, and not a little of it", "is not a whole safetensors file"),
+        ("tokenizer.model", b"", "SentencePiece model"),
+        ("tokenizer.model", b"garbage, and not a little of it", "is not a SentencePiece model"),
+    ],
+)
+def test_a_broken_file_is_named(copy: Path, file: str, content: bytes, message: str) -> None:
+    (copy / file).write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(copy, CPU, torch.float32)
+    assert str(copy / file) in caught.value.message
+    assert message in caught.value.message
+
+
+def test_a_truncated_weights_file_is_refused(copy: Path) -> None:
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+        checkpoint.load(copy, CPU, torch.float32)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(copy: Path) -> None:
+    config = (copy / "config.json").read_text()
+    (copy / "config.json").write_text(config.replace('"vocab_size": 1200', '"vocab_size": 300'))
+    with pytest.raises(CheckpointError, match=r"pieces, but config\.json states 300"):
+        checkpoint.load(copy, CPU, torch.float32)
