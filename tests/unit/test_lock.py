@@ -1,0 +1,207 @@
+"""weights.lock: the file in this repository, its round trip, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tipsseg.errors import LockError, OutputError, UsageError
+from tipsseg.lock import find_lock, lock_text, read_lock, write_lock
+from tipsseg.records import LockedFile, ModelSpec
+from tipsseg.weights import get_model
+
+SHA = "0123456789abcdef" * 4
+REVISION = "0123456789" * 4
+
+HUB = f"""
+[models.demo]
+repository = "owner/demo"
+revision = "{REVISION}"
+licence = "Apache-2.0"
+parameters = 12
+files = [
+    {{ name = "config.json" }},
+    {{ name = "model.safetensors", size = 3, sha256 = "{SHA}" }},
+    {{ name = "tokenizer.model", size = 0 }},
+]
+"""
+EMBEDDED = f"""
+[models.small]
+embedded = "assets/small"
+licence = "Apache-2.0"
+parameters = 1
+files = [
+    {{ name = "config.json", size = 1, sha256 = "{SHA}" }},
+    {{ name = "model.safetensors", size = 2, sha256 = "{SHA}" }},
+    {{ name = "tokenizer.model", size = 3, sha256 = "{SHA}" }},
+]
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "weights.lock"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_released_models_are_pinned_as_published() -> None:
+    models = read_lock()
+    published = {
+        "b14": ("google/tipsv2-b14", "23cfc936f39a74b5ae272149f703e3941b190529", 195_948_288),
+        "l14": ("google/tipsv2-l14", "3001ef12a69340be4a946cc4e2799ac5eb697818", 487_941_120),
+        "so400m14": ("google/tipsv2-so400m14", "582b2c6814afea7eb6a64ccc2ce3a4b5af1036a0", 861_726_816),
+        "g14": ("google/tipsv2-g14", "9b6d9f098466347ec47856eb281c69641b50899d", 1_525_085_696),
+    }
+    for key, (repository, revision, parameters) in published.items():
+        model = models[key]
+        assert (model.repository, model.revision, model.parameters) == (repository, revision, parameters)
+        assert model.licence == "Apache-2.0"
+        assert [file.name for file in model.files] == ["config.json", "model.safetensors", "tokenizer.model"]
+
+
+def test_the_lock_of_this_repository_is_as_lock_text_writes_it() -> None:
+    assert find_lock().read_text(encoding="utf-8") == lock_text(read_lock())
+
+
+def test_reads_both_kinds_of_model_in_order(tmp_path: Path) -> None:
+    models = read_lock(written(tmp_path, HUB + EMBEDDED))
+    assert list(models) == ["demo", "small"]
+    assert models["demo"] == ModelSpec(
+        id="demo",
+        licence="Apache-2.0",
+        parameters=12,
+        files=(
+            LockedFile("config.json"),
+            LockedFile("model.safetensors", 3, SHA),
+            LockedFile("tokenizer.model", 0),
+        ),
+        repository="owner/demo",
+        revision=REVISION,
+    )
+    assert (models["small"].embedded, models["small"].repository) == ("assets/small", None)
+
+
+def test_text_round_trips(tmp_path: Path) -> None:
+    models = read_lock(written(tmp_path, HUB + EMBEDDED))
+    odd = dataclasses.replace(models["demo"], licence='Apache "2.0" \\ für alle')
+    models["demo"] = odd
+    text = lock_text(models)
+    assert text == lock_text(models)
+    assert read_lock(written(tmp_path, text)) == models
+    assert set(tomllib.loads(text)) == {"models"}
+    assert text.startswith("#")
+    assert "tipsseg weights lock" in text
+
+
+WRONG = {
+    "not toml": ("[models", "is not TOML"),
+    "empty": ("", "models: there must be at least one"),
+    "models is no table": ("models = 3", "models: there must be at least one"),
+    "model is no table": ("models.demo = 3", "models.demo: must be a table"),
+    "top-level key": (f"format = 1\n{HUB}", "the top level: format: unknown key"),
+    "unknown key": (HUB.replace("parameters", "size = 3\nparameters"), "models.demo: size: unknown key"),
+    "unknown file key": (HUB.replace("size = 0", "bytes = 0"), "models.demo.files[2]: bytes: unknown key"),
+    "american licence": (HUB.replace("licence", "license"), "models.demo: license: unknown key"),
+    "model id": (HUB.replace("models.demo", "models.Demo"), "models.Demo: a model id"),
+    "no repository": (HUB.replace('repository = "owner/demo"', ""), "models.demo.repository: is missing"),
+    "repository": (HUB.replace("owner/demo", "demo"), "models.demo.repository: must be an owner/name"),
+    "repository upwards": (HUB.replace("owner/demo", "../demo"), "models.demo.repository: must be"),
+    "branch": (HUB.replace(REVISION, "main"), "models.demo.revision: must be a full commit hash"),
+    "short revision": (HUB.replace(REVISION, REVISION[:12]), "models.demo.revision: must be a full commit hash"),
+    "parameters text": (HUB.replace("= 12", '= "12"'), "models.demo.parameters: must be a whole number"),
+    "parameters true": (HUB.replace("= 12", "= true"), "models.demo.parameters: must be a whole number"),
+    "negative size": (HUB.replace("size = 3", "size = -3"), "models.demo.files[1].size: must be a whole number"),
+    "sha256": (HUB.replace(SHA, SHA[:-1]), "models.demo.files[1].sha256: must be 64 small hex"),
+    "sha256 capitals": (HUB.replace(SHA, SHA.upper()), "models.demo.files[1].sha256: must be 64 small hex"),
+    "empty licence": (HUB.replace("Apache-2.0", " "), "models.demo.licence: must be printable text"),
+    "control character": (HUB.replace("Apache-2.0", "a\\u0007"), "models.demo.licence: must be printable text"),
+    "files missing": (HUB.partition("files")[0], "models.demo.files: must be an array"),
+    "file is text": (HUB.replace('{ name = "config.json" }', '"config.json"'), "files[0]: must be a table"),
+    "file not named": (HUB.replace("tokenizer.model", "other.model"), "does not name tokenizer.model"),
+    "file twice": (HUB.replace("tokenizer.model", "config.json"), "names config.json twice"),
+    "absolute": (HUB.replace("config.json", "/etc/config.json"), "files[0].name: must be a relative path"),
+    "upwards": (HUB.replace("config.json", "../config.json"), "files[0].name: must be a relative path"),
+    "backslash": (HUB.replace("config.json", "..\\\\config.json"), "files[0].name: must be a relative path"),
+    "drive": (HUB.replace("config.json", "c:config.json"), "files[0].name: must be a relative path"),
+    "embedded upwards": (EMBEDDED.replace("assets/small", "../small"), "models.small.embedded: must be a relative"),
+    "embedded with revision": (EMBEDDED + f'revision = "{REVISION}"', "models.small: revision: unknown key"),
+    "embedded without hash": (
+        EMBEDDED.replace(f', sha256 = "{SHA}"', "", 1),
+        "models.small.files[0].sha256: is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_lock_names_file_model_and_key(tmp_path: Path, case: str) -> None:
+    text, message = WRONG[case]
+    path = written(tmp_path, text)
+    with pytest.raises(LockError) as caught:
+        read_lock(path)
+    assert message in caught.value.message
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_lock_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(LockError, match="No such file"):
+        read_lock(tmp_path / "weights.lock")
+    (tmp_path / "latin").write_bytes(b"# \xff")
+    with pytest.raises(LockError, match="not UTF-8"):
+        read_lock(tmp_path / "latin")
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_found_in_the_wheel_and_beside_an_editable_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    package = tmp_path / "tipsseg"
+    package.mkdir()
+    monkeypatch.setattr("tipsseg.lock._PACKAGE", package)
+    with pytest.raises(LockError, match="no such file"):
+        find_lock()
+    path = written(tmp_path if beside else package, HUB)
+    assert find_lock() == path
+
+
+def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    models = read_lock(written(tmp_path, HUB))
+    path = tmp_path / "new.lock"
+    write_lock(path, models)
+    assert read_lock(path) == models
+    before = path.read_bytes()
+    with pytest.raises(LockError, match="read back"):
+        write_lock(path, {"demo": dataclasses.replace(models["demo"], id="other")})
+    with pytest.raises(LockError, match="revision"):
+        write_lock(path, {"demo": dataclasses.replace(models["demo"], revision="main")})
+    assert path.read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["new.lock", "weights.lock"]
+
+
+def test_write_where_nothing_can_be_written(tmp_path: Path) -> None:
+    models = read_lock(written(tmp_path, HUB))
+    folder = tmp_path / "folder.lock"
+    folder.mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "weights.lock", folder):
+        with pytest.raises(OutputError) as caught:
+            write_lock(path, models)
+        assert caught.value.path == path
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.lock", "weights.lock"]
+
+
+def test_get_model() -> None:
+    assert get_model("l14").repository == "google/tipsv2-l14"
+    with pytest.raises(UsageError) as caught:
+        get_model("so400m")
+    assert "so400m'" in caught.value.message
+    assert "b14, l14, so400m14, g14" in caught.value.message
+    assert "Did you mean so400m14?" in caught.value.hint
+    assert "folder" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        get_model("./nowhere")
+    assert "Did you mean" not in caught.value.hint
+    assert "must exist" in caught.value.hint

@@ -1,0 +1,79 @@
+"""--model -> verified files -> an Encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tipsseg import weights
+from tipsseg.errors import CheckpointError
+from tipsseg.lock import REQUIRED_FILES
+from tipsseg.records import ModelSpec
+
+if TYPE_CHECKING:
+    from tipsseg.encode import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model comes from: an entry of weights.lock, or a local folder in the hub layout."""
+
+    name: str
+    spec: ModelSpec | None
+    folder: Path | None
+
+    def facts(self) -> dict[str, object]:
+        """What run.json says of the model."""
+        if self.spec is None:
+            return {"id": self.name, "repository": None, "revision": None, "sha256": {}}
+        return {
+            "id": self.spec.id,
+            "repository": self.spec.repository,
+            "revision": self.spec.revision,
+            "sha256": {file.name: file.sha256 for file in self.spec.files if file.sha256 is not None},
+        }
+
+    def fetch(self, *, quiet: bool = False) -> Path:
+        """The folder with the model's files: verified, and downloaded where absent. Raises WeightsError."""
+        if self.spec is not None:
+            return weights.fetch(self.spec, quiet=quiet)
+        if self.folder is None:
+            raise CheckpointError(Path(self.name), "no such folder")
+        return self.folder
+
+
+def find_model(name: str) -> ModelSource:
+    """The model of that id in weights.lock, or the local folder of that path.
+
+    A folder needs a path that is no id: "./tiny" rather than "tiny". Raises UsageError for a name that is neither, and
+    CheckpointError for a folder without a model in it.
+    """
+    folder = Path(name)
+    if name in weights.read_lock() or not folder.is_dir():
+        return ModelSource(name, weights.get_model(name), None)
+    for file in REQUIRED_FILES:
+        if not (folder / file).is_file():
+            raise CheckpointError(folder / file, "no such file", f"A model folder holds {', '.join(REQUIRED_FILES)}.")
+    return ModelSource(name, None, folder)
+
+
+def load(
+    model: str = "l14", *, device: str = "auto", dtype: str = "auto", batch_size: int = 8, quiet: bool = False
+) -> Encoder:
+    """Fetch, verify and load a model.
+
+    model       an id in weights.lock (l14, b14, so400m14, g14, tiny), or a folder in the hub layout
+    device      "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1", "mps"
+    dtype       "auto", "float32", "bfloat16", "float16"
+    batch_size  windows that go through the vision tower at once
+    quiet       no progress bars for downloads
+
+    Raises UsageError, DeviceError, WeightsError, CheckpointError.
+    """
+    from tipsseg.devices import resolve_device, resolve_dtype
+    from tipsseg.encode import Encoder
+
+    source = find_model(model)
+    resolve_dtype(dtype, resolve_device(device))  # before any download
+    return Encoder(source.fetch(quiet=quiet), device, dtype, batch_size)
