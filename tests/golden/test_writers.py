@@ -1,0 +1,475 @@
+"""The label files, byte by byte where they are small, and as their readers see them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from tipsseg.errors import OutputError, UsageError
+from tipsseg.files import atomic_path, atomic_write
+from tipsseg.palette import colour
+from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, label_dtype
+from tipsseg.writers import FOLDERS, FORMATS, RunContext, Writer, check_format, coco, create
+from tipsseg.writers.classes import write_classes
+from tipsseg.writers.overlay import render
+
+# pycocotools' readers trip over numpy 2's newer protocol; the package does not call them.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def classes_of(*names: str) -> tuple[LabelClass, ...]:
+    return tuple(LabelClass(number, name, colour(number)) for number, name in enumerate(names, 1))
+
+
+def numbered(count: int) -> tuple[LabelClass, ...]:
+    return classes_of(*(f"class {number}" for number in range(1, count + 1)))
+
+
+PANDA = classes_of("panda leg", "tree", "bench")
+
+
+def context_of(output: Path, classes: tuple[LabelClass, ...] = PANDA, min_area: int = 1) -> RunContext:
+    info = {"version": "0.1.0", "command": "tipsseg label in", "model": "tiny", "revision": None, "vocabulary": "a,b"}
+    return RunContext(output, Path("in"), classes, info, min_area)
+
+
+def map_of(labels: LabelArray, classes: tuple[LabelClass, ...] = PANDA, confidence: float = 0.5) -> LabelMap:
+    return LabelMap(labels, np.full(labels.shape, confidence, np.float32), classes)
+
+
+def ref_of(relative: str) -> ImageRef:
+    return ImageRef(Path("in") / relative, PurePosixPath(relative))
+
+
+def blank(label_map: LabelMap) -> NDArray[np.uint8]:
+    return np.full((*label_map.size, 3), 128, np.uint8)
+
+
+def write_all(writer: Writer, maps: dict[str, LabelMap]) -> list[Path]:
+    for index, (name, label_map) in enumerate(maps.items()):
+        writer.write(ref_of(name), blank(label_map), label_map, index)
+    return writer.close()
+
+
+SMALL = np.array([[1, 1, 0, 3], [0, 1, 0, 3], [255, 0, 0, 0], [2, 0, 0, 1]], np.uint8)
+
+MAPS = hnp.arrays(
+    np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.sampled_from([0, 1, 2, 3, 255])
+)
+
+EDGES: dict[str, LabelArray] = {
+    "one pixel": np.array([[1]], np.uint8),
+    "one empty pixel": np.array([[0]], np.uint8),
+    "one row": np.array([[1, 0, 2, 2, 255, 3, 0]], np.uint8),
+    "one column": np.array([[1, 0, 2, 2, 255, 3, 0]], np.uint8).T,
+    "one class": np.full((7, 5), 2, np.uint8),
+    "nothing": np.zeros((7, 5), np.uint8),
+    "all ignored": np.full((7, 5), 255, np.uint8),
+}
+
+
+# ---- registry ----
+
+
+def test_the_registry_names_every_format(tmp_path: Path) -> None:
+    assert list(FORMATS) == ["png", "coco", "overlay"]
+    for name, entry in FORMATS.items():
+        assert entry.description
+        writer = create(name, context_of(tmp_path / name))
+        writer.abort()
+        writer.abort()
+    with pytest.raises(UsageError) as caught:
+        create("coc", context_of(tmp_path))
+    assert "'coco'" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        check_format("yaml")
+    assert "png, coco, overlay" in caught.value.hint
+
+
+def test_pictures_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> None:
+    label_map = map_of(SMALL)
+    for name in FORMATS:
+        writer = create(name, context_of(tmp_path))
+        path = writer.write(ref_of("sub/a.jpg"), blank(label_map), label_map, 0)
+        assert path is None or path.relative_to(tmp_path).parts[0] in FOLDERS
+        writer.close()
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()) == [
+        "annotations.json",
+        "masks/sub/a.png",
+        "overlays/sub/a.jpg",
+    ]
+
+
+# ---- masks ----
+
+
+@pytest.mark.parametrize("labels", [SMALL, *EDGES.values()], ids=["small", *EDGES])
+def test_masks_are_read_alike_by_pillow_and_opencv(tmp_path: Path, labels: LabelArray) -> None:
+    label_map = map_of(labels)
+    path = create("png", context_of(tmp_path)).write(
+        ref_of("x y/\N{SNOWMAN}.photo.jpeg"), blank(label_map), label_map, 0
+    )
+    assert path == tmp_path / "masks/x y/\N{SNOWMAN}.photo.png"
+    with Image.open(path) as image:
+        assert image.mode == "L"
+        assert np.array_equal(np.asarray(image), labels)
+    read = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert read is not None
+    assert np.array_equal(read.reshape(labels.shape), labels)
+
+
+@pytest.mark.parametrize("count", [254, 255, 300, 1000])
+def test_masks_of_many_classes(tmp_path: Path, count: int) -> None:
+    labels: LabelArray = np.arange(count + 1, dtype=np.uint16).reshape(1, -1)
+    labels = labels.astype(np.uint8) if label_dtype(count) is np.uint8 else labels
+    label_map = map_of(labels, numbered(count))
+    labels[0, 0] = label_map.ignore
+    path = create("png", context_of(tmp_path, label_map.classes)).write(ref_of("a.jpg"), blank(label_map), label_map, 0)
+    assert path is not None
+    read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert read is not None
+    assert read.dtype == (np.uint8 if count == 254 else np.uint16)
+    assert np.array_equal(read, labels)
+    with Image.open(path) as image:
+        assert image.mode == ("L" if count == 254 else "I;16")
+        assert np.array_equal(np.asarray(image), labels)
+
+
+def test_masks_are_the_same_bytes_each_time(tmp_path: Path) -> None:
+    paths = [
+        create("png", context_of(tmp_path / run)).write(ref_of("a.jpg"), blank(map_of(each)), map_of(each), 0)
+        for run, each in (("1", SMALL), ("2", np.asfortranarray(SMALL)), ("3", SMALL.repeat(2, 0)[::2]))
+    ]
+    assert len({path.read_bytes() for path in paths if path}) == 1
+
+
+# ---- COCO ----
+
+GOLDEN = """\
+{
+"info": {"description": "Labels made by tipsseg; one annotation per connected component.", "version": "0.1.0", \
+"command": "tipsseg label in", "model": "tiny", "revision": null, "vocabulary": "a,b"},
+"licenses": [{"id": 1, "name": "", "url": ""}],
+"categories": [
+{"id": 1, "name": "panda leg", "supercategory": "panda leg"},
+{"id": 2, "name": "tree", "supercategory": "tree"},
+{"id": 3, "name": "bench", "supercategory": "bench"}
+],
+"images": [
+{"id": 1, "file_name": "sub/a.jpg", "width": 4, "height": 4, "license": 1},
+{"id": 2, "file_name": "sub/b \\"c\\" \N{SNOWMAN}.png", "width": 3, "height": 1, "license": 1}
+],
+"annotations": [
+{"id": 1, "image_id": 1, "category_id": 1, "segmentation": {"size": [4, 4], "counts": "01317"}, "area": 3, \
+"bbox": [0, 0, 2, 2], "iscrowd": 0, "score": 0.2},
+{"id": 2, "image_id": 1, "category_id": 1, "segmentation": {"size": [4, 4], "counts": "?1"}, "area": 1, \
+"bbox": [3, 3, 1, 1], "iscrowd": 0, "score": 0.9333},
+{"id": 3, "image_id": 1, "category_id": 2, "segmentation": {"size": [4, 4], "counts": "31<"}, "area": 1, \
+"bbox": [0, 3, 1, 1], "iscrowd": 0, "score": 0.8},
+{"id": 4, "image_id": 1, "category_id": 3, "segmentation": {"size": [4, 4], "counts": "<22"}, "area": 2, \
+"bbox": [3, 0, 1, 2], "iscrowd": 0, "score": 0.3333}
+]
+}
+"""
+
+
+def golden_maps() -> dict[str, LabelMap]:
+    confidence = (np.arange(16) / 15).reshape(4, 4).astype(np.float32)
+    confidence[3, 3] = 14 / 15
+    confidence[0, :2] = [0.1, 0.2]
+    confidence[1, 1] = 0.3
+    return {
+        "sub/a.jpg": LabelMap(SMALL, confidence, PANDA),
+        'sub/b "c" \N{SNOWMAN}.png': map_of(SMALL[:1, 2:3].repeat(3, 1)),
+    }
+
+
+def test_coco_golden(tmp_path: Path) -> None:
+    paths = write_all(create("coco", context_of(tmp_path)), golden_maps())
+    assert paths == [tmp_path / "annotations.json"]
+    assert paths[0].read_text("utf-8") == GOLDEN
+    assert list(tmp_path.iterdir()) == paths
+
+
+def test_coco_order_of_writing_does_not_matter(tmp_path: Path) -> None:
+    writer = create("coco", context_of(tmp_path))
+    for index, (name, label_map) in reversed(list(enumerate(golden_maps().items()))):
+        writer.write(ref_of(name), blank(label_map), label_map, index)
+    assert writer.close()[0].read_text("utf-8") == GOLDEN
+
+
+def test_coco_records_survive_json(tmp_path: Path) -> None:
+    """A resumed run may keep records as JSON and hand them in again."""
+    writer = coco.create(context_of(tmp_path))
+    for index, (name, label_map) in enumerate(golden_maps().items()):
+        image = json.loads(json.dumps(coco.image_record(ref_of(name), label_map.size, index)))
+        writer.add(index, image, json.loads(json.dumps(coco.annotation_records(label_map, index, 1))))
+    assert writer.close()[0].read_text("utf-8") == GOLDEN
+
+
+def test_coco_without_images(tmp_path: Path) -> None:
+    read = json.loads(create("coco", context_of(tmp_path)).close()[0].read_bytes())
+    assert read["images"] == read["annotations"] == []
+    assert [each["id"] for each in read["categories"]] == [1, 2, 3]
+
+
+def test_coco_leaves_small_regions_out(tmp_path: Path) -> None:
+    read = json.loads(write_all(create("coco", context_of(tmp_path, min_area=2)), golden_maps())[0].read_bytes())
+    assert [(each["id"], each["area"]) for each in read["annotations"]] == [(1, 3), (2, 2)]
+
+
+def test_coco_undecodable_names(tmp_path: Path) -> None:
+    path = write_all(create("coco", context_of(tmp_path, classes_of("caf\udce9"))), {"caf\udce9.png": map_of(SMALL)})[0]
+    read = json.loads(path.read_text("utf-8"))
+    assert read["images"][0]["file_name"] == r"caf\udce9.png"
+    assert read["categories"][0]["name"] == r"caf\udce9"
+
+
+def test_coco_abort_leaves_nothing(tmp_path: Path) -> None:
+    writer = create("coco", context_of(tmp_path))
+    writer.write(ref_of("a.jpg"), blank(map_of(SMALL)), map_of(SMALL), 0)
+    writer.abort()
+    writer.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def masks_of(read: dict[str, Any], size: tuple[int, int]) -> LabelArray:
+    labels = np.zeros(size, np.uint16)
+    for each in read["annotations"]:
+        mask = coco_mask.decode(each["segmentation"]).astype(bool)
+        assert mask.shape == size
+        assert each["area"] == mask.sum() > 0
+        y, x = np.nonzero(mask)
+        assert each["bbox"] == [x.min(), y.min(), x.max() - x.min() + 1, y.max() - y.min() + 1]
+        assert not labels[mask].any()
+        labels[mask] = each["category_id"]
+    return labels
+
+
+def check_round_trip(labels: LabelArray, classes: tuple[LabelClass, ...]) -> None:
+    label_map = map_of(labels, classes)
+    with tempfile.TemporaryDirectory() as folder:
+        context = context_of(Path(folder), classes)
+        path = create("png", context).write(ref_of("a.jpg"), blank(label_map), label_map, 0)
+        assert path is not None
+        with Image.open(path) as image:
+            mask = np.asarray(image).copy()
+        read = json.loads(write_all(create("coco", context), {"a.jpg": label_map})[0].read_bytes())
+    assert np.array_equal(mask, labels)
+    mask[mask == label_map.ignore] = 0
+    assert np.array_equal(masks_of(read, label_map.size), mask)
+    assert [each["id"] for each in read["annotations"]] == list(range(1, len(read["annotations"]) + 1))
+    assert len(read["images"]) == 1
+
+
+@given(MAPS)
+@settings(max_examples=60, deadline=None)
+def test_coco_and_masks_say_the_same(labels: LabelArray) -> None:
+    check_round_trip(labels, PANDA)
+
+
+@pytest.mark.parametrize("labels", EDGES.values(), ids=EDGES)
+def test_coco_and_masks_say_the_same_at_the_edges(labels: LabelArray) -> None:
+    check_round_trip(labels, PANDA)
+
+
+def test_coco_and_masks_say_the_same_for_many_classes() -> None:
+    labels = np.random.default_rng(0).integers(0, 301, (20, 30)).astype(np.uint16)
+    labels[3:5] = 65535
+    labels[6] = 255  # a class like any other here
+    check_round_trip(labels, numbered(300))
+
+
+def test_coco_evaluates_itself_to_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    maps = {f"{n}.jpg": map_of(rng.integers(0, 4, (6, 8)).astype(np.uint8).repeat(8, 0).repeat(8, 1)) for n in range(3)}
+    maps["empty.jpg"] = map_of(EDGES["nothing"])
+    path = write_all(create("coco", context_of(tmp_path)), maps)[0]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        found = truth.loadRes(json.loads(path.read_bytes())["annotations"])
+        for kind in ("segm", "bbox"):
+            evaluation = COCOeval(truth, found, kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            assert evaluation.stats[0] == pytest.approx(1.0)
+    assert len(truth.getImgIds()) == 4
+    assert len(truth.getCatIds()) == 3
+
+
+# ---- classes.json ----
+
+
+def test_classes_golden(tmp_path: Path) -> None:
+    classes = (LabelClass(1, 'panda "leg"', (230, 57, 70)), LabelClass(2, "\u718a\u732b", (0, 10, 255)))
+    assert write_classes(tmp_path, classes).read_text("utf-8") == (
+        '{\n  "background": 0,\n  "ignore": 255,\n  "classes": [\n'
+        '    {\n      "id": 1,\n      "name": "panda \\"leg\\"",\n      "colour": "#e63946"\n    },\n'
+        '    {\n      "id": 2,\n      "name": "\u718a\u732b",\n      "colour": "#000aff"\n    }\n  ]\n}\n'
+    )
+    assert json.loads(write_classes(tmp_path, numbered(255)).read_bytes())["ignore"] == 65535
+
+
+# ---- overlays ----
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas"),
+    [
+        ((1, 1), (320, 320)),
+        ((20, 30), (220, 330)),
+        ((480, 640), (480, 640)),
+        ((1, 500), (1, 500)),
+        ((900, 3), (900, 320)),
+    ],
+)
+def test_overlays_have_room_for_the_legend(tmp_path: Path, size: tuple[int, int], canvas: tuple[int, int]) -> None:
+    label_map = map_of(np.random.default_rng(0).integers(0, 4, size).astype(np.uint8))
+    picture = render(blank(label_map), label_map)
+    assert picture.dtype == np.uint8
+    assert picture.shape[1:] == (canvas[1], 3)
+    assert picture.shape[0] > canvas[0] + 20
+    path = create("overlay", context_of(tmp_path)).write(ref_of("s/a.png"), blank(label_map), label_map, 0)
+    assert path == tmp_path / "overlays/s/a.jpg"
+    with Image.open(path) as image:
+        assert image.size == (picture.shape[1], picture.shape[0])
+
+
+def test_overlays_of_large_images_are_scaled_down() -> None:
+    label_map = map_of(np.ones((5000, 40), np.uint8))
+    picture = render(blank(label_map), label_map)
+    assert picture.shape[1] == 320
+    assert 4096 < picture.shape[0] < 4500
+
+
+def test_overlays_show_classes_background_and_ignored_pixels() -> None:
+    labels = np.zeros((300, 400), np.uint8)
+    labels[:, :100] = 1
+    labels[:, 100:200] = 2
+    labels[:, 300:] = 255
+    image = blank(map_of(labels))
+    kept = image.copy()
+    picture = render(image, map_of(labels)).astype(int)
+    assert np.array_equal(image, kept)  # the caller's picture is not painted on
+    for x, number in ((50, 1), (150, 2)):
+        assert np.abs(picture[150, x] - (64 + np.array(colour(number)) / 2)).max() <= 1
+    assert (picture[150, 250] < 128).all()
+    assert len(np.unique(picture[140:160, 350:370].reshape(-1, 3), axis=0)) == 2  # stripes
+    assert picture[150, 99].tolist() == list(colour(1))  # outline
+    legend = {tuple(pixel) for pixel in picture[300:].reshape(-1, 3).tolist()}
+    assert colour(1) in legend
+    assert colour(2) in legend
+    assert colour(3) not in legend
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "caf\xe9",
+        "\u718a\u732b",
+        "a\nb\tc",
+        "x" * 500,
+        "\udce9",
+        "\U0001f43c",
+        "\u05d0\u05d1",
+        "\u200b",
+        "e\u0301",
+        "\ue000",
+        "a & <b> \"c\" 'd'",
+    ],
+)
+def test_overlays_of_any_name(name: str) -> None:
+    label_map = map_of(np.ones((30, 40), np.uint8), classes_of(name))
+    picture = render(blank(label_map), label_map)
+    assert picture.shape[1] == 320
+    assert (picture[-40:] > 200).all(axis=2).any()  # something is written
+
+
+def test_overlays_of_many_classes() -> None:
+    label_map = map_of(np.arange(1, 301, dtype=np.uint16).reshape(15, 20), numbered(300))
+    picture = render(blank(label_map), label_map)
+    assert picture.shape[0] < 3 * 15 * 16 * 2
+
+
+# ---- files ----
+
+
+def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "new/folder/a.txt"
+    for data in (b"one", b"two"):
+        atomic_write(path, data)
+        assert path.read_bytes() == data
+    assert [each.name for each in path.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
+def test_atomic_path_keeps_the_old_file_on_errors(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old")
+
+    def half() -> None:
+        with atomic_path(path) as temporary:
+            assert temporary.parent == tmp_path
+            assert temporary.name.startswith(".")
+            assert temporary.suffix == ".txt"
+            temporary.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        half()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_path_names_are_unique(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a") as first, atomic_path(tmp_path / "a") as second:
+        assert first != second
+        first.touch()
+        second.touch()
+
+
+def test_what_the_system_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for path, reason in (
+        (tmp_path / "folder", "a folder has this name"),
+        (tmp_path / "file/a.txt", "is a file"),
+        (tmp_path / "file/sub/a.txt", "is a file"),
+        (tmp_path / ("x" * 300), "too long"),
+    ):
+        with pytest.raises(OutputError) as caught:
+            atomic_write(path, b"data")
+        assert caught.value.path == path
+        assert reason in caught.value.reason
+        assert caught.value.hint
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="no space left"):
+        atomic_write(tmp_path / "a.txt", b"data")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_coco_refuses_where_its_folder_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        create("coco", context_of(tmp_path / "file"))

@@ -1,0 +1,457 @@
+"""Every kind of picture becomes upright RGB, and every kind of damage one ImageError."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from tipsseg import images
+from tipsseg.errors import ImageError
+from tipsseg.images import open_image
+
+Pixels = NDArray[np.uint8]
+
+RNG = np.random.default_rng(7)
+AVIF = ["avif"] if features.check("avif") else []
+H, W = 13, 17
+RGB: Pixels = RNG.integers(0, 256, (H, W, 3), dtype=np.uint8)
+GREY: Pixels = RNG.integers(0, 256, (H, W), dtype=np.uint8)
+DEEP: NDArray[np.uint16] = RNG.integers(0, 65536, (H, W), dtype=np.uint16)
+
+
+def grey3(values: NDArray[np.uint8]) -> Pixels:
+    return np.stack([values] * 3, axis=-1)
+
+
+def check(pixels: Pixels) -> None:
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+
+
+def saved(tmp_path: Path, image: Image.Image, name: str, **options: Any) -> Path:
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+# ---- modes and formats ----
+
+PILLOW_MODES = {
+    "1": ("png", "tif", "bmp", "pbm"),
+    "L": ("png", "tif", "bmp", "gif", "jpg", "pgm", "tga", "jp2"),
+    "P": ("png", "tif", "bmp", "gif", "tga"),
+    "LA": ("png", "tif", "tga", "jp2"),
+    "RGB": ("png", "tif", "bmp", "jpg", "webp", "ppm", "jp2", "tga", "qoi", "sgi", "pcx", "ico", "dds"),
+    "RGBA": ("png", "tif", "webp", "jp2", "tga", "qoi", "ico"),
+    "CMYK": ("tif", "jpg"),
+    "YCbCr": ("tif",),
+    "LAB": ("tif",),
+}
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [(mode, suffix) for mode, all_ in PILLOW_MODES.items() for suffix in all_])
+def test_modes_are_what_pillow_converts_to_rgb(tmp_path: Path, mode: str, suffix: str) -> None:
+    rgba = np.dstack([RGB, GREY])
+    if mode == "LAB":
+        picture = Image.frombytes("LAB", (W, H), RGB.tobytes())
+    else:
+        picture = Image.fromarray(rgba).convert(mode) if mode in ("LA", "RGBA") else Image.fromarray(RGB).convert(mode)
+    path = saved(tmp_path, picture, f"a.{suffix}")
+    pixels = open_image(path)
+    check(pixels)
+    with Image.open(path) as again:
+        assert np.array_equal(pixels, np.asarray(again.convert("RGB")))
+    if mode in ("RGB", "RGBA") and suffix in ("png", "tif", "bmp", "ppm", "tga", "qoi"):
+        assert np.array_equal(pixels, RGB)  # alpha dropped, colours as stored
+
+
+def test_palette_with_alpha(tmp_path: Path) -> None:
+    picture = Image.fromarray(GREY).convert("P")
+    picture.info["transparency"] = bytes(range(256))  # Pillow warns when this is converted
+    path = saved(tmp_path, picture, "a.png")
+    assert np.array_equal(open_image(path), grey3(GREY))
+    pixels = images.upright_rgb(Image.fromarray(np.dstack([RGB, GREY])).convert("RGBA").quantize(8).convert("PA"))
+    check(pixels)
+
+
+def test_hsv() -> None:
+    picture = Image.fromarray(RGB).convert("HSV")
+    assert np.array_equal(images.upright_rgb(picture), np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jp2", "pgm"])
+def test_16_bit_grey_is_scaled(tmp_path: Path, suffix: str) -> None:
+    values = DEEP.copy()
+    values[0, :6] = [0, 128, 129, 255, 256, 65535]
+    pixels = open_image(saved(tmp_path, Image.fromarray(values), f"a.{suffix}"))
+    check(pixels)
+    assert np.array_equal(pixels, grey3(np.rint(values / 257).astype(np.uint8)))
+    assert pixels[0, :6, 0].tolist() == [0, 0, 1, 1, 1, 255]
+
+
+def test_16_bit_big_endian(tmp_path: Path) -> None:
+    picture = Image.frombytes("I;16B", (W, H), DEEP.astype(">u2").tobytes())
+    path = saved(tmp_path, picture, "a.tif")
+    with Image.open(path) as again:
+        assert again.mode == "I;16B"
+    assert np.array_equal(open_image(path), grey3(np.rint(DEEP / 257).astype(np.uint8)))
+
+
+def png(colour_type: int, depth: int, rows: bytes, width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (6, 4), (4, 2)])
+def test_16_bit_colour_png(tmp_path: Path, colour_type: int, channels: int) -> None:
+    values = np.random.default_rng(1).integers(0, 65536, (H, W, channels), dtype=np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    (tmp_path / "a.png").write_bytes(png(colour_type, 16, rows, W, H))
+    pixels = open_image(tmp_path / "a.png")
+    check(pixels)
+    colours = values[..., :3] if channels > 2 else values[..., :1].repeat(3, axis=2)
+    assert np.abs(pixels.astype(int) - colours / 257).max() <= 1  # Pillow takes the high byte
+
+
+def test_32_bit_integers(tmp_path: Path) -> None:
+    values = DEEP.astype(np.int32)
+    path = saved(tmp_path, Image.fromarray(values), "a.tif")
+    assert np.array_equal(open_image(path), grey3(np.rint(values / 257).astype(np.uint8)))
+    for bad in (65536, -1):
+        values[3, 4] = bad
+        with pytest.raises(ImageError, match=str(bad)):
+            open_image(saved(tmp_path, Image.fromarray(values), "a.tif"))
+
+
+@pytest.mark.parametrize("suffix", ["tif", "pfm"])
+def test_floats(tmp_path: Path, suffix: str) -> None:
+    unit = (GREY / 255).astype(np.float32)
+    unit[0, 0] = 1  # the upper end belongs to the range
+    byte = GREY.astype(np.float32)
+    black = np.zeros((H, W), np.float32)
+    for values, expected in ((unit, np.rint(unit * 255).astype(np.uint8)), (byte, GREY), (black, np.zeros_like(GREY))):
+        assert np.array_equal(open_image(saved(tmp_path, Image.fromarray(values), f"a.{suffix}")), grey3(expected))
+    for bad in (-0.5, 256.0, np.nan, np.inf, -np.inf):
+        broken = unit.copy()
+        broken[5, 5] = bad
+        with pytest.raises(ImageError, match="float pixels"):
+            open_image(saved(tmp_path, Image.fromarray(broken), f"a.{suffix}"))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif", *AVIF])
+def test_animations_give_their_first_frame(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (W, H), colour) for colour in ("red", "lime", "blue")]
+    options: dict[str, object] = {"lossless": True} if suffix == "webp" else {}
+    path = saved(tmp_path, frames[0], f"a.{suffix}", save_all=True, append_images=frames[1:], **options)
+    pixels = open_image(path)
+    assert pixels.shape == (H, W, 3)
+    assert np.abs(pixels.astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_adobe_cmyk_jpeg(tmp_path: Path) -> None:
+    picture = Image.new("CMYK", (W, H), (0, 255, 255, 0))
+    pixels = open_image(saved(tmp_path, picture, "a.jpg"))
+    assert np.abs(pixels.astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_colour_profiles_are_ignored(tmp_path: Path) -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    assert np.array_equal(open_image(saved(tmp_path, Image.fromarray(RGB), "a.png", icc_profile=profile)), RGB)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1)])
+def test_small_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+    h, w = size
+    assert open_image(saved(tmp_path, Image.new("L", (w, h), 9), "a.png")).tolist() == [[[9, 9, 9]] * w] * h
+
+
+def test_the_extension_does_not_matter(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.jpg", format="PNG")
+    assert np.array_equal(open_image(tmp_path / "a.jpg"), RGB)
+
+
+# ---- orientation ----
+
+# What must be done to the stored pixels, by EXIF orientation.
+UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+    0: lambda a: a,
+    9: lambda a: a,
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
+def test_orientations(tmp_path: Path, orientation: int, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options: dict[str, object] = {"lossless": True} if suffix == "webp" else {}
+    path = saved(tmp_path, Image.fromarray(RGB), f"a.{suffix}", exif=exif, **options)
+    plain = open_image(saved(tmp_path, Image.fromarray(RGB), f"b.{suffix}", **options))
+    pixels = open_image(path)
+    check(pixels)
+    assert np.array_equal(pixels, UPRIGHT[orientation](plain))
+
+
+@pytest.mark.parametrize("orientation", [2, 6, 7])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_orientation_of_deep_images(tmp_path: Path, orientation: int, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(DEEP), f"a.{suffix}", exif=exif)
+    expected = UPRIGHT[orientation](grey3(np.rint(DEEP / 257).astype(np.uint8)))
+    assert np.array_equal(open_image(path), expected)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0rubbish", b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03", b"Exif\0\0II*\0"])
+def test_damaged_exif_does_not_matter(tmp_path: Path, exif: bytes) -> None:
+    assert open_image(saved(tmp_path, Image.fromarray(RGB), "a.jpg", exif=exif)).shape == (H, W, 3)
+
+
+# ---- failures ----
+
+
+def failure(path: Path) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        open_image(path)
+    assert caught.value.path == path
+    assert str(path) in caught.value.message
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"hello, this is text\n", "not an image"),
+        (b"\0" * 1000, "not an image"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
+        (b"<!DOCTYPE html><html></html>", "web page"),
+        (b'<?xml version="1.0"?><svg/>', "SVG"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "PostScript"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"\x89PNG\r\n\x1a\n", "header is damaged"),
+        (b"\xff\xd8\xff\xe0\0", "header is damaged"),
+    ],
+)
+def test_files_that_are_no_images(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    assert reason in failure(path).reason
+
+
+def test_paths_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "folder" in failure(tmp_path).reason
+    assert "no such file" in failure(tmp_path / "gone.png").reason
+    assert failure(Path("a\0b.png")).reason
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.png")
+        assert "not a regular file" in failure(tmp_path / "pipe.png").reason
+
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
+
+    def refuse(*_: object) -> object:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert "no permission" in failure(path).reason
+
+
+def test_truncated(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(RGB.repeat(20, 0).repeat(20, 1)), "a.jpg")
+    path.write_bytes(path.read_bytes()[:-5000])
+    assert "truncated" in failure(path).reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("decoder error -2"),
+        OSError(5, "Input/output error"),
+        SyntaxError("broken"),
+        ValueError(),
+        struct.error("x"),
+        EOFError(),
+        IndexError(),
+        zlib.error("x"),
+        MemoryError(),
+        NotImplementedError(),
+        KeyError(3),
+        TypeError(),
+        OverflowError(),
+        RecursionError(),
+        Image.DecompressionBombError("Image size (999 pixels) exceeds"),
+    ],
+)
+def test_whatever_a_decoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    caught = failure(path)
+    assert caught.reason
+    assert caught.__cause__ is error
+
+
+def test_an_interrupt_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        open_image(path)
+
+
+# ---- large images ----
+
+
+@pytest.mark.parametrize(("width", "height"), [(178_956_971, 1), (15_000, 12_000), (60_000, 60_000)])
+def test_too_large_names_size_and_limit(tmp_path: Path, width: int, height: int) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(0, 1, b"", width, height))
+    caught = failure(path)
+    assert f"{width * height:,} pixels" in caught.reason
+    assert "178,956,970" in caught.reason
+
+
+def test_the_limit_does_not_hang_on_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    monkeypatch.setattr(images, "MAX_PIXELS", H * W)
+    open_image(path)
+    monkeypatch.setattr(images, "MAX_PIXELS", H * W - 1)
+    assert f"{H} x {W} (height x width)" in failure(path).reason
+
+
+def test_large_images_give_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W - 1)
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert np.array_equal(open_image(path), RGB)
+    assert caught == []
+
+
+def test_large_images_in_threads_give_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W - 1)
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
+    failures: list[BaseException] = []
+    gate = threading.Barrier(8)
+
+    def work() -> None:
+        gate.wait()
+        try:
+            for _ in range(20):
+                open_image(path)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_other_warnings_stay(tmp_path: Path) -> None:
+    open_image(saved(tmp_path, Image.fromarray(RGB), "a.png"))
+    with pytest.raises(UserWarning, match="mine"):
+        warnings.warn("mine", stacklevel=1)
+
+
+# ---- damage ----
+
+
+def originals() -> dict[str, bytes]:
+    made: dict[str, bytes] = {}
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colour = Image.fromarray(RGB.repeat(3, 0).repeat(3, 1))
+    kinds: list[tuple[str, Image.Image, dict[str, Any]]] = [
+        ("png", colour, {"exif": exif}),
+        ("jpeg", colour, {"exif": exif}),
+        ("jpeg", colour, {"progressive": True}),
+        ("gif", colour.convert("P"), {}),
+        ("bmp", colour, {}),
+        ("tiff", colour, {"exif": exif}),
+        ("tiff", colour, {"compression": "tiff_lzw"}),
+        ("tiff", Image.fromarray(DEEP), {"compression": "tiff_deflate"}),
+        ("webp", colour, {"exif": exif}),
+        ("jpeg2000", colour, {}),
+        ("ppm", colour, {}),
+        ("tga", colour, {"compression": "tga_rle"}),
+        ("ico", colour, {}),
+        ("qoi", colour, {}),
+        ("sgi", colour, {}),
+        ("pcx", colour, {}),
+        ("dds", colour, {}),
+        *((name, colour, {}) for name in AVIF),
+    ]
+    for name, image, options in kinds:
+        buffer = io.BytesIO()
+        image.save(buffer, format=name, **options)
+        made[f"{name}-{len(made)}"] = buffer.getvalue()
+    return made
+
+
+ORIGINALS = originals()
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_damaged_files_give_an_array_or_an_image_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 1_000_000)  # damaged headers ask for much
+    whole = ORIGINALS[name]
+    rng = np.random.default_rng(11)
+    damaged = [whole[:length] for length in sorted({*range(0, 64, 3), *np.linspace(0, len(whole) - 1, 25).astype(int)})]
+    for round_ in range(60):
+        data = bytearray(whole)
+        # Half of the rounds hit the first bytes, where sizes, modes and offsets are.
+        reach = min(len(data), 128) if round_ % 2 else len(data)
+        for place in rng.integers(0, reach, 1 + round_ % 5):
+            data[place] = int(rng.integers(0, 256))
+        damaged.append(bytes(data))
+    path = tmp_path / "a.img"
+    reasons: list[str] = []
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            check(open_image(path))
+        except ImageError as error:
+            reasons.append(error.reason)
+    assert len(reasons) > 10
+    assert all(reasons)

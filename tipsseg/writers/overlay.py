@@ -1,0 +1,275 @@
+"""Pictures for eyes: the labels as colours on the image, outlined, with a legend below.
+
+Not for machines: large images are scaled down, small ones up, and the colours are JPEG's. The masks are the labels.
+"""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from tipsseg.files import atomic_write
+from tipsseg.records import BACKGROUND, Colour, ImageRef, LabelArray, LabelMap
+from tipsseg.regions import count_labels
+from tipsseg.writers import OVERLAYS_FOLDER, RunContext, output_path
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+_LONG_SIDE_MAX = 4096  # enough for any screen; keeps time and memory bounded
+_LONG_SIDE_MIN = 320  # smaller images are enlarged, or one could not see them
+_CANVAS_WIDTH_MIN = 320  # what a legend entry needs
+
+_TINT = 0.5  # share of the class colour in its pixels
+_DIM = 0.62  # brightness of background pixels
+_IGNORED: Colour = (150, 150, 150)
+_GREY: Colour = (70, 74, 80)
+_IGNORED_DARK: Colour = (84, 84, 84)
+_PAPER: Colour = (24, 26, 30)
+_INK: Colour = (240, 240, 240)
+_INK_FAINT: Colour = (165, 170, 178)
+
+# Pillow's own font has Latin letters without accents, and is the same everywhere. For other names the first of these
+# that the machine has, and that has all the letters.
+_OTHER_FONTS = (
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "Arial.ttf",
+    "arial.ttf",
+    "segoeui.ttf",
+    "Arial Unicode.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "wqy-microhei.ttc",
+    "PingFang.ttc",
+    "msyh.ttc",
+    "meiryo.ttc",
+    "malgun.ttf",
+)
+
+
+def render(image: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
+    """The picture [h, w, 3] RGB of an image [H, W, 3] RGB uint8 and its labels.
+
+    Its long side is between 320 and 4096 pixels, whatever the image's, plus the legend.
+    """
+    picture, labels = _scaled(image, label_map.labels)
+    _paint(picture, labels, label_map)
+    return _with_legend(picture, _entries(label_map))
+
+
+class OverlayWriter:
+    """Writes overlays/<relative path>.jpg."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._output = context.output
+
+    def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap, index: int) -> Path:
+        """Write the image's picture and return its path; raises OutputError."""
+        buffer = io.BytesIO()
+        # Full colour resolution: by halves the outlines and the legend's text get coloured seams.
+        Image.fromarray(render(image, label_map)).save(buffer, format="JPEG", quality=92, subsampling=0)
+        path = output_path(self._output, OVERLAYS_FOLDER, ref.relative)
+        atomic_write(path, buffer.getvalue())
+        return path
+
+    def close(self) -> list[Path]:
+        """No file stands for the whole run."""
+        return []
+
+    def abort(self) -> None:
+        """Nothing to drop."""
+
+
+def create(context: RunContext) -> OverlayWriter:
+    """The writer of format "overlay"."""
+    return OverlayWriter(context)
+
+
+def _scaled(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """Copies of both at a size for eyes, the labels as 16 bits."""
+    height, width = labels.shape
+    wide = labels.astype(np.uint16)
+    long_side = max(height, width)
+    if long_side > _LONG_SIDE_MAX:
+        size = (max(1, round(width * _LONG_SIDE_MAX / long_side)), max(1, round(height * _LONG_SIDE_MAX / long_side)))
+        small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        return small, np.asarray(cv2.resize(wide, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint16)
+    times = max(1, -(-_LONG_SIDE_MIN // long_side)) if long_side < _LONG_SIDE_MIN else 1
+    return image.repeat(times, 0).repeat(times, 1), wide.repeat(times, 0).repeat(times, 1)
+
+
+def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], label_map: LabelMap) -> None:
+    """Draw the labels into the picture."""
+    height, width = labels.shape
+    unit = round((height * width) ** 0.5 / 600 + 0.6) or 1  # 2 for 640 x 480, 6 for 4000 x 3000
+
+    colours = np.zeros((65536, 3), np.uint8)
+    for each in label_map.classes:
+        colours[each.id] = each.colour
+    flat = colours[labels]
+    ignored = labels == label_map.ignore
+    classed = (labels != BACKGROUND) & ~ignored
+
+    tinted = cv2.addWeighted(picture, 1 - _TINT, flat, _TINT, 0)
+    picture[classed] = tinted[classed]
+    del tinted
+    dimmed = labels == BACKGROUND
+    picture[dimmed] = (picture[dimmed] * np.float32(_DIM)).astype(np.uint8)
+    if ignored.any():
+        stripes = _stripes(height, width, unit)
+        for where, grey in ((ignored & stripes, _IGNORED), (ignored & ~stripes, _IGNORED_DARK)):
+            picture[where] = (0.35 * picture[where] + 0.65 * np.array(grey)).astype(np.uint8)
+
+    # Outlines: inside a class its pure colour, outside of it a dark line, which sets it off from bright photographs.
+    kernel = np.ones((2 * unit + 1, 2 * unit + 1), np.uint8)
+    edge = cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
+    inner = edge & classed
+    outer = edge & ~classed
+    picture[inner] = flat[inner]
+    picture[outer] = (picture[outer] * np.float32(0.3)).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of the legend; no colour stands for the stripes of ignored pixels."""
+
+    name: str
+    spare_name: str
+    share: float
+    colour: Colour | None
+
+
+def _entries(label_map: LabelMap) -> list[_Entry]:
+    """The classes that occur, in their order, then background and ignored pixels."""
+    counts = count_labels(label_map.labels) / label_map.labels.size
+    entries = [
+        _Entry(_one_line(each.name) or f"class {each.id}", f"class {each.id}", float(counts[each.id]), each.colour)
+        for each in label_map.classes
+        if counts[each.id]
+    ]
+    if counts[BACKGROUND]:
+        entries.append(_Entry("background", "background", float(counts[BACKGROUND]), _GREY))
+    if counts[label_map.ignore]:
+        entries.append(_Entry("low confidence", "low confidence", float(counts[label_map.ignore]), None))
+    return entries
+
+
+def _with_legend(picture: NDArray[np.uint8], entries: list[_Entry]) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    canvas_width = max(width, _CANVAS_WIDTH_MIN)
+    text_size = int(np.clip(round((height * canvas_width) ** 0.5 / 42), 13, 80))
+    strip = _legend(entries, canvas_width, text_size, max(4, height // (2 * text_size)))
+
+    canvas = np.empty((height + len(strip), canvas_width, 3), np.uint8)
+    canvas[:] = np.array(_PAPER, np.uint8)
+    left = (canvas_width - width) // 2
+    canvas[:height, left : left + width] = picture
+    canvas[height:] = strip
+    return canvas
+
+
+def _legend(entries: list[_Entry], width: int, size: int, row_limit: int) -> NDArray[np.uint8]:
+    """A strip of swatches, names and shares, in rows as a text is; what does not fit into the rows is counted."""
+    gap, line = round(size * 0.6), round(size * 1.75)
+    plain = _font("", size)
+    room = width - 4 * gap - size - _length(plain, _percent(1.0))
+
+    rows: list[list[tuple[int, _Entry]]] = [[]]
+    x = gap
+    for entry in entries:
+        name, font = _fitting(entry, size, room)
+        advance = round(size + 2 * gap + _length(font, name) + _length(plain, _percent(entry.share)))
+        if rows[-1] and x + advance > width - gap:
+            rows.append([])
+            x = gap
+        rows[-1].append((x, entry))
+        x += advance + 2 * gap
+    left_out = sum(len(row) for row in rows[row_limit:])
+    del rows[row_limit:]
+
+    strip = Image.new("RGB", (width, (len(rows) + bool(left_out)) * line + 2 * gap), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    middle = gap + line // 2
+    for row in rows:
+        for x, entry in row:
+            name, font = _fitting(entry, size, room)
+            strip.paste(_swatch(entry.colour, size), (x, middle - size // 2))
+            left = x + size + gap
+            draw.text((left, middle), name, fill=_INK, font=font, anchor="lm")
+            left += round(_length(font, name)) + gap
+            draw.text((left, middle), _percent(entry.share), fill=_INK_FAINT, font=plain, anchor="lm")
+        middle += line
+    if left_out:
+        draw.text((gap, middle), f"and {left_out} more", fill=_INK_FAINT, font=plain, anchor="lm")
+    return np.asarray(strip)
+
+
+def _swatch(colour: Colour | None, size: int) -> Image.Image:
+    square = np.empty((size, size, 3), np.uint8)
+    square[:] = colour or _IGNORED
+    if colour is None:
+        square[~_stripes(size, size, max(1, size // 10))] = _IGNORED_DARK
+    return Image.fromarray(square)
+
+
+def _stripes(height: int, width: int, unit: int) -> NDArray[np.bool_]:
+    """Diagonal stripes [height, width], four units wide."""
+    stripes: NDArray[np.bool_] = np.add.outer(np.arange(height), np.arange(width)) // (4 * unit) % 2 == 0
+    return stripes
+
+
+def _fitting(entry: _Entry, size: int, room: float) -> tuple[str, Font]:
+    """The entry's name, cut to the room, and a font that has its letters."""
+    font = _font_with("".join(sorted(set(entry.name))), size)
+    name = entry.name if font else entry.spare_name
+    font = font or _font("", size)
+    if _length(font, name) > room:
+        while name and _length(font, name + "...") > room:
+            name = name[:-1]
+        name += "..."
+    return name, font
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%" if share >= 0.001 else "<0.1%"
+
+
+def _one_line(name: str) -> str:
+    """Control characters and line ends cannot be drawn."""
+    return " ".join("".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in name).split())
+
+
+def _length(font: Font, text: str) -> float:
+    return float(font.getlength(text))
+
+
+@lru_cache(maxsize=64)
+def _font(name: str, size: int) -> Font:
+    """A font file of the system by name, Pillow's own for no name; raises OSError."""
+    return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+
+
+@lru_cache(maxsize=1024)
+def _font_with(letters: str, size: int) -> Font | None:
+    """The first font that has all the letters."""
+    for name in ("", *_OTHER_FONTS):
+        try:
+            font = _font(name, size)
+        except OSError:
+            continue
+        missing = _shape(font, "\uffff")
+        if all(letter == " " or _shape(font, letter) != missing for letter in letters):
+            return font
+    return None
+
+
+def _shape(font: Font, letter: str) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(letter)
+    return mask.size, bytes(mask)
