@@ -1,0 +1,84 @@
+"""Geometry of the sliding window, in pure numbers: working size, windows, and the taps of bilinear resizing.
+
+All sizes are (height, width), all positions (top, left), in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """How one image is cut: square windows of `side` pixels at `corners`, on an image resized to `size`."""
+
+    size: tuple[int, int]
+    side: int
+    corners: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taps:
+    """Bilinear resizing along one axis: output i is source[low[i]] * (1 - weight[i]) + source[high[i]] * weight[i].
+
+    low, high  [n] int64;  weight  [n] float32 in [0, 1)
+    """
+
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+    def rows(self, start: int, stop: int) -> Taps:
+        """The taps of outputs start .. stop - 1."""
+        return Taps(self.low[start:stop], self.high[start:stop], self.weight[start:stop])
+
+
+def working_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """The size with its short side at `short_side`, aspect kept, the long side rounded down (but never below the short)."""
+    height, width = size
+    if height <= width:
+        return short_side, width * short_side // height
+    return height * short_side // width, short_side
+
+
+def window_side(native: int, short_side: int, patch: int) -> int:
+    """Side of a window: the model's native size, or what fits a smaller image in whole patches."""
+    return min(native, short_side // patch * patch)
+
+
+def window_starts(length: int, side: int) -> tuple[int, ...]:
+    """Starts of windows along one axis: a stride of 3/4 of the side, the last window shifted back inside.
+
+    The published protocol states side 448 and stride 336.
+    """
+    stride = side * 3 // 4
+    count = max(length - side + stride - 1, 0) // stride + 1
+    return tuple(min(index * stride, length - side) for index in range(count))
+
+
+def plan_windows(size: tuple[int, int], native: int, short_side: int, patch: int) -> WindowPlan:
+    """The windows of an image of `size`, row by row."""
+    height, width = working_size(size, short_side)
+    side = window_side(native, short_side, patch)
+    corners = tuple((top, left) for top in window_starts(height, side) for left in window_starts(width, side))
+    return WindowPlan((height, width), side, corners)
+
+
+def stretched_size(size: tuple[int, int], patch: int) -> tuple[int, int]:
+    """The size rounded up to whole patches on both axes."""
+    height, width = size
+    return -(-height // patch) * patch, -(-width // patch) * patch
+
+
+def bilinear_taps(source: int, target: int) -> Taps:
+    """Taps of bilinear resizing with pixel centres at half-integers (torch's align_corners=False, no antialiasing)."""
+    # In float32 as torch does it, so that ties fall the same way.
+    scale = np.float32(source) / np.float32(target)
+    centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    centre = np.maximum(centre, np.float32(0))
+    low = np.minimum(centre.astype(np.int64), source - 1)
+    high = np.minimum(low + 1, source - 1)
+    return Taps(low, high, np.clip(centre - low.astype(np.float32), 0, 1).astype(np.float32))
