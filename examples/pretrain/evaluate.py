@@ -1,0 +1,136 @@
+"""Measures a model on held-out drawn scenes, through the `tipsseg label` command itself.
+
+    python examples/pretrain/evaluate.py --model tiny --scenes 200
+
+Prints IoU per class of three lists of classes (see world.py), each beside the best that a labelling could reach that gives
+every cell of a 16 x 16 grid over the short side one label; then what an open question does to pixels that are neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scenes import draw_scene
+from world import CLOSED_LIST, LEAF_LIST, WHOLE_LIST, leaf_ids
+
+FIRST_SEED = 30_000_000  # apart from the seeds of training
+SIZES = ((448, 600), (480, 640), (600, 450), (400, 400), (360, 640), (720, 560), (300, 420))
+GRID = 16
+
+LISTS = {
+    "closed list, panda and house and car and boat in parts": CLOSED_LIST,
+    "every thing whole": WHOLE_LIST,
+    "every part apart": LEAF_LIST,
+}
+
+Labels = NDArray[np.uint8]
+
+
+def draw(folder: Path, count: int) -> list[Labels]:
+    """Save the scenes as 0000.png, 0001.png, ... and return their truths."""
+    truths = []
+    for index in range(count):
+        scene = draw_scene(FIRST_SEED + index, *SIZES[index % len(SIZES)])
+        Image.fromarray(scene.image).save(folder / f"{index:04d}.png")
+        truths.append(scene.truth)
+    return truths
+
+
+def label(images: Path, out: Path, model: str, classes: Sequence[str], background: str) -> list[Labels]:
+    """The masks that `tipsseg label` writes."""
+    names = [word for name in classes for word in ("-c", name)]
+    command = [sys.executable, "-m", "tipsseg", "label", str(images), "--model", model, "--format", "png"]
+    command += [*names, "--background", background, "-o", str(out), "--quiet"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return [np.asarray(Image.open(path)) for path in sorted((out / "masks").glob("*.png"))]
+
+
+def to_list(truth: Labels, classes: Sequence[str]) -> Labels:
+    """Leaf ids -> 1..N in the order of `classes`, 0 for what none of them covers."""
+    table = np.zeros(256, np.uint8)
+    for number, name in enumerate(classes, start=1):
+        table[list(leaf_ids(name))] = number
+    return table[truth]
+
+
+def grid_best(truth: Labels) -> Labels:
+    """Each cell of a grid, with 16 cells along the short side, gets the label that most of its pixels have."""
+    height, width = truth.shape
+    short = min(height, width)
+    rows, columns = round(GRID * height / short), round(GRID * width / short)
+    cell = (np.arange(height) * rows // height)[:, None] * columns + np.arange(width) * columns // width
+    votes = np.zeros((rows * columns, int(truth.max()) + 1), np.int64)
+    np.add.at(votes, (cell, truth), 1)
+    return votes.argmax(1).astype(np.uint8)[cell]
+
+
+def iou(truths: Sequence[Labels], guesses: Sequence[Labels], classes: int) -> NDArray[np.float64]:
+    """IoU of labels 0..classes from one confusion matrix over all pixels; NaN where a label does not occur."""
+    size = classes + 1
+    confusion = np.zeros((size, size), np.int64)
+    for truth, guess in zip(truths, guesses, strict=True):
+        pairs = truth.astype(np.int64) * size + guess
+        confusion += np.bincount(pairs.ravel(), minlength=size * size).reshape(size, size)
+    union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
+    with np.errstate(invalid="ignore"):
+        return np.diag(confusion) / union
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Evaluate a model on held-out drawn scenes.")
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    options = parser.parse_args()
+    results: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        images = work / "images"
+        images.mkdir()
+        leaves = draw(images, options.scenes)
+        for number, (title, classes) in enumerate(LISTS.items()):
+            guesses = label(images, work / f"list{number}", options.model, classes, "none")
+            truths = [to_list(truth, classes) for truth in leaves]
+            got = iou(truths, guesses, len(classes))[1:]
+            best = iou(truths, [grid_best(truth) for truth in truths], len(classes))[1:]
+            print(f"\n{title}: mean IoU {np.nanmean(got):.3f} (best on the grid {np.nanmean(best):.3f})\n")
+            print("| class | IoU | best on the grid |\n|---|---|---|")
+            for name, value, bound in zip(classes, got, best, strict=True):
+                print(f"| {name} | {value:.3f} | {bound:.3f} |")
+            results[title] = {
+                "mean": float(np.nanmean(got)),
+                "grid": float(np.nanmean(best)),
+                "iou": {name: float(value) for name, value in zip(classes, got, strict=True)},
+            }
+        results["open"] = report_open_question(images, work / "open", options.model, leaves)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def report_open_question(images: Path, out: Path, model: str, leaves: Sequence[Labels]) -> dict[str, float]:
+    """Two classes, the rest left to the background phrases: IoU, and the area given to a class that is not in the image."""
+    classes = ("panda leg", "tree")
+    guesses = label(images, out, model, classes, "auto")
+    truths = [to_list(truth, classes) for truth in leaves]
+    got = iou(truths, guesses, len(classes))
+    numbers = {"background": float(got[0])}
+    print(f'\n--classes "{",".join(classes)}" --background auto\n')
+    print("| class | IoU | false area where it is absent |\n|---|---|---|")
+    for number, name in enumerate(classes, start=1):
+        areas = [float((g == number).mean()) for t, g in zip(truths, guesses, strict=True) if not (t == number).any()]
+        numbers[name], numbers[f"{name}, false area"] = float(got[number]), float(np.mean(areas))
+        print(f"| {name} | {got[number]:.3f} | {100 * np.mean(areas):.2f} % of the image |")
+    return numbers
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The tokenizer of the embedded model: SentencePiece, trained on the words of the drawn world."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from sentencepiece import SentencePieceTrainer
+from world import ABSENT_WORDS, CONCEPTS
+
+from tipsseg.vocabulary import GENERAL_BACKGROUND, PROTOCOL_TEMPLATES
+
+
+def train_tokenizer(path: Path) -> None:
+    """BPE with pad 0 and unk 1, no BOS or EOS, as in the released models; every letter and mark is a piece of its own."""
+    words = [wording for concept in CONCEPTS for wording in concept.wordings]
+    words += [*GENERAL_BACKGROUND, *ABSENT_WORDS]
+    corpus = [template.format(word) for word in words for template in ("{}", *PROTOCOL_TEMPLATES)]
+    places = ("on the grass", "at the beach", "by a lake", "on a street", "in the sand", "at sea")
+    corpus += [f"a picture of a {word} and a {word} {place}" for word in words for place in places]
+    corpus += ["the quick brown fox jumps over the lazy dog", "0 1 2 3 4 5 6 7 8 9", ". , ; : ! ? ' \" - ( ) / &"] * 20
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=1200,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        pad_id=0,
+        unk_id=1,
+        bos_id=-1,
+        eos_id=-1,
+        normalization_rule_name="identity",
+        minloglevel=2,
+    )
+    path.write_bytes(model.getvalue())

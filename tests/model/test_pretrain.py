@@ -1,0 +1,109 @@
+"""The drawn world, and that training on it runs, goes on after a break, and gives a model that loads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import data
+import numpy as np
+import pytest
+import torch
+import world
+from evaluate import grid_best, iou, to_list
+from scenes import draw_scene
+
+from tipsseg.model import checkpoint
+from tipsseg.vocabulary import make_vocabulary
+
+PRETRAIN = Path(__file__).resolve().parents[2] / "examples" / "pretrain"
+
+
+def test_the_world_has_wholes_and_parts() -> None:
+    assert len(world.CONCEPTS) >= 24
+    names = [concept.name for concept in world.CONCEPTS]
+    assert len(set(names)) == len(names)
+    assert all(len(concept.wordings) >= 3 for concept in world.CONCEPTS)
+    crown, trunk = world.LEAF_ID["tree crown"], world.LEAF_ID["tree trunk"]
+    assert world.leaf_ids("tree") == (crown, trunk)
+    assert set(world.leaf_ids("panda leg")) < set(world.leaf_ids("panda"))
+    assert world.ancestors("panda hind leg") == ("panda leg", "panda")
+
+
+@pytest.mark.parametrize(
+    "classes", [world.CLOSED_LIST, world.WHOLE_LIST, world.LEAF_LIST], ids=["closed", "whole", "leaf"]
+)
+def test_the_lists_cover_every_leaf_once(classes: tuple[str, ...]) -> None:
+    covered = [leaf for name in classes for leaf in world.leaf_ids(name)]
+    assert sorted(covered) == list(range(1, len(world.LEAVES) + 1))
+    make_vocabulary(classes, "none")
+
+
+@pytest.mark.parametrize("size", [(120, 160), (200, 150), (90, 400)], ids=str)
+def test_a_scene_is_repeatable_and_wholly_labelled(size: tuple[int, int]) -> None:
+    one, two, other = draw_scene(5, *size), draw_scene(5, *size), draw_scene(6, *size)
+    assert (one.image == two.image).all()
+    assert (one.truth == two.truth).all()
+    assert (one.image != other.image).any()
+    assert one.image.shape == (*size, 3)
+    assert one.truth.shape == size
+    assert one.truth.min() >= 1
+    assert one.truth.max() <= len(world.LEAVES)
+
+
+def test_scenes_together_show_every_leaf() -> None:
+    seen = {int(leaf) for seed in range(60) for leaf in np.unique(draw_scene(seed, 112, 160).truth)}
+    assert seen == set(range(1, len(world.LEAVES) + 1))
+
+
+def test_what_is_right_depends_on_what_was_asked() -> None:
+    table = data.PhraseTable(np.random.default_rng(1))
+    names = [concept.name for concept in world.CONCEPTS]
+    words = list(table.words)
+    tree, trunk, panda = (names.index(name) for name in ("tree", "tree trunk", "panda"))
+    background = np.array([i for i in table.background if words[i] in ("tree", "sky", "desk", "lamp")])
+    bg_tree, bg_sky = (len(names) + list(words[len(names) :]).index(word) for word in ("tree", "sky"))
+    neutral = sorted(set(background) - {bg_tree, bg_sky})
+    leaf = world.LEAF_ID
+
+    def right(name: str, *asked: int) -> list[int]:
+        return np.flatnonzero(table.positives(np.array(asked), background)[leaf[name]]).tolist()
+
+    assert right("tree trunk", tree, trunk) == [trunk]  # the more specific one
+    assert right("tree crown", tree, trunk) == [tree]
+    assert right("tree trunk", tree) == [tree]
+    assert right("tree trunk", panda) == [bg_tree]  # not asked for, so the background's tree
+    assert right("car body", panda) == neutral  # nothing here means a car
+    assert right("panda hind leg", panda) == [panda]
+
+
+def test_grid_best_and_iou_on_a_hand_made_mask() -> None:
+    truth = np.ones((32, 32), np.uint8)
+    truth[:3] = 2  # one and a half cells of two pixels
+    best = grid_best(truth)
+    assert (best[:2] == 2).all()
+    assert best.shape == truth.shape
+    assert set(np.unique(best[2:4])) <= {1, 2}
+    assert iou([truth], [truth], 2)[1:].tolist() == [1, 1]
+    shifted = np.roll(truth, 1, axis=0)
+    assert iou([truth], [shifted], 2)[2] == pytest.approx(2 / 4)
+    assert to_list(np.array([[world.LEAF_ID["tree trunk"], 1]], np.uint8), ["tree"]).tolist() == [[1, 0]]
+
+
+def test_training_runs_and_goes_on_after_a_break(tmp_path: Path) -> None:
+    def train(steps: int) -> str:
+        arguments = ["--work", tmp_path / "work", "--out", tmp_path / "out", "--scenes", 8, "--batch-size", 2]
+        command = [sys.executable, PRETRAIN / "train.py", *arguments, "--steps", steps, "--check-scenes", 8]
+        return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True).stdout
+
+    first = [json.loads(line) for line in train(2).splitlines()]
+    assert [line["step"] for line in first] == [2]
+    second = [json.loads(line) for line in train(4).splitlines()]
+    assert [line["step"] for line in second] == [4]
+    assert second[0]["dense"] > 0
+    model, tokenizer = checkpoint.load(tmp_path / "out", torch.device("cpu"), torch.float32)
+    assert tokenizer.encode("panda leg")
+    assert sum(parameter.numel() for parameter in model.parameters()) < 4_000_000
+    assert not any(parameter.isnan().any() for parameter in model.parameters())

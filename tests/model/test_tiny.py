@@ -1,0 +1,71 @@
+"""The embedded model: small, pinned, and right about scenes that it has not seen. The full measurement is evaluate.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluate import FIRST_SEED, SIZES, iou, to_list
+from PIL import Image
+from scenes import draw_scene
+from world import CLOSED_LIST
+
+import tipsseg
+from tipsseg import weights
+from tipsseg.images import open_image
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tipsseg.Encoder:
+    return tipsseg.load("tiny", device="cpu")
+
+
+def test_it_is_small_and_pinned() -> None:
+    spec = weights.get_model("tiny")
+    folder = weights.fetch(spec)
+    assert sum(file.size or 0 for file in spec.files) <= 8_000_000
+    assert {file.name for file in spec.files} == {"config.json", "model.safetensors", "tokenizer.model"}
+    assert all(file.sha256 for file in spec.files)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["vision_config"]["image_size"] == 224
+    assert [report.state for report in weights.verify(spec)] == ["ok"] * 3
+
+
+def test_it_labels_unseen_scenes(tiny: tipsseg.Encoder) -> None:
+    labeller = tipsseg.Labeller(tiny, tipsseg.make_vocabulary(CLOSED_LIST, "none"))
+    scenes = [draw_scene(FIRST_SEED + 1000 + index, *SIZES[index % len(SIZES)]) for index in range(21)]
+    truths = [to_list(scene.truth, CLOSED_LIST) for scene in scenes]
+    guesses = [labeller.label(scene.image).labels.astype(np.uint8) for scene in scenes]
+    scores = dict(zip(CLOSED_LIST, iou(truths, guesses, len(CLOSED_LIST))[1:], strict=True))
+    assert np.nanmean(list(scores.values())) >= 0.6, scores
+    assert scores["tree"] >= 0.65
+    assert scores["panda leg"] >= 0.45
+
+
+@pytest.mark.parametrize("name", ["meadow/panda-and-tree.jpg", "street/turned.jpg", "desert.png"])
+def test_two_phrases_on_the_example_scenes(tiny: tipsseg.Encoder, name: str) -> None:
+    classes = ("panda leg", "tree")
+    truth = to_list(np.asarray(Image.open(EXAMPLES / "truth" / Path(name).with_suffix(".png"))), classes)
+    image = open_image(EXAMPLES / "scenes" / name)
+    labels = tipsseg.Labeller(tiny, tipsseg.make_vocabulary(classes)).label(image).labels.astype(np.uint8)
+    assert labels.shape == truth.shape
+    present = [number for number in (1, 2) if (truth == number).any()]
+    scores = iou([truth], [labels], len(classes))
+    assert scores[0] >= 0.9  # what is neither
+    assert all(scores[number] >= 0.5 for number in present), scores
+
+
+def test_the_examples_are_twelve_scenes_of_many_formats_with_a_truth_each() -> None:
+    scenes = sorted(path for path in (EXAMPLES / "scenes").rglob("*") if path.is_file())
+    assert len(scenes) == 12
+    assert len({path.suffix for path in scenes}) >= 5
+    for path in scenes:
+        truth = EXAMPLES / "truth" / path.relative_to(EXAMPLES / "scenes").with_suffix(".png")
+        assert np.asarray(Image.open(truth)).shape == open_image(path).shape[:2]
+    with Image.open(EXAMPLES / "scenes/street/turned.jpg") as turned:
+        assert turned.getexif()[0x0112] == 6
+        assert turned.size == open_image(EXAMPLES / "scenes/street/turned.jpg").shape[:2]  # on its side
