@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import Command, Ran
+from typer.testing import CliRunner
+
+from tipsseg.cli import app
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `tipsseg` in this process; an error that is not an expected one is raised."""
+
+    def run(*arguments: object, stdin: bytes | None = None, cwd: Path | None = None) -> Ran:
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Ran(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def process() -> Command:
+    """Run `tipsseg` as a process of its own."""
+
+    def run(*arguments: object, stdin: bytes | None = None, cwd: Path | None = None) -> Ran:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "tipsseg", *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            cwd=cwd,
+            timeout=300,
+        )
+        return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+def save_picture(path: Path, height: int, width: int) -> Path:
+    """A picture of a few coloured patches, different for each size."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([height, width])
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
+    coarse.resize((width, height), Image.Resampling.BILINEAR).save(path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Three pictures of different formats and sizes, in a folder with a sub-folder."""
+    folder = tmp_path / "imgs"
+    save_picture(folder / "a.png", 60, 90)
+    save_picture(folder / "sub" / "b c.jpg", 120, 80)
+    save_picture(folder / "sub" / "ü.bmp", 56, 56)
+    (folder / "notes.txt").write_text("not an image")
+    return folder

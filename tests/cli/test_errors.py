@@ -1,0 +1,279 @@
+"""Everything that a user can get wrong: the whole message, and the exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from running import Command
+
+from tipsseg import weights
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+# name: (arguments, exit code, stderr)
+USAGE = {
+    "no classes": (
+        ["imgs"],
+        2,
+        'Error: no classes given\nHint: Name what to label, for example: --classes "panda leg,tree"\n',
+    ),
+    "empty class": (
+        ["imgs", "-c", "a,,b"],
+        2,
+        "Error: class 2 of 3 is empty\nHint: Remove the extra comma. If a name has a comma in it, repeat the option, once for "
+        'each name: -c "salt, pepper" -c tree\n',
+    ),
+    "doubled class": (
+        ["imgs", "-c", "tree, Tree"],
+        2,
+        "Error: class 'Tree' is given twice, as number 1 and number 2\n"
+        "Hint: Names that differ only in case or spacing are the same to the model.\n",
+    ),
+    "class in background": (
+        ["imgs", "-c", "sky", "--background", "wall,sky"],
+        2,
+        "Error: 'sky' is both a class and a background phrase\nHint: Leave it out of one of the two.\n",
+    ),
+    "unknown model": (
+        ["imgs", "-c", "a", "-m", "l15"],
+        2,
+        "Error: unknown model 'l15'; the known ones are b14, l14, so400m14, g14, tiny\nHint: Did you mean l14? A model in a "
+        "local folder is given as the path of that folder, which must exist.\n",
+    ),
+    "folder without a model": (
+        ["imgs", "-c", "a", "-m", "imgs"],
+        1,
+        "Error: imgs/config.json: no such file\n"
+        "Hint: A model folder holds config.json, model.safetensors, tokenizer.model.\n",
+    ),
+    "unknown format": (
+        ["imgs", "-c", "a", "-f", "png,cocoo"],
+        2,
+        "Error: unknown format 'cocoo'\nHint: Did you mean 'coco'? The formats are: png, coco, overlay.\n",
+    ),
+    "format twice": (["imgs", "-c", "a", "-f", "png,png"], 2, "Error: a format is named twice: png, png\n"),
+    "unknown mode": (
+        ["imgs", "-c", "a", "--mode", "tile"],
+        2,
+        "Error: unknown mode 'tile'\nHint: Use one of slide, whole.\n",
+    ),
+    "unknown device": (
+        ["imgs", "-c", "a", "--device", "tpu"],
+        2,
+        "Error: unknown device 'tpu'\nHint: Use auto, cpu, cuda, cuda:N or mps.\n",
+    ),
+    "unknown dtype": (
+        ["imgs", "-c", "a", "--dtype", "int8"],
+        2,
+        "Error: unknown dtype 'int8'\nHint: Use one of auto, float32, bfloat16, float16.\n",
+    ),
+    "confidence": (
+        ["imgs", "-c", "a", "--min-confidence", "55"],
+        2,
+        "Error: minimum confidence 55.0 is not between 0 and 1\n",
+    ),
+    "short side": (["imgs", "-c", "a", "--short-side", "0"], 2, "Error: short side 0 is not positive\n"),
+    "batch size": (["imgs", "-c", "a", "--batch-size", "0"], 2, "Error: --batch-size 0 is too small; the least is 1\n"),
+    "jobs": (["imgs", "-c", "a", "--jobs", "0"], 2, "Error: --jobs 0 is too small; the least is 1\n"),
+    "min area": (["imgs", "-c", "a", "--min-area", "-1"], 2, "Error: --min-area -1 is too small; the least is 0\n"),
+    "dash among paths": (
+        ["imgs", "-", "-c", "a"],
+        2,
+        "Error: - stands for a list on stdin and cannot be mixed with other paths\n",
+    ),
+    "-0 without a list": (
+        ["imgs", "-0", "-c", "a"],
+        2,
+        "Error: -0 is for a list on stdin, but the paths are arguments\nHint: Give - as the only path.\n",
+    ),
+    "output is a file": (
+        ["imgs", "-c", "a", "-o", "imgs/a.png"],
+        1,
+        "Error: cannot write imgs/a.png: a file has this name\nHint: Choose another output folder with -o.\n",
+    ),
+    "input among outputs": (
+        ["labels/masks", "-c", "a"],
+        1,
+        "Error: labels/masks/a.png is an input and would be overwritten by the labels of labels/masks/a.png\n"
+        "Hint: Choose another output folder with -o.\n",
+    ),
+}
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All these must be said before weights are touched."""
+
+    def never(spec: object, *, quiet: bool = False) -> Path:
+        raise AssertionError("weights were fetched")
+
+    monkeypatch.setattr(weights, "fetch", never)
+
+
+def make_image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (60, 60), (10, 200, 30)).save(path)
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("case", USAGE)
+def test_wrong_usage(command: Command, tmp_path: Path, case: str) -> None:
+    make_image(tmp_path / "imgs" / "a.png")
+    make_image(tmp_path / "labels" / "masks" / "a.png")
+    arguments, code, message = USAGE[case]
+    ran = command("label", *arguments)
+    assert (ran.err, ran.code, ran.out) == (message, code, "")
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_asked_and_absent(command: Command, tmp_path: Path) -> None:
+    make_image(tmp_path / "imgs" / "a.png")
+    ran = command("label", "imgs", "-c", "a", "--device", "cuda")
+    assert ran.code == 1
+    assert ran.err.startswith("Error: device 'cuda' is not available: ")
+    assert ran.err.endswith("\nHint: Use --device auto to take what there is, or --device cpu.\n")
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_nothing_found(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "imgs").mkdir()
+    (tmp_path / "imgs" / "notes.txt").write_text("hello")
+    ran = command("label", "imgs", "-c", "a")
+    assert ran.code == 1
+    assert ran.err.startswith("Error: no images in imgs; skipped 1 other file(s)\nHint: ")
+    ran = command("label", "elsewhere", "-c", "a")
+    assert ran.code == 1
+    assert ran.err.startswith("Error: elsewhere: no such file or folder")
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_two_inputs_for_one_output(command: Command, tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        make_image(tmp_path / "imgs" / name)
+    ran = command("label", "imgs", "-c", "a")
+    assert ran.code == 1
+    assert ran.err.startswith("Error: imgs/a.jpg and imgs/a.png would share one output, a\nHint: ")
+    assert not (tmp_path / "labels").exists()
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG header that claims a size, with hardly any data behind it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
+
+
+def jpeg() -> bytes:
+    data = io.BytesIO()
+    Image.effect_noise((80, 80), 60).convert("RGB").save(data, "JPEG")
+    return data.getvalue()
+
+
+BAD_IMAGES = {
+    "zero bytes": (b"", "empty file (0 bytes)"),
+    "text": (b"this is no picture\n", "not an image"),
+    "truncated": (jpeg()[:700], "truncated"),
+    "bomb": (png_of_size(40_000, 30_000), "pixels"),
+    "too elongated": (None, "too elongated"),
+    "unreadable": (jpeg(), "no permission to read it"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_a_bad_image_costs_one_line_and_the_others_are_done(
+    command: Command, mlp_checkpoint: Path, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, reason = BAD_IMAGES[case]
+    for name in ("a.png", "z.png"):
+        make_image(tmp_path / "imgs" / name)
+    bad = tmp_path / "imgs" / "m.jpg"
+    if content is None:
+        Image.new("RGB", (60_000, 1)).save(bad, "PNG")
+    else:
+        bad.write_bytes(content)
+    if case == "unreadable":
+        real_open = Path.open
+
+        def deny(path: Path, *arguments: object, **options: object) -> object:
+            # Permissions do not stop a test that runs as root.
+            if path.name == bad.name:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real_open(path, *arguments, **options)  # type: ignore[call-overload]
+
+        monkeypatch.setattr(Path, "open", deny)
+    ran = command("label", "imgs", "-c", "a", "-m", mlp_checkpoint, "-f", "png,coco", "--quiet")
+    assert ran.code == 1
+    assert len(ran.err.splitlines()) == 1
+    assert ran.err.startswith("Error: imgs/m.jpg: ")
+    assert reason in ran.err
+    assert ran.out.splitlines() == [
+        f"labels/{n}" for n in ("masks/a.png", "masks/z.png", "annotations.json", "classes.json")
+    ]
+    (record,) = [json.loads(line) for line in (tmp_path / "labels/errors.jsonl").read_text().splitlines()]
+    assert record["image"] == "m.jpg"
+    assert reason in record["reason"]
+    images = json.loads((tmp_path / "labels/annotations.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["a.png", "z.png"]
+    assert json.loads((tmp_path / "labels/run.json").read_text())["counts"] == {"labelled": 2, "failed": 1}
+
+    bad.unlink()
+    assert command("label", "imgs", "-c", "a", "-m", mlp_checkpoint).code == 0
+    assert not (tmp_path / "labels/errors.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (["label", "imgs"], 2, "Error: no classes given\n"),
+        (["label", "imgs", "-c", "a", "-m", "huge"], 2, "Error: unknown model 'huge'; the known ones are "),
+        (["label", "gone", "-c", "a", "-m", "tiny"], 1, "Error: gone: no such file or folder"),
+        (["label", "imgs", "--clases", "a"], 2, "Usage: "),
+        (["weights", "path", "nope"], 2, "Error: unknown model 'nope'"),
+        (["frobnicate"], 2, "Usage: "),
+    ],
+    ids=[
+        "no classes",
+        "unknown model",
+        "no such folder",
+        "unknown option",
+        "unknown model of weights",
+        "unknown command",
+    ],
+)
+def test_errors_of_a_real_process(
+    process: Command, tmp_path: Path, arguments: list[str], code: int, error: str
+) -> None:
+    make_image(tmp_path / "imgs" / "a.png")
+    ran = process(*arguments, cwd=tmp_path)
+    assert ran.code == code
+    assert ran.out == ""
+    assert ran.err.startswith(error)
+    assert "Traceback" not in ran.err
+
+
+def test_a_bad_image_in_a_real_process(process: Command, mlp_checkpoint: Path, tmp_path: Path) -> None:
+    make_image(tmp_path / "imgs" / "a.png")
+    (tmp_path / "imgs" / "b.jpg").write_bytes(b"")
+    ran = process("label", "imgs", "-c", "tree", "-m", mlp_checkpoint, cwd=tmp_path)
+    assert ran.code == 1
+    assert ran.out.splitlines() == ["labels/masks/a.png", "labels/annotations.json", "labels/classes.json"]
+    assert "Error: imgs/b.jpg: empty file (0 bytes)" in ran.err
+    assert "1 images labelled, 1 failed" in ran.err
+    assert not list((tmp_path / "labels").glob(".tipsseg-*"))

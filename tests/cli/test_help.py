@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from running import Command
+
+import tipsseg
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["label", "--help"], ["weights", "--help"], ["--version"]], ids=" ".join
+)
+def test_help_does_not_import_torch(arguments: list[str]) -> None:
+    script = f"""
+import sys
+from tipsseg.cli import main
+sys.argv = ["tipsseg", *{arguments!r}]
+try:
+    main()
+except SystemExit as end:
+    assert end.code in (0, None), end.code
+heavy = {{"torch", "cv2", "transformers", "huggingface_hub"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+
+
+def test_help_has_examples_and_all_formats(command: Command) -> None:
+    assert 'tipsseg label photos/ --classes "panda leg,tree"' in command("--help").out
+    text = command("label", "--help").out
+    for part in (
+        "find photos -name '*.jpg' -print0 | tipsseg label -0 -",
+        "png, coco, overlay",
+        "Exit code: 0 all done",
+    ):
+        assert part in text
+
+
+def test_version(command: Command) -> None:
+    assert command("--version").out == f"tipsseg {tipsseg.__version__}\n"
+
+
+def test_importing_the_package_is_light_and_lists_its_names() -> None:
+    script = """
+import sys, tipsseg
+assert not {"torch", "cv2", "PIL"} & set(sys.modules), set(sys.modules)
+assert set(tipsseg.__all__) == set(dir(tipsseg))
+for name in tipsseg.__all__:
+    getattr(tipsseg, name)
+try:
+    tipsseg.nothing
+except AttributeError as error:
+    assert str(error) == "module 'tipsseg' has no attribute 'nothing'"
+else:
+    raise SystemExit("no error")
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

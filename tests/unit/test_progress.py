@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from tipsseg.errors import ImageError
+from tipsseg.progress import Progress, clock, printable, status_line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (9, "0:09"), (117, "1:57"), (3600, "1:00:00"), (7509, "2:05:09")]
+)
+def test_clock(seconds: int, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def test_status_line() -> None:
+    assert status_line(120, 400, 50) == "120 of 400 images, 2.4 images/s, about 1:57 left"
+
+
+def test_lines_come_now_and_then_when_nobody_watches(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with Progress(40, quiet=False) as shown:
+        shown.begin("40 images")
+        for _ in range(40):
+            now[0] += 2
+            shown.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "40 images",
+        "15 of 40 images, 0.5 images/s, about 0:50 left",
+        "30 of 40 images, 0.5 images/s, about 0:20 left",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Progress(3, quiet=False) as shown:
+        shown.begin("3 images")
+        for _ in range(3):
+            shown.advance()
+        shown.error(ImageError(Path("b.jpg"), "empty file (0 bytes)"))
+    assert "Error: b.jpg: empty file (0 bytes)\n" in screen.getvalue()
+    assert "3/3" in screen.getvalue()
+    assert "image/s" in screen.getvalue()
+
+
+def test_quiet_says_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Progress(1, quiet=True) as shown:
+        shown.begin("1 image")
+        shown.note("a note")
+        shown.error(ImageError(Path("b.jpg"), "truncated", "Fetch it again."))
+        shown.advance()
+    assert screen.getvalue() == "Error: b.jpg: truncated (Fetch it again.)\n"
+
+
+def test_names_that_are_no_utf8_can_be_printed() -> None:
+    assert printable("a\udcffb") == "a\\udcffb"

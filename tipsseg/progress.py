@@ -1,0 +1,98 @@
+"""What a run says: paths of results on stdout; on stderr a bar where somebody watches, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from tipsseg.errors import TipssegError
+
+#: Seconds between two lines when stderr is no terminal.
+_LINE_EVERY = 30.0
+
+
+class Progress:
+    """Counts images; use as a context manager. `quiet` leaves out notes and progress, never errors or results."""
+
+    def __init__(self, total: int, quiet: bool) -> None:
+        self._total = total
+        self._quiet = quiet
+        self._began = self._last_line = time.monotonic()
+        self._done = 0
+        self._bar: tqdm[None] | None = None
+
+    def begin(self, line: str) -> None:
+        """Say what is about to be done, and begin to measure time."""
+        self.note(line)
+        self._began = self._last_line = time.monotonic()
+        if sys.stderr.isatty() and not self._quiet:
+            self._bar = tqdm(total=self._total, unit="image", file=sys.stderr, dynamic_ncols=True)
+
+    def advance(self) -> None:
+        """One more image is done, well or badly."""
+        self._done += 1
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update()
+        elif now - self._last_line >= _LINE_EVERY:
+            self._last_line = now
+            self.note(status_line(self._done, self._total, now - self._began))
+
+    def note(self, line: str) -> None:
+        """A line on stderr."""
+        if not self._quiet:
+            self._stderr(line)
+
+    def error(self, error: TipssegError) -> None:
+        """The one line that an image costs which cannot be labelled."""
+        self._stderr(f"Error: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+
+    def results(self, paths: Iterable[Path]) -> None:
+        """Paths of finished files on stdout, one a line."""
+        for path in paths:
+            print_path(path)
+
+    def _stderr(self, line: str) -> None:
+        # tqdm.write keeps an open bar below the line.
+        tqdm.write(printable(line), file=sys.stderr)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def print_path(path: Path) -> None:
+    """A path on stdout, byte for byte: names need not be valid in the terminal's encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def printable(text: str) -> str:
+    """The text with bytes of file names that are no UTF-8 spelled out, for a terminal."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def status_line(done: int, total: int, seconds: float) -> str:
+    """For example "120 of 400 images, 2.4 images/s, about 1:57 left"."""
+    rate = done / max(seconds, 1e-9)
+    return f"{done} of {total} images, {rate:.1f} images/s, about {clock(round((total - done) / rate))} left"
+
+
+def clock(seconds: int) -> str:
+    """Minutes and seconds, or hours, minutes and seconds: "1:57", "2:05:09"."""
+    minutes, second = divmod(seconds, 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -1,0 +1,79 @@
+"""run.json and errors.jsonl: what was run, on what, with which result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tipsseg import __version__
+from tipsseg.errors import ImageError
+from tipsseg.files import atomic_write, json_bytes
+from tipsseg.records import ImageRef, LabelOptions
+from tipsseg.vocabulary import Vocabulary
+
+RUN_FILE = "run.json"
+ERRORS_FILE = "errors.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What decides the labels of a run, and where it ran; all values fit into JSON.
+
+    model     id or folder, repository and revision (None for a folder), and sha256 of each file where known
+    """
+
+    command: str
+    model: Mapping[str, object]
+    device: str
+    dtype: str
+    options: LabelOptions
+    vocabulary: Vocabulary
+    formats: tuple[str, ...]
+    started: datetime
+
+
+def write_run(output: Path, facts: RunFacts, counts: Mapping[str, int] | None) -> Path:
+    """Write run.json; `counts` None says that the run is still going, or was broken off. Raises OutputError."""
+    path = output / RUN_FILE
+    atomic_write(path, json_bytes(run_record(facts, counts, datetime.now(UTC)), indent=2) + b"\n")
+    return path
+
+
+def run_record(facts: RunFacts, counts: Mapping[str, int] | None, now: datetime) -> dict[str, object]:
+    """The content of run.json."""
+    vocabulary = facts.vocabulary
+    return {
+        "tool": "tipsseg",
+        "version": __version__,
+        "command": facts.command,
+        "model": dict(facts.model),
+        "device": facts.device,
+        "dtype": facts.dtype,
+        "options": asdict(facts.options),
+        "vocabulary": {
+            "classes": [entry.name for entry in vocabulary.classes],
+            "background": list(vocabulary.background),
+            "templates": list(vocabulary.templates),
+        },
+        "formats": list(facts.formats),
+        "started": facts.started.isoformat(timespec="seconds"),
+        "ended": now.isoformat(timespec="seconds") if counts is not None else None,
+        "counts": dict(counts) if counts is not None else None,
+    }
+
+
+def write_errors(output: Path, failures: list[tuple[ImageRef, ImageError]]) -> None:
+    """Write errors.jsonl, one failed image a line; a run without failures removes the file of an earlier one."""
+    path = output / ERRORS_FILE
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    lines = [
+        json_bytes(
+            {"image": ref.relative.as_posix(), "path": str(ref.path), "reason": error.reason, "hint": error.hint}
+        )
+        for ref, error in failures
+    ]
+    atomic_write(path, b"\n".join(lines) + b"\n")
