@@ -45,7 +45,8 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
     Raises UsageError for an unknown name, DeviceError where the device cannot compute in it.
     """
-    native_bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    # Older cards emulate bfloat16, slowly.
+    native_bfloat16 = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and native_bfloat16 else torch.float32
     if name not in _DTYPES:

@@ -17,8 +17,9 @@ _CHECK_LOCK = "Check weights.lock, or update tipsseg."
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether asking again may help: the hub is busy or down, or the connection broke in the middle."""
-    return _status(error) in _TRANSIENT_STATUS or _is_broken_off(error)
+    """Whether asking again may help: the hub is busy or down, the connection broke, or another process got there first."""
+    # FileExistsError: huggingface_hub links a file into the snapshot without looking whether somebody just did.
+    return _status(error) in _TRANSIENT_STATUS or _is_broken_off(error) or isinstance(error, FileExistsError)
 
 
 def is_expected(error: BaseException) -> bool:

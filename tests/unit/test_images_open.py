@@ -72,10 +72,16 @@ def test_modes_are_what_pillow_converts_to_rgb(tmp_path: Path, mode: str, suffix
     else:
         picture = Image.fromarray(rgba).convert(mode) if mode in ("LA", "RGBA") else Image.fromarray(RGB).convert(mode)
     path = saved(tmp_path, picture, f"a.{suffix}")
+    try:
+        with Image.open(path) as again:
+            expected = np.asarray(again.convert("RGB"))
+    except OSError:  # some Pillow versions cannot read what they wrote themselves, such as YCbCr TIFF
+        with pytest.raises(ImageError):
+            open_image(path)
+        return
     pixels = open_image(path)
     check(pixels)
-    with Image.open(path) as again:
-        assert np.array_equal(pixels, np.asarray(again.convert("RGB")))
+    assert np.array_equal(pixels, expected)
     if mode in ("RGB", "RGBA") and suffix in ("png", "tif", "bmp", "ppm", "tga", "qoi"):
         assert np.array_equal(pixels, RGB)  # alpha dropped, colours as stored
 

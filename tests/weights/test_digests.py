@@ -207,3 +207,7 @@ def test_an_error_that_wraps_another_names_the_other(tmp_path: Path) -> None:
 def test_a_bug_stays_a_bug() -> None:
     assert not hub_errors.is_expected(AttributeError("x"))
     assert not hub_errors.is_transient(OSError())
+
+
+def test_a_link_that_another_process_just_made_is_asked_for_again() -> None:
+    assert hub_errors.is_transient(FileExistsError(17, "File exists"))
