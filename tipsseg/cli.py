@@ -17,7 +17,7 @@ from tipsseg.records import MODES
 from tipsseg.writers import FORMATS
 
 if TYPE_CHECKING:
-    from tipsseg.images import Found
+    from tipsseg.inputs import Found
 
 _INTERRUPTED = 130
 
@@ -148,7 +148,7 @@ def label(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")] = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
-    from tipsseg import images
+    from tipsseg import inputs
     from tipsseg.progress import Progress
     from tipsseg.records import LabelOptions
     from tipsseg.run import LabelRequest, run_label
@@ -168,7 +168,7 @@ def label(
         quiet=quiet,
     )
     request.check()
-    found = images.from_list(_stdin_entries(null), output=output) if paths == ["-"] else _find(paths, null, output)
+    found = inputs.from_list(_stdin_entries(null), output=output) if paths == ["-"] else _find(paths, null, output)
     with Progress(len(found.refs), quiet) as progress:
         if classes and len(classes) > 1 and any("," in value for value in classes):
             progress.note("--classes was given several times, so each value is one class, commas and all.")
@@ -180,13 +180,13 @@ def label(
 
 
 def _find(paths: Sequence[str], null: bool, output: Path) -> Found:
-    from tipsseg import images
+    from tipsseg import inputs
 
     if "-" in paths:
         raise UsageError("- stands for a list on stdin and cannot be mixed with other paths")
     if null:
         raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Give - as the only path.")
-    return images.find([Path(path) for path in paths], output=output)
+    return inputs.find([Path(path) for path in paths], output=output)
 
 
 def _stdin_entries(null: bool) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tipsseg.errors import OutputError
 
-#: Temporary files begin with this. The dot hides them, from people and from `images.find`.
+#: Temporary files begin with this. The dot hides them, from people and from `inputs.find`.
 TEMPORARY_PREFIX = ".tipsseg-"
 
 _counter = itertools.count()

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg import __version__, images
+from tipsseg import __version__, inputs
 from tipsseg.errors import ImageError, OutputError, UsageError
-from tipsseg.images import Found
+from tipsseg.inputs import Found
 from tipsseg.loading import ModelSource, find_model
 from tipsseg.progress import Progress
 from tipsseg.records import ImageRef, LabelOptions
@@ -76,8 +76,8 @@ def run_label(request: LabelRequest, found: Found, progress: Progress) -> RunCou
 
     Raises TipssegError for what ends a run; a bad image is reported and counted.
     """
-    images.check_collisions(found.refs)
-    images.check_not_outputs(found.refs, request.output)
+    inputs.check_collisions(found.refs)
+    inputs.check_not_outputs(found.refs, request.output)
     source = find_model(request.model)
 
     # Only now torch, which takes its time.

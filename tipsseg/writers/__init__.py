@@ -30,7 +30,7 @@ OVERLAYS_FOLDER = "overlays"
 #: Suffixes of the pictures in each sub-folder of the output folder that has one an image.
 SUFFIXES: Mapping[str, str] = {MASKS_FOLDER: ".png", OVERLAYS_FOLDER: ".jpg"}
 
-#: Sub-folders of the output folder that hold pictures; `images.find` does not take those for inputs.
+#: Sub-folders of the output folder that hold pictures; `inputs.find` does not take those for inputs.
 FOLDERS = frozenset(SUFFIXES)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tipsseg.errors import InputError
-from tipsseg.images import Found, check_collisions, check_not_outputs, find, from_list, image_extensions
+from tipsseg.images import image_extensions
+from tipsseg.inputs import Found, check_collisions, check_not_outputs, find, from_list
 from tipsseg.records import ImageRef
 
 OUT = Path("nowhere")
@@ -182,7 +183,7 @@ class TestRefusals:
                 raise PermissionError(13, "Permission denied")
             return scandir(folder)
 
-        monkeypatch.setattr("tipsseg.images.os.scandir", refuse)
+        monkeypatch.setattr("tipsseg.inputs.os.scandir", refuse)
         with pytest.raises(InputError, match=r"closed.*no permission"):
             find([tmp_path], output=OUT)
 
