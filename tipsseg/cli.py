@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from tipsseg.errors import TipssegError, UsageError, WeightsError
-from tipsseg.progress import print_path, printable
+from tipsseg.progress import counted, print_path, printable
 from tipsseg.records import MODES
 from tipsseg.writers import FORMATS
 
@@ -75,6 +75,9 @@ app.add_typer(weights_app, name="weights")
 
 def main() -> None:
     """Entry point of the `tipsseg` command."""
+    # A stream that the caller closed is None here; printing to it should do nothing.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     app()
 
 
@@ -154,6 +157,11 @@ def label(
     from tipsseg.run import LabelRequest, run_label
     from tipsseg.vocabulary import make_vocabulary, parse_background, split_names
 
+    for value in classes or ():
+        if Path(value).suffix in (".txt", ".csv", ".json", ".toml", ".names") and Path(value).is_file():
+            raise UsageError(
+                f"--classes takes names, and {value} is a file", f'For one name a line: -c "$(cat {value})"'
+            )
     request = LabelRequest(
         output=output,
         model=model,
@@ -173,7 +181,9 @@ def label(
         if classes and len(classes) > 1 and any("," in value for value in classes):
             progress.note("--classes was given several times, so each value is one class, commas and all.")
         if found.skipped:
-            progress.note(f"{found.skipped} other files in the folders were skipped: no images by their extension.")
+            progress.note(f"Skipped in the folders: {counted(found.skipped, 'other file')}, no image by its extension.")
+        if found.outputs:
+            progress.note(f"Not searched, as a place of outputs: {', '.join(map(str, found.outputs))}.")
         counts = run_label(request, found, progress)
     if counts.failed:
         raise typer.Exit(1)
@@ -184,14 +194,23 @@ def _find(paths: Sequence[str], null: bool, output: Path) -> Found:
 
     if "-" in paths:
         raise UsageError("- stands for a list on stdin and cannot be mixed with other paths")
+    urls = [path for path in paths if "://" in path]
+    if urls:
+        raise UsageError(f"{urls[0]} is an address, not a path", "Download the image first.")
     if null:
         raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Give - as the only path.")
     return inputs.find([Path(path) for path in paths], output=output)
 
 
-def _stdin_entries(null: bool) -> Iterator[bytes]:
+def _stdin_entries(null: bool) -> Sequence[bytes]:
     data = sys.stdin.buffer.read()
-    return iter(data.split(b"\0" if null else b"\n"))
+    if not data.strip():
+        raise UsageError("the list on stdin is empty")
+    if null and b"\0" not in data and b"\n" in data.rstrip():
+        raise UsageError("the list on stdin has lines and no NUL", "Leave out -0.")
+    if not null and b"\0" in data:
+        raise UsageError("the list on stdin is separated by NUL", "Add -0.")
+    return data.split(b"\0" if null else b"\n")
 
 
 @weights_app.command("list")
@@ -227,9 +246,10 @@ def download(
 
 @weights_app.command()
 def verify(
-    models: Annotated[list[str] | None, typer.Argument(help="Ids of models; all that are here when left out.")] = None,
+    models: Annotated[list[str] | None, typer.Argument(help="Ids of models; all when left out.")] = None,
 ) -> None:
-    """Hash the files that are here afresh; a wrong one is removed, with an error."""
+    """Hash the files that are here afresh; a wrong one is removed, with an error. Exit code 1 too if a model that is
+    named is not all here."""
     from tipsseg import weights
 
     lock = weights.read_lock()

@@ -41,7 +41,7 @@ def open_image(path: Path) -> NDArray[np.uint8]:
 
     Takes every format and mode that Pillow decodes. The EXIF orientation is applied; of animations, the first frame is
     taken; an alpha channel is dropped and the stored colours used; colour profiles are ignored. 16-bit values are
-    scaled by v / 257, floats from [0, 1] by 255; floats up to 255 are taken as they are.
+    scaled by v / 257, floats from [0, 1] by 255; floats, and 32-bit integers, up to 255 are taken as they are.
 
     Raises ImageError for whatever is wrong with the file. May be called from several threads.
     """
@@ -111,7 +111,8 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > 65535:
             raise InputError(f"integer pixels from {low} to {high}, where 0 to 65535 is understood", _RESCALE)
-        return _grey(_EIGHT_BIT[values])
+        # Nothing but its range tells 8-bit from 16-bit data here; a 16-bit picture this dark would be black anyway.
+        return _grey(values.astype(np.uint8) if high <= 255 else _EIGHT_BIT[values])
     if image.mode == "F":
         return _grey(_from_float(np.asarray(image)))
     return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)

@@ -22,12 +22,14 @@ class Found:
 
     refs     sorted by the parts of their relative paths, in code point order
     skipped  files in the folders that are no images by their extension; hidden files are not counted
+    outputs  folders that were not searched, because outputs of a run are or would be in them
     root     the folder that the relative paths begin at
     """
 
     refs: tuple[ImageRef, ...]
     skipped: int
     root: Path
+    outputs: tuple[Path, ...] = ()
 
 
 def find(paths: Sequence[Path], *, output: Path) -> Found:
@@ -107,6 +109,7 @@ class _Gatherer:
     def __init__(self, output: Path) -> None:
         self._refs: list[ImageRef] = []
         self._skipped = 0
+        self._outputs: list[Path] = []
         self._extensions = image_extensions()
         self._output = _identity(output)
         self._folders: set[tuple[int, int]] = set()
@@ -129,7 +132,7 @@ class _Gatherer:
                 " a file that is named itself is taken whatever its extension.",
             )
         refs = sorted(self._refs, key=lambda ref: ref.relative.parts)
-        return Found(tuple(refs), self._skipped, root)
+        return Found(tuple(refs), self._skipped, root, tuple(sorted(self._outputs)))
 
     def _take(self, path: Path, relative: PurePosixPath, real: str) -> None:
         if real not in self._files:
@@ -154,7 +157,9 @@ class _Gatherer:
                 kind = _kind(entry)
                 if kind == "folder":
                     path = folder / entry.name
-                    if entry.name not in ours and _identity(path) != self._output:
+                    if entry.name in ours or _identity(path) == self._output:
+                        self._outputs.append(path)
+                    else:
                         (links if entry.is_symlink() else folders).append((path, name / entry.name))
                 elif kind == "other" or PurePath(entry.name).suffix.lower() not in self._extensions:
                     self._skipped += 1

@@ -88,7 +88,12 @@ class Labeller:
         return match_windows(cosines, plan, prepared.size, encoder.temperature)
 
 
-def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _checked(image: object) -> NDArray[np.uint8]:
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            f"a Pillow image or an array can be labelled, not {type(image).__name__}",
+            "Open a file first: PIL.Image.open(path).",
+        )
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(
             f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg import weights
-from tipsseg.errors import CheckpointError
+from tipsseg.errors import CheckpointError, UsageError
 from tipsseg.lock import REQUIRED_FILES
 from tipsseg.records import ModelSpec
 
@@ -49,6 +49,8 @@ def find_model(name: str) -> ModelSource:
     A folder needs a path that is no id: "./tiny" rather than "tiny". Raises UsageError for a name that is neither, and
     CheckpointError for a folder without a model in it.
     """
+    if not name.strip():
+        raise UsageError("the model's name is empty", "Use one of the ids in `tipsseg weights list`, or a folder.")
     folder = Path(name)
     if name in weights.read_lock() or not folder.is_dir():
         return ModelSource(name, weights.get_model(name), None)

@@ -13,6 +13,7 @@ from typing import Self
 from tqdm import tqdm
 
 from tipsseg.errors import TipssegError
+from tipsseg.files import output_error
 
 #: Seconds between two lines when stderr is no terminal.
 _LINE_EVERY = 30.0
@@ -74,15 +75,25 @@ class Progress:
 
 
 def print_path(path: Path) -> None:
-    """A path on stdout, byte for byte: names need not be valid in the terminal's encoding."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(os.fsencode(path) + b"\n")
-    sys.stdout.buffer.flush()
+    """A path on stdout, byte for byte: names need not be valid in the terminal's encoding. Raises OutputError."""
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise  # nobody reads any more, which is no error to tell of
+    except OSError as error:
+        raise output_error(Path("standard output"), error) from error
 
 
 def printable(text: str) -> str:
     """The text with bytes of file names that are no UTF-8 spelled out, for a terminal."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 image", "2 images"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def status_line(done: int, total: int, seconds: float) -> str:

@@ -14,9 +14,9 @@ from tipsseg import __version__, inputs
 from tipsseg.errors import ImageError, OutputError, UsageError
 from tipsseg.inputs import Found
 from tipsseg.loading import ModelSource, find_model
-from tipsseg.progress import Progress
+from tipsseg.progress import Progress, counted
 from tipsseg.records import ImageRef, LabelOptions
-from tipsseg.run_record import RunFacts, write_errors, write_run
+from tipsseg.run_record import RunFacts, other_run, write_errors, write_run
 from tipsseg.vocabulary import Vocabulary
 from tipsseg.writers import RunContext, check_format, create
 from tipsseg.writers.classes import write_classes
@@ -54,8 +54,11 @@ class LabelRequest:
         ):
             if value < least:
                 raise UsageError(f"{what} {value} is too small; the least is {least}")
-        if self.output.exists() and not self.output.is_dir():
-            raise OutputError(self.output, "a file has this name", "Choose another output folder with -o.")
+        for folder in (self.output, *self.output.parents):
+            if folder.exists():
+                if not folder.is_dir():
+                    raise OutputError(self.output, f"{folder} is a file", "Choose another output folder with -o.")
+                break
         find_model(self.model)
 
     def command(self) -> str:
@@ -90,8 +93,10 @@ def run_label(request: LabelRequest, found: Found, progress: Progress) -> RunCou
     encoder = Encoder(source.fetch(quiet=request.quiet), request.device, request.dtype, request.batch_size)
     labeller = Labeller(encoder, request.vocabulary, request.options)
     dtype = str(encoder.dtype).removeprefix("torch.")
-    progress.begin(f"{len(found.refs)} images with {request.model} on {encoder.device} ({dtype}).")
+    progress.begin(f"{counted(len(found.refs), 'image')} with {request.model} on {encoder.device} ({dtype}).")
 
+    if (other := other_run(request.output, request.command())) is not None:
+        progress.note(f"{request.output} holds labels of another run ({other}); what this one does not replace stays.")
     facts = RunFacts(
         command=request.command(),
         model=source.facts(),
@@ -118,7 +123,7 @@ def run_label(request: LabelRequest, found: Found, progress: Progress) -> RunCou
     write_run(request.output, facts, {"labelled": counts.labelled, "failed": counts.failed})
     seconds = time.monotonic() - began
     failed = f", {counts.failed} failed" if counts.failed else ""
-    progress.note(f"{counts.labelled} images labelled{failed} in {seconds:.1f} s, into {request.output}")
+    progress.note(f"{counted(counts.labelled, 'image')} labelled{failed} in {seconds:.1f} s, into {request.output}")
     return counts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -39,6 +40,16 @@ def write_run(output: Path, facts: RunFacts, counts: Mapping[str, int] | None) -
     path = output / RUN_FILE
     atomic_write(path, json_bytes(run_record(facts, counts, datetime.now(UTC)), indent=2) + b"\n")
     return path
+
+
+def other_run(output: Path, command: str) -> str | None:
+    """The command of the run that `output` holds the labels of, where it is not `command`."""
+    try:
+        record = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    earlier = record.get("command") if isinstance(record, dict) else None
+    return earlier if isinstance(earlier, str) and earlier != command else None
 
 
 def run_record(facts: RunFacts, counts: Mapping[str, int] | None, now: datetime) -> dict[str, object]:

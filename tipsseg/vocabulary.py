@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,8 @@ def make_vocabulary(classes: Sequence[str], background: str | Sequence[str] = "a
 
     Raises VocabularyError for empty or doubled names, and for a background phrase that is a class.
     """
+    if isinstance(classes, str):
+        raise VocabularyError("classes must be a list of names, not a string", f"For one class: [{classes!r}].")
     names = _clean(classes, "class")
     if not names:
         raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
@@ -112,13 +115,14 @@ def make_vocabulary(classes: Sequence[str], background: str | Sequence[str] = "a
 
 
 def split_names(values: Sequence[str]) -> tuple[str, ...]:
-    """The names in the values of a repeatable option: one value is split at its commas, of several each is one name."""
-    return tuple(values[0].split(",")) if len(values) == 1 else tuple(values)
+    """The names in the values of a repeatable option: one value is split at commas and line ends, of several each is a name."""
+    return tuple(re.split(r"[,\n]", values[0].strip("\r\n"))) if len(values) == 1 else tuple(values)
 
 
 def parse_background(value: str) -> str | tuple[str, ...]:
     """The value of --background: "auto" and "none" stand for themselves, anything else is a list with commas."""
-    return value if value in ("auto", "none") else tuple(value.split(","))
+    word = value.strip().lower()
+    return word if word in ("auto", "none") else split_names([value])
 
 
 def _clean(names: Sequence[str], what: str) -> tuple[str, ...]:
@@ -129,7 +133,9 @@ def _clean(names: Sequence[str], what: str) -> tuple[str, ...]:
             raise VocabularyError(
                 f"{what} {number} of {len(cleaned)} is empty",
                 "Remove the extra comma. If a name has a comma in it, repeat the option, once for each name: "
-                '-c "salt, pepper" -c tree',
+                '-c "salt, pepper" -c tree'
+                if what == "class"
+                else "Remove the extra comma, or use --background none.",
             )
         first = seen.setdefault(_key(name), number)
         if first != number:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -100,7 +102,32 @@ USAGE = {
     "output is a file": (
         ["imgs", "-c", "a", "-o", "imgs/a.png"],
         1,
-        "Error: cannot write imgs/a.png: a file has this name\nHint: Choose another output folder with -o.\n",
+        "Error: cannot write imgs/a.png: imgs/a.png is a file\nHint: Choose another output folder with -o.\n",
+    ),
+    "output below a file": (
+        ["imgs", "-c", "a", "-o", "imgs/a.png/out"],
+        1,
+        "Error: cannot write imgs/a.png/out: imgs/a.png is a file\nHint: Choose another output folder with -o.\n",
+    ),
+    "empty model": (
+        ["imgs", "-c", "a", "-m", ""],
+        2,
+        "Error: the model's name is empty\nHint: Use one of the ids in `tipsseg weights list`, or a folder.\n",
+    ),
+    "a file of classes": (
+        ["imgs", "-c", "classes.txt"],
+        2,
+        'Error: --classes takes names, and classes.txt is a file\nHint: For one name a line: -c "$(cat classes.txt)"\n',
+    ),
+    "empty background": (
+        ["imgs", "-c", "a", "--background", ""],
+        2,
+        "Error: background phrase 1 of 1 is empty\nHint: Remove the extra comma, or use --background none.\n",
+    ),
+    "address": (
+        ["https://example.org/a.jpg", "-c", "a"],
+        2,
+        "Error: https://example.org/a.jpg is an address, not a path\nHint: Download the image first.\n",
     ),
     "input among outputs": (
         ["labels/masks", "-c", "a"],
@@ -131,6 +158,7 @@ def make_image(path: Path) -> None:
 def test_wrong_usage(command: Command, tmp_path: Path, case: str) -> None:
     make_image(tmp_path / "imgs" / "a.png")
     make_image(tmp_path / "labels" / "masks" / "a.png")
+    (tmp_path / "classes.txt").write_text("a\nb\n")
     arguments, code, message = USAGE[case]
     ran = command("label", *arguments)
     assert (ran.err, ran.code, ran.out) == (message, code, "")
@@ -144,6 +172,20 @@ def test_cuda_asked_and_absent(command: Command, tmp_path: Path) -> None:
     assert ran.code == 1
     assert ran.err.startswith("Error: device 'cuda' is not available: ")
     assert ran.err.endswith("\nHint: Use --device auto to take what there is, or --device cpu.\n")
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize(
+    ("flags", "listed", "message"),
+    [
+        ([], b"", "Error: the list on stdin is empty\n"),
+        ([], b"imgs/a.png\0imgs/b.png\0", "Error: the list on stdin is separated by NUL\nHint: Add -0.\n"),
+        (["-0"], b"imgs/a.png\nb.png\n", "Error: the list on stdin has lines and no NUL\nHint: Leave out -0.\n"),
+    ],
+)
+def test_a_list_of_another_kind(command: Command, flags: list[str], listed: bytes, message: str) -> None:
+    ran = command("label", "-", *flags, "-c", "a", stdin=listed)
+    assert (ran.err, ran.code) == (message, 2)
 
 
 @pytest.mark.usefixtures("no_weights")
@@ -275,5 +317,25 @@ def test_a_bad_image_in_a_real_process(process: Command, mlp_checkpoint: Path, t
     assert ran.code == 1
     assert ran.out.splitlines() == ["labels/masks/a.png", "labels/annotations.json", "labels/classes.json"]
     assert "Error: imgs/b.jpg: empty file (0 bytes)" in ran.err
-    assert "1 images labelled, 1 failed" in ran.err
+    assert "1 image labelled, 1 failed" in ran.err
     assert not list((tmp_path / "labels").glob(".tipsseg-*"))
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "error"),
+    [
+        (">&-", 0, "1 image labelled"),
+        ("2>&-", 0, ""),
+        (">/dev/full", 1, "Error: cannot write standard output: no space left on the device"),
+    ],
+)
+def test_closed_and_full_streams(mlp_checkpoint: Path, tmp_path: Path, redirection: str, code: int, error: str) -> None:
+    make_image(tmp_path / "imgs" / "a.png")
+    line = f"'{sys.executable}' -m tipsseg label imgs -c tree -m '{mlp_checkpoint}' -f png {redirection}"
+    ran = subprocess.run(line, shell=True, capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == code, ran.stderr
+    assert error in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert (tmp_path / "labels/masks/a.png").exists()
+    if redirection == "2>&-":
+        assert ran.stdout.splitlines() == ["labels/masks/a.png", "labels/classes.json"]

@@ -70,7 +70,7 @@ def test_a_folder_becomes_masks_annotations_overlays_and_records(
     printed = [str(out / name) for name in files(out) if name != "run.json"]
     assert sorted(ran.out.splitlines()) == sorted(printed)
     assert "3 images with" in ran.err
-    assert "1 other files in the folders were skipped" in ran.err
+    assert "Skipped in the folders: 1 other file" in ran.err
     assert "3 images labelled" in ran.err
 
     annotations = json.loads((out / "annotations.json").read_text())
@@ -113,6 +113,13 @@ def test_the_library_gives_the_same_labels(
         assert [entry.name for entry in by_pillow.classes] == ["panda leg", "tree", "sky"]
 
 
+@pytest.mark.parametrize("name", ["a.png", None])
+def test_the_library_says_that_it_takes_no_paths(mlp_checkpoint: Path, name: object) -> None:
+    labeller = tipsseg.Labeller(tipsseg.load(str(mlp_checkpoint), device="cpu"), tipsseg.make_vocabulary(["tree"]))
+    with pytest.raises(tipsseg.TipssegError, match="a Pillow image or an array can be labelled, not "):
+        labeller.label(name)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
 def test_the_library_refuses_arrays_that_are_no_rgb_images(mlp_checkpoint: Path, bad: np.ndarray) -> None:
     labeller = tipsseg.Labeller(tipsseg.load(str(mlp_checkpoint), device="cpu"), tipsseg.make_vocabulary(["tree"]))
@@ -150,6 +157,8 @@ def test_outputs_inside_the_input_folder_never_become_inputs(
         ran = command("label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png,overlay", *output)
         assert ran.code == 0
         assert "3 images labelled" in ran.err, output
+    assert "Not searched, as a place of outputs: " in ran.err
+    assert str(pictures / "masks") in ran.err
 
 
 def test_the_same_command_gives_the_same_bytes_whatever_the_jobs(
@@ -260,6 +269,15 @@ def test_names_with_commas_and_a_note_about_them(
     assert "each value is one class, commas and all" in ran.err
     classes = json.loads((out / "classes.json").read_text())["classes"]
     assert [entry["name"] for entry in classes] == ["salt, pepper", "tree trunk"]
+
+
+def test_another_run_in_the_same_folder_is_told(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path
+) -> None:
+    base = ["label", pictures / "a.png", "-m", mlp_checkpoint, "-o", tmp_path / "out"]
+    assert "another run" not in command(*base, "-c", "tree").err
+    assert "another run" not in command(*base, "-c", "tree").err
+    assert "holds labels of another run (tipsseg label --model" in command(*base, "-c", "sky").err
 
 
 def test_quiet_leaves_stderr_empty(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:

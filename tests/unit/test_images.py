@@ -141,6 +141,9 @@ def test_32_bit_integers(tmp_path: Path) -> None:
     values = DEEP.astype(np.int32)
     path = saved(tmp_path, Image.fromarray(values), "a.tif")
     assert np.array_equal(open_image(path), grey3(np.rint(values / 257).astype(np.uint8)))
+    values %= 256  # as large as 8 bits, and so taken for that
+    path = saved(tmp_path, Image.fromarray(values), "a.tif")
+    assert np.array_equal(open_image(path), grey3(values.astype(np.uint8)))
     for bad in (65536, -1):
         values[3, 4] = bad
         with pytest.raises(ImageError, match=str(bad)):

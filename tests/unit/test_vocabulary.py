@@ -27,6 +27,7 @@ def test_classes_keep_their_order_and_are_numbered_from_1() -> None:
         (["a, b ,c"], ("a", " b ", "c")),
         (["salt, pepper", "tree"], ("salt, pepper", "tree")),
         ([], ()),
+        (["a\nb, c\r\nd\n"], ("a", "b", " c\r", "d")),
     ],
 )
 def test_one_value_is_split_at_commas_and_several_are_not(values: list[str], names: tuple[str, ...]) -> None:
@@ -44,6 +45,13 @@ def test_background_may_be_a_list() -> None:
     assert make_vocabulary(["a"], parse_background("sky, stone_wall")).background == ("sky", "stone wall")
     assert make_vocabulary(["a"], parse_background("none")).background == ()
     assert make_vocabulary(["a"], parse_background("auto")).background == GENERAL_BACKGROUND
+    assert make_vocabulary(["a"], parse_background(" None")).background == ()
+    assert make_vocabulary(["a"], parse_background("AUTO")).background == GENERAL_BACKGROUND
+
+
+def test_a_string_is_no_list_of_names() -> None:
+    with pytest.raises(VocabularyError, match="classes must be a list of names, not a string"):
+        make_vocabulary("tree")
 
 
 @pytest.mark.parametrize(
