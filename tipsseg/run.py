@@ -103,6 +103,7 @@ def run_label(request: LabelRequest, found: Found, progress: Progress) -> RunCou
         device=str(encoder.device),
         dtype=dtype,
         options=request.options,
+        min_area=request.min_area,
         vocabulary=request.vocabulary,
         formats=request.formats,
         started=datetime.now(UTC),
@@ -110,15 +111,16 @@ def run_label(request: LabelRequest, found: Found, progress: Progress) -> RunCou
     context = RunContext(
         request.output, found.root, request.vocabulary.classes, _info(request, source), request.min_area
     )
-    # First of all the record, which also tells later searches that this folder holds outputs.
+    # First of all the records, so that masks of a run that is broken off can be read, and are not taken for inputs.
     write_run(request.output, facts, None)
+    classes_file = write_classes(request.output, request.vocabulary.classes)
     began = time.monotonic()
     writers = [create(name, context) for name in request.formats]
     reporter = _Reporter(progress)
     counts = label_images(found.refs, labeller, writers, reporter, request.jobs)
     for writer in writers:
         progress.results(writer.close())
-    progress.results([write_classes(request.output, request.vocabulary.classes)])
+    progress.results([classes_file])
     write_errors(request.output, reporter.failures)
     write_run(request.output, facts, {"labelled": counts.labelled, "failed": counts.failed})
     seconds = time.monotonic() - began

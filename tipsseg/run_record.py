@@ -30,6 +30,7 @@ class RunFacts:
     device: str
     dtype: str
     options: LabelOptions
+    min_area: int
     vocabulary: Vocabulary
     formats: tuple[str, ...]
     started: datetime
@@ -62,7 +63,7 @@ def run_record(facts: RunFacts, counts: Mapping[str, int] | None, now: datetime)
         "model": dict(facts.model),
         "device": facts.device,
         "dtype": facts.dtype,
-        "options": asdict(facts.options),
+        "options": {**asdict(facts.options), "min_area": facts.min_area},
         "vocabulary": {
             "classes": [entry.name for entry in vocabulary.classes],
             "background": list(vocabulary.background),
