@@ -203,7 +203,7 @@ def _find(paths: Sequence[str], null: bool, output: Path) -> Found:
 
 
 def _stdin_entries(null: bool) -> Sequence[bytes]:
-    data = sys.stdin.buffer.read()
+    data = sys.stdin.buffer.read() if sys.stdin else b""
     if not data.strip():
         raise UsageError("the list on stdin is empty")
     if null and b"\0" not in data and b"\n" in data.rstrip():
