@@ -175,7 +175,7 @@ def label(
         jobs=jobs if jobs is not None else min(os.cpu_count() or 1, 4),
         quiet=quiet,
     )
-    request.check()
+    source = request.check()
     found = inputs.from_list(_stdin_entries(null), output=output) if paths == ["-"] else _find(paths, null, output)
     with Progress(len(found.refs), quiet) as progress:
         if classes and len(classes) > 1 and any("," in value for value in classes):
@@ -184,7 +184,7 @@ def label(
             progress.note(f"Skipped in the folders: {counted(found.skipped, 'other file')}, no image by its extension.")
         if found.outputs:
             progress.note(f"Not searched, as a place of outputs: {', '.join(map(str, found.outputs))}.")
-        counts = run_label(request, found, progress)
+        counts = run_label(request, source, found, progress)
     if counts.failed:
         raise typer.Exit(1)
 
@@ -248,8 +248,10 @@ def download(
 def verify(
     models: Annotated[list[str] | None, typer.Argument(help="Ids of models; all when left out.")] = None,
 ) -> None:
-    """Hash the files that are here afresh; a wrong one is removed, with an error. Exit code 1 too if a model that is
-    named is not all here."""
+    """Hash the files that are here afresh; a wrong one is removed, with an error.
+
+    Models that are named must be all here, or the exit code is 1 too.
+    """
     from tipsseg import weights
 
     lock = weights.read_lock()

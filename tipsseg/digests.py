@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tipsseg.errors import OutputError
+from tipsseg.files import atomic_write
+
 Kind = Literal["sha256", "git-sha1"]
 
 _HEX = re.compile(r"[0-9a-f]+")
@@ -125,15 +128,5 @@ def _load_stamp(path: Path) -> dict[str, object]:
 
 
 def _save_stamp(path: Path, stamp: dict[str, object]) -> None:
-    try:
-        file = _stamp_file(path)
-        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        return
-    try:
-        temporary.write_text(json.dumps(stamp), encoding="utf-8")
-        temporary.replace(file)
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OutputError, RuntimeError):  # RuntimeError: the user has no home folder
+        atomic_write(_stamp_file(path), json.dumps(stamp).encode())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tipsseg import weights
 from tipsseg.errors import CheckpointError, UsageError
-from tipsseg.lock import REQUIRED_FILES
+from tipsseg.model.config import FILES, FOLDER_HINT
 from tipsseg.records import ModelSpec
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ class ModelSource:
     """Where a model comes from: an entry of weights.lock, or a local folder in the hub layout."""
 
     name: str
-    spec: ModelSpec | None
-    folder: Path | None
+    spec: ModelSpec | None  # None: `name` is the path of the folder
 
     def facts(self) -> dict[str, object]:
         """What run.json says of the model."""
@@ -36,11 +35,7 @@ class ModelSource:
 
     def fetch(self, *, quiet: bool = False) -> Path:
         """The folder with the model's files: verified, and downloaded where absent. Raises WeightsError."""
-        if self.spec is not None:
-            return weights.fetch(self.spec, quiet=quiet)
-        if self.folder is None:
-            raise CheckpointError(Path(self.name), "no such folder")
-        return self.folder
+        return Path(self.name) if self.spec is None else weights.fetch(self.spec, quiet=quiet)
 
 
 def find_model(name: str) -> ModelSource:
@@ -53,11 +48,11 @@ def find_model(name: str) -> ModelSource:
         raise UsageError("the model's name is empty", "Use one of the ids in `tipsseg weights list`, or a folder.")
     folder = Path(name)
     if name in weights.read_lock() or not folder.is_dir():
-        return ModelSource(name, weights.get_model(name), None)
-    for file in REQUIRED_FILES:
+        return ModelSource(name, weights.get_model(name))
+    for file in FILES:
         if not (folder / file).is_file():
-            raise CheckpointError(folder / file, "no such file", f"A model folder holds {', '.join(REQUIRED_FILES)}.")
-    return ModelSource(name, None, folder)
+            raise CheckpointError(folder / file, "no such file", FOLDER_HINT)
+    return ModelSource(name, None)
 
 
 def load(

@@ -10,10 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import LockError
 from tipsseg.files import atomic_write
+from tipsseg.model.config import FILES
 from tipsseg.records import LockedFile, ModelSpec
-
-#: The files that every model consists of; a lock entry may name more.
-REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.model")
 
 _PACKAGE = Path(__file__).resolve().parent
 _NAME = "weights.lock"
@@ -168,7 +166,7 @@ class _Reader:
         for name in names:
             if names.count(name) > 1:
                 raise self._error(f"{where}.files", f"names {name} twice")
-        for name in REQUIRED_FILES:
+        for name in FILES:  # an entry may name more
             if name not in names:
                 raise self._error(f"{where}.files", f"does not name {name}")
         return files

@@ -41,8 +41,11 @@ class LabelRequest:
     jobs: int
     quiet: bool
 
-    def check(self) -> None:
-        """Raise UsageError, OutputError or WeightsError for what can be seen to be wrong without torch or images."""
+    def check(self) -> ModelSource:
+        """Where the model will come from, once all that can be seen without torch or images is seen to be right.
+
+        Raises UsageError, OutputError, CheckpointError, WeightsError.
+        """
         for name in self.formats:
             check_format(name)
         if len(set(self.formats)) < len(self.formats):
@@ -59,7 +62,7 @@ class LabelRequest:
                 if not folder.is_dir():
                     raise OutputError(self.output, f"{folder} is a file", "Choose another output folder with -o.")
                 break
-        find_model(self.model)
+        return find_model(self.model)
 
     def command(self) -> str:
         """A command line that asks for the same labels, without paths or what does not change them."""
@@ -74,14 +77,13 @@ class LabelRequest:
         return shlex.join(words)
 
 
-def run_label(request: LabelRequest, found: Found, progress: Progress) -> RunCounts:
+def run_label(request: LabelRequest, source: ModelSource, found: Found, progress: Progress) -> RunCounts:
     """Label `found` and write everything below the output folder.
 
     Raises TipssegError for what ends a run; a bad image is reported and counted.
     """
     inputs.check_collisions(found.refs)
     inputs.check_not_outputs(found.refs, request.output)
-    source = find_model(request.model)
 
     # Only now torch, which takes its time.
     from tipsseg.devices import resolve_device, resolve_dtype

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tipsseg import __version__
 from tipsseg.errors import ImageError
-from tipsseg.files import atomic_write, json_bytes
+from tipsseg.files import atomic_write, json_bytes, output_error
 from tipsseg.records import ImageRef, LabelOptions
 from tipsseg.vocabulary import Vocabulary
 
@@ -77,10 +77,16 @@ def run_record(facts: RunFacts, counts: Mapping[str, int] | None, now: datetime)
 
 
 def write_errors(output: Path, failures: list[tuple[ImageRef, ImageError]]) -> None:
-    """Write errors.jsonl, one failed image a line; a run without failures removes the file of an earlier one."""
+    """Write errors.jsonl, one failed image a line; a run without failures removes the file of an earlier one.
+
+    Raises OutputError.
+    """
     path = output / ERRORS_FILE
     if not failures:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(path, error) from error
         return
     lines = [
         json_bytes(

@@ -9,7 +9,8 @@ import hashlib
 
 from safetensors import safe_open
 
-from tipsseg.lock import REQUIRED_FILES, find_lock, read_lock, write_lock
+from tipsseg.lock import find_lock, read_lock, write_lock
+from tipsseg.model.config import FILES
 from tipsseg.records import LockedFile, ModelSpec
 
 FOLDER = "assets/tiny"
@@ -18,7 +19,7 @@ FOLDER = "assets/tiny"
 def main() -> None:
     folder = find_lock().parent / "tipsseg" / FOLDER
     files = []
-    for name in REQUIRED_FILES:
+    for name in FILES:
         data = (folder / name).read_bytes()
         files.append(LockedFile(name, len(data), hashlib.sha256(data).hexdigest()))
     with safe_open(folder / "model.safetensors", "pt") as weights:

@@ -26,8 +26,16 @@ from torch import Tensor
 from vocabulary_file import train_tokenizer
 from world import CLOSED_LIST, leaf_ids
 
-from tipsseg.model.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, Tipsv2, save_weights
-from tipsseg.model.config import ModelConfig, TextConfig, VisionConfig, nested_config
+from tipsseg.model.checkpoint import Tipsv2, save_weights
+from tipsseg.model.config import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    ModelConfig,
+    TextConfig,
+    VisionConfig,
+    nested_config,
+)
 from tipsseg.model.tokenizer import Tokenizer
 from tipsseg.model.vision import Block
 from tipsseg.vocabulary import PROTOCOL_TEMPLATES

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tipsseg.errors import CheckpointError
 from tipsseg.model import checkpoint
+from tipsseg.model.config import FILES
 
 CPU = torch.device("cpu")
 Tensors = dict[str, Tensor]
@@ -72,7 +73,7 @@ def test_weights_are_of_the_dtype_asked_for_and_frozen(mlp_checkpoint: Path, dty
     assert not model.training
 
 
-@pytest.mark.parametrize("file", checkpoint.FILES)
+@pytest.mark.parametrize("file", FILES)
 def test_an_absent_file_is_named(copy: Path, file: str) -> None:
     (copy / file).unlink()
     with pytest.raises(CheckpointError) as caught:

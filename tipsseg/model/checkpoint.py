@@ -11,15 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tipsseg.errors import CheckpointError
-from tipsseg.model.config import ModelConfig, read_config
+from tipsseg.model.config import CONFIG_FILE, FOLDER_HINT, TOKENIZER_FILE, WEIGHTS_FILE, ModelConfig, read_config
 from tipsseg.model.text import TextTower
 from tipsseg.model.tokenizer import Tokenizer
 from tipsseg.model.vision import VisionTower
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-TOKENIZER_FILE = "tokenizer.model"
-FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
 
 
 class Tipsv2(nn.Module):
@@ -84,9 +79,7 @@ def _read_tensors(
                 tensors[name] = tensor.to(device=device, dtype=dtype)
             return tensors
     except FileNotFoundError:
-        raise CheckpointError(
-            path, "no such file", "A model folder holds config.json, model.safetensors and tokenizer.model."
-        ) from None
+        raise CheckpointError(path, "no such file", FOLDER_HINT) from None
     except SafetensorError as error:
         raise CheckpointError(path, f"is not a whole safetensors file ({error})", "Get the file again.") from error
     except OSError as error:

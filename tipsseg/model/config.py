@@ -14,6 +14,16 @@ from pathlib import Path
 
 from tipsseg.errors import CheckpointError
 
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.model"
+
+#: What a model in the hub layout consists of.
+FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
+
+#: The hint where one of them is not there.
+FOLDER_HINT = f"A model folder holds {', '.join(FILES)}."
+
 #: TIPSv2's own temperature defaults to that of B/14; it is stated in config.json, it is no tensor.
 DEFAULT_TEMPERATURE = 0.005065968260169029
 
@@ -123,9 +133,7 @@ def read_config(path: Path) -> ModelConfig:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(
-            path, "no such file", "A model folder holds config.json, model.safetensors and tokenizer.model."
-        ) from None
+        raise CheckpointError(path, "no such file", FOLDER_HINT) from None
     except OSError as error:
         raise CheckpointError(path, f"cannot be read: {error.strerror}") from error
     except ValueError as error:  # JSON and UTF-8 errors alike

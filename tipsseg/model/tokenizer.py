@@ -11,6 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from tipsseg.errors import CheckpointError
+from tipsseg.model.config import FOLDER_HINT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +44,7 @@ class Tokenizer:
             raise CheckpointError(
                 path,
                 f"cannot be read: {error.strerror or error}",
-                "A model folder holds config.json, model.safetensors and tokenizer.model.",
+                FOLDER_HINT,
             ) from error
         except RuntimeError as error:
             raise CheckpointError(path, "is not a SentencePiece model") from error
