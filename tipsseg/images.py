@@ -6,8 +6,9 @@ import re
 import stat
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from tipsseg.errors import ImageError, InputError
 
 #: Images of more pixels are refused. Pillow's own limit: twice its Image.MAX_IMAGE_PIXELS.
 MAX_PIXELS = 178_956_970
+
+_Pixels = TypeVar("_Pixels")
 
 # Formats that Pillow lists and does not decode itself (it calls foreign programs, or has a stub for plug-ins), and page
 # descriptions, which have no pixels of their own.
@@ -45,6 +48,14 @@ def open_image(path: Path) -> NDArray[np.uint8]:
 
     Raises ImageError for whatever is wrong with the file. May be called from several threads.
     """
+    return decode_file(path, upright_rgb)
+
+
+def decode_file(path: Path, decode: Callable[[Image.Image], _Pixels]) -> _Pixels:
+    """What `decode` makes of the image in a file, which is closed afterwards.
+
+    Whatever is wrong with the file, and an InputError of `decode`, becomes an ImageError. May be called from several threads.
+    """
     _hush_pillow()
     try:
         status = path.stat()
@@ -61,7 +72,7 @@ def open_image(path: Path) -> NDArray[np.uint8]:
         raise ImageError(path, reason_of(error)) from error
     with file:
         try:
-            return _decode(path, file)
+            return _decode(path, file, decode)
         except ImageError:
             raise
         except UnidentifiedImageError as error:
@@ -78,13 +89,13 @@ def open_image(path: Path) -> NDArray[np.uint8]:
             raise ImageError(path, _broken(error), "Fetch the image again, or remove it.") from error
 
 
-def _decode(path: Path, file: BinaryIO) -> NDArray[np.uint8]:
+def _decode(path: Path, file: BinaryIO, decode: Callable[[Image.Image], _Pixels]) -> _Pixels:
     with Image.open(file, formats=image_formats()) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise _too_large(path, f"{height} x {width} (height x width) = {width * height:,} pixels")
         try:
-            return upright_rgb(image)
+            return decode(image)
         except InputError as error:
             raise ImageError(path, error.message, error.hint) from error
 

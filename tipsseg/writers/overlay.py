@@ -6,22 +6,19 @@ Not for machines: large images are scaled down, small ones up, and the colours a
 from __future__ import annotations
 
 import io
-import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from tipsseg.files import atomic_write
+from tipsseg.lettering import fit_name, one_line, plain_font, text_length
 from tipsseg.records import BACKGROUND, Colour, ImageRef, LabelArray, LabelMap
 from tipsseg.regions import count_labels
 from tipsseg.writers import OVERLAYS_FOLDER, RunContext, output_path
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _LONG_SIDE_MAX = 4096  # enough for any screen; keeps time and memory bounded
 _LONG_SIDE_MIN = 320  # smaller images are enlarged, or one could not see them
@@ -35,23 +32,6 @@ _IGNORED_DARK: Colour = (84, 84, 84)
 _PAPER: Colour = (24, 26, 30)
 _INK: Colour = (240, 240, 240)
 _INK_FAINT: Colour = (165, 170, 178)
-
-# Pillow's own font has Latin letters without accents, and is the same everywhere. For other names the first of these
-# that the machine has, and that has all the letters.
-_OTHER_FONTS = (
-    "DejaVuSans.ttf",
-    "NotoSans-Regular.ttf",
-    "Arial.ttf",
-    "arial.ttf",
-    "segoeui.ttf",
-    "Arial Unicode.ttf",
-    "NotoSansCJK-Regular.ttc",
-    "wqy-microhei.ttc",
-    "PingFang.ttc",
-    "msyh.ttc",
-    "meiryo.ttc",
-    "malgun.ttf",
-)
 
 
 def render(image: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
@@ -150,7 +130,7 @@ def _entries(label_map: LabelMap) -> list[_Entry]:
     """The classes that occur, in their order, then background and ignored pixels."""
     counts = count_labels(label_map.labels) / label_map.labels.size
     entries = [
-        _Entry(_one_line(each.name) or f"class {each.id}", f"class {each.id}", float(counts[each.id]), each.colour)
+        _Entry(one_line(each.name) or f"class {each.id}", f"class {each.id}", float(counts[each.id]), each.colour)
         for each in label_map.classes
         if counts[each.id]
     ]
@@ -178,14 +158,14 @@ def _with_legend(picture: NDArray[np.uint8], entries: list[_Entry]) -> NDArray[n
 def _legend(entries: list[_Entry], width: int, size: int, row_limit: int) -> NDArray[np.uint8]:
     """A strip of swatches, names and shares, in rows as a text is; what does not fit into the rows is counted."""
     gap, line = round(size * 0.6), round(size * 1.75)
-    plain = _font("", size)
-    room = width - 4 * gap - size - _length(plain, _percent(1.0))
+    plain = plain_font(size)
+    room = width - 4 * gap - size - text_length(plain, _percent(1.0))
 
     rows: list[list[tuple[int, _Entry]]] = [[]]
     x = gap
     for entry in entries:
-        name, font = _fitting(entry, size, room)
-        advance = round(size + 2 * gap + _length(font, name) + _length(plain, _percent(entry.share)))
+        name, font = fit_name(entry.name, entry.spare_name, size, room)
+        advance = round(size + 2 * gap + text_length(font, name) + text_length(plain, _percent(entry.share)))
         if rows[-1] and x + advance > width - gap:
             rows.append([])
             x = gap
@@ -199,11 +179,11 @@ def _legend(entries: list[_Entry], width: int, size: int, row_limit: int) -> NDA
     middle = gap + line // 2
     for row in rows:
         for x, entry in row:
-            name, font = _fitting(entry, size, room)
+            name, font = fit_name(entry.name, entry.spare_name, size, room)
             strip.paste(_swatch(entry.colour, size), (x, middle - size // 2))
             left = x + size + gap
             draw.text((left, middle), name, fill=_INK, font=font, anchor="lm")
-            left += round(_length(font, name)) + gap
+            left += round(text_length(font, name)) + gap
             draw.text((left, middle), _percent(entry.share), fill=_INK_FAINT, font=plain, anchor="lm")
         middle += line
     if left_out:
@@ -225,51 +205,5 @@ def _stripes(height: int, width: int, unit: int) -> NDArray[np.bool_]:
     return stripes
 
 
-def _fitting(entry: _Entry, size: int, room: float) -> tuple[str, Font]:
-    """The entry's name, cut to the room, and a font that has its letters."""
-    font = _font_with("".join(sorted(set(entry.name))), size)
-    name = entry.name if font else entry.spare_name
-    font = font or _font("", size)
-    if _length(font, name) > room:
-        while name and _length(font, name + "...") > room:
-            name = name[:-1]
-        name += "..."
-    return name, font
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}%" if share >= 0.001 else "<0.1%"
-
-
-def _one_line(name: str) -> str:
-    """Control characters and line ends cannot be drawn."""
-    return " ".join("".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in name).split())
-
-
-def _length(font: Font, text: str) -> float:
-    return float(font.getlength(text))
-
-
-@lru_cache(maxsize=64)
-def _font(name: str, size: int) -> Font:
-    """A font file of the system by name, Pillow's own for no name; raises OSError."""
-    return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
-
-
-@lru_cache(maxsize=1024)
-def _font_with(letters: str, size: int) -> Font | None:
-    """The first font that has all the letters."""
-    for name in ("", *_OTHER_FONTS):
-        try:
-            font = _font(name, size)
-        except OSError:
-            continue
-        missing = _shape(font, "\uffff")
-        if all(letter == " " or _shape(font, letter) != missing for letter in letters):
-            return font
-    return None
-
-
-def _shape(font: Font, letter: str) -> tuple[tuple[int, int], bytes]:
-    mask = font.getmask(letter)
-    return mask.size, bytes(mask)

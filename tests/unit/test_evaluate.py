@@ -1,0 +1,278 @@
+"""The confusion matrix and the scores, worked out by hand and against a plain loop."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from tipsseg import evaluate
+from tipsseg.errors import InputError, UsageError
+from tipsseg.evaluate import Confusion, Scores, confusion_csv, record, scores, table
+from tipsseg.records import LabelArray
+from tipsseg.truth import IGNORED
+
+NAMES = ("cat", "dog", "cow")
+
+
+def truth_of(*rows: list[int]) -> NDArray[np.uint16]:
+    return np.array(rows, np.uint16)
+
+
+def labels_of(*rows: list[int]) -> NDArray[np.uint8]:
+    return np.array(rows, np.uint8)
+
+
+def confusion_of(
+    truth: NDArray[np.uint16], labels: LabelArray, background: bool = True, classes: int = len(NAMES)
+) -> Confusion:
+    confusion = Confusion(classes, background)
+    confusion.add(truth, labels)
+    return confusion
+
+
+# Three classes with background, worked out by hand: cow is nowhere, one pixel does not count, one has no label.
+TRUTH = truth_of([0, 0, 0, 1, 1], [1, 1, 2, 2, IGNORED])
+LABELS = labels_of([0, 0, 1, 1, 1], [2, 255, 2, 0, 3])
+
+
+def test_counts_by_hand() -> None:
+    confusion = confusion_of(TRUTH, LABELS)
+    assert confusion.counts.tolist() == [[2, 1, 0, 0, 0], [0, 2, 1, 0, 1], [1, 0, 1, 0, 0], [0, 0, 0, 0, 0]]
+    assert confusion.counts.dtype == np.int64
+    assert confusion.ids == (0, 1, 2, 3)
+
+
+def test_scores_by_hand() -> None:
+    result = scores(confusion_of(TRUTH, LABELS), NAMES)
+    assert result.ids == (0, 1, 2, 3)
+    assert result.names == ("background", "cat", "dog", "cow")
+    assert result.truth_pixels.tolist() == [3, 4, 2, 0]
+    assert result.iou[:3].tolist() == pytest.approx([2 / 4, 2 / 5, 1 / 3])
+    assert result.precision[:3].tolist() == pytest.approx([2 / 3, 2 / 3, 1 / 2])
+    assert result.recall[:3].tolist() == pytest.approx([2 / 3, 2 / 4, 1 / 2])
+    assert np.isnan([result.iou[3], result.precision[3], result.recall[3]]).all()
+    assert result.mean_iou == pytest.approx((2 / 4 + 2 / 5 + 1 / 3) / 3)
+    assert result.mean_accuracy == pytest.approx((2 / 3 + 2 / 4 + 1 / 2) / 3)
+    assert result.pixel_accuracy == pytest.approx(5 / 9)
+    assert result.counted == 9
+
+
+def test_without_background_its_pixels_have_no_label() -> None:
+    truth = truth_of([1, 1, 2, IGNORED])
+    confusion = confusion_of(truth, labels_of([1, 0, 255, 0]), background=False)
+    assert confusion.ids == (1, 2, 3)
+    assert confusion.counts.tolist() == [[1, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
+    result = scores(confusion, NAMES)
+    assert result.names == NAMES
+    assert result.iou[:2].tolist() == [0.5, 0.0]
+    assert math.isnan(result.precision[1])
+    assert (result.mean_iou, result.mean_accuracy) == (0.25, 0.25)
+    assert result.pixel_accuracy == pytest.approx(1 / 3)
+
+
+def test_a_class_that_is_only_predicted_counts_in_the_mean_iou_alone() -> None:
+    result = scores(confusion_of(truth_of([1, 1]), labels_of([1, 3]), background=False), NAMES)
+    assert result.iou.tolist()[::2] == [0.5, 0.0]
+    assert math.isnan(result.iou[1])
+    assert math.isnan(result.recall[2])
+    assert (result.mean_iou, result.mean_accuracy) == (0.25, 0.5)
+
+
+def test_predictions_of_ignored_truth_do_not_count() -> None:
+    result = scores(confusion_of(truth_of([1, IGNORED, IGNORED]), labels_of([1, 1, 2])), NAMES)
+    assert (result.iou[1], result.precision[1], result.mean_iou, result.counted) == (1.0, 1.0, 1.0, 1)
+
+
+def test_nothing_counted() -> None:
+    result = scores(confusion_of(truth_of([IGNORED]), labels_of([1])), NAMES)
+    assert result.counted == 0
+    assert np.isnan([result.mean_iou, result.pixel_accuracy, result.mean_accuracy, *result.iou]).all()
+    made = record(result)
+    assert (made["mean_iou"], made["pixel_accuracy"], made["mean_accuracy"], made["pixels"]) == (None, None, None, 0)
+    assert "mean IoU                  -   over the 0 of 4 classes that occur" in table(result)
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn, several: tuple[int, ...] = (1, 2, 3, 300)
+) -> tuple[int, bool, NDArray[np.uint16], LabelArray]:
+    classes = draw(st.sampled_from(several))
+    background = draw(st.booleans())
+    shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, max_side=8))
+    top = min(classes, 4)
+    truths = [*range(0 if background else 1, top + 1), classes, IGNORED]
+    predictions = [*range(top + 1), classes, 255 if classes < 255 else 65535]
+    truth = draw(hnp.arrays(np.uint16, shape, elements=st.sampled_from(truths)))
+    labels = draw(hnp.arrays(np.uint8 if classes < 255 else np.uint16, shape, elements=st.sampled_from(predictions)))
+    return classes, background, truth, labels
+
+
+def plain_iou(classes: int, background: bool, truth: NDArray[np.uint16], labels: LabelArray) -> dict[int, float]:
+    """Intersection over union by sets of pixels."""
+    counted = truth != IGNORED
+    ious = {}
+    for number in range(0 if background else 1, classes + 1):
+        one, other = (truth == number) & counted, (labels == number) & counted
+        union = (one | other).sum()
+        ious[number] = float((one & other).sum() / union) if union else math.nan
+    return ious
+
+
+@given(cases())
+def test_counts_and_scores_are_those_of_a_plain_loop(
+    case: tuple[int, bool, NDArray[np.uint16], LabelArray],
+) -> None:
+    classes, background, truth, labels = case
+    confusion = confusion_of(truth, labels, background, classes)
+    first = 0 if background else 1
+    rows = classes + 1 - first
+    expected = np.zeros((rows, rows + 1), np.int64)
+    for wanted, got in zip(truth.ravel().tolist(), labels.ravel().tolist(), strict=True):
+        if wanted != IGNORED:
+            expected[wanted - first, got - first if first <= got <= classes else rows] += 1
+    assert np.array_equal(confusion.counts, expected)
+
+    result = scores(confusion, [str(number) for number in range(1, classes + 1)])
+    ious = plain_iou(classes, background, truth, labels)
+    assert result.ids == tuple(ious)
+    assert np.array_equal(result.iou, list(ious.values()), equal_nan=True)
+    defined = [iou for iou in ious.values() if not math.isnan(iou)]
+    assert result.mean_iou == pytest.approx(sum(defined) / len(defined) if defined else math.nan, nan_ok=True)
+    json.dumps(record(result), allow_nan=False)
+
+
+@given(st.lists(cases((2,)), min_size=3, max_size=3))
+def test_images_may_be_counted_in_any_order_and_grouping(
+    images: list[tuple[int, bool, NDArray[np.uint16], LabelArray]],
+) -> None:
+    # Truth without background is as good where it is scored.
+    together, left, right = (Confusion(2, True) for _ in range(3))
+    for _, _, truth, labels in images:
+        together.add(truth, labels)
+    one, two, three = (confusion_of(truth, labels, True, 2) for _, _, truth, labels in images)
+    for part in (one, two, three):
+        left.merge(part)
+    two.merge(three)
+    right.merge(two)
+    right.merge(one)
+    assert np.array_equal(left.counts, together.counts)
+    assert np.array_equal(right.counts, together.counts)
+    assert together.counts.sum() == sum(int((truth != IGNORED).sum()) for _, _, truth, _ in images)
+
+
+def test_counting_by_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    truth = rng.integers(0, 4, (37, 41)).astype(np.uint16)
+    truth[rng.random(truth.shape) < 0.1] = IGNORED
+    labels = rng.integers(0, 4, truth.shape).astype(np.uint8)
+    whole = confusion_of(truth, labels)
+    monkeypatch.setattr(evaluate, "_PIECE", 100)
+    assert np.array_equal(confusion_of(truth, labels).counts, whole.counts)
+    # Views that are not in one piece of memory count alike.
+    assert np.array_equal(confusion_of(truth[:, ::-1].T, labels[:, ::-1].T).counts, whole.counts)
+
+
+def test_other_sizes_are_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        Confusion(3, True).add(truth_of([0, 1, 2]), labels_of([0], [1]))
+    assert caught.value.message == "the labels are 2 x 1 (height x width), the truth is 1 x 3"
+    assert "upright" in caught.value.hint
+
+
+@pytest.mark.parametrize(("truth", "label", "background"), [(4, 0, True), (0, 4, True), (0, 1, False), (255, 1, True)])
+def test_other_ids_are_refused_and_nothing_is_counted(truth: int, label: int, background: bool) -> None:
+    confusion = Confusion(3, background)
+    with pytest.raises(ValueError, match="ids beyond those of 3 classes"):
+        confusion.add(truth_of([1, truth]), labels_of([1, label]))
+    assert not confusion.counts.any()
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    confusion = Confusion(3, True)
+    for other in (Confusion(2, True), Confusion(3, False), Confusion(4, False)):
+        with pytest.raises(ValueError, match="different classes"):
+            confusion.merge(other)
+    with pytest.raises(ValueError, match="2 names for 3 classes"):
+        scores(confusion, NAMES[:2])
+    with pytest.raises(UsageError, match="3001 classes cannot be scored"):
+        Confusion(3001, True)
+
+
+# ---- records ----
+
+
+def test_the_record() -> None:
+    made = record(scores(confusion_of(TRUTH, LABELS), NAMES))
+    assert made == {
+        "mean_iou": 0.411111,
+        "pixel_accuracy": 0.555556,
+        "mean_accuracy": 0.555556,
+        "pixels": 9,
+        "classes": [
+            {"id": 0, "name": "background", "iou": 0.5, "precision": 0.666667, "recall": 0.666667, "pixels": 3},
+            {"id": 1, "name": "cat", "iou": 0.4, "precision": 0.666667, "recall": 0.5, "pixels": 4},
+            {"id": 2, "name": "dog", "iou": 0.333333, "precision": 0.5, "recall": 0.5, "pixels": 2},
+            {"id": 3, "name": "cow", "iou": None, "precision": None, "recall": None, "pixels": 0},
+        ],
+    }
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+
+
+def test_the_table() -> None:
+    assert table(scores(confusion_of(TRUTH, LABELS), NAMES)) == (
+        "class             IoU  precision     recall   of truth\n"
+        "background      50.00      66.67      66.67      33.33\n"
+        "cat             40.00      66.67      50.00      44.44\n"
+        "dog             33.33      50.00      50.00      22.22\n"
+        "cow                 -          -          -          -\n"
+        "\n"
+        "mean IoU              41.11   over the 3 of 4 classes that occur\n"
+        "mean class accuracy   55.56\n"
+        "pixel accuracy        55.56   of 9 pixels\n"
+    )
+
+
+def names_of(result: Scores) -> list[str]:
+    """The first columns of the table, without those of the numbers."""
+    return [line[: -4 * 11] for line in table(result).split("\n\n")[0].splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "spaces"),
+    [
+        ("tree", "tree", 1),
+        ("猫", "猫", 3),  # two columns wide
+        (
+            "e\N{COMBINING ACUTE ACCENT}te\N{COMBINING ACUTE ACCENT}",
+            "e\N{COMBINING ACUTE ACCENT}te\N{COMBINING ACUTE ACCENT}",
+            2,
+        ),
+        ("a\nb\tc", "a b c", 0),
+        ("x" * 40, "x" * 40, 0),
+        ("x" * 41, "x" * 37 + "...", 0),
+        ("猫" * 21, "猫" * 18 + "...", 0),
+        ("\n", "class 1", 0),
+    ],
+)
+def test_names_of_any_length_and_width(name: str, shown: str, spaces: int) -> None:
+    result = scores(confusion_of(truth_of([1]), labels_of([1]), background=False, classes=1), [name])
+    assert names_of(result)[1] == shown + " " * spaces
+
+
+def test_the_matrix_as_csv() -> None:
+    text = confusion_csv(confusion_of(TRUTH, LABELS), ["cat, tabby", 'the "dog"', "cow"])
+    assert text.startswith('truth / predicted,background,"cat, tabby","the ""dog""",cow,none\nbackground,2,1,0,0,0\n')
+    rows = list(csv.reader(io.StringIO(text)))
+    assert [row[0] for row in rows[1:]] == rows[0][1:-1] == ["background", "cat, tabby", 'the "dog"', "cow"]
+    counts: list[list[Any]] = [[int(cell) for cell in row[1:]] for row in rows[1:]]
+    assert counts == confusion_of(TRUTH, LABELS).counts.tolist()
