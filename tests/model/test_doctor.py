@@ -1,0 +1,544 @@
+"""`examine` on sound and broken installations, and the golden values against transformers. Nothing here has network."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+import socket
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import Tipsv2Model
+
+from tipsseg import digests, golden, installation, weights
+from tipsseg.doctor import Finding, check_golden, examine
+from tipsseg.encode import Encoder
+from tipsseg.errors import UsageError
+from tipsseg.golden import B14, Agreement, Comparison, Published, Table, compare
+from tipsseg.installation import examine_packages
+from tipsseg.lock import write_lock
+from tipsseg.model import checkpoint
+from tipsseg.model.config import read_config
+from tipsseg.model.tokenizer import Tokenizer
+from tipsseg.records import LockedFile, ModelSpec
+
+REVISION = "0123456789" * 4
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty hub cache, no stamps, and no network."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("doctor must not use the network")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path / "stamps"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return tmp_path / "hub"
+
+
+def report(device: str = "cpu", dtype: str = "float32", image: Path | None = None) -> dict[str, Finding]:
+    findings = list(examine(device, dtype, image))
+    assert len({finding.what for finding in findings}) == len(findings)
+    return {finding.what: finding for finding in findings}
+
+
+def failed(findings: Mapping[str, Finding]) -> list[str]:
+    return [finding.what for finding in findings.values() if finding.state == "fail"]
+
+
+def use_lock(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    monkeypatch.setattr(weights, "find_lock", lambda: path)
+
+
+# ---- all in order ----
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
+def test_a_sound_installation_has_no_failure(dtype: str, cache: Path) -> None:
+    findings = report(dtype=dtype)
+    assert failed(findings) == []
+    assert list(findings)[:2] == ["tipsseg", "Python"]
+    assert findings["torch"].detail.startswith(f"{torch.__version__} (")
+    assert findings["opencv-python"].state == findings["typer"].state == "ok"
+    assert findings["cache"] == Finding("ok", "cache", findings["cache"].detail)
+    assert findings["cache"].detail.startswith(f"{cache} (will be made), ")
+    assert findings["weights.lock"].detail == f"{weights.find_lock()}, {len(weights.read_lock())} models"
+    assert findings["model tiny"].state == "ok"
+    assert findings["model b14"].state == "note"
+    assert findings["model b14"].hint == findings["golden values"].hint == "Run: tipsseg weights download b14"
+    assert "float32 works, bfloat16 works" in findings["cpu"].detail
+    wanted = "float32" if dtype == "auto" else dtype
+    assert findings["numbers"].detail.startswith(f"cpu in {wanted} against cpu in float32: ")
+    assert not cache.exists()
+
+
+# ---- packages ----
+
+PACKAGES = {
+    "new enough": ("numpy>=1.26", "1.26", "ok", "1.26"),
+    "newer, two digits": ("numpy>=1.9", "1.10", "ok", "1.10"),
+    "longer by a zero": ("numpy>=1.26", "1.26.0", "ok", "1.26.0"),
+    "shorter by a zero": ("numpy>=1.26.0", "1.26", "ok", "1.26"),
+    "local version": ("numpy>=1.26", "2.0+cpu", "ok", "2.0+cpu"),
+    "an upper bound too": ("numpy<9,>=1.26", "1.25", "fail", "1.25 is too old: 1.26 or newer is needed"),
+    "no floor": ("numpy", "0.1", "ok", "0.1"),
+    "too old": ("numpy>=1.26.1", "1.26", "fail", "1.26 is too old: 1.26.1 or newer is needed"),
+    "too old by a digit": ("numpy>=1.10", "1.9.9", "fail", "1.9.9 is too old: 1.10 or newer is needed"),
+    "not installed": ("numpy>=1.26", None, "fail", "is not installed"),
+    "not importable": ("no-such-module>=1", "1.0", "fail", "1.0 cannot be imported: No module named 'no_such_module'"),
+}
+
+
+@pytest.mark.parametrize(("requirement", "version", "state", "detail"), PACKAGES.values(), ids=PACKAGES)
+def test_packages(requirement: str, version: str | None, state: str, detail: str) -> None:
+    def version_of(name: str) -> str:
+        assert name in requirement
+        if version is None:
+            raise PackageNotFoundError(name)
+        return version
+
+    (finding,) = examine_packages([requirement, 'absent>=3; extra == "test"'], version_of)
+    assert (finding.state, finding.detail) == (state, detail)
+    assert (requirement in finding.hint) == (detail == "is not installed" or "too old" in detail)
+
+
+def test_another_build_of_opencv_will_do() -> None:
+    def version_of(name: str) -> str:
+        if name == "opencv-python-headless":
+            return "4.12.0.88"
+        raise PackageNotFoundError(name)
+
+    findings = list(examine_packages(["opencv-python>=4.10"], version_of))
+    assert findings == [Finding("ok", "opencv-python-headless", "4.12.0.88")]
+
+
+def test_what_needs_a_package_that_is_too_old_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tipsseg.doctor.metadata.requires", lambda _: ["torch>=99"])
+    findings = report()
+    assert failed(findings) == ["torch"]
+    assert list(findings) == ["tipsseg", "Python", "torch", "memory", "all else"]
+
+
+# ---- the cache ----
+
+
+def test_a_cache_that_cannot_be_made(cache: Path) -> None:
+    cache.write_text("a file")
+    (finding, _) = installation.examine_cache()
+    assert (finding.state, finding.detail) == ("fail", f"{cache} cannot be made: {cache} is not a folder")
+
+
+@pytest.mark.parametrize(("exists", "state"), [(True, "note"), (False, "fail")])
+def test_a_cache_that_cannot_be_written_to(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, exists: bool, state: str
+) -> None:
+    if exists:
+        cache.mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # permissions do not hold for root
+    (finding, _) = installation.examine_cache()
+    assert finding.state == state
+    assert "read-only" in finding.detail
+    assert "HF_HOME" in finding.hint
+
+
+def test_offline_mode_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert [finding.state for finding in installation.examine_cache()] == ["ok", "note"]
+
+
+# ---- weights ----
+
+
+def test_a_lock_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "weights.lock"
+    path.write_text("[models.tiny]\nlicence = 3\n")
+    use_lock(monkeypatch, path)
+    findings = report()
+    assert failed(findings) == ["weights.lock"]
+    assert findings["weights.lock"].detail.startswith(f"{path}: models.tiny")
+    assert findings["weights.lock"].hint
+    assert findings["numbers"].state == "note"
+
+
+def test_an_embedded_file_that_is_not_the_pinned_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tiny = weights.get_model("tiny")
+    wrong = tuple(LockedFile(file.name, file.size, "0" * 64) for file in tiny.files)
+    path = tmp_path / "weights.lock"
+    write_lock(path, {"tiny": ModelSpec("tiny", "Apache-2.0", 1, wrong, embedded=tiny.embedded)})
+    use_lock(monkeypatch, path)
+    findings = report()
+    assert failed(findings) == ["model tiny"]
+    assert f"config.json is not the pinned file: sha256 expected {'0' * 64}" in findings["model tiny"].detail
+    assert findings["model tiny"].hint == "Reinstall tipsseg."
+    assert findings["numbers"].state == "note"
+
+
+def test_an_embedded_model_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tiny = weights.get_model("tiny")
+    path = tmp_path / "weights.lock"
+    write_lock(path, {"tiny": ModelSpec("tiny", "Apache-2.0", 1, tiny.files, embedded="assets/gone")})
+    use_lock(monkeypatch, path)
+    assert failed(report()) == ["model tiny"]
+
+
+def fill_cache(cache: Path, spec: ModelSpec, source: Path, *, links: bool) -> Path:
+    """The files of `source` as the hub cache holds them; gives the snapshot's folder."""
+    storage = cache / f"models--{str(spec.repository).replace('/', '--')}"
+    snapshot = storage / "snapshots" / str(spec.revision)
+    for folder in (snapshot, storage / "blobs"):
+        folder.mkdir(parents=True)
+    for file in spec.files:
+        content = source / file.name
+        if links:
+            blob = storage / "blobs" / hashlib.sha256(content.read_bytes()).hexdigest()
+            shutil.copy(content, blob)
+            (snapshot / file.name).symlink_to(blob)
+        else:
+            shutil.copy(content, snapshot)
+    return snapshot
+
+
+def downloaded(*names: str) -> ModelSpec:
+    return ModelSpec("b14", "Apache-2.0", 1, tuple(LockedFile(name) for name in names), "owner/demo", REVISION)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes(name.encode() * 100)
+    return folder
+
+
+def test_a_downloaded_model_is_hashed_once(cache: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+    plain = digests.digest_of
+
+    def counted(path: Path, kind: digests.Kind) -> str:
+        hashed.append(path)
+        return plain(path, kind)
+
+    monkeypatch.setattr(digests, "digest_of", counted)
+    spec = downloaded("config.json", "model.safetensors")
+    snapshot = fill_cache(cache, spec, files, links=True)
+    for _ in range(2):
+        finding, folder = installation.examine_model(spec)
+        assert (finding.state, folder) == ("ok", snapshot)
+    assert len(hashed) == 2
+
+
+@pytest.mark.parametrize("change", [b"shorter", b"CONFIG.JSON" * 100], ids=["size", "content"])
+def test_a_wrong_download_is_a_failure_and_stays(cache: Path, files: Path, change: bytes) -> None:
+    spec = downloaded("config.json", "model.safetensors")
+    snapshot = fill_cache(cache, spec, files, links=True)
+    assert installation.examine_model(spec)[0].state == "ok"  # so that there is a stamp
+    (snapshot / "config.json").write_bytes(change)
+    finding, folder = installation.examine_model(spec)
+    assert (finding.state, folder) == ("fail", None)
+    assert f"{snapshot / 'config.json'} is not the pinned file" in finding.detail
+    assert finding.hint == "`tipsseg weights verify b14` removes it."
+    assert (snapshot / "config.json").read_bytes() == change
+
+
+def test_a_download_whose_hash_is_not_stated_here_is_a_note(cache: Path, files: Path) -> None:
+    spec = downloaded("config.json", "model.safetensors")
+    snapshot = fill_cache(cache, spec, files, links=False)
+    finding, folder = installation.examine_model(spec)
+    assert (finding.state, folder) == ("note", snapshot)
+    assert "the hash of config.json, model.safetensors" in finding.detail
+    # What was verified before, the hub's statement being lost since, needs no hub.
+    for file in spec.files:
+        path = snapshot / file.name
+        digests.remember(path, digests.Expected("sha256", digests.digest_of(path, "sha256")))
+    assert installation.examine_model(spec)[0].state == "ok"
+    (snapshot / "config.json").write_bytes(b"another")
+    assert installation.examine_model(spec)[0].state == "fail"
+
+
+def test_a_file_that_cannot_be_read_is_a_failure(cache: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, expected: digests.Expected) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    spec = downloaded("config.json")
+    snapshot = fill_cache(cache, spec, files, links=True)
+    monkeypatch.setattr(digests, "find_mismatch", refuse)
+    finding, _ = installation.examine_model(spec)
+    assert finding.state == "fail"
+    assert finding.detail == f"{snapshot / 'config.json'} cannot be read: Permission denied"
+
+
+# ---- devices ----
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"), [("gpu", "auto"), ("cuda:x", "auto"), ("cpu", "int8"), ("cuda:77", "int8")]
+)
+def test_names_that_are_none_are_refused_before_the_first_finding(device: str, dtype: str) -> None:
+    with pytest.raises(UsageError):
+        next(examine(device, dtype))
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps"])
+def test_a_device_that_is_absent_is_a_failure(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    findings = report(device)
+    assert failed(findings) == ["numbers"]
+    assert findings["numbers"].detail.startswith(f"device {device!r} is not available")
+    assert "--device cpu" in findings["numbers"].hint
+    assert findings["cuda"].state == findings["mps"].state == "note"
+
+
+def test_a_gpu_that_does_not_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("CUDA error: all devices are busy\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", broken)
+    findings = report()
+    assert failed(findings) == ["cuda:0", "cuda:1"]
+    assert findings["cuda:0"].detail == "CUDA error: all devices are busy"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "text"),
+    [({"avx512_bf16": True}, "works (native)"), ({"bf16": False}, "works (emulated, slow)"), (None, "works")],
+)
+def test_bfloat16_of_the_cpu(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool] | None, text: str) -> None:
+    if capabilities is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert f"bfloat16 {text}, float16" in report()["cpu"].detail
+
+
+# ---- numbers ----
+
+
+def test_a_device_that_computes_something_else_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = checkpoint.load
+
+    def load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[checkpoint.Tipsv2, Tokenizer]:
+        model, tokenizer = plain(folder, device, dtype)
+        if dtype == torch.bfloat16:
+            attention = model.text_encoder.transformer.resblocks[1].attn
+            attention.out_proj.weight.zero_()  # type: ignore[union-attr, operator]
+        return model, tokenizer
+
+    monkeypatch.setattr(checkpoint, "load", load)
+    findings = report(dtype="bfloat16")
+    assert failed(findings) == ["numbers"]
+    assert "--dtype float32" in findings["numbers"].hint
+    assert failed(report()) == []
+
+
+@pytest.mark.parametrize("cosine", [math.nan, 0.0])
+def test_cosines_that_are_no_numbers_or_all_alike_are_a_failure(monkeypatch: pytest.MonkeyPatch, cosine: float) -> None:
+    plain = Encoder.window_cosines
+
+    def broken(self: Encoder, *arguments: object) -> torch.Tensor:
+        cosines = plain(self, *arguments)  # type: ignore[arg-type]
+        return cosines if self.dtype == torch.float32 else torch.full_like(cosines, cosine)
+
+    monkeypatch.setattr(Encoder, "window_cosines", broken)
+    assert failed(report(dtype="float16")) == ["numbers"]
+
+
+def test_a_device_that_cannot_run_the_model_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory\nmore")
+
+    monkeypatch.setattr(Encoder, "window_cosines", broken)
+    findings = report()
+    assert failed(findings) == ["numbers"]
+    assert findings["numbers"].detail == "it does not run: out of memory"
+
+
+def test_limits_follow_the_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    half, brain = (golden.limit_of(cpu, dtype).difference for dtype in (torch.float16, torch.bfloat16))
+    full, rounded = (golden.limit_of(device, torch.float32).difference for device in (cpu, cuda))
+    assert 1e-4 == full < half == rounded < brain < 0.1
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert golden.limit_of(cuda, torch.float32).difference == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("found", "within"),
+    [((0.1, 0.9), True), ((0.2, 0.9), False), ((0.05, 0.8), False), ((0.0, 1.0), True), ((math.nan, 1.0), False)],
+)
+def test_agreement_within_a_limit(found: tuple[float, float], within: bool) -> None:
+    assert Agreement(*found).within(Agreement(0.1, 0.9)) == within
+
+
+# ---- golden values ----
+
+COMPARISONS = {
+    "equal": ((1.0, -2.0), (1.0, -2.0), Comparison(0.0, True)),
+    "nothing": ((), (), Comparison(0.0, True)),
+    "absolute, near 0": ((0.0,), (0.01,), Comparison(0.01, True)),
+    "absolute, too far": ((0.0,), (0.0101,), Comparison(0.0101, False)),
+    "relative too": ((100.0,), (101.0,), Comparison(1.0, True)),
+    "relative, too far": ((-100.0,), (-101.25,), Comparison(1.25, False)),
+    "the tolerance is by the expected value": ((0.0, 100.0), (0.02, 100.0), Comparison(0.02, False)),
+    "infinite": ((1.0,), (math.inf,), Comparison(math.inf, False)),
+}
+
+
+@pytest.mark.parametrize(("expected", "got", "result"), COMPARISONS.values(), ids=COMPARISONS)
+def test_compare(expected: Sequence[float], got: Sequence[float], result: Comparison) -> None:
+    assert compare(expected, got, 0.01) == result
+
+
+def test_compare_refuses_what_is_not_a_number_and_rows_of_unequal_length() -> None:
+    result = compare((0.0, 0.0), (5.0, math.nan), 0.01)
+    assert math.isnan(result.difference)
+    assert not result.agrees
+    with pytest.raises(ValueError, match="shorter"):
+        compare((0.0, 0.0), (0.0,), 0.01)
+
+
+def test_the_published_numbers_of_b14_are_of_one_model() -> None:
+    """A unit vector is its pooled text scaled, and logits are cosines divided by the temperature of B/14."""
+    embeds, pooled = (np.array(table.expected) for table in B14.text)
+    np.testing.assert_allclose(embeds / embeds[0], pooled / pooled[0], atol=1e-4)
+    logits = B14.image[2].expected
+    assert len(logits) == len(B14.texts)
+    assert all(0 < logit * 0.005065968260169029 < 1 for logit in logits)
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    Image.fromarray(golden.picture(120, 160)).save(path)
+    return path
+
+
+def published_by_transformers(folder: Path, photo: Path) -> Published:
+    """What B14 is for the real model, from transformers' model and Pillow alone."""
+    tokenizer = Tokenizer(folder / "tokenizer.model", 64)
+    tokens = tokenizer(B14.texts)
+    model = Tipsv2Model.from_pretrained(folder, dtype=torch.float32)
+    side = read_config(folder / "config.json").vision.image_size
+    with Image.open(photo) as image:
+        resized = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+    with torch.inference_mode():
+        output = model(
+            input_ids=tokens.ids,
+            attention_mask=(torch.arange(64) < tokens.lengths[:, None]).long(),
+            pixel_values=torch.tensor(resized).permute(2, 0, 1)[None].float() / 255,
+        )
+    vision, pooled = output.vision_model_output, output.text_model_output.pooler_output
+    rows = (
+        output.text_embeds[0, :5],
+        pooled[0, :5],
+        vision.pooler_output[0, :5],
+        vision.last_hidden_state[0, 2, :5],
+        output.logits_per_image[0],
+    )
+    tables = [
+        Table(table.name, tuple(row.tolist()), table.tolerance)
+        for table, row in zip((*B14.text, *B14.image), rows, strict=True)
+    ]
+    return Published(B14.texts, tuple(tables[:2]), tuple(tables[2:]))
+
+
+@pytest.fixture(scope="module")
+def published(mlp_checkpoint: Path, photo: Path) -> Published:
+    return published_by_transformers(mlp_checkpoint, photo)
+
+
+NAMES = [f"golden values, {table.name}" for table in (*B14.text, *B14.image)]
+
+
+def states(findings: Sequence[Finding]) -> dict[str, str]:
+    return {finding.what: finding.state for finding in findings}
+
+
+def test_golden_values_of_the_right_weights(mlp_checkpoint: Path, photo: Path, published: Published) -> None:
+    assert states(list(check_golden(mlp_checkpoint, photo, published))) == dict.fromkeys(NAMES, "ok")
+    without = list(check_golden(mlp_checkpoint, None, published))
+    assert states(without) == {NAMES[0]: "ok", NAMES[1]: "ok", "golden values": "note"}
+    assert "--image" in without[-1].hint
+
+
+@pytest.mark.parametrize("changed", range(5), ids=NAMES)
+def test_golden_values_that_are_others(mlp_checkpoint: Path, photo: Path, published: Published, changed: int) -> None:
+    tables = [*published.text, *published.image]
+    table = tables[changed]
+    last = table.expected[-1] + 3 * table.tolerance * (1 + abs(table.expected[-1]))
+    tables[changed] = Table(table.name, (*table.expected[:-1], last), table.tolerance)
+    other = Published(published.texts, tuple(tables[:2]), tuple(tables[2:]))
+    found = list(check_golden(mlp_checkpoint, photo, other))
+    assert [finding.what for finding in found if finding.state == "fail"] == [NAMES[changed]]
+    assert str(photo) in found[changed].hint
+
+
+@pytest.mark.parametrize(
+    ("tensor", "wrong"),
+    [
+        ("text_encoder.transformer.resblocks.1.attn.in_proj_weight", [0, 1, 4]),
+        ("vision_encoder.blocks.2.attn.qkv.weight", [2, 3, 4]),
+    ],
+)
+def test_golden_values_of_perturbed_weights(
+    mlp_checkpoint: Path, photo: Path, published: Published, tmp_path: Path, tensor: str, wrong: list[int]
+) -> None:
+    folder = Path(shutil.copytree(mlp_checkpoint, tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors[tensor] = tensors[tensor] * 1.1
+    save_file(tensors, folder / "new")
+    (folder / "new").replace(folder / "model.safetensors")
+    found = states(list(check_golden(folder, photo, published)))
+    assert [name for name in NAMES if found[name] == "fail"] == [NAMES[index] for index in wrong]
+
+
+def test_a_picture_or_model_that_cannot_be_read_is_a_failure(
+    mlp_checkpoint: Path, published: Published, tmp_path: Path
+) -> None:
+    found = list(check_golden(mlp_checkpoint, tmp_path / "absent.jpg", published))
+    assert states(found) == {NAMES[0]: "ok", NAMES[1]: "ok", "golden values": "fail"}
+    assert found[-1].detail == f"{tmp_path / 'absent.jpg'}: no such file"
+    found = list(check_golden(tmp_path, None, published))
+    assert found[0].state == "fail"
+    assert str(tmp_path / "config.json") in found[0].detail
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_golden_values_are_checked_where_b14_is_here(
+    mlp_checkpoint: Path,
+    photo: Path,
+    published: Published,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    right: bool,
+) -> None:
+    """With a small model in the place of b14, through the hub cache and the lock."""
+    spec = downloaded("config.json", "model.safetensors", "tokenizer.model")
+    fill_cache(cache, spec, mlp_checkpoint, links=True)
+    write_lock(tmp_path / "weights.lock", {"tiny": weights.get_model("tiny"), "b14": spec})
+    use_lock(monkeypatch, tmp_path / "weights.lock")
+    if right:
+        monkeypatch.setattr(golden, "B14", published)
+    findings = report(image=photo)
+    assert findings["model b14"].state == "ok"
+    assert failed(findings) == ([] if right else NAMES)
+    assert set(NAMES) <= findings.keys()
