@@ -2,7 +2,7 @@
 
     TipssegError                     message, hint, exit_code
     ├── UsageError                   a wrong option or argument (exit code 2)
-    │   └── VocabularyError          empty, doubled or missing class names
+    │   └── VocabularyError          path, line, entry: class names, a vocabulary file or templates that cannot be used
     ├── InputError                   nothing to label, or two inputs for one output
     ├── ImageError                   path, reason: one image that cannot be read
     ├── OutputError                  path, reason: a result that cannot be written
@@ -44,7 +44,26 @@ class UsageError(TipssegError):
 
 
 class VocabularyError(UsageError):
-    """Class names that cannot be used: empty, doubled, or none at all."""
+    """Class names, a vocabulary file or prompt templates that cannot be used.
+
+    `path` and `line` (from 1) say where in a file; `entry` is the index of the class, from 0; each None where there is none.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        hint: str = "",
+        *,
+        path: Path | None = None,
+        line: int | None = None,
+        entry: int | None = None,
+    ) -> None:
+        place = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
+        super().__init__(f"{place}{reason}", hint)
+        self.reason = reason
+        self.path = path
+        self.line = line
+        self.entry = entry
 
 
 class InputError(TipssegError):

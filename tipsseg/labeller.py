@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
+from tipsseg.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning
 from tipsseg.encode import Encoder
 from tipsseg.errors import InputError, UsageError
 from tipsseg.images import MAX_PIXELS, upright_rgb
-from tipsseg.match import Winners, match_whole, match_windows
-from tipsseg.records import LabelArray, LabelMap, LabelOptions, ignore_id, label_dtype
-from tipsseg.vocabulary import Vocabulary
+from tipsseg.match import Scores, WholeScores, WindowScores, Winners, match, match_refined
+from tipsseg.records import BACKGROUND, LabelArray, LabelMap, LabelOptions, ignore_id, label_dtype
+from tipsseg.vocabulary import Phrase, Vocabulary
 from tipsseg.windows import WindowPlan, plan_windows, stretched_size
 
 
@@ -32,12 +37,15 @@ class Prepared:
 
 
 class Labeller:
-    """A model, a vocabulary and options, ready to label images one after the other."""
+    """A model, a vocabulary and options, ready to label images one after the other.
+
+    vocabulary  what competes, without the phrases of an automatic background that mean the same as a class
+    dropped     those background phrases, each with the phrase of a class that it means the same as
+    """
 
     def __init__(self, encoder: Encoder, vocabulary: Vocabulary, options: LabelOptions | None = None) -> None:
         """Encodes the vocabulary's phrases, once. Raises UsageError for a short side below one patch."""
         self.encoder = encoder
-        self.vocabulary = vocabulary
         self.options = options or LabelOptions()
         self.short_side = self.options.short_side or encoder.native_size
         if self.short_side < encoder.patch_size:
@@ -45,10 +53,22 @@ class Labeller:
                 f"short side {self.short_side} is smaller than one patch ({encoder.patch_size} pixels)",
                 f"The model's native size is {encoder.native_size}.",
             )
-        self._vectors = encoder.text_vectors(vocabulary.phrases, vocabulary.templates)
-        classes = len(vocabulary.classes)
-        self._label_ids = cast(LabelArray, np.array(vocabulary.label_ids, label_dtype(classes)))
-        self._ignore = ignore_id(classes)
+        self.dropped = _same_meaning(encoder, vocabulary)
+        self.vocabulary = vocabulary = vocabulary.resolved(self.dropped)
+        self._vectors = _text_vectors(encoder, vocabulary.phrases)
+        self._classes = vocabulary.classes
+        ids = [
+            (label_id, len(list(group))) for label_id, group in groupby(each.label_id for each in vocabulary.phrases)
+        ]
+        self._groups = [count for _, count in ids]
+        self._label_ids = cast(LabelArray, np.array([label_id for label_id, _ in ids], label_dtype(len(self._classes))))
+        self._ignore = ignore_id(len(self._classes))
+        # By label id.
+        least = [each.min_confidence for each in self._classes]
+        self._least = np.array(
+            [self.options.min_confidence, *(self.options.min_confidence if own is None else own for own in least)],
+            np.float32,
+        )
 
     def label(self, image: Image.Image | NDArray[np.uint8]) -> LabelMap:
         """Label a Pillow image (turned upright by its EXIF data), or an array [H, W, 3] uint8 RGB.
@@ -73,19 +93,45 @@ class Labeller:
     def label_prepared(self, prepared: Prepared) -> LabelMap:
         """The part of `label` from the model on."""
         winners = self._winners(prepared)
-        labels = self._label_ids[winners.phrase]
-        if self.options.min_confidence > 0:
-            labels[winners.confidence < self.options.min_confidence] = self._ignore
-        return LabelMap(labels, winners.confidence, self.vocabulary.classes)
+        labels = self._label_ids[winners.group]
+        if self._least.any():
+            labels[winners.confidence < self._least[labels]] = self._ignore
+        return LabelMap(labels, winners.confidence, self._classes)
 
     def _winners(self, prepared: Prepared) -> Winners:
+        scores = self._scores(prepared)
+        if self.options.refine == "pamr":
+            return match_refined(scores, prepared.resized, prepared.size, self._groups)
+        return match(scores, prepared.size, self._groups)
+
+    def _scores(self, prepared: Prepared) -> Scores:
         encoder, plan = self.encoder, prepared.plan
         if self.options.mode == "whole":
             stretched = stretched_size(plan.size, encoder.patch_size)
             cosines = encoder.whole_cosines(prepared.resized, stretched, self._vectors)
-            return match_whole(cosines, prepared.size, encoder.temperature)
+            return WholeScores(cosines, encoder.temperature)
         cosines = encoder.window_cosines(prepared.resized, plan.corners, plan.side, self._vectors)
-        return match_windows(cosines, plan, prepared.size, encoder.temperature)
+        return WindowScores(cosines, plan, encoder.temperature)
+
+
+def _same_meaning(encoder: Encoder, vocabulary: Vocabulary) -> Mapping[str, str]:
+    """The phrases of an automatic background that mean the same as a class, each with that class's phrase."""
+    if not vocabulary.auto:
+        return {}
+    general = encoder.text_vectors(GENERAL_BACKGROUND, vocabulary.templates).cpu().numpy()
+    named = [phrase for phrase in vocabulary.phrases if phrase.label_id != BACKGROUND]
+    closest = same_meaning(_text_vectors(encoder, named).cpu().numpy(), general, meaning_threshold(general))
+    pairs = zip(GENERAL_BACKGROUND, closest.tolist(), strict=True)
+    return {stuff: named[index].text for stuff, index in pairs if index >= 0 and stuff in vocabulary.background}
+
+
+def _text_vectors(encoder: Encoder, phrases: Sequence[Phrase]) -> Tensor:
+    """Unit vectors of the phrases, [P, D], each by its own templates."""
+    parts = [
+        encoder.text_vectors([phrase.text for phrase in group], templates)
+        for templates, group in groupby(phrases, lambda phrase: phrase.templates)
+    ]
+    return torch.cat(parts)
 
 
 def _checked(image: object) -> NDArray[np.uint8]:

@@ -1,16 +1,19 @@
-"""Cosine maps -> winning phrase and confidence of every pixel, band by band. The last place with tensors.
+"""Cosine maps -> winner and confidence of every pixel, band by band. The last place with tensors.
 
 The published protocol merges sliding windows as follows: cosines are resized to the window (bilinear), made to
 probabilities by a softmax over phrases without temperature, summed over windows, divided by the number of windows that saw the
 pixel, resized to the image (bilinear), and the largest wins. Here the same numbers are made for a band of rows at a time, so
-that memory does not depend on the height of the image.
+that memory does not depend on the height of the image. Phrases that stand for one thing are merged at the very end, by their
+maximum at each pixel, so that the winner is the owner of the best phrase.
 
-Shapes: P phrases, H x W the image, h x w a patch grid.
+Shapes: P phrases, G groups of phrases that stand for one thing, H x W the labels, h x w a patch grid.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,100 +21,204 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tipsseg.refine import pamr
 from tipsseg.windows import Taps, WindowPlan, bilinear_taps
 
 #: Scores of one band, phrases x rows x columns; 8 million float32 are 32 MB, of which a few live at once.
 _BAND_ELEMENTS = 8_000_000
+
+#: Soft maps that are refined at once, maps x rows x columns: 256 MB.
+_REFINED_ELEMENTS = 64_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Winners:
     """What won at each pixel.
 
-    phrase      [H, W] int32, index of the winning phrase
-    confidence  [H, W] float32 in [0, 1], softmax(cosine / temperature) of that phrase over all phrases
+    group       [H, W] int32, index of the winning group
+    confidence  [H, W] float32 in [0, 1], softmax(score / temperature) of that group over all groups
     """
 
-    phrase: NDArray[np.int32]
+    group: NDArray[np.int32]
     confidence: NDArray[np.float32]
 
 
-@torch.inference_mode()
-def match_windows(cosines: Tensor, plan: WindowPlan, size: tuple[int, int], temperature: float) -> Winners:
-    """Merge the windows of one image, by the protocol's "slide" mode.
+class Scores(Protocol):
+    """The scores of one image at the size `size`, (height, width), that they are made at.
 
-    cosines  [windows, P, h, w] float32, in the order of `plan.corners`
-    size     (H, W) of the labels
+    phrases  P
+    """
 
-    The confidence takes the merged probability p of a phrase for exp(cosine): softmax(log(p) / temperature). Where a single window
+    size: tuple[int, int]
+    phrases: int
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Scores of rows first .. last - 1, [P, last - first, width]."""
+
+    def rivals(self, scores: Tensor, best: Tensor) -> Tensor:
+        """exp of (score - best score) / temperature, [G, rows, W], in place of `scores`; `best` is [rows, W]."""
+
+
+class WindowScores:
+    """The protocol's "slide" mode: the mean probability over the windows that saw a pixel.
+
+    The confidence takes the mean probability p of a phrase for exp(cosine): softmax(log(p) / temperature). Where a single window
     saw the pixel this is softmax(cosine / temperature) itself, as the denominator of p is common to all phrases.
     """
-    vertical = bilinear_taps(plan.size[0], size[0])
-    winners = _Collector(size, cosines.shape[1])
-    for start, stop in winners.bands():
-        taps = vertical.rows(start, stop)
-        first, last = int(taps.low[0]), int(taps.high[-1]) + 1
-        merged = _merge_rows(cosines, plan, first, last)  # [P, last - first, working width]
-        scores = _resize_rows(merged, Taps(taps.low - first, taps.high - first, taps.weight), size[1])
-        best, phrase = scores.max(0)  # each [rows, W]
-        # sum of (p / p_best) ** (1 / T), in place; ratios are at most 1, so nothing overflows
-        rivals = scores.div_(best).log_().div_(temperature).exp_().sum(0)
-        winners.put(start, stop, phrase, 1 / rivals)
-    return winners.result()
+
+    def __init__(self, cosines: Tensor, plan: WindowPlan, temperature: float) -> None:
+        """`cosines` is [windows, P, h, w] float32, in the order of `plan.corners`."""
+        self.size = plan.size
+        self.phrases = cosines.shape[1]
+        self._cosines = cosines
+        self._plan = plan
+        self._temperature = temperature
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Mean probabilities of rows first .. last - 1 of the working size, [P, last - first, width]."""
+        side, width = self._plan.side, self.size[1]
+        vertical = bilinear_taps(self._cosines.shape[2], side)
+        total = self._cosines.new_zeros(self.phrases, last - first, width)
+        count = self._cosines.new_zeros(last - first, width)
+        for cosine, (top, left) in zip(self._cosines, self._plan.corners, strict=True):
+            start, stop = max(first, top), min(last, top + side)
+            if start >= stop:
+                continue
+            rows = _resize_rows(cosine, vertical.rows(start - top, stop - top), side)  # [P, stop - start, side]
+            total[:, start - first : stop - first, left : left + side] += rows.softmax(0)
+            count[start - first : stop - first, left : left + side] += 1
+        return total.div_(count)
+
+    def rivals(self, scores: Tensor, best: Tensor) -> Tensor:
+        """(p / best p) to the power 1 / temperature; ratios are at most 1, so nothing overflows."""
+        return scores.div_(best).log_().div_(self._temperature).exp_()
+
+
+class WholeScores:
+    """The protocol's "whole" mode: cosines of one map of the whole image, without a softmax before the argmax."""
+
+    def __init__(self, cosines: Tensor, temperature: float) -> None:
+        """`cosines` is [P, h, w] float32."""
+        self.size = (cosines.shape[1], cosines.shape[2])
+        self.phrases = cosines.shape[0]
+        self._cosines = cosines
+        self._temperature = temperature
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Cosines of rows first .. last - 1 of the grid."""
+        return self._cosines[:, first:last]
+
+    def rivals(self, scores: Tensor, best: Tensor) -> Tensor:
+        """exp of the differences of cosines by the temperature."""
+        return scores.sub_(best).div_(self._temperature).exp_()
 
 
 @torch.inference_mode()
-def match_whole(cosines: Tensor, size: tuple[int, int], temperature: float) -> Winners:
-    """Label from one map of the whole image, by the protocol's "whole" mode: no softmax before the argmax.
+def match(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Winners:
+    """The winner and its confidence at every pixel of labels of `size` (H, W).
 
-    cosines  [P, h, w] float32
-    size     (H, W) of the labels
+    groups  how many phrases each group has, in the order of the phrases
     """
-    vertical = bilinear_taps(cosines.shape[1], size[0])
-    winners = _Collector(size, cosines.shape[0])
-    for start, stop in winners.bands():
-        scores = _resize_rows(cosines, vertical.rows(start, stop), size[1])  # [P, rows, W]
-        best, phrase = scores.max(0)  # each [rows, W]
-        rivals = scores.sub_(best).div_(temperature).exp_().sum(0)
-        winners.put(start, stop, phrase, 1 / rivals)
-    return winners.result()
+    winner = np.empty(size, np.int32)
+    confidence = np.empty(size, np.float32)
+    for band, grouped in _bands(scores, size, groups):
+        best, group = grouped.max(0)  # each [rows, W]
+        winner[band] = group.cpu().numpy()
+        confidence[band] = (1 / scores.rivals(grouped, best).sum(0)).cpu().numpy()
+    return Winners(winner, confidence)
 
 
-class _Collector:
-    """Bands of rows, and the arrays that they are gathered in."""
+@torch.inference_mode()
+def match_refined(scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], groups: Sequence[int]) -> Winners:
+    """The same after the probabilities of the groups were drawn to the edges of the image (see `refine.pamr`).
 
-    def __init__(self, size: tuple[int, int], phrases: int) -> None:
-        self._height, width = size
-        self._rows = max(_BAND_ELEMENTS // (phrases * width), 1)
-        self._phrase = np.empty(size, np.int32)
-        self._confidence = np.empty(size, np.float32)
+    image  [h', w', 3] uint8 RGB; the refinement is made at this size, and its result resized (bilinear) to `size`
 
-    def bands(self) -> list[tuple[int, int]]:
-        """(start, stop) of each band."""
-        return [(start, min(start + self._rows, self._height)) for start in range(0, self._height, self._rows)]
+    Only groups that win somewhere are refined. The confidence of a pixel is the refined probability of its winner.
+    """
+    small = (image.shape[0], image.shape[1])
+    occurring = np.unique(match(scores, small, groups).group).tolist()
+    at_once = max(_REFINED_ELEMENTS // (small[0] * small[1]), 1)
+    winner = np.zeros(size, np.int32)
+    confidence = np.full(size, -1, np.float32)
+    for start in range(0, len(occurring), at_once):
+        chosen = occurring[start : start + at_once]
+        refined = pamr(_probabilities(scores, small, groups, chosen), image)
+        for band, resized in _bands(_Refined(refined), size, [1] * len(chosen)):
+            best, index = resized.max(0)  # each [rows, W]
+            value = best.cpu().numpy()
+            wins = value > confidence[band]
+            winner[band][wins] = np.array(chosen, np.int32)[index.cpu().numpy()[wins]]
+            confidence[band][wins] = value[wins]
+    return Winners(winner, confidence)
 
-    def put(self, start: int, stop: int, phrase: Tensor, confidence: Tensor) -> None:
-        self._phrase[start:stop] = phrase.cpu().numpy()
-        self._confidence[start:stop] = confidence.cpu().numpy()
 
-    def result(self) -> Winners:
-        return Winners(self._phrase, self._confidence)
+def merge_names(scores: Tensor, groups: Sequence[int]) -> Tensor:
+    """The maximum over the phrases of each group, [P, ...] -> [G, ...]; may overwrite `scores`."""
+    if len(groups) == scores.shape[0]:
+        return scores
+    firsts = []
+    start = 0
+    for count in groups:
+        if count > 1:
+            scores[start] = scores[start : start + count].amax(0)
+        firsts.append(start)
+        start += count
+    return scores[firsts]
 
 
-def _merge_rows(cosines: Tensor, plan: WindowPlan, first: int, last: int) -> Tensor:
-    """Mean probability of each phrase in rows first .. last - 1 of the working size, [P, last - first, working width]."""
-    side, width = plan.side, plan.size[1]
-    vertical = bilinear_taps(cosines.shape[2], side)
-    total = cosines.new_zeros(cosines.shape[1], last - first, width)
-    count = cosines.new_zeros(last - first, width)
-    for cosine, (top, left) in zip(cosines, plan.corners, strict=True):
-        start, stop = max(first, top), min(last, top + side)
-        if start >= stop:
-            continue
-        rows = _resize_rows(cosine, vertical.rows(start - top, stop - top), side)  # [P, stop - start, side]
-        total[:, start - first : stop - first, left : left + side] += rows.softmax(0)
-        count[start - first : stop - first, left : left + side] += 1
-    return total.div_(count)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Refined:
+    """Refined maps [K, h, w], to be resized like scores."""
+
+    maps: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.maps.shape[1], self.maps.shape[2]
+
+    @property
+    def phrases(self) -> int:
+        return self.maps.shape[0]
+
+    def rows(self, first: int, last: int) -> Tensor:
+        return self.maps[:, first:last]
+
+
+class _Rows(Protocol):
+    """What can be resized by bands."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def phrases(self) -> int: ...
+
+    def rows(self, first: int, last: int) -> Tensor: ...
+
+
+def _bands(source: _Rows, size: tuple[int, int], groups: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+    """Bands of rows of labels of `size`, each with the scores of its groups, [G, rows, W]."""
+    height, width = size
+    vertical = bilinear_taps(source.size[0], height)
+    step = max(_BAND_ELEMENTS // (source.phrases * width), 1)
+    for start in range(0, height, step):
+        taps = vertical.rows(start, start + step)
+        first, last = int(taps.low[0]), int(taps.high[-1]) + 1
+        rows = source.rows(first, last)  # [P, last - first, source width]
+        yield (
+            slice(start, start + step),
+            merge_names(_resize_rows(rows, Taps(taps.low - first, taps.high - first, taps.weight), width), groups),
+        )
+
+
+def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int], chosen: Sequence[int]) -> Tensor:
+    """softmax(score / temperature) over all groups, for the chosen ones: [K, h', w']."""
+    bands = []
+    for _, grouped in _bands(scores, size, groups):
+        shares = scores.rivals(grouped, grouped.amax(0))
+        bands.append(shares[list(chosen)] / shares.sum(0))
+    return torch.cat(bands, 1)
 
 
 def _resize_rows(maps: Tensor, taps: Taps, width: int) -> Tensor:

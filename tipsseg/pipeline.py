@@ -34,7 +34,7 @@ class Reporter(Protocol):
         """An image is labelled and `paths` are in place."""
 
     def failed(self, ref: ImageRef, error: ImageError) -> None:
-        """An image could not be read."""
+        """An image could not be read or taken."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +48,8 @@ def label_images(
 ) -> RunCounts:
     """Label `refs` in their order and write each result; `jobs` threads decode ahead.
 
-    An image that cannot be read is reported and left out. Errors of the model or of a writer end the run; the writers
-    are then aborted. Closing them after a whole run is the caller's.
+    An image that cannot be read, or that a writer cannot take, is reported and left out, by the writers after that one too. Other
+    errors end the run; the writers are then aborted. Closing them after a whole run is the caller's.
     """
     labelled = failed = 0
     try:
@@ -61,7 +61,12 @@ def label_images(
                 reporter.failed(ref, error)
                 continue
             label_map = labeller.label_prepared(loaded.prepared)
-            written = [writer.write(ref, loaded.image, label_map, index) for writer in writers]
+            try:
+                written = [writer.write(ref, loaded.image, label_map, index) for writer in writers]
+            except ImageError as error:
+                failed += 1
+                reporter.failed(ref, error)
+                continue
             labelled += 1
             reporter.labelled(ref, [path for path in written if path is not None])
     except BaseException:

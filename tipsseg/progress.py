@@ -20,18 +20,24 @@ _LINE_EVERY = 30.0
 
 
 class Progress:
-    """Counts images; use as a context manager. `quiet` leaves out notes and progress, never errors or results."""
+    """Counts images; use as a context manager.
 
-    def __init__(self, total: int, quiet: bool) -> None:
-        self._total = total
+    quiet    leaves out notes and progress, never errors or results
+    results  whether paths of finished files go to stdout
+    """
+
+    def __init__(self, quiet: bool, *, results: bool = True) -> None:
         self._quiet = quiet
+        self._results = results
+        self._total = 0
         self._began = self._last_line = time.monotonic()
         self._done = 0
         self._bar: tqdm[None] | None = None
 
-    def begin(self, line: str) -> None:
-        """Say what is about to be done, and begin to measure time."""
+    def begin(self, line: str, total: int) -> None:
+        """Say what is about to be done, to `total` images, and begin to measure time."""
         self.note(line)
+        self._total = total
         self._began = self._last_line = time.monotonic()
         if sys.stderr.isatty() and not self._quiet:
             self._bar = tqdm(total=self._total, unit="image", file=sys.stderr, dynamic_ncols=True)
@@ -57,7 +63,7 @@ class Progress:
 
     def results(self, paths: Iterable[Path]) -> None:
         """Paths of finished files on stdout, one a line."""
-        for path in paths:
+        for path in paths if self._results else ():
             print_path(path)
 
     def _stderr(self, line: str) -> None:
@@ -76,9 +82,18 @@ class Progress:
 
 def print_path(path: Path) -> None:
     """A path on stdout, byte for byte: names need not be valid in the terminal's encoding. Raises OutputError."""
+    _print(os.fsencode(path) + b"\n")
+
+
+def print_text(text: str) -> None:
+    """Text on stdout, in UTF-8 whatever the terminal's encoding. Raises OutputError."""
+    _print(text.encode("utf-8", "backslashreplace"))
+
+
+def _print(data: bytes) -> None:
     try:
         sys.stdout.flush()
-        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+        sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise  # nobody reads any more, which is no error to tell of
@@ -91,9 +106,9 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and its noun: "1 image", "2 images"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun: "1 image", "2 images"; `plural` where it takes more than an "s"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def status_line(done: int, total: int, seconds: float) -> str:

@@ -15,31 +15,87 @@ from tipsseg.errors import ImageError, OutputError, UsageError
 from tipsseg.inputs import Found
 from tipsseg.loading import ModelSource, find_model
 from tipsseg.progress import Progress, counted
-from tipsseg.records import ImageRef, LabelOptions
+from tipsseg.records import REFINEMENTS, ImageRef, LabelOptions
 from tipsseg.run_record import RunFacts, other_run, write_errors, write_run
+from tipsseg.templates import PROTOCOL_TEMPLATES, TEMPLATES
 from tipsseg.vocabulary import Vocabulary
 from tipsseg.writers import RunContext, check_format, create
 from tipsseg.writers.classes import write_classes
 
 if TYPE_CHECKING:
+    from tipsseg.labeller import Labeller
     from tipsseg.pipeline import RunCounts
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """What decides the labels of an image, and how the model is run; see the help of `tipsseg label`."""
+
+    model: str
+    vocabulary: Vocabulary
+    options: LabelOptions
+    device: str
+    dtype: str
+    batch_size: int
+    jobs: int
+    quiet: bool
+
+    def check(self) -> ModelSource:
+        """Where the model will come from, once all that can be seen without torch is seen to be right.
+
+        Raises UsageError, CheckpointError, WeightsError.
+        """
+        for what, value in (("--batch-size", self.batch_size), ("--jobs", self.jobs)):
+            if value < 1:
+                raise UsageError(f"{what} {value} is too small; the least is 1")
+        return find_model(self.model)
+
+    def labeller(self, source: ModelSource) -> Labeller:
+        """The model with its vocabulary, ready to label. Raises TipssegError."""
+        # Only now torch, which takes its time.
+        from tipsseg.devices import resolve_device, resolve_dtype
+        from tipsseg.encode import Encoder
+        from tipsseg.labeller import Labeller
+
+        resolve_dtype(self.dtype, resolve_device(self.device))  # before any download
+        encoder = Encoder(source.fetch(quiet=self.quiet), self.device, self.dtype, self.batch_size)
+        return Labeller(encoder, self.vocabulary, self.options)
+
+    def command(self, vocabulary: Vocabulary) -> str:
+        """A command line that asks for the same labels, without paths or what does not change them.
+
+        `vocabulary` is the one that was used, with its background resolved.
+        """
+        words = ["tipsseg", "label", "--model", self.model]
+        if vocabulary.source:
+            words += ["--vocab", vocabulary.source]
+        else:
+            for entry in vocabulary.classes:
+                words += ["-c", entry.name]
+        words += ["--background", ",".join(vocabulary.background) or "none"]
+        if vocabulary.templates != PROTOCOL_TEMPLATES:
+            words += [
+                "--templates",
+                next((name for name, known in TEMPLATES.items() if known == vocabulary.templates), "FILE"),
+            ]
+        words += ["--mode", self.options.mode]
+        if self.options.short_side is not None:
+            words += ["--short-side", str(self.options.short_side)]
+        if self.options.min_confidence:
+            words += ["--min-confidence", str(self.options.min_confidence)]
+        if self.options.refine != REFINEMENTS[0]:
+            words += ["--refine", self.options.refine]
+        return shlex.join(words)
 
 
 @dataclass(frozen=True, slots=True)
 class LabelRequest:
     """What was asked for, beside the images; see the help of `tipsseg label`."""
 
+    model: ModelRequest
     output: Path
-    model: str
-    vocabulary: Vocabulary
-    options: LabelOptions
     formats: tuple[str, ...]
     min_area: int
-    device: str
-    dtype: str
-    batch_size: int
-    jobs: int
-    quiet: bool
 
     def check(self) -> ModelSource:
         """Where the model will come from, once all that can be seen without torch or images is seen to be right.
@@ -50,31 +106,19 @@ class LabelRequest:
             check_format(name)
         if len(set(self.formats)) < len(self.formats):
             raise UsageError(f"a format is named twice: {', '.join(self.formats)}")
-        for what, value, least in (
-            ("--batch-size", self.batch_size, 1),
-            ("--jobs", self.jobs, 1),
-            ("--min-area", self.min_area, 0),
-        ):
-            if value < least:
-                raise UsageError(f"{what} {value} is too small; the least is {least}")
-        for folder in (self.output, *self.output.parents):
-            if folder.exists():
-                if not folder.is_dir():
-                    raise OutputError(self.output, f"{folder} is a file", "Choose another output folder with -o.")
-                break
-        return find_model(self.model)
+        if self.min_area < 0:
+            raise UsageError(f"--min-area {self.min_area} is too small; the least is 0")
+        check_folder(self.output)
+        return self.model.check()
 
-    def command(self) -> str:
-        """A command line that asks for the same labels, without paths or what does not change them."""
-        words = ["tipsseg", "label", "--model", self.model]
-        for entry in self.vocabulary.classes:
-            words += ["-c", entry.name]
-        words += ["--background", ",".join(self.vocabulary.background) or "none", "--mode", self.options.mode]
-        if self.options.short_side is not None:
-            words += ["--short-side", str(self.options.short_side)]
-        if self.options.min_confidence:
-            words += ["--min-confidence", str(self.options.min_confidence)]
-        return shlex.join(words)
+
+def check_folder(output: Path) -> None:
+    """Raise OutputError where an output folder cannot be made, because a file has its name or that of a parent."""
+    for folder in (output, *output.parents):
+        if folder.exists():
+            if not folder.is_dir():
+                raise OutputError(output, f"{folder} is a file", "Choose another output folder with -o.")
+            break
 
 
 def run_label(request: LabelRequest, source: ModelSource, found: Found, progress: Progress) -> RunCounts:
@@ -84,65 +128,90 @@ def run_label(request: LabelRequest, source: ModelSource, found: Found, progress
     """
     inputs.check_collisions(found.refs)
     inputs.check_not_outputs(found.refs, request.output)
+    labeller = begin(request.model, source, len(found.refs), progress)
 
-    # Only now torch, which takes its time.
-    from tipsseg.devices import resolve_device, resolve_dtype
-    from tipsseg.encode import Encoder
-    from tipsseg.labeller import Labeller
     from tipsseg.pipeline import label_images
 
-    resolve_dtype(request.dtype, resolve_device(request.device))  # before any download
-    encoder = Encoder(source.fetch(quiet=request.quiet), request.device, request.dtype, request.batch_size)
-    labeller = Labeller(encoder, request.vocabulary, request.options)
-    dtype = str(encoder.dtype).removeprefix("torch.")
-    progress.begin(f"{counted(len(found.refs), 'image')} with {request.model} on {encoder.device} ({dtype}).")
-
-    if (other := other_run(request.output, request.command())) is not None:
-        progress.note(f"{request.output} holds labels of another run ({other}); what this one does not replace stays.")
-    facts = RunFacts(
-        command=request.command(),
-        model=source.facts(),
-        device=str(encoder.device),
-        dtype=dtype,
-        options=request.options,
-        min_area=request.min_area,
-        vocabulary=request.vocabulary,
-        formats=request.formats,
-        started=datetime.now(UTC),
-    )
-    context = RunContext(
-        request.output, found.root, request.vocabulary.classes, _info(request, source), request.min_area
-    )
-    # First of all the records, so that masks of a run that is broken off can be read, and are not taken for inputs.
-    write_run(request.output, facts, None)
-    classes_file = write_classes(request.output, request.vocabulary.classes)
+    files = LabelFiles(request, source, labeller, found.root, progress)
+    reporter = Reporter(progress)
     began = time.monotonic()
-    writers = [create(name, context) for name in request.formats]
-    reporter = _Reporter(progress)
-    counts = label_images(found.refs, labeller, writers, reporter, request.jobs)
-    for writer in writers:
-        progress.results(writer.close())
-    progress.results([classes_file])
-    write_errors(request.output, reporter.failures)
-    write_run(request.output, facts, {"labelled": counts.labelled, "failed": counts.failed})
-    seconds = time.monotonic() - began
-    failed = f", {counts.failed} failed" if counts.failed else ""
-    progress.note(f"{counted(counts.labelled, 'image')} labelled{failed} in {seconds:.1f} s, into {request.output}")
+    counts = label_images(found.refs, labeller, files.writers, reporter, request.model.jobs)
+    files.finish(counts, reporter)
+    note_end(progress, counts, time.monotonic() - began, f", into {request.output}")
     return counts
 
 
-def _info(request: LabelRequest, source: ModelSource) -> dict[str, object]:
-    facts = source.facts()
-    return {
-        "version": __version__,
-        "command": request.command(),
-        "model": facts["id"],
-        "revision": facts["revision"],
-        "vocabulary": [entry.name for entry in request.vocabulary.classes],
-    }
+def begin(request: ModelRequest, source: ModelSource, images: int, progress: Progress) -> Labeller:
+    """The labeller of a run, and what there is to say of it. Raises TipssegError."""
+    labeller = request.labeller(source)
+    encoder = labeller.encoder
+    progress.begin(
+        f"{counted(images, 'image')} with {request.model} on {encoder.device} ({encoder.dtype_name}).", images
+    )
+    if labeller.dropped:
+        same = ", ".join(f"{stuff} (as {name})" for stuff, name in labeller.dropped.items())
+        progress.note(f"Left out of the background, as meaning the same as a class: {same}.")
+    return labeller
 
 
-class _Reporter:
+def note_end(progress: Progress, counts: RunCounts, seconds: float, where: str) -> None:
+    """The last line of a run."""
+    failed = f", {counts.failed} failed" if counts.failed else ""
+    progress.note(f"{counted(counts.labelled, 'image')} labelled{failed} in {seconds:.1f} s{where}")
+
+
+class LabelFiles:
+    """The files of one run: its records, and a writer for each format."""
+
+    def __init__(
+        self, request: LabelRequest, source: ModelSource, labeller: Labeller, root: Path, progress: Progress
+    ) -> None:
+        """Write the records that come first, so that masks of a run that is broken off can be read, and are not taken for inputs.
+
+        `root` is the folder that the images' relative paths begin at. Raises OutputError.
+        """
+        vocabulary = labeller.vocabulary
+        command = request.model.command(vocabulary)
+        self._output = request.output
+        self._progress = progress
+        self._facts = RunFacts(
+            command=command,
+            model=source.facts(),
+            device=str(labeller.encoder.device),
+            dtype=labeller.encoder.dtype_name,
+            options=request.model.options,
+            min_area=request.min_area,
+            vocabulary=vocabulary,
+            formats=request.formats,
+            started=datetime.now(UTC),
+        )
+        if (other := other_run(self._output, self._facts)) is not None:
+            progress.note(
+                f"{self._output} holds labels of another run ({other}); what this one does not replace stays."
+            )
+        facts = source.facts()
+        info = {
+            "version": __version__,
+            "command": command,
+            "model": facts["id"],
+            "revision": facts["revision"],
+            "vocabulary": [entry.name for entry in vocabulary.classes],
+        }
+        context = RunContext(self._output, root, vocabulary.classes, info, request.min_area)
+        write_run(self._output, self._facts, None)
+        self._classes_file = write_classes(self._output, vocabulary.classes, vocabulary.background_texts)
+        self.writers = [create(name, context) for name in request.formats]
+
+    def finish(self, counts: RunCounts, reporter: Reporter) -> None:
+        """Close the writers and write the records that come last; raises OutputError."""
+        for writer in self.writers:
+            self._progress.results(writer.close())
+        self._progress.results([self._classes_file])
+        write_errors(self._output, reporter.failures)
+        write_run(self._output, self._facts, {"labelled": counts.labelled, "failed": counts.failed})
+
+
+class Reporter:
     """Passes on what the pipeline does to the terminal, and keeps the failures."""
 
     def __init__(self, progress: Progress) -> None:
@@ -150,10 +219,12 @@ class _Reporter:
         self._progress = progress
 
     def labelled(self, ref: ImageRef, paths: Sequence[Path]) -> None:
+        """Tell of an image's files."""
         self._progress.results(paths)
         self._progress.advance()
 
     def failed(self, ref: ImageRef, error: ImageError) -> None:
+        """Tell of an image that failed, and remember it."""
         self.failures.append((ref, error))
         self._progress.error(error)
         self._progress.advance()

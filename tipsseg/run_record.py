@@ -11,8 +11,9 @@ from pathlib import Path
 from tipsseg import __version__
 from tipsseg.errors import ImageError
 from tipsseg.files import atomic_write, json_bytes, output_error
-from tipsseg.records import ImageRef, LabelOptions
+from tipsseg.records import BACKGROUND, ImageRef, LabelOptions
 from tipsseg.vocabulary import Vocabulary
+from tipsseg.vocabulary_file import entry_record
 
 RUN_FILE = "run.json"
 ERRORS_FILE = "errors.jsonl"
@@ -43,19 +44,20 @@ def write_run(output: Path, facts: RunFacts, counts: Mapping[str, int] | None) -
     return path
 
 
-def other_run(output: Path, command: str) -> str | None:
-    """The command of the run that `output` holds the labels of, where it is not `command`."""
+def other_run(output: Path, facts: RunFacts) -> str | None:
+    """The command of the run that `output` holds the labels of, where it asked for other labels than this one."""
     try:
         record = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    earlier = record.get("command") if isinstance(record, dict) else None
-    return earlier if isinstance(earlier, str) and earlier != command else None
+    if not isinstance(record, dict) or not isinstance(earlier := record.get("command"), str):
+        return None
+    same = earlier == facts.command and record.get("vocabulary") == vocabulary_record(facts.vocabulary)
+    return None if same else earlier
 
 
 def run_record(facts: RunFacts, counts: Mapping[str, int] | None, now: datetime) -> dict[str, object]:
     """The content of run.json."""
-    vocabulary = facts.vocabulary
     return {
         "tool": "tipsseg",
         "version": __version__,
@@ -64,15 +66,26 @@ def run_record(facts: RunFacts, counts: Mapping[str, int] | None, now: datetime)
         "device": facts.device,
         "dtype": facts.dtype,
         "options": {**asdict(facts.options), "min_area": facts.min_area},
-        "vocabulary": {
-            "classes": [entry.name for entry in vocabulary.classes],
-            "background": list(vocabulary.background),
-            "templates": list(vocabulary.templates),
-        },
+        "vocabulary": vocabulary_record(facts.vocabulary),
         "formats": list(facts.formats),
         "started": facts.started.isoformat(timespec="seconds"),
         "ended": now.isoformat(timespec="seconds") if counts is not None else None,
         "counts": dict(counts) if counts is not None else None,
+    }
+
+
+def vocabulary_record(vocabulary: Vocabulary) -> dict[str, object]:
+    """What competed: `classes` as the entries of a vocabulary file, with the ids that they were given (0: written as background),
+    `background` and `templates`.
+    """
+    ids = iter(range(1, len(vocabulary.classes) + 1))
+    return {
+        "source": vocabulary.source,
+        "classes": [
+            {"id": BACKGROUND if entry.negative else next(ids), **entry_record(entry)} for entry in vocabulary.entries
+        ],
+        "background": list(vocabulary.background),
+        "templates": list(vocabulary.templates),
     }
 
 

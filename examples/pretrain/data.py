@@ -15,7 +15,8 @@ from scenes import draw_scene
 from tqdm import tqdm
 from world import ABSENT_WORDS, CONCEPTS, LEAF_LIST, WHOLES, ancestors, leaf_ids
 
-from tipsseg.vocabulary import GENERAL_BACKGROUND, PROTOCOL_TEMPLATES
+from tipsseg.background import GENERAL_BACKGROUND
+from tipsseg.templates import PROTOCOL_TEMPLATES
 
 STORED_SHORT, STORED_LONG = 336, 480
 WINDOW = 224

@@ -62,7 +62,7 @@ USAGE = {
     "unknown format": (
         ["imgs", "-c", "a", "-f", "png,cocoo"],
         2,
-        "Error: unknown format 'cocoo'\nHint: Did you mean 'coco'? The formats are: png, coco, overlay.\n",
+        "Error: unknown format 'cocoo'\nHint: Did you mean 'coco'? The formats are: png, coco, overlay, confidence.\n",
     ),
     "format twice": (["imgs", "-c", "a", "-f", "png,png"], 2, "Error: a format is named twice: png, png\n"),
     "unknown mode": (
@@ -117,7 +117,35 @@ USAGE = {
     "a file of classes": (
         ["imgs", "-c", "classes.txt"],
         2,
-        'Error: --classes takes names, and classes.txt is a file\nHint: For one name a line: -c "$(cat classes.txt)"\n',
+        'Error: --classes takes names, and classes.txt is a file\nHint: Give it as --vocab classes.txt\n',
+    ),
+    "classes twice": (
+        ["imgs", "-c", "a", "--vocab", "voc20"],
+        2,
+        "Error: --classes and --vocab both say what to label\nHint: Give one of them.\n",
+    ),
+    "unknown preset": (
+        ["imgs", "--vocab", "voc-20"],
+        2,
+        "Error: the vocabulary 'voc-20' is no file and no preset\nHint: Did you mean voc20? The presets are: ade20k, cityscapes, "
+        "coco-stuff, pascal-context-59, pascal-context-60, voc20, voc21.\n",
+    ),
+    "broken vocabulary": (
+        ["imgs", "--vocab", "broken.toml"],
+        2,
+        "Error: broken.toml:2: unknown key `nane`\nHint: Did you mean `name`? The keys are: name, synonyms, colour, "
+        "min_confidence, supercategory, templates, negative.\n",
+    ),
+    "unknown templates": (
+        ["imgs", "-c", "a", "--templates", "simple"],
+        2,
+        "Error: --templates 'simple' is no file and none of protocol, plain\n"
+        "Hint: A file has one template a line, such as: a photo of a {}.\n",
+    ),
+    "unknown refinement": (
+        ["imgs", "-c", "a", "--refine", "crf"],
+        2,
+        "Error: unknown refinement 'crf'\nHint: Use one of none, pamr.\n",
     ),
     "empty background": (
         ["imgs", "-c", "a", "--background", ""],
@@ -159,6 +187,7 @@ def test_wrong_usage(command: Command, tmp_path: Path, case: str) -> None:
     make_image(tmp_path / "imgs" / "a.png")
     make_image(tmp_path / "labels" / "masks" / "a.png")
     (tmp_path / "classes.txt").write_text("a\nb\n")
+    (tmp_path / "broken.toml").write_text('[[classes]]\nnane = "a"\n')
     arguments, code, message = USAGE[case]
     ran = command("label", *arguments)
     assert (ran.err, ran.code, ran.out) == (message, code, "")

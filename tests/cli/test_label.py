@@ -93,8 +93,18 @@ def test_a_folder_becomes_masks_annotations_overlays_and_records(
     run = json.loads((out / "run.json").read_text())
     assert run["tool"] == "tipsseg"
     assert run["counts"] == {"labelled": 3, "failed": 0}
-    assert run["vocabulary"]["classes"] == ["panda leg", "tree", "sky"]
-    assert run["options"] == {"mode": "slide", "short_side": None, "min_confidence": 0.0, "min_area": 1}
+    assert run["vocabulary"]["classes"] == [
+        {"id": 1, "name": "panda leg"},
+        {"id": 2, "name": "tree"},
+        {"id": 3, "name": "sky"},
+    ]
+    assert run["options"] == {
+        "mode": "slide",
+        "short_side": None,
+        "min_confidence": 0.0,
+        "refine": "none",
+        "min_area": 1,
+    }
 
 
 def test_the_library_gives_the_same_labels(

@@ -88,7 +88,7 @@ EDGES: dict[str, LabelArray] = {
 
 
 def test_the_registry_names_every_format(tmp_path: Path) -> None:
-    assert list(FORMATS) == ["png", "coco", "overlay"]
+    assert list(FORMATS) == ["png", "coco", "overlay", "confidence"]
     for name, entry in FORMATS.items():
         assert entry.description
         writer = create(name, context_of(tmp_path / name))
@@ -99,7 +99,7 @@ def test_the_registry_names_every_format(tmp_path: Path) -> None:
     assert "'coco'" in caught.value.hint
     with pytest.raises(UsageError) as caught:
         check_format("yaml")
-    assert "png, coco, overlay" in caught.value.hint
+    assert "png, coco, overlay, confidence" in caught.value.hint
 
 
 def test_pictures_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> None:
@@ -111,6 +111,7 @@ def test_pictures_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> Non
         writer.close()
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()) == [
         "annotations.json",
+        "confidence/sub/a.png",
         "masks/sub/a.png",
         "overlays/sub/a.jpg",
     ]
@@ -318,13 +319,31 @@ def test_coco_evaluates_itself_to_one(tmp_path: Path) -> None:
 
 
 def test_classes_golden(tmp_path: Path) -> None:
-    classes = (LabelClass(1, 'panda "leg"', (230, 57, 70)), LabelClass(2, "\u718a\u732b", (0, 10, 255)))
-    assert write_classes(tmp_path, classes).read_text("utf-8") == (
-        '{\n  "background": 0,\n  "ignore": 255,\n  "classes": [\n'
-        '    {\n      "id": 1,\n      "name": "panda \\"leg\\"",\n      "colour": "#e63946"\n    },\n'
-        '    {\n      "id": 2,\n      "name": "\u718a\u732b",\n      "colour": "#000aff"\n    }\n  ]\n}\n'
+    classes = (
+        LabelClass(1, 'panda "leg"', (230, 57, 70), ("paw",), "panda", 0.5),
+        LabelClass(2, "\u718a\u732b", (0, 10, 255)),
     )
-    assert json.loads(write_classes(tmp_path, numbered(255)).read_bytes())["ignore"] == 65535
+    assert write_classes(tmp_path, classes, ("sky", "wall")).read_text("utf-8") == (
+        '{\n  "background": 0,\n  "ignore": 255,\n  "background_phrases": [\n    "sky",\n    "wall"\n  ],\n  "classes": [\n'
+        '    {\n      "id": 1,\n      "name": "panda \\"leg\\"",\n      "synonyms": [\n        "paw"\n      ],\n'
+        '      "colour": "#e63946",\n      "supercategory": "panda",\n      "min_confidence": 0.5\n    },\n'
+        '    {\n      "id": 2,\n      "name": "\u718a\u732b",\n      "synonyms": [],\n'
+        '      "colour": "#000aff",\n      "supercategory": "\u718a\u732b"\n    }\n  ]\n}\n'
+    )
+    assert json.loads(write_classes(tmp_path, numbered(255), ()).read_bytes())["ignore"] == 65535
+
+
+# ---- confidence ----
+
+
+def test_confidence_is_written_as_255_steps(tmp_path: Path) -> None:
+    confidence = np.array([[0, 1, 0.5], [0.001, 0.002, 0.9999]], np.float32)
+    label_map = LabelMap(np.array([[0, 1, 255], [1, 2, 2]], np.uint8), confidence, PANDA)
+    path = create("confidence", context_of(tmp_path)).write(ref_of("s/a.jpg"), blank(label_map), label_map, 0)
+    assert path == tmp_path / "confidence/s/a.png"
+    with Image.open(path) as picture:
+        assert picture.mode == "L"
+        assert np.asarray(picture).tolist() == [[0, 255, 128], [0, 1, 255]]
 
 
 # ---- overlays ----

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tipsseg.errors import ImageError
-from tipsseg.progress import Progress, clock, printable, status_line
+from tipsseg.progress import Progress, clock, counted, printable, status_line
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ def test_lines_come_now_and_then_when_nobody_watches(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    with Progress(40, quiet=False) as shown:
-        shown.begin("40 images")
+    with Progress(quiet=False) as shown:
+        shown.begin("40 images", 40)
         for _ in range(40):
             now[0] += 2
             shown.advance()
@@ -46,8 +46,8 @@ class Terminal(io.StringIO):
 def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    with Progress(3, quiet=False) as shown:
-        shown.begin("3 images")
+    with Progress(quiet=False) as shown:
+        shown.begin("3 images", 3)
         for _ in range(3):
             shown.advance()
         shown.error(ImageError(Path("b.jpg"), "empty file (0 bytes)"))
@@ -59,8 +59,8 @@ def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_quiet_says_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    with Progress(1, quiet=True) as shown:
-        shown.begin("1 image")
+    with Progress(quiet=True) as shown:
+        shown.begin("1 image", 1)
         shown.note("a note")
         shown.error(ImageError(Path("b.jpg"), "truncated", "Fetch it again."))
         shown.advance()
@@ -69,3 +69,17 @@ def test_quiet_says_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names_that_are_no_utf8_can_be_printed() -> None:
     assert printable("a\udcffb") == "a\\udcffb"
+
+
+def test_paths_of_results_go_to_stdout_unless_something_else_does(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    for results in (True, False):
+        with Progress(quiet=False, results=results) as shown:
+            shown.results([Path("a\udcff.png"), Path("b.png")])
+    assert capsysbinary.readouterr().out == b"a\xff.png\nb.png\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "plural", "text"), [(1, "", "1 class"), (2, "classes", "2 classes"), (0, "", "0 classs")]
+)
+def test_counted(number: int, plural: str, text: str) -> None:
+    assert counted(number, "class", plural) == text

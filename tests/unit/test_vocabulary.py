@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from tipsseg.background import GENERAL_BACKGROUND
 from tipsseg.errors import VocabularyError
-from tipsseg.vocabulary import GENERAL_BACKGROUND, make_vocabulary, parse_background, split_names
+from tipsseg.vocabulary import make_vocabulary, parse_background, split_names
 
 
 def test_classes_keep_their_order_and_are_numbered_from_1() -> None:

@@ -26,9 +26,10 @@ from tipsseg.records import ImageRef, LabelClass, LabelMap
 
 MASKS_FOLDER = "masks"
 OVERLAYS_FOLDER = "overlays"
+CONFIDENCE_FOLDER = "confidence"
 
 #: Suffixes of the pictures in each sub-folder of the output folder that has one an image.
-SUFFIXES: Mapping[str, str] = {MASKS_FOLDER: ".png", OVERLAYS_FOLDER: ".jpg"}
+SUFFIXES: Mapping[str, str] = {MASKS_FOLDER: ".png", OVERLAYS_FOLDER: ".jpg", CONFIDENCE_FOLDER: ".png"}
 
 #: Sub-folders of the output folder that hold pictures; `inputs.find` does not take those for inputs.
 FOLDERS = frozenset(SUFFIXES)
@@ -47,6 +48,7 @@ FORMATS: Mapping[str, Format] = {
     "png": Format("index masks: masks/<image>.png, 0 background, 1..N the classes", "tipsseg.writers.png"),
     "coco": Format("COCO instances: annotations.json, one annotation a connected component", "tipsseg.writers.coco"),
     "overlay": Format("pictures for eyes: overlays/<image>.jpg, with a legend", "tipsseg.writers.overlay"),
+    "confidence": Format("confidence/<image>.png, 0..255 for 0..1", "tipsseg.writers.confidence"),
 }
 
 
@@ -69,7 +71,10 @@ class RunContext:
 
 
 class Writer(Protocol):
-    """One format of one run. Its methods raise OutputError where a file cannot be written."""
+    """One format of one run.
+
+    Its methods raise OutputError where a file cannot be written, and `write` ImageError for an image that it cannot take.
+    """
 
     def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap, index: int) -> Path | None:
         """Take one image [H, W, 3] RGB and its labels; `index` is its position in the sorted input, from 0.

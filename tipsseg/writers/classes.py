@@ -6,25 +6,37 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tipsseg.files import atomic_write, json_bytes
-from tipsseg.records import BACKGROUND, Colour, LabelClass, ignore_id
+from tipsseg.records import BACKGROUND, LabelClass, ignore_id
 
 FILE_NAME = "classes.json"
 
 
-def write_classes(output: Path, classes: Sequence[LabelClass]) -> Path:
+def write_classes(output: Path, classes: Sequence[LabelClass], background: Sequence[str]) -> Path:
     """Write `output`/classes.json and return its path; raises OutputError.
 
-    Holds `background` and `ignore`, the ids of pixels without a class, and `classes`: id, name and colour "#rrggbb".
+    Holds `background` and `ignore`, the ids of pixels without a class; `background_phrases`, what competed and was written as
+    background; and `classes`: id, name, synonyms, colour "#rrggbb", supercategory, and min_confidence where a class has its own.
     """
     record = {
         "background": BACKGROUND,
         "ignore": ignore_id(len(classes)),
-        "classes": [{"id": each.id, "name": each.name, "colour": _hex(each.colour)} for each in classes],
+        "background_phrases": list(background),
+        "classes": [class_record(each) for each in classes],
     }
     path = output / FILE_NAME
     atomic_write(path, json_bytes(record, indent=2) + b"\n")
     return path
 
 
-def _hex(colour: Colour) -> str:
-    return "#" + bytes(colour).hex()
+def class_record(entry: LabelClass) -> dict[str, object]:
+    """The entry of `classes` for one class."""
+    record: dict[str, object] = {
+        "id": entry.id,
+        "name": entry.name,
+        "synonyms": list(entry.synonyms),
+        "colour": "#" + bytes(entry.colour).hex(),
+        "supercategory": entry.supercategory or entry.name,
+    }
+    if entry.min_confidence is not None:
+        record["min_confidence"] = entry.min_confidence
+    return record

@@ -126,8 +126,11 @@ class CocoWriter:
         return {"description": _DESCRIPTION} | {key: given[key] for key in _INFO_KEYS if key in given}
 
     def _categories(self) -> list[Record]:
-        # The class is its own supercategory: readers that group by it take an empty one for a group.
-        return [{"id": each.id, "name": each.name, "supercategory": each.name} for each in self._context.classes]
+        # A class without one is its own supercategory: readers that group by it take an empty one for a group.
+        return [
+            {"id": each.id, "name": each.name, "supercategory": each.supercategory or each.name}
+            for each in self._context.classes
+        ]
 
     def _entries(self) -> Iterator[int]:
         """Seek the spool to each image's lines, in the order of the input; yield how many annotations follow."""

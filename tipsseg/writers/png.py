@@ -6,15 +6,13 @@ Grey scale ("L", or 16-bit above 254 classes) and not a palette: OpenCV reads pa
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.files import atomic_write
-from tipsseg.records import ImageRef, LabelMap, label_dtype
-from tipsseg.writers import MASKS_FOLDER, RunContext, output_path
+from tipsseg.records import LabelMap, label_dtype
+from tipsseg.writers import MASKS_FOLDER, RunContext
+from tipsseg.writers.picture import PictureWriter
 
 
 def encode(label_map: LabelMap) -> bytes:
@@ -25,26 +23,6 @@ def encode(label_map: LabelMap) -> bytes:
     return buffer.getvalue()
 
 
-class PngWriter:
-    """Writes masks/<relative path>.png."""
-
-    def __init__(self, context: RunContext) -> None:
-        self._output = context.output
-
-    def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap, index: int) -> Path:
-        """Write the image's mask and return its path; raises OutputError."""
-        path = output_path(self._output, MASKS_FOLDER, ref.relative)
-        atomic_write(path, encode(label_map))
-        return path
-
-    def close(self) -> list[Path]:
-        """No file stands for the whole run."""
-        return []
-
-    def abort(self) -> None:
-        """Nothing to drop."""
-
-
-def create(context: RunContext) -> PngWriter:
+def create(context: RunContext) -> PictureWriter:
     """The writer of format "png"."""
-    return PngWriter(context)
+    return PictureWriter(context, MASKS_FOLDER, lambda _, label_map: encode(label_map))

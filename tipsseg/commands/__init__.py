@@ -1,0 +1,1 @@
+"""The commands of `tipsseg`, one module each: parse, call, print."""

@@ -1,0 +1,36 @@
+"""`tipsseg doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tipsseg.commands import options as opt
+from tipsseg.progress import printable
+
+
+def doctor(
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    image: Annotated[
+        Path | None,
+        typer.Option(help="COCO val2017 000000039769.jpg, to check published image values too, where b14 is here."),
+    ] = None,
+) -> None:
+    """Check this installation: versions, devices, numbers, cache and weights. Uses no network.
+
+    Exit code 0: all is well; 1: a line says FAIL.
+    """
+    from tipsseg.doctor import examine
+
+    failed = False
+    for finding in examine(device, dtype, image):
+        failed = failed or finding.state == "fail"
+        state = "FAIL" if finding.state == "fail" else finding.state
+        print(printable(f"{state:5} {finding.what}: {finding.detail}"), flush=True)
+        if finding.hint:
+            print(printable(f"      {finding.hint}"), flush=True)
+    if failed:
+        raise typer.Exit(1)

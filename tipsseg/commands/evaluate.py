@@ -1,0 +1,213 @@
+"""`tipsseg eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tipsseg.commands import options as opt
+from tipsseg.errors import UsageError
+from tipsseg.records import MODES, REFINEMENTS, LabelOptions
+
+if TYPE_CHECKING:
+    from tipsseg.progress import Progress
+    from tipsseg.run_eval import Evaluation
+    from tipsseg.truth import Layout
+
+EPILOG = """\b
+Examples:
+  tipsseg eval photos/ --gt masks/ --classes "panda leg,tree"
+  tipsseg eval --pred labels/ --gt masks/
+  tipsseg eval ADEChallengeData2016/images/validation \\
+      --gt ADEChallengeData2016/annotations/validation --layout ade20k
+
+\b
+Truth masks hold ids: 0 background (scored as a class), 1..N the classes in the order given,
+255 pixels that do not count; other numberings: --ignore-index, --reduce-zero-label,
+--zero-based, --layout. A truth has the relative path of its image, or its file name.
+All pixels of all images are counted in one confusion matrix, at the truth's size.
+Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
+"""
+
+_LAYOUT_NAMES = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-context-60, voc20, voc21"
+
+#: Options that say how to label; without use where masks are given.
+_LABELLING = ("background", "templates", "model", "mode", "short_side", "refine", "min_confidence", "min_area",
+              "device", "dtype", "batch_size", "jobs", "null")  # fmt: skip
+
+
+def evaluate(
+    context: typer.Context,
+    gt: Annotated[Path, typer.Option("--gt", help="Folder of the truth masks.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGES...", help="Images, folders, or - for a list on stdin; not with --pred."),
+    ] = None,
+    pred: Annotated[
+        Path | None, typer.Option(help="Score the masks in this folder, which may be a run's output folder.")
+    ] = None,
+    classes: opt.Classes = None,
+    vocab: opt.Vocab = None,
+    layout: Annotated[
+        str | None, typer.Option(help=f"Names and ids as a benchmark has them, and its classes: {_LAYOUT_NAMES}.")
+    ] = None,
+    ignore_index: Annotated[
+        int | None, typer.Option(help="Truth id of pixels that do not count.  [default: 255; above 254 classes 65535]")
+    ] = None,
+    reduce_zero_label: Annotated[
+        bool, typer.Option("--reduce-zero-label", help="Truth id 0 does not count, rather than being background.")
+    ] = False,
+    zero_based: Annotated[
+        bool, typer.Option("--zero-based", help="Truth id 0 is the first class; there is no background.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as one JSON object.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for eval.json, confusion.csv, confusion.png and --format."),
+    ] = None,
+    formats: Annotated[
+        str | None, typer.Option("--format", "-f", help="Write the labels too. " + opt.FORMAT_HELP)
+    ] = None,
+    model: opt.Model = "l14",
+    background: opt.Background = None,
+    templates: opt.Templates = None,
+    min_confidence: opt.MinConfidence = 0.0,
+    min_area: opt.MinArea = 1,
+    mode: opt.Mode = MODES[0],
+    short_side: opt.ShortSide = None,
+    refine: opt.Refine = REFINEMENTS[0],
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    batch_size: opt.BatchSize = 8,
+    jobs: opt.Jobs = None,
+    null: opt.Null = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Score labels against truth masks: mean IoU, IoU of each class, confusion matrix."""
+    from tipsseg.progress import Progress
+    from tipsseg.run import LabelRequest
+    from tipsseg.run_eval import check_output, evaluate_masks, evaluate_model, masks_folder, names_of
+
+    _refuse_together(context)
+    truth = _TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
+    if layout is not None and not classes and vocab is None:
+        vocab = truth.benchmark().vocabulary
+    with Progress(quiet, results=False) as progress:
+        if pred is not None:
+            masks = masks_folder(pred)
+            given = None
+            if classes or vocab is not None:
+                given = [entry.name for entry in opt.parse_vocabulary(classes, vocab, None, None).classes]
+            names = names_of(pred, given)
+            truths = truth.layout(names)
+            if output is not None:
+                check_output(output, (gt, masks), labels=False)
+            evaluation = evaluate_masks(pred, gt, truths, names, progress)
+        else:
+            vocabulary = opt.parse_vocabulary(classes, vocab, templates, background)
+            request = opt.model_request(
+                vocabulary,
+                LabelOptions(mode, short_side, min_confidence, refine),
+                model=model,
+                device=device,
+                dtype=dtype,
+                batch_size=batch_size,
+                jobs=jobs,
+                quiet=quiet,
+            )
+            files = None
+            if formats is not None and output is not None:
+                files = LabelRequest(request, output, opt.split_formats(formats), min_area)
+            truths = truth.layout([entry.name for entry in vocabulary.classes])
+            source = files.check() if files is not None else request.check()
+            if output is not None:
+                check_output(output, (gt,), labels=files is not None)
+            found = opt.find_images(paths or (), null, output if output is not None else gt)
+            opt.note_inputs(progress, found, classes)
+            evaluation = evaluate_model(request, source, found, gt, truths, files, progress)
+        _report(evaluation, output, as_json, progress)
+    if evaluation.failed:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _TruthOptions:
+    """What the options say of the truth masks' names and ids."""
+
+    name: str | None
+    ignore_index: int | None
+    reduce_zero_label: bool
+    zero_based: bool
+
+    def benchmark(self) -> Layout:
+        """The layout that was named. Raises UsageError."""
+        from tipsseg.truth import get_layout
+
+        layout = get_layout(self.name or "")
+        if self.ignore_index is not None or self.reduce_zero_label or self.zero_based:
+            raise UsageError(
+                f"--layout {self.name} says already what the ids of the truth mean",
+                "Leave out --ignore-index, --reduce-zero-label and --zero-based.",
+            )
+        return layout
+
+    def layout(self, names: Sequence[str]) -> Layout:
+        """The layout for a vocabulary of these classes. Raises UsageError."""
+        from tipsseg.run_eval import in_other_order
+        from tipsseg.truth import plain_ids, plain_layout
+        from tipsseg.vocabulary_file import read_vocabulary
+
+        if self.name is None:
+            return plain_layout(plain_ids(len(names), self.ignore_index, self.reduce_zero_label, self.zero_based))
+        layout = self.benchmark()
+        hint = f"Leave out --classes and --vocab to take the preset {layout.vocabulary}."
+        if len(names) != layout.classes:
+            raise UsageError(
+                f"the layout {self.name} has {layout.classes} classes, the vocabulary has {len(names)}", hint
+            )
+        if in_other_order(names, [entry.name for entry in read_vocabulary(self.name).classes]):
+            raise UsageError(f"the vocabulary has the classes of {self.name} in another order", hint)
+        return layout
+
+
+def _refuse_together(context: typer.Context) -> None:
+    """Raise UsageError for arguments that have no meaning together."""
+    images, pred = bool(context.params["paths"]), _given(context, "pred")
+    if images == pred:
+        raise UsageError(
+            "images and --pred exclude each other" if pred else "nothing to score: no images and no --pred",
+            "Give images to label and score, or --pred with a folder of masks.",
+        )
+    for name in _LABELLING:
+        if pred and _given(context, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for labelling, and with --pred nothing is labelled")
+    if not _given(context, "formats"):
+        if _given(context, "min_area"):
+            raise UsageError(
+                "--min-area is for the labels that --format writes", "Give --format coco, and a folder with -o."
+            )
+    elif pred or not _given(context, "output"):
+        raise UsageError("--format writes labels of images into a folder", "Give images, and the folder with -o.")
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress: Progress) -> None:
+    from tipsseg.evaluate import table
+    from tipsseg.files import json_bytes
+    from tipsseg.progress import counted, print_text
+    from tipsseg.run_eval import write_reports
+
+    if output is not None:
+        written = write_reports(evaluation, output)
+        progress.note(f"Written: {', '.join(map(str, written))}")
+    if evaluation.failed:
+        progress.note(f"The scores leave out {counted(evaluation.failed, 'image')} that failed.")
+    print_text(json_bytes(evaluation.record()).decode() + "\n" if as_json else table(evaluation.scores))

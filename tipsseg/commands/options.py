@@ -1,0 +1,155 @@
+"""Options that several commands have, and what their values stand for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tipsseg.errors import UsageError
+from tipsseg.records import MODES, REFINEMENTS, LabelOptions
+from tipsseg.writers import FORMATS
+
+if TYPE_CHECKING:
+    from tipsseg.inputs import Found
+    from tipsseg.progress import Progress
+    from tipsseg.run import ModelRequest
+    from tipsseg.vocabulary import Vocabulary
+
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--classes", "-c", help='What to label: "panda leg,tree". A name with a comma: repeat -c, once for each name.'
+    ),
+]
+Vocab = Annotated[
+    str | None,
+    typer.Option(
+        "--vocab",
+        "-v",
+        help="A vocabulary file (.toml, or text with one class a line), or a preset: tipsseg vocab list.",
+    ),
+]
+Templates = Annotated[
+    str | None,
+    typer.Option(
+        help="Prompt templates: protocol, plain, or a file with one a line.  [default: the vocabulary's, or protocol]"
+    ),
+]
+Background = Annotated[
+    str | None,
+    typer.Option(
+        help='Phrases that compete and are written as 0: auto (general stuff), none, or a list such as "sky,wall".  '
+        "[default: the vocabulary's, or auto]"
+    ),
+]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="l14, b14, so400m14, g14, tiny, or a folder in the hub layout.")
+]
+MinConfidence = Annotated[float, typer.Option(help="Pixels below this confidence (0..1) are written as 255, ignored.")]
+Mode = Annotated[str, typer.Option(help=f"{MODES[0]}: overlapping windows; {MODES[1]}: the image at once.")]
+ShortSide = Annotated[
+    int | None, typer.Option(help="Resize the shorter side to this many pixels.  [default: the model's own size]")
+]
+Refine = Annotated[str, typer.Option(help=f"Let edges follow the image's colours: {', '.join(REFINEMENTS)}.")]
+Device = Annotated[str, typer.Option(help="auto (cuda, then mps, then cpu), cpu, cuda, cuda:N, mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+BatchSize = Annotated[int, typer.Option(help="Windows that the model takes at once.")]
+Jobs = Annotated[int | None, typer.Option(help="Threads that decode images.  [default: up to 4]")]
+MinArea = Annotated[
+    int, typer.Option(help="Smaller connected components, in pixels, are left out of annotations.json.")
+]
+Null = Annotated[bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not lines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+
+FORMAT_HELP = f"One or more, with commas: {', '.join(FORMATS)}."
+
+
+def parse_vocabulary(
+    classes: Sequence[str] | None, vocab: str | None, templates: str | None, background: str | None
+) -> Vocabulary:
+    """What --classes or --vocab, --templates and --background ask for. Raises VocabularyError and UsageError."""
+    from tipsseg.templates import PROTOCOL_TEMPLATES, find_templates
+    from tipsseg.vocabulary import make_vocabulary, parse_background, split_names
+    from tipsseg.vocabulary_file import read_vocabulary
+
+    if classes and vocab is not None:
+        raise UsageError("--classes and --vocab both say what to label", "Give one of them.")
+    for value in classes or ():
+        if Path(value).suffix in (".txt", ".csv", ".json", ".toml", ".names") and Path(value).is_file():
+            raise UsageError(f"--classes takes names, and {value} is a file", f"Give it as --vocab {value}")
+    prompts = None if templates is None else find_templates(templates)
+    stuff = None if background is None else parse_background(background)
+    if vocab is not None:
+        return read_vocabulary(vocab, stuff, prompts)
+    return make_vocabulary(
+        split_names(classes or ()),
+        "auto" if stuff is None else stuff,
+        PROTOCOL_TEMPLATES if prompts is None else prompts,
+    )
+
+
+def model_request(
+    vocabulary: Vocabulary,
+    options: LabelOptions,
+    *,
+    model: str,
+    device: str,
+    dtype: str,
+    batch_size: int,
+    jobs: int | None,
+    quiet: bool,
+) -> ModelRequest:
+    """The options of the model as one record."""
+    from tipsseg.run import ModelRequest
+
+    threads = jobs if jobs is not None else min(os.cpu_count() or 1, 4)
+    return ModelRequest(model, vocabulary, options, device, dtype, batch_size, threads, quiet)
+
+
+def split_formats(value: str) -> tuple[str, ...]:
+    """The names in the value of --format."""
+    return tuple(name.strip() for name in value.split(","))
+
+
+def find_images(paths: Sequence[str], null: bool, output: Path) -> Found:
+    """The images that the arguments name: paths, or - for a list on stdin."""
+    from tipsseg import inputs
+
+    if list(paths) == ["-"]:
+        return inputs.from_list(_stdin_entries(null), output=output)
+    if "-" in paths:
+        raise UsageError("- stands for a list on stdin and cannot be mixed with other paths")
+    urls = [path for path in paths if "://" in path]
+    if urls:
+        raise UsageError(f"{urls[0]} is an address, not a path", "Download the image first.")
+    if null:
+        raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Give - as the only path.")
+    return inputs.find([Path(path) for path in paths], output=output)
+
+
+def note_inputs(progress: Progress, found: Found, classes: Sequence[str] | None) -> None:
+    """Notes on what was made of the arguments."""
+    from tipsseg.progress import counted
+
+    if classes and len(classes) > 1 and any("," in value for value in classes):
+        progress.note("--classes was given several times, so each value is one class, commas and all.")
+    if found.skipped:
+        progress.note(f"Skipped in the folders: {counted(found.skipped, 'other file')}, no image by its extension.")
+    if found.outputs:
+        progress.note(f"Not searched, as a place of outputs: {', '.join(map(str, found.outputs))}.")
+
+
+def _stdin_entries(null: bool) -> Sequence[bytes]:
+    data = sys.stdin.buffer.read() if sys.stdin else b""
+    if not data.strip():
+        raise UsageError("the list on stdin is empty")
+    if null and b"\0" not in data and b"\n" in data.rstrip():
+        raise UsageError("the list on stdin has lines and no NUL", "Leave out -0.")
+    if not null and b"\0" in data:
+        raise UsageError("the list on stdin is separated by NUL", "Add -0.")
+    return data.split(b"\0" if null else b"\n")

@@ -1,0 +1,47 @@
+"""`tipsseg vocab`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tipsseg.commands import options as opt
+from tipsseg.progress import counted, print_text
+
+app = typer.Typer(help="Vocabularies: the presets, and files of your own.", no_args_is_help=True, rich_markup_mode=None)
+
+Name = Annotated[str, typer.Argument(help="A preset, or a vocabulary file.")]
+
+
+@app.command("list")
+def list_presets() -> None:
+    """The presets, for --vocab."""
+    from tipsseg.vocabulary_file import preset_names, preset_summary, read_vocabulary
+
+    for name in preset_names():
+        classes = len(read_vocabulary(name).classes)
+        print_text(f"{name:20} {classes:4} classes  {preset_summary(name)}\n")
+
+
+@app.command()
+def show(name: Name, background: opt.Background = None, templates: opt.Templates = None) -> None:
+    """Print a vocabulary as a TOML file, for a look or as the start of one's own."""
+    from tipsseg.vocabulary_file import vocabulary_toml
+
+    print_text(vocabulary_toml(opt.parse_vocabulary(None, name, templates, background)))
+
+
+@app.command()
+def check(name: Name) -> None:
+    """Read a vocabulary as `tipsseg label` would, and say what is in it; an error names file and line."""
+    vocabulary = opt.parse_vocabulary(None, name, None, None)
+    negative = len(vocabulary.entries) - len(vocabulary.classes)
+    parts = [
+        counted(len(vocabulary.classes), "class", "classes"),
+        counted(len(vocabulary.phrases) - len(vocabulary.background_texts), "phrase"),
+        *([f"{negative} negative"] if negative else []),
+        f"background {'auto' if vocabulary.auto else counted(len(vocabulary.background), 'phrase')}",
+        counted(len(vocabulary.templates), "template"),
+    ]
+    print_text(f"{name}: ok, {', '.join(parts)}\n")

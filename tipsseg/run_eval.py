@@ -1,0 +1,278 @@
+"""One `tipsseg eval` run: labels against truth, made on the spot or read from files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg import __version__, confusion_picture, evaluate, inputs
+from tipsseg.errors import ImageError, InputError, OutputError, UsageError
+from tipsseg.evaluate import Confusion, Scores
+from tipsseg.files import atomic_write, json_bytes
+from tipsseg.inputs import Found
+from tipsseg.loading import ModelSource
+from tipsseg.pairing import Pair, Pairs, pair_truths
+from tipsseg.progress import Progress, counted
+from tipsseg.records import ImageRef, LabelMap
+from tipsseg.run import LabelFiles, LabelRequest, ModelRequest, Reporter, begin, check_folder, note_end
+from tipsseg.run_record import RUN_FILE
+from tipsseg.truth import Layout, read_labels, read_truth
+from tipsseg.writers import FOLDERS, MASKS_FOLDER
+from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
+
+SCORES_FILE = "eval.json"
+CSV_FILE = "confusion.csv"
+PICTURE_FILE = "confusion.png"
+
+_PRED = "--pred takes a folder of masks, or the output folder of a run with --format png."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """How an evaluation ended.
+
+    facts    what was evaluated, as JSON values
+    scored   images
+    failed   images that are left out of the scores
+    names    of the classes 1..N
+    """
+
+    facts: Mapping[str, object]
+    scored: int
+    failed: int
+    confusion: Confusion
+    scores: Scores
+    names: tuple[str, ...]
+
+    def record(self) -> dict[str, object]:
+        """The result as JSON values."""
+        return {**self.facts, "images": self.scored, "failed": self.failed, **evaluate.record(self.scores)}
+
+
+def evaluate_model(
+    request: ModelRequest,
+    source: ModelSource,
+    found: Found,
+    truths: Path,
+    layout: Layout,
+    files: LabelRequest | None,
+    progress: Progress,
+) -> Evaluation:
+    """Label the images and score the labels; `files` asks for the labels to be written too.
+
+    Raises TipssegError for what ends the run, before any work where truths are missing or hold ids that are no class; an image that
+    cannot be read, or that has another size than its truth, is reported and left out.
+    """
+    pairs = pair_truths(found.refs, truths, layout)
+    if files is not None:
+        inputs.check_collisions(found.refs)
+        inputs.check_not_outputs(found.refs, files.output)
+    _check_truths(pairs, request.jobs, progress)
+    labeller = begin(request, source, len(found.refs), progress)
+
+    from tipsseg.pipeline import label_images
+
+    scorer = _Scorer(pairs.pairs, layout)
+    written = LabelFiles(files, source, labeller, found.root, progress) if files is not None else None
+    reporter = Reporter(progress)
+    began = time.monotonic()
+    writers = [scorer, *(written.writers if written else ())]
+    counts = label_images(found.refs, labeller, writers, reporter, request.jobs)
+    if written is not None:
+        written.finish(counts, reporter)
+    note_end(progress, counts, time.monotonic() - began, "")
+    facts = {
+        "tool": "tipsseg",
+        "version": __version__,
+        "command": request.command(labeller.vocabulary),
+        "device": str(labeller.encoder.device),
+        "dtype": labeller.encoder.dtype_name,
+        "layout": layout.name,
+    }
+    names = [entry.name for entry in labeller.vocabulary.classes]
+    return _evaluation(facts, scorer.confusion, names, counts.labelled, counts.failed)
+
+
+def evaluate_masks(
+    predicted: Path, truths: Path, layout: Layout, names: Sequence[str], progress: Progress
+) -> Evaluation:
+    """Score masks that are there already, against the truths.
+
+    predicted  the masks' folder; see `find_masks`
+    names      of the classes 1..N
+
+    Raises UsageError where both are one folder, InputError where masks are missing or one has no truth. A mask or truth that cannot
+    be read is reported and left out.
+    """
+    if os.path.realpath(masks_folder(predicted)) == os.path.realpath(truths):
+        raise UsageError("--pred and --gt are one folder", "Give the folder of the truth masks as --gt.")
+    found = find_masks(predicted)
+    pairs = pair_truths(found.refs, truths, layout)
+    _note_unused(pairs, progress)
+    confusion = Confusion(layout.classes, layout.background)
+    progress.begin(f"{counted(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
+    failed = 0
+    for pair in pairs.pairs:
+        try:
+            _score(confusion, pair, read_labels(pair.ref.path, layout.classes))
+        except ImageError as error:
+            failed += 1
+            progress.error(error)
+        progress.advance()
+    facts = {"tool": "tipsseg", "version": __version__, "pred": str(predicted), "layout": layout.name}
+    return _evaluation(facts, confusion, names, len(pairs.pairs) - failed, failed)
+
+
+def masks_folder(folder: Path) -> Path:
+    """The folder itself; of a run's output folder its masks/. Raises InputError where it is no folder."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}", _PRED)
+    inner = folder / MASKS_FOLDER
+    return inner if (folder / RUN_FILE).is_file() and inner.is_dir() else folder
+
+
+def find_masks(folder: Path) -> Found:
+    """The masks in a folder; in the output folder of a run, those of its masks/. Raises InputError."""
+    masks = masks_folder(folder)
+    try:
+        return inputs.find([masks], output=masks / RUN_FILE)  # no folder has that name, so none is left out
+    except InputError as error:
+        raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from error
+
+
+def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
+    """Raise OutputError where the folder of the results cannot be made, or they would come among or upon masks that are read.
+
+    masks   the folders of masks that are read
+    labels  whether the labels are written too
+    """
+    check_folder(output)
+    place = Path(os.path.realpath(output))
+    for folder in masks:
+        real = Path(os.path.realpath(folder))
+        if place.is_relative_to(real) or (labels and any(real.is_relative_to(place / name) for name in FOLDERS)):
+            raise OutputError(
+                output, f"the results would come among the masks in {folder}", "Choose another output folder with -o."
+            )
+
+
+def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the classes 1..N of masks: those given, otherwise those that the run wrote beside the masks.
+
+    Raises UsageError where there are none, and where those given are the run's in another order, as then the ids would be those of
+    other classes; InputError where the run's cannot be read.
+    """
+    if given is None:
+        return names_beside(folder)
+    try:
+        written = names_beside(folder)
+    except (UsageError, InputError):  # masks from elsewhere
+        return tuple(given)
+    if in_other_order(given, written):
+        raise UsageError(
+            f"the masks in {folder} were made with the classes in another order: {', '.join(written)}",
+            "Leave out --classes and --vocab; the names are known from that run. The truth must have its order.",
+        )
+    return tuple(given)
+
+
+def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether these are the same names, but not in the same order."""
+    first, second = [name.casefold() for name in names], [name.casefold() for name in others]
+    return first != second and sorted(first) == sorted(second)
+
+
+def names_beside(folder: Path) -> tuple[str, ...]:
+    """The class names in the classes.json of a run's output folder, or of the folder that holds its masks/.
+
+    Raises UsageError where there is none, InputError where it cannot be used.
+    """
+    for path in (folder / CLASSES_FILE, folder.absolute().parent / CLASSES_FILE):
+        if path.is_file():
+            break
+    else:
+        raise UsageError(
+            f"no {CLASSES_FILE} beside the masks in {folder} says what their ids mean",
+            "Give the classes with --classes, --vocab or --layout.",
+        )
+    try:
+        names = tuple(entry["name"] for entry in json.loads(path.read_bytes())["classes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not what tipsseg writes", "Give the classes with --classes or --vocab.") from error
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} names no classes", "Give the classes with --classes or --vocab.")
+    return names
+
+
+def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
+    """Write eval.json, confusion.csv and confusion.png, and return their paths; raises OutputError."""
+    confusion, names = evaluation.confusion, evaluation.names
+    mean = evaluation.scores.mean_iou
+    contents = {
+        SCORES_FILE: json_bytes(evaluation.record(), indent=2) + b"\n",
+        CSV_FILE: evaluate.confusion_csv(confusion, names).encode("utf-8"),
+        PICTURE_FILE: confusion_picture.draw(confusion, names, None if math.isnan(mean) else mean),
+    }
+    for name, data in contents.items():
+        atomic_write(output / name, data)
+    return [output / name for name in contents]
+
+
+class _Scorer:
+    """Stands among the writers of a run and counts each image's labels against its truth."""
+
+    def __init__(self, pairs: Sequence[Pair], layout: Layout) -> None:
+        self.confusion = Confusion(layout.classes, layout.background)
+        self._pairs = {pair.ref: pair for pair in pairs}
+
+    def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap, index: int) -> None:
+        """Count one image; raises ImageError for a truth of another size."""
+        _score(self.confusion, self._pairs[ref], label_map.labels)
+
+    def close(self) -> list[Path]:
+        """The matrix is the result."""
+        return []
+
+    def abort(self) -> None:
+        """Nothing to drop."""
+
+
+def _score(confusion: Confusion, pair: Pair, labels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    truth = read_truth(pair.truth, pair.kind.ids)
+    try:
+        confusion.add(truth, labels)
+    except InputError as error:
+        raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from error
+
+
+def _check_truths(pairs: Pairs, jobs: int, progress: Progress) -> None:
+    """Read all truths once: ids that are no class mean a wrong vocabulary or layout, which is better known now than in an hour."""
+    _note_unused(pairs, progress)
+    progress.note(f"Checking {counted(len(pairs.pairs), 'truth mask')}.")
+    with ThreadPoolExecutor(jobs, thread_name_prefix="truth") as pool:
+        checks = [pool.submit(read_truth, pair.truth, pair.kind.ids) for pair in pairs.pairs]
+        try:
+            for check in checks:
+                check.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _note_unused(pairs: Pairs, progress: Progress) -> None:
+    if pairs.unused:
+        progress.note(f"{counted(pairs.unused, 'truth mask')} without an image.")
+
+
+def _evaluation(
+    facts: Mapping[str, object], confusion: Confusion, names: Sequence[str], scored: int, failed: int
+) -> Evaluation:
+    return Evaluation(facts, scored, failed, confusion, evaluate.scores(confusion, names), tuple(names))

@@ -1,0 +1,70 @@
+"""Prompt templates: the sentences that a phrase is filled into, at `{}`, before it goes to the text tower."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tipsseg.errors import VocabularyError
+from tipsseg.text_file import content_lines, read_text
+
+#: The templates of the published protocol (reference: the authors' zero-shot segmentation notebook).
+PROTOCOL_TEMPLATES: tuple[str, ...] = (
+    "itap of a {}.",
+    "a bad photo of a {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+    "a photo of many {}.",
+    "a photo of {}s.",
+)
+
+#: The sets that have a name.
+TEMPLATES: Mapping[str, tuple[str, ...]] = {"protocol": PROTOCOL_TEMPLATES, "plain": ("{}",)}
+
+
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """The templates, trimmed; raises VocabularyError for none at all, and for one that has not exactly one `{}`."""
+    if isinstance(templates, str):
+        raise VocabularyError(f"templates must be a list of texts, not the text {templates!r}")
+    if not templates:
+        raise VocabularyError("no templates", 'Give at least one, such as "a photo of a {}."')
+    return tuple(check_template(template) for template in templates)
+
+
+def check_template(template: object) -> str:
+    """The template, trimmed; raises VocabularyError where it has not exactly one `{}`."""
+    if not isinstance(template, str):
+        raise VocabularyError(f"a template must be a text, not {template!r}")
+    if template.count("{}") != 1:
+        raise VocabularyError(
+            f"the template {template!r} has {template.count('{}') or 'no'} places for the phrase",
+            "Mark one with {}, as in: a photo of a {}.",
+        )
+    return " ".join(template.split())
+
+
+def find_templates(name: str) -> tuple[str, ...]:
+    """The templates of that name, "protocol" or "plain", or those in the file of that path, one a line.
+
+    Raises VocabularyError for a name that is neither, and for a file with a line that is no template.
+    """
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    path = Path(name)
+    if not path.exists():
+        raise VocabularyError(
+            f"--templates {name!r} is no file and none of {', '.join(TEMPLATES)}",
+            "A file has one template a line, such as: a photo of a {}.",
+        )
+    templates = []
+    for line, template in content_lines(read_text(path, "a file of templates")):
+        try:
+            templates.append(check_template(template))
+        except VocabularyError as error:
+            raise VocabularyError(error.reason, error.hint, path=path, line=line) from error
+    if not templates:
+        raise VocabularyError("no templates", "Give one a line, such as: a photo of a {}.", path=path)
+    return tuple(templates)

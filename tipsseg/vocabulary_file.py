@@ -1,0 +1,339 @@
+"""Vocabulary files: TOML, or plain text with one class a line; and the presets that ship with the package.
+
+    background = "auto"                     # auto, none, or a list of phrases
+    templates = "protocol"                  # protocol, plain, or a list of sentences with {}
+
+    [[classes]]
+    name = "panda leg"
+    synonyms = ["leg of a panda", "paw"]
+    colour = "#e63946"                      # or [230, 57, 70]
+    min_confidence = 0.5
+    supercategory = "panda"
+    templates = ["a photo of a {}."]
+
+    [[classes]]
+    name = "bamboo"
+    negative = true                         # competes, is written as 0
+
+Only `name` is needed, and a class that has nothing else may be a string: classes = ["panda leg", "tree"].
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TypeGuard
+
+from tipsseg.errors import VocabularyError
+from tipsseg.records import Colour
+from tipsseg.templates import PROTOCOL_TEMPLATES, TEMPLATES, check_templates
+from tipsseg.text_file import content_lines, read_text
+from tipsseg.vocabulary import Entry, Vocabulary, make_vocabulary
+
+_FOLDER = resources.files("tipsseg") / "assets" / "vocabularies"
+
+_KEYS = ("classes", "background", "templates")
+_CLASS_KEYS = ("name", "synonyms", "colour", "min_confidence", "supercategory", "templates", "negative")
+
+Table = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a file says; None where it says nothing."""
+
+    entries: tuple[Entry, ...]
+    background: str | tuple[str, ...] | None
+    templates: tuple[str, ...] | None
+
+
+def preset_names() -> tuple[str, ...]:
+    """The presets, sorted."""
+    return tuple(
+        sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
+    )
+
+
+def preset_summary(name: str) -> str:
+    """What the preset is, in a line: the first comment of its file."""
+    return (_FOLDER / f"{name}.toml").read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip()
+
+
+def read_vocabulary(
+    source: str | Path,
+    background: str | Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+) -> Vocabulary:
+    """The vocabulary of a preset's name, or of a file.
+
+    A file with the name of a preset is given as a path: "./ade20k". Files that end in .toml are TOML, all others have one
+    class a line. `background` and `templates` replace those of the file; see `make_vocabulary` for their values. Templates
+    that the file gives to a single class stay.
+
+    Raises VocabularyError, with path and line where there is one.
+    """
+    path = _locate(source)
+    toml = path.suffix.lower() == ".toml"
+    text = read_text(path, "a vocabulary file")
+    content = _parse_toml(path, text) if toml else _parse_lines(path, text)
+    if all(entry.negative for entry in content.entries):
+        hint = (
+            'Add [[classes]] with a name, or a list: classes = ["panda leg", "tree"]'
+            if toml
+            else "Write one class a line."
+        )
+        raise VocabularyError("no classes in the file", hint, path=path)
+    if background is None:
+        background = "auto" if content.background is None else content.background
+    if templates is None:
+        templates = PROTOCOL_TEMPLATES if content.templates is None else content.templates
+    name = path.stem if isinstance(source, str) and source in preset_names() else path.name
+    try:
+        return make_vocabulary(content.entries, background, templates, name)
+    except VocabularyError as error:
+        if error.entry is None:
+            raise VocabularyError(error.reason, error.hint, path=path) from error
+        line = _line_of_class(text, error.entry) if toml else _line_of_name(text, error.entry)
+        raise VocabularyError(error.reason, error.hint, path=path, line=line, entry=error.entry) from error
+
+
+def vocabulary_toml(vocabulary: Vocabulary) -> str:
+    """A vocabulary as a TOML file that reads back as the same classes and phrases."""
+    named = [name for name, known in TEMPLATES.items() if known == vocabulary.templates]
+    background = "auto" if vocabulary.auto else list(vocabulary.background) or "none"
+    lines = [
+        f"background = {_toml(background)}",
+        f"templates = {_toml(named[0] if named else list(vocabulary.templates))}",
+    ]
+    for entry in vocabulary.entries:
+        lines += ["", "[[classes]]", *(f"{key} = {_toml(value)}" for key, value in entry_record(entry).items())]
+    return "\n".join(lines) + "\n"
+
+
+def entry_record(entry: Entry) -> dict[str, object]:
+    """The keys that an entry has in a vocabulary file; those that it leaves open are left out."""
+    record: dict[str, object] = {
+        "name": entry.name,
+        "synonyms": list(entry.synonyms),
+        "colour": "#" + bytes(entry.colour).hex() if entry.colour else None,
+        "min_confidence": entry.min_confidence,
+        "supercategory": entry.supercategory,
+        "templates": list(entry.templates or ()),
+        "negative": entry.negative or None,
+    }
+    return {key: value for key, value in record.items() if value not in (None, "", [])}
+
+
+def _toml(value: object) -> str:
+    # What JSON writes of texts, numbers, truth values and lists of them is TOML, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _locate(source: str | Path) -> Path:
+    presets = preset_names()
+    if isinstance(source, str) and source in presets:
+        return Path(str(_FOLDER / f"{source}.toml"))
+    path = Path(source)
+    if not path.exists():
+        close = difflib.get_close_matches(str(source).lower(), presets, n=1)
+        guess = f"Did you mean {close[0]}? " if close else ""
+        raise VocabularyError(
+            f"the vocabulary {str(source)!r} is no file and no preset", f"{guess}The presets are: {', '.join(presets)}."
+        )
+    return path
+
+
+def _parse_lines(path: Path, text: str) -> _Content:
+    lines = list(content_lines(text))
+    for number, line in lines:
+        if line == "[[classes]]" or re.match(r"classes\s*=\s*\[", line):
+            raise VocabularyError(
+                "this looks like TOML, in a file that is read as one class a line",
+                "Give the file a name that ends in .toml.",
+                path=path,
+                line=number,
+            )
+    return _Content(tuple(Entry(line) for _, line in lines), None, None)
+
+
+def _parse_toml(path: Path, text: str) -> _Content:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(path, text, error) from error
+    key = ""
+    try:
+        for key in table:
+            _require_known(key, _KEYS)
+        key = "background"
+        background = _background(table)
+        key = "templates"
+        templates = _templates(table)
+        key = "classes"
+        classes = table.get("classes", [])
+        if not isinstance(classes, list):
+            raise VocabularyError("`classes` must be a list", 'For example: classes = ["panda leg", "tree"]')
+    except VocabularyError as error:
+        line = _line_where(text, lambda read, key=key: key in read)  # type: ignore[misc]
+        raise VocabularyError(error.reason, error.hint, path=path, line=line) from error
+    entries = []
+    for index, each in enumerate(classes):
+        try:
+            entries.append(_entry(each))
+        except _KeyError as error:
+            line = _line_of_class(text, index, error.key)
+            raise VocabularyError(error.reason, error.hint, path=path, line=line, entry=index) from error
+    return _Content(tuple(entries), background, templates)
+
+
+class _KeyError(VocabularyError):
+    """Something is wrong with a key of a class."""
+
+    def __init__(self, key: str, reason: str, hint: str = "") -> None:
+        super().__init__(reason, hint)
+        self.key = key
+
+
+def _background(table: Table) -> str | tuple[str, ...] | None:
+    value = table.get("background")
+    if value is None or value in ("auto", "none"):
+        return value if isinstance(value, str) else None
+    if not _is_texts(value):
+        raise VocabularyError(f'`background` must be "auto", "none" or a list of phrases, not {_toml(value)}')
+    return tuple(value)
+
+
+def _templates(table: Table) -> tuple[str, ...] | None:
+    value = table.get("templates")
+    if value is None:
+        return None
+    if isinstance(value, str) and value in TEMPLATES:
+        return TEMPLATES[value]
+    if not _is_texts(value):
+        known = ", ".join(f'"{name}"' for name in TEMPLATES)
+        raise VocabularyError(f"`templates` must be {known} or a list of texts, not {_toml(value)}")
+    return check_templates(value)
+
+
+def _entry(value: object) -> Entry:
+    if isinstance(value, str):
+        return Entry(value)
+    if not isinstance(value, dict):
+        raise _KeyError("", f"a class must be a text or a table, not {_toml(value)}", 'For example: { name = "tree" }')
+    for key in value:
+        try:
+            _require_known(key, _CLASS_KEYS)
+        except VocabularyError as error:
+            raise _KeyError(key, error.reason, error.hint) from error
+    if "name" not in value:
+        raise _KeyError("", "a class without a name", 'Each needs one, for example: name = "tree"')
+    name = value["name"]
+    if not isinstance(name, str) or not name.strip("_ \t\r\n"):
+        raise _KeyError("name", f"a name must be a text that is not empty, not {_toml(name)}")
+    for key in ("synonyms", "templates"):
+        if key in value and not _is_texts(value[key]):
+            raise _KeyError(key, f"`{key}` of {name!r} must be a list of texts, not {_toml(value[key])}")
+    for key, kind, what in (("supercategory", str, "a text"), ("negative", bool, "true or false")):
+        if not isinstance(value.get(key, kind()), kind):
+            raise _KeyError(key, f"`{key}` of {name!r} must be {what}, not {_toml(value[key])}")
+    confidence = value.get("min_confidence")
+    if isinstance(confidence, bool) or not isinstance(confidence, int | float | None):
+        raise _KeyError("min_confidence", f"`min_confidence` of {name!r} must be a number, not {_toml(confidence)}")
+    return Entry(
+        name,
+        tuple(value.get("synonyms", ())),
+        _colour(name, value.get("colour")),
+        None if confidence is None else float(confidence),
+        value.get("supercategory", ""),
+        tuple(value["templates"]) if "templates" in value else None,
+        value.get("negative", False),
+    )
+
+
+def _colour(name: str, value: object) -> Colour | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+        red, green, blue = bytes.fromhex(value[1:])
+        return red, green, blue
+    if isinstance(value, list) and len(value) == 3 and all(type(each) is int and 0 <= each <= 255 for each in value):
+        return value[0], value[1], value[2]
+    raise _KeyError(
+        "colour", f"{_toml(value)} is no colour of {name!r}", 'Write "#rrggbb" or [red, green, blue], each 0 to 255.'
+    )
+
+
+def _is_texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _require_known(key: str, known: Sequence[str]) -> None:
+    if key not in known:
+        close = difflib.get_close_matches(key.lower(), known, n=1)
+        guess = f"Did you mean `{close[0]}`? " if close else ""
+        raise VocabularyError(f"unknown key `{key}`", f"{guess}The keys are: {', '.join(known)}.")
+
+
+# ---- where in the file ----
+# tomllib says where the syntax is broken, but not where a value stands. That is found by reading the file up to a line.
+
+
+def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> VocabularyError:
+    message = str(error)
+    place = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
+    line = text.count("\n") + 1
+    if place:
+        message = message[: place.start()]
+        line = int(place[1]) if place[1] else line
+    return VocabularyError(f"not TOML: {message}", path=path, line=line)
+
+
+def _line_where(text: str, there: Callable[[Table], bool]) -> int:
+    """The first line of the statement that makes `there` true of what has been read so far."""
+    lines = text.split("\n")
+    low, high = 0, len(lines)  # up to `low` lines it is not there, up to `high` it is
+    while True:
+        between = range(low + 1, high)
+        middle = (low + high) // 2
+        # A statement of several lines cannot be read in parts, so the nearest whole part to the middle is taken.
+        for count in sorted(between, key=lambda count: abs(count - middle)):
+            table = _read_part(lines[:count])
+            if table is not None:
+                low, high = (low, count) if there(table) else (count, high)
+                break
+        else:
+            break
+    first = next(index for index in range(low, high) if lines[index].split("#")[0].strip())
+    return first + 1
+
+
+def _read_part(lines: Sequence[str]) -> Table | None:
+    text = "\n".join(lines)
+    for end in ("", "\n]"):  # a list over several lines can be read up to any of its items
+        try:
+            return tomllib.loads(text + end)
+        except tomllib.TOMLDecodeError:
+            continue
+    return None
+
+
+def _line_of_class(text: str, index: int, key: str = "") -> int:
+    """The line of class `index`, from 0, or of its key."""
+
+    def there(table: Table) -> bool:
+        classes = table.get("classes", [])
+        if not isinstance(classes, list) or len(classes) <= index:
+            return False
+        return not key or not isinstance(classes[index], dict) or key in classes[index]
+
+    return _line_where(text, there)
+
+
+def _line_of_name(text: str, index: int) -> int:
+    return [number for number, _ in content_lines(text)][index]
