@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from tipsseg.labeller import Labeller
     from tipsseg.loading import load
     from tipsseg.records import LabelClass, LabelMap, LabelOptions
-    from tipsseg.vocabulary import Vocabulary, make_vocabulary
+    from tipsseg.vocabulary import Entry, Vocabulary, make_vocabulary
+    from tipsseg.vocabulary_file import read_vocabulary
 
 __version__ = version("tipsseg")
 
 __all__ = [
     "Encoder",
+    "Entry",
     "LabelClass",
     "LabelMap",
     "LabelOptions",
@@ -40,10 +42,12 @@ __all__ = [
     "__version__",
     "load",
     "make_vocabulary",
+    "read_vocabulary",
 ]
 
 _HOMES = {
     "Encoder": "encode",
+    "Entry": "vocabulary",
     "LabelClass": "records",
     "LabelMap": "records",
     "LabelOptions": "records",
@@ -52,6 +56,7 @@ _HOMES = {
     "Vocabulary": "vocabulary",
     "load": "loading",
     "make_vocabulary": "vocabulary",
+    "read_vocabulary": "vocabulary_file",
 }
 
 

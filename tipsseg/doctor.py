@@ -59,7 +59,9 @@ def examine(device: str, dtype: str, image: Path | None = None) -> Iterator[Find
             folders[spec.id] = folder
     yield from _devices()
     embedded = [spec.id for spec in models if spec.embedded is not None and spec.id in folders]
-    yield _numbers(folders[embedded[0]] if embedded else None, device, dtype)
+    folder = folders[embedded[0]] if embedded else None
+    yield from _recorded(folder)
+    yield _numbers(folder, device, dtype)
     yield from _published(folders, image)
 
 
@@ -170,7 +172,7 @@ def _numbers(folder: Path | None, device: str, dtype: str) -> Finding:
         return failure(what, error)
     except RuntimeError as error:
         return Finding("fail", what, f"it does not run: {reason_of(error)}", "Try --device cpu --dtype float32.")
-    limit = golden.limit_of(chosen, precision)
+    limit = golden.LIMITS[precision]
     detail = (
         f"{chosen} in {str(precision).removeprefix('torch.')} against cpu in float32: cosines differ by up to "
         f"{found.difference:.1e} (limit {limit.difference:.1e}), the same phrase wins in {found.same_winner:.1%} of the "
@@ -179,6 +181,30 @@ def _numbers(folder: Path | None, device: str, dtype: str) -> Finding:
     if found.within(limit):
         return Finding("ok", what, detail)
     return Finding("fail", what, detail, "Update the driver and torch, or use --device cpu or --dtype float32.")
+
+
+def _recorded(folder: Path | None) -> Iterator[Finding]:
+    """The CPU in float32 against what another CPU computed."""
+    from tipsseg import golden
+
+    if folder is None:
+        return
+    what = "recorded numbers"
+    try:
+        result = golden.check_recorded(folder)
+    except TipssegError as error:
+        yield failure(what, error)
+        return
+    except RuntimeError as error:
+        yield Finding("fail", what, f"it does not run: {reason_of(error)}")
+        return
+    detail = (
+        f"cpu in float32 differs by up to {result.difference:.1e} from them (tolerance {golden.RECORDED.tolerance:.0e})"
+    )
+    hint = (
+        "" if result.agrees else "This build of torch computes something else on this CPU: do not trust these labels."
+    )
+    yield Finding("ok" if result.agrees else "fail", what, detail, hint)
 
 
 def _published(folders: Mapping[str, Path], image: Path | None) -> Iterator[Finding]:

@@ -13,7 +13,10 @@ from pathlib import Path, PurePath, PurePosixPath
 from tipsseg.errors import InputError
 from tipsseg.images import image_extensions, reason_of
 from tipsseg.records import ImageRef
-from tipsseg.writers import FOLDERS, SUFFIXES, output_path
+from tipsseg.writers import CONFUSION_PICTURE, FOLDERS, SUFFIXES, output_path
+
+#: Pictures that runs leave in their output folders.
+_OURS = FOLDERS | {CONFUSION_PICTURE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,12 @@ class Found:
     outputs: tuple[Path, ...] = ()
 
 
-def find(paths: Sequence[Path], *, output: Path) -> Found:
+def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = None) -> Found:
     """The images that `paths` name: files, whatever their extension, and folders, searched with their sub-folders.
 
     In folders, files count by the extensions that Pillow can open. Hidden files and folders are left out, links are
-    followed. Left out are also the folder `output`, where it lies in a searched folder, and the pictures in `output`
-    and in the output folders of other runs. A file that is named twice, or named and in a searched folder, is taken
+    followed. Left out are also the folders `output` and `apart`, where they lie in a searched folder, and the pictures in
+    `output` and in the output folders of other runs. A file that is named twice, or named and in a searched folder, is taken
     once.
 
     Relative paths begin at the folder where just one is given, otherwise at the common parent folder of all `paths`.
@@ -46,20 +49,20 @@ def find(paths: Sequence[Path], *, output: Path) -> Found:
     given = _examine(paths)
     homes = [_absolute(path) if is_folder else _absolute(path).parent for path, is_folder in given]
     root = _common_folder(homes)
-    gatherer = _Gatherer(output)
+    gatherer = _Gatherer(output, apart)
     for path, is_folder in given:
         gatherer.add(path, _relative(path, root), is_folder)
     return gatherer.found(root, "in " + ", ".join(str(path) for path, _ in given) if given else "as no path was given")
 
 
-def from_list(entries: Iterable[str | bytes], *, output: Path) -> Found:
+def from_list(entries: Iterable[str | bytes], *, output: Path | None, apart: Path | None = None) -> Found:
     """The images that a list names, one path an entry; like `find`, except for the relative paths.
 
     Those begin at the current folder. Of a path outside of it remain the parts without the anchor and without `..`.
     Blank entries, line ends and a byte order mark are ignored. Raises InputError as `find` does.
     """
     root = Path.cwd()
-    gatherer = _Gatherer(output)
+    gatherer = _Gatherer(output, apart)
     for path, is_folder in _examine(Path(name) for name in _clean_entries(entries)):
         gatherer.add(path, _relative(path, root), is_folder)
     return gatherer.found(root, "in the list")
@@ -106,12 +109,13 @@ def check_not_outputs(refs: Sequence[ImageRef], output: Path) -> None:
 class _Gatherer:
     """Collects the images of one run."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path | None, apart: Path | None) -> None:
         self._refs: list[ImageRef] = []
         self._skipped = 0
         self._outputs: list[Path] = []
         self._extensions = image_extensions()
-        self._output = _identity(output)
+        self._output = None if output is None else _identity(output)
+        self._apart = None if apart is None else _identity(apart)
         self._folders: set[tuple[int, int]] = set()
         self._files: set[str] = set()
 
@@ -150,17 +154,20 @@ class _Gatherer:
                 continue
             self._folders.add(identity)
             real = os.path.realpath(folder)
-            ours = FOLDERS if identity == self._output or _is_output(folder) else frozenset[str]()
+            ours = _OURS if identity == self._output or _is_output(folder) else frozenset[str]()
             for entry in _scan(folder):
                 if entry.name.startswith("."):
                     continue
                 kind = _kind(entry)
                 if kind == "folder":
                     path = folder / entry.name
-                    if entry.name in ours or _identity(path) == self._output:
+                    inner = _identity(path)
+                    if entry.name in ours or (inner is not None and inner == self._output):
                         self._outputs.append(path)
-                    else:
+                    elif inner is None or inner != self._apart:
                         (links if entry.is_symlink() else folders).append((path, name / entry.name))
+                elif entry.name in ours:
+                    continue
                 elif kind == "other" or PurePath(entry.name).suffix.lower() not in self._extensions:
                     self._skipped += 1
                 else:
@@ -222,8 +229,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _is_output(folder: Path) -> bool:
     """Whether a run of tipsseg wrote into the folder."""
+    return any(_names_tool(folder / name) for name in ("run.json", "eval.json"))
+
+
+def _names_tool(path: Path) -> bool:
     try:
-        with (folder / "run.json").open(encoding="utf-8", errors="replace") as file:
+        with path.open(encoding="utf-8", errors="replace") as file:
             text = file.read(1 << 20)
     except OSError:
         return False

@@ -50,14 +50,19 @@ class ModelRequest:
                 raise UsageError(f"{what} {value} is too small; the least is 1")
         return find_model(self.model)
 
-    def labeller(self, source: ModelSource) -> Labeller:
-        """The model with its vocabulary, ready to label. Raises TipssegError."""
+    def check_device(self) -> None:
+        """Raise UsageError or DeviceError for a device or dtype that is none, or is not here."""
         # Only now torch, which takes its time.
         from tipsseg.devices import resolve_device, resolve_dtype
+
+        resolve_dtype(self.dtype, resolve_device(self.device))
+
+    def labeller(self, source: ModelSource) -> Labeller:
+        """The model with its vocabulary, ready to label. Raises TipssegError."""
         from tipsseg.encode import Encoder
         from tipsseg.labeller import Labeller
 
-        resolve_dtype(self.dtype, resolve_device(self.device))  # before any download
+        self.check_device()  # before any download
         encoder = Encoder(source.fetch(quiet=self.quiet), self.device, self.dtype, self.batch_size)
         return Labeller(encoder, self.vocabulary, self.options)
 

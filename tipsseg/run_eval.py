@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -21,19 +20,15 @@ from tipsseg.files import atomic_write, json_bytes
 from tipsseg.inputs import Found
 from tipsseg.loading import ModelSource
 from tipsseg.pairing import Pair, Pairs, pair_truths
+from tipsseg.predictions import find_masks, masks_folder
 from tipsseg.progress import Progress, counted
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.run import LabelFiles, LabelRequest, ModelRequest, Reporter, begin, check_folder, note_end
-from tipsseg.run_record import RUN_FILE
 from tipsseg.truth import Layout, read_labels, read_truth
-from tipsseg.writers import FOLDERS, MASKS_FOLDER
-from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
+from tipsseg.writers import CONFUSION_PICTURE, FOLDERS
 
 SCORES_FILE = "eval.json"
 CSV_FILE = "confusion.csv"
-PICTURE_FILE = "confusion.png"
-
-_PRED = "--pred takes a folder of masks, or the output folder of a run with --format png."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +71,7 @@ def evaluate_model(
     if files is not None:
         inputs.check_collisions(found.refs)
         inputs.check_not_outputs(found.refs, files.output)
+    request.check_device()
     _check_truths(pairs, request.jobs, progress)
     labeller = begin(request, source, len(found.refs), progress)
 
@@ -90,6 +86,7 @@ def evaluate_model(
     if written is not None:
         written.finish(counts, reporter)
     note_end(progress, counts, time.monotonic() - began, "")
+    _require_some(counts.labelled, counts.failed)
     facts = {
         "tool": "tipsseg",
         "version": __version__,
@@ -128,25 +125,9 @@ def evaluate_masks(
             failed += 1
             progress.error(error)
         progress.advance()
+    _require_some(len(pairs.pairs) - failed, failed)
     facts = {"tool": "tipsseg", "version": __version__, "pred": str(predicted), "layout": layout.name}
     return _evaluation(facts, confusion, names, len(pairs.pairs) - failed, failed)
-
-
-def masks_folder(folder: Path) -> Path:
-    """The folder itself; of a run's output folder its masks/. Raises InputError where it is no folder."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}", _PRED)
-    inner = folder / MASKS_FOLDER
-    return inner if (folder / RUN_FILE).is_file() and inner.is_dir() else folder
-
-
-def find_masks(folder: Path) -> Found:
-    """The masks in a folder; in the output folder of a run, those of its masks/. Raises InputError."""
-    masks = masks_folder(folder)
-    try:
-        return inputs.find([masks], output=masks / RUN_FILE)  # no folder has that name, so none is left out
-    except InputError as error:
-        raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from error
 
 
 def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
@@ -165,54 +146,6 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
             )
 
 
-def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the classes 1..N of masks: those given, otherwise those that the run wrote beside the masks.
-
-    Raises UsageError where there are none, and where those given are the run's in another order, as then the ids would be those of
-    other classes; InputError where the run's cannot be read.
-    """
-    if given is None:
-        return names_beside(folder)
-    try:
-        written = names_beside(folder)
-    except (UsageError, InputError):  # masks from elsewhere
-        return tuple(given)
-    if in_other_order(given, written):
-        raise UsageError(
-            f"the masks in {folder} were made with the classes in another order: {', '.join(written)}",
-            "Leave out --classes and --vocab; the names are known from that run. The truth must have its order.",
-        )
-    return tuple(given)
-
-
-def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether these are the same names, but not in the same order."""
-    first, second = [name.casefold() for name in names], [name.casefold() for name in others]
-    return first != second and sorted(first) == sorted(second)
-
-
-def names_beside(folder: Path) -> tuple[str, ...]:
-    """The class names in the classes.json of a run's output folder, or of the folder that holds its masks/.
-
-    Raises UsageError where there is none, InputError where it cannot be used.
-    """
-    for path in (folder / CLASSES_FILE, folder.absolute().parent / CLASSES_FILE):
-        if path.is_file():
-            break
-    else:
-        raise UsageError(
-            f"no {CLASSES_FILE} beside the masks in {folder} says what their ids mean",
-            "Give the classes with --classes, --vocab or --layout.",
-        )
-    try:
-        names = tuple(entry["name"] for entry in json.loads(path.read_bytes())["classes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not what tipsseg writes", "Give the classes with --classes or --vocab.") from error
-    if not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path} names no classes", "Give the classes with --classes or --vocab.")
-    return names
-
-
 def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
     """Write eval.json, confusion.csv and confusion.png, and return their paths; raises OutputError."""
     confusion, names = evaluation.confusion, evaluation.names
@@ -220,7 +153,7 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
     contents = {
         SCORES_FILE: json_bytes(evaluation.record(), indent=2) + b"\n",
         CSV_FILE: evaluate.confusion_csv(confusion, names).encode("utf-8"),
-        PICTURE_FILE: confusion_picture.draw(confusion, names, None if math.isnan(mean) else mean),
+        CONFUSION_PICTURE: confusion_picture.draw(confusion, names, None if math.isnan(mean) else mean),
     }
     for name, data in contents.items():
         atomic_write(output / name, data)
@@ -270,6 +203,11 @@ def _check_truths(pairs: Pairs, jobs: int, progress: Progress) -> None:
 def _note_unused(pairs: Pairs, progress: Progress) -> None:
     if pairs.unused:
         progress.note(f"{counted(pairs.unused, 'truth mask')} without an image.")
+
+
+def _require_some(scored: int, failed: int) -> None:
+    if not scored:
+        raise InputError(f"nothing was scored: all {failed} failed", "The lines above say why.")
 
 
 def _evaluation(

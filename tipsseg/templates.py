@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tipsseg.errors import VocabularyError
-from tipsseg.text_file import content_lines, read_text
+from tipsseg.text_file import content_lines, is_there, read_text
 
 #: The templates of the published protocol (reference: the authors' zero-shot segmentation notebook).
 PROTOCOL_TEMPLATES: tuple[str, ...] = (
@@ -54,7 +54,7 @@ def find_templates(name: str) -> tuple[str, ...]:
     if name in TEMPLATES:
         return TEMPLATES[name]
     path = Path(name)
-    if not path.exists():
+    if not is_there(path):
         raise VocabularyError(
             f"--templates {name!r} is no file and none of {', '.join(TEMPLATES)}",
             "A file has one template a line, such as: a photo of a {}.",

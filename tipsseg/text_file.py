@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,18 +21,29 @@ def read_text(path: Path, what: str) -> str:
     """
     try:
         data = path.read_bytes()
+    except IsADirectoryError as error:
+        raise VocabularyError(f"{path}: a folder, not {what}") from error
     except (OSError, ValueError) as error:
-        reason = "a folder" if path.is_dir() else reason_of(error)
-        raise VocabularyError(f"{path}: {reason}, not {what}" if path.is_dir() else f"{path}: {reason}") from error
+        raise VocabularyError(f"{path}: {reason_of(error)}") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        before = error.object[: error.start].decode("utf-8")  # both without the byte order mark
+        line = _plain_ends(before).count("\n") + 1
         raise VocabularyError("not UTF-8 text", "Save the file as UTF-8.", path=path, line=line) from error
+    text = _plain_ends(text)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise VocabularyError("a NUL character, so this is no text", "Save the file as UTF-8.", path=path, line=line)
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or a folder; a text that is too long for a name of one, such as a list of names, is none."""
+    try:
+        return path.exists()
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
 
 
 def content_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -43,3 +55,7 @@ def content_lines(text: str) -> Iterator[tuple[int, str]]:
         content = _COMMENT.sub("", line).strip()
         if content:
             yield number, content
+
+
+def _plain_ends(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -119,11 +119,11 @@ def make_vocabulary(
     if not any(not each.negative for each in given):
         raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
     entries = tuple(_checked(each, index, len(given)) for index, each in enumerate(given))
-    if len(entries) > MAX_CLASSES:
-        raise VocabularyError(f"{len(entries)} classes are more than a 16-bit mask can hold ({MAX_CLASSES})")
+    positive = [each for each in entries if not each.negative]
+    if len(positive) > MAX_CLASSES:
+        raise VocabularyError(f"{len(positive)} classes are more than a 16-bit mask can hold ({MAX_CLASSES})")
     named = _require_distinct(entries)
     common = check_templates(templates)
-    positive = [each for each in entries if not each.negative]
     records = tuple(
         LabelClass(
             number,

@@ -26,6 +26,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time
 from importlib import resources
 from pathlib import Path
 from typing import TypeGuard
@@ -33,7 +34,7 @@ from typing import TypeGuard
 from tipsseg.errors import VocabularyError
 from tipsseg.records import Colour
 from tipsseg.templates import PROTOCOL_TEMPLATES, TEMPLATES, check_templates
-from tipsseg.text_file import content_lines, read_text
+from tipsseg.text_file import content_lines, is_there, read_text
 from tipsseg.vocabulary import Entry, Vocabulary, make_vocabulary
 
 _FOLDER = resources.files("tipsseg") / "assets" / "vocabularies"
@@ -93,12 +94,12 @@ def read_vocabulary(
         background = "auto" if content.background is None else content.background
     if templates is None:
         templates = PROTOCOL_TEMPLATES if content.templates is None else content.templates
-    name = path.stem if isinstance(source, str) and source in preset_names() else path.name
+    preset = source in preset_names()
     try:
-        return make_vocabulary(content.entries, background, templates, name)
+        return make_vocabulary(content.entries, background, templates, path.stem if preset else path.name)
     except VocabularyError as error:
         if error.entry is None:
-            raise VocabularyError(error.reason, error.hint, path=path) from error
+            raise VocabularyError(error.reason, error.hint, path=Path(source) if preset else path) from error
         line = _line_of_class(text, error.entry) if toml else _line_of_name(text, error.entry)
         raise VocabularyError(error.reason, error.hint, path=path, line=line, entry=error.entry) from error
 
@@ -131,8 +132,11 @@ def entry_record(entry: Entry) -> dict[str, object]:
 
 
 def _toml(value: object) -> str:
-    # What JSON writes of texts, numbers, truth values and lists of them is TOML, but for one character.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # What JSON writes of texts, numbers, truth values and lists of them is TOML, but for one character. JSON has no dates; they
+    # come up only in errors.
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")
 
 
 def _locate(source: str | Path) -> Path:
@@ -140,7 +144,7 @@ def _locate(source: str | Path) -> Path:
     if isinstance(source, str) and source in presets:
         return Path(str(_FOLDER / f"{source}.toml"))
     path = Path(source)
-    if not path.exists():
+    if not is_there(path):
         close = difflib.get_close_matches(str(source).lower(), presets, n=1)
         guess = f"Did you mean {close[0]}? " if close else ""
         raise VocabularyError(
@@ -223,7 +227,7 @@ def _templates(table: Table) -> tuple[str, ...] | None:
 
 def _entry(value: object) -> Entry:
     if isinstance(value, str):
-        return Entry(value)
+        value = {"name": value}
     if not isinstance(value, dict):
         raise _KeyError("", f"a class must be a text or a table, not {_toml(value)}", 'For example: { name = "tree" }')
     for key in value:
@@ -234,7 +238,7 @@ def _entry(value: object) -> Entry:
     if "name" not in value:
         raise _KeyError("", "a class without a name", 'Each needs one, for example: name = "tree"')
     name = value["name"]
-    if not isinstance(name, str) or not name.strip("_ \t\r\n"):
+    if not isinstance(name, str) or not name.replace("_", " ").strip():
         raise _KeyError("name", f"a name must be a text that is not empty, not {_toml(name)}")
     for key in ("synonyms", "templates"):
         if key in value and not _is_texts(value[key]):

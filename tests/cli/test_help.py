@@ -10,7 +10,18 @@ import tipsseg
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["label", "--help"], ["weights", "--help"], ["--version"]], ids=" ".join
+    "arguments",
+    [
+        ["--help"],
+        ["label", "--help"],
+        ["eval", "--help"],
+        ["doctor", "--help"],
+        ["weights", "--help"],
+        ["vocab", "list"],
+        ["vocab", "check", "ade20k"],
+        ["--version"],
+    ],
+    ids=" ".join,
 )
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
     script = f"""
@@ -31,10 +42,10 @@ assert not heavy, heavy
 
 def test_help_has_examples_and_all_formats(command: Command) -> None:
     assert 'tipsseg label photos/ --classes "panda leg,tree"' in command("--help").out
-    text = command("label", "--help").out
+    text = " ".join(command("label", "--help").out.split())
     for part in (
         "find photos -name '*.jpg' -print0 | tipsseg label -0 -",
-        "png, coco, overlay",
+        "png, coco, overlay, confidence",
         "Exit code: 0 all done",
     ):
         assert part in text

@@ -366,18 +366,20 @@ def test_a_device_that_cannot_run_the_model_is_a_failure(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Encoder, "window_cosines", broken)
     findings = report()
-    assert failed(findings) == ["numbers"]
+    assert failed(findings) == ["recorded numbers", "numbers"]
     assert findings["numbers"].detail == "it does not run: out of memory"
 
 
-def test_limits_follow_the_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    half, brain = (golden.limit_of(cpu, dtype).difference for dtype in (torch.float16, torch.bfloat16))
-    full, rounded = (golden.limit_of(device, torch.float32).difference for device in (cpu, cuda))
-    assert 1e-4 == full < half == rounded < brain < 0.1
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    assert golden.limit_of(cuda, torch.float32).difference == 1e-4
+def test_a_cpu_that_computes_something_else_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Encoder.window_cosines
+
+    def off(self: Encoder, *arguments: object) -> torch.Tensor:
+        return plain(self, *arguments) + 5e-4  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Encoder, "window_cosines", off)
+    findings = report()
+    assert failed(findings) == ["recorded numbers"]
+    assert "5.0e-04" in findings["recorded numbers"].detail
 
 
 @pytest.mark.parametrize(

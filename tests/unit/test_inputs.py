@@ -270,3 +270,12 @@ def test_inputs_are_not_overwritten(tmp_path: Path) -> None:
 def test_extensions() -> None:
     assert {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2"} <= image_extensions()
     assert not {".eps", ".ps", ".pdf", ".wmf", ".mpg", ".h5", ".grib", ".txt", ""} & image_extensions()
+
+
+def test_a_folder_apart_is_left_out_without_being_an_output(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "gt/a.png", "sub/gt/b.png", "scores/confusion.png", "scores/c.png", "confusion.png")
+    (tmp_path / "scores/eval.json").write_text('{"tool": "tipsseg"}')
+    found = find([tmp_path], output=None, apart=tmp_path / "gt")
+    assert names(found) == ["a.png", "confusion.png", "scores/c.png", "sub/gt/b.png"]
+    assert found.outputs == ()
+    assert found.skipped == 1  # eval.json

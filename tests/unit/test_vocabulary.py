@@ -1,23 +1,76 @@
+"""Class names and background -> what competes for every pixel."""
+
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 
 from tipsseg.background import GENERAL_BACKGROUND
 from tipsseg.errors import VocabularyError
-from tipsseg.vocabulary import make_vocabulary, parse_background, split_names
+from tipsseg.palette import colour
+from tipsseg.records import Colour
+from tipsseg.templates import PROTOCOL_TEMPLATES
+from tipsseg.vocabulary import MAX_CLASSES, Entry, Phrase, make_vocabulary, parse_background, split_names
+
+SAME = "Names that differ only in case or spacing are the same to the model."
+EXTRA_COMMA = (
+    "Remove the extra comma. If a name has a comma in it, repeat the option, once for each name: "
+    '-c "salt, pepper" -c tree'
+)
 
 
 def test_classes_keep_their_order_and_are_numbered_from_1() -> None:
     vocabulary = make_vocabulary(["  panda leg ", "Tree", "chest_of_drawers", "salt,  pepper"], "none")
-    assert [(c.id, c.name) for c in vocabulary.classes] == [
-        (1, "panda leg"),
-        (2, "Tree"),
-        (3, "chest of drawers"),
-        (4, "salt, pepper"),
+    names = ["panda leg", "Tree", "chest of drawers", "salt, pepper"]
+    assert [(c.id, c.name, c.supercategory) for c in vocabulary.classes] == [
+        (number, name, name) for number, name in enumerate(names, start=1)
     ]
-    assert len({c.colour for c in vocabulary.classes}) == 4
-    assert vocabulary.phrases == ("panda leg", "Tree", "chest of drawers", "salt, pepper")
-    assert vocabulary.label_ids == (1, 2, 3, 4)
+    assert [c.colour for c in vocabulary.classes] == [colour(number) for number in (1, 2, 3, 4)]
+    assert vocabulary.phrases == tuple(
+        Phrase(name, number, PROTOCOL_TEMPLATES) for number, name in enumerate(names, start=1)
+    )
+    assert (vocabulary.background, vocabulary.background_texts) == ((), ())
+    assert (vocabulary.auto, vocabulary.source) == (False, "")
+
+
+def test_entries_say_more() -> None:
+    own: Colour = (0, 0, 0)
+    vocabulary = make_vocabulary(
+        [
+            Entry("not _me", ("  nor  me",), negative=True),
+            Entry("panda_leg", ("paw", " leg of  a panda"), own, 0, " big  animal ", ("  my {}",)),
+            "tree",
+            Entry("bamboo", negative=True, templates=("some {}",)),
+            Entry("sea", min_confidence=1),
+        ],
+        ["sky"],
+        ["a {}", "{}"],
+        "mine.toml",
+    )
+    assert [(c.id, c.name, c.colour, c.synonyms, c.supercategory, c.min_confidence) for c in vocabulary.classes] == [
+        (1, "panda leg", own, ("paw", "leg of a panda"), "big animal", 0),
+        (2, "tree", colour(2), (), "tree", None),
+        (3, "sea", colour(3), (), "sea", 1),
+    ]
+    common = ("a {}", "{}")
+    assert vocabulary.phrases == (
+        Phrase("panda leg", 1, ("my {}",)),
+        Phrase("paw", 1, ("my {}",)),
+        Phrase("leg of a panda", 1, ("my {}",)),
+        Phrase("tree", 2, common),
+        Phrase("sea", 3, common),
+        Phrase("not me", 0, common),
+        Phrase("nor me", 0, common),
+        Phrase("bamboo", 0, ("some {}",)),
+        Phrase("sky", 0, common),
+    )
+    assert vocabulary.background_texts == ("not me", "nor me", "bamboo", "sky")
+    assert vocabulary.background == ("sky",)
+    assert [entry.name for entry in vocabulary.entries] == ["not me", "panda leg", "tree", "bamboo", "sea"]
+    assert vocabulary.entries[1].texts == ("panda leg", "paw", "leg of a panda")
+    assert (vocabulary.templates, vocabulary.auto, vocabulary.source) == (common, False, "mine.toml")
 
 
 @pytest.mark.parametrize(
@@ -26,51 +79,205 @@ def test_classes_keep_their_order_and_are_numbered_from_1() -> None:
         (["a,b"], ("a", "b")),
         (["a"], ("a",)),
         (["a, b ,c"], ("a", " b ", "c")),
+        (["a,,b"], ("a", "", "b")),
+        (["a,"], ("a", "")),
+        ([""], ("",)),
         (["salt, pepper", "tree"], ("salt, pepper", "tree")),
         ([], ()),
         (["a\nb, c\r\nd\n"], ("a", "b", " c\r", "d")),
+        (["\r\na\n\nb\n"], ("a", "", "b")),
     ],
 )
 def test_one_value_is_split_at_commas_and_several_are_not(values: list[str], names: tuple[str, ...]) -> None:
     assert split_names(values) == names
 
 
-@pytest.mark.parametrize("name", ["tree", "Tree", "trees", "TREES"])
-def test_auto_background_leaves_out_what_the_classes_name(name: str) -> None:
-    vocabulary = make_vocabulary([name, "panda"])
-    assert vocabulary.background == tuple(phrase for phrase in GENERAL_BACKGROUND if phrase != "tree")
-    assert vocabulary.label_ids == (1, 2) + (0,) * len(vocabulary.background)
-
-
-def test_background_may_be_a_list() -> None:
-    assert make_vocabulary(["a"], parse_background("sky, stone_wall")).background == ("sky", "stone wall")
-    assert make_vocabulary(["a"], parse_background("none")).background == ()
-    assert make_vocabulary(["a"], parse_background("auto")).background == GENERAL_BACKGROUND
-    assert make_vocabulary(["a"], parse_background(" None")).background == ()
-    assert make_vocabulary(["a"], parse_background("AUTO")).background == GENERAL_BACKGROUND
-
-
-def test_a_string_is_no_list_of_names() -> None:
-    with pytest.raises(VocabularyError, match="classes must be a list of names, not a string"):
-        make_vocabulary("tree")
+# ---- background ----
 
 
 @pytest.mark.parametrize(
-    ("classes", "background", "message"),
+    ("classes", "left_out"),
     [
-        ([], "auto", "no classes given"),
-        (["a", "", "b"], "auto", "class 2 of 3 is empty"),
-        (["a", " _ "], "auto", "class 2 of 2 is empty"),
-        (["a", "b", "A"], "auto", "class 'A' is given twice, as number 1 and number 3"),
-        (["panda leg", "panda_ leg"], "auto", "class 'panda leg' is given twice"),
-        (["a"], ["sky", ""], "background phrase 2 of 2 is empty"),
-        (["a"], ["sky", "sky"], "background phrase 'sky' is given twice"),
-        (["Sky"], ["sky"], "'sky' is both a class and a background phrase"),
-        (["a"], "some", "neither 'auto' nor 'none'"),
-        ([f"c{n}" for n in range(65535)], "none", "more than a 16-bit mask can hold"),
+        pytest.param(["panda"], [], id="nothing"),
+        pytest.param(["tree", "panda"], ["tree"], id="the same word"),
+        pytest.param(["Tree"], ["tree"], id="case"),
+        pytest.param(["TREES"], ["tree"], id="plural"),
+        pytest.param(["the_sky"], ["sky"], id="article"),
+        pytest.param(["tree trunk", "skyline", "shelves"], [], id="another thing"),
+        pytest.param([Entry("lake", ("sea", "rivers"))], ["sea", "river"], id="synonyms"),
+        pytest.param(["panda", Entry("walls", ("fence",), negative=True)], ["wall", "fence"], id="negative"),
+        pytest.param(list(GENERAL_BACKGROUND), list(GENERAL_BACKGROUND), id="all"),
     ],
 )
-def test_unusable_names_are_refused(classes: list[str], background: str | list[str], message: str) -> None:
-    with pytest.raises(VocabularyError, match=message) as caught:
-        make_vocabulary(classes, background)
-    assert caught.value.exit_code == 2
+def test_auto_background_leaves_out_what_the_classes_name(classes: list[str | Entry], left_out: list[str]) -> None:
+    vocabulary = make_vocabulary(classes)
+    assert vocabulary.background == tuple(phrase for phrase in GENERAL_BACKGROUND if phrase not in left_out)
+    assert vocabulary.phrases[len(vocabulary.phrases) - len(vocabulary.background) :] == tuple(
+        Phrase(text, 0, PROTOCOL_TEMPLATES) for text in vocabulary.background
+    )
+    assert vocabulary.auto
+
+
+def test_resolved_drops_phrases_of_the_background_alone() -> None:
+    vocabulary = make_vocabulary(["pond", Entry("sea", negative=True)], "auto", ["{}"], "a.txt")
+    resolved = vocabulary.resolved({"river", "pond", "sea", "no such phrase"})
+    assert resolved.background == tuple(text for text in GENERAL_BACKGROUND if text not in ("sea", "river"))
+    assert (vocabulary.auto, resolved.auto) == (True, False)
+    for part in ("entries", "classes", "templates", "source"):
+        assert getattr(resolved, part) == getattr(vocabulary, part)
+    assert vocabulary.resolved(()).background == vocabulary.background
+
+
+@pytest.mark.parametrize(
+    ("value", "parsed", "phrases", "auto"),
+    [
+        ("auto", "auto", GENERAL_BACKGROUND, True),
+        ("AUTO ", "auto", GENERAL_BACKGROUND, True),
+        ("none", "none", (), False),
+        (" None", "none", (), False),
+        ("sky, stone_wall", ("sky", " stone_wall"), ("sky", "stone wall"), False),
+        ("Sky", ("Sky",), ("Sky",), False),
+        ("none, auto", ("none", " auto"), ("none", "auto"), False),
+    ],
+)
+def test_background_option(value: str, parsed: str | tuple[str, ...], phrases: tuple[str, ...], auto: bool) -> None:
+    assert parse_background(value) == parsed
+    vocabulary = make_vocabulary(["a"], parse_background(value))
+    assert (vocabulary.background, vocabulary.auto) == (phrases, auto)
+
+
+def test_an_empty_list_is_no_background() -> None:
+    assert make_vocabulary(["a"], []) == make_vocabulary(["a"], "none")
+
+
+# ---- what is refused ----
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Arguments of make_vocabulary, and what the error says; `entry` is the index of the class that is meant."""
+
+    classes: Sequence[str | Entry]
+    message: str
+    hint: str = ""
+    entry: int | None = None
+    background: str | Sequence[str] = "auto"
+    templates: Sequence[str] = PROTOCOL_TEMPLATES
+
+
+NO_CLASSES = Refused([], "no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
+NEGATIVE = (
+    "'a b' is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
+    "Leave those out, or leave out `negative`.",
+    1,
+)
+MARK_ONE = "Mark one with {}, as in: a photo of a {}."
+
+REFUSED = {
+    "a string": Refused("tree", "classes must be a list of names, not a string", "For one class: ['tree']."),
+    "no classes": NO_CLASSES,
+    "only negatives": Refused([Entry("a", negative=True)], NO_CLASSES.message, NO_CLASSES.hint),
+    "empty": Refused(["a", "", "b"], "class 2 of 3 is empty", EXTRA_COMMA, 1),
+    "blank": Refused(["a", " _ "], "class 2 of 2 is empty", EXTRA_COMMA, 1),
+    "all kinds of blanks": Refused(["\u00a0\u3000\t"], "class 1 of 1 is empty", EXTRA_COMMA, 0),
+    "empty synonym": Refused(["b", Entry("a_b", ("c", " _"))], "a synonym of 'a b' is empty", "", 1),
+    "twice": Refused(["a", "b", "A"], "class 'A' is given twice, as number 1 and number 3", SAME, 2),
+    "twice, spacing": Refused(
+        ["panda leg", "Panda_ leg"], "class 'Panda leg' is given twice, as number 1 and number 2", SAME, 1
+    ),
+    "twice, synonym of another": Refused(
+        [Entry("a", ("b",)), "c", Entry("d", ("e", "_B"))],
+        "class 'B' is given twice, as number 1 and number 3",
+        SAME,
+        2,
+    ),
+    "twice, name and synonym of another": Refused(
+        [Entry("a", ("b",)), "b"], "class 'b' is given twice, as number 1 and number 2", SAME, 1
+    ),
+    "twice, class and negative": Refused(
+        ["a", Entry("b", ("A",), negative=True)], "class 'A' is given twice, as number 1 and number 2", SAME, 1
+    ),
+    "twice, negatives": Refused(
+        ["a", Entry("b", negative=True), Entry("b", negative=True)],
+        "class 'b' is given twice, as number 2 and number 3",
+        SAME,
+        2,
+    ),
+    "synonym twice": Refused(["a", Entry("b", ("c", "C"))], "'b' has a name twice: b, c, C", SAME, 1),
+    "synonym that is the name": Refused([Entry("b", ("B",)), "a"], "'b' has a name twice: b, B", SAME, 0),
+    "confidence above 1": Refused(
+        ["b", Entry("a_", min_confidence=1.01)], "the minimum confidence 1.01 of 'a' is not between 0 and 1", "", 1
+    ),
+    "confidence below 0": Refused(
+        [Entry("a", min_confidence=-0.1)], "the minimum confidence -0.1 of 'a' is not between 0 and 1", "", 0
+    ),
+    "confidence that is no number": Refused(
+        [Entry("a", min_confidence=float("nan"))], "the minimum confidence nan of 'a' is not between 0 and 1", "", 0
+    ),
+    "negative with colour": Refused(["c", Entry("a_b", colour=(0, 0, 0), negative=True)], *NEGATIVE),
+    "negative with confidence": Refused(["c", Entry("a b", min_confidence=0.0, negative=True)], *NEGATIVE),
+    "negative with supercategory": Refused(["c", Entry("a b", supercategory="c", negative=True)], *NEGATIVE),
+    "own template": Refused(
+        ["c", Entry("a_b", templates=("{}", "a"))], "'a b': the template 'a' has no places for the phrase", MARK_ONE, 1
+    ),
+    "no own templates": Refused(
+        [Entry("a", templates=())], "'a': no templates", 'Give at least one, such as "a photo of a {}."', 0
+    ),
+    "template": Refused(["a"], "the template '{}{}' has 2 places for the phrase", MARK_ONE, templates=["{}{}"]),
+    "empty background phrase": Refused(
+        ["a"],
+        "background phrase 2 of 3 is empty",
+        "Remove the extra comma, or use --background none.",
+        background=["sky", "_", "sea"],
+    ),
+    "background twice": Refused(
+        ["a"], "background phrase 'SKY' is given twice", SAME, background=["sky", "sea", " SKY"]
+    ),
+    "background that is a class": Refused(
+        ["Stone wall"],
+        "'stone wall' is both a class and a background phrase",
+        "Leave it out of one of the two.",
+        background=["sky", "stone_wall"],
+    ),
+    "background that is a synonym": Refused(
+        [Entry("a", ("b",))],
+        "'B' is both a class and a background phrase",
+        "Leave it out of one of the two.",
+        background=["B"],
+    ),
+    "background that is a negative": Refused(
+        ["a", Entry("b", negative=True)],
+        "'b' is both a class and a background phrase",
+        "Leave it out of one of the two.",
+        background=["b"],
+    ),
+    "background word": Refused(
+        ["a"],
+        "background 'some' is neither 'auto' nor 'none'",
+        "Give phrases as a list of strings.",
+        background="some",
+    ),
+    "too many": Refused(
+        [f"c{number}" for number in range(65535)], "65535 classes are more than a 16-bit mask can hold (65534)"
+    ),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(refused: Refused) -> None:
+    with pytest.raises(VocabularyError) as caught:
+        make_vocabulary(refused.classes, refused.background, refused.templates)
+    error = caught.value
+    assert (error.message, error.hint, error.entry) == (refused.message, refused.hint, refused.entry)
+    assert (error.path, error.line, error.exit_code) == (None, None, 2)
+
+
+def test_as_many_classes_as_a_mask_can_hold_beside_negatives() -> None:
+    names = [f"c{number}" for number in range(MAX_CLASSES)]
+    vocabulary = make_vocabulary([Entry("n", negative=True), *names], "none")
+    assert (len(vocabulary.classes), vocabulary.classes[-1].id) == (65534, 65534)
+
+
+@pytest.mark.parametrize("confidence", [0, 0.0, 0.5, 1, 1.0])
+def test_confidence_may_be_at_either_end(confidence: float) -> None:
+    assert make_vocabulary([Entry("a", min_confidence=confidence)]).classes[0].min_confidence == confidence

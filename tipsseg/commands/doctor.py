@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.commands import options as opt
-from tipsseg.progress import printable
+from tipsseg.progress import counted, printable
 
 
 def doctor(
@@ -25,12 +25,13 @@ def doctor(
     """
     from tipsseg.doctor import examine
 
-    failed = False
+    failed = 0
     for finding in examine(device, dtype, image):
-        failed = failed or finding.state == "fail"
+        failed += finding.state == "fail"
         state = "FAIL" if finding.state == "fail" else finding.state
         print(printable(f"{state:5} {finding.what}: {finding.detail}"), flush=True)
         if finding.hint:
             print(printable(f"      {finding.hint}"), flush=True)
+    print(f"{counted(failed, 'check')} failed." if failed else "All is well.")
     if failed:
         raise typer.Exit(1)

@@ -88,9 +88,10 @@ def evaluate(
     quiet: opt.Quiet = False,
 ) -> None:
     """Score labels against truth masks: mean IoU, IoU of each class, confusion matrix."""
+    from tipsseg.predictions import masks_folder, names_of
     from tipsseg.progress import Progress
     from tipsseg.run import LabelRequest
-    from tipsseg.run_eval import check_output, evaluate_masks, evaluate_model, masks_folder, names_of
+    from tipsseg.run_eval import check_output, evaluate_masks, evaluate_model
 
     _refuse_together(context)
     truth = _TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
@@ -126,7 +127,7 @@ def evaluate(
             source = files.check() if files is not None else request.check()
             if output is not None:
                 check_output(output, (gt,), labels=files is not None)
-            found = opt.find_images(paths or (), null, output if output is not None else gt)
+            found = opt.find_images(paths or (), null, output, apart=gt)
             opt.note_inputs(progress, found, classes)
             evaluation = evaluate_model(request, source, found, gt, truths, files, progress)
         _report(evaluation, output, as_json, progress)
@@ -157,7 +158,7 @@ class _TruthOptions:
 
     def layout(self, names: Sequence[str]) -> Layout:
         """The layout for a vocabulary of these classes. Raises UsageError."""
-        from tipsseg.run_eval import in_other_order
+        from tipsseg.predictions import in_other_order
         from tipsseg.truth import plain_ids, plain_layout
         from tipsseg.vocabulary_file import read_vocabulary
 
@@ -202,12 +203,16 @@ def _given(context: typer.Context, name: str) -> bool:
 def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress: Progress) -> None:
     from tipsseg.evaluate import table
     from tipsseg.files import json_bytes
-    from tipsseg.progress import counted, print_text
+    from tipsseg.progress import print_text
     from tipsseg.run_eval import write_reports
 
     if output is not None:
         written = write_reports(evaluation, output)
         progress.note(f"Written: {', '.join(map(str, written))}")
     if evaluation.failed:
-        progress.note(f"The scores leave out {counted(evaluation.failed, 'image')} that failed.")
+        progress.note(f"The scores leave out {evaluation.failed} that failed.")
+    if not evaluation.scores.truth_pixels[[number > 0 for number in evaluation.scores.ids]].any():
+        progress.note(
+            "The truth has no pixel of any class. If its ids mean something else, see --ignore-index, --zero-based and --layout."
+        )
     print_text(json_bytes(evaluation.record()).decode() + "\n" if as_json else table(evaluation.scores))

@@ -116,12 +116,12 @@ def split_formats(value: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in value.split(","))
 
 
-def find_images(paths: Sequence[str], null: bool, output: Path) -> Found:
-    """The images that the arguments name: paths, or - for a list on stdin."""
+def find_images(paths: Sequence[str], null: bool, output: Path | None, apart: Path | None = None) -> Found:
+    """The images that the arguments name: paths, or - for a list on stdin; see `inputs.find` for the folders that are left out."""
     from tipsseg import inputs
 
     if list(paths) == ["-"]:
-        return inputs.from_list(_stdin_entries(null), output=output)
+        return inputs.from_list(_stdin_entries(null), output=output, apart=apart)
     if "-" in paths:
         raise UsageError("- stands for a list on stdin and cannot be mixed with other paths")
     urls = [path for path in paths if "://" in path]
@@ -129,7 +129,7 @@ def find_images(paths: Sequence[str], null: bool, output: Path) -> Found:
         raise UsageError(f"{urls[0]} is an address, not a path", "Download the image first.")
     if null:
         raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Give - as the only path.")
-    return inputs.find([Path(path) for path in paths], output=output)
+    return inputs.find([Path(path) for path in paths], output=output, apart=apart)
 
 
 def note_inputs(progress: Progress, found: Found, classes: Sequence[str] | None) -> None:

@@ -31,6 +31,9 @@ CONFIDENCE_FOLDER = "confidence"
 #: Suffixes of the pictures in each sub-folder of the output folder that has one an image.
 SUFFIXES: Mapping[str, str] = {MASKS_FOLDER: ".png", OVERLAYS_FOLDER: ".jpg", CONFIDENCE_FOLDER: ".png"}
 
+#: The picture that `tipsseg eval` leaves in its output folder.
+CONFUSION_PICTURE = "confusion.png"
+
 #: Sub-folders of the output folder that hold pictures; `inputs.find` does not take those for inputs.
 FOLDERS = frozenset(SUFFIXES)
 

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from running import Command
+
+from tipsseg import golden
+
+
+def test_all_is_well(process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    ran = process("doctor", "--device", "cpu")
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[-1] == "All is well."
+    assert {line[:6] for line in lines[:-1]} == {"ok    ", "note  ", "      "}
+    assert any(line.startswith("ok    numbers: cpu in float32 against cpu in float32") for line in lines)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_something_is_wrong(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(golden, "RECORDED", golden.Table("cosines", (0.5,) * 10, 1e-4))
+    ran = command("doctor")
+    assert ran.code == 1
+    assert ran.out.splitlines()[-1] == "1 check failed."
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("FAIL")]
+    assert line.startswith("FAIL  recorded numbers: ")
+
+
+def test_a_device_that_is_none(command: Command) -> None:
+    ran = command("doctor", "--device", "tpu")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "Error: unknown device 'tpu'\nHint: Use auto, cpu, cuda, cuda:N or mps.\n"

@@ -1,0 +1,204 @@
+"""`tipsseg vocab` from the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from running import Command
+
+from tipsseg.vocabulary_file import preset_names, read_vocabulary
+
+PRESETS = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-context-60, voc20, voc21"
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_list(command: Command) -> None:
+    ran = command("vocab", "list")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == (
+        "ade20k                150 classes  ADE20K, the scene parsing benchmark\n"
+        "cityscapes             19 classes  Cityscapes, the classes that are scored\n"
+        "coco-stuff            171 classes  COCO-Stuff 164k, things and stuff\n"
+        "pascal-context-59      59 classes  PASCAL Context, its frequent classes\n"
+        "pascal-context-60      59 classes  PASCAL Context, everything else as background\n"
+        "voc20                  20 classes  PASCAL VOC 2012, the objects alone\n"
+        "voc21                  20 classes  PASCAL VOC 2012, everything else as background\n"
+    )
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_what_is_shown_reads_back(command: Command, name: str) -> None:
+    ran = command("vocab", "show", name)
+    assert (ran.code, ran.err) == (0, "")
+    Path("mine.toml").write_text(ran.out, encoding="utf-8")
+    preset, mine = read_vocabulary(name), read_vocabulary("mine.toml")
+    assert mine.entries == preset.entries
+    assert mine.phrases == preset.phrases
+    assert (mine.background, mine.auto, mine.templates) == (preset.background, preset.auto, preset.templates)
+    assert command("vocab", "check", "mine.toml").out == command("vocab", "check", name).out.replace(name, "mine.toml")
+    assert command("vocab", "show", "mine.toml").out == ran.out
+
+
+def test_what_is_shown_serves_as_a_vocabulary(command: Command) -> None:
+    Path("mine.toml").write_text(command("vocab", "show", "voc20").out, encoding="utf-8")
+    ran = command("label", "nowhere", "--vocab", "mine.toml", "-m", "tiny")
+    assert ran.err.startswith("Error: nowhere: no such file or folder")  # which comes after the vocabulary
+
+
+def test_show_with_another_background_and_other_templates(command: Command) -> None:
+    Path("few.txt").write_text("tree\npanda # of both kinds\n")
+    Path("prompts.txt").write_text("a drawing of a {}.\n")
+    ran = command("vocab", "show", "few.txt", "--background", "sky, wall", "--templates", "prompts.txt")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == (
+        'background = ["sky", "wall"]\ntemplates = ["a drawing of a {}."]\n\n'
+        '[[classes]]\nname = "tree"\n\n[[classes]]\nname = "panda"\n'
+    )
+    assert command("vocab", "show", "few.txt", "--background", "none", "--templates", "plain").out.startswith(
+        'background = "none"\ntemplates = "plain"\n'
+    )
+    assert command("vocab", "show", "few.txt").out.startswith('background = "auto"\ntemplates = "protocol"\n')
+
+
+FULL = """\
+background = ["sky"]
+templates = "plain"
+
+[[classes]]
+name = "panda leg"
+synonyms = ["paw"]
+colour = "#e63946"
+min_confidence = 0.5
+supercategory = "panda"
+templates = ["a photo of a {}."]
+
+[[classes]]
+name = "Bärenöhrchen"
+
+[[classes]]
+name = "bamboo"
+negative = true
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("one.txt", "tree\n", "1 class, 1 phrase, background auto, 9 templates"),
+        ("two.txt", "# mine\n\ntree\nsky #, blue\nitem #5\n", "3 classes, 3 phrases, background auto, 9 templates"),
+        ("full.toml", FULL, "2 classes, 3 phrases, 1 negative, background 1 phrase, 1 template"),
+        (
+            "none.toml",
+            'background = "none"\nclasses = ["tree"]\n',
+            "1 class, 1 phrase, background 0 phrases, 9 templates",
+        ),
+    ],
+)
+def test_check_says_what_is_in_a_file(command: Command, name: str, content: str, line: str) -> None:
+    Path(name).write_text(content, encoding="utf-8")
+    ran = command("vocab", "check", name)
+    assert (ran.code, ran.err, ran.out) == (0, "", f"{name}: ok, {line}\n")
+
+
+def test_a_preset_is_checked_too(command: Command) -> None:
+    assert command("vocab", "check", "voc21").out == (
+        "voc21: ok, 20 classes, 32 phrases, background 26 phrases, 9 templates\n"
+    )
+
+
+# name: (file, content, stderr)
+FAULTS = {
+    "syntax": ("v.toml", 'classes = ["tree", "sky"\n\n[[more]]\n', "Error: v.toml:3: not TOML: Unclosed array\n"),
+    "unknown key": (
+        "v.toml",
+        'classes = [\n  "tree",\n  { nam = "sky" },\n]\n',
+        "Error: v.toml:3: unknown key `nam`\nHint: Did you mean `name`? The keys are: name, synonyms, colour, min_confidence, "
+        "supercategory, templates, negative.\n",
+    ),
+    "twice": (
+        "v.txt",
+        "# of mine\ntree\n\nTree\n",
+        "Error: v.txt:4: class 'Tree' is given twice, as number 1 and number 2\n"
+        "Hint: Names that differ only in case or spacing are the same to the model.\n",
+    ),
+    "class in the background": (
+        "v.toml",
+        'background = ["sky"]\n\n[[classes]]\nname = "sky"\n',
+        "Error: v.toml: 'sky' is both a class and a background phrase\nHint: Leave it out of one of the two.\n",
+    ),
+    "bad colour": (
+        "v.toml",
+        '[[classes]]\nname = "tree"\n[[classes]]\nname = "sky"\ncolour = "blue"\n',
+        "Error: v.toml:5: \"blue\" is no colour of 'sky'\n"
+        'Hint: Write "#rrggbb" or [red, green, blue], each 0 to 255.\n',
+    ),
+    "empty": ("v.txt", "# nothing\n", "Error: v.txt: no classes in the file\nHint: Write one class a line.\n"),
+    "TOML in text": (
+        "v.txt",
+        '\n[[classes]]\nname = "tree"\n',
+        "Error: v.txt:2: this looks like TOML, in a file that is read as one class a line\n"
+        "Hint: Give the file a name that ends in .toml.\n",
+    ),
+    "a misspelt preset": (
+        "ade2k",
+        None,
+        f"Error: the vocabulary 'ade2k' is no file and no preset\nHint: Did you mean ade20k? The presets are: {PRESETS}.\n",
+    ),
+    "no file": (
+        "my/words.toml",
+        None,
+        f"Error: the vocabulary 'my/words.toml' is no file and no preset\nHint: The presets are: {PRESETS}.\n",
+    ),
+    "a folder": (".", None, "Error: .: a folder, not a vocabulary file\n"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+@pytest.mark.parametrize("verb", ["check", "show"])
+def test_a_fault_is_named_with_file_and_line(command: Command, verb: str, case: str) -> None:
+    name, content, message = FAULTS[case]
+    if content is not None:
+        Path(name).write_text(content, encoding="utf-8")
+    ran = command("vocab", verb, name)
+    assert (ran.err, ran.code, ran.out) == (message, 2, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        (["show"], "\nError: Missing argument 'name'.\n"),
+        (["chek", "voc20"], "\nError: No such command 'chek'. Did you mean 'check'?\n"),
+        (["check", "voc20", "voc21"], " (voc21)\n"),
+    ],
+)
+def test_wrong_usage(command: Command, arguments: list[str], end: str) -> None:
+    ran = command("vocab", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "redirection", "code", "error"),
+    [
+        ("show full.toml", "", 0, ""),
+        ("show full.toml", ">/dev/full", 1, "Error: cannot write standard output: no space left on the device"),
+        ("check v.toml", "", 2, "Error: v.toml:1: not TOML: "),
+    ],
+)
+def test_a_real_process_in_a_terminal_of_little_letters(
+    arguments: str, redirection: str, code: int, error: str
+) -> None:
+    Path("full.toml").write_text(FULL, encoding="utf-8")
+    Path("v.toml").write_text("classes = [}\n")
+    line = f"PYTHONIOENCODING=ascii '{sys.executable}' -W error -m tipsseg vocab {arguments} {redirection}"
+    ran = subprocess.run(line, shell=True, capture_output=True)
+    assert (ran.returncode, ran.stderr.decode().startswith(error)) == (code, True), ran.stderr
+    assert b"Traceback" not in ran.stderr
+    assert ran.stdout.decode("utf-8") == (FULL if (code, error) == (0, "") else "")

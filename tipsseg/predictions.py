@@ -1,0 +1,85 @@
+"""Masks that are there already, for `tipsseg eval --pred`: where they are, and what their ids are called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tipsseg import inputs
+from tipsseg.errors import InputError, UsageError
+from tipsseg.inputs import Found
+from tipsseg.run_record import RUN_FILE
+from tipsseg.writers import MASKS_FOLDER
+from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
+
+_PRED = "--pred takes a folder of masks, or the output folder of a run with --format png."
+
+
+def masks_folder(folder: Path) -> Path:
+    """The folder itself; of a run's output folder its masks/. Raises InputError where it is no folder, or a run without masks."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}", _PRED)
+    inner = folder / MASKS_FOLDER
+    if not (folder / RUN_FILE).is_file():
+        return folder
+    if not inner.is_dir() and (folder / CLASSES_FILE).is_file():
+        raise InputError(f"the run in {folder} wrote no masks", "Label with --format png.")
+    return inner if inner.is_dir() else folder
+
+
+def find_masks(folder: Path) -> Found:
+    """The masks in a folder; in the output folder of a run, those of its masks/. Raises InputError."""
+    masks = masks_folder(folder)
+    try:
+        return inputs.find([masks], output=None)
+    except InputError as error:
+        raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from error
+
+
+def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the classes 1..N of masks: those given, otherwise those that the run wrote beside the masks.
+
+    Raises UsageError where there are none, and where those given are the run's in another order, as then the ids would be those of
+    other classes; InputError where the run's cannot be read.
+    """
+    if given is None:
+        return names_beside(folder)
+    try:
+        written = names_beside(folder)
+    except (UsageError, InputError):  # masks from elsewhere
+        return tuple(given)
+    if in_other_order(given, written):
+        raise UsageError(
+            f"the masks in {folder} were made with the classes in another order: {', '.join(written)}",
+            "Leave out --classes and --vocab; the names are known from that run. The truth must have its order.",
+        )
+    return tuple(given)
+
+
+def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether these are the same names, but not in the same order."""
+    first, second = [name.casefold() for name in names], [name.casefold() for name in others]
+    return first != second and sorted(first) == sorted(second)
+
+
+def names_beside(folder: Path) -> tuple[str, ...]:
+    """The class names in the classes.json of a run's output folder, or of the folder that holds its masks/.
+
+    Raises UsageError where there is none, InputError where it cannot be used.
+    """
+    for path in (folder / CLASSES_FILE, folder.absolute().parent / CLASSES_FILE):
+        if path.is_file():
+            break
+    else:
+        raise UsageError(
+            f"no {CLASSES_FILE} beside the masks in {folder} says what their ids mean",
+            "Give the classes with --classes, --vocab or --layout.",
+        )
+    try:
+        names = tuple(entry["name"] for entry in json.loads(path.read_bytes())["classes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not what tipsseg writes", "Give the classes with --classes or --vocab.") from error
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} names no classes", "Give the classes with --classes or --vocab.")
+    return names
