@@ -38,9 +38,10 @@ def check_template(template: object) -> str:
     """The template, trimmed; raises VocabularyError where it has not exactly one `{}`."""
     if not isinstance(template, str):
         raise VocabularyError(f"a template must be a text, not {template!r}")
-    if template.count("{}") != 1:
+    count = template.count("{}")
+    if count != 1:
         raise VocabularyError(
-            f"the template {template!r} has {template.count('{}') or 'no'} places for the phrase",
+            f"the template {template!r} has {f'{count} places' if count else 'no place'} for the phrase",
             "Mark one with {}, as in: a photo of a {}.",
         )
     return " ".join(template.split())

@@ -197,6 +197,8 @@ def _checked(entry: Entry, index: int, count: int) -> Entry:
     confidence = entry.min_confidence
     if confidence is not None and not 0 <= confidence <= 1:
         raise VocabularyError(f"the minimum confidence {confidence} of {name!r} is not between 0 and 1", entry=index)
+    if entry.colour is not None and not all(0 <= value <= 255 for value in entry.colour):
+        raise VocabularyError(f"the colour {entry.colour} of {name!r} is not three numbers from 0 to 255", entry=index)
     if entry.negative and (entry.colour or confidence is not None or entry.supercategory):
         raise VocabularyError(
             f"{name!r} is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",

@@ -171,6 +171,8 @@ def _parse_toml(path: Path, text: str) -> _Content:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(path, text, error) from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
+        raise VocabularyError(f"not a vocabulary: {error}", path=path) from error
     key = ""
     try:
         for key in table:
@@ -253,7 +255,7 @@ def _entry(value: object) -> Entry:
         name,
         tuple(value.get("synonyms", ())),
         _colour(name, value.get("colour")),
-        None if confidence is None else float(confidence),
+        confidence,
         value.get("supercategory", ""),
         tuple(value["templates"]) if "templates" in value else None,
         value.get("negative", False),
@@ -313,8 +315,7 @@ def _line_where(text: str, there: Callable[[Table], bool]) -> int:
                 break
         else:
             break
-    first = next(index for index in range(low, high) if lines[index].split("#")[0].strip())
-    return first + 1
+    return low + 1  # blank lines and comments ahead can be read, so they are below `low`
 
 
 def _read_part(lines: Sequence[str]) -> Table | None:

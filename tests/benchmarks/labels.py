@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--tables", default=",".join(TABLES), help="which to make, with commas")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
     with ThreadPoolExecutor(2) as pool:
@@ -67,11 +68,7 @@ def main() -> None:
         f"{options.model} on {encoder.device} ({encoder.dtype_name}), {len(scenes)} scenes with seeds from {FIRST_SEED:,}; tipsseg "
         f"{tipsseg.__version__}, torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads\n"
     )
-    results = {
-        "closed": measure_closed(encoder, scenes),
-        "threes": measure_threes(encoder, scenes),
-        "confidence": measure_confidence(encoder, scenes),
-    }
+    results = {name: TABLES[name](encoder, scenes) for name in options.tables.split(",")}
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
@@ -249,6 +246,9 @@ def measure_confidence(encoder: tipsseg.Encoder, scenes: Sequence[Scene]) -> lis
         )
         rows.append({"labels": title, "precision": precision.tolist(), "recall": recall.tolist()})
     return rows
+
+
+TABLES = {"closed": measure_closed, "threes": measure_threes, "confidence": measure_confidence}
 
 
 if __name__ == "__main__":

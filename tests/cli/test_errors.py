@@ -117,7 +117,7 @@ USAGE = {
     "a file of classes": (
         ["imgs", "-c", "classes.txt"],
         2,
-        'Error: --classes takes names, and classes.txt is a file\nHint: Give it as --vocab classes.txt\n',
+        "Error: --classes takes names, and classes.txt is a file\nHint: Give it as --vocab classes.txt\n",
     ),
     "classes twice": (
         ["imgs", "-c", "a", "--vocab", "voc20"],

@@ -204,6 +204,7 @@ REFUSED = {
         2,
     ),
     "synonym twice": Refused(["a", Entry("b", ("c", "C"))], "'b' has a name twice: b, c, C", SAME, 1),
+    "synonym twice, to the letter": Refused([Entry("b", ("c", "c"))], "'b' has a name twice: b, c, c", SAME, 0),
     "synonym that is the name": Refused([Entry("b", ("B",)), "a"], "'b' has a name twice: b, B", SAME, 0),
     "confidence above 1": Refused(
         ["b", Entry("a_", min_confidence=1.01)], "the minimum confidence 1.01 of 'a' is not between 0 and 1", "", 1
@@ -214,11 +215,14 @@ REFUSED = {
     "confidence that is no number": Refused(
         [Entry("a", min_confidence=float("nan"))], "the minimum confidence nan of 'a' is not between 0 and 1", "", 0
     ),
+    "colour beyond 255": Refused(
+        ["b", Entry("a", colour=(0, 256, 0))], "the colour (0, 256, 0) of 'a' is not three numbers from 0 to 255", "", 1
+    ),
     "negative with colour": Refused(["c", Entry("a_b", colour=(0, 0, 0), negative=True)], *NEGATIVE),
     "negative with confidence": Refused(["c", Entry("a b", min_confidence=0.0, negative=True)], *NEGATIVE),
     "negative with supercategory": Refused(["c", Entry("a b", supercategory="c", negative=True)], *NEGATIVE),
     "own template": Refused(
-        ["c", Entry("a_b", templates=("{}", "a"))], "'a b': the template 'a' has no places for the phrase", MARK_ONE, 1
+        ["c", Entry("a_b", templates=("{}", "a"))], "'a b': the template 'a' has no place for the phrase", MARK_ONE, 1
     ),
     "no own templates": Refused(
         [Entry("a", templates=())], "'a': no templates", 'Give at least one, such as "a photo of a {}."', 0

@@ -1,0 +1,190 @@
+"""What a vocabulary does to the labels: synonyms, negatives, thresholds, background by meaning, templates, refinement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluate import FIRST_SEED, to_list
+from numpy.typing import NDArray
+from scenes import draw_scene
+from world import CLOSED_LIST, leaf_ids
+
+import tipsseg
+from tipsseg import Encoder, Entry, Labeller, LabelMap, LabelOptions, make_vocabulary
+from tipsseg.background import GENERAL_BACKGROUND
+from tipsseg.templates import TEMPLATES
+
+NAMES = ["panda leg", "tree", "sky", "a big stone", "road"]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Encoder:
+    return tipsseg.load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def random(mlp_checkpoint: Path) -> Encoder:
+    return tipsseg.load(str(mlp_checkpoint), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def image() -> NDArray[np.uint8]:
+    return draw_scene(FIRST_SEED + 5000, 150, 220).image
+
+
+def label(encoder: Encoder, image: NDArray[np.uint8], *entries: str | Entry, **options: object) -> LabelMap:
+    vocabulary = make_vocabulary(list(entries), "none")
+    return Labeller(encoder, vocabulary, LabelOptions(**options)).label(image)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+def test_synonyms_and_negatives_are_the_plain_labels_renumbered(tiny: Encoder, mode: str) -> None:
+    image = draw_scene(FIRST_SEED + 5001, 200, 300).image
+    plain = label(tiny, image, *CLOSED_LIST, mode=mode)
+    first, second, third, *_ = np.argsort(np.bincount(plain.labels.ravel()))[::-1]  # the three of the largest areas
+    assert (plain.labels == third).mean() > 0.02
+    rest = [name for number, name in enumerate(CLOSED_LIST, start=1) if number not in (first, second, third)]
+    merged = label(
+        tiny,
+        image,
+        Entry(CLOSED_LIST[first - 1], (CLOSED_LIST[third - 1],)),
+        Entry(CLOSED_LIST[second - 1], negative=True),
+        *rest,
+        mode=mode,
+    )
+    names = ["", CLOSED_LIST[first - 1], *rest]  # by the new ids
+    table = np.array([99, *(names.index(name) if name in names else 0 for name in CLOSED_LIST)], np.uint8)
+    table[third] = 1
+    # The phrases go in another order, and sums of another order may turn a tie.
+    assert (merged.labels == table[plain.labels]).mean() > 0.9995
+    assert {0, 1} <= set(np.unique(merged.labels))
+    assert [entry.name for entry in merged.classes] == names[1:]
+    assert (merged.confidence >= plain.confidence - 1e-5).all()
+
+
+def test_confidence_is_of_the_class_and_not_of_its_best_name(random: Encoder, image: NDArray[np.uint8]) -> None:
+    """A class with two names for one thing is as sure as with one of them."""
+    one = label(random, image, "tree", "sky")
+    two = label(random, image, Entry("tree", ("trees", "a tree", "TREE  trunk")), "sky")
+    same = label(random, image, Entry("tree", ("Tree.",)), "sky")
+    kept = (one.labels == 2) & (same.labels == 2)
+    assert kept.any()
+    assert not (two.confidence == one.confidence).all()
+    apart = label(random, image, "tree", "Tree.", "sky")
+    shared = np.isin(apart.labels, (1, 2))
+    assert (same.confidence[shared] > apart.confidence[shared] * 1.05).mean() > 0.5
+
+
+def test_background_phrases_share_their_confidence(tiny: Encoder, image: NDArray[np.uint8]) -> None:
+    """Sky and cloud are both background: where they compete with each other alone, background is sure."""
+    apart = label(tiny, image, "panda", "sky", "cloud")
+    together = Labeller(tiny, make_vocabulary(["panda"], ["sky", "cloud"])).label(image)
+    assert ((apart.labels == 1) == (together.labels == 1)).all()
+    background = together.labels == 0
+    assert (together.confidence[background] >= apart.confidence[background] - 1e-6).all()
+    assert together.confidence[background].mean() > apart.confidence[background].mean()
+
+
+def test_the_least_confidence_of_a_class_replaces_that_of_the_run(random: Encoder, image: NDArray[np.uint8]) -> None:
+    plain = label(random, image, *NAMES)
+    middle = float(np.median(plain.confidence))
+    first, second = np.argsort(np.bincount(plain.labels.ravel(), minlength=6))[-2:]  # the two of the largest areas
+    own = {first: 0.0, second: 1.0}
+    entries = [Entry(name, min_confidence=own.get(number)) for number, name in enumerate(NAMES, start=1)]
+    got = label(random, image, *entries, min_confidence=middle)
+    least = np.array([np.nan, *(own.get(number, middle) for number in range(1, 6))], np.float32)[plain.labels]
+    assert (got.labels == np.where(plain.confidence < least, 255, plain.labels)).all()
+    assert {first, 255} <= set(np.unique(got.labels))
+    assert second not in got.labels
+    assert (got.confidence == plain.confidence).all()
+
+
+def test_each_phrase_is_filled_into_its_own_templates(random: Encoder, image: NDArray[np.uint8]) -> None:
+    plain = make_vocabulary(["tree", "sky"], "none", TEMPLATES["plain"])
+    mixed = make_vocabulary([Entry("tree", templates=("{}",)), Entry("sky", templates=("{}",))], "none")
+    protocol = make_vocabulary(["tree", "sky"], "none")
+    by = [Labeller(random, vocabulary).label(image).confidence for vocabulary in (plain, mixed, protocol)]
+    assert (by[0] == by[1]).all()
+    assert not np.allclose(by[0], by[2])
+
+
+# class: (what the text tower of the embedded model takes for the same)
+SAME = {
+    "tree": {},
+    "ocean": {"sea": "ocean", "river": "ocean"},
+    "lawn": {"grass": "lawn"},
+    "street": {"road": "street"},
+    "beach": {"sand": "beach"},
+    "panda leg": {},
+    "umbrella": {},
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_auto_background_leaves_out_what_means_the_same(tiny: Encoder, name: str) -> None:
+    labeller = Labeller(tiny, make_vocabulary([name, "fish"]))
+    assert labeller.dropped == SAME[name]
+    gone = {*SAME[name], *([name] if name in GENERAL_BACKGROUND else [])}
+    assert labeller.vocabulary.background == tuple(text for text in GENERAL_BACKGROUND if text not in gone)
+    assert not labeller.vocabulary.auto
+
+
+def test_synonyms_count_and_negatives_and_lists_do_not(tiny: Encoder) -> None:
+    by_synonym = Labeller(tiny, make_vocabulary([Entry("wet stuff", ("ocean",))]))
+    assert by_synonym.dropped == {"sea": "ocean", "river": "ocean"}
+    assert Labeller(tiny, make_vocabulary(["panda leg", Entry("ocean", negative=True)])).dropped == {}
+    assert Labeller(tiny, make_vocabulary(["ocean"], ["sea", "wall"])).vocabulary.background == ("sea", "wall")
+
+
+def test_the_same_by_another_word_does_not_eat_a_class(tiny: Encoder) -> None:
+    """Without the check by meaning, "river" would take a part of the sea away."""
+    scenes = [draw_scene(FIRST_SEED + 5100 + index, 150, 200) for index in range(30)]
+    scenes = [scene for scene in scenes if np.isin(scene.truth, leaf_ids("water")).mean() > 0.1][:6]
+    assert len(scenes) >= 4
+
+    def recall(vocabulary: tipsseg.Vocabulary) -> float:
+        labeller = Labeller(tiny, vocabulary)
+        water = [np.isin(scene.truth, leaf_ids("water")) for scene in scenes]
+        return float(
+            np.mean([(labeller.label(s.image).labels[w] == 1).mean() for s, w in zip(scenes, water, strict=True)])
+        )
+
+    assert recall(make_vocabulary(["sea"])) > 0.85
+    assert recall(make_vocabulary(["sea"], [text for text in GENERAL_BACKGROUND if text != "sea"])) < 0.8
+
+
+def test_what_is_absent_stays_absent(tiny: Encoder) -> None:
+    labeller = Labeller(tiny, make_vocabulary(["panda", "house", "boat"]))
+    areas: list[float] = []
+    for index in range(12):
+        scene = draw_scene(FIRST_SEED + 5200 + index, 150, 200)
+        labels = labeller.label(scene.image).labels
+        for number, name in enumerate(("panda", "house", "boat"), start=1):
+            if not np.isin(scene.truth, leaf_ids(name)).any():
+                areas.append(float((labels == number).mean()))
+    assert len(areas) > 12
+    assert np.mean(areas) < 0.02
+
+
+def test_refinement_draws_edges_and_none_changes_nothing(tiny: Encoder) -> None:
+    scenes = [draw_scene(FIRST_SEED + 5300 + index, 200, 260) for index in range(5)]
+    right = {}
+    for refine in ("none", "pamr"):
+        labeller = Labeller(tiny, make_vocabulary(CLOSED_LIST, "none"), LabelOptions(refine=refine))
+        maps = [labeller.label(scene.image) for scene in scenes]
+        right[refine] = np.mean(
+            [(m.labels == to_list(s.truth, CLOSED_LIST)).mean() for m, s in zip(maps, scenes, strict=True)]
+        )
+        assert all(m.confidence.min() >= 0 and m.confidence.max() <= 1 + 1e-6 for m in maps)
+    assert right["pamr"] > right["none"] + 0.01
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (90, 31)])
+def test_refinement_takes_odd_images(random: Encoder, mode: str, size: tuple[int, int]) -> None:
+    picture = np.random.default_rng(3).integers(0, 255, (*size, 3), np.uint8)
+    got = label(random, picture, *NAMES, mode=mode, refine="pamr")
+    assert got.labels.shape == got.confidence.shape == size
+    assert np.isfinite(got.confidence).all()

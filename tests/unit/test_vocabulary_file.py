@@ -1,0 +1,1000 @@
+"""Vocabulary files: what they say, what is wrong with them and in which line, and that what is written reads back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tipsseg.background import GENERAL_BACKGROUND
+from tipsseg.errors import VocabularyError
+from tipsseg.palette import colour
+from tipsseg.records import Colour
+from tipsseg.templates import PROTOCOL_TEMPLATES
+from tipsseg.text_file import content_lines
+from tipsseg.vocabulary import Entry, make_vocabulary
+from tipsseg.vocabulary_file import entry_record, preset_names, preset_summary, read_vocabulary, vocabulary_toml
+
+Stored = Callable[[str], bytes]
+
+# How one text may be stored.
+STORED: dict[str, Stored] = {
+    "LF": lambda text: text.encode(),
+    "CRLF": lambda text: text.replace("\n", "\r\n").encode(),
+    "lone CR": lambda text: text.replace("\n", "\r").encode(),
+    "byte order mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
+    "byte order mark and CRLF": lambda text: b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(),
+}
+each_storage = pytest.mark.parametrize("stored", STORED.values(), ids=STORED)
+
+KEYS = "The keys are: classes, background, templates."
+CLASS_KEYS = "The keys are: name, synonyms, colour, min_confidence, supercategory, templates, negative."
+PRESETS = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-context-60, voc20, voc21"
+SAME = "Names that differ only in case or spacing are the same to the model."
+EXTRA_COMMA = (
+    "Remove the extra comma. If a name has a comma in it, repeat the option, once for each name: "
+    '-c "salt, pepper" -c tree'
+)
+MARK_ONE = "Mark one with {}, as in: a photo of a {}."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("vocabularies")
+
+
+def saved(folder: Path, data: str | bytes, name: str = "mine.toml") -> Path:
+    path = folder / name
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+# ---- what a TOML file says ----
+
+ALL_KEYS = """\
+# a comment
+background = ["sky", "stone_wall"]  # another
+templates = [
+    "a {}",  # of several lines
+    " the  {}.",
+]
+
+[[classes]]
+name = "panda_leg"
+synonyms = ["leg of a panda", '''paw # 1''']
+colour = "#E639ff"
+min_confidence = 0.5
+supercategory = "panda"
+templates = ["a photo of a {}."]
+
+[[classes]]
+name = \"\"\"
+bamboo\"\"\"
+negative = true
+
+# a comment
+[[classes]]
+name = "tree # 2"
+colour = [230, 0, 255]
+min_confidence = 1
+
+[[classes]]
+name = "sea"
+negative = false
+"""
+
+
+@each_storage
+def test_all_keys(stored: Stored, folder: Path) -> None:
+    path = saved(folder, stored(ALL_KEYS))
+    vocabulary = read_vocabulary(path)
+    assert vocabulary.entries == (
+        Entry(
+            "panda leg",
+            ("leg of a panda", "paw # 1"),
+            (230, 57, 255),
+            0.5,
+            "panda",
+            ("a photo of a {}.",),
+            negative=False,
+        ),
+        Entry("bamboo", negative=True),
+        Entry("tree # 2", colour=(230, 0, 255), min_confidence=1.0),
+        Entry("sea"),
+    )
+    assert [(c.id, c.name, c.colour) for c in vocabulary.classes] == [
+        (1, "panda leg", (230, 57, 255)),
+        (2, "tree # 2", (230, 0, 255)),
+        (3, "sea", colour(3)),
+    ]
+    common = ("a {}", "the {}.")
+    assert [(phrase.text, phrase.label_id, phrase.templates) for phrase in vocabulary.phrases] == [
+        ("panda leg", 1, ("a photo of a {}.",)),
+        ("leg of a panda", 1, ("a photo of a {}.",)),
+        ("paw # 1", 1, ("a photo of a {}.",)),
+        ("tree # 2", 2, common),
+        ("sea", 3, common),
+        ("bamboo", 0, common),
+        ("sky", 0, common),
+        ("stone wall", 0, common),
+    ]
+    assert (vocabulary.background, vocabulary.templates) == (("sky", "stone wall"), common)
+    assert (vocabulary.auto, vocabulary.source) == (False, "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "background", "templates", "auto"),
+    [
+        ('classes = ["a"]', GENERAL_BACKGROUND, PROTOCOL_TEMPLATES, True),
+        ('background = "auto"\ntemplates = "protocol"\nclasses = ["a"]', GENERAL_BACKGROUND, PROTOCOL_TEMPLATES, True),
+        ('background = "none"\ntemplates = "plain"\nclasses = ["a"]', (), ("{}",), False),
+        ('background = []\ntemplates = ["{}"]\nclasses = ["a"]', (), ("{}",), False),
+        ('background = ["auto"]\nclasses = ["a"]', ("auto",), PROTOCOL_TEMPLATES, False),
+    ],
+)
+def test_background_and_templates_of_a_file(
+    text: str, background: tuple[str, ...], templates: tuple[str, ...], auto: bool, folder: Path
+) -> None:
+    vocabulary = read_vocabulary(saved(folder, text))
+    assert (vocabulary.background, vocabulary.templates, vocabulary.auto) == (background, templates, auto)
+
+
+def test_arguments_replace_what_the_file_says_but_for_single_classes(folder: Path) -> None:
+    path = saved(folder, ALL_KEYS)
+    both = read_vocabulary(path, "none", ["my {}"])
+    assert (both.background, both.templates, both.auto) == ((), ("my {}",), False)
+    assert {phrase.text: phrase.templates for phrase in both.phrases} == {
+        **dict.fromkeys(("panda leg", "leg of a panda", "paw # 1"), ("a photo of a {}.",)),
+        **dict.fromkeys(("tree # 2", "sea", "bamboo"), ("my {}",)),
+    }
+    own = read_vocabulary(path)
+    assert both.entries == own.entries
+    auto = read_vocabulary(path, "auto")
+    assert auto.background == tuple(text for text in GENERAL_BACKGROUND if text != "sea")
+    assert (auto.auto, auto.templates) == (True, own.templates)
+    listed = read_vocabulary(path, background=["floor"])
+    assert (listed.background, listed.auto) == (("floor",), False)
+    assert read_vocabulary(path, templates=["{}"]).background == own.background
+    assert read_vocabulary(path, []).background == ()
+
+
+def test_names_and_tables_may_be_mixed(folder: Path) -> None:
+    path = saved(folder, 'classes = ["a_b", { name = "c", synonyms = ["d"] }, { name = "e", negative = true }, "f"]')
+    assert read_vocabulary(path).entries == (Entry("a b"), Entry("c", ("d",)), Entry("e", negative=True), Entry("f"))
+
+
+def test_an_extension_in_capitals_is_toml_too(folder: Path) -> None:
+    vocabulary = read_vocabulary(saved(folder, 'classes = ["a"]', "MINE.TOML"))
+    assert (vocabulary.entries, vocabulary.source) == ((Entry("a"),), "MINE.TOML")
+
+
+# ---- text files ----
+
+
+@each_storage
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("tree\nsky", ["tree", "sky"]),
+        ("tree\nsky\n\n", ["tree", "sky"]),
+        ("\n\n  panda_leg \n\t\n stone   wall\n", ["panda leg", "stone wall"]),
+        ("# trees\ntree\n  # skies\n#sky\n#\nsea", ["tree", "sea"]),
+        ("tree # of any kind\nsky\t#\tblue\nsea #", ["tree", "sky", "sea"]),
+        ("item #5\nC# code\n#5\n#1 fan #2 # really # yes\ntree#\n# # #", ["item #5", "C# code", "tree#"]),
+        ("salt, pepper\n\"quoted\"\n'a'\\n", ["salt, pepper", '"quoted"', "'a'\\n"]),
+        ("Größe\n熊猫\n", ["Größe", "熊猫"]),
+        ("classes\n[classes]\nclasses = all\n", ["classes", "[classes]", "classes = all"]),
+    ],
+)
+def test_a_text_file_has_one_class_a_line(stored: Stored, text: str, names: list[str], folder: Path) -> None:
+    vocabulary = read_vocabulary(saved(folder, stored(text), "mine.txt"))
+    assert vocabulary.entries == tuple(Entry(name) for name in names)
+    assert [entry.id for entry in vocabulary.classes] == list(range(1, len(names) + 1))
+    assert (vocabulary.background, vocabulary.auto) == (
+        make_vocabulary(names).background,
+        True,
+    )
+    assert (vocabulary.templates, vocabulary.source) == (PROTOCOL_TEMPLATES, "mine.txt")
+
+
+def test_lines_with_content_keep_their_numbers() -> None:
+    assert list(content_lines("# a\n\n b # c\n#d\ne\n")) == [(3, "b"), (5, "e")]
+    assert list(content_lines("")) == []
+
+
+# ---- presets ----
+
+
+def test_a_preset_is_named_and_a_file_of_that_name_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, "tree\n", "ade20k")
+    monkeypatch.chdir(tmp_path)
+    preset = read_vocabulary("ade20k")
+    assert (len(preset.classes), preset.source) == (150, "ade20k")
+    for path in ("./ade20k", Path("ade20k"), tmp_path / "ade20k", str(tmp_path / "ade20k")):
+        mine = read_vocabulary(path)
+        assert (mine.entries, mine.source) == ((Entry("tree"),), "ade20k")
+
+
+def test_background_and_templates_of_a_preset_may_be_replaced() -> None:
+    vocabulary = read_vocabulary("voc20", ["sky"], ["{}"])
+    assert (vocabulary.background, vocabulary.templates, vocabulary.source) == (("sky",), ("{}",), "voc20")
+    assert vocabulary.entries == read_vocabulary("voc20").entries
+
+
+def test_summary_is_the_first_comment() -> None:
+    assert preset_summary("ade20k") == "ADE20K, the scene parsing benchmark"
+    assert ", ".join(preset_names()) == PRESETS
+
+
+# ---- what is wrong, and where ----
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A file and what is said of it. ▶ stands before the line that is to be named; without one, no line is."""
+
+    text: str
+    reason: str
+    hint: str = ""
+    background: str | Sequence[str] | None = None
+    templates: Sequence[str] | None = None
+
+
+def table(lines: str) -> str:
+    """A second class with these lines, among others; where none of them is marked, the class as a whole is."""
+    mark = "" if "▶" in lines else "▶"
+    return f'# pandas\n\n[[classes]]\nname = "panda"\n\n{mark}[[classes]]  # the second\n{lines}\n\n[[classes]]\nname = "sea"\n'
+
+
+NO_CLASSES = ("no classes in the file", 'Add [[classes]] with a name, or a list: classes = ["panda leg", "tree"]')
+NEGATIVE = (
+    "'tree' is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
+    "Leave those out, or leave out `negative`.",
+)
+RGB = 'Write "#rrggbb" or [red, green, blue], each 0 to 255.'
+BACKGROUND = '`background` must be "auto", "none" or a list of phrases, not '
+TEMPLATES = '`templates` must be "protocol", "plain" or a list of texts, not '
+NAME = "a name must be a text that is not empty, not "
+
+# Statements of several lines, with texts and comments that look like other statements.
+ENTANGLED = """\
+background = [
+  "sky",  # "
+
+  "wall"]
+templates = [\"\"\"\\
+   a
+  {}
+  \"\"\"]
+
+# [[classes]]
+[[classes]]
+name = \"\"\"
+panda
+\"\"\"
+synonyms = [
+\"\"\"a
+
+[[classes]]\"\"\", '''
+"b''',
+]
+
+[[classes]]
+
+# name
+name = "tree"
+▶colour = [
+300,
+0,
+0
+]
+"""
+
+FAULTS = {
+    # syntax
+    "broken value": Fault('classes = ["a"]\n▶background = none\n', "not TOML: Invalid value"),
+    "text for a table": Fault("# mine\n\n▶tree\nsky\n", "not TOML: Expected '=' after a key in a key/value pair"),
+    "open list": Fault('classes = [\n"a",\n▶"b"', "not TOML: Unclosed array"),
+    "key twice": Fault(table('name = "tree"\nnegative = true\n▶name = "sky"'), "not TOML: Cannot overwrite a value"),
+    # the file as a whole
+    "empty": Fault("", *NO_CLASSES),
+    "comments": Fault("# nothing\n\n", *NO_CLASSES),
+    "no classes": Fault('background = "none"\n', *NO_CLASSES),
+    "empty list": Fault("classes = []\n", *NO_CLASSES),
+    "only negatives": Fault('[[classes]]\nname = "a"\nnegative = true\n', *NO_CLASSES),
+    "unknown key": Fault(
+        'classes = ["a"]\n\n▶clases = ["b"]\n', "unknown key `clases`", f"Did you mean `classes`? {KEYS}"
+    ),
+    "unknown key, in capitals": Fault(
+        '# 1\n▶Background = "none"\n', "unknown key `Background`", f"Did you mean `background`? {KEYS}"
+    ),
+    "unknown key, far from all": Fault('background = [\n"sky",\n]\n▶x = 1\n', "unknown key `x`", KEYS),
+    "unknown table": Fault('classes = ["a"]\n\n▶[other]\nname = 1\n', "unknown key `other`", KEYS),
+    "classes is a table": Fault(
+        '▶[classes]\nname = "tree"\n', "`classes` must be a list", 'For example: classes = ["panda leg", "tree"]'
+    ),
+    "classes is a text": Fault(
+        'background = "none"\n▶classes = "a,b"\n',
+        "`classes` must be a list",
+        'For example: classes = ["panda leg", "tree"]',
+    ),
+    # background
+    "background word": Fault('# 1\n▶background = "Auto"\nclasses = ["a"]', f'{BACKGROUND}"Auto"'),
+    "background truth value": Fault('classes = ["a"]\n▶background = true\n', f"{BACKGROUND}true"),
+    "background number in a list": Fault(
+        'classes = [\n"a",\n]\n▶background = [\n"sky",\n1]\n', f'{BACKGROUND}["sky", 1]'
+    ),
+    "background date": Fault('classes = ["a"]\n▶background = 2024-02-01\n', f"{BACKGROUND}2024-02-01"),
+    "background dates": Fault('classes = ["a"]\n▶background = [10:00:00]\n', f'{BACKGROUND}["10:00:00"]'),
+    "background that is a class": Fault(
+        'background = ["Tree"]\nclasses = ["tree"]',
+        "'Tree' is both a class and a background phrase",
+        "Leave it out of one of the two.",
+    ),
+    "empty background phrase": Fault(
+        'background = ["sky", ""]\nclasses = ["tree"]',
+        "background phrase 2 of 2 is empty",
+        "Remove the extra comma, or use --background none.",
+    ),
+    "background twice": Fault(
+        'background = ["sky", "Sky"]\nclasses = ["tree"]', "background phrase 'Sky' is given twice", SAME
+    ),
+    "background argument that is a class": Fault(
+        'background = "none"\nclasses = ["tree"]',
+        "'tree' is both a class and a background phrase",
+        "Leave it out of one of the two.",
+        background=["tree"],
+    ),
+    # templates
+    "templates word": Fault('classes = ["a"]\n▶templates = "protocoll"\n', f'{TEMPLATES}"protocoll"'),
+    "templates number": Fault('classes = ["a"]\n▶templates = 9\n', f"{TEMPLATES}9"),
+    "templates number in a list": Fault(
+        '▶templates = [\n"{}",\n1.5\n]\nclasses = ["a"]\n', f'{TEMPLATES}["{{}}", 1.5]'
+    ),
+    "no templates": Fault(
+        '▶templates = []\nclasses = ["a"]\n', "no templates", 'Give at least one, such as "a photo of a {}."'
+    ),
+    "template without a place": Fault(
+        '#\n▶templates = [\n"{}",\n"a photo",\n]\nclasses = ["a"]\n',
+        "the template 'a photo' has no place for the phrase",
+        MARK_ONE,
+    ),
+    "template with two": Fault(
+        'classes = ["a"]\n▶templates = ["{} {}"]\n', "the template '{} {}' has 2 places for the phrase", MARK_ONE
+    ),
+    "template argument": Fault(
+        'classes = ["a"]\n', "the template 'a' has no place for the phrase", MARK_ONE, templates=["a"]
+    ),
+    # keys of a class, in tables
+    "class without a name": Fault(
+        table("negative = true"),
+        "a class without a name",
+        'Each needs one, for example: name = "tree"',
+    ),
+    "class without anything": Fault(
+        '[[classes]]\nname = "a"\n▶[[classes]]\n',
+        "a class without a name",
+        'Each needs one, for example: name = "tree"',
+    ),
+    "unknown key of a class": Fault(
+        table('name = "tree"\n▶color = "#ff0000"'), "unknown key `color`", f"Did you mean `colour`? {CLASS_KEYS}"
+    ),
+    "unknown key of a class, far from all": Fault(table('▶id = 7\nname = "tree"'), "unknown key `id`", CLASS_KEYS),
+    "unknown key of a class, in capitals": Fault(
+        table('▶NAME = "tree"'), "unknown key `NAME`", f"Did you mean `name`? {CLASS_KEYS}"
+    ),
+    "background below a class": Fault(
+        table('name = "tree"\n\n▶background = "none"'), "unknown key `background`", CLASS_KEYS
+    ),
+    "unknown table of a class": Fault(
+        table('name = "tree"\n▶[classes.other]\nx = 1'), "unknown key `other`", CLASS_KEYS
+    ),
+    "name number": Fault(table("negative = false\n▶name = 7"), f"{NAME}7"),
+    "name list": Fault(table('▶name = [\n"tree"\n]'), f'{NAME}["tree"]'),
+    "name date": Fault(table("▶name = 1979-05-27T07:32:00"), f"{NAME}1979-05-27T07:32:00"),
+    "name with a dot": Fault(table('▶name.en = "tree"'), f'{NAME}{{"en": "tree"}}'),
+    "empty name": Fault(table('▶name = ""'), f'{NAME}""'),
+    "blank name": Fault(table('▶name = " _ "'), f'{NAME}" _ "'),
+    "blank name, no-break space": Fault(table('▶name = "\u00a0"'), f'{NAME}"\u00a0"'),
+    "blank name of several lines": Fault(table('▶name = """\n\n \n"""'), f'{NAME}"\\n \\n"'),
+    "synonyms text": Fault(
+        table('name = "tree"\n▶synonyms = "oak"'), "`synonyms` of 'tree' must be a list of texts, not \"oak\""
+    ),
+    "synonyms number": Fault(
+        table('name = "tree"\n▶synonyms = [\n  "oak",  # big\n\n  5,\n]\nnegative = true'),
+        "`synonyms` of 'tree' must be a list of texts, not [\"oak\", 5]",
+    ),
+    "synonyms list in a list": Fault(
+        table('name = "tree"\n# two\n▶synonyms = [\n[\n"oak"\n],\n]'),
+        "`synonyms` of 'tree' must be a list of texts, not [[\"oak\"]]",
+    ),
+    "empty synonym": Fault(
+        table('name = "tree"\nsynonyms = ["_"]'),
+        "a synonym of 'tree' is empty",
+    ),
+    "supercategory": Fault(
+        table('name = "tree"\n▶supercategory = ["plant"]'),
+        "`supercategory` of 'tree' must be a text, not [\"plant\"]",
+    ),
+    "negative number": Fault(
+        table('name = "tree"\n▶negative = 1'), "`negative` of 'tree' must be true or false, not 1"
+    ),
+    "negative text": Fault(
+        table('name = "tree"\n▶negative = "true"'), "`negative` of 'tree' must be true or false, not \"true\""
+    ),
+    "confidence text": Fault(
+        table('name = "tree"\n▶min_confidence = "0.5"'), "`min_confidence` of 'tree' must be a number, not \"0.5\""
+    ),
+    "confidence truth value": Fault(
+        table('name = "tree"\n▶min_confidence = true'), "`min_confidence` of 'tree' must be a number, not true"
+    ),
+    "confidence above 1": Fault(
+        table('name = "tree"\nmin_confidence = 50'),
+        "the minimum confidence 50 of 'tree' is not between 0 and 1",
+    ),
+    "confidence nan": Fault(
+        table('name = "tree"\nmin_confidence = nan'),
+        "the minimum confidence nan of 'tree' is not between 0 and 1",
+    ),
+    "templates of a class, text": Fault(
+        table('name = "tree"\n▶templates = "plain"'), "`templates` of 'tree' must be a list of texts, not \"plain\""
+    ),
+    "templates of a class, none": Fault(
+        table('name = "tree"\ntemplates = []'),
+        "'tree': no templates",
+        'Give at least one, such as "a photo of a {}."',
+    ),
+    "templates of a class, two places": Fault(
+        table('name = "tree"\ntemplates = ["{}, {}"]'),
+        "'tree': the template '{}, {}' has 2 places for the phrase",
+        MARK_ONE,
+    ),
+    **{
+        f"colour {written}": Fault(table(f'name = "tree"\n▶colour = {written}'), f"{shown} is no colour of 'tree'", RGB)
+        for written, shown in (
+            ('"red"', '"red"'),
+            ('"#12345"', '"#12345"'),
+            ('"#1234567"', '"#1234567"'),
+            ('"#12345g"', '"#12345g"'),
+            ('"123456"', '"123456"'),
+            ('"#123456\\n"', '"#123456\\n"'),
+            ("[1, 2]", "[1, 2]"),
+            ("[1, 2, 3, 4]", "[1, 2, 3, 4]"),
+            ("[1, 2, 256]", "[1, 2, 256]"),
+            ("[-1, 2, 3]", "[-1, 2, 3]"),
+            ("[1, 2.0, 3]", "[1, 2.0, 3]"),
+            ("[1, true, 3]", "[1, true, 3]"),
+            ("7", "7"),
+            ("{ r = 1 }", '{"r": 1}'),
+        )
+    },
+    "negative with colour": Fault(table('name = "tree"\nnegative = true\ncolour = "#000000"'), *NEGATIVE),
+    "negative with confidence": Fault(table('name = "tree"\nnegative = true\nmin_confidence = 0'), *NEGATIVE),
+    "negative with supercategory": Fault(table('name = "tree"\nnegative = true\nsupercategory = "b"'), *NEGATIVE),
+    # names that are given twice: the line is that of the second class
+    "name twice": Fault(
+        '[[classes]]\nname = "sea"\n[[classes]]\nname = "tree"\n\n▶[[classes]]\n# again\nname = "Tree"\n',
+        "class 'Tree' is given twice, as number 2 and number 3",
+        SAME,
+    ),
+    "name and synonym": Fault(
+        table('synonyms = [\n"oak",\n"Panda",\n]\nname = "tree"'),
+        "class 'Panda' is given twice, as number 1 and number 2",
+        SAME,
+    ),
+    "name and negative": Fault(
+        table('name = "panda"\nnegative = true'),
+        "class 'panda' is given twice, as number 1 and number 2",
+        SAME,
+    ),
+    "synonym twice in a class": Fault(
+        table('name = "tree"\nsynonyms = ["oak", "OAK"]'),
+        "'tree' has a name twice: tree, oak, OAK",
+        SAME,
+    ),
+    # the same in lists
+    "list: number": Fault(
+        'classes = [\n  "a", "b",\n  # a comment, [1, 2]\n\n▶  "c", 5,\n  "d",\n]\n',
+        "a class must be a text or a table, not 5",
+        'For example: { name = "tree" }',
+    ),
+    "list: list": Fault(
+        'classes = [\n"a",\n▶["b",\n"c"],\n]\n',
+        'a class must be a text or a table, not ["b", "c"]',
+        'For example: { name = "tree" }',
+    ),
+    "list: date": Fault(
+        'classes = ["a",\n▶2024-02-01]\n',
+        "a class must be a text or a table, not 2024-02-01",
+        'For example: { name = "tree" }',
+    ),
+    "list: empty name": Fault('classes = [\n"a",\n▶"",\n]\n', f'{NAME}""'),
+    "list: blank name": Fault('classes = [\n"a",\n▶{ name = "_" },\n]\n', f'{NAME}"_"'),
+    "list: commas ahead": Fault('classes = [\n"a"\n, "b"\n▶, ""\n, "c"]\n', f'{NAME}""'),
+    "list: comma on its own": Fault('classes = [\n"a"\n,\n▶""\n,\n"c"]\n', f'{NAME}""'),
+    "list: after comments at the end of lines": Fault(
+        'classes = [  # ]\n"a",  # first\n"b",  # second, "c"\n▶"",  # third\n]\n', f'{NAME}""'
+    ),
+    "list: all in one line": Fault('background = "none"\n▶classes = ["a", "", "b"]\n', f'{NAME}""'),
+    "list: in two lines": Fault('▶classes = ["",\n"a"]\n', f'{NAME}""'),
+    "list: first item": Fault('classes = [  # first\n\n▶"",\n"a",\n]\n', f'{NAME}""'),
+    "list: last item without a comma": Fault('classes = [\n"a",\n▶""\n# end\n]\n', f'{NAME}""'),
+    "list: item that looks like a comment": Fault(
+        'classes = [\n"#a",\n▶"#A",\n]\n', "class '#A' is given twice, as number 1 and number 2", SAME
+    ),
+    "list: no name": Fault(
+        'classes = [\n{ name = "a" },\n▶{ negative = true },\n]\n',
+        "a class without a name",
+        'Each needs one, for example: name = "tree"',
+    ),
+    "list: unknown key": Fault(
+        'classes = [\n{ name = "a" },\n▶{ name = "tree", synonims = ["b"] },\n"c",\n]\n',
+        "unknown key `synonims`",
+        f"Did you mean `synonyms`? {CLASS_KEYS}",
+    ),
+    "list: item of several lines": Fault(
+        'classes = [\n{ name = "person", synonyms = [\n"man", "woman",\n] },\n'
+        '▶{ name = "tree", synonyms = [\n"oak",  # ]\n"elm",\n], colour = "green" },\n"c",\n]\n',
+        "\"green\" is no colour of 'tree'",
+        RGB,
+    ),
+    "list: after a text of several lines": Fault(
+        "classes = [\n\"\"\"one\n# two\n]\n\"\"\",\n'''\n[[classes]]''',\n▶7,\n]\n",
+        "a class must be a text or a table, not 7",
+        'For example: { name = "tree" }',
+    ),
+    "list: name twice": Fault(
+        'templates = [\n"{}",\n]\nclasses = [\n"a",\n"b", "c",\n# B\n▶"d", "B",\n"e",\n]\n',
+        "class 'B' is given twice, as number 2 and number 5",
+        SAME,
+    ),
+    "list: confidence": Fault(
+        'classes = [\n"a",\n▶{ name = "tree", min_confidence = -1 },\n]\n',
+        "the minimum confidence -1 of 'tree' is not between 0 and 1",
+    ),
+    # among statements of several lines
+    "after lists and texts of several lines": Fault(
+        ENTANGLED,
+        "[300, 0, 0] is no colour of 'tree'",
+        RGB,
+    ),
+}
+
+
+def check_fault(path: Path, fault: Fault) -> None:
+    line = fault.text.count("\n", 0, fault.text.index("▶")) + 1 if "▶" in fault.text else None
+    with pytest.raises(VocabularyError) as caught:
+        read_vocabulary(path, fault.background, fault.templates)
+    error = caught.value
+    place = f"{path}:{line}" if line else str(path)
+    assert (error.message, error.hint) == (f"{place}: {fault.reason}", fault.hint)
+    assert (error.path, error.line, error.exit_code) == (path, line, 2)
+
+
+@each_storage
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_faults_of_toml(fault: Fault, stored: Stored, folder: Path) -> None:
+    check_fault(saved(folder, stored(fault.text.replace("▶", ""))), fault)
+
+
+@pytest.mark.parametrize(
+    ("text", "entry"),
+    [('classes = ["a", 7]', 1), ('classes = ["a", "b", "A"]', 2), ('background = 1\nclasses = ["a"]', None)],
+)
+def test_the_error_says_which_class(text: str, entry: int | None, folder: Path) -> None:
+    with pytest.raises(VocabularyError) as caught:
+        read_vocabulary(saved(folder, text))
+    assert caught.value.entry == entry
+
+
+TEXT_FAULTS = {
+    "empty": Fault("", "no classes in the file", "Write one class a line."),
+    "comments": Fault("# a\n\n", "no classes in the file", "Write one class a line."),
+    "twice": Fault(
+        "# a\ntree\n\nsky # tree\n▶Tree # sky\nsea", "class 'Tree' is given twice, as number 1 and number 3", SAME
+    ),
+    "blank": Fault("tree\n\n▶_\nsky", "class 2 of 3 is empty", EXTRA_COMMA),
+    "TOML tables": Fault(
+        '# mine\nbackground = "none"\n\n▶[[classes]]\nname = "a"\n',
+        "this looks like TOML, in a file that is read as one class a line",
+        "Give the file a name that ends in .toml.",
+    ),
+    "TOML list": Fault(
+        '\n▶classes=["a"]\n',
+        "this looks like TOML, in a file that is read as one class a line",
+        "Give the file a name that ends in .toml.",
+    ),
+    "TOML list of several lines": Fault(
+        'templates = "plain"\n▶classes = [ # all\n"a",\n]\n',
+        "this looks like TOML, in a file that is read as one class a line",
+        "Give the file a name that ends in .toml.",
+    ),
+    "background argument": Fault(
+        "tree\n",
+        "background 'sky' is neither 'auto' nor 'none'",
+        "Give phrases as a list of strings.",
+        background="sky",
+    ),
+}
+
+
+@each_storage
+@pytest.mark.parametrize("fault", TEXT_FAULTS.values(), ids=TEXT_FAULTS)
+def test_faults_of_text_files(fault: Fault, stored: Stored, folder: Path) -> None:
+    check_fault(saved(folder, stored(fault.text.replace("▶", "")), "mine.txt"), fault)
+
+
+UTF8 = "Save the file as UTF-8."
+NUL = "a NUL character, so this is no text"
+
+
+@pytest.mark.parametrize("name", ["mine.txt", "mine.toml"])
+@pytest.mark.parametrize(
+    ("data", "line", "reason"),
+    [
+        pytest.param("tree\nGröße\n".encode("latin-1"), 2, "not UTF-8 text", id="Latin-1"),
+        pytest.param(b"\xef\xbb\xbfa\n\xff\n", 2, "not UTF-8 text", id="after a byte order mark"),
+        pytest.param(b"a\r\nb\r\n\r\nc\xff\r\n\xff", 4, "not UTF-8 text", id="CRLF"),
+        pytest.param(b"a\rb\r\rc\xff\r", 4, "not UTF-8 text", id="lone CR"),
+        pytest.param(b"a\n\xc3", 2, "not UTF-8 text", id="cut off within a character"),
+        pytest.param(b"\xed\xa0\x80", 1, "not UTF-8 text", id="surrogate"),
+        pytest.param("tree\nsky\n".encode("utf-16"), 1, "not UTF-8 text", id="UTF-16 with byte order mark"),
+        pytest.param("tree\nsky\n".encode("utf-16-le"), 1, NUL, id="UTF-16 without"),
+        pytest.param(b"a\nb\n\n c\0\nd\0", 4, NUL, id="NUL"),
+        pytest.param(b"\xef\xbb\xbfa\r\nb\r\n\r\n\0", 4, NUL, id="NUL, CRLF"),
+        pytest.param(b"a\rb\r\r\0", 4, NUL, id="NUL, lone CR"),
+    ],
+)
+def test_what_is_no_utf8_text(name: str, data: bytes, line: int, reason: str, folder: Path) -> None:
+    path = saved(folder, data, name)
+    with pytest.raises(VocabularyError) as caught:
+        read_vocabulary(path)
+    error = caught.value
+    assert (error.message, error.hint) == (f"{path}:{line}: {reason}", UTF8)
+    assert (error.path, error.line) == (path, line)
+
+
+@pytest.mark.parametrize(
+    ("source", "guess"),
+    [
+        ("ade20", "Did you mean ade20k? "),
+        ("ADE20K", "Did you mean ade20k? "),
+        ("coco_stuff", "Did you mean coco-stuff? "),
+        ("pascal-context-5", "Did you mean pascal-context-59? "),
+        ("panda leg,tree", ""),
+        ("missing/mine.toml", ""),
+        ("panda leg, tree, " * 40, ""),
+        ("a\0b", ""),
+    ],
+)
+def test_what_is_no_file_and_no_preset(
+    source: str, guess: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VocabularyError) as caught:
+        read_vocabulary(source)
+    assert caught.value.message == f"the vocabulary {source!r} is no file and no preset"
+    assert caught.value.hint == f"{guess}The presets are: {PRESETS}."
+
+
+def test_a_folder_is_no_vocabulary(tmp_path: Path) -> None:
+    folder = tmp_path / "mine.toml"
+    folder.mkdir()
+    with pytest.raises(VocabularyError) as caught:
+        read_vocabulary(folder)
+    assert (caught.value.message, caught.value.hint) == (f"{folder}: a folder, not a vocabulary file", "")
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (PermissionError(13, "Permission denied"), "no permission to read it"),
+        (FileNotFoundError(2, "No such file"), "no such file"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_a_file_that_cannot_be_read(
+    raised: OSError, reason: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> bytes:
+        raise raised
+
+    path = saved(folder, "tree", "mine.txt")
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(VocabularyError) as caught:
+        read_vocabulary(path)
+    assert (caught.value.message, caught.value.hint) == (f"{path}: {reason}", "")
+
+
+def test_a_file_in_a_folder_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("exists", "is_dir", "stat", "read_bytes"):
+        monkeypatch.setattr(Path, name, fail)
+    with pytest.raises(VocabularyError) as caught:
+        read_vocabulary("locked/mine.txt")
+    assert caught.value.message == "locked/mine.txt: no permission to read it"
+
+
+# ---- random files with one fault ----
+
+FILLER = st.sampled_from(
+    ["", "", "# a comment", "  # [[classes]]", '# name = "a"', "\t", "# ]", "# ''' and \"\"\"", '# classes = ["x"]']
+)
+HEAD = st.sampled_from(
+    [
+        ['background = "none"'],
+        ["background = [", '    "zz 1",  # ]', "", '    "zz 2",', "]"],
+        ['templates = "plain"'],
+        ['templates = ["""', "a", "{}\"\"\", '''", "[[classes]] {}'''", "]"],
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Lines of a file; `line`, from 0, is the one to be named, None: no fault; and `reason` begins what is said."""
+
+    lines: tuple[str, ...]
+    line: int | None
+    reason: str = ""
+
+
+def blank_lines() -> st.SearchStrategy[list[str]]:
+    return st.lists(FILLER, max_size=3)
+
+
+@st.composite
+def statements(draw: st.DrawFn, faulty: bool) -> Written:
+    """The statements of a class in a [[classes]] table, without its name, in any order; one faulty."""
+    good = [
+        ['supercategory = "x"'],
+        ['supercategory = """', "[[classes]]", '"""'],
+        ["synonyms = [", "    # nothing", "", "]"],
+        ["min_confidence = 0.5"],
+        ['colour = "#102030"  # colour'],
+        ["colour = [", "  1,", "  2, 3", "]"],
+        ["negative = false"],
+    ]
+    chosen = draw(st.lists(st.sampled_from(good), unique_by=lambda lines: lines[0].split(" ")[0], max_size=4))
+    faults = [
+        (["color = 1"], "unknown key `color`"),
+        (["[classes.x]"], "unknown key `x`"),
+        (["colour = [", "  1,", "", "  2", "]"], "[1, 2] is no colour of"),
+        (["synonyms = [", '  "a",', "  # b", "  [", "  ],", "]"], "`synonyms` of"),
+        (["templates = 7"], "`templates` of"),
+        (['negative = """', '"""'], "`negative` of"),
+    ]
+    lines, reason = draw(st.sampled_from(faults)) if faulty else ([], "")
+    key = lines[0].split(" ")[0] if faulty else ""
+    chosen = [each for each in chosen if each[0].split(" ")[0] != key]
+    at = len(chosen) if key.startswith("[") else draw(st.integers(0, len(chosen)))
+    written: list[str] = []
+    line = None
+    for each in [*chosen[:at], lines, *chosen[at:]]:
+        written += draw(blank_lines())
+        line = len(written) if faulty and each is lines else line
+        written += each
+    return Written(tuple(written), line, reason)
+
+
+@st.composite
+def files_of_tables(draw: st.DrawFn) -> Written:
+    """A file of [[classes]] tables."""
+    classes = draw(st.integers(1, 6))
+    faulty = draw(st.integers(0, classes - 1))
+    kind = draw(st.sampled_from(["statement", "name", "confidence", "twice"]))
+    lines = [line for each in draw(st.lists(HEAD, unique_by=lambda each: each[0][:4], max_size=2)) for line in each]
+    fault: tuple[int, str] | None = None
+    for index in range(classes):
+        lines += draw(blank_lines())
+        header = len(lines)
+        lines.append(draw(st.sampled_from(["[[classes]]", "[[ classes ]]  # one", "  [[classes]]"])))
+        lines += draw(blank_lines())
+        body = draw(statements(index == faulty and kind == "statement"))
+        name = [f'name = "c{index}"'] if draw(st.booleans()) else ['name = """', f'c{index}"""']
+        if index == faulty and kind == "name":
+            fault, name = (header, "a class without a name"), []
+        if index == faulty and kind == "twice":
+            fault, name = (header, f"'c{index}' has a name twice: c{index}, C{index}"), [f'name = "c{index}"']
+            body = Written(("synonyms = [", f'  "C{index}",', "]"), None)
+        if index == faulty and kind == "confidence":
+            fault, body = (header, f"the minimum confidence 2 of 'c{index}'"), Written(("min_confidence = 2",), None)
+        lines += name
+        if body.line is not None:
+            fault = len(lines) + body.line, body.reason
+        lines += body.lines
+    lines += draw(blank_lines())
+    assert fault is not None
+    return Written(tuple(lines), *fault)
+
+
+@st.composite
+def files_of_lists(draw: st.DrawFn) -> Written:
+    """A file with classes = [ ... ] over several lines, one or more classes a line."""
+    faults = [
+        (
+            [""" { name = "x", synonyms = [""", """ "y",""", """ # ]""", """ ], colour = "red" }"""],
+            '"red" is no colour',
+        ),
+        (["7"], "a class must be a text or a table, not 7"),
+        (["[", "]"], "a class must be a text or a table, not []"),
+        (['""'], "a name must be a text"),
+        (["{ synonyms = [] }"], "a class without a name"),
+        (['{ name = "x", id = 1 }'], "unknown key `id`"),
+        (['{ name = "x", min_confidence = 2 }'], "the minimum confidence 2 of 'x'"),
+    ]
+    numbers = count(1)
+
+    def good() -> list[str]:
+        name = f"c{next(numbers)}"
+        return draw(
+            st.sampled_from(
+                [
+                    [f'"{name}"'],
+                    [f'"{name} # 1"'],
+                    [f"'''{name}", "[[classes]]'''"],
+                    [f'{{ name = "{name}" }}'],
+                    [f'{{ name = "{name}", synonyms = [', f'  "{name} b",  # ]', "", "] }"],
+                ]
+            )
+        )
+
+    fault, reason = draw(st.sampled_from(faults))
+    before, after = draw(st.integers(0, 5)), draw(st.integers(0, 5))
+    items = [good() for _ in range(before)] + [fault] + [good() for _ in range(after)]
+    lines = [line for each in draw(st.lists(HEAD, unique_by=lambda each: each[0][:4], max_size=2)) for line in each]
+    lines += [*draw(blank_lines()), "classes = [", *draw(blank_lines())]
+    line = None
+    joined = False  # to the line of the item before
+    for number, item in enumerate(items):
+        comma = "," if number < len(items) - 1 or draw(st.booleans()) else ""
+        text = [*item[:-1], item[-1] + comma]
+        if joined:
+            text[0] = f"{lines.pop()} {text[0]}"
+        if item is fault:
+            line = len(lines)
+        lines += text
+        joined = len(text) == 1 and draw(st.booleans())
+        if not joined:
+            lines += draw(blank_lines())
+    lines += ["]", *draw(blank_lines())]
+    return Written(tuple(lines), line, reason)
+
+
+@settings(deadline=None, max_examples=150)
+@given(written=st.one_of(files_of_tables(), files_of_lists()), stored=st.sampled_from(list(STORED.values())))
+def test_the_line_of_a_fault_in_any_file(written: Written, stored: Stored, folder: Path) -> None:
+    assert written.line is not None
+    path = saved(folder, stored("\n".join(written.lines)))
+    with pytest.raises(VocabularyError) as caught:
+        read_vocabulary(path)
+    assert caught.value.reason.startswith(written.reason)
+    assert caught.value.line == written.line + 1, "\n".join(written.lines)
+
+
+# ---- what is written reads back ----
+
+TREE = Entry("tree")
+
+
+def test_what_a_vocabulary_looks_like_as_toml() -> None:
+    vocabulary = make_vocabulary(
+        [
+            TREE,
+            Entry("panda_leg", ("paw",), (230, 57, 10), 0.0, "panda", ("a {}", "the {}")),
+            Entry('the "other"', negative=True),
+        ],
+        ["sky", "stone wall"],
+        ["my {}"],
+    )
+    assert vocabulary_toml(vocabulary) == (
+        'background = ["sky", "stone wall"]\n'
+        'templates = ["my {}"]\n'
+        "\n"
+        "[[classes]]\n"
+        'name = "tree"\n'
+        "\n"
+        "[[classes]]\n"
+        'name = "panda leg"\n'
+        'synonyms = ["paw"]\n'
+        'colour = "#e6390a"\n'
+        "min_confidence = 0.0\n"
+        'supercategory = "panda"\n'
+        'templates = ["a {}", "the {}"]\n'
+        "\n"
+        "[[classes]]\n"
+        'name = "the \\"other\\""\n'
+        "negative = true\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("background", "templates", "head"),
+    [
+        ("auto", PROTOCOL_TEMPLATES, 'background = "auto"\ntemplates = "protocol"\n'),
+        ("none", ["{}"], 'background = "none"\ntemplates = "plain"\n'),
+        ([], PROTOCOL_TEMPLATES[:1], 'background = "none"\ntemplates = ["itap of a {}."]\n'),
+    ],
+)
+def test_words_stand_for_what_they_name(background: str | list[str], templates: Sequence[str], head: str) -> None:
+    assert vocabulary_toml(make_vocabulary([TREE], background, templates)).startswith(head + "\n[[classes]]\n")
+
+
+def test_a_resolved_background_is_written_out() -> None:
+    resolved = make_vocabulary([TREE]).resolved({"wood"})
+    assert vocabulary_toml(resolved).startswith('background = ["sky", "wall", "grass", ')
+
+
+@pytest.mark.parametrize(
+    ("entry", "record"),
+    [
+        (TREE, {"name": "tree"}),
+        (replace(TREE, colour=(0, 10, 255)), {"name": "tree", "colour": "#000aff"}),
+        (replace(TREE, min_confidence=0.0), {"name": "tree", "min_confidence": 0.0}),
+        (replace(TREE, negative=True, synonyms=("a", "b")), {"name": "tree", "synonyms": ["a", "b"], "negative": True}),
+        (
+            replace(TREE, supercategory="x", templates=("{}",)),
+            {"name": "tree", "supercategory": "x", "templates": ["{}"]},
+        ),
+    ],
+)
+def test_entry_record_leaves_out_what_is_left_open(entry: Entry, record: dict[str, object]) -> None:
+    found = entry_record(entry)
+    assert found == record
+    assert list(found) == list(record)
+
+
+def cleaned(text: str) -> str:
+    return " ".join(text.replace("_", " ").split())
+
+
+AWKWARD = [
+    '"', "'", '"""', "'''", "\\", "\\n", "\\u0041", "#", " # ", "[[classes]]", "]", "{}", "=", ",", "\x00", "\x01", "\x08", "\x1b",
+    "\x7f", "\x80", "\u00ad", "\u200b", "\ufeff", "é", "熊猫", "🐼", "\U0010ffff",
+]  # fmt: skip
+TEXT = st.one_of(
+    st.lists(st.one_of(st.sampled_from(AWKWARD), st.text(max_size=3)), min_size=1, max_size=4).map("".join), st.text()
+)
+NAME_TEXT = TEXT.map(cleaned).filter(bool)
+TEMPLATE = st.tuples(TEXT, TEXT).map("{}".join).map(lambda text: " ".join(text.split()))
+TEMPLATE_LISTS = st.lists(TEMPLATE.filter(lambda text: text.count("{}") == 1), min_size=1, max_size=3)
+BYTE = st.integers(0, 255)
+COLOURS: st.SearchStrategy[Colour] = st.tuples(BYTE, BYTE, BYTE)
+
+
+@st.composite
+def entries(draw: st.DrawFn, names: list[str]) -> Entry:
+    negative = draw(st.booleans())
+    name, *synonyms = names
+    templates = draw(st.none() | TEMPLATE_LISTS.map(tuple))
+    if negative:
+        return Entry(name, tuple(synonyms), templates=templates, negative=True)
+    confidence = draw(st.none() | st.floats(0, 1) | st.sampled_from([0.0, 1.0]))
+    return Entry(name, tuple(synonyms), draw(st.none() | COLOURS), confidence, draw(TEXT.map(cleaned)), templates)
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_a_written_vocabulary_reads_back(data: st.DataObject, folder: Path) -> None:
+    names = data.draw(st.lists(NAME_TEXT, min_size=1, max_size=12, unique_by=str.lower))
+    cuts = data.draw(st.lists(st.integers(1, len(names)), max_size=4).map(lambda each: sorted({0, *each})))
+    groups = [names[start:stop] for start, stop in zip(cuts, [*cuts[1:], len(names)], strict=True) if start < stop]
+    background: str | list[str] = data.draw(st.sampled_from(["auto", "none", "list"]))
+    if background == "list":
+        background = groups.pop() if len(groups) > 1 else []
+    made = [data.draw(entries(group)) for group in groups]
+    if all(entry.negative for entry in made):
+        made[0] = Entry(made[0].name, made[0].synonyms)
+    vocabulary = make_vocabulary(made, background, data.draw(TEMPLATE_LISTS | st.sampled_from([PROTOCOL_TEMPLATES])))
+    if data.draw(st.booleans()):
+        vocabulary = vocabulary.resolved(set(vocabulary.background[::2]))
+    path = saved(folder, vocabulary_toml(vocabulary), "written.toml")
+    assert read_vocabulary(path) == replace(vocabulary, source="written.toml")
+    assert vocabulary_toml(read_vocabulary(path)) == vocabulary_toml(vocabulary)
