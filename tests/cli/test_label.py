@@ -319,3 +319,120 @@ def test_whole_mode_and_short_side(command: Command, mlp_checkpoint: Path, pictu
         assert ran.code == 0, ran.err
         masks.append(mask(tmp_path / str(number) / "masks/b c.png"))
     assert len({m.tobytes() for m in masks}) == 4
+
+
+VOCABULARY = """
+background = ["a wall"]
+templates = "plain"
+
+[[classes]]
+name = "panda leg"
+synonyms = ["paw"]
+colour = "#102030"
+supercategory = "panda"
+min_confidence = 0.9
+
+[[classes]]
+name = "sky"
+negative = true
+
+[[classes]]
+name = "tree"
+templates = ["a {}", "the {}"]
+"""
+
+
+def test_a_vocabulary_file_is_used_and_written_out(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "farm.toml").write_text(VOCABULARY)
+    out = tmp_path / "out"
+    arguments = ["label", pictures, "--vocab", tmp_path / "farm.toml", "-m", mlp_checkpoint, "-o", out]
+    ran = command(*arguments, "-f", "png,coco,confidence")
+    assert ran.code == 0
+    assert json.loads((out / "classes.json").read_text()) == {
+        "background": 0,
+        "ignore": 255,
+        "background_phrases": ["sky", "a wall"],
+        "classes": [
+            {
+                "id": 1,
+                "name": "panda leg",
+                "synonyms": ["paw"],
+                "colour": "#102030",
+                "supercategory": "panda",
+                "min_confidence": 0.9,
+            },
+            {"id": 2, "name": "tree", "synonyms": [], "colour": "#2e86de", "supercategory": "tree"},
+        ],
+    }
+    run = json.loads((out / "run.json").read_text())
+    assert "--vocab farm.toml --background 'a wall' --templates plain" in run["command"]
+    assert str(tmp_path) not in run["command"].replace(str(mlp_checkpoint), "")
+    assert run["vocabulary"] == {
+        "source": "farm.toml",
+        "classes": [
+            {
+                "id": 1,
+                "name": "panda leg",
+                "synonyms": ["paw"],
+                "colour": "#102030",
+                "min_confidence": 0.9,
+                "supercategory": "panda",
+            },
+            {"id": 0, "name": "sky", "negative": True},
+            {"id": 2, "name": "tree", "templates": ["a {}", "the {}"]},
+        ],
+        "background": ["a wall"],
+        "templates": ["{}"],
+    }
+    coco = json.loads((out / "annotations.json").read_text())
+    assert coco["categories"] == [
+        {"id": 1, "name": "panda leg", "supercategory": "panda"},
+        {"id": 2, "name": "tree", "supercategory": "tree"},
+    ]
+    labels, confidence = mask(out / "masks/a.png"), mask(out / "confidence/a.png")
+    assert labels.shape == confidence.shape
+    assert confidence[labels == 1].min(initial=255) >= round(0.9 * 255)
+    assert set(np.unique(labels)) <= {0, 1, 2, 255}
+
+    # The same command for other classes: the name of the file alone does not tell.
+    (tmp_path / "farm.toml").write_text(VOCABULARY.replace('"paw"', '"claw"'))
+    assert "holds labels of another run" in command(*arguments, "-f", "png").err
+    assert "another run" not in command(*arguments, "-f", "png").err
+
+
+def test_what_means_the_same_as_a_class_is_told_and_left_out(command: Command, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = command("label", pictures / "a.png", "-c", "ocean", "-m", "tiny", "-f", "png", "-o", out, "--device", "cpu")
+    assert "Left out of the background, as meaning the same as a class: sea (as ocean), river (as ocean)." in ran.err
+    background = json.loads((out / "classes.json").read_text())["background_phrases"]
+    assert "wall" in background
+    assert not {"sea", "river"} & set(background)
+
+
+def test_refined_labels_are_other_labels(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path
+) -> None:
+    for refine in ("none", "pamr"):
+        ran = command(
+            "label",
+            pictures,
+            "-c",
+            CLASSES,
+            "-m",
+            mlp_checkpoint,
+            "-f",
+            "png",
+            "-o",
+            tmp_path / refine,
+            "--refine",
+            refine,
+        )
+        assert ran.code == 0
+    plain, refined = (contents(tmp_path / refine) for refine in ("none", "pamr"))
+    assert plain.keys() == refined.keys()
+    assert plain["masks/a.png"] != refined["masks/a.png"]
+    run = json.loads((tmp_path / "pamr/run.json").read_text())
+    assert run["options"]["refine"] == "pamr"
+    assert run["command"].endswith("--mode slide --refine pamr")
