@@ -38,7 +38,7 @@ from tipsseg.model.config import (
 )
 from tipsseg.model.tokenizer import Tokenizer
 from tipsseg.model.vision import Block
-from tipsseg.vocabulary import PROTOCOL_TEMPLATES
+from tipsseg.templates import PROTOCOL_TEMPLATES
 
 SEED = 20260412
 TEMPERATURE = 0.04

@@ -8,7 +8,8 @@ from pathlib import Path
 from sentencepiece import SentencePieceTrainer
 from world import ABSENT_WORDS, CONCEPTS
 
-from tipsseg.vocabulary import GENERAL_BACKGROUND, PROTOCOL_TEMPLATES
+from tipsseg.background import GENERAL_BACKGROUND
+from tipsseg.templates import PROTOCOL_TEMPLATES
 
 
 def train_tokenizer(path: Path) -> None:

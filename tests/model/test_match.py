@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from tipsseg import match
 from tipsseg.match import WholeScores, WindowScores, Winners, match_refined
+from tipsseg.refine import pamr
 from tipsseg.windows import WindowPlan, bilinear_taps, plan_windows
 
 
@@ -117,11 +118,10 @@ def test_only_what_occurs_is_refined_and_in_any_portions(monkeypatch: pytest.Mon
     rng = np.random.default_rng(2)
     image = rng.integers(0, 255, (*plan.size, 3), np.uint8)
     seen = []
-    whole_pamr = match.pamr
 
     def spy(maps: torch.Tensor, picture: np.ndarray) -> torch.Tensor:
         seen.append(len(maps))
-        return whole_pamr(maps, picture)
+        return pamr(maps, picture)
 
     monkeypatch.setattr(match, "pamr", spy)
     groups = [2, 1, 4, 1, 1]
