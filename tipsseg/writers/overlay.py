@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tipsseg.files import atomic_write
 from tipsseg.lettering import fit_name, one_line, plain_font, text_length
-from tipsseg.records import BACKGROUND, Colour, ImageRef, LabelArray, LabelMap
+from tipsseg.records import BACKGROUND, Colour, LabelArray, LabelMap
 from tipsseg.regions import count_labels
-from tipsseg.writers import OVERLAYS_FOLDER, RunContext, output_path
+from tipsseg.writers import OVERLAYS_FOLDER, RunContext
+from tipsseg.writers.picture import PictureWriter
 
 _LONG_SIDE_MAX = 4096  # enough for any screen; keeps time and memory bounded
 _LONG_SIDE_MIN = 320  # smaller images are enlarged, or one could not see them
@@ -44,32 +43,17 @@ def render(image: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
     return _with_legend(picture, _entries(label_map))
 
 
-class OverlayWriter:
-    """Writes overlays/<relative path>.jpg."""
-
-    def __init__(self, context: RunContext) -> None:
-        self._output = context.output
-
-    def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap, index: int) -> Path:
-        """Write the image's picture and return its path; raises OutputError."""
-        buffer = io.BytesIO()
-        # Full colour resolution: by halves the outlines and the legend's text get coloured seams.
-        Image.fromarray(render(image, label_map)).save(buffer, format="JPEG", quality=92, subsampling=0)
-        path = output_path(self._output, OVERLAYS_FOLDER, ref.relative)
-        atomic_write(path, buffer.getvalue())
-        return path
-
-    def close(self) -> list[Path]:
-        """No file stands for the whole run."""
-        return []
-
-    def abort(self) -> None:
-        """Nothing to drop."""
+def encode(image: NDArray[np.uint8], label_map: LabelMap) -> bytes:
+    """The picture of an image [H, W, 3] RGB uint8 and its labels as a JPEG file."""
+    buffer = io.BytesIO()
+    # Full colour resolution: by halves the outlines and the legend's text get coloured seams.
+    Image.fromarray(render(image, label_map)).save(buffer, format="JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()
 
 
-def create(context: RunContext) -> OverlayWriter:
+def create(context: RunContext) -> PictureWriter:
     """The writer of format "overlay"."""
-    return OverlayWriter(context)
+    return PictureWriter(context, OVERLAYS_FOLDER, encode)
 
 
 def _scaled(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
