@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 from scenes import draw_scene
-from world import LEAVES, WHOLES, leaf_ids
+from world import LEAF_LIST, LEAVES, WHOLES, leaf_ids
 
 # name, seed, (height, width)
 SCENES = (
@@ -60,6 +60,8 @@ def main(folder: Path) -> None:
         "wholes": {whole.name: list(leaf_ids(whole.name)) for whole in WHOLES},
     }
     (folder / "truth" / "classes.json").write_text(json.dumps(classes, indent=2) + "\n")
+    lines = ["# The parts of the drawn world, in the order of the ids in examples/truth", *LEAF_LIST]
+    (folder / "leaves.txt").write_text("\n".join(lines) + "\n")
     print(f"{len(SCENES)} scenes")
 
 

@@ -10,7 +10,7 @@ import pytest
 from evaluate import FIRST_SEED, SIZES, iou, to_list
 from PIL import Image
 from scenes import draw_scene
-from world import CLOSED_LIST
+from world import CLOSED_LIST, LEAF_LIST
 
 import tipsseg
 from tipsseg import weights
@@ -66,6 +66,8 @@ def test_the_examples_are_twelve_scenes_of_many_formats_with_a_truth_each() -> N
     for path in scenes:
         truth = EXAMPLES / "truth" / path.relative_to(EXAMPLES / "scenes").with_suffix(".png")
         assert np.asarray(Image.open(truth)).shape == open_image(path).shape[:2]
+    names = [entry.name for entry in tipsseg.read_vocabulary(EXAMPLES / "leaves.txt").classes]
+    assert names == list(LEAF_LIST)  # the ids in the truth
     with Image.open(EXAMPLES / "scenes/street/turned.jpg") as turned:
         assert turned.getexif()[0x0112] == 6
         assert turned.size == open_image(EXAMPLES / "scenes/street/turned.jpg").shape[:2]  # on its side
