@@ -5,6 +5,7 @@
     │   └── VocabularyError          path, line, entry: class names, a vocabulary file or templates that cannot be used
     ├── InputError                   nothing to label, or two inputs for one output
     ├── ImageError                   path, reason: one image that cannot be read
+    │   └── LabelIdError             a mask with ids that are no class
     ├── OutputError                  path, reason: a result that cannot be written
     ├── DeviceError                  device: a device or dtype that is not there
     ├── CheckpointError              path, tensor: files that are not a TIPSv2 model
@@ -46,7 +47,8 @@ class UsageError(TipssegError):
 class VocabularyError(UsageError):
     """Class names, a vocabulary file or prompt templates that cannot be used.
 
-    `path` and `line` (from 1) say where in a file; `entry` is the index of the class, from 0; each None where there is none.
+    `path` and `line` (from 1) say where in a file; `entry` is the index of the class, from 0; each None where there is none. `key`
+    names what of the class is wrong, "" where it is the class as such.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class VocabularyError(UsageError):
         path: Path | None = None,
         line: int | None = None,
         entry: int | None = None,
+        key: str = "",
     ) -> None:
         place = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
         super().__init__(f"{place}{reason}", hint)
@@ -64,6 +67,7 @@ class VocabularyError(UsageError):
         self.path = path
         self.line = line
         self.entry = entry
+        self.key = key
 
 
 class InputError(TipssegError):
@@ -77,6 +81,10 @@ class ImageError(TipssegError):
         super().__init__(f"{path}: {reason}", hint)
         self.path = path
         self.reason = reason
+
+
+class LabelIdError(ImageError):
+    """A mask with ids that are no class of the vocabulary."""
 
 
 class OutputError(TipssegError):

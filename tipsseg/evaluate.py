@@ -161,6 +161,21 @@ def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
     )
 
 
+def misplaced(confusion: Confusion) -> list[tuple[int, int]]:
+    """(row, column) of classes most of whose pixels got one certain other class, where that is so of half of the classes or more.
+
+    Then it is not the model that is wrong, but the order of the names. Background is not looked at. Empty where all is well.
+    """
+    first = 1 if confusion.background else 0
+    counts = confusion.counts[first:, first:-1]  # [N, N]
+    total = confusion.counts[first:].sum(1)
+    best = counts.argmax(1)
+    rows = np.flatnonzero((total > 0) & (best != np.arange(len(best))) & (2 * counts.max(1) > total))
+    if len(rows) < 2 or 2 * len(rows) < (total > 0).sum():
+        return []
+    return [(first + int(row), first + int(best[row])) for row in rows]
+
+
 def record(result: Scores) -> dict[str, object]:
     """The scores as JSON values; None stands for what is not defined."""
     return {
@@ -189,15 +204,15 @@ def table(result: Scores) -> str:
     names = [
         _clipped(one_line(name) or f"class {number}") for number, name in zip(result.ids, result.names, strict=True)
     ]
-    width = max(_cells(name) for name in ("class", *names))
-    lines = [_padded("class", width) + "".join(f"{column:>11}" for column in columns)]
+    width = max(_cells(name) for name in ("in %", *names))
+    lines = [_padded("in %", width) + "".join(f"{column:>11}" for column in columns)]
     for row, name in enumerate(names):
         values = (result.iou[row], result.precision[row], result.recall[row], share[row] or math.nan)
         lines.append(_padded(name, width) + "".join(f"{_percent(value):>11}" for value in values))
     occurring = int((~np.isnan(result.iou)).sum())
     lines += [
         "",
-        f"mean IoU             {_percent(result.mean_iou):>6}   over the {occurring} of {len(names)} classes that occur",
+        f"mean IoU             {_percent(result.mean_iou):>6}   over the {occurring} of {len(names)} that occur in truth or labels",
         f"mean class accuracy  {_percent(result.mean_accuracy):>6}",
         f"pixel accuracy       {_percent(result.pixel_accuracy):>6}   of {result.counted:,} pixels",
     ]

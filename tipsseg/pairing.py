@@ -66,8 +66,7 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
         names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)))
         raise InputError(
             f"no truth for {missing[0].path} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
-            "Truths are found by the image's path in its folder, or by its file name. Name the images that have one, or the"
-            " benchmark with --layout.",
+            _hint(missing[0], folder, layout),
         )
     return Pairs(tuple(pairs), index.count(layout) - len(pairs))
 
@@ -121,6 +120,19 @@ def _names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind
     """The relative paths, without extension, that an image's truth may have, the best first."""
     stem = ref.relative.stem.removesuffix(layout.image_suffix)
     return [(ref.relative.parent / (stem + kind.suffix), kind) for kind in layout.kinds]
+
+
+def _hint(ref: ImageRef, folder: Path, layout: Layout) -> str:
+    """What to do about an image without a truth."""
+    for name, _ in _names(ref, layout):
+        for other in (".jpg", ".jpeg", ".webp"):
+            path = folder / name.with_suffix(other)
+            if path.exists():
+                return f"{path} is there, but truth masks need exact ids, as in a PNG. Or are images and --gt swapped?"
+    return (
+        "Truths are found by the image's path in its folder, or by its file name. Name the images that have one, or the"
+        " benchmark with --layout."
+    )
 
 
 def _refuse_itself(ref: ImageRef, truth: Path) -> None:

@@ -49,6 +49,11 @@ def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
         written = names_beside(folder)
     except (UsageError, InputError):  # masks from elsewhere
         return tuple(given)
+    if len(given) != len(written):
+        raise UsageError(
+            f"the masks in {folder} were made with {len(written)} classes, and {len(given)} were given: {', '.join(written)}",
+            "Leave out --classes and --vocab; the names are known from that run.",
+        )
     if in_other_order(given, written):
         raise UsageError(
             f"the masks in {folder} were made with the classes in another order: {', '.join(written)}",

@@ -77,7 +77,9 @@ class ModelRequest:
         else:
             for entry in vocabulary.classes:
                 words += ["-c", entry.name]
-        words += ["--background", ",".join(vocabulary.background) or "none"]
+        # What "auto" came to is in the record of the vocabulary.
+        background = "auto" if self.vocabulary.auto else ",".join(vocabulary.background) or "none"
+        words += ["--background", background]
         if vocabulary.templates != PROTOCOL_TEMPLATES:
             words += [
                 "--templates",
@@ -154,8 +156,8 @@ def begin(request: ModelRequest, source: ModelSource, images: int, progress: Pro
         f"{counted(images, 'image')} with {request.model} on {encoder.device} ({encoder.dtype_name}).", images
     )
     if labeller.dropped:
-        same = ", ".join(f"{stuff} (as {name})" for stuff, name in labeller.dropped.items())
-        progress.note(f"Left out of the background, as meaning the same as a class: {same}.")
+        same = ", ".join(f"{stuff} (close to {name})" for stuff, name in labeller.dropped.items())
+        progress.note(f"Left out of the automatic background, as the model takes it for a class: {same}.")
     return labeller
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg import __version__, confusion_picture, evaluate, inputs
-from tipsseg.errors import ImageError, InputError, OutputError, UsageError
+from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
 from tipsseg.evaluate import Confusion, Scores
 from tipsseg.files import atomic_write, json_bytes
 from tipsseg.inputs import Found
@@ -90,7 +90,9 @@ def evaluate_model(
     facts = {
         "tool": "tipsseg",
         "version": __version__,
-        "command": request.command(labeller.vocabulary),
+        "image_root": str(found.root),
+        "gt": str(truths),
+        "labels": request.command(labeller.vocabulary),
         "device": str(labeller.encoder.device),
         "dtype": labeller.encoder.dtype_name,
         "layout": layout.name,
@@ -100,21 +102,23 @@ def evaluate_model(
 
 
 def evaluate_masks(
-    predicted: Path, truths: Path, layout: Layout, names: Sequence[str], progress: Progress
+    predicted: Path, truths: Path, layout: Layout, names: Sequence[str], jobs: int, progress: Progress
 ) -> Evaluation:
     """Score masks that are there already, against the truths.
 
     predicted  the masks' folder; see `find_masks`
     names      of the classes 1..N
+    jobs       threads that read masks
 
-    Raises UsageError where both are one folder, InputError where masks are missing or one has no truth. A mask or truth that cannot
-    be read is reported and left out.
+    Raises UsageError where both are one folder, InputError where masks are missing or one has no truth, ImageError for a truth that
+    cannot be read and for ids that are no class. A predicted mask that cannot be read is reported and left out.
     """
     if os.path.realpath(masks_folder(predicted)) == os.path.realpath(truths):
         raise UsageError("--pred and --gt are one folder", "Give the folder of the truth masks as --gt.")
     found = find_masks(predicted)
     pairs = pair_truths(found.refs, truths, layout)
-    _note_unused(pairs, progress)
+    _check_truths(pairs, jobs, progress)
+    _check_labels(pairs, layout.classes, jobs)
     confusion = Confusion(layout.classes, layout.background)
     progress.begin(f"{counted(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
     failed = 0
@@ -126,7 +130,13 @@ def evaluate_masks(
             progress.error(error)
         progress.advance()
     _require_some(len(pairs.pairs) - failed, failed)
-    facts = {"tool": "tipsseg", "version": __version__, "pred": str(predicted), "layout": layout.name}
+    facts = {
+        "tool": "tipsseg",
+        "version": __version__,
+        "pred": str(predicted),
+        "gt": str(truths),
+        "layout": layout.name,
+    }
     return _evaluation(facts, confusion, names, len(pairs.pairs) - failed, failed)
 
 
@@ -191,11 +201,29 @@ def _check_truths(pairs: Pairs, jobs: int, progress: Progress) -> None:
     """Read all truths once: ids that are no class mean a wrong vocabulary or layout, which is better known now than in an hour."""
     _note_unused(pairs, progress)
     progress.note(f"Checking {counted(len(pairs.pairs), 'truth mask')}.")
-    with ThreadPoolExecutor(jobs, thread_name_prefix="truth") as pool:
-        checks = [pool.submit(read_truth, pair.truth, pair.kind.ids) for pair in pairs.pairs]
+    _for_each(pairs, jobs, lambda pair: read_truth(pair.truth, pair.kind.ids))
+
+
+def _check_labels(pairs: Pairs, classes: int, jobs: int) -> None:
+    """Read all predicted masks once, for ids that are no class; other faults cost a line each, later."""
+
+    def check(pair: Pair) -> None:
         try:
-            for check in checks:
-                check.result()
+            read_labels(pair.ref.path, classes)
+        except LabelIdError:
+            raise
+        except ImageError:
+            pass
+
+    _for_each(pairs, jobs, check)
+
+
+def _for_each(pairs: Pairs, jobs: int, check: Callable[[Pair], object]) -> None:
+    with ThreadPoolExecutor(jobs, thread_name_prefix="mask") as pool:
+        checks = [pool.submit(check, pair) for pair in pairs.pairs]
+        try:
+            for each in checks:
+                each.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

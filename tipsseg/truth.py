@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.errors import InputError, LabelIdError, UsageError
 from tipsseg.images import decode_file
 from tipsseg.records import BACKGROUND, LabelArray, ignore_id, label_dtype
 from tipsseg.regions import count_labels
@@ -188,7 +188,7 @@ def read_truth(path: Path, ids: TruthIds) -> NDArray[np.uint16]:
     """The truth in a mask file: [H, W] uint16, 0 background, 1..N the classes, IGNORED.
 
     Takes grey pictures of 1, 8 and 16 bits, whose values are the ids, and palette pictures, whose indices are. Raises ImageError
-    for a file that cannot be read, for other kinds of picture and for ids that `ids` does not know.
+    for a file that cannot be read and for other kinds of picture, LabelIdError for ids that `ids` does not know.
     """
     stored = decode_file(path, _stored_ids)
     table = ids.table()
@@ -253,7 +253,10 @@ def _stored_ids(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
             raise InputError(f"ids from {low} to {high}, where 0 to {_TOP_ID} is understood", _SAVE_AS_PNG)
         return values.astype(np.uint16)
     kind = _KINDS.get(image.mode, "a colour picture")
-    raise InputError(f"{kind} ({image.mode}); masks must hold class ids (grey or palette)", _SAVE_AS_PNG)
+    raise InputError(
+        f"{kind} ({image.mode}); masks must hold class ids (grey or palette)",
+        f"If it is a mask: {_SAVE_AS_PNG[0].lower()}{_SAVE_AS_PNG[1:]} If it is a photograph: images and masks are swapped.",
+    )
 
 
 _KINDS = {"F": "float pixels", "LA": "a picture with transparency", "PA": "a picture with transparency"}
@@ -261,13 +264,13 @@ _SAVE_AS_PNG = "Save it as a PNG of one channel, 8 or 16 bits, whose values are 
 
 
 def _refuse_unknown(path: Path, stored: LabelArray, known: NDArray[np.bool_], hint: str) -> None:
-    """Raise ImageError where `stored` [H, W] has ids that are not in `known` [65536]."""
+    """Raise LabelIdError where `stored` [H, W] has ids that are not in `known` [65536]."""
     counts = count_labels(stored)
     unknown = np.flatnonzero((counts > 0) & ~known[: counts.size]).tolist()
     if unknown:
         shown = ", ".join(f"{number} ({_count(int(counts[number]), 'pixel')})" for number in unknown[:4])
         more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
-        raise ImageError(path, f"ids that are no class: {shown}{more}", hint)
+        raise LabelIdError(path, f"ids that are no class: {shown}{more}", hint)
 
 
 def _count(number: int, one: str, many: str = "") -> str:

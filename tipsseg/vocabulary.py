@@ -193,12 +193,16 @@ def _checked(entry: Entry, index: int, count: int) -> Entry:
         )
     synonyms = tuple(_clean(synonym) for synonym in entry.synonyms)
     if "" in synonyms:
-        raise VocabularyError(f"a synonym of {name!r} is empty", entry=index)
+        raise VocabularyError(f"a synonym of {name!r} is empty", entry=index, key="synonyms")
     confidence = entry.min_confidence
     if confidence is not None and not 0 <= confidence <= 1:
-        raise VocabularyError(f"the minimum confidence {confidence} of {name!r} is not between 0 and 1", entry=index)
+        raise VocabularyError(
+            f"the minimum confidence {confidence} of {name!r} is not between 0 and 1", entry=index, key="min_confidence"
+        )
     if entry.colour is not None and not all(0 <= value <= 255 for value in entry.colour):
-        raise VocabularyError(f"the colour {entry.colour} of {name!r} is not three numbers from 0 to 255", entry=index)
+        raise VocabularyError(
+            f"the colour {entry.colour} of {name!r} is not three numbers from 0 to 255", entry=index, key="colour"
+        )
     if entry.negative and (entry.colour or confidence is not None or entry.supercategory):
         raise VocabularyError(
             f"{name!r} is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
@@ -208,7 +212,7 @@ def _checked(entry: Entry, index: int, count: int) -> Entry:
     try:
         templates = None if entry.templates is None else check_templates(entry.templates)
     except VocabularyError as error:
-        raise VocabularyError(f"{name!r}: {error.reason}", error.hint, entry=index) from error
+        raise VocabularyError(f"{name!r}: {error.reason}", error.hint, entry=index, key="templates") from error
     return replace(entry, name=name, synonyms=synonyms, supercategory=_clean(entry.supercategory), templates=templates)
 
 
@@ -217,10 +221,14 @@ def _require_distinct(entries: Sequence[Entry]) -> dict[str, int]:
     seen: dict[str, int] = {}
     for index, text in [(index, text) for index, entry in enumerate(entries) for text in entry.texts]:
         first = seen.setdefault(_key(text), index)
-        if first != index:
-            raise VocabularyError(
-                f"class {text!r} is given twice, as number {first + 1} and number {index + 1}", _SAME, entry=index
-            )
+        if first == index:
+            continue
+        names = (entries[first].name, entries[index].name)
+        if {_key(text)} == {_key(name) for name in names}:
+            reason = f"class {text!r} is given twice, as number {first + 1} and number {index + 1}"
+        else:
+            reason = f"{text!r} stands for two classes, {names[0]!r} and {names[1]!r}"
+        raise VocabularyError(reason, _SAME, entry=index)
     for index, entry in enumerate(entries):
         if len({_key(text) for text in entry.texts}) < len(entry.texts):
             raise VocabularyError(f"{entry.name!r} has a name twice: {', '.join(entry.texts)}", _SAME, entry=index)

@@ -83,13 +83,13 @@ def read_vocabulary(
     toml = path.suffix.lower() == ".toml"
     text = read_text(path, "a vocabulary file")
     content = _parse_toml(path, text) if toml else _parse_lines(path, text)
+    if not content.entries:
+        hint = 'Add [[classes]] with a name, or a list: classes = ["panda leg", "tree"]'
+        raise VocabularyError("no classes in the file", hint if toml else "Write one class a line.", path=path)
     if all(entry.negative for entry in content.entries):
-        hint = (
-            'Add [[classes]] with a name, or a list: classes = ["panda leg", "tree"]'
-            if toml
-            else "Write one class a line."
+        raise VocabularyError(
+            "all classes in the file are negative", "Leave out `negative` where a label is wanted.", path=path
         )
-        raise VocabularyError("no classes in the file", hint, path=path)
     if background is None:
         background = "auto" if content.background is None else content.background
     if templates is None:
@@ -100,7 +100,7 @@ def read_vocabulary(
     except VocabularyError as error:
         if error.entry is None:
             raise VocabularyError(error.reason, error.hint, path=Path(source) if preset else path) from error
-        line = _line_of_class(text, error.entry) if toml else _line_of_name(text, error.entry)
+        line = _line_of_class(text, error.entry, error.key) if toml else _line_of_name(text, error.entry)
         raise VocabularyError(error.reason, error.hint, path=path, line=line, entry=error.entry) from error
 
 
@@ -154,16 +154,35 @@ def _locate(source: str | Path) -> Path:
 
 
 def _parse_lines(path: Path, text: str) -> _Content:
+    if path.suffix.lower() in _OTHER_KINDS:
+        raise VocabularyError(
+            f"a {path.suffix} file, where TOML or one class a line is understood",
+            "Write one class a line into a .txt file, or see `tipsseg vocab show voc20` for TOML.",
+            path=path,
+        )
     lines = list(content_lines(text))
     for number, line in lines:
-        if line == "[[classes]]" or re.match(r"classes\s*=\s*\[", line):
-            raise VocabularyError(
-                "this looks like TOML, in a file that is read as one class a line",
-                "Give the file a name that ends in .toml.",
-                path=path,
-                line=number,
-            )
+        for pattern, what, hint in _NO_LINES:
+            if re.search(pattern, line):
+                raise VocabularyError(f"{what}, in a file that has one class a line", hint, path=path, line=number)
+    if len(lines) == 1 and "," in lines[0][1]:
+        raise VocabularyError(
+            "one line with commas would be one class, commas and all",
+            "Write one class a line.",
+            path=path,
+            line=lines[0][0],
+        )
     return _Content(tuple(Entry(line) for _, line in lines), None, None)
+
+
+_OTHER_KINDS = (".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".xml")
+
+# What a line of a plain list never looks like, and how it comes to be there.
+_NO_LINES = (
+    (r"^\[\[classes\]\]$|^classes\s*=\s*\[", "this looks like TOML", "Give the file a name that ends in .toml."),
+    (r",$", "a comma at the end of the line", "Write one class a line, without commas between them."),
+    (r"\t", "a tab in the line", "Leave out columns of numbers; ids are given in the order of the lines."),
+)
 
 
 def _parse_toml(path: Path, text: str) -> _Content:
@@ -202,8 +221,7 @@ class _KeyError(VocabularyError):
     """Something is wrong with a key of a class."""
 
     def __init__(self, key: str, reason: str, hint: str = "") -> None:
-        super().__init__(reason, hint)
-        self.key = key
+        super().__init__(reason, hint, key=key)
 
 
 def _background(table: Table) -> str | tuple[str, ...] | None:
@@ -215,7 +233,7 @@ def _background(table: Table) -> str | tuple[str, ...] | None:
     return tuple(value)
 
 
-def _templates(table: Table) -> tuple[str, ...] | None:
+def _templates(table: Table, what: str = "`templates`") -> tuple[str, ...] | None:
     value = table.get("templates")
     if value is None:
         return None
@@ -223,7 +241,7 @@ def _templates(table: Table) -> tuple[str, ...] | None:
         return TEMPLATES[value]
     if not _is_texts(value):
         known = ", ".join(f'"{name}"' for name in TEMPLATES)
-        raise VocabularyError(f"`templates` must be {known} or a list of texts, not {_toml(value)}")
+        raise VocabularyError(f"{what} must be {known} or a list of texts, not {_toml(value)}")
     return check_templates(value)
 
 
@@ -236,15 +254,19 @@ def _entry(value: object) -> Entry:
         try:
             _require_known(key, _CLASS_KEYS)
         except VocabularyError as error:
-            raise _KeyError(key, error.reason, error.hint) from error
+            hint = "Move it above the first [[classes]]; there it is for all." if key in _KEYS else error.hint
+            raise _KeyError(key, error.reason, hint) from error
     if "name" not in value:
         raise _KeyError("", "a class without a name", 'Each needs one, for example: name = "tree"')
     name = value["name"]
     if not isinstance(name, str) or not name.replace("_", " ").strip():
         raise _KeyError("name", f"a name must be a text that is not empty, not {_toml(name)}")
-    for key in ("synonyms", "templates"):
-        if key in value and not _is_texts(value[key]):
-            raise _KeyError(key, f"`{key}` of {name!r} must be a list of texts, not {_toml(value[key])}")
+    if "synonyms" in value and not _is_texts(value["synonyms"]):
+        raise _KeyError("synonyms", f"`synonyms` of {name!r} must be a list of texts, not {_toml(value['synonyms'])}")
+    try:
+        templates = _templates(value, f"`templates` of {name!r}")
+    except VocabularyError as error:
+        raise _KeyError("templates", error.reason, error.hint) from error
     for key, kind, what in (("supercategory", str, "a text"), ("negative", bool, "true or false")):
         if not isinstance(value.get(key, kind()), kind):
             raise _KeyError(key, f"`{key}` of {name!r} must be {what}, not {_toml(value[key])}")
@@ -257,7 +279,7 @@ def _entry(value: object) -> Entry:
         _colour(name, value.get("colour")),
         confidence,
         value.get("supercategory", ""),
-        tuple(value["templates"]) if "templates" in value else None,
+        templates,
         value.get("negative", False),
     )
 
@@ -297,7 +319,7 @@ def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Voca
     if place:
         message = message[: place.start()]
         line = int(place[1]) if place[1] else line
-    return VocabularyError(f"not TOML: {message}", path=path, line=line)
+    return VocabularyError(f"not TOML: {message}", 'Texts stand in quotes, as in name = "tree".', path=path, line=line)
 
 
 def _line_where(text: str, there: Callable[[Table], bool]) -> int:

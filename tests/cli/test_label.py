@@ -405,7 +405,7 @@ def test_a_vocabulary_file_is_used_and_written_out(
 def test_what_means_the_same_as_a_class_is_told_and_left_out(command: Command, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = command("label", pictures / "a.png", "-c", "ocean", "-m", "tiny", "-f", "png", "-o", out, "--device", "cpu")
-    assert "Left out of the background, as meaning the same as a class: sea (as ocean), river (as ocean)." in ran.err
+    assert "the model takes it for a class: sea (close to ocean), river (close to ocean)." in ran.err
     background = json.loads((out / "classes.json").read_text())["background_phrases"]
     assert "wall" in background
     assert not {"sea", "river"} & set(background)

@@ -45,7 +45,7 @@ def evaluate(
     gt: Annotated[Path, typer.Option("--gt", help="Folder of the truth masks.")],
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMAGES...", help="Images, folders, or - for a list on stdin; not with --pred."),
+        typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin; not with --pred."),
     ] = None,
     pred: Annotated[
         Path | None, typer.Option(help="Score the masks in this folder, which may be a run's output folder.")
@@ -107,7 +107,7 @@ def evaluate(
             truths = truth.layout(names)
             if output is not None:
                 check_output(output, (gt, masks), labels=False)
-            evaluation = evaluate_masks(pred, gt, truths, names, progress)
+            evaluation = evaluate_masks(pred, gt, truths, names, opt.threads(jobs), progress)
         else:
             vocabulary = opt.parse_vocabulary(classes, vocab, templates, background)
             request = opt.model_request(
@@ -128,7 +128,7 @@ def evaluate(
             if output is not None:
                 check_output(output, (gt,), labels=files is not None)
             found = opt.find_images(paths or (), null, output, apart=gt)
-            opt.note_inputs(progress, found, classes)
+            opt.note_inputs(progress, found, classes, vocabulary)
             evaluation = evaluate_model(request, source, found, gt, truths, files, progress)
         _report(evaluation, output, as_json, progress)
     if evaluation.failed:
@@ -201,7 +201,7 @@ def _given(context: typer.Context, name: str) -> bool:
 
 
 def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress: Progress) -> None:
-    from tipsseg.evaluate import table
+    from tipsseg.evaluate import misplaced, row_names, table
     from tipsseg.files import json_bytes
     from tipsseg.progress import print_text
     from tipsseg.run_eval import write_reports
@@ -209,6 +209,13 @@ def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress
     if output is not None:
         written = write_reports(evaluation, output)
         progress.note(f"Written: {', '.join(map(str, written))}")
+    if swapped := misplaced(evaluation.confusion):
+        names = row_names(evaluation.confusion, evaluation.names)
+        first, taken = swapped[0]
+        progress.note(
+            f"Most of what is {names[first]} in the truth is labelled {names[taken]}, and so with {len(swapped) - 1} more. "
+            "Is the order of the classes that of the ids in the truth?"
+        )
     if evaluation.failed:
         progress.note(f"The scores leave out {evaluation.failed} that failed.")
     if not evaluation.scores.truth_pixels[[number > 0 for number in evaluation.scores.ids]].any():

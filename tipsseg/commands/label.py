@@ -28,7 +28,8 @@ Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
 
 def label(
     paths: Annotated[
-        list[str], typer.Argument(help="Images, folders (searched recursively), or - for a list on stdin.")
+        list[str],
+        typer.Argument(metavar="PATHS", help="Images, folders (searched recursively), or - for a list on stdin."),
     ],
     classes: opt.Classes = None,
     vocab: opt.Vocab = None,
@@ -53,9 +54,10 @@ def label(
     from tipsseg.progress import Progress
     from tipsseg.run import LabelRequest, run_label
 
+    vocabulary = opt.parse_vocabulary(classes, vocab, templates, background)
     request = LabelRequest(
         opt.model_request(
-            opt.parse_vocabulary(classes, vocab, templates, background),
+            vocabulary,
             LabelOptions(mode, short_side, min_confidence, refine),
             model=model,
             device=device,
@@ -71,7 +73,7 @@ def label(
     source = request.check()
     found = opt.find_images(paths, null, output)
     with Progress(quiet) as progress:
-        opt.note_inputs(progress, found, classes)
+        opt.note_inputs(progress, found, classes, vocabulary)
         counts = run_label(request, source, found, progress)
     if counts.failed:
         raise typer.Exit(1)

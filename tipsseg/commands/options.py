@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 Classes = Annotated[
     list[str] | None,
     typer.Option(
-        "--classes", "-c", help='What to label: "panda leg,tree". A name with a comma: repeat -c, once for each name.'
+        "--classes",
+        "-c",
+        metavar="NAMES",
+        help='What to label: "panda leg,tree". A name with a comma: repeat -c, once for each name.',
     ),
 ]
 Vocab = Annotated[
@@ -82,6 +85,11 @@ def parse_vocabulary(
     for value in classes or ():
         if Path(value).suffix in (".txt", ".csv", ".json", ".toml", ".names") and Path(value).is_file():
             raise UsageError(f"--classes takes names, and {value} is a file", f"Give it as --vocab {value}")
+    if background is not None and Path(background).suffix.lower() in (".txt", ".toml"):
+        raise UsageError(
+            f"--background takes phrases, and {background} is the name of a file",
+            "Put the phrases into the vocabulary file, as `background`, or name them: --background sky,wall",
+        )
     prompts = None if templates is None else find_templates(templates)
     stuff = None if background is None else parse_background(background)
     if vocab is not None:
@@ -107,8 +115,12 @@ def model_request(
     """The options of the model as one record."""
     from tipsseg.run import ModelRequest
 
-    threads = jobs if jobs is not None else min(os.cpu_count() or 1, 4)
-    return ModelRequest(model, vocabulary, options, device, dtype, batch_size, threads, quiet)
+    return ModelRequest(model, vocabulary, options, device, dtype, batch_size, threads(jobs), quiet)
+
+
+def threads(jobs: int | None) -> int:
+    """The value of --jobs, or what stands for it."""
+    return jobs if jobs is not None else min(os.cpu_count() or 1, 4)
 
 
 def split_formats(value: str) -> tuple[str, ...]:
@@ -132,10 +144,13 @@ def find_images(paths: Sequence[str], null: bool, output: Path | None, apart: Pa
     return inputs.find([Path(path) for path in paths], output=output, apart=apart)
 
 
-def note_inputs(progress: Progress, found: Found, classes: Sequence[str] | None) -> None:
+def note_inputs(progress: Progress, found: Found, classes: Sequence[str] | None, vocabulary: Vocabulary) -> None:
     """Notes on what was made of the arguments."""
     from tipsseg.progress import counted
 
+    with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
+    if with_comma and vocabulary.source and not vocabulary.source.endswith(".toml"):
+        progress.note(f"{vocabulary.source} has one class a line, commas and all, such as {with_comma[0]!r}.")
     if classes and len(classes) > 1 and any("," in value for value in classes):
         progress.note("--classes was given several times, so each value is one class, commas and all.")
     if found.skipped:

@@ -20,8 +20,9 @@ def list_presets() -> None:
     from tipsseg.vocabulary_file import preset_names, preset_summary, read_vocabulary
 
     for name in preset_names():
-        classes = len(read_vocabulary(name).classes)
-        print_text(f"{name:20} {classes:4} classes  {preset_summary(name)}\n")
+        vocabulary = read_vocabulary(name)
+        with_background = " + background" if vocabulary.background else ""
+        print_text(f"{name:20} {len(vocabulary.classes):4} classes{with_background:14}  {preset_summary(name)}\n")
 
 
 @app.command()
@@ -37,11 +38,16 @@ def check(name: Name) -> None:
     """Read a vocabulary as `tipsseg label` would, and say what is in it; an error names file and line."""
     vocabulary = opt.parse_vocabulary(None, name, None, None)
     negative = len(vocabulary.entries) - len(vocabulary.classes)
+    stuff = counted(len(vocabulary.background), "phrase") if vocabulary.background else "none"
+    background = "auto" if vocabulary.auto else stuff
     parts = [
         counted(len(vocabulary.classes), "class", "classes"),
         counted(len(vocabulary.phrases) - len(vocabulary.background_texts), "phrase"),
         *([f"{negative} negative"] if negative else []),
-        f"background {'auto' if vocabulary.auto else counted(len(vocabulary.background), 'phrase')}",
+        f"background {background}",
         counted(len(vocabulary.templates), "template"),
     ]
     print_text(f"{name}: ok, {', '.join(parts)}\n")
+    for entry in vocabulary.classes:
+        synonyms = f"  ({', '.join(entry.synonyms)})" if entry.synonyms else ""
+        print_text(f"{entry.id:5}  {entry.name}{synonyms}\n")
