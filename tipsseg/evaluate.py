@@ -162,16 +162,18 @@ def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
 
 
 def misplaced(confusion: Confusion) -> list[tuple[int, int]]:
-    """(row, column) of classes most of whose pixels got one certain other class, where that is so of half of the classes or more.
+    """(row, column) of classes most of whose pixels got one certain other class, where that looks like names in another order.
 
-    Then it is not the model that is wrong, but the order of the names. Background is not looked at. Empty where all is well.
+    It does where these others are two or more, and half as many as the classes in the truth or more: a model that is merely bad
+    gives many classes the same one. Background is not looked at. Empty where all is well.
     """
     first = 1 if confusion.background else 0
     counts = confusion.counts[first:, first:-1]  # [N, N]
     total = confusion.counts[first:].sum(1)
     best = counts.argmax(1)
-    rows = np.flatnonzero((total > 0) & (best != np.arange(len(best))) & (2 * counts.max(1) > total))
-    if len(rows) < 2 or 2 * len(rows) < (total > 0).sum():
+    rows = np.flatnonzero((best != np.arange(len(best))) & (2 * counts.max(1) > total))
+    others = len(np.unique(best[rows]))
+    if others < 2 or 2 * others < (total > 0).sum():
         return []
     return [(first + int(row), first + int(best[row])) for row in rows]
 

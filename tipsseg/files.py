@@ -33,6 +33,16 @@ _REASONS = {
 }
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name; where the system refuses to tell, as for a name that is too long, there is none."""
+    return os.path.isdir(path)  # noqa: PTH112  Path.is_dir raises for such names
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name; see `is_folder`."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
     """The OutputError for an OSError that was met while writing `path`."""
     reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))

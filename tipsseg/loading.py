@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tipsseg import weights
 from tipsseg.errors import CheckpointError, UsageError
+from tipsseg.files import is_file, is_folder
 from tipsseg.model.config import FILES, FOLDER_HINT
 from tipsseg.records import ModelSpec
 
@@ -47,10 +48,10 @@ def find_model(name: str) -> ModelSource:
     if not name.strip():
         raise UsageError("the model's name is empty", "Use one of the ids in `tipsseg weights list`, or a folder.")
     folder = Path(name)
-    if name in weights.read_lock() or not folder.is_dir():
+    if name in weights.read_lock() or not is_folder(folder):
         return ModelSource(name, weights.get_model(name))
     for file in FILES:
-        if not (folder / file).is_file():
+        if not is_file(folder / file):
             raise CheckpointError(folder / file, "no such file", FOLDER_HINT)
     return ModelSource(name, None)
 

@@ -201,7 +201,7 @@ def _bands(source: _Rows, size: tuple[int, int], groups: Sequence[int]) -> Itera
     """Bands of rows of labels of `size`, each with the scores of its groups, [G, rows, W]."""
     height, width = size
     vertical = bilinear_taps(source.size[0], height)
-    step = max(_BAND_ELEMENTS // (source.phrases * width), 1)
+    step = _band_height(source, size)
     for start in range(0, height, step):
         taps = vertical.rows(start, start + step)
         first, last = int(taps.low[0]), int(taps.high[-1]) + 1
@@ -210,6 +210,15 @@ def _bands(source: _Rows, size: tuple[int, int], groups: Sequence[int]) -> Itera
             slice(start, start + step),
             merge_names(_resize_rows(rows, Taps(taps.low - first, taps.high - first, taps.weight), width), groups),
         )
+
+
+def _band_height(source: _Rows, size: tuple[int, int]) -> int:
+    """How many rows of labels a band has, so that neither they nor the rows that they come from are too many scores."""
+    height, width = size
+    rows = _BAND_ELEMENTS // (source.phrases * width)
+    # Two rows of the source make one of the labels, and each further one takes source height / height more.
+    spare = _BAND_ELEMENTS // (source.phrases * source.size[1]) - 2
+    return max(min(rows, spare * height // source.size[0] + 1), 1)
 
 
 def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int], chosen: Sequence[int]) -> Tensor:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
 from tipsseg.errors import InputError
+from tipsseg.files import is_file, is_folder
 from tipsseg.images import reason_of
 from tipsseg.records import ImageRef
+from tipsseg.text_file import is_there
 from tipsseg.truth import Layout, TruthKind
 
 #: The extensions of truth files; where files differ in nothing else, the earlier counts.
@@ -81,7 +83,9 @@ class _Index:
             self._files.setdefault(relative.with_suffix(""), folder / relative)
         if not self._files:
             raise InputError(
-                f"no truth masks in {folder}", f"Folders are searched for files with one of {' '.join(EXTENSIONS)}."
+                f"no truth masks in {folder}",
+                f"Folders are searched for files with one of {' '.join(EXTENSIONS)}."
+                " If these are the photographs, images and --gt are swapped.",
             )
         self._by_stem: dict[str, list[Path]] = {}
         for name, path in self._files.items():
@@ -126,8 +130,8 @@ def _hint(ref: ImageRef, folder: Path, layout: Layout) -> str:
     """What to do about an image without a truth."""
     for name, _ in _names(ref, layout):
         for other in (".jpg", ".jpeg", ".webp"):
-            path = folder / name.with_suffix(other)
-            if path.exists():
+            path = folder / f"{name}{other}"
+            if is_there(path):
                 return f"{path} is there, but truth masks need exact ids, as in a PNG. Or are images and --gt swapped?"
     return (
         "Truths are found by the image's path in its folder, or by its file name. Name the images that have one, or the"
@@ -151,10 +155,9 @@ def _rank(relative: PurePosixPath) -> tuple[tuple[str, ...], int, str]:
 
 def _walk(top: Path) -> Iterable[PurePosixPath]:
     """The relative paths of all files below a folder that may be truths."""
-    if not top.exists():
-        raise InputError(f"{top}: no such folder", "--gt takes the folder that the truth masks are in.")
-    if not top.is_dir():
-        raise InputError(f"{top}: not a folder", "--gt takes the folder that the truth masks are in.")
+    if not is_folder(top):
+        reason = "not a folder" if is_file(top) else "no such folder"
+        raise InputError(f"{top}: {reason}", "--gt takes the folder that the truth masks are in.")
     seen: set[str] = set()
     for folder, subfolders, names in os.walk(top, onerror=_refuse_folder, followlinks=True):
         real = os.path.realpath(folder)

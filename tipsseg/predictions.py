@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tipsseg import inputs
 from tipsseg.errors import InputError, UsageError
+from tipsseg.files import is_file, is_folder
 from tipsseg.inputs import Found
+from tipsseg.progress import counted
 from tipsseg.run_record import RUN_FILE
 from tipsseg.writers import MASKS_FOLDER
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
@@ -18,8 +20,8 @@ _PRED = "--pred takes a folder of masks, or the output folder of a run with --fo
 
 def masks_folder(folder: Path) -> Path:
     """The folder itself; of a run's output folder its masks/. Raises InputError where it is no folder, or a run without masks."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}", _PRED)
+    if not is_folder(folder):
+        raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
     inner = folder / MASKS_FOLDER
     if not (folder / RUN_FILE).is_file():
         return folder
@@ -40,8 +42,8 @@ def find_masks(folder: Path) -> Found:
 def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
     """The names of the classes 1..N of masks: those given, otherwise those that the run wrote beside the masks.
 
-    Raises UsageError where there are none, and where those given are the run's in another order, as then the ids would be those of
-    other classes; InputError where the run's cannot be read.
+    Raises UsageError where there are none, and where those given are more or less than the run's, or the run's in another order, as
+    then the ids would be those of other classes; InputError where there are none given and the run's cannot be read.
     """
     if given is None:
         return names_beside(folder)
@@ -51,8 +53,10 @@ def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
         return tuple(given)
     if len(given) != len(written):
         raise UsageError(
-            f"the masks in {folder} were made with {len(written)} classes, and {len(given)} were given: {', '.join(written)}",
-            "Leave out --classes and --vocab; the names are known from that run.",
+            f"{counted(len(given), 'class', 'classes')} given, but the masks in {folder} were made with {len(written)}: "
+            f"{_few(written)}",
+            "The names are known from that run: leave out --classes and --vocab. To score by --layout, label with the vocabulary "
+            "of its name.",
         )
     if in_other_order(given, written):
         raise UsageError(
@@ -73,10 +77,11 @@ def names_beside(folder: Path) -> tuple[str, ...]:
 
     Raises UsageError where there is none, InputError where it cannot be used.
     """
-    for path in (folder / CLASSES_FILE, folder.absolute().parent / CLASSES_FILE):
-        if path.is_file():
-            break
-    else:
+    places = [folder]
+    if folder.absolute().name == MASKS_FOLDER:  # beside other folders it would be about other masks
+        places.append(folder.absolute().parent)
+    path = next((place / CLASSES_FILE for place in places if (place / CLASSES_FILE).is_file()), None)
+    if path is None:
         raise UsageError(
             f"no {CLASSES_FILE} beside the masks in {folder} says what their ids mean",
             "Give the classes with --classes, --vocab or --layout.",
@@ -88,3 +93,7 @@ def names_beside(folder: Path) -> tuple[str, ...]:
     if not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path} names no classes", "Give the classes with --classes or --vocab.")
     return names
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tipsseg import __version__, inputs
 from tipsseg.errors import ImageError, OutputError, UsageError
+from tipsseg.files import is_file, is_folder
 from tipsseg.inputs import Found
 from tipsseg.loading import ModelSource, find_model
 from tipsseg.progress import Progress, counted
@@ -78,8 +79,7 @@ class ModelRequest:
             for entry in vocabulary.classes:
                 words += ["-c", entry.name]
         # What "auto" came to is in the record of the vocabulary.
-        background = "auto" if self.vocabulary.auto else ",".join(vocabulary.background) or "none"
-        words += ["--background", background]
+        words += ["--background", "auto" if self.vocabulary.auto else _option_value(vocabulary.background)]
         if vocabulary.templates != PROTOCOL_TEMPLATES:
             words += [
                 "--templates",
@@ -93,6 +93,15 @@ class ModelRequest:
         if self.options.refine != REFINEMENTS[0]:
             words += ["--refine", self.options.refine]
         return shlex.join(words)
+
+
+def _option_value(background: Sequence[str]) -> str:
+    """What --background takes for these phrases; FILE where only a vocabulary file can say them."""
+    if not background:
+        return "none"
+    if background in (("auto",), ("none",)) or any("," in phrase for phrase in background):
+        return "FILE"
+    return ",".join(background)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +131,10 @@ class LabelRequest:
 def check_folder(output: Path) -> None:
     """Raise OutputError where an output folder cannot be made, because a file has its name or that of a parent."""
     for folder in (output, *output.parents):
-        if folder.exists():
-            if not folder.is_dir():
-                raise OutputError(output, f"{folder} is a file", "Choose another output folder with -o.")
+        if is_folder(folder):
             break
+        if is_file(folder):
+            raise OutputError(output, f"{folder} is a file", "Choose another output folder with -o.")
 
 
 def run_label(request: LabelRequest, source: ModelSource, found: Found, progress: Progress) -> RunCounts:

@@ -201,7 +201,11 @@ def _check_truths(pairs: Pairs, jobs: int, progress: Progress) -> None:
     """Read all truths once: ids that are no class mean a wrong vocabulary or layout, which is better known now than in an hour."""
     _note_unused(pairs, progress)
     progress.note(f"Checking {counted(len(pairs.pairs), 'truth mask')}.")
-    _for_each(pairs, jobs, lambda pair: read_truth(pair.truth, pair.kind.ids))
+
+    def check(pair: Pair) -> None:
+        read_truth(pair.truth, pair.kind.ids)
+
+    _for_each(pairs, jobs, check)
 
 
 def _check_labels(pairs: Pairs, classes: int, jobs: int) -> None:
@@ -218,7 +222,8 @@ def _check_labels(pairs: Pairs, classes: int, jobs: int) -> None:
     _for_each(pairs, jobs, check)
 
 
-def _for_each(pairs: Pairs, jobs: int, check: Callable[[Pair], object]) -> None:
+def _for_each(pairs: Pairs, jobs: int, check: Callable[[Pair], None]) -> None:
+    """Check all pairs in threads; raises what the first of them does. A check returns nothing, as results would stay in memory."""
     with ThreadPoolExecutor(jobs, thread_name_prefix="mask") as pool:
         checks = [pool.submit(check, pair) for pair in pairs.pairs]
         try:
@@ -235,7 +240,7 @@ def _note_unused(pairs: Pairs, progress: Progress) -> None:
 
 def _require_some(scored: int, failed: int) -> None:
     if not scored:
-        raise InputError(f"nothing was scored: all {failed} failed", "The lines above say why.")
+        raise InputError(f"nothing was scored: {failed} of {failed} failed", "The lines above say why.")
 
 
 def _evaluation(

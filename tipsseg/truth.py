@@ -205,7 +205,7 @@ def read_truth(path: Path, ids: TruthIds) -> NDArray[np.uint16]:
 def read_labels(path: Path, classes: int) -> LabelArray:
     """The labels in a mask file as `tipsseg label` writes it for so many classes: [H, W] uint8, uint16 above 254 classes.
 
-    Raises ImageError as `read_truth` does, for ids other than 0, 1..N and 255 (65535 above 254 classes).
+    Raises ImageError as `read_truth` does, LabelIdError for ids other than 0, 1..N and 255 (65535 above 254 classes).
     """
     stored = decode_file(path, _stored_ids)
     known = np.zeros(_TOP_ID + 1, bool)
@@ -253,10 +253,8 @@ def _stored_ids(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
             raise InputError(f"ids from {low} to {high}, where 0 to {_TOP_ID} is understood", _SAVE_AS_PNG)
         return values.astype(np.uint16)
     kind = _KINDS.get(image.mode, "a colour picture")
-    raise InputError(
-        f"{kind} ({image.mode}); masks must hold class ids (grey or palette)",
-        f"If it is a mask: {_SAVE_AS_PNG[0].lower()}{_SAVE_AS_PNG[1:]} If it is a photograph: images and masks are swapped.",
-    )
+    hint = _SAVE_AS_PNG if image.mode == "F" else f"{_SAVE_AS_PNG} If it is a photograph, images and masks are swapped."
+    raise InputError(f"{kind} ({image.mode}); masks must hold class ids (grey or palette)", hint)
 
 
 _KINDS = {"F": "float pixels", "LA": "a picture with transparency", "PA": "a picture with transparency"}

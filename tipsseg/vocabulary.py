@@ -111,7 +111,7 @@ def make_vocabulary(
     source      what to call the vocabulary in records
 
     Raises VocabularyError for empty or doubled names, for a background phrase that is a class, and for values that cannot be;
-    its `entry` says which entry is meant.
+    its `entry` says which entry is meant, its `key` what of it.
     """
     if isinstance(classes, str):
         raise VocabularyError("classes must be a list of names, not a string", f"For one class: [{classes!r}].")

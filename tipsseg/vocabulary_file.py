@@ -101,7 +101,9 @@ def read_vocabulary(
         if error.entry is None:
             raise VocabularyError(error.reason, error.hint, path=Path(source) if preset else path) from error
         line = _line_of_class(text, error.entry, error.key) if toml else _line_of_name(text, error.entry)
-        raise VocabularyError(error.reason, error.hint, path=path, line=line, entry=error.entry) from error
+        raise VocabularyError(
+            error.reason, error.hint, path=path, line=line, entry=error.entry, key=error.key
+        ) from error
 
 
 def vocabulary_toml(vocabulary: Vocabulary) -> str:
@@ -161,8 +163,8 @@ def _parse_lines(path: Path, text: str) -> _Content:
             path=path,
         )
     lines = list(content_lines(text))
-    for number, line in lines:
-        for pattern, what, hint in _NO_LINES:
+    for pattern, what, hint in _NO_LINES:
+        for number, line in lines:
             if re.search(pattern, line):
                 raise VocabularyError(f"{what}, in a file that has one class a line", hint, path=path, line=number)
     if len(lines) == 1 and "," in lines[0][1]:
@@ -177,7 +179,7 @@ def _parse_lines(path: Path, text: str) -> _Content:
 
 _OTHER_KINDS = (".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".xml")
 
-# What a line of a plain list never looks like, and how it comes to be there.
+# What a line of a plain list never looks like, and how it comes to be there. TOML first: its lists have commas at line ends too.
 _NO_LINES = (
     (r"^\[\[classes\]\]$|^classes\s*=\s*\[", "this looks like TOML", "Give the file a name that ends in .toml."),
     (r",$", "a comma at the end of the line", "Write one class a line, without commas between them."),
@@ -200,6 +202,8 @@ def _parse_toml(path: Path, text: str) -> _Content:
         background = _background(table)
         key = "templates"
         templates = _templates(table)
+        if templates is not None:
+            check_templates(templates)
         key = "classes"
         classes = table.get("classes", [])
         if not isinstance(classes, list):
@@ -213,7 +217,7 @@ def _parse_toml(path: Path, text: str) -> _Content:
             entries.append(_entry(each))
         except _KeyError as error:
             line = _line_of_class(text, index, error.key)
-            raise VocabularyError(error.reason, error.hint, path=path, line=line, entry=index) from error
+            raise VocabularyError(error.reason, error.hint, path=path, line=line, entry=index, key=error.key) from error
     return _Content(tuple(entries), background, templates)
 
 
@@ -234,6 +238,7 @@ def _background(table: Table) -> str | tuple[str, ...] | None:
 
 
 def _templates(table: Table, what: str = "`templates`") -> tuple[str, ...] | None:
+    """The value of `templates`, by its type alone; `what` names it in an error."""
     value = table.get("templates")
     if value is None:
         return None
@@ -242,7 +247,7 @@ def _templates(table: Table, what: str = "`templates`") -> tuple[str, ...] | Non
     if not _is_texts(value):
         known = ", ".join(f'"{name}"' for name in TEMPLATES)
         raise VocabularyError(f"{what} must be {known} or a list of texts, not {_toml(value)}")
-    return check_templates(value)
+    return tuple(value)
 
 
 def _entry(value: object) -> Entry:
@@ -254,7 +259,7 @@ def _entry(value: object) -> Entry:
         try:
             _require_known(key, _CLASS_KEYS)
         except VocabularyError as error:
-            hint = "Move it above the first [[classes]]; there it is for all." if key in _KEYS else error.hint
+            hint = "Move it above the first [[classes]]; there it is for all." if key == "background" else error.hint
             raise _KeyError(key, error.reason, hint) from error
     if "name" not in value:
         raise _KeyError("", "a class without a name", 'Each needs one, for example: name = "tree"')
@@ -319,7 +324,13 @@ def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Voca
     if place:
         message = message[: place.start()]
         line = int(place[1]) if place[1] else line
-    return VocabularyError(f"not TOML: {message}", 'Texts stand in quotes, as in name = "tree".', path=path, line=line)
+    twice = message.startswith(("Cannot", "Duplicate"))  # overwrite, declare twice, mutate
+    hint = _GIVEN_ONCE if twice else _IN_QUOTES
+    return VocabularyError(f"not TOML: {message}", hint, path=path, line=line)
+
+
+_GIVEN_ONCE = "A key is given once, and `classes` either as a list or as [[classes]]."
+_IN_QUOTES = 'Texts stand in quotes, as in name = "tree".'
 
 
 def _line_where(text: str, there: Callable[[Table], bool]) -> int:

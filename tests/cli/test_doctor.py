@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from running import Command
 
-from tipsseg import golden
+from tipsseg import doctor, golden
+from tipsseg.finding import Finding
 
 
 def test_all_is_well(process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +33,19 @@ def test_a_device_that_is_none(command: Command) -> None:
     ran = command("doctor", "--device", "tpu")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == "Error: unknown device 'tpu'\nHint: Use auto, cpu, cuda, cuda:N or mps.\n"
+
+
+def test_options_and_hints_are_passed_on(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def examine(*arguments: object) -> list[Finding]:
+        asked.append(arguments)
+        return [Finding("fail", "cpu", "it is slow", "Buy another."), Finding("note", "cuda", "absent", "Install it.")]
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    ran = command("doctor", "--device", "cpu", "--dtype", "float16", "--image", "cats.jpg")
+    assert asked == [("cpu", "float16", Path("cats.jpg"))]
+    assert (ran.code, ran.err) == (1, "")
+    assert (
+        ran.out == "FAIL  cpu: it is slow\n      Buy another.\nnote  cuda: absent\n      Install it.\n1 check failed.\n"
+    )

@@ -119,6 +119,23 @@ USAGE = {
         2,
         "Error: --classes takes names, and classes.txt is a file\nHint: Give it as --vocab classes.txt\n",
     ),
+    "a file of background": (
+        ["imgs", "-c", "a", "--background", "stuff.TXT"],
+        2,
+        "Error: --background takes phrases, and stuff.TXT is the name of a file\n"
+        "Hint: Put the phrases into the vocabulary file, as `background`, or name them: --background sky,wall\n",
+    ),
+    "a vocabulary of background": (
+        ["imgs", "--vocab", "classes.txt", "--background", "broken.toml"],
+        2,
+        "Error: --background takes phrases, and broken.toml is the name of a file\n"
+        "Hint: Put the phrases into the vocabulary file, as `background`, or name them: --background sky,wall\n",
+    ),
+    "classes on one line": (
+        ["imgs", "--vocab", "line.txt"],
+        2,
+        "Error: line.txt:1: one line with commas would be one class, commas and all\nHint: Write one class a line.\n",
+    ),
     "classes twice": (
         ["imgs", "-c", "a", "--vocab", "voc20"],
         2,
@@ -187,6 +204,7 @@ def test_wrong_usage(command: Command, tmp_path: Path, case: str) -> None:
     make_image(tmp_path / "imgs" / "a.png")
     make_image(tmp_path / "labels" / "masks" / "a.png")
     (tmp_path / "classes.txt").write_text("a\nb\n")
+    (tmp_path / "line.txt").write_text("tree, sky\n")
     (tmp_path / "broken.toml").write_text('[[classes]]\nnane = "a"\n')
     arguments, code, message = USAGE[case]
     ran = command("label", *arguments)
@@ -368,3 +386,26 @@ def test_closed_and_full_streams(mlp_checkpoint: Path, tmp_path: Path, redirecti
     assert (tmp_path / "labels/masks/a.png").exists()
     if redirection == "2>&-":
         assert ran.stdout.splitlines() == ["labels/masks/a.png", "labels/classes.json"]
+
+
+LONG = "x" * 300
+
+# (arguments, exit code, what stderr says)
+LONG_NAMES = {
+    "model": (["label", "imgs", "-c", "a", "-m", LONG], 2, "Error: unknown model 'xxx"),
+    "output": (["label", "imgs", "-c", "a", "-m", "tiny", "-q", "-o", LONG], 1, "the name is too long"),
+    "class": (["label", "imgs", "-c", f"{LONG}.txt", "-m", "tine"], 2, "Error: unknown model 'tine'"),
+    "vocabulary": (["label", "imgs", "--vocab", LONG], 2, "is no file and no preset"),
+    "templates": (["label", "imgs", "-c", "a", "--templates", LONG], 2, "is no file and none of protocol, plain"),
+    "truth": (["eval", "imgs", "--gt", LONG, "-c", "a", "-m", "tiny"], 1, f"Error: {LONG}: no such folder"),
+    "masks": (["eval", "--pred", LONG, "--gt", "imgs"], 1, f"Error: {LONG}: no such folder"),
+}
+
+
+@pytest.mark.parametrize("case", LONG_NAMES)
+def test_names_that_are_too_long_for_the_system(command: Command, tmp_path: Path, case: str) -> None:
+    make_image(tmp_path / "imgs" / "a.png")
+    arguments, code, message = LONG_NAMES[case]
+    ran = command(*arguments)
+    assert (ran.code, ran.out) == (code, "")
+    assert message in ran.err

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
+import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +15,8 @@ import pytest
 from PIL import Image
 from running import Command, Ran
 
-from tipsseg import weights
+from tipsseg import run_eval, weights
+from tipsseg.predictions import in_other_order
 from tipsseg.vocabulary_file import read_vocabulary
 
 CLASSES = "panda leg,tree,sky"
@@ -103,7 +107,9 @@ def test_labels_score_1_against_themselves_and_exactly_less_where_the_truth_diff
     assert (record["images"], record["failed"], record["pixels"]) == (3, 0, total)
     assert (record["mean_iou"], record["pixel_accuracy"], record["mean_accuracy"]) == (1.0, 1.0, 1.0)
     assert record["layout"] == "plain"
-    assert str(record["command"]).startswith("tipsseg label --model ")
+    assert (record["image_root"], record["gt"]) == (str(pictures), "labels/masks")
+    assert str(record["labels"]).startswith("tipsseg label --model ")
+    assert not {"command", "pred"} & set(record)
     assert files(tmp_path / "scores" / "masks") == written
     assert json.loads((tmp_path / "scores" / "eval.json").read_bytes()) == record
 
@@ -144,10 +150,48 @@ def test_a_benchmark_from_images_and_from_their_masks(
     ran = command("eval", "VOC2012/JPEGImages", *both, "-m", mlp_checkpoint, "-f", "png", "-o", "out")
     record = result(ran)
     assert (record["layout"], record["images"], record["pixels"]) == ("voc21", 1, 30 * 40 - 15)
-    assert "--vocab voc21" in str(record["command"])
+    assert "--vocab voc21" in str(record["labels"])
     again = process("eval", "--pred", "out", *both, cwd=tmp_path)
     assert scores(again) == scores(ran)
-    assert again.err == "1 mask of out against VOC2012/SegmentationClass.\n"
+    assert again.err == "Checking 1 truth mask.\n1 mask of out against VOC2012/SegmentationClass.\n"
+
+
+@pytest.mark.parametrize("background", [None, "auto", "none", "road, sea"])
+def test_the_command_in_the_record_makes_the_labels_that_were_scored(
+    command: Command, mlp_checkpoint: Path, tmp_path: Path, background: str | None
+) -> None:
+    """Where the background was automatic, the command says so, rather than what it came to."""
+    save_photo("imgs/a.jpg")
+    save("gt/a.png", np.full((30, 40), 2))
+    flags = [] if background is None else ["--background", background]
+    ran = command("eval", "imgs", "--gt", "gt", "-c", CLASSES, "-m", mlp_checkpoint, *flags, "--json", "-o", "scores")
+    record = result(ran)
+    words = shlex.split(str(record["labels"]))
+    assert words[:2] == ["tipsseg", "label"]
+    assert words[words.index("--background") + 1] == {None: "auto", "road, sea": "road,sea"}.get(background, background)
+    assert json.loads(Path("scores/eval.json").read_bytes()) == record
+    assert command(*words[1:], record["image_root"], "-o", "run").code == 0
+    assert json.loads(Path("run/run.json").read_bytes())["command"] == record["labels"]
+    assert scores(command("eval", "--pred", "run", "--gt", record["gt"], "--json")) == scores(ran)
+
+
+def test_names_with_commas_in_a_text_file_are_told(command: Command, mlp_checkpoint: Path) -> None:
+    save_photo("imgs/a.png")
+    save("gt/a.png", np.full((30, 40), 2))
+    lines, toml = "salt, pepper\ntree\n", 'classes = ["salt, pepper", "tree"]\n'
+    for name, content, told in (
+        ("v.txt", lines, True),
+        ("v", lines, True),
+        ("v.toml", toml, False),
+        ("v.TOML", toml, False),
+    ):
+        Path(name).write_text(content)
+        ran = command(
+            "eval", "imgs", "--gt", "gt", "--vocab", name, "-m", mlp_checkpoint, "--background", "none", "--json"
+        )
+        assert names(ran) == ["background", "salt, pepper", "tree"]
+        assert ran.err.startswith(f"{name} has one class a line, commas and all, such as 'salt, pepper'.\n") == told
+        assert ("commas" in ran.err) == told
 
 
 @pytest.mark.parametrize("null", [False, True])
@@ -192,13 +236,29 @@ def test_bad_images_and_truths_of_another_size_cost_a_line_and_are_left_out(
     assert ran.err.splitlines()[-1] == "The scores leave out 2 that failed."
 
 
+def test_no_image_at_all_that_could_be_scored(command: Command, mlp_checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("broken", "other"):
+        save_photo(f"imgs/{name}.png")
+        save(f"gt/{name}.png", np.full((40, 30), 1))
+    Path("imgs/broken.png").write_bytes(b"")
+    arguments = ["eval", "imgs", "--gt", "gt", "-c", CLASSES, "-m", mlp_checkpoint, "--background", "none", "--quiet"]
+    for flags in ([], ["--json"], ["-o", "out"]):
+        ran = command(*arguments, *flags)
+        assert (ran.code, ran.out) == (1, "")
+        first, second, *last = ran.err.splitlines()
+        assert first.startswith("Error: imgs/broken.png: ")
+        assert second.startswith("Error: imgs/other.png: ")
+        assert last == ["Error: nothing was scored: 2 of 2 failed", "Hint: The lines above say why."]
+    assert not (tmp_path / "out").exists()
+
+
 def test_quiet(command: Command, mlp_checkpoint: Path) -> None:
     save_photo("imgs/a.png")
     save("gt/a.png", np.full((30, 40), 1))
     save("gt/unused.png", [[1]])
     ran = command("eval", "imgs", "--gt", "gt", "-c", "tree", "-m", mlp_checkpoint, "--quiet", "-o", "out", "-f", "png")
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines()[0] == "class             IoU  precision     recall   of truth"
+    assert ran.out.splitlines()[0] == "in %              IoU  precision     recall   of truth"
 
 
 # ---- masks ----
@@ -207,12 +267,12 @@ PRED = [[0, 1, 1, 2], [0, 1, 255, 2]]
 TRUTH = [[0, 1, 2, 2], [1, 255, 1, 2]]
 # Left: 0-0 1-1 1-2 2-2 / 0-1 none-1 2-2, seven pixels.
 TABLE = """\
-class             IoU  precision     recall   of truth
+in %              IoU  precision     recall   of truth
 background      50.00      50.00     100.00      14.29
 panda           25.00      50.00      33.33      42.86
 tree            66.67     100.00      66.67      42.86
 
-mean IoU              47.22   over the 3 of 3 classes that occur
+mean IoU              47.22   over the 3 of 3 that occur in truth or labels
 mean class accuracy   66.67
 pixel accuracy        57.14   of 7 pixels
 """
@@ -228,10 +288,14 @@ def masks() -> None:
 @pytest.mark.usefixtures("masks")
 def test_the_table_is_all_that_stdout_has(command: Command, process: Command, tmp_path: Path) -> None:
     arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree"]
-    for ran in (command(*arguments), process(*arguments, cwd=tmp_path), command(*arguments, "-o", "out")):
+    written = "Written: out/eval.json, out/confusion.csv, out/confusion.png\n"
+    for ran, told in (
+        (command(*arguments), ""),
+        (process(*arguments, cwd=tmp_path), ""),
+        (command(*arguments, "-o", "out"), written),
+    ):
         assert (ran.code, ran.out) == (0, TABLE)
-        assert ran.err.startswith("1 mask of pred against gt.\n")
-    assert ran.err.splitlines()[1:] == ["Written: out/eval.json, out/confusion.csv, out/confusion.png"]
+        assert ran.err == "Checking 1 truth mask.\n1 mask of pred against gt.\n" + told
     assert sorted(files(tmp_path / "out")) == ["confusion.csv", "confusion.png", "eval.json"]
 
 
@@ -250,7 +314,9 @@ def test_the_reports(command: Command) -> None:
     arguments = ["--pred", "pred", "--gt", "gt", "-c", 'panda "leg", left', "-c", "tree"]
     ran = command("eval", *arguments, "--json", "-o", "deep/out")
     assert json.loads(Path("deep/out/eval.json").read_bytes()) == result(ran)
-    assert result(ran)["pred"] == "pred"
+    record = result(ran)
+    assert (record["pred"], record["gt"]) == ("pred", "gt")
+    assert not {"command", "labels", "image_root"} & set(record)
     with Path("deep/out/confusion.csv").open(encoding="utf-8", newline="") as file:
         head, *rows = list(csv.reader(file))
     assert head == ["truth / predicted", "background", 'panda "leg", left', "tree", "none"]
@@ -288,6 +354,17 @@ def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path
         "Hint: Leave out --classes and --vocab; the names are known from that run. The truth must have its order.\n"
     )
 
+    for option in (["-c", "tree"], ["--vocab", "more.txt"], ["--layout", "voc20"]):
+        Path("more.txt").write_text("panda leg\ntree\nsky\nroad\n")
+        ran = command("eval", "--pred", "run", "--gt", "gt", *option)
+        assert (ran.code, ran.out) == (2, "")
+        number = {"-c": "1 class", "--vocab": "4 classes", "--layout": "20 classes"}[option[0]]
+        assert ran.err == (
+            f"Error: {number} given, but the masks in run were made with 3: panda leg, tree, sky\n"
+            "Hint: The names are known from that run: leave out --classes and --vocab. To score by --layout, label with the "
+            "vocabulary of its name.\n"
+        )
+
     assert command("eval", "--pred", "run", "--gt", "gt", "-o", "run", "--quiet").code == 0
     assert scores(command("eval", "--pred", "run", "--gt", "gt", "--json")) == scores(by_folder)
     (tmp_path / "run" / "classes.json").unlink()
@@ -318,6 +395,19 @@ def test_a_foreign_classes_file(command: Command, content: str) -> None:
         "Error: pred/classes.json is not what tipsseg writes\nHint: Give the classes with --classes or --vocab.\n"
     )
     assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree").out == TABLE
+
+
+@pytest.mark.usefixtures("masks")
+def test_the_classes_of_another_run_beside_the_masks_are_not_theirs(command: Command) -> None:
+    """Where a run's output folder is the working folder, say."""
+    classes = {"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 3, "name": "c"}]}
+    Path("classes.json").write_text(json.dumps(classes))
+    assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree").out == TABLE
+    ran = command("eval", "--pred", "pred", "--gt", "gt")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("Error: no classes.json beside the masks in pred says what their ids mean\n")
+    Path("pred").rename("masks")
+    assert names(command("eval", "--pred", "masks", "--gt", "gt", "--json")) == ["background", "a", "b", "c"]
 
 
 # flags: truth, IoU of the classes that occur, pixels; always against PRED
@@ -469,29 +559,120 @@ def test_benchmarks_in_their_own_files(command: Command, case: str) -> None:
 
 
 def test_bad_masks_cost_a_line_and_are_left_out(command: Command) -> None:
-    save("pred/a.png", PRED)
-    save("pred/b.png", PRED)
-    save("pred/c.png", [[3, 0, 0, 0]])
-    save("pred/d.png", [[0]])
     for name in "abcd":
+        save(f"pred/{name}.png", PRED)
         save(f"gt/{name}.png", TRUTH)
-    good = ["--gt", "gt", "-c", "panda,tree", "--json"]
     Path("pred/b.png").write_bytes(Path("pred/a.png").read_bytes()[:40])
-    ran = command("eval", "--pred", "pred", *good)
+    save_photo("pred/c.png", 2, 4)
+    save("pred/d.png", [[0]])
+    arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json"]
+    ran = command(*arguments)
     record = result(ran, code=1)
     assert (record["images"], record["failed"], record["pixels"]) == (1, 3, 7)
     assert ious(ran, code=1) == {"background": 0.5, "panda": 0.25, "tree": 0.666667}
-    first, *middle, last = ran.err.splitlines()
-    assert first == "4 masks of pred against gt."
+    checking, first, *middle, last = ran.err.splitlines()
+    assert (checking, first) == ("Checking 4 truth masks.", "4 masks of pred against gt.")
     assert middle[0].startswith("Error: pred/b.png: ")
     assert middle[1].startswith(
-        "Error: pred/c.png: ids that are no class: 3 (1 pixel) (Predicted masks hold 0 for background, "
+        "Error: pred/c.png: a colour picture (RGB); masks must hold class ids (grey or palette) ("
     )
     assert middle[2].startswith(
         "Error: pred/d.png: the labels are 1 x 1 (height x width), the truth is 2 x 4 (gt/d.png) ("
     )
     assert len(middle) == 3
     assert last == "The scores leave out 3 that failed."
+    quiet = command(*arguments, "--quiet")
+    assert (quiet.code, quiet.out, quiet.err.splitlines()) == (1, ran.out, middle)
+
+
+def test_no_mask_at_all_that_could_be_scored(command: Command, tmp_path: Path) -> None:
+    save("pred/a.png", [[0]])
+    save("gt/a.png", TRUTH)
+    before = files(tmp_path)
+    for flags in ([], ["--json"], ["-o", "out"]):
+        ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", *flags)
+        assert (ran.code, ran.out) == (1, "")
+        first, second, third, *last = ran.err.splitlines()
+        assert (first, second) == ("Checking 1 truth mask.", "1 mask of pred against gt.")
+        assert third.startswith("Error: pred/a.png: the labels are 1 x 1 ")
+        assert last == ["Error: nothing was scored: 1 of 1 failed", "Hint: The lines above say why."]
+        assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_so_many_threads_check_the_masks_and_none_keeps_what_it_read(
+    command: Command, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        save(f"pred/{number}.png", PRED)
+        save(f"gt/{number}.png", TRUTH)
+    reads: dict[str, list[int]] = {"read_truth": [], "read_labels": []}
+    live: set[int] = set()
+    lock, main = threading.Lock(), threading.current_thread()
+
+    def watch(name: str) -> None:
+        real = getattr(run_eval, name)
+        together = threading.Barrier(jobs)
+
+        def read(*arguments: object) -> np.ndarray:
+            if threading.current_thread() is main:  # it scores, once all is checked
+                return real(*arguments)
+            # Six masks in groups of `jobs`: with less threads than that a group never is complete.
+            together.wait(timeout=30)
+            array: np.ndarray = real(*arguments)
+            with lock:
+                reads[name].append(len(live))
+                live.add(id(array))
+            weakref.finalize(array, live.discard, id(array))
+            return array
+
+        monkeypatch.setattr(run_eval, name, read)
+
+    for name in reads:
+        watch(name)
+    ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json", "--jobs", jobs)
+    assert (result(ran)["images"], result(ran)["pixels"]) == (6, 6 * 7)
+    for counts in reads.values():
+        assert len(counts) == 6
+        assert max(counts) < jobs
+
+
+MANY = "panda leg,tree,sky,road"
+SWAPPED = (
+    "Most of what is 'panda leg' in the truth is labelled 'tree', and likewise for {}. Are the classes in the order of the "
+    "truth's ids? If these begin otherwise, see --zero-based and --layout."
+)
+
+# name: (truth, predicted, flags, the note)
+ORDERS: dict[str, tuple[Rows, Rows, list[str], str | None]] = {
+    "in order": ([[0, 1, 2, 3, 4]], [[0, 1, 2, 3, 4]], [], None),
+    "two swapped": ([[1, 1, 1, 2, 3, 4]], [[2, 2, 1, 1, 3, 4]], [], SWAPPED.format("1 more class")),
+    "all turned": ([[0, 1, 2, 3, 4]], [[0, 2, 3, 4, 1]], [], SWAPPED.format("3 more classes")),
+    "from 0, read as from 1": (
+        [[0, 1, 2, 3]],
+        [[1, 2, 3, 4]],
+        [],
+        SWAPPED.format("2 more classes"),
+    ),
+    "from 0, and said so": ([[0, 1, 2, 3]], [[1, 2, 3, 4]], ["--zero-based"], None),
+    "only one is another": ([[1, 2, 3, 4]], [[2, 2, 3, 4]], [], None),
+    "no more than half of a class": ([[1, 1, 2, 2, 3, 4]], [[2, 1, 1, 2, 3, 4]], [], None),
+    "all labelled as one": ([[1, 2, 3, 4]], [[1, 1, 1, 1]], [], None),
+    "all labelled as background": ([[1, 2, 3, 4]], [[0, 0, 0, 0]], [], None),
+}
+
+
+@pytest.mark.parametrize("case", ORDERS)
+def test_classes_in_another_order_than_the_truth_are_suspected(command: Command, case: str) -> None:
+    truth, predicted, flags, note = ORDERS[case]
+    save("gt/a.png", truth)
+    save("pred/a.png", predicted)
+    arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", MANY, *flags]
+    ran, as_json, quiet = command(*arguments), command(*arguments, "--json"), command(*arguments, "--quiet")
+    assert ran.err.splitlines()[2:] == ([note] if note else [])
+    assert as_json.err == ran.err
+    assert (quiet.err, quiet.out) == ("", ran.out)
+    assert (ran.code, as_json.code, quiet.code) == (0, 0, 0)
 
 
 # ---- what goes wrong ----
@@ -507,6 +688,19 @@ def save_empty_truth() -> None:
     Path("gt/a.png").write_bytes(b"")
 
 
+def save_jpeg_truth() -> None:
+    save_photo("gt/a.jpg", 2, 4)
+    save("gt/b.png", TRUTH)
+
+
+def save_foreign_masks() -> None:
+    """One that cannot be read, and one with ids that are no class."""
+    for name in "ab":
+        save(f"gt/{name}.png", TRUTH)
+    save("pred/b.png", [[0, 3, 3, 0], [0, 9, 255, 2]])
+    Path("pred/a.png").write_bytes(b"")
+
+
 ARRANGE: dict[str, Callable[[], None]] = {
     "masks": save_masks,
     "colour": lambda: save_photo("gt/a.png", 2, 4),
@@ -515,6 +709,8 @@ ARRANGE: dict[str, Callable[[], None]] = {
     "empty": lambda: Path("gt").mkdir(),
     "jpeg": lambda: save_photo("gt/a.jpg", 2, 4),
     "void": save_empty_truth,
+    "jpeg among masks": save_jpeg_truth,
+    "foreign": save_foreign_masks,
     "missing": lambda: save("gt/b.png", TRUTH),
     "nothing": lambda: None,
 }
@@ -526,7 +722,11 @@ CHECKING = "Checking 1 truth mask.\n"
 NOT_FOUND = "Hint: --gt takes the folder that the truth masks are in.\n"
 NO_PRED = "Hint: --pred takes a folder of masks, or the output folder of a run with --format png.\n"
 NO_OUTPUT = "Hint: Choose another output folder with -o.\n"
-NO_FILES = "Hint: Folders are searched for files with one of .png .tif .tiff .bmp.\n"
+NO_FILES = (
+    "Hint: Folders are searched for files with one of .png .tif .tiff .bmp. If these are the photographs, images and --gt are "
+    "swapped.\n"
+)
+NO_THREADS = "Error: --jobs {} is too small; the least is 1\n"
 EXCLUDE = "Hint: Give images to label and score, or --pred with a folder of masks.\n"
 
 MODEL = ["imgs", "-c", "panda,tree", "-m", "l14"]
@@ -577,7 +777,8 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         ["--gt", "gt", *MODEL],
         1,
         CHECKING + "Error: gt/a.png: a colour picture (RGB); masks must hold class ids (grey or palette)\n"
-        "Hint: Save it as a PNG of one channel, 8 or 16 bits, whose values are the class ids.\n",
+        "Hint: Save it as a PNG of one channel, 8 or 16 bits, whose values are the class ids. If it is a photograph, images and "
+        "masks are swapped.\n",
     ),
     "empty truth": (
         "void",
@@ -585,8 +786,35 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         1,
         CHECKING + "Error: gt/a.png: empty file (0 bytes)\nHint: Fetch the image again, or remove it.\n",
     ),
+    "empty truth of masks": (
+        "void",
+        [*MASKS, "--gt", "gt"],
+        1,
+        CHECKING + "Error: gt/a.png: empty file (0 bytes)\nHint: Fetch the image again, or remove it.\n",
+    ),
+    "ids beyond the classes in the truth of masks": (
+        "masks",
+        ["--pred", "pred", "-c", "panda", "--gt", "gt"],
+        1,
+        CHECKING + "Error: gt/a.png: ids that are no class: 2 (3 pixels)\n" + RELATED.format("1 class"),
+    ),
+    "ids beyond the classes in a mask": (
+        "foreign",
+        [*MASKS, "--gt", "gt"],
+        1,
+        "Checking 2 truth masks.\nError: pred/b.png: ids that are no class: 3 (2 pixels), 9 (1 pixel)\n"
+        "Hint: Predicted masks hold 0 for background, 1..2 for the classes in the vocabulary's order and 255 for pixels without a "
+        "label. Give the vocabulary that they were made with.\n",
+    ),
     "truth without files": ("empty", ["--gt", "gt", *MODEL], 1, "Error: no truth masks in gt\n" + NO_FILES),
     "truth of JPEGs": ("jpeg", ["--gt", "gt", *MODEL], 1, "Error: no truth masks in gt\n" + NO_FILES),
+    "truth is a JPEG": (
+        "jpeg among masks",
+        ["--gt", "gt", *MODEL],
+        1,
+        "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\n"
+        "Hint: gt/a.jpg is there, but truth masks need exact ids, as in a PNG. Or are images and --gt swapped?\n",
+    ),
     "truth is a file": ("masks", ["--gt", "gt/a.png", *MODEL], 1, "Error: gt/a.png: not a folder\n" + NOT_FOUND),
     "no truth folder": ("nothing", ["--gt", "gt", *MODEL], 1, "Error: gt: no such folder\n" + NOT_FOUND),
     "no truth for an image": (
@@ -666,6 +894,15 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         [*MODEL, "--gt", "gt", "-f", "pgn", "-o", "out"],
         2,
         "Error: unknown format 'pgn'\nHint: Did you mean 'png'? The formats are: png, coco, overlay, confidence.\n",
+    ),
+    "no threads": ("masks", [*MODEL, "--gt", "gt", "--jobs", "0"], 2, NO_THREADS.format(0)),
+    "no threads for masks": ("masks", [*MASKS, "--gt", "gt", "--jobs", "-2"], 2, NO_THREADS.format(-2)),
+    "a file of background": (
+        "masks",
+        [*MODEL, "--gt", "gt", "--background", "turned.txt"],
+        2,
+        "Error: --background takes phrases, and turned.txt is the name of a file\n"
+        "Hint: Put the phrases into the vocabulary file, as `background`, or name them: --background sky,wall\n",
     ),
     "no classes": (
         "masks",
@@ -788,7 +1025,6 @@ def test_what_goes_wrong_is_said_before_any_work(command: Command, tmp_path: Pat
         "--device auto",
         "--dtype auto",
         "--batch-size 8",
-        "--jobs 1",
         "--null",
     ],
 )
@@ -808,7 +1044,18 @@ def test_every_option_is_either_refused_or_of_use_beside_masks() -> None:
     from tipsseg.commands.evaluate import _LABELLING
 
     names = {parameter.name for parameter in typer.main.get_command(app).commands["eval"].params}  # type: ignore[attr-defined]
-    used = {"gt", "paths", "pred", "classes", "vocab", "layout", "ignore_index", "reduce_zero_label", "zero_based"}
+    used = {
+        "gt",
+        "paths",
+        "pred",
+        "classes",
+        "vocab",
+        "layout",
+        "ignore_index",
+        "reduce_zero_label",
+        "zero_based",
+        "jobs",
+    }
     assert names == used | {"as_json", "output", "formats", "quiet"} | set(_LABELLING)
 
 
@@ -826,3 +1073,69 @@ def test_0_and_255_alone_count_as_background_and_ignored(command: Command) -> No
     ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda", "--json")
     assert ious(ran) == {"background": 1.0}
     assert result(ran)["pixels"] == 2
+    assert ran.err.splitlines()[2:] == [
+        "The truth has no pixel of any class. If its ids mean something else, see --ignore-index, --zero-based and --layout."
+    ]
+    assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda", "--quiet").err == ""
+
+
+def test_a_folder_of_masks_that_is_no_run_is_taken_as_it_is(command: Command) -> None:
+    """Its folder masks/ is one like any other."""
+    for name in ("masks/a.png", "b.png"):
+        save(f"pred/{name}", PRED)
+        save(f"gt/{name}", TRUTH)
+    assert result(command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json"))["images"] == 2
+    Path("pred/run.json").write_text("{}")  # the sign of a run
+    assert result(command("eval", "--pred", "pred", "--gt", "gt/masks", "-c", "panda,tree", "--json"))["images"] == 1
+
+
+@pytest.mark.usefixtures("masks")
+def test_names_are_those_nearest_to_the_masks(command: Command, tmp_path: Path) -> None:
+    masks = tmp_path / "run" / "masks"
+    masks.parent.mkdir()
+    Path("pred").rename(masks)
+    Path("run/classes.json").write_text('{"classes": [{"name": "panda"}, {"name": "tree"}]}')
+    assert command("eval", "--pred", "run/masks", "--gt", "gt").out == TABLE
+    assert command("eval", "--pred", ".", "--gt", "../../gt", cwd=masks).out == TABLE
+    Path("classes.json").write_text('{"classes": [{"name": "dog"}, {"name": "cat"}]}')
+    assert names(command("eval", "--pred", ".", "--gt", "../../gt", "--json")) == ["background", "dog", "cat"]
+
+
+@pytest.mark.parametrize("content", ['{"classes": []}', '{"classes": {}}', '{"classes": [{"name": 1}, {"name": "a"}]}'])
+@pytest.mark.usefixtures("masks")
+def test_a_classes_file_without_names(command: Command, content: str) -> None:
+    Path("pred/classes.json").write_text(content)
+    ran = command("eval", "--pred", "pred", "--gt", "gt")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == "Error: pred/classes.json names no classes\nHint: Give the classes with --classes or --vocab.\n"
+
+
+@pytest.mark.usefixtures("masks")
+def test_a_record_of_another_tool_beside_masks(command: Command) -> None:
+    Path("pred/run.json").write_text("{}")
+    assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree").out == TABLE
+
+
+@pytest.mark.parametrize(
+    ("given", "written", "turned"),
+    [
+        (["a", "b"], ["b", "a"], True),
+        (["A", "b"], ["B", "a"], True),
+        (["a", "b"], ["a", "b"], False),
+        (["A", "b"], ["a", "B"], False),
+        (["a", "b"], ["a", "c"], False),
+        (["b", "a"], ["a", "b", "c"], False),
+        (["b", "a", "c"], ["a", "b"], False),
+        (["a", "a", "b"], ["a", "b", "b"], False),
+    ],
+)
+def test_names_in_another_order(given: list[str], written: list[str], turned: bool) -> None:
+    assert in_other_order(given, written) == turned
+
+
+def test_truths_inside_a_listed_folder_are_no_images(command: Command, mlp_checkpoint: Path) -> None:
+    save_photo("imgs/a.jpg")
+    save("imgs/gt/a.png", np.full((30, 40), 1))
+    arguments = ["--gt", "imgs/gt", "-c", "tree", "-m", mlp_checkpoint, "--json"]
+    for paths, stdin in ((["imgs"], None), (["-"], b"imgs\n")):
+        assert result(command("eval", *paths, *arguments, stdin=stdin))["images"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from pycocotools import mask as coco_mask
 from running import Command
 
 import tipsseg
+from tipsseg.labeller import Prepared
 
 CLASSES = "panda leg,tree,sky"
 
@@ -131,7 +133,9 @@ def test_the_library_says_that_it_takes_no_paths(mlp_checkpoint: Path, name: obj
         labeller.label(name)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "bad", [np.zeros(shape, np.uint8) for shape in ((4, 4), (4, 4, 4), (0, 4, 3))] + [np.zeros((4, 4, 3))]
+)
 def test_the_library_refuses_arrays_that_are_no_rgb_images(mlp_checkpoint: Path, bad: np.ndarray) -> None:
     labeller = tipsseg.Labeller(tipsseg.load(str(mlp_checkpoint), device="cpu"), tipsseg.make_vocabulary(["tree"]))
     with pytest.raises(tipsseg.TipssegError, match=r"must be \[H, W, 3\] uint8 RGB"):
@@ -282,6 +286,22 @@ def test_names_with_commas_and_a_note_about_them(
     assert [entry["name"] for entry in classes] == ["salt, pepper", "tree trunk"]
 
 
+def test_commas_in_a_text_vocabulary_are_told(command: Command, mlp_checkpoint: Path, pictures: Path) -> None:
+    label = ["label", pictures / "a.png", "-m", mlp_checkpoint, "-f", "png", "-o", pictures.parent / "out", "--vocab"]
+    note = "list.txt has one class a line, commas and all, such as 'salt, pepper'.\n"
+    listed = pictures.parent / "list.txt"
+    listed.write_text("salt, pepper\ntree\n")
+    assert command(*label, listed).err.startswith(note)
+    assert command(*label, listed, "--quiet").err == ""
+    listed.write_text("salt\ntree\n")
+    assert "commas and all" not in command(*label, listed).err
+    for name in ("list.toml", "LIST.TOML"):
+        toml = pictures.parent / name
+        toml.write_text('classes = ["salt, pepper", "tree"]')
+        ran = command(*label, toml)
+        assert (ran.code, "commas and all" in ran.err) == (0, False)
+
+
 def test_another_run_in_the_same_folder_is_told(
     command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path
 ) -> None:
@@ -405,7 +425,11 @@ def test_a_vocabulary_file_is_used_and_written_out(
 def test_what_means_the_same_as_a_class_is_told_and_left_out(command: Command, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = command("label", pictures / "a.png", "-c", "ocean", "-m", "tiny", "-f", "png", "-o", out, "--device", "cpu")
-    assert "the model takes it for a class: sea (close to ocean), river (close to ocean)." in ran.err
+    assert (
+        "\nLeft out of the automatic background, as the model takes it for a class: "
+        "sea (close to ocean), river (close to ocean).\n"
+    ) in ran.err
+    assert "--background auto " in json.loads((out / "run.json").read_text())["command"]
     background = json.loads((out / "classes.json").read_text())["background_phrases"]
     assert "wall" in background
     assert not {"sea", "river"} & set(background)
@@ -436,3 +460,151 @@ def test_refined_labels_are_other_labels(
     run = json.loads((tmp_path / "pamr/run.json").read_text())
     assert run["options"]["refine"] == "pamr"
     assert run["command"].endswith("--mode slide --refine pamr")
+
+
+# what is asked for, and what of it the recorded command has; TOML is farm.toml, TEXT a file of templates
+COMMANDS: dict[str, tuple[list[str], str]] = {
+    "as it comes": (["-c", "tree,sky"], "-c tree -c sky --background"),
+    "no background": (["-c", "tree,sky", "--background", "none"], "--background none --mode slide"),
+    "a list": (["-c", "a tree", "--background", "sky, a wall"], "-c 'a tree' --background 'sky,a wall' --mode slide"),
+    "names with commas": (["-c", "salt, pepper", "-c", "tree"], "-c 'salt, pepper' -c tree"),
+    "short side": (["-c", "tree,sky", "--short-side", "40"], "--mode slide --short-side 40"),
+    "least confidence": (["-c", "tree,sky", "--min-confidence", "0.07"], "--mode slide --min-confidence 0.07"),
+    "edges": (["-c", "tree,sky", "--mode", "whole", "--refine", "pamr"], "--mode whole --refine pamr"),
+    "templates": (["-c", "tree,sky", "--templates", "plain"], "--templates plain --mode slide"),
+    "a vocabulary": (["--vocab", "farm.toml"], "--vocab farm.toml --background 'a wall' --templates plain"),
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_the_recorded_command_gives_the_same_masks(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags, recorded = COMMANDS[case]
+    monkeypatch.chdir(tmp_path)
+    Path("farm.toml").write_text(VOCABULARY)
+    assert command("label", "imgs", "-m", mlp_checkpoint, "-f", "png", "-o", "one", *flags).code == 0
+    words = json.loads(Path("one/run.json").read_text())["command"]
+    assert f" {recorded}" in words
+    assert words.startswith("tipsseg label --model ")
+    assert command(*shlex.split(words)[1:], "imgs", "-f", "png", "-o", "two").code == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert json.loads(Path("two/run.json").read_text())["command"] == words
+
+
+def test_templates_of_a_file_are_recorded_as_such(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "lines.txt").write_text("one {}\nsome {}s\n")
+    base = ["label", pictures / "a.png", "-c", "tree", "-m", mlp_checkpoint, "-f", "png", "-o", tmp_path / "out"]
+    assert command(*base, "--templates", tmp_path / "lines.txt").code == 0
+    run = json.loads((tmp_path / "out/run.json").read_text())
+    assert "--templates FILE" in run["command"]
+    assert run["vocabulary"]["templates"] == ["one {}", "some {}s"]
+
+
+def test_records_say_what_was_run_and_not_what_was_left_open(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (pictures / "bad.png").write_bytes(b"")
+    ran = command("label", pictures, "-c", "tree", "-m", mlp_checkpoint, "-f", "png,coco", "-o", out)
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith("3 images labelled, 1 failed in ")
+    run = json.loads((out / "run.json").read_text())
+    assert "auto" not in (run["device"], run["dtype"])
+    assert run["formats"] == ["png", "coco"]
+    assert run["counts"] == {"labelled": 3, "failed": 1}
+    assert run["started"] <= run["ended"]
+    assert run["model"]["id"] == str(mlp_checkpoint)
+    info = json.loads((out / "annotations.json").read_text())["info"]
+    assert {key: info[key] for key in ("command", "model", "revision", "vocabulary")} == {
+        "command": run["command"],
+        "model": str(mlp_checkpoint),
+        "revision": None,
+        "vocabulary": ["tree"],
+    }
+    assert [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()] == [
+        {
+            "image": "bad.png",
+            "path": str(pictures / "bad.png"),
+            "reason": "empty file (0 bytes)",
+            "hint": "Fetch the image again, or remove it.",
+        }
+    ]
+
+
+def test_masks_of_a_run_that_is_broken_off_can_be_read(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tipsseg.Labeller.label_prepared
+
+    def interrupted(self: tipsseg.Labeller, prepared: Prepared) -> tipsseg.LabelMap:
+        if prepared.size == (56, 56):
+            raise KeyboardInterrupt
+        return plain(self, prepared)
+
+    monkeypatch.setattr(tipsseg.Labeller, "label_prepared", interrupted)
+    base = ["label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png,coco"]
+    ran = command(*base, "-o", pictures / "out")
+    assert (ran.code, ran.err.splitlines()[-1]) == (130, "Interrupted.")
+    assert files(pictures / "out") == ["classes.json", "masks/a.png", "masks/sub/b c.png", "run.json"]
+    run = json.loads((pictures / "out/run.json").read_text())
+    assert (run["ended"], run["counts"]) == (None, None)
+    # Its masks are outputs, for another run too.
+    monkeypatch.setattr(tipsseg.Labeller, "label_prepared", plain)
+    assert "3 images labelled" in command(*base, "-o", tmp_path / "second").err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"run"', "{}", '{"command": 3}', b"\xff\xfe"])
+def test_a_record_that_cannot_be_read_stops_nothing(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, content: str | bytes
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "run.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    ran = command("label", pictures / "a.png", "-c", "tree", "-m", mlp_checkpoint, "-f", "png", "-o", out)
+    assert ran.code == 0
+    assert "another run" not in ran.err
+    assert json.loads((out / "run.json").read_text())["tool"] == "tipsseg"
+
+
+def test_other_options_make_another_run(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    base = ["label", pictures / "a.png", "-m", mlp_checkpoint, "-c", "tree", "-f", "png", "-o", tmp_path / "out"]
+    command(*base)
+    assert "another run" in command(*base, "--mode", "whole").err
+    assert "another run" not in command(*base, "--mode", "whole", "--jobs", "1").err
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["a folder", "a list"])
+def test_pictures_that_lie_in_the_output_folder_are_not_labelled(
+    command: Command, mlp_checkpoint: Path, pictures: Path, listed: bool
+) -> None:
+    """Whoever made them: no run is recorded there yet."""
+    (pictures / "labels").mkdir()
+    (pictures / "a.png").rename(pictures / "labels" / "a.png")
+    stdin = f"{pictures}\n".encode() if listed else None
+    paths = "-" if listed else pictures
+    ran = command(
+        "label", paths, "-c", "tree", "-m", mlp_checkpoint, "-f", "png", "-o", pictures / "labels", stdin=stdin
+    )
+    assert ran.code == 0
+    assert "2 images labelled" in ran.err
+    assert f"Not searched, as a place of outputs: {pictures / 'labels'}." in ran.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [(["-c", "a,b"], False), (["-c", "a", "-c", "b"], False), (["-c", "a,b", "-c", "c"], True)],
+)
+def test_the_note_about_commas_comes_only_where_they_are_kept(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, flags: list[str], told: bool
+) -> None:
+    ran = command("label", pictures / "a.png", *flags, "-m", mlp_checkpoint, "-f", "png", "-o", tmp_path / "out")
+    assert ("commas and all" in ran.err) == told
+
+
+def test_formats_may_have_spaces(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    base = ["label", pictures / "a.png", "-c", "tree", "-m", mlp_checkpoint, "-o", tmp_path / "out"]
+    assert command(*base, "-f", " png, coco ").code == 0
+    assert files(tmp_path / "out") == ["annotations.json", "classes.json", "masks/a.png", "run.json"]

@@ -23,13 +23,13 @@ def test_list(command: Command) -> None:
     ran = command("vocab", "list")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == (
-        "ade20k                150 classes  ADE20K, the scene parsing benchmark\n"
-        "cityscapes             19 classes  Cityscapes, the classes that are scored\n"
-        "coco-stuff            171 classes  COCO-Stuff 164k, things and stuff\n"
-        "pascal-context-59      59 classes  PASCAL Context, its frequent classes\n"
-        "pascal-context-60      59 classes  PASCAL Context, everything else as background\n"
-        "voc20                  20 classes  PASCAL VOC 2012, the objects alone\n"
-        "voc21                  20 classes  PASCAL VOC 2012, everything else as background\n"
+        "ade20k                150 classes               ADE20K, the scene parsing benchmark\n"
+        "cityscapes             19 classes               Cityscapes, the classes that are scored\n"
+        "coco-stuff            171 classes               COCO-Stuff 164k, things and stuff\n"
+        "pascal-context-59      59 classes               PASCAL Context, its frequent classes\n"
+        "pascal-context-60      59 classes + background  PASCAL Context, everything else as background\n"
+        "voc20                  20 classes               PASCAL VOC 2012, the objects alone\n"
+        "voc21                  20 classes + background  PASCAL VOC 2012, everything else as background\n"
     )
 
 
@@ -88,34 +88,70 @@ negative = true
 """
 
 
+FULL_CHECKED = """\
+full.toml: ok, 2 classes, 3 phrases, 1 negative, background 1 phrase, 1 template
+    1  panda leg  (paw)
+    2  Bärenöhrchen
+"""
+
+
 @pytest.mark.parametrize(
-    ("name", "content", "line"),
+    ("name", "content", "out"),
     [
-        ("one.txt", "tree\n", "1 class, 1 phrase, background auto, 9 templates"),
-        ("two.txt", "# mine\n\ntree\nsky #, blue\nitem #5\n", "3 classes, 3 phrases, background auto, 9 templates"),
-        ("full.toml", FULL, "2 classes, 3 phrases, 1 negative, background 1 phrase, 1 template"),
+        ("one.txt", "tree\n", "one.txt: ok, 1 class, 1 phrase, background auto, 9 templates\n    1  tree\n"),
+        (
+            "two.txt",
+            "# mine\n\ntree\nsky #, blue\nitem #5\n",
+            "two.txt: ok, 3 classes, 3 phrases, background auto, 9 templates\n    1  tree\n    2  sky #, blue\n    3  item #5\n",
+        ),
+        ("full.toml", FULL, FULL_CHECKED),
         (
             "none.toml",
             'background = "none"\nclasses = ["tree"]\n',
-            "1 class, 1 phrase, background 0 phrases, 9 templates",
+            "none.toml: ok, 1 class, 1 phrase, background none, 9 templates\n    1  tree\n",
+        ),
+        (
+            "negative.toml",
+            'background = "none"\n[[classes]]\nname = "sky"\nnegative = true\n'
+            '[[classes]]\nname = "cat"\nsynonyms = ["tom", "tabby"]\n',
+            "negative.toml: ok, 1 class, 3 phrases, 1 negative, background none, 9 templates\n    1  cat  (tom, tabby)\n",
         ),
     ],
 )
-def test_check_says_what_is_in_a_file(command: Command, name: str, content: str, line: str) -> None:
+def test_check_says_what_is_in_a_file(command: Command, name: str, content: str, out: str) -> None:
     Path(name).write_text(content, encoding="utf-8")
     ran = command("vocab", "check", name)
-    assert (ran.code, ran.err, ran.out) == (0, "", f"{name}: ok, {line}\n")
+    assert (ran.code, ran.err, ran.out) == (0, "", out)
 
 
 def test_a_preset_is_checked_too(command: Command) -> None:
-    assert command("vocab", "check", "voc21").out == (
-        "voc21: ok, 20 classes, 32 phrases, background 26 phrases, 9 templates\n"
-    )
+    first, *lines = command("vocab", "check", "voc21").out.splitlines()
+    assert first == "voc21: ok, 20 classes, 32 phrases, background 26 phrases, 9 templates"
+    assert lines[:4] == ["    1  aeroplane", "    2  bicycle", "    3  bird", "    4  boat  (ship)"]
+    assert lines[-1] == "   20  tv monitor  (television monitor, monitor, television, screen)"
+    assert len(lines) == 20
 
+
+def test_ids_stand_in_one_column(command: Command) -> None:
+    Path("many.txt").write_text("".join(f"thing {number}\n" for number in range(1, 301)))
+    _, *lines = command("vocab", "check", "many.txt").out.splitlines()
+    assert lines == [f"{number:5}  thing {number}" for number in range(1, 301)]
+
+
+IN_QUOTES = 'Hint: Texts stand in quotes, as in name = "tree".\n'
 
 # name: (file, content, stderr)
 FAULTS = {
-    "syntax": ("v.toml", 'classes = ["tree", "sky"\n\n[[more]]\n', "Error: v.toml:3: not TOML: Unclosed array\n"),
+    "syntax": (
+        "v.toml",
+        'classes = ["tree", "sky"\n\n[[more]]\n',
+        "Error: v.toml:3: not TOML: Unclosed array\n" + IN_QUOTES,
+    ),
+    "a text without quotes": (
+        "v.toml",
+        "[[classes]]\nname = tree\n",
+        "Error: v.toml:2: not TOML: Invalid value\n" + IN_QUOTES,
+    ),
     "unknown key": (
         "v.toml",
         'classes = [\n  "tree",\n  { nam = "sky" },\n]\n',
@@ -143,8 +179,53 @@ FAULTS = {
     "TOML in text": (
         "v.txt",
         '\n[[classes]]\nname = "tree"\n',
-        "Error: v.txt:2: this looks like TOML, in a file that is read as one class a line\n"
+        "Error: v.txt:2: this looks like TOML, in a file that has one class a line\n"
         "Hint: Give the file a name that ends in .toml.\n",
+    ),
+    "a list of TOML in text": (
+        "v.txt",
+        'classes = [\n  "tree",\n]\n',
+        "Error: v.txt:1: this looks like TOML, in a file that has one class a line\n"
+        "Hint: Give the file a name that ends in .toml.\n",
+    ),
+    "all on one line": (
+        "v.txt",
+        "# mine\ntree, sky, panda\n",
+        "Error: v.txt:2: one line with commas would be one class, commas and all\nHint: Write one class a line.\n",
+    ),
+    "a comma at the end": (
+        "v.txt",
+        "tree\nsky,\npanda\n",
+        "Error: v.txt:2: a comma at the end of the line, in a file that has one class a line\n"
+        "Hint: Write one class a line, without commas between them.\n",
+    ),
+    "columns": (
+        "v.txt",
+        "tree\n2\tsky\n",
+        "Error: v.txt:2: a tab in the line, in a file that has one class a line\n"
+        "Hint: Leave out columns of numbers; ids are given in the order of the lines.\n",
+    ),
+    "JSON": (
+        "v.json",
+        '["tree", "sky"]\n',
+        "Error: v.json: a .json file, where TOML or one class a line is understood\n"
+        "Hint: Write one class a line into a .txt file, or see `tipsseg vocab show voc20` for TOML.\n",
+    ),
+    "a synonym that is another class": (
+        "v.toml",
+        '[[classes]]\nname = "tree"\n[[classes]]\nname = "bush"\nsynonyms = ["Tree"]\n',
+        "Error: v.toml:3: 'Tree' stands for two classes, 'tree' and 'bush'\n"
+        "Hint: Names that differ only in case or spacing are the same to the model.\n",
+    ),
+    "negative alone": (
+        "v.toml",
+        '[[classes]]\nname = "tree"\nnegative = true\n',
+        "Error: v.toml: all classes in the file are negative\nHint: Leave out `negative` where a label is wanted.\n",
+    ),
+    "background below a class": (
+        "v.toml",
+        '[[classes]]\nname = "tree"\nbackground = "none"\n',
+        "Error: v.toml:3: unknown key `background`\nHint: Move it above the first [[classes]]; there it is for all.\n",
     ),
     "a misspelt preset": (
         "ade2k",
@@ -185,15 +266,17 @@ def test_wrong_usage(command: Command, arguments: list[str], end: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "redirection", "code", "error"),
+    ("arguments", "redirection", "code", "error", "out"),
     [
-        ("show full.toml", "", 0, ""),
-        ("show full.toml", ">/dev/full", 1, "Error: cannot write standard output: no space left on the device"),
-        ("check v.toml", "", 2, "Error: v.toml:1: not TOML: "),
+        ("show full.toml", "", 0, "", FULL),
+        ("show full.toml", ">/dev/full", 1, "Error: cannot write standard output: no space left on the device", ""),
+        ("check full.toml", "", 0, "", FULL_CHECKED),
+        ("check full.toml", ">/dev/full", 1, "Error: cannot write standard output: no space left on the device", ""),
+        ("check v.toml", "", 2, "Error: v.toml:1: not TOML: ", ""),
     ],
 )
 def test_a_real_process_in_a_terminal_of_little_letters(
-    arguments: str, redirection: str, code: int, error: str
+    arguments: str, redirection: str, code: int, error: str, out: str
 ) -> None:
     Path("full.toml").write_text(FULL, encoding="utf-8")
     Path("v.toml").write_text("classes = [}\n")
@@ -201,4 +284,4 @@ def test_a_real_process_in_a_terminal_of_little_letters(
     ran = subprocess.run(line, shell=True, capture_output=True)
     assert (ran.returncode, ran.stderr.decode().startswith(error)) == (code, True), ran.stderr
     assert b"Traceback" not in ran.stderr
-    assert ran.stdout.decode("utf-8") == (FULL if (code, error) == (0, "") else "")
+    assert ran.stdout.decode("utf-8") == out

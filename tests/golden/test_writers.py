@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -492,3 +495,48 @@ def test_coco_refuses_where_its_folder_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError):
         create("coco", context_of(tmp_path / "file"))
+
+
+def test_a_class_whose_least_confidence_is_0_says_so(tmp_path: Path) -> None:
+    """0 is not the same as none of its own: such a class is never ignored."""
+    classes = (LabelClass(1, "tree", (1, 2, 3), min_confidence=0.0), LabelClass(2, "sky", (1, 2, 3)))
+    entries = json.loads(write_classes(tmp_path, classes, ()).read_bytes())["classes"]
+    assert [entry.get("min_confidence") for entry in entries] == [0.0, None]
+
+
+def test_coco_takes_images_from_several_threads(tmp_path: Path) -> None:
+    maps = [map_of(np.full((2, 2), number % 3 + 1, np.uint8)) for number in range(300)]
+
+    def write(writer: Writer, number: int) -> None:
+        writer.write(ref_of(f"{number:03}.jpg"), blank(maps[number]), maps[number], number)
+
+    written = []
+    for name, jobs in (("one", 1), ("many", 8)):
+        writer = create("coco", context_of(tmp_path / name))
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(partial(write, writer), range(len(maps))))
+        written.append(writer.close()[0].read_bytes())
+    assert written[0] == written[1]
+
+
+def test_coco_waits_in_the_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's folder for temporary files may be small, or memory."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    assert write_all(create("coco", context_of(tmp_path / "out")), golden_maps())[0].read_text("utf-8") == GOLDEN
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_coco_on_a_full_disk(tmp_path: Path) -> None:
+    """The error is told once; the buffer that cannot be written is no second one."""
+    writer = coco.create(context_of(tmp_path))
+    writer._spool.close()
+    writer._spool = Path("/dev/full").open("w+b")  # noqa: SIM115
+
+    def write_many() -> None:
+        for index in range(1000):
+            writer.write(ref_of("a.jpg"), blank(map_of(SMALL)), map_of(SMALL), index)
+
+    with pytest.raises(OutputError, match="no space left"):
+        write_many()
+    writer.abort()
+    writer.abort()

@@ -544,3 +544,62 @@ def test_golden_values_are_checked_where_b14_is_here(
     assert findings["model b14"].state == "ok"
     assert failed(findings) == ([] if right else NAMES)
     assert set(NAMES) <= findings.keys()
+
+
+def test_a_package_whose_library_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise OSError("libGL.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("tipsseg.installation.importlib.import_module", refuse)
+    (finding,) = examine_packages(["opencv-python>=4"], lambda _: "5.0")
+    assert finding.state == "fail"
+    assert finding.detail == "5.0 cannot be imported: libGL.so.1: cannot open shared object file"
+    assert 'python -c "import cv2"' in finding.hint
+
+
+# content of /proc/meminfo (None: no such file), what is said
+MEMORY = {
+    "told": ("MemTotal: 9 kB\nMemAvailable:  2000000 kB\n", Finding("ok", "memory", "2.0 GB of 8.2 GB available")),
+    "an old kernel": ("MemTotal: 9 kB\n", None),
+    "another system": (None, None),
+    "nonsense": ("MemAvailable: much kB\n", None),
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), MEMORY.values(), ids=MEMORY)
+def test_memory(monkeypatch: pytest.MonkeyPatch, content: str | None, expected: Finding | None) -> None:
+    def read_text(path: Path, **_: object) -> str:
+        assert path == Path("/proc/meminfo")
+        if content is None:
+            raise FileNotFoundError(path)
+        return content
+
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2_000_000, "SC_PAGE_SIZE": 4096}.__getitem__)
+    monkeypatch.setattr(Path, "read_text", read_text)
+    unknown = Finding("note", "memory", "8.2 GB; how much is available cannot be told on this system")
+    assert installation.examine_memory() == (expected or unknown)
+
+
+def test_a_cache_that_cannot_even_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    first, second = installation.examine_cache()
+    assert (first.state, second.what) == ("fail", "offline mode")
+    assert first.detail.endswith(" cannot be used: Permission denied")
+
+
+def test_a_lock_that_pins_some_files_only_leaves_the_rest_to_the_hub(cache: Path) -> None:
+    files = LockedFile("config.json", 1, "0" * 64), LockedFile("model.safetensors")
+    for pinned, origin in ((files, "the hashes that the hub states"), (files[:1], "the hashes in weights.lock")):
+        spec = ModelSpec("b14", "Apache-2.0", 1, pinned, "owner/demo", REVISION)
+        assert installation.examine_model(spec)[0].detail == f"not downloaded; will be held to {origin}"
+
+
+def test_a_pinned_size_is_checked_too() -> None:
+    tiny = weights.get_model("tiny")
+    files = tuple(LockedFile(file.name, (file.size or 0) + 1, file.sha256) for file in tiny.files)
+    finding, folder = installation.examine_model(ModelSpec("tiny", "Apache-2.0", 1, files, embedded=tiny.embedded))
+    assert (finding.state, folder) == ("fail", None)
+    assert "size expected" in finding.detail

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from evaluate import FIRST_SEED, to_list
 from numpy.typing import NDArray
+from PIL import Image
 from scenes import draw_scene
 from world import CLOSED_LIST, leaf_ids
 
@@ -188,3 +189,61 @@ def test_refinement_takes_odd_images(random: Encoder, mode: str, size: tuple[int
     got = label(random, picture, *NAMES, mode=mode, refine="pamr")
     assert got.labels.shape == got.confidence.shape == size
     assert np.isfinite(got.confidence).all()
+
+
+def test_background_is_held_to_the_least_confidence_of_the_run(random: Encoder, image: NDArray[np.uint8]) -> None:
+    vocabulary = make_vocabulary(["tree", Entry("sky", negative=True)], ["road", "wall"])
+    plain = Labeller(random, vocabulary).label(image)
+    background = plain.labels == 0
+    middle = float(np.median(plain.confidence[background]))
+    got = Labeller(random, vocabulary, LabelOptions(min_confidence=middle)).label(image)
+    assert 0.3 < (got.labels[background] == 255).mean() < 0.7
+    assert (got.labels == np.where(plain.confidence < np.float32(middle), 255, plain.labels)).all()
+
+
+def test_a_confidence_of_just_the_least_is_enough(random: Encoder, image: NDArray[np.uint8]) -> None:
+    """One class alone is certain of every pixel, so --min-confidence 1 leaves it as it is."""
+    got = label(random, image, "tree", min_confidence=1.0)
+    assert (got.confidence == 1).all()
+    assert (got.labels == 1).all()
+    got = label(random, image, Entry("tree", min_confidence=1.0))
+    assert (got.labels == 1).all()
+
+
+@pytest.mark.parametrize(("classes", "ignore"), [(254, 255), (255, 65535)])
+def test_low_confidence_has_an_id_that_no_class_has(
+    random: Encoder, image: NDArray[np.uint8], classes: int, ignore: int
+) -> None:
+    got = label(random, image, *(f"thing {number}" for number in range(classes)), min_confidence=1.0)
+    assert got.labels.dtype.itemsize == (1 if classes == 254 else 2)
+    assert got.ignore == ignore
+    assert (got.labels == ignore).all()
+
+
+def test_one_list_may_have_phrases_of_several_templates(random: Encoder, image: NDArray[np.uint8]) -> None:
+    """Each phrase by its own: with another one's the confidence is another."""
+    plain, protocol = ("{}",), TEMPLATES["protocol"]
+    by = {
+        templates: label(random, image, Entry("tree", templates=templates[0]), Entry("sky", templates=templates[1]))
+        for templates in ((plain, plain), (plain, protocol), (protocol, plain), (protocol, protocol))
+    }
+    confidences = [each.confidence for each in by.values()]
+    for number, one in enumerate(confidences):
+        assert all(not np.allclose(one, other) for other in confidences[:number])
+    turned = label(random, image, Entry("sky", templates=protocol), Entry("tree", templates=plain))
+    np.testing.assert_allclose(turned.confidence, by[plain, protocol].confidence, atol=1e-5)
+
+
+def test_a_pillow_image_is_turned_upright(random: Encoder, image: NDArray[np.uint8]) -> None:
+    upright = label(random, image, *NAMES)
+    turned = Image.fromarray(image).transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6
+    got = Labeller(random, make_vocabulary(NAMES, "none")).label(turned)
+    assert (got.labels == upright.labels).all()
+
+
+def test_refinement_knows_synonyms_and_negatives(random: Encoder, image: NDArray[np.uint8]) -> None:
+    entries = [Entry("tree", ("sky", "panda leg")), Entry("road"), Entry("a big stone", negative=True)]
+    plain, refined = (label(random, image, *entries, refine=refine) for refine in ("none", "pamr"))
+    assert (plain.labels == refined.labels).mean() > 0.7
+    assert len(np.unique(refined.labels)) > 1

@@ -134,3 +134,77 @@ def test_only_what_occurs_is_refined_and_in_any_portions(monkeypatch: pytest.Mon
     assert seen[1:] == [2, 2, 1][: -(-occurring // 2)]
     assert (got.group == expected.group).mean() > 0.999
     np.testing.assert_allclose(got.confidence, expected.confidence, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(56, 56), (56, 150), (150, 64), (90, 77)])
+def test_windows_count_by_their_mean_probability(size: tuple[int, int]) -> None:
+    """The merging once more, with whole maps; labels and confidence follow from the same numbers."""
+    temperature = 0.05
+    cosines, plan = random_windows(size, 9)
+    total, count = torch.zeros(9, *plan.size), torch.zeros(plan.size)
+    for cosine, (top, left) in zip(cosines, plan.corners, strict=True):
+        window = slice(top, top + plan.side), slice(left, left + plan.side)
+        large = F.interpolate(cosine[None], (plan.side, plan.side), mode="bilinear", align_corners=False)[0]
+        total[:, *window] += large.softmax(0)
+        count[window] += 1
+    mean = F.interpolate((total / count)[None], size, mode="bilinear", align_corners=False)[0]  # [P, H, W]
+    got = match.match(WindowScores(cosines, plan, temperature), size, [1] * 9)
+    assert (got.group == mean.argmax(0).numpy()).mean() > 0.999
+    expected = (mean.log() / temperature).softmax(0).amax(0).numpy()
+    np.testing.assert_allclose(got.confidence, expected, rtol=1e-3)
+
+
+def test_a_band_holds_no_more_scores_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+    whole = match.merge_names
+
+    def spy(scores: torch.Tensor, groups: list[int]) -> torch.Tensor:
+        held.append(scores.numel())
+        return whole(scores, groups)
+
+    monkeypatch.setattr(match, "merge_names", spy)
+    monkeypatch.setattr(match, "_BAND_ELEMENTS", 5000)
+    cosines, plan = random_windows((60, 90), 9)
+    match.match(WindowScores(cosines, plan, 0.05), (60, 90), [1] * 9)
+    assert 10 <= len(held) < 60  # at most 5000 / (9 * 90) = 6 rows each
+    assert max(held) <= 5000
+
+
+def test_what_occurs_is_told_at_the_size_that_is_refined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at that of the labels, where a small part may vanish before the refinement could draw it."""
+    cosines, plan = random_windows((90, 130), 9)
+    scores = WindowScores(cosines, plan, 0.05)
+    seen = []
+
+    def spy(maps: torch.Tensor, picture: np.ndarray) -> torch.Tensor:
+        seen.append(len(maps))
+        return pamr(maps, picture)
+
+    monkeypatch.setattr(match, "pamr", spy)
+    match_refined(scores, np.zeros((*plan.size, 3), np.uint8), (2, 2), [1] * 9)
+    assert seen == [len(np.unique(match.match(scores, plan.size, [1] * 9).group))]
+    assert seen[0] > 4
+
+
+@pytest.mark.parametrize("size", [(2, 130), (7, 20), (300, 40)])
+def test_a_band_is_not_made_of_too_many_rows_of_the_source(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    """Labels that are smaller than the working size: few rows of them, but many that they come from."""
+    cosines, plan = random_windows((200, 330), 9)
+    scores = WindowScores(cosines, plan, 0.05)
+    expected = match.match(scores, size, [1] * 9)
+    taken = []
+    rows = WindowScores.rows
+
+    def spy(self: WindowScores, first: int, last: int) -> torch.Tensor:
+        taken.append(last - first)
+        return rows(self, first, last)
+
+    monkeypatch.setattr(WindowScores, "rows", spy)
+    bound = 9 * plan.size[1] * 6  # six rows of the source
+    monkeypatch.setattr(match, "_BAND_ELEMENTS", bound)
+    got = match.match(scores, size, [1] * 9)
+    assert (got.group == expected.group).all()
+    assert max(taken) * 9 * plan.size[1] <= bound
+    assert len(taken) > 1 or size[0] == 2

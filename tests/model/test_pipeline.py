@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tipsseg import pipeline
-from tipsseg.errors import ImageError, OutputError
+from tipsseg.errors import ImageError, InputError, OutputError
 from tipsseg.labeller import Labeller, Prepared
 from tipsseg.records import ImageRef, LabelClass, LabelMap
 from tipsseg.windows import plan_windows
@@ -96,3 +96,53 @@ def test_a_writer_that_fails_ends_the_run_and_all_writers_are_aborted() -> None:
     assert recorder.aborted
     assert other.aborted
     assert labeller.prepared < 12
+
+
+class Refuser(Recorder):
+    """A writer that cannot take image 5, or is interrupted there."""
+
+    def __init__(self, labeller: FakeLabeller, error: BaseException) -> None:
+        super().__init__(labeller)
+        self.error = error
+
+    def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap, index: int) -> Path | None:
+        if index == 5:
+            raise self.error
+        assert image.shape == (4, 4, 3)
+        return Path(ref.path.stem)
+
+
+def test_an_image_that_a_writer_cannot_take_is_left_out() -> None:
+    labeller = FakeLabeller()
+    after, reporter = Recorder(labeller), Recorder(labeller)
+    refuser = Refuser(labeller, ImageError(Path("5.png"), "too odd"))
+    counts = pipeline.label_images(REFS, cast(Labeller, labeller), [refuser, after], reporter, 2)
+    assert counts == pipeline.RunCounts(38, 2)
+    assert [line for line in reporter.order if line.startswith("failed")] == ["failed 5.png", "failed 7.png"]
+    assert len(after.ahead) == 38
+    assert not refuser.aborted
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()], ids=repr)
+def test_whatever_ends_a_run_aborts_the_writers(error: BaseException) -> None:
+    labeller = FakeLabeller()
+    refuser, reporter = Refuser(labeller, error), Recorder(labeller)
+    with pytest.raises(type(error)):
+        pipeline.label_images(REFS, cast(Labeller, labeller), [refuser], reporter, 2)
+    assert refuser.aborted
+
+
+def test_what_the_labeller_cannot_take_keeps_its_advice() -> None:
+    class Picky(FakeLabeller):
+        def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+            raise InputError("too elongated", "Cut it into pieces.")
+
+    class Listener(Recorder):
+        def failed(self, ref: ImageRef, error: ImageError) -> None:
+            self.order.append(f"{error.path} {error.reason} {error.hint}")
+
+    labeller = Picky()
+    listener = Listener(labeller)
+    counts = pipeline.label_images(REFS[:1], cast(Labeller, labeller), [listener], listener, 1)
+    assert counts == pipeline.RunCounts(0, 1)
+    assert listener.order == ["0.png too elongated Cut it into pieces."]

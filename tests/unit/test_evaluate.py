@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tipsseg import evaluate
 from tipsseg.errors import InputError, UsageError
-from tipsseg.evaluate import Confusion, Scores, confusion_csv, record, scores, table
+from tipsseg.evaluate import Confusion, Scores, confusion_csv, misplaced, record, scores, table
 from tipsseg.records import LabelArray
 from tipsseg.truth import IGNORED
 
@@ -99,7 +99,7 @@ def test_nothing_counted() -> None:
     assert np.isnan([result.mean_iou, result.pixel_accuracy, result.mean_accuracy, *result.iou]).all()
     made = record(result)
     assert (made["mean_iou"], made["pixel_accuracy"], made["mean_accuracy"], made["pixels"]) == (None, None, None, 0)
-    assert "mean IoU                  -   over the 0 of 4 classes that occur" in table(result)
+    assert "mean IoU                  -   over the 0 of 4 that occur in truth or labels\n" in table(result)
 
 
 @st.composite
@@ -208,6 +208,72 @@ def test_what_does_not_belong_together_is_refused() -> None:
         Confusion(3001, True)
 
 
+# ---- names in another order ----
+
+# Pixels by truth 1..N (rows) and label 1..N, then none (columns) -> (truth, label) of the classes that are misplaced.
+MISPLACED: dict[str, tuple[list[list[int]], list[tuple[int, int]]]] = {
+    "all well": ([[9, 0, 1, 0], [2, 5, 0, 0], [0, 0, 7, 3]], []),
+    "swap of two": ([[0, 9, 0, 0], [8, 1, 0, 0], [0, 1, 7, 0]], [(1, 2), (2, 1)]),
+    "cyclic shift": ([[0, 9, 0, 0], [0, 1, 6, 1], [7, 0, 0, 2]], [(1, 2), (2, 3), (3, 1)]),
+    "one wrong class": ([[9, 0, 0, 0], [8, 1, 0, 0], [0, 1, 7, 0]], []),
+    "one wrong class and no other": ([[0, 9, 0], [0, 0, 0]], []),
+    "swap of two among four": (
+        [[1, 9, 0, 0, 0], [8, 1, 0, 0, 0], [0, 0, 5, 0, 0], [0, 0, 0, 5, 0]],
+        [(1, 2), (2, 1)],
+    ),
+    "swap of two among five": (
+        [[1, 9, 0, 0, 0, 0], [8, 1, 0, 0, 0, 0], [0, 0, 5, 0, 0, 0], [0, 0, 0, 5, 0, 0], [0, 0, 0, 0, 1, 0]],
+        [],
+    ),
+    # Those without truth are none of the five.
+    "swap of two where others have no truth": (
+        [[1, 9, 0, 0, 0, 0], [8, 1, 0, 0, 0, 0], [0] * 6, [0, 0, 0, 5, 0, 0], [0] * 6],
+        [(1, 2), (2, 1)],
+    ),
+    "labels of a class without truth": ([[0, 0, 9, 0], [7, 0, 0, 0], [0] * 4], [(1, 3), (2, 1)]),
+    "half of the pixels is not most": ([[5, 5, 0, 0], [5, 0, 5, 0], [0, 0, 9, 0]], []),
+    "one pixel more than half": ([[5, 6, 0, 0], [6, 0, 5, 0], [0, 0, 9, 0]], [(1, 2), (2, 1)]),
+    "most is spread over others": ([[2, 4, 4, 0], [4, 2, 4, 0], [4, 4, 2, 0]], []),
+    "pixels without a label count": ([[0, 5, 0, 5], [5, 0, 0, 5], [0, 0, 9, 0]], []),
+    "no labels at all": ([[0, 0, 0, 9], [0, 0, 0, 9], [0, 0, 0, 9]], []),
+    "all is one class": ([[9, 0, 0, 0], [9, 0, 0, 0], [9, 0, 0, 0]], []),
+    "all others are one class": ([[0, 9, 0, 0], [0, 9, 0, 0], [0, 9, 0, 0]], []),
+    "no truth": ([[0] * 3, [0] * 3], []),
+    "one class": ([[0, 9]], []),
+}
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("name", MISPLACED)
+def test_misplaced(name: str, background: bool) -> None:
+    counts, pairs = MISPLACED[name]
+    confusion = Confusion(len(counts), background)
+    first = 1 if background else 0
+    confusion.counts[first:, first:] = counts
+    # The rows of the matrix begin with background, where it is scored.
+    assert misplaced(confusion) == [(truth - 1 + first, label - 1 + first) for truth, label in pairs]
+
+
+def test_background_is_not_looked_at_but_its_labels_are_not_those_of_a_class() -> None:
+    confusion = Confusion(2, background=True)
+    confusion.counts[:] = [[0, 99, 0, 0], [0, 0, 9, 0], [0, 9, 0, 0]]
+    assert misplaced(confusion) == [(1, 2), (2, 1)]
+    confusion.counts[1:, 0] = 9  # then the other class has no more than half
+    assert misplaced(confusion) == []
+    confusion.counts[:] = [[0, 99, 0, 0], [9, 0, 0, 0], [0, 9, 0, 0]]
+    assert misplaced(confusion) == []
+
+
+@given(st.permutations(range(1, 7)), st.booleans())
+def test_misplaced_finds_the_order_of_the_names(order: list[int], background: bool) -> None:
+    truth = np.repeat(np.arange(1, 7), range(1, 7)).astype(np.uint16)[None]
+    labels = np.array([0, *order], np.uint8)[truth]
+    confusion = confusion_of(truth, labels, background, 6)
+    moved = [(number, label) for number, label in enumerate(order, start=1) if label != number]
+    found = [(confusion.ids[row], confusion.ids[column]) for row, column in misplaced(confusion)]
+    assert found == (moved if len(moved) >= 3 else [])
+
+
 # ---- records ----
 
 
@@ -230,13 +296,13 @@ def test_the_record() -> None:
 
 def test_the_table() -> None:
     assert table(scores(confusion_of(TRUTH, LABELS), NAMES)) == (
-        "class             IoU  precision     recall   of truth\n"
+        "in %              IoU  precision     recall   of truth\n"
         "background      50.00      66.67      66.67      33.33\n"
         "cat             40.00      66.67      50.00      44.44\n"
         "dog             33.33      50.00      50.00      22.22\n"
         "cow                 -          -          -          -\n"
         "\n"
-        "mean IoU              41.11   over the 3 of 4 classes that occur\n"
+        "mean IoU              41.11   over the 3 of 4 that occur in truth or labels\n"
         "mean class accuracy   55.56\n"
         "pixel accuracy        55.56   of 9 pixels\n"
     )
@@ -250,12 +316,13 @@ def names_of(result: Scores) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "shown", "spaces"),
     [
-        ("tree", "tree", 1),
-        ("猫", "猫", 3),  # two columns wide
+        ("tree", "tree", 0),
+        ("cat", "cat", 1),
+        ("猫", "猫", 2),  # two columns wide
         (
             "e\N{COMBINING ACUTE ACCENT}te\N{COMBINING ACUTE ACCENT}",
             "e\N{COMBINING ACUTE ACCENT}te\N{COMBINING ACUTE ACCENT}",
-            2,
+            1,
         ),
         ("a\nb\tc", "a b c", 0),
         ("x" * 40, "x" * 40, 0),

@@ -279,3 +279,17 @@ def test_a_folder_apart_is_left_out_without_being_an_output(tmp_path: Path) -> N
     assert names(found) == ["a.png", "confusion.png", "scores/c.png", "sub/gt/b.png"]
     assert found.outputs == ()
     assert found.skipped == 1  # eval.json
+
+
+def test_a_folder_apart_is_left_out_of_listed_folders_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "imgs/a.png", "imgs/gt/a.png")
+    monkeypatch.chdir(tmp_path)
+    found = from_list([b"imgs"], output=None, apart=Path("imgs/gt"))
+    assert names(found) == ["imgs/a.png"]
+    assert found.outputs == ()
+
+
+def test_a_record_that_is_no_text_is_no_sign_of_a_run(tmp_path: Path) -> None:
+    touch(tmp_path, "theirs/masks/a.png")
+    (tmp_path / "theirs/run.json").write_bytes(b"\xff\xfe\x00")
+    assert names(find([tmp_path], output=OUT)) == ["theirs/masks/a.png"]

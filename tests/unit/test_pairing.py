@@ -103,6 +103,18 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
 
 Arrange = Callable[[Path], tuple[list[ImageRef], Path, str]]
 
+LONGEST = "x" * 251  # with .png; with .jpeg it would be more than a file's name may have
+
+
+def beside(layout: str, image: str, names: str, picture: str) -> tuple[Arrange, str, str]:
+    """An image without a truth, where a picture lies that has the truth's name and another format."""
+    return (
+        lambda top: (refs_of(top, image), make(top / "gt", f"other.png {picture}"), layout),
+        f"no truth for {{top}}/{image} in {{top}}/gt: looked for {names} with one of .png .tif .tiff .bmp",
+        f"{{top}}/gt/{picture} is there, but truth masks need exact ids, as in a PNG. Or are images and --gt swapped?",
+    )
+
+
 # what is there -> the images, the truth folder, the layout
 REFUSED: dict[str, tuple[Arrange, str, str]] = {
     "no truth": (
@@ -123,6 +135,23 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
         ),
         "no truth for {top}/b/x_leftImg8bit.png in {top}/gt: looked for b/x_gtFine_labelTrainIds or b/x_gtFine_labelIds with one "
         "of .png .tif .tiff .bmp (and for 2 more images)",
+        "Truths are found by the image's path",
+    ),
+    "a JPEG of the truth's name": beside("plain", "a.png", "a", "a.jpg"),
+    "a JPEG of the truth's name, in a folder": beside("plain", "s/a.jpg", "s/a", "s/a.jpeg"),
+    "a WebP of the truth's name": beside("plain", "a.tif", "a", "a.webp"),
+    "a JPEG of the truth's name, with a dot": beside("plain", "a.b.png", "a.b", "a.b.jpg"),
+    "a JPEG of the truth's name, of the second kind": beside(
+        "city", "a_leftImg8bit.png", "a_gtFine_labelTrainIds or a_gtFine_labelIds", "a_gtFine_labelIds.jpg"
+    ),
+    "pictures of other names": (
+        lambda top: (refs_of(top, "a.b.png"), make(top / "gt", "other.png a.jpg a.b.jpg.txt s/a.b.jpg"), "plain"),
+        "no truth for {top}/a.b.png in {top}/gt: looked for a.b with one of .png .tif .tiff .bmp",
+        "Truths are found by the image's path",
+    ),
+    "the longest of names": (
+        lambda top: (refs_of(top, f"{LONGEST}.png"), make(top / "gt", "other.png"), "plain"),
+        f"no truth for {{top}}/{LONGEST}.png in {{top}}/gt: looked for {LONGEST} with one of .png .tif .tiff .bmp",
         "Truths are found by the image's path",
     ),
     "two truths of one name": (
@@ -170,7 +199,7 @@ def test_what_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError) as caught:
         pair_truths(refs, folder, LAYOUTS[layout])
     assert caught.value.message == message.format(top=tmp_path)
-    assert caught.value.hint.startswith(hint)
+    assert caught.value.hint.startswith(hint.format(top=tmp_path))
 
 
 def test_an_image_behind_a_link_is_still_itself(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg import images
-from tipsseg.errors import ImageError, UsageError
+from tipsseg.errors import ImageError, LabelIdError, UsageError
 from tipsseg.truth import IGNORED, LAYOUTS, TruthIds, get_layout, plain_ids, plain_layout, read_labels, read_truth
 
 PLAIN = plain_ids(3)
@@ -234,43 +234,46 @@ def test_predicted_masks(tmp_path: Path) -> None:
     assert read_labels(saved(tmp_path, grey(IDS, np.uint16)), 3).dtype == np.uint8
 
 
-# what is in the file, what is wrong with it, the beginning of the hint
+SAVE_AS_PNG = "Save it as a PNG of one channel, 8 or 16 bits, whose values are the class ids."
+SAVE_OR_SWAP = f"{SAVE_AS_PNG} If it is a photograph, images and masks are swapped."
+
+# what is in the file, what is wrong with it, the hint; "": ids that are no class, and what to do depends on the file
 COLOUR = np.zeros((2, 2, 3), np.uint8)
 REFUSED: dict[str, tuple[Image.Image, str, str]] = {
     "colour": (
         Image.fromarray(COLOUR),
         "a colour picture (RGB); masks must hold class ids (grey or palette)",
-        "Save it as a PNG of one channel",
+        SAVE_OR_SWAP,
     ),
     "colour with alpha": (
         Image.fromarray(COLOUR).convert("RGBA"),
         "a colour picture (RGBA); masks must hold class ids (grey or palette)",
-        "Save it as a PNG of one channel",
+        SAVE_OR_SWAP,
     ),
     "grey with alpha": (
         Image.fromarray(COLOUR).convert("LA"),
         "a picture with transparency (LA); masks must hold class ids (grey or palette)",
-        "Save it as a PNG of one channel",
+        SAVE_OR_SWAP,
     ),
     "float.tif": (
         Image.fromarray(np.zeros((2, 2), np.float32)),
         "float pixels (F); masks must hold class ids (grey or palette)",
-        "Save it as a PNG of one channel",
+        SAVE_AS_PNG,
     ),
     "integers.tif": (
         grey([[-1, 70000]], np.int32),
         "ids from -1 to 70000, where 0 to 65535 is understood",
-        "Save it as a PNG of one channel",
+        SAVE_AS_PNG,
     ),
     "lossy.jpg": (
         grey([[0, 1]]),
         "a JPEG, whose values are not exact; masks must hold exact class ids",
-        "Save it as a PNG of one channel",
+        SAVE_AS_PNG,
     ),
     "renumbered.gif": (
         grey([[0, 3]]),
         "a GIF, which programs renumber when they save it; masks must hold exact class ids",
-        "Save it as a PNG of one channel",
+        SAVE_AS_PNG,
     ),
     "one unknown id": (grey([[0, 4]]), "ids that are no class: 4 (1 pixel)", ""),
     "some unknown ids": (grey([[9, 4, 4, 254]]), "ids that are no class: 4 (2 pixels), 9 (1 pixel), 254 (1 pixel)", ""),
@@ -300,7 +303,8 @@ def test_masks_that_are_refused(tmp_path: Path, name: str) -> None:
         with pytest.raises(ImageError) as caught:
             read()
         assert caught.value.message == f"{path}: {reason}"
-        assert caught.value.hint.startswith(hint or ids_hint)
+        assert caught.value.hint == (hint or ids_hint)
+        assert type(caught.value) is (ImageError if hint else LabelIdError)
 
 
 def test_a_single_class_is_spoken_of_as_one(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_an_empty_list_is_no_background() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Arguments of make_vocabulary, and what the error says; `entry` is the index of the class that is meant."""
+    """Arguments of make_vocabulary, and what the error says; `entry` is the index of the class that is meant, `key` what of it."""
 
     classes: Sequence[str | Entry]
     message: str
@@ -163,6 +163,7 @@ class Refused:
     entry: int | None = None
     background: str | Sequence[str] = "auto"
     templates: Sequence[str] = PROTOCOL_TEMPLATES
+    key: str = ""
 
 
 NO_CLASSES = Refused([], "no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
@@ -180,22 +181,34 @@ REFUSED = {
     "empty": Refused(["a", "", "b"], "class 2 of 3 is empty", EXTRA_COMMA, 1),
     "blank": Refused(["a", " _ "], "class 2 of 2 is empty", EXTRA_COMMA, 1),
     "all kinds of blanks": Refused(["\u00a0\u3000\t"], "class 1 of 1 is empty", EXTRA_COMMA, 0),
-    "empty synonym": Refused(["b", Entry("a_b", ("c", " _"))], "a synonym of 'a b' is empty", "", 1),
+    "empty synonym": Refused(["b", Entry("a_b", ("c", " _"))], "a synonym of 'a b' is empty", "", 1, key="synonyms"),
     "twice": Refused(["a", "b", "A"], "class 'A' is given twice, as number 1 and number 3", SAME, 2),
     "twice, spacing": Refused(
         ["panda leg", "Panda_ leg"], "class 'Panda leg' is given twice, as number 1 and number 2", SAME, 1
     ),
     "twice, synonym of another": Refused(
         [Entry("a", ("b",)), "c", Entry("d", ("e", "_B"))],
-        "class 'B' is given twice, as number 1 and number 3",
+        "'B' stands for two classes, 'a' and 'd'",
         SAME,
         2,
     ),
     "twice, name and synonym of another": Refused(
-        [Entry("a", ("b",)), "b"], "class 'b' is given twice, as number 1 and number 2", SAME, 1
+        [Entry("a", ("b",)), "b"], "'b' stands for two classes, 'a' and 'b'", SAME, 1
+    ),
+    "twice, synonym and name of another": Refused(
+        ["c", "panda_leg", Entry("b", ("d", "Panda  Leg"))],
+        "'Panda Leg' stands for two classes, 'panda leg' and 'b'",
+        SAME,
+        2,
+    ),
+    "twice, names before synonyms": Refused(
+        [Entry("a", ("b",)), Entry("A", ("b",))], "class 'A' is given twice, as number 1 and number 2", SAME, 1
+    ),
+    "twice, class and synonym of a negative": Refused(
+        ["a", Entry("b", ("A",), negative=True)], "'A' stands for two classes, 'a' and 'b'", SAME, 1
     ),
     "twice, class and negative": Refused(
-        ["a", Entry("b", ("A",), negative=True)], "class 'A' is given twice, as number 1 and number 2", SAME, 1
+        ["a", Entry("A", negative=True)], "class 'A' is given twice, as number 1 and number 2", SAME, 1
     ),
     "twice, negatives": Refused(
         ["a", Entry("b", negative=True), Entry("b", negative=True)],
@@ -207,25 +220,49 @@ REFUSED = {
     "synonym twice, to the letter": Refused([Entry("b", ("c", "c"))], "'b' has a name twice: b, c, c", SAME, 0),
     "synonym that is the name": Refused([Entry("b", ("B",)), "a"], "'b' has a name twice: b, B", SAME, 0),
     "confidence above 1": Refused(
-        ["b", Entry("a_", min_confidence=1.01)], "the minimum confidence 1.01 of 'a' is not between 0 and 1", "", 1
+        ["b", Entry("a_", min_confidence=1.01)],
+        "the minimum confidence 1.01 of 'a' is not between 0 and 1",
+        "",
+        1,
+        key="min_confidence",
     ),
     "confidence below 0": Refused(
-        [Entry("a", min_confidence=-0.1)], "the minimum confidence -0.1 of 'a' is not between 0 and 1", "", 0
+        [Entry("a", min_confidence=-0.1)],
+        "the minimum confidence -0.1 of 'a' is not between 0 and 1",
+        "",
+        0,
+        key="min_confidence",
     ),
     "confidence that is no number": Refused(
-        [Entry("a", min_confidence=float("nan"))], "the minimum confidence nan of 'a' is not between 0 and 1", "", 0
+        [Entry("a", min_confidence=float("nan"))],
+        "the minimum confidence nan of 'a' is not between 0 and 1",
+        "",
+        0,
+        key="min_confidence",
     ),
     "colour beyond 255": Refused(
-        ["b", Entry("a", colour=(0, 256, 0))], "the colour (0, 256, 0) of 'a' is not three numbers from 0 to 255", "", 1
+        ["b", Entry("a", colour=(0, 256, 0))],
+        "the colour (0, 256, 0) of 'a' is not three numbers from 0 to 255",
+        "",
+        1,
+        key="colour",
     ),
     "negative with colour": Refused(["c", Entry("a_b", colour=(0, 0, 0), negative=True)], *NEGATIVE),
     "negative with confidence": Refused(["c", Entry("a b", min_confidence=0.0, negative=True)], *NEGATIVE),
     "negative with supercategory": Refused(["c", Entry("a b", supercategory="c", negative=True)], *NEGATIVE),
     "own template": Refused(
-        ["c", Entry("a_b", templates=("{}", "a"))], "'a b': the template 'a' has no place for the phrase", MARK_ONE, 1
+        ["c", Entry("a_b", templates=("{}", "a"))],
+        "'a b': the template 'a' has no place for the phrase",
+        MARK_ONE,
+        1,
+        key="templates",
     ),
     "no own templates": Refused(
-        [Entry("a", templates=())], "'a': no templates", 'Give at least one, such as "a photo of a {}."', 0
+        [Entry("a", templates=())],
+        "'a': no templates",
+        'Give at least one, such as "a photo of a {}."',
+        0,
+        key="templates",
     ),
     "template": Refused(["a"], "the template '{}{}' has 2 places for the phrase", MARK_ONE, templates=["{}{}"]),
     "empty background phrase": Refused(
@@ -272,7 +309,8 @@ def test_what_is_refused(refused: Refused) -> None:
     with pytest.raises(VocabularyError) as caught:
         make_vocabulary(refused.classes, refused.background, refused.templates)
     error = caught.value
-    assert (error.message, error.hint, error.entry) == (refused.message, refused.hint, refused.entry)
+    assert (error.message, error.hint) == (refused.message, refused.hint)
+    assert (error.entry, error.key) == (refused.entry, refused.key)
     assert (error.path, error.line, error.exit_code) == (None, None, 2)
 
 

@@ -41,6 +41,8 @@ EXTRA_COMMA = (
     '-c "salt, pepper" -c tree'
 )
 MARK_ONE = "Mark one with {}, as in: a photo of a {}."
+IN_QUOTES = 'Texts stand in quotes, as in name = "tree".'
+GIVEN_ONCE = "A key is given once, and `classes` either as a list or as [[classes]]."
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +165,16 @@ def test_arguments_replace_what_the_file_says_but_for_single_classes(folder: Pat
     assert read_vocabulary(path, []).background == ()
 
 
+def test_templates_of_a_class_may_be_a_set_with_a_name(folder: Path) -> None:
+    path = saved(
+        folder,
+        'templates = ["my {}"]\nclasses = [{ name = "a", templates = "protocol" }, { name = "b", templates = "plain" }, "c"]',
+    )
+    vocabulary = read_vocabulary(path, "none")
+    assert [entry.templates for entry in vocabulary.entries] == [PROTOCOL_TEMPLATES, ("{}",), None]
+    assert [phrase.templates for phrase in vocabulary.phrases] == [PROTOCOL_TEMPLATES, ("{}",), ("my {}",)]
+
+
 def test_names_and_tables_may_be_mixed(folder: Path) -> None:
     path = saved(folder, 'classes = ["a_b", { name = "c", synonyms = ["d"] }, { name = "e", negative = true }, "f"]')
     assert read_vocabulary(path).entries == (Entry("a b"), Entry("c", ("d",)), Entry("e", negative=True), Entry("f"))
@@ -186,6 +198,8 @@ def test_an_extension_in_capitals_is_toml_too(folder: Path) -> None:
         ("# trees\ntree\n  # skies\n#sky\n#\nsea", ["tree", "sea"]),
         ("tree # of any kind\nsky\t#\tblue\nsea #", ["tree", "sky", "sea"]),
         ("item #5\nC# code\n#5\n#1 fan #2 # really # yes\ntree#\n# # #", ["item #5", "C# code", "tree#"]),
+        ("tree # oak, elm,\n", ["tree"]),
+        ("tree,big\n , sky\n", ["tree,big", ", sky"]),
         ("salt, pepper\n\"quoted\"\n'a'\\n", ["salt, pepper", '"quoted"', "'a'\\n"]),
         ("Größe\n熊猫\n", ["Größe", "熊猫"]),
         ("classes\n[classes]\nclasses = all\n", ["classes", "[classes]", "classes = all"]),
@@ -256,9 +270,12 @@ NEGATIVE = (
     "'tree' is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
     "Leave those out, or leave out `negative`.",
 )
+ALL_NEGATIVE = ("all classes in the file are negative", "Leave out `negative` where a label is wanted.")
 RGB = 'Write "#rrggbb" or [red, green, blue], each 0 to 255.'
 BACKGROUND = '`background` must be "auto", "none" or a list of phrases, not '
 TEMPLATES = '`templates` must be "protocol", "plain" or a list of texts, not '
+OWN_TEMPLATES = """`templates` of 'tree' must be "protocol", "plain" or a list of texts, not """
+ABOVE = "Move it above the first [[classes]]; there it is for all."
 NAME = "a name must be a text that is not empty, not "
 
 # Statements of several lines, with texts and comments that look like other statements.
@@ -297,16 +314,34 @@ name = "tree"
 
 FAULTS = {
     # syntax
-    "broken value": Fault('classes = ["a"]\n▶background = none\n', "not TOML: Invalid value"),
-    "text for a table": Fault("# mine\n\n▶tree\nsky\n", "not TOML: Expected '=' after a key in a key/value pair"),
-    "open list": Fault('classes = [\n"a",\n▶"b"', "not TOML: Unclosed array"),
-    "key twice": Fault(table('name = "tree"\nnegative = true\n▶name = "sky"'), "not TOML: Cannot overwrite a value"),
+    "broken value": Fault('classes = ["a"]\n▶background = none\n', "not TOML: Invalid value", IN_QUOTES),
+    "name without quotes": Fault("[[classes]]\n▶name = tree\n", "not TOML: Invalid value", IN_QUOTES),
+    "text for a table": Fault(
+        "# mine\n\n▶tree\nsky\n", "not TOML: Expected '=' after a key in a key/value pair", IN_QUOTES
+    ),
+    "open list": Fault('classes = [\n"a",\n▶"b"', "not TOML: Unclosed array", IN_QUOTES),
+    "key twice": Fault(
+        table('name = "tree"\nnegative = true\n▶name = "sky"'), "not TOML: Cannot overwrite a value", GIVEN_ONCE
+    ),
+    "key twice, list": Fault(
+        'classes = [\n{ name = "a" },\n▶{ name = "b", name = "c" },\n]\n',
+        "not TOML: Duplicate inline table key 'name'",
+        GIVEN_ONCE,
+    ),
+    "list and tables": Fault(
+        'classes = ["a"]\n\n▶[[classes]]\nname = "b"\n',
+        "not TOML: Cannot mutate immutable namespace ('classes',)",
+        GIVEN_ONCE,
+    ),
     # the file as a whole
     "empty": Fault("", *NO_CLASSES),
     "comments": Fault("# nothing\n\n", *NO_CLASSES),
     "no classes": Fault('background = "none"\n', *NO_CLASSES),
     "empty list": Fault("classes = []\n", *NO_CLASSES),
-    "only negatives": Fault('[[classes]]\nname = "a"\nnegative = true\n', *NO_CLASSES),
+    "only negatives": Fault('[[classes]]\nname = "a"\nnegative = true\n', *ALL_NEGATIVE),
+    "only negatives, list": Fault(
+        'classes = [{ name = "a", negative = true }, { name = "b", negative = true }]\n', *ALL_NEGATIVE
+    ),
     "unknown key": Fault(
         'classes = ["a"]\n\n▶clases = ["b"]\n', "unknown key `clases`", f"Did you mean `classes`? {KEYS}"
     ),
@@ -389,8 +424,12 @@ FAULTS = {
         table('▶NAME = "tree"'), "unknown key `NAME`", f"Did you mean `name`? {CLASS_KEYS}"
     ),
     "background below a class": Fault(
-        table('name = "tree"\n\n▶background = "none"'), "unknown key `background`", CLASS_KEYS
+        table('name = "tree"\n\n▶background = "none"'), "unknown key `background`", ABOVE
     ),
+    "background as a table below a class": Fault(
+        table('name = "tree"\n▶[classes.background]\nsky = true'), "unknown key `background`", ABOVE
+    ),
+    "classes below a class": Fault(table('name = "tree"\n▶classes = ["a"]'), "unknown key `classes`", CLASS_KEYS),
     "unknown table of a class": Fault(
         table('name = "tree"\n▶[classes.other]\nx = 1'), "unknown key `other`", CLASS_KEYS
     ),
@@ -414,7 +453,7 @@ FAULTS = {
         "`synonyms` of 'tree' must be a list of texts, not [[\"oak\"]]",
     ),
     "empty synonym": Fault(
-        table('name = "tree"\nsynonyms = ["_"]'),
+        table('name = "tree"\n▶synonyms = [\n"oak",\n"_",\n]\nnegative = false'),
         "a synonym of 'tree' is empty",
     ),
     "supercategory": Fault(
@@ -434,23 +473,24 @@ FAULTS = {
         table('name = "tree"\n▶min_confidence = true'), "`min_confidence` of 'tree' must be a number, not true"
     ),
     "confidence above 1": Fault(
-        table('name = "tree"\nmin_confidence = 50'),
+        table('name = "tree"\n# in per cent\n▶min_confidence = 50\nnegative = false'),
         "the minimum confidence 50 of 'tree' is not between 0 and 1",
     ),
     "confidence nan": Fault(
-        table('name = "tree"\nmin_confidence = nan'),
+        table('▶min_confidence = nan\nname = "tree"'),
         "the minimum confidence nan of 'tree' is not between 0 and 1",
     ),
-    "templates of a class, text": Fault(
-        table('name = "tree"\n▶templates = "plain"'), "`templates` of 'tree' must be a list of texts, not \"plain\""
+    "templates of a class, text": Fault(table('name = "tree"\n▶templates = "Plain"'), f'{OWN_TEMPLATES}"Plain"'),
+    "templates of a class, number in a list": Fault(
+        table('name = "tree"\n▶templates = [\n"{}",\n7\n]'), f'{OWN_TEMPLATES}["{{}}", 7]'
     ),
     "templates of a class, none": Fault(
-        table('name = "tree"\ntemplates = []'),
+        table('name = "tree"\n▶templates = []'),
         "'tree': no templates",
         'Give at least one, such as "a photo of a {}."',
     ),
     "templates of a class, two places": Fault(
-        table('name = "tree"\ntemplates = ["{}, {}"]'),
+        table('name = "tree"\n▶templates = [\n"{}",\n"{}, {}"]'),
         "'tree': the template '{}, {}' has 2 places for the phrase",
         MARK_ONE,
     ),
@@ -484,7 +524,7 @@ FAULTS = {
     ),
     "name and synonym": Fault(
         table('synonyms = [\n"oak",\n"Panda",\n]\nname = "tree"'),
-        "class 'Panda' is given twice, as number 1 and number 2",
+        "'Panda' stands for two classes, 'panda' and 'tree'",
         SAME,
     ),
     "name and negative": Fault(
@@ -583,14 +623,35 @@ def test_faults_of_toml(fault: Fault, stored: Stored, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "entry"),
-    [('classes = ["a", 7]', 1), ('classes = ["a", "b", "A"]', 2), ('background = 1\nclasses = ["a"]', None)],
+    ("text", "entry", "key"),
+    [
+        ('classes = ["a", 7]', 1, ""),
+        ('classes = ["a", "b", "A"]', 2, ""),
+        ('classes = ["a", { name = "b", colour = 7 }]', 1, "colour"),
+        ('classes = ["a", { name = "b", min_confidence = 7 }]', 1, "min_confidence"),
+        ('classes = [{ name = "b", templates = [] }, ""]', 1, "name"),
+        ('background = 1\nclasses = ["a"]', None, ""),
+    ],
 )
-def test_the_error_says_which_class(text: str, entry: int | None, folder: Path) -> None:
+def test_the_error_says_which_class_and_what_of_it(text: str, entry: int | None, key: str, folder: Path) -> None:
     with pytest.raises(VocabularyError) as caught:
         read_vocabulary(saved(folder, text))
-    assert caught.value.entry == entry
+    assert (caught.value.entry, caught.value.key) == (entry, key)
 
+
+LOOKS_LIKE_TOML = (
+    "this looks like TOML, in a file that has one class a line",
+    "Give the file a name that ends in .toml.",
+)
+COMMA_AT_END = (
+    "a comma at the end of the line, in a file that has one class a line",
+    "Write one class a line, without commas between them.",
+)
+TAB = (
+    "a tab in the line, in a file that has one class a line",
+    "Leave out columns of numbers; ids are given in the order of the lines.",
+)
+ONE_LINE = ("one line with commas would be one class, commas and all", "Write one class a line.")
 
 TEXT_FAULTS = {
     "empty": Fault("", "no classes in the file", "Write one class a line."),
@@ -601,19 +662,26 @@ TEXT_FAULTS = {
     "blank": Fault("tree\n\n▶_\nsky", "class 2 of 3 is empty", EXTRA_COMMA),
     "TOML tables": Fault(
         '# mine\nbackground = "none"\n\n▶[[classes]]\nname = "a"\n',
-        "this looks like TOML, in a file that is read as one class a line",
-        "Give the file a name that ends in .toml.",
+        *LOOKS_LIKE_TOML,
     ),
     "TOML list": Fault(
         '\n▶classes=["a"]\n',
-        "this looks like TOML, in a file that is read as one class a line",
-        "Give the file a name that ends in .toml.",
+        *LOOKS_LIKE_TOML,
     ),
     "TOML list of several lines": Fault(
         'templates = "plain"\n▶classes = [ # all\n"a",\n]\n',
-        "this looks like TOML, in a file that is read as one class a line",
-        "Give the file a name that ends in .toml.",
+        *LOOKS_LIKE_TOML,
     ),
+    "TOML with a list of several lines ahead": Fault(
+        'background = [\n"sky",\n"wall",\n]\n▶[[classes]]\nname = "a"\n', *LOOKS_LIKE_TOML
+    ),
+    "comma at the end": Fault("tree\n# sky,\n▶sky,\nsea,", *COMMA_AT_END),
+    "comma at the end, before a comment": Fault("▶tree ,  # big\nsky\n", *COMMA_AT_END),
+    "comma at the end of the only line": Fault("\n▶tree,\n", *COMMA_AT_END),
+    "tab": Fault("tree\n\tsky\t\n▶sea\t3 # blue\n", *TAB),
+    "columns": Fault("# id\tname\n▶0\ttree\n1\tsky\n", *TAB),
+    "all in one line": Fault("# mine\n\n▶tree, sky,sea\n", *ONE_LINE),
+    "all in one line without its end": Fault("▶tree,sky", *ONE_LINE),
     "background argument": Fault(
         "tree\n",
         "background 'sky' is neither 'auto' nor 'none'",
@@ -627,6 +695,24 @@ TEXT_FAULTS = {
 @pytest.mark.parametrize("fault", TEXT_FAULTS.values(), ids=TEXT_FAULTS)
 def test_faults_of_text_files(fault: Fault, stored: Stored, folder: Path) -> None:
     check_fault(saved(folder, stored(fault.text.replace("▶", "")), "mine.txt"), fault)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.json", "a.jsonl", "a.yaml", "a.yml", "a.csv", "a.tsv", "a.xml", "A.JSON", "mine.txt.Csv"]
+)
+def test_files_of_other_kinds_are_refused_whatever_is_in_them(name: str, folder: Path) -> None:
+    path = saved(folder, "tree\nsky\n", name)
+    with pytest.raises(VocabularyError) as caught:
+        read_vocabulary(path)
+    error = caught.value
+    assert error.message == f"{path}: a {path.suffix} file, where TOML or one class a line is understood"
+    assert error.hint == "Write one class a line into a .txt file, or see `tipsseg vocab show voc20` for TOML."
+    assert (error.path, error.line) == (path, None)
+
+
+@pytest.mark.parametrize("name", ["mine", "mine.names", "my.csv.txt", "mine.v2", "csv", ".json"])
+def test_other_names_are_those_of_text_files(name: str, folder: Path) -> None:
+    assert read_vocabulary(saved(folder, "tree\nsky\n", name)).entries == (Entry("tree"), Entry("sky"))
 
 
 UTF8 = "Save the file as UTF-8."
@@ -769,6 +855,9 @@ def statements(draw: st.DrawFn, faulty: bool) -> Written:
         (["colour = [", "  1,", "", "  2", "]"], "[1, 2] is no colour of"),
         (["synonyms = [", '  "a",', "  # b", "  [", "  ],", "]"], "`synonyms` of"),
         (["templates = 7"], "`templates` of"),
+        (["templates = [", '  "{}",', "", '  "a",  # {}', "]"], "'c"),
+        (["synonyms = [", '  " ",', '  "zz",', "]"], "a synonym of 'c"),
+        (["min_confidence = -1  # none"], "the minimum confidence -1 of 'c"),
         (['negative = """', '"""'], "`negative` of"),
     ]
     lines, reason = draw(st.sampled_from(faults)) if faulty else ([], "")
@@ -805,7 +894,7 @@ def files_of_tables(draw: st.DrawFn) -> Written:
             fault, name = (header, f"'c{index}' has a name twice: c{index}, C{index}"), [f'name = "c{index}"']
             body = Written(("synonyms = [", f'  "C{index}",', "]"), None)
         if index == faulty and kind == "confidence":
-            fault, body = (header, f"the minimum confidence 2 of 'c{index}'"), Written(("min_confidence = 2",), None)
+            body = Written(("", "min_confidence = 2"), 1, f"the minimum confidence 2 of 'c{index}'")
         lines += name
         if body.line is not None:
             fault = len(lines) + body.line, body.reason

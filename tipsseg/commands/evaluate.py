@@ -37,7 +37,7 @@ _LAYOUT_NAMES = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-conte
 
 #: Options that say how to label; without use where masks are given.
 _LABELLING = ("background", "templates", "model", "mode", "short_side", "refine", "min_confidence", "min_area",
-              "device", "dtype", "batch_size", "jobs", "null")  # fmt: skip
+              "device", "dtype", "batch_size", "null")  # fmt: skip
 
 
 def evaluate(
@@ -99,6 +99,7 @@ def evaluate(
         vocab = truth.benchmark().vocabulary
     with Progress(quiet, results=False) as progress:
         if pred is not None:
+            threads = opt.threads(jobs)
             masks = masks_folder(pred)
             given = None
             if classes or vocab is not None:
@@ -107,7 +108,7 @@ def evaluate(
             truths = truth.layout(names)
             if output is not None:
                 check_output(output, (gt, masks), labels=False)
-            evaluation = evaluate_masks(pred, gt, truths, names, opt.threads(jobs), progress)
+            evaluation = evaluate_masks(pred, gt, truths, names, threads, progress)
         else:
             vocabulary = opt.parse_vocabulary(classes, vocab, templates, background)
             request = opt.model_request(
@@ -203,7 +204,7 @@ def _given(context: typer.Context, name: str) -> bool:
 def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress: Progress) -> None:
     from tipsseg.evaluate import misplaced, row_names, table
     from tipsseg.files import json_bytes
-    from tipsseg.progress import print_text
+    from tipsseg.progress import counted, print_text
     from tipsseg.run_eval import write_reports
 
     if output is not None:
@@ -213,8 +214,9 @@ def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress
         names = row_names(evaluation.confusion, evaluation.names)
         first, taken = swapped[0]
         progress.note(
-            f"Most of what is {names[first]} in the truth is labelled {names[taken]}, and so with {len(swapped) - 1} more. "
-            "Is the order of the classes that of the ids in the truth?"
+            f"Most of what is {names[first]!r} in the truth is labelled {names[taken]!r}, and likewise for "
+            f"{counted(len(swapped) - 1, 'more class', 'more classes')}. Are the classes in the order of the truth's ids? If these "
+            "begin otherwise, see --zero-based and --layout."
         )
     if evaluation.failed:
         progress.note(f"The scores leave out {evaluation.failed} that failed.")

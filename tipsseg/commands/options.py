@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tipsseg.errors import UsageError
+from tipsseg.files import is_file
 from tipsseg.records import MODES, REFINEMENTS, LabelOptions
 from tipsseg.writers import FORMATS
 
@@ -83,7 +84,7 @@ def parse_vocabulary(
     if classes and vocab is not None:
         raise UsageError("--classes and --vocab both say what to label", "Give one of them.")
     for value in classes or ():
-        if Path(value).suffix in (".txt", ".csv", ".json", ".toml", ".names") and Path(value).is_file():
+        if Path(value).suffix in (".txt", ".csv", ".json", ".toml", ".names") and is_file(Path(value)):
             raise UsageError(f"--classes takes names, and {value} is a file", f"Give it as --vocab {value}")
     if background is not None and Path(background).suffix.lower() in (".txt", ".toml"):
         raise UsageError(
@@ -119,8 +120,12 @@ def model_request(
 
 
 def threads(jobs: int | None) -> int:
-    """The value of --jobs, or what stands for it."""
-    return jobs if jobs is not None else min(os.cpu_count() or 1, 4)
+    """The value of --jobs, or what stands for it. Raises UsageError for less than 1."""
+    if jobs is None:
+        return min(os.cpu_count() or 1, 4)
+    if jobs < 1:
+        raise UsageError(f"--jobs {jobs} is too small; the least is 1")
+    return jobs
 
 
 def split_formats(value: str) -> tuple[str, ...]:
@@ -149,7 +154,7 @@ def note_inputs(progress: Progress, found: Found, classes: Sequence[str] | None,
     from tipsseg.progress import counted
 
     with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
-    if with_comma and vocabulary.source and not vocabulary.source.endswith(".toml"):
+    if with_comma and vocabulary.source and not vocabulary.source.lower().endswith(".toml"):
         progress.note(f"{vocabulary.source} has one class a line, commas and all, such as {with_comma[0]!r}.")
     if classes and len(classes) > 1 and any("," in value for value in classes):
         progress.note("--classes was given several times, so each value is one class, commas and all.")

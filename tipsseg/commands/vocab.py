@@ -22,7 +22,7 @@ def list_presets() -> None:
     for name in preset_names():
         vocabulary = read_vocabulary(name)
         with_background = " + background" if vocabulary.background else ""
-        print_text(f"{name:20} {len(vocabulary.classes):4} classes{with_background:14}  {preset_summary(name)}\n")
+        print_text(f"{name:20} {len(vocabulary.classes):4} classes{with_background:13}  {preset_summary(name)}\n")
 
 
 @app.command()
