@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,6 @@ from typer.core import TyperGroup
 from tipsseg.commands import doctor, evaluate, label, vocab, weights
 from tipsseg.errors import TipssegError
 from tipsseg.progress import printable
-
-_INTERRUPTED = 130
 
 _MAIN_HELP = "Label every pixel of images with your own phrases, by TIPSv2."
 
@@ -35,9 +34,25 @@ class _Group(TyperGroup):
         except TipssegError as error:
             print_error(error)
             raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt:
-            print("Interrupted.", file=sys.stderr)
-            raise typer.Exit(_INTERRUPTED) from None
+        except KeyboardInterrupt as interrupt:
+            number = interrupt.number if isinstance(interrupt, _Stopped) else signal.SIGINT
+            print("Interrupted." if number == signal.SIGINT else "Terminated.", file=sys.stderr)
+            raise typer.Exit(128 + number) from None
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal asked the program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _stop(number: int, frame: object) -> None:
+    # The next signal stops at once, whatever is being tidied up.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+    raise _Stopped(number)
 
 
 app = typer.Typer(
@@ -54,6 +69,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the `tipsseg` command."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # a background job of a shell, or nohup
+            signal.signal(number, _stop)
     # A stream that the caller closed is None here; printing to it should do nothing.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115

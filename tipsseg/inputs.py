@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
-from tipsseg.errors import InputError
+from tipsseg.errors import InputError, UsageError
 from tipsseg.images import image_extensions, reason_of
 from tipsseg.records import ImageRef
 from tipsseg.writers import CONFUSION_PICTURE, FOLDERS, SUFFIXES, output_path
@@ -66,6 +67,23 @@ def from_list(entries: Iterable[str | bytes], *, output: Path | None, apart: Pat
     for path, is_folder in _examine(Path(name) for name in _clean_entries(entries)):
         gatherer.add(path, _relative(path, root), is_folder)
     return gatherer.found(root, "in the list")
+
+
+def choose(found: Found, limit: int | None, sample: int | None) -> Found:
+    """A part of the images: `sample` of them drawn at random, always the same of the same, or the first `limit`; in their order.
+
+    None leaves out nothing. Raises UsageError for a number below 1, and for both at once.
+    """
+    for option, number in (("--limit", limit), ("--sample", sample)):
+        if number is not None and number < 1:
+            raise UsageError(f"{option} {number} is too small; the least is 1")
+    if limit is not None and sample is not None:
+        raise UsageError("--limit and --sample exclude each other", "Give one of them.")
+    refs = found.refs
+    if sample is not None and sample < len(refs):
+        chosen = sorted(random.Random(0).sample(range(len(refs)), sample))
+        refs = tuple(refs[index] for index in chosen)
+    return replace(found, refs=refs[:limit])
 
 
 def check_collisions(refs: Sequence[ImageRef]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tipsseg.errors import ImageError, InputError
 from tipsseg.images import open_image
 from tipsseg.labeller import Labeller, Prepared
-from tipsseg.records import ImageRef
+from tipsseg.records import ImageRef, LabelMap
 from tipsseg.writers import Writer
 
 
@@ -30,7 +30,7 @@ class RunCounts:
 class Reporter(Protocol):
     """Hears of each image as soon as it is done."""
 
-    def labelled(self, ref: ImageRef, paths: Sequence[Path]) -> None:
+    def labelled(self, ref: ImageRef, label_map: LabelMap, paths: Sequence[Path]) -> None:
         """An image is labelled and `paths` are in place."""
 
     def failed(self, ref: ImageRef, error: ImageError) -> None:
@@ -68,7 +68,7 @@ def label_images(
                 reporter.failed(ref, error)
                 continue
             labelled += 1
-            reporter.labelled(ref, [path for path in written if path is not None])
+            reporter.labelled(ref, label_map, [path for path in written if path is not None])
     except BaseException:
         for writer in writers:
             writer.abort()

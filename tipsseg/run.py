@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from tipsseg import __version__, inputs
 from tipsseg.errors import ImageError, OutputError, UsageError
-from tipsseg.files import is_file, is_folder
+from tipsseg.files import is_file, is_folder, json_bytes
 from tipsseg.inputs import Found
 from tipsseg.loading import ModelSource, find_model
-from tipsseg.progress import Progress, counted
-from tipsseg.records import REFINEMENTS, ImageRef, LabelOptions
+from tipsseg.progress import Progress, counted, print_text
+from tipsseg.records import REFINEMENTS, ImageRef, LabelMap, LabelOptions
 from tipsseg.run_record import RunFacts, other_run, write_errors, write_run
+from tipsseg.summary import image_summary
 from tipsseg.templates import PROTOCOL_TEMPLATES, TEMPLATES
 from tipsseg.vocabulary import Vocabulary
 from tipsseg.writers import RunContext, check_format, create
@@ -112,6 +113,7 @@ class LabelRequest:
     output: Path
     formats: tuple[str, ...]
     min_area: int
+    jsonl: bool = False
 
     def check(self) -> ModelSource:
         """Where the model will come from, once all that can be seen without torch or images is seen to be right.
@@ -149,7 +151,7 @@ def run_label(request: LabelRequest, source: ModelSource, found: Found, progress
     from tipsseg.pipeline import label_images
 
     files = LabelFiles(request, source, labeller, found.root, progress)
-    reporter = Reporter(progress)
+    reporter = JsonReporter(progress, request.output) if request.jsonl else Reporter(progress)
     began = time.monotonic()
     counts = label_images(found.refs, labeller, files.writers, reporter, request.model.jobs)
     files.finish(counts, reporter)
@@ -234,7 +236,7 @@ class Reporter:
         self.failures: list[tuple[ImageRef, ImageError]] = []
         self._progress = progress
 
-    def labelled(self, ref: ImageRef, paths: Sequence[Path]) -> None:
+    def labelled(self, ref: ImageRef, label_map: LabelMap, paths: Sequence[Path]) -> None:
         """Tell of an image's files."""
         self._progress.results(paths)
         self._progress.advance()
@@ -243,4 +245,17 @@ class Reporter:
         """Tell of an image that failed, and remember it."""
         self.failures.append((ref, error))
         self._progress.error(error)
+        self._progress.advance()
+
+
+class JsonReporter(Reporter):
+    """Prints a line of JSON for each image, in place of the paths of its files."""
+
+    def __init__(self, progress: Progress, output: Path) -> None:
+        super().__init__(progress)
+        self._output = output
+
+    def labelled(self, ref: ImageRef, label_map: LabelMap, paths: Sequence[Path]) -> None:
+        """Print the image's record."""
+        print_text(json_bytes(image_summary(ref, label_map, self._output, paths)).decode() + "\n")
         self._progress.advance()

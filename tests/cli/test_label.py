@@ -608,3 +608,34 @@ def test_formats_may_have_spaces(command: Command, mlp_checkpoint: Path, picture
     base = ["label", pictures / "a.png", "-c", "tree", "-m", mlp_checkpoint, "-o", tmp_path / "out"]
     assert command(*base, "-f", " png, coco ").code == 0
     assert files(tmp_path / "out") == ["annotations.json", "classes.json", "masks/a.png", "run.json"]
+
+
+def test_a_line_of_json_for_each_image(process: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "broken.jpg").write_bytes(b"")
+    arguments = ["label", "imgs", "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png,coco", "--jsonl", "--device", "cpu"]
+    ran = process(*arguments, cwd=tmp_path)
+    assert ran.code == 1
+    assert "Error: imgs/broken.jpg: empty file" in ran.err
+    records = [json.loads(line) for line in ran.out.splitlines()]
+    assert [record["image"] for record in records] == ["a.png", "sub/b c.jpg", "sub/ü.bmp"]
+    for record in records:
+        assert record["path"] == f"imgs/{record['image']}"
+        labels = mask(tmp_path / record["mask"])
+        assert labels.shape == (record["height"], record["width"])
+        counts = {entry["id"]: entry["pixels"] for entry in record["classes"]} | {0: record["background"]["pixels"]}
+        assert {number: count for number, count in counts.items() if count} == dict(
+            zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True)
+        )
+        assert record["files"] == [record["mask"]]
+    assert (tmp_path / "labels/annotations.json").exists()
+
+
+@pytest.mark.parametrize("part", [["--limit", "2"], ["--sample", "2"]], ids=["limit", "sample"])
+def test_a_part_of_the_images(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, part: list[str]
+) -> None:
+    ran = command("label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png", "-o", tmp_path / "out", *part)
+    assert ran.code == 0
+    assert len([line for line in ran.out.splitlines() if "masks" in line]) == 2
+    assert "2 images labelled" in ran.err
+    assert json.loads((tmp_path / "out/run.json").read_text())["counts"] == {"labelled": 2, "failed": 0}

@@ -59,7 +59,7 @@ class Recorder:
     def abort(self) -> None:
         self.aborted = True
 
-    def labelled(self, ref: ImageRef, paths: Sequence[Path]) -> None:
+    def labelled(self, ref: ImageRef, label_map: LabelMap, paths: Sequence[Path]) -> None:
         self.order.append(ref.path.name)
 
     def failed(self, ref: ImageRef, error: ImageError) -> None:

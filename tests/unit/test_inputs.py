@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tipsseg.errors import InputError
+from tipsseg.errors import InputError, UsageError
 from tipsseg.images import image_extensions
-from tipsseg.inputs import Found, check_collisions, check_not_outputs, find, from_list
+from tipsseg.inputs import Found, check_collisions, check_not_outputs, choose, find, from_list
 from tipsseg.records import ImageRef
 
 OUT = Path("nowhere")
@@ -293,3 +293,32 @@ def test_a_record_that_is_no_text_is_no_sign_of_a_run(tmp_path: Path) -> None:
     touch(tmp_path, "theirs/masks/a.png")
     (tmp_path / "theirs/run.json").write_bytes(b"\xff\xfe\x00")
     assert names(find([tmp_path], output=OUT)) == ["theirs/masks/a.png"]
+
+
+def test_a_part_of_the_images(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{number:02}.png" for number in range(40)))
+    found = find([tmp_path], output=None)
+    assert choose(found, None, None) == found
+    assert names(choose(found, 3, None)) == ["00.png", "01.png", "02.png"]
+    assert choose(found, 100, None) == choose(found, None, 100) == found
+    drawn = names(choose(found, None, 5))
+    assert len(set(drawn)) == 5
+    assert drawn == sorted(drawn)
+    assert drawn == names(choose(found, None, 5))
+    assert drawn != names(found)[:5]
+    assert choose(found, None, 5).root == found.root
+
+
+@pytest.mark.parametrize(
+    ("limit", "sample", "message"),
+    [
+        (0, None, "--limit 0 is too small; the least is 1"),
+        (None, -1, "--sample -1 is too small; the least is 1"),
+        (2, 2, "--limit and --sample exclude each other"),
+    ],
+)
+def test_parts_that_are_none(tmp_path: Path, limit: int | None, sample: int | None, message: str) -> None:
+    touch(tmp_path, "a.png")
+    with pytest.raises(UsageError) as caught:
+        choose(find([tmp_path], output=None), limit, sample)
+    assert caught.value.message == message

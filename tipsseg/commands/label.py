@@ -16,6 +16,7 @@ Examples:
   tipsseg label a.jpg b.png -c sky -c "salt, pepper" --format png,overlay -o out
   tipsseg label photos/ --vocab farm.toml --min-confidence 0.5
   find photos -name '*.jpg' -print0 | tipsseg label -0 - -c "car,road" --model b14
+  tipsseg label photos/ -c "panda" --jsonl | jq -r 'select(.classes != []).path'
   tipsseg label examples/scenes -c "panda,tree" --model tiny
 
 \b
@@ -47,10 +48,18 @@ def label(
     dtype: opt.Dtype = "auto",
     batch_size: opt.BatchSize = 8,
     jobs: opt.Jobs = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N images.", metavar="N")] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="Only N images, drawn at random, always the same.", metavar="N")
+    ] = None,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Print one JSON object an image on stdout, in place of paths.")
+    ] = False,
     null: opt.Null = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
+    from tipsseg.inputs import choose
     from tipsseg.progress import Progress
     from tipsseg.run import LabelRequest, run_label
 
@@ -69,10 +78,11 @@ def label(
         output,
         opt.split_formats(formats),
         min_area,
+        jsonl,
     )
     source = request.check()
-    found = opt.find_images(paths, null, output)
-    with Progress(quiet) as progress:
+    found = choose(opt.find_images(paths, null, output), limit, sample)
+    with Progress(quiet, results=not jsonl) as progress:
         opt.note_inputs(progress, found, classes, vocabulary)
         counts = run_label(request, source, found, progress)
     if counts.failed:

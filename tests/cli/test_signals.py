@@ -1,0 +1,84 @@
+"""A run that is told to stop: what is finished is whole, and nothing else is there."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+STOPS = {
+    "Ctrl-C": (signal.SIGINT, 130, "Interrupted.\n"),
+    "SIGTERM": (signal.SIGTERM, 143, "Terminated.\n"),
+}
+
+
+@pytest.mark.parametrize("case", STOPS)
+def test_a_run_that_is_stopped_leaves_whole_files(mlp_checkpoint: Path, tmp_path: Path, case: str) -> None:
+    number, code, message = STOPS[case]
+    for index in range(400):
+        Image.effect_noise((64, 80), 60).convert("RGB").save(tmp_path / f"{index:03}.jpg")
+    command = [sys.executable, "-m", "tipsseg", "label", ".", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out"]
+    with subprocess.Popen(
+        [*command, "--device", "cpu"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stdout.readline() == "out/masks/000.png\n"
+        run.send_signal(number)
+        out, err = run.stdout.read(), run.stderr.read()  # `communicate` would lose what `readline` has read ahead
+    assert run.returncode == code
+    assert err.endswith(message)
+    assert "Traceback" not in err
+    told = ["out/masks/000.png", *out.splitlines()]
+    assert 1 <= len(told) < 400
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    masks = [path for path in files if path.parent.name == "masks"]
+    assert len(told) <= len(masks) <= len(told) + 1  # the last may be in place and not told of
+    for path in masks:
+        with Image.open(path) as mask:
+            mask.load()
+            assert mask.size == (64, 80)
+    assert {path.name for path in files if path not in masks} == {"classes.json", "run.json"}
+
+
+def test_a_signal_that_the_caller_ignores_is_ignored() -> None:
+    """As after nohup, and in background jobs of a shell script."""
+    script = """
+import signal
+from tipsseg import cli
+cli.app = lambda: signal.raise_signal(signal.SIGINT)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+cli.main()
+print("went on")
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+try:
+    cli.main()
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("went on\nstopped\n", "", 0)
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    script = """
+import signal
+from tipsseg import cli
+
+def busy():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.raise_signal(signal.SIGINT)
+        print("tidied up")
+
+cli.app = busy
+cli.main()
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == -signal.SIGINT
+    assert ran.stdout == ""

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tipsseg.records import ImageRef, LabelClass, LabelMap, ignore_id, label_dtype
+from tipsseg.summary import image_summary
+
+REF = ImageRef(Path("../in/sub/a.jpg"), PurePosixPath("sub/a.jpg"))
+OUT = Path("out")
+
+
+def classes(count: int) -> tuple[LabelClass, ...]:
+    return tuple(LabelClass(number, f"c{number}", (1, 2, 3)) for number in range(1, count + 1))
+
+
+def test_the_record_of_an_image() -> None:
+    labels = np.array([[0, 2, 2], [0, 2, 255]], np.uint8)
+    confidence = np.array([[0.5, 0.75, 0.25], [1, 0.5, 0.125]], np.float32)
+    files = [OUT / "masks/sub/a.png", OUT / "overlays/sub/a.jpg"]
+    assert image_summary(REF, LabelMap(labels, confidence, classes(3)), OUT, files) == {
+        "path": "../in/sub/a.jpg",
+        "image": "sub/a.jpg",
+        "mask": "out/masks/sub/a.png",
+        "files": ["out/masks/sub/a.png", "out/overlays/sub/a.jpg"],
+        "height": 2,
+        "width": 3,
+        "classes": [{"id": 2, "name": "c2", "pixels": 3, "share": 0.5, "confidence": 0.5}],
+        "background": {"pixels": 2, "share": 0.333333, "confidence": 0.75},
+        "ignored": 1,
+    }
+    without = image_summary(REF, LabelMap(np.full((2, 3), 3, np.uint8), confidence, classes(3)), OUT, files[1:])
+    assert without["mask"] is None
+    assert without["background"] == {"pixels": 0, "share": 0.0, "confidence": None}
+
+
+@given(st.sampled_from([1, 3, 254, 300]), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_pixels_add_up_to_the_image(count: int, height: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids = np.array([*range(count + 1), ignore_id(count)])
+    labels = rng.choice(ids, (height, width)).astype(label_dtype(count))
+    label_map = LabelMap(labels, rng.random((height, width), np.float32), classes(count))
+    record = json.loads(json.dumps(image_summary(REF, label_map, OUT, [])))
+    parts = [*record["classes"], record["background"]]
+    assert sum(part["pixels"] for part in parts) + record["ignored"] == height * width
+    for entry in record["classes"]:
+        here = labels == entry["id"]
+        assert entry["pixels"] == here.sum() > 0
+        assert entry["confidence"] == pytest.approx(label_map.confidence[here].mean(), abs=1e-4)
+    assert [entry["id"] for entry in record["classes"]] == sorted(set(np.unique(labels)) - {0, ignore_id(count)})
+
+
+def test_maps_larger_than_a_piece() -> None:
+    labels = np.zeros((1200, 1000), np.uint8)
+    labels[1199, 999] = 1
+    record = image_summary(REF, LabelMap(labels, np.ones(labels.shape, np.float32), classes(1)), OUT, [])
+    assert record["background"] == {"pixels": 1_199_999, "share": 0.999999, "confidence": 1.0}
+    assert record["classes"] == [{"id": 1, "name": "c1", "pixels": 1, "share": 1e-06, "confidence": 1.0}]

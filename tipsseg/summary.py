@@ -1,0 +1,67 @@
+"""What one labelled image holds, as a record for `--jsonl`: a line of JSON that other programs read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.records import BACKGROUND, ImageRef, LabelMap
+from tipsseg.writers import MASKS_FOLDER, output_path
+
+
+def image_summary(ref: ImageRef, label_map: LabelMap, output: Path, files: Sequence[Path]) -> dict[str, object]:
+    """The record of one image.
+
+    path        the image, as it was given or found
+    image       its path relative to the image root, as in COCO's file_name
+    mask        its index mask; None without the format png
+    files       all files that were written for it
+    height, width
+    classes     for each class that occurs: id, name, pixels, share of the image and mean confidence
+    background  pixels, share and mean confidence of id 0; mean confidence None where there is none
+    ignored     pixels below the minimum confidence
+    """
+    height, width = label_map.size
+    pixels, sums = _totals(label_map)
+    mask = output_path(output, MASKS_FOLDER, ref.relative)
+    classes = [
+        {"id": entry.id, "name": entry.name, **_share(pixels[entry.id], sums[entry.id], height * width)}
+        for entry in label_map.classes
+        if pixels[entry.id]
+    ]
+    return {
+        "path": os.fspath(ref.path),
+        "image": ref.relative.as_posix(),
+        "mask": os.fspath(mask) if mask in files else None,
+        "files": [os.fspath(file) for file in files],
+        "height": height,
+        "width": width,
+        "classes": classes,
+        "background": _share(pixels[BACKGROUND], sums[BACKGROUND], height * width),
+        "ignored": int(pixels[label_map.ignore]),
+    }
+
+
+def _totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Pixels and sum of the confidence of each label id."""
+    ids = label_map.ignore + 1
+    pixels, sums = np.zeros(ids, np.int64), np.zeros(ids, np.float64)
+    # By rows: the counts make 64-bit copies, eight times a large map.
+    step = max(1_000_000 // label_map.labels.shape[1], 1)
+    for start in range(0, label_map.labels.shape[0], step):
+        labels = label_map.labels[start : start + step].reshape(-1)
+        pixels += np.bincount(labels, minlength=ids)
+        sums += np.bincount(labels, label_map.confidence[start : start + step].reshape(-1), minlength=ids)
+    return pixels, sums
+
+
+def _share(pixels: np.int64, confidence: np.float64, size: int) -> dict[str, object]:
+    return {
+        "pixels": int(pixels),
+        "share": round(int(pixels) / size, 6),
+        "confidence": round(float(confidence) / int(pixels), 4) if pixels else None,
+    }
