@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tipsseg.records import ImageRef, LabelClass, LabelMap, ignore_id, label_dtype
+from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, ignore_id, label_dtype
 from tipsseg.summary import image_summary
 
 REF = ImageRef(Path("../in/sub/a.jpg"), PurePosixPath("sub/a.jpg"))
@@ -43,7 +44,7 @@ def test_the_record_of_an_image() -> None:
 def test_pixels_add_up_to_the_image(count: int, height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     ids = np.array([*range(count + 1), ignore_id(count)])
-    labels = rng.choice(ids, (height, width)).astype(label_dtype(count))
+    labels = cast(LabelArray, rng.choice(ids, (height, width)).astype(label_dtype(count)))
     label_map = LabelMap(labels, rng.random((height, width), np.float32), classes(count))
     record = json.loads(json.dumps(image_summary(REF, label_map, OUT, [])))
     parts = [*record["classes"], record["background"]]
