@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from masks import PRED, TRUTH, save
 from PIL import Image
 from running import Command, Ran
 from typer.testing import CliRunner
 
+from tipsseg import weights
 from tipsseg.cli import app
 
 
@@ -63,3 +65,21 @@ def pictures(tmp_path: Path) -> Path:
     save_picture(folder / "sub" / "ü.bmp", 56, 56)
     (folder / "notes.txt").write_text("not an image")
     return folder
+
+
+@pytest.fixture
+def no_weights_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder is empty, and weights may not be fetched: models come from a local folder."""
+
+    def never(spec: object, *, quiet: bool = False) -> Path:
+        raise AssertionError("weights were fetched")
+
+    monkeypatch.setattr(weights, "fetch", never)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def masks(no_weights_in_folder: None) -> None:
+    """Masks from elsewhere in pred, and their truth in gt."""
+    save("pred/s/a.png", PRED)
+    save("gt/s/a.png", TRUTH)

@@ -1,0 +1,402 @@
+"""What goes wrong in `tipsseg eval`: whole messages, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from masks import PRED, TRUTH, files, save, save_photo
+from running import Command
+
+from tipsseg.vocabulary_file import read_vocabulary
+
+pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
+
+
+def save_masks() -> None:
+    save("pred/a.png", PRED)
+    save("gt/a.png", TRUTH)
+
+
+def save_empty_truth() -> None:
+    save_masks()
+    Path("gt/a.png").write_bytes(b"")
+
+
+def save_jpeg_truth() -> None:
+    save_photo("gt/a.jpg", 2, 4)
+    save("gt/b.png", TRUTH)
+
+
+def save_foreign_masks() -> None:
+    """One that cannot be read, and one with ids that are no class."""
+    for name in "ab":
+        save(f"gt/{name}.png", TRUTH)
+    save("pred/b.png", [[0, 3, 3, 0], [0, 9, 255, 2]])
+    Path("pred/a.png").write_bytes(b"")
+
+
+ARRANGE: dict[str, Callable[[], None]] = {
+    "masks": save_masks,
+    "colour": lambda: save_photo("gt/a.png", 2, 4),
+    "binary": lambda: save("gt/a.png", [[0, 255, 255, 0], [0, 0, 0, 255]]),
+    "values": lambda: save("gt/a.png", [[0, 100, 200, 0], [0, 0, 0, 254]]),
+    "empty": lambda: Path("gt").mkdir(),
+    "jpeg": lambda: save_photo("gt/a.jpg", 2, 4),
+    "void": save_empty_truth,
+    "jpeg among masks": save_jpeg_truth,
+    "foreign": save_foreign_masks,
+    "missing": lambda: save("gt/b.png", TRUTH),
+    "nothing": lambda: None,
+}
+RELATED = (
+    "Hint: The vocabulary has {}. If that is right, say what the ids mean with --ignore-index, --reduce-zero-label or "
+    "--zero-based, or name the benchmark with --layout.\n"
+)
+CHECKING = "Checking 1 truth mask.\n"
+NOT_FOUND = "Hint: --gt takes the folder that the truth masks are in.\n"
+NO_PRED = "Hint: --pred takes a folder of masks, or the output folder of a run with --format png.\n"
+NO_OUTPUT = "Hint: Choose another output folder with -o.\n"
+NO_FILES = (
+    "Hint: Folders are searched for files with one of .png .tif .tiff .bmp. If these are the photographs, images and --gt are "
+    "swapped.\n"
+)
+NO_THREADS = "Error: --jobs {} is too small; the least is 1\n"
+EXCLUDE = "Hint: Give images to label and score, or --pred with a folder of masks.\n"
+
+MODEL = ["imgs", "-c", "panda,tree", "-m", "l14"]
+MASKS = ["--pred", "pred", "-c", "panda,tree"]
+
+# name: (what lies in gt, arguments, exit code, stderr); imgs/a.jpg is there. The model would have to be downloaded.
+WRONG: dict[str, tuple[str, list[str], int, str]] = {
+    "images and truth swapped": (
+        "masks",
+        ["gt", "--gt", "imgs", "-c", "panda,tree", "-m", "l14"],
+        1,
+        "Error: no truth masks in imgs\n" + NO_FILES,
+    ),
+    "ids beyond the classes": (
+        "masks",
+        ["imgs", "--gt", "gt", "-c", "panda", "-m", "l14"],
+        1,
+        CHECKING + "Error: gt/a.png: ids that are no class: 2 (3 pixels)\n" + RELATED.format("1 class"),
+    ),
+    "ids beyond the classes where 0 is the first": (
+        "masks",
+        ["--gt", "gt", *MODEL, "--zero-based"],
+        1,
+        CHECKING + "Error: gt/a.png: ids that are no class: 2 (3 pixels)\n" + RELATED.format("2 classes"),
+    ),
+    "seams where another id is ignored": (
+        "masks",
+        ["--gt", "gt", *MODEL, "--ignore-index", "0"],
+        1,
+        CHECKING + "Error: gt/a.png: ids that are no class: 255 (1 pixel)\n" + RELATED.format("2 classes"),
+    ),
+    "grey values": (
+        "values",
+        ["--gt", "gt", *MODEL],
+        1,
+        CHECKING
+        + "Error: gt/a.png: ids that are no class: 100 (1 pixel), 200 (1 pixel), 254 (1 pixel)\n"
+        + RELATED.format("2 classes"),
+    ),
+    "0 and 255 as one class": (
+        "binary",
+        ["imgs", "--gt", "gt", "-c", "panda", "-m", "l14", "--ignore-index", "254"],
+        1,
+        CHECKING + "Error: gt/a.png: ids that are no class: 255 (3 pixels)\n" + RELATED.format("1 class"),
+    ),
+    "coloured truth": (
+        "colour",
+        ["--gt", "gt", *MODEL],
+        1,
+        CHECKING + "Error: gt/a.png: a colour picture (RGB); masks must hold class ids (grey or palette)\n"
+        "Hint: Save it as a PNG of one channel, 8 or 16 bits, whose values are the class ids. If it is a photograph, images and "
+        "masks are swapped.\n",
+    ),
+    "empty truth": (
+        "void",
+        ["--gt", "gt", *MODEL],
+        1,
+        CHECKING + "Error: gt/a.png: empty file (0 bytes)\nHint: Fetch the image again, or remove it.\n",
+    ),
+    "empty truth of masks": (
+        "void",
+        [*MASKS, "--gt", "gt"],
+        1,
+        CHECKING + "Error: gt/a.png: empty file (0 bytes)\nHint: Fetch the image again, or remove it.\n",
+    ),
+    "ids beyond the classes in the truth of masks": (
+        "masks",
+        ["--pred", "pred", "-c", "panda", "--gt", "gt"],
+        1,
+        CHECKING + "Error: gt/a.png: ids that are no class: 2 (3 pixels)\n" + RELATED.format("1 class"),
+    ),
+    "ids beyond the classes in a mask": (
+        "foreign",
+        [*MASKS, "--gt", "gt"],
+        1,
+        "Checking 2 truth masks.\nError: pred/b.png: ids that are no class: 3 (2 pixels), 9 (1 pixel)\n"
+        "Hint: Predicted masks hold 0 for background, 1..2 for the classes in the vocabulary's order and 255 for pixels without a "
+        "label. Give the vocabulary that they were made with.\n",
+    ),
+    "truth without files": ("empty", ["--gt", "gt", *MODEL], 1, "Error: no truth masks in gt\n" + NO_FILES),
+    "truth of JPEGs": ("jpeg", ["--gt", "gt", *MODEL], 1, "Error: no truth masks in gt\n" + NO_FILES),
+    "truth is a JPEG": (
+        "jpeg among masks",
+        ["--gt", "gt", *MODEL],
+        1,
+        "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\n"
+        "Hint: gt/a.jpg is there, but truth masks need exact ids, as in a PNG. Or are images and --gt swapped?\n",
+    ),
+    "truth is a file": ("masks", ["--gt", "gt/a.png", *MODEL], 1, "Error: gt/a.png: not a folder\n" + NOT_FOUND),
+    "no truth folder": ("nothing", ["--gt", "gt", *MODEL], 1, "Error: gt: no such folder\n" + NOT_FOUND),
+    "no truth for an image": (
+        "missing",
+        ["--gt", "gt", *MODEL],
+        1,
+        "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\n"
+        "Hint: Truths are found by the image's path in its folder, or by its file name. Name the images that have one, or the "
+        "benchmark with --layout.\n",
+    ),
+    "truth and images in one folder": (
+        "masks",
+        ["gt", "--gt", "gt", "-c", "panda,tree"],
+        1,
+        "Error: gt/a.png would be its own truth\n"
+        "Hint: Images and truths lie in one folder, or the truths inside the images' folder. Name the images alone, for example "
+        "by a pattern such as photos/*.jpg.\n",
+    ),
+    "masks are the truth": (
+        "masks",
+        ["--pred", "gt", "--gt", "gt/../gt", "-c", "panda,tree"],
+        2,
+        "Error: --pred and --gt are one folder\nHint: Give the folder of the truth masks as --gt.\n",
+    ),
+    "masks without names": (
+        "masks",
+        ["--pred", "pred", "--gt", "gt"],
+        2,
+        "Error: no classes.json beside the masks in pred says what their ids mean\n"
+        "Hint: Give the classes with --classes, --vocab or --layout.\n",
+    ),
+    "no folder of masks": ("masks", ["--pred", "labels", "--gt", "gt"], 1, "Error: labels: no such folder\n" + NO_PRED),
+    "masks are a file": (
+        "masks",
+        ["--pred", "pred/a.png", "--gt", "gt"],
+        1,
+        "Error: pred/a.png: not a folder\n" + NO_PRED,
+    ),
+    "an empty folder of masks": (
+        "empty",
+        ["--pred", "gt", "--gt", "imgs", "-c", "a"],
+        1,
+        "Error: no masks in gt\n" + NO_PRED,
+    ),
+    "neither images nor masks": (
+        "masks",
+        ["--gt", "gt"],
+        2,
+        "Error: nothing to score: no images and no --pred\n" + EXCLUDE,
+    ),
+    "images and masks": (
+        "masks",
+        ["imgs", *MASKS, "--gt", "gt"],
+        2,
+        "Error: images and --pred exclude each other\n" + EXCLUDE,
+    ),
+    "labels without a folder": (
+        "masks",
+        [*MODEL, "--gt", "gt", "-f", "png"],
+        2,
+        "Error: --format writes labels of images into a folder\nHint: Give images, and the folder with -o.\n",
+    ),
+    "labels of masks": (
+        "masks",
+        [*MASKS, "--gt", "gt", "-f", "png", "-o", "out"],
+        2,
+        "Error: --format writes labels of images into a folder\nHint: Give images, and the folder with -o.\n",
+    ),
+    "components without labels": (
+        "masks",
+        [*MODEL, "--gt", "gt", "-o", "out", "--min-area", "9"],
+        2,
+        "Error: --min-area is for the labels that --format writes\nHint: Give --format coco, and a folder with -o.\n",
+    ),
+    "unknown format": (
+        "masks",
+        [*MODEL, "--gt", "gt", "-f", "pgn", "-o", "out"],
+        2,
+        "Error: unknown format 'pgn'\nHint: Did you mean 'png'? The formats are: png, coco, overlay, confidence.\n",
+    ),
+    "no threads": ("masks", [*MODEL, "--gt", "gt", "--jobs", "0"], 2, NO_THREADS.format(0)),
+    "no threads for masks": ("masks", [*MASKS, "--gt", "gt", "--jobs", "-2"], 2, NO_THREADS.format(-2)),
+    "a file of background": (
+        "masks",
+        [*MODEL, "--gt", "gt", "--background", "turned.txt"],
+        2,
+        "Error: --background takes phrases, and turned.txt is the name of a file\n"
+        "Hint: Put the phrases into the vocabulary file, as `background`, or name them: --background sky,wall\n",
+    ),
+    "no classes": (
+        "masks",
+        ["imgs", "--gt", "gt"],
+        2,
+        'Error: no classes given\nHint: Name what to label, for example: --classes "panda leg,tree"\n',
+    ),
+    "two vocabularies": (
+        "masks",
+        [*MODEL, "--gt", "gt", "--vocab", "voc20"],
+        2,
+        "Error: --classes and --vocab both say what to label\nHint: Give one of them.\n",
+    ),
+    "two numberings": (
+        "masks",
+        [*MODEL, "--gt", "gt", "--zero-based", "--reduce-zero-label"],
+        2,
+        "Error: --reduce-zero-label and --zero-based exclude each other\n"
+        "Hint: Use the first where 0 stands for pixels that do not count, the second where 0 is the first class.\n",
+    ),
+    "no such id": (
+        "masks",
+        [*MASKS, "--gt", "gt", "--ignore-index", "-1"],
+        2,
+        "Error: ignore index -1 is not between 0 and 65535\n",
+    ),
+    "unknown layout": (
+        "masks",
+        ["imgs", "--gt", "gt", "--layout", "voc22"],
+        2,
+        "Error: unknown layout 'voc22'\nHint: Did you mean 'voc21'? The layouts are: ade20k, voc20, voc21, pascal-context-59, "
+        "pascal-context-60, cityscapes, coco-stuff.\n",
+    ),
+    "unknown layout with a vocabulary": (
+        "masks",
+        [*MASKS, "--gt", "gt", "--layout", "mine"],
+        2,
+        "Error: unknown layout 'mine'\nHint: The layouts are: ade20k, voc20, voc21, pascal-context-59, "
+        "pascal-context-60, cityscapes, coco-stuff.\n",
+    ),
+    "layout and numbering": (
+        "masks",
+        ["imgs", "--gt", "gt", "--layout", "voc21", "--ignore-index", "0"],
+        2,
+        "Error: --layout voc21 says already what the ids of the truth mean\n"
+        "Hint: Leave out --ignore-index, --reduce-zero-label and --zero-based.\n",
+    ),
+    "layout and other classes": (
+        "masks",
+        [*MODEL, "--gt", "gt", "--layout", "voc21"],
+        2,
+        "Error: the layout voc21 has 20 classes, the vocabulary has 2\n"
+        "Hint: Leave out --classes and --vocab to take the preset voc21.\n",
+    ),
+    "layout and its classes in another order": (
+        "masks",
+        ["imgs", "--gt", "gt", "--layout", "voc20", "--vocab", "turned.txt"],
+        2,
+        "Error: the vocabulary has the classes of voc20 in another order\n"
+        "Hint: Leave out --classes and --vocab to take the preset voc20.\n",
+    ),
+    "output is a file": (
+        "masks",
+        [*MODEL, "--gt", "gt", "-o", "imgs/a.jpg"],
+        1,
+        "Error: cannot write imgs/a.jpg: imgs/a.jpg is a file\n" + NO_OUTPUT,
+    ),
+    "output of masks is a file": (
+        "masks",
+        [*MASKS, "--gt", "gt", "-o", "imgs/a.jpg/out"],
+        1,
+        "Error: cannot write imgs/a.jpg/out: imgs/a.jpg is a file\n" + NO_OUTPUT,
+    ),
+    "output among the masks": (
+        "masks",
+        [*MASKS, "--gt", "gt", "-o", "pred"],
+        1,
+        "Error: cannot write pred: the results would come among the masks in pred\n" + NO_OUTPUT,
+    ),
+    "output in the truth": (
+        "masks",
+        [*MODEL, "--gt", "gt", "-o", "imgs/../gt/out"],
+        1,
+        "Error: cannot write imgs/../gt/out: the results would come among the masks in gt\n" + NO_OUTPUT,
+    ),
+    "output upon the truth": (
+        "nothing",
+        [*MODEL, "--gt", "run/masks", "-o", "run", "-f", "png"],
+        1,
+        "Error: cannot write run: the results would come among the masks in run/masks\n" + NO_OUTPUT,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_goes_wrong_is_said_before_any_work(command: Command, tmp_path: Path, case: str) -> None:
+    arranged, arguments, code, message = WRONG[case]
+    save_photo("imgs/a.jpg", 2, 4)
+    save("run/masks/a.png", TRUTH)
+    turned = [entry.name for entry in reversed(read_vocabulary("voc20").classes)]
+    Path("turned.txt").write_text("\n".join(turned))
+    ARRANGE[arranged]()
+    before = files(tmp_path)
+    ran = command("eval", *arguments)
+    assert (ran.err, ran.code, ran.out) == (message, code, "")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--background none",
+        "--templates plain",
+        "--model tiny",
+        "--mode slide",
+        "--short-side 448",
+        "--refine none",
+        "--min-confidence 0",
+        "--min-area 1",
+        "--device auto",
+        "--dtype auto",
+        "--batch-size 8",
+        "--null",
+    ],
+)
+@pytest.mark.usefixtures("masks")
+def test_options_of_labelling_have_no_place_beside_masks(command: Command, option: str) -> None:
+    """Not even with the values that they have by default."""
+    ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", *option.split())
+    name = option.split(maxsplit=1)[0]
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"Error: {name} is for labelling, and with --pred nothing is labelled\n"
+
+
+def test_every_option_is_either_refused_or_of_use_beside_masks() -> None:
+    import typer
+
+    from tipsseg.cli import app
+    from tipsseg.commands.evaluate import _LABELLING
+
+    names = {parameter.name for parameter in typer.main.get_command(app).commands["eval"].params}  # type: ignore[attr-defined]
+    used = {
+        "gt",
+        "paths",
+        "pred",
+        "classes",
+        "vocab",
+        "layout",
+        "ignore_index",
+        "reduce_zero_label",
+        "zero_based",
+        "jobs",
+    }
+    assert names == used | {"as_json", "output", "formats", "quiet"} | set(_LABELLING)
+
+
+@pytest.mark.usefixtures("masks")
+def test_the_truth_option_is_required(command: Command) -> None:
+    ran = command("eval", "--pred", "pred", "-c", "panda,tree")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.endswith("\nError: Missing option '--gt'.\n")

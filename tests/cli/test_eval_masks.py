@@ -1,0 +1,488 @@
+"""`tipsseg eval --pred`: masks drawn by hand, numberings, the layouts of benchmarks, names beside masks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from masks import PRED, TABLE, TRUTH, Rows, files, ious, names, result, save, save_photo, scores
+from PIL import Image
+from running import Command
+
+from tipsseg import run_eval
+from tipsseg.predictions import in_other_order
+
+pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
+
+CLASSES = "panda leg,tree,sky"
+IDS = {"background": 0, "panda leg": 1, "tree": 2, "sky": 3}
+
+
+@pytest.mark.usefixtures("masks")
+def test_the_table_is_all_that_stdout_has(command: Command, process: Command, tmp_path: Path) -> None:
+    arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree"]
+    written = "Written: out/eval.json, out/confusion.csv, out/confusion.png\n"
+    for ran, told in (
+        (command(*arguments), ""),
+        (process(*arguments, cwd=tmp_path), ""),
+        (command(*arguments, "-o", "out"), written),
+    ):
+        assert (ran.code, ran.out) == (0, TABLE)
+        assert ran.err == "Checking 1 truth mask.\n1 mask of pred against gt.\n" + told
+    assert sorted(files(tmp_path / "out")) == ["confusion.csv", "confusion.png", "eval.json"]
+
+
+@pytest.mark.usefixtures("masks")
+def test_without_an_output_folder_nothing_is_written(command: Command, mlp_checkpoint: Path, tmp_path: Path) -> None:
+    save_photo("imgs/s/a.png", 2, 4)
+    before = files(tmp_path)
+    for arguments in (["--pred", "pred"], ["imgs", "-m", mlp_checkpoint, "--background", "none"]):
+        for flags in ([], ["--json"]):
+            assert command("eval", *arguments, "--gt", "gt", "-c", "panda,tree", *flags).code == 0
+            assert files(tmp_path) == before
+
+
+@pytest.mark.usefixtures("masks")
+def test_the_reports(command: Command) -> None:
+    arguments = ["--pred", "pred", "--gt", "gt", "-c", 'panda "leg", left', "-c", "tree"]
+    ran = command("eval", *arguments, "--json", "-o", "deep/out")
+    assert json.loads(Path("deep/out/eval.json").read_bytes()) == result(ran)
+    record = result(ran)
+    assert (record["pred"], record["gt"]) == ("pred", "gt")
+    assert not {"command", "labels", "image_root"} & set(record)
+    with Path("deep/out/confusion.csv").open(encoding="utf-8", newline="") as file:
+        head, *rows = list(csv.reader(file))
+    assert head == ["truth / predicted", "background", 'panda "leg", left', "tree", "none"]
+    assert rows == [
+        ["background", "1", "0", "0", "0"],
+        ['panda "leg", left', "1", "1", "0", "1"],
+        ["tree", "0", "1", "2", "0"],
+    ]
+    assert sum(int(cell) for row in rows for cell in row[1:]) == result(ran)["pixels"] == 7
+    with Image.open("deep/out/confusion.png") as picture:
+        assert picture.format == "PNG"
+        picture.load()
+    again = command("eval", *arguments, "--json", "-o", "deep/out")
+    assert result(again) == result(ran)
+
+
+def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path, tmp_path: Path) -> None:
+    save_photo("imgs/a.png")
+    save("gt/a.png", np.full((30, 40), 2))
+    label = ["label", "imgs", "-m", mlp_checkpoint, "--background", "none", "-o", "run"]
+    assert command(*label, "-c", CLASSES, "-f", "png,overlay").code == 0
+    by_folder = command("eval", "--pred", "run", "--gt", "gt", "--json")
+    by_masks = command("eval", "--pred", "run/masks", "--gt", "gt", "--json")
+    by_option = command("eval", "--pred", "run", "--gt", "gt", "--json", "-c", "panda,shrub,clouds")
+    assert scores(by_folder) == scores(by_masks)
+    assert names(by_folder) == list(IDS)
+    assert names(by_option) == ["background", "panda", "shrub", "clouds"]
+
+    in_order = ["eval", "--pred", "run/masks", "--gt", "gt", "-c"]
+    assert command(*in_order, "Panda leg,tree,sky").code == 0
+    ran = command(*in_order, "Tree,panda leg,sky")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "Error: the masks in run/masks were made with the classes in another order: panda leg, tree, sky\n"
+        "Hint: Leave out --classes and --vocab; the names are known from that run. The truth must have its order.\n"
+    )
+
+    for option in (["-c", "tree"], ["--vocab", "more.txt"], ["--layout", "voc20"]):
+        Path("more.txt").write_text("panda leg\ntree\nsky\nroad\n")
+        ran = command("eval", "--pred", "run", "--gt", "gt", *option)
+        assert (ran.code, ran.out) == (2, "")
+        number = {"-c": "1 class", "--vocab": "4 classes", "--layout": "20 classes"}[option[0]]
+        assert ran.err == (
+            f"Error: {number} given, but the masks in run were made with 3: panda leg, tree, sky\n"
+            "Hint: The names are known from that run: leave out --classes and --vocab. To score by --layout, label with the "
+            "vocabulary of its name.\n"
+        )
+
+    assert command("eval", "--pred", "run", "--gt", "gt", "-o", "run", "--quiet").code == 0
+    assert scores(command("eval", "--pred", "run", "--gt", "gt", "--json")) == scores(by_folder)
+    (tmp_path / "run" / "classes.json").unlink()
+    ran = command("eval", "--pred", "run", "--gt", "gt", "--json")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "Error: no classes.json beside the masks in run says what their ids mean\n"
+        "Hint: Give the classes with --classes, --vocab or --layout.\n"
+    )
+    assert scores(command("eval", "--pred", "run", "--gt", "gt", "--json", "-c", CLASSES)) == scores(by_folder)
+
+    assert command(*label, "-c", CLASSES, "-f", "coco").code == 0
+    for path in (tmp_path / "run" / "masks").iterdir():
+        path.unlink()
+    (tmp_path / "run" / "masks").rmdir()
+    ran = command("eval", "--pred", "run", "--gt", "gt")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == "Error: the run in run wrote no masks\nHint: Label with --format png.\n"
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"classes": 3}', '{"classes": [{"id": 1}]}', '{"classes": ["a"]}'])
+@pytest.mark.usefixtures("masks")
+def test_a_foreign_classes_file(command: Command, content: str) -> None:
+    Path("pred/classes.json").write_text(content)
+    ran = command("eval", "--pred", "pred", "--gt", "gt")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == (
+        "Error: pred/classes.json is not what tipsseg writes\nHint: Give the classes with --classes or --vocab.\n"
+    )
+    assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree").out == TABLE
+
+
+@pytest.mark.usefixtures("masks")
+def test_the_classes_of_another_run_beside_the_masks_are_not_theirs(command: Command) -> None:
+    """Where a run's output folder is the working folder, say."""
+    classes = {"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 3, "name": "c"}]}
+    Path("classes.json").write_text(json.dumps(classes))
+    assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree").out == TABLE
+    ran = command("eval", "--pred", "pred", "--gt", "gt")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("Error: no classes.json beside the masks in pred says what their ids mean\n")
+    Path("pred").rename("masks")
+    assert names(command("eval", "--pred", "masks", "--gt", "gt", "--json")) == ["background", "a", "b", "c"]
+
+
+# flags: truth, IoU of the classes that occur, pixels; always against PRED
+NUMBERINGS: dict[str, tuple[list[str], Rows, dict[str, float], int]] = {
+    # background: 1 of 1 + 2 - 1; panda: 1 of 3 + 2 - 1; tree: 2 of 3 + 2 - 2
+    "plain": ([], TRUTH, {"background": 0.5, "panda": 0.25, "tree": 0.666667}, 7),
+    # without the truth of 0; a prediction of 0 is then no label: panda: 1 of 3 + 2 - 1
+    "reduced": (["--reduce-zero-label"], TRUTH, {"panda": 0.25, "tree": 0.666667}, 6),
+    # 0 is panda, 1 is tree. Truth panda where 0, 1, 2 were predicted; tree where 1, 0, none, 2
+    "zero-based": (
+        ["--zero-based"],
+        [[0, 0, 1, 0], [1, 255, 1, 1]],
+        # panda: 1 of 3 + 2 - 1; tree: 1 of 4 + 2 - 1
+        {"panda": 0.25, "tree": 0.2},
+        7,
+    ),
+    "ignored id": (
+        ["--ignore-index", "9"],
+        [[0, 1, 2, 2], [1, 9, 1, 2]],
+        {"background": 0.5, "panda": 0.25, "tree": 0.666667},
+        7,
+    ),
+    "ignored class": (
+        ["--ignore-index", "2"],
+        [[0, 1, 2, 2], [1, 2, 1, 2]],
+        # left: 0-0 1-1 / 0-1 none-1: background: 1 of 1 + 2 - 1; panda: 1 of 3 + 1 - 1
+        {"background": 0.5, "panda": 0.333333},
+        4,
+    ),
+    "zero-based with another ignored id": (
+        ["--zero-based", "--ignore-index", "2"],
+        [[0, 0, 1, 0], [1, 2, 1, 1]],
+        {"panda": 0.25, "tree": 0.2},
+        7,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NUMBERINGS)
+def test_numberings(command: Command, case: str) -> None:
+    flags, truth, expected, pixels = NUMBERINGS[case]
+    save("pred/a.png", PRED)
+    save("gt/a.tif", truth)
+    ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json", *flags)
+    assert ious(ran) == expected
+    assert result(ran)["pixels"] == pixels
+
+
+# layout: mask of tipsseg and its ids, truth and its ids, IoU of the classes that occur, pixels
+BENCHMARKS: dict[str, tuple[str, str, Rows, str, Rows, dict[str, float], int]] = {
+    "ade20k": (
+        "ade20k",
+        "ADE_val_00000001.png",
+        [[1, 1, 2, 3, 150]],
+        "ADEChallengeData2016/annotations/validation/ADE_val_00000001.png",
+        [[1, 2, 2, 0, 150]],
+        {"wall": 0.5, "building": 0.5, "flag": 1.0},
+        4,
+    ),
+    "voc21": (
+        "voc21",
+        "2007_000033.png",
+        [[0, 0, 1, 1, 20, 0]],
+        "VOC2012/SegmentationClass/2007_000033.png",
+        [[0, 1, 1, 255, 20, 20]],
+        {"background": 0.333333, "aeroplane": 0.5, "tv monitor": 0.5},
+        5,
+    ),
+    "voc20": (
+        "voc20",
+        "2007_000033.png",
+        [[2, 0, 1, 1, 20, 0]],
+        "VOC2012/SegmentationClass/2007_000033.png",
+        [[0, 1, 1, 255, 20, 20]],
+        {"aeroplane": 0.5, "tv monitor": 0.5},
+        4,
+    ),
+    "pascal-context-59": (
+        "pascal-context-59",
+        "2008_000002.png",
+        [[1, 1, 59, 2, 1]],
+        "VOC2010/SegmentationClassContext/2008_000002.png",
+        [[1, 0, 59, 59, 255]],
+        {"aeroplane": 1.0, "bag": 0.0, "wood": 0.5},
+        3,
+    ),
+    "pascal-context-60": (
+        "pascal-context-60",
+        "2008_000002.png",
+        [[1, 1, 59, 2, 1]],
+        "VOC2010/SegmentationClassContext/2008_000002.png",
+        [[1, 0, 59, 59, 255]],
+        {"background": 0.0, "aeroplane": 0.5, "bag": 0.0, "wood": 0.5},
+        4,
+    ),
+    # 7 road, 8 sidewalk, 26 car, 33 bicycle; 0 and 29 are not evaluated
+    "cityscapes label ids": (
+        "cityscapes",
+        "bern/bern_000000_000019_leftImg8bit.png",
+        [[1, 2, 2, 14, 19, 1, 1]],
+        "gtFine/val/bern/bern_000000_000019_gtFine_labelIds.png",
+        [[7, 7, 8, 26, 33, 0, 29]],
+        {"road": 0.5, "sidewalk": 0.5, "car": 1.0, "bicycle": 1.0},
+        5,
+    ),
+    "cityscapes train ids": (
+        "cityscapes",
+        "bern/bern_000000_000019_leftImg8bit.png",
+        [[1, 2, 2, 14, 19, 1]],
+        "gtFine/val/bern/bern_000000_000019_gtFine_labelTrainIds.png",
+        [[0, 0, 1, 13, 18, 255]],
+        {"road": 0.5, "sidewalk": 0.5, "car": 1.0, "bicycle": 1.0},
+        5,
+    ),
+    # 0 person, 12 stop sign (11 is unused, so the 12th class), 91 banner (the 81st), 181 wood (the 171st)
+    "coco-stuff raw": (
+        "coco-stuff",
+        "000000000139.png",
+        [[1, 12, 81, 81, 171, 5]],
+        "stuffthingmaps/val2017/000000000139.png",
+        [[0, 12, 91, 12, 181, 255]],
+        {"person": 1.0, "stop sign": 0.5, "banner": 0.5, "wood": 1.0},
+        5,
+    ),
+    "coco-stuff train ids": (
+        "coco-stuff",
+        "000000000139.png",
+        [[1, 12, 81, 81, 171, 5]],
+        "stuffthingmaps/val2017/000000000139_labelTrainIds.png",
+        [[0, 11, 80, 11, 170, 255]],
+        {"person": 1.0, "stop sign": 0.5, "banner": 0.5, "wood": 1.0},
+        5,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BENCHMARKS)
+def test_benchmarks_in_their_own_files(command: Command, case: str) -> None:
+    layout, mask, ids, truth, true_ids, expected, pixels = BENCHMARKS[case]
+    save(f"pred/{mask}", ids)
+    save(truth, true_ids, palette=layout.startswith("voc"))
+    top = Path(truth).parent if layout != "cityscapes" else Path(truth).parents[1]
+    ran = command("eval", "--pred", "pred", "--gt", top, "--layout", layout, "--json")
+    assert ious(ran) == expected
+    record = result(ran)
+    assert record["pixels"] == pixels
+    assert record["layout"] == layout
+    assert record["mean_iou"] == pytest.approx(sum(expected.values()) / len(expected), abs=1e-6)
+
+
+def test_bad_masks_cost_a_line_and_are_left_out(command: Command) -> None:
+    for name in "abcd":
+        save(f"pred/{name}.png", PRED)
+        save(f"gt/{name}.png", TRUTH)
+    Path("pred/b.png").write_bytes(Path("pred/a.png").read_bytes()[:40])
+    save_photo("pred/c.png", 2, 4)
+    save("pred/d.png", [[0]])
+    arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json"]
+    ran = command(*arguments)
+    record = result(ran, code=1)
+    assert (record["images"], record["failed"], record["pixels"]) == (1, 3, 7)
+    assert ious(ran, code=1) == {"background": 0.5, "panda": 0.25, "tree": 0.666667}
+    checking, first, *middle, last = ran.err.splitlines()
+    assert (checking, first) == ("Checking 4 truth masks.", "4 masks of pred against gt.")
+    assert middle[0].startswith("Error: pred/b.png: ")
+    assert middle[1].startswith(
+        "Error: pred/c.png: a colour picture (RGB); masks must hold class ids (grey or palette) ("
+    )
+    assert middle[2].startswith(
+        "Error: pred/d.png: the labels are 1 x 1 (height x width), the truth is 2 x 4 (gt/d.png) ("
+    )
+    assert len(middle) == 3
+    assert last == "The scores leave out 3 that failed."
+    quiet = command(*arguments, "--quiet")
+    assert (quiet.code, quiet.out, quiet.err.splitlines()) == (1, ran.out, middle)
+
+
+def test_no_mask_at_all_that_could_be_scored(command: Command, tmp_path: Path) -> None:
+    save("pred/a.png", [[0]])
+    save("gt/a.png", TRUTH)
+    before = files(tmp_path)
+    for flags in ([], ["--json"], ["-o", "out"]):
+        ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", *flags)
+        assert (ran.code, ran.out) == (1, "")
+        first, second, third, *last = ran.err.splitlines()
+        assert (first, second) == ("Checking 1 truth mask.", "1 mask of pred against gt.")
+        assert third.startswith("Error: pred/a.png: the labels are 1 x 1 ")
+        assert last == ["Error: nothing was scored: 1 of 1 failed", "Hint: The lines above say why."]
+        assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_so_many_threads_check_the_masks_and_none_keeps_what_it_read(
+    command: Command, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        save(f"pred/{number}.png", PRED)
+        save(f"gt/{number}.png", TRUTH)
+    reads: dict[str, list[int]] = {"read_truth": [], "read_labels": []}
+    live: set[int] = set()
+    lock, main = threading.Lock(), threading.current_thread()
+
+    def watch(name: str) -> None:
+        real = getattr(run_eval, name)
+        together = threading.Barrier(jobs)
+
+        def read(*arguments: object) -> np.ndarray:
+            if threading.current_thread() is main:  # it scores, once all is checked
+                return real(*arguments)
+            # Six masks in groups of `jobs`: with less threads than that a group never is complete.
+            together.wait(timeout=30)
+            array: np.ndarray = real(*arguments)
+            with lock:
+                reads[name].append(len(live))
+                live.add(id(array))
+            weakref.finalize(array, live.discard, id(array))
+            return array
+
+        monkeypatch.setattr(run_eval, name, read)
+
+    for name in reads:
+        watch(name)
+    ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json", "--jobs", jobs)
+    assert (result(ran)["images"], result(ran)["pixels"]) == (6, 6 * 7)
+    for counts in reads.values():
+        assert len(counts) == 6
+        assert max(counts) < jobs
+
+
+MANY = "panda leg,tree,sky,road"
+SWAPPED = (
+    "Most of what is 'panda leg' in the truth is labelled 'tree', and likewise for {}. Are the classes in the order of the "
+    "truth's ids? If these begin otherwise, see --zero-based and --layout."
+)
+
+# name: (truth, predicted, flags, the note)
+ORDERS: dict[str, tuple[Rows, Rows, list[str], str | None]] = {
+    "in order": ([[0, 1, 2, 3, 4]], [[0, 1, 2, 3, 4]], [], None),
+    "two swapped": ([[1, 1, 1, 2, 3, 4]], [[2, 2, 1, 1, 3, 4]], [], SWAPPED.format("1 more class")),
+    "all turned": ([[0, 1, 2, 3, 4]], [[0, 2, 3, 4, 1]], [], SWAPPED.format("3 more classes")),
+    "from 0, read as from 1": (
+        [[0, 1, 2, 3]],
+        [[1, 2, 3, 4]],
+        [],
+        SWAPPED.format("2 more classes"),
+    ),
+    "from 0, and said so": ([[0, 1, 2, 3]], [[1, 2, 3, 4]], ["--zero-based"], None),
+    "only one is another": ([[1, 2, 3, 4]], [[2, 2, 3, 4]], [], None),
+    "no more than half of a class": ([[1, 1, 2, 2, 3, 4]], [[2, 1, 1, 2, 3, 4]], [], None),
+    "all labelled as one": ([[1, 2, 3, 4]], [[1, 1, 1, 1]], [], None),
+    "all labelled as background": ([[1, 2, 3, 4]], [[0, 0, 0, 0]], [], None),
+}
+
+
+@pytest.mark.parametrize("case", ORDERS)
+def test_classes_in_another_order_than_the_truth_are_suspected(command: Command, case: str) -> None:
+    truth, predicted, flags, note = ORDERS[case]
+    save("gt/a.png", truth)
+    save("pred/a.png", predicted)
+    arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", MANY, *flags]
+    ran, as_json, quiet = command(*arguments), command(*arguments, "--json"), command(*arguments, "--quiet")
+    assert ran.err.splitlines()[2:] == ([note] if note else [])
+    assert as_json.err == ran.err
+    assert (quiet.err, quiet.out) == ("", ran.out)
+    assert (ran.code, as_json.code, quiet.code) == (0, 0, 0)
+
+
+def test_0_and_255_alone_count_as_background_and_ignored(command: Command) -> None:
+    """255 means what it means everywhere; a mask of one class as 0 and 255 gives no IoU of that class, not a wrong one."""
+    save("pred/a.png", [[0, 1, 1, 0]])
+    save("gt/a.png", [[0, 255, 255, 0]])
+    ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda", "--json")
+    assert ious(ran) == {"background": 1.0}
+    assert result(ran)["pixels"] == 2
+    assert ran.err.splitlines()[2:] == [
+        "The truth has no pixel of any class. If its ids mean something else, see --ignore-index, --zero-based and --layout."
+    ]
+    assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda", "--quiet").err == ""
+
+
+def test_a_folder_of_masks_that_is_no_run_is_taken_as_it_is(command: Command) -> None:
+    """Its folder masks/ is one like any other."""
+    for name in ("masks/a.png", "b.png"):
+        save(f"pred/{name}", PRED)
+        save(f"gt/{name}", TRUTH)
+    assert result(command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json"))["images"] == 2
+    Path("pred/run.json").write_text("{}")  # the sign of a run
+    assert result(command("eval", "--pred", "pred", "--gt", "gt/masks", "-c", "panda,tree", "--json"))["images"] == 1
+
+
+@pytest.mark.usefixtures("masks")
+def test_names_are_those_nearest_to_the_masks(command: Command, tmp_path: Path) -> None:
+    masks = tmp_path / "run" / "masks"
+    masks.parent.mkdir()
+    Path("pred").rename(masks)
+    Path("run/classes.json").write_text('{"classes": [{"name": "panda"}, {"name": "tree"}]}')
+    assert command("eval", "--pred", "run/masks", "--gt", "gt").out == TABLE
+    assert command("eval", "--pred", ".", "--gt", "../../gt", cwd=masks).out == TABLE
+    Path("classes.json").write_text('{"classes": [{"name": "dog"}, {"name": "cat"}]}')
+    assert names(command("eval", "--pred", ".", "--gt", "../../gt", "--json")) == ["background", "dog", "cat"]
+
+
+@pytest.mark.parametrize("content", ['{"classes": []}', '{"classes": {}}', '{"classes": [{"name": 1}, {"name": "a"}]}'])
+@pytest.mark.usefixtures("masks")
+def test_a_classes_file_without_names(command: Command, content: str) -> None:
+    Path("pred/classes.json").write_text(content)
+    ran = command("eval", "--pred", "pred", "--gt", "gt")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == "Error: pred/classes.json names no classes\nHint: Give the classes with --classes or --vocab.\n"
+
+
+@pytest.mark.usefixtures("masks")
+def test_a_record_of_another_tool_beside_masks(command: Command) -> None:
+    Path("pred/run.json").write_text("{}")
+    assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree").out == TABLE
+
+
+@pytest.mark.parametrize(
+    ("given", "written", "turned"),
+    [
+        (["a", "b"], ["b", "a"], True),
+        (["A", "b"], ["B", "a"], True),
+        (["a", "b"], ["a", "b"], False),
+        (["A", "b"], ["a", "B"], False),
+        (["a", "b"], ["a", "c"], False),
+        (["b", "a"], ["a", "b", "c"], False),
+        (["b", "a", "c"], ["a", "b"], False),
+        (["a", "a", "b"], ["a", "b", "b"], False),
+    ],
+)
+def test_names_in_another_order(given: list[str], written: list[str], turned: bool) -> None:
+    assert in_other_order(given, written) == turned
+
+
+def test_truths_inside_a_listed_folder_are_no_images(command: Command, mlp_checkpoint: Path) -> None:
+    save_photo("imgs/a.jpg")
+    save("imgs/gt/a.png", np.full((30, 40), 1))
+    arguments = ["--gt", "imgs/gt", "-c", "tree", "-m", mlp_checkpoint, "--json"]
+    for paths, stdin in ((["imgs"], None), (["-"], b"imgs\n")):
+        assert result(command("eval", *paths, *arguments, stdin=stdin))["images"] == 1
