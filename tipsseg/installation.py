@@ -20,7 +20,7 @@ from tipsseg.finding import Finding, failure, gigabytes, reason_of
 from tipsseg.records import LockedFile, ModelSpec
 
 if TYPE_CHECKING:
-    from tipsseg.digests import Expected
+    pass
 
 # ---- packages ----
 
@@ -194,9 +194,10 @@ def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
 
     Unlike `weights.fetch` this asks no hub and leaves a wrong file where it is. Raises IntegrityError.
     """
+    from tipsseg import weights
     from tipsseg.digests import find_mismatch
 
-    expected = _stated(spec, file, path)
+    expected = weights.stated_locally(spec, file, path)
     if expected is None:
         return False
     mismatch = find_mismatch(path, expected)
@@ -205,13 +206,3 @@ def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
         hint = _REINSTALL if spec.embedded is not None else f"`tipsseg weights verify {spec.id}` removes it."
         raise IntegrityError(path, mismatch.what, mismatch.expected, mismatch.got, hint)
     return True
-
-
-def _stated(spec: ModelSpec, file: LockedFile, path: Path) -> Expected | None:
-    """What a file must be: by weights.lock, else by the hub's statement in its cache, else by an earlier check."""
-    from tipsseg import digests, hub
-
-    if file.sha256 is not None:
-        return digests.Expected("sha256", file.sha256, file.size)
-    stated = hub.stated_in_cache(path, file.size) if spec.embedded is None else None
-    return stated or digests.stamped(path)

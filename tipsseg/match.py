@@ -43,17 +43,23 @@ class Winners:
     confidence: NDArray[np.float32]
 
 
-class Scores(Protocol):
-    """The scores of one image at the size `size`, (height, width), that they are made at.
+class Maps(Protocol):
+    """P maps that can be had by rows, at the size `size` (height, width)."""
 
-    phrases  P
-    """
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
 
-    size: tuple[int, int]
-    phrases: int
+    @property
+    def phrases(self) -> int:
+        """P."""
 
     def rows(self, first: int, last: int) -> Tensor:
-        """Scores of rows first .. last - 1, [P, last - first, width]."""
+        """Rows first .. last - 1, [P, last - first, width]."""
+
+
+class Scores(Maps, Protocol):
+    """The scores of one image, at the size that they are made at."""
 
     def rivals(self, scores: Tensor, best: Tensor) -> Tensor:
         """exp of (score - best score) / temperature, [G, rows, W], in place of `scores`; `best` is [rows, W]."""
@@ -137,7 +143,9 @@ def match_refined(scores: Scores, image: NDArray[np.uint8], size: tuple[int, int
     Only groups that win somewhere are refined. The confidence of a pixel is the refined probability of its winner.
     """
     small = (image.shape[0], image.shape[1])
-    occurring = np.unique(match(scores, small, groups).group).tolist()
+    occurring = sorted(
+        {int(group) for _, grouped in _bands(scores, small, groups) for group in grouped.argmax(0).unique()}
+    )
     at_once = max(_REFINED_ELEMENTS // (small[0] * small[1]), 1)
     winner = np.zeros(size, np.int32)
     confidence = np.full(size, -1, np.float32)
@@ -185,19 +193,7 @@ class _Refined:
         return self.maps[:, first:last]
 
 
-class _Rows(Protocol):
-    """What can be resized by bands."""
-
-    @property
-    def size(self) -> tuple[int, int]: ...
-
-    @property
-    def phrases(self) -> int: ...
-
-    def rows(self, first: int, last: int) -> Tensor: ...
-
-
-def _bands(source: _Rows, size: tuple[int, int], groups: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+def _bands(source: Maps, size: tuple[int, int], groups: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
     """Bands of rows of labels of `size`, each with the scores of its groups, [G, rows, W]."""
     height, width = size
     vertical = bilinear_taps(source.size[0], height)
@@ -212,7 +208,7 @@ def _bands(source: _Rows, size: tuple[int, int], groups: Sequence[int]) -> Itera
         )
 
 
-def _band_height(source: _Rows, size: tuple[int, int]) -> int:
+def _band_height(source: Maps, size: tuple[int, int]) -> int:
     """How many rows of labels a band has, so that neither they nor the rows that they come from are too many scores."""
     height, width = size
     rows = _BAND_ELEMENTS // (source.phrases * width)

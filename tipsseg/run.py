@@ -47,9 +47,8 @@ class ModelRequest:
 
         Raises UsageError, CheckpointError, WeightsError.
         """
-        for what, value in (("--batch-size", self.batch_size), ("--jobs", self.jobs)):
-            if value < 1:
-                raise UsageError(f"{what} {value} is too small; the least is 1")
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size {self.batch_size} is too small; the least is 1")
         return find_model(self.model)
 
     def check_device(self) -> None:
@@ -190,11 +189,12 @@ class LabelFiles:
         """
         vocabulary = labeller.vocabulary
         command = request.model.command(vocabulary)
+        model = source.facts()
         self._output = request.output
         self._progress = progress
         self._facts = RunFacts(
             command=command,
-            model=source.facts(),
+            model=model,
             device=str(labeller.encoder.device),
             dtype=labeller.encoder.dtype_name,
             options=request.model.options,
@@ -207,12 +207,11 @@ class LabelFiles:
             progress.note(
                 f"{self._output} holds labels of another run ({other}); what this one does not replace stays."
             )
-        facts = source.facts()
         info = {
             "version": __version__,
             "command": command,
-            "model": facts["id"],
-            "revision": facts["revision"],
+            "model": model["id"],
+            "revision": model["revision"],
             "vocabulary": [entry.name for entry in vocabulary.classes],
         }
         context = RunContext(self._output, root, vocabulary.classes, info, request.min_area)

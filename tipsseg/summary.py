@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.records import BACKGROUND, ImageRef, LabelMap
+from tipsseg.regions import count_labels
 from tipsseg.writers import MASKS_FOLDER, output_path
+
+_PIECE = 1 << 20
 
 
 def image_summary(ref: ImageRef, label_map: LabelMap, output: Path, files: Sequence[Path]) -> dict[str, object]:
@@ -48,14 +51,13 @@ def image_summary(ref: ImageRef, label_map: LabelMap, output: Path, files: Seque
 
 def _totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Pixels and sum of the confidence of each label id."""
-    ids = label_map.ignore + 1
-    pixels, sums = np.zeros(ids, np.int64), np.zeros(ids, np.float64)
-    # By rows: the counts make 64-bit copies, eight times a large map.
-    step = max(1_000_000 // label_map.labels.shape[1], 1)
-    for start in range(0, label_map.labels.shape[0], step):
-        labels = label_map.labels[start : start + step].reshape(-1)
-        pixels += np.bincount(labels, minlength=ids)
-        sums += np.bincount(labels, label_map.confidence[start : start + step].reshape(-1), minlength=ids)
+    pixels = count_labels(label_map.labels)
+    sums = np.zeros(len(pixels), np.float64)
+    labels, confidence = label_map.labels.reshape(-1), label_map.confidence.reshape(-1)
+    # By pieces: the sums make 64-bit copies, eight times a large map.
+    for start in range(0, labels.size, _PIECE):
+        piece = slice(start, start + _PIECE)
+        sums += np.bincount(labels[piece], confidence[piece], minlength=len(sums))
     return pixels, sums
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "lock_text",
     "read_lock",
     "resolve_hashes",
+    "stated_locally",
     "verify",
     "write_lock",
 ]
@@ -97,7 +98,7 @@ def verify(spec: ModelSpec) -> list[FileReport]:
             reports.append(FileReport(file.name, None, None, None, "absent"))
             continue
         with _readable(path):
-            expected = _stated_locally(spec, file, path)
+            expected = stated_locally(spec, file, path)
             if expected is not None:
                 _require(spec, path, find_mismatch(path, expected, trust_stamp=False))
             known = expected is not None and expected.kind == "sha256"
@@ -136,7 +137,7 @@ def _ensure(spec: ModelSpec, file: LockedFile, *, quiet: bool) -> Path:
             raise WeightsError(f"{_PACKAGE / spec.embedded / file.name} is missing from the installation", _REINSTALL)
         return hub.download(spec, file, quiet=quiet)
     with _readable(path):
-        expected = _stated_locally(spec, file, path) or _stated_by_hub(spec, file, path)
+        expected = stated_locally(spec, file, path) or _stated_by_hub(spec, file, path)
         _require(spec, path, find_mismatch(path, expected))
     return path
 
@@ -155,7 +156,7 @@ def _folder(spec: ModelSpec, first: Path) -> Path:
     return first.parents[spec.files[0].name.count("/")]
 
 
-def _stated_locally(spec: ModelSpec, file: LockedFile, path: Path) -> Expected | None:
+def stated_locally(spec: ModelSpec, file: LockedFile, path: Path) -> Expected | None:
     """What a file must be, by the lock, else by the hub's statement in the cache, else by what was verified before."""
     if file.sha256 is not None:
         return Expected("sha256", file.sha256, file.size)

@@ -7,6 +7,7 @@ import pytest
 from running import Command
 
 import tipsseg
+from tipsseg.truth import LAYOUTS
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,11 @@ def test_help_has_examples_and_all_formats(command: Command) -> None:
         "Exit code: 0 all done",
     ):
         assert part in text
+
+
+def test_the_help_of_eval_names_every_layout(command: Command) -> None:
+    text = "".join(command("eval", "--help").out.split())  # lines may end at a hyphen
+    assert f"anditsclasses:{','.join(sorted(LAYOUTS))}." in text
 
 
 def test_version(command: Command) -> None:
