@@ -36,7 +36,8 @@ class _Group(TyperGroup):
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
             number = interrupt.number if isinstance(interrupt, _Stopped) else signal.SIGINT
-            print("Interrupted." if number == signal.SIGINT else "Terminated.", file=sys.stderr)
+            what = "Interrupted" if number == signal.SIGINT else "Terminated"
+            print(f"{': '.join([what, *getattr(interrupt, '__notes__', ())])}.", file=sys.stderr)
             raise typer.Exit(128 + number) from None
 
 

@@ -88,12 +88,13 @@ class LabelIdError(ImageError):
 
 
 class OutputError(TipssegError):
-    """A result that cannot be written."""
+    """A result that cannot be written; `only_this` says that it is for its own name or place, so that others may be written."""
 
-    def __init__(self, path: Path, reason: str, hint: str = "") -> None:
+    def __init__(self, path: Path, reason: str, hint: str = "", *, only_this: bool = False) -> None:
         super().__init__(f"cannot write {path}: {reason}", hint)
         self.path = path
         self.reason = reason
+        self.only_this = only_this
 
 
 class DeviceError(TipssegError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
+import secrets
+import shutil
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,8 +16,6 @@ from tipsseg.errors import OutputError
 
 #: Temporary files begin with this. The dot hides them, from people and from `inputs.find`.
 TEMPORARY_PREFIX = ".tipsseg-"
-
-_counter = itertools.count()
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -30,7 +29,14 @@ _REASONS = {
     errno.EISDIR: ("a folder has this name", "Move the folder away, or choose another output folder."),
     errno.ENOTDIR: ("one of its parent folders is a file", "Move that file away, or choose another output folder."),
     errno.EEXIST: ("one of its parent folders is a file", "Move that file away, or choose another output folder."),
+    errno.EFBIG: ("the system allows no larger file", "See `ulimit -f`, and run the same command again."),
 }
+
+#: What is wrong with one name or place, where other files may well be written.
+_OF_ONE_FILE = frozenset(
+    {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL,
+     errno.EILSEQ}
+)  # fmt: skip
 
 
 def is_folder(path: Path) -> bool:
@@ -46,18 +52,19 @@ def is_file(path: Path) -> bool:
 def output_error(path: Path, error: OSError) -> OutputError:
     """The OutputError for an OSError that was met while writing `path`."""
     reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
-    return OutputError(path, reason, hint)
+    return OutputError(path, reason, hint, only_this=error.errno in _OF_ONE_FILE)
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends, remove it when the block raises.
 
-    Creates the parent folders. The temporary name is hidden, unique to this process and call, and keeps the suffix.
+    Creates the parent folders. The temporary name is hidden, is like no other's on any machine, and keeps the suffix;
+    `owner` is a part of it, by which `sweep` tells whose it is.
     Readers see the old file or the new one, never a part. Raises OutputError where the system refuses, also for an
     OSError from inside the block.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{next(_counter)}{path.suffix}"
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{owner}{secrets.token_hex(8)}{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -70,10 +77,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that it appears whole or not at all; raises OutputError."""
-    with atomic_path(path) as temporary:
+def atomic_write(path: Path, data: bytes, owner: str = "") -> None:
+    """Write `data` to `path` so that it appears whole or not at all, see `atomic_path`; raises OutputError."""
+    with atomic_path(path, owner) as temporary:
         temporary.write_bytes(data)
+
+
+def sweep(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()) -> None:
+    """Remove what a process of this owner left in the folders under temporary names when it was killed, but what to `keep`.
+
+    Whoever calls it has to know that no such process lives any more.
+    """
+    for folder in folders:
+        with suppress(OSError):
+            for name in os.listdir(folder):  # noqa: PTH208  names are enough
+                if name.startswith(TEMPORARY_PREFIX + owner) and name not in keep:
+                    with suppress(OSError):
+                        _remove(Path(folder, name), owner)
+
+
+def _remove(path: Path, owner: str) -> None:
+    if path.is_dir() and not path.is_symlink():
+        # Under another name first: a part of a folder must not be taken for the whole of it.
+        doomed = path.with_name(f"{TEMPORARY_PREFIX}{owner}{secrets.token_hex(8)}")
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+    else:
+        path.unlink()
 
 
 def json_bytes(value: object, indent: int | None = None) -> bytes:

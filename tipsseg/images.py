@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import threading
@@ -12,7 +13,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from tipsseg.errors import ImageError, InputError
 
@@ -100,6 +101,45 @@ def _decode(path: Path, file: BinaryIO, decode: Callable[[Image.Image], _Pixels]
             raise ImageError(path, error.message, error.hint) from error
 
 
+def upright_size(path: Path) -> tuple[int, int]:
+    """(height, width) of what `open_image` makes of a file, from its header and its EXIF orientation.
+
+    Pixels are decoded only of a PNG that may have its orientation behind them. Raises ImageError as `open_image` does, but not for
+    faults of the pixels.
+    """
+    return decode_file(path, _upright_size)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    if not width or not height:
+        raise InputError("an image without pixels")
+    if width == height or (image.format == "PNG" and not _may_be_turned(image)):
+        return height, width
+    # The size in the header of a TIFF is that of the image as its tag turns it.
+    turned = _orientation(image) in {5, 6, 7, 8} and _ORIENTATION not in getattr(image, "tag_v2", ())
+    return (width, height) if turned else (height, width)
+
+
+def _may_be_turned(image: Image.Image) -> bool:
+    """Whether there may be an orientation in a PNG. Pillow decodes the pixels to see whether there is one behind them."""
+    if image.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}:
+        return True
+    if not isinstance(image, ImageFile.ImageFile) or (file := image.fp) is None:
+        return True
+    here, behind = file.tell(), False
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            behind = behind or head[4:] == b"IDAT"
+            if behind and head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+        return False
+    finally:
+        file.seek(here)
+
+
 def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """The pixels of a Pillow image as `open_image` gives them: upright, [H, W, 3] uint8 RGB.
 
@@ -148,9 +188,12 @@ def _grey(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(values[:, :, np.newaxis], 3, axis=2)
 
 
+_ORIENTATION = 0x0112
+
+
 def _orientation(image: Image.Image) -> int:
     try:
-        value = image.getexif().get(0x0112, 1)
+        value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF beside sound pixels raises as many kinds as damaged pixels do
         return 1
     return value if isinstance(value, int) else 1

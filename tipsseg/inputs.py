@@ -1,4 +1,4 @@
-"""Which files to label: paths and folders, or a list on stdin, to references in a fixed order; and what is refused."""
+"""Which files to label: paths and folders, or a list that may come bit by bit, to references; and what is refused."""
 
 from __future__ import annotations
 
@@ -8,32 +8,46 @@ import re
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
-from tipsseg.errors import InputError, UsageError
+from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.file_names import NameKey, OutputNames, exact
 from tipsseg.images import image_extensions, reason_of
-from tipsseg.records import ImageRef
-from tipsseg.writers import CONFUSION_PICTURE, FOLDERS, SUFFIXES, output_path
+from tipsseg.outcome import Failed
+from tipsseg.records import ImageRef, name_order
+from tipsseg.shards import SHARDS_FOLDER, shards_in
+from tipsseg.writers import CONFUSION_PICTURE, FOLDERS
 
 #: Pictures that runs leave in their output folders.
 _OURS = FOLDERS | {CONFUSION_PICTURE}
+
+_OTHER_OUTPUT = "Choose another output folder with -o."
+_PERMISSIONS = "Check the path and its permissions."
+_RENAME = "Rename one of the two, or label them in two runs with an output folder each."
+_RENAME_ALIKE = (
+    f"{_RENAME} Where they differ in case alone, or in how an accent is spelled: the file system of the output folder takes "
+    "such names for one."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """The images of a run.
 
-    refs     sorted by the parts of their relative paths, in code point order
+    refs     sorted by name, folder by folder; see `name_order`
     skipped  files in the folders that are no images by their extension; hidden files are not counted
-    outputs  folders that were not searched, because outputs of a run are or would be in them
     root     the folder that the relative paths begin at
+    outputs  folders that were not searched, because outputs of a run are or would be in them
+    refused  folders that cannot be listed, sorted as the images are
     """
 
     refs: tuple[ImageRef, ...]
     skipped: int
     root: Path
     outputs: tuple[Path, ...] = ()
+    refused: tuple[Failed, ...] = ()
 
 
 def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = None) -> Found:
@@ -45,15 +59,12 @@ def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = Non
     once.
 
     Relative paths begin at the folder where just one is given, otherwise at the common parent folder of all `paths`.
-    Raises InputError for a path that does not exist or cannot be listed, and where there is no image at all.
+    Raises InputError for a path that does not exist, and where there is no image at all.
     """
     given = _examine(paths)
     homes = [_absolute(path) if is_folder else _absolute(path).parent for path, is_folder in given]
-    root = _common_folder(homes)
-    gatherer = _Gatherer(output, apart)
-    for path, is_folder in given:
-        gatherer.add(path, _relative(path, root), is_folder)
-    return gatherer.found(root, "in " + ", ".join(str(path) for path, _ in given) if given else "as no path was given")
+    where = "in " + ", ".join(str(path) for path, _ in given) if given else "as no path was given"
+    return _found(given, _common_folder(homes), _Walker(output, apart), where)
 
 
 def from_list(entries: Iterable[str | bytes], *, output: Path | None, apart: Path | None = None) -> Found:
@@ -62,23 +73,57 @@ def from_list(entries: Iterable[str | bytes], *, output: Path | None, apart: Pat
     Those begin at the current folder. Of a path outside of it remain the parts without the anchor and without `..`.
     Blank entries, line ends and a byte order mark are ignored. Raises InputError as `find` does.
     """
-    root = Path.cwd()
-    gatherer = _Gatherer(output, apart)
-    for path, is_folder in _examine(Path(name) for name in _clean_entries(entries)):
-        gatherer.add(path, _relative(path, root), is_folder)
-    return gatherer.found(root, "in the list")
+    given = _examine(Path(name) for name in _clean_entries(entries))
+    return _found(given, Path.cwd(), _Walker(output, apart), "in the list")
 
 
-def choose(found: Found, limit: int | None, sample: int | None) -> Found:
-    """A part of the images: `sample` of them drawn at random, always the same of the same, or the first `limit`; in their order.
+def stream(entries: Iterable[str | bytes], *, output: Path | None, key: NameKey = exact) -> Iterator[ImageRef | Failed]:
+    """The images that a list names, like `from_list`, but each as soon as its entry comes, in the order of the list.
 
-    None leaves out nothing. Raises UsageError for a number below 1, and for both at once.
+    The images of a folder come where the folder stands, sorted. What cannot be labelled becomes a Failed, and the stream
+    goes on: names that the system does not take, folders that cannot be listed, files in the folders that this run writes
+    pictures to, and an image that would share an output with an earlier one; `key` as for `check_collisions`. A path that
+    does not exist is an ImageRef: it may be there when its turn comes, and if not, opening it fails by name.
+
+    Keeps three texts an image.
     """
+    root = Path.cwd()
+    walker = _Walker(output, None)
+    outputs = _OutputFolders(output, key)
+    names = OutputNames(key)
+    hint = _RENAME if key is exact else _RENAME_ALIKE
+    for text in _clean_entries(entries):
+        for image in _expand(Path(text), root, walker):
+            if isinstance(image, Failed):
+                yield image
+            elif reason := outputs.place_of(image.path):
+                yield Failed(image, ImageError(image.path, reason, _OTHER_OUTPUT))
+            elif reason := names.take(image):
+                yield Failed(image, ImageError(image.path, reason, hint))
+            else:
+                yield image
+
+
+def check_listed(found: Found) -> None:
+    """Raise InputError where a folder could not be listed."""
+    if found.refused:
+        raise InputError(found.refused[0].error.message, found.refused[0].error.hint)
+
+
+def check_choice(limit: int | None, sample: int | None) -> None:
+    """Raise UsageError for a number below 1, and for both at once."""
     for option, number in (("--limit", limit), ("--sample", sample)):
         if number is not None and number < 1:
             raise UsageError(f"{option} {number} is too small; the least is 1")
     if limit is not None and sample is not None:
         raise UsageError("--limit and --sample exclude each other", "Give one of them.")
+
+
+def choose(found: Found, limit: int | None, sample: int | None) -> Found:
+    """A part of the images: `sample` of them drawn at random, always the same of the same, or the first `limit`; in their order.
+
+    None leaves out nothing.
+    """
     refs = found.refs
     if sample is not None and sample < len(refs):
         chosen = sorted(random.Random(0).sample(range(len(refs)), sample))
@@ -86,111 +131,170 @@ def choose(found: Found, limit: int | None, sample: int | None) -> Found:
     return replace(found, refs=refs[:limit])
 
 
-def check_collisions(refs: Sequence[ImageRef]) -> None:
+def check_collisions(refs: Sequence[ImageRef], key: NameKey = exact) -> None:
     """Refuse inputs whose outputs would have one name: outputs are named by the relative path without its suffix.
 
-    Raises InputError that names the first pair in full and counts the others.
+    `key` tells which names are one to the file system of the outputs; see `file_names.name_key`. Raises InputError that
+    names the first pair in full and counts the others.
     """
-    owners: dict[PurePosixPath, ImageRef] = {}
-    folders = {folder for ref in refs for folder in ref.relative.parents}
-    first: str = ""
-    pairs = 0
-    for ref in refs:
-        # Each suffix that the writers put on may also meet a folder of that name.
-        names = [ref.relative.with_suffix(suffix) for suffix in SUFFIXES.values()]
-        owner = owners.setdefault(names[0], ref)
-        if owner is not ref:
-            pairs += 1
-            first = first or f"{owner.path} and {ref.path} would share one output, {ref.relative.with_suffix('')}"
-        elif clash := [name for name in names if name in folders]:
-            pairs += 1
-            first = first or f"the output of {ref.path} would have the name of the folder {clash[0]}"
-    if pairs:
+    names = OutputNames(key)
+    reasons = [reason for ref in refs if (reason := names.take(ref))]
+    if reasons:
+        pairs = len(reasons)
         more = f" (and {pairs - 1} more such pair{'s' if pairs > 2 else ''})" if pairs > 1 else ""
-        raise InputError(first + more, "Rename one of the two, or label them in two runs with an output folder each.")
+        raise InputError(reasons[0] + more, _RENAME if key is exact else _RENAME_ALIKE)
 
 
-def check_not_outputs(refs: Sequence[ImageRef], output: Path) -> None:
-    """Refuse inputs that the run's own pictures would overwrite; raises InputError that names the first."""
-    folder = Path(os.path.realpath(output))
-    inputs = {os.path.realpath(ref.path): ref for ref in refs}
+def check_not_outputs(refs: Sequence[ImageRef], output: Path, key: NameKey = exact) -> None:
+    """Refuse inputs among the run's own pictures, which it may overwrite; raises InputError that names the first."""
+    outputs = _OutputFolders(output, key)
     for ref in refs:
-        for name in FOLDERS:
-            victim = inputs.get(str(output_path(folder, name, ref.relative)))
-            if victim:
-                raise InputError(
-                    f"{victim.path} is an input and would be overwritten by the labels of {ref.path}",
-                    "Choose another output folder with -o.",
-                )
+        if reason := outputs.place_of(ref.path):
+            raise InputError(f"{ref.path}: {reason}", _OTHER_OUTPUT)
 
 
-class _Gatherer:
-    """Collects the images of one run."""
+def is_output(folder: Path) -> bool:
+    """Whether a run of tipsseg wrote into the folder, be it as a whole or a shard of it."""
+    return any(_names_tool(folder / name) for name in ("run.json", "eval.json")) or any(
+        _names_tool(folder / SHARDS_FOLDER / shard.folder / "run.json") for shard in shards_in(folder)
+    )
+
+
+class _OutputFolders:
+    """The folders of a run's pictures."""
+
+    def __init__(self, output: Path | None, key: NameKey) -> None:
+        self._key = key
+        self._folders = [] if output is None else [output / name for name in sorted(FOLDERS)]
+        self._starts = [key(os.path.join(os.path.realpath(folder), "")) for folder in self._folders]  # noqa: PTH118
+
+    def place_of(self, path: Path) -> str:
+        """What is wrong with an input that lies in one of them; "" where it does not."""
+        real = self._key(os.path.realpath(path))
+        for folder, start in zip(self._folders, self._starts, strict=True):
+            if real.startswith(start):
+                return f"an input in {folder}, which this run writes to"
+        return ""
+
+
+class _Walker:
+    """Turns paths into images, each file once.
+
+    skipped  files in folders that are no images by their extension
+    outputs  folders that were not searched, because outputs of a run are or would be in them
+    """
 
     def __init__(self, output: Path | None, apart: Path | None) -> None:
-        self._refs: list[ImageRef] = []
-        self._skipped = 0
-        self._outputs: list[Path] = []
+        self.skipped = 0
+        self.outputs: list[Path] = []
+        self._output = output
+        self._apart = apart
         self._extensions = image_extensions()
-        self._output = None if output is None else _identity(output)
-        self._apart = None if apart is None else _identity(apart)
         self._folders: set[tuple[int, int]] = set()
         self._files: set[str] = set()
 
-    def add(self, path: Path, relative: PurePosixPath, is_folder: bool) -> None:
-        """Add a file, or a folder's images; `relative` names it."""
+    def images(self, path: Path, relative: PurePosixPath, is_folder: bool) -> list[ImageRef | Failed]:
+        """A file, or a folder's images, sorted; `relative` names it. Not those that were returned before."""
         if is_folder:
-            self._walk(path, relative)
-        else:
-            self._take(path, relative, os.path.realpath(path))
+            return sorted(self._walk(path, relative), key=_order)
+        return [ImageRef(path, relative)] if self.is_new(os.path.realpath(path)) else []
 
-    def found(self, root: Path, where: str) -> Found:
-        """What was added; `where` tells in an error where it was looked."""
-        if not self._refs:
-            skipped = f"; skipped {self._skipped} other file(s)" if self._skipped else ""
-            raise InputError(
-                f"no images {where}{skipped}",
-                "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"
-                " a file that is named itself is taken whatever its extension.",
-            )
-        refs = sorted(self._refs, key=lambda ref: ref.relative.parts)
-        return Found(tuple(refs), self._skipped, root, tuple(sorted(self._outputs)))
+    def is_new(self, file: str) -> bool:
+        """Whether that file is met for the first time."""
+        if file in self._files:
+            return False
+        self._files.add(file)
+        return True
 
-    def _take(self, path: Path, relative: PurePosixPath, real: str) -> None:
-        if real not in self._files:
-            self._files.add(real)
-            self._refs.append(ImageRef(path, relative))
-
-    def _walk(self, top: Path, relative: PurePosixPath) -> None:
+    def _walk(self, top: Path, relative: PurePosixPath) -> Iterator[ImageRef | Failed]:
+        # Anew for each folder: in a stream, the run may have made its output folder by now.
+        output = None if self._output is None else _identity(self._output)
+        apart = None if self._apart is None else _identity(self._apart)
         folders = [(top, relative)]
         # Linked folders come last, so that images go by their names in the tree itself where a link leads back into it.
         links: deque[tuple[Path, PurePosixPath]] = deque()
         while folders or links:
             folder, name = folders.pop() if folders else links.popleft()
-            identity = _identity(folder)
-            if identity is None or identity in self._folders:
+            try:
+                identity = _identity_of(folder)
+                if identity in self._folders:
+                    continue
+                self._folders.add(identity)
+                entries = _scan(folder)
+            except FileNotFoundError:  # removed since it was seen
                 continue
-            self._folders.add(identity)
+            except OSError as error:
+                yield _refused(folder, name, f"cannot list this folder: {reason_of(error)}")
+                continue
             real = os.path.realpath(folder)
-            ours = _OURS if identity == self._output or _is_output(folder) else frozenset[str]()
-            for entry in _scan(folder):
+            ours = _OURS if identity == output or is_output(folder) else frozenset[str]()
+            for entry in entries:
                 if entry.name.startswith("."):
                     continue
                 kind = _kind(entry)
                 if kind == "folder":
                     path = folder / entry.name
                     inner = _identity(path)
-                    if entry.name in ours or (inner is not None and inner == self._output):
-                        self._outputs.append(path)
-                    elif inner is None or inner != self._apart:
+                    if entry.name in ours or (inner is not None and inner == output):
+                        self.outputs.append(path)
+                    elif inner is None or inner != apart:
                         (links if entry.is_symlink() else folders).append((path, name / entry.name))
                 elif entry.name in ours:
                     continue
                 elif kind == "other" or PurePath(entry.name).suffix.lower() not in self._extensions:
-                    self._skipped += 1
-                else:
-                    # Two linked files of different names are two images; hence the folder is resolved, not the file.
-                    self._take(folder / entry.name, name / entry.name, str(PurePath(real, entry.name)))
+                    self.skipped += 1
+                # Two linked files of different names are two images; hence the folder is resolved, not the file.
+                elif self.is_new(str(PurePath(real, entry.name))):
+                    yield ImageRef(folder / entry.name, name / entry.name)
+
+
+def _found(given: Sequence[tuple[Path, bool]], root: Path, walker: _Walker, where: str) -> Found:
+    """The images of the given paths; `where` tells in an error where it was looked."""
+    images = [image for path, is_folder in given for image in walker.images(path, _relative(path, root), is_folder)]
+    refs = [image for image in images if isinstance(image, ImageRef)]
+    refused = sorted((image for image in images if isinstance(image, Failed)), key=_order)
+    if not refs and refused:
+        raise InputError(refused[0].error.message, refused[0].error.hint)
+    if not refs:
+        skipped = f"; skipped {walker.skipped} other file(s)" if walker.skipped else ""
+        raise InputError(
+            f"no images {where}{skipped}",
+            "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"
+            " a file that is named itself is taken whatever its extension.",
+        )
+    outputs = tuple(sorted(walker.outputs))
+    return Found(tuple(sorted(refs, key=_order)), walker.skipped, root, outputs, tuple(refused))
+
+
+def _expand(path: Path, root: Path, walker: _Walker) -> Iterable[ImageRef | Failed]:
+    """The images of one entry of a stream."""
+    relative = _relative(path, root)
+    is_folder, reason = False, ""
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        if not relative.name:  # as of nothing/..
+            reason = "no such file"
+    except (OSError, ValueError) as error:
+        reason = _reason(path, error)
+    if not reason:
+        return walker.images(path, relative, is_folder)
+    return [_refused(path, relative, reason)] if walker.is_new(_real(path)) else []
+
+
+def _real(path: Path) -> str:
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a name that no file can have
+        return str(path)
+
+
+def _refused(path: Path, relative: PurePosixPath, reason: str) -> Failed:
+    return Failed(ImageRef(path, relative), ImageError(path, reason, _PERMISSIONS))
+
+
+def _order(image: ImageRef | Failed) -> tuple[str, ...]:
+    return name_order(image.name)
 
 
 def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:
@@ -202,8 +306,8 @@ def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:
             given.append((path, stat.S_ISDIR(path.stat().st_mode)))
         except (FileNotFoundError, NotADirectoryError):
             missing.append(str(path))
-        except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-            raise InputError(f"{path}: {reason_of(error)}", "Check the path and its permissions.") from error
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: {_reason(path, error)}", _PERMISSIONS) from error
     if missing:
         more = f" (and {len(missing) - 1} more paths of the input)" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}: no such file or folder{more}", "Check the path; inputs are taken as they are.")
@@ -219,12 +323,14 @@ def _clean_entries(entries: Iterable[str | bytes]) -> Iterator[str]:
             yield text
 
 
+def _reason(path: Path, error: OSError | ValueError) -> str:
+    """Why the system does not take a path."""
+    return "a name with a NUL byte" if "\0" in str(path) else reason_of(error)
+
+
 def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"cannot list the folder {folder}: {reason_of(error)}", "Check its permissions.") from error
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
@@ -237,17 +343,15 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "file"
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
+def _identity_of(path: Path) -> tuple[int, int]:
+    status = path.stat()
     return status.st_dev, status.st_ino
 
 
-def _is_output(folder: Path) -> bool:
-    """Whether a run of tipsseg wrote into the folder."""
-    return any(_names_tool(folder / name) for name in ("run.json", "eval.json"))
+def _identity(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError, ValueError):
+        return _identity_of(path)
+    return None
 
 
 def _names_tool(path: Path) -> bool:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg import weights
+from tipsseg.digests import sha256_of
 from tipsseg.errors import CheckpointError, UsageError
 from tipsseg.files import is_file, is_folder
+from tipsseg.images import reason_of
 from tipsseg.model.config import FILES, FOLDER_HINT
 from tipsseg.records import ModelSpec
 
@@ -24,9 +26,9 @@ class ModelSource:
     spec: ModelSpec | None  # None: `name` is the path of the folder
 
     def facts(self) -> dict[str, object]:
-        """What run.json says of the model."""
+        """What run.json says of the model; the files of a local folder are hashed for it. Raises CheckpointError."""
         if self.spec is None:
-            return {"id": self.name, "repository": None, "revision": None, "sha256": {}}
+            return {"id": self.name, "repository": None, "revision": None, "sha256": _hashes(Path(self.name))}
         return {
             "id": self.spec.id,
             "repository": self.spec.repository,
@@ -37,6 +39,18 @@ class ModelSource:
     def fetch(self, *, quiet: bool = False) -> Path:
         """The folder with the model's files: verified, and downloaded where absent. Raises WeightsError."""
         return Path(self.name) if self.spec is None else weights.fetch(self.spec, quiet=quiet)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    hashes: dict[str, str] = {}
+    for name in FILES:
+        try:
+            hashes[name] = sha256_of(folder / name)
+        except OSError as error:
+            raise CheckpointError(
+                folder / name, f"it cannot be read: {reason_of(error)}", "Check its permissions."
+            ) from error
+    return hashes
 
 
 def find_model(name: str) -> ModelSource:

@@ -12,6 +12,7 @@ from tipsseg.files import is_file, is_folder
 from tipsseg.inputs import Found
 from tipsseg.progress import counted
 from tipsseg.run_record import RUN_FILE
+from tipsseg.shards import shards_in
 from tipsseg.writers import MASKS_FOLDER
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 
@@ -23,7 +24,7 @@ def masks_folder(folder: Path) -> Path:
     if not is_folder(folder):
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
     inner = folder / MASKS_FOLDER
-    if not (folder / RUN_FILE).is_file():
+    if not (folder / RUN_FILE).is_file() and not shards_in(folder):
         return folder
     if not inner.is_dir() and (folder / CLASSES_FILE).is_file():
         raise InputError(f"the run in {folder} wrote no masks", "Label with --format png.")
@@ -34,9 +35,11 @@ def find_masks(folder: Path) -> Found:
     """The masks in a folder; in the output folder of a run, those of its masks/. Raises InputError."""
     masks = masks_folder(folder)
     try:
-        return inputs.find([masks], output=None)
+        found = inputs.find([masks], output=None)
     except InputError as error:
         raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from error
+    inputs.check_listed(found)
+    return found
 
 
 def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:

@@ -29,18 +29,24 @@ class Progress:
     def __init__(self, quiet: bool, *, results: bool = True) -> None:
         self._quiet = quiet
         self._results = results
-        self._total = 0
+        self._total: int | None = 0
+        self._before = 0
         self._began = self._last_line = time.monotonic()
         self._done = 0
         self._bar: tqdm[None] | None = None
 
-    def begin(self, line: str, total: int) -> None:
-        """Say what is about to be done, to `total` images, and begin to measure time."""
+    def begin(self, line: str, total: int | None, before: int = 0) -> None:
+        """Say what is about to be done, to `total` images, and begin to measure time.
+
+        total   None where it is not known
+        before  how many of them are done already, in no time
+        """
         self.note(line)
         self._total = total
+        self._done = self._before = before
         self._began = self._last_line = time.monotonic()
         if sys.stderr.isatty() and not self._quiet:
-            self._bar = tqdm(total=self._total, unit="image", file=sys.stderr, dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=before, unit="image", file=sys.stderr, dynamic_ncols=True)
 
     def advance(self) -> None:
         """One more image is done, well or badly."""
@@ -50,7 +56,7 @@ class Progress:
             self._bar.update()
         elif now - self._last_line >= _LINE_EVERY:
             self._last_line = now
-            self.note(status_line(self._done, self._total, now - self._began))
+            self.note(status_line(self._done, self._total, now - self._began, self._before))
 
     def note(self, line: str) -> None:
         """A line on stderr."""
@@ -111,10 +117,12 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
-def status_line(done: int, total: int, seconds: float) -> str:
-    """For example "120 of 400 images, 2.4 images/s, about 1:57 left"."""
-    rate = done / max(seconds, 1e-9)
-    return f"{done} of {total} images, {rate:.1f} images/s, about {clock(round((total - done) / rate))} left"
+def status_line(done: int, total: int | None, seconds: float, before: int = 0) -> str:
+    """For example "120 of 400 images, 2.4 images/s, about 1:57 left"; the rate is that of the images since `before`."""
+    rate = (done - before) / max(seconds, 1e-9)
+    if total is None:
+        return f"{counted(done, 'image')}, {rate:.1f} images/s"
+    return f"{done} of {total} images, {rate:.1f} images/s, about {clock(round((total - done) / max(rate, 1e-9)))} left"
 
 
 def clock(seconds: int) -> str:

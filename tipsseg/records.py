@@ -6,7 +6,7 @@ Sizes are always (height, width), in pixels. Colours are (red, green, blue), 0..
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,21 @@ class ImageRef:
 
     path: Path
     relative: PurePosixPath
+
+    @property
+    def name(self) -> str:
+        """The relative path as text that can be printed: bytes of it that are no UTF-8 are spelled out. Its key in all records."""
+        return printable_path(self.relative)
+
+
+def printable_path(path: PurePath) -> str:
+    """A path as posix text that can be printed and written into JSON: bytes of it that are no UTF-8 are spelled out."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def name_order(name: str) -> tuple[str, ...]:
+    """The sort key of images by their names: folder by folder, in code point order."""
+    return tuple(name.split("/"))
 
 
 @dataclass(frozen=True, slots=True)

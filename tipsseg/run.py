@@ -1,260 +1,173 @@
-"""One `tipsseg label` run: checks before any work, the model, the writers, and the records of the run."""
+"""One `tipsseg label` run: what is done already, the model for the rest, and the records of it all."""
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tipsseg import __version__, inputs
-from tipsseg.errors import ImageError, OutputError, UsageError
-from tipsseg.files import is_file, is_folder, json_bytes
-from tipsseg.inputs import Found
-from tipsseg.loading import ModelSource, find_model
-from tipsseg.progress import Progress, counted, print_text
-from tipsseg.records import REFINEMENTS, ImageRef, LabelMap, LabelOptions
-from tipsseg.run_record import RunFacts, other_run, write_errors, write_run
-from tipsseg.summary import image_summary
-from tipsseg.templates import PROTOCOL_TEMPLATES, TEMPLATES
-from tipsseg.vocabulary import Vocabulary
-from tipsseg.writers import RunContext, check_format, create
-from tipsseg.writers.classes import write_classes
-
-if TYPE_CHECKING:
-    from tipsseg.labeller import Labeller
-    from tipsseg.pipeline import RunCounts
+from tipsseg.earlier import Earlier, picture_paths
+from tipsseg.engine import Engine, Started
+from tipsseg.outcome import Failed, Item, Labelled, Outcome, Unchanged
+from tipsseg.output_folder import OutputFolder
+from tipsseg.progress import Progress, counted
+from tipsseg.records import ImageRef
+from tipsseg.reporting import JsonReporter, Reporter
+from tipsseg.request import Job
+from tipsseg.run_record import Counts, RunFacts
 
 
 @dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """What decides the labels of an image, and how the model is run; see the help of `tipsseg label`."""
+class Images:
+    """The images of a run: all of them, or one after the other as a list comes in.
 
-    model: str
-    vocabulary: Vocabulary
-    options: LabelOptions
-    device: str
-    dtype: str
-    batch_size: int
-    jobs: int
-    quiet: bool
+    refs   a tuple, or an iterator; with inputs of which it is known that they cannot be labelled
+    root   the folder that their names begin at
+    """
 
-    def check(self) -> ModelSource:
-        """Where the model will come from, once all that can be seen without torch is seen to be right.
+    refs: Iterable[ImageRef | Failed]
+    root: Path
 
-        Raises UsageError, CheckpointError, WeightsError.
-        """
-        if self.batch_size < 1:
-            raise UsageError(f"--batch-size {self.batch_size} is too small; the least is 1")
-        return find_model(self.model)
-
-    def check_device(self) -> None:
-        """Raise UsageError or DeviceError for a device or dtype that is none, or is not here."""
-        # Only now torch, which takes its time.
-        from tipsseg.devices import resolve_device, resolve_dtype
-
-        resolve_dtype(self.dtype, resolve_device(self.device))
-
-    def labeller(self, source: ModelSource) -> Labeller:
-        """The model with its vocabulary, ready to label. Raises TipssegError."""
-        from tipsseg.encode import Encoder
-        from tipsseg.labeller import Labeller
-
-        self.check_device()  # before any download
-        encoder = Encoder(source.fetch(quiet=self.quiet), self.device, self.dtype, self.batch_size)
-        return Labeller(encoder, self.vocabulary, self.options)
-
-    def command(self, vocabulary: Vocabulary) -> str:
-        """A command line that asks for the same labels, without paths or what does not change them.
-
-        `vocabulary` is the one that was used, with its background resolved.
-        """
-        words = ["tipsseg", "label", "--model", self.model]
-        if vocabulary.source:
-            words += ["--vocab", vocabulary.source]
-        else:
-            for entry in vocabulary.classes:
-                words += ["-c", entry.name]
-        # What "auto" came to is in the record of the vocabulary.
-        words += ["--background", "auto" if self.vocabulary.auto else _option_value(vocabulary.background)]
-        if vocabulary.templates != PROTOCOL_TEMPLATES:
-            words += [
-                "--templates",
-                next((name for name, known in TEMPLATES.items() if known == vocabulary.templates), "FILE"),
-            ]
-        words += ["--mode", self.options.mode]
-        if self.options.short_side is not None:
-            words += ["--short-side", str(self.options.short_side)]
-        if self.options.min_confidence:
-            words += ["--min-confidence", str(self.options.min_confidence)]
-        if self.options.refine != REFINEMENTS[0]:
-            words += ["--refine", self.options.refine]
-        return shlex.join(words)
+    @property
+    def number(self) -> int | None:
+        """How many there are; None where that is not known yet."""
+        return len(self.refs) if isinstance(self.refs, tuple) else None
 
 
-def _option_value(background: Sequence[str]) -> str:
-    """What --background takes for these phrases; FILE where only a vocabulary file can say them."""
-    if not background:
-        return "none"
-    if background in (("auto",), ("none",)) or any("," in phrase for phrase in background):
-        return "FILE"
-    return ",".join(background)
-
-
-@dataclass(frozen=True, slots=True)
-class LabelRequest:
-    """What was asked for, beside the images; see the help of `tipsseg label`."""
-
-    model: ModelRequest
-    output: Path
-    formats: tuple[str, ...]
-    min_area: int
-    jsonl: bool = False
-
-    def check(self) -> ModelSource:
-        """Where the model will come from, once all that can be seen without torch or images is seen to be right.
-
-        Raises UsageError, OutputError, CheckpointError, WeightsError.
-        """
-        for name in self.formats:
-            check_format(name)
-        if len(set(self.formats)) < len(self.formats):
-            raise UsageError(f"a format is named twice: {', '.join(self.formats)}")
-        if self.min_area < 0:
-            raise UsageError(f"--min-area {self.min_area} is too small; the least is 0")
-        check_folder(self.output)
-        return self.model.check()
-
-
-def check_folder(output: Path) -> None:
-    """Raise OutputError where an output folder cannot be made, because a file has its name or that of a parent."""
-    for folder in (output, *output.parents):
-        if is_folder(folder):
-            break
-        if is_file(folder):
-            raise OutputError(output, f"{folder} is a file", "Choose another output folder with -o.")
-
-
-def run_label(request: LabelRequest, source: ModelSource, found: Found, progress: Progress) -> RunCounts:
-    """Label `found` and write everything below the output folder.
+def run_label(job: Job, images: Images, engine: Engine, progress: Progress) -> Counts:
+    """Label what of `images` is not labelled yet, and write everything below the output folder.
 
     Raises TipssegError for what ends a run; a bad image is reported and counted.
     """
-    inputs.check_collisions(found.refs)
-    inputs.check_not_outputs(found.refs, request.output)
-    labeller = begin(request.model, source, len(found.refs), progress)
-
-    from tipsseg.pipeline import label_images
-
-    files = LabelFiles(request, source, labeller, found.root, progress)
-    reporter = JsonReporter(progress, request.output) if request.jsonl else Reporter(progress)
-    began = time.monotonic()
-    counts = label_images(found.refs, labeller, files.writers, reporter, request.model.jobs)
-    files.finish(counts, reporter)
-    note_end(progress, counts, time.monotonic() - began, f", into {request.output}")
-    return counts
-
-
-def begin(request: ModelRequest, source: ModelSource, images: int, progress: Progress) -> Labeller:
-    """The labeller of a run, and what there is to say of it. Raises TipssegError."""
-    labeller = request.labeller(source)
-    encoder = labeller.encoder
-    progress.begin(
-        f"{counted(images, 'image')} with {request.model} on {encoder.device} ({encoder.dtype_name}).", images
-    )
-    if labeller.dropped:
-        same = ", ".join(f"{stuff} (close to {name})" for stuff, name in labeller.dropped.items())
-        progress.note(f"Left out of the automatic background, as the model takes it for a class: {same}.")
-    return labeller
-
-
-def note_end(progress: Progress, counts: RunCounts, seconds: float, where: str) -> None:
-    """The last line of a run."""
-    failed = f", {counts.failed} failed" if counts.failed else ""
-    progress.note(f"{counted(counts.labelled, 'image')} labelled{failed} in {seconds:.1f} s{where}")
-
-
-class LabelFiles:
-    """The files of one run: its records, and a writer for each format."""
-
-    def __init__(
-        self, request: LabelRequest, source: ModelSource, labeller: Labeller, root: Path, progress: Progress
-    ) -> None:
-        """Write the records that come first, so that masks of a run that is broken off can be read, and are not taken for inputs.
-
-        `root` is the folder that the images' relative paths begin at. Raises OutputError.
-        """
-        vocabulary = labeller.vocabulary
-        command = request.model.command(vocabulary)
-        model = source.facts()
-        self._output = request.output
-        self._progress = progress
-        self._facts = RunFacts(
-            command=command,
-            model=model,
-            device=str(labeller.encoder.device),
-            dtype=labeller.encoder.dtype_name,
-            options=request.model.options,
-            min_area=request.min_area,
-            vocabulary=vocabulary,
-            formats=request.formats,
-            started=datetime.now(UTC),
-        )
-        if (other := other_run(self._output, self._facts)) is not None:
-            progress.note(
-                f"{self._output} holds labels of another run ({other}); what this one does not replace stays."
+    request = job.request
+    with OutputFolder(job, resume=request.resume) as folder:
+        images = refuse_mixture(folder.earlier, images)
+        note_forgotten(folder, progress)
+        reporter = JsonReporter(progress) if request.jsonl else Reporter(progress)
+        run = _Run(job, folder, reporter)
+        try:
+            run.go(images, engine, progress)
+        except KeyboardInterrupt as interrupt:
+            again = "the same command" if request.resume else "the same command without --no-resume"
+            interrupt.add_note(
+                f"{counted(run.counts.labelled + run.counts.unchanged, 'image')} done; {again} goes on from there"
             )
-        info = {
-            "version": __version__,
-            "command": command,
-            "model": model["id"],
-            "revision": model["revision"],
-            "vocabulary": [entry.name for entry in vocabulary.classes],
-        }
-        context = RunContext(self._output, root, vocabulary.classes, info, request.min_area)
-        write_run(self._output, self._facts, None)
-        self._classes_file = write_classes(self._output, vocabulary.classes, vocabulary.background_texts)
-        self.writers = [create(name, context) for name in request.formats]
-
-    def finish(self, counts: RunCounts, reporter: Reporter) -> None:
-        """Close the writers and write the records that come last; raises OutputError."""
-        for writer in self.writers:
-            self._progress.results(writer.close())
-        self._progress.results([self._classes_file])
-        write_errors(self._output, reporter.failures)
-        write_run(self._output, self._facts, {"labelled": counts.labelled, "failed": counts.failed})
+            raise
+        progress.results(folder.run_files)
+    return run.counts
 
 
-class Reporter:
-    """Passes on what the pipeline does to the terminal, and keeps the failures."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.failures: list[tuple[ImageRef, ImageError]] = []
-        self._progress = progress
-
-    def labelled(self, ref: ImageRef, label_map: LabelMap, paths: Sequence[Path]) -> None:
-        """Tell of an image's files."""
-        self._progress.results(paths)
-        self._progress.advance()
-
-    def failed(self, ref: ImageRef, error: ImageError) -> None:
-        """Tell of an image that failed, and remember it."""
-        self.failures.append((ref, error))
-        self._progress.error(error)
-        self._progress.advance()
+def refuse_mixture(earlier: Earlier, images: Images) -> Images:
+    """The images again, all at hand where that had to be known. Raises OutputError, see Earlier."""
+    if not earlier.mixed:
+        return images
+    refs = tuple(images.refs)
+    earlier.refuse_mixture({each.name for each in refs})
+    return replace(images, refs=refs)
 
 
-class JsonReporter(Reporter):
-    """Prints a line of JSON for each image, in place of the paths of its files."""
+def items(refs: Iterable[ImageRef | Failed], earlier: Earlier) -> Iterator[Item]:
+    """The images, with those in their places that are done."""
+    for ref in refs:
+        entry = earlier.unchanged(ref) if isinstance(ref, ImageRef) else None
+        yield ref if entry is None or isinstance(ref, Failed) else Unchanged(ref, entry)
 
-    def __init__(self, progress: Progress, output: Path) -> None:
-        super().__init__(progress)
-        self._output = output
 
-    def labelled(self, ref: ImageRef, label_map: LabelMap, paths: Sequence[Path]) -> None:
-        """Print the image's record."""
-        print_text(json_bytes(image_summary(ref, label_map, self._output, paths)).decode() + "\n")
-        self._progress.advance()
+class _Run:
+    """Counts what becomes of the images, and tells the output folder and the user."""
+
+    def __init__(self, job: Job, folder: OutputFolder, reporter: Reporter) -> None:
+        self.counts = Counts()
+        self._job = job
+        self._folder = folder
+        self._reporter = reporter
+
+    def go(self, images: Images, engine: Engine, progress: Progress) -> None:
+        began = time.monotonic()
+        rest = items(images.refs, self._folder.earlier)
+        first = self._take_until_work(rest)
+        if first is not None or not self._folder.begun:
+            started = engine.start()
+            begin(self._job, images, self._folder, started)
+            note_begin(self._job, images, started, self.counts.done, progress)
+            began = time.monotonic()
+        if first is not None:
+            with closing(engine.outcomes(chain([first], rest))) as outcomes:
+                for outcome in outcomes:
+                    self.take(outcome)
+        if not self._folder.finished:
+            self._folder.finish(self.counts)
+        note_end(progress, self.counts, time.monotonic() - began, f", into {self._job.request.output}")
+
+    def _take_until_work(self, rest: Iterator[Item]) -> ImageRef | None:
+        """Take what needs no model; the first image that does, None where none does."""
+        for item in rest:
+            if isinstance(item, ImageRef):
+                return item
+            self.take(item)
+        return None
+
+    def take(self, outcome: Outcome) -> None:
+        """Note what became of an image, then tell of it."""
+        counts = self.counts
+        match outcome:
+            case Failed(_, error):
+                self._folder.fail(outcome)
+                self.counts = replace(counts, failed=counts.failed + 1)
+                self._reporter.failed(error)
+                return
+            case Labelled(ref, entry):
+                self._folder.add(outcome)
+                self.counts = replace(counts, labelled=counts.labelled + 1)
+            case Unchanged(ref, entry):
+                self.counts = replace(counts, unchanged=counts.unchanged + 1)
+        self._reporter.done(ref, entry, picture_paths(self._job.request.output, ref, self._job.request.formats))
+
+
+def begin(job: Job, images: Images, folder: OutputFolder, started: Started) -> None:
+    """Write the records that come first. Raises OutputError."""
+    asked = job.request.model
+    facts = RunFacts(
+        decides=job.decides,
+        command=asked.command(),
+        device=started.device,
+        dtype=started.dtype,
+        vocabulary=started.vocabulary,
+        asked={"device": asked.device, "batch_size": asked.batch_size},
+        formats=job.request.formats,
+        image_root=str(images.root),
+        shard=None if job.request.shard is None else str(job.request.shard),
+        started=datetime.now(UTC),
+    )
+    folder.begin(facts, started.vocabulary)
+
+
+def note_forgotten(folder: OutputFolder, progress: Progress) -> None:
+    """What there is to say of an earlier run in the folder."""
+    if folder.forgotten:
+        progress.note(
+            f"{counted(folder.forgotten, 'image')} of an earlier run forgotten; what this run does not replace stays."
+        )
+
+
+def note_begin(job: Job, images: Images, started: Started, done: int, progress: Progress) -> None:
+    """What there is to say once the model is ready; `done` images needed none."""
+    asked, number = job.request.model, images.number
+    what = "Images as they come" if number is None else counted(number, "image")
+    before = f", {done} of them done before" if done else ""
+    progress.begin(f"{what} with {asked.model} on {started.device} ({started.dtype}){before}.", number, done)
+    if started.dropped:
+        same = ", ".join(f"{stuff} (close to {name})" for stuff, name in started.dropped.items())
+        progress.note(f"Left out of the automatic background, as the model takes it for a class: {same}.")
+
+
+def note_end(progress: Progress, counts: Counts, seconds: float, where: str) -> None:
+    """The last line of a run."""
+    parts = [f"{counted(counts.labelled, 'image')} labelled"]
+    parts += [f"{counts.unchanged} unchanged"] if counts.unchanged else []
+    parts += [f"{counts.failed} failed"] if counts.failed else []
+    progress.note(f"{', '.join(parts)} in {seconds:.1f} s{where}")

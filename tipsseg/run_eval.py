@@ -7,23 +7,31 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg import __version__, confusion_picture, evaluate, inputs
+from tipsseg.engine import LocalEngine
 from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
 from tipsseg.evaluate import Confusion, Scores
+from tipsseg.file_names import name_key
 from tipsseg.files import atomic_write, json_bytes
 from tipsseg.inputs import Found
 from tipsseg.loading import ModelSource
+from tipsseg.outcome import Failed, Labelled
+from tipsseg.output_folder import OutputFolder
 from tipsseg.pairing import Pair, Pairs, pair_truths
 from tipsseg.predictions import find_masks, masks_folder
 from tipsseg.progress import Progress, counted
 from tipsseg.records import ImageRef, LabelMap
-from tipsseg.run import LabelFiles, LabelRequest, ModelRequest, Reporter, begin, check_folder, note_end
+from tipsseg.reporting import Reporter
+from tipsseg.request import LabelRequest, ModelRequest, check_folder, make_job
+from tipsseg.run import Images, begin, note_begin, note_end, note_forgotten
+from tipsseg.run_record import Counts
 from tipsseg.truth import Layout, read_labels, read_truth
 from tipsseg.writers import CONFUSION_PICTURE, FOLDERS
 
@@ -67,38 +75,67 @@ def evaluate_model(
     Raises TipssegError for what ends the run, before any work where truths are missing or hold ids that are no class; an image that
     cannot be read, or that has another size than its truth, is reported and left out.
     """
+    inputs.check_listed(found)
     pairs = pair_truths(found.refs, truths, layout)
     if files is not None:
-        inputs.check_collisions(found.refs)
+        inputs.check_collisions(found.refs, name_key(files.output))
         inputs.check_not_outputs(found.refs, files.output)
     request.check_device()
     _check_truths(pairs, request.jobs, progress)
-    labeller = begin(request, source, len(found.refs), progress)
+    job = make_job(files or LabelRequest(request, Path(), (), 1), source)
+    confusion = Confusion(layout.classes, layout.background)
+    by_ref = {pair.ref: pair for pair in pairs.pairs}
 
-    from tipsseg.pipeline import label_images
+    def count(ref: ImageRef, label_map: LabelMap) -> None:
+        _score(confusion, by_ref[ref], label_map.labels)
 
-    scorer = _Scorer(pairs.pairs, layout)
-    written = LabelFiles(files, source, labeller, found.root, progress) if files is not None else None
-    reporter = Reporter(progress)
-    began = time.monotonic()
-    writers = [scorer, *(written.writers if written else ())]
-    counts = label_images(found.refs, labeller, writers, reporter, request.jobs)
-    if written is not None:
-        written.finish(counts, reporter)
-    note_end(progress, counts, time.monotonic() - began, "")
+    engine = LocalEngine(job, inspect=count)
+    images = Images(found.refs, found.root)
+    with ExitStack() as stack:
+        # Scores need all labels, so nothing is taken over from an earlier run.
+        folder = stack.enter_context(OutputFolder(job, resume=False)) if files is not None else None
+        started = engine.start()
+        note_begin(job, images, started, 0, progress)
+        if folder is not None:
+            note_forgotten(folder, progress)
+            begin(job, images, folder, started)
+        counts = _label(images, engine, folder, progress)
     _require_some(counts.labelled, counts.failed)
     facts = {
         "tool": "tipsseg",
         "version": __version__,
         "image_root": str(found.root),
         "gt": str(truths),
-        "labels": request.command(labeller.vocabulary),
-        "device": str(labeller.encoder.device),
-        "dtype": labeller.encoder.dtype_name,
+        "labels": request.command(),
+        "device": started.device,
+        "dtype": started.dtype,
         "layout": layout.name,
     }
-    names = [entry.name for entry in labeller.vocabulary.classes]
-    return _evaluation(facts, scorer.confusion, names, counts.labelled, counts.failed)
+    names = [entry.name for entry in request.vocabulary.classes]
+    return _evaluation(facts, confusion, names, counts.labelled, counts.failed)
+
+
+def _label(images: Images, engine: LocalEngine, folder: OutputFolder | None, progress: Progress) -> Counts:
+    """Label the images, and keep the labels where there is a folder for them."""
+    began = time.monotonic()
+    counts = Counts()
+    reporter = Reporter(progress)
+    with closing(engine.outcomes(images.refs)) as outcomes:
+        for outcome in outcomes:
+            if isinstance(outcome, Labelled):
+                counts = replace(counts, labelled=counts.labelled + 1)
+                if folder is not None:
+                    folder.add(outcome)
+                progress.advance()
+            elif isinstance(outcome, Failed):
+                counts = replace(counts, failed=counts.failed + 1)
+                if folder is not None:
+                    folder.fail(outcome)
+                reporter.failed(outcome.error)
+    if folder is not None:
+        folder.finish(counts)
+    note_end(progress, counts, time.monotonic() - began, "")
+    return counts
 
 
 def evaluate_masks(
@@ -168,25 +205,6 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
     for name, data in contents.items():
         atomic_write(output / name, data)
     return [output / name for name in contents]
-
-
-class _Scorer:
-    """Stands among the writers of a run and counts each image's labels against its truth."""
-
-    def __init__(self, pairs: Sequence[Pair], layout: Layout) -> None:
-        self.confusion = Confusion(layout.classes, layout.background)
-        self._pairs = {pair.ref: pair for pair in pairs}
-
-    def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap, index: int) -> None:
-        """Count one image; raises ImageError for a truth of another size."""
-        _score(self.confusion, self._pairs[ref], label_map.labels)
-
-    def close(self) -> list[Path]:
-        """The matrix is the result."""
-        return []
-
-    def abort(self) -> None:
-        """Nothing to drop."""
 
 
 def _score(confusion: Confusion, pair: Pair, labels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:

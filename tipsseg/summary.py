@@ -1,9 +1,9 @@
-"""What one labelled image holds, as a record for `--jsonl`: a line of JSON that other programs read."""
+"""What the labels of one image hold, as a record for manifest.jsonl, and for `--jsonl`: a line of JSON that other programs read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +11,13 @@ from numpy.typing import NDArray
 
 from tipsseg.records import BACKGROUND, ImageRef, LabelMap
 from tipsseg.regions import count_labels
-from tipsseg.writers import MASKS_FOLDER, output_path
 
 _PIECE = 1 << 20
 
 
-def image_summary(ref: ImageRef, label_map: LabelMap, output: Path, files: Sequence[Path]) -> dict[str, object]:
-    """The record of one image.
+def label_summary(label_map: LabelMap) -> dict[str, object]:
+    """What the labels hold.
 
-    path        the image, as it was given or found
-    image       its path relative to the image root, as in COCO's file_name
-    mask        its index mask; None without the format png
-    files       all files that were written for it
     height, width
     classes     for each class that occurs: id, name, pixels, share of the image and mean confidence
     background  pixels, share and mean confidence of id 0; mean confidence None where there is none
@@ -30,22 +25,34 @@ def image_summary(ref: ImageRef, label_map: LabelMap, output: Path, files: Seque
     """
     height, width = label_map.size
     pixels, sums = _totals(label_map)
-    mask = output_path(output, MASKS_FOLDER, ref.relative)
     classes = [
         {"id": entry.id, "name": entry.name, **_share(pixels[entry.id], sums[entry.id], height * width)}
         for entry in label_map.classes
         if pixels[entry.id]
     ]
     return {
-        "path": os.fspath(ref.path),
-        "image": ref.relative.as_posix(),
-        "mask": os.fspath(mask) if mask in files else None,
-        "files": [os.fspath(file) for file in files],
         "height": height,
         "width": width,
         "classes": classes,
         "background": _share(pixels[BACKGROUND], sums[BACKGROUND], height * width),
         "ignored": int(pixels[label_map.ignore]),
+    }
+
+
+def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[str, Path]) -> dict[str, object]:
+    """The record of one image for `--jsonl`: its `label_summary` after these.
+
+    path   the image, as it was given or found
+    image  its path relative to the image root, as in COCO's file_name
+    mask   its index mask; None without the format png
+    files  all files of its own; given by format
+    """
+    return {
+        "path": os.fspath(ref.path),
+        "image": ref.name,
+        "mask": os.fspath(files["png"]) if "png" in files else None,
+        "files": [os.fspath(file) for file in files.values()],
+        **summary,
     }
 
 

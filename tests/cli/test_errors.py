@@ -177,7 +177,7 @@ USAGE = {
     "input among outputs": (
         ["labels/masks", "-c", "a"],
         1,
-        "Error: labels/masks/a.png is an input and would be overwritten by the labels of labels/masks/a.png\n"
+        "Error: labels/masks/a.png: an input in labels/masks, which this run writes to\n"
         "Hint: Choose another output folder with -o.\n",
     ),
 }
@@ -320,7 +320,11 @@ def test_a_bad_image_costs_one_line_and_the_others_are_done(
     assert reason in record["reason"]
     images = json.loads((tmp_path / "labels/annotations.json").read_text())["images"]
     assert [image["file_name"] for image in images] == ["a.png", "z.png"]
-    assert json.loads((tmp_path / "labels/run.json").read_text())["counts"] == {"labelled": 2, "failed": 1}
+    assert json.loads((tmp_path / "labels/run.json").read_text())["counts"] == {
+        "labelled": 2,
+        "unchanged": 0,
+        "failed": 1,
+    }
 
     bad.unlink()
     assert command("label", "imgs", "-c", "a", "-m", mlp_checkpoint).code == 0

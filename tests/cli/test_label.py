@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -23,8 +24,10 @@ def files(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All label files; run.json has the time in it."""
-    return {name: (folder / name).read_bytes() for name in files(folder) if name != "run.json"}
+    """All files but for the times in them."""
+    found = {name: (folder / name).read_bytes() for name in files(folder) if name != "run.json"}
+    found["manifest.jsonl"] = re.sub(rb'"seconds": [0-9.]+', b"", found["manifest.jsonl"])
+    return found
 
 
 # pycocotools' decoder is behind numpy's times; tipsseg itself never decodes.
@@ -61,6 +64,7 @@ def test_a_folder_becomes_masks_annotations_overlays_and_records(
     assert files(out) == [
         "annotations.json",
         "classes.json",
+        "manifest.jsonl",
         "masks/a.png",
         "masks/sub/b c.png",
         "masks/sub/ü.png",
@@ -69,7 +73,7 @@ def test_a_folder_becomes_masks_annotations_overlays_and_records(
         "overlays/sub/ü.jpg",
         "run.json",
     ]
-    printed = [str(out / name) for name in files(out) if name != "run.json"]
+    printed = [str(out / name) for name in files(out) if name not in ("manifest.jsonl", "run.json")]
     assert sorted(ran.out.splitlines()) == sorted(printed)
     assert "3 images with" in ran.err
     assert "Skipped in the folders: 1 other file" in ran.err
@@ -94,7 +98,7 @@ def test_a_folder_becomes_masks_annotations_overlays_and_records(
 
     run = json.loads((out / "run.json").read_text())
     assert run["tool"] == "tipsseg"
-    assert run["counts"] == {"labelled": 3, "failed": 0}
+    assert run["counts"] == {"labelled": 3, "unchanged": 0, "failed": 0}
     assert run["vocabulary"]["classes"] == [
         {"id": 1, "name": "panda leg"},
         {"id": 2, "name": "tree"},
@@ -171,7 +175,8 @@ def test_outputs_inside_the_input_folder_never_become_inputs(
     for output in (*inside, *inside):
         ran = command("label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png,overlay", *output)
         assert ran.code == 0
-        assert "3 images labelled" in ran.err, output
+        assert json.loads((output[1] / "run.json").read_text())["counts"]["failed"] == 0
+        assert len((output[1] / "manifest.jsonl").read_text().splitlines()) == 3
     assert "Not searched, as a place of outputs: " in ran.err
     assert str(pictures / "masks") in ran.err
 
@@ -302,15 +307,6 @@ def test_commas_in_a_text_vocabulary_are_told(command: Command, mlp_checkpoint: 
         assert (ran.code, "commas and all" in ran.err) == (0, False)
 
 
-def test_another_run_in_the_same_folder_is_told(
-    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path
-) -> None:
-    base = ["label", pictures / "a.png", "-m", mlp_checkpoint, "-o", tmp_path / "out"]
-    assert "another run" not in command(*base, "-c", "tree").err
-    assert "another run" not in command(*base, "-c", "tree").err
-    assert "holds labels of another run (tipsseg label --model" in command(*base, "-c", "sky").err
-
-
 def test_quiet_leaves_stderr_empty(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
     ran = command("label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-o", tmp_path / "out", "--quiet")
     assert ran.code == 0
@@ -404,6 +400,7 @@ def test_a_vocabulary_file_is_used_and_written_out(
             {"id": 2, "name": "tree", "templates": ["a {}", "the {}"]},
         ],
         "background": ["a wall"],
+        "auto": False,
         "templates": ["{}"],
     }
     coco = json.loads((out / "annotations.json").read_text())
@@ -418,8 +415,12 @@ def test_a_vocabulary_file_is_used_and_written_out(
 
     # The same command for other classes: the name of the file alone does not tell.
     (tmp_path / "farm.toml").write_text(VOCABULARY.replace('"paw"', '"claw"'))
-    assert "holds labels of another run" in command(*arguments, "-f", "png").err
-    assert "another run" not in command(*arguments, "-f", "png").err
+    before = contents(out)
+    ran = command(*arguments, "-f", "png")
+    assert (ran.code, ran.out) == (1, "")
+    assert "it holds labels of another run (tipsseg label --model" in ran.err
+    assert "; other: vocabulary\nHint: " in ran.err
+    assert contents(out) == before
 
 
 def test_what_means_the_same_as_a_class_is_told_and_left_out(command: Command, pictures: Path, tmp_path: Path) -> None:
@@ -514,7 +515,7 @@ def test_records_say_what_was_run_and_not_what_was_left_open(
     run = json.loads((out / "run.json").read_text())
     assert "auto" not in (run["device"], run["dtype"])
     assert run["formats"] == ["png", "coco"]
-    assert run["counts"] == {"labelled": 3, "failed": 1}
+    assert run["counts"] == {"labelled": 3, "unchanged": 0, "failed": 1}
     assert run["started"] <= run["ended"]
     assert run["model"]["id"] == str(mlp_checkpoint)
     info = json.loads((out / "annotations.json").read_text())["info"]
@@ -547,13 +548,18 @@ def test_masks_of_a_run_that_is_broken_off_can_be_read(
     monkeypatch.setattr(tipsseg.Labeller, "label_prepared", interrupted)
     base = ["label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png,coco"]
     ran = command(*base, "-o", pictures / "out")
-    assert (ran.code, ran.err.splitlines()[-1]) == (130, "Interrupted.")
-    assert files(pictures / "out") == ["classes.json", "masks/a.png", "masks/sub/b c.png", "run.json"]
+    assert ran.code == 130
+    assert ran.err.splitlines()[-1] == "Interrupted: 2 images done; the same command goes on from there."
+    masks = ["masks/a.png", "masks/sub/b c.png"]
+    assert files(pictures / "out") == [".tipsseg-coco", "classes.json", "manifest.jsonl", *masks, "run.json"]
     run = json.loads((pictures / "out/run.json").read_text())
     assert (run["ended"], run["counts"]) == (None, None)
     # Its masks are outputs, for another run too.
     monkeypatch.setattr(tipsseg.Labeller, "label_prepared", plain)
     assert "3 images labelled" in command(*base, "-o", tmp_path / "second").err
+    # And it goes on.
+    assert "1 image labelled, 2 unchanged" in command(*base, "-o", pictures / "out").err
+    assert contents(pictures / "out") == contents(tmp_path / "second")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '"run"', "{}", '{"command": 3}', b"\xff\xfe"])
@@ -567,13 +573,6 @@ def test_a_record_that_cannot_be_read_stops_nothing(
     assert ran.code == 0
     assert "another run" not in ran.err
     assert json.loads((out / "run.json").read_text())["tool"] == "tipsseg"
-
-
-def test_other_options_make_another_run(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
-    base = ["label", pictures / "a.png", "-m", mlp_checkpoint, "-c", "tree", "-f", "png", "-o", tmp_path / "out"]
-    command(*base)
-    assert "another run" in command(*base, "--mode", "whole").err
-    assert "another run" not in command(*base, "--mode", "whole", "--jobs", "1").err
 
 
 @pytest.mark.parametrize("listed", [False, True], ids=["a folder", "a list"])
@@ -590,7 +589,7 @@ def test_pictures_that_lie_in_the_output_folder_are_not_labelled(
     )
     assert ran.code == 0
     assert "2 images labelled" in ran.err
-    assert f"Not searched, as a place of outputs: {pictures / 'labels'}." in ran.err
+    assert listed or f"Not searched, as a place of outputs: {pictures / 'labels'}." in ran.err
 
 
 @pytest.mark.parametrize(
@@ -607,7 +606,7 @@ def test_the_note_about_commas_comes_only_where_they_are_kept(
 def test_formats_may_have_spaces(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
     base = ["label", pictures / "a.png", "-c", "tree", "-m", mlp_checkpoint, "-o", tmp_path / "out"]
     assert command(*base, "-f", " png, coco ").code == 0
-    assert files(tmp_path / "out") == ["annotations.json", "classes.json", "masks/a.png", "run.json"]
+    assert files(tmp_path / "out") == ["annotations.json", "classes.json", "manifest.jsonl", "masks/a.png", "run.json"]
 
 
 def test_a_line_of_json_for_each_image(process: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
@@ -638,4 +637,4 @@ def test_a_part_of_the_images(
     assert ran.code == 0
     assert len([line for line in ran.out.splitlines() if "masks" in line]) == 2
     assert "2 images labelled" in ran.err
-    assert json.loads((tmp_path / "out/run.json").read_text())["counts"] == {"labelled": 2, "failed": 0}
+    assert json.loads((tmp_path / "out/run.json").read_text())["counts"] == {"labelled": 2, "unchanged": 0, "failed": 0}

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,7 +26,7 @@ from tipsseg.errors import OutputError, UsageError
 from tipsseg.files import atomic_path, atomic_write
 from tipsseg.palette import colour
 from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, label_dtype
-from tipsseg.writers import FOLDERS, FORMATS, RunContext, Writer, check_format, coco, create
+from tipsseg.writers import FOLDERS, FORMATS, RunContext, check_format, create, run_file
 from tipsseg.writers.classes import write_classes
 from tipsseg.writers.overlay import render
 
@@ -49,7 +47,7 @@ PANDA = classes_of("panda leg", "tree", "bench")
 
 def context_of(output: Path, classes: tuple[LabelClass, ...] = PANDA, min_area: int = 1) -> RunContext:
     info = {"version": "0.1.0", "command": "tipsseg label in", "model": "tiny", "revision": None, "vocabulary": "a,b"}
-    return RunContext(output, Path("in"), classes, info, min_area)
+    return RunContext(output, output, classes, info, min_area)
 
 
 def map_of(labels: LabelArray, classes: tuple[LabelClass, ...] = PANDA, confidence: float = 0.5) -> LabelMap:
@@ -64,10 +62,19 @@ def blank(label_map: LabelMap) -> NDArray[np.uint8]:
     return np.full((*label_map.size, 3), 128, np.uint8)
 
 
-def write_all(writer: Writer, maps: dict[str, LabelMap]) -> list[Path]:
-    for index, (name, label_map) in enumerate(maps.items()):
-        writer.write(ref_of(name), blank(label_map), label_map, index)
-    return writer.close()
+def write_coco(context: RunContext, maps: Mapping[str, LabelMap]) -> Path:
+    writer = create("coco", context)
+    records = {name: writer.write(ref_of(name), blank(each), each).records for name, each in maps.items()}
+    file = run_file("coco", context)
+    assert file is not None
+    file.write(list(maps), records.__getitem__)
+    return file.path
+
+
+def write_picture(name: str, context: RunContext, image: str, label_map: LabelMap) -> Path:
+    path = create(name, context).write(ref_of(image), blank(label_map), label_map).path
+    assert path is not None
+    return path
 
 
 SMALL = np.array([[1, 1, 0, 3], [0, 1, 0, 3], [255, 0, 0, 0], [2, 0, 0, 1]], np.uint8)
@@ -94,9 +101,9 @@ def test_the_registry_names_every_format(tmp_path: Path) -> None:
     assert list(FORMATS) == ["png", "coco", "overlay", "confidence"]
     for name, entry in FORMATS.items():
         assert entry.description
-        writer = create(name, context_of(tmp_path / name))
-        writer.abort()
-        writer.abort()
+        context = context_of(tmp_path / name)
+        create(name, context)
+        assert (run_file(name, context) is None) == (entry.folder is not None)
     with pytest.raises(UsageError) as caught:
         create("coc", context_of(tmp_path))
     assert "'coco'" in caught.value.hint
@@ -108,12 +115,10 @@ def test_the_registry_names_every_format(tmp_path: Path) -> None:
 def test_pictures_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> None:
     label_map = map_of(SMALL)
     for name in FORMATS:
-        writer = create(name, context_of(tmp_path))
-        path = writer.write(ref_of("sub/a.jpg"), blank(label_map), label_map, 0)
-        assert path is None or path.relative_to(tmp_path).parts[0] in FOLDERS
-        writer.close()
+        written = create(name, context_of(tmp_path)).write(ref_of("sub/a.jpg"), blank(label_map), label_map)
+        assert (written.path is None) == bool(written.records) == (FORMATS[name].folder is None)
+        assert written.path is None or written.path.relative_to(tmp_path).parts[0] in FOLDERS
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()) == [
-        "annotations.json",
         "confidence/sub/a.png",
         "masks/sub/a.png",
         "overlays/sub/a.jpg",
@@ -126,9 +131,7 @@ def test_pictures_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> Non
 @pytest.mark.parametrize("labels", [SMALL, *EDGES.values()], ids=["small", *EDGES])
 def test_masks_are_read_alike_by_pillow_and_opencv(tmp_path: Path, labels: LabelArray) -> None:
     label_map = map_of(labels)
-    path = create("png", context_of(tmp_path)).write(
-        ref_of("x y/\N{SNOWMAN}.photo.jpeg"), blank(label_map), label_map, 0
-    )
+    path = write_picture("png", context_of(tmp_path), "x y/\N{SNOWMAN}.photo.jpeg", label_map)
     assert path == tmp_path / "masks/x y/\N{SNOWMAN}.photo.png"
     with Image.open(path) as image:
         assert image.mode == "L"
@@ -144,8 +147,7 @@ def test_masks_of_many_classes(tmp_path: Path, count: int) -> None:
     labels = labels.astype(np.uint8) if label_dtype(count) is np.uint8 else labels
     label_map = map_of(labels, numbered(count))
     labels[0, 0] = label_map.ignore
-    path = create("png", context_of(tmp_path, label_map.classes)).write(ref_of("a.jpg"), blank(label_map), label_map, 0)
-    assert path is not None
+    path = write_picture("png", context_of(tmp_path, label_map.classes), "a.jpg", label_map)
     read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     assert read is not None
     assert read.dtype == (np.uint8 if count == 254 else np.uint16)
@@ -157,10 +159,10 @@ def test_masks_of_many_classes(tmp_path: Path, count: int) -> None:
 
 def test_masks_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     paths = [
-        create("png", context_of(tmp_path / run)).write(ref_of("a.jpg"), blank(map_of(each)), map_of(each), 0)
+        write_picture("png", context_of(tmp_path / run), "a.jpg", map_of(each))
         for run, each in (("1", SMALL), ("2", np.asfortranarray(SMALL)), ("3", SMALL.repeat(2, 0)[::2]))
     ]
-    assert len({path.read_bytes() for path in paths if path}) == 1
+    assert len({path.read_bytes() for path in paths}) == 1
 
 
 # ---- COCO ----
@@ -205,52 +207,48 @@ def golden_maps() -> dict[str, LabelMap]:
 
 
 def test_coco_golden(tmp_path: Path) -> None:
-    paths = write_all(create("coco", context_of(tmp_path)), golden_maps())
-    assert paths == [tmp_path / "annotations.json"]
-    assert paths[0].read_text("utf-8") == GOLDEN
-    assert list(tmp_path.iterdir()) == paths
+    path = write_coco(context_of(tmp_path), golden_maps())
+    assert path == tmp_path / "annotations.json"
+    assert path.read_text("utf-8") == GOLDEN
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_coco_order_of_writing_does_not_matter(tmp_path: Path) -> None:
-    writer = create("coco", context_of(tmp_path))
-    for index, (name, label_map) in reversed(list(enumerate(golden_maps().items()))):
-        writer.write(ref_of(name), blank(label_map), label_map, index)
-    assert writer.close()[0].read_text("utf-8") == GOLDEN
-
-
-def test_coco_records_survive_json(tmp_path: Path) -> None:
-    """A resumed run may keep records as JSON and hand them in again."""
-    writer = coco.create(context_of(tmp_path))
-    for index, (name, label_map) in enumerate(golden_maps().items()):
-        image = json.loads(json.dumps(coco.image_record(ref_of(name), label_map.size, index)))
-        writer.add(index, image, json.loads(json.dumps(coco.annotation_records(label_map, index, 1))))
-    assert writer.close()[0].read_text("utf-8") == GOLDEN
+def test_coco_is_read_back_record_by_record(tmp_path: Path) -> None:
+    """So runs are continued and joined: the file is what its records say, whichever images are in it and in whatever order."""
+    context = context_of(tmp_path)
+    path = write_coco(context, golden_maps())
+    file = run_file("coco", context)
+    assert file is not None
+    records = dict(file.read())
+    assert list(file.names()) == list(records) == list(golden_maps())
+    assert [len(own) for own in records.values()] == [5, 1]
+    file.write(list(reversed(records)), records.__getitem__)
+    assert path.read_text("utf-8") != GOLDEN
+    assert dict(file.read()) == records
+    file.write(list(golden_maps()), records.__getitem__)
+    assert path.read_text("utf-8") == GOLDEN
 
 
 def test_coco_without_images(tmp_path: Path) -> None:
-    read = json.loads(create("coco", context_of(tmp_path)).close()[0].read_bytes())
+    read = json.loads(write_coco(context_of(tmp_path), {}).read_bytes())
     assert read["images"] == read["annotations"] == []
     assert [each["id"] for each in read["categories"]] == [1, 2, 3]
 
 
 def test_coco_leaves_small_regions_out(tmp_path: Path) -> None:
-    read = json.loads(write_all(create("coco", context_of(tmp_path, min_area=2)), golden_maps())[0].read_bytes())
+    read = json.loads(write_coco(context_of(tmp_path, min_area=2), golden_maps()).read_bytes())
     assert [(each["id"], each["area"]) for each in read["annotations"]] == [(1, 3), (2, 2)]
 
 
 def test_coco_undecodable_names(tmp_path: Path) -> None:
-    path = write_all(create("coco", context_of(tmp_path, classes_of("caf\udce9"))), {"caf\udce9.png": map_of(SMALL)})[0]
-    read = json.loads(path.read_text("utf-8"))
+    context, label_map = context_of(tmp_path, classes_of("caf\udce9")), map_of(SMALL)
+    records = create("coco", context).write(ref_of("caf\udce9.png"), blank(label_map), label_map).records
+    file = run_file("coco", context)
+    assert file is not None
+    file.write(["any"], lambda _: records)
+    read = json.loads(file.path.read_text("utf-8"))
     assert read["images"][0]["file_name"] == r"caf\udce9.png"
     assert read["categories"][0]["name"] == r"caf\udce9"
-
-
-def test_coco_abort_leaves_nothing(tmp_path: Path) -> None:
-    writer = create("coco", context_of(tmp_path))
-    writer.write(ref_of("a.jpg"), blank(map_of(SMALL)), map_of(SMALL), 0)
-    writer.abort()
-    writer.abort()
-    assert list(tmp_path.iterdir()) == []
 
 
 def masks_of(read: dict[str, Any], size: tuple[int, int]) -> LabelArray:
@@ -270,11 +268,9 @@ def check_round_trip(labels: LabelArray, classes: tuple[LabelClass, ...]) -> Non
     label_map = map_of(labels, classes)
     with tempfile.TemporaryDirectory() as folder:
         context = context_of(Path(folder), classes)
-        path = create("png", context).write(ref_of("a.jpg"), blank(label_map), label_map, 0)
-        assert path is not None
-        with Image.open(path) as image:
+        with Image.open(write_picture("png", context, "a.jpg", label_map)) as image:
             mask = np.asarray(image).copy()
-        read = json.loads(write_all(create("coco", context), {"a.jpg": label_map})[0].read_bytes())
+        read = json.loads(write_coco(context, {"a.jpg": label_map}).read_bytes())
     assert np.array_equal(mask, labels)
     mask[mask == label_map.ignore] = 0
     assert np.array_equal(masks_of(read, label_map.size), mask)
@@ -304,7 +300,7 @@ def test_coco_evaluates_itself_to_one(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     maps = {f"{n}.jpg": map_of(rng.integers(0, 4, (6, 8)).astype(np.uint8).repeat(8, 0).repeat(8, 1)) for n in range(3)}
     maps["empty.jpg"] = map_of(EDGES["nothing"])
-    path = write_all(create("coco", context_of(tmp_path)), maps)[0]
+    path = write_coco(context_of(tmp_path), maps)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(path))
         found = truth.loadRes(json.loads(path.read_bytes())["annotations"])
@@ -342,7 +338,7 @@ def test_classes_golden(tmp_path: Path) -> None:
 def test_confidence_is_written_as_255_steps(tmp_path: Path) -> None:
     confidence = np.array([[0, 1, 0.5], [0.001, 0.002, 0.9999]], np.float32)
     label_map = LabelMap(np.array([[0, 1, 255], [1, 2, 2]], np.uint8), confidence, PANDA)
-    path = create("confidence", context_of(tmp_path)).write(ref_of("s/a.jpg"), blank(label_map), label_map, 0)
+    path = write_picture("confidence", context_of(tmp_path), "s/a.jpg", label_map)
     assert path == tmp_path / "confidence/s/a.png"
     with Image.open(path) as picture:
         assert picture.mode == "L"
@@ -368,7 +364,7 @@ def test_overlays_have_room_for_the_legend(tmp_path: Path, size: tuple[int, int]
     assert picture.dtype == np.uint8
     assert picture.shape[1:] == (canvas[1], 3)
     assert picture.shape[0] > canvas[0] + 20
-    path = create("overlay", context_of(tmp_path)).write(ref_of("s/a.png"), blank(label_map), label_map, 0)
+    path = write_picture("overlay", context_of(tmp_path), "s/a.png", label_map)
     assert path == tmp_path / "overlays/s/a.jpg"
     with Image.open(path) as image:
         assert image.size == (picture.shape[1], picture.shape[0])
@@ -494,7 +490,7 @@ def test_what_the_system_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_coco_refuses_where_its_folder_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError):
-        create("coco", context_of(tmp_path / "file"))
+        write_coco(context_of(tmp_path / "file"), golden_maps())
 
 
 def test_a_class_whose_least_confidence_is_0_says_so(tmp_path: Path) -> None:
@@ -504,39 +500,7 @@ def test_a_class_whose_least_confidence_is_0_says_so(tmp_path: Path) -> None:
     assert [entry.get("min_confidence") for entry in entries] == [0.0, None]
 
 
-def test_coco_takes_images_from_several_threads(tmp_path: Path) -> None:
-    maps = [map_of(np.full((2, 2), number % 3 + 1, np.uint8)) for number in range(300)]
-
-    def write(writer: Writer, number: int) -> None:
-        writer.write(ref_of(f"{number:03}.jpg"), blank(maps[number]), maps[number], number)
-
-    written = []
-    for name, jobs in (("one", 1), ("many", 8)):
-        writer = create("coco", context_of(tmp_path / name))
-        with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(partial(write, writer), range(len(maps))))
-        written.append(writer.close()[0].read_bytes())
-    assert written[0] == written[1]
-
-
 def test_coco_waits_in_the_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's folder for temporary files may be small, or memory."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
-    assert write_all(create("coco", context_of(tmp_path / "out")), golden_maps())[0].read_text("utf-8") == GOLDEN
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
-def test_coco_on_a_full_disk(tmp_path: Path) -> None:
-    """The error is told once; the buffer that cannot be written is no second one."""
-    writer = coco.create(context_of(tmp_path))
-    writer._spool.close()
-    writer._spool = Path("/dev/full").open("w+b")  # noqa: SIM115
-
-    def write_many() -> None:
-        for index in range(1000):
-            writer.write(ref_of("a.jpg"), blank(map_of(SMALL)), map_of(SMALL), index)
-
-    with pytest.raises(OutputError, match="no space left"):
-        write_many()
-    writer.abort()
-    writer.abort()
+    assert write_coco(context_of(tmp_path / "out"), golden_maps()).read_text("utf-8") == GOLDEN

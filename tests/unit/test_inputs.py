@@ -5,13 +5,26 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from tipsseg.errors import InputError, UsageError
+from tipsseg.file_names import without_case, without_form
 from tipsseg.images import image_extensions
-from tipsseg.inputs import Found, check_collisions, check_not_outputs, choose, find, from_list
+from tipsseg.inputs import (
+    Found,
+    check_choice,
+    check_collisions,
+    check_not_outputs,
+    choose,
+    find,
+    from_list,
+    is_output,
+    stream,
+)
+from tipsseg.outcome import Failed
 from tipsseg.records import ImageRef
 
 OUT = Path("nowhere")
@@ -28,7 +41,12 @@ def names(found: Found) -> list[str]:
     return [str(ref.relative) for ref in found.refs]
 
 
-def test_a_folder_is_searched_by_extension_and_sorted_by_parts(tmp_path: Path) -> None:
+def told(images: Iterator[ImageRef | Failed]) -> list[str]:
+    """The names in a stream; of those that are refused with what the command line says."""
+    return [image.name + " ! " + image.error.message if isinstance(image, Failed) else image.name for image in images]
+
+
+def test_a_folder_is_searched_by_extension_and_sorted_folder_by_folder(tmp_path: Path) -> None:
     touch(tmp_path, "b.JPG", "a.png", "a/z.webp", "a-b/c.tiff", "a.b/c.jpeg", "notes.txt", "a/movie.mpg", "a/page.eps")
     found = find([tmp_path], output=OUT)
     assert names(found) == ["a/z.webp", "a-b/c.tiff", "a.b/c.jpeg", "a.png", "b.JPG"]
@@ -170,23 +188,6 @@ class TestRefusals:
         with pytest.raises(InputError, match="no images"):
             find([], output=OUT)
 
-    def test_a_name_with_a_nul_byte(self) -> None:
-        with pytest.raises(InputError):
-            find([Path("a\0b.png")], output=OUT)
-
-    def test_a_folder_that_cannot_be_listed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        touch(tmp_path, "a.png", "closed/b.png")
-        scandir = os.scandir
-
-        def refuse(folder: Path) -> object:
-            if folder.name == "closed":
-                raise PermissionError(13, "Permission denied")
-            return scandir(folder)
-
-        monkeypatch.setattr("tipsseg.inputs.os.scandir", refuse)
-        with pytest.raises(InputError, match=r"closed.*no permission"):
-            find([tmp_path], output=OUT)
-
 
 class TestList:
     def test_names_begin_at_the_current_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +221,313 @@ class TestList:
         assert names(from_list([" a \"b' .png\n"], output=OUT)) == [" a \"b' .png"]
 
 
+class TestStream:
+    def test_images_come_in_the_order_of_the_list(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        touch(tmp_path, "x/2.png", "x/1.png", "x/s/3.png", "x/no.txt", "b.png", "a", "there/4.png", "x/.hidden/5.png")
+        monkeypatch.chdir(tmp_path)
+        entries: list[str | bytes] = [
+            b"\xef\xbb\xbfb.png\r\n",
+            "",
+            "  \n",
+            "x/s",
+            "./x\n",
+            "x/../b.png",
+            "gone.png",
+            "a",
+            str(tmp_path / "a"),
+            "x",
+        ]
+        images = list(stream(entries, output=OUT))
+        assert told(iter(images)) == ["b.png", "x/s/3.png", "x/1.png", "x/2.png", "gone.png", "a"]
+        assert images[3] == ImageRef(Path("x/2.png"), PurePosixPath("x/2.png"))
+
+    def test_of_a_path_outside_the_folder_its_parts_remain(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        touch(tmp_path, "here/x.png", "there/4.png", "elsewhere/5.png")
+        monkeypatch.chdir(tmp_path / "here")
+        outside = PurePosixPath(*(tmp_path / "elsewhere/5.png").parts[1:])
+        assert told(stream(["../there", str(tmp_path / "elsewhere/5.png")], output=None)) == [
+            "there/4.png",
+            str(outside),
+        ]
+
+    def test_no_image_waits_for_the_next_entry(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        touch(tmp_path, "a.png", "s/b.png", "s/c.png")
+        monkeypatch.chdir(tmp_path)
+        given: list[str] = []
+
+        def entries() -> Iterator[str]:
+            for entry in ("a.png", "n\0.png", "s", "gone.png"):
+                given.append(entry)
+                yield entry
+            raise AssertionError("more was asked for than was taken")
+
+        images = stream(entries(), output=OUT)
+        assert given == []
+        for count in (1, 2, 3, 3, 4):
+            next(images)
+            assert len(given) == count
+
+    def test_an_empty_list_has_no_images(self) -> None:
+        assert list(stream([b"\n", ""], output=OUT)) == []
+
+    def test_the_second_of_one_output_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        touch(tmp_path, "a.jpg", "a.png", "b.jpg", "c/d.jpg", "s/a.jpg")
+        monkeypatch.chdir(tmp_path)
+        entries = ["b.jpg/e.jpg", "a.jpg", "b.jpg", "a.png", "a.png", "c/d.jpg", "c/d.png/e.jpg", "s/a.jpg"]
+        images = list(stream(entries, output=OUT))
+        assert told(iter(images)) == [
+            "b.jpg/e.jpg",
+            "a.jpg",
+            "b.jpg ! b.jpg: the output of b.jpg would have the name of the folder b.jpg",
+            "a.png ! a.png: a.jpg and a.png would share one output, a",
+            "c/d.jpg",
+            "c/d.png/e.jpg ! c/d.png/e.jpg: the output of c/d.jpg would have the name of the folder c/d.png of c/d.png/e.jpg",
+            "s/a.jpg",
+        ]
+        assert isinstance(images[3], Failed)
+        assert images[3].error.hint == "Rename one of the two, or label them in two runs with an output folder each."
+
+    def test_names_that_are_one_to_the_file_system(self) -> None:
+        entries = ["s/A.jpg", "s/a.png", "caf\u00e9.jpg", "cafe\u0301.jpg"]
+        assert told(stream(entries, output=OUT)) == entries
+        images = list(stream(entries, output=OUT, key=without_case))
+        assert told(iter(images)) == [
+            "s/A.jpg",
+            "s/a.png ! s/a.png: s/A.jpg and s/a.png would share one output, s/a",
+            *entries[2:],
+        ]
+        assert isinstance(images[1], Failed)
+        assert "Where they differ in case alone" in images[1].error.hint
+        assert told(stream(entries, output=OUT, key=without_form))[3].startswith(f"{entries[3]} ! ")
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+    def test_pictures_of_this_run_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        touch(tmp_path, "out/masks/a.png", "out/b.png", "out/masks-2/c.png", "in/masks/d.png")
+        (tmp_path / "in/link.png").symlink_to(tmp_path / "out/masks/a.png")
+        monkeypatch.chdir(tmp_path)
+        entries = ["out/masks/a.png", "in", "out/masks", "out/overlays/gone.jpg", "out", "out/Confidence/e.png"]
+        written = "which this run writes to"
+        expected = [
+            f"out/masks/a.png ! out/masks/a.png: an input in out/masks, {written}",
+            f"in/link.png ! in/link.png: an input in out/masks, {written}",
+            "in/masks/d.png",
+            f"out/overlays/gone.jpg ! out/overlays/gone.jpg: an input in out/overlays, {written}",
+            "out/b.png",
+            "out/masks-2/c.png",
+        ]
+        assert told(stream(entries, output=Path("out"))) == [*expected, "out/Confidence/e.png"]
+        assert told(stream(entries, output=Path("out"), key=without_case)) == [
+            *expected,
+            f"out/Confidence/e.png ! out/Confidence/e.png: an input in out/confidence, {written}",
+        ]
+        assert len(told(stream(["out/masks/a.png"], output=None))) == 1
+
+    def test_an_output_folder_that_is_made_meanwhile_is_not_searched(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        touch(tmp_path, "a.png", "b.png")
+        monkeypatch.chdir(tmp_path)
+        images = stream(["a.png", "."], output=Path("out"))
+        assert told(iter([next(images)])) == ["a.png"]
+        touch(tmp_path, "out/masks/a.png", "out/c.png")
+        assert told(images) == ["b.png"]
+
+
+LONG = "x" * 10_000
+
+Arrange = Callable[[Path], None]
+
+
+def with_links(links: dict[str, str], *files: str) -> Arrange:
+    def arrange(top: Path) -> None:
+        touch(top, *files)
+        for name, to in links.items():
+            (top / name).symlink_to(top / to)
+
+    return arrange
+
+
+def nothing(top: Path) -> None:
+    pass
+
+
+# name -> what is there; the paths that are given; what `stream` makes of them; and what `find`: the names, or the error
+ODD: dict[str, tuple[Arrange, list[str | bytes], list[str], list[str] | str]] = {
+    "missing file": (nothing, ["gone.png"], ["gone.png"], "gone.png: no such file or folder"),
+    "below a file": (
+        lambda top: touch(top, "a.png"),
+        ["a.png/b.jpg"],
+        ["a.png/b.jpg"],
+        "a.png/b.jpg: no such file or folder",
+    ),
+    "link to itself": (
+        with_links({"loop.png": "loop.png"}),
+        ["loop.png"],
+        ["loop.png ! loop.png: Too many levels of symbolic links"],
+        "loop.png: Too many levels of symbolic links",
+    ),
+    "link to itself, in a folder": (
+        with_links({"in/loop.png": "in/loop.png"}, "in/a.png"),
+        ["in"],
+        ["in/a.png", "in/loop.png"],
+        ["a.png", "loop.png"],
+    ),
+    "folders that link to each other": (
+        with_links({"in/s/up": "in", "in/down": "in/s"}, "in/s/a.png"),
+        ["in", "in/s/up/down/up"],
+        ["in/s/a.png"],
+        ["s/a.png"],
+    ),
+    "broken link": (with_links({"a.png": "gone"}), ["a.png"], ["a.png"], "a.png: no such file or folder"),
+    "broken link in a folder": (
+        with_links({"in/a.png": "gone"}, "in/b.png"),
+        ["in"],
+        ["in/a.png", "in/b.png"],
+        ["a.png", "b.png"],
+    ),
+    "NUL": (nothing, ["a\0b.png"], ["a\0b.png ! a\0b.png: a name with a NUL byte"], "a\0b.png: a name with a NUL byte"),
+    "NUL, twice": (
+        lambda top: touch(top, "a"),
+        ["a\0.png", "a\0.png", "a"],
+        ["a\0.png ! a\0.png: a name with a NUL byte", "a"],
+        "a\0.png: a name with a NUL byte",
+    ),
+    "10,000 characters": (nothing, [LONG], [f"{LONG} ! {LONG}: File name too long"], f"{LONG}: File name too long"),
+    "10,000 characters in 5,000 folders": (
+        nothing,
+        ["x/" * 5_000 + "x"],
+        [f"{'x/' * 5_000}x ! {'x/' * 5_000}x: File name too long"],
+        f"{'x/' * 5_000}x: File name too long",
+    ),
+    "up from where nothing is": (
+        nothing,
+        ["gone/..", "gone/../.."],
+        [". ! gone/..: no such file", ". ! gone/../..: no such file"],  # their outputs would have no name
+        "gone/..: no such file or folder (and 1 more paths of the input)",
+    ),
+    "bytes that are no text": (
+        lambda top: touch(top, "in/caf\udce9.png"),
+        ["in", b"in/caf\xe9.png", b"caf\xe9.jpg"],
+        ["in/caf\\udce9.png", "caf\\udce9.jpg"],
+        "caf\udce9.jpg: no such file or folder",
+    ),
+    "text that is no name": (
+        nothing,
+        ["\ud800.png"],
+        [
+            "\\ud800.png ! \ud800.png: 'utf-8' codec can't encode character '\\ud800' in position 0: surrogates not allowed"
+        ],
+        "\ud800.png: 'utf-8' codec can't encode character '\\ud800' in position 0: surrogates not allowed",
+    ),
+    "two normal forms": (
+        lambda top: touch(top, "in/\u00e9.png", "in/e\u0301.png"),
+        ["in", "in/\u00e9.png"],
+        ["in/e\u0301.png", "in/\u00e9.png"],
+        ["e\u0301.png", "\u00e9.png"],
+    ),
+    "upper and lower case": (
+        lambda top: touch(top, "in/a.png", "in/A.png"),
+        ["in/a.png", "in"],
+        ["in/a.png", "in/A.png"],
+        ["A.png", "a.png"],
+    ),
+    "line end, quotes and spaces": (
+        lambda top: touch(top, "in/a\nb.png", "in/ 'c\" .png"),
+        ["in"],
+        ["in/ 'c\" .png", "in/a\nb.png"],
+        [" 'c\" .png", "a\nb.png"],
+    ),
+}
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are other there")
+class TestOdd:
+    @pytest.mark.parametrize("name", ODD)
+    def test_in_a_stream(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        arrange, entries, expected, _ = ODD[name]
+        arrange(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        assert told(stream(entries, output=OUT)) == expected
+
+    @pytest.mark.parametrize("name", ODD)
+    def test_as_arguments(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        arrange, entries, _, expected = ODD[name]
+        arrange(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        paths = [Path(os.fsdecode(entry)) for entry in entries]
+        if isinstance(expected, list):
+            assert names(find(paths, output=OUT)) == expected
+        else:
+            with pytest.raises(InputError) as caught:
+                find(paths, output=OUT)
+            assert caught.value.message == expected
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are other there")
+class TestPermissions:
+    """As a user to whom permissions mean something; root may read everything."""
+
+    @pytest.fixture(autouse=True)
+    def closed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        touch(tmp_path, "in/a.png", "in/closed/b.png", "in/no-way/s/c.png", "in/no-way/d.png", "in/own.png", "in/z.png")
+        # Of no-way the names can be listed, but nothing can be opened.
+        modes = {".": 0o755, "in/own.png": 0, "in/closed": 0, "in/no-way": 0o444}
+        for name, mode in modes.items():
+            (tmp_path / name).chmod(mode)
+        monkeypatch.chdir(tmp_path)  # and names from there, as others may not look into its parents
+        image_extensions()  # Pillow may lie where only root reads, so it is loaded now
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            if user == 0:
+                os.seteuid(user)
+            for name in modes:
+                (tmp_path / name).chmod(0o755)
+
+    def test_a_stream_goes_on(self) -> None:
+        images = list(stream(["in", "in/closed/b.png", "in/closed", "in/no-way/d.png", "in/gone.png"], output=OUT))
+        assert told(iter(images)) == [
+            "in/a.png",
+            "in/closed ! in/closed: cannot list this folder: no permission to read it",
+            "in/no-way/d.png",  # fails by name when it is opened
+            "in/no-way/s ! in/no-way/s: cannot list this folder: no permission to read it",
+            "in/own.png",
+            "in/z.png",
+            "in/closed/b.png ! in/closed/b.png: no permission to read it",
+            "in/gone.png",
+        ]
+        assert isinstance(images[1], Failed)
+        assert images[1].error.hint == "Check the path and its permissions."
+
+    def test_find_goes_on_where_there_are_images(self) -> None:
+        found = find([Path("in")], output=OUT)
+        assert names(found) == ["a.png", "no-way/d.png", "own.png", "z.png"]
+        assert told(iter(found.refused)) == [
+            "closed ! in/closed: cannot list this folder: no permission to read it",
+            "no-way/s ! in/no-way/s: cannot list this folder: no permission to read it",
+        ]
+        assert choose(found, 1, None).refused == found.refused
+
+    @pytest.mark.parametrize(
+        ("given", "expected"),
+        [
+            ("in/closed", "in/closed: cannot list this folder: no permission to read it"),
+            ("in/no-way/s", "in/no-way/s: no permission to read it"),
+            ("in/closed/b.png", "in/closed/b.png: no permission to read it"),
+        ],
+    )
+    def test_find_names_the_place(self, given: str, expected: str) -> None:
+        with pytest.raises(InputError) as caught:
+            find([Path(given)], output=OUT)
+        assert caught.value.message == expected
+        assert caught.value.hint == "Check the path and its permissions."
+
+
 def refs(*relatives: str) -> list[ImageRef]:
     return [ImageRef(Path("/in") / name, PurePosixPath(name)) for name in relatives]
 
@@ -246,6 +554,7 @@ def test_no_collision(relatives: list[str]) -> None:
         (["a.jpg", "a.png", "b.jpg", "b.png"], ["a.jpg", "a.png"], "1 more such pair)"),
         (["a.jpg", "a.png", "a.webp", "b.jpg", "b.png"], ["a.jpg", "a.png"], "2 more such pairs)"),
         (["a.jpg", "a.png/b.jpg"], ["a.jpg", "a.png"], ""),
+        (["a.png/b.jpg", "a.jpg"], ["a.jpg", "a.png"], ""),
     ],
 )
 def test_collisions_name_both(relatives: list[str], named: list[str], more: str) -> None:
@@ -257,14 +566,63 @@ def test_collisions_name_both(relatives: list[str], named: list[str], more: str)
     assert ("more such" in caught.value.message) == bool(more)
 
 
+def test_names_that_are_one_to_the_file_system_collide() -> None:
+    alike = refs("A.jpg", "a.png", "b.jpg")
+    check_collisions(alike)
+    with pytest.raises(InputError) as caught:
+        check_collisions(alike, without_case)
+    assert caught.value.message == f"{alike[0].path} and {alike[1].path} would share one output, a"
+    assert caught.value.hint.endswith("the file system of the output folder takes such names for one.")
+
+
 def test_inputs_are_not_overwritten(tmp_path: Path) -> None:
-    touch(tmp_path, "out/masks/a.png", "out/overlays/b.jpg", "in/a.png")
+    touch(tmp_path, "out/masks/a.png", "out/overlays/b.jpg", "out/confidence/s/c.png", "out/masks-2/d.png", "in/a.png")
     out = tmp_path / "in/../out"
     check_not_outputs(find([tmp_path / "in"], output=out).refs, out)
     check_not_outputs(find([tmp_path / "out"], output=tmp_path).refs, tmp_path)
-    for folder in ("masks", "overlays"):
-        with pytest.raises(InputError, match=rf"{folder}.*overwritten"):
-            check_not_outputs(find([tmp_path / "out" / folder], output=out).refs, out)
+    check_not_outputs(find([tmp_path / "out/masks-2"], output=out).refs, out)
+    for folder in ("masks", "overlays", "confidence"):
+        found = find([tmp_path / "in", tmp_path / "out" / folder], output=out)
+        with pytest.raises(InputError) as caught:
+            check_not_outputs(found.refs, out)
+        assert caught.value.message == f"{found.refs[-1].path}: an input in {out / folder}, which this run writes to"
+    with pytest.raises(InputError):
+        check_not_outputs([ImageRef(tmp_path / "out/Masks/a.png", PurePosixPath("a.png"))], out, without_case)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+def test_inputs_are_not_overwritten_through_links(tmp_path: Path) -> None:
+    touch(tmp_path, "out/a.png", "in/b.png", "disk/c.png")
+    (tmp_path / "out/masks").symlink_to(tmp_path / "disk")
+    (tmp_path / "in/c.png").symlink_to(tmp_path / "out/masks/c.png")
+    for given in ("disk", "in/c.png"):
+        found = find([tmp_path / given], output=tmp_path / "out")
+        with pytest.raises(InputError, match=r"c\.png: an input in .*masks, which"):
+            check_not_outputs(found.refs, tmp_path / "out")
+    check_not_outputs(find([tmp_path / "in/b.png"], output=tmp_path / "out").refs, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("record", "tool", "expected"),
+    [
+        ("run.json", "tipsseg", True),
+        ("eval.json", "tipsseg", True),
+        ("shards/3-of-8/run.json", "tipsseg", True),
+        ("shards/3-of-8/run.json", "another", False),
+        ("shards/3-of-8/eval.json", "tipsseg", False),
+        ("shards/old/run.json", "tipsseg", False),
+        ("shards/run.json", "tipsseg", False),
+        ("run.json", "another", False),
+        ("notes.json", "tipsseg", False),
+    ],
+)
+def test_what_a_run_wrote_to(tmp_path: Path, record: str, tool: str, expected: bool) -> None:
+    touch(tmp_path, "masks/a.png", "shards/notes.txt", record)
+    (tmp_path / record).write_text(json.dumps({"tool": tool}))
+    assert is_output(tmp_path) is expected
+    if expected:
+        touch(tmp_path, "b.png")
+        assert names(find([tmp_path], output=OUT)) == ["b.png"]
 
 
 def test_extensions() -> None:
@@ -317,8 +675,7 @@ def test_a_part_of_the_images(tmp_path: Path) -> None:
         (2, 2, "--limit and --sample exclude each other"),
     ],
 )
-def test_parts_that_are_none(tmp_path: Path, limit: int | None, sample: int | None, message: str) -> None:
-    touch(tmp_path, "a.png")
+def test_parts_that_are_none(limit: int | None, sample: int | None, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        choose(find([tmp_path], output=None), limit, sample)
+        check_choice(limit, sample)
     assert caught.value.message == message

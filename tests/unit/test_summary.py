@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, ignore_id, label_dtype
-from tipsseg.summary import image_summary
+from tipsseg.summary import image_summary, label_summary
 
 REF = ImageRef(Path("../in/sub/a.jpg"), PurePosixPath("sub/a.jpg"))
 OUT = Path("out")
@@ -23,8 +23,8 @@ def classes(count: int) -> tuple[LabelClass, ...]:
 def test_the_record_of_an_image() -> None:
     labels = np.array([[0, 2, 2], [0, 2, 255]], np.uint8)
     confidence = np.array([[0.5, 0.75, 0.25], [1, 0.5, 0.125]], np.float32)
-    files = [OUT / "masks/sub/a.png", OUT / "overlays/sub/a.jpg"]
-    assert image_summary(REF, LabelMap(labels, confidence, classes(3)), OUT, files) == {
+    files = {"png": OUT / "masks/sub/a.png", "overlay": OUT / "overlays/sub/a.jpg"}
+    assert image_summary(REF, label_summary(LabelMap(labels, confidence, classes(3))), files) == {
         "path": "../in/sub/a.jpg",
         "image": "sub/a.jpg",
         "mask": "out/masks/sub/a.png",
@@ -35,8 +35,8 @@ def test_the_record_of_an_image() -> None:
         "background": {"pixels": 2, "share": 0.333333, "confidence": 0.75},
         "ignored": 1,
     }
-    without = image_summary(REF, LabelMap(np.full((2, 3), 3, np.uint8), confidence, classes(3)), OUT, files[1:])
-    assert without["mask"] is None
+    without = label_summary(LabelMap(np.full((2, 3), 3, np.uint8), confidence, classes(3)))
+    assert image_summary(REF, without, {"overlay": OUT / "a.jpg"})["mask"] is None
     assert without["background"] == {"pixels": 0, "share": 0.0, "confidence": None}
 
 
@@ -46,7 +46,7 @@ def test_pixels_add_up_to_the_image(count: int, height: int, width: int, seed: i
     ids = np.array([*range(count + 1), ignore_id(count)])
     labels = cast(LabelArray, rng.choice(ids, (height, width)).astype(label_dtype(count)))
     label_map = LabelMap(labels, rng.random((height, width), np.float32), classes(count))
-    record = json.loads(json.dumps(image_summary(REF, label_map, OUT, [])))
+    record = json.loads(json.dumps(label_summary(label_map)))
     parts = [*record["classes"], record["background"]]
     assert sum(part["pixels"] for part in parts) + record["ignored"] == height * width
     for entry in record["classes"]:
@@ -59,6 +59,6 @@ def test_pixels_add_up_to_the_image(count: int, height: int, width: int, seed: i
 def test_maps_larger_than_a_piece() -> None:
     labels = np.zeros((1200, 1000), np.uint8)
     labels[1199, 999] = 1
-    record = image_summary(REF, LabelMap(labels, np.ones(labels.shape, np.float32), classes(1)), OUT, [])
+    record = label_summary(LabelMap(labels, np.ones(labels.shape, np.float32), classes(1)))
     assert record["background"] == {"pixels": 1_199_999, "share": 0.999999, "confidence": 1.0}
     assert record["classes"] == [{"id": 1, "name": "c1", "pixels": 1, "share": 1e-06, "confidence": 1.0}]

@@ -90,7 +90,7 @@ def evaluate(
     """Score labels against truth masks: mean IoU, IoU of each class, confusion matrix."""
     from tipsseg.predictions import masks_folder, names_of
     from tipsseg.progress import Progress
-    from tipsseg.run import LabelRequest
+    from tipsseg.request import LabelRequest
     from tipsseg.run_eval import check_output, evaluate_masks, evaluate_model
 
     _refuse_together(context)
@@ -129,7 +129,8 @@ def evaluate(
             if output is not None:
                 check_output(output, (gt,), labels=files is not None)
             found = opt.find_images(paths or (), null, output, apart=gt)
-            opt.note_inputs(progress, found, classes, vocabulary)
+            opt.note_vocabulary(progress, classes, vocabulary)
+            opt.note_inputs(progress, found)
             evaluation = evaluate_model(request, source, found, gt, truths, files, progress)
         _report(evaluation, output, as_json, progress)
     if evaluation.failed:

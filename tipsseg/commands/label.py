@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tipsseg.commands import options as opt
-from tipsseg.records import MODES, REFINEMENTS, LabelOptions
+from tipsseg.records import MODES, REFINEMENTS, LabelOptions, name_order
+
+if TYPE_CHECKING:
+    from tipsseg.outcome import Failed
+    from tipsseg.progress import Progress
+    from tipsseg.records import ImageRef
+    from tipsseg.request import LabelRequest
+    from tipsseg.run import Images
 
 EPILOG = """\b
 Examples:
@@ -52,6 +61,19 @@ def label(
     sample: Annotated[
         int | None, typer.Option(help="Only N images, drawn at random, always the same.", metavar="N")
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on from what is done in the output folder; or do everything again, which replaces files but deletes none.",
+        ),
+    ] = True,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Only part I of N parts, for several processes or machines; see tipsseg merge.", metavar="I/N"
+        ),
+    ] = None,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Print one JSON object an image on stdout, in place of paths.")
     ] = False,
@@ -59,9 +81,11 @@ def label(
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
-    from tipsseg.inputs import choose
+    from tipsseg.engine import LocalEngine
     from tipsseg.progress import Progress
-    from tipsseg.run import LabelRequest, run_label
+    from tipsseg.request import LabelRequest, make_job
+    from tipsseg.run import run_label
+    from tipsseg.shards import parse_shard
 
     vocabulary = opt.parse_vocabulary(classes, vocab, templates, background)
     request = LabelRequest(
@@ -78,12 +102,37 @@ def label(
         output,
         opt.split_formats(formats),
         min_area,
+        resume,
+        None if shard is None else parse_shard(shard),
         jsonl,
     )
     source = request.check()
-    found = choose(opt.find_images(paths, null, output), limit, sample)
     with Progress(quiet, results=not jsonl) as progress:
-        opt.note_inputs(progress, found, classes, vocabulary)
-        counts = run_label(request, source, found, progress)
+        opt.note_vocabulary(progress, classes, vocabulary)
+        images = _find(paths, null, request, limit, sample, progress)
+        job = make_job(request, source)
+        counts = run_label(job, images, LocalEngine(job), progress)
     if counts.failed:
         raise typer.Exit(1)
+
+
+def _find(
+    paths: Sequence[str], null: bool, request: LabelRequest, limit: int | None, sample: int | None, progress: Progress
+) -> Images:
+    """The images of the run. Raises UsageError and InputError."""
+    from tipsseg import inputs
+    from tipsseg.file_names import name_key
+    from tipsseg.run import Images
+
+    shard, key = request.shard, name_key(request.output)
+    if sample is None and opt.from_stdin(paths, null):
+        listed = islice(inputs.stream(opt.stdin_entries(null), output=request.output, key=key), limit)
+        return Images((each for each in listed if shard is None or shard.takes(each.name)), Path.cwd())
+    found = inputs.choose(opt.find_images(paths, null, request.output), limit, sample)
+    opt.note_inputs(progress, found)
+    inputs.check_collisions(found.refs, key)
+    inputs.check_not_outputs(found.refs, request.output, key)
+    # A folder that cannot be listed is told by each shard, as its images are of any of them.
+    refs: list[ImageRef | Failed] = [*found.refused]
+    refs += [each for each in found.refs if shard is None or shard.takes(each.name)]
+    return Images(tuple(sorted(refs, key=lambda each: name_order(each.name))), found.root)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from io import FileIO
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +20,7 @@ from tipsseg.writers import FORMATS
 if TYPE_CHECKING:
     from tipsseg.inputs import Found
     from tipsseg.progress import Progress
-    from tipsseg.run import ModelRequest
+    from tipsseg.request import ModelRequest
     from tipsseg.vocabulary import Vocabulary
 
 Classes = Annotated[
@@ -114,7 +116,7 @@ def model_request(
     quiet: bool,
 ) -> ModelRequest:
     """The options of the model as one record."""
-    from tipsseg.run import ModelRequest
+    from tipsseg.request import ModelRequest
 
     return ModelRequest(model, vocabulary, options, device, dtype, batch_size, threads(jobs), quiet)
 
@@ -137,8 +139,15 @@ def find_images(paths: Sequence[str], null: bool, output: Path | None, apart: Pa
     """The images that the arguments name: paths, or - for a list on stdin; see `inputs.find` for the folders that are left out."""
     from tipsseg import inputs
 
+    if from_stdin(paths, null):
+        return inputs.from_list(stdin_entries(null), output=output, apart=apart)
+    return inputs.find([Path(path) for path in paths], output=output, apart=apart)
+
+
+def from_stdin(paths: Sequence[str], null: bool) -> bool:
+    """Whether the arguments ask for a list on stdin. Raises UsageError for what cannot be meant."""
     if list(paths) == ["-"]:
-        return inputs.from_list(_stdin_entries(null), output=output, apart=apart)
+        return True
     if "-" in paths:
         raise UsageError("- stands for a list on stdin and cannot be mixed with other paths")
     urls = [path for path in paths if "://" in path]
@@ -146,30 +155,63 @@ def find_images(paths: Sequence[str], null: bool, output: Path | None, apart: Pa
         raise UsageError(f"{urls[0]} is an address, not a path", "Download the image first.")
     if null:
         raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Give - as the only path.")
-    return inputs.find([Path(path) for path in paths], output=output, apart=apart)
+    return False
 
 
-def note_inputs(progress: Progress, found: Found, classes: Sequence[str] | None, vocabulary: Vocabulary) -> None:
-    """Notes on what was made of the arguments."""
-    from tipsseg.progress import counted
-
+def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabulary: Vocabulary) -> None:
+    """Notes on what was made of the names of the classes."""
     with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
     if with_comma and vocabulary.source and not vocabulary.source.lower().endswith(".toml"):
         progress.note(f"{vocabulary.source} has one class a line, commas and all, such as {with_comma[0]!r}.")
     if classes and len(classes) > 1 and any("," in value for value in classes):
         progress.note("--classes was given several times, so each value is one class, commas and all.")
+
+
+def note_inputs(progress: Progress, found: Found) -> None:
+    """Notes on what was found."""
+    from tipsseg.progress import counted
+
     if found.skipped:
         progress.note(f"Skipped in the folders: {counted(found.skipped, 'other file')}, no image by its extension.")
     if found.outputs:
         progress.note(f"Not searched, as a place of outputs: {', '.join(map(str, found.outputs))}.")
 
 
-def _stdin_entries(null: bool) -> Sequence[bytes]:
-    data = sys.stdin.buffer.read() if sys.stdin else b""
-    if not data.strip():
+def stdin_entries(null: bool) -> Iterator[bytes]:
+    """The entries of the list on stdin, each as soon as it is there; the first is waited for.
+
+    Raises UsageError, now or later, for an empty list and one that is separated by something else.
+    """
+    entries = split_entries(_stdin_blocks(), null)
+    first = next((entry for entry in entries if entry.strip()), None)
+    if first is None:
         raise UsageError("the list on stdin is empty")
-    if null and b"\0" not in data and b"\n" in data.rstrip():
+    return chain([first], entries)
+
+
+def split_entries(blocks: Iterable[bytes], null: bool) -> Iterator[bytes]:
+    """The entries of a list that comes in blocks, separated by NUL or by lines. Raises UsageError where it is the other one."""
+    separator = b"\0" if null else b"\n"
+    rest, separated = b"", False
+    for block in blocks:
+        if not null and b"\0" in block:
+            raise UsageError("the list on stdin is separated by NUL", "Add -0.")
+        *whole, rest = (rest + block).split(separator)
+        separated = separated or bool(whole)
+        yield from whole
+    if null and not separated and b"\n" in rest.rstrip():
         raise UsageError("the list on stdin has lines and no NUL", "Leave out -0.")
-    if not null and b"\0" in data:
-        raise UsageError("the list on stdin is separated by NUL", "Add -0.")
-    return data.split(b"\0" if null else b"\n")
+    if rest:
+        yield rest
+
+
+def _stdin_blocks() -> Iterator[bytes]:
+    if sys.stdin is None:
+        return
+    try:
+        # Past Python's buffer: a block comes as soon as there is one, and a thread that waits for it holds no lock.
+        stream: Any = FileIO(sys.stdin.fileno(), closefd=False)
+    except (OSError, ValueError):  # stdin is no file, as under a test runner
+        stream = sys.stdin.buffer
+    while block := stream.read(1 << 16):
+        yield block

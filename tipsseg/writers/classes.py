@@ -11,7 +11,7 @@ from tipsseg.records import BACKGROUND, LabelClass, ignore_id
 FILE_NAME = "classes.json"
 
 
-def write_classes(output: Path, classes: Sequence[LabelClass], background: Sequence[str]) -> Path:
+def write_classes(output: Path, classes: Sequence[LabelClass], background: Sequence[str], owner: str = "") -> Path:
     """Write `output`/classes.json and return its path; raises OutputError.
 
     Holds `background` and `ignore`, the ids of pixels without a class; `background_phrases`, what competed and was written as
@@ -24,7 +24,7 @@ def write_classes(output: Path, classes: Sequence[LabelClass], background: Seque
         "classes": [class_record(each) for each in classes],
     }
     path = output / FILE_NAME
-    atomic_write(path, json_bytes(record, indent=2) + b"\n")
+    atomic_write(path, json_bytes(record, indent=2) + b"\n", owner)
     return path
 
 

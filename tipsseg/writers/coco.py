@@ -1,26 +1,17 @@
-"""COCO instances: annotations.json, one annotation a connected component, masks as compressed run-length codes.
-
-Memory does not grow with the number of images: the records wait in a nameless temporary file in the output folder,
-which the system drops when the program ends, however it ends. In memory stay three integers an image.
-"""
+"""COCO instances: annotations.json, one annotation a connected component, masks as compressed run-length codes."""
 
 from __future__ import annotations
 
-import tempfile
-import threading
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error
+from tipsseg.files import atomic_path, json_bytes
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.regions import components, encode_region
-from tipsseg.writers import RunContext
+from tipsseg.writers import Records, RunContext, Written, coco_file
 
 FILE_NAME = "annotations.json"
 
@@ -30,20 +21,14 @@ _DESCRIPTION = "Labels made by tipsseg; one annotation per connected component."
 _INFO_KEYS = ("version", "command", "model", "revision", "vocabulary")
 
 
-def image_record(ref: ImageRef, size: tuple[int, int], index: int) -> Record:
-    """The entry of `images` for the image at position `index` (from 0) of the input; `size` is (height, width)."""
+def image_record(ref: ImageRef, size: tuple[int, int]) -> Record:
+    """The entry of `images` for an image of `size` (height, width), without its id, which is its place in the file."""
     height, width = size
-    return {
-        "id": index + 1,
-        "file_name": ref.relative.as_posix(),
-        "width": width,
-        "height": height,
-        "license": 1,
-    }
+    return {"file_name": ref.name, "width": width, "height": height, "license": 1}
 
 
-def annotation_records(label_map: LabelMap, index: int, min_area: int) -> list[Record]:
-    """The entries of `annotations` for one image, without their ids, which are counted over the whole file.
+def annotation_records(label_map: LabelMap, min_area: int) -> list[Record]:
+    """The entries of `annotations` for one image, without the ids, which are counted over the whole file.
 
     One a connected component of at least `min_area` pixels; `score` is the mean confidence over it.
     """
@@ -53,7 +38,6 @@ def annotation_records(label_map: LabelMap, index: int, min_area: int) -> list[R
         confidence = label_map.confidence[y : y + h, x : x + w][region.mask]
         records.append(
             {
-                "image_id": index + 1,
                 "category_id": region.class_id,
                 "segmentation": encode_region(region, label_map.size),
                 "area": region.area,
@@ -66,60 +50,41 @@ def annotation_records(label_map: LabelMap, index: int, min_area: int) -> list[R
 
 
 class CocoWriter:
-    """Collects records and writes annotations.json at the end. `write` and `add` may be called from several threads."""
+    """Makes the records of each image: that of the image, then its annotations."""
 
     def __init__(self, context: RunContext) -> None:
+        self._min_area = context.min_area
+
+    def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap) -> Written:
+        """The records of one image."""
+        records = (image_record(ref, label_map.size), *annotation_records(label_map, self._min_area))
+        return Written(records=tuple(json_bytes(record) for record in records))
+
+
+class CocoRunFile:
+    """annotations.json."""
+
+    def __init__(self, context: RunContext) -> None:
+        self.path = context.records / FILE_NAME
         self._context = context
-        self._path = context.output / FILE_NAME
-        self._lock = threading.Lock()
-        self._indices = array("q")
-        self._starts = array("q")
-        self._counts = array("q")
-        try:
-            context.output.mkdir(parents=True, exist_ok=True)
-            self._spool: IO[bytes] = tempfile.TemporaryFile(dir=context.output, prefix=TEMPORARY_PREFIX)  # noqa: SIM115
-        except OSError as error:
-            raise output_error(self._path, error) from error
 
-    def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap, index: int) -> None:
-        """Take the records of one image, in any order; raises OutputError."""
-        self.add(
-            index,
-            image_record(ref, label_map.size, index),
-            annotation_records(label_map, index, self._context.min_area),
-        )
+    def names(self) -> Iterator[str]:
+        """The images in the file, see RunFile."""
+        return coco_file.names(self.path)
 
-    def add(self, index: int, image: Mapping[str, object], annotations: Sequence[Mapping[str, object]]) -> None:
-        """Take finished records, as `image_record` and `annotation_records` make them; raises OutputError."""
-        lines = b"".join(json_bytes(record) + b"\n" for record in (image, *annotations))
-        with self._lock:
-            try:
-                start = self._spool.tell()
-                self._spool.write(lines)
-            except OSError as error:
-                raise output_error(self._path, error) from error
-            self._indices.append(index)
-            self._starts.append(start)
-            self._counts.append(len(annotations))
+    def read(self) -> Iterator[tuple[str, Records]]:
+        """The images in the file with their records, see RunFile."""
+        return coco_file.read(self.path)
 
-    def close(self) -> list[Path]:
-        """Join the records, in the order of the input, into annotations.json; raises OutputError."""
-        try:
-            with atomic_path(self._path) as temporary, temporary.open("wb") as target:
-                target.write(b'{\n"info": ' + json_bytes(self._info()))
-                target.write(b',\n"licenses": ' + json_bytes([{"id": 1, "name": "", "url": ""}]))
-                _write_list(target, b"categories", (json_bytes(record) for record in self._categories()))
-                _write_list(target, b"images", self._images())
-                _write_list(target, b"annotations", self._annotations())
-                target.write(b"\n}\n")
-        finally:
-            self.abort()
-        return [self._path]
-
-    def abort(self) -> None:
-        """Drop the temporary file."""
-        with suppress(OSError):  # a full disk refuses the last buffer once more
-            self._spool.close()
+    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
+        """Join the records into the file, ids in the order of `images`; raises OutputError."""
+        with atomic_path(self.path) as temporary, temporary.open("wb") as target:
+            target.write(b'{\n"info": ' + json_bytes(self._info()))
+            target.write(b',\n"licenses": ' + json_bytes([{"id": 1, "name": "", "url": ""}]))
+            _write_list(target, b"categories", (json_bytes(record) for record in self._categories()))
+            _write_list(target, b"images", _images(images, records))
+            _write_list(target, b"annotations", _annotations(images, records))
+            target.write(b"\n}\n")
 
     def _info(self) -> Record:
         given = self._context.info
@@ -132,32 +97,32 @@ class CocoWriter:
             for each in self._context.classes
         ]
 
-    def _entries(self) -> Iterator[int]:
-        """Seek the spool to each image's lines, in the order of the input; yield how many annotations follow."""
-        for entry in np.argsort(np.asarray(self._indices), kind="stable").tolist():
-            self._spool.seek(self._starts[entry])
-            yield self._counts[entry]
-
-    def _images(self) -> Iterator[bytes]:
-        for _ in self._entries():
-            yield self._spool.readline().rstrip(b"\n")
-
-    def _annotations(self) -> Iterator[bytes]:
-        number = 0
-        for count in self._entries():
-            self._spool.readline()
-            for _ in range(count):
-                number += 1
-                yield b'{"id": %d, ' % number + self._spool.readline().rstrip(b"\n").removeprefix(b"{")
-
 
 def create(context: RunContext) -> CocoWriter:
     """The writer of format "coco"."""
     return CocoWriter(context)
 
 
+def run_file(context: RunContext) -> CocoRunFile:
+    """The file of format "coco"."""
+    return CocoRunFile(context)
+
+
+def _images(images: Sequence[str], records: Callable[[str], Records]) -> Iterator[bytes]:
+    for number, image in enumerate(images, start=1):
+        yield b'{"id": %d, ' % number + records(image)[0].removeprefix(b"{")
+
+
+def _annotations(images: Sequence[str], records: Callable[[str], Records]) -> Iterator[bytes]:
+    annotation = 0
+    for number, image in enumerate(images, start=1):
+        for record in records(image)[1:]:
+            annotation += 1
+            yield b'{"id": %d, "image_id": %d, ' % (annotation, number) + record.removeprefix(b"{")
+
+
 def _write_list(target: IO[bytes], key: bytes, records: Iterable[bytes]) -> None:
-    """One record a line, so that two runs can be compared line by line."""
+    """One record a line, so that two runs can be compared line by line, and `coco_file` reads without holding the file."""
     target.write(b',\n"' + key + b'": [')
     separator = b"\n"
     for record in records:

@@ -1,0 +1,174 @@
+"""One image from its file to its files, and what goes wrong on the way; the labels themselves do not matter here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tipsseg import work as module
+from tipsseg.errors import ImageError, InputError, OutputError
+from tipsseg.fingerprint import fingerprint
+from tipsseg.labeller import Labeller, Prepared
+from tipsseg.records import ImageRef, LabelClass, LabelMap
+from tipsseg.windows import plan_windows
+from tipsseg.work import ImageWork
+from tipsseg.writers import RunContext, Written, create
+
+TREE = (LabelClass(1, "tree", (1, 2, 3)),)
+
+
+class FakeLabeller:
+    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+        if image.shape[0] == 1:
+            raise InputError("too elongated", "Cut it into pieces.")
+        return Prepared((4, 4), image, plan_windows((4, 4), 14, 14, 14))
+
+    def label_prepared(self, prepared: Prepared) -> LabelMap:
+        return LabelMap(np.ones((4, 4), np.uint8), np.ones((4, 4), np.float32), TREE)
+
+
+@dataclass(frozen=True)
+class Full:
+    """A writer for which there is no room, or no name."""
+
+    only_this: bool
+
+    def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap) -> Written:
+        raise OutputError(Path("out/x"), "refused", "Choose another.", only_this=self.only_this)
+
+
+@pytest.fixture
+def ref(tmp_path: Path) -> ImageRef:
+    save(tmp_path / "in/a.png", 10)
+    return ImageRef(tmp_path / "in/a.png", PurePosixPath("sub/a.png"))
+
+
+def save(path: Path, value: int, size: tuple[int, int] = (4, 4)) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.full((*size, 3), value, np.uint8)).save(path)
+
+
+def work_in(output: Path) -> ImageWork:
+    context = RunContext(output, output, TREE, {})
+    writers = {name: create(name, context) for name in ("png", "coco", "overlay")}
+    return ImageWork(cast(Labeller, FakeLabeller()), writers, output, "digest")
+
+
+def test_an_image_is_labelled(ref: ImageRef, tmp_path: Path) -> None:
+    work = work_in(tmp_path / "out")
+    done = work.finish(work.load(ref))
+    assert done.ref is ref
+    entry = done.entry
+    assert (entry.image, entry.digest, entry.formats) == ("sub/a.png", "digest", ("png", "coco", "overlay"))
+    assert entry.files == {"png": "masks/sub/a.png", "overlay": "overlays/sub/a.jpg"}
+    assert all((tmp_path / "out" / file).is_file() for file in entry.files.values())
+    assert entry.fingerprint == fingerprint(ref.path)
+    assert [entry.summary[key] for key in ("height", "width")] == [4, 4]
+    assert list(done.records) == ["coco"]
+    assert entry.seconds >= 0
+
+
+def test_what_the_labeller_cannot_take_keeps_its_advice(ref: ImageRef, tmp_path: Path) -> None:
+    save(ref.path, 10, (1, 90))
+    with pytest.raises(ImageError) as caught:
+        work_in(tmp_path).load(ref)
+    assert (caught.value.path, caught.value.reason, caught.value.hint) == (
+        ref.path,
+        "too elongated",
+        "Cut it into pieces.",
+    )
+
+
+@pytest.mark.parametrize(("only_this", "error"), [(True, ImageError), (False, OutputError)])
+def test_a_refused_file_is_a_matter_of_the_image_or_of_the_run(
+    ref: ImageRef, tmp_path: Path, only_this: bool, error: type[Exception]
+) -> None:
+    work = ImageWork(cast(Labeller, FakeLabeller()), {"png": Full(only_this)}, tmp_path, "digest")
+    loaded = work.load(ref)
+    with pytest.raises(error, match="cannot write out/x: refused"):
+        work.finish(loaded)
+
+
+def test_whoever_looks_at_the_labels_comes_before_the_files(ref: ImageRef, tmp_path: Path) -> None:
+    def refuse(ref: ImageRef, label_map: LabelMap) -> None:
+        raise ImageError(ref.path, "no truth of this size")
+
+    plain = work_in(tmp_path / "out")
+    work = ImageWork(plain.labeller, plain.writers, plain.output, plain.digest, refuse)
+    loaded = work.load(ref)
+    with pytest.raises(ImageError, match="no truth"):
+        work.finish(loaded)
+    assert not (tmp_path / "out").exists()
+
+
+def replaced(path: Path, value: int) -> None:
+    """Another picture of that name, as programs that save files do it."""
+    save(path.with_name("new.png"), value)
+    path.with_name("new.png").replace(path)
+
+
+def rewritten(path: Path, value: int) -> None:
+    """Other content in the same file."""
+    save(path, value)
+    os.utime(path, ns=(value, value))
+
+
+@pytest.mark.parametrize("change", [replaced, rewritten])
+def test_an_image_that_is_changed_while_it_is_read_is_read_again(
+    ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path, int], None]
+) -> None:
+    real = module.open_image
+    reads: list[Path] = []
+
+    def busy(path: Path) -> NDArray[np.uint8]:
+        image = real(path)
+        reads.append(path)
+        if len(reads) < 3:
+            change(path, 100 + len(reads))
+        return image
+
+    monkeypatch.setattr(module, "open_image", busy)
+    loaded = work_in(tmp_path).load(ref)
+    assert len(reads) == 3
+    assert (loaded.image == 102).all()  # of the file as it is now, to which the fingerprint belongs too
+    assert loaded.fingerprint == fingerprint(ref.path)
+
+
+def test_an_image_that_never_rests_is_named(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.open_image
+
+    def busy(path: Path) -> NDArray[np.uint8]:
+        image = real(path)
+        os.utime(path, ns=(path.stat().st_mtime_ns + 1,) * 2)
+        return image
+
+    monkeypatch.setattr(module, "open_image", busy)
+    with pytest.raises(ImageError, match="it changes while it is read") as caught:
+        work_in(tmp_path).load(ref)
+    assert caught.value.hint
+
+
+def test_a_fault_of_a_half_written_image_is_not_reported_once_it_is_whole(
+    ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ref.path.read_bytes()
+    ref.path.write_bytes(whole[:40])
+    real = module.open_image
+
+    def late(path: Path) -> NDArray[np.uint8]:
+        try:
+            return real(path)
+        finally:
+            path.write_bytes(whole)
+            os.utime(path, ns=(1, 1))
+
+    monkeypatch.setattr(module, "open_image", late)
+    assert (work_in(tmp_path).load(ref).image == 10).all()

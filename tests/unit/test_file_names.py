@@ -1,0 +1,185 @@
+"""Which names are one to a file system, and which images would share an output."""
+
+from __future__ import annotations
+
+import os
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tipsseg.file_names import NameKey, OutputNames, exact, name_key, without_case, without_case_and_form, without_form
+from tipsseg.records import ImageRef
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+KEYS: dict[str, NameKey] = {
+    "exact": exact,
+    "case": without_case,
+    "form": without_form,
+    "case and form": without_case_and_form,
+}
+# name -> two names, and for which of KEYS they are one
+NAMES: dict[str, tuple[str, str, list[str]]] = {
+    "the same": ("s/a", "s/a", ["exact", "case", "form", "case and form"]),
+    "upper and lower case": ("s/A", "s/a", ["case", "case and form"]),
+    "case of a folder": ("S/a", "s/a", ["case", "case and form"]),
+    "normal forms": (NFC, NFD, ["form", "case and form"]),
+    "both": (NFC.upper(), NFD, ["case and form"]),
+    "another letter": ("a", "b", []),
+    "another accent": ("e\u0301", "e\u0300", []),
+    "without an accent": ("e\u0301", "e", []),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_which_names_are_one(name: str) -> None:
+    one, other, expected = NAMES[name]
+    assert [kind for kind, key in KEYS.items() if key(one) == key(other)] == expected
+
+
+@given(st.text(), st.sampled_from(list(KEYS)), st.sampled_from([".png", ".jpg"]))
+def test_keys_are_stable_and_leave_endings_alone(name: str, kind: str, ending: str) -> None:
+    key = KEYS[kind]
+    assert key(key(name)) == key(name)
+    assert key(name + ending) == key(name) + ending
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, fold: Callable[[str], str]) -> None:
+    """Let files be found by all names that `fold` makes one."""
+
+    def exists(path: Path) -> bool:
+        return fold(path.name) in map(fold, os.listdir(path.parent))  # noqa: PTH208
+
+    monkeypatch.setattr(Path, "exists", exists)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="the file system there has its own rules")
+@pytest.mark.parametrize(
+    ("fold", "expected"),
+    [
+        (str, exact),
+        (str.lower, without_case),
+        (lambda name: unicodedata.normalize("NFC", name), without_form),
+        (lambda name: unicodedata.normalize("NFD", name.lower()), without_case_and_form),
+    ],
+)
+def test_the_file_system_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fold: Callable[[str], str], expected: NameKey
+) -> None:
+    pretend(monkeypatch, fold)
+    assert name_key(tmp_path / "not" / "yet") is expected
+    assert name_key(tmp_path) is expected
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names that differ are one there")
+def test_on_linux_names_that_differ_are_two(tmp_path: Path) -> None:
+    assert name_key(tmp_path) is exact
+
+
+def test_it_is_asked_in_the_nearest_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    touch = Path.touch
+
+    def record(path: Path, mode: int = 0o666, exist_ok: bool = True) -> None:
+        asked.append(path)
+        touch(path, mode, exist_ok)
+
+    monkeypatch.setattr(Path, "touch", record)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").touch()
+    asked.clear()
+    for output in ("there", "there/not/yet", "file/in", "new"):
+        name_key(Path(output))
+    assert [path.parent.absolute() for path in asked] == 4 * [tmp_path / "there"] + 4 * [tmp_path]
+    assert all(path.name.startswith(".tipsseg-") for path in asked)
+    assert len(set(asked)) == 8
+
+
+def test_where_nothing_can_be_written_only_equal_names_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, mode: int = 0o666, exist_ok: bool = True) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    pretend(monkeypatch, str.lower)
+    monkeypatch.setattr(Path, "touch", refuse)
+    assert name_key(tmp_path) is exact
+
+
+# name -> the inputs, the key, and what is said of each: "" where its outputs are its own
+TAKEN: dict[str, tuple[list[str], NameKey, list[str]]] = {
+    "all their own": (["a.jpg", "b.jpg", "c/a.jpg", "a.b.jpg", "a/b.jpg"], exact, ["", "", "", "", ""]),
+    "one output": (["a.jpg", "b.jpg", "a.png"], exact, ["", "", "/in/a.jpg and /in/a.png would share one output, a"]),
+    "one output of three": (
+        ["a.jpg", "a.png", "a"],
+        exact,
+        ["", "/in/a.jpg and /in/a.png would share one output, a", "/in/a.jpg and /in/a would share one output, a"],
+    ),
+    "a folder, then its name": (
+        ["a.png/b.jpg", "a.jpg"],
+        exact,
+        ["", "the output of /in/a.jpg would have the name of the folder a.png"],
+    ),
+    "a name, then its folder": (
+        ["s/a.jpg", "s/a.jpg/t/b.jpg", "s/a.jpg/c.jpg"],
+        exact,
+        [
+            "",
+            "the output of /in/s/a.jpg would have the name of the folder s/a.jpg of /in/s/a.jpg/t/b.jpg",
+            "the output of /in/s/a.jpg would have the name of the folder s/a.jpg of /in/s/a.jpg/c.jpg",
+        ],
+    ),
+    "what is refused takes nothing": (
+        ["a.jpg", "a.png/b.jpg", "a.png", "a.png/b"],
+        exact,
+        [
+            "",
+            "the output of /in/a.jpg would have the name of the folder a.png of /in/a.png/b.jpg",
+            "/in/a.jpg and /in/a.png would share one output, a",
+            "the output of /in/a.jpg would have the name of the folder a.png of /in/a.png/b",
+        ],
+    ),
+    "a folder of another ending": (["a.jpg", "a.tif/b.jpg"], exact, ["", ""]),
+    "case, where it counts": (["A.jpg", "a.png", "S/b.jpg", "s/b.png"], exact, ["", "", "", ""]),
+    "case, where it does not": (
+        ["A.jpg", "a.png", "S/b.jpg", "s/b.png"],
+        without_case,
+        [
+            "",
+            "/in/A.jpg and /in/a.png would share one output, a",
+            "",
+            "/in/S/b.jpg and /in/s/b.png would share one output, s/b",
+        ],
+    ),
+    "case of a folder of an output's name": (
+        ["A.jpg", "a.PNG/b.jpg"],
+        without_case,
+        ["", "the output of /in/A.jpg would have the name of the folder a.PNG of /in/a.PNG/b.jpg"],
+    ),
+    "normal forms, where they count": ([f"{NFC}.jpg", f"{NFD}.jpg"], exact, ["", ""]),
+    "normal forms, where they do not": (
+        [f"{NFC}.jpg", f"{NFD}.jpg"],
+        without_form,
+        ["", f"/in/{NFC}.jpg and /in/{NFD}.jpg would share one output, {NFD}"],
+    ),
+    # Two files, but one name in the records.
+    "bytes, and the same spelled out": (
+        ["\udce9.jpg", "\\udce9.jpg"],
+        exact,
+        ["", "/in/\udce9.jpg and /in/\\udce9.jpg would share one output, \\udce9"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_names_are_taken_once(name: str) -> None:
+    inputs, key, expected = TAKEN[name]
+    names = OutputNames(key)
+    assert [names.take(ImageRef(Path("/in") / item, PurePosixPath(item))) for item in inputs] == [
+        text.replace("/in/", f"{Path('/in')}{os.sep}") for text in expected
+    ]

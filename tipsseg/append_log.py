@@ -1,0 +1,121 @@
+"""Files that grow by whole lines, so that a process may be killed at any moment: what is lost is at most the last line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from tipsseg.files import output_error
+
+
+class AppendLog:
+    """A file of lines that are appended, and read back by their offsets in bytes.
+
+    An appended line is with the operating system when `append` returns. One that could not be written whole, as on a full disk, is
+    taken back. Appending is for one thread of one process; `read` may be called from another thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Of `path`, which is made, with its parent folders, by the first line; what follows its last line end is cut off then.
+
+        Raises OutputError.
+        """
+        self.path = path
+        self._file: FileIO | None = None
+        self._reader: BinaryIO | None = None
+        self._end = 0
+
+    def append(self, line: bytes) -> int:
+        """Add a line, which has no line end in it; returns its offset. Raises OutputError."""
+        file, data, start = self._opened(), memoryview(line + b"\n"), self._end
+        try:
+            written = 0
+            while written < len(data):  # a disk that gets full takes a part first
+                written += file.write(data[written:]) or 0
+        except BaseException as error:
+            with suppress(OSError):
+                file.truncate(start)
+            if isinstance(error, OSError):
+                raise output_error(self.path, error) from error
+            raise
+        self._end = start + len(data)
+        return start
+
+    def read(self, offset: int) -> bytes:
+        """The line at an offset, without its end. Raises OutputError."""
+        try:
+            if self._reader is None:
+                self._reader = self.path.open("rb")
+            self._reader.seek(offset)
+            return self._reader.readline().removesuffix(b"\n")
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+    def clear(self) -> None:
+        """Drop all lines. Raises OutputError."""
+        try:
+            self._opened().truncate(0)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        self._end = 0
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        if self._file is not None:
+            self._file.close()
+        if self._reader is not None:
+            self._reader.close()
+
+    def _opened(self) -> FileIO:
+        if self._file is None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                file = FileIO(self.path, "a+")
+                self._end = whole_lines(self.path)
+                file.truncate(self._end)
+            except OSError as error:
+                raise output_error(self.path, error) from error
+            self._file = file
+        return self._file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a file with their offsets, without their ends; none where there is no file. Raises OSError."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        offset = 0
+        for line in file:
+            if line.endswith(b"\n"):
+                yield offset, line[:-1]
+            offset += len(line)
+
+
+def whole_lines(path: Path) -> int:
+    """The size in bytes of the part of a file that ends with its last line end. Raises OSError."""
+    block = 1 << 16
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - block)
+            file.seek(start)
+            last = file.read(end - start).rfind(b"\n")
+            if last >= 0:
+                return start + last + 1
+            end = start
+    return 0

@@ -1,0 +1,65 @@
+"""One run at a time in a folder of records: a lock that ends with the process that holds it, however that ends."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tipsseg.errors import OutputError
+from tipsseg.files import TEMPORARY_PREFIX, is_folder, output_error
+
+LOCK_FILE = f"{TEMPORARY_PREFIX}lock"
+
+
+class Claim:
+    """The right to write a folder's records."""
+
+    def __init__(self, records: Path) -> None:
+        """Take it. Raises OutputError where another living process has it, or the folder cannot be written.
+
+        `left_over` tells whether an earlier run ended without giving it back, so that temporary files of it may be there.
+        """
+        path = records / LOCK_FILE
+        self._path = path
+        self._lock = FileLock(path, blocking=False, thread_local=False)
+        self._made = not is_folder(records)
+        try:
+            records.mkdir(parents=True, exist_ok=True)
+            self.left_over = path.exists()
+            self._lock.acquire()
+            while not path.exists():  # whoever had it before removed the file after it was opened here
+                self._lock.release()
+                self._lock.acquire()
+        except Timeout as error:
+            raise OutputError(
+                records,
+                "another tipsseg is at work there",
+                "Wait for it to end, or choose another output folder with -o.",
+            ) from error
+        except OSError as error:
+            raise output_error(path, error) from error
+
+    def give_back(self) -> None:
+        """Let others have it. A folder that was made for it goes again where nothing came into it. Safe to call twice."""
+        if self._lock.is_locked:
+            # Before the release: afterwards it may be another's.
+            with suppress(OSError):
+                self._path.unlink()
+                if self._made:
+                    self._path.parent.rmdir()
+        self._lock.release()
+
+
+def is_claimed(records: Path) -> bool:
+    """Whether a living process has the claim of that folder of records."""
+    path = records / LOCK_FILE
+    if not path.exists():
+        return False
+    lock = FileLock(path, blocking=False, thread_local=False)
+    try:
+        with lock:
+            return False
+    except (Timeout, OSError):
+        return True

@@ -1,0 +1,116 @@
+"""What an earlier run left in an output folder, and what of it a job can go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
+
+from tipsseg.errors import OutputError
+from tipsseg.journal import Journal
+from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest
+from tipsseg.records import ImageRef
+from tipsseg.request import Job
+from tipsseg.run_record import differences, read_run
+from tipsseg.shards import shards_in
+from tipsseg.writers import FORMATS, output_path, run_file
+
+_ANOTHER_FOLDER = "Choose another output folder with -o"
+_START_OVER = f"{_ANOTHER_FOLDER}, or start over in this one with --no-resume; what is not replaced then stays."
+
+
+def picture_paths(output: Path, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
+    """Where an image's own picture is, for each of the formats that has one."""
+    folders = {name: FORMATS[name].folder for name in formats}
+    return {name: output_path(output, folder, ref.relative) for name, folder in folders.items() if folder is not None}
+
+
+class Earlier:
+    """The records of an earlier run, opened and not changed; close it in the end.
+
+    record    the content of its run.json; None where there is none
+    manifest  its images
+    journals  the formats of the job that have a file for the whole run
+    """
+
+    def __init__(self, job: Job) -> None:
+        """Raises OutputError where records cannot be read, or the folder has those of a whole run and the job is a shard, or the
+        other way round.
+        """
+        self._job = job
+        self._digest = job.decides.digest
+        self._refuse_neighbours()
+        context = job.context
+        self.record: Mapping[str, object] | None = read_run(context.records)
+        self.manifest = Manifest(context.records)
+        files = {name: run_file(name, context) for name in job.request.formats}
+        self.journals = {name: Journal(name, file) for name, file in files.items() if file is not None}
+
+    @property
+    def of_the_same(self) -> bool:
+        """Whether it was asked for the same labels."""
+        return self.record is not None and self.record.get("digest") == self._digest
+
+    @property
+    def mixed(self) -> bool:
+        """Whether there are labels of it that this job would not give."""
+        return bool(self.manifest.others(self._digest))
+
+    def unchanged(self, ref: ImageRef) -> Entry | None:
+        """The entry of an image that is done: same input, same digest, all files in place; None for others."""
+        formats = self._job.request.formats
+        entry = self.manifest.get(ref.name)
+        if entry is None or entry.digest != self._digest or not set(formats) <= set(entry.formats):
+            return None
+        if not all(path.is_file() for path in picture_paths(self._job.context.output, ref, formats).values()):
+            return None
+        if not all(journal.has(ref.name) for journal in self.journals.values()):
+            return None
+        return entry if entry.fingerprint.matches(ref.path) else None
+
+    def refuse_other_ids(self) -> None:
+        """Raise OutputError where it has labels of another model or vocabulary."""
+        if not len(self.manifest) or self.record is None:
+            return
+        other = differences(self.record, self._job.decides.record())
+        if other:
+            raise OutputError(
+                self._job.context.output,
+                f"it holds labels of another run{self._by_whom()}; other: {', '.join(other)}",
+                _START_OVER,
+            )
+
+    def refuse_mixture(self, covered: Container[str]) -> None:
+        """Raise OutputError where labels of it would stay, that were made with other options.
+
+        `covered` are the names of the images of the job.
+        """
+        left = [image for image in self.manifest.others(self._digest) if image not in covered]
+        if left:
+            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            raise OutputError(
+                self._job.context.output,
+                f"it holds the labels of {left[0]}{more}, made with other options{self._by_whom()}, and this run is not for those",
+                _START_OVER,
+            )
+
+    def close(self) -> None:
+        """Close the files; safe to call twice."""
+        self.manifest.close()
+        for journal in self.journals.values():
+            journal.close()
+
+    def _by_whom(self) -> str:
+        command = (self.record or {}).get("command")
+        return f" ({command})" if isinstance(command, str) else ""
+
+    def _refuse_neighbours(self) -> None:
+        output, shard = self._job.context.output, self._job.request.shard
+        others = [each for each in shards_in(output) if shard is None or each.count != shard.count]
+        if others:
+            raise OutputError(
+                output,
+                f"it holds {others[0].folder}, a part of a run in shards",
+                f"{_ANOTHER_FOLDER}, or join its shards: tipsseg merge {output} -o {output}",
+            )
+        if shard is not None and (output / MANIFEST_FILE).exists():
+            raise OutputError(output, "it holds a whole run, and this is a shard", f"{_ANOTHER_FOLDER}.")

@@ -1,0 +1,66 @@
+"""What labels the images of a run: this process, or others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from tipsseg.outcome import Item, Outcome
+from tipsseg.records import ImageRef, LabelMap
+from tipsseg.request import Job
+from tipsseg.vocabulary import Vocabulary
+from tipsseg.writers import create
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What the engine and the model came to.
+
+    vocabulary  with its background resolved
+    dropped     background phrases that were left out, each with the phrase of a class that it means the same as
+    """
+
+    device: str
+    dtype: str
+    vocabulary: Vocabulary
+    dropped: Mapping[str, str]
+
+
+class Engine(Protocol):
+    """Labels images and writes their own files."""
+
+    def start(self) -> Started:
+        """Get the model ready; call it once, before `outcomes`. Raises TipssegError."""
+
+    def outcomes(self, items: Iterable[Item]) -> Generator[Outcome, None, None]:
+        """What becomes of each image, in the order of `items`. Raises TipssegError for what ends the run."""
+
+
+class LocalEngine:
+    """Labels images in this process."""
+
+    def __init__(self, job: Job, inspect: Callable[[ImageRef, LabelMap], None] | None = None) -> None:
+        """`inspect` sees each image's labels before anything is written, and may raise ImageError."""
+        self._job = job
+        self._inspect = inspect
+
+    def start(self) -> Started:
+        """Load the model, see Engine."""
+        from tipsseg.encode import Encoder
+        from tipsseg.labeller import Labeller
+        from tipsseg.work import ImageWork
+
+        job, asked = self._job, self._job.request.model
+        asked.check_device()  # before any download
+        encoder = Encoder(job.source.fetch(quiet=asked.quiet), asked.device, asked.dtype, asked.batch_size)
+        labeller = Labeller(encoder, asked.vocabulary, asked.options)
+        writers = {name: create(name, job.context) for name in job.request.formats}
+        self._work = ImageWork(labeller, writers, job.context.output, job.decides.digest, self._inspect)
+        return Started(str(encoder.device), encoder.dtype_name, labeller.vocabulary, labeller.dropped)
+
+    def outcomes(self, items: Iterable[Item]) -> Generator[Outcome, None, None]:
+        """Label the images, see Engine."""
+        from tipsseg.pipeline import label_images
+
+        return label_images(items, self._work, self._job.request.model.jobs)

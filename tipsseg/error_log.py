@@ -1,0 +1,109 @@
+"""errors.jsonl: the images that failed, one a line; there is no such file where none did."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Container
+from pathlib import Path, PurePosixPath
+
+from tipsseg.append_log import AppendLog, lines_of
+from tipsseg.errors import OutputError
+from tipsseg.files import atomic_write, json_bytes, output_error
+from tipsseg.outcome import Failed
+from tipsseg.records import ImageRef, name_order
+
+ERRORS_FILE = "errors.jsonl"
+
+_SPELLED_OUT = re.compile(r"\\u(dc[89a-f][0-9a-f])")
+
+
+class ErrorLog:
+    """The failures of a run, with those of earlier runs in the same folder that are not mended."""
+
+    def __init__(self, records: Path) -> None:
+        self.path = records / ERRORS_FILE
+        self._log: AppendLog | None = None
+        self._own: set[str] = set()
+
+    def add(self, failed: Failed) -> None:
+        """Note a failure. Raises OutputError."""
+        self._log = self._log or AppendLog(self.path)
+        self._log.append(json_bytes(_record(failed)))
+        self._own.add(failed.ref.name)
+
+    def finish(self, labelled: Container[str]) -> None:
+        """Leave one line an image; none for those that are `labelled`, or failed earlier and are gone. Raises OutputError."""
+        self.close()
+        left = {
+            record["image"]: line
+            for record, line in _lines(self.path)
+            if record["image"] not in labelled and (record["image"] in self._own or _path(record["path"]).exists())
+        }
+        if left:
+            atomic_write(self.path, b"".join(left[image] + b"\n" for image in sorted(left, key=name_order)))
+        else:
+            self.clear()
+
+    def clear(self) -> None:
+        """Forget all failures. Raises OutputError."""
+        self.close()
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+
+def read_failed(records: Path) -> tuple[ImageRef, ...]:
+    """The images in errors.jsonl of a folder of records, in the order of their names. Raises OutputError."""
+    path = records / ERRORS_FILE
+    found = {record["image"]: record["path"] for record, _ in _lines(path)}
+    return tuple(
+        ImageRef(_path(found[image]), PurePosixPath(_undecoded(image))) for image in sorted(found, key=name_order)
+    )
+
+
+def _record(failed: Failed) -> dict[str, str]:
+    error = failed.error
+    return {
+        "image": failed.ref.name,
+        "path": str(failed.ref.path),
+        "reason": error.reason,
+        "hint": error.hint,
+    }
+
+
+def _lines(path: Path) -> list[tuple[dict[str, str], bytes]]:
+    found = []
+    try:
+        for _, line in lines_of(path):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if (
+                isinstance(record, dict)
+                and isinstance(record.get("image"), str)
+                and isinstance(record.get("path"), str)
+            ):
+                found.append((record, line))
+    except OSError as error:
+        raise OutputError(path, f"it cannot be read: {error.strerror or error}", "Check its permissions.") from error
+    return found
+
+
+def _path(text: str) -> Path:
+    """The path that was written as `text`."""
+    literal = Path(text)
+    return literal if "\\" not in text or literal.exists() else Path(_undecoded(text))
+
+
+def _undecoded(text: str) -> str:
+    """Text with the bytes back that `printable_path` spelled out."""
+    return _SPELLED_OUT.sub(lambda match: chr(int(match[1], 16)), text)

@@ -1,0 +1,106 @@
+"""Names of outputs: which ones a file system takes for one, and which inputs would share one."""
+
+from __future__ import annotations
+
+import secrets
+import unicodedata
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from tipsseg.files import TEMPORARY_PREFIX, is_folder
+from tipsseg.records import ImageRef
+from tipsseg.writers import SUFFIXES
+
+#: Names with the same key are one file.
+NameKey = Callable[[str], str]
+
+_ENDINGS = tuple(dict.fromkeys(SUFFIXES.values()))
+
+
+def exact(name: str) -> str:
+    """The key where only equal names are one file."""
+    return name
+
+
+def without_case(name: str) -> str:
+    """The key where upper and lower case are one; rather too many names are taken for one than too few."""
+    return name.casefold()
+
+
+def without_form(name: str) -> str:
+    """The key where the ways to spell an accented letter, in one character or in two, are one."""
+    return unicodedata.normalize("NFD", name)
+
+
+def without_case_and_form(name: str) -> str:
+    """The key of a file system that does both."""
+    # Normalised twice, as in Unicode's canonical caseless matching: folding case may undo the first.
+    return without_form(without_case(without_form(name)))
+
+
+def name_key(output: Path) -> NameKey:
+    """The key for the names of files below `output`, a folder that need not exist yet.
+
+    Finds out with two hidden files in the nearest folder that exists, which are removed at once. Where they cannot be
+    written, only equal names are taken for one.
+    """
+    folder = next((folder for folder in (output, *output.absolute().parents) if is_folder(folder)), Path())
+    keys = {
+        (False, False): exact,
+        (True, False): without_case,
+        (False, True): without_form,
+        (True, True): without_case_and_form,
+    }
+    return keys[_is_one(folder, "A", "a"), _is_one(folder, "\u00e9", "e\u0301")]
+
+
+class OutputNames:
+    """The names that the outputs of some images take: relative paths without their suffix, and the folders of those.
+
+    Keeps two texts an image.
+    """
+
+    def __init__(self, key: NameKey = exact) -> None:
+        self._key = key
+        self._owners: dict[str, str] = {}  # the key of an output, without its suffix -> the path of its image
+        self._folders: set[str] = set()
+
+    def take(self, ref: ImageRef) -> str:
+        """Take the names of an image; where one of them is taken already, take none, and say which and by what.
+
+        Returns "" where all went well.
+        """
+        name = PurePosixPath(ref.name)
+        stem = self._key(str(name.with_suffix("")))
+        if stem in self._owners:
+            return f"{self._owners[stem]} and {ref.path} would share one output, {name.with_suffix('')}"
+        for ending in _ENDINGS:
+            if stem + ending in self._folders:
+                return f"the output of {ref.path} would have the name of the folder {name.with_suffix(ending)}"
+        folders: list[str] = []
+        for folder in name.parents[:-1]:  # the last is "."
+            key = self._key(str(folder))
+            if key in self._folders:
+                break
+            for ending in _ENDINGS:
+                if key.endswith(ending) and (owner := self._owners.get(key.removesuffix(ending))):
+                    return f"the output of {owner} would have the name of the folder {folder} of {ref.path}"
+            folders.append(key)
+        self._folders.update(folders)
+        self._owners[stem] = str(ref.path)
+        return ""
+
+
+def _is_one(folder: Path, name: str, other: str) -> bool:
+    """Whether a file of one name in `folder` is also found by the other."""
+    start = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-"
+    path = folder / (start + name)
+    try:
+        path.touch(exist_ok=False)
+        return (folder / (start + other)).exists()
+    except (OSError, ValueError):  # ValueError: a name that the system cannot encode
+        return False
+    finally:
+        with suppress(OSError, ValueError):
+            path.unlink()

@@ -1,0 +1,110 @@
+"""What a format with one file for the whole run keeps of each image until that file is written.
+
+The journal is a hidden file beside the file to come, and outlives a process that is killed. It begins with what the file holds
+already, once there is something to add; so a run that adds nothing costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tipsseg.append_log import AppendLog, lines_of
+from tipsseg.errors import OutputError
+from tipsseg.files import TEMPORARY_PREFIX, atomic_path, json_bytes
+from tipsseg.writers import Records, RunFile
+
+
+class Journal:
+    """The records of one format by image. In memory is an offset an image."""
+
+    def __init__(self, name: str, file: RunFile) -> None:
+        """Of the format `name` with this file. Raises OutputError."""
+        self._file = file
+        self._path = file.path.with_name(self.file_name(name))
+        self._log: AppendLog | None = None
+        self._offsets: dict[str, int] = {}
+        if self._path.exists():
+            self._log = self._open()
+        else:
+            with suppress(
+                OSError, ValueError
+            ):  # no file yet, or one that is not ours: then there is nothing to go on from
+                self._offsets = dict.fromkeys(file.names(), 0)
+
+    @staticmethod
+    def file_name(name: str) -> str:
+        """The name of the journal of format `name`."""
+        return f"{TEMPORARY_PREFIX}{name}"
+
+    @property
+    def path(self) -> Path:
+        """The file that it will become."""
+        return self._file.path
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is more, or less, in it than in the file."""
+        return self._log is not None
+
+    def has(self, image: str) -> bool:
+        """Whether there are records of the image."""
+        return image in self._offsets
+
+    def add(self, image: str, records: Sequence[bytes]) -> None:
+        """Take an image's records, in place of earlier ones. Raises OutputError."""
+        log = self._begun()
+        self._offsets[image] = log.append(_line(image, records))
+
+    def drop(self, image: str) -> None:
+        """Forget an image. Raises OutputError."""
+        if image in self._offsets:
+            self._begun()
+            del self._offsets[image]
+
+    def clear(self) -> None:
+        """Forget all images. Raises OutputError."""
+        self._log = self._log or AppendLog(self._path)
+        self._log.clear()  # made now: that it is there says that what the file holds does not count
+        self._offsets.clear()
+
+    def write(self, images: Sequence[str]) -> None:
+        """Write the file with those of these images that it has, in this order, and end the journal. Raises OutputError."""
+        self._file.write([image for image in images if image in self._offsets], self._records)
+        self.close()
+        with suppress(FileNotFoundError):
+            self._path.unlink()
+
+    def close(self) -> None:
+        """Close it; what it holds stays on the disk. Safe to call twice."""
+        if self._log is not None:
+            self._log.close()
+
+    def _records(self, image: str) -> Records:
+        return tuple(self._begun().read(self._offsets[image]).split(b"\t")[1:])
+
+    def _begun(self) -> AppendLog:
+        """The open journal, begun with what the file holds."""
+        if self._log is None:
+            if self._offsets:
+                try:
+                    with atomic_path(self._path) as temporary, temporary.open("wb") as target:
+                        for image, records in self._file.read():
+                            target.write(_line(image, records) + b"\n")
+                except ValueError as error:
+                    raise OutputError(
+                        self._file.path, f"what is there cannot be continued: {error}", "Move that file away."
+                    ) from error
+            self._log = self._open()
+        return self._log
+
+    def _open(self) -> AppendLog:
+        log = AppendLog(self._path)
+        self._offsets = {json.loads(line.split(b"\t", 1)[0]): offset for offset, line in lines_of(self._path)}
+        return log
+
+
+def _line(image: str, records: Sequence[bytes]) -> bytes:
+    return b"\t".join((json_bytes(image), *records))

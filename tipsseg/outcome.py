@@ -1,0 +1,47 @@
+"""What became of one image of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tipsseg.errors import ImageError
+from tipsseg.manifest import Entry
+from tipsseg.records import ImageRef
+from tipsseg.writers import Records
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """It was labelled; its own files are in place, and `records` are for the files of the whole run, by format."""
+
+    ref: ImageRef
+    entry: Entry
+    records: Mapping[str, Records]
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """It was labelled before, and nothing that matters has changed since."""
+
+    ref: ImageRef
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It cannot be labelled; a folder may stand here for what is in it."""
+
+    ref: ImageRef
+    error: ImageError
+
+    @property
+    def name(self) -> str:
+        """Of the image."""
+        return self.ref.name
+
+
+Outcome = Labelled | Unchanged | Failed
+
+#: An image to be labelled, or one of which it is known already what became of it.
+Item = ImageRef | Unchanged | Failed

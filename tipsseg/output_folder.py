@@ -1,0 +1,131 @@
+"""An output folder while one run has it: what an earlier run did, what is added, and what a killed one left behind."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tipsseg.claim import LOCK_FILE, Claim
+from tipsseg.earlier import Earlier
+from tipsseg.error_log import ErrorLog
+from tipsseg.files import sweep
+from tipsseg.journal import Journal
+from tipsseg.outcome import Failed, Labelled
+from tipsseg.request import Job
+from tipsseg.run_record import Counts, RunFacts, ended, run_record, write_run
+from tipsseg.vocabulary import Vocabulary
+from tipsseg.writers import FOLDERS, FORMATS
+from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
+from tipsseg.writers.classes import write_classes
+
+
+class OutputFolder:
+    """The records of one run; no other run can have them until it is closed. Use as a context manager.
+
+    earlier    what was there before
+    forgotten  number of images of an earlier run that this one does not go on from
+    """
+
+    def __init__(self, job: Job, *, resume: bool) -> None:
+        """Take the folder; without `resume` what it has is forgotten, though files stay until they are replaced.
+
+        Raises OutputError where another run is at work there, or has left labels that mean something else.
+        """
+        self._job = job
+        context = job.context
+        with ExitStack() as stack:
+            claim = Claim(context.records)
+            stack.callback(claim.give_back)
+            if claim.left_over:
+                self._sweep()
+            self.earlier = Earlier(job)
+            stack.callback(self.earlier.close)
+            self._record = dict(self.earlier.record or {})
+            self._errors = ErrorLog(context.records)
+            stack.callback(self._errors.close)
+            if resume:
+                self.earlier.refuse_other_ids()
+            self.forgotten = 0 if resume else len(self.earlier.manifest)
+            if not resume:
+                self._forget()
+            self._stack = stack.pop_all()
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier run of the same has written the records that come first."""
+        return self.earlier.of_the_same and (self._job.context.output / CLASSES_FILE).exists()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be written: an earlier run of the same ended here, and this one has added nothing."""
+        return (
+            self.begun
+            and self._record.get("ended") is not None
+            and not any(journal.changed for journal in self.earlier.journals.values())
+            and not self._errors.path.exists()
+            and all(path.exists() for path in self.run_files)
+        )
+
+    @property
+    def run_files(self) -> list[Path]:
+        """The files that stand for all images."""
+        files = [journal.path for journal in self.earlier.journals.values()]
+        return [*files, self._job.context.output / CLASSES_FILE]
+
+    def begin(self, facts: RunFacts, vocabulary: Vocabulary) -> None:
+        """Write the records that come first: they say what masks mean, and that they are no inputs. Raises OutputError."""
+        context = self._job.context
+        self._record = run_record(facts)
+        write_run(context.records, self._record)
+        write_classes(context.output, context.classes, vocabulary.background_texts, owner=context.owner)
+
+    def add(self, labelled: Labelled) -> None:
+        """Note that an image is done. Raises OutputError."""
+        for name, records in labelled.records.items():
+            self.earlier.journals[name].add(labelled.ref.name, records)
+        self.earlier.manifest.add(labelled.entry)
+
+    def fail(self, failed: Failed) -> None:
+        """Note that an image failed; what an earlier run made of it counts no more. Raises OutputError."""
+        self._errors.add(failed)
+        self.earlier.manifest.drop(failed.ref.name)
+        for journal in self.earlier.journals.values():
+            journal.drop(failed.ref.name)
+
+    def finish(self, counts: Counts) -> None:
+        """Write the records that come last. Raises OutputError."""
+        manifest = self.earlier.manifest
+        for name, journal in self.earlier.journals.items():
+            if journal.changed or not journal.path.exists():
+                journal.write([entry.image for entry in manifest.entries() if name in entry.formats])
+        manifest.tidy()
+        self._errors.finish(manifest)
+        record = ended(self._record, self._job.request.formats, counts, datetime.now(UTC))
+        write_run(self._job.context.records, record)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _forget(self) -> None:
+        self.earlier.manifest.clear()
+        self._errors.clear()
+        for journal in self.earlier.journals.values():
+            journal.clear()
+
+    def _sweep(self) -> None:
+        """Remove what a killed run left behind."""
+        context = self._job.context
+        sweep([context.records], keep={LOCK_FILE, *(Journal.file_name(name) for name in FORMATS)})
+        if self._job.request.shard is not None:
+            sweep([context.output], context.owner)
+        for folder in FOLDERS:
+            sweep((Path(place) for place, _, _ in os.walk(context.output / folder)), context.owner)

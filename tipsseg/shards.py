@@ -1,0 +1,68 @@
+"""Shards: the parts of a run that is shared out among several processes, by a hash of the images' names."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tipsseg.errors import UsageError
+
+#: The folder, in the output folder, that has the records of each shard in a folder of its own.
+SHARDS_FOLDER = "shards"
+
+_HINT = "Give the part and the number of parts, with 8 processes from 1/8 to 8/8."
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part `index` (1..`count`) of `count` parts. Raises UsageError for numbers that are none."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"--shard {self}: a run has 1 part or more", _HINT)
+        if not 1 <= self.index <= self.count:
+            raise UsageError(f"--shard {self}: there is no part {self.index} of {self.count}", _HINT)
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in SHARDS_FOLDER."""
+        return f"{self.index}-of-{self.count}"
+
+    def takes(self, name: str) -> bool:
+        """Whether the image of that name (ImageRef.name) belongs to it; to exactly one of all shards, the same on every machine."""
+        digest = hashlib.sha256(name.encode("utf-8")).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
+
+
+def parse_shard(text: str) -> Shard:
+    """The value of --shard, such as "3/8". Raises UsageError."""
+    # Nine digits: more parts than there are images.
+    if not (match := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)):
+        raise UsageError(f"--shard {text!r} is not a part of a run", _HINT)
+    return Shard(int(match[1]), int(match[2]))
+
+
+def parse_folder(name: str) -> Shard | None:
+    """The shard whose folder has that name; None where it is no shard's."""
+    if not (match := re.fullmatch(r"([1-9][0-9]{0,8})-of-([1-9][0-9]{0,8})", name)):
+        return None
+    index, count = int(match[1]), int(match[2])
+    return Shard(index, count) if index <= count else None
+
+
+def shards_in(output: Path) -> list[Shard]:
+    """The shards that have a folder of records in an output folder, in their order."""
+    with suppress(OSError):
+        found = (parse_folder(name) for name in os.listdir(output / SHARDS_FOLDER))  # noqa: PTH208  names are enough
+        return sorted((shard for shard in found if shard is not None), key=lambda shard: (shard.count, shard.index))
+    return []
