@@ -28,6 +28,7 @@ class AppendLog:
         self.path = path
         self._file: FileIO | None = None
         self._reader: BinaryIO | None = None
+        self._stale = False  # whether the reader may have bytes in its buffer that are cut off by now
         self._end = 0
 
     def append(self, line: bytes) -> int:
@@ -40,6 +41,7 @@ class AppendLog:
         except BaseException as error:
             with suppress(OSError):
                 file.truncate(start)
+            self._stale = True
             if isinstance(error, OSError):
                 raise output_error(self.path, error) from error
             raise
@@ -49,7 +51,11 @@ class AppendLog:
     def read(self, offset: int) -> bytes:
         """The line at an offset, without its end. Raises OutputError."""
         try:
+            if self._stale and self._reader is not None:
+                self._reader.close()
+                self._reader = None
             if self._reader is None:
+                self._stale = False
                 self._reader = self.path.open("rb")
             self._reader.seek(offset)
             return self._reader.readline().removesuffix(b"\n")
@@ -63,6 +69,12 @@ class AppendLog:
         except OSError as error:
             raise output_error(self.path, error) from error
         self._end = 0
+        self._stale = True
+
+    def trim(self) -> None:
+        """Cut off what follows the last line end, where there is a file. Raises OutputError."""
+        if self.path.exists():
+            self._opened()
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -77,7 +89,9 @@ class AppendLog:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 file = FileIO(self.path, "a+")
                 self._end = whole_lines(self.path)
-                file.truncate(self._end)
+                if file.tell() != self._end:
+                    file.truncate(self._end)
+                    self._stale = True
             except OSError as error:
                 raise output_error(self.path, error) from error
             self._file = file

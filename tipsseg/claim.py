@@ -24,7 +24,7 @@ class Claim:
         path = records / LOCK_FILE
         self._path = path
         self._lock = FileLock(path, blocking=False, thread_local=False)
-        self._made = not is_folder(records)
+        self._made = [folder for folder in (records, *records.parents) if not is_folder(folder)]
         try:
             records.mkdir(parents=True, exist_ok=True)
             self.left_over = path.exists()
@@ -42,13 +42,13 @@ class Claim:
             raise output_error(path, error) from error
 
     def give_back(self) -> None:
-        """Let others have it. A folder that was made for it goes again where nothing came into it. Safe to call twice."""
+        """Let others have it. Folders that were made for it go again where nothing came into them. Safe to call twice."""
         if self._lock.is_locked:
             # Before the release: afterwards it may be another's.
             with suppress(OSError):
                 self._path.unlink()
-                if self._made:
-                    self._path.parent.rmdir()
+                for folder in self._made:
+                    folder.rmdir()
         self._lock.release()
 
 

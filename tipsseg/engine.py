@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from tipsseg.loading import file_hashes
 from tipsseg.outcome import Item, Outcome
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.request import Job
@@ -17,12 +18,14 @@ from tipsseg.writers import create
 class Started:
     """What the engine and the model came to.
 
+    sha256      of the files of the model, by name
     vocabulary  with its background resolved
     dropped     background phrases that were left out, each with the phrase of a class that it means the same as
     """
 
     device: str
     dtype: str
+    sha256: Mapping[str, str]
     vocabulary: Vocabulary
     dropped: Mapping[str, str]
 
@@ -53,11 +56,14 @@ class LocalEngine:
 
         job, asked = self._job, self._job.request.model
         asked.check_device()  # before any download
-        encoder = Encoder(job.source.fetch(quiet=asked.quiet), asked.device, asked.dtype, asked.batch_size)
+        model = job.source.fetch(quiet=asked.quiet)
+        encoder = Encoder(model, asked.device, asked.dtype, asked.batch_size)
         labeller = Labeller(encoder, asked.vocabulary, asked.options)
         writers = {name: create(name, job.context) for name in job.request.formats}
         self._work = ImageWork(labeller, writers, job.context.output, job.decides.digest, self._inspect)
-        return Started(str(encoder.device), encoder.dtype_name, labeller.vocabulary, labeller.dropped)
+        return Started(
+            str(encoder.device), encoder.dtype_name, file_hashes(model), labeller.vocabulary, labeller.dropped
+        )
 
     def outcomes(self, items: Iterable[Item]) -> Generator[Outcome, None, None]:
         """Label the images, see Engine."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
 from tipsseg.append_log import AppendLog, lines_of
 from tipsseg.errors import OutputError
-from tipsseg.files import atomic_write, json_bytes, output_error
+from tipsseg.files import atomic_write, is_folder, json_bytes, output_error
 from tipsseg.outcome import Failed
 from tipsseg.records import ImageRef, name_order
 
@@ -38,7 +39,7 @@ class ErrorLog:
         left = {
             record["image"]: line
             for record, line in _lines(self.path)
-            if record["image"] not in labelled and (record["image"] in self._own or _path(record["path"]).exists())
+            if record["image"] not in labelled and (record["image"] in self._own or _may_fail(_path(record["path"])))
         }
         if left:
             atomic_write(self.path, b"".join(left[image] + b"\n" for image in sorted(left, key=name_order)))
@@ -67,6 +68,11 @@ def read_failed(records: Path) -> tuple[ImageRef, ...]:
     return tuple(
         ImageRef(_path(found[image]), PurePosixPath(_undecoded(image))) for image in sorted(found, key=name_order)
     )
+
+
+def _may_fail(path: Path) -> bool:
+    """Whether what failed in an earlier run may be as it was: it is still there, and no folder that can be listed by now."""
+    return path.exists() and not (is_folder(path) and os.access(path, os.R_OK | os.X_OK))
 
 
 def _record(failed: Failed) -> dict[str, str]:

@@ -20,11 +20,12 @@ raised is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 
 class TipssegError(Exception):
-    """Base of all expected errors.
+    """Base of all expected errors. They can be pickled, fields and all.
 
     `message` says what happened and to what; `hint` (may be empty) says what to do; `exit_code` is what the command
     line exits with.
@@ -36,6 +37,16 @@ class TipssegError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # By itself pickle would call a subclass with the message alone.
+        return _remade, (type(self), self.args, vars(self))
+
+
+def _remade(kind: type[TipssegError], arguments: tuple[object, ...], fields: Mapping[str, object]) -> TipssegError:
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(fields)
+    return error
 
 
 class UsageError(TipssegError):

@@ -39,20 +39,20 @@ def without_case_and_form(name: str) -> str:
     return without_form(without_case(without_form(name)))
 
 
-def name_key(output: Path) -> NameKey:
-    """The key for the names of files below `output`, a folder that need not exist yet.
+def name_key(folder: Path) -> NameKey:
+    """The key for the names of files in `folder`, or in the nearest of its parents that exists.
 
-    Finds out with two hidden files in the nearest folder that exists, which are removed at once. Where they cannot be
-    written, only equal names are taken for one.
+    Finds out with two hidden files, which are removed at once; a process that is killed meanwhile leaves one, as it does other
+    temporary files. Where they cannot be written, only equal names are taken for one.
     """
-    folder = next((folder for folder in (output, *output.absolute().parents) if is_folder(folder)), Path())
+    place = next((each for each in (folder, *folder.absolute().parents) if is_folder(each)), Path())
     keys = {
         (False, False): exact,
         (True, False): without_case,
         (False, True): without_form,
         (True, True): without_case_and_form,
     }
-    return keys[_is_one(folder, "A", "a"), _is_one(folder, "\u00e9", "e\u0301")]
+    return keys[_is_one(place, "A", "a"), _is_one(place, "\u00e9", "e\u0301")]
 
 
 class OutputNames:

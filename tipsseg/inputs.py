@@ -14,6 +14,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.file_names import NameKey, OutputNames, exact
+from tipsseg.files import is_folder
 from tipsseg.images import image_extensions, reason_of
 from tipsseg.outcome import Failed
 from tipsseg.records import ImageRef, name_order
@@ -62,7 +63,7 @@ def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = Non
     Raises InputError for a path that does not exist, and where there is no image at all.
     """
     given = _examine(paths)
-    homes = [_absolute(path) if is_folder else _absolute(path).parent for path, is_folder in given]
+    homes = [_absolute(path) if folder else _absolute(path).parent for path, folder in given]
     where = "in " + ", ".join(str(path) for path, _ in given) if given else "as no path was given"
     return _found(given, _common_folder(homes), _Walker(output, apart), where)
 
@@ -102,6 +103,13 @@ def stream(entries: Iterable[str | bytes], *, output: Path | None, key: NameKey 
                 yield Failed(image, ImageError(image.path, reason, hint))
             else:
                 yield image
+
+
+def again(refs: Iterable[ImageRef], *, output: Path | None) -> Iterator[ImageRef | Failed]:
+    """The images that failed before, by the names that they had then; in place of a folder, what is in it."""
+    walker = _Walker(output, None)
+    for ref in refs:
+        yield from walker.images(ref.path, ref.relative, is_folder(ref.path))
 
 
 def check_listed(found: Found) -> None:
@@ -193,9 +201,9 @@ class _Walker:
         self._folders: set[tuple[int, int]] = set()
         self._files: set[str] = set()
 
-    def images(self, path: Path, relative: PurePosixPath, is_folder: bool) -> list[ImageRef | Failed]:
+    def images(self, path: Path, relative: PurePosixPath, folder: bool) -> list[ImageRef | Failed]:
         """A file, or a folder's images, sorted; `relative` names it. Not those that were returned before."""
-        if is_folder:
+        if folder:
             return sorted(self._walk(path, relative), key=_order)
         return [ImageRef(path, relative)] if self.is_new(os.path.realpath(path)) else []
 
@@ -250,7 +258,7 @@ class _Walker:
 
 def _found(given: Sequence[tuple[Path, bool]], root: Path, walker: _Walker, where: str) -> Found:
     """The images of the given paths; `where` tells in an error where it was looked."""
-    images = [image for path, is_folder in given for image in walker.images(path, _relative(path, root), is_folder)]
+    images = [image for path, folder in given for image in walker.images(path, _relative(path, root), folder)]
     refs = [image for image in images if isinstance(image, ImageRef)]
     refused = sorted((image for image in images if isinstance(image, Failed)), key=_order)
     if not refs and refused:
@@ -269,16 +277,16 @@ def _found(given: Sequence[tuple[Path, bool]], root: Path, walker: _Walker, wher
 def _expand(path: Path, root: Path, walker: _Walker) -> Iterable[ImageRef | Failed]:
     """The images of one entry of a stream."""
     relative = _relative(path, root)
-    is_folder, reason = False, ""
+    folder, reason = False, ""
     try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
+        folder = stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         if not relative.name:  # as of nothing/..
             reason = "no such file"
     except (OSError, ValueError) as error:
         reason = _reason(path, error)
     if not reason:
-        return walker.images(path, relative, is_folder)
+        return walker.images(path, relative, folder)
     return [_refused(path, relative, reason)] if walker.is_new(_real(path)) else []
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tipsseg.append_log import AppendLog, lines_of
 from tipsseg.errors import OutputError
-from tipsseg.files import TEMPORARY_PREFIX, atomic_path, json_bytes
+from tipsseg.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error
 from tipsseg.writers import Records, RunFile
 
 
@@ -101,10 +101,25 @@ class Journal:
         return self._log
 
     def _open(self) -> AppendLog:
-        log = AppendLog(self._path)
-        self._offsets = {json.loads(line.split(b"\t", 1)[0]): offset for offset, line in lines_of(self._path)}
-        return log
+        self._offsets = {}
+        try:
+            for offset, line in lines_of(self._path):
+                if (image := _image_of(line)) is not None:
+                    self._offsets[image] = offset
+        except OSError as error:
+            raise output_error(self._path, error) from error
+        return AppendLog(self._path)
 
 
 def _line(image: str, records: Sequence[bytes]) -> bytes:
     return b"\t".join((json_bytes(image), *records))
+
+
+def _image_of(line: bytes) -> str | None:
+    """The image that a line is of; None where it is none, as after a loss of power."""
+    name, tab, _ = line.partition(b"\t")
+    try:
+        image = json.loads(name) if tab else None
+    except ValueError:
+        return None
+    return image if isinstance(image, str) else None

@@ -28,7 +28,7 @@ class ModelSource:
     def facts(self) -> dict[str, object]:
         """What run.json says of the model; the files of a local folder are hashed for it. Raises CheckpointError."""
         if self.spec is None:
-            return {"id": self.name, "repository": None, "revision": None, "sha256": _hashes(Path(self.name))}
+            return {"id": self.name, "repository": None, "revision": None, "sha256": file_hashes(Path(self.name))}
         return {
             "id": self.spec.id,
             "repository": self.spec.repository,
@@ -36,12 +36,18 @@ class ModelSource:
             "sha256": {file.name: file.sha256 for file in self.spec.files if file.sha256 is not None},
         }
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its files need no download."""
+        return self.spec is None or weights.locate(self.spec) is not None
+
     def fetch(self, *, quiet: bool = False) -> Path:
         """The folder with the model's files: verified, and downloaded where absent. Raises WeightsError."""
         return Path(self.name) if self.spec is None else weights.fetch(self.spec, quiet=quiet)
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def file_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of a model; those that a stamp vouches for are not read. Raises CheckpointError."""
     hashes: dict[str, str] = {}
     for name in FILES:
         try:

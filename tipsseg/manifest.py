@@ -143,6 +143,7 @@ class Manifest:
         """Rewrite the file in the order of names with one line an image, where it is not so already. Raises OutputError."""
         order = self._order()
         if self._lines == len(order) and order == list(self._offsets):
+            self._log.trim()
             return
         with atomic_path(self._path) as temporary, temporary.open("wb") as file:
             for image in order:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tipsseg.earlier import Earlier, picture_paths
 from tipsseg.engine import Engine, Started
+from tipsseg.file_names import NameKey, name_key
 from tipsseg.outcome import Failed, Item, Labelled, Outcome, Unchanged
 from tipsseg.output_folder import OutputFolder
 from tipsseg.progress import Progress, counted
@@ -38,14 +39,18 @@ class Images:
         return len(self.refs) if isinstance(self.refs, tuple) else None
 
 
-def run_label(job: Job, images: Images, engine: Engine, progress: Progress) -> Counts:
-    """Label what of `images` is not labelled yet, and write everything below the output folder.
+#: The images of a run, once it is known which names are one to the file system. Raises InputError where two share an output.
+Find = Callable[[NameKey], Images]
+
+
+def run_label(job: Job, find: Find, engine: Engine, progress: Progress) -> Counts:
+    """Label what of the images is not labelled yet, and write everything below the output folder.
 
     Raises TipssegError for what ends a run; a bad image is reported and counted.
     """
     request = job.request
     with OutputFolder(job, resume=request.resume) as folder:
-        images = refuse_mixture(folder.earlier, images)
+        images = refuse_mixture(folder.earlier, find(name_key(job.context.records)))
         note_forgotten(folder, progress)
         reporter = JsonReporter(progress) if request.jsonl else Reporter(progress)
         run = _Run(job, folder, reporter)
@@ -136,6 +141,7 @@ def begin(job: Job, images: Images, folder: OutputFolder, started: Started) -> N
         command=asked.command(),
         device=started.device,
         dtype=started.dtype,
+        sha256=started.sha256,
         vocabulary=started.vocabulary,
         asked={"device": asked.device, "batch_size": asked.batch_size},
         formats=job.request.formats,

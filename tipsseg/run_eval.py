@@ -78,7 +78,7 @@ def evaluate_model(
     inputs.check_listed(found)
     pairs = pair_truths(found.refs, truths, layout)
     if files is not None:
-        inputs.check_collisions(found.refs, name_key(files.output))
+        inputs.check_collisions(found.refs)
         inputs.check_not_outputs(found.refs, files.output)
     request.check_device()
     _check_truths(pairs, request.jobs, progress)
@@ -94,6 +94,8 @@ def evaluate_model(
     with ExitStack() as stack:
         # Scores need all labels, so nothing is taken over from an earlier run.
         folder = stack.enter_context(OutputFolder(job, resume=False)) if files is not None else None
+        if folder is not None:
+            inputs.check_collisions(found.refs, name_key(job.context.records))
         started = engine.start()
         note_begin(job, images, started, 0, progress)
         if folder is not None:

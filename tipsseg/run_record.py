@@ -60,7 +60,7 @@ class RunFacts:
     """What run.json says of a run from its beginning on; all values fit into JSON.
 
     command     that asks for the same labels, without paths
-    device, dtype, vocabulary    what it came to
+    device, dtype, sha256, vocabulary    what it came to, see `engine.Started`
     image_root  the folder that the images' names begin at
     shard       "3/8", None for a whole run
     """
@@ -69,6 +69,7 @@ class RunFacts:
     command: str
     device: str
     dtype: str
+    sha256: Mapping[str, str]
     vocabulary: Vocabulary
     asked: Mapping[str, object]
     formats: tuple[str, ...]
@@ -99,7 +100,7 @@ def run_record(facts: RunFacts) -> dict[str, object]:
         "version": __version__,
         "digest": decides.digest,
         "command": facts.command,
-        "model": dict(decides.model),
+        "model": {**decides.model, "sha256": dict(facts.sha256)},
         "device": facts.device,
         "dtype": facts.dtype,
         "asked": {**facts.asked, "dtype": decides.dtype},

@@ -214,7 +214,7 @@ def _parse_toml(path: Path, text: str) -> _Content:
     entries = []
     for index, each in enumerate(classes):
         try:
-            entries.append(_entry(each))
+            entries.append(parse_entry(each))
         except _KeyError as error:
             line = _line_of_class(text, index, error.key)
             raise VocabularyError(error.reason, error.hint, path=path, line=line, entry=index, key=error.key) from error
@@ -250,7 +250,8 @@ def _templates(table: Table, what: str = "`templates`") -> tuple[str, ...] | Non
     return tuple(value)
 
 
-def _entry(value: object) -> Entry:
+def parse_entry(value: object) -> Entry:
+    """The entry that a vocabulary file means by an item of `classes`; see `entry_record`. Raises VocabularyError."""
     if isinstance(value, str):
         value = {"name": value}
     if not isinstance(value, dict):

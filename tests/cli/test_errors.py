@@ -169,6 +169,37 @@ USAGE = {
         2,
         "Error: background phrase 1 of 1 is empty\nHint: Remove the extra comma, or use --background none.\n",
     ),
+    "unknown engine": (
+        ["imgs", "-c", "a", "--engine", "dask"],
+        2,
+        "Error: unknown engine 'dask'\nHint: Use one of local, ray.\n",
+    ),
+    "actors of this process": (
+        ["imgs", "-c", "a", "--actors", "2"],
+        2,
+        "Error: --actors and --gpus are for --engine ray\nHint: Leave them out, or add --engine ray.\n",
+    ),
+    "no actors": (
+        ["imgs", "-c", "a", "--engine", "ray", "--actors", "0"],
+        2,
+        "Error: --actors 0 is too small; the least is 1\n",
+    ),
+    "no shard": (
+        ["imgs", "-c", "a", "--shard", "9/8"],
+        2,
+        "Error: --shard 9/8: there is no part 9 of 8\n"
+        "Hint: Give the part and the number of parts, with 8 processes from 1/8 to 8/8.\n",
+    ),
+    "limit and sample": (
+        ["imgs", "-c", "a", "--limit", "1", "--sample", "1"],
+        2,
+        "Error: --limit and --sample exclude each other\nHint: Give one of them.\n",
+    ),
+    "no images": (
+        ["-c", "a"],
+        2,
+        "Error: no images given\nHint: Name images or folders, or give - and a list of them on stdin.\n",
+    ),
     "address": (
         ["https://example.org/a.jpg", "-c", "a"],
         2,

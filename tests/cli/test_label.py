@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -171,12 +173,12 @@ def test_a_list_on_stdin(
 def test_outputs_inside_the_input_folder_never_become_inputs(
     command: Command, mlp_checkpoint: Path, pictures: Path
 ) -> None:
-    inside = ["-o", pictures / "labels"], ["-o", pictures / "second"], ["-o", pictures]
+    inside = pictures / "labels", pictures / "second", pictures
     for output in (*inside, *inside):
-        ran = command("label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png,overlay", *output)
+        ran = command("label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png,overlay", "-o", output)
         assert ran.code == 0
-        assert json.loads((output[1] / "run.json").read_text())["counts"]["failed"] == 0
-        assert len((output[1] / "manifest.jsonl").read_text().splitlines()) == 3
+        assert json.loads((output / "run.json").read_text())["counts"]["failed"] == 0
+        assert len((output / "manifest.jsonl").read_text().splitlines()) == 3
     assert "Not searched, as a place of outputs: " in ran.err
     assert str(pictures / "masks") in ran.err
 
@@ -638,3 +640,76 @@ def test_a_part_of_the_images(
     assert len([line for line in ran.out.splitlines() if "masks" in line]) == 2
     assert "2 images labelled" in ran.err
     assert json.loads((tmp_path / "out/run.json").read_text())["counts"] == {"labelled": 2, "unchanged": 0, "failed": 0}
+
+
+def test_work_begins_before_a_list_ends(mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    """Each image is labelled and told of as soon as it is named, while whoever writes the list is still at it."""
+    label = [
+        sys.executable,
+        "-m",
+        "tipsseg",
+        "label",
+        "-0",
+        "-",
+        "-c",
+        CLASSES,
+        "-m",
+        str(mlp_checkpoint),
+        "--jsonl",
+        "-q",
+    ]
+    with subprocess.Popen(label, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        for name in ("a.png", "sub/b c.jpg", "sub"):
+            run.stdin.write(f"imgs/{name}".encode() + b"\0")
+            run.stdin.flush()
+            told = json.loads(run.stdout.readline())
+            assert told["path"] == ("imgs/sub/ü.bmp" if name == "sub" else f"imgs/{name}")
+            assert (tmp_path / told["mask"]).is_file()
+        assert run.poll() is None
+        assert not (tmp_path / "labels/annotations.json").exists()
+        run.stdin.close()
+        assert run.stdout.read() == b""
+    assert run.returncode == 0
+    assert len(json.loads((tmp_path / "labels/annotations.json").read_bytes())["images"]) == 3
+
+
+# The keys of a line of --jsonl, as the README has them; of each the types that its value may have.
+LINE: dict[str, tuple[type, ...]] = {
+    "path": (str,),
+    "image": (str,),
+    "mask": (str, type(None)),
+    "files": (list,),
+    "height": (int,),
+    "width": (int,),
+    "classes": (list,),
+    "background": (dict,),
+    "ignored": (int,),
+}
+SHARE: dict[str, tuple[type, ...]] = {"pixels": (int,), "share": (float,), "confidence": (float, type(None))}
+
+
+@pytest.mark.parametrize("formats", ["png", "coco", "png,coco,overlay,confidence"])
+def test_the_schema_of_a_line_of_json(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, formats: str
+) -> None:
+    ran = command(
+        "label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "--jsonl", "-f", formats, "-o", tmp_path / "out"
+    )
+    for line in ran.out.splitlines():
+        record = json.loads(line)
+        assert list(record) == list(LINE)
+        assert [key for key, value in record.items() if type(value) not in LINE[key]] == []
+        assert (record["mask"] is None) == ("png" not in formats)
+        assert all(Path(file).is_file() for file in record["files"])
+        assert len(record["files"]) == len(set(formats.split(",")) - {"coco"})
+        assert list(record["background"]) == list(SHARE)
+        for entry in record["classes"]:
+            assert list(entry) == ["id", "name", *SHARE]
+            assert CLASSES.split(",")[entry["id"] - 1] == entry["name"]
+            assert entry["pixels"] > 0
+        for part in (record["background"], *record["classes"]):
+            assert [key for key in SHARE if type(part[key]) not in SHARE[key]] == []
+        shares = [part["pixels"] for part in (record["background"], *record["classes"])]
+        assert sum(shares) + record["ignored"] == record["height"] * record["width"]

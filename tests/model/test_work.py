@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg import work as module
 from tipsseg.errors import ImageError, InputError, OutputError
 from tipsseg.fingerprint import fingerprint
+from tipsseg.images import open_image
 from tipsseg.labeller import Labeller, Prepared
 from tipsseg.records import ImageRef, LabelClass, LabelMap
 from tipsseg.windows import plan_windows
@@ -125,17 +125,16 @@ def rewritten(path: Path, value: int) -> None:
 def test_an_image_that_is_changed_while_it_is_read_is_read_again(
     ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path, int], None]
 ) -> None:
-    real = module.open_image
     reads: list[Path] = []
 
     def busy(path: Path) -> NDArray[np.uint8]:
-        image = real(path)
+        image = open_image(path)
         reads.append(path)
         if len(reads) < 3:
             change(path, 100 + len(reads))
         return image
 
-    monkeypatch.setattr(module, "open_image", busy)
+    monkeypatch.setattr("tipsseg.work.open_image", busy)
     loaded = work_in(tmp_path).load(ref)
     assert len(reads) == 3
     assert (loaded.image == 102).all()  # of the file as it is now, to which the fingerprint belongs too
@@ -143,14 +142,13 @@ def test_an_image_that_is_changed_while_it_is_read_is_read_again(
 
 
 def test_an_image_that_never_rests_is_named(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.open_image
 
     def busy(path: Path) -> NDArray[np.uint8]:
-        image = real(path)
+        image = open_image(path)
         os.utime(path, ns=(path.stat().st_mtime_ns + 1,) * 2)
         return image
 
-    monkeypatch.setattr(module, "open_image", busy)
+    monkeypatch.setattr("tipsseg.work.open_image", busy)
     with pytest.raises(ImageError, match="it changes while it is read") as caught:
         work_in(tmp_path).load(ref)
     assert caught.value.hint
@@ -161,14 +159,13 @@ def test_a_fault_of_a_half_written_image_is_not_reported_once_it_is_whole(
 ) -> None:
     whole = ref.path.read_bytes()
     ref.path.write_bytes(whole[:40])
-    real = module.open_image
 
     def late(path: Path) -> NDArray[np.uint8]:
         try:
-            return real(path)
+            return open_image(path)
         finally:
             path.write_bytes(whole)
             os.utime(path, ns=(1, 1))
 
-    monkeypatch.setattr(module, "open_image", late)
+    monkeypatch.setattr("tipsseg.work.open_image", late)
     assert (work_in(tmp_path).load(ref).image == 10).all()

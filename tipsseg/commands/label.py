@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tipsseg.commands import options as opt
-from tipsseg.records import MODES, REFINEMENTS, LabelOptions, name_order
+from tipsseg.errors import InputError, UsageError
+from tipsseg.records import MODES, REFINEMENTS, ImageRef, LabelOptions, name_order
 
 if TYPE_CHECKING:
+    from tipsseg.engine import Engine
+    from tipsseg.file_names import NameKey
     from tipsseg.outcome import Failed
     from tipsseg.progress import Progress
-    from tipsseg.records import ImageRef
-    from tipsseg.request import LabelRequest
-    from tipsseg.run import Images
+    from tipsseg.repeat import EarlierRun
+    from tipsseg.request import Job
+    from tipsseg.run import Find, Images
 
 EPILOG = """\b
 Examples:
@@ -26,21 +31,37 @@ Examples:
   tipsseg label photos/ --vocab farm.toml --min-confidence 0.5
   find photos -name '*.jpg' -print0 | tipsseg label -0 - -c "car,road" --model b14
   tipsseg label photos/ -c "panda" --jsonl | jq -r 'select(.classes != []).path'
+  tipsseg label photos/ -c "panda" --shard 3/8        (of 8 processes or machines the third)
+  tipsseg label photos/ --from labels/run.json -o again
   tipsseg label examples/scenes -c "panda,tree" --model tiny
 
 \b
 Masks are 8-bit index PNGs: 0 background, 1..N the classes in the order given (also the
 COCO category ids), 255 below --min-confidence; 16-bit above 254 classes.
+A run that was broken off goes on by the same command; what is done and unchanged is kept.
 Paths of written files go to stdout, all else to stderr.
 Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
 """
 
 
+def _take_from(context: typer.Context, path: Path | None) -> Path | None:
+    """Let the options of an earlier run stand for those that are not given."""
+    if path is not None:
+        from tipsseg.repeat import read_run_file
+
+        context.default_map = dict(read_run_file(path).options)
+    return path
+
+
 def label(
     paths: Annotated[
-        list[str],
-        typer.Argument(metavar="PATHS", help="Images, folders (searched recursively), or - for a list on stdin."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="PATHS",
+            help="Images, folders (searched recursively), or - for a list on stdin.",
+            show_default=False,
+        ),
+    ] = None,
     classes: opt.Classes = None,
     vocab: opt.Vocab = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path("labels"),
@@ -74,6 +95,36 @@ def label(
             help="Only part I of N parts, for several processes or machines; see tipsseg merge.", metavar="I/N"
         ),
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Only images in errors.jsonl; of PATHS, or all where none are given.")
+    ] = False,
+    from_run: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Repeat a run: classes and options of its run.json, but for options that are given here.",
+            callback=_take_from,
+            is_eager=True,
+        ),
+    ] = None,
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the images that would be labelled; estimate time and disk by labelling a few."
+        ),
+    ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local: this process; ray: actors of a Ray cluster, see the README (pip install 'tipsseg[ray]')."
+        ),
+    ] = "local",
+    actors: Annotated[
+        int | None, typer.Option(help="With --engine ray: actors, each with a model of its own.  [default: 1]")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(help="With --engine ray: GPUs of each actor, such as 1 or 0.5.  [default: 0]")
+    ] = None,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Print one JSON object an image on stdout, in place of paths.")
     ] = False,
@@ -81,13 +132,23 @@ def label(
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
-    from tipsseg.engine import LocalEngine
+    from tipsseg import inputs
+    from tipsseg.dry_run import dry_run
     from tipsseg.progress import Progress
     from tipsseg.request import LabelRequest, make_job
     from tipsseg.run import run_label
     from tipsseg.shards import parse_shard
 
-    vocabulary = opt.parse_vocabulary(classes, vocab, templates, background)
+    if not paths and not retry_failed:
+        raise UsageError("no images given", "Name images or folders, or give - and a list of them on stdin.")
+    if dry and jsonl:
+        raise UsageError("--dry-run prints paths, and --jsonl records of labels", "Give one of them.")
+    if retry_failed and not resume:
+        raise UsageError("--retry-failed goes on from a run, and --no-resume starts over", "Give one of them.")
+    inputs.check_choice(limit, sample)
+    workers = _workers(engine, actors, gpus, device)
+    earlier = _earlier(from_run, [classes, vocab, templates, background])
+    vocabulary = opt.parse_vocabulary(classes, vocab, templates, background) if earlier is None else earlier.vocabulary
     request = LabelRequest(
         opt.model_request(
             vocabulary,
@@ -109,30 +170,102 @@ def label(
     source = request.check()
     with Progress(quiet, results=not jsonl) as progress:
         opt.note_vocabulary(progress, classes, vocabulary)
-        images = _find(paths, null, request, limit, sample, progress)
         job = make_job(request, source)
-        counts = run_label(job, images, LocalEngine(job), progress)
-    if counts.failed:
+        for note in [] if earlier is None else earlier.notes(job.decides):
+            progress.note(note)
+        given = _find(job, paths, null, limit, sample, progress) if paths else None
+        find = given if given is not None and not retry_failed else _failed(job, given, progress)
+        if dry:
+            failed = dry_run(job, find, progress, measure=engine == "local")
+        else:
+            with workers(job) as labeller:
+                failed = run_label(job, find, labeller, progress).failed
+    if failed:
         raise typer.Exit(1)
 
 
+def _workers(
+    engine: str, actors: int | None, gpus: float | None, device: str
+) -> Callable[[Job], AbstractContextManager[Engine]]:
+    """What makes the engine of that name. Raises UsageError."""
+    from tipsseg.engine import LocalEngine
+
+    if engine == "local":
+        if actors is not None or gpus is not None:
+            raise UsageError("--actors and --gpus are for --engine ray", "Leave them out, or add --engine ray.")
+        return lambda job: nullcontext(LocalEngine(job))
+    if engine != "ray":
+        raise UsageError(f"unknown engine {engine!r}", "Use one of local, ray.")
+    from tipsseg.ray_engine import RayEngine, check_ray
+
+    number, each = 1 if actors is None else actors, 0.0 if gpus is None else gpus
+    check_ray(number, each, device)
+    return lambda job: RayEngine(job, number, each)
+
+
+def _earlier(path: Path | None, own: Sequence[object]) -> EarlierRun | None:
+    """The run to repeat; `own` are the options that say what to label. Raises UsageError."""
+    from tipsseg.repeat import read_run_file
+
+    if path is None:
+        return None
+    if any(value is not None for value in own):
+        raise UsageError("--from says what to label", "Leave out --classes, --vocab, --templates and --background.")
+    return read_run_file(path)
+
+
 def _find(
-    paths: Sequence[str], null: bool, request: LabelRequest, limit: int | None, sample: int | None, progress: Progress
-) -> Images:
-    """The images of the run. Raises UsageError and InputError."""
+    job: Job, paths: Sequence[str], null: bool, limit: int | None, sample: int | None, progress: Progress
+) -> Find:
+    """Look for the images of the run. Raises UsageError and InputError."""
     from tipsseg import inputs
-    from tipsseg.file_names import name_key
     from tipsseg.run import Images
 
-    shard, key = request.shard, name_key(request.output)
+    output, shard = job.request.output, job.request.shard
+
+    def listed(key: NameKey) -> Images:
+        images = islice(inputs.stream(entries, output=output, key=key), limit)
+        return Images((each for each in images if shard is None or shard.takes(each.name)), Path.cwd())
+
+    def chosen(key: NameKey) -> Images:
+        inputs.check_collisions(found.refs, key)
+        inputs.check_not_outputs(found.refs, output, key)
+        # A folder that cannot be listed is told by each shard, as its images are of any of them.
+        refs: list[ImageRef | Failed] = [*found.refused]
+        refs += [each for each in found.refs if shard is None or shard.takes(each.name)]
+        return Images(tuple(sorted(refs, key=lambda each: name_order(each.name))), found.root)
+
     if sample is None and opt.from_stdin(paths, null):
-        listed = islice(inputs.stream(opt.stdin_entries(null), output=request.output, key=key), limit)
-        return Images((each for each in listed if shard is None or shard.takes(each.name)), Path.cwd())
-    found = inputs.choose(opt.find_images(paths, null, request.output), limit, sample)
+        entries = opt.stdin_entries(null)
+        return listed
+    found = inputs.choose(opt.find_images(paths, null, output), limit, sample)
     opt.note_inputs(progress, found)
-    inputs.check_collisions(found.refs, key)
-    inputs.check_not_outputs(found.refs, request.output, key)
-    # A folder that cannot be listed is told by each shard, as its images are of any of them.
-    refs: list[ImageRef | Failed] = [*found.refused]
-    refs += [each for each in found.refs if shard is None or shard.takes(each.name)]
-    return Images(tuple(sorted(refs, key=lambda each: name_order(each.name))), found.root)
+    return chosen
+
+
+def _failed(job: Job, find: Find | None, progress: Progress) -> Find:
+    """The images that failed in the run that is there, of those that are found; all where none are given. Raises InputError."""
+    from tipsseg import inputs
+    from tipsseg.error_log import read_failed
+    from tipsseg.run import Images
+    from tipsseg.run_record import read_run
+
+    records = job.context.records
+    record = read_run(records)
+    if record is None:
+        raise InputError(f"no run in {records}, so nothing to retry", "Leave out --retry-failed.")
+    failed = read_failed(records)
+    if not failed:
+        progress.note(f"No image failed in {records}.")
+    names = {ref.name for ref in failed}
+    root = Path(str(record.get("image_root") or "."))
+
+    def retried(key: NameKey) -> Images:
+        if find is None:
+            return Images(tuple(inputs.again(failed, output=job.request.output)), root)
+        images = find(key)
+        if isinstance(images.refs, tuple):
+            return replace(images, refs=tuple(each for each in images.refs if each.name in names))
+        return replace(images, refs=(each for each in images.refs if each.name in names))
+
+    return retried

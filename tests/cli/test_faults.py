@@ -1,0 +1,384 @@
+"""What disks, file systems and other programs do to a run: a clear error, nothing half-written, the rest done where it can be."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import Command
+
+TIPSSEG = [sys.executable, "-m", "tipsseg"]
+#: A user who is nobody here.
+NOBODY = 65534
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six pictures; the current folder is theirs."""
+    for name in ("a", "b", "sub/c", "sub/d", "e", "f"):
+        save(tmp_path / "imgs" / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "imgs"
+
+
+def save(path: Path, side: int = 60) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(len(path.name) + side)
+    Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).save(path)
+
+
+def told(folder: Path) -> list[str]:
+    """The images in a manifest, in its order."""
+    return [json.loads(line)["image"] for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def failures(folder: Path) -> dict[str, str]:
+    return {
+        record["image"]: record["reason"]
+        for record in map(json.loads, (folder / "errors.jsonl").read_text().splitlines())
+    }
+
+
+def temporary(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".tipsseg-*") if path.name != ".tipsseg-coco"]
+
+
+# ---- disks ----
+
+
+def on_small_disk(size: str, script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a shell script in `folder`, where ./disk is a file system of that size which only the script sees."""
+    (folder / "disk").mkdir()
+    own = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+    mount = f"mount -t tmpfs -o size={size} none disk && "
+    return subprocess.run([*own, "sh", "-c", mount + script], cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")
+@pytest.mark.parametrize(("formats", "size"), [("png,coco", "120k"), ("png,coco,overlay,confidence", "600k")])
+def test_a_disk_that_gets_full(mlp_checkpoint: Path, images: Path, tmp_path: Path, formats: str, size: str) -> None:
+    for number in range(24):
+        save(images / f"more{number:02}.png", 100)
+    label = shlex.join([*TIPSSEG, "label", "imgs", "-c", "a,b,c", "-m", str(mlp_checkpoint), "--background", "none"])
+    label += f" -f {formats} --device cpu"
+    # What is left on the disk is looked at before there is room, and after.
+    script = f"""
+        {label} -o disk/out > first.txt 2> first.err; echo $? > first.code
+        cp -a disk/out broken
+        mount -o remount,size=64m disk
+        {label} -o disk/out > second.txt 2> second.err; echo $? > second.code
+        cp -a disk/out whole
+    """
+    ran = on_small_disk(size, script, tmp_path)
+    assert ran.returncode == 0, ran.stderr
+
+    def read(name: str) -> str:
+        return (tmp_path / name).read_text()
+
+    assert (read("first.code"), read("second.code")) == ("1\n", "0\n"), read("first.err") + read("second.err")
+    assert "no space left on the device" in read("first.err")
+    assert "Hint: Free some space and run the same command again.\n" in read("first.err")
+    assert "Traceback" not in read("first.err")
+    assert temporary(tmp_path / "broken") == []
+    for path in (tmp_path / "broken").rglob("*.png"):
+        Image.open(path).load()
+    done = told(tmp_path / "broken")
+    assert 0 < len(done) < 30
+    assert f"{30 - len(done)} images labelled, {len(done)} unchanged" in read("second.err")
+    plain = subprocess.run(f"{label} -o plain -q", shell=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    assert plain.returncode == 0
+    assert labels_of(tmp_path / "whole") == labels_of(tmp_path / "plain")
+
+
+def labels_of(folder: Path) -> dict[str, bytes]:
+    """All files that have no times in them."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("run.json", "manifest.jsonl")
+    }
+
+
+def test_a_limit_on_the_size_of_files(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    """As by `ulimit -f`; Python gets an error for the write that goes over it, after a part was written."""
+    label = [*TIPSSEG, "label", "imgs", "-c", "a,b,c", "-m", str(mlp_checkpoint), "--device", "cpu", "-o", "out"]
+    ran = subprocess.run(
+        label,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2500, resource.RLIM_INFINITY)),
+    )
+    assert ran.returncode == 1
+    assert "the system allows no larger file" in ran.stderr
+    assert "ulimit -f" in ran.stderr
+    assert temporary(tmp_path / "out") == []
+    for record in ("manifest.jsonl", ".tipsseg-coco"):
+        if (tmp_path / "out" / record).exists():
+            assert (tmp_path / "out" / record).read_bytes()[-1:] in (b"\n", b"")
+    done = len(told(tmp_path / "out"))
+    ran = subprocess.run(label, capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert f"{6 - done} images labelled" in ran.stderr
+    subprocess.run([*label[:-1], "plain"], check=True, capture_output=True)
+    assert labels_of(tmp_path / "out") == labels_of(tmp_path / "plain")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")
+def test_a_disk_that_may_only_be_read(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    label = shlex.join([*TIPSSEG, "label", "imgs", "-c", "a", "-m", str(mlp_checkpoint), "-o", "disk/out"])
+    ran = on_small_disk("1m", f"mount -o remount,ro disk && {label}", tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-2:] == [
+        "Error: cannot write disk/out/.tipsseg-lock: the file system is read-only",
+        "Hint: Choose another output folder.",
+    ]
+
+
+# ---- names and permissions ----
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """A user to whom permissions mean something; root may do everything."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if user == 0:
+            os.seteuid(user)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to the folder, and what the run says of which images; `rest` are those that it labels."""
+
+    damage: Callable[[], object]
+    failed: dict[str, str]
+    rest: str = "a b e f sub/c sub/d"
+    repair: Callable[[], object] | None = None
+
+
+def make(path: str, side: int = 60) -> None:
+    save(Path("imgs") / path, side)
+
+
+def folder_in_place_of(path: str) -> Callable[[], None]:
+    return lambda: Path(path).mkdir(parents=True)
+
+
+def file_in_place_of(path: str) -> None:
+    Path(path).parent.mkdir(parents=True)
+    Path(path).write_text("mine")
+
+
+def links_to_parents() -> None:
+    Path("imgs/sub/up").symlink_to("..")
+    Path("imgs/all").symlink_to(".")
+
+
+LONG = "n" * 251  # with .png as long as a name may be
+DEEP = (
+    "/".join(["d" * 200] * 20) + "/" + "x" * 63 + ".png"
+)  # below imgs/ as long as a path may be, below out/masks/ too long
+
+FAULTS: dict[str, Fault] = {
+    "a folder in place of a mask": Fault(
+        folder_in_place_of("out/masks/b.png"),
+        {"b.png": "cannot write out/masks/b.png: a folder has this name"},
+        "a e f sub/c sub/d",
+        lambda: Path("out/masks/b.png").rmdir(),
+    ),
+    "a file in place of a folder": Fault(
+        lambda: file_in_place_of("out/masks/sub"),
+        {
+            "sub/c.png": "cannot write out/masks/sub/c.png: one of its parent folders is a file",
+            "sub/d.png": "cannot write out/masks/sub/d.png: one of its parent folders is a file",
+        },
+        "a b e f",
+        lambda: Path("out/masks/sub").unlink(),
+    ),
+    "a link that leads nowhere": Fault(
+        lambda: Path("imgs/gone.png").symlink_to("nowhere.png"), {"gone.png": "no such file"}
+    ),
+    "a link to itself": Fault(
+        lambda: Path("imgs/loop.png").symlink_to("loop.png"), {"loop.png": "Too many levels of symbolic links"}
+    ),
+    "folders that are links to their parents": Fault(links_to_parents, {}),
+    "a pipe": Fault(lambda: os.mkfifo("imgs/pipe.png"), {}),
+    "a name that is no UTF-8": Fault(
+        lambda: shutil.copy(b"imgs/a.png", b"imgs/caf\xe9.png"), {}, "a b caf\\udce9 e f sub/c sub/d"
+    ),
+    "an accent in one character": Fault(lambda: make("é.png"), {}, "a b e f sub/c sub/d é"),
+    "a name as long as it may be": Fault(
+        lambda: shutil.copy("imgs/a.png", f"imgs/{LONG}.png"), {}, f"a b e f {LONG} sub/c sub/d"
+    ),
+    "a path that gets too long": Fault(
+        lambda: make(DEEP), {DEEP: f"cannot write out/masks/{DEEP}: the name is too long"}
+    ),
+}
+
+
+def name(image: str) -> str:
+    return image.removesuffix(".png")
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_names_that_others_have_taken(command: Command, mlp_checkpoint: Path, images: Path, case: str) -> None:
+    fault = FAULTS[case]
+    fault.damage()
+    label = ["label", "imgs", "-c", "a,b", "-m", mlp_checkpoint, "-o", "out", "--device", "cpu"]
+    ran = command(*label)
+    assert ran.code == (1 if fault.failed else 0), ran.err
+    assert sorted(map(name, told(Path("out")))) == sorted(fault.rest.split())
+    assert ran.err.count("Error: ") == len(fault.failed)
+    if fault.failed:
+        assert failures(Path("out")) == fault.failed
+    images_of = json.loads(Path("out/annotations.json").read_bytes())["images"]
+    assert [each["file_name"] for each in images_of] == told(Path("out"))
+    assert temporary(Path("out")) == []
+    if fault.repair is not None:
+        fault.repair()
+        ran = command(*label)
+        assert ran.code == 0
+        assert f"{len(fault.failed)} image" in ran.err
+        assert not Path("out/errors.jsonl").exists()
+        assert command("check", "out").code == 0
+
+
+def test_a_list_with_all_sorts_of_names(command: Command, mlp_checkpoint: Path, images: Path) -> None:
+    listed = [
+        b"imgs/a.png",
+        b"x" * 10_000,
+        b"imgs/" + b"y" * 10_000,
+        b"imgs/gone.png",
+        b"imgs/caf\xe9.png",
+        b"imgs/b.png",
+    ]
+    shutil.copy(b"imgs/a.png", b"imgs/caf\xe9.png")
+    ran = command("label", "-0", "-", "-c", "a,b", "-m", mlp_checkpoint, "-o", "out", stdin=b"\0".join(listed))
+    assert ran.code == 1
+    assert told(Path("out")) == ["imgs/a.png", "imgs/b.png", "imgs/caf\\udce9.png"]
+    assert sorted(failures(Path("out")).values()) == ["File name too long", "File name too long", "no such file"]
+    assert command("check", "out").code == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permissions")
+class TestPermissions:
+    @pytest.fixture(autouse=True)
+    def closed(self, command: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """The current folder is anybody's; not all in it may be read."""
+        with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+            Path(folder).chmod(0o777)
+            monkeypatch.chdir(folder)
+            for name in ("a", "b", "sub/c", "sub/d", "e", "f"):
+                make(f"{name}.png")
+            # Python may lie where only root reads, so all is imported now.
+            assert command("label", "imgs", "-c", "a", "-m", "tiny", "--limit", "1", "-o", "warm").code == 0
+            for path in (Path("imgs/b.png"), Path("imgs/sub")):
+                path.chmod(0)
+            yield
+            Path("imgs/sub").chmod(0o755)
+
+    def test_inputs_that_may_not_be_read(self, command: Command) -> None:
+        label = ["label", "imgs", "-c", "a,b", "-m", "tiny", "-o", "out", "--device", "cpu"]
+        with nobody():
+            ran = command(*label)
+        assert ran.code == 1, ran.err
+        assert told(Path("out")) == ["a.png", "e.png", "f.png"], ran.err
+        assert failures(Path("out")) == {
+            "b.png": "no permission to read it",
+            "sub": "cannot list this folder: no permission to read it",
+        }
+        # Later they may be read; only those are taken, by the names that they have in a run over all.
+        for path in (Path("imgs/b.png"), Path("imgs/sub")):
+            path.chmod(0o755)
+        ran = command(*label[:1], *label[2:], "--retry-failed")
+        assert (ran.code, ran.out.splitlines()[:3]) == (
+            0,
+            [f"out/masks/{each}.png" for each in ("b", "sub/c", "sub/d")],
+        )
+        assert not Path("out/errors.jsonl").exists()
+        assert command(*label).err.endswith("0 images labelled, 6 unchanged in 0.0 s, into out\n")
+
+    def test_a_folder_that_may_not_be_written(self, command: Command) -> None:
+        Path("out").mkdir(mode=0o755)
+        with nobody():
+            ran = command("label", "imgs", "-c", "a,b", "-m", "tiny", "-o", "out", "--device", "cpu")
+        assert ran.code == 1
+        assert "Error: cannot write out/.tipsseg-lock: no permission\nHint: Choose another output folder.\n" in ran.err
+        assert list(Path("out").iterdir()) == []
+
+
+# ---- others at work ----
+
+
+def test_two_runs_in_one_folder(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    """The second is refused while the first lives; it loses nothing."""
+    label = [*TIPSSEG, "label", "-", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out", "--device", "cpu"]
+    with subprocess.Popen(label, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdin is not None
+        assert first.stdout is not None
+        first.stdin.write("imgs/a.png\n")
+        first.stdin.flush()
+        assert first.stdout.readline() == "out/masks/imgs/a.png\n"
+        second = subprocess.run(label, input="imgs/b.png\n", capture_output=True, text=True)
+        assert (second.returncode, second.stdout) == (1, "")
+        assert "Error: cannot write out: another tipsseg is at work there\nHint: Wait for it to end" in second.stderr
+        first.stdin.write("imgs/e.png\n")
+        first.stdin.close()
+        assert first.stdout.read().splitlines()[0] == "out/masks/imgs/e.png"
+    assert first.returncode == 0
+    assert told(tmp_path / "out") == ["imgs/a.png", "imgs/e.png"]
+
+
+def test_an_input_that_vanishes(
+    command: Command, mlp_checkpoint: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it was found, before it is read."""
+    from tipsseg import run
+
+    plain = run.items
+
+    def items(*arguments: object) -> object:
+        (images / "e.png").unlink(missing_ok=True)
+        return plain(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run, "items", items)
+    ran = command("label", "imgs", "-c", "a,b", "-m", mlp_checkpoint, "-o", "out")
+    assert ran.code == 1
+    assert failures(Path("out")) == {"e.png": "no such file"}
+    assert told(Path("out")) == ["a.png", "b.png", "f.png", "sub/c.png", "sub/d.png"]
+
+
+@pytest.mark.parametrize("jsonl", [False, True])
+def test_nobody_reads_any_more(mlp_checkpoint: Path, images: Path, tmp_path: Path, jsonl: bool) -> None:
+    """A closed pipe ends the run quietly, and the same command goes on."""
+    label = shlex.join([*TIPSSEG, "label", "imgs", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out", "-q"])
+    label += " --jsonl" if jsonl else ""
+    ran = subprocess.run(
+        ["bash", "-c", f"{label} | head -n 1; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+    )
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines()[-1] in ("1", "141")
+    assert temporary(tmp_path / "out") == []
+    done = len(told(tmp_path / "out"))
+    assert 1 <= done < 6
+    again = subprocess.run(label.replace(" -q", ""), shell=True, capture_output=True, text=True)
+    assert again.returncode == 0
+    assert f"{6 - done} images labelled, {done} unchanged" in again.stderr
+    assert len([line for line in again.stdout.splitlines() if "masks/" in line]) == 6

@@ -1,0 +1,76 @@
+"""Runs that are killed without warning, and go on by the same command: in the end all is as if they had not been."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import Command
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KILLING = REPOSITORY / "tests" / "support" / "killing.py"
+SCENES = REPOSITORY / "examples" / "scenes"
+OPTIONS = ["-c", "panda,tree,sky", "-m", "tiny", "--device", "cpu", "-f", "png,coco,overlay", "--quiet"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files, but for times."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found["manifest.jsonl"] = re.sub(rb'"seconds": [0-9.]+', b"", found["manifest.jsonl"])
+    run = json.loads(found["run.json"])
+    assert run["ended"] is not None
+    found["run.json"] = json.dumps({key: run[key] for key in run if key not in ("started", "ended", "counts")}).encode()
+    return found
+
+
+def killing(folder: Path, *arguments: object) -> int:
+    """How many processes were killed."""
+    ran = subprocess.run(
+        [sys.executable, KILLING, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=1500
+    )
+    assert ran.returncode == 0, ran.stderr
+    return int(ran.stdout)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kills_at_random_moments(command: Command, tmp_path: Path, seed: int) -> None:
+    assert command("label", SCENES, *OPTIONS, "-o", tmp_path / "undisturbed").code == 0
+    assert killing(tmp_path, "random", seed, 20, SCENES, *OPTIONS, "-o", "killed") == 20
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+    assert command("check", tmp_path / "killed").code == 0
+
+
+def test_a_kill_before_each_change_of_a_file(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "imgs").mkdir()
+    for name in ("desert.png", "sea.gif"):
+        shutil.copy2(SCENES / name, tmp_path / "imgs")
+    assert command("label", tmp_path / "imgs", *OPTIONS, "-o", tmp_path / "undisturbed").code == 0
+    expected = contents(tmp_path / "undisturbed")
+    kills = killing(tmp_path, "each", "killed", "imgs", *OPTIONS)
+    # Each picture alone is three: its temporary file, its name, the line in the manifest or the journal.
+    assert kills > 20
+    assert sorted(int(folder.name) for folder in (tmp_path / "killed").iterdir()) == list(range(1, kills + 2))
+    for folder in (tmp_path / "killed").iterdir():
+        assert contents(folder) == expected, folder.name
+
+
+def test_a_kill_of_a_plain_process(command: Command, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "tipsseg", "label", str(SCENES), *OPTIONS, "-o", "killed"]
+    for number in range(3):
+        with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE) as run:
+            assert run.stdout is not None
+            for _ in range(4 * number + 3):
+                assert run.stdout.readline()
+            time.sleep(0.05 * number)
+            run.kill()
+        assert run.returncode == -9
+        assert (tmp_path / "killed/.tipsseg-lock").exists()  # of nobody any more
+    subprocess.run(line, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    assert command("label", SCENES, *OPTIONS, "-o", tmp_path / "undisturbed").code == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")

@@ -1,0 +1,533 @@
+"""Runs that go on from earlier ones: what is kept, what is done again, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import Command
+
+from tipsseg.engine import LocalEngine, Started
+
+CLASSES = "panda leg,tree,sky"
+ALL = ["a.png", "sub/b c.jpg", "sub/ü.bmp"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but for the times in them."""
+    found = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "run.json"
+    }
+    found["manifest.jsonl"] = re.sub(rb'"(seconds|mtime_ns)": [0-9.]+', b"", found["manifest.jsonl"])
+    return found
+
+
+def record(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((folder / "run.json").read_bytes())
+    return found
+
+
+@dataclass
+class Run:
+    """The command that is run again and again, and what it did."""
+
+    command: Command
+    model: Path
+    labelled: list[str]
+
+    def __call__(self, *extra: object, output: str = "out", options: tuple[object, ...] = ("-c", CLASSES)) -> str:
+        """What it said on stderr; `labelled` are the images that went through the model."""
+        self.labelled.clear()
+        ran = self.command("label", "imgs", *options, "-m", self.model, "--device", "cpu", "-o", output, *extra)
+        self.code, self.out = ran.code, ran.out
+        return ran.err
+
+
+@pytest.fixture
+def run(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    from tipsseg.records import ImageRef, LabelMap
+    from tipsseg.request import Job
+
+    monkeypatch.chdir(tmp_path)
+    labelled: list[str] = []
+    plain = LocalEngine.__init__
+
+    def watched(self: LocalEngine, job: Job, inspect: Callable[[ImageRef, LabelMap], None] | None = None) -> None:
+        plain(self, job, lambda ref, label_map: labelled.append(ref.name))
+
+    monkeypatch.setattr(LocalEngine, "__init__", watched)
+    return Run(command, mlp_checkpoint, labelled)
+
+
+def test_a_run_that_is_done_costs_no_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+    first = run.out
+    before, times = contents(Path("out")), {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")}
+
+    def start(self: LocalEngine) -> Started:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(LocalEngine, "start", start)
+    err = run()
+    assert run.code == 0
+    assert run.out == first  # what is done is told alike, so that scripts need not care
+    assert "0 images labelled, 3 unchanged in " in err
+    assert contents(Path("out")) == before
+    assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == times
+
+
+def test_lines_of_json_are_the_same_too(run: Run) -> None:
+    run("--jsonl")
+    first = run.out
+    run("--jsonl")
+    assert run.out == first
+    assert len(first.splitlines()) == 3
+
+
+@dataclass(frozen=True)
+class Change:
+    """What changes between two runs, and which images are labelled in the second."""
+
+    change: Callable[[], object]
+    labelled: list[str]
+    options: tuple[str, ...] = ()
+
+
+def repaint(path: str) -> Callable[[], None]:
+    """Other pixels in a file of the same size, a moment later."""
+
+    def change() -> None:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))[::-1]
+        before = Path(path).stat()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+        os.utime(path, ns=(before.st_mtime_ns + 1, before.st_mtime_ns + 1))
+
+    return change
+
+
+def without(path: str) -> Callable[[], None]:
+    return lambda: Path(path).unlink()
+
+
+def nothing() -> None:
+    pass
+
+
+def cut(path: str) -> Callable[[], None]:
+    """A last line that is written in half."""
+
+    def change() -> None:
+        data = Path(path).read_bytes()
+        Path(path).write_bytes(data[: len(data) - 40])
+
+    return change
+
+
+CHANGES: dict[str, Change] = {
+    "nothing": Change(nothing, []),
+    "other pixels": Change(repaint("imgs/sub/ü.bmp"), ["sub/ü.bmp"]),
+    "another time": Change(lambda: os.utime("imgs/a.png"), []),
+    "copied": Change(lambda: (shutil.copy("imgs/a.png", "b"), Path("b").replace("imgs/a.png")), []),
+    "a new image": Change(lambda: shutil.copy("imgs/a.png", "imgs/c.png"), ["c.png"]),
+    "a mask that is gone": Change(without("out/masks/a.png"), ["a.png"]),
+    "no annotations": Change(without("out/annotations.json"), ALL),
+    "annotations by another program": Change(lambda: Path("out/annotations.json").write_text("{}"), ALL),
+    "no manifest": Change(without("out/manifest.jsonl"), ALL),
+    "half a line in the manifest": Change(cut("out/manifest.jsonl"), ["sub/ü.bmp"]),
+    "no record of the run": Change(without("out/run.json"), []),
+    "no classes": Change(without("out/classes.json"), []),
+    "another format": Change(nothing, ALL, ("-f", "png,coco,overlay")),
+    "one format less": Change(nothing, [], ("-f", "png")),
+    "another way": Change(nothing, ALL, ("--mode", "whole")),
+    "another least confidence": Change(nothing, ALL, ("--min-confidence", "0.4")),
+    "another least area": Change(nothing, ALL, ("--min-area", "9")),
+    "another dtype": Change(nothing, ALL, ("--dtype", "bfloat16")),
+    "another batch size": Change(nothing, [], ("--batch-size", "3")),
+    "other threads": Change(nothing, [], ("--jobs", "1")),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_what_is_done_again(run: Run, case: str) -> None:
+    change = CHANGES[case]
+    run()
+    change.change()
+    err = run(*change.options)
+    assert run.code == 0, err
+    assert run.labelled == change.labelled
+    if case != "one format less":
+        run(*change.options, output="fresh")
+        assert contents(Path("out")) == contents(Path("fresh"))
+    assert run.command("check", "out").code == 0
+    run(*change.options)
+    assert run.labelled == []
+
+
+def test_what_was_left_out_goes_on_in_the_first_format(run: Run) -> None:
+    """A format that is not asked for this time is as it was."""
+    run()
+    before = Path("out/annotations.json").read_bytes()
+    run("-f", "png")
+    assert Path("out/annotations.json").read_bytes() == before
+    run()
+    assert run.labelled == []
+    assert record(Path("out"))["formats"] == ["png", "coco"]
+
+
+def test_other_options_for_a_part_of_the_images_are_refused(run: Run) -> None:
+    run()
+    before = contents(Path("out"))
+    err = run("--mode", "whole", "--limit", "1")
+    assert (run.code, run.labelled) == (1, [])
+    assert (
+        "Error: cannot write out: it holds the labels of sub/b c.jpg and 1 more, made with other options (tipsseg label --model"
+        in err
+    )
+    assert "start over in this one with --no-resume; what is not replaced then stays." in err
+    assert contents(Path("out")) == before
+
+
+@pytest.mark.parametrize("other", ["vocabulary", "model"])
+def test_what_other_ids_mean_is_refused_unless_asked(run: Run, swiglu_checkpoint: Path, other: str) -> None:
+    run()
+    before = contents(Path("out"))
+    options: tuple[object, ...] = ("-c", "tree,panda leg,sky")
+    if other == "model":
+        options = ("-c", CLASSES)
+        run.model = swiglu_checkpoint
+    err = run("--limit", "1", options=options)
+    assert (run.code, run.labelled) == (1, [])
+    assert f"other: {other}\n" in err
+    assert contents(Path("out")) == before
+    err = run("--limit", "1", "--no-resume", options=options)
+    assert (run.code, run.labelled) == (0, ["a.png"])
+    assert "3 images of an earlier run forgotten; what this run does not replace stays." in err
+    assert len(Path("out/manifest.jsonl").read_text().splitlines()) == 1
+    assert [each["file_name"] for each in json.loads(Path("out/annotations.json").read_bytes())["images"]] == ["a.png"]
+    assert Path("out/masks/sub/ü.png").exists()
+
+
+def test_starting_over_does_everything_again(run: Run) -> None:
+    run()
+    before = contents(Path("out"))
+    err = run("--no-resume")
+    assert run.labelled == ALL
+    assert "3 images labelled in " in err
+    assert contents(Path("out")) == before
+
+
+def test_an_image_that_fails_now_counts_no_more(run: Run) -> None:
+    run()
+    Path("imgs/a.png").write_bytes(b"not an image any more")
+    run()
+    assert run.code == 1
+    assert "a.png" not in Path("out/manifest.jsonl").read_text()
+    assert "a.png" not in Path("out/annotations.json").read_text()
+    assert [json.loads(line)["image"] for line in Path("out/errors.jsonl").read_text().splitlines()] == ["a.png"]
+    assert record(Path("out"))["counts"] == {"labelled": 0, "unchanged": 2, "failed": 1}
+
+
+def test_a_part_first_and_then_the_rest(run: Run) -> None:
+    run("--limit", "1")
+    run()
+    assert run.labelled == ALL[1:]
+    run(output="fresh")
+    assert contents(Path("out")) == contents(Path("fresh"))
+
+
+def test_images_that_are_not_asked_for_stay(run: Run) -> None:
+    run()
+    before = contents(Path("out"))
+    run("--limit", "1")
+    assert run.labelled == []
+    assert contents(Path("out")) == before
+
+
+def test_what_shares_a_run_does_not_matter(run: Run) -> None:
+    """An image alone, with others and after others gets the same labels, to the byte."""
+    run("-f", "png,confidence", output="together")
+    for number in (1, 2):
+        run("-f", "png,confidence", "--limit", number, output=f"first {number}")
+    alone: dict[str, dict[str, bytes]] = {}
+    for name in ALL:
+        shutil.copytree("imgs", "one", dirs_exist_ok=True)
+        for other in set(ALL) - {name}:
+            (Path("one") / other).unlink()
+        Path("imgs").rename("rest")
+        Path("one").rename("imgs")
+        run("-f", "png,confidence", output=f"only {len(alone)}")
+        shutil.rmtree("imgs")
+        Path("rest").rename("imgs")
+        alone[name] = contents(Path(f"only {len(alone)}"))
+    together = contents(Path("together"))
+    for name, found in alone.items():
+        picture = Path(name).with_suffix(".png")
+        for folder in ("masks", "confidence"):
+            assert found[f"{folder}/{picture}"] == together[f"{folder}/{picture}"]
+    assert contents(Path("first 2"))["confidence/a.png"] == contents(Path("first 1"))["confidence/a.png"]
+
+
+# ---- --retry-failed ----
+
+
+@pytest.fixture
+def failed(run: Run) -> Run:
+    """A run in which two images failed; one of them is whole by now."""
+    for name in ("broken.jpg", "sub/bad.png"):
+        Path("imgs", name).write_bytes(b"")
+    run()
+    assert run.code == 1
+    shutil.copy("imgs/a.png", "imgs/sub/bad.png")
+    return run
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["of the paths", "all"])
+def test_only_what_failed_is_tried_again(failed: Run, given: bool) -> None:
+    shutil.copy("imgs/a.png", "imgs/new.png")  # has not failed
+    label = ["label", *(["imgs"] if given else []), "-c", CLASSES, "-m", failed.model, "--device", "cpu", "-o", "out"]
+    failed.labelled.clear()
+    ran = failed.command(*label, "--retry-failed")
+    assert ran.code == 1
+    assert failed.labelled == ["sub/bad.png"]
+    assert ran.out.splitlines() == ["out/masks/sub/bad.png", "out/annotations.json", "out/classes.json"]
+    assert [json.loads(line)["image"] for line in Path("out/errors.jsonl").read_text().splitlines()] == ["broken.jpg"]
+    Path("imgs/broken.jpg").unlink()
+    Path("imgs/new.png").unlink()
+    failed()
+    assert failed.labelled == []
+    assert not Path("out/errors.jsonl").exists()
+    failed(output="fresh")
+    assert contents(Path("out")) == contents(Path("fresh"))
+
+
+def test_a_list_can_be_narrowed_to_what_failed(failed: Run) -> None:
+    label = ["label", "-", "-c", CLASSES, "-m", failed.model, "-o", "out", "--device", "cpu", "--retry-failed"]
+    listed = b"sub/bad.png\na.png\nbroken.jpg\n"
+    failed.labelled.clear()
+    assert failed.command(*label, stdin=listed, cwd=Path("imgs")).code == 1
+    assert failed.command(*label[:7], "../out", *label[8:], stdin=listed).code == 1
+    assert failed.labelled == ["sub/bad.png"]
+
+
+def test_nothing_failed(run: Run) -> None:
+    run()
+    assert run.command("label", "--retry-failed", "-c", CLASSES, "-m", run.model, "-o", "out").code == 0
+    assert "No image failed in out." in run("--retry-failed")
+    assert (run.code, run.labelled) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["-o", "elsewhere"], "Error: no run in elsewhere, so nothing to retry\nHint: Leave out --retry-failed.\n"),
+        (
+            ["--no-resume"],
+            "Error: --retry-failed goes on from a run, and --no-resume starts over\nHint: Give one of them.\n",
+        ),
+    ],
+)
+def test_nothing_to_retry(run: Run, options: list[str], error: str) -> None:
+    assert run("--retry-failed", *options).endswith(error)
+    assert run.code in (1, 2)
+    assert not Path("elsewhere").exists()
+
+
+# ---- --from ----
+
+
+VOCABULARY = """\
+background = ["a wall, painted", "sky"]
+templates = ["one {}", "some {}s"]
+
+[[classes]]
+name = "panda leg"
+synonyms = ["paw"]
+colour = "#102030"
+min_confidence = 0.2
+supercategory = "panda"
+
+[[classes]]
+name = "road"
+negative = true
+
+[[classes]]
+name = "tree"
+templates = ["a {}"]
+"""
+
+RECORDED: dict[str, tuple[object, ...]] = {
+    "classes": ("-c", CLASSES),
+    "no background": ("-c", CLASSES, "--background", "none"),
+    "a vocabulary that is gone": ("--vocab", "farm.toml"),
+    "all options": (
+        *("-c", CLASSES, "-f", "coco,confidence", "--mode", "whole", "--short-side", "42", "--min-confidence", "0.3"),
+        *("--refine", "pamr", "--min-area", "4", "--batch-size", "3", "--dtype", "bfloat16"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RECORDED)
+def test_a_run_is_repeated_from_its_record(run: Run, case: str) -> None:
+    Path("farm.toml").write_text(VOCABULARY)
+    run(options=RECORDED[case])
+    Path("farm.toml").unlink()
+    for source in ("out/run.json", "out"):
+        ran = run.command("label", "imgs", "--from", source, "-o", "again")
+        assert ran.code == 0, ran.err
+        assert contents(Path("again")) == contents(Path("out"))
+    different = {key for key in record(Path("out")) if record(Path("out"))[key] != record(Path("again"))[key]}
+    assert different <= {"started", "ended", "counts"}
+    # And what is there counts as done by the same.
+    run.labelled.clear()
+    assert run.command("label", "imgs", "--from", "out", "-o", "out").code == 0
+    assert run.labelled == []
+
+
+def test_options_that_are_given_win_over_the_record(run: Run) -> None:
+    run("--mode", "whole", "--min-area", "9")
+    assert run.command("label", "imgs", "--from", "out", "-o", "again", "--mode", "slide", "-f", "png").code == 0
+    repeated = record(Path("again"))
+    assert repeated["formats"] == ["png"]
+    assert repeated["options"] == {**dict(record(Path("out"))["options"]), "mode": "slide"}  # type: ignore[call-overload]
+
+
+def edited(**values: object) -> Callable[[], object]:
+    return lambda: Path("out/run.json").write_text(json.dumps({**record(Path("out")), **values}))
+
+
+WRONG_RECORDS: dict[str, tuple[Callable[[], object], list[str], str]] = {
+    "absent": (
+        nothing,
+        ["--from", "nowhere/run.json"],
+        "Error: --from nowhere/run.json: no such file\nHint: Give the run.json in",
+    ),
+    "not JSON": (
+        lambda: Path("out/run.json").write_text("{"),
+        ["--from", "out"],
+        "Error: --from out/run.json: not JSON: ",
+    ),
+    "of another tool": (edited(tool="x"), ["--from", "out"], "not the record of a run of tipsseg label\n"),
+    "of eval": (
+        lambda: Path("out/run.json").write_text("[]"),
+        ["--from", "out"],
+        "not the record of a run of tipsseg label\n",
+    ),
+    "without a vocabulary": (edited(vocabulary=None), ["--from", "out"], "not as this version of tipsseg writes it ("),
+    "with an odd class": (
+        edited(
+            vocabulary={
+                "classes": [{"id": 1, "nme": "a"}],
+                "auto": True,
+                "background": [],
+                "templates": ["{}"],
+                "source": "",
+            }
+        ),
+        ["--from", "out"],
+        "unknown key `nme`",
+    ),
+    "with classes beside it": (
+        nothing,
+        ["--from", "out", "-c", "tree"],
+        "Error: --from says what to label\nHint: Leave out --classes, --vocab, --templates and --background.\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_RECORDS)
+def test_records_that_cannot_be_repeated(run: Run, case: str) -> None:
+    damage, options, error = WRONG_RECORDS[case]
+    run()
+    damage()
+    ran = run.command("label", "imgs", *options, "-o", "again")
+    assert ran.code == 2
+    assert error in ran.err
+    assert not Path("again").exists()
+
+
+def test_what_cannot_be_the_same_any_more_is_told(run: Run) -> None:
+    run()
+    edited(version="0.0.9")()
+    ran = run.command("label", "imgs", "--from", "out", "-o", "again")
+    assert "out/run.json is of version 0.0.9 of tipsseg, and this is " in ran.err
+    edited(model={**dict(record(Path("out"))["model"]), "sha256": {}})()  # type: ignore[call-overload]
+    ran = run.command("label", "imgs", "--from", "out", "-o", "again")
+    assert "The model is not the one of out/run.json; it has other files." in ran.err
+
+
+# ---- --dry-run ----
+
+
+def test_a_dry_run_tells_what_would_be_done(run: Run) -> None:
+    run("--limit", "1")
+    before = contents(Path("out"))
+    Path("imgs/broken.jpg").write_bytes(b"")
+    err = run("--dry-run")
+    assert (run.code, run.out.splitlines()) == (0, ["imgs/broken.jpg", "imgs/sub/b c.jpg", "imgs/sub/ü.bmp"])
+    assert "3 images to label, 1 unchanged, into out. Nothing was written.\n" in err
+    assert re.search(r"\nAbout 0:\d\d and [0-9.]+ kB on this machine, by labelling 2 of them\.\n", err)
+    assert contents(Path("out")) == before
+    err = run("--dry-run", "--no-resume")
+    assert "4 images to label, files of 1 would be replaced, into out. Nothing was written.\n" in err
+
+
+def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:
+    run()
+    for options, error in (
+        (["--mode", "whole", "--limit", "1"], "made with other options"),
+        (["-o", "imgs/a.png"], "is a file"),
+    ):
+        assert error in run("--dry-run", *options)
+        assert (run.code, run.out) == (1, "")
+    assert "another run" in run("--dry-run", options=("-c", "tree"))
+    shutil.copy("imgs/a.png", "imgs/a.jpg")
+    assert "would share one output" in run("--dry-run")
+    assert "--dry-run prints paths, and --jsonl records of labels" in run("--dry-run", "--jsonl")
+    assert run.code == 2
+
+
+def test_the_estimate_is_of_what_is_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tipsseg import dry_run
+
+    found: list[dry_run.Estimate | None] = []
+    plain = dry_run.estimate
+
+    def estimate(*arguments: object) -> dry_run.Estimate | None:
+        found.append(plain(*arguments))  # type: ignore[arg-type]
+        return found[-1]
+
+    monkeypatch.setattr(dry_run, "estimate", estimate)
+    run("--dry-run", "-f", "png,coco,overlay")
+    assert not Path("out").exists()
+    run("-f", "png,coco,overlay")
+    written = sum(path.stat().st_size for path in Path("out").rglob("*") if path.suffix in (".png", ".jpg"))
+    written += Path("out/manifest.jsonl").stat().st_size
+    (cost,) = found
+    assert cost is not None
+    assert cost.sample == 3
+    assert cost.size * 3 >= written
+    assert cost.size * 3 <= written + Path("out/annotations.json").stat().st_size
+    assert cost.seconds > 0
+
+
+def test_a_dry_run_downloads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path / "cache"))
+    ran = run.command("label", "imgs", "-c", "tree", "-m", "b14", "--dry-run")
+    assert ran.code == 0
+    assert ran.err.endswith(
+        "3 images to label, into labels. Nothing was written.\n"
+        "No estimate of time and disk: get the weights first, with tipsseg weights download b14\n"
+    )

@@ -1,0 +1,292 @@
+"""`--engine ray` on a Ray of this machine: the same files as a local run, and what is made of all that goes wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pytest
+import ray
+
+from tipsseg.engine import Engine, LocalEngine
+from tipsseg.errors import CheckpointError, ImageError, OutputError, TipssegError
+from tipsseg.fingerprint import Fingerprint
+from tipsseg.inputs import find
+from tipsseg.manifest import Entry
+from tipsseg.outcome import Failed, Item, Labelled, Unchanged
+from tipsseg.progress import Progress
+from tipsseg.ray_engine import RayEngine
+from tipsseg.records import ImageRef, LabelOptions
+from tipsseg.request import Job, LabelRequest, ModelRequest, make_job
+from tipsseg.run import Images, run_label
+from tipsseg.run_record import Counts
+from tipsseg.vocabulary import make_vocabulary
+
+# Ray sets its own deprecated settings when it makes its defaults.
+pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = REPOSITORY / "tipsseg" / "assets" / "tiny"
+SCENES = REPOSITORY / "examples" / "scenes"
+CPUS = 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def running_ray() -> Iterator[None]:
+    """One Ray for all tests: to start it takes longer than to label."""
+    ray.init("local", num_cpus=CPUS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder has the drawn scenes, one of them broken."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(SCENES, "imgs")
+    broken = Path("imgs/street/broken.png")
+    broken.write_bytes(Path("imgs/desert.png").read_bytes()[:300])
+    return Path("imgs")
+
+
+def job_for(output: str, model: str = "tiny") -> Job:
+    vocabulary = make_vocabulary(["panda", "tree"])
+    asked = ModelRequest(
+        model, vocabulary, LabelOptions(), device="cpu", dtype="auto", batch_size=8, jobs=2, quiet=True
+    )
+    request = LabelRequest(asked, Path(output), ("png", "coco", "overlay", "confidence"), min_area=1)
+    return make_job(request, request.check())
+
+
+def label(job: Job, engine: Engine) -> Counts:
+    found = find([Path("imgs")], output=job.request.output)
+    with Progress(quiet=True) as progress:
+        return run_label(job, lambda key: Images(found.refs, found.root), engine, progress)
+
+
+def label_with_ray(job: Job, actors: int = 1) -> Counts:
+    with RayEngine(job, actors, 0) as engine:
+        return label(job, engine)
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    """All files; the manifest without the seconds, run.json without the times."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+    lines = [json.loads(line) for line in found["manifest.jsonl"].splitlines()]
+    found["manifest.jsonl"] = json.dumps([line | {"seconds": 0} for line in lines]).encode()
+    found["run.json"] = json.dumps(json.loads(found["run.json"]) | {"started": "", "ended": ""}).encode()
+    return found
+
+
+def wait_for_free_cpus() -> None:
+    """Wait until no actor holds a CPU any more."""
+    until = time.monotonic() + 30
+    while ray.available_resources().get("CPU", 0) < CPUS:
+        assert time.monotonic() < until, "actors are left"
+        time.sleep(0.1)
+
+
+def test_files_and_stdout_are_those_of_a_local_run(capfd: pytest.CaptureFixture[str]) -> None:
+    job = job_for("local")
+    assert label(job, LocalEngine(job)) == Counts(labelled=12, failed=1)
+    local = capfd.readouterr()
+    assert label_with_ray(job_for("ray"), actors=2) == Counts(labelled=12, failed=1)
+    with_ray = capfd.readouterr()
+    assert contents("ray") == contents("local")
+    assert len(contents("ray")) == 3 * 12 + 5
+    assert with_ray.out == local.out.replace("local/", "ray/")
+    assert with_ray.err.endswith(local.err)  # a Ray that was there already may have its say before
+    assert "imgs/street/broken.png" in local.err
+    wait_for_free_cpus()
+
+
+def test_a_run_that_was_broken_off_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+    for output in ("local", "ray"):
+        job = job_for(output)
+        label(job, LocalEngine(job))
+        Path(output, "masks/meadow/house.png").unlink()
+        Path(output, "confidence/sea.png").unlink()
+    capfd.readouterr()
+    job = job_for("local")
+    assert label(job, LocalEngine(job)) == Counts(labelled=2, unchanged=10, failed=1)
+    local = capfd.readouterr()
+    assert label_with_ray(job_for("ray")) == Counts(labelled=2, unchanged=10, failed=1)
+    assert contents("ray") == contents("local")
+    assert capfd.readouterr().out == local.out.replace("local/", "ray/")
+
+
+def test_outcomes_come_in_order_and_as_the_images_come() -> None:
+    """An image is labelled though no other has come; and of many that have come, not all are taken at once."""
+    taken = 0
+    first_done = threading.Event()
+    entry = Entry("known", Fingerprint(1, 1, None), "", {}, {}, (), 0.0)
+
+    def items() -> Iterator[Item]:
+        nonlocal taken
+        for number in range(1000):
+            if number == 1:
+                assert first_done.wait(60)
+            taken += 1
+            ref = ImageRef(Path("imgs/desert.png"), PurePosixPath(f"{number}.png"))
+            if number % 50 == 7:
+                yield Unchanged(ref, entry)
+            elif number % 50 == 8:
+                yield Failed(ref, ImageError(ref.path, "no image"))
+            else:
+                yield replace(ref, path=Path("imgs/street/broken.png")) if number % 50 == 9 else ref
+
+    with RayEngine(job_for("out"), 2, 0) as engine:
+        engine.start()
+        with closing(engine.outcomes(items())) as outcomes:
+            kinds = []
+            for number, outcome in enumerate(outcomes):
+                first_done.set()
+                assert outcome.ref.name == f"{number}.png"
+                assert taken - number <= 130
+                kinds.append(type(outcome))
+                if number == 20:
+                    break
+    assert kinds == [Labelled] * 7 + [Unchanged, Failed, Failed] + [Labelled] * 11
+    assert not list(Path("out").rglob(".tipsseg-*"))
+    wait_for_free_cpus()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that takes no files from anybody")
+def test_what_ends_a_local_run_ends_this_one_in_the_same_words() -> None:
+    errors = []
+    Path("out").mkdir()
+    Path("out/masks").symlink_to("/proc/self")
+    job = job_for("out")
+    for run in (lambda: label(job, LocalEngine(job)), lambda: label_with_ray(job)):
+        with pytest.raises(OutputError) as raised:
+            run()
+        errors.append(vars(raised.value))
+    assert errors[0] == errors[1]
+    assert errors[0]["message"].startswith("cannot write out/masks/beach/holiday.png: ")
+    wait_for_free_cpus()
+
+
+def test_a_model_that_cannot_be_loaded_is_told_as_in_a_local_run() -> None:
+    shutil.copytree(TINY, "model")
+    job = job_for("out", "./model")
+    Path("model/model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError) as local:
+        LocalEngine(job).start()
+    with pytest.raises(CheckpointError) as raised, RayEngine(job, 1, 0) as engine:
+        engine.start()
+    assert vars(raised.value) == vars(local.value)
+    wait_for_free_cpus()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the actor in /proc")
+def test_an_actor_that_dies_ends_the_run() -> None:
+    killed = threading.Event()
+
+    def items() -> Iterator[Item]:
+        yield ImageRef(Path("imgs/desert.png"), PurePosixPath("0.png"))
+        assert killed.wait(60)
+        yield ImageRef(Path("imgs/desert.png"), PurePosixPath("1.png"))
+
+    with RayEngine(job_for("out"), 1, 0) as engine:
+        engine.start()
+        with closing(engine.outcomes(items())) as outcomes:
+            assert next(outcomes).ref.name == "0.png"
+            (actor,) = (pid for pid, line in processes() if line.startswith("ray::MapWorker"))
+            os.kill(actor, signal.SIGKILL)
+            killed.set()
+            with pytest.raises(TipssegError, match="an actor died while it labelled images"):
+                next(outcomes)
+    wait_for_free_cpus()
+
+
+def processes() -> Iterator[tuple[int, str]]:
+    """The number and the command line of each process."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            yield int(path.parent.name), path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has ended
+            continue
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tipsseg import cli
+from tipsseg.inputs import find
+from tipsseg.progress import Progress
+from tipsseg.ray_engine import RayEngine
+from tipsseg.records import LabelOptions
+from tipsseg.request import LabelRequest, ModelRequest, make_job
+from tipsseg.run import Images, run_label
+from tipsseg.vocabulary import make_vocabulary
+
+@cli.app.command()
+def with_ray(actors: int) -> None:
+    asked = ModelRequest("tiny", make_vocabulary(["panda", "tree"]), LabelOptions(), "cpu", "auto", 8, 1, False)
+    request = LabelRequest(asked, Path("out"), ("png",), 1)
+    job = make_job(request, request.check())
+    found = find([Path("imgs")], output=request.output)
+    with Progress(quiet=False) as progress, RayEngine(job, actors, 0) as engine:
+        run_label(job, lambda key: Images(found.refs, found.root), engine, progress)
+    assert "torch" not in sys.modules
+
+cli.main()
+"""
+
+
+@pytest.fixture
+def own_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where processes below start a Ray of their own; at the end none of its processes may live."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # the names of sockets must be short
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    yield folder
+    until = time.monotonic() + 30
+    while left := [line for _, line in processes() if str(folder) in line]:
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
+    shutil.rmtree(folder)
+
+
+def with_own_ray(actors: int) -> list[str]:
+    warnings = ["-W", "error", "-W", "ignore::DeprecationWarning:ray.data.context"]
+    return [sys.executable, *warnings, "-c", SCRIPT, "with-ray", str(actors)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_ray_is_started_where_there_is_none_and_ended_by_a_signal(own_ray: Path) -> None:
+    for number in range(300):
+        shutil.copy("imgs/desert.png", f"imgs/{number:03}.png")
+    with subprocess.Popen(with_own_ray(2), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stdout.readline() == "out/masks/000.png\n"
+        assert any(str(own_ray) in line for _, line in processes())
+        run.send_signal(signal.SIGTERM)
+        out, err = run.stdout.read(), run.stderr.read()
+    assert run.returncode == 143, err
+    assert "Traceback" not in err
+    assert "goes on from there" in err
+    assert len(out.splitlines()) < 300
+    assert [line for line in out.splitlines() if not line.startswith("out/masks/")] == []
+    assert not list(Path("out").rglob(".tipsseg-*.png"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_more_actors_than_the_machine_has_room_for(own_ray: Path) -> None:
+    ran = subprocess.run(with_own_ray(9999), capture_output=True, text=True)
+    assert ran.returncode == 2, ran.stderr
+    assert ran.stdout == ""
+    assert "Error: --actors 9999 with --gpus 0 needs 9999 CPUs, and this machine has " in ran.stderr

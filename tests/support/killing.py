@@ -1,0 +1,129 @@
+"""Runs `tipsseg label` again and again in processes that are killed, without warning, as by kill -9 or the system's lack of memory.
+
+    python killing.py random SEED KILLS ARGUMENTS...   at random moments, until so many were killed and the last run ended by itself
+    python killing.py each FOLDER ARGUMENTS...         before each change of a file below the current folder in turn: the n-th run
+                                                       goes to FOLDER/n, is killed before its n-th, and then goes on undisturbed
+
+Processes are forked from one that has imported all they need, so that they begin to work at once. Prints the number of kills.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+#: What Python tells before it does it; of these, those that change files.
+_CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+
+
+def prepare() -> None:
+    import torch
+    from PIL import Image
+
+    import tipsseg.cli
+    import tipsseg.encode
+    import tipsseg.labeller
+    import tipsseg.pipeline
+    import tipsseg.refine
+    import tipsseg.run
+    import tipsseg.writers.overlay
+    import tipsseg.writers.png  # noqa: F401
+
+    torch.set_num_threads(1)
+    Image.init()
+
+
+def start(arguments: list[str], kill_before: int | None = None) -> int:
+    """The number of a new process that labels."""
+    child = os.fork()
+    if child:
+        return child
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    try:
+        from tipsseg.cli import main
+
+        if kill_before is not None:
+            kill_at_operation(kill_before)
+        sys.argv = ["tipsseg", "label", *arguments]
+        main()
+    except SystemExit as end:
+        os._exit(int(end.code or 0))
+    finally:
+        os._exit(70)  # an error; its traceback is on stderr
+    return 0
+
+
+def kill_at_operation(number: int) -> None:
+    """Kill this process before it changes a file for that time, counted from 1."""
+    here = os.fsencode(Path.cwd())
+    left = number
+
+    def hook(event: str, details: tuple[object, ...]) -> None:
+        nonlocal left
+        if event == "open":
+            path, _, flags = details
+            changes = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        else:
+            path, changes = (details or (None,))[0], event in _CHANGES
+        if not changes or not isinstance(path, str | bytes | os.PathLike):
+            return
+        if os.fsencode(os.path.abspath(os.fsdecode(path))).startswith(here):  # noqa: PTH100
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def ended(child: int) -> bool:
+    """Wait for a process; whether it ended by itself. Whatever else went wrong ends the test."""
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return False
+    if status:
+        raise SystemExit(f"the run failed: {os.waitstatus_to_exitcode(status)}")
+    return True
+
+
+def at_random(seed: int, kills: int, arguments: list[str]) -> int:
+    generator = random.Random(seed)
+    killed, longest = 0, 2.0
+    while True:
+        child = start(arguments)
+        began = time.monotonic()
+        if killed < kills:
+            time.sleep(generator.uniform(0, longest))
+            os.kill(child, signal.SIGKILL)
+        if ended(child):
+            if killed >= kills:
+                return killed
+            # It was too fast. What comes is in the time that it takes, and there is work again.
+            longest = min(longest, time.monotonic() - began) / 2
+            arguments = [*arguments, "--no-resume"] if "--no-resume" not in arguments else arguments
+        else:
+            killed += 1
+            arguments = [each for each in arguments if each != "--no-resume"]
+
+
+def at_each(folder: Path, arguments: list[str]) -> int:
+    number = 1
+    while True:
+        to = [*arguments, "-o", str(folder / str(number))]
+        if ended(start(to, number)):
+            return number - 1
+        if not ended(start(to)):
+            raise SystemExit("killed by another")
+        number += 1
+
+
+if __name__ == "__main__":
+    prepare()
+    if sys.argv[1] == "random":
+        print(at_random(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))
+    else:
+        print(at_each(Path(sys.argv[2]), sys.argv[3:]))

@@ -1,0 +1,203 @@
+"""Output folders as runs leave them, made without a model, and ways to damage them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from tipsseg.files import atomic_write, json_bytes
+from tipsseg.fingerprint import fingerprint
+from tipsseg.images import open_image
+from tipsseg.manifest import Entry, Manifest
+from tipsseg.records import ImageRef, LabelArray, LabelMap, printable_path
+from tipsseg.shards import SHARDS_FOLDER, Shard
+from tipsseg.summary import label_summary
+from tipsseg.vocabulary import make_vocabulary
+from tipsseg.writers import Records, RunContext, create, run_file
+from tipsseg.writers.classes import write_classes
+
+ALL_FORMATS = ("png", "coco", "overlay", "confidence")
+DIGEST = "0123456789abcdef0123456789abcdef"
+CLASSES = ("panda leg", "tree", "sky")
+
+A: LabelArray = np.array(
+    [
+        [1, 1, 0, 0, 2, 2, 0, 0],
+        [1, 1, 0, 0, 2, 2, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 1],
+        [0, 0, 3, 3, 3, 0, 0, 1],
+        [0, 0, 3, 0, 3, 0, 0, 0],
+        [255, 255, 3, 3, 3, 0, 0, 0],
+    ],
+    np.uint8,
+)
+B: LabelArray = np.repeat(np.array([[2, 2, 2, 0, 0]], np.uint8), 7, axis=0)
+NOTHING: LabelArray = np.zeros((4, 4), np.uint8)
+
+#: The images of `make_run` by name, with their labels. The second is turned by its EXIF orientation.
+LABELS: Mapping[str, LabelArray] = {"a.png": A, "sub/b c.jpg": B, "sub/ü.png": NOTHING}
+
+
+def save_inputs(folder: Path, labels: Mapping[str, LabelArray]) -> None:
+    """A picture of the size of each label map; JPEGs lie on their side and say so."""
+    for name, ids in labels.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(np.full((*ids.shape, 3), 90, np.uint8))
+        if path.suffix == ".jpg":
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            picture.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+        else:
+            picture.save(path)
+
+
+def make_run(
+    output: Path,
+    images: Path,
+    labels: Mapping[str, LabelArray] = LABELS,
+    classes: tuple[str, ...] = CLASSES,
+    formats: tuple[str, ...] = ALL_FORMATS,
+    *,
+    min_area: int = 1,
+    shard: Shard | None = None,
+) -> None:
+    """What a run, or a shard, leaves below `output`; the inputs are in `images` already."""
+    meanings = make_vocabulary(classes, "none").classes
+    records = output if shard is None else output / SHARDS_FOLDER / shard.folder
+    records.mkdir(parents=True)
+    context = RunContext(output, records, meanings, {"version": "0", "vocabulary": list(classes)}, min_area)
+    writers = {name: create(name, context) for name in formats}
+    manifest = Manifest(records)
+    kept: dict[str, Records] = {}
+    for name, ids in labels.items():
+        ref = ImageRef(images / name, PurePosixPath(name))
+        if shard is not None and not shard.takes(ref.name):
+            continue
+        label_map = LabelMap(ids, np.full(ids.shape, 0.5, np.float32), meanings)
+        written = {name: writer.write(ref, open_image(ref.path), label_map) for name, writer in writers.items()}
+        files = {name: printable_path(each.path.relative_to(output)) for name, each in written.items() if each.path}
+        if "coco" in written:
+            kept[ref.name] = written["coco"].records
+        summary = label_summary(label_map)
+        manifest.add(Entry(ref.name, fingerprint(ref.path), DIGEST, summary, files, formats, 0.1))
+    manifest.tidy()
+    manifest.close()
+    for name in formats:
+        if (file := run_file(name, context)) is not None:
+            file.write(list(kept), kept.__getitem__)
+    write_classes(output, meanings, ())
+    atomic_write(records / "run.json", json_bytes(_run_json(classes, formats, images, min_area, shard, len(manifest))))
+
+
+def _run_json(
+    classes: tuple[str, ...], formats: tuple[str, ...], images: Path, min_area: int, shard: Shard | None, labelled: int
+) -> dict[str, object]:
+    return {
+        "tool": "tipsseg",
+        "version": "0",
+        "digest": DIGEST,
+        "options": {"mode": "slide", "min_area": min_area},
+        "vocabulary": {"source": "", "classes": [{"id": n, "name": name} for n, name in enumerate(classes, 1)]},
+        "formats": list(formats),
+        "shard": None if shard is None else str(shard),
+        "image_root": str(images),
+        "started": "2026-01-01T00:00:00+00:00",
+        "ended": "2026-01-01T00:00:01+00:00",
+        "counts": {"labelled": labelled, "unchanged": 0, "failed": 0},
+    }
+
+
+# ---- damage ----
+
+Change = Callable[[Path], None]
+Json = dict[str, object]
+
+
+def edit(path: str, change: Callable[[bytes], bytes]) -> Change:
+    """A file's bytes, changed."""
+
+    def apply(root: Path) -> None:
+        before = (root / path).read_bytes()
+        after = change(before)
+        assert after != before
+        (root / path).write_bytes(after)
+
+    return apply
+
+
+def edit_json(path: str, change: Callable[[Json], object]) -> Change:
+    """A file that is one JSON object, changed in place by `change`."""
+
+    def changed(data: bytes) -> bytes:
+        record = json.loads(data)
+        change(record)
+        return json_bytes(record, indent=2) + b"\n"
+
+    return edit(path, changed)
+
+
+def edit_line(path: str, where: Callable[[Json], bool], change: Callable[[Json], object]) -> Change:
+    """The JSON object in each line of which `where` is true, changed in place by `change`; commas at the ends of lines stay."""
+
+    def changed(data: bytes) -> bytes:
+        lines = data.split(b"\n")
+        for number, line in enumerate(lines):
+            try:
+                record = json.loads(line.removesuffix(b","))
+            except ValueError:
+                continue
+            if isinstance(record, dict) and where(record):
+                change(record)
+                lines[number] = json_bytes(record) + (b"," if line.endswith(b",") else b"")
+        return b"\n".join(lines)
+
+    return edit(path, changed)
+
+
+def entry(image: str, change: Callable[[Json], object]) -> Change:
+    """An entry of the manifest, changed."""
+    return edit_line("out/manifest.jsonl", lambda record: record["image"] == image, change)
+
+
+def annotation(number: int, **values: object) -> Change:
+    """An annotation, with other values."""
+    return edit_line(
+        "out/annotations.json",
+        lambda record: record["id"] == number and "image_id" in record,
+        lambda r: r.update(values),
+    )
+
+
+def coco_image(number: int, **values: object) -> Change:
+    """An image of annotations.json, with other values."""
+    return edit_line(
+        "out/annotations.json",
+        lambda record: record["id"] == number and "file_name" in record,
+        lambda r: r.update(values),
+    )
+
+
+def write(path: str, data: bytes) -> Change:
+    """A file that was not there, or was another."""
+    return lambda root: atomic_write(root / path, data)
+
+
+def remove(path: str) -> Change:
+    """A file that is gone."""
+    return lambda root: (root / path).unlink()
+
+
+def repaint(path: str, change: Callable[[np.ndarray], np.ndarray]) -> Change:
+    """A grey picture with other pixels."""
+
+    def apply(root: Path) -> None:
+        with Image.open(root / path) as picture:
+            pixels = np.array(picture)
+        Image.fromarray(np.ascontiguousarray(change(pixels))).save(root / path)
+
+    return apply

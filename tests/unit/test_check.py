@@ -1,0 +1,781 @@
+"""A sound output folder has no problems; each way to damage one is found, in the right file, and nothing beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from output_folders import (
+    LABELS,
+    NOTHING,
+    A,
+    B,
+    Change,
+    Json,
+    annotation,
+    coco_image,
+    edit,
+    edit_json,
+    edit_line,
+    entry,
+    make_run,
+    remove,
+    repaint,
+    save_inputs,
+    write,
+)
+from PIL import Image
+
+from tipsseg.check import check_folder
+from tipsseg.claim import Claim
+from tipsseg.errors import UsageError
+from tipsseg.progress import Progress
+from tipsseg.records import LabelArray
+from tipsseg.shards import Shard
+
+WIDE_CLASSES = tuple(f"thing {number}" for number in range(1, 301))
+WIDE: LabelArray = np.array([[0, 1, 254, 254], [255, 256, 300, 65535]], np.uint16)
+
+Build = Callable[[Path], None]
+
+
+def build(root: Path, labels: Mapping[str, LabelArray] = LABELS, **options: object) -> None:
+    save_inputs(root / "imgs", labels)
+    make_run(root / "out", root / "imgs", labels, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with imgs and out, whose images are elsewhere by run.json."""
+    root = tmp_path_factory.mktemp("sound")
+    build(root)
+    return root
+
+
+@pytest.fixture
+def root(sound: Path, tmp_path: Path) -> Path:
+    """A copy of it that may be damaged."""
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def problems(root: Path, *, images: Path | None = None, jobs: int = 2, progress: Progress | None = None) -> list[str]:
+    """The problems of root/out, with the paths from root on."""
+    found = check_folder(root / "out", images, jobs, progress or Progress(quiet=True))
+    return [str(problem).replace(f"{root}/", "") for problem in found]
+
+
+SOUND: dict[str, dict[str, object]] = {
+    "all formats": {},
+    "masks alone": {"formats": ("png",)},
+    "annotations alone": {"formats": ("coco",)},
+    "annotations alone, with a least area": {"formats": ("coco",), "min_area": 3},
+    "a least area that leaves out components": {"min_area": 3},
+    "a least area of nothing": {"min_area": 0},
+    "ids of 16 bits": {"labels": {"w.png": WIDE, "v/w.png": WIDE[:, :2]}, "classes": WIDE_CLASSES},
+    "254 classes, the most of 8 bits": {"labels": {"w.png": A}, "classes": WIDE_CLASSES[:254]},
+    "one pixel": {"labels": {"p.png": np.array([[1]], np.uint8)}},
+    "no class anywhere": {"labels": {"p.png": NOTHING}},
+    "no images": {"labels": {}},
+    "names that are hard on paths": {"labels": {"a b/c.d.png": A, "a b/.e.png": B, "\\udcfe.png": B, os.fsdecode(b"\xff.png"): A}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", SOUND.values(), ids=SOUND.keys())
+def test_what_a_run_leaves_is_sound(tmp_path: Path, options: dict[str, object]) -> None:
+    build(tmp_path, **options)  # type: ignore[arg-type]
+    assert problems(tmp_path) == []
+
+
+def png(pixels: np.ndarray) -> Change:
+    """The mask of a.png, as another picture."""
+    return lambda root: Image.fromarray(pixels).save(root / "out/masks/a.png")
+
+
+def touch(path: str) -> Change:
+    return lambda root: os.utime(root / path, ns=(0, 0))
+
+
+def keep_time(path: str, change: Change) -> Change:
+    def apply(root: Path) -> None:
+        before = (root / path).stat().st_mtime_ns
+        change(root)
+        os.utime(root / path, ns=(before, before))
+
+    return apply
+
+
+def add_class(record: Json) -> None:
+    record["classes"] = [*classes_of(record), {"id": 4, "name": "moon", "pixels": 1, "share": 0, "confidence": 0}]
+    record["background"] = {"pixels": 27}
+
+
+def classes_of(record: Json) -> list[Json]:
+    found = record["classes"]
+    assert isinstance(found, list)
+    return found
+
+
+def drop_line(text: bytes) -> Callable[[bytes], bytes]:
+    return lambda data: b"".join(line for line in data.splitlines(keepends=True) if text not in line)
+
+
+def repeat_line(text: bytes, *changes: tuple[bytes, bytes]) -> Callable[[bytes], bytes]:
+    """A second line after the one that has this text, with some of its text replaced."""
+
+    def change(data: bytes) -> bytes:
+        (line,) = [line for line in data.splitlines(keepends=True) if text in line]
+        again = line
+        for old, new in changes:
+            assert old in again
+            again = again.replace(old, new)
+        return data.replace(line, line + again)
+
+    return change
+
+
+def both(*changes: Callable[[Path], object]) -> Change:
+    """One after the other."""
+
+    def apply(root: Path) -> None:
+        for change in changes:
+            change(root)
+
+    return apply
+
+
+RUN, MANIFEST, COCO, MASK = "out/run.json", "out/manifest.jsonl", "out/annotations.json", "out/masks/a.png"
+COUNTS = {"labelled": 3, "unchanged": 0, "failed": 0}
+RLE_A = {"size": [6, 8], "counts": "0240T1"}
+VERSION = "not as this version of tipsseg writes it"
+LAYOUT = "not as tipsseg writes it"
+NOT_WANTED = "not in the manifest, or not in this format"
+NOT_ALL = "not all that belongs to an image"
+
+FAULTS: dict[str, tuple[Change, list[str]]] = {
+    # run.json
+    "run.json is gone": (remove(RUN), ["out: not an output folder of tipsseg label: no run.json in it"]),
+    "run.json is empty": (write(RUN, b""), [f"{RUN}: {VERSION}: Expecting value: line 1 column 1 (char 0)"]),
+    "run.json is a list": (write(RUN, b"[]"), [f"{RUN}: {VERSION}: no `tool`"]),
+    "run.json of another tool": (
+        edit_json(RUN, lambda r: r.update(tool="x")), [f'{RUN}: {VERSION}: the tool is "x", the shard null'],
+    ),
+    "run.json without digest": (edit_json(RUN, lambda r: r.pop("digest")), [f"{RUN}: {VERSION}: no `digest`"]),
+    "run.json of ids with a gap": (
+        edit(RUN, lambda data: data.replace(b'"id": 3', b'"id": 4')),
+        [f"{RUN}: {VERSION}: the ids of the classes are not 1, 2, ..."],
+    ),
+    "run.json with a format of the future": (
+        edit_json(RUN, lambda r: r.update(formats=["png", "holo"])),
+        [f'{RUN}: {VERSION}: `formats` is ["png", "holo"]'],
+    ),
+    "run.json of a shard": (
+        edit_json(RUN, lambda r: r.update(shard="1/2")),
+        [f'{RUN}: {VERSION}: the tool is "tipsseg", the shard "1/2"'],
+    ),
+    "broken off": (
+        edit_json(RUN, lambda r: r.update(ended=None, counts=None)),
+        [f"{RUN}: the run was broken off; run the same command again"],
+    ),
+    "shards beside a whole run": (
+        write("out/shards/1-of-2/run.json", b"{}"), ["out/shards: shards beside the run.json of a whole run"],
+    ),
+    # classes.json
+    "classes.json is gone": (remove("out/classes.json"), ["out/classes.json: no such file"]),
+    "classes.json is torn": (
+        edit("out/classes.json", lambda data: data[:9]), [f"out/classes.json: {VERSION}: ..."],
+    ),
+    "classes.json with another name": (
+        edit_json("out/classes.json", lambda r: classes_of(r)[1].update(name="bush")),
+        ['out/classes.json: class 2 is "bush", in run.json "tree"'],
+    ),
+    "classes.json with another id": (
+        edit_json("out/classes.json", lambda r: classes_of(r)[1].update(id=7)),
+        ['out/classes.json: class "tree" has the id 7, in run.json 2'],
+    ),
+    "classes.json with a class less": (
+        edit_json("out/classes.json", lambda r: classes_of(r).pop()),
+        ["out/classes.json: 2 classes, where run.json has 3"],
+    ),
+    "classes.json with another ignore id": (
+        edit_json("out/classes.json", lambda r: r.update(ignore=254)),
+        ["out/classes.json: `ignore` is 254, not 255"],
+    ),
+    # manifest.jsonl
+    "the manifest is gone": (
+        remove(MANIFEST),
+        [
+            f"{MANIFEST}: it has 0 images, where run.json counts 3",
+            *(f"{COCO}: image {name}: {NOT_WANTED}" for name in LABELS),
+        ],
+    ),
+    "the manifest is a folder": (
+        both(remove(MANIFEST), lambda root: (root / MANIFEST).mkdir()),
+        [f"{MANIFEST}: Is a directory", *(f"{COCO}: image {name}: {NOT_WANTED}" for name in LABELS)],
+    ),
+    "a line that is no entry": (
+        edit(MANIFEST, lambda data: data + b'{"image": "x.png"}\n'), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"],
+    ),
+    "a line that is no JSON": (edit(MANIFEST, lambda data: data + b"\xff\n"), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"]),
+    "a line with infinity": (
+        edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b'"size": ', b'"size": Infinity, "x": ') + b"\n"),
+        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"],
+    ),
+    "a line of lists in lists": (
+        edit(MANIFEST, lambda data: data + b"[" * 100_000 + b"\n"), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"],
+    ),
+    "a name that leads out": (
+        edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"../a.png") + b"\n"),
+        [f'{MANIFEST}: line 4 is no entry: `image` is "../a.png"'],
+    ),
+    "a line whose numbers are none": (
+        entry("a.png", lambda r: r.update(height="6")),
+        [f'{MANIFEST}: line 1 is no entry: `height` is "6"', f"{COCO}: image a.png: {NOT_WANTED}"],
+    ),
+    "a class twice": (
+        entry("a.png", lambda r: classes_of(r).append(classes_of(r)[0])),
+        [f"{MANIFEST}: line 1 is no entry: id 1 is there twice", f"{COCO}: image a.png: {NOT_WANTED}"],
+    ),
+    "the last line is cut off": (
+        edit(MANIFEST, lambda data: data[:-9]),
+        [
+            f"{MANIFEST}: it has 2 images, where run.json counts 3",
+            f"{COCO}: image sub/ü.png: {NOT_WANTED}",
+        ],
+    ),
+    "an annotation less, of other settings": (
+        both(edit(COCO, drop_line(b'{"id": 2, "image_id"')), entry("a.png", lambda r: r.update(digest="f" * 32))), [],
+    ),
+    "two images for one picture": (
+        edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b'"a.png"', b'"a.gif"') + b"\n"),
+        [f"{MANIFEST}: a.png: its pictures would be those of a.gif too", f"{COCO}: image a.gif: missing"],
+    ),
+    "a file with another name": (
+        entry("a.png", lambda r: r["files"].update(overlay="../a.jpg")),  # type: ignore[attr-defined]
+        [f'{MANIFEST}: a.png: its file in the format overlay is "../a.jpg", not "overlays/a.jpg"'],
+    ),
+    "a file less than formats": (
+        entry("a.png", lambda r: r["files"].pop("overlay")),  # type: ignore[attr-defined]
+        [f'{MANIFEST}: a.png: its file in the format overlay is null, not "overlays/a.jpg"'],
+    ),
+    "a file more than formats": (
+        entry("a.png", lambda r: r.update(formats=["png", "coco", "overlay"])),
+        [
+            f'{MANIFEST}: a.png: its file in the format confidence is "confidence/a.png", not null',
+            "out/confidence/a.png: no image in the manifest has this file",
+        ],
+    ),
+    "a format of the future": (
+        entry("a.png", lambda r: r.update(formats=["holo"])),
+        [
+            f'{MANIFEST}: line 1 is no entry: `formats` is ["holo"]',
+            f"{COCO}: image a.png: {NOT_WANTED}",
+        ],
+    ),
+    "a file with a very long name": (
+        entry("a.png", lambda r: r["files"].update(overlay="x" * 59)),  # type: ignore[attr-defined]
+        [f'{MANIFEST}: a.png: its file in the format overlay is "{"x" * 56}..., not "overlays/a.jpg"'],
+    ),
+    "a file with a long name": (
+        entry("a.png", lambda r: r["files"].update(overlay="x" * 58)),  # type: ignore[attr-defined]
+        [f'{MANIFEST}: a.png: its file in the format overlay is "{"x" * 58}", not "overlays/a.jpg"'],
+    ),
+    "a class with another name": (
+        entry("a.png", lambda r: classes_of(r)[0].update(name="leg")),
+        [f"{MANIFEST}: a.png: class 1 (leg) is not in the vocabulary"],
+    ),
+    "a class that is none": (
+        entry("a.png", add_class),
+        [
+            f"{MANIFEST}: a.png: class 4 (moon) is not in the vocabulary",
+            f"{MASK}: 28 pixels of background, where the manifest says 27",
+        ],
+    ),
+    "another number of pixels": (
+        entry("a.png", lambda r: classes_of(r)[1].update(pixels=5)),
+        [
+            f"{MANIFEST}: a.png: 49 pixels in all, where 6 x 8 (height x width) are 48",
+            f"{MASK}: 4 pixels of class 2 (tree), where the manifest says 5",
+        ],
+    ),
+    # pictures
+    "a mask is gone": (remove(MASK), [f"{MASK}: no such file"]),
+    "a mask is empty": (write(MASK, b""), [f"{MASK}: empty file (0 bytes)"]),
+    "a mask is cut off": (
+        edit(MASK, lambda data: data[:50]), [f"{MASK}: ..."],
+    ),
+    "a mask has a bit that is wrong": (edit(MASK, lambda data: data[:50] + bytes([data[50] ^ 16]) + data[51:]), [f"{MASK}: ..."]),
+    "a mask is a folder": (
+        both(remove(MASK), lambda root: (root / MASK).mkdir()), [f"{MASK}: a folder, not an image file"],
+    ),
+    "a mask is a pipe": (
+        both(remove(MASK), lambda root: os.mkfifo(root / MASK)), [f"{MASK}: not a regular file"],
+    ),
+    "a mask of another size": (
+        repaint(MASK, lambda ids: ids.T),
+        [f"{MASK}: 8 x 6 (height x width), where the manifest says 6 x 8 (height x width)"],
+    ),
+    "a mask of 16 bits": (png(A.astype(np.uint16)), [f"{MASK}: a PNG of mode I;16, not a PNG of mode L"]),
+    "a mask in colour": (png(np.dstack([A, A, A])), [f"{MASK}: a PNG of mode RGB, not a PNG of mode L"]),
+    "a mask as JPEG": (
+        lambda root: Image.fromarray(A).save(root / MASK, "JPEG"), [f"{MASK}: a JPEG of mode L, not a PNG of mode L"],
+    ),
+    "an id that is no class": (
+        repaint(MASK, lambda ids: np.where(np.arange(48).reshape(6, 8) == 2, 9, ids).astype(np.uint8)),
+        [f"{MASK}: ids that are no class: 9", f"{MASK}: 27 pixels of background, where the manifest says 28"],
+    ),
+    "several ids that are no class": (
+        repaint(MASK, lambda ids: np.where(ids == 255, [[4, 7, 0, 0, 0, 0, 0, 0]], ids).astype(np.uint8)),
+        [f"{MASK}: ids that are no class: 4 and 1 more", f"{MASK}: 0 pixels of ignored pixels, where the manifest says 2"],
+    ),
+    "ignored pixels that are not": (
+        repaint(MASK, lambda ids: np.where(ids == 255, 0, ids).astype(np.uint8)),
+        [
+            f"{MASK}: 30 pixels of background, where the manifest says 28",
+            f"{MASK}: 0 pixels of ignored pixels, where the manifest says 2",
+        ],
+    ),
+    "a mask that is moved": (
+        repaint("out/masks/sub/b c.png", lambda ids: ids[:, ::-1]),
+        [f"{COCO}: annotation 5 (sub/b c.jpg): not all of its pixels are of class 2 (tree) in the mask"],
+    ),
+    "a confidence of another size": (
+        repaint("out/confidence/a.png", lambda values: values[1:]),
+        ["out/confidence/a.png: 5 x 8 (height x width), where the manifest says 6 x 8 (height x width)"],
+    ),
+    "a confidence in colour": (
+        repaint("out/confidence/a.png", lambda values: np.dstack([values] * 3)),
+        ["out/confidence/a.png: a PNG of mode RGB, not a PNG of mode L"],
+    ),
+    "a confidence is gone": (remove("out/confidence/sub/ü.png"), ["out/confidence/sub/ü.png: no such file"]),
+    "an overlay is cut off": (edit("out/overlays/a.jpg", lambda data: data[:-99]), ["out/overlays/a.jpg: truncated file ..."]),
+    "an overlay is gone": (remove("out/overlays/sub/b c.jpg"), ["out/overlays/sub/b c.jpg: no such file"]),
+    # inputs
+    "an input is another": (
+        lambda root: Image.new("RGB", (8, 6)).save(root / "imgs/a.png"), ["imgs/a.png: changed since it was labelled"],
+    ),
+    "an input of the same size and another content": (
+        both(edit("imgs/a.png", lambda data: data[:-1] + bytes([data[-1] ^ 1])), touch("imgs/a.png")),
+        ["imgs/a.png: changed since it was labelled"],
+    ),
+    "an input that got damaged and kept its time": (
+        keep_time("imgs/a.png", edit("imgs/a.png", lambda data: bytes(len(data)))),
+        ["imgs/a.png: not an image in a format that Pillow reads"],
+    ),
+    "sizes that are those before it was turned": (
+        both(
+            entry("sub/b c.jpg", lambda r: r.update(height=5, width=7)),
+            remove("out/confidence/sub/b c.png"),
+            remove("out/masks/sub/b c.png"),
+            coco_image(2, height=5, width=7),
+            annotation(5, segmentation={"size": [5, 7], "counts": "0e0>"}, bbox=[0, 0, 5, 5]),
+        ),
+        [
+            "out/masks/sub/b c.png: no such file",
+            "out/confidence/sub/b c.png: no such file",
+            "imgs/sub/b c.jpg: 7 x 5 (height x width), but labelled as 5 x 7 (height x width)",
+        ],
+    ),
+    # what else is there
+    "a mask of no image": (write("out/masks/x.png", b"x"), ["out/masks/x.png: no image in the manifest has this file"]),
+    "an overlay in a folder of its own": (
+        write("out/overlays/deep/er/a.jpg", b""), ["out/overlays/deep/er/a.jpg: no image in the manifest has this file"],
+    ),
+    "files that are no pictures of images": (
+        both(*(write(f"out/masks/{name}", b"") for name in ("labelmap.txt", ".DS_Store", "._a.png"))), [],
+    ),
+    "an image without its entry, and one label less by run.json": (
+        both(edit(MANIFEST, drop_line(b"a.png")), edit_json(RUN, lambda r: r.update(counts={**COUNTS, "labelled": 2}))),
+        [
+            f"{COCO}: image a.png: {NOT_WANTED}",
+            "out/masks/a.png: no image in the manifest has this file",
+            "out/overlays/a.jpg: no image in the manifest has this file",
+            "out/confidence/a.png: no image in the manifest has this file",
+        ],
+    ),
+    "a temporary file": (
+        write("out/masks/sub/.tipsseg-1a2b.png", b"x"),
+        ["out/masks/sub/.tipsseg-1a2b.png: a process that was killed left this; remove it"],
+    ),
+    "a temporary folder": (
+        both(write("out/.tipsseg-x/.tipsseg-y", b""), write("out/.tipsseg-x/run.json", b"")),
+        ["out/.tipsseg-x: a process that was killed left this; remove it"],
+    ),
+    "a lock that nobody holds": (
+        write("out/.tipsseg-lock", b""), ["out/.tipsseg-lock: a process that was killed left this; remove it"],
+    ),
+    # annotations.json as a whole
+    "annotations.json is gone": (remove(COCO), [f"{COCO}: no such file"]),
+    "annotations.json is empty": (write(COCO, b""), [f"{COCO}: {LAYOUT}: it has not one record a line"]),
+    "annotations.json in one line": (
+        edit(COCO, lambda data: json.dumps(json.loads(data)).encode()), [f"{COCO}: {LAYOUT}: it has not one record a line"],
+    ),
+    "annotations.json is cut off": (
+        edit(COCO, lambda data: data[:-30]), [f"{COCO}: {LAYOUT}: a record that is none: ..."],
+    ),
+    "annotations.json is cut off at a line end": (
+        edit(COCO, lambda data: data[: data.rindex(b"\n", 0, -6) + 1]),
+        [f"{COCO}: {LAYOUT}: no whole list 'annotations' in the file"],
+    ),
+    "annotations.json ends too early": (
+        edit(COCO, lambda data: data[:-2]), [f"{COCO}: {LAYOUT}: its end is not there"],
+    ),
+    "more behind annotations.json": (
+        edit(COCO, lambda data: data + b"\n"), [f"{COCO}: {LAYOUT}: its end is not there"],
+    ),
+    "annotations.json without its list of images": (
+        edit(COCO, lambda data: data.replace(b'"images"', b'"pictures"')), [f"{COCO}: {LAYOUT}: ..."],
+    ),
+    "a comma too many": (
+        edit(COCO, lambda data: data.replace(b"}\n]\n}", b"},\n]\n}")),
+        [f"{COCO}: {LAYOUT}: a comma too many or too few in the list 'annotations'"],
+    ),
+    "a comma too few": (
+        edit(COCO, lambda data: data.replace(b'"tree"},\n', b'"tree"}\n')), [f"{COCO}: {LAYOUT}: Expecting ',' ..."],
+    ),
+    "a comma too few between annotations": (
+        edit(COCO, lambda data: data.replace(b'0.5},\n{"id": 3', b'0.5}\n{"id": 3')),
+        [f"{COCO}: {LAYOUT}: a comma too many or too few in the list 'annotations'"],
+    ),
+    "no licences": (edit(COCO, drop_line(b'"licenses"')), [f"{COCO}: {LAYOUT}: no `licenses`"]),
+    "licences that are empty": (
+        edit(COCO, lambda data: data.replace(b'[{"id": 1, "name": "", "url": ""}]', b"[]")), [f"{COCO}: `licenses` is empty"],
+    ),
+    "info that is text": (
+        edit(COCO, lambda data: b'{\n"info": "x",\n' + data.split(b"\n", 2)[2]), [f'{COCO}: {LAYOUT}: `info` is "x"'],
+    ),
+    "a score that is no JSON": (
+        edit(COCO, lambda data: data.replace(b"0.5", b"NaN", 1)),
+        [f"{COCO}: annotation 1 (a.png): `score` is NaN, not a number from 0 to 1"],
+    ),
+    "a record that is no JSON": (
+        edit(COCO, lambda data: data.replace(b"0.5", b"half", 1)),
+        [f"{COCO}: image a.png: not JSON: ..."],
+    ),
+    "a category with another name": (
+        edit(COCO, lambda data: data.replace(b'"name": "tree"', b'"name": "bush"')),
+        [f'{COCO}: `categories`: class 2 is "bush", in run.json "tree"'],
+    ),
+    "categories from 0 on": (
+        edit(COCO, lambda data: data.replace(b'{"id": 1, "name": "pa', b'{"id": 0, "name": "pa')),
+        [f'{COCO}: `categories`: class "panda leg" has the id 0, in run.json 1'],
+    ),
+    "a category less": (
+        edit(COCO, lambda data: drop_line(b'"sky"}')(data).replace(b'"tree"}', b'"tree"}').replace(b'"tree"},\n]', b'"tree"}\n]')),
+        [f"{COCO}: `categories`: 2 classes, where run.json has 3"],
+    ),
+    "a category without supercategory": (
+        edit(COCO, lambda data: data.replace(b', "supercategory": "tree"', b"")), [f"{COCO}: {LAYOUT}: no `supercategory`"],
+    ),
+    "an image id twice": (coco_image(3, id=2), [f"{COCO}: image sub/ü.png: its id 2 is not above 2"]),
+    "an image id 0": (
+        coco_image(1, id=0),
+        [
+            f"{COCO}: image a.png: its id 0 is not above 0",
+            f"{COCO}: {LAYOUT}: annotations of an image 1 that is not there, or not in its place",
+        ],
+    ),
+    "an image twice": (
+        edit(COCO, repeat_line(b"b c.jpg", (b'"id": 2', b'"id": 3'))),
+        [f"{COCO}: image sub/b c.jpg: there twice", f"{COCO}: image sub/ü.png: its id 3 is not above 3"],
+    ),
+    "an image that is missing": (
+        edit(COCO, lambda data: drop_line("ü.png".encode())(data).replace(b'"license": 1},\n]', b'"license": 1}\n]')),
+        [f"{COCO}: image sub/ü.png: missing"],
+    ),
+    "an image too many": (
+        edit(COCO, repeat_line(b"b c.jpg", (b'"id": 2', b'"id": 3'), (b"b c.jpg", b"x.jpg"))),
+        [
+            f"{COCO}: image sub/x.jpg: {NOT_WANTED}",
+            f"{COCO}: image sub/ü.png: its id 3 is not above 3",
+        ],
+    ),
+    "an image whose name is no text": (
+        coco_image(2, file_name=7), [f"{COCO}: {LAYOUT}: a file name that is no text"],
+    ),
+    "an image that the manifest has in other formats": (
+        both(
+            entry("sub/b c.jpg", lambda r: r.update(formats=["png", "overlay", "confidence"])),
+            edit_json(RUN, lambda r: r.update(formats=["png"])),
+        ),
+        [f"{COCO}: image sub/b c.jpg: {NOT_WANTED}"],
+    ),
+    "an image of another size": (
+        coco_image(1, width=9), [f"{COCO}: image a.png: [height, width] is [6, 9], where the manifest says [6, 8]"],
+    ),
+    # annotations
+    "an annotation id twice": (annotation(2, id=1), [f"{COCO}: annotation 1 (a.png): its id is not above 1"]),
+    "an annotation id 0": (annotation(1, id=0), [f"{COCO}: annotation 0 (a.png): its id is not above 0"]),
+    "an annotation id as text": (annotation(1, id="1"), [f"{COCO}: {LAYOUT}: a record that is none: ..."]),
+    "an annotation of no image": (
+        annotation(5, image_id=9),
+        [f"{COCO}: {LAYOUT}: annotations of an image 9 that is not there, or not in its place"],
+    ),
+    "an annotation of another image": (
+        annotation(1, image_id=3),
+        [f"{COCO}: {LAYOUT}: annotations of an image 1 that is not there, or not in its place"],
+    ),
+    "an annotation of another image of another size": (
+        annotation(5, image_id=3),
+        [
+            f"{COCO}: image sub/b c.jpg: no annotation has the 21 pixels of class 2 (tree) in [0, 0, 3, 7]",
+            f"{COCO}: annotation 5 (sub/ü.png): the size of its code is [7, 5], that of the image [4, 4]",
+        ],
+    ),
+    "an annotation of no category": (
+        annotation(5, category_id=0), [f"{COCO}: annotation 5 (sub/b c.jpg): no category has the id 0"],
+    ),
+    "a category as text": (
+        annotation(5, category_id="2"), [f'{COCO}: annotation 5 (sub/b c.jpg): `category_id` is "2"'],
+    ),
+    "an annotation of another category": (
+        annotation(5, category_id=1),
+        [f"{COCO}: annotation 5 (sub/b c.jpg): not all of its pixels are of class 1 (panda leg) in the mask"],
+    ),
+    "a crowd": (annotation(5, iscrowd=1), [f"{COCO}: annotation 5 (sub/b c.jpg): `iscrowd` is 1, not 0"]),
+    "no iscrowd": (
+        edit_line(COCO, lambda r: r["id"] == 5, lambda r: r.pop("iscrowd")),
+        [f"{COCO}: annotation 5 (sub/b c.jpg): `iscrowd` is null, not 0"],
+    ),
+    "a score above 1": (
+        annotation(5, score=1.01), [f"{COCO}: annotation 5 (sub/b c.jpg): `score` is 1.01, not a number from 0 to 1"],
+    ),
+    "a score that is none": (
+        annotation(5, score="1"), [f'{COCO}: annotation 5 (sub/b c.jpg): `score` is "1", not a number from 0 to 1'],
+    ),
+    "another area": (
+        annotation(5, area=20), [f"{COCO}: annotation 5 (sub/b c.jpg): `area` is 20, its code has 21 pixels"],
+    ),
+    "another box": (
+        annotation(4, bbox=[2, 3, 3, 2]),
+        [f"{COCO}: annotation 4 (a.png): `bbox` is [2, 3, 3, 2], that of its code [2, 3, 3, 3]"],
+    ),
+    "a code of another size": (
+        annotation(1, segmentation={**RLE_A, "size": [8, 6]}),
+        [f"{COCO}: annotation 1 (a.png): the size of its code is [8, 6], that of the image [6, 8]"],
+    ),
+    "a code of more pixels than the image": (
+        annotation(1, segmentation={**RLE_A, "counts": "0240T2"}),
+        [f"{COCO}: annotation 1 (a.png): its code cannot be read: not the runs of 6 x 8 pixels"],
+    ),
+    "a code that is cut off": (
+        annotation(1, segmentation={**RLE_A, "counts": "0240T"}),
+        [f"{COCO}: annotation 1 (a.png): its code cannot be read: characters that are no code, or none"],
+    ),
+    "a code as numbers": (
+        annotation(1, segmentation={**RLE_A, "counts": [0, 2, 46]}),
+        [f"{COCO}: annotation 1 (a.png): `counts` is [0, 2, 46]"],
+    ),
+    "polygons": (
+        annotation(1, segmentation=[[0, 0, 0, 2, 2, 2]]),
+        [f"{COCO}: annotation 1 (a.png): `segmentation` is [[0, 0, 0, 2, 2, 2]]"],
+    ),
+    "a code without pixels": (
+        annotation(1, segmentation={**RLE_A, "counts": "`1"}),
+        [f"{COCO}: annotation 1 (a.png): its code cannot be read: no pixels"],
+    ),
+    "an annotation twice": (
+        edit(COCO, repeat_line(b'{"id": 4, "im', (b'"id": 4', b'"id": 5'))),
+        [f"{COCO}: annotation 5 (sub/b c.jpg): its id is not above 5",
+         f"{COCO}: annotation 5 (a.png): it overlaps another before it"],
+    ),
+    "an annotation less": (
+        edit(COCO, drop_line(b'{"id": 2, "image_id"')),
+        [f"{COCO}: image a.png: no annotation has the 2 pixels of class 1 (panda leg) in [7, 2, 1, 2]"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "expected"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_fault_is_found_where_it_is(root: Path, change: Change, expected: list[str]) -> None:
+    change(root)
+    found = problems(root, images=root / "imgs")
+    # Where another library says what is wrong, in its own words, the beginning is enough.
+    shown = [
+        f"{line[: len(text) - 3]}..." if text.endswith("...") else line
+        for line, text in zip(found, expected, strict=False)
+    ]
+    assert (shown, len(found)) == (expected, len(expected))
+
+
+#: Without a mask annotations are held against the manifest: damage, the least area, what is found.
+WITHOUT_MASKS: dict[str, tuple[Change, int, list[str]]] = {
+    "an annotation less": (
+        edit(COCO, drop_line(b'{"id": 2, "image_id"')),
+        1,
+        ["image a.png: its annotations have 4 pixels of class 1 (panda leg), where the manifest says 6"],
+    ),
+    "an annotation less, which may have been too small": (edit(COCO, drop_line(b'{"id": 2, "image_id"')), 3, []),
+    "an annotation of another category": (
+        annotation(4, category_id=1),
+        3,
+        ["image sub/b c.jpg: its annotations have 21 pixels of class 1 (panda leg), where the manifest says 0"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "min_area", "expected"), WITHOUT_MASKS.values(), ids=WITHOUT_MASKS.keys())
+def test_annotations_without_masks_are_held_against_the_manifest(
+    tmp_path: Path, change: Change, min_area: int, expected: list[str]
+) -> None:
+    build(tmp_path, formats=("coco",), min_area=min_area)
+    change(tmp_path)
+    assert problems(tmp_path) == [f"{COCO}: {what}" for what in expected]
+
+
+def build_shards(root: Path, count: int = 2) -> None:
+    save_inputs(root / "imgs", LABELS)
+    for index in range(1, count + 1):
+        make_run(root / "out", root / "imgs", shard=Shard(index, count))
+
+
+def move(source: str, target: str) -> Change:
+    def apply(root: Path) -> None:
+        (root / target).parent.mkdir(parents=True, exist_ok=True)
+        (root / source).rename(root / target)
+
+    return apply
+
+
+ONE, TWO = "out/shards/1-of-2", "out/shards/2-of-2"
+
+SHARD_FAULTS: dict[str, tuple[Change, list[str]]] = {
+    "none": (both(), []),
+    "a shard is missing": (move(TWO, "elsewhere"), ["out/shards: 1 of 2 shards missing, the first is --shard 2/2"]),
+    "nearly all of very many are missing": (
+        both(move(TWO, "elsewhere"), move(ONE, "out/shards/1-of-999999999"), edit_json(
+            "out/shards/1-of-999999999/run.json", lambda r: r.update(shard="1/999999999"))),
+        [
+            "out/shards: 999999998 of 999999999 shards missing, the first is --shard 2/999999999",
+            *(f"out/shards/1-of-999999999/manifest.jsonl: {name}: not an image of shard 1/999999999"
+              for name in ("a.png", "sub/ü.png")),
+        ],
+    ),
+    "shards of two runs": (
+        both(lambda root: shutil.copytree(root / ONE, root / "out/shards/1-of-3")),
+        [
+            "out/shards: shards of 2 and 3 parts; those of one run have one number of parts",
+            f'out/shards/1-of-3/run.json: {VERSION}: the tool is "tipsseg", the shard "1/2"',
+        ],
+    ),
+    "a shard was broken off": (
+        edit_json(f"{ONE}/run.json", lambda r: r.update(ended=None, counts=None)),
+        [f"{ONE}/run.json: the run was broken off; run the same command again"],
+    ),
+    "a shard without run.json": (remove(f"{TWO}/run.json"), [f"{TWO}/run.json: no such file"]),
+    "a shard with other settings": (
+        edit_json(f"{TWO}/run.json", lambda r: r.update(digest="f" * 32)),
+        [
+            f"{TWO}/run.json: labelled with other settings than {ONE}/run.json",
+        ],
+    ),
+    "an image of another shard": (
+        lambda root: write(
+            f"{ONE}/manifest.jsonl", (root / ONE / "manifest.jsonl").read_bytes() + (root / TWO / "manifest.jsonl").read_bytes()
+        )(root),
+        [
+            f"{ONE}/annotations.json: image sub/b c.jpg: missing",
+            f"{ONE}/manifest.jsonl: sub/b c.jpg: not an image of shard 1/2",
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "expected"), SHARD_FAULTS.values(), ids=SHARD_FAULTS.keys())
+def test_shards_are_checked_together(tmp_path: Path, change: Change, expected: list[str]) -> None:
+    build_shards(tmp_path)
+    change(tmp_path)
+    assert problems(tmp_path) == expected
+
+
+def notes(root: Path, capsys: pytest.CaptureFixture[str], images: Path | None = None) -> list[str]:
+    problems(root, images=images, progress=Progress(quiet=False))
+    return capsys.readouterr().err.replace(f"{root}/", "").splitlines()
+
+
+def test_what_was_looked_at_is_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_json(RUN, lambda r: r.update(counts={**COUNTS, "failed": 2}))(root)
+    assert notes(root, capsys, root / "imgs") == [
+        "2 images failed, see out/errors.jsonl",
+        "3 images in out.",
+        "3 images, 9 files checked: nothing wrong.",
+    ]
+    remove(MASK)(root)
+    assert notes(root, capsys, root / "imgs")[-1] == "3 images, 9 files checked: 1 problem."
+
+
+def test_images_that_are_gone_are_counted(root: Path, sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    remove("imgs/a.png")(root)
+    assert "1 input not found, so not compared." in notes(root, capsys, root / "imgs")
+    edit_json(RUN, lambda r: r.update(image_root=None))(root)  # joined from several places
+    assert "3 inputs not found, so not compared; give their folder with --images to compare them." in notes(
+        root, capsys
+    )
+
+
+def test_images_of_other_settings_are_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry("a.png", lambda r: r.update(digest="f" * 32))(root)
+    assert "1 image labelled with other settings than run.json says." in notes(root, capsys)
+
+
+def test_shards_that_ended_can_be_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_shards(tmp_path)
+    assert notes(tmp_path, capsys)[0].startswith("All 2 shards ended; join them: tipsseg merge ")
+
+
+def test_images_are_looked_for_where_the_run_found_them(root: Path, sound: Path) -> None:
+    write("imgs/a.png", b"another")(root)
+    assert problems(root) == []  # run.json names those of `sound`
+    assert problems(root, images=root / "imgs") == ["imgs/a.png: changed since it was labelled"]
+
+
+def test_an_input_may_be_copied(root: Path) -> None:
+    touch("imgs/a.png")(root)
+    assert problems(root, images=root / "imgs") == []
+
+
+@pytest.mark.parametrize("jobs", [1, 5])
+def test_problems_come_in_the_order_of_names(tmp_path: Path, jobs: int) -> None:
+    labels = {f"{number:02}.png": NOTHING for number in range(30)}
+    build(tmp_path, labels, formats=("png",))
+    masks = [f"out/masks/{name}" for name in labels]
+    both(*map(remove, masks))(tmp_path)
+    assert problems(tmp_path, jobs=jobs) == [f"{path}: no such file" for path in masks]
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_left_to_it(root: Path) -> None:
+    claim = Claim(root / "out")
+    try:
+        assert problems(root) == ["out: a run is at work there; check it once that has ended"]
+    finally:
+        claim.give_back()
+    assert problems(root) == []
+
+
+def test_a_run_that_was_broken_off_is_checked_for_what_it_has(root: Path) -> None:
+    edit_json(RUN, lambda r: r.update(ended=None, counts=None))(root)
+    both(remove(COCO), remove(MASK), write("out/.tipsseg-coco", b""), write("out/masks/x.png", b""))(root)
+    assert problems(root) == [f"{RUN}: the run was broken off; run the same command again", f"{MASK}: no such file"]
+
+
+def test_a_line_end_in_a_name_does_not_break_the_line(tmp_path: Path) -> None:
+    build(tmp_path, {"a\nb.png": NOTHING}, formats=("png",))
+    remove("out/masks/a\nb.png")(tmp_path)
+    assert problems(tmp_path) == ["out/masks/a\\nb.png: no such file"]
+
+
+@pytest.mark.parametrize(("name", "what"), [("no", "no such folder"), ("imgs/a.png", "not a folder"), ("imgs", None)])
+def test_what_is_no_output_folder(root: Path, name: str, what: str | None) -> None:
+    (found,) = check_folder(root / name, None, 1, Progress(quiet=True))
+    assert found.path == root / name
+    assert found.what == (what or "not an output folder of tipsseg label: no run.json in it")
+
+
+def test_a_folder_of_images_that_is_not_there_is_a_wrong_usage(root: Path) -> None:
+    with pytest.raises(UsageError, match="--images no: no such folder"):
+        problems(root, images=Path("no"))

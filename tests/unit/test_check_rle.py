@@ -1,0 +1,70 @@
+"""Run-length codes are read as pycocotools writes them, and text that is none is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from tipsseg.check_rle import area, box, decode_runs, inside
+from tipsseg.regions import encode_rle
+
+SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=12)
+
+
+@given(arrays(np.bool_, SHAPES).filter(lambda mask: bool(mask.any())))
+def test_a_code_is_read_back(mask: np.ndarray) -> None:
+    size = mask.shape[0], mask.shape[1]
+    runs = decode_runs(encode_rle(mask)["counts"], size)
+    again = np.zeros(mask.size, np.bool_)
+    again[runs[0, 0] : runs[-1, 1]] = inside(runs)
+    assert (mask == again.reshape(size[::-1]).T).all()
+    assert area(runs) == mask.sum()
+    rows, columns = np.nonzero(mask)
+    y, x = int(rows.min()), int(columns.min())
+    assert box(runs, size[0]) == [x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1]
+
+
+@given(st.text(st.characters(min_codepoint=40, max_codepoint=130), max_size=12))
+def test_any_text_is_runs_of_the_picture_or_refused(counts: str) -> None:
+    try:
+        runs = decode_runs(counts, (4, 3))
+    except ValueError:
+        return
+    assert runs[0, 0] >= 0
+    assert (np.diff(runs.reshape(-1))[::2] > 0).all()
+    assert runs[-1, 1] <= 12
+
+
+def test_long_runs_are_read() -> None:
+    mask = np.zeros((7, 40_000), np.bool_)
+    mask[:, 20_000:] = True
+    assert decode_runs(encode_rle(mask)["counts"], (7, 40_000)).tolist() == [[140_000, 280_000]]
+    all_of_it = encode_rle(np.ones((4200, 4200), np.bool_))
+    assert len(all_of_it["counts"]) == 1 + 6
+    assert decode_runs(all_of_it["counts"], (4200, 4200)).tolist() == [[0, 4200 * 4200]]
+
+
+REFUSED: dict[str, tuple[str, str]] = {
+    "nothing": ("", "characters that are no code"),
+    "a character below": ("/", "characters that are no code"),
+    "a character above": ("p", "characters that are no code"),
+    "a character of another alphabet": ("ä", "characters that are no code"),
+    "half a character": ("\ud800", "characters that are no code"),
+    "cut off": ("o", "characters that are no code"),
+    "a number of seven digits": ("oooooo0", "numbers that are too large"),
+    "a negative number": ("O", "not the runs of 4 x 3 pixels"),
+    "a pixel less": ("0;", "not the runs of 4 x 3 pixels"),
+    "a pixel more": ("0=", "not the runs of 4 x 3 pixels"),
+    "all outside": ("<", "no pixels"),
+    "none inside": ("<0", "no pixels"),
+}
+
+
+@pytest.mark.parametrize(("counts", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_text_that_is_no_code_is_refused(counts: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        decode_runs(counts, (4, 3))
+    assert decode_runs("0<", (4, 3)).tolist() == [[0, 12]]

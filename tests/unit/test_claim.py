@@ -1,0 +1,168 @@
+"""One run at a time in a folder, whatever becomes of the process that has it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tipsseg import claim as module
+from tipsseg.claim import LOCK_FILE, Claim, is_claimed
+from tipsseg.errors import OutputError
+
+_HOLD = """
+import sys
+from pathlib import Path
+from tipsseg.claim import Claim
+claim = Claim(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+claim.give_back()
+"""
+
+
+@contextmanager
+def another_process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has the claim until its stdin is closed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def assert_refused(folder: Path) -> None:
+    with pytest.raises(OutputError) as caught:
+        Claim(folder)
+    assert caught.value.path == folder
+    assert caught.value.reason == "another tipsseg is at work there"
+    assert caught.value.hint == "Wait for it to end, or choose another output folder with -o."
+    assert not caught.value.only_this
+
+
+def test_a_second_process_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    with another_process(tmp_path) as process:
+        assert_refused(tmp_path)
+        assert is_claimed(tmp_path)
+        process.communicate()  # it ends by itself
+        assert not (tmp_path / LOCK_FILE).exists()
+        claim = Claim(tmp_path)
+        assert not claim.left_over
+        claim.give_back()
+
+
+def test_what_a_killed_process_had_can_be_taken(tmp_path: Path) -> None:
+    with another_process(tmp_path) as process:
+        process.kill()
+        process.wait()
+    assert (tmp_path / LOCK_FILE).exists()
+    assert not is_claimed(tmp_path)
+    claim = Claim(tmp_path)
+    assert claim.left_over
+    assert is_claimed(tmp_path)
+    claim.give_back()
+    assert not (tmp_path / LOCK_FILE).exists()
+
+
+def test_a_claim_is_refused_in_one_process_too_and_stays_with_who_has_it(tmp_path: Path) -> None:
+    claim = Claim(tmp_path)
+    assert_refused(tmp_path)
+    assert_refused(tmp_path)
+    claim.give_back()
+    claim.give_back()
+    Claim(tmp_path).give_back()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from tipsseg.claim import Claim
+from tipsseg.errors import OutputError
+sys.stdin.readline()
+try:
+    claim = Claim(Path(sys.argv[1]))
+except OutputError:
+    print("refused", flush=True)
+else:
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "new")]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.stdout.readline() for process in processes if process.stdout is not None]
+    for process in processes:
+        process.communicate()
+    assert sorted(said) == ["held\n", *["refused\n"] * 3]
+
+
+def test_a_lock_that_its_last_holder_removes_meanwhile_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(FileLock):
+        """Gets the lock of a file that is gone by then, once."""
+
+        late = True
+
+        def _acquire(self) -> None:
+            super()._acquire()
+            if Late.late:
+                Late.late = False
+                Path(self.lock_file).unlink()
+
+    monkeypatch.setattr(module, "FileLock", Late)
+    claim = Claim(tmp_path)
+    monkeypatch.undo()
+    assert not Late.late
+    assert is_claimed(tmp_path)
+    claim.give_back()
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a folder that was there", "a new folder"])
+@pytest.mark.parametrize("used", [True, False], ids=["used", "unused"])
+def test_a_folder_that_was_made_for_it_goes_again_unless_it_is_used(tmp_path: Path, there: bool, used: bool) -> None:
+    folder = tmp_path / "new/folder"
+    if there:
+        folder.mkdir(parents=True)
+    claim = Claim(folder)
+    if used:
+        (folder / "run.json").touch()
+    claim.give_back()
+    assert folder.exists() == (tmp_path / "new").exists() == (there or used)
+    assert not is_claimed(folder)
+
+
+def test_the_lock_of_one_who_came_between_is_left_alone(tmp_path: Path) -> None:
+    first = Claim(tmp_path)
+    first.give_back()
+    second = Claim(tmp_path)
+    first.give_back()
+    assert is_claimed(tmp_path)
+    second.give_back()
+
+
+@pytest.mark.parametrize("name", ["file", "file/sub"])
+def test_a_file_in_place_of_the_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="one of its parent folders is a file"):
+        Claim(tmp_path / name)
+
+
+def test_asking_makes_nothing(tmp_path: Path) -> None:
+    assert not is_claimed(tmp_path / "nowhere")
+    assert not is_claimed(tmp_path)
+    assert list(tmp_path.iterdir()) == []

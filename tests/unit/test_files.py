@@ -1,0 +1,173 @@
+"""Files that appear whole, and what a killed process leaves; see also the writers' tests for what the system refuses."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tipsseg.errors import OutputError
+from tipsseg.files import (
+    TEMPORARY_PREFIX,
+    atomic_path,
+    atomic_write,
+    is_file,
+    is_folder,
+    json_bytes,
+    output_error,
+    sweep,
+)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def killed_while_writing(path: Path, owner: str = "") -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from tipsseg.files import atomic_path
+with atomic_path(Path(sys.argv[1]), sys.argv[2]) as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script, path, owner]).returncode == -9
+
+
+def test_a_killed_process_leaves_the_old_file_and_one_to_sweep(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "a.png", b"old")
+    killed_while_writing(tmp_path / "a.png")
+    (left,) = names(tmp_path) - {"a.png"}
+    assert left.startswith(TEMPORARY_PREFIX)
+    assert left.endswith(".png")
+    assert (tmp_path / "a.png").read_bytes() == b"old"
+    sweep([tmp_path])
+    assert names(tmp_path) == {"a.png"}
+
+
+def test_only_what_the_owner_left_is_swept(tmp_path: Path) -> None:
+    owners = ("1-of-2-", "1-of-20-", "2-of-2-")
+    left = {}
+    for owner in owners:
+        before = names(tmp_path)
+        killed_while_writing(tmp_path / "a.png", owner)
+        (left[owner],) = names(tmp_path) - before
+    sweep([tmp_path], owners[0])
+    assert names(tmp_path) == {left[owners[1]], left[owners[2]]}
+    sweep([tmp_path], keep={left[owners[1]]})
+    assert names(tmp_path) == {left[owners[1]]}
+
+
+def test_what_is_not_temporary_is_not_swept(tmp_path: Path) -> None:
+    for name in ("a.png", ".hidden", ".tipsseg", "x.tipsseg-1", ".tipsseg-1", "sub/.tipsseg-1"):
+        atomic_write(tmp_path / name, b"")
+    sweep([tmp_path / "nowhere", tmp_path / "a.png", tmp_path])
+    assert names(tmp_path) == {"a.png", ".hidden", ".tipsseg", "x.tipsseg-1", "sub/.tipsseg-1"}
+
+
+def test_temporary_folders_are_swept_with_all_in_them(tmp_path: Path) -> None:
+    for name in (".tipsseg-a/sub/x", ".tipsseg-a/y", "folder/x"):
+        atomic_write(tmp_path / name, b"")
+    (tmp_path / ".tipsseg-link").symlink_to("folder")
+    sweep([tmp_path])
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert names(tmp_path) == {"folder/x"}
+
+
+def test_a_disk_that_gets_full_leaves_nothing(tmp_path: Path) -> None:
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from tipsseg.errors import OutputError
+from tipsseg.files import atomic_write
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    atomic_write(Path(sys.argv[1]), b"x" * 2000)
+except OutputError as error:
+    print(error.reason)
+"""
+    atomic_write(tmp_path / "a.txt", b"old")
+    ran = subprocess.run([sys.executable, "-c", script, tmp_path / "a.txt"], capture_output=True, text=True, check=True)
+    assert ran.stdout == "the system allows no larger file\n"
+    assert names(tmp_path) == {"a.txt"}
+    assert (tmp_path / "a.txt").read_bytes() == b"old"
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".png")
+    with atomic_path(path, "123456789-of-123456789-") as temporary:
+        temporary.write_bytes(b"data")
+    assert names(tmp_path) == {path.name}
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "only_this"),
+    [
+        (errno.ENOSPC, "no space left on the device", False),
+        (errno.EDQUOT, "the disk quota is used up", False),
+        (errno.EROFS, "the file system is read-only", False),
+        (errno.EIO, "message of the system", False),
+        (errno.EACCES, "no permission", True),
+        (errno.ENAMETOOLONG, "the name is too long", True),
+        (errno.EISDIR, "a folder has this name", True),
+        (errno.ENOTDIR, "one of its parent folders is a file", True),
+    ],
+)
+def test_whether_other_files_may_be_written(number: int, reason: str, only_this: bool) -> None:
+    error = output_error(Path("a"), OSError(number, "message of the system"))
+    assert (error.reason, error.only_this) == (reason, only_this)
+    assert error.message == f"cannot write a: {reason}"
+
+
+def test_an_error_without_a_number_keeps_its_text() -> None:
+    error = output_error(Path("a"), OSError("encoder error"))
+    assert (error.reason, error.hint, error.only_this) == ("encoder error", "", False)
+
+
+def test_names_that_the_system_refuses_are_neither_files_nor_folders(tmp_path: Path) -> None:
+    for path in (tmp_path / ("x" * 300), tmp_path / "\0", tmp_path / "nowhere"):
+        assert not is_file(path)
+        assert not is_folder(path)
+    assert is_folder(tmp_path)
+    atomic_write(tmp_path / "a", b"")
+    assert is_file(tmp_path / "a")
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(values)
+def test_json_is_read_back_by_anybody(value: object) -> None:
+    data = json_bytes(value)
+    assert json.loads(data.decode("utf-8")) == value
+    assert b"\n" not in data
+    assert b"\t" not in data
+
+
+@given(st.text(st.characters(categories=["Cs"]) | st.sampled_from('a\\"ü\n'), max_size=8))
+def test_bytes_of_names_that_are_no_text_are_spelled_out(text: str) -> None:
+    spelled = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    assert json.loads(json_bytes({text: text}).decode("utf-8")) == {spelled: spelled}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_json_has_not_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_bytes({"x": value})
+
+
+def test_an_error_of_the_system_inside_the_block_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot write .*a\.png: no space left"), atomic_path(tmp_path / "a.png"):
+        raise OSError(errno.ENOSPC, "full")

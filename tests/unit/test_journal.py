@@ -1,0 +1,205 @@
+"""The journal of annotations.json: what a run adds outlives the run, and the file appears at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tipsseg.errors import OutputError
+from tipsseg.files import json_bytes
+from tipsseg.journal import Journal
+from tipsseg.vocabulary import make_vocabulary
+from tipsseg.writers import Records, RunContext, RunFile, run_file
+from tipsseg.writers.coco import FILE_NAME
+
+JOURNAL = ".tipsseg-coco"
+
+
+def file_in(folder: Path) -> RunFile:
+    context = RunContext(folder, folder, make_vocabulary(["tree"], "none").classes, {"version": "0"})
+    file = run_file("coco", context)
+    assert file is not None
+    return file
+
+
+def journal_in(folder: Path) -> Journal:
+    return Journal("coco", file_in(folder))
+
+
+def records_of(name: str, *annotations: int) -> Records:
+    image = {"file_name": name, "width": 3, "height": 2, "license": 1}
+    return tuple(map(json_bytes, (image, *({"category_id": 1, "area": number} for number in annotations))))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A folder with an annotations.json of a.png and b.png."""
+    file_in(tmp_path).write(["a.png", "b.png"], lambda name: records_of(name, 7))
+    return tmp_path
+
+
+def test_what_is_added_becomes_the_file(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    assert not journal.changed
+    hard = "sub/ü \t\n.png"
+    for name in ("b.png", "a.png", hard):
+        journal.add(name, records_of(name, len(name)))
+    journal.add("b.png", records_of("b.png"))
+    assert journal.changed
+    assert names(tmp_path) == [JOURNAL]
+    assert journal.path == tmp_path / FILE_NAME
+    journal.write(["a.png", "b.png", "not there.png", hard])
+    assert names(tmp_path) == [FILE_NAME]
+    assert dict(file_in(tmp_path).read()) == {
+        "a.png": records_of("a.png", 5),
+        "b.png": records_of("b.png"),
+        hard: records_of(hard, len(hard)),
+    }
+
+
+def test_a_run_that_adds_nothing_touches_nothing(written: Path) -> None:
+    before = (written / FILE_NAME).stat()
+    journal = journal_in(written)
+    assert [journal.has(name) for name in ("a.png", "b.png", "c.png")] == [True, True, False]
+    journal.drop("c.png")
+    assert not journal.changed
+    journal.close()
+    assert names(written) == [FILE_NAME]
+    assert (written / FILE_NAME).stat() == before
+
+
+def test_what_the_file_has_is_kept_unless_it_is_replaced_or_dropped(written: Path) -> None:
+    journal = journal_in(written)
+    journal.add("c.png", records_of("c.png"))
+    journal.add("a.png", records_of("a.png", 1, 2))
+    journal.drop("b.png")
+    assert [journal.has(name) for name in ("a.png", "b.png", "c.png")] == [True, False, True]
+    journal.write(["a.png", "b.png", "c.png"])
+    assert dict(file_in(written).read()) == {"a.png": records_of("a.png", 1, 2), "c.png": records_of("c.png")}
+
+
+def test_dropping_alone_is_a_change(written: Path) -> None:
+    journal = journal_in(written)
+    journal.drop("a.png")
+    assert journal.changed
+    journal.write(["a.png", "b.png"])
+    assert list(file_in(written).names()) == ["b.png"]
+
+
+def test_a_run_that_was_killed_is_gone_on_from(written: Path) -> None:
+    journal = journal_in(written)
+    journal.add("c.png", records_of("c.png", 3))
+    journal.close()  # as its end does, however it comes
+    with (written / JOURNAL).open("ab") as file:
+        file.write(b'"d.png"\t{"file_na')
+    journal = journal_in(written)
+    assert journal.changed
+    assert [journal.has(name) for name in ("a.png", "b.png", "c.png", "d.png")] == [True, True, True, False]
+    journal.add("d.png", records_of("d.png", 4))
+    journal.write(["a.png", "b.png", "c.png", "d.png"])
+    assert dict(file_in(written).read())["d.png"] == records_of("d.png", 4)
+    assert len(list(file_in(written).names())) == 4
+
+
+def test_clearing_lasts_even_if_nothing_follows(written: Path) -> None:
+    journal = journal_in(written)
+    journal.clear()
+    assert not journal.has("a.png")
+    journal.close()
+    journal = journal_in(written)
+    assert (journal.changed, journal.has("a.png")) == (True, False)
+    journal.write(["a.png"])
+    assert list(file_in(written).names()) == []
+    assert names(written) == [FILE_NAME]
+
+
+def test_a_journal_with_lines_that_are_none_keeps_the_others(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    journal.add("a.png", records_of("a.png", 1))
+    journal.close()
+    with (tmp_path / JOURNAL).open("ab") as file:
+        file.write(b"\0" * 40 + b"\n" + b"7\t{}\n" + b'\0"c.png"\t{}\n' + b'"c.png"\n')
+    journal = journal_in(tmp_path)
+    assert [journal.has(name) for name in ("a.png", "c.png")] == [True, False]
+    journal.write(["a.png", "c.png"])
+    assert dict(file_in(tmp_path).read()) == {"a.png": records_of("a.png", 1)}
+
+
+def test_a_file_of_somebody_else_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text("{}")
+    journal = journal_in(tmp_path)
+    assert not journal.has("a.png")
+    journal.add("a.png", records_of("a.png"))
+    journal.write(["a.png"])
+    assert list(file_in(tmp_path).names()) == ["a.png"]
+
+
+def test_a_file_that_cannot_be_continued_is_left_as_it_is(written: Path) -> None:
+    torn = (written / FILE_NAME).read_bytes()[:-20]
+    (written / FILE_NAME).write_bytes(torn)
+    journal = journal_in(written)
+    assert journal.has("a.png")  # its images are whole
+    with pytest.raises(OutputError, match="what is there cannot be continued: ") as caught:
+        journal.add("c.png", records_of("c.png"))
+    assert caught.value.hint == "Move that file away."
+    assert names(written) == [FILE_NAME]
+    assert (written / FILE_NAME).read_bytes() == torn
+
+
+def test_a_journal_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).mkdir()
+    with pytest.raises(OutputError, match="a folder has this name"):
+        journal_in(tmp_path)
+
+
+images = st.sampled_from(["a", "b", "c"])
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), images),
+        st.tuples(st.just("drop"), images),
+        *(st.tuples(st.just(step), st.just("")) for step in ("reopen", "torn", "write", "clear")),
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=200)
+@given(steps)
+def test_a_journal_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str]]) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    journal = journal_in(folder)
+    here: dict[str, Records] = {}
+    on_disk: dict[str, Records] = {}  # what is dropped is gone once the file is written
+    for number, (step, image) in enumerate(steps):
+        if step == "add":
+            here[image] = on_disk[image] = records_of(image, *range(number % 4))
+            journal.add(image, here[image])
+        elif step == "drop":
+            here.pop(image, None)
+            journal.drop(image)
+        elif step == "write":
+            journal.write(["c", "a", "b"])
+            assert dict(file_in(folder).read()) == here
+            assert list(file_in(folder).names()) == [image for image in ("c", "a", "b") if image in here]
+            on_disk = dict(here)
+            journal = journal_in(folder)  # one is for one run
+        elif step == "clear":
+            journal.clear()
+            here, on_disk = {}, {}
+        else:
+            journal.close()
+            if step == "torn" and (folder / JOURNAL).exists():
+                with (folder / JOURNAL).open("ab") as file:
+                    file.write(b'"b"\t{"file'[: 1 + number])
+            journal = journal_in(folder)
+            here = dict(on_disk)
+        assert {image for image in "abc" if journal.has(image)} == set(here)
+    journal.write(["a", "b", "c"])
+    assert dict(file_in(folder).read()) == here

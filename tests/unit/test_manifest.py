@@ -1,0 +1,219 @@
+"""manifest.jsonl: entries come back as they were added, however the run ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tipsseg.errors import OutputError
+from tipsseg.files import json_bytes
+from tipsseg.fingerprint import Fingerprint
+from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest, parse_entry, read_entries
+from tipsseg.records import ImageRef
+
+SUMMARY = {
+    "height": 4,
+    "width": 3,
+    "classes": [{"id": 1, "name": "tree", "pixels": 12, "share": 1.0, "confidence": 0.5}],
+    "background": {"pixels": 0, "share": 0.0, "confidence": None},
+    "ignored": 0,
+}
+
+
+def entry(image: str, digest: str = "d", seconds: float = 0.5) -> Entry:
+    files = {"png": f"masks/{image}.png"}
+    return Entry(image, Fingerprint(7, 10**18 + 1, "ab"), digest, SUMMARY, files, ("png", "coco"), seconds)
+
+
+def lines(folder: Path) -> list[str]:
+    """The images of the lines of the file, in their order."""
+    return [json.loads(line)["image"] for line in (folder / MANIFEST_FILE).read_bytes().splitlines()]
+
+
+ENTRIES: dict[str, Entry] = {
+    "plain": entry("a.png"),
+    "a name of many kinds of letters": entry('sub/ü "b",\t\n\\ \u2028.jpg'),
+    "a file too large for a hash": dataclasses.replace(entry("a"), fingerprint=Fingerprint(2**40, 0, None)),
+    "no pictures": dataclasses.replace(entry("a"), files={}, formats=("coco",)),
+    "no formats": dataclasses.replace(entry("a"), files={}, formats=()),
+}
+
+
+@pytest.mark.parametrize("given", ENTRIES.values(), ids=ENTRIES.keys())
+def test_an_entry_is_a_line_and_back(given: Entry) -> None:
+    line = json_bytes(given.record())
+    assert b"\n" not in line
+    assert parse_entry(line) == given
+
+
+def test_a_name_that_is_no_text_is_spelled_out(tmp_path: Path) -> None:
+    name = ImageRef(tmp_path, PurePosixPath(os.fsdecode(b"sub/\xff\xe4.png"))).name
+    manifest = Manifest(tmp_path)
+    manifest.add(entry(name))
+    assert manifest.get(name) == entry(name)
+    manifest.close()
+    assert list(read_entries(tmp_path)) == [name] == ["sub/\\udcff\\udce4.png"]
+
+
+SOUND = json_bytes(entry("a").record())
+NO_ENTRIES: dict[str, bytes] = {
+    "nothing": b"",
+    "no JSON": b"image",
+    "half a line": SOUND[:40],
+    "no UTF-8": b"\xff",
+    "zeros, as after a loss of power": b"\0" * 40,
+    "a list": b"[]",
+    "a number": b"7",
+    "without digest": SOUND.replace(b'"digest"', b'"other"'),
+    "without height": SOUND.replace(b'"height"', b'"other"'),
+    "a size that is no number": SOUND.replace(b'"size": 7', b'"size": "x"'),
+    "a size without end": SOUND.replace(b'"size": 7', b'"size": Infinity'),
+    "files as a list": SOUND.replace(b'{"png": "masks/a.png"}', b"[]"),
+    "formats as a number": SOUND.replace(b'["png", "coco"]', b"7"),
+    "lists in lists": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("line", NO_ENTRIES.values(), ids=NO_ENTRIES.keys())
+def test_what_is_no_entry_is_passed_over(tmp_path: Path, line: bytes) -> None:
+    assert line != SOUND
+    assert parse_entry(line) is None
+    (tmp_path / MANIFEST_FILE).write_bytes(SOUND + b"\n" + line + b"\n")
+    assert read_entries(tmp_path) == {"a": entry("a")}
+    manifest = Manifest(tmp_path)
+    assert list(manifest.entries()) == [entry("a")]
+    manifest.tidy()
+    manifest.close()
+    assert lines(tmp_path) == ["a"]
+
+
+def test_of_several_lines_the_last_one_counts(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    for seconds in (1.0, 2.0):
+        manifest.add(entry("a", seconds=seconds))
+    manifest.add(entry("b"))
+    assert len(manifest) == 2
+    assert manifest.get("a") == entry("a", seconds=2.0)
+    manifest.close()
+    assert read_entries(tmp_path)["a"].seconds == 2.0
+    manifest = Manifest(tmp_path)
+    assert manifest.get("a") == entry("a", seconds=2.0)
+    manifest.tidy()
+    manifest.close()
+    assert lines(tmp_path) == ["a", "b"]
+    assert read_entries(tmp_path)["a"].seconds == 2.0
+
+
+def test_tidying_sorts_folder_by_folder_and_leaves_what_is_tidy_alone(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    for image in ("b", "a/z", "a.png", "a/b/c", "a-b"):
+        manifest.add(entry(image))
+    assert [each.image for each in manifest.entries()] == ["a/b/c", "a/z", "a-b", "a.png", "b"]
+    manifest.tidy()
+    assert lines(tmp_path) == ["a/b/c", "a/z", "a-b", "a.png", "b"]
+    tidy = (tmp_path / MANIFEST_FILE).stat().st_ino
+    manifest.tidy()
+    assert (tmp_path / MANIFEST_FILE).stat().st_ino == tidy
+    manifest.add(entry("c"))  # goes on as before
+    assert manifest.get("a/z") == entry("a/z")
+    manifest.close()
+    assert lines(tmp_path)[-1] == "c"
+
+
+def test_tidying_cuts_off_what_a_killed_run_left_of_a_line(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_FILE).write_bytes(SOUND + b"\n" + SOUND[:40])
+    manifest = Manifest(tmp_path)
+    manifest.tidy()
+    manifest.close()
+    assert (tmp_path / MANIFEST_FILE).read_bytes() == SOUND + b"\n"
+
+
+def test_a_line_in_place_of_half_a_line_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_FILE).write_bytes(SOUND + b"\n" + json_bytes(entry("b").record())[:-5])
+    manifest = Manifest(tmp_path)
+    assert manifest.get("a") == entry("a")  # whoever reads this may have read ahead
+    manifest.add(entry("c", "other", 12.0))
+    assert manifest.get("c") == entry("c", "other", 12.0)
+    manifest.close()
+
+
+def test_whose_labels_were_decided_by_something_else(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    for image, digest in (("a", "old"), ("b", "new"), ("c", "old"), ("c", "new"), ("d", "old")):
+        manifest.add(entry(image, digest))
+    manifest.drop("d")
+    assert manifest.others("new") == ["a"]
+    manifest.close()
+
+
+def test_nothing_is_made_for_nothing(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path / "new")
+    manifest.clear()
+    manifest.tidy()
+    manifest.close()
+    assert (manifest.get("a"), "a" in manifest, len(manifest)) == (None, False, 0)
+    assert not (tmp_path / "new").exists()
+    assert read_entries(tmp_path / "new") == {}
+
+
+@pytest.mark.parametrize("opened", [Manifest, read_entries], ids=["Manifest", "read_entries"])
+def test_a_manifest_that_cannot_be_read(tmp_path: Path, opened: Callable[[Path], object]) -> None:
+    (tmp_path / MANIFEST_FILE).mkdir()
+    with pytest.raises(OutputError, match=r"manifest.jsonl: it cannot be read: Is a directory"):
+        opened(tmp_path)
+
+
+images = st.sampled_from(["a", "b", "sub/a", "sub/ü"])
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), images),
+        st.tuples(st.just("drop"), images),
+        *(st.tuples(st.just(step), st.just("")) for step in ("reopen", "torn", "tidy", "clear")),
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=200)
+@given(steps)
+def test_a_manifest_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str]]) -> None:
+    folder = tmp_path_factory.mktemp("manifest")
+    manifest = Manifest(folder)
+    here: dict[str, Entry] = {}
+    on_disk: dict[str, Entry] = {}  # what is dropped is gone once it is tidied
+    for number, (step, image) in enumerate(steps):
+        if step == "add":
+            here[image] = on_disk[image] = entry(image, seconds=float(number))
+            manifest.add(here[image])
+        elif step == "drop":
+            here.pop(image, None)
+            manifest.drop(image)
+        elif step == "tidy":
+            manifest.tidy()
+            on_disk = dict(here)
+            if here:
+                assert lines(folder) == [each.image for each in manifest.entries()]
+        elif step == "clear":
+            manifest.clear()
+            here, on_disk = {}, {}
+        else:
+            manifest.close()
+            if step == "torn":
+                with (folder / MANIFEST_FILE).open("ab") as file:
+                    file.write(SOUND[: 10 + 7 * number])
+            manifest = Manifest(folder)
+            here = dict(on_disk)
+        assert {each.image: each for each in manifest.entries()} == here
+        assert (len(manifest), {image for image in ("a", "b", "sub/a", "sub/ü") if image in manifest}) == (
+            len(here),
+            set(here),
+        )
+        assert read_entries(folder) == on_disk
+    manifest.close()

@@ -1,0 +1,758 @@
+"""Joined parts are what one run would have written, in whatever order they are named and whenever the merge is killed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from output_folders import (
+    CLASSES,
+    NOTHING,
+    A,
+    B,
+    Change,
+    Json,
+    edit,
+    edit_json,
+    edit_line,
+    make_run,
+    remove,
+    save_inputs,
+    write,
+)
+
+from tipsseg.check import check_folder
+from tipsseg.claim import LOCK_FILE, Claim
+from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
+from tipsseg.files import json_bytes
+from tipsseg.journal import Journal
+from tipsseg.merge import merge_folders
+from tipsseg.merge_refusals import missing_shards
+from tipsseg.merge_stage import JOINED, JOINING
+from tipsseg.progress import Progress
+from tipsseg.records import LabelArray, name_order, printable_path
+from tipsseg.shards import Shard
+
+
+def by_name(path: str) -> tuple[str, ...]:
+    return name_order(printable_path(Path(path)))
+
+
+#: The images of two runs, each in the order of their names.
+FIRST: dict[str, LabelArray] = {"a.png": A, "b/c.jpg": B, "b/ü.png": NOTHING}
+SECOND: dict[str, LabelArray] = {"b/a.jpg": B, "b.c/d.png": A, os.fsdecode(b"z\xff.png"): A, "z\\udcfe.png": B}
+ALL: Mapping[str, LabelArray] = {name: (FIRST | SECOND)[name] for name in sorted(FIRST | SECOND, key=by_name)}
+
+Tree = dict[str, bytes]
+
+
+def build_whole(root: Path) -> None:
+    make_run(root / "whole", root / "imgs", ALL)
+
+
+def build_shards(root: Path, *folders: str, count: int = 3) -> None:
+    """Each shard in its folder, whatever folder that is."""
+    for index, folder in enumerate(folders, start=1):
+        make_run(root / folder, root / "imgs", ALL, shard=Shard(index, count))
+
+
+def build_runs(root: Path) -> None:
+    make_run(root / "one", root / "imgs", FIRST)
+    make_run(root / "two", root / "imgs", SECOND)
+
+
+def build_run_and_shards(root: Path) -> None:
+    make_run(root / "one", root / "imgs", FIRST)
+    for index in (1, 2):
+        make_run(root / "two", root / "imgs", SECOND, shard=Shard(index, 2))
+
+
+Build = Callable[[Path], object]
+
+LAYOUTS: Mapping[str, tuple[Build, Sequence[str], Sequence[str]]] = {
+    # what there is, the folders, the targets
+    "shards in one folder": (lambda root: build_shards(root, "out", "out", "out"), ["out"], ["out", "new", "deep/er"]),
+    "shards in several folders": (
+        lambda root: build_shards(root, "one", "two", "three"),
+        ["one", "two", "three"],
+        ["new", "two"],
+    ),
+    "some shards here, some there": (lambda root: build_shards(root, "one", "two", "one"), ["one", "two"], ["new", "one"]),
+    "more shards than images": (lambda root: build_shards(root, *["out"] * 20, count=20), ["out"], ["out"]),
+    "one shard of one": (lambda root: build_shards(root, "out", count=1), ["out"], ["out"]),
+    "two runs": (build_runs, ["one", "two"], ["new", "one", "two"]),
+    "a run and shards": (build_run_and_shards, ["one", "two"], ["new", "one", "two"]),
+    "one run": (build_whole, ["whole"], ["new"]),
+}  # fmt: skip
+
+CASES = {
+    f"{name}, {' '.join(order)} into {target}": (build, order, target)
+    for name, (build, folders, targets) in LAYOUTS.items()
+    for order in itertools.permutations(folders)
+    for target in targets
+}
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with imgs, and with what one run of all of them leaves in whole."""
+    root = tmp_path_factory.mktemp("images")
+    save_inputs(root / "imgs", ALL)
+    build_whole(root)
+    return root
+
+
+@pytest.fixture
+def root(images: Path, tmp_path: Path) -> Path:
+    """A folder whose imgs is that of `images`."""
+    (tmp_path / "imgs").symlink_to(images / "imgs")
+    return tmp_path
+
+
+def tree(folder: Path) -> Tree:
+    """All files below a folder."""
+    return {printable_path(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def labels(folder: Path) -> Tree:
+    """All files of an output folder but run.json, which has times in it."""
+    return {name: data for name, data in tree(folder).items() if name != "run.json"}
+
+
+def run_json(folder: Path) -> Json:
+    record = json.loads((folder / "run.json").read_bytes())
+    assert isinstance(record, dict)
+    return record
+
+
+def merge(root: Path, folders: Sequence[str], target: str, progress: Progress | None = None) -> None:
+    merge_folders([root / folder for folder in folders], root / target, progress or Progress(quiet=True))
+
+
+def problems(folder: Path) -> list[str]:
+    return list(map(str, check_folder(folder, None, 2, Progress(quiet=True))))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_joined_is_what_one_run_writes(root: Path, images: Path, case: str) -> None:
+    build, folders, target = CASES[case]
+    build(root)
+    before = {folder: tree(root / folder) for folder in folders if folder != target}
+    merge(root, folders, target)
+    assert labels(root / target) == labels(images / "whole")
+    assert problems(root / target) == []
+    assert {folder: tree(root / folder) for folder in before} == before
+
+
+def test_runs_without_annotations_are_joined(root: Path) -> None:
+    make_run(root / "one", root / "imgs", FIRST, formats=("overlay",))
+    make_run(root / "two", root / "imgs", SECOND, formats=("overlay",))
+    make_run(root / "both", root / "imgs", ALL, formats=("overlay",))
+    merge(root, ["two", "one"], "new")
+    assert labels(root / "new") == labels(root / "both")
+
+
+def test_the_order_of_formats_does_not_matter(root: Path) -> None:
+    make_run(root / "one", root / "imgs", FIRST, formats=("png", "coco"))
+    make_run(root / "two", root / "imgs", SECOND, formats=("coco", "png"))
+    merge(root, ["two", "one"], "new")
+    assert run_json(root / "new")["formats"] == ["coco", "png"]
+    assert problems(root / "new") == []
+
+
+def test_runs_of_no_images_are_joined(root: Path) -> None:
+    for name in ("one", "two"):
+        make_run(root / name, root / "imgs", {})
+    merge(root, ["one", "two"], "new")
+    assert json.loads((root / "new" / "annotations.json").read_bytes())["images"] == []
+    assert problems(root / "new") == []
+
+
+def test_images_that_a_later_run_gave_no_annotations_keep_theirs(root: Path) -> None:
+    make_run(root / "one", root / "imgs", FIRST, formats=("png", "coco"))
+    edit_json("one/run.json", lambda record: record.update(formats=["png"]))(root)
+    edit_line("one/manifest.jsonl", lambda each: each["image"] == "a.png", lambda each: each.update(formats=["png"]))(
+        root
+    )
+    make_run(root / "two", root / "imgs", SECOND, formats=("png",))
+    merge(root, ["one", "two"], "new")
+    names = [each["file_name"] for each in json.loads((root / "new" / "annotations.json").read_bytes())["images"]]
+    assert names == ["b/c.jpg", "b/ü.png"]
+
+
+def test_annotations_of_images_that_a_part_has_no_more_do_not_count(root: Path, images: Path) -> None:
+    build_runs(root)
+    shutil.copy(images / "whole/annotations.json", root / "two/annotations.json")
+    edit_line("two/annotations.json", lambda each: each.get("image_id") == 1, lambda each: each.update(score=0.25))(
+        root
+    )
+    merge(root, ["one", "two"], "new")
+    assert labels(root / "new") == labels(images / "whole")
+
+
+def test_a_picture_of_another_merge_that_was_killed_is_replaced(root: Path, images: Path) -> None:
+    build_runs(root)
+    write("new/masks/a.png", b"of another run")(root)
+    merge(root, ["one", "two"], "new")
+    assert labels(root / "new") == labels(images / "whole")
+
+
+def test_a_picture_that_was_copied_is_not_copied_again(root: Path) -> None:
+    build_runs(root)
+    merge(root, ["one", "two"], "new")
+    before = {path: path.stat().st_ino for path in (root / "new/masks").rglob("*.png")}
+    (root / "new/run.json").unlink()  # as where a merge was killed before it wrote any records
+    (root / "new/manifest.jsonl").unlink()
+    merge(root, ["one", "two"], "new")
+    assert {path: path.stat().st_ino for path in (root / "new/masks").rglob("*.png")} == before
+
+
+# ---- run.json ----
+
+
+def at_times(folder: str, started: int, ended: int, **values: object) -> Change:
+    """Other times, in minutes, and other values of run.json."""
+    times = {"started": f"2026-01-01T00:{started:02}:00+00:00", "ended": f"2026-01-01T00:{ended:02}:00+00:00"}
+    return edit_json(f"{folder}/run.json", lambda record: record.update(times | values))
+
+
+def test_run_json_is_the_first_ones_of_a_whole_run(root: Path) -> None:
+    build_shards(root, "out", "out", "out")
+    counts = [{"labelled": 1, "unchanged": 2, "failed": 0}, {"labelled": 4, "unchanged": 0, "failed": 8}]
+    at_times("out/shards/1-of-3", 20, 40, counts=counts[0])(root)
+    at_times("out/shards/2-of-3", 10, 30, counts=counts[1])(root)
+    at_times("out/shards/3-of-3", 15, 50, counts=counts[0])(root)
+    first = run_json(root / "out/shards/1-of-3")
+    merge(root, ["out"], "out")
+    joined = run_json(root / "out")
+    changed = {"shard": None, "started": "2026-01-01T00:10:00+00:00", "ended": "2026-01-01T00:50:00+00:00"}
+    assert joined == {**first, **changed, "counts": {"labelled": 6, "unchanged": 4, "failed": 8}}
+    assert list(joined) == list(first)
+
+
+DIFFERENCES: Mapping[str, tuple[Json, str]] = {
+    "an option": (
+        {"digest": "f" * 32, "options": {"mode": "whole", "min_area": 1}},
+        "Not all was labelled with the same option mode: slide in one, whole in two.",
+    ),
+    "an option that one version has": (
+        {"digest": "f" * 32, "options": {"mode": "slide", "min_area": 1, "new": 3}},
+        "Not all was labelled with the same option new: none in one, 3 in two.",
+    ),
+    "the dtype": (
+        {"asked": {"dtype": "float16", "device": "cpu"}},
+        "Not all was labelled with the same dtype asked for: none in one, float16 in two.",
+    ),
+    "the version": (
+        {"version": "0.2"},
+        "Not all was labelled with the same version of tipsseg: 0 in one, 0.2 in two.",
+    ),
+    "the version of a package": (
+        {"versions": {"torch": "3"}},
+        "Not all was labelled with the same version of torch: none in one, 3 in two.",
+    ),
+    "the folder of the images": (
+        {"image_root": "/elsewhere"},
+        "Not all images are from one folder, so `image_root` in run.json is null.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENCES)
+def test_what_differs_and_may_is_told(root: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    values, line = DIFFERENCES[case]
+    build_runs(root)
+    edit_json("two/run.json", lambda record: record.update(values))(root)
+    first = run_json(root / "one")
+    with Progress(quiet=False) as progress:
+        merge(root, ["one", "two"], "new", progress)
+    said = capsys.readouterr().err.replace(f"{root}/", "").splitlines()
+    assert said == [
+        line,
+        "7 images of 2 runs to be joined.",
+        f"7 images of 2 runs joined, into {root}/new".replace(f"{root}/", ""),
+    ]
+    root_of_all = None if "image_root" in values else first["image_root"]
+    joined = run_json(root / "new")
+    assert {key: joined[key] for key in ("digest", "options", "version", "image_root")} == {
+        **{key: first[key] for key in ("digest", "options", "version")},
+        "image_root": root_of_all,
+    }
+
+
+# ---- errors.jsonl ----
+
+
+def failures(folder: str, *images: str) -> Change:
+    """An errors.jsonl with these images."""
+    lines = [{"image": image, "path": f"/gone/{image}", "reason": f"by {folder}", "hint": ""} for image in images]
+    return write(f"{folder}/errors.jsonl", b"".join(json_bytes(line) + b"\n" for line in lines))
+
+
+def test_failures_are_joined(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_runs(root)
+    failures("one", "b/z.png", "b/a.jpg", "a-.png")(root)  # the second is labelled in the other run
+    failures("two", "b/z.png", "a/b.png")(root)
+    with Progress(quiet=False) as progress:
+        merge(root, ["one", "two"], "new", progress)
+    lines = [json.loads(line) for line in (root / "new/errors.jsonl").read_bytes().splitlines()]
+    assert [(line["image"], line["reason"]) for line in lines] == [
+        ("a/b.png", "by two"),
+        ("a-.png", "by one"),
+        ("b/z.png", "by one"),
+    ]
+    assert f"3 images failed, see {root}/new/errors.jsonl" in capsys.readouterr().err
+
+
+def test_no_failures_leave_no_file(root: Path) -> None:
+    build_runs(root)
+    failures("one", "b/a.jpg")(root)
+    merge(root, ["one", "two"], "one")
+    assert not (root / "one/errors.jsonl").exists()
+
+
+# ---- what is refused ----
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Runs one and two, changed, are not joined into the target, with this message."""
+
+    message: str
+    change: Build = lambda root: None
+    folders: Sequence[str] = ("one", "two")
+    target: str = "new"
+    kind: type[TipssegError] = InputError
+    build: Build = build_runs
+    hint: str = ""
+
+
+def together(*changes: Build) -> Build:
+    return lambda root: [change(root) for change in changes]
+
+
+def run_again(folder: str, **values: object) -> Change:
+    """Another vocabulary or model in run.json."""
+    return edit_json(f"{folder}/run.json", lambda record: record.update(values))
+
+
+def shards_of(*folders: str, count: int = 3) -> Build:
+    return lambda root: build_shards(root, *folders, count=count)
+
+
+def other_classes(root: Path) -> None:
+    make_run(root / "one", root / "imgs", FIRST)
+    make_run(root / "two", root / "imgs", SECOND, (*CLASSES, "moon"))
+
+
+def other_formats(root: Path) -> None:
+    make_run(root / "one", root / "imgs", FIRST, formats=("png", "coco"))
+    make_run(root / "two", root / "imgs", SECOND, formats=("png",))
+
+
+def of_images(first: Sequence[str], second: Sequence[str]) -> Build:
+    """Two runs of the images of these names."""
+
+    def build(root: Path) -> None:
+        (root / "imgs").unlink()
+        for folder, names in (("one", first), ("two", second)):
+            save_inputs(root / "imgs", dict.fromkeys(names, A))
+            make_run(root / folder, root / "imgs", dict.fromkeys(names, A))
+
+    return build
+
+
+def shards_and_a_run(root: Path) -> None:
+    build_shards(root, "one", "one", "one")
+    make_run(root / "else", root / "imgs", FIRST)
+    for name in ("run.json", "manifest.jsonl"):
+        shutil.copy(root / "else" / name, root / "one" / name)
+
+
+def mixed_shards(root: Path) -> None:
+    make_run(root / "one", root / "imgs", FIRST, shard=Shard(1, 2))
+    make_run(root / "two", root / "imgs", SECOND, shard=Shard(1, 3))
+
+
+REFUSALS: Mapping[str, Refusal] = {
+    "a folder twice": Refusal("one is named twice", folders=("two", "one", "./one"), kind=UsageError),
+    "a folder twice, by a link": Refusal(
+        "link is named twice", lambda root: (root / "link").symlink_to(root / "one"), ("one", "link"), kind=UsageError
+    ),
+    "no folder": Refusal("no: no such folder", folders=("one", "no")),
+    "a file": Refusal("one/run.json: no such folder", folders=("one/run.json",)),
+    "a folder of other things": Refusal(
+        "imgs: no run.json in it, so it is not what tipsseg label leaves", folders=("one", "imgs")
+    ),
+    "the records of a shard": Refusal(
+        "one/shards/2-of-3: these are the records of one shard, 2/3",
+        folders=("one/shards/2-of-3",),
+        build=shards_of("one", "one", "one"),
+        hint="Give the output folder that has them.",
+    ),
+    "a run.json of others": Refusal(
+        "two/run.json: not by tipsseg, or damaged", edit_json("two/run.json", lambda each: each.update(tool="x"))
+    ),
+    "a run.json of another version": Refusal(
+        "two/run.json: not as this version of tipsseg writes it: no `formats`",
+        edit_json("two/run.json", lambda each: each.pop("formats")),
+    ),
+    "an unknown format": Refusal(
+        'two/run.json: not as this version of tipsseg writes it: unknown format "voc"',
+        edit_json("two/run.json", lambda each: each.update(formats=["voc", "png"])),
+    ),
+    "a format that is no name": Refusal(
+        "two/run.json: not as this version of tipsseg writes it: unknown format []",
+        edit_json("two/run.json", lambda each: each.update(formats=[[]])),
+    ),
+    "a vocabulary of another version": Refusal(
+        "one/run.json: not as this version of tipsseg writes it: no `classes`",
+        together(*(run_again(folder, vocabulary={}) for folder in ("one", "two"))),
+    ),
+    "a shard in another's folder": Refusal(
+        'one/shards/2-of-2/run.json: not as this version of tipsseg writes it: `shard` is "1/2", '
+        "not as its folder's name says",
+        lambda root: (root / "one/shards/1-of-2").rename(root / "one/shards/2-of-2"),
+        folders=("one",),
+        build=shards_of("one", count=2),
+    ),
+    "a run that was broken off": Refusal("two: the run was broken off", run_again("two", ended=None, counts=None)),
+    "a run that was broken off again": Refusal(
+        "two: the run was broken off", write(f"two/{Journal.file_name('coco')}", b"")
+    ),
+    "a merge that was broken off elsewhere": Refusal(
+        "two: a merge into it was broken off", lambda root: (root / "two" / JOINED).mkdir()
+    ),
+    "a shard that was broken off": Refusal(
+        "one/shards/2-of-3: the run was broken off",
+        run_again("one/shards/2-of-3", ended=None, counts=None),
+        folders=("one",),
+        target="one",
+        build=shards_of("one", "one", "one"),
+    ),
+    "shards missing": Refusal(
+        "one: of 9 shards, 3-9 missing",
+        folders=("one",),
+        target="one",
+        build=shards_of("one", "one", count=9),
+        hint="Label what is missing with --shard I/9, or name the folder that it is in too.",
+    ),
+    "shards missing in two folders": Refusal(
+        "one, two: of 4 shards, 3-4 missing", folders=("two", "one"), build=shards_of("one", "two", count=4)
+    ),
+    "shards of other numbers": Refusal(
+        "one has shards of 2, two of 3 in all", folders=("one", "two"), build=mixed_shards
+    ),
+    "a shard twice": Refusal(
+        "shard 1/1 is in one and in two",
+        build=together(shards_of("one", count=1), shards_of("two", count=1)),
+    ),
+    "a run and shards in one folder": Refusal(
+        "one: it holds both a whole run and shards", folders=("one",), target="one", build=shards_and_a_run
+    ),
+    "another model": Refusal(
+        "two: labelled with another model than one", run_again("two", model={"id": "b14", "sha256": "0"})
+    ),
+    "another vocabulary": Refusal("two: labelled with another vocabulary than one", build=other_classes),
+    "another model and vocabulary": Refusal(
+        "two: labelled with another model and another vocabulary than one",
+        run_again("two", model={"sha256": "0"}),
+        build=other_classes,
+    ),
+    "other formats": Refusal("two has the formats png; one has png, coco", build=other_formats),
+    "an image twice": Refusal("b/a.png is in one and in two", build=of_images(["a.png", "b/a.png"], ["b/a.png"])),
+    "images twice": Refusal(
+        "b/a.png is in two and in one, and 1 more",
+        folders=("two", "one"),
+        build=of_images(["b/a.png", "c.png", "d.png"], ["d.png", "b/a.png"]),
+    ),
+    "two images of one picture": Refusal(
+        "a.png of one and a.jpg of two would share one output, a", build=of_images(["a.png"], ["a.jpg", "b.png"])
+    ),
+    "another run in the target": Refusal(
+        "cannot write two: it holds a run that is not among those to join",
+        folders=("one",),
+        target="two",
+        kind=OutputError,
+    ),
+    "a run that was broken off in the target": Refusal(
+        "cannot write two: it holds a run that is not among those to join",
+        run_again("two", ended=None, counts=None),
+        folders=("one",),
+        target="two",
+        kind=OutputError,
+    ),
+    "shards of another run in the target": Refusal(
+        "cannot write two: it holds a run that is not among those to join",
+        folders=("one",),
+        target="two",
+        kind=OutputError,
+        build=together(lambda root: make_run(root / "one", root / "imgs", FIRST), shards_of("two")),
+    ),
+    "a target that is a file": Refusal(
+        "cannot write imgs/a.png: imgs/a.png is a file", target="imgs/a.png", kind=OutputError
+    ),
+    "a picture that is gone": Refusal("two/masks/b/a.png is not there", remove("two/masks/b/a.png")),
+    "pictures that are gone": Refusal(
+        "one/overlays/b/c.jpg is not there, and 1 more",
+        together(remove("one/overlays/b/c.jpg"), remove("two/confidence/b/a.png")),
+    ),
+    "a manifest that is gone": Refusal("two/manifest.jsonl: no such file", remove("two/manifest.jsonl")),
+    "a manifest that is cut off": Refusal(
+        "two/manifest.jsonl: its last line is cut off", edit("two/manifest.jsonl", lambda data: data[:-1])
+    ),
+    "a manifest with other lines": Refusal(
+        "two/manifest.jsonl: line 5 is no entry", edit("two/manifest.jsonl", lambda data: data + b"{}\n")
+    ),
+    "an entry with a name outside of the folder": Refusal(
+        "one/manifest.jsonl: line 1 is no entry",
+        edit("one/manifest.jsonl", lambda data: data.replace(b"a.png", b"../a.png", 1).replace(b"a.png", b"../a.png")),
+    ),
+    "an entry with a picture outside of the folder": Refusal(
+        "one/manifest.jsonl: line 1 is no entry",
+        edit("one/manifest.jsonl", lambda data: data.replace(b"masks/a.png", b"/etc/hostname")),
+    ),
+    "annotations that are gone": Refusal("two/annotations.json: no such file", remove("two/annotations.json")),
+    "annotations of others": Refusal(
+        "two/annotations.json: no whole list 'annotations' in the file", write("two/annotations.json", b"{}")
+    ),
+    "annotations without an image": Refusal(
+        "two/annotations.json: b/a.jpg is not in it",
+        lambda root: shutil.copy(root / "one/annotations.json", root / "two/annotations.json"),
+    ),
+    "classes.json that is gone": Refusal("two/classes.json: no such file", remove("two/classes.json")),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refused_and_nothing_changed(root: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    refusal = REFUSALS[case]
+    refusal.build(root)
+    refusal.change(root)
+    before = tree(root)
+    monkeypatch.chdir(root)
+    with pytest.raises(refusal.kind) as caught:
+        merge_folders(list(map(Path, refusal.folders)), Path(refusal.target), Progress(quiet=True))
+    assert type(caught.value) is refusal.kind
+    assert caught.value.message == refusal.message
+    assert caught.value.hint if not refusal.hint else caught.value.hint == refusal.hint
+    after = tree(root)
+    # What is found late has copied pictures, but no record that counts.
+    assert {name for name in after.keys() - before.keys() if not name.startswith("new/")} == set()
+    assert not {name for name in after if name.startswith("new/") and "json" in name} - {"new/classes.json"}
+    assert {name: after.get(name) for name in before} == before
+
+
+@pytest.mark.parametrize("records", ["two", "one/shards/1-of-2"])
+def test_a_run_that_is_at_work_is_let_alone(root: Path, records: str) -> None:
+    build_shards(root, "one", "one", count=2)
+    make_run(root / "two", root / "imgs", {})
+    claim = Claim(root / records)
+    at_work = [root / "one/.tipsseg-1-of-2-0123.json", root / "one/masks/.tipsseg-1-of-2-0123.png"]
+    for path in at_work:
+        path.write_bytes(b"half")
+    (root / "one" / LOCK_FILE).touch()  # a merge was killed there
+    try:
+        with pytest.raises(InputError, match=f"{records}: a run is at work there"):
+            merge(root, ["one", "two"], "one")
+    finally:
+        claim.give_back()
+    assert all(path.exists() for path in at_work)
+
+
+def test_a_run_that_begins_meanwhile_is_let_alone(root: Path) -> None:
+    build_shards(root, "one", "one", count=2)
+    claims: list[Claim] = []
+
+    class Beginning(Progress):
+        def advance(self) -> None:
+            if not claims:
+                claims.append(Claim(root / "one/shards/2-of-2"))
+
+    with pytest.raises(InputError, match="one/shards/2-of-2: a run is at work there"):
+        merge(root, ["one"], "one", Beginning(quiet=True))
+    claims[0].give_back()
+    assert not (root / "one/manifest.jsonl").exists()
+    merge(root, ["one"], "one")
+
+
+def test_names_that_the_target_takes_for_one_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_images(["a.png"], ["A.png"])(root)
+    monkeypatch.setattr("tipsseg.merge.name_key", lambda target: str.casefold)
+    with pytest.raises(InputError, match="would share one output"):
+        merge(root, ["one", "two"], "new")
+
+
+def test_another_merge_is_not_disturbed(root: Path) -> None:
+    build_runs(root)
+    claim = Claim(root / "new")
+    try:
+        with pytest.raises(OutputError, match="another tipsseg is at work there"):
+            merge(root, ["one", "two"], "new")
+    finally:
+        claim.give_back()
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"), [([1, 2, 3], ""), ([], "1-3"), ([2], "1, 3"), ([3, 1], "2"), ([1], "2-3")]
+)
+def test_missing_shards(there: list[int], missing: str) -> None:
+    assert missing_shards(there, 3) == missing
+
+
+# ---- once more ----
+
+
+@pytest.mark.parametrize("target", ["new", "one", "two"])
+def test_a_merge_that_is_done_changes_nothing(root: Path, capsys: pytest.CaptureFixture[str], target: str) -> None:
+    build_runs(root)
+    merge(root, ["one", "two"], target)
+    capsys.readouterr()
+    (root / target / "masks/a.png").write_bytes(b"edited")
+    before = tree(root)
+    with Progress(quiet=False) as progress:
+        merge(root, ["one", "two"], target, progress)
+    assert tree(root) == before
+    said = capsys.readouterr()
+    assert said.err == f"Nothing to join: all of it is in {root / target} already.\n"
+    assert said.out == f"{root / target}/annotations.json\n{root / target}/classes.json\n"
+
+
+def test_a_whole_run_has_nothing_to_join(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_whole(root)
+    before = tree(root)
+    with Progress(quiet=False) as progress:
+        merge(root, ["whole"], "whole", progress)
+    assert tree(root) == before
+    assert "Nothing to join" in capsys.readouterr().err
+
+
+def test_a_part_that_was_labelled_anew_is_not_in_the_target_already(root: Path) -> None:
+    build_runs(root)
+    merge(root, ["one", "two"], "new")
+    edit_line("two/manifest.jsonl", lambda each: each["image"] == "b/a.jpg", lambda each: each.update(seconds=7.0))(
+        root
+    )
+    with pytest.raises(OutputError, match="it holds a run that is not among those to join"):
+        merge(root, ["one", "two"], "new")
+
+
+# ---- killed ----
+
+
+class Killed(BaseException):
+    """Not an Exception, so that nothing takes it for an error that can be dealt with."""
+
+
+@dataclass
+class Death:
+    """Lets so many changes of files through, then none."""
+
+    left: int | None = None
+
+    def meet(self, event: str, arguments: tuple[object, ...]) -> None:
+        if self.left is None or event not in _CHANGES:
+            return
+        if event == "open" and not int(str(arguments[2])) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            return
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+
+
+_CHANGES = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.utime", "os.truncate"})
+_death = Death()
+sys.addaudithook(_death.meet)
+
+
+@contextmanager
+def death_after(changes: int) -> Iterator[None]:
+    """After so many changes of files every further one fails, also those that would tidy up."""
+    _death.left = changes
+    try:
+        yield
+    finally:
+        _death.left = None
+
+
+def few(*folders: str, shards: bool = False) -> Build:
+    """Parts of few images, each with its failures: shards, or runs of one image each."""
+
+    def build(root: Path) -> None:
+        names = ["a.png", "b/c.jpg"]
+        for number, folder in enumerate(folders, start=1):
+            own = names if shards else names[number - 1 : number]
+            shard = Shard(number, len(folders)) if shards else None
+            make_run(
+                root / folder, root / "imgs", {name: ALL[name] for name in own}, formats=("png", "coco"), shard=shard
+            )
+        for path in [path for folder in folders for path in (root / folder).rglob("run.json")]:
+            failures(str(path.parent.relative_to(root)), f"{path.parent.name}.png", "z.png")(root)
+
+    return build
+
+
+RECORDS = ("annotations.json", "errors.jsonl", "manifest.jsonl", "run.json")
+
+KILLED: Mapping[str, tuple[Build, Sequence[str], str]] = {
+    "shards in place": (few("out", "out", shards=True), ["out"], "out"),
+    "runs into a new folder": (few("one", "two"), ["one", "two"], "new"),
+    "runs into one of them": (few("one", "two"), ["one", "two"], "two"),
+    "runs into one of them, where another merge was killed": (
+        together(few("one", "two"), *(write(f"two/{JOINED}/{name}", b"old\n") for name in RECORDS)),
+        ["one", "two"],
+        "two",
+    ),
+    "shards of two folders into one of them": (few("one", "two", shards=True), ["one", "two"], "one"),
+}
+
+
+@pytest.mark.parametrize("case", KILLED)
+def test_a_merge_that_was_killed_can_be_run_again(root: Path, case: str) -> None:
+    build, folders, target = KILLED[case]
+    build(root)
+    for folder in folders:
+        shutil.copytree(root / folder, root / "before" / folder)
+    merge(root, folders, target)
+    wanted = tree(root / target)
+    assert problems(root / target) == []
+    assert len(wanted["errors.jsonl"].splitlines()) == 3
+
+    for steps in itertools.count():
+        for folder in {*folders, target}:
+            shutil.rmtree(root / folder)
+        for folder in folders:
+            shutil.copytree(root / "before" / folder, root / folder)
+        with suppress(Killed), death_after(steps):
+            merge(root, folders, target)
+            break
+        # The lock, which would end with its process, has ended with the object that held it.
+        merge(root, folders, target)
+        assert tree(root / target) == wanted, f"after {steps} changes"
+    assert tree(root / target) == wanted
+    assert steps > 20
+
+
+@pytest.mark.parametrize("folder", [JOINING, JOINED])
+def test_records_that_did_not_come_into_place_do_not_count(root: Path, images: Path, folder: str) -> None:
+    """As when other shards were labelled after a merge was killed: what it had joined is no more the whole."""
+    build_shards(root, "out", "out", "out")
+    write(f"out/{folder}/manifest.jsonl", b"old\n")(root)
+    write(f"out/{folder}/run.json", b"old\n")(root)
+    merge(root, ["out"], "out")
+    assert labels(root / "out") == labels(images / "whole")
+
+
+def test_shards_are_not_removed_for_records_that_are_gone(root: Path, images: Path) -> None:
+    build_shards(root, "out", "out", "out")
+    write(f"out/{JOINED}/run.json", b"{}")(root)
+    merge(root, ["out"], "out")
+    assert labels(root / "out") == labels(images / "whole")

@@ -1,0 +1,140 @@
+"""`tipsseg check`: reads the output folder of a run back and says what is not as a run leaves it.
+
+check_run       run.json, classes.json, shards
+check_manifest  manifest.jsonl
+check_coco      annotations.json as a whole
+check_image     one image: pictures, annotations (check_annotations, check_rle), input
+check_files     what else is there
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tipsseg.check_coco import Annotations
+from tipsseg.check_files import Owners, find_strangers, find_temporaries
+from tipsseg.check_image import Place, Report, check_image
+from tipsseg.check_manifest import Images, LabelledImage
+from tipsseg.check_problem import Problem
+from tipsseg.check_run import Run, check_classes, find_runs
+from tipsseg.error_log import ERRORS_FILE
+from tipsseg.errors import UsageError
+from tipsseg.files import is_folder
+from tipsseg.progress import Progress, counted
+from tipsseg.run_record import RUN_FILE
+from tipsseg.writers.coco_file import CocoImage
+
+_COCO = "coco"
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What was looked at so far: images, and see Report."""
+
+    images: int = 0
+    pictures: int = 0
+    other: int = 0
+    gone: int = 0
+
+
+def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progress) -> Iterator[Problem]:
+    """All that is wrong with an output folder; what is worth knowing but not wrong becomes notes of `progress`.
+
+    images  the folder that the images' names begin at, in place of the one that the run noted
+    jobs    threads that read images
+
+    Memory does not grow with the number of annotations, and by little more than its name with an image. Raises UsageError where
+    `images` is no folder.
+    """
+    if images is not None and not is_folder(images):
+        raise UsageError(f"--images {images}: no such folder", "Give the folder that the images' names begin at.")
+    tally = _Tally()
+    found = 0
+    for problem in _check(folder, images, jobs, progress, tally):
+        found += 1
+        yield problem
+    if tally.other:
+        progress.note(f"{counted(tally.other, 'image')} labelled with other settings than {RUN_FILE} says.")
+    if tally.gone:
+        hint = "" if images is not None else "; give their folder with --images to compare them"
+        progress.note(f"{counted(tally.gone, 'input')} not found, so not compared{hint}.")
+    looked = f"{counted(tally.images, 'image')}, {counted(tally.pictures, 'file')} checked"
+    progress.note(f"{looked}: {counted(found, 'problem') if found else 'nothing wrong'}.")
+
+
+def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tally: _Tally) -> Iterator[Problem]:
+    found = find_runs(folder)
+    yield from found.problems
+    if not found.runs:
+        return
+    yield from check_classes(folder, found.runs[0])
+    _note_runs(folder, found.runs, found.whole, progress)
+    with ExitStack() as stack:
+        runs = [Images(run) for run in found.runs]
+        for each in runs:
+            stack.callback(each.close)
+            yield from each.read()
+        owners = Owners()
+        yield from owners.take(runs)
+        total = sum(len(each.formats) for each in runs)
+        progress.begin(f"{counted(total, 'image')} in {folder}.", total)
+        for each in runs:
+            annotations = Annotations(each.run)
+            holders = {name: None for name, formats in each.formats.items() if _COCO in formats}
+            # Before the end of a run it is not written. Images of an earlier run may have been in more formats.
+            there = each.run.ended and bool(_COCO in each.run.formats or holders or annotations.path.exists())
+            if there:
+                yield from annotations.check(holders)
+            place = Place(folder, each.run, images or each.run.image_root)
+            for report in _in_threads(jobs, place, _paired(each, annotations if there else None)):
+                tally.images += 1
+                tally.pictures += report.pictures
+                tally.other += report.other
+                tally.gone += report.gone
+                progress.advance()
+                yield from report.problems
+        if found.whole and all(each.sound for each in runs):
+            yield from find_strangers(folder, owners)
+            yield from find_temporaries(folder)
+
+
+def _note_runs(folder: Path, runs: Sequence[Run], whole: bool, progress: Progress) -> None:
+    for run in runs:
+        if run.failed:
+            progress.note(f"{counted(run.failed, 'image')} failed, see {run.records / ERRORS_FILE}")
+    if whole and runs[0].shard is not None:
+        place = shlex.quote(str(folder))
+        progress.note(f"All {counted(len(runs), 'shard')} ended; join them: tipsseg merge {place} -o {place}")
+
+
+def _paired(images: Images, annotations: Annotations | None) -> Iterator[tuple[LabelledImage, CocoImage | None]]:
+    """All images, each with what annotations.json has of it."""
+    seen: set[str] = set()
+    for annotated in annotations.images() if annotations is not None else ():
+        if _COCO in images.formats.get(annotated.name, ()) and annotated.name not in seen:
+            seen.add(annotated.name)
+            yield images.get(annotated.name), annotated
+    for name in images.formats:
+        if name not in seen:
+            yield images.get(name), None
+
+
+def _in_threads(jobs: int, place: Place, items: Iterable[tuple[LabelledImage, CocoImage | None]]) -> Iterator[Report]:
+    """The reports on the items in their order; a few items at a time are taken."""
+    waiting: deque[Future[Report]] = deque()
+    with ThreadPoolExecutor(jobs, thread_name_prefix="check") as pool:
+        try:
+            for image, annotated in items:
+                waiting.append(pool.submit(check_image, place, image, annotated))
+                if len(waiting) > 2 * jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,89 @@
+"""Rules of annotations.json as a whole: valid JSON, laid out as `writers.coco` does; categories, images, ids."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator
+from itertools import chain, takewhile
+from pathlib import Path
+
+from tipsseg.check_problem import Problem, take
+from tipsseg.check_run import Run, same_classes
+from tipsseg.images import reason_of
+from tipsseg.writers import coco_file
+from tipsseg.writers.coco import FILE_NAME
+
+_END = b"]\n}\n"
+
+
+class Annotations:
+    """The annotations.json of a run; `sound` tells whether it can be read."""
+
+    def __init__(self, run: Run) -> None:
+        self.path = run.records / FILE_NAME
+        self.sound = True
+        self._run = run
+
+    def check(self, wanted: Collection[str]) -> Iterator[Problem]:
+        """What is wrong with the file as a whole; once, before its images are read. `wanted` are the images that it is to hold."""
+        try:
+            for what in chain(self._check_head(), _check_images(self.path, wanted)):
+                yield Problem(self.path, what)
+            _check_end(self.path)
+        except OSError as error:
+            self.sound = False
+            yield Problem(self.path, reason_of(error))
+        except ValueError as error:
+            self.sound = False
+            yield Problem(self.path, f"not as tipsseg writes it: {error}")
+
+    def images(self) -> Iterator[coco_file.CocoImage]:
+        """The images with their annotations, in the order of the file; none where it cannot be read."""
+        if self.sound:
+            yield from coco_file.images(self.path)
+
+    def _check_head(self) -> Iterator[str]:
+        """All that comes before the images."""
+        with self.path.open("rb") as file:
+            if file.readline(3) != b"{\n":  # all may stand in one line, which need not fit into memory
+                raise ValueError("it has not one record a line")
+            lines = takewhile(lambda line: not line.startswith(b'"images": ['), file)
+            head = json.loads(b"{" + b"".join(lines).removesuffix(b",\n") + b"}")
+        take(head, "info", dict)
+        if not take(head, "licenses", list):
+            yield "`licenses` is empty"
+        classes = [(take(each, "id", int), take(each, "name", str)) for each in take(head, "categories", list)]
+        for what in same_classes(classes, self._run.names):
+            yield f"`categories`: {what}"
+        for each in head["categories"]:
+            take(each, "supercategory", str)
+
+
+def _check_end(path: Path) -> None:
+    """Raise ValueError for a file that is cut off."""
+    with path.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - len(_END), 0))
+        if file.read() != _END:
+            raise ValueError("its end is not there")
+
+
+def _check_images(path: Path, wanted: Collection[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    last = last_annotation = 0
+    for image in coco_file.images(path):
+        if image.id <= last:
+            yield f"image {image.name}: its id {image.id} is not above {last}"
+        last = image.id
+        if image.name in seen:
+            yield f"image {image.name}: there twice"
+        elif image.name not in wanted:
+            yield f"image {image.name}: not in the manifest, or not in this format"
+        seen.add(image.name)
+        for number in image.annotations:
+            if number <= last_annotation:
+                yield f"annotation {number} ({image.name}): its id is not above {last_annotation}"
+            last_annotation = number
+    for name in wanted:
+        if name not in seen:
+            yield f"image {name}: missing"

@@ -1,0 +1,182 @@
+"""Rules of run.json and classes.json: which runs an output folder has the records of, whether they ended, what their ids mean."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from tipsseg.check_problem import Problem, actual_path, short, take
+from tipsseg.claim import is_claimed
+from tipsseg.files import is_folder
+from tipsseg.images import reason_of
+from tipsseg.records import BACKGROUND, ignore_id
+from tipsseg.run_record import RUN_FILE
+from tipsseg.shards import SHARDS_FOLDER, Shard, parse_folder
+from tipsseg.writers import FORMATS
+from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the run.json in a folder of records says.
+
+    records     that folder
+    shard       None for a whole run
+    names       of the classes by id, 1..N
+    min_area    smaller components have no annotation
+    image_root  the folder that the images' names begin at; None where that is not one, as after a merge
+    ended       whether the run came to its end
+    labelled    images that it labelled, or found labelled; 0 before its end
+    failed      images that it could not label; 0 before its end
+    """
+
+    records: Path
+    shard: Shard | None
+    digest: str
+    names: Mapping[int, str]
+    formats: tuple[str, ...]
+    min_area: int
+    image_root: Path | None
+    ended: bool
+    labelled: int
+    failed: int
+
+    @property
+    def path(self) -> Path:
+        """Its run.json."""
+        return self.records / RUN_FILE
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The runs in an output folder, and what is wrong with their run.json; `whole` tells that all are there and have ended."""
+
+    runs: tuple[Run, ...]
+    problems: tuple[Problem, ...]
+    whole: bool
+
+
+def find_runs(folder: Path) -> Runs:
+    """The runs whose records are in an output folder: one, or those of its shards."""
+    if not is_folder(folder):
+        return Runs((), (Problem(folder, "not a folder" if os.path.lexists(folder) else "no such folder"),), False)
+    place = folder / SHARDS_FOLDER
+    shards = _shards_in(place)
+    problems: list[Problem] = []
+    if os.path.lexists(folder / RUN_FILE):
+        found = [_read_run(folder, None)]
+        if shards:
+            problems.append(Problem(place, f"shards beside the {RUN_FILE} of a whole run"))
+    elif shards:
+        found = [_read_run(place / shard.folder, shard) for shard in shards]
+        problems += _missing_shards(place, shards)
+    else:
+        return Runs((), (Problem(folder, f"not an output folder of tipsseg label: no {RUN_FILE} in it"),), False)
+    runs = tuple(run for run in found if isinstance(run, Run))
+    for each in found:
+        if isinstance(each, Problem):
+            problems.append(each)
+        elif not each.ended:
+            problems.append(Problem(each.path, "the run was broken off; run the same command again"))
+        elif each.digest != runs[0].digest:
+            problems.append(Problem(each.path, f"labelled with other settings than {runs[0].path}"))
+    return Runs(runs, tuple(problems), not problems)
+
+
+def check_classes(folder: Path, run: Run) -> Iterator[Problem]:
+    """Whether classes.json gives the ids the meaning that they had in the run."""
+    path = folder / CLASSES_FILE
+    try:
+        record = json.loads(path.read_bytes())
+        classes = [(take(each, "id", int), take(each, "name", str)) for each in take(record, "classes", list)]
+        ignore = take(record, "ignore", int)
+    except (OSError, ValueError) as error:
+        yield _unreadable(path, error)
+        return
+    for what in same_classes(classes, run.names):
+        yield Problem(path, what)
+    if ignore != ignore_id(len(run.names)):
+        yield Problem(path, f"`ignore` is {ignore}, not {ignore_id(len(run.names))}")
+
+
+def same_classes(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
+    """In which ways these ids and names are not those of the run."""
+    if len(classes) != len(names):
+        yield f"{len(classes)} classes, where {RUN_FILE} has {len(names)}"
+        return
+    for (label_id, name), (wanted_id, wanted) in zip(classes, names.items(), strict=True):
+        if label_id != wanted_id:
+            yield f"class {short(name)} has the id {label_id}, in {RUN_FILE} {wanted_id}"
+        elif name != wanted:
+            yield f"class {label_id} is {short(name)}, in {RUN_FILE} {short(wanted)}"
+
+
+def _shards_in(place: Path) -> list[Shard]:
+    if not is_folder(place):
+        return []
+    found = [shard for path in place.iterdir() if (shard := parse_folder(path.name)) is not None]
+    return sorted(found, key=lambda shard: (shard.count, shard.index))
+
+
+def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
+    counts = sorted({shard.count for shard in shards})
+    if len(counts) > 1:
+        yield Problem(
+            place, f"shards of {' and '.join(map(str, counts))} parts; those of one run have one number of parts"
+        )
+    elif len(shards) < counts[0]:
+        there = {shard.index for shard in shards}
+        first = Shard(next(index for index in count(1) if index not in there), counts[0])
+        yield Problem(place, f"{counts[0] - len(shards)} of {counts[0]} shards missing, the first is --shard {first}")
+
+
+def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
+    if is_claimed(records):
+        return Problem(records, "a run is at work there; check it once that has ended")
+    path = records / RUN_FILE
+    try:
+        record = json.loads(path.read_bytes())
+        if take(record, "tool", str) != "tipsseg" or record.get("shard") != (shard and str(shard)):
+            raise ValueError(f"the tool is {short(record['tool'])}, the shard {short(record.get('shard'))}")
+        ended = record.get("ended") is not None
+        counts = take(record, "counts", dict) if ended else {"labelled": 0, "unchanged": 0, "failed": 0}
+        return Run(
+            records,
+            shard,
+            take(record, "digest", str),
+            _names(take(record, "vocabulary", dict)),
+            known_formats(record),
+            take(take(record, "options", dict), "min_area", int),
+            None if record.get("image_root") is None else actual_path(Path(), take(record, "image_root", str)),
+            ended,
+            take(counts, "labelled", int) + take(counts, "unchanged", int),
+            take(counts, "failed", int),
+        )
+    except (OSError, ValueError) as error:
+        return _unreadable(path, error)
+
+
+def known_formats(record: object) -> tuple[str, ...]:
+    """The `formats` in a record. Raises ValueError where they are none."""
+    formats = take(record, "formats", list)
+    if not all(isinstance(name, str) and name in FORMATS for name in formats):
+        raise ValueError(f"`formats` is {short(formats)}")
+    return tuple(formats)
+
+
+def _names(vocabulary: object) -> dict[int, str]:
+    classes = [(take(each, "id", int), take(each, "name", str)) for each in take(vocabulary, "classes", list)]
+    names = {label_id: name for label_id, name in classes if label_id != BACKGROUND}  # those with 0 are negative
+    if list(names) != list(range(1, len(names) + 1)):
+        raise ValueError("the ids of the classes are not 1, 2, ...")
+    return names
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> Problem:
+    if isinstance(error, OSError):
+        return Problem(path, reason_of(error))
+    return Problem(path, f"not as this version of tipsseg writes it: {error}")

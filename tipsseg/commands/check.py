@@ -1,0 +1,44 @@
+"""`tipsseg check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tipsseg.commands import options as opt
+
+EPILOG = """\b
+Examples:
+  tipsseg check labels/
+  tipsseg check labels/ --images /mnt/photos
+
+\b
+Each problem is a line on stdout: the file, and what is wrong with it. Images that are not
+there any more are counted, on stderr, and are no problem.
+Exit code: 0 nothing wrong, 1 problems, 2 wrong usage.
+"""
+
+
+def check(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of tipsseg label.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Where the images are now.  [default: where they were]"),
+    ] = None,
+    jobs: opt.Jobs = None,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Read an output folder back: files, sizes, ids, areas, annotations, and whether the images are the same."""
+    from tipsseg.check import check_folder
+    from tipsseg.progress import Progress, print_text
+
+    threads = opt.threads(jobs)
+    wrong = False
+    with Progress(quiet, results=False) as progress:
+        for problem in check_folder(output, images, threads, progress):
+            wrong = True
+            print_text(f"{problem}\n")
+    if wrong:
+        raise typer.Exit(1)

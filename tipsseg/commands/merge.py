@@ -1,0 +1,37 @@
+"""`tipsseg merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tipsseg.commands import options as opt
+
+EPILOG = """\b
+Examples:
+  tipsseg merge labels/ -o labels/        the shards in it become one run
+  tipsseg merge node1/ node2/ -o labels/  shards, or runs, of several folders
+
+\b
+Pictures are copied, but for those that are in the folder of -o already. What is joined has to be
+of one model and one vocabulary, and no image in it twice.
+Paths of the files that stand for all images go to stdout, all else to stderr.
+Exit code: 0 all joined, 1 an error, 2 wrong usage.
+"""
+
+
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="OUT", help="Output folders of tipsseg label.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where all of it is to be: a new folder, or one of those.")
+    ],
+    quiet: opt.Quiet = False,
+) -> None:
+    """Join the shards of a run, or several runs, into one output folder."""
+    from tipsseg.merge import merge_folders
+    from tipsseg.progress import Progress
+
+    with Progress(quiet) as progress:
+        merge_folders(folders, output, progress)

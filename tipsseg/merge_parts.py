@@ -1,0 +1,170 @@
+"""What `tipsseg merge` joins: the records of runs and of shards, read from their output folders."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tipsseg.append_log import lines_of, whole_lines
+from tipsseg.check_problem import actual_path, short, take
+from tipsseg.claim import is_claimed
+from tipsseg.errors import InputError
+from tipsseg.files import is_folder
+from tipsseg.images import reason_of
+from tipsseg.journal import Journal
+from tipsseg.manifest import MANIFEST_FILE, Entry, parse_entry
+from tipsseg.merge_stage import JOINED
+from tipsseg.run_record import RUN_FILE, Counts, read_run
+from tipsseg.shards import SHARDS_FOLDER, Shard, parse_folder
+from tipsseg.writers import FORMATS, output_path
+from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
+
+_LABEL = "Run the command that made it again; what is done there stays."
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The records of a run that has ended, or of a shard of one.
+
+    output   its output folder, in which the pictures are
+    records  the folder of the records; the output folder, but for a shard
+    shard    None for a whole run
+    record   the content of its run.json, of which the rest is a part
+    """
+
+    output: Path
+    records: Path
+    shard: Shard | None
+    record: Mapping[str, object]
+    formats: tuple[str, ...]
+    counts: Counts
+    started: str
+    ended: str
+
+
+def find_parts(folder: Path, own: Path) -> list[Part]:
+    """The parts in an output folder: a run, or the shards that are there. `own` is the folder whose claim the caller has.
+
+    Raises InputError for what is no output folder, is at work, or was broken off.
+    """
+    if not is_folder(folder):
+        raise InputError(f"{folder}: no such folder", "Give output folders of tipsseg label.")
+    if (folder / JOINED).exists():
+        raise InputError(f"{folder}: a merge into it was broken off", "Run that merge again first.")
+    shards = _shards_in(folder)
+    if not shards:
+        return [_read_part(folder, folder, None, own)]
+    if any(os.path.lexists(folder / name) for name in (RUN_FILE, MANIFEST_FILE)):
+        raise InputError(f"{folder}: it holds both a whole run and shards", check_hint(folder))
+    return [_read_part(folder, folder / SHARDS_FOLDER / shard.folder, shard, own) for shard in shards]
+
+
+def refuse_at_work(records: Path, own: Path) -> None:
+    """Raise InputError where a run is at work in a folder of records."""
+    if records != own and is_claimed(records):
+        raise InputError(f"{records}: a run is at work there", "Wait for it to end.")
+
+
+def read_entries(part: Part) -> Iterator[Entry]:
+    """The entries of its manifest, as they come. Raises InputError for a manifest that is not as an ended run leaves it."""
+    path = part.records / MANIFEST_FILE
+    try:
+        for number, (_, line) in enumerate(lines_of(path), start=1):
+            entry = parse_entry(line)
+            if entry is None or not _is_sound(entry):
+                raise InputError(f"{path}: line {number} is no entry", check_hint(part.output))
+            yield entry
+    except OSError as error:
+        raise unreadable(path, error, part.output) from error
+
+
+def picture_paths(part: Part, entry: Entry) -> Iterator[Path]:
+    """Where the pictures of an image are."""
+    for name in entry.files.values():
+        yield actual_path(part.output, name)
+
+
+def unreadable(path: Path, error: Exception, output: Path) -> InputError:
+    """The InputError for a file of an output folder that cannot be read."""
+    return InputError(f"{path}: {reason_of(error)}", check_hint(output))
+
+
+def check_hint(output: Path) -> str:
+    """What to do where the records of an output folder are not as a run leaves them."""
+    return f"See what is wrong with it: tipsseg check {shlex.quote(str(output))}"
+
+
+def _shards_in(folder: Path) -> list[Shard]:
+    with suppress(OSError):
+        found = map(parse_folder, os.listdir(folder / SHARDS_FOLDER))  # noqa: PTH208  names are enough
+        return sorted((shard for shard in found if shard is not None), key=lambda shard: (shard.count, shard.index))
+    return []
+
+
+def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> Part:
+    refuse_at_work(records, own)
+    path = records / RUN_FILE
+    record = read_run(records)
+    if record is None:
+        if os.path.lexists(path):
+            raise InputError(f"{path}: not by tipsseg, or damaged", check_hint(output))
+        raise InputError(
+            f"{records}: no {RUN_FILE} in it, so it is not what tipsseg label leaves",
+            "Give output folders of tipsseg label.",
+        )
+    if shard is None and record.get("shard") is not None:
+        raise InputError(
+            f"{records}: these are the records of one shard, {record['shard']}", "Give the output folder that has them."
+        )
+    if record.get("ended") is None or any((records / Journal.file_name(name)).exists() for name in FORMATS):
+        raise InputError(f"{records}: the run was broken off", _LABEL)
+    try:
+        counts = take(record, "counts", dict)
+        part = Part(
+            output,
+            records,
+            shard,
+            record,
+            tuple(take(record, "formats", list)),
+            Counts(**{key: take(counts, key, int) for key in ("labelled", "unchanged", "failed")}),
+            take(record, "started", str),
+            take(record, "ended", str),
+        )
+        if shard is not None and record.get("shard") != str(shard):
+            raise ValueError(f"`shard` is {short(record.get('shard'))}, not as its folder's name says")
+        if unknown := [name for name in part.formats if name not in tuple(FORMATS)]:
+            raise ValueError(f"unknown format {short(unknown[0])}")
+    except ValueError as error:
+        raise InputError(f"{path}: not as this version of tipsseg writes it: {error}", check_hint(output)) from error
+    _check_files(part)
+    return part
+
+
+def _check_files(part: Part) -> None:
+    """Raise InputError where the manifest is cut off or gone, or nothing says what the ids mean."""
+    path = part.records / MANIFEST_FILE
+    try:
+        if whole_lines(path) < path.stat().st_size:
+            raise InputError(f"{path}: its last line is cut off", _LABEL)
+    except OSError as error:
+        # A run that labelled nothing has none.
+        if not isinstance(error, FileNotFoundError) or part.counts.labelled + part.counts.unchanged:
+            raise unreadable(path, error, part.output) from error
+    if not (part.output / CLASSES_FILE).is_file():
+        raise InputError(f"{part.output / CLASSES_FILE}: no such file", _LABEL)
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Whether its pictures are named after the image, and are so below the output folder."""
+    if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
+        return False
+    folders = {name: FORMATS[name].folder for name in entry.formats}
+    return entry.files == {
+        name: output_path(Path(), folder, PurePosixPath(entry.image)).as_posix()
+        for name, folder in folders.items()
+        if folder is not None
+    }

@@ -1,0 +1,115 @@
+"""What keeps runs and shards from being joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from tipsseg.errors import InputError
+from tipsseg.file_names import NameKey, OutputNames
+from tipsseg.merge_parts import Part, picture_paths, read_entries
+from tipsseg.records import ImageRef
+from tipsseg.run_record import differences
+from tipsseg.shards import Shard
+
+
+def refuse_incomplete(parts: Sequence[Part]) -> None:
+    """Raise InputError where a shard is missing, or there twice."""
+    shards: dict[Shard, Part] = {}
+    for part in parts:
+        if part.shard is None:
+            continue
+        other = shards.setdefault(part.shard, part)
+        if other is not part:
+            raise InputError(
+                f"shard {part.shard} is in {other.output} and in {part.output}",
+                f"Join the shards of each run by themselves first, as by tipsseg merge {part.output} -o {part.output}",
+            )
+    folders = {shard.count: part.output for shard, part in shards.items()}
+    if len(folders) > 1:
+        (one, first), (two, second) = list(folders.items())[:2]
+        raise InputError(
+            f"{first} has shards of {one}, {second} of {two} in all",
+            "The shards of a run have one number of parts; join those of each run by themselves first.",
+        )
+    for count in folders:
+        if gaps := missing_shards([shard.index for shard in shards], count):
+            where = ", ".join(dict.fromkeys(str(part.output) for part in shards.values()))
+            raise InputError(
+                f"{where}: of {count} shards, {gaps} missing",
+                f"Label what is missing with --shard I/{count}, or name the folder that it is in too.",
+            )
+
+
+def missing_shards(there: Sequence[int], count: int) -> str:
+    """Which of `count` shards are not there, as "2, 5-7"; "" where none is missing."""
+    gaps: list[str] = []
+    before = 0
+    for index in [*sorted(there), count + 1]:
+        first, last = before + 1, index - 1
+        if first <= last:
+            gaps.append(str(first) if first == last else f"{first}-{last}")
+        before = index
+    return ", ".join(gaps)
+
+
+def refuse_other_meanings(parts: Sequence[Part]) -> None:
+    """Raise InputError where not all parts are of one model, one vocabulary and the same formats."""
+    first = parts[0]
+    for part in parts[1:]:
+        if other := differences(first.record, part.record):
+            raise InputError(
+                f"{part.records}: labelled with another {' and another '.join(other)} than {first.records}",
+                "Ids would mean other things; join only what was labelled with the same model and vocabulary.",
+            )
+        if set(part.formats) != set(first.formats):
+            raise InputError(
+                f"{part.records} has the formats {', '.join(part.formats)}; {first.records} has {', '.join(first.formats)}",
+                "Files would be missing; label all with the same --format first.",
+            )
+
+
+def refuse_doubles(parts: Sequence[Part], key: NameKey) -> int:
+    """Raise InputError where two parts have one image, or two images would have one picture; returns how many images there are.
+
+    `key` tells which names are one to the file system of the target.
+    """
+    owners: dict[str, Part] = {}
+    _refuse_any(
+        _doubles(parts, key, owners),
+        "Images are told apart by their paths below the folder that was labelled: label a folder that has them all, "
+        "or leave one of the runs out.",
+    )
+    return len(owners)
+
+
+def refuse_missing_pictures(parts: Sequence[Part]) -> None:
+    """Raise InputError where a picture that a manifest names is not there."""
+    gone = (
+        f"{path} is not there"
+        for part in parts
+        for entry in read_entries(part)
+        for path in picture_paths(part, entry)
+        if not path.is_file()
+    )
+    _refuse_any(gone, "Run the command again that labelled it: what is gone is made anew.")
+
+
+def _doubles(parts: Sequence[Part], key: NameKey, owners: dict[str, Part]) -> Iterator[str]:
+    """What is wrong with each image that cannot be joined; `owners` gets the part of each image."""
+    names = OutputNames(key)
+    for part in parts:
+        for entry in read_entries(part):
+            owner = owners.setdefault(entry.image, part)
+            if owner is not part:
+                yield f"{entry.image} is in {owner.records} and in {part.records}"
+            elif what := names.take(ImageRef(Path(f"{entry.image} of {part.records}"), PurePosixPath(entry.image))):
+                yield what
+
+
+def _refuse_any(found: Iterator[str], hint: str) -> None:
+    """Raise InputError with the first of what was found, and how many more there are."""
+    first = next(found, None)
+    if first is not None:
+        more = sum(1 for _ in found)
+        raise InputError(f"{first}, and {more} more" if more else first, hint)
