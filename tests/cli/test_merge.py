@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -139,3 +140,35 @@ assert "torch" not in sys.modules
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_shards_at_work_at_once_in_one_folder(
+    command: Command, label: Label, mlp_checkpoint: Path, pictures: Path, tmp_path: Path
+) -> None:
+    for number in range(20):
+        shutil.copy(pictures / "a.png", pictures / f"{number:02}.png")
+    words = [
+        "label",
+        str(pictures),
+        "-c",
+        CLASSES,
+        "-m",
+        str(mlp_checkpoint),
+        "--device",
+        "cpu",
+        "-f",
+        "png,coco,overlay",
+    ]
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tipsseg", *words, "-o", str(tmp_path / "out"), "--shard", f"{index}/3", "-q"],
+            stdout=subprocess.DEVNULL,
+        )
+        for index in (1, 2, 3)
+    ]
+    assert [run.wait() for run in runs] == [0, 0, 0]
+    assert command("check", tmp_path / "out").code == 0
+    assert command("merge", tmp_path / "out", "-o", tmp_path / "out").code == 0
+    label(tmp_path / "whole")
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert command("check", tmp_path / "out").code == 0
