@@ -195,6 +195,11 @@ USAGE = {
         2,
         "Error: --limit and --sample exclude each other\nHint: Give one of them.\n",
     ),
+    "a limit of nothing": (
+        ["-c", "a", "--retry-failed", "--limit", "2"],
+        2,
+        "Error: -0, --limit and --sample are for images that are given\nHint: Leave them out, or name images.\n",
+    ),
     "no images": (
         ["-c", "a"],
         2,

@@ -294,7 +294,8 @@ class TestPermissions:
             yield
             Path("imgs/sub").chmod(0o755)
 
-    def test_inputs_that_may_not_be_read(self, command: Command) -> None:
+    @pytest.mark.parametrize("given", [[], ["imgs"]], ids=["all", "of the paths"])
+    def test_inputs_that_may_not_be_read(self, command: Command, given: list[str]) -> None:
         label = ["label", "imgs", "-c", "a,b", "-m", "tiny", "-o", "out", "--device", "cpu"]
         with nobody():
             ran = command(*label)
@@ -307,7 +308,7 @@ class TestPermissions:
         # Later they may be read; only those are taken, by the names that they have in a run over all.
         for path in (Path("imgs/b.png"), Path("imgs/sub")):
             path.chmod(0o755)
-        ran = command(*label[:1], *label[2:], "--retry-failed")
+        ran = command("label", *given, *label[2:], "--retry-failed")
         assert (ran.code, ran.out.splitlines()[:3]) == (
             0,
             [f"out/masks/{each}.png" for each in ("b", "sub/c", "sub/d")],

@@ -402,6 +402,13 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         write("out/masks/sub/.tipsseg-1a2b.png", b"x"),
         ["out/masks/sub/.tipsseg-1a2b.png: a process that was killed left this; remove it"],
     ),
+    "masks and temporary files in several folders": (
+        both(*(write(f"out/masks/{folder}/{name}", b"") for folder in "cadb" for name in ("x.png", ".tipsseg-1"))),
+        [
+            *(f"out/masks/{folder}/x.png: no image in the manifest has this file" for folder in "abcd"),
+            *(f"out/masks/{folder}/.tipsseg-1: a process that was killed left this; remove it" for folder in "abcd"),
+        ],
+    ),
     "a temporary folder": (
         both(write("out/.tipsseg-x/.tipsseg-y", b""), write("out/.tipsseg-x/run.json", b"")),
         ["out/.tipsseg-x: a process that was killed left this; remove it"],
@@ -542,6 +549,8 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         edit_line(COCO, lambda r: r["id"] == 5, lambda r: r.pop("iscrowd")),
         [f"{COCO}: annotation 5 (sub/b c.jpg): `iscrowd` is null, not 0"],
     ),
+    "the least score": (annotation(5, score=0), []),
+    "the highest score": (annotation(5, score=1), []),
     "a score above 1": (
         annotation(5, score=1.01), [f"{COCO}: annotation 5 (sub/b c.jpg): `score` is 1.01, not a number from 0 to 1"],
     ),
@@ -610,7 +619,11 @@ WITHOUT_MASKS: dict[str, tuple[Change, int, list[str]]] = {
         1,
         ["image a.png: its annotations have 4 pixels of class 1 (panda leg), where the manifest says 6"],
     ),
-    "an annotation less, which may have been too small": (edit(COCO, drop_line(b'{"id": 2, "image_id"')), 3, []),
+    "an annotation less, which may have been too small": (
+        edit(COCO, drop_line(b'{"id": 3, "image_id"')),
+        2,
+        [],
+    ),
     "an annotation of another category": (
         annotation(4, category_id=1),
         3,

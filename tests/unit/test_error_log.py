@@ -80,6 +80,18 @@ def test_what_failed_before_stays_until_it_is_labelled_or_gone(images: Path, rec
     assert not (records / ERRORS_FILE).exists()
 
 
+def test_a_file_that_may_be_run_is_still_a_file(images: Path, records: Path) -> None:
+    (images / "a.png").chmod(0o755)
+    run(records, failed(images, "a.png"))
+    assert run(records) == ["a.png"]
+
+
+def test_a_folder_that_can_be_listed_again_fails_no_more(images: Path, records: Path) -> None:
+    (images / "sub").mkdir()
+    assert run(records, failed(images, "sub")) == ["sub"]
+    assert run(records) == []
+
+
 def test_what_failed_now_is_told_of_even_if_it_is_gone(images: Path, records: Path) -> None:
     assert run(records, failed(images, "gone.png")) == ["gone.png"]
     assert run(records) == []

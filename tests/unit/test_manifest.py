@@ -123,6 +123,8 @@ def test_tidying_sorts_folder_by_folder_and_leaves_what_is_tidy_alone(tmp_path: 
     assert (tmp_path / MANIFEST_FILE).stat().st_ino == tidy
     manifest.add(entry("c"))  # goes on as before
     assert manifest.get("a/z") == entry("a/z")
+    manifest.tidy()
+    assert (tmp_path / MANIFEST_FILE).stat().st_ino == tidy
     manifest.close()
     assert lines(tmp_path)[-1] == "c"
 
@@ -215,5 +217,6 @@ def test_a_manifest_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: l
             len(here),
             set(here),
         )
+        assert set(manifest.others("another")) == set(here)
         assert read_entries(folder) == on_disk
     manifest.close()

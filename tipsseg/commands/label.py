@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tipsseg.commands import options as opt
-from tipsseg.errors import InputError, UsageError
-from tipsseg.records import MODES, REFINEMENTS, ImageRef, LabelOptions, name_order
+from tipsseg.errors import UsageError
+from tipsseg.records import MODES, REFINEMENTS, LabelOptions
 
 if TYPE_CHECKING:
     from tipsseg.engine import Engine
-    from tipsseg.file_names import NameKey
-    from tipsseg.outcome import Failed
-    from tipsseg.progress import Progress
     from tipsseg.repeat import EarlierRun
     from tipsseg.request import Job
-    from tipsseg.run import Find, Images
 
 EPILOG = """\b
 Examples:
@@ -132,20 +126,18 @@ def label(
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
-    from tipsseg import inputs
+    from tipsseg.commands.label_inputs import Arguments, find_images
     from tipsseg.dry_run import dry_run
     from tipsseg.progress import Progress
     from tipsseg.request import LabelRequest, make_job
     from tipsseg.run import run_label
     from tipsseg.shards import parse_shard
 
-    if not paths and not retry_failed:
-        raise UsageError("no images given", "Name images or folders, or give - and a list of them on stdin.")
+    asked = Arguments(tuple(paths or ()), null, limit, sample, retry_failed)
     if dry and jsonl:
         raise UsageError("--dry-run prints paths, and --jsonl records of labels", "Give one of them.")
     if retry_failed and not resume:
         raise UsageError("--retry-failed goes on from a run, and --no-resume starts over", "Give one of them.")
-    inputs.check_choice(limit, sample)
     workers = _workers(engine, actors, gpus, device)
     earlier = _earlier(from_run, [classes, vocab, templates, background])
     vocabulary = opt.parse_vocabulary(classes, vocab, templates, background) if earlier is None else earlier.vocabulary
@@ -173,8 +165,7 @@ def label(
         job = make_job(request, source)
         for note in [] if earlier is None else earlier.notes(job.decides):
             progress.note(note)
-        given = _find(job, paths, null, limit, sample, progress) if paths else None
-        find = given if given is not None and not retry_failed else _failed(job, given, progress)
+        find = find_images(job, asked, progress)
         if dry:
             failed = dry_run(job, find, progress, measure=engine == "local")
         else:
@@ -212,60 +203,3 @@ def _earlier(path: Path | None, own: Sequence[object]) -> EarlierRun | None:
     if any(value is not None for value in own):
         raise UsageError("--from says what to label", "Leave out --classes, --vocab, --templates and --background.")
     return read_run_file(path)
-
-
-def _find(
-    job: Job, paths: Sequence[str], null: bool, limit: int | None, sample: int | None, progress: Progress
-) -> Find:
-    """Look for the images of the run. Raises UsageError and InputError."""
-    from tipsseg import inputs
-    from tipsseg.run import Images
-
-    output, shard = job.request.output, job.request.shard
-
-    def listed(key: NameKey) -> Images:
-        images = islice(inputs.stream(entries, output=output, key=key), limit)
-        return Images((each for each in images if shard is None or shard.takes(each.name)), Path.cwd())
-
-    def chosen(key: NameKey) -> Images:
-        inputs.check_collisions(found.refs, key)
-        inputs.check_not_outputs(found.refs, output, key)
-        # A folder that cannot be listed is told by each shard, as its images are of any of them.
-        refs: list[ImageRef | Failed] = [*found.refused]
-        refs += [each for each in found.refs if shard is None or shard.takes(each.name)]
-        return Images(tuple(sorted(refs, key=lambda each: name_order(each.name))), found.root)
-
-    if sample is None and opt.from_stdin(paths, null):
-        entries = opt.stdin_entries(null)
-        return listed
-    found = inputs.choose(opt.find_images(paths, null, output), limit, sample)
-    opt.note_inputs(progress, found)
-    return chosen
-
-
-def _failed(job: Job, find: Find | None, progress: Progress) -> Find:
-    """The images that failed in the run that is there, of those that are found; all where none are given. Raises InputError."""
-    from tipsseg import inputs
-    from tipsseg.error_log import read_failed
-    from tipsseg.run import Images
-    from tipsseg.run_record import read_run
-
-    records = job.context.records
-    record = read_run(records)
-    if record is None:
-        raise InputError(f"no run in {records}, so nothing to retry", "Leave out --retry-failed.")
-    failed = read_failed(records)
-    if not failed:
-        progress.note(f"No image failed in {records}.")
-    names = {ref.name for ref in failed}
-    root = Path(str(record.get("image_root") or "."))
-
-    def retried(key: NameKey) -> Images:
-        if find is None:
-            return Images(tuple(inputs.again(failed, output=job.request.output)), root)
-        images = find(key)
-        if isinstance(images.refs, tuple):
-            return replace(images, refs=tuple(each for each in images.refs if each.name in names))
-        return replace(images, refs=(each for each in images.refs if each.name in names))
-
-    return retried
