@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator
 from itertools import chain, takewhile
 from pathlib import Path
 
-from tipsseg.check_problem import Problem, take
+from tipsseg.check_problem import Problem
 from tipsseg.check_run import Run, same_classes
 from tipsseg.images import reason_of
+from tipsseg.record_values import take
 from tipsseg.writers import coco_file
 from tipsseg.writers.coco import FILE_NAME
 

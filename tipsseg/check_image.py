@@ -12,12 +12,13 @@ from PIL import Image
 
 from tipsseg.check_annotations import check_annotations
 from tipsseg.check_manifest import LabelledImage, check_entry, expected_files
-from tipsseg.check_problem import Problem, actual_path, by, class_text
+from tipsseg.check_problem import Problem, by, class_text
 from tipsseg.check_run import Run
 from tipsseg.errors import ImageError, InputError
 from tipsseg.files import is_file
 from tipsseg.images import decode_file, upright_size
 from tipsseg.manifest import MANIFEST_FILE
+from tipsseg.record_values import actual_path
 from tipsseg.records import BACKGROUND, LabelArray, ignore_id, label_dtype
 from tipsseg.regions import count_labels
 from tipsseg.writers import CONFIDENCE_FOLDER, FORMATS, MASKS_FOLDER

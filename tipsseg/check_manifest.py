@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tipsseg.append_log import lines_of
-from tipsseg.check_problem import Problem, by, class_text, short, take
+from tipsseg.check_problem import Problem, by, class_text
 from tipsseg.check_run import Run, known_formats
 from tipsseg.images import reason_of
 from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest, parse_entry
+from tipsseg.record_values import short, take
 from tipsseg.records import BACKGROUND, ignore_id, name_order
 from tipsseg.writers import FORMATS, SUFFIXES
 

@@ -6,16 +6,16 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
-from tipsseg.check_problem import Problem, actual_path, short, take
+from tipsseg.check_problem import Problem
 from tipsseg.claim import is_claimed
 from tipsseg.files import is_folder
 from tipsseg.images import reason_of
+from tipsseg.record_values import actual_path, short, take
 from tipsseg.records import BACKGROUND, ignore_id
 from tipsseg.run_record import RUN_FILE
-from tipsseg.shards import SHARDS_FOLDER, Shard, parse_folder
+from tipsseg.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in
 from tipsseg.writers import FORMATS
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 
@@ -65,7 +65,7 @@ def find_runs(folder: Path) -> Runs:
     if not is_folder(folder):
         return Runs((), (Problem(folder, "not a folder" if os.path.lexists(folder) else "no such folder"),), False)
     place = folder / SHARDS_FOLDER
-    shards = _shards_in(place)
+    shards = shards_in(folder)
     problems: list[Problem] = []
     if os.path.lexists(folder / RUN_FILE):
         found = [_read_run(folder, None)]
@@ -115,23 +115,14 @@ def same_classes(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -
             yield f"class {label_id} is {short(name)}, in {RUN_FILE} {short(wanted)}"
 
 
-def _shards_in(place: Path) -> list[Shard]:
-    if not is_folder(place):
-        return []
-    found = [shard for path in place.iterdir() if (shard := parse_folder(path.name)) is not None]
-    return sorted(found, key=lambda shard: (shard.count, shard.index))
-
-
 def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
     counts = sorted({shard.count for shard in shards})
     if len(counts) > 1:
         yield Problem(
             place, f"shards of {' and '.join(map(str, counts))} parts; those of one run have one number of parts"
         )
-    elif len(shards) < counts[0]:
-        there = {shard.index for shard in shards}
-        first = Shard(next(index for index in count(1) if index not in there), counts[0])
-        yield Problem(place, f"{counts[0] - len(shards)} of {counts[0]} shards missing, the first is --shard {first}")
+    elif gaps := missing_shards([shard.index for shard in shards], counts[0]):
+        yield Problem(place, f"of {counts[0]} shards, {gaps} missing; label them with --shard I/{counts[0]}")
 
 
 def _read_run(records: Path, shard: Shard | None) -> Run | Problem:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
@@ -12,11 +11,10 @@ from tipsseg.append_log import AppendLog, lines_of
 from tipsseg.errors import OutputError
 from tipsseg.files import atomic_write, is_folder, json_bytes, output_error
 from tipsseg.outcome import Failed
+from tipsseg.record_values import actual_name, actual_path
 from tipsseg.records import ImageRef, name_order
 
 ERRORS_FILE = "errors.jsonl"
-
-_SPELLED_OUT = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 
 
 class ErrorLog:
@@ -39,7 +37,8 @@ class ErrorLog:
         left = {
             record["image"]: line
             for record, line in _lines(self.path)
-            if record["image"] not in labelled and (record["image"] in self._own or _may_fail(_path(record["path"])))
+            if record["image"] not in labelled
+            and (record["image"] in self._own or _may_fail(actual_path(Path(), record["path"])))
         }
         if left:
             atomic_write(self.path, b"".join(left[image] + b"\n" for image in sorted(left, key=name_order)))
@@ -66,7 +65,8 @@ def read_failed(records: Path) -> tuple[ImageRef, ...]:
     path = records / ERRORS_FILE
     found = {record["image"]: record["path"] for record, _ in _lines(path)}
     return tuple(
-        ImageRef(_path(found[image]), PurePosixPath(_undecoded(image))) for image in sorted(found, key=name_order)
+        ImageRef(actual_path(Path(), found[image]), PurePosixPath(actual_name(image)))
+        for image in sorted(found, key=name_order)
     )
 
 
@@ -102,14 +102,3 @@ def _lines(path: Path) -> list[tuple[dict[str, str], bytes]]:
     except OSError as error:
         raise OutputError(path, f"it cannot be read: {error.strerror or error}", "Check its permissions.") from error
     return found
-
-
-def _path(text: str) -> Path:
-    """The path that was written as `text`."""
-    literal = Path(text)
-    return literal if "\\" not in text or literal.exists() else Path(_undecoded(text))
-
-
-def _undecoded(text: str) -> str:
-    """Text with the bytes back that `printable_path` spelled out."""
-    return _SPELLED_OUT.sub(lambda match: chr(int(match[1], 16)), text)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tipsseg.append_log import lines_of, whole_lines
-from tipsseg.check_problem import actual_path, short, take
 from tipsseg.claim import is_claimed
 from tipsseg.errors import InputError
 from tipsseg.files import is_folder
@@ -18,8 +16,9 @@ from tipsseg.images import reason_of
 from tipsseg.journal import Journal
 from tipsseg.manifest import MANIFEST_FILE, Entry, parse_entry
 from tipsseg.merge_stage import JOINED
+from tipsseg.record_values import actual_path, short, take
 from tipsseg.run_record import RUN_FILE, Counts, read_run
-from tipsseg.shards import SHARDS_FOLDER, Shard, parse_folder
+from tipsseg.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.writers import FORMATS, output_path
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 
@@ -55,7 +54,7 @@ def find_parts(folder: Path, own: Path) -> list[Part]:
         raise InputError(f"{folder}: no such folder", "Give output folders of tipsseg label.")
     if (folder / JOINED).exists():
         raise InputError(f"{folder}: a merge into it was broken off", "Run that merge again first.")
-    shards = _shards_in(folder)
+    shards = shards_in(folder)
     if not shards:
         return [_read_part(folder, folder, None, own)]
     if any(os.path.lexists(folder / name) for name in (RUN_FILE, MANIFEST_FILE)):
@@ -96,13 +95,6 @@ def unreadable(path: Path, error: Exception, output: Path) -> InputError:
 def check_hint(output: Path) -> str:
     """What to do where the records of an output folder are not as a run leaves them."""
     return f"See what is wrong with it: tipsseg check {shlex.quote(str(output))}"
-
-
-def _shards_in(folder: Path) -> list[Shard]:
-    with suppress(OSError):
-        found = map(parse_folder, os.listdir(folder / SHARDS_FOLDER))  # noqa: PTH208  names are enough
-        return sorted((shard for shard in found if shard is not None), key=lambda shard: (shard.count, shard.index))
-    return []
 
 
 def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> Part:

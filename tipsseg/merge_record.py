@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from tipsseg.check_problem import take
 from tipsseg.errors import InputError
 from tipsseg.merge_parts import Part, check_hint
+from tipsseg.record_values import take
 from tipsseg.records import BACKGROUND, LabelClass
 from tipsseg.run_record import RUN_FILE, Counts
 

@@ -10,7 +10,7 @@ from tipsseg.file_names import NameKey, OutputNames
 from tipsseg.merge_parts import Part, picture_paths, read_entries
 from tipsseg.records import ImageRef
 from tipsseg.run_record import differences
-from tipsseg.shards import Shard
+from tipsseg.shards import Shard, missing_shards
 
 
 def refuse_incomplete(parts: Sequence[Part]) -> None:
@@ -39,18 +39,6 @@ def refuse_incomplete(parts: Sequence[Part]) -> None:
                 f"{where}: of {count} shards, {gaps} missing",
                 f"Label what is missing with --shard I/{count}, or name the folder that it is in too.",
             )
-
-
-def missing_shards(there: Sequence[int], count: int) -> str:
-    """Which of `count` shards are not there, as "2, 5-7"; "" where none is missing."""
-    gaps: list[str] = []
-    before = 0
-    for index in [*sorted(there), count + 1]:
-        first, last = before + 1, index - 1
-        if first <= last:
-            gaps.append(str(first) if first == last else f"{first}-{last}")
-        before = index
-    return ", ".join(gaps)
 
 
 def refuse_other_meanings(parts: Sequence[Part]) -> None:

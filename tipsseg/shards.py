@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,3 +67,15 @@ def shards_in(output: Path) -> list[Shard]:
         found = (parse_folder(name) for name in os.listdir(output / SHARDS_FOLDER))  # noqa: PTH208  names are enough
         return sorted((shard for shard in found if shard is not None), key=lambda shard: (shard.count, shard.index))
     return []
+
+
+def missing_shards(there: Sequence[int], count: int) -> str:
+    """Which of `count` shards are not there, as "2, 5-7"; "" where none is missing."""
+    gaps: list[str] = []
+    before = 0
+    for index in [*sorted(there), count + 1]:
+        first, last = before + 1, index - 1
+        if first <= last:
+            gaps.append(str(first) if first == last else f"{first}-{last}")
+        before = index
+    return ", ".join(gaps)

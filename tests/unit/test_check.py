@@ -659,12 +659,12 @@ ONE, TWO = "out/shards/1-of-2", "out/shards/2-of-2"
 
 SHARD_FAULTS: dict[str, tuple[Change, list[str]]] = {
     "none": (both(), []),
-    "a shard is missing": (move(TWO, "elsewhere"), ["out/shards: 1 of 2 shards missing, the first is --shard 2/2"]),
+    "a shard is missing": (move(TWO, "elsewhere"), ["out/shards: of 2 shards, 2 missing; label them with --shard I/2"]),
     "nearly all of very many are missing": (
         both(move(TWO, "elsewhere"), move(ONE, "out/shards/1-of-999999999"), edit_json(
             "out/shards/1-of-999999999/run.json", lambda r: r.update(shard="1/999999999"))),
         [
-            "out/shards: 999999998 of 999999999 shards missing, the first is --shard 2/999999999",
+            "out/shards: of 999999999 shards, 2-999999999 missing; label them with --shard I/999999999",
             *(f"out/shards/1-of-999999999/manifest.jsonl: {name}: not an image of shard 1/999999999"
               for name in ("a.png", "sub/ü.png")),
         ],

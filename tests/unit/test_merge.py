@@ -35,7 +35,6 @@ from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.files import json_bytes
 from tipsseg.journal import Journal
 from tipsseg.merge import merge_folders
-from tipsseg.merge_refusals import missing_shards
 from tipsseg.merge_stage import JOINED, JOINING
 from tipsseg.progress import Progress
 from tipsseg.records import LabelArray, name_order, printable_path
@@ -599,13 +598,6 @@ def test_another_merge_is_not_disturbed(root: Path) -> None:
             merge(root, ["one", "two"], "new")
     finally:
         claim.give_back()
-
-
-@pytest.mark.parametrize(
-    ("there", "missing"), [([1, 2, 3], ""), ([], "1-3"), ([2], "1, 3"), ([3, 1], "2"), ([1], "2-3")]
-)
-def test_missing_shards(there: list[int], missing: str) -> None:
-    assert missing_shards(there, 3) == missing
 
 
 # ---- once more ----

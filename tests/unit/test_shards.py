@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tipsseg.errors import UsageError
-from tipsseg.shards import Shard, parse_folder, parse_shard
+from tipsseg.shards import Shard, missing_shards, parse_folder, parse_shard
 
 image_names = st.text(st.characters(codec="utf-8"))
 shards = st.integers(1, 999_999_999).flatmap(lambda count: st.builds(Shard, st.integers(1, count), st.just(count)))
@@ -124,3 +124,10 @@ def test_shards_are_of_about_one_size(count: int) -> None:
     assert len(sizes) == count
     assert max(sizes.values()) < 1.25 * len(names) / count
     assert min(sizes.values()) > 0.75 * len(names) / count
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"), [([1, 2, 3], ""), ([], "1-3"), ([2], "1, 3"), ([3, 1], "2"), ([1], "2-3")]
+)
+def test_missing_shards(there: list[int], missing: str) -> None:
+    assert missing_shards(there, 3) == missing

@@ -1,0 +1,39 @@
+"""Reading records back, which others may have changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TypeVar
+
+_Value = TypeVar("_Value")
+
+_SPELLED_OUT = re.compile(r"\\u(dc[89a-f][0-9a-f])")
+
+
+def take(record: object, key: str, kind: type[_Value]) -> _Value:
+    """The value of a key in a JSON object, where it is of this kind. Raises ValueError, as where it is none or no object."""
+    value = record.get(key) if isinstance(record, dict) else None
+    # JSON's true is an int to Python.
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"no `{key}`" if value is None else f"`{key}` is {short(value)}")
+    return value
+
+
+def short(value: object) -> str:
+    """A JSON value for a line of text."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def actual_path(folder: Path, name: str) -> Path:
+    """The path below `folder` that a record names; see `actual_name`."""
+    literal = folder / name
+    return literal if "\\udc" not in name or os.path.lexists(literal) else folder / actual_name(name)
+
+
+def actual_name(name: str) -> str:
+    """A name with the bytes back that are no UTF-8, which records spell out; see `records.printable_path`."""
+    return _SPELLED_OUT.sub(lambda match: chr(int(match[1], 16)), name)
