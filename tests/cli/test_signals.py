@@ -24,7 +24,12 @@ def test_a_run_that_is_stopped_leaves_whole_files(mlp_checkpoint: Path, tmp_path
         Image.effect_noise((64, 80), 60).convert("RGB").save(tmp_path / f"{index:03}.jpg")
     command = [sys.executable, "-m", "tipsseg", "label", ".", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out"]
     with subprocess.Popen(
-        [*command, "--device", "cpu"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--device", "cpu"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  the tests may run where it is ignored
     ) as run:
         assert run.stdout is not None
         assert run.stderr is not None
