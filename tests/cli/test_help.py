@@ -16,6 +16,8 @@ from tipsseg.truth import LAYOUTS
         ["--help"],
         ["label", "--help"],
         ["eval", "--help"],
+        ["check", "--help"],
+        ["merge", "--help"],
         ["doctor", "--help"],
         ["weights", "--help"],
         ["vocab", "list"],
