@@ -13,7 +13,7 @@ from tipsseg.check_rle import Runs, area, box, decode_runs, inside
 from tipsseg.check_run import Run
 from tipsseg.record_values import short, take
 from tipsseg.records import BACKGROUND, LabelArray, label_dtype
-from tipsseg.regions import components, count_labels
+from tipsseg.regions import components, count_labels, whole_classes
 from tipsseg.writers.coco_file import CocoImage
 
 
@@ -88,16 +88,18 @@ def _shape_faults(annotation: Mapping[str, object], runs: Runs, height: int) -> 
 
 
 def _left_out(image: LabelledImage, painted: LabelArray, run: Run, labels: LabelArray | None) -> Iterator[str]:
-    """Pixels of classes that no annotation has, but for small components, by the mask or else by the manifest."""
+    """Pixels of classes that no annotation has, but for small objects, by the mask or else by the manifest."""
+    least = run.files.min_area.pixels(image.size)
     if labels is not None:
         left: LabelArray = labels.copy()
         left[painted != BACKGROUND] = BACKGROUND
-        for region in components(left, len(run.names), run.min_area):
+        find = whole_classes if run.files.instances == "class" else components
+        for region in find(left, len(run.names), least):
             y, x, h, w = region.box
             yield f"no annotation has the {region.area} pixels of {class_text(run.names, region.class_id)} in {[x, y, w, h]}"
         return
     counts = count_labels(painted)
     for class_id, name in run.names.items():
         number, wanted = int(counts[class_id]), image.pixels.get(class_id, 0)
-        if number > wanted or (number < wanted and run.min_area <= 1):
+        if number > wanted or (number < wanted and least <= 1):
             yield f"its annotations have {number} pixels of class {class_id} ({name}), where the manifest says {wanted}"

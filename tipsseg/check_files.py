@@ -1,4 +1,4 @@
-"""Rules of what else is in an output folder: no pictures but those of the images, each of one image, and nothing temporary."""
+"""Rules of what else is in an output folder: no files but those of the images, each of one image, and nothing temporary."""
 
 from __future__ import annotations
 
@@ -10,35 +10,42 @@ from tipsseg.check_manifest import Images
 from tipsseg.check_problem import Problem
 from tipsseg.files import TEMPORARY_PREFIX
 from tipsseg.records import printable_path
-from tipsseg.writers import FORMATS, SUFFIXES
+from tipsseg.writers import FORMATS
 
 
 class Owners:
-    """Which image each picture is of. In memory is a name an image."""
+    """Which image each file is of. In memory is a name an image."""
 
     def __init__(self) -> None:
         self._owners: dict[str, tuple[str, Images]] = {}
 
     def take(self, runs: Sequence[Images]) -> Iterator[Problem]:
-        """Take all images up; a second one of a name without its suffix is a problem, as both would have one picture."""
+        """Take all images up; a second one of a name without its suffix is a problem, as both would have one file."""
         for images in runs:
             for name in images.formats:
                 owner, _ = self._owners.setdefault(_stem(name), (name, images))
                 if owner != name:
-                    yield Problem(images.path, f"{name}: its pictures would be those of {owner} too")
+                    yield Problem(images.path, f"{name}: its files would be those of {owner} too")
 
-    def know(self, folder: str, relative: PurePosixPath) -> bool:
-        """Whether a file in one of the folders of pictures is the picture of an image."""
-        owner = self._owners.get(_stem(printable_path(relative)))
-        return owner is not None and any(FORMATS[name].folder == folder for name in owner[1].formats[owner[0]])
+    def know(self, name: str, image: PurePosixPath) -> bool:
+        """Whether an image of that name, whatever its suffix, has files in format `name`."""
+        owner = self._owners.get(_stem(printable_path(image)))
+        return owner is not None and name in owner[1].formats[owner[0]]
 
 
 def find_strangers(output: Path, owners: Owners) -> Iterator[Problem]:
-    """Pictures that are of no image. Hidden files are passed over, as by whoever reads masks."""
-    for folder, suffix in SUFFIXES.items():
-        for path in _walk(output / folder):
-            relative = PurePosixPath(path.relative_to(output / folder).as_posix())
-            if path.suffix == suffix and not path.name.startswith(".") and not owners.know(folder, relative):
+    """Files that are of no image. Hidden files are passed over, as by whoever reads masks."""
+    for name, form in FORMATS.items():
+        if form.folder is None:
+            continue
+        for path in _walk(output / form.folder):
+            if path.suffix != form.suffix or path.name.startswith("."):
+                continue
+            relative = PurePosixPath(path.relative_to(output / form.folder).as_posix())
+            if form.leaf and relative.parent.name != form.leaf:
+                continue
+            image = relative.parent.parent / relative.name if form.leaf else relative
+            if not owners.know(name, image):
                 yield Problem(path, "no image in the manifest has this file")
 
 

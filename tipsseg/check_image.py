@@ -21,7 +21,6 @@ from tipsseg.manifest import MANIFEST_FILE
 from tipsseg.record_values import actual_path
 from tipsseg.records import BACKGROUND, LabelArray, ignore_id, label_dtype
 from tipsseg.regions import count_labels
-from tipsseg.writers import CONFIDENCE_FOLDER, FORMATS, MASKS_FOLDER
 from tipsseg.writers.coco import FILE_NAME as COCO_FILE
 from tipsseg.writers.coco_file import CocoImage
 
@@ -62,10 +61,10 @@ def check_image(place: Place, image: LabelledImage, annotated: CocoImage | None)
         report.pictures += 1
         path = actual_path(place.output, file)
         try:
-            if FORMATS[name].folder == MASKS_FOLDER:
-                labels = _read_labels(path, image, len(run.names))
+            if name == "png":
+                labels = _read_labels(path, image, run)
                 report.problems += [Problem(path, what) for what in _check_labels(labels, image, run)]
-            elif FORMATS[name].folder == CONFIDENCE_FOLDER:
+            elif name == "confidence":
                 decode_file(path, lambda picture: _stored(picture, "L", image.size))
             else:  # drawn for eyes, in a size of its own
                 decode_file(path, lambda picture: picture.load())
@@ -78,10 +77,10 @@ def check_image(place: Place, image: LabelledImage, annotated: CocoImage | None)
     return report
 
 
-def _read_labels(path: Path, image: LabelledImage, classes: int) -> LabelArray:
+def _read_labels(path: Path, image: LabelledImage, run: Run) -> LabelArray:
     """The ids in a mask [H, W]; raises ImageError where it is not a mask of such an image."""
-    if label_dtype(classes) is np.uint8:
-        return decode_file(path, lambda picture: _stored(picture, "L", image.size)).astype(np.uint8)
+    if label_dtype(len(run.names)) is np.uint8:
+        return decode_file(path, lambda picture: _stored(picture, run.files.png_mode, image.size)).astype(np.uint8)
     return decode_file(path, lambda picture: _stored(picture, "I;16", image.size)).astype(np.uint16)
 
 

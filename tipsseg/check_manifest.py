@@ -13,7 +13,7 @@ from tipsseg.images import reason_of
 from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest, parse_entry
 from tipsseg.record_values import short, take
 from tipsseg.records import BACKGROUND, ignore_id, name_order
-from tipsseg.writers import FORMATS, SUFFIXES
+from tipsseg.writers import relative_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,9 @@ def check_entry(run: Run, image: LabelledImage) -> Iterator[str]:
 
 
 def expected_files(image: str, formats: tuple[str, ...]) -> dict[str, str]:
-    """The picture in each of the formats that has one, relative to the output folder."""
-    folders = {name: FORMATS[name].folder for name in formats}
-    return {
-        name: f"{folder}/{PurePosixPath(image).with_suffix(SUFFIXES[folder])}"
-        for name, folder in folders.items()
-        if folder is not None
-    }
+    """The image's own file in each of the formats that has one, relative to the output folder."""
+    paths = {name: relative_path(name, PurePosixPath(image)) for name in formats}
+    return {name: str(path) for name, path in paths.items() if path is not None}
 
 
 def _labelled(entry: Entry | None, run: Run) -> LabelledImage:

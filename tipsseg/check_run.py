@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tipsseg.check_problem import Problem
 from tipsseg.claim import is_claimed
+from tipsseg.file_options import FileOptions, parse_file_options
 from tipsseg.files import is_folder
 from tipsseg.images import reason_of
 from tipsseg.record_values import actual_path, short, take
@@ -27,7 +28,7 @@ class Run:
     records     that folder
     shard       None for a whole run
     names       of the classes by id, 1..N
-    min_area    smaller components have no annotation
+    files       how labels became files
     image_root  the folder that the images' names begin at; None where that is not one, as after a merge
     ended       whether the run came to its end
     labelled    images that it labelled, or found labelled; 0 before its end
@@ -39,7 +40,7 @@ class Run:
     digest: str
     names: Mapping[int, str]
     formats: tuple[str, ...]
-    min_area: int
+    files: FileOptions
     image_root: Path | None
     ended: bool
     labelled: int
@@ -141,7 +142,7 @@ def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
             take(record, "digest", str),
             _names(take(record, "vocabulary", dict)),
             known_formats(record),
-            take(take(record, "options", dict), "min_area", int),
+            parse_file_options(take(record, "options", dict)),
             None if record.get("image_root") is None else actual_path(Path(), take(record, "image_root", str)),
             ended,
             take(counts, "labelled", int) + take(counts, "unchanged", int),

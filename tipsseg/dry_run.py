@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tipsseg.claim import is_claimed
-from tipsseg.earlier import Earlier, picture_paths
+from tipsseg.earlier import Earlier, own_paths
 from tipsseg.engine import LocalEngine
 from tipsseg.file_names import name_key
 from tipsseg.files import json_bytes
@@ -56,7 +56,7 @@ def dry_run(job: Job, find: Find, progress: Progress, *, measure: bool) -> int:
                     unchanged += 1
                 case ImageRef():
                     todo.append(item)
-                    replaced += any(path.exists() for path in picture_paths(output, item, request.formats).values())
+                    replaced += any(path.exists() for path in own_paths(output, item, request.formats).values())
                     print_path(item.path)
     if is_claimed(job.context.records):
         progress.note(f"Another tipsseg is at work in {job.context.records}.")

@@ -12,16 +12,16 @@ from tipsseg.records import ImageRef
 from tipsseg.request import Job
 from tipsseg.run_record import differences, read_run
 from tipsseg.shards import shards_in
-from tipsseg.writers import FORMATS, output_path, run_file
+from tipsseg.writers import own_path, record_file
 
 _ANOTHER_FOLDER = "Choose another output folder with -o"
 _START_OVER = f"{_ANOTHER_FOLDER}, or start over in this one with --no-resume; what is not replaced then stays."
 
 
-def picture_paths(output: Path, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
-    """Where an image's own picture is, for each of the formats that has one."""
-    folders = {name: FORMATS[name].folder for name in formats}
-    return {name: output_path(output, folder, ref.relative) for name, folder in folders.items() if folder is not None}
+def own_paths(output: Path, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
+    """Where an image's own file is, for each of the formats that has one."""
+    paths = {name: own_path(name, output, ref.relative) for name in formats}
+    return {name: path for name, path in paths.items() if path is not None}
 
 
 class Earlier:
@@ -29,7 +29,7 @@ class Earlier:
 
     record    the content of its run.json; None where there is none
     manifest  its images
-    journals  the formats of the job that have a file for the whole run
+    journals  the formats of the job that keep records
     """
 
     def __init__(self, job: Job) -> None:
@@ -42,8 +42,10 @@ class Earlier:
         context = job.context
         self.record: Mapping[str, object] | None = read_run(context.records)
         self.manifest = Manifest(context.records)
-        files = {name: run_file(name, context) for name in job.request.formats}
-        self.journals = {name: Journal(name, file) for name, file in files.items() if file is not None}
+        files = {name: record_file(name, context) for name in job.request.formats}
+        self.journals = {
+            name: Journal(name, file, self.manifest.holding(name)) for name, file in files.items() if file is not None
+        }
 
     @property
     def of_the_same(self) -> bool:
@@ -61,7 +63,7 @@ class Earlier:
         entry = self.manifest.get(ref.name)
         if entry is None or entry.digest != self._digest or not set(formats) <= set(entry.formats):
             return None
-        if not all(path.is_file() for path in picture_paths(self._job.context.output, ref, formats).values()):
+        if not all(path.is_file() for path in own_paths(self._job.context.output, ref, formats).values()):
             return None
         if not all(journal.has(ref.name) for journal in self.journals.values()):
             return None

@@ -60,7 +60,9 @@ class LocalEngine:
         encoder = Encoder(model, asked.device, asked.dtype, asked.batch_size)
         labeller = Labeller(encoder, asked.vocabulary, asked.options)
         writers = {name: create(name, job.context) for name in job.request.formats}
-        self._work = ImageWork(labeller, writers, job.context.output, job.decides.digest, self._inspect)
+        self._work = ImageWork(
+            labeller, writers, job.context.files, job.context.output, job.decides.digest, self._inspect
+        )
         return Started(
             str(encoder.device), encoder.dtype_name, file_hashes(model), labeller.vocabulary, labeller.dropped
         )

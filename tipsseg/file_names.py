@@ -15,8 +15,6 @@ from tipsseg.writers import SUFFIXES
 #: Names with the same key are one file.
 NameKey = Callable[[str], str]
 
-_ENDINGS = tuple(dict.fromkeys(SUFFIXES.values()))
-
 
 def exact(name: str) -> str:
     """The key where only equal names are one file."""
@@ -75,7 +73,7 @@ class OutputNames:
         stem = self._key(str(name.with_suffix("")))
         if stem in self._owners:
             return f"{self._owners[stem]} and {ref.path} would share one output, {name.with_suffix('')}"
-        for ending in _ENDINGS:
+        for ending in SUFFIXES:
             if stem + ending in self._folders:
                 return f"the output of {ref.path} would have the name of the folder {name.with_suffix(ending)}"
         folders: list[str] = []
@@ -83,7 +81,7 @@ class OutputNames:
             key = self._key(str(folder))
             if key in self._folders:
                 break
-            for ending in _ENDINGS:
+            for ending in SUFFIXES:
                 if key.endswith(ending) and (owner := self._owners.get(key.removesuffix(ending))):
                     return f"the output of {owner} would have the name of the folder {folder} of {ref.path}"
             folders.append(key)

@@ -14,15 +14,16 @@ from pathlib import Path
 from tipsseg.append_log import AppendLog, lines_of
 from tipsseg.errors import OutputError
 from tipsseg.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error
-from tipsseg.writers import Records, RunFile
+from tipsseg.writers import RecordFile, Records
 
 
 class Journal:
     """The records of one format by image. In memory is an offset an image."""
 
-    def __init__(self, name: str, file: RunFile) -> None:
-        """Of the format `name` with this file. Raises OutputError."""
+    def __init__(self, name: str, file: RecordFile, images: Sequence[str]) -> None:
+        """Of the format `name` with this file, which was written with `images`. Raises OutputError."""
         self._file = file
+        self._images = images
         self._path = file.path.with_name(self.file_name(name))
         self._log: AppendLog | None = None
         self._offsets: dict[str, int] = {}
@@ -32,7 +33,7 @@ class Journal:
             with suppress(
                 OSError, ValueError
             ):  # no file yet, or one that is not ours: then there is nothing to go on from
-                self._offsets = dict.fromkeys(file.names(), 0)
+                self._offsets = dict.fromkeys(file.names(images), 0)
 
     @staticmethod
     def file_name(name: str) -> str:
@@ -91,7 +92,7 @@ class Journal:
             if self._offsets:
                 try:
                     with atomic_path(self._path) as temporary, temporary.open("wb") as target:
-                        for image, records in self._file.read():
+                        for image, records in self._file.read(self._images):
                             target.write(_line(image, records) + b"\n")
                 except ValueError as error:
                     raise OutputError(

@@ -17,8 +17,8 @@ from tipsseg.background import GENERAL_BACKGROUND, meaning_threshold, same_meani
 from tipsseg.encode import Encoder
 from tipsseg.errors import InputError, UsageError
 from tipsseg.images import MAX_PIXELS, upright_rgb
-from tipsseg.match import Scores, WholeScores, WindowScores, Winners, match, match_refined
-from tipsseg.records import BACKGROUND, LabelArray, LabelMap, LabelOptions, ignore_id, label_dtype
+from tipsseg.match import Scores, WholeScores, WindowScores, Winners, best_groups, match, match_refined
+from tipsseg.records import BACKGROUND, LabelArray, LabelMap, LabelOptions, TopClasses, ignore_id, label_dtype
 from tipsseg.vocabulary import Phrase, Vocabulary
 from tipsseg.windows import WindowPlan, plan_windows, stretched_size
 
@@ -90,16 +90,23 @@ class Labeller:
             )
         return Prepared((height, width), _resize(pixels, plan.size), plan)
 
-    def label_prepared(self, prepared: Prepared) -> LabelMap:
-        """The part of `label` from the model on."""
-        winners = self._winners(prepared)
+    def label_prepared(self, prepared: Prepared, top: int = 0) -> LabelMap:
+        """The part of `label` from the model on; with the best `top` classes of each patch, or as many as there are."""
+        scores = self._scores(prepared)
+        winners = self._winners(scores, prepared)
         labels = self._label_ids[winners.group]
         if self._least.any():
             labels[winners.confidence < self._least[labels]] = self._ignore
-        return LabelMap(labels, winners.confidence, self._classes)
+        return LabelMap(
+            labels, winners.confidence, self._classes, self._top(scores, prepared.plan, top) if top else None
+        )
 
-    def _winners(self, prepared: Prepared) -> Winners:
-        scores = self._scores(prepared)
+    def _top(self, scores: Scores, plan: WindowPlan, count: int) -> TopClasses:
+        height, width = (max(round(side / self.encoder.patch_size), 1) for side in plan.size)
+        groups, shares = best_groups(scores, (height, width), self._groups, min(count, len(self._groups)))
+        return TopClasses(self._label_ids[groups], shares)
+
+    def _winners(self, scores: Scores, prepared: Prepared) -> Winners:
         if self.options.refine == "pamr":
             return match_refined(scores, prepared.resized, prepared.size, self._groups)
         return match(scores, prepared.size, self._groups)

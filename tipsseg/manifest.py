@@ -90,6 +90,8 @@ class Manifest:
         self._lines = 0
         self._offsets: dict[str, int] = {}
         self._digests: dict[str, str] = {}
+        self._formats: dict[str, tuple[str, ...]] = {}
+        self._known_formats: dict[tuple[str, ...], tuple[str, ...]] = {}
         for offset, entry in _entries(self._path):
             self._lines += 1
             if entry is not None:
@@ -98,6 +100,8 @@ class Manifest:
     def _place(self, entry: Entry, offset: int) -> None:
         self._offsets[entry.image] = offset
         self._digests[entry.image] = sys.intern(entry.digest)
+        # One tuple for all images of the same formats.
+        self._formats[entry.image] = self._known_formats.setdefault(entry.formats, entry.formats)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -121,6 +125,10 @@ class Manifest:
             if entry is not None:
                 yield entry
 
+    def holding(self, name: str) -> list[str]:
+        """The images that the files of a format hold, in the order of their names."""
+        return [image for image in self._order() if name in self._formats[image]]
+
     def add(self, entry: Entry) -> None:
         """Add an image, or say anew what became of it. Raises OutputError."""
         self._place(entry, self._log.append(json_bytes(entry.record())))
@@ -130,6 +138,7 @@ class Manifest:
         """Forget an image, for good once the manifest is tidied."""
         self._offsets.pop(image, None)
         self._digests.pop(image, None)
+        self._formats.pop(image, None)
 
     def clear(self) -> None:
         """Forget all images, for good. Raises OutputError."""
@@ -137,6 +146,7 @@ class Manifest:
             self._log.clear()
         self._offsets.clear()
         self._digests.clear()
+        self._formats.clear()
         self._lines = 0
 
     def tidy(self) -> None:

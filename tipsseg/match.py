@@ -161,6 +161,24 @@ def match_refined(scores: Scores, image: NDArray[np.uint8], size: tuple[int, int
     return Winners(winner, confidence)
 
 
+@torch.inference_mode()
+def best_groups(
+    scores: Scores, size: tuple[int, int], groups: Sequence[int], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """The best `count` groups at every cell of a grid of `size` (h, w), and softmax(score / temperature) of each over all groups.
+
+    Both are [count, h, w], the best first; of equals the first group comes first.
+    """
+    index = np.empty((count, *size), np.int64)
+    share = np.empty((count, *size), np.float16)
+    for band, grouped in _bands(scores, size, groups):
+        rivals = scores.rivals(grouped, grouped.amax(0))
+        shares, order = (rivals / rivals.sum(0)).sort(dim=0, descending=True, stable=True)  # each [G, rows, w]
+        index[:, band] = order[:count].cpu().numpy()
+        share[:, band] = shares[:count].cpu().numpy()
+    return index, share
+
+
 def merge_names(scores: Tensor, groups: Sequence[int]) -> Tensor:
     """The maximum over the phrases of each group, [P, ...] -> [G, ...]; may overwrite `scores`."""
     if len(groups) == scores.shape[0]:

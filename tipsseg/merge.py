@@ -3,7 +3,7 @@
 merge_parts     what is joined, read from its folders
 merge_refusals  what keeps it from being joined
 merge_record    run.json of the whole
-merge_files     pictures, annotations.json, manifest.jsonl, errors.jsonl
+merge_files     files of images, files of whole formats, manifest.jsonl, errors.jsonl
 merge_stage     how the records come into the target, whenever the merge is killed
 """
 
@@ -19,16 +19,16 @@ from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import OutputError, UsageError
 from tipsseg.file_names import name_key
 from tipsseg.manifest import MANIFEST_FILE, Manifest
-from tipsseg.merge_files import copy_classes, copy_pictures, join_errors, run_files, write_run_files
+from tipsseg.merge_files import copy_classes, copy_own_files, join_errors, run_paths, write_run_files
 from tipsseg.merge_parts import Part, find_parts, read_entries, refuse_at_work
-from tipsseg.merge_record import annotation_info, class_list, merged_record, notes
+from tipsseg.merge_record import annotation_info, class_list, file_options, merged_record, notes
 from tipsseg.merge_refusals import (
     refuse_doubles,
     refuse_incomplete,
-    refuse_missing_pictures,
+    refuse_missing_files,
     refuse_other_meanings,
 )
-from tipsseg.merge_stage import commit, drop_stage, make_stage, settle, sweep_pictures
+from tipsseg.merge_stage import commit, drop_stage, make_stage, settle, sweep_files
 from tipsseg.progress import Progress, counted
 from tipsseg.request import check_folder
 from tipsseg.run_record import RUN_FILE, read_run, write_run
@@ -40,8 +40,8 @@ from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     """Join what is in these output folders into `target`, which may be new, or one of them.
 
-    Pictures are copied, but for those that are in `target` already; shards in `target` become a whole run. Memory grows by a name
-    and an offset an image. Raises UsageError for a folder that is named twice, InputError for parts that cannot be joined, and
+    Files of images are copied, but for those that are in `target` already; shards in `target` become a whole run. Memory grows by a
+    name and an offset an image. Raises UsageError for a folder that is named twice, InputError for parts that cannot be joined, and
     OutputError for a target that cannot be written.
     """
     for number, folder in enumerate(folders):
@@ -52,7 +52,7 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
     try:
         settle(target)
         if claim.left_over:
-            sweep_pictures(target)
+            sweep_files(target)
         _merge([target if _same(folder, target) else folder for folder in folders], target, progress)
     finally:
         claim.give_back()
@@ -67,7 +67,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
         refuse_incomplete(parts)
         refuse_other_meanings(parts)
         number = refuse_doubles(parts, name_key(target))
-        refuse_missing_pictures(parts)
+        refuse_missing_files(parts)
         for line in notes(parts):
             progress.note(line)
         what = f"{counted(number, 'image')} of {_counted_parts(parts)}"
@@ -79,20 +79,20 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
         progress.note(f"{what} joined, into {target}")
         if failed:
             progress.note(f"{counted(failed, 'image')} failed, see {target / ERRORS_FILE}")
-    progress.results([*run_files(target, parts[0].formats), target / CLASSES_FILE])
+    progress.results([*run_paths(target, parts[0].formats), target / CLASSES_FILE])
 
 
 def _join(parts: Sequence[Part], target: Path, progress: Progress) -> int:
     """Returns how many images failed."""
     record, classes = merged_record(parts), class_list(parts[0])
     stage = make_stage(target)
-    context = RunContext(target, stage, classes, annotation_info(record, classes))
+    context = RunContext(target, stage, classes, annotation_info(record, classes), file_options(parts[0]))
     copy_classes(parts[0].output, target)
     with closing(Manifest(stage)) as manifest:
         for part in parts:
             for entry in read_entries(part):
                 if part.output != target:
-                    copy_pictures(part, entry, target)
+                    copy_own_files(part, entry, target)
                 manifest.add(entry)
                 progress.advance()
         manifest.tidy()

@@ -1,4 +1,4 @@
-"""Pictures, annotations.json, manifest.jsonl and errors.jsonl of runs that are joined."""
+"""Files of images, those of whole formats, manifest.jsonl and errors.jsonl of runs that are joined."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import InputError
 from tipsseg.files import atomic_path, atomic_write
 from tipsseg.journal import Journal
+from tipsseg.links import link_image
 from tipsseg.manifest import Entry, Manifest
-from tipsseg.merge_parts import Part, check_hint, picture_paths, read_entries, unreadable
+from tipsseg.merge_parts import Part, check_hint, link_paths, own_paths, read_entries, unreadable
 from tipsseg.merge_stage import OWNER
 from tipsseg.records import name_order
-from tipsseg.writers import FORMATS, Records, RunContext, run_file
+from tipsseg.writers import FORMATS, RecordFile, Records, RunContext, record_file, run_files
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 
 
-def run_files(target: Path, formats: Sequence[str]) -> list[Path]:
+def run_paths(target: Path, formats: Sequence[str]) -> list[Path]:
     """Where the files are that these formats have for the whole run."""
-    files = (run_file(name, RunContext(target, target, (), {})) for name in formats)
-    return [file.path for file in files if file is not None]
+    return [target / file for name in formats for file in FORMATS[name].files]
 
 
 def copy_classes(source: Path, target: Path) -> None:
@@ -39,9 +39,12 @@ def copy_classes(source: Path, target: Path) -> None:
         atomic_write(target / CLASSES_FILE, data, OWNER)
 
 
-def copy_pictures(part: Part, entry: Entry, target: Path) -> None:
-    """Copy the pictures of an image, but for those that an earlier merge has copied. Raises InputError and OutputError."""
-    for path in picture_paths(part, entry):
+def copy_own_files(part: Part, entry: Entry, target: Path) -> None:
+    """Copy the files of an image, but for those that an earlier merge has copied. Raises InputError and OutputError."""
+    for path in link_paths(part, entry):
+        if path.exists():  # where the image is gone there is nothing to link to
+            link_image(path, target / path.relative_to(part.output), OWNER)
+    for path in own_paths(part, entry):
         try:
             status, file = path.stat(), path.open("rb")
         except OSError as error:
@@ -53,13 +56,15 @@ def copy_pictures(part: Part, entry: Entry, target: Path) -> None:
 def write_run_files(parts: Sequence[Part], manifest: Manifest, context: RunContext) -> None:
     """Write the files that formats have for the whole run, in the order of the names. Raises InputError and OutputError."""
     for name in FORMATS:
-        file = run_file(name, context)
-        if file is None:
+        images = manifest.holding(name)
+        # Where images are left from a run in a format that later runs did not have, the files go on too.
+        if not images and name not in parts[0].formats:
             continue
-        images = [entry.image for entry in manifest.entries() if name in entry.formats]
-        # Where images are left from a run in a format that later runs did not have, the file goes on too.
-        if images or name in parts[0].formats:
-            with closing(Journal(name, file)) as journal:
+        for file in run_files(name, context):
+            if not isinstance(file, RecordFile):
+                file.write(images, lambda _: ())
+                continue
+            with closing(Journal(name, file, ())) as journal:
                 for part in parts:
                     for image, records in _records(name, part):
                         journal.add(image, records)
@@ -86,13 +91,14 @@ def join_errors(parts: Sequence[Part], labelled: Manifest, stage: Path) -> int:
 
 
 def _records(name: str, part: Part) -> Iterator[tuple[str, Records]]:
-    """The records that a part has of its images in a format that has one file a run. Raises InputError."""
-    wanted = {entry.image for entry in read_entries(part) if name in entry.formats}
-    file = run_file(name, RunContext(part.output, part.records, (), {}))
+    """The records that a part has of its images in a format that keeps some. Raises InputError."""
+    images = list(dict.fromkeys(entry.image for entry in read_entries(part) if name in entry.formats))
+    wanted = set(images)
+    file = record_file(name, RunContext(part.output, part.records, (), {}))
     if file is None or not wanted:
         return
     try:
-        for image, records in file.read():
+        for image, records in file.read(images):
             if image in wanted:
                 wanted.discard(image)
                 yield image, records

@@ -19,7 +19,7 @@ from tipsseg.merge_stage import JOINED
 from tipsseg.record_values import actual_path, short, take
 from tipsseg.run_record import RUN_FILE, Counts, read_run
 from tipsseg.shards import SHARDS_FOLDER, Shard, shards_in
-from tipsseg.writers import FORMATS, output_path
+from tipsseg.writers import FORMATS, link_path, relative_path
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 
 _LABEL = "Run the command that made it again; what is done there stays."
@@ -29,7 +29,7 @@ _LABEL = "Run the command that made it again; what is done there stays."
 class Part:
     """The records of a run that has ended, or of a shard of one.
 
-    output   its output folder, in which the pictures are
+    output   its output folder, in which the files of images are
     records  the folder of the records; the output folder, but for a shard
     shard    None for a whole run
     record   the content of its run.json, of which the rest is a part
@@ -81,10 +81,18 @@ def read_entries(part: Part) -> Iterator[Entry]:
         raise unreadable(path, error, part.output) from error
 
 
-def picture_paths(part: Part, entry: Entry) -> Iterator[Path]:
-    """Where the pictures of an image are."""
+def own_paths(part: Part, entry: Entry) -> Iterator[Path]:
+    """Where the files of an image are."""
     for name in entry.files.values():
         yield actual_path(part.output, name)
+
+
+def link_paths(part: Part, entry: Entry) -> Iterator[Path]:
+    """Where there are links to an image."""
+    for name in entry.formats:
+        path = link_path(name, PurePosixPath(entry.image))
+        if path is not None:
+            yield actual_path(part.output, str(path))
 
 
 def unreadable(path: Path, error: Exception, output: Path) -> InputError:
@@ -151,12 +159,8 @@ def _check_files(part: Part) -> None:
 
 
 def _is_sound(entry: Entry) -> bool:
-    """Whether its pictures are named after the image, and are so below the output folder."""
+    """Whether its files are named after the image, and are so below the output folder."""
     if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
         return False
-    folders = {name: FORMATS[name].folder for name in entry.formats}
-    return entry.files == {
-        name: output_path(Path(), folder, PurePosixPath(entry.image)).as_posix()
-        for name, folder in folders.items()
-        if folder is not None
-    }
+    paths = {name: relative_path(name, PurePosixPath(entry.image)) for name in entry.formats}
+    return entry.files == {name: str(path) for name, path in paths.items() if path is not None}

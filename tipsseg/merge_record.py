@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from tipsseg.errors import InputError
+from tipsseg.file_options import FileOptions, parse_file_options
 from tipsseg.merge_parts import Part, check_hint
 from tipsseg.record_values import take
 from tipsseg.records import BACKGROUND, LabelClass
@@ -59,6 +60,16 @@ def class_list(part: Part) -> tuple[LabelClass, ...]:
             for each in take(take(part.record, "vocabulary", dict), "classes", list)
             if take(each, "id", int) != BACKGROUND  # those with 0 are negative
         )
+    except ValueError as error:
+        raise InputError(
+            f"{part.records / RUN_FILE}: not as this version of tipsseg writes it: {error}", check_hint(part.output)
+        ) from error
+
+
+def file_options(part: Part) -> FileOptions:
+    """How labels became files, by its run.json. Raises InputError."""
+    try:
+        return parse_file_options(take(part.record, "options", dict))
     except ValueError as error:
         raise InputError(
             f"{part.records / RUN_FILE}: not as this version of tipsseg writes it: {error}", check_hint(part.output)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError
 from tipsseg.file_names import NameKey, OutputNames
-from tipsseg.merge_parts import Part, picture_paths, read_entries
+from tipsseg.merge_parts import Part, own_paths, read_entries
 from tipsseg.records import ImageRef
 from tipsseg.run_record import differences
 from tipsseg.shards import Shard, missing_shards
@@ -58,7 +58,7 @@ def refuse_other_meanings(parts: Sequence[Part]) -> None:
 
 
 def refuse_doubles(parts: Sequence[Part], key: NameKey) -> int:
-    """Raise InputError where two parts have one image, or two images would have one picture; returns how many images there are.
+    """Raise InputError where two parts have one image, or two images would have one file; returns how many images there are.
 
     `key` tells which names are one to the file system of the target.
     """
@@ -71,13 +71,13 @@ def refuse_doubles(parts: Sequence[Part], key: NameKey) -> int:
     return len(owners)
 
 
-def refuse_missing_pictures(parts: Sequence[Part]) -> None:
-    """Raise InputError where a picture that a manifest names is not there."""
+def refuse_missing_files(parts: Sequence[Part]) -> None:
+    """Raise InputError where a file that a manifest names is not there."""
     gone = (
         f"{path} is not there"
         for part in parts
         for entry in read_entries(part)
-        for path in picture_paths(part, entry)
+        for path in own_paths(part, entry)
         if not path.is_file()
     )
     _refuse_any(gone, "Run the command again that labelled it: what is gone is made anew.")

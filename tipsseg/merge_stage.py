@@ -51,8 +51,10 @@ def commit(target: Path) -> None:
     joined = target / JOINED
     try:
         (target / JOINING).rename(joined)
-        for name in sorted(set(os.listdir(joined)) - set(_LAST)):  # noqa: PTH208  names are enough
-            (joined / name).replace(target / name)
+        for place in sorted(each for each in joined.rglob("*") if each.is_file() and each.name not in _LAST):
+            there = target / place.relative_to(joined)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            place.replace(there)
         (joined / MANIFEST_FILE).replace(target / MANIFEST_FILE)
     except OSError as error:
         raise output_error(target, error) from error
@@ -81,8 +83,8 @@ def drop_stage(target: Path) -> None:
     sweep([target], OWNER if (target / SHARDS_FOLDER).exists() else "", _KEPT)
 
 
-def sweep_pictures(target: Path) -> None:
-    """Remove what a merge that was killed left among the pictures."""
+def sweep_files(target: Path) -> None:
+    """Remove what a merge that was killed left among the files of images."""
     for folder in FOLDERS:
         sweep((Path(place) for place, _, _ in os.walk(target / folder)), OWNER)
 

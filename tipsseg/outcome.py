@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tipsseg.errors import ImageError
+from tipsseg.image_labels import Fidelity
 from tipsseg.manifest import Entry
 from tipsseg.records import ImageRef
 from tipsseg.writers import Records
@@ -13,11 +14,16 @@ from tipsseg.writers import Records
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """It was labelled; its own files are in place, and `records` are for the files of the whole run, by format."""
+    """It was labelled; its own files are in place.
+
+    records   for the files of the whole run, by format
+    fidelity  of the polygons that were made of its labels
+    """
 
     ref: ImageRef
     entry: Entry
     records: Mapping[str, Records]
+    fidelity: Fidelity
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from tipsseg.outcome import Failed, Labelled
 from tipsseg.request import Job
 from tipsseg.run_record import Counts, RunFacts, ended, run_record, write_run
 from tipsseg.vocabulary import Vocabulary
-from tipsseg.writers import FOLDERS, FORMATS
+from tipsseg.writers import FOLDERS, FORMATS, run_files
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 from tipsseg.writers.classes import write_classes
 
@@ -45,6 +45,7 @@ class OutputFolder:
             self.earlier = Earlier(job)
             stack.callback(self.earlier.close)
             self._record = dict(self.earlier.record or {})
+            self._run_files = [(name, file) for name in job.request.formats for file in run_files(name, context)]
             self._errors = ErrorLog(context.records)
             stack.callback(self._errors.close)
             if resume:
@@ -67,14 +68,13 @@ class OutputFolder:
             and self._record.get("ended") is not None
             and not any(journal.changed for journal in self.earlier.journals.values())
             and not self._errors.path.exists()
-            and all(path.exists() for path in self.run_files)
+            and all(path.exists() for path in self.run_paths)
         )
 
     @property
-    def run_files(self) -> list[Path]:
+    def run_paths(self) -> list[Path]:
         """The files that stand for all images."""
-        files = [journal.path for journal in self.earlier.journals.values()]
-        return [*files, self._job.context.output / CLASSES_FILE]
+        return [*(file.path for _, file in self._run_files), self._job.context.output / CLASSES_FILE]
 
     def begin(self, facts: RunFacts, vocabulary: Vocabulary) -> None:
         """Write the records that come first: they say what masks mean, and that they are no inputs. Raises OutputError."""
@@ -99,10 +99,14 @@ class OutputFolder:
     def finish(self, counts: Counts) -> None:
         """Write the records that come last. Raises OutputError."""
         manifest = self.earlier.manifest
-        for name, journal in self.earlier.journals.items():
-            if journal.changed or not journal.path.exists():
-                journal.write([entry.image for entry in manifest.entries() if name in entry.formats])
+        # First, so that no file lacks an image that the manifest has, should the run be killed now.
         manifest.tidy()
+        for name, file in self._run_files:
+            journal = self.earlier.journals.get(name)
+            if journal is None or journal.path != file.path:
+                file.write(manifest.holding(name), lambda _: ())
+            elif journal.changed or not journal.path.exists():
+                journal.write(manifest.holding(name))
         self._errors.finish(manifest)
         record = ended(self._record, self._job.request.formats, counts, datetime.now(UTC))
         write_run(self._job.context.records, record)

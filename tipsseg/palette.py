@@ -1,4 +1,4 @@
-"""Colours for class ids: fixed, far apart, readable on photographs."""
+"""Colours for class ids: our own, which are fixed, far apart and readable on photographs, and those of PASCAL VOC."""
 
 from __future__ import annotations
 
@@ -47,3 +47,14 @@ def colour(index: int) -> Colour:
     saturation = _SATURATION[step // len(_LIGHTNESS) % len(_SATURATION)]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def voc_colour(index: int) -> Colour:
+    """The colour of class id `index` >= 0 in the palette of PASCAL VOC: black for 0, and below 2 ** 24 no two the same."""
+    red = green = blue = 0
+    for shift in range(7, -1, -1):
+        red |= (index & 1) << shift
+        green |= (index >> 1 & 1) << shift
+        blue |= (index >> 2 & 1) << shift
+        index >>= 3
+    return red, green, blue

@@ -25,6 +25,9 @@ REFINEMENTS = ("none", "pamr")
 #: Label id of pixels that belong to none of the classes.
 BACKGROUND = 0
 
+#: More classes need 16 bits a pixel.
+MAX_CLASSES_8_BIT = 254
+
 
 @dataclass(frozen=True, slots=True)
 class LockedFile:
@@ -121,6 +124,20 @@ class LabelClass:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TopClasses:
+    """The best K classes of each patch of an image, the best first.
+
+    ids     [K, h, w], as in the label map; 0 is the background
+    scores  [K, h, w] float16 in [0, 1]: softmax(score / temperature) over the classes and the background, before any refinement
+
+    The h x w patches divide the image as the model sees it, resized and in one piece.
+    """
+
+    ids: LabelArray
+    scores: NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LabelMap:
     """The labels of one image.
 
@@ -128,11 +145,13 @@ class LabelMap:
     confidence  [H, W], float32 in [0, 1]: the probability of the label that won, softmax(score / temperature) over the classes and
                 the background, each with the best of its phrases as its score; of refined labels, the refined probability
     classes     the N classes, by id
+    top         the best classes of each patch, where they were asked for
     """
 
     labels: LabelArray
     confidence: NDArray[np.float32]
     classes: tuple[LabelClass, ...]
+    top: TopClasses | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -148,9 +167,9 @@ class LabelMap:
 
 def ignore_id(number_of_classes: int) -> int:
     """The label id of low-confidence pixels: 255 up to 254 classes, 65535 above."""
-    return 255 if number_of_classes <= 254 else 65535
+    return 255 if number_of_classes <= MAX_CLASSES_8_BIT else 65535
 
 
 def label_dtype(number_of_classes: int) -> type[np.uint8] | type[np.uint16]:
     """The dtype that holds every label id: uint8 up to 254 classes, uint16 above."""
-    return np.uint8 if number_of_classes <= 254 else np.uint16
+    return np.uint8 if number_of_classes <= MAX_CLASSES_8_BIT else np.uint16

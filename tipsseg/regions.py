@@ -1,4 +1,4 @@
-"""Label ids -> connected components and their run-length codes. numpy, OpenCV and pycocotools only."""
+"""Label ids -> regions and their run-length codes. numpy, OpenCV and pycocotools only."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Rle(TypedDict):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """One connected component of one class.
+    """Pixels of one class: a connected component, or all of them.
 
     class_id  the label id
     area      pixels
     box       (y, x, h, w): the smallest box around it
-    mask      [h, w] bool, the component inside its box
+    mask      [h, w] bool, the region inside its box
     """
 
     class_id: int
@@ -53,17 +53,39 @@ def components(labels: LabelArray, number_of_classes: int, min_area: int = 1) ->
     Components of fewer than `min_area` pixels are left out; background and ignored pixels belong to none. Sorted by
     class id, then top row, then left column (then by the leftmost pixel of the top row, which no two share).
     """
-    present = np.flatnonzero(count_labels(labels))
     regions: list[Region] = []
-    for class_id in present[(present >= 1) & (present <= number_of_classes)].tolist():
+    for class_id in _occurring(labels, number_of_classes):
         regions.extend(_components_of(labels, class_id, min_area))
     return regions
 
 
-def _components_of(labels: LabelArray, class_id: int, min_area: int) -> list[Region]:
+def whole_classes(labels: LabelArray, number_of_classes: int, min_area: int = 1) -> list[Region]:
+    """All pixels of each of the classes 1..N in `labels` [H, W] as one region, where there are at least `min_area`; by class id."""
+    regions: list[Region] = []
+    for class_id in _occurring(labels, number_of_classes):
+        mask, (top, left) = _cropped(labels, class_id)
+        area = int(np.count_nonzero(mask))
+        if area >= min_area:
+            height, width = mask.shape
+            regions.append(Region(class_id, area, (top, left, height, width), mask.astype(np.bool_)))
+    return regions
+
+
+def _occurring(labels: LabelArray, number_of_classes: int) -> list[int]:
+    present = np.flatnonzero(count_labels(labels))
+    occurring: list[int] = present[(present >= 1) & (present <= number_of_classes)].tolist()
+    return occurring
+
+
+def _cropped(labels: LabelArray, class_id: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """A class's pixels as 1 in the smallest box around them, and that box's (y, x)."""
     mask = (labels == class_id).astype(np.uint8)
     left, top, width, height = cv2.boundingRect(mask)
-    mask = np.ascontiguousarray(mask[top : top + height, left : left + width])
+    return np.ascontiguousarray(mask[top : top + height, left : left + width]), (top, left)
+
+
+def _components_of(labels: LabelArray, class_id: int, min_area: int) -> list[Region]:
+    mask, (top, left) = _cropped(labels, class_id)
     count, numbered, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
 
     found: list[tuple[tuple[int, int, int], Region]] = []

@@ -67,7 +67,10 @@ def _options(record: Any) -> dict[str, object]:
         "model": record["model"]["id"],
         "formats": ",".join(record["formats"]),
         "shard": record["shard"],
-        **{key: options[key] for key in ("mode", "short_side", "min_confidence", "refine", "min_area")},
+        **{
+            key: options[key]
+            for key in ("mode", "short_side", "min_confidence", "refine", "instances", "min_area", "png_mode")
+        },
         **{key: asked[key] for key in ("device", "dtype", "batch_size")},
     }
     return {key: value for key, value in found.items() if value is not None}

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from tipsseg import __version__
 from tipsseg.errors import OutputError, UsageError
+from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.files import is_file, is_folder
 from tipsseg.loading import ModelSource, find_model
-from tipsseg.records import REFINEMENTS, LabelOptions
+from tipsseg.records import MAX_CLASSES_8_BIT, REFINEMENTS, LabelOptions
 from tipsseg.run_record import Decides
 from tipsseg.shards import SHARDS_FOLDER, Shard
 from tipsseg.templates import PROTOCOL_TEMPLATES, TEMPLATES
 from tipsseg.vocabulary import Vocabulary
-from tipsseg.writers import RunContext, check_format
+from tipsseg.writers import RunContext, check_format, check_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class LabelRequest:
     model: ModelRequest
     output: Path
     formats: tuple[str, ...]
-    min_area: int
+    files: FileOptions = DEFAULT_FILE_OPTIONS
     resume: bool = True
     shard: Shard | None = None
     jsonl: bool = False
@@ -104,8 +105,13 @@ class LabelRequest:
             check_format(name)
         if len(set(self.formats)) < len(self.formats):
             raise UsageError(f"a format is named twice: {', '.join(self.formats)}")
-        if self.min_area < 0:
-            raise UsageError(f"--min-area {self.min_area} is too small; the least is 0")
+        classes = self.model.vocabulary.classes
+        for name in self.formats:
+            check_names(name, classes)
+        if self.files.png_mode == "P" and len(classes) > MAX_CLASSES_8_BIT:
+            raise UsageError(
+                f"--png-mode P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}", "Use --png-mode L."
+            )
         check_folder(self.output)
         return self.model.check()
 
@@ -140,10 +146,10 @@ def make_job(request: LabelRequest, source: ModelSource) -> Job:
         request.output if shard is None else request.output / SHARDS_FOLDER / shard.folder,
         asked.vocabulary.classes,
         info,
-        request.min_area,
+        request.files,
         "" if shard is None else f"{shard.folder}-",
     )
-    return Job(request, source, context, Decides(model, asked.vocabulary, asked.options, request.min_area, asked.dtype))
+    return Job(request, source, context, Decides(model, asked.vocabulary, asked.options, request.files, asked.dtype))
 
 
 def check_folder(output: Path) -> None:

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from tipsseg.earlier import Earlier, picture_paths
+from tipsseg.earlier import Earlier, own_paths
 from tipsseg.engine import Engine, Started
 from tipsseg.file_names import NameKey, name_key
+from tipsseg.image_labels import Fidelity
 from tipsseg.outcome import Failed, Item, Labelled, Outcome, Unchanged
 from tipsseg.output_folder import OutputFolder
 from tipsseg.progress import Progress, counted
@@ -20,6 +21,7 @@ from tipsseg.records import ImageRef
 from tipsseg.reporting import JsonReporter, Reporter
 from tipsseg.request import Job
 from tipsseg.run_record import Counts, RunFacts
+from tipsseg.writers import FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def run_label(job: Job, find: Find, engine: Engine, progress: Progress) -> Count
                 f"{counted(run.counts.labelled + run.counts.unchanged, 'image')} done; {again} goes on from there"
             )
             raise
-        progress.results(folder.run_files)
+        progress.results(folder.run_paths)
     return run.counts
 
 
@@ -87,6 +89,7 @@ class _Run:
 
     def __init__(self, job: Job, folder: OutputFolder, reporter: Reporter) -> None:
         self.counts = Counts()
+        self._fidelity = Fidelity()
         self._job = job
         self._folder = folder
         self._reporter = reporter
@@ -99,6 +102,7 @@ class _Run:
             started = engine.start()
             begin(self._job, images, self._folder, started)
             note_begin(self._job, images, started, self.counts.done, progress)
+            note_parts(self._job, progress)
             began = time.monotonic()
         if first is not None:
             with closing(engine.outcomes(chain([first], rest))) as outcomes:
@@ -106,6 +110,7 @@ class _Run:
                     self.take(outcome)
         if not self._folder.finished:
             self._folder.finish(self.counts)
+        note_fidelity(progress, self._fidelity)
         note_end(progress, self.counts, time.monotonic() - began, f", into {self._job.request.output}")
 
     def _take_until_work(self, rest: Iterator[Item]) -> ImageRef | None:
@@ -128,9 +133,10 @@ class _Run:
             case Labelled(ref, entry):
                 self._folder.add(outcome)
                 self.counts = replace(counts, labelled=counts.labelled + 1)
+                self._fidelity += outcome.fidelity
             case Unchanged(ref, entry):
                 self.counts = replace(counts, unchanged=counts.unchanged + 1)
-        self._reporter.done(ref, entry, picture_paths(self._job.request.output, ref, self._job.request.formats))
+        self._reporter.done(ref, entry, own_paths(self._job.request.output, ref, self._job.request.formats))
 
 
 def begin(job: Job, images: Images, folder: OutputFolder, started: Started) -> None:
@@ -169,6 +175,22 @@ def note_begin(job: Job, images: Images, started: Started, done: int, progress: 
     if started.dropped:
         same = ", ".join(f"{stuff} (close to {name})" for stuff, name in started.dropped.items())
         progress.note(f"Left out of the automatic background, as the model takes it for a class: {same}.")
+
+
+def note_parts(job: Job, progress: Progress) -> None:
+    """Say which formats cannot hold objects of several parts, where there may be some."""
+    unfit = [name for name in job.request.formats if not FORMATS[name].parts]
+    if unfit and job.request.files.instances == "class":
+        progress.note(f"In {' and '.join(unfit)} an object has one part, so each part of a class is an object there.")
+
+
+def note_fidelity(progress: Progress, fidelity: Fidelity) -> None:
+    """Say how well the polygons fit that were made."""
+    if fidelity.objects:
+        progress.note(
+            f"Polygons of {counted(fidelity.objects, 'object')}: IoU with their pixels {fidelity.total / fidelity.objects:.4f} "
+            f"on average, {fidelity.worst:.4f} at worst."
+        )
 
 
 def note_end(progress: Progress, counts: Counts, seconds: float, where: str) -> None:

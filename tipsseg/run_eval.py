@@ -20,6 +20,7 @@ from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, Us
 from tipsseg.evaluate import Confusion, Scores
 from tipsseg.file_names import name_key
 from tipsseg.files import atomic_write, json_bytes
+from tipsseg.image_labels import Fidelity
 from tipsseg.inputs import Found
 from tipsseg.loading import ModelSource
 from tipsseg.outcome import Failed, Labelled
@@ -30,7 +31,7 @@ from tipsseg.progress import Progress, counted
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.reporting import Reporter
 from tipsseg.request import LabelRequest, ModelRequest, check_folder, make_job
-from tipsseg.run import Images, begin, note_begin, note_end, note_forgotten
+from tipsseg.run import Images, begin, note_begin, note_end, note_fidelity, note_forgotten, note_parts
 from tipsseg.run_record import Counts
 from tipsseg.truth import Layout, read_labels, read_truth
 from tipsseg.writers import CONFUSION_PICTURE, FOLDERS
@@ -82,7 +83,7 @@ def evaluate_model(
         inputs.check_not_outputs(found.refs, files.output)
     request.check_device()
     _check_truths(pairs, request.jobs, progress)
-    job = make_job(files or LabelRequest(request, Path(), (), 1), source)
+    job = make_job(files or LabelRequest(request, Path(), ()), source)
     confusion = Confusion(layout.classes, layout.background)
     by_ref = {pair.ref: pair for pair in pairs.pairs}
 
@@ -100,6 +101,7 @@ def evaluate_model(
         note_begin(job, images, started, 0, progress)
         if folder is not None:
             note_forgotten(folder, progress)
+            note_parts(job, progress)
             begin(job, images, folder, started)
         counts = _label(images, engine, folder, progress)
     _require_some(counts.labelled, counts.failed)
@@ -120,12 +122,13 @@ def evaluate_model(
 def _label(images: Images, engine: LocalEngine, folder: OutputFolder | None, progress: Progress) -> Counts:
     """Label the images, and keep the labels where there is a folder for them."""
     began = time.monotonic()
-    counts = Counts()
+    counts, fidelity = Counts(), Fidelity()
     reporter = Reporter(progress)
     with closing(engine.outcomes(images.refs)) as outcomes:
         for outcome in outcomes:
             if isinstance(outcome, Labelled):
                 counts = replace(counts, labelled=counts.labelled + 1)
+                fidelity += outcome.fidelity
                 if folder is not None:
                     folder.add(outcome)
                 progress.advance()
@@ -136,6 +139,7 @@ def _label(images: Images, engine: LocalEngine, folder: OutputFolder | None, pro
                 reporter.failed(outcome.error)
     if folder is not None:
         folder.finish(counts)
+    note_fidelity(progress, fidelity)
     note_end(progress, counts, time.monotonic() - began, "")
     return counts
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tipsseg import __version__
+from tipsseg.file_options import FileOptions
 from tipsseg.files import atomic_write, json_bytes
 from tipsseg.records import BACKGROUND, LabelOptions
 from tipsseg.vocabulary import Vocabulary
@@ -35,12 +36,16 @@ class Decides:
     model: Mapping[str, object]
     vocabulary: Vocabulary
     options: LabelOptions
-    min_area: int
+    files: FileOptions
     dtype: str
 
     def record(self) -> dict[str, object]:
         """As run.json has it."""
         return {"model": dict(self.model), "vocabulary": vocabulary_record(self.vocabulary, self.vocabulary)}
+
+    def option_record(self) -> dict[str, object]:
+        """The options of labelling and of files."""
+        return {**asdict(self.options), **self.files.record()}
 
     @property
     def digest(self) -> str:
@@ -49,7 +54,7 @@ class Decides:
             "version": __version__,
             "model": model_identity(self.model),
             "vocabulary": vocabulary_identity(vocabulary_record(self.vocabulary, self.vocabulary)),
-            "options": {**asdict(self.options), "min_area": self.min_area},
+            "options": self.option_record(),
             "dtype": self.dtype,
         }
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
@@ -104,7 +109,7 @@ def run_record(facts: RunFacts) -> dict[str, object]:
         "device": facts.device,
         "dtype": facts.dtype,
         "asked": {**facts.asked, "dtype": decides.dtype},
-        "options": {**asdict(decides.options), "min_area": decides.min_area},
+        "options": decides.option_record(),
         "vocabulary": vocabulary_record(decides.vocabulary, facts.vocabulary),
         "formats": list(facts.formats),
         "shard": facts.shard,

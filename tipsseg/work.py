@@ -10,15 +10,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import ImageError, InputError, OutputError
+from tipsseg.errors import ImageError, InputError
+from tipsseg.file_options import FileOptions
 from tipsseg.fingerprint import Fingerprint, fingerprint
+from tipsseg.image_labels import ImageLabels, labelled_objects
 from tipsseg.images import open_image, reason_of
 from tipsseg.labeller import Labeller, Prepared
 from tipsseg.manifest import Entry
 from tipsseg.outcome import Labelled
-from tipsseg.records import ImageRef, LabelMap, printable_path
+from tipsseg.records import ImageRef, LabelMap
 from tipsseg.summary import label_summary
-from tipsseg.writers import Records, Writer
+from tipsseg.writers import FORMATS, Writer
+from tipsseg.writing import write_labels
+
+#: How many classes of each patch are kept, for formats that have them.
+TOP_CLASSES = 5
 
 #: How often an image is read again that was changed meanwhile.
 _ATTEMPTS = 3
@@ -40,6 +46,7 @@ class ImageWork:
     """Labels images and writes their files.
 
     writers  by format
+    files    how labels become files
     output   the output folder
     digest   of all that decides the labels
     inspect  sees each image's labels before anything is written, and may raise ImageError
@@ -47,6 +54,7 @@ class ImageWork:
 
     labeller: Labeller
     writers: Mapping[str, Writer]
+    files: FileOptions
     output: Path
     digest: str
     inspect: Callable[[ImageRef, LabelMap], None] | None = None
@@ -64,26 +72,19 @@ class ImageWork:
     def finish(self, loaded: Loaded) -> Labelled:
         """Label an image and write its files. Raises ImageError for what is wrong with this one, others for what ends a run."""
         began = time.monotonic()
-        ref, label_map = loaded.ref, self.labeller.label_prepared(loaded.prepared)
+        ref, label_map = loaded.ref, self._label(loaded)
         if self.inspect is not None:
             self.inspect(ref, label_map)
-        files: dict[str, str] = {}
-        records: dict[str, Records] = {}
-        for name, writer in self.writers.items():
-            try:
-                written = writer.write(ref, loaded.image, label_map)
-            except OutputError as error:
-                if error.only_this:
-                    raise ImageError(ref.path, error.message, error.hint) from error
-                raise
-            if written.path is not None:
-                files[name] = printable_path(written.path.relative_to(self.output))
-            else:
-                records[name] = written.records
+        labels = ImageLabels(ref, lambda: loaded.image, label_map, lambda each: labelled_objects(each, self.files))
+        files, records = write_labels(labels, self.writers, self.output)
         seconds = round(loaded.seconds + time.monotonic() - began, 3)
         summary = label_summary(label_map)
         entry = Entry(ref.name, loaded.fingerprint, self.digest, summary, files, tuple(self.writers), seconds)
-        return Labelled(ref, entry, records)
+        return Labelled(ref, entry, records, labels.fidelity)
+
+    def _label(self, loaded: Loaded) -> LabelMap:
+        wanted = any(FORMATS[name].scores for name in self.writers)
+        return self.labeller.label_prepared(loaded.prepared, TOP_CLASSES if wanted else 0)
 
 
 def _read(path: Path) -> tuple[NDArray[np.uint8], Fingerprint]:

@@ -88,7 +88,7 @@ USAGE = {
     "short side": (["imgs", "-c", "a", "--short-side", "0"], 2, "Error: short side 0 is not positive\n"),
     "batch size": (["imgs", "-c", "a", "--batch-size", "0"], 2, "Error: --batch-size 0 is too small; the least is 1\n"),
     "jobs": (["imgs", "-c", "a", "--jobs", "0"], 2, "Error: --jobs 0 is too small; the least is 1\n"),
-    "min area": (["imgs", "-c", "a", "--min-area", "-1"], 2, "Error: --min-area -1 is too small; the least is 0\n"),
+    "min area": (["imgs", "-c", "a", "--min-area", "-1"], 2, "Error: --min-area -1 is no area\n"),
     "dash among paths": (
         ["imgs", "-", "-c", "a"],
         2,

@@ -357,7 +357,9 @@ def test_what_goes_wrong_is_said_before_any_work(command: Command, tmp_path: Pat
         "--short-side 448",
         "--refine none",
         "--min-confidence 0",
+        "--instances class",
         "--min-area 1",
+        "--png-mode L",
         "--device auto",
         "--dtype auto",
         "--batch-size 8",
@@ -377,7 +379,7 @@ def test_every_option_is_either_refused_or_of_use_beside_masks() -> None:
     import typer
 
     from tipsseg.cli import app
-    from tipsseg.commands.evaluate import _LABELLING
+    from tipsseg.commands.evaluate import _LABELLING, _WRITING
 
     names = {parameter.name for parameter in typer.main.get_command(app).commands["eval"].params}  # type: ignore[attr-defined]
     used = {
@@ -392,7 +394,7 @@ def test_every_option_is_either_refused_or_of_use_beside_masks() -> None:
         "zero_based",
         "jobs",
     }
-    assert names == used | {"as_json", "output", "formats", "quiet"} | set(_LABELLING)
+    assert names == used | {"as_json", "output", "formats", "quiet"} | set(_LABELLING) | set(_WRITING)
 
 
 @pytest.mark.usefixtures("masks")

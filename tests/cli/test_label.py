@@ -111,7 +111,9 @@ def test_a_folder_becomes_masks_annotations_overlays_and_records(
         "short_side": None,
         "min_confidence": 0.0,
         "refine": "none",
-        "min_area": 1,
+        "instances": "component",
+        "min_area": "1",
+        "png_mode": "L",
     }
 
 

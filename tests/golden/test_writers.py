@@ -23,10 +23,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tipsseg.errors import OutputError, UsageError
+from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
 from tipsseg.files import atomic_path, atomic_write
+from tipsseg.image_labels import ImageLabels, labelled_objects
 from tipsseg.palette import colour
 from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, label_dtype
-from tipsseg.writers import FOLDERS, FORMATS, RunContext, check_format, create, run_file
+from tipsseg.writers import FOLDERS, FORMATS, RecordFile, RunContext, check_format, create, record_file, run_files
 from tipsseg.writers.classes import write_classes
 from tipsseg.writers.overlay import render
 
@@ -45,9 +47,11 @@ def numbered(count: int) -> tuple[LabelClass, ...]:
 PANDA = classes_of("panda leg", "tree", "bench")
 
 
-def context_of(output: Path, classes: tuple[LabelClass, ...] = PANDA, min_area: int = 1) -> RunContext:
+def context_of(
+    output: Path, classes: tuple[LabelClass, ...] = PANDA, options: FileOptions = DEFAULT_FILE_OPTIONS
+) -> RunContext:
     info = {"version": "0.1.0", "command": "tipsseg label in", "model": "tiny", "revision": None, "vocabulary": "a,b"}
-    return RunContext(output, output, classes, info, min_area)
+    return RunContext(output, output, classes, info, options)
 
 
 def map_of(labels: LabelArray, classes: tuple[LabelClass, ...] = PANDA, confidence: float = 0.5) -> LabelMap:
@@ -58,21 +62,26 @@ def ref_of(relative: str) -> ImageRef:
     return ImageRef(Path("in") / relative, PurePosixPath(relative))
 
 
+def labels_of(relative: str, label_map: LabelMap, options: FileOptions = DEFAULT_FILE_OPTIONS) -> ImageLabels:
+    return ImageLabels(
+        ref_of(relative), lambda: blank(label_map), label_map, lambda each: labelled_objects(each, options)
+    )
+
+
 def blank(label_map: LabelMap) -> NDArray[np.uint8]:
     return np.full((*label_map.size, 3), 128, np.uint8)
 
 
 def write_coco(context: RunContext, maps: Mapping[str, LabelMap]) -> Path:
     writer = create("coco", context)
-    records = {name: writer.write(ref_of(name), blank(each), each).records for name, each in maps.items()}
-    file = run_file("coco", context)
-    assert file is not None
+    records = {name: writer.write(labels_of(name, each, context.files)).records for name, each in maps.items()}
+    (file,) = run_files("coco", context)
     file.write(list(maps), records.__getitem__)
     return file.path
 
 
 def write_picture(name: str, context: RunContext, image: str, label_map: LabelMap) -> Path:
-    path = create(name, context).write(ref_of(image), blank(label_map), label_map).path
+    path = create(name, context).write(labels_of(image, label_map)).path
     assert path is not None
     return path
 
@@ -103,7 +112,11 @@ def test_the_registry_names_every_format(tmp_path: Path) -> None:
         assert entry.description
         context = context_of(tmp_path / name)
         create(name, context)
-        assert (run_file(name, context) is None) == (entry.folder is not None)
+        files = run_files(name, context)
+        assert [file.path for file in files] == [context.records / file for file in entry.files]
+        assert [isinstance(file, RecordFile) for file in files[:1]] == [entry.records] * bool(files)
+        assert (record_file(name, context) is None) == (not entry.records)
+        assert files or entry.folder
     with pytest.raises(UsageError) as caught:
         create("coc", context_of(tmp_path))
     assert "'coco'" in caught.value.hint
@@ -115,7 +128,7 @@ def test_the_registry_names_every_format(tmp_path: Path) -> None:
 def test_pictures_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> None:
     label_map = map_of(SMALL)
     for name in FORMATS:
-        written = create(name, context_of(tmp_path)).write(ref_of("sub/a.jpg"), blank(label_map), label_map)
+        written = create(name, context_of(tmp_path)).write(labels_of("sub/a.jpg", label_map))
         assert (written.path is None) == bool(written.records) == (FORMATS[name].folder is None)
         assert written.path is None or written.path.relative_to(tmp_path).parts[0] in FOLDERS
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()) == [
@@ -217,14 +230,14 @@ def test_coco_is_read_back_record_by_record(tmp_path: Path) -> None:
     """So runs are continued and joined: the file is what its records say, whichever images are in it and in whatever order."""
     context = context_of(tmp_path)
     path = write_coco(context, golden_maps())
-    file = run_file("coco", context)
+    file = record_file("coco", context)
     assert file is not None
-    records = dict(file.read())
-    assert list(file.names()) == list(records) == list(golden_maps())
+    records = dict(file.read(()))
+    assert list(file.names(())) == list(records) == list(golden_maps())
     assert [len(own) for own in records.values()] == [5, 1]
     file.write(list(reversed(records)), records.__getitem__)
     assert path.read_text("utf-8") != GOLDEN
-    assert dict(file.read()) == records
+    assert dict(file.read(())) == records
     file.write(list(golden_maps()), records.__getitem__)
     assert path.read_text("utf-8") == GOLDEN
 
@@ -236,15 +249,16 @@ def test_coco_without_images(tmp_path: Path) -> None:
 
 
 def test_coco_leaves_small_regions_out(tmp_path: Path) -> None:
-    read = json.loads(write_coco(context_of(tmp_path, min_area=2), golden_maps()).read_bytes())
+    read = json.loads(
+        write_coco(context_of(tmp_path, options=FileOptions(min_area=LeastArea(2))), golden_maps()).read_bytes()
+    )
     assert [(each["id"], each["area"]) for each in read["annotations"]] == [(1, 3), (2, 2)]
 
 
 def test_coco_undecodable_names(tmp_path: Path) -> None:
     context, label_map = context_of(tmp_path, classes_of("caf\udce9")), map_of(SMALL)
-    records = create("coco", context).write(ref_of("caf\udce9.png"), blank(label_map), label_map).records
-    file = run_file("coco", context)
-    assert file is not None
+    records = create("coco", context).write(labels_of("caf\udce9.png", label_map)).records
+    (file,) = run_files("coco", context)
     file.write(["any"], lambda _: records)
     read = json.loads(file.path.read_text("utf-8"))
     assert read["images"][0]["file_name"] == r"caf\udce9.png"

@@ -13,6 +13,7 @@ import pytest
 
 from tipsseg.errors import ImageError, OutputError
 from tipsseg.fingerprint import Fingerprint
+from tipsseg.image_labels import Fidelity
 from tipsseg.manifest import Entry
 from tipsseg.outcome import Failed, Item, Labelled, Outcome, Unchanged
 from tipsseg.pipeline import label_images
@@ -51,7 +52,7 @@ class FakeWork:
         with self._lock:
             self.finished += 1
             self.ahead.append(self.loaded - self.finished)
-        return Labelled(ref, entry_of(ref), {})
+        return Labelled(ref, entry_of(ref), {}, Fidelity())
 
 
 def outcomes(items: Iterator[Item] | list[ImageRef], work: FakeWork, jobs: int) -> Generator[Outcome, None, None]:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import ImageError, InputError, OutputError
+from tipsseg.file_options import DEFAULT_FILE_OPTIONS
 from tipsseg.fingerprint import fingerprint
+from tipsseg.image_labels import ImageLabels
 from tipsseg.images import open_image
 from tipsseg.labeller import Labeller, Prepared
 from tipsseg.records import ImageRef, LabelClass, LabelMap
@@ -41,7 +43,7 @@ class Full:
 
     only_this: bool
 
-    def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap) -> Written:
+    def write(self, labels: ImageLabels) -> Written:
         raise OutputError(Path("out/x"), "refused", "Choose another.", only_this=self.only_this)
 
 
@@ -59,7 +61,7 @@ def save(path: Path, value: int, size: tuple[int, int] = (4, 4)) -> None:
 def work_in(output: Path) -> ImageWork:
     context = RunContext(output, output, TREE, {})
     writers = {name: create(name, context) for name in ("png", "coco", "overlay")}
-    return ImageWork(cast(Labeller, FakeLabeller()), writers, output, "digest")
+    return ImageWork(cast(Labeller, FakeLabeller()), writers, DEFAULT_FILE_OPTIONS, output, "digest")
 
 
 def test_an_image_is_labelled(ref: ImageRef, tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_what_the_labeller_cannot_take_keeps_its_advice(ref: ImageRef, tmp_path:
 def test_a_refused_file_is_a_matter_of_the_image_or_of_the_run(
     ref: ImageRef, tmp_path: Path, only_this: bool, error: type[Exception]
 ) -> None:
-    work = ImageWork(cast(Labeller, FakeLabeller()), {"png": Full(only_this)}, tmp_path, "digest")
+    work = ImageWork(cast(Labeller, FakeLabeller()), {"png": Full(only_this)}, DEFAULT_FILE_OPTIONS, tmp_path, "digest")
     loaded = work.load(ref)
     with pytest.raises(error, match="cannot write out/x: refused"):
         work.finish(loaded)
@@ -102,7 +104,7 @@ def test_whoever_looks_at_the_labels_comes_before_the_files(ref: ImageRef, tmp_p
         raise ImageError(ref.path, "no truth of this size")
 
     plain = work_in(tmp_path / "out")
-    work = ImageWork(plain.labeller, plain.writers, plain.output, plain.digest, refuse)
+    work = ImageWork(plain.labeller, plain.writers, plain.files, plain.output, plain.digest, refuse)
     loaded = work.load(ref)
     with pytest.raises(ImageError, match="no truth"):
         work.finish(loaded)

@@ -66,7 +66,7 @@ def job_for(output: str, model: str = "tiny") -> Job:
     asked = ModelRequest(
         model, vocabulary, LabelOptions(), device="cpu", dtype="auto", batch_size=8, jobs=2, quiet=True
     )
-    request = LabelRequest(asked, Path(output), ("png", "coco", "overlay", "confidence"), min_area=1)
+    request = LabelRequest(asked, Path(output), ("png", "coco", "overlay", "confidence"))
     return make_job(request, request.check())
 
 

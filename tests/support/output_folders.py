@@ -9,16 +9,19 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.files import atomic_write, json_bytes
 from tipsseg.fingerprint import fingerprint
+from tipsseg.image_labels import ImageLabels, labelled_objects
 from tipsseg.images import open_image
 from tipsseg.manifest import Entry, Manifest
-from tipsseg.records import ImageRef, LabelArray, LabelMap, printable_path
+from tipsseg.records import ImageRef, LabelArray, LabelMap
 from tipsseg.shards import SHARDS_FOLDER, Shard
 from tipsseg.summary import label_summary
 from tipsseg.vocabulary import make_vocabulary
-from tipsseg.writers import Records, RunContext, create, run_file
+from tipsseg.writers import Records, RunContext, create, run_files
 from tipsseg.writers.classes import write_classes
+from tipsseg.writing import write_labels
 
 ALL_FORMATS = ("png", "coco", "overlay", "confidence")
 DIGEST = "0123456789abcdef0123456789abcdef"
@@ -56,6 +59,11 @@ def save_inputs(folder: Path, labels: Mapping[str, LabelArray]) -> None:
             picture.save(path)
 
 
+def image_labels(ref: ImageRef, label_map: LabelMap, options: FileOptions = DEFAULT_FILE_OPTIONS) -> ImageLabels:
+    """An image with its labels."""
+    return ImageLabels(ref, lambda: open_image(ref.path), label_map, lambda each: labelled_objects(each, options))
+
+
 def make_run(
     output: Path,
     images: Path,
@@ -63,45 +71,50 @@ def make_run(
     classes: tuple[str, ...] = CLASSES,
     formats: tuple[str, ...] = ALL_FORMATS,
     *,
-    min_area: int = 1,
+    options: FileOptions = DEFAULT_FILE_OPTIONS,
     shard: Shard | None = None,
 ) -> None:
     """What a run, or a shard, leaves below `output`; the inputs are in `images` already."""
     meanings = make_vocabulary(classes, "none").classes
     records = output if shard is None else output / SHARDS_FOLDER / shard.folder
     records.mkdir(parents=True)
-    context = RunContext(output, records, meanings, {"version": "0", "vocabulary": list(classes)}, min_area)
+    context = RunContext(output, records, meanings, {"version": "0", "vocabulary": list(classes)}, options)
     writers = {name: create(name, context) for name in formats}
     manifest = Manifest(records)
-    kept: dict[str, Records] = {}
+    kept: dict[str, dict[str, Records]] = {}
     for name, ids in labels.items():
         ref = ImageRef(images / name, PurePosixPath(name))
         if shard is not None and not shard.takes(ref.name):
             continue
         label_map = LabelMap(ids, np.full(ids.shape, 0.5, np.float32), meanings)
-        written = {name: writer.write(ref, open_image(ref.path), label_map) for name, writer in writers.items()}
-        files = {name: printable_path(each.path.relative_to(output)) for name, each in written.items() if each.path}
-        if "coco" in written:
-            kept[ref.name] = written["coco"].records
+        files, own = write_labels(image_labels(ref, label_map, options), writers, output)
+        for form, lines in own.items():
+            kept.setdefault(form, {})[ref.name] = lines
         summary = label_summary(label_map)
         manifest.add(Entry(ref.name, fingerprint(ref.path), DIGEST, summary, files, formats, 0.1))
     manifest.tidy()
+    manifest_images = [entry.image for entry in manifest.entries()]
     manifest.close()
     for name in formats:
-        if (file := run_file(name, context)) is not None:
-            file.write(list(kept), kept.__getitem__)
+        for file in run_files(name, context):
+            file.write(manifest_images, kept.get(name, {}).__getitem__)
     write_classes(output, meanings, ())
-    atomic_write(records / "run.json", json_bytes(_run_json(classes, formats, images, min_area, shard, len(manifest))))
+    atomic_write(records / "run.json", json_bytes(_run_json(classes, formats, images, options, shard, len(manifest))))
 
 
 def _run_json(
-    classes: tuple[str, ...], formats: tuple[str, ...], images: Path, min_area: int, shard: Shard | None, labelled: int
+    classes: tuple[str, ...],
+    formats: tuple[str, ...],
+    images: Path,
+    options: FileOptions,
+    shard: Shard | None,
+    labelled: int,
 ) -> dict[str, object]:
     return {
         "tool": "tipsseg",
         "version": "0",
         "digest": DIGEST,
-        "options": {"mode": "slide", "min_area": min_area},
+        "options": {"mode": "slide", **options.record()},
         "vocabulary": {"source": "", "classes": [{"id": n, "name": name} for n, name in enumerate(classes, 1)]},
         "formats": list(formats),
         "shard": None if shard is None else str(shard),

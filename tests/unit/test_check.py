@@ -34,12 +34,15 @@ from PIL import Image
 from tipsseg.check import check_folder
 from tipsseg.claim import Claim
 from tipsseg.errors import UsageError
+from tipsseg.file_options import FileOptions, LeastArea
 from tipsseg.progress import Progress
 from tipsseg.records import LabelArray
 from tipsseg.shards import Shard
 
 WIDE_CLASSES = tuple(f"thing {number}" for number in range(1, 301))
 WIDE: LabelArray = np.array([[0, 1, 254, 254], [255, 256, 300, 65535]], np.uint16)
+
+LEAST_3 = FileOptions(min_area=LeastArea(3))
 
 Build = Callable[[Path], None]
 
@@ -74,9 +77,9 @@ SOUND: dict[str, dict[str, object]] = {
     "all formats": {},
     "masks alone": {"formats": ("png",)},
     "annotations alone": {"formats": ("coco",)},
-    "annotations alone, with a least area": {"formats": ("coco",), "min_area": 3},
-    "a least area that leaves out components": {"min_area": 3},
-    "a least area of nothing": {"min_area": 0},
+    "annotations alone, with a least area": {"formats": ("coco",), "options": LEAST_3},
+    "a least area that leaves out components": {"options": LEAST_3},
+    "a least area of nothing": {"options": FileOptions(min_area=LeastArea(0))},
     "ids of 16 bits": {"labels": {"w.png": WIDE, "v/w.png": WIDE[:, :2]}, "classes": WIDE_CLASSES},
     "254 classes, the most of 8 bits": {"labels": {"w.png": A}, "classes": WIDE_CLASSES[:254]},
     "one pixel": {"labels": {"p.png": np.array([[1]], np.uint8)}},
@@ -253,7 +256,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "two images for one picture": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b'"a.png"', b'"a.gif"') + b"\n"),
-        [f"{MANIFEST}: a.png: its pictures would be those of a.gif too", f"{COCO}: image a.gif: missing"],
+        [f"{MANIFEST}: a.png: its files would be those of a.gif too", f"{COCO}: image a.gif: missing"],
     ),
     "a file with another name": (
         entry("a.png", lambda r: r["files"].update(overlay="../a.jpg")),  # type: ignore[attr-defined]
@@ -636,7 +639,7 @@ WITHOUT_MASKS: dict[str, tuple[Change, int, list[str]]] = {
 def test_annotations_without_masks_are_held_against_the_manifest(
     tmp_path: Path, change: Change, min_area: int, expected: list[str]
 ) -> None:
-    build(tmp_path, formats=("coco",), min_area=min_area)
+    build(tmp_path, formats=("coco",), options=FileOptions(min_area=LeastArea(min_area)))
     change(tmp_path)
     assert problems(tmp_path) == [f"{COCO}: {what}" for what in expected]
 

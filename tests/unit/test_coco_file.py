@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from tipsseg.files import json_bytes
 from tipsseg.vocabulary import make_vocabulary
-from tipsseg.writers import Records, RunContext, run_file
+from tipsseg.writers import Records, RunContext, record_file
 from tipsseg.writers.coco import FILE_NAME
 from tipsseg.writers.coco_file import CocoImage, images, names, read
 
 
 def write(folder: Path, records: dict[str, Records]) -> Path:
     context = RunContext(folder, folder, make_vocabulary(["tree", "sky"], "none").classes, {"version": "0"})
-    file = run_file("coco", context)
+    file = record_file("coco", context)
     assert file is not None
     file.write(list(records), records.__getitem__)
     return folder / FILE_NAME

@@ -12,21 +12,21 @@ from tipsseg.errors import OutputError
 from tipsseg.files import json_bytes
 from tipsseg.journal import Journal
 from tipsseg.vocabulary import make_vocabulary
-from tipsseg.writers import Records, RunContext, RunFile, run_file
+from tipsseg.writers import RecordFile, Records, RunContext, record_file
 from tipsseg.writers.coco import FILE_NAME
 
 JOURNAL = ".tipsseg-coco"
 
 
-def file_in(folder: Path) -> RunFile:
+def file_in(folder: Path) -> RecordFile:
     context = RunContext(folder, folder, make_vocabulary(["tree"], "none").classes, {"version": "0"})
-    file = run_file("coco", context)
+    file = record_file("coco", context)
     assert file is not None
     return file
 
 
 def journal_in(folder: Path) -> Journal:
-    return Journal("coco", file_in(folder))
+    return Journal("coco", file_in(folder), ())
 
 
 def records_of(name: str, *annotations: int) -> Records:
@@ -57,7 +57,7 @@ def test_what_is_added_becomes_the_file(tmp_path: Path) -> None:
     assert journal.path == tmp_path / FILE_NAME
     journal.write(["a.png", "b.png", "not there.png", hard])
     assert names(tmp_path) == [FILE_NAME]
-    assert dict(file_in(tmp_path).read()) == {
+    assert dict(file_in(tmp_path).read(())) == {
         "a.png": records_of("a.png", 5),
         "b.png": records_of("b.png"),
         hard: records_of(hard, len(hard)),
@@ -82,7 +82,7 @@ def test_what_the_file_has_is_kept_unless_it_is_replaced_or_dropped(written: Pat
     journal.drop("b.png")
     assert [journal.has(name) for name in ("a.png", "b.png", "c.png")] == [True, False, True]
     journal.write(["a.png", "b.png", "c.png"])
-    assert dict(file_in(written).read()) == {"a.png": records_of("a.png", 1, 2), "c.png": records_of("c.png")}
+    assert dict(file_in(written).read(())) == {"a.png": records_of("a.png", 1, 2), "c.png": records_of("c.png")}
 
 
 def test_dropping_alone_is_a_change(written: Path) -> None:
@@ -90,7 +90,7 @@ def test_dropping_alone_is_a_change(written: Path) -> None:
     journal.drop("a.png")
     assert journal.changed
     journal.write(["a.png", "b.png"])
-    assert list(file_in(written).names()) == ["b.png"]
+    assert list(file_in(written).names(())) == ["b.png"]
 
 
 def test_a_run_that_was_killed_is_gone_on_from(written: Path) -> None:
@@ -104,8 +104,8 @@ def test_a_run_that_was_killed_is_gone_on_from(written: Path) -> None:
     assert [journal.has(name) for name in ("a.png", "b.png", "c.png", "d.png")] == [True, True, True, False]
     journal.add("d.png", records_of("d.png", 4))
     journal.write(["a.png", "b.png", "c.png", "d.png"])
-    assert dict(file_in(written).read())["d.png"] == records_of("d.png", 4)
-    assert len(list(file_in(written).names())) == 4
+    assert dict(file_in(written).read(()))["d.png"] == records_of("d.png", 4)
+    assert len(list(file_in(written).names(()))) == 4
 
 
 def test_clearing_lasts_even_if_nothing_follows(written: Path) -> None:
@@ -116,7 +116,7 @@ def test_clearing_lasts_even_if_nothing_follows(written: Path) -> None:
     journal = journal_in(written)
     assert (journal.changed, journal.has("a.png")) == (True, False)
     journal.write(["a.png"])
-    assert list(file_in(written).names()) == []
+    assert list(file_in(written).names(())) == []
     assert names(written) == [FILE_NAME]
 
 
@@ -129,7 +129,7 @@ def test_a_journal_with_lines_that_are_none_keeps_the_others(tmp_path: Path) -> 
     journal = journal_in(tmp_path)
     assert [journal.has(name) for name in ("a.png", "c.png")] == [True, False]
     journal.write(["a.png", "c.png"])
-    assert dict(file_in(tmp_path).read()) == {"a.png": records_of("a.png", 1)}
+    assert dict(file_in(tmp_path).read(())) == {"a.png": records_of("a.png", 1)}
 
 
 def test_a_file_of_somebody_else_is_replaced(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_file_of_somebody_else_is_replaced(tmp_path: Path) -> None:
     assert not journal.has("a.png")
     journal.add("a.png", records_of("a.png"))
     journal.write(["a.png"])
-    assert list(file_in(tmp_path).names()) == ["a.png"]
+    assert list(file_in(tmp_path).names(())) == ["a.png"]
 
 
 def test_a_file_that_cannot_be_continued_is_left_as_it_is(written: Path) -> None:
@@ -186,8 +186,8 @@ def test_a_journal_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: li
             journal.drop(image)
         elif step == "write":
             journal.write(["c", "a", "b"])
-            assert dict(file_in(folder).read()) == here
-            assert list(file_in(folder).names()) == [image for image in ("c", "a", "b") if image in here]
+            assert dict(file_in(folder).read(())) == here
+            assert list(file_in(folder).names(())) == [image for image in ("c", "a", "b") if image in here]
             on_disk = dict(here)
             journal = journal_in(folder)  # one is for one run
         elif step == "clear":
@@ -202,4 +202,4 @@ def test_a_journal_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: li
             here = dict(on_disk)
         assert {image for image in "abc" if journal.has(image)} == set(here)
     journal.write(["a", "b", "c"])
-    assert dict(file_in(folder).read()) == here
+    assert dict(file_in(folder).read(())) == here

@@ -32,6 +32,7 @@ from output_folders import (
 from tipsseg.check import check_folder
 from tipsseg.claim import LOCK_FILE, Claim
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
+from tipsseg.file_options import DEFAULT_FILE_OPTIONS
 from tipsseg.files import json_bytes
 from tipsseg.journal import Journal
 from tipsseg.merge import merge_folders
@@ -239,11 +240,11 @@ def test_run_json_is_the_first_ones_of_a_whole_run(root: Path) -> None:
 
 DIFFERENCES: Mapping[str, tuple[Json, str]] = {
     "an option": (
-        {"digest": "f" * 32, "options": {"mode": "whole", "min_area": 1}},
+        {"digest": "f" * 32, "options": {"mode": "whole", **DEFAULT_FILE_OPTIONS.record()}},
         "Not all was labelled with the same option mode: slide in one, whole in two.",
     ),
     "an option that one version has": (
-        {"digest": "f" * 32, "options": {"mode": "slide", "min_area": 1, "new": 3}},
+        {"digest": "f" * 32, "options": {"mode": "slide", **DEFAULT_FILE_OPTIONS.record(), "new": 3}},
         "Not all was labelled with the same option new: none in one, 3 in two.",
     ),
     "the dtype": (

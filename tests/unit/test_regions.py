@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from tipsseg.palette import colour
 from tipsseg.records import LabelArray
-from tipsseg.regions import Region, components, count_labels, encode_region, encode_rle
+from tipsseg.regions import Region, components, count_labels, encode_region, encode_rle, whole_classes
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -156,3 +156,29 @@ def test_colours_are_distinct_and_neither_black_white_nor_grey() -> None:
     assert distances.min() >= 20  # 2 is just visible
     with pytest.raises(ValueError, match="begin at 1"):
         colour(0)
+
+
+@given(MAPS)
+@settings(max_examples=50, deadline=None)
+def test_whole_classes_are_their_components_together(labels: LabelArray) -> None:
+    regions = whole_classes(labels, 300)
+    known = {region.class_id for region in components(labels, 300)}
+    assert [region.class_id for region in regions] == sorted(known)
+    for region in regions:
+        mask = whole(region, labels.shape)
+        assert np.array_equal(mask, labels == region.class_id)
+        assert region.area == mask.sum()
+        assert np.flatnonzero(region.mask.any(0))[[0, -1]].tolist() == [0, region.mask.shape[1] - 1]
+        assert np.flatnonzero(region.mask.any(1))[[0, -1]].tolist() == [0, region.mask.shape[0] - 1]
+        assert encode_region(region, labels.shape) == encode_rle(mask)
+
+
+def test_small_classes_are_left_out() -> None:
+    labels = labels_of("1120 0100")
+    assert [[region.area for region in whole_classes(labels, 2, least)] for least in (0, 1, 2, 3, 4)] == [
+        [3, 1],
+        [3, 1],
+        [3],
+        [3],
+        [],
+    ]

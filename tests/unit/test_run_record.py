@@ -12,6 +12,7 @@ import pytest
 
 from tipsseg import run_record as module
 from tipsseg.errors import OutputError
+from tipsseg.file_options import FileOptions, LeastArea
 from tipsseg.records import LabelOptions
 from tipsseg.run_record import (
     RUN_FILE,
@@ -30,7 +31,7 @@ from tipsseg.vocabulary import Entry, make_vocabulary
 HUB = {"id": "l14", "repository": "owner/l14", "revision": "1" * 40, "sha256": {"config.json": "a"}}
 LOCAL = {"id": "/models/l14", "repository": None, "revision": None, "sha256": {"config.json": "a"}}
 VOCABULARY = make_vocabulary(["panda leg", "tree", Entry("wall", negative=True)], "auto", ["a {}", "the {}"])
-DECIDES = Decides(HUB, VOCABULARY, LabelOptions(), 1, "auto")
+DECIDES = Decides(HUB, VOCABULARY, LabelOptions(), FileOptions(), "auto")
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
 FACTS = RunFacts(
     decides=DECIDES,
@@ -72,7 +73,7 @@ DECIDING: dict[str, tuple[Change, list[str]]] = {
     "short side": (options(short_side=448), []),
     "least confidence": (options(min_confidence=0.1), []),
     "refinement": (options(refine="pamr"), []),
-    "least area": (lambda decides: replace(decides, min_area=2), []),
+    "least area": (lambda decides: replace(decides, files=FileOptions(min_area=LeastArea(2))), []),
     "dtype": (lambda decides: replace(decides, dtype="float32"), []),
     "revision": (model(revision="2" * 40), ["model"]),
     "repository": (model(repository="other/l14"), ["model"]),
@@ -142,7 +143,9 @@ def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:
         "short_side": None,
         "min_confidence": 0.0,
         "refine": "none",
-        "min_area": 1,
+        "instances": "component",
+        "min_area": "1",
+        "png_mode": "L",
     }
     assert record["vocabulary"] == {
         "source": "",

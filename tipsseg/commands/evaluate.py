@@ -11,6 +11,7 @@ import typer
 
 from tipsseg.commands import options as opt
 from tipsseg.errors import UsageError
+from tipsseg.file_options import INSTANCES, PNG_MODES
 from tipsseg.records import MODES, REFINEMENTS, LabelOptions
 
 if TYPE_CHECKING:
@@ -36,8 +37,11 @@ Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
 _LAYOUT_NAMES = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-context-60, voc20, voc21"
 
 #: Options that say how to label; without use where masks are given.
-_LABELLING = ("background", "templates", "model", "mode", "short_side", "refine", "min_confidence", "min_area",
+_LABELLING = ("background", "templates", "model", "mode", "short_side", "refine", "min_confidence",
               "device", "dtype", "batch_size", "null")  # fmt: skip
+
+#: Options that say how labels become files.
+_WRITING = ("instances", "min_area", "png_mode")
 
 
 def evaluate(
@@ -76,7 +80,9 @@ def evaluate(
     background: opt.Background = None,
     templates: opt.Templates = None,
     min_confidence: opt.MinConfidence = 0.0,
-    min_area: opt.MinArea = 1,
+    instances: opt.Instances = INSTANCES[0],
+    min_area: opt.MinArea = "1",
+    png_mode: opt.PngMode = PNG_MODES[0],
     mode: opt.Mode = MODES[0],
     short_side: opt.ShortSide = None,
     refine: opt.Refine = REFINEMENTS[0],
@@ -123,7 +129,9 @@ def evaluate(
             )
             files = None
             if formats is not None and output is not None:
-                files = LabelRequest(request, output, opt.split_formats(formats), min_area)
+                files = LabelRequest(
+                    request, output, opt.split_formats(formats), opt.file_options(instances, min_area, png_mode)
+                )
             truths = truth.layout([entry.name for entry in vocabulary.classes])
             source = files.check() if files is not None else request.check()
             if output is not None:
@@ -185,14 +193,16 @@ def _refuse_together(context: typer.Context) -> None:
             "images and --pred exclude each other" if pred else "nothing to score: no images and no --pred",
             "Give images to label and score, or --pred with a folder of masks.",
         )
-    for name in _LABELLING:
+    for name in (*_LABELLING, *_WRITING):
         if pred and _given(context, name):
             raise UsageError(f"--{name.replace('_', '-')} is for labelling, and with --pred nothing is labelled")
     if not _given(context, "formats"):
-        if _given(context, "min_area"):
-            raise UsageError(
-                "--min-area is for the labels that --format writes", "Give --format coco, and a folder with -o."
-            )
+        for name in _WRITING:
+            if _given(context, name):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is for the labels that --format writes",
+                    "Give --format coco, and a folder with -o.",
+                )
     elif pred or not _given(context, "output"):
         raise UsageError("--format writes labels of images into a folder", "Give images, and the folder with -o.")
 

@@ -11,6 +11,7 @@ import typer
 
 from tipsseg.commands import options as opt
 from tipsseg.errors import UsageError
+from tipsseg.file_options import INSTANCES, PNG_MODES
 from tipsseg.records import MODES, REFINEMENTS, LabelOptions
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def label(
     background: opt.Background = None,
     templates: opt.Templates = None,
     min_confidence: opt.MinConfidence = 0.0,
-    min_area: opt.MinArea = 1,
+    instances: opt.Instances = INSTANCES[0],
+    min_area: opt.MinArea = "1",
+    png_mode: opt.PngMode = PNG_MODES[0],
     mode: opt.Mode = MODES[0],
     short_side: opt.ShortSide = None,
     refine: opt.Refine = REFINEMENTS[0],
@@ -154,7 +157,7 @@ def label(
         ),
         output,
         opt.split_formats(formats),
-        min_area,
+        opt.file_options(instances, min_area, png_mode),
         resume,
         None if shard is None else parse_shard(shard),
         jsonl,

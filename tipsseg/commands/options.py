@@ -18,6 +18,7 @@ from tipsseg.records import MODES, REFINEMENTS, LabelOptions
 from tipsseg.writers import FORMATS
 
 if TYPE_CHECKING:
+    from tipsseg.file_options import FileOptions
     from tipsseg.inputs import Found
     from tipsseg.progress import Progress
     from tipsseg.request import ModelRequest
@@ -66,9 +67,19 @@ Device = Annotated[str, typer.Option(help="auto (cuda, then mps, then cpu), cpu,
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
 BatchSize = Annotated[int, typer.Option(help="Windows that the model takes at once.")]
 Jobs = Annotated[int | None, typer.Option(help="Threads that decode images.  [default: up to 4]")]
-MinArea = Annotated[
-    int, typer.Option(help="Smaller connected components, in pixels, are left out of annotations.json.")
+Instances = Annotated[
+    str,
+    typer.Option(
+        help="What formats that list objects take for one: component (a connected region), class (all of a class)."
+    ),
 ]
+MinArea = Annotated[
+    str,
+    typer.Option(
+        help='Smaller objects are left out of formats that list objects: pixels, or percent of the image such as "0.1%".'
+    ),
+]
+PngMode = Annotated[str, typer.Option(help="Masks as grey values (L), or with a palette (P) for tools that want it.")]
 Null = Annotated[bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not lines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 
@@ -119,6 +130,13 @@ def model_request(
     from tipsseg.request import ModelRequest
 
     return ModelRequest(model, vocabulary, options, device, dtype, batch_size, threads(jobs), quiet)
+
+
+def file_options(instances: str, min_area: str, png_mode: str) -> FileOptions:
+    """The values of --instances, --min-area and --png-mode as one record. Raises UsageError."""
+    from tipsseg.file_options import FileOptions, parse_least_area
+
+    return FileOptions(instances, parse_least_area(min_area), png_mode)
 
 
 def threads(jobs: int | None) -> int:

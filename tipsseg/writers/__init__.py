@@ -3,9 +3,9 @@
 A writer makes what is due for one image, in whatever process and order. What a format has for the whole run is written at its end:
 
     writer = create("coco", context)
-    written = writer.write(ref, image, label_map)    the image's own file, or records for the file of the whole run
-    file = run_file("coco", context)                 None where the format has no such file
-    file.write(images, records)
+    written = writer.write(labels)              the image's own file, records for the file of the whole run, or both
+    for file in run_files("coco", context):
+        file.write(images, records)
 
 Files appear whole or not at all, and hold no clock: the same labels give the same bytes.
 """
@@ -17,29 +17,16 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tipsseg.errors import UsageError
-from tipsseg.records import ImageRef, LabelClass, LabelMap
+from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
+from tipsseg.records import LabelClass
 
-MASKS_FOLDER = "masks"
-OVERLAYS_FOLDER = "overlays"
-CONFIDENCE_FOLDER = "confidence"
+if TYPE_CHECKING:
+    from tipsseg.image_labels import ImageLabels
 
-#: Suffixes of the pictures in each sub-folder of the output folder that has one an image.
-SUFFIXES: Mapping[str, str] = {MASKS_FOLDER: ".png", OVERLAYS_FOLDER: ".jpg", CONFIDENCE_FOLDER: ".png"}
-
-#: The picture that `tipsseg eval` leaves in its output folder.
-CONFUSION_PICTURE = "confusion.png"
-
-#: Sub-folders of the output folder that hold pictures; `inputs.find` does not take those for inputs.
-FOLDERS = frozenset(SUFFIXES)
-
-
-#: Lines of JSON, without line ends or tabs: what a format with one file a run has for one image.
+#: Lines of JSON, without line ends or tabs: what a format with a file of records has for one image.
 Records = tuple[bytes, ...]
 
 
@@ -47,52 +34,171 @@ Records = tuple[bytes, ...]
 class Format:
     """A label format.
 
-    description  a line for `--help`
-    module       has `create(context) -> Writer`, and `run_file(context) -> RunFile` where the format has one file a run
-    folder       where its pictures are, where it has one an image
+    description  what it writes: a line for `--help`
+    module       has `create(context) -> Writer`, and `run_files(context) -> tuple[RunFile, ...]` where it has any
+    folder       where its own files are, one an image, relative to the output folder; None where it has none
+    suffix       of those
+    leaf         a folder of this name is between the folders of an image and its file
+    links        where it has links to the images, with their own suffixes, relative to the output folder; None where it has none
+    links_leaf   as `leaf`, for those
+    files        names of its files for the whole run
+    records      whether the first of those is made of records, and can be read back
+    polygons     whether it lists objects as polygons
+    parts        whether it can hold an object of several parts
+    confidence   whether it needs the confidence of every pixel
+    scores       whether it needs the best classes of every patch
+    reserved     characters that names of classes cannot have
     """
 
     description: str
     module: str
     folder: str | None = None
+    suffix: str = ""
+    leaf: str = ""
+    links: str | None = None
+    links_leaf: str = ""
+    files: tuple[str, ...] = ()
+    records: bool = False
+    polygons: bool = False
+    parts: bool = True
+    confidence: bool = False
+    scores: bool = False
+    reserved: str = ""
 
 
 #: The formats by name.
 FORMATS: Mapping[str, Format] = {
     "png": Format(
-        "index masks: masks/<image>.png, 0 background, 1..N the classes", "tipsseg.writers.png", MASKS_FOLDER
+        "index masks: masks/<image>.png, 0 background, 1..N the classes",
+        "tipsseg.writers.png",
+        folder="masks",
+        suffix=".png",
     ),
-    "coco": Format("COCO instances: annotations.json, one annotation a connected component", "tipsseg.writers.coco"),
+    "coco": Format(
+        "COCO instances: annotations.json, masks as run-length codes",
+        "tipsseg.writers.coco",
+        files=("annotations.json",),
+        records=True,
+    ),
+    "coco-polygon": Format(
+        "COCO instances with polygons: annotations-polygon.json",
+        "tipsseg.writers.coco_polygon",
+        files=("annotations-polygon.json",),
+        records=True,
+        polygons=True,
+    ),
+    "coco-results": Format(
+        "COCO results: results.json, the bare list that loadRes takes",
+        "tipsseg.writers.coco_results",
+        files=("results.json",),
+        records=True,
+    ),
+    "panoptic": Format(
+        "COCO panoptic: panoptic/<image>.png and panoptic.json",
+        "tipsseg.writers.panoptic",
+        folder="panoptic",
+        suffix=".png",
+        files=("panoptic.json",),
+        records=True,
+    ),
+    "yolo": Format(
+        "YOLO segmentation: yolo/data.yaml, yolo/labels/<image>.txt, links to the images",
+        "tipsseg.writers.yolo",
+        folder="yolo",
+        suffix=".txt",
+        leaf="labels",
+        links="yolo",
+        links_leaf="images",
+        files=("yolo/data.yaml",),
+        polygons=True,
+        parts=False,
+    ),
+    "labelme": Format(
+        "LabelMe: labelme/<image>.json", "tipsseg.writers.labelme", folder="labelme", suffix=".json", polygons=True
+    ),
+    "cvat": Format(
+        "CVAT's Segmentation mask 1.1, which is PASCAL VOC's: cvat/SegmentationClass/<image>.png, lists beside them",
+        "tipsseg.writers.cvat",
+        folder="cvat/SegmentationClass",
+        suffix=".png",
+        files=("cvat/labelmap.txt", "cvat/ImageSets/Segmentation/default.txt"),
+        reserved=":#",
+    ),
+    "label-studio": Format(
+        "Label Studio: label-studio.json, polygons as predictions, and the interface, label-studio.xml",
+        "tipsseg.writers.label_studio",
+        files=("label-studio.json", "label-studio.xml"),
+        records=True,
+        polygons=True,
+        parts=False,
+    ),
+    "hf": Format(
+        "Hugging Face datasets: hf/metadata.jsonl, hf/masks/<image>.png, links to the images",
+        "tipsseg.writers.hf",
+        folder="hf/masks",
+        suffix=".png",
+        links="hf/images",
+        files=("hf/metadata.jsonl",),
+        records=True,
+    ),
+    "npz": Format(
+        "npz/<image>.npz: label ids, confidence, the best classes of each patch with their scores",
+        "tipsseg.writers.npz",
+        folder="npz",
+        suffix=".npz",
+        confidence=True,
+        scores=True,
+    ),
     "overlay": Format(
-        "pictures for eyes: overlays/<image>.jpg, with a legend", "tipsseg.writers.overlay", OVERLAYS_FOLDER
+        "pictures for eyes: overlays/<image>.jpg, with a legend",
+        "tipsseg.writers.overlay",
+        folder="overlays",
+        suffix=".jpg",
     ),
-    "confidence": Format("confidence/<image>.png, 0..255 for 0..1", "tipsseg.writers.confidence", CONFIDENCE_FOLDER),
+    "confidence": Format(
+        "confidence/<image>.png, 0..255 for 0..1",
+        "tipsseg.writers.confidence",
+        folder="confidence",
+        suffix=".png",
+        confidence=True,
+    ),
 }
+
+#: The picture that `tipsseg eval` leaves in its output folder.
+CONFUSION_PICTURE = "confusion.png"
+
+#: Sub-folders of the output folder that hold files of images; `inputs.find` does not take those for inputs.
+FOLDERS = frozenset(PurePosixPath(each.folder).parts[0] for each in FORMATS.values() if each.folder is not None)
+
+#: Suffixes of files of images.
+SUFFIXES = tuple(dict.fromkeys(each.suffix for each in FORMATS.values() if each.folder is not None))
+
+MASKS_FOLDER = "masks"
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
     """What all images of a run share.
 
-    output    the output folder
-    records   the folder of the files that stand for the whole run; the output folder, but for shards
-    classes   by id, 1..N
-    info      facts about the run by name: version, command, model, revision, vocabulary; values must fit into JSON
-    min_area  smaller connected components, in pixels, are left out of formats that list objects
-    owner     begins the names of temporary pictures, where several processes write into one folder; see `files.sweep`
+    output   the output folder
+    records  the folder of the files that stand for the whole run; the output folder, but for shards
+    classes  by id, 1..N
+    info     facts about the run by name: version, command, model, revision, vocabulary; values must fit into JSON
+    files    how labels become files
+    owner    begins the names of temporary files of images, where several processes write into one folder; see `files.sweep`
     """
 
     output: Path
     records: Path
     classes: tuple[LabelClass, ...]
     info: Mapping[str, object]
-    min_area: int = 1
+    files: FileOptions = DEFAULT_FILE_OPTIONS
     owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a writer made of one image: its own file, or records for the file of the whole run."""
+    """What a writer made of one image: its own file, and records for the file of the whole run."""
 
     path: Path | None = None
     records: Records = ()
@@ -101,28 +207,36 @@ class Written:
 class Writer(Protocol):
     """One format, for one image after the other."""
 
-    def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap) -> Written:
-        """Take one image [H, W, 3] RGB and its labels.
+    def write(self, labels: ImageLabels) -> Written:
+        """Take one image and its labels.
 
         Raises OutputError where a file cannot be written, and ImageError for an image that the format cannot take.
         """
 
 
 class RunFile(Protocol):
-    """The one file that a format has for a whole run."""
+    """A file that a format has for a whole run."""
 
     @property
     def path(self) -> Path:
         """Where it is."""
 
-    def names(self) -> Iterator[str]:
-        """The names of the images that the file holds. Raises OSError, and ValueError for a file that is not as it was written."""
-
-    def read(self) -> Iterator[tuple[str, Records]]:
-        """The images that the file holds, with their records. Raises as `names` does."""
-
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Write the file, whole, with these images in this order; `records` may be asked twice for each. Raises OutputError."""
+
+
+@runtime_checkable
+class RecordFile(RunFile, Protocol):
+    """One that is made of records."""
+
+    def names(self, images: Sequence[str]) -> Iterator[str]:
+        """The names of the images that the file holds; it was written with `images`, but for some that it may have lost.
+
+        Raises OSError, and ValueError for a file that is not as it was written.
+        """
+
+    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
+        """The images that the file holds, with their records, some of them perhaps in parts. Takes and raises as `names` does."""
 
 
 def check_format(name: str) -> None:
@@ -133,6 +247,17 @@ def check_format(name: str) -> None:
         raise UsageError(f"unknown format {name!r}", f"Did you mean {close[0]!r}? {known}" if close else known)
 
 
+def check_names(name: str, classes: Sequence[LabelClass]) -> None:
+    """Raise UsageError where format `name` cannot hold the name of a class."""
+    for each in classes:
+        for character in FORMATS[name].reserved:
+            if character in each.name:
+                raise UsageError(
+                    f"the format {name} cannot hold the class {each.name!r}: it has no way to write {character!r} in a name",
+                    "Rename the class, or leave the format out.",
+                )
+
+
 def create(name: str, context: RunContext) -> Writer:
     """The writer of format `name`; raises UsageError for a name that is not in FORMATS."""
     check_format(name)
@@ -140,15 +265,36 @@ def create(name: str, context: RunContext) -> Writer:
     return writer
 
 
-def run_file(name: str, context: RunContext) -> RunFile | None:
-    """The file that format `name` has for the whole run, None where it has one an image; raises as `create` does."""
+def run_files(name: str, context: RunContext) -> tuple[RunFile, ...]:
+    """The files that format `name` has for the whole run, as `Format.files` names them; raises as `create` does."""
     check_format(name)
-    if FORMATS[name].folder is not None:
+    if not FORMATS[name].files:
+        return ()
+    files: tuple[RunFile, ...] = importlib.import_module(FORMATS[name].module).run_files(context)
+    return files
+
+
+def record_file(name: str, context: RunContext) -> RecordFile | None:
+    """The one of them that is made of records, None where none is; raises as `create` does."""
+    check_format(name)
+    return next((file for file in run_files(name, context) if isinstance(file, RecordFile)), None)
+
+
+def relative_path(name: str, image: PurePosixPath) -> PurePosixPath | None:
+    """Where the file of an image is in format `name`, relative to the output folder; None where it has no file of its own."""
+    form = FORMATS[name]
+    if form.folder is None:
         return None
-    file: RunFile = importlib.import_module(FORMATS[name].module).run_file(context)
-    return file
+    return PurePosixPath(form.folder) / image.parent / form.leaf / image.with_suffix(form.suffix).name
 
 
-def output_path(output: Path, folder: str, relative: PurePosixPath) -> Path:
-    """Where the picture of an image goes: its relative path below `output`/`folder`, with the folder's suffix."""
-    return output / folder / relative.with_suffix(SUFFIXES[folder])
+def link_path(name: str, image: PurePosixPath) -> PurePosixPath | None:
+    """Where format `name` has a link to an image, relative to the output folder; None where it has none."""
+    form = FORMATS[name]
+    return None if form.links is None else PurePosixPath(form.links) / image.parent / form.links_leaf / image.name
+
+
+def own_path(name: str, output: Path, image: PurePosixPath) -> Path | None:
+    """Where the file of an image is in format `name`, below an output folder; None where it has no file of its own."""
+    relative = relative_path(name, image)
+    return None if relative is None else output / relative

@@ -1,23 +1,28 @@
-"""COCO instances: annotations.json, one annotation a connected component, masks as compressed run-length codes."""
+"""COCO instances: annotations.json, masks as compressed run-length codes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tipsseg.files import atomic_path, json_bytes
-from tipsseg.records import ImageRef, LabelMap
-from tipsseg.regions import components, encode_region
-from tipsseg.writers import Records, RunContext, Written, coco_file
+from tipsseg.image_labels import ImageLabels, LabelledObject
+from tipsseg.records import ImageRef, LabelClass
+from tipsseg.regions import encode_region
+from tipsseg.writers import FORMATS, Records, RunContext, Written, coco_file
+from tipsseg.writers.listing import write_section
 
 FILE_NAME = "annotations.json"
 
 Record = dict[str, object]
 
-_DESCRIPTION = "Labels made by tipsseg; one annotation per connected component."
+#: The `segmentation` of an object in an image of a size (height, width).
+Segmentation = Callable[[LabelledObject, tuple[int, int]], object]
+
+_DESCRIPTION = {
+    "component": "Labels made by tipsseg; one annotation per connected component.",
+    "class": "Labels made by tipsseg; one annotation per class and image.",
+}
 _INFO_KEYS = ("version", "command", "model", "revision", "vocabulary")
 
 
@@ -27,88 +32,91 @@ def image_record(ref: ImageRef, size: tuple[int, int]) -> Record:
     return {"file_name": ref.name, "width": width, "height": height, "license": 1}
 
 
-def annotation_records(label_map: LabelMap, min_area: int) -> list[Record]:
-    """The entries of `annotations` for one image, without the ids, which are counted over the whole file.
+def annotation_records(labels: ImageLabels, segmentation: Segmentation) -> list[Record]:
+    """The entries of `annotations` for one image, without the ids, which are counted over the whole file: one an object."""
+    return [
+        {
+            "category_id": each.region.class_id,
+            "segmentation": segmentation(each, labels.label_map.size),
+            "area": each.region.area,
+            "bbox": box(each),
+            "iscrowd": 0,
+            "score": each.score,
+        }
+        for each in labels.objects
+    ]
 
-    One a connected component of at least `min_area` pixels; `score` is the mean confidence over it.
-    """
-    records: list[Record] = []
-    for region in components(label_map.labels, len(label_map.classes), min_area):
-        y, x, h, w = region.box
-        confidence = label_map.confidence[y : y + h, x : x + w][region.mask]
-        records.append(
-            {
-                "category_id": region.class_id,
-                "segmentation": encode_region(region, label_map.size),
-                "area": region.area,
-                "bbox": [x, y, w, h],
-                "iscrowd": 0,
-                "score": round(float(confidence.mean(dtype=np.float64)), 4),
-            }
-        )
-    return records
+
+def box(labelled: LabelledObject) -> list[int]:
+    """The smallest box around an object, [x, y, w, h]."""
+    y, x, h, w = labelled.region.box
+    return [x, y, w, h]
+
+
+def rle(labelled: LabelledObject, size: tuple[int, int]) -> object:
+    """An object's run-length code."""
+    return encode_region(labelled.region, size)
+
+
+def category_record(entry: LabelClass) -> Record:
+    """The entry of `categories` for a class."""
+    # A class without one is its own supercategory: readers that group by it take an empty one for a group.
+    return {"id": entry.id, "name": entry.name, "supercategory": entry.supercategory or entry.name}
+
+
+def write_head(
+    target: IO[bytes], context: RunContext, description: Mapping[str, str], categories: Iterable[Record]
+) -> None:
+    """Write the beginning of a file: `info` with the description for the run's instances, `licenses`, `categories`."""
+    info: Record = {"description": description[context.files.instances]}
+    info |= {key: context.info[key] for key in _INFO_KEYS if key in context.info}
+    target.write(b'{\n"info": ' + json_bytes(info))
+    target.write(b',\n"licenses": ' + json_bytes([{"id": 1, "name": "", "url": ""}]))
+    write_section(target, b"categories", (json_bytes(record) for record in categories))
 
 
 class CocoWriter:
     """Makes the records of each image: that of the image, then its annotations."""
 
-    def __init__(self, context: RunContext) -> None:
-        self._min_area = context.min_area
+    def __init__(self, segmentation: Segmentation) -> None:
+        self._segmentation = segmentation
 
-    def write(self, ref: ImageRef, image: NDArray[np.uint8], label_map: LabelMap) -> Written:
+    def write(self, labels: ImageLabels) -> Written:
         """The records of one image."""
-        records = (image_record(ref, label_map.size), *annotation_records(label_map, self._min_area))
+        records = (
+            image_record(labels.ref, labels.label_map.size),
+            *annotation_records(labels, self._segmentation),
+        )
         return Written(records=tuple(json_bytes(record) for record in records))
 
 
 class CocoRunFile:
-    """annotations.json."""
+    """The file of a COCO format with annotations one by one."""
 
-    def __init__(self, context: RunContext) -> None:
-        self.path = context.records / FILE_NAME
+    def __init__(self, context: RunContext, name: str) -> None:
+        """`name` is the format's."""
+        self.path = context.records / FORMATS[name].files[0]
         self._context = context
 
-    def names(self) -> Iterator[str]:
-        """The images in the file, see RunFile."""
+    def names(self, images: Sequence[str]) -> Iterator[str]:
+        """The images in the file, see RecordFile."""
         return coco_file.names(self.path)
 
-    def read(self) -> Iterator[tuple[str, Records]]:
-        """The images in the file with their records, see RunFile."""
+    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
+        """The images in the file with their records, see RecordFile."""
         return coco_file.read(self.path)
 
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Join the records into the file, ids in the order of `images`; raises OutputError."""
         with atomic_path(self.path) as temporary, temporary.open("wb") as target:
-            target.write(b'{\n"info": ' + json_bytes(self._info()))
-            target.write(b',\n"licenses": ' + json_bytes([{"id": 1, "name": "", "url": ""}]))
-            _write_list(target, b"categories", (json_bytes(record) for record in self._categories()))
-            _write_list(target, b"images", _images(images, records))
-            _write_list(target, b"annotations", _annotations(images, records))
+            write_head(target, self._context, _DESCRIPTION, map(category_record, self._context.classes))
+            write_section(target, b"images", image_lines(images, records))
+            write_section(target, b"annotations", _annotations(images, records))
             target.write(b"\n}\n")
 
-    def _info(self) -> Record:
-        given = self._context.info
-        return {"description": _DESCRIPTION} | {key: given[key] for key in _INFO_KEYS if key in given}
 
-    def _categories(self) -> list[Record]:
-        # A class without one is its own supercategory: readers that group by it take an empty one for a group.
-        return [
-            {"id": each.id, "name": each.name, "supercategory": each.supercategory or each.name}
-            for each in self._context.classes
-        ]
-
-
-def create(context: RunContext) -> CocoWriter:
-    """The writer of format "coco"."""
-    return CocoWriter(context)
-
-
-def run_file(context: RunContext) -> CocoRunFile:
-    """The file of format "coco"."""
-    return CocoRunFile(context)
-
-
-def _images(images: Sequence[str], records: Callable[[str], Records]) -> Iterator[bytes]:
+def image_lines(images: Sequence[str], records: Callable[[str], Records]) -> Iterator[bytes]:
+    """The entries of `images`, of the first record of each image."""
     for number, image in enumerate(images, start=1):
         yield b'{"id": %d, ' % number + records(image)[0].removeprefix(b"{")
 
@@ -121,11 +129,11 @@ def _annotations(images: Sequence[str], records: Callable[[str], Records]) -> It
             yield b'{"id": %d, "image_id": %d, ' % (annotation, number) + record.removeprefix(b"{")
 
 
-def _write_list(target: IO[bytes], key: bytes, records: Iterable[bytes]) -> None:
-    """One record a line, so that two runs can be compared line by line, and `coco_file` reads without holding the file."""
-    target.write(b',\n"' + key + b'": [')
-    separator = b"\n"
-    for record in records:
-        target.write(separator + record)
-        separator = b",\n"
-    target.write(b"\n]" if separator == b",\n" else b"]")
+def create(context: RunContext) -> CocoWriter:
+    """The writer of format "coco"."""
+    return CocoWriter(rle)
+
+
+def run_files(context: RunContext) -> tuple[CocoRunFile]:
+    """The file of format "coco"."""
+    return (CocoRunFile(context, "coco"),)

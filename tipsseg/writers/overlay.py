@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 from tipsseg.lettering import fit_name, one_line, plain_font, text_length
 from tipsseg.records import BACKGROUND, Colour, LabelArray, LabelMap
 from tipsseg.regions import count_labels
-from tipsseg.writers import OVERLAYS_FOLDER, RunContext
-from tipsseg.writers.picture import PictureWriter
+from tipsseg.writers import RunContext
+from tipsseg.writers.image_file import ImageFileWriter
 
 _LONG_SIDE_MAX = 4096  # enough for any screen; keeps time and memory bounded
 _LONG_SIDE_MIN = 320  # smaller images are enlarged, or one could not see them
@@ -51,9 +51,9 @@ def encode(image: NDArray[np.uint8], label_map: LabelMap) -> bytes:
     return buffer.getvalue()
 
 
-def create(context: RunContext) -> PictureWriter:
+def create(context: RunContext) -> ImageFileWriter:
     """The writer of format "overlay"."""
-    return PictureWriter(context, OVERLAYS_FOLDER, encode)
+    return ImageFileWriter(context, "overlay", lambda labels: encode(labels.pixels(), labels.label_map))
 
 
 def _scaled(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:

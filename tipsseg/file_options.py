@@ -1,0 +1,92 @@
+"""How labels become files, beside the formats: what counts as one object, and how masks are stored."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tipsseg.errors import UsageError
+from tipsseg.record_values import take
+
+#: What formats that list objects take for one.
+INSTANCES = ("component", "class")
+
+#: How masks hold the ids: as grey values, or as numbers of a palette's colours.
+PNG_MODES = ("L", "P")
+
+_LEAST_AREA = re.compile(r"(\d+)|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class LeastArea:
+    """The area that an object has at least: a whole number of pixels, or a percentage of the image's."""
+
+    value: float
+    percent: bool = False
+
+    def pixels(self, size: tuple[int, int]) -> int:
+        """In an image of `size` (height, width)."""
+        height, width = size
+        return math.ceil(self.value / 100 * height * width) if self.percent else int(self.value)
+
+    def __str__(self) -> str:
+        """As `parse_least_area` reads it."""
+        return f"{self.value:g}%" if self.percent else str(int(self.value))
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """How labels become files.
+
+    instances  "component": each 8-connected region of a class is an object; "class": all pixels of a class in an image are one
+    min_area   smaller objects are left out of formats that list objects
+    png_mode   of index masks, "L" or "P"
+
+    Raises UsageError for other values.
+    """
+
+    instances: str = INSTANCES[0]
+    min_area: LeastArea = LeastArea(1)
+    png_mode: str = PNG_MODES[0]
+
+    def __post_init__(self) -> None:
+        if self.instances not in INSTANCES:
+            raise UsageError(f"unknown instances {self.instances!r}", f"Use one of {', '.join(INSTANCES)}.")
+        if self.png_mode not in PNG_MODES:
+            raise UsageError(f"unknown mode of PNG files {self.png_mode!r}", f"Use one of {', '.join(PNG_MODES)}.")
+
+    def record(self) -> dict[str, object]:
+        """As run.json has them, and as the options of the command take them."""
+        return {"instances": self.instances, "min_area": str(self.min_area), "png_mode": self.png_mode}
+
+
+#: What is done where nothing is said of it.
+DEFAULT_FILE_OPTIONS = FileOptions()
+
+
+def parse_least_area(text: str) -> LeastArea:
+    """The value of --min-area: "50" pixels, or "0.1%" of the image. Raises UsageError."""
+    found = _LEAST_AREA.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(
+            f"--min-area {text} is no area",
+            'Give a whole number of pixels, or a percentage of the image such as "0.1%".',
+        )
+    pixels, percent = found.groups()
+    if percent is not None and float(percent) > 100:
+        raise UsageError(f"--min-area {text} is more than the whole image")
+    return LeastArea(int(pixels)) if percent is None else LeastArea(float(percent), percent=True)
+
+
+def parse_file_options(record: Mapping[str, object]) -> FileOptions:
+    """The options in what `FileOptions.record` gave, among others. Raises ValueError."""
+    try:
+        return FileOptions(
+            take(record, "instances", str),
+            parse_least_area(take(record, "min_area", str)),
+            take(record, "png_mode", str),
+        )
+    except UsageError as error:
+        raise ValueError(error.message) from error

@@ -1,0 +1,108 @@
+"""One image with its labels, as writers take it, and the objects that its labels show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.file_options import FileOptions
+from tipsseg.polygons import Outline, outline
+from tipsseg.records import ImageRef, LabelMap
+from tipsseg.regions import Region, components, whole_classes
+
+
+class LabelledObject:
+    """One object of an image.
+
+    region   its pixels
+    score    mean confidence over them, 0..1, four decimals
+    """
+
+    def __init__(self, region: Region, score: float) -> None:
+        self.region = region
+        self.score = score
+
+    @cached_property
+    def outline(self) -> Outline:
+        """Its polygons; made once, for all formats that want them."""
+        return outline(self.region)
+
+    @property
+    def iou(self) -> float | None:
+        """How well the polygons fit the pixels; None where no format wanted them."""
+        made = self.__dict__.get("outline")
+        return made.iou if isinstance(made, Outline) else None
+
+
+class ImageLabels:
+    """One image with its labels.
+
+    ref        the image
+    pixels     gives it, [H, W, 3] RGB uint8; not all formats need it. Raises ImageError where it cannot be read
+    label_map  its labels
+    """
+
+    def __init__(
+        self,
+        ref: ImageRef,
+        pixels: Callable[[], NDArray[np.uint8]],
+        label_map: LabelMap,
+        find_objects: Callable[[LabelMap], Sequence[LabelledObject]],
+    ) -> None:
+        """`find_objects` is asked when the first format wants objects."""
+        self.ref = ref
+        self.pixels = pixels
+        self.label_map = label_map
+        self._find_objects = find_objects
+
+    @cached_property
+    def objects(self) -> Sequence[LabelledObject]:
+        """Its objects in the order of `regions.components`; found once, for all formats that want them."""
+        return self._find_objects(self.label_map)
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """How well the polygons that were made fit."""
+        found: Iterable[LabelledObject] = self.__dict__.get("objects", ())
+        return Fidelity.of(each.iou for each in found)
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How well polygons fit: the number of objects, and the sum and the least of their IoUs (see `polygons.Outline.iou`)."""
+
+    objects: int = 0
+    total: float = 0.0
+    worst: float = 1.0
+
+    @classmethod
+    def of(cls, ious: Iterable[float | None]) -> Fidelity:
+        """Of objects with these IoUs; None where one has no polygons."""
+        known = [iou for iou in ious if iou is not None]
+        return cls(len(known), sum(known), min(known, default=1.0))
+
+    def __add__(self, other: Fidelity) -> Fidelity:
+        return Fidelity(self.objects + other.objects, self.total + other.total, min(self.worst, other.worst))
+
+
+def labelled_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObject]:
+    """The objects that the labels show, each with the mean of the confidence over it."""
+    return [
+        LabelledObject(region, round(_mean(region, label_map.confidence), 4))
+        for region in object_regions(label_map, options)
+    ]
+
+
+def object_regions(label_map: LabelMap, options: FileOptions) -> list[Region]:
+    """The pixels of each object that the labels show, in the order of `regions.components`."""
+    find = whole_classes if options.instances == "class" else components
+    return find(label_map.labels, len(label_map.classes), options.min_area.pixels(label_map.size))
+
+
+def _mean(region: Region, values: NDArray[np.float32]) -> float:
+    y, x, h, w = region.box
+    return float(values[y : y + h, x : x + w][region.mask].mean(dtype=np.float64))

@@ -1,0 +1,76 @@
+"""Hugging Face `datasets`, as its ImageFolder reads it: hf/images, links; hf/masks, index masks; and metadata.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+
+from tipsseg.files import atomic_path, json_bytes
+from tipsseg.image_labels import ImageLabels
+from tipsseg.records import ImageRef, printable_path
+from tipsseg.writers import FORMATS, Records, RunContext, Written, link_path, relative_path
+from tipsseg.writers.image_file import write_own_file
+from tipsseg.writers.png import encode
+
+_FOLDER = "hf"
+
+
+def metadata_record(ref: ImageRef) -> dict[str, object]:
+    """The line of metadata.jsonl for one image; names are relative to that file."""
+    image, mask = link_path("hf", ref.relative), relative_path("hf", ref.relative)
+    if image is None or mask is None:
+        raise ValueError("the format hf has images and masks")
+    return {
+        "file_name": printable_path(image.relative_to(_FOLDER)),
+        "mask_file_name": printable_path(mask.relative_to(_FOLDER)),
+    }
+
+
+class HfWriter:
+    """Writes the mask of each image and links the image, and makes its record: its line of metadata.jsonl."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def write(self, labels: ImageLabels) -> Written:
+        """Write the image's files; raises OutputError."""
+        path = write_own_file(self._context, "hf", labels, encode(labels.label_map))
+        return Written(path, (json_bytes(metadata_record(labels.ref)),))
+
+
+class MetadataFile:
+    """metadata.jsonl."""
+
+    def __init__(self, context: RunContext) -> None:
+        self.path = context.records / FORMATS["hf"].files[0]
+
+    def names(self, images: Sequence[str]) -> Iterator[str]:
+        """The images in the file, see RecordFile."""
+        for name, _ in self.read(images):
+            yield name
+
+    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
+        """The images in the file with their records, see RecordFile."""
+        with self.path.open("rb") as file:
+            for line in file:
+                record = json.loads(line)
+                name = record.get("file_name") if isinstance(record, dict) else None
+                if not isinstance(name, str) or not name.startswith("images/"):
+                    raise ValueError("a line without the name of its image")
+                yield name.removeprefix("images/"), (line.rstrip(b"\n"),)
+
+    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
+        """Write a line an image; raises OutputError."""
+        with atomic_path(self.path) as temporary, temporary.open("wb") as target:
+            for image in images:
+                target.write(records(image)[0] + b"\n")
+
+
+def create(context: RunContext) -> HfWriter:
+    """The writer of format "hf"."""
+    return HfWriter(context)
+
+
+def run_files(context: RunContext) -> tuple[MetadataFile]:
+    """The file of format "hf"."""
+    return (MetadataFile(context),)

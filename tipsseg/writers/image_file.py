@@ -1,0 +1,37 @@
+"""What the formats with one file an image have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tipsseg.files import atomic_write
+from tipsseg.image_labels import ImageLabels
+from tipsseg.links import link_image
+from tipsseg.writers import RunContext, Written, link_path, own_path
+
+
+class ImageFileWriter:
+    """Writes the file that `encode` makes of each image to the format's place for it."""
+
+    def __init__(self, context: RunContext, name: str, encode: Callable[[ImageLabels], bytes]) -> None:
+        """`name` is the format's."""
+        self._context = context
+        self._name = name
+        self._encode = encode
+
+    def write(self, labels: ImageLabels) -> Written:
+        """Write the image's file. Raises OutputError, and what `encode` raises."""
+        return Written(write_own_file(self._context, self._name, labels, self._encode(labels)))
+
+
+def write_own_file(context: RunContext, name: str, labels: ImageLabels, data: bytes) -> Path:
+    """Write an image's file in format `name`, and the link to the image where it has one; returns its path. Raises OutputError."""
+    path = own_path(name, context.output, labels.ref.relative)
+    if path is None:
+        raise ValueError(f"the format {name} has no files of images")
+    place = link_path(name, labels.ref.relative)
+    if place is not None:
+        link_image(labels.ref.path, context.output / place, context.owner)
+    atomic_write(path, data, context.owner)
+    return path
