@@ -3,7 +3,8 @@
 check_run       run.json, classes.json, shards
 check_manifest  manifest.jsonl
 check_coco      annotations.json as a whole
-check_image     one image: pictures, annotations (check_annotations, check_rle), input
+check_run_files what other formats have for the whole run
+check_image     one image: its own files (check_own_files), annotations (check_annotations, check_rle), input
 check_files     what else is there
 """
 
@@ -23,11 +24,13 @@ from tipsseg.check_image import Place, Report, check_image
 from tipsseg.check_manifest import Images, LabelledImage
 from tipsseg.check_problem import Problem
 from tipsseg.check_run import Run, check_classes, find_runs
+from tipsseg.check_run_files import check_run_files
 from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import UsageError
 from tipsseg.files import is_folder
 from tipsseg.progress import Progress, counted
 from tipsseg.run_record import RUN_FILE
+from tipsseg.writers import FORMATS
 from tipsseg.writers.coco_file import CocoImage
 
 _COCO = "coco"
@@ -38,7 +41,7 @@ class _Tally:
     """What was looked at so far: images, and see Report."""
 
     images: int = 0
-    pictures: int = 0
+    files: int = 0
     other: int = 0
     gone: int = 0
 
@@ -64,7 +67,7 @@ def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progres
     if tally.gone:
         hint = "" if images is not None else "; give their folder with --images to compare them"
         progress.note(f"{counted(tally.gone, 'input')} not found, so not compared{hint}.")
-    looked = f"{counted(tally.images, 'image')}, {counted(tally.pictures, 'file')} checked"
+    looked = f"{counted(tally.images, 'image')}, {counted(tally.files, 'file')} checked"
     progress.note(f"{looked}: {counted(found, 'problem') if found else 'nothing wrong'}.")
 
 
@@ -91,10 +94,11 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
             there = each.run.ended and bool(_COCO in each.run.formats or holders or annotations.path.exists())
             if there:
                 yield from annotations.check(holders)
+            yield from _other_run_files(folder, each)
             place = Place(folder, each.run, images or each.run.image_root)
             for report in _in_threads(jobs, place, _paired(each, annotations if there else None)):
                 tally.images += 1
-                tally.pictures += report.pictures
+                tally.files += report.files
                 tally.other += report.other
                 tally.gone += report.gone
                 progress.advance()
@@ -102,6 +106,14 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
         if found.whole and all(each.sound for each in runs):
             yield from find_strangers(folder, owners)
             yield from find_temporaries(folder)
+
+
+def _other_run_files(folder: Path, images: Images) -> Iterator[Problem]:
+    """What is wrong with the files of whole formats, but annotations.json; they too are not written before the end of a run."""
+    for name in FORMATS:
+        holders = [image for image, formats in images.formats.items() if name in formats]
+        if name != _COCO and images.run.ended and (name in images.run.formats or holders):
+            yield from check_run_files(folder, images.run, name, holders)
 
 
 def _note_runs(folder: Path, runs: Sequence[Run], whole: bool, progress: Progress) -> None:

@@ -7,10 +7,12 @@ from dataclasses import asdict
 
 from tipsseg.errors import InputError
 from tipsseg.file_options import FileOptions, parse_file_options
-from tipsseg.merge_parts import Part, check_hint
+from tipsseg.merge_parts import Part, check_hint, unreadable
 from tipsseg.record_values import take
-from tipsseg.records import BACKGROUND, LabelClass
+from tipsseg.records import LabelClass
 from tipsseg.run_record import RUN_FILE, Counts
+from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
+from tipsseg.writers.classes import read_classes
 
 Record = Mapping[str, object]
 
@@ -51,18 +53,14 @@ def notes(parts: Sequence[Part]) -> Iterator[str]:
 
 
 def class_list(part: Part) -> tuple[LabelClass, ...]:
-    """The classes by its run.json, as annotations.json needs them: without their colours. Raises InputError."""
+    """The classes by its classes.json. Raises InputError."""
     try:
-        return tuple(
-            LabelClass(
-                take(each, "id", int), take(each, "name", str), (0, 0, 0), supercategory=each.get("supercategory", "")
-            )
-            for each in take(take(part.record, "vocabulary", dict), "classes", list)
-            if take(each, "id", int) != BACKGROUND  # those with 0 are negative
-        )
+        return read_classes(part.output)
+    except OSError as error:
+        raise unreadable(part.output / CLASSES_FILE, error, part.output) from error
     except ValueError as error:
         raise InputError(
-            f"{part.records / RUN_FILE}: not as this version of tipsseg writes it: {error}", check_hint(part.output)
+            f"{part.output / CLASSES_FILE}: not as this version of tipsseg writes it: {error}", check_hint(part.output)
         ) from error
 
 

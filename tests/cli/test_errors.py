@@ -16,6 +16,7 @@ from PIL import Image
 from running import Command
 
 from tipsseg import weights
+from tipsseg.writers import FORMATS
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ USAGE = {
     "unknown format": (
         ["imgs", "-c", "a", "-f", "png,cocoo"],
         2,
-        "Error: unknown format 'cocoo'\nHint: Did you mean 'coco'? The formats are: png, coco, overlay, confidence.\n",
+        f"Error: unknown format 'cocoo'\nHint: Did you mean 'coco'? The formats are: {', '.join(FORMATS)}.\n",
     ),
     "format twice": (["imgs", "-c", "a", "-f", "png,png"], 2, "Error: a format is named twice: png, png\n"),
     "unknown mode": (
@@ -88,7 +89,11 @@ USAGE = {
     "short side": (["imgs", "-c", "a", "--short-side", "0"], 2, "Error: short side 0 is not positive\n"),
     "batch size": (["imgs", "-c", "a", "--batch-size", "0"], 2, "Error: --batch-size 0 is too small; the least is 1\n"),
     "jobs": (["imgs", "-c", "a", "--jobs", "0"], 2, "Error: --jobs 0 is too small; the least is 1\n"),
-    "min area": (["imgs", "-c", "a", "--min-area", "-1"], 2, "Error: --min-area -1 is no area\n"),
+    "min area": (
+        ["imgs", "-c", "a", "--min-area", "-1"],
+        2,
+        'Error: --min-area -1 is no area\nHint: Give a whole number of pixels, or a percentage of the image such as "0.1%".\n',
+    ),
     "dash among paths": (
         ["imgs", "-", "-c", "a"],
         2,

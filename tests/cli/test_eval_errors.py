@@ -10,6 +10,7 @@ from masks import PRED, TRUTH, files, save, save_photo
 from running import Command
 
 from tipsseg.vocabulary_file import read_vocabulary
+from tipsseg.writers import FORMATS
 
 pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
 
@@ -229,7 +230,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "masks",
         [*MODEL, "--gt", "gt", "-f", "pgn", "-o", "out"],
         2,
-        "Error: unknown format 'pgn'\nHint: Did you mean 'png'? The formats are: png, coco, overlay, confidence.\n",
+        f"Error: unknown format 'pgn'\nHint: Did you mean 'png'? The formats are: {', '.join(FORMATS)}.\n",
     ),
     "no threads": ("masks", [*MODEL, "--gt", "gt", "--jobs", "0"], 2, NO_THREADS.format(0)),
     "no threads for masks": ("masks", [*MASKS, "--gt", "gt", "--jobs", "-2"], 2, NO_THREADS.format(-2)),

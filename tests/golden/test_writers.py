@@ -7,6 +7,7 @@ import io
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,7 +28,7 @@ from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
 from tipsseg.files import atomic_path, atomic_write
 from tipsseg.image_labels import ImageLabels, labelled_objects
 from tipsseg.palette import colour
-from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, label_dtype
+from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses, label_dtype
 from tipsseg.writers import FOLDERS, FORMATS, RecordFile, RunContext, check_format, create, record_file, run_files
 from tipsseg.writers.classes import write_classes
 from tipsseg.writers.overlay import render
@@ -107,7 +108,10 @@ EDGES: dict[str, LabelArray] = {
 
 
 def test_the_registry_names_every_format(tmp_path: Path) -> None:
-    assert list(FORMATS) == ["png", "coco", "overlay", "confidence"]
+    assert list(FORMATS) == [
+        *("png", "coco", "coco-polygon", "coco-results", "panoptic", "yolo", "labelme", "cvat", "label-studio", "hf"),
+        *("npz", "overlay", "confidence"),
+    ]
     for name, entry in FORMATS.items():
         assert entry.description
         context = context_of(tmp_path / name)
@@ -122,19 +126,30 @@ def test_the_registry_names_every_format(tmp_path: Path) -> None:
     assert "'coco'" in caught.value.hint
     with pytest.raises(UsageError) as caught:
         check_format("yaml")
-    assert "png, coco, overlay, confidence" in caught.value.hint
+    assert ", ".join(FORMATS) in caught.value.hint
 
 
-def test_pictures_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> None:
-    label_map = map_of(SMALL)
-    for name in FORMATS:
+def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> None:
+    label_map = replace(map_of(SMALL), top=TopClasses(SMALL[None, :1, :1], np.ones((1, 1, 1), np.float16)))
+    for name, entry in FORMATS.items():
         written = create(name, context_of(tmp_path)).write(labels_of("sub/a.jpg", label_map))
-        assert (written.path is None) == bool(written.records) == (FORMATS[name].folder is None)
+        assert (written.path is None) == (entry.folder is None)
+        assert bool(written.records) == entry.records
         assert written.path is None or written.path.relative_to(tmp_path).parts[0] in FOLDERS
-    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()) == [
+    found = (path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink())
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in found) == [
         "confidence/sub/a.png",
+        "cvat/SegmentationClass/sub/a.png",
+        "hf/images/sub/a.jpg",
+        "hf/masks/sub/a.png",
+        "labelme/sub/a.jpg",
+        "labelme/sub/a.json",
         "masks/sub/a.png",
+        "npz/sub/a.npz",
         "overlays/sub/a.jpg",
+        "panoptic/sub/a.png",
+        "yolo/sub/images/a.jpg",
+        "yolo/sub/labels/a.txt",
     ]
 
 

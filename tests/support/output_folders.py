@@ -15,15 +15,16 @@ from tipsseg.fingerprint import fingerprint
 from tipsseg.image_labels import ImageLabels, labelled_objects
 from tipsseg.images import open_image
 from tipsseg.manifest import Entry, Manifest
-from tipsseg.records import ImageRef, LabelArray, LabelMap
+from tipsseg.records import ImageRef, LabelArray, LabelMap, TopClasses
 from tipsseg.shards import SHARDS_FOLDER, Shard
 from tipsseg.summary import label_summary
 from tipsseg.vocabulary import make_vocabulary
-from tipsseg.writers import Records, RunContext, create, run_files
+from tipsseg.writers import FORMATS, Records, RunContext, create, run_files
 from tipsseg.writers.classes import write_classes
 from tipsseg.writing import write_labels
 
-ALL_FORMATS = ("png", "coco", "overlay", "confidence")
+ALL_FORMATS = tuple(FORMATS)
+SOME_FORMATS = ("png", "coco", "overlay", "confidence")
 DIGEST = "0123456789abcdef0123456789abcdef"
 CLASSES = ("panda leg", "tree", "sky")
 
@@ -69,7 +70,7 @@ def make_run(
     images: Path,
     labels: Mapping[str, LabelArray] = LABELS,
     classes: tuple[str, ...] = CLASSES,
-    formats: tuple[str, ...] = ALL_FORMATS,
+    formats: tuple[str, ...] = SOME_FORMATS,
     *,
     options: FileOptions = DEFAULT_FILE_OPTIONS,
     shard: Shard | None = None,
@@ -86,7 +87,8 @@ def make_run(
         ref = ImageRef(images / name, PurePosixPath(name))
         if shard is not None and not shard.takes(ref.name):
             continue
-        label_map = LabelMap(ids, np.full(ids.shape, 0.5, np.float32), meanings)
+        top = TopClasses(ids[None, :2, :2].copy(), np.full((1, *ids[:2, :2].shape), 0.5, np.float16))
+        label_map = LabelMap(ids, np.full(ids.shape, 0.5, np.float32), meanings, top)
         files, own = write_labels(image_labels(ref, label_map, options), writers, output)
         for form, lines in own.items():
             kept.setdefault(form, {})[ref.name] = lines

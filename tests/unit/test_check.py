@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from output_folders import (
+    ALL_FORMATS,
     LABELS,
     NOTHING,
     A,
@@ -74,7 +75,9 @@ def problems(root: Path, *, images: Path | None = None, jobs: int = 2, progress:
 
 
 SOUND: dict[str, dict[str, object]] = {
-    "all formats": {},
+    "all formats": {"formats": ALL_FORMATS},
+    "all formats, one object a class": {"formats": ALL_FORMATS, "options": FileOptions(instances="class")},
+    "masks with a palette": {"options": FileOptions(png_mode="P")},
     "masks alone": {"formats": ("png",)},
     "annotations alone": {"formats": ("coco",)},
     "annotations alone, with a least area": {"formats": ("coco",), "options": LEAST_3},

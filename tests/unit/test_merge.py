@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from output_folders import (
+    ALL_FORMATS,
     CLASSES,
     NOTHING,
     A,
@@ -40,6 +41,7 @@ from tipsseg.merge_stage import JOINED, JOINING
 from tipsseg.progress import Progress
 from tipsseg.records import LabelArray, name_order, printable_path
 from tipsseg.shards import Shard
+from tipsseg.writers import FORMATS
 
 
 def by_name(path: str) -> tuple[str, ...]:
@@ -55,24 +57,24 @@ Tree = dict[str, bytes]
 
 
 def build_whole(root: Path) -> None:
-    make_run(root / "whole", root / "imgs", ALL)
+    make_run(root / "whole", root / "imgs", ALL, formats=ALL_FORMATS)
 
 
 def build_shards(root: Path, *folders: str, count: int = 3) -> None:
     """Each shard in its folder, whatever folder that is."""
     for index, folder in enumerate(folders, start=1):
-        make_run(root / folder, root / "imgs", ALL, shard=Shard(index, count))
+        make_run(root / folder, root / "imgs", ALL, shard=Shard(index, count), formats=ALL_FORMATS)
 
 
 def build_runs(root: Path) -> None:
-    make_run(root / "one", root / "imgs", FIRST)
-    make_run(root / "two", root / "imgs", SECOND)
+    make_run(root / "one", root / "imgs", FIRST, formats=ALL_FORMATS)
+    make_run(root / "two", root / "imgs", SECOND, formats=ALL_FORMATS)
 
 
 def build_run_and_shards(root: Path) -> None:
-    make_run(root / "one", root / "imgs", FIRST)
+    make_run(root / "one", root / "imgs", FIRST, formats=ALL_FORMATS)
     for index in (1, 2):
-        make_run(root / "two", root / "imgs", SECOND, shard=Shard(index, 2))
+        make_run(root / "two", root / "imgs", SECOND, shard=Shard(index, 2), formats=ALL_FORMATS)
 
 
 Build = Callable[[Path], object]
@@ -413,9 +415,9 @@ REFUSALS: Mapping[str, Refusal] = {
         "two/run.json: not as this version of tipsseg writes it: unknown format []",
         edit_json("two/run.json", lambda each: each.update(formats=[[]])),
     ),
-    "a vocabulary of another version": Refusal(
-        "one/run.json: not as this version of tipsseg writes it: no `classes`",
-        together(*(run_again(folder, vocabulary={}) for folder in ("one", "two"))),
+    "options of another version": Refusal(
+        "one/run.json: not as this version of tipsseg writes it: no `instances`",
+        together(*(run_again(folder, options={}) for folder in ("one", "two"))),
     ),
     "a shard in another's folder": Refusal(
         'one/shards/2-of-2/run.json: not as this version of tipsseg writes it: `shard` is "1/2", '
@@ -545,9 +547,10 @@ def test_refused_and_nothing_changed(root: Path, monkeypatch: pytest.MonkeyPatch
     assert caught.value.message == refusal.message
     assert caught.value.hint if not refusal.hint else caught.value.hint == refusal.hint
     after = tree(root)
-    # What is found late has copied pictures, but no record that counts.
+    # What is found late has copied files of images, but no record that counts.
     assert {name for name in after.keys() - before.keys() if not name.startswith("new/")} == set()
-    assert not {name for name in after if name.startswith("new/") and "json" in name} - {"new/classes.json"}
+    records = {"manifest.jsonl", "run.json", *(name for each in FORMATS.values() for name in each.files)}
+    assert not {f"new/{name}" for name in records} & after.keys()
     assert {name: after.get(name) for name in before} == before
 
 
@@ -616,7 +619,8 @@ def test_a_merge_that_is_done_changes_nothing(root: Path, capsys: pytest.Capture
     assert tree(root) == before
     said = capsys.readouterr()
     assert said.err == f"Nothing to join: all of it is in {root / target} already.\n"
-    assert said.out == f"{root / target}/annotations.json\n{root / target}/classes.json\n"
+    names = [*(name for each in FORMATS.values() for name in each.files), "classes.json"]
+    assert said.out == "".join(f"{root / target}/{name}\n" for name in names)
 
 
 def test_a_whole_run_has_nothing_to_join(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,12 @@ FORMATS: Mapping[str, Format] = {
         parts=False,
     ),
     "labelme": Format(
-        "LabelMe: labelme/<image>.json", "tipsseg.writers.labelme", folder="labelme", suffix=".json", polygons=True
+        "LabelMe: labelme/<image>.json, links to the images beside them",
+        "tipsseg.writers.labelme",
+        folder="labelme",
+        suffix=".json",
+        links="labelme",
+        polygons=True,
     ),
     "cvat": Format(
         "CVAT's Segmentation mask 1.1, which is PASCAL VOC's: cvat/SegmentationClass/<image>.png, lists beside them",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from tipsseg.files import atomic_write, json_bytes
+from tipsseg.record_values import take
 from tipsseg.records import BACKGROUND, LabelClass, ignore_id
 
 FILE_NAME = "classes.json"
@@ -26,6 +28,29 @@ def write_classes(output: Path, classes: Sequence[LabelClass], background: Seque
     path = output / FILE_NAME
     atomic_write(path, json_bytes(record, indent=2) + b"\n", owner)
     return path
+
+
+def read_classes(output: Path) -> tuple[LabelClass, ...]:
+    """The classes in `output`/classes.json, but for their least confidence, which only labelling needs.
+
+    Raises OSError, and ValueError for a file that is not as it was written.
+    """
+    record = json.loads((output / FILE_NAME).read_bytes())
+    classes = tuple(_read_class(each) for each in take(record, "classes", list))
+    if [each.id for each in classes] != list(range(1, len(classes) + 1)):
+        raise ValueError("the ids of the classes are not 1, 2, ...")
+    return classes
+
+
+def _read_class(record: object) -> LabelClass:
+    red, green, blue = bytes.fromhex(take(record, "colour", str).removeprefix("#"))
+    return LabelClass(
+        take(record, "id", int),
+        take(record, "name", str),
+        (red, green, blue),
+        tuple(map(str, take(record, "synonyms", list))),
+        take(record, "supercategory", str),
+    )
 
 
 def class_record(entry: LabelClass) -> dict[str, object]:
