@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from masks import PRED, TRUTH, save
 from PIL import Image
+from resuming import Run
 from running import Command, Ran
 from typer.testing import CliRunner
 
 from tipsseg import weights
 from tipsseg.cli import app
+from tipsseg.engine import LocalEngine
 
 
 @pytest.fixture
@@ -83,3 +86,19 @@ def masks(no_weights_in_folder: None) -> None:
     """Masks from elsewhere in pred, and their truth in gt."""
     save("pred/s/a.png", PRED)
     save("gt/s/a.png", TRUTH)
+
+
+@pytest.fixture
+def run(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    from tipsseg.records import ImageRef, LabelMap
+    from tipsseg.request import Job
+
+    monkeypatch.chdir(tmp_path)
+    labelled: list[str] = []
+    plain = LocalEngine.__init__
+
+    def watched(self: LocalEngine, job: Job, inspect: Callable[[ImageRef, LabelMap], None] | None = None) -> None:
+        plain(self, job, lambda ref, label_map: labelled.append(ref.name))
+
+    monkeypatch.setattr(LocalEngine, "__init__", watched)
+    return Run(command, mlp_checkpoint, labelled)

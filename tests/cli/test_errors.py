@@ -205,6 +205,16 @@ USAGE = {
         2,
         "Error: -0, --limit and --sample are for images that are given\nHint: Leave them out, or name images.\n",
     ),
+    "a sample of nothing": (
+        ["-c", "a", "--retry-failed", "--sample", "2"],
+        2,
+        "Error: -0, --limit and --sample are for images that are given\nHint: Leave them out, or name images.\n",
+    ),
+    "NUL between nothing": (
+        ["-c", "a", "--retry-failed", "-0"],
+        2,
+        "Error: -0, --limit and --sample are for images that are given\nHint: Leave them out, or name images.\n",
+    ),
     "no images": (
         ["-c", "a"],
         2,

@@ -323,6 +323,13 @@ class TestPermissions:
         assert not Path("out/errors.jsonl").exists()
         assert command(*label).err.endswith("0 images labelled, 6 unchanged in 0.0 s, into out\n")
 
+    def test_a_folder_that_may_not_be_listed_is_told_by_each_shard(self, command: Command) -> None:
+        label = ["label", "imgs", "-c", "a,b", "-m", "./model", "-o", "out", "--device", "cpu"]
+        for shard in ("1", "2"):
+            with nobody():
+                assert command(*label, "--shard", f"{shard}/2").code == 1
+            assert "sub" in failures(Path(f"out/shards/{shard}-of-2"))
+
     def test_a_folder_that_may_not_be_written(self, command: Command) -> None:
         Path("out").mkdir(mode=0o755)
         with nobody():

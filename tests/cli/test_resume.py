@@ -13,60 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from running import Command
+from resuming import ALL, CLASSES, Run, contents, record
 
 from tipsseg.engine import LocalEngine, Started
-
-CLASSES = "panda leg,tree,sky"
-ALL = ["a.png", "sub/b c.jpg", "sub/ü.bmp"]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files but for the times in them."""
-    found = {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "run.json"
-    }
-    found["manifest.jsonl"] = re.sub(rb'"(seconds|mtime_ns)": [0-9.]+', b"", found["manifest.jsonl"])
-    return found
-
-
-def record(folder: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads((folder / "run.json").read_bytes())
-    return found
-
-
-@dataclass
-class Run:
-    """The command that is run again and again, and what it did."""
-
-    command: Command
-    model: Path
-    labelled: list[str]
-
-    def __call__(self, *extra: object, output: str = "out", options: tuple[object, ...] = ("-c", CLASSES)) -> str:
-        """What it said on stderr; `labelled` are the images that went through the model."""
-        self.labelled.clear()
-        ran = self.command("label", "imgs", *options, "-m", self.model, "--device", "cpu", "-o", output, *extra)
-        self.code, self.out = ran.code, ran.out
-        return ran.err
-
-
-@pytest.fixture
-def run(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    from tipsseg.records import ImageRef, LabelMap
-    from tipsseg.request import Job
-
-    monkeypatch.chdir(tmp_path)
-    labelled: list[str] = []
-    plain = LocalEngine.__init__
-
-    def watched(self: LocalEngine, job: Job, inspect: Callable[[ImageRef, LabelMap], None] | None = None) -> None:
-        plain(self, job, lambda ref, label_map: labelled.append(ref.name))
-
-    monkeypatch.setattr(LocalEngine, "__init__", watched)
-    return Run(command, mlp_checkpoint, labelled)
 
 
 def test_a_run_that_is_done_costs_no_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,3 +93,28 @@ cli.main()
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ran.returncode == -signal.SIGINT
     assert ran.stdout == ""
+
+
+def test_a_run_that_waits_for_more_of_a_list_stops_at_once(mlp_checkpoint: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 80)).save(tmp_path / "a.png")
+    command = [sys.executable, "-m", "tipsseg", "label", "-", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out"]
+    with subprocess.Popen(
+        [*command, "--device", "cpu"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdin.write("a.png\n")
+        run.stdin.flush()
+        assert run.stdout.readline() == "out/masks/a.png\n"
+        run.terminate()
+        try:
+            assert run.wait(timeout=60) == 143
+        finally:
+            run.kill()
+        assert run.stderr.read().endswith("Terminated: 1 image done; the same command goes on from there.\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
@@ -118,3 +119,26 @@ def test_a_list_that_breaks_off_is_an_error_of_the_run() -> None:
 def stays(thread: threading.Thread) -> bool:
     thread.join(10)
     return thread.is_alive()
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_as_many_images_are_ahead_as_there_are_jobs(jobs: int) -> None:
+    class Slow(FakeWork):
+        def finish(self, ref: ImageRef) -> Labelled:
+            time.sleep(0.05)  # what may be read meanwhile is read
+            return super().finish(ref)
+
+    work = Slow()
+    assert len(list(outcomes(REFS[10:20], work, jobs))) == 10
+    assert max(work.ahead) == jobs
+
+
+def test_as_many_threads_read_as_there_are_jobs() -> None:
+    together = threading.Barrier(3, timeout=30)
+
+    class Meeting(FakeWork):
+        def load(self, ref: ImageRef) -> ImageRef:
+            together.wait()
+            return super().load(ref)
+
+    assert len(list(outcomes(REFS[:6], Meeting(), 3))) == 6

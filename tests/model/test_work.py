@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import cast
 
@@ -33,7 +33,7 @@ class FakeLabeller:
             raise InputError("too elongated", "Cut it into pieces.")
         return Prepared((4, 4), image, plan_windows((4, 4), 14, 14, 14))
 
-    def label_prepared(self, prepared: Prepared) -> LabelMap:
+    def label_prepared(self, prepared: Prepared, top: int) -> LabelMap:
         return LabelMap(np.ones((4, 4), np.uint8), np.ones((4, 4), np.float32), TREE)
 
 
@@ -171,3 +171,53 @@ def test_a_fault_of_a_half_written_image_is_not_reported_once_it_is_whole(
 
     monkeypatch.setattr("tipsseg.work.open_image", late)
     assert (work_in(tmp_path).load(ref).image == 10).all()
+
+
+def test_the_advice_of_a_writer_is_kept(ref: ImageRef, tmp_path: Path) -> None:
+    work = ImageWork(cast(Labeller, FakeLabeller()), {"png": Full(True)}, DEFAULT_FILE_OPTIONS, tmp_path, "digest")
+    with pytest.raises(ImageError) as caught:
+        work.finish(work.load(ref))
+    assert (caught.value.path, caught.value.hint) == (ref.path, "Choose another.")
+
+
+def test_the_seconds_are_of_reading_too(ref: ImageRef, tmp_path: Path) -> None:
+    work = work_in(tmp_path / "out")
+    assert work.finish(replace(work.load(ref), seconds=100.0)).entry.seconds >= 100
+
+
+def test_an_image_that_vanishes_while_it_is_read_is_a_matter_of_the_image(
+    ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(path: Path) -> NDArray[np.uint8]:
+        image = open_image(path)
+        path.unlink()
+        return image
+
+    monkeypatch.setattr("tipsseg.work.open_image", late)
+    with pytest.raises(ImageError, match="no such file"):
+        work_in(tmp_path).load(ref)
+
+
+@pytest.mark.parametrize("part", ["size", "time", "file"])
+def test_each_sign_of_a_change_counts(
+    ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """A program may restore the time, or the length may be as before."""
+    reads: list[Path] = []
+
+    def busy(path: Path) -> NDArray[np.uint8]:
+        image = open_image(path)
+        reads.append(path)
+        if len(reads) == 1:
+            before, data = path.stat(), path.read_bytes()
+            if part == "file":
+                path.with_name("new.png").write_bytes(data)
+                path.with_name("new.png").replace(path)
+            else:
+                path.write_bytes(data + b"." * (part == "size"))
+            os.utime(path, ns=(0, before.st_mtime_ns + (part == "time")))
+        return image
+
+    monkeypatch.setattr("tipsseg.work.open_image", busy)
+    work_in(tmp_path).load(ref)
+    assert len(reads) == 2

@@ -247,3 +247,36 @@ def test_a_log_is_a_list_of_lines(tmp_path_factory: pytest.TempPathFactory, step
         assert dict(lines_of(path)) == model
         assert {offset: log.read(offset) for offset in model} == model
     log.close()
+
+
+def test_a_reader_that_saw_half_a_line_reads_what_came_in_its_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched(FileIO):
+        """Fails in the middle of the second line, after another thread has read ahead."""
+
+        def write(self, data: object) -> int:
+            if bytes(data) != b"second\n":  # type: ignore[call-overload]
+                return super().write(data)  # type: ignore[arg-type]
+            super().write(b"sec")
+            assert log.read(0) == b"first"
+            raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(append_log, "FileIO", Watched)
+    with AppendLog(path) as log:
+        log.append(b"first")
+        with pytest.raises(OutputError):
+            log.append(b"second")
+        assert log.append(b"third") == 6
+        assert log.read(6) == b"third"
+
+
+def test_a_reader_that_read_ahead_reads_what_came_after_all_was_dropped(path: Path) -> None:
+    with AppendLog(path) as log:
+        for line in (b"a", b"b"):
+            log.append(line)
+        assert log.read(0) == b"a"
+        log.clear()
+        for line in (b"c", b"d"):
+            log.append(line)
+        assert log.read(2) == b"d"

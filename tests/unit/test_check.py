@@ -38,6 +38,7 @@ from tipsseg.errors import UsageError
 from tipsseg.file_options import FileOptions, LeastArea
 from tipsseg.progress import Progress
 from tipsseg.records import LabelArray
+from tipsseg.regions import encode_rle
 from tipsseg.shards import Shard
 
 WIDE_CLASSES = tuple(f"thing {number}" for number in range(1, 301))
@@ -180,6 +181,13 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         edit_json(RUN, lambda r: r.update(formats=["png", "holo"])),
         [f'{RUN}: {VERSION}: `formats` is ["png", "holo"]'],
     ),
+    "run.json with a format that is no text": (
+        edit_json(RUN, lambda r: r.update(formats=["png", ["coco"]])),
+        [f'{RUN}: {VERSION}: `formats` is ["png", ["coco"]]'],
+    ),
+    "run.json is a link to nothing": (
+        both(remove(RUN), lambda root: (root / RUN).symlink_to("nothing")), [f"{RUN}: no such file"],
+    ),
     "run.json of a shard": (
         edit_json(RUN, lambda r: r.update(shard="1/2")),
         [f'{RUN}: {VERSION}: the tool is "tipsseg", the shard "1/2"'],
@@ -239,6 +247,14 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"../a.png") + b"\n"),
         [f'{MANIFEST}: line 4 is no entry: `image` is "../a.png"'],
     ),
+    "a name from the root on": (
+        edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"/a.png") + b"\n"),
+        [f'{MANIFEST}: line 4 is no entry: `image` is "/a.png"'],
+    ),
+    "a name with a dot": (
+        edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"./a.png") + b"\n"),
+        [f'{MANIFEST}: line 4 is no entry: `image` is "./a.png"'],
+    ),
     "a line whose numbers are none": (
         entry("a.png", lambda r: r.update(height="6")),
         [f'{MANIFEST}: line 1 is no entry: `height` is "6"', f"{COCO}: image a.png: {NOT_WANTED}"],
@@ -253,6 +269,13 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
             f"{MANIFEST}: it has 2 images, where run.json counts 3",
             f"{COCO}: image sub/ü.png: {NOT_WANTED}",
         ],
+    ),
+    "the last line is cut off, of an image that was found labelled": (
+        both(
+            edit(MANIFEST, lambda data: data[:-9]),
+            edit_json(RUN, lambda r: r.update(counts={**COUNTS, "labelled": 0, "unchanged": 3})),
+        ),
+        [f"{MANIFEST}: it has 2 images, where run.json counts 3", f"{COCO}: image sub/ü.png: {NOT_WANTED}"],
     ),
     "an annotation less, of other settings": (
         both(edit(COCO, drop_line(b'{"id": 2, "image_id"')), entry("a.png", lambda r: r.update(digest="f" * 32))), [],
@@ -307,6 +330,13 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         [
             f"{MANIFEST}: a.png: 49 pixels in all, where 6 x 8 (height x width) are 48",
             f"{MASK}: 4 pixels of class 2 (tree), where the manifest says 5",
+        ],
+    ),
+    "fewer pixels than the image has": (
+        entry("a.png", lambda r: classes_of(r)[1].update(pixels=3)),
+        [
+            f"{MANIFEST}: a.png: 47 pixels in all, where 6 x 8 (height x width) are 48",
+            f"{MASK}: 4 pixels of class 2 (tree), where the manifest says 3",
         ],
     ),
     # pictures
@@ -424,6 +454,9 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     # annotations.json as a whole
     "annotations.json is gone": (remove(COCO), [f"{COCO}: no such file"]),
+    "annotations.json of an earlier run is gone": (
+        both(edit_json(RUN, lambda r: r.update(formats=["png"])), remove(COCO)), [f"{COCO}: no such file"],
+    ),
     "annotations.json is empty": (write(COCO, b""), [f"{COCO}: {LAYOUT}: it has not one record a line"]),
     "annotations.json in one line": (
         edit(COCO, lambda data: json.dumps(json.loads(data)).encode()), [f"{COCO}: {LAYOUT}: it has not one record a line"],
@@ -486,6 +519,9 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         edit(COCO, lambda data: data.replace(b', "supercategory": "tree"', b"")), [f"{COCO}: {LAYOUT}: no `supercategory`"],
     ),
     "an image id twice": (coco_image(3, id=2), [f"{COCO}: image sub/ü.png: its id 2 is not above 2"]),
+    "an image id that is below the one before": (
+        coco_image(3, id=1), [f"{COCO}: image sub/ü.png: its id 1 is not above 2"],
+    ),
     "an image id 0": (
         coco_image(1, id=0),
         [
@@ -520,6 +556,10 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "an image of another size": (
         coco_image(1, width=9), [f"{COCO}: image a.png: [height, width] is [6, 9], where the manifest says [6, 8]"],
+    ),
+    "an image that lies on its side": (
+        coco_image(1, height=8, width=6),
+        [f"{COCO}: image a.png: [height, width] is [8, 6], where the manifest says [6, 8]"],
     ),
     # annotations
     "an annotation id twice": (annotation(2, id=1), [f"{COCO}: annotation 1 (a.png): its id is not above 1"]),
@@ -560,6 +600,9 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a score above 1": (
         annotation(5, score=1.01), [f"{COCO}: annotation 5 (sub/b c.jpg): `score` is 1.01, not a number from 0 to 1"],
     ),
+    "a score below 0": (
+        annotation(5, score=-0.01), [f"{COCO}: annotation 5 (sub/b c.jpg): `score` is -0.01, not a number from 0 to 1"],
+    ),
     "a score that is none": (
         annotation(5, score="1"), [f'{COCO}: annotation 5 (sub/b c.jpg): `score` is "1", not a number from 0 to 1'],
     ),
@@ -599,6 +642,17 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         [f"{COCO}: annotation 5 (sub/b c.jpg): its id is not above 5",
          f"{COCO}: annotation 5 (a.png): it overlaps another before it"],
     ),
+    "annotation ids that begin anew with each image": (
+        annotation(5, id=1), [f"{COCO}: annotation 1 (sub/b c.jpg): its id is not above 4"],
+    ),
+    "annotations that overlap in part": (
+        annotation(2, segmentation=encode_rle((A == 1) & (np.arange(8) != 0)), area=4, bbox=[1, 0, 7, 4]),
+        [f"{COCO}: annotation 2 (a.png): it overlaps another before it"],
+    ),
+    "an annotation less, just as large as the least area": (
+        both(edit(COCO, drop_line(b'{"id": 2, "image_id"')), edit_json(RUN, lambda r: r["options"].update(min_area="2"))),  # type: ignore[attr-defined]
+        [f"{COCO}: image a.png: no annotation has the 2 pixels of class 1 (panda leg) in [7, 2, 1, 2]"],
+    ),
     "an annotation less": (
         edit(COCO, drop_line(b'{"id": 2, "image_id"')),
         [f"{COCO}: image a.png: no annotation has the 2 pixels of class 1 (panda leg) in [7, 2, 1, 2]"],
@@ -623,6 +677,11 @@ WITHOUT_MASKS: dict[str, tuple[Change, int, list[str]]] = {
     "an annotation less": (
         edit(COCO, drop_line(b'{"id": 2, "image_id"')),
         1,
+        ["image a.png: its annotations have 4 pixels of class 1 (panda leg), where the manifest says 6"],
+    ),
+    "an annotation less, where nothing is too small": (
+        edit(COCO, drop_line(b'{"id": 2, "image_id"')),
+        0,
         ["image a.png: its annotations have 4 pixels of class 1 (panda leg), where the manifest says 6"],
     ),
     "an annotation less, which may have been too small": (
@@ -687,6 +746,13 @@ SHARD_FAULTS: dict[str, tuple[Change, list[str]]] = {
         [f"{ONE}/run.json: the run was broken off; run the same command again"],
     ),
     "a shard without run.json": (remove(f"{TWO}/run.json"), [f"{TWO}/run.json: no such file"]),
+    "a shard without its manifest": (
+        remove(f"{TWO}/manifest.jsonl"),
+        [
+            f"{TWO}/manifest.jsonl: it has 0 images, where run.json counts 1",
+            f"{TWO}/annotations.json: image sub/b c.jpg: {NOT_WANTED}",
+        ],
+    ),
     "a shard with other settings": (
         edit_json(f"{TWO}/run.json", lambda r: r.update(digest="f" * 32)),
         [
@@ -783,9 +849,10 @@ def test_a_run_that_was_broken_off_is_checked_for_what_it_has(root: Path) -> Non
 
 
 def test_a_line_end_in_a_name_does_not_break_the_line(tmp_path: Path) -> None:
-    build(tmp_path, {"a\nb.png": NOTHING}, formats=("png",))
-    remove("out/masks/a\nb.png")(tmp_path)
-    assert problems(tmp_path) == ["out/masks/a\\nb.png: no such file"]
+    name = os.fsdecode(b"a\nb\rc\xff.png")
+    build(tmp_path, {name: NOTHING}, formats=("png",))
+    remove(f"out/masks/{name}")(tmp_path)
+    assert problems(tmp_path) == ["out/masks/a\\nb\\rc\\udcff.png: no such file"]
 
 
 @pytest.mark.parametrize(("name", "what"), [("no", "no such folder"), ("imgs/a.png", "not a folder"), ("imgs", None)])
@@ -798,3 +865,67 @@ def test_what_is_no_output_folder(root: Path, name: str, what: str | None) -> No
 def test_a_folder_of_images_that_is_not_there_is_a_wrong_usage(root: Path) -> None:
     with pytest.raises(UsageError, match="--images no: no such folder"):
         problems(root, images=Path("no"))
+
+
+def test_annotations_that_the_run_has_not_written_are_checked_too(tmp_path: Path) -> None:
+    build(tmp_path, formats=("png",))
+    write(COCO, b"")(tmp_path)
+    assert problems(tmp_path) == [f"{COCO}: {LAYOUT}: it has not one record a line"]
+
+
+def test_annotations_of_no_image_have_to_be_there(tmp_path: Path) -> None:
+    build(tmp_path, {})
+    remove(COCO)(tmp_path)
+    assert problems(tmp_path) == [f"{COCO}: no such file"]
+
+
+def test_a_shard_at_work_is_left_to_it(tmp_path: Path) -> None:
+    build_shards(tmp_path)
+    claim = Claim(tmp_path / TWO)
+    try:
+        assert problems(tmp_path) == [f"{TWO}: a run is at work there; check it once that has ended"]
+    finally:
+        claim.give_back()
+
+
+def test_a_folder_of_images_whose_name_is_no_text(tmp_path: Path) -> None:
+    images = tmp_path / os.fsdecode(b"imgs-\xff")
+    save_inputs(images, {"a.png": A})
+    make_run(tmp_path / "out", images, {"a.png": A})
+    assert problems(tmp_path) == []
+    (images / "a.png").write_bytes(b"another")
+    assert problems(tmp_path) == ["imgs-\\udcff/a.png: changed since it was labelled"]
+
+
+def test_shards_of_which_one_is_missing_cannot_be_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_shards(tmp_path)
+    move(TWO, "elsewhere")(tmp_path)
+    assert not any("join them" in note for note in notes(tmp_path, capsys))
+
+
+def test_a_link_to_nothing_is_no_folder(root: Path) -> None:
+    (root / "link").symlink_to("nothing")
+    (found,) = check_folder(root / "link", None, 1, Progress(quiet=True))
+    assert found.what == "not a folder"
+
+
+def test_where_an_input_was_is_a_folder_now(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both(remove("imgs/a.png"), lambda root: (root / "imgs/a.png").mkdir())(root)
+    assert "1 input not found, so not compared." in notes(root, capsys, root / "imgs")
+
+
+def test_the_command_to_join_shards_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "a b"
+    build_shards(root)
+    # Quoted for its space, which `notes` cuts away with the rest of the root.
+    assert notes(root, capsys)[0] == "All 2 shards ended; join them: tipsseg merge 'out' -o 'out'"
+
+
+def test_failures_of_all_shards_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_shards(tmp_path)
+    for folder, failed in ((ONE, 1), (TWO, 2)):
+        edit_json(f"{folder}/run.json", lambda r: r["counts"].update(failed=failed))(tmp_path)  # type: ignore[attr-defined]  # noqa: B023
+    assert notes(tmp_path, capsys)[:2] == [
+        f"1 image failed, see {ONE}/errors.jsonl",
+        f"2 images failed, see {TWO}/errors.jsonl",
+    ]

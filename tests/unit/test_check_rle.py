@@ -56,6 +56,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "cut off": ("o", "characters that are no code"),
     "a number of seven digits": ("oooooo0", "numbers that are too large"),
     "a negative number": ("O", "not the runs of 4 x 3 pixels"),
+    "a negative number that makes up for too large a one": ("0=O", "not the runs of 4 x 3 pixels"),
     "a pixel less": ("0;", "not the runs of 4 x 3 pixels"),
     "a pixel more": ("0=", "not the runs of 4 x 3 pixels"),
     "all outside": ("<", "no pixels"),

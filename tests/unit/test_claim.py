@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,3 +169,37 @@ def test_asking_makes_nothing(tmp_path: Path) -> None:
     assert not is_claimed(tmp_path / "nowhere")
     assert not is_claimed(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_goes_before_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there: list[bool] = []
+
+    class Watched(FileLock):
+        def _release(self) -> None:
+            there.append(Path(self.lock_file).exists())
+            super()._release()
+
+    monkeypatch.setattr(module, "FileLock", Watched)
+    Claim(tmp_path).give_back()
+    assert there == [False]  # afterwards it may be another's
+
+
+def test_another_thread_may_give_it_back(tmp_path: Path) -> None:
+    claim = Claim(tmp_path)
+    thread = threading.Thread(target=claim.give_back)
+    thread.start()
+    thread.join()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "expected"), [(errno.EACCES, True), (errno.EROFS, False)], ids=errno.errorcode.get)
+def test_a_lock_that_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: bool
+) -> None:
+    class Refused(FileLock):
+        def _acquire(self) -> None:
+            raise OSError(number, os.strerror(number))
+
+    (tmp_path / LOCK_FILE).touch()
+    monkeypatch.setattr(module, "FileLock", Refused)
+    assert is_claimed(tmp_path) is expected

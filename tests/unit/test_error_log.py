@@ -136,7 +136,11 @@ def test_a_run_that_was_killed_leaves_what_it_had(images: Path, records: Path) -
     assert len(lines(records)) == 2
 
 
-@pytest.mark.parametrize("line", [b"", b"\xff", b"[]", b"7", b'{"image": "x"}', b'{"image": 7, "path": "x"}'], ids=repr)
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"\xff", b"[]", b"7", b'{"image": "x"}', b'{"image": 7, "path": "x"}', b'{"image": "x", "path": 7}'],
+    ids=repr,
+)
 def test_lines_that_are_none_are_passed_over(images: Path, records: Path, line: bytes) -> None:
     with AppendLog(records / ERRORS_FILE) as log:
         log.append(line)
@@ -151,3 +155,41 @@ def test_a_log_that_cannot_be_read_or_written(images: Path, records: Path) -> No
     for attempt in (lambda: log.add(failed(images, "a.png")), log.clear):
         with pytest.raises(OutputError, match=r"errors.jsonl: a folder has this name"):
             attempt()
+
+
+def test_failures_are_kept_folder_by_folder(images: Path, records: Path) -> None:
+    order = ["a/x.png", "a-b.png", "b.png"]
+    assert run(records, *(failed(images, name) for name in reversed(order))) == order
+    assert [line["image"] for line in lines(records)] == order
+    log = ErrorLog(records)
+    log.add(failed(images, "a/w.png"))
+    log.close()  # killed: what it had stands at the end
+    assert [each.name for each in read_failed(records)] == ["a/w.png", *order]
+
+
+def test_names_that_are_no_text_stay_until_they_are_mended(images: Path, records: Path) -> None:
+    name = os.fsdecode(b"sub-\xff.png")
+    (images / name).touch()
+    run(records, failed(images, name))
+    assert run(records, failed(images, "a.png")) == ["a.png", "sub-\\udcff.png"]
+
+
+@pytest.mark.parametrize("lacking", [os.R_OK, os.X_OK], ids=["not to be listed", "nothing in it to be opened"])
+def test_a_folder_that_still_cannot_be_listed_fails_still(
+    images: Path, records: Path, monkeypatch: pytest.MonkeyPatch, lacking: int
+) -> None:
+    (images / "sub").mkdir()
+    assert run(records, failed(images, "sub")) == ["sub"]
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & lacking)  # root may do all
+    assert run(records) == ["sub"]
+
+
+def test_the_input_is_noted_where_an_output_could_not_be_written(images: Path, records: Path) -> None:
+    ref = ImageRef(images / "a.png", PurePosixPath("a.png"))
+    run(records, Failed(ref, ImageError(records / "masks/a.png", "the name is too long")))
+    assert read_failed(records) == (ref,)  # what --retry-failed labels
+
+
+def test_what_failed_and_is_labelled_after_all_leaves_no_file(images: Path, records: Path) -> None:
+    assert run(records, failed(images, "a.png"), labelled={"a.png"}) == []
+    assert not (records / ERRORS_FILE).exists()

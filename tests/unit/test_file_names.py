@@ -30,6 +30,7 @@ NAMES: dict[str, tuple[str, str, list[str]]] = {
     "case of a folder": ("S/a", "s/a", ["case", "case and form"]),
     "normal forms": (NFC, NFD, ["form", "case and form"]),
     "both": (NFC.upper(), NFD, ["case and form"]),
+    "a letter whose upper case is two": ("stra\u00dfe", "STRASSE", ["case", "case and form"]),
     "another letter": ("a", "b", []),
     "another accent": ("e\u0301", "e\u0300", []),
     "without an accent": ("e\u0301", "e", []),
@@ -102,12 +103,23 @@ def test_it_is_asked_in_the_nearest_folder(tmp_path: Path, monkeypatch: pytest.M
     assert len(set(asked)) == 8
 
 
-def test_where_nothing_can_be_written_only_equal_names_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, mode: int = 0o666, exist_ok: bool = True) -> None:
-        raise PermissionError(13, "Permission denied")
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "Permission denied"),
+        UnicodeEncodeError("ascii", "\u00e9", 0, 1, "ordinal not in range(128)"),
+    ],
+    ids=["not allowed", "a name that the system cannot encode"],
+)
+def test_where_nothing_can_be_written_only_equal_names_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(path: Path, mode: int = 0o666, exist_ok: bool = True, missing_ok: bool = False) -> None:
+        raise error
 
     pretend(monkeypatch, str.lower)
     monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
     assert name_key(tmp_path) is exact
 
 
@@ -126,12 +138,13 @@ TAKEN: dict[str, tuple[list[str], NameKey, list[str]]] = {
         ["", "the output of /in/a.jpg would have the name of the folder a.png"],
     ),
     "a name, then its folder": (
-        ["s/a.jpg", "s/a.jpg/t/b.jpg", "s/a.jpg/c.jpg"],
+        ["s/a.jpg", "s/a.jpg/t/b.jpg", "s/a.jpg/c.jpg", "s/a.jpg/t/d.jpg"],
         exact,
         [
             "",
             "the output of /in/s/a.jpg would have the name of the folder s/a.jpg of /in/s/a.jpg/t/b.jpg",
             "the output of /in/s/a.jpg would have the name of the folder s/a.jpg of /in/s/a.jpg/c.jpg",
+            "the output of /in/s/a.jpg would have the name of the folder s/a.jpg of /in/s/a.jpg/t/d.jpg",
         ],
     ),
     "what is refused takes nothing": (
@@ -160,6 +173,11 @@ TAKEN: dict[str, tuple[list[str], NameKey, list[str]]] = {
         ["A.jpg", "a.PNG/b.jpg"],
         without_case,
         ["", "the output of /in/A.jpg would have the name of the folder a.PNG of /in/a.PNG/b.jpg"],
+    ),
+    "case of an output of a folder's name": (
+        ["a.PNG/b.jpg", "A.jpg"],
+        without_case,
+        ["", "the output of /in/A.jpg would have the name of the folder A.png"],
     ),
     "normal forms, where they count": ([f"{NFC}.jpg", f"{NFD}.jpg"], exact, ["", ""]),
     "normal forms, where they do not": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,11 @@ def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
         (errno.ENAMETOOLONG, "the name is too long", True),
         (errno.EISDIR, "a folder has this name", True),
         (errno.ENOTDIR, "one of its parent folders is a file", True),
+        (errno.EEXIST, "one of its parent folders is a file", True),
+        (errno.EPERM, "no permission", True),
+        (errno.ELOOP, "message of the system", True),
+        (errno.EINVAL, "message of the system", True),
+        (errno.EILSEQ, "message of the system", True),
     ],
 )
 def test_whether_other_files_may_be_written(number: int, reason: str, only_this: bool) -> None:
@@ -171,3 +177,41 @@ def test_numbers_that_json_has_not_are_refused(value: float) -> None:
 def test_an_error_of_the_system_inside_the_block_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*a\.png: no space left"), atomic_path(tmp_path / "a.png"):
         raise OSError(errno.ENOSPC, "full")
+
+
+def test_what_cannot_be_removed_keeps_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = Path.unlink
+
+    def refuse_once(path: Path, missing_ok: bool = False) -> None:
+        monkeypatch.setattr(Path, "unlink", unlink)
+        raise PermissionError(errno.EACCES, "no")
+
+    for name in (".tipsseg-1", ".tipsseg-2", ".tipsseg-3"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(Path, "unlink", refuse_once)
+    sweep([tmp_path])
+    assert len(names(tmp_path)) == 1
+
+
+def test_a_folder_that_is_removed_in_part_is_not_taken_for_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    atomic_write(tmp_path / ".tipsseg-1-of-2-joined/a", b"")
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)  # killed before it came to anything
+    sweep([tmp_path], "1-of-2-")
+    (left,) = tmp_path.iterdir()
+    assert left.name != ".tipsseg-1-of-2-joined"
+    monkeypatch.undo()
+    sweep([tmp_path], "1-of-2-")  # it is still known whose it was
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_path(tmp_path / "a.png") as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert list(tmp_path.iterdir()) == []

@@ -57,6 +57,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], bool, bool]] = {
     "nothing": (lambda path: None, True, True),
     "touched, as a copy is": (rewrite(b"pixels", TIME + 1), True, False),
     "other content of the same size": (rewrite(b"PIXELS", TIME + 1), False, False),
+    "other and older content of the same size": (rewrite(b"PIXELS", TIME - 1), False, False),
     "other content of the same size and time": (rewrite(b"PIXELS", TIME), True, True),  # not looked at, as it may be large
     "longer": (rewrite(b"pixels.", TIME), False, False),
     "empty": (rewrite(b"", TIME), False, False),
@@ -67,10 +68,14 @@ CHANGES: dict[str, tuple[Callable[[Path], object], bool, bool]] = {
 
 
 @pytest.mark.parametrize(("change", "hashed", "unhashed"), CHANGES.values(), ids=CHANGES.keys())
-def test_what_is_the_same(path: Path, change: Callable[[Path], object], hashed: bool, unhashed: bool) -> None:
+def test_what_is_the_same(
+    path: Path, change: Callable[[Path], object], hashed: bool, unhashed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = fingerprint(path)
     change(path)
     assert before.matches(path) == hashed
+    assert Fingerprint(before.size, before.mtime_ns, None).matches(path) == unhashed
+    monkeypatch.setattr(module, "HASH_LIMIT", 5)  # it is large now as it was then
     assert Fingerprint(before.size, before.mtime_ns, None).matches(path) == unhashed
 
 

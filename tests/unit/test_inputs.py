@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
 
+from tipsseg import inputs
 from tipsseg.errors import InputError, UsageError
 from tipsseg.file_names import without_case, without_form
 from tipsseg.images import image_extensions
 from tipsseg.inputs import (
     Found,
+    again,
     check_choice,
     check_collisions,
+    check_listed,
     check_not_outputs,
     choose,
     find,
@@ -679,3 +683,76 @@ def test_parts_that_are_none(limit: int | None, sample: int | None, message: str
     with pytest.raises(UsageError) as caught:
         check_choice(limit, sample)
     assert caught.value.message == message
+
+
+def test_what_is_refused_as_a_picture_of_this_run_takes_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "out/masks/a.png", "in/a.jpg")
+    (tmp_path / "in/a.png").symlink_to(tmp_path / "out/masks/a.png")
+    monkeypatch.chdir(tmp_path)
+    assert told(stream(["in/a.png", "in/a.jpg"], output=Path("out"))) == [
+        "in/a.png ! in/a.png: an input in out/masks, which this run writes to",
+        "in/a.jpg",
+    ]
+
+
+def test_of_several_links_to_a_folder_the_first_by_name_counts(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/1.png", "in/2.png")
+    for name in ("z", "m", "b"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "elsewhere")
+    assert names(find([tmp_path / "in"], output=OUT)) == ["2.png", "b/1.png"]
+
+
+def test_a_folder_that_is_removed_meanwhile_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a/1.png", "b/2.png")
+
+    def scan(folder: Path) -> list[os.DirEntry[str]]:
+        if folder.name == "a":
+            shutil.rmtree(folder)
+        return scanned(folder)
+
+    scanned = inputs._scan
+    monkeypatch.setattr(inputs, "_scan", scan)
+    found = find([tmp_path], output=OUT)
+    assert (names(found), found.refused) == (["b/2.png"], ())
+
+
+def test_images_that_failed_are_looked_for_again_in_folders_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "in/sub/1.png", "in/sub/2.png", "in/a.png", "in/sub/no.txt")
+    monkeypatch.chdir(tmp_path)
+    failed = [ImageRef(Path("in") / name, PurePosixPath(name)) for name in ("a.png", "gone.png", "sub", "sub/2.png")]
+    assert told(again(failed, output=OUT)) == ["a.png", "gone.png", "sub/1.png", "sub/2.png"]
+
+
+def test_spaces_at_the_end_belong_to_names_and_so_does_a_mark_that_is_not_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "photo ", "\ufeffb.png")
+    monkeypatch.chdir(tmp_path)
+    entries = ["\ufeffphoto \r\n", "\ufeffb.png\n"]
+    assert told(stream(entries, output=OUT)) == ["photo ", "\ufeffb.png"]
+    assert names(from_list(entries, output=OUT)) == ["photo ", "\ufeffb.png"]
+
+
+def test_what_was_not_searched_is_told_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "in/a.png", *(f"in/{name}/masks/b.png" for name in ("x", "y", "z")), "in/u/c.png", "in/v/d.png")
+    for name in ("x", "y", "z"):
+        (tmp_path / "in" / name / "run.json").write_text('{"tool": "tipsseg"}')
+
+    def scan(folder: Path) -> list[os.DirEntry[str]]:
+        if folder.name in ("u", "v"):
+            raise PermissionError(13, "no")
+        return scanned(folder)
+
+    scanned = inputs._scan
+    monkeypatch.setattr(inputs, "_scan", scan)
+    given = [tmp_path / "in" / name for name in ("v", "z", "u", "y", "a.png", "x")]
+    found = find(given, output=OUT)
+    assert found.outputs == tuple(tmp_path / "in" / name / "masks" for name in ("x", "y", "z"))
+    assert [each.name for each in found.refused] == ["u", "v"]
+    with pytest.raises(InputError) as caught:
+        check_listed(found)
+    assert caught.value.message == f"{tmp_path}/in/u: cannot list this folder: no permission to read it"

@@ -125,7 +125,7 @@ def test_a_journal_with_lines_that_are_none_keeps_the_others(tmp_path: Path) -> 
     journal.add("a.png", records_of("a.png", 1))
     journal.close()
     with (tmp_path / JOURNAL).open("ab") as file:
-        file.write(b"\0" * 40 + b"\n" + b"7\t{}\n" + b'\0"c.png"\t{}\n' + b'"c.png"\n')
+        file.write(b"\0" * 40 + b"\n" + b"7\t{}\n" + b"[]\t{}\n" + b'\0"c.png"\t{}\n' + b'"c.png"\n')
     journal = journal_in(tmp_path)
     assert [journal.has(name) for name in ("a.png", "c.png")] == [True, False]
     journal.write(["a.png", "c.png"])

@@ -220,3 +220,22 @@ def test_a_manifest_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: l
         assert set(manifest.others("another")) == set(here)
         assert read_entries(folder) == on_disk
     manifest.close()
+
+
+def test_entries_that_are_only_read_come_folder_by_folder(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    for image in ("b", "a-b", "a/z"):
+        manifest.add(entry(image))
+    manifest.close()
+    assert list(read_entries(tmp_path)) == ["a/z", "a-b", "b"]
+
+
+def test_a_manifest_that_was_cleared_is_tidy_again(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    manifest.add(entry("a"))
+    manifest.clear()
+    manifest.add(entry("b"))
+    before = (tmp_path / MANIFEST_FILE).stat().st_ino
+    manifest.tidy()
+    manifest.close()
+    assert (tmp_path / MANIFEST_FILE).stat().st_ino == before

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,27 @@ def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:
     versions = record["versions"]
     assert isinstance(versions, dict)
     assert {"python", "torch", "numpy"} <= versions.keys()
+
+
+def test_the_record_has_the_hashes_of_the_files_that_were_used() -> None:
+    facts = replace(FACTS, decides=replace(DECIDES, model={**HUB, "sha256": {}}), sha256={"model.safetensors": "b"})
+    assert run_record(facts)["model"] == {**HUB, "sha256": {"model.safetensors": "b"}}
+
+
+def test_versions_of_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV comes under several names."""
+    plain = metadata.version
+
+    def version(name: str) -> str:
+        if name == "opencv-python":
+            raise metadata.PackageNotFoundError(name)
+        return plain(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    versions = run_record(FACTS)["versions"]
+    assert isinstance(versions, dict)
+    assert "opencv-python" not in versions
+    assert {"pycocotools", "safetensors"} <= versions.keys()
 
 
 def test_a_run_that_ended_says_how(tmp_path: Path) -> None:

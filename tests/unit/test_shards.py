@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tipsseg.errors import UsageError
-from tipsseg.shards import Shard, missing_shards, parse_folder, parse_shard
+from tipsseg.shards import Shard, missing_shards, parse_folder, parse_shard, shards_in
 
 image_names = st.text(st.characters(codec="utf-8"))
 shards = st.integers(1, 999_999_999).flatmap(lambda count: st.builds(Shard, st.integers(1, count), st.just(count)))
@@ -131,3 +132,10 @@ def test_shards_are_of_about_one_size(count: int) -> None:
 )
 def test_missing_shards(there: list[int], missing: str) -> None:
     assert missing_shards(there, 3) == missing
+
+
+def test_shards_in_a_folder_are_in_their_order(tmp_path: Path) -> None:
+    for name in ("10-of-12", "2-of-12", "1-of-3", "old", "3-of-3", "13-of-12"):
+        (tmp_path / "shards" / name).mkdir(parents=True)
+    assert shards_in(tmp_path) == [Shard(1, 3), Shard(3, 3), Shard(2, 12), Shard(10, 12)]
+    assert shards_in(tmp_path / "nowhere") == []

@@ -1,0 +1,288 @@
+"""What a run sweeps, forgets, keeps and refuses of what it finds in its output folder, and what it says of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from resuming import ALL, CLASSES, Run, record
+
+from tipsseg import dry_run
+from tipsseg.claim import Claim, is_claimed
+from tipsseg.dry_run import Estimate
+from tipsseg.output_folder import OutputFolder
+from tipsseg.progress import Progress
+from tipsseg.records import ImageRef
+from tipsseg.request import Job
+from tipsseg.run_record import Counts
+
+
+def interrupt(self: object, counts: object) -> None:
+    raise KeyboardInterrupt
+
+
+def images_of(output: str) -> list[str]:
+    return [each["file_name"] for each in json.loads(Path(output, "annotations.json").read_bytes())["images"]]
+
+
+def test_what_a_killed_run_left_is_swept_and_its_work_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "finish", interrupt)
+        run()
+    assert run.code == 130
+    left = [Path("out", name) for name in (".tipsseg-0.json", "masks/.tipsseg-0.png", "masks/sub/.tipsseg-0.png")]
+    for path in (Path("out/.tipsseg-lock"), *left):
+        path.touch()
+    claimed: list[bool] = []
+    plain = OutputFolder.finish
+
+    def finish(self: OutputFolder, counts: Counts) -> None:
+        claimed.append(is_claimed(Path("out")))
+        plain(self, counts)
+
+    monkeypatch.setattr(OutputFolder, "finish", finish)
+    run("-f", "png")  # what is kept for the other format stays
+    assert (run.labelled, [path for path in left if path.exists()]) == ([], [])
+    run()
+    assert (run.labelled, images_of("out"), claimed) == ([], ALL, [True, True])
+
+
+def test_a_shard_sweeps_what_it_left_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [Path("out"), Path("out/masks"), Path("out/masks/sub")]
+    records = Path("out/shards/1-of-2")
+    for folder in (*places, records):
+        folder.mkdir(parents=True, exist_ok=True)
+        for shard in (1, 2):
+            (folder / f".tipsseg-{shard}-of-2-0.png").touch()
+    (records / ".tipsseg-lock").touch()
+    own: list[bool] = []
+    plain = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if target.parent in places:
+            own.append(self.name.startswith(".tipsseg-1-of-2-"))
+        return plain(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    run("--shard", "1/2")
+    assert run.code == 0
+    assert sorted(Path("out").rglob(".tipsseg-*")) == [folder / ".tipsseg-2-of-2-0.png" for folder in places]
+    assert own == [True, True]  # a mask and classes.json
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "error"),
+    [
+        (["--shard", "1/2"], [], "it holds 1-of-2, a part of a run in shards\nHint: "),
+        (["--shard", "1/2"], ["--shard", "1/3"], "it holds 1-of-2, a part of a run in shards\nHint: "),
+        ([], ["--shard", "1/2"], "it holds a whole run, and this is a shard\nHint: "),
+    ],
+)
+def test_whole_runs_and_other_shards_do_not_mix(run: Run, first: list[str], second: list[str], error: str) -> None:
+    run(*first)
+    before = sorted(Path("out").rglob("*"))
+    assert f"Error: cannot write out: {error}" in run(*second)
+    assert (run.code, run.labelled, run.out) == (1, [], "")
+    assert sorted(Path("out").rglob("*")) == before
+
+
+def test_a_run_in_which_all_failed_binds_nobody(run: Run) -> None:
+    Path("out/masks").mkdir(parents=True)
+    shutil.copy("imgs/a.png", "out/masks")
+    for classes in ("panda leg", "tree,sky"):
+        label = ["label", "-", "-c", classes, "-m", run.model, "-o", "out", "--device", "cpu"]
+        ran = run.command(*label, stdin=b"out/masks/a.png\n")
+        assert ran.code == 1
+        assert ran.out.splitlines() == ["out/annotations.json", "out/classes.json"], ran.err
+        assert images_of("out") == []
+        found = json.loads(Path("out/classes.json").read_bytes())["classes"]
+        assert [each["name"] for each in found] == classes.split(",")
+        assert [each["name"] for each in record(Path("out"))["vocabulary"]["classes"]] == classes.split(",")  # type: ignore[index]
+
+
+def test_starting_over_forgets_what_is_not_tried_again(run: Run) -> None:
+    Path("imgs/broken.jpg").write_bytes(b"")
+    run()
+    run("--no-resume", "--limit", "1")
+    assert (run.code, run.labelled, Path("out/errors.jsonl").exists()) == (0, ["a.png"], False)
+    label = ["label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "--device", "cpu", "--no-resume"]
+    assert run.command(*label, stdin=b"gone.png\n").code == 1
+    assert images_of("out") == []
+
+
+def test_an_image_is_done_where_all_its_pictures_are(run: Run) -> None:
+    run("-f", "png,overlay")
+    Path("out/overlays/a.jpg").unlink()
+    Path("out/masks/sub/ü.png").unlink()
+    Path("out/masks/sub/ü.png").mkdir()
+    assert "a folder has this name" in run("-f", "png,overlay")
+    assert (run.code, run.labelled) == (1, ["a.png", "sub/ü.bmp"])
+
+
+def test_one_image_with_other_options_is_named_alone(run: Run) -> None:
+    run()
+    err = run("--mode", "whole", "--limit", "2")
+    assert "it holds the labels of sub/ü.bmp, made with other options (tipsseg label " in err
+
+
+def test_a_list_may_cover_all_that_has_other_options(run: Run) -> None:
+    label = ["label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "--device", "cpu"]
+    for number, options in enumerate(([], ["--mode", "whole"])):
+        ran = run.command(*label, *options, stdin=b"imgs/a.png\nimgs/sub\n")
+        assert ran.code == 0, ran.err
+        assert len(run.labelled) == 3 * (number + 1)
+
+
+def test_an_interrupted_run_says_what_is_done_and_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("--limit", "1")
+    Path("imgs/broken.jpg").write_bytes(b"")
+    monkeypatch.setattr(OutputFolder, "finish", interrupt)
+    for options, how in ((), "the same command"), (("--no-resume",), "the same command without --no-resume"):
+        err = run(*options)
+        assert run.code == 130
+        assert err.splitlines()[-1] == f"Interrupted: 3 images done; {how} goes on from there."
+
+
+def test_what_is_done_is_no_part_of_the_progress(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[object, ...]] = []
+    plain = Progress.begin
+
+    def begin(self: Progress, *arguments: object) -> None:
+        begun.append(arguments[1:])
+        plain(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Progress, "begin", begin)
+    run("--limit", "1")
+    assert f"\n3 images with {run.model} on cpu (float32), 1 of them done before.\n" in "\n" + run()
+    assert begun == [(1, 0), (3, 1)]
+
+
+def test_a_record_says_what_was_asked_for_and_what_that_came_to(run: Run) -> None:
+    label = ["label", "imgs", "-c", CLASSES, "-m", run.model, "--batch-size", "3", "-o", "out", "--shard", "1/1"]
+    assert run.command(*label).code == 0
+    found = record(Path("out/shards/1-of-1"))
+    assert found["asked"] == {"device": "auto", "dtype": "auto", "batch_size": 3}
+    assert (found["shard"], found["image_root"]) == ("1/1", str(Path("imgs").absolute()))
+    phrases = json.loads(Path("out/classes.json").read_bytes())["background_phrases"]
+    assert found["vocabulary"]["background"] == phrases  # type: ignore[index]
+    assert "wall" in phrases
+
+
+def test_what_is_tried_again_keeps_the_folder_of_the_names(run: Run) -> None:
+    Path("imgs/broken.jpg").write_bytes(b"")
+    run()
+    before = record(Path("out"))["image_root"]
+    assert run.command("label", "--retry-failed", "--from", "out", "-o", "out").code == 1
+    assert record(Path("out"))["image_root"] == before == str(Path("imgs").absolute())
+
+
+def test_a_shard_is_repeated_as_a_shard_on_the_device_that_was_asked_for(run: Run) -> None:
+    run("--shard", "2/2")
+    Path("out/run.json").write_bytes(Path("out/shards/2-of-2/run.json").read_bytes())
+    assert run.command("label", "imgs", "--from", "out", "-o", "again").code == 0
+    assert record(Path("again/shards/2-of-2"))["shard"] == "2/2"
+    found = record(Path("out"))
+    Path("out/run.json").write_text(json.dumps({**found, "asked": {**found["asked"], "device": "tpu"}}))  # type: ignore[dict-item]
+    assert "Error: unknown device 'tpu'" in run.command("label", "imgs", "--from", "out", "-o", "third").err
+
+
+def test_the_shards_of_a_list_are_all_of_it(run: Run) -> None:
+    for shard in ("1/2", "2/2"):
+        label = ["label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "--shard", shard]
+        assert run.command(*label, stdin=b"imgs/a.png\nimgs/sub\n").code == 0
+    assert sorted(run.labelled) == ["imgs/a.png", "imgs/sub/b c.jpg", "imgs/sub/ü.bmp"]
+
+
+def test_a_sample_of_a_list(run: Run) -> None:
+    label = ["label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "--sample", "2"]
+    assert run.command(*label, stdin=b"imgs/a.png\nimgs/sub\n").code == 0
+    assert len(run.labelled) == 2
+
+
+def test_names_that_are_one_to_the_file_system_of_the_outputs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy("imgs/a.png", "imgs/A.png")
+    for module in ("run", "dry_run"):
+        monkeypatch.setattr(f"tipsseg.{module}.name_key", lambda folder: str.casefold)
+    for options in ([], ["--dry-run"]):
+        assert "imgs/A.png and imgs/a.png would share one output" in run(*options)
+        assert (run.code, run.labelled) == (1, [])
+
+
+# ---- dry run ----
+
+
+def test_a_dry_run_starts_over_as_a_run_does(run: Run) -> None:
+    run()
+    for options in (("-c", "tree"), ("-c", CLASSES, "--mode", "whole", "--limit", "1")):
+        err = run("--dry-run", "--no-resume", options=options)
+        assert run.code == 0, err
+        assert "would be replaced, into out. Nothing was written.\n" in err
+
+
+def test_a_dry_run_counts_what_cannot_be_labelled(run: Run) -> None:
+    label = ["label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "--dry-run", "--device", "cpu"]
+    shutil.copy("imgs/a.png", "imgs/a.jpg")
+    ran = run.command(*label, stdin=b"imgs/a.png\nimgs/a.jpg\n")
+    assert (ran.code, ran.out) == (1, "imgs/a.png\n")
+    assert ran.err.startswith("Error: imgs/a.jpg: ")
+    assert "\n1 image to label, 1 cannot be labelled, into out. Nothing was written.\n" in ran.err
+
+
+def test_a_dry_run_tells_of_another_at_work(run: Run) -> None:
+    claim = Claim(Path("out"))
+    try:
+        assert "Another tipsseg is at work in out.\n" in run("--dry-run")
+    finally:
+        claim.give_back()
+    assert "Another" not in run("--dry-run")
+
+
+def test_a_dry_run_measures_nothing_where_nothing_is_to_be_labelled(run: Run) -> None:
+    run()
+    assert run("--dry-run").endswith("0 images to label, 3 unchanged, into out. Nothing was written.\n")
+
+
+def test_an_estimate_is_of_images_from_all_over_the_run(run: Run) -> None:
+    for number in range(12):
+        shutil.copy("imgs/a.png", f"imgs/b{number:02}.png")
+    err = run("--dry-run")
+    assert err.endswith("on this machine, by labelling 6 of them.\n")
+    assert run.labelled == ["a.png", "b01.png", "b03.png", "b05.png", "b07.png", "b09.png"]
+
+
+def test_no_estimate_of_images_that_cannot_be_labelled(run: Run) -> None:
+    for name in ALL:
+        Path("imgs", name).write_bytes(b"")
+    err = run("--dry-run")
+    assert err.endswith("No estimate of time and disk: none of the images that were tried can be labelled.\n")
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(60_000.0, "180.0 kB"), (333_334.0, "1.0 MB"), (1_234_567.0, "3.7 MB"), (333_000.0, "999.0 kB")]
+)
+def test_what_an_estimate_says(run: Run, monkeypatch: pytest.MonkeyPatch, size: float, told: str) -> None:
+    monkeypatch.setattr("tipsseg.dry_run.estimate", lambda job, todo: Estimate(10.0, 2.0, size, 2))
+    assert run("--dry-run").endswith(f"\nAbout 0:16 and {told} on this machine, by labelling 2 of them.\n")
+
+
+@pytest.mark.parametrize(
+    ("limit", "times", "cost"), [(3, [5, 15, 16, 18, 20], (10, 2)), (1, [5, 15, 18], (10, 3))], ids=["three", "one"]
+)
+def test_the_first_image_of_an_estimate_only_warms_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch, limit: int, times: list[int], cost: tuple[int, int]
+) -> None:
+    found: list[Estimate | None] = []
+    plain = dry_run.estimate
+
+    def estimate(job: Job, todo: list[ImageRef]) -> Estimate | None:
+        found.append(plain(job, todo))
+        return found[-1]
+
+    monkeypatch.setattr(dry_run, "estimate", estimate)
+    monkeypatch.setattr(dry_run, "time", SimpleNamespace(monotonic=iter(times).__next__))
+    run("--dry-run", "--limit", limit)
+    assert found[0] is not None
+    assert (found[0].start, found[0].seconds) == cost

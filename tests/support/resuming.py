@@ -1,0 +1,45 @@
+"""A command that is run again and again, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from running import Command
+
+CLASSES = "panda leg,tree,sky"
+ALL = ["a.png", "sub/b c.jpg", "sub/ü.bmp"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but for the times in them."""
+    found = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "run.json"
+    }
+    found["manifest.jsonl"] = re.sub(rb'"(seconds|mtime_ns)": [0-9.]+', b"", found["manifest.jsonl"])
+    return found
+
+
+def record(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((folder / "run.json").read_bytes())
+    return found
+
+
+@dataclass
+class Run:
+    """The command that is run again and again, and what it did."""
+
+    command: Command
+    model: Path
+    labelled: list[str]
+
+    def __call__(self, *extra: object, output: str = "out", options: tuple[object, ...] = ("-c", CLASSES)) -> str:
+        """What it said on stderr; `labelled` are the images that went through the model."""
+        self.labelled.clear()
+        ran = self.command("label", "imgs", *options, "-m", self.model, "--device", "cpu", "-o", output, *extra)
+        self.code, self.out = ran.code, ran.out
+        return ran.err
