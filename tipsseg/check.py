@@ -64,7 +64,10 @@ def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progres
         yield problem
     if tally.other:
         progress.note(f"{counted(tally.other, 'image')} labelled with other settings than {RUN_FILE} says.")
-    if tally.gone:
+    if images is not None and tally.gone == tally.images > 0:
+        found += 1
+        yield Problem(images, "none of the images is in this folder")
+    elif tally.gone:
         hint = "" if images is not None else "; give their folder with --images to compare them"
         progress.note(f"{counted(tally.gone, 'input')} not found, so not compared{hint}.")
     looked = f"{counted(tally.images, 'image')}, {counted(tally.files, 'file')} checked"

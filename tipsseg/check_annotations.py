@@ -62,9 +62,10 @@ def check_annotations(image: LabelledImage, found: CocoImage, run: Run, labels: 
 
 def _plain_faults(annotation: Mapping[str, object]) -> Iterator[str]:
     crowd, score = annotation.get("iscrowd"), annotation.get("score")
-    if crowd != 0:
+    # JSON's true and false are numbers to Python.
+    if crowd != 0 or crowd is False:
         yield f"`iscrowd` is {short(crowd)}, not 0"
-    if not isinstance(score, int | float) or not 0 <= score <= 1:
+    if not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1:
         yield f"`score` is {short(score)}, not a number from 0 to 1"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from tipsseg.errors import OutputError
+from tipsseg.files import file_size
 from tipsseg.journal import Journal
 from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest
 from tipsseg.records import ImageRef
@@ -58,13 +59,14 @@ class Earlier:
         return bool(self.manifest.others(self._digest))
 
     def unchanged(self, ref: ImageRef) -> Entry | None:
-        """The entry of an image that is done: same input, same digest, all files in place; None for others."""
+        """The entry of an image that is done: same input, same digest, all files in place, of their sizes; None for others."""
         formats = self._job.request.formats
         entry = self.manifest.get(ref.name)
         if entry is None or entry.digest != self._digest or not set(formats) <= set(entry.formats):
             return None
-        if not all(path.is_file() for path in own_paths(self._job.context.output, ref, formats).values()):
-            return None
+        for name, path in own_paths(self._job.context.output, ref, formats).items():
+            if file_size(path) != entry.sizes.get(name):
+                return None
         if not all(journal.has(ref.name) for journal in self.journals.values()):
             return None
         return entry if entry.fingerprint.matches(ref.path) else None
@@ -91,7 +93,8 @@ class Earlier:
             more = f" and {len(left) - 1} more" if len(left) > 1 else ""
             raise OutputError(
                 self._job.context.output,
-                f"it holds the labels of {left[0]}{more}, made with other options{self._by_whom()}, and this run is not for those",
+                f"it holds the labels of {left[0]}{more}, made with other options{self._by_whom()}, and this run is not for those; "
+                f"other: {', '.join(self._other_options()) or 'version'}",
                 _START_OVER,
             )
 
@@ -100,6 +103,16 @@ class Earlier:
         self.manifest.close()
         for journal in self.journals.values():
             journal.close()
+
+    def _other_options(self) -> list[str]:
+        """The names of the options that are not as they were."""
+        record = self.record or {}
+        before, now = record.get("options"), self._job.decides.option_record()
+        names = [name for name, value in now.items() if isinstance(before, dict) and before.get(name) != value]
+        asked = record.get("asked")
+        if isinstance(asked, dict) and asked.get("dtype") != self._job.decides.dtype:
+            names.append("dtype")
+        return [name.replace("_", "-") for name in names]
 
     def _by_whom(self) -> str:
         command = (self.record or {}).get("command")
@@ -115,4 +128,8 @@ class Earlier:
                 f"{_ANOTHER_FOLDER}, or join its shards: tipsseg merge {output} -o {output}",
             )
         if shard is not None and (output / MANIFEST_FILE).exists():
-            raise OutputError(output, "it holds a whole run, and this is a shard", f"{_ANOTHER_FOLDER}.")
+            raise OutputError(
+                output,
+                "it holds a whole run, and this is a shard",
+                f"{_ANOTHER_FOLDER}, and join both then with tipsseg merge.",
+            )

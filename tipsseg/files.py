@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,6 +48,15 @@ def is_folder(path: Path) -> bool:
 def is_file(path: Path) -> bool:
     """Whether there is a file of that name; see `is_folder`."""
     return os.path.isfile(path)  # noqa: PTH113
+
+
+def file_size(path: Path) -> int | None:
+    """The size of a file in bytes; None where there is none of that name."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

@@ -35,6 +35,11 @@ class Journal:
             ):  # no file yet, or one that is not ours: then there is nothing to go on from
                 self._offsets = dict.fromkeys(file.names(images), 0)
 
+    @property
+    def lost(self) -> int:
+        """How many of the images that the file was written with are not known any more."""
+        return sum(image not in self._offsets for image in self._images)
+
     @staticmethod
     def file_name(name: str) -> str:
         """The name of the journal of format `name`."""
@@ -70,6 +75,7 @@ class Journal:
         self._log = self._log or AppendLog(self._path)
         self._log.clear()  # made now: that it is there says that what the file holds does not count
         self._offsets.clear()
+        self._images = ()
 
     def write(self, images: Sequence[str]) -> None:
         """Write the file with those of these images that it has, in this order, and end the journal. Raises OutputError."""

@@ -32,6 +32,7 @@ class Entry:
     files        its own picture in each format that has one, relative to the output folder, posix
     formats      all formats that hold the image
     seconds      from opening the input to the last file
+    sizes        of those files, in bytes
     """
 
     image: str
@@ -41,6 +42,7 @@ class Entry:
     files: Mapping[str, str]
     formats: tuple[str, ...]
     seconds: float
+    sizes: Mapping[str, int]
 
     def record(self) -> dict[str, object]:
         """The entry as a line's JSON value."""
@@ -54,6 +56,7 @@ class Entry:
             "digest": self.digest,
             **size,
             "files": dict(self.files),
+            "bytes": dict(self.sizes),
             "formats": list(self.formats),
             **rest,
             "seconds": self.seconds,
@@ -72,6 +75,7 @@ def parse_entry(line: bytes) -> Entry | None:
             {str(name): str(path) for name, path in record["files"].items()},
             tuple(map(str, record["formats"])),
             float(record["seconds"]),
+            {str(name): int(size) for name, size in record["bytes"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

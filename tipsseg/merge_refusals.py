@@ -36,7 +36,7 @@ def refuse_incomplete(parts: Sequence[Part]) -> None:
         if gaps := missing_shards([shard.index for shard in shards], count):
             where = ", ".join(dict.fromkeys(str(part.output) for part in shards.values()))
             raise InputError(
-                f"{where}: of {count} shards, {gaps} missing",
+                f"{where}: of {count} shards, these are missing: {gaps}",
                 f"Label what is missing with --shard I/{count}, or name the folder that it is in too.",
             )
 

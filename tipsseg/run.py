@@ -54,6 +54,7 @@ def run_label(job: Job, find: Find, engine: Engine, progress: Progress) -> Count
     with OutputFolder(job, resume=request.resume) as folder:
         images = refuse_mixture(folder.earlier, find(name_key(job.context.records)))
         note_forgotten(folder, progress)
+        note_earlier(folder.earlier, images, progress)
         reporter = JsonReporter(progress) if request.jsonl else Reporter(progress)
         run = _Run(job, folder, reporter)
         try:
@@ -166,11 +167,25 @@ def note_forgotten(folder: OutputFolder, progress: Progress) -> None:
         )
 
 
+def note_earlier(earlier: Earlier, images: Images, progress: Progress) -> None:
+    """What there is to say of an earlier run that this one goes on from."""
+    for journal in earlier.journals.values():
+        if journal.lost:
+            progress.note(
+                f"{journal.path} is gone, or not as it was written: {counted(journal.lost, 'image')} of it to be labelled again."
+            )
+    root = None if earlier.record is None or not len(earlier.manifest) else earlier.record.get("image_root")
+    if root is not None and root != str(images.root):
+        progress.note(
+            f"The names of images begin at {images.root} now, and began at {root} in the run before: an image of both has two."
+        )
+
+
 def note_begin(job: Job, images: Images, started: Started, done: int, progress: Progress) -> None:
     """What there is to say once the model is ready; `done` images needed none."""
     asked, number = job.request.model, images.number
     what = "Images as they come" if number is None else counted(number, "image")
-    before = f", {done} of them done before" if done else ""
+    before = f", the first {done} of them done before" if done else ""
     progress.begin(f"{what} with {asked.model} on {started.device} ({started.dtype}){before}.", number, done)
     if started.dropped:
         same = ", ".join(f"{stuff} (close to {name})" for stuff, name in started.dropped.items())

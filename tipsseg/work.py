@@ -18,6 +18,7 @@ from tipsseg.images import open_image, reason_of
 from tipsseg.labeller import Labeller, Prepared
 from tipsseg.manifest import Entry
 from tipsseg.outcome import Labelled
+from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.summary import label_summary
 from tipsseg.writers import FORMATS, Writer
@@ -79,7 +80,8 @@ class ImageWork:
         files, records = write_labels(labels, self.writers, self.output)
         seconds = round(loaded.seconds + time.monotonic() - began, 3)
         summary = label_summary(label_map)
-        entry = Entry(ref.name, loaded.fingerprint, self.digest, summary, files, tuple(self.writers), seconds)
+        sizes = {name: actual_path(self.output, file).stat().st_size for name, file in files.items()}
+        entry = Entry(ref.name, loaded.fingerprint, self.digest, summary, files, tuple(self.writers), seconds, sizes)
         return Labelled(ref, entry, records, labels.fidelity)
 
     def _label(self, loaded: Loaded) -> LabelMap:

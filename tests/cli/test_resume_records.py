@@ -156,7 +156,7 @@ def test_what_is_done_is_no_part_of_the_progress(run: Run, monkeypatch: pytest.M
 
     monkeypatch.setattr(Progress, "begin", begin)
     run("--limit", "1")
-    assert f"\n3 images with {run.model} on cpu (float32), 1 of them done before.\n" in "\n" + run()
+    assert f"\n3 images with {run.model} on cpu (float32), the first 1 of them done before.\n" in "\n" + run()
     assert begun == [(1, 0), (3, 1)]
 
 
@@ -286,3 +286,47 @@ def test_the_first_image_of_an_estimate_only_warms_up(
     run("--dry-run", "--limit", limit)
     assert found[0] is not None
     assert (found[0].start, found[0].seconds) == cost
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", None], ids=["empty", "of others", "gone"])
+def test_a_file_of_records_that_is_lost_is_told_of_and_made_again(run: Run, damage: bytes | None) -> None:
+    run()
+    path = Path("out/annotations.json")
+    before = path.read_bytes()
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage)
+    assert f"{path} is gone, or not as it was written: 3 images of it to be labelled again.\n" in run()
+    assert (run.code, run.labelled, path.read_bytes()) == (0, ALL, before)
+    assert "not as it was written" not in run("--no-resume")
+
+
+def test_a_picture_of_another_size_is_made_again(run: Run) -> None:
+    run()
+    mask = Path("out/masks/a.png")
+    before = mask.read_bytes()
+    for damage in (b"", before[:-1], before + b"0"):
+        mask.write_bytes(damage)
+        run()
+        assert (run.labelled, mask.read_bytes()) == (["a.png"], before)
+
+
+def test_what_other_options_there_are_is_said(run: Run) -> None:
+    run()
+    err = run("--mode", "whole", "--min-area", "5", "--limit", "1")
+    assert "and this run is not for those; other: mode, min-area\nHint: " in err
+    err = run("--dtype", "bfloat16", "--limit", "1")
+    assert "and this run is not for those; other: dtype\nHint: " in err
+
+
+def test_another_folder_that_names_begin_at_is_told_of(run: Run) -> None:
+    assert "begin at" not in run()
+    assert "begin at" not in run()
+    ran = run.command("label", "imgs/sub", "-c", CLASSES, "-m", run.model, "-o", "out", "--device", "cpu")
+    assert ran.code == 0
+    here = Path.cwd() / "imgs"
+    said = (
+        f"The names of images begin at {here}/sub now, and began at {here} in the run before: an image of both has two."
+    )
+    assert said in ran.err.splitlines()

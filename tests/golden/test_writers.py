@@ -129,6 +129,13 @@ def test_the_registry_names_every_format(tmp_path: Path) -> None:
     assert ", ".join(FORMATS) in caught.value.hint
 
 
+def test_the_readme_has_every_format_as_the_registry_says_it() -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    rows = [line for line in readme.read_text("utf-8").splitlines() if line.startswith("| `")]
+    wanted = [f"| `{name}` | {entry.description} |" for name, entry in FORMATS.items()]
+    assert [row for row in rows if row in wanted] == wanted
+
+
 def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> None:
     label_map = replace(map_of(SMALL), top=TopClasses(SMALL[None, :1, :1], np.ones((1, 1, 1), np.float16)))
     for name, entry in FORMATS.items():

@@ -15,6 +15,7 @@ from tipsseg.fingerprint import fingerprint
 from tipsseg.image_labels import ImageLabels, labelled_objects
 from tipsseg.images import open_image
 from tipsseg.manifest import Entry, Manifest
+from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef, LabelArray, LabelMap, TopClasses
 from tipsseg.shards import SHARDS_FOLDER, Shard
 from tipsseg.summary import label_summary
@@ -93,7 +94,8 @@ def make_run(
         for form, lines in own.items():
             kept.setdefault(form, {})[ref.name] = lines
         summary = label_summary(label_map)
-        manifest.add(Entry(ref.name, fingerprint(ref.path), DIGEST, summary, files, formats, 0.1))
+        sizes = {form: actual_path(output, file).stat().st_size for form, file in files.items()}
+        manifest.add(Entry(ref.name, fingerprint(ref.path), DIGEST, summary, files, formats, 0.1, sizes))
     manifest.tidy()
     manifest_images = [entry.image for entry in manifest.entries()]
     manifest.close()

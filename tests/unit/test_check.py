@@ -188,6 +188,9 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "run.json is a link to nothing": (
         both(remove(RUN), lambda root: (root / RUN).symlink_to("nothing")), [f"{RUN}: no such file"],
     ),
+    "run.json with a class that is negative": (
+        edit(RUN, lambda data: data.replace(b'"classes": [', b'"classes": [{"id": 0, "name": "ground", "negative": true},', 1)), [],
+    ),
     "run.json of a shard": (
         edit_json(RUN, lambda r: r.update(shard="1/2")),
         [f'{RUN}: {VERSION}: the tool is "tipsseg", the shard "1/2"'],
@@ -445,6 +448,10 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
             *(f"out/masks/{folder}/.tipsseg-1: a process that was killed left this; remove it" for folder in "abcd"),
         ],
     ),
+    "temporary files beside each other": (
+        both(*(write(f"out/masks/.tipsseg-{letter}", b"") for letter in "gcfaebd")),
+        [f"out/masks/.tipsseg-{letter}: a process that was killed left this; remove it" for letter in "abcdefg"],
+    ),
     "a temporary folder": (
         both(write("out/.tipsseg-x/.tipsseg-y", b""), write("out/.tipsseg-x/run.json", b"")),
         ["out/.tipsseg-x: a process that was killed left this; remove it"],
@@ -600,6 +607,10 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a score above 1": (
         annotation(5, score=1.01), [f"{COCO}: annotation 5 (sub/b c.jpg): `score` is 1.01, not a number from 0 to 1"],
     ),
+    "a score that is true": (
+        annotation(5, score=True), [f"{COCO}: annotation 5 (sub/b c.jpg): `score` is true, not a number from 0 to 1"],
+    ),
+    "iscrowd that is false": (annotation(5, iscrowd=False), [f"{COCO}: annotation 5 (sub/b c.jpg): `iscrowd` is false, not 0"]),
     "a score below 0": (
         annotation(5, score=-0.01), [f"{COCO}: annotation 5 (sub/b c.jpg): `score` is -0.01, not a number from 0 to 1"],
     ),
@@ -724,12 +735,12 @@ ONE, TWO = "out/shards/1-of-2", "out/shards/2-of-2"
 
 SHARD_FAULTS: dict[str, tuple[Change, list[str]]] = {
     "none": (both(), []),
-    "a shard is missing": (move(TWO, "elsewhere"), ["out/shards: of 2 shards, 2 missing; label them with --shard I/2"]),
+    "a shard is missing": (move(TWO, "elsewhere"), ["out/shards: of 2 shards, these are missing: 2; label them with --shard I/2"]),
     "nearly all of very many are missing": (
         both(move(TWO, "elsewhere"), move(ONE, "out/shards/1-of-999999999"), edit_json(
             "out/shards/1-of-999999999/run.json", lambda r: r.update(shard="1/999999999"))),
         [
-            "out/shards: of 999999999 shards, 2-999999999 missing; label them with --shard I/999999999",
+            "out/shards: of 999999999 shards, these are missing: 2-999999999; label them with --shard I/999999999",
             *(f"out/shards/1-of-999999999/manifest.jsonl: {name}: not an image of shard 1/999999999"
               for name in ("a.png", "sub/ü.png")),
         ],
@@ -929,3 +940,8 @@ def test_failures_of_all_shards_are_told(tmp_path: Path, capsys: pytest.CaptureF
         f"1 image failed, see {ONE}/errors.jsonl",
         f"2 images failed, see {TWO}/errors.jsonl",
     ]
+
+
+def test_a_folder_that_has_none_of_the_images_is_the_wrong_one(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "others").mkdir()
+    assert problems(root, images=root / "others") == ["others: none of the images is in this folder"]

@@ -29,7 +29,7 @@ SUMMARY = {
 
 def entry(image: str, digest: str = "d", seconds: float = 0.5) -> Entry:
     files = {"png": f"masks/{image}.png"}
-    return Entry(image, Fingerprint(7, 10**18 + 1, "ab"), digest, SUMMARY, files, ("png", "coco"), seconds)
+    return Entry(image, Fingerprint(7, 10**18 + 1, "ab"), digest, SUMMARY, files, ("png", "coco"), seconds, {"png": 99})
 
 
 def lines(folder: Path) -> list[str]:

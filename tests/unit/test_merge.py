@@ -441,14 +441,14 @@ REFUSALS: Mapping[str, Refusal] = {
         build=shards_of("one", "one", "one"),
     ),
     "shards missing": Refusal(
-        "one: of 9 shards, 3-9 missing",
+        "one: of 9 shards, these are missing: 3-9",
         folders=("one",),
         target="one",
         build=shards_of("one", "one", count=9),
         hint="Label what is missing with --shard I/9, or name the folder that it is in too.",
     ),
     "shards missing in two folders": Refusal(
-        "one, two: of 4 shards, 3-4 missing", folders=("two", "one"), build=shards_of("one", "two", count=4)
+        "one, two: of 4 shards, these are missing: 3-4", folders=("two", "one"), build=shards_of("one", "two", count=4)
     ),
     "shards of other numbers": Refusal(
         "one has shards of 2, two of 3 in all", folders=("one", "two"), build=mixed_shards

@@ -35,7 +35,7 @@ Masks are 8-bit index PNGs: 0 background, 1..N the classes in the order given (a
 COCO category ids), 255 below --min-confidence; 16-bit above 254 classes.
 A run that was broken off goes on by the same command; what is done and unchanged is kept.
 Paths of written files go to stdout, all else to stderr.
-Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
+Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage, 130 or 143 interrupted.
 """
 
 
