@@ -105,7 +105,7 @@ class OutputFolder:
             journal = self.earlier.journals.get(name)
             if journal is None or journal.path != file.path:
                 file.write(manifest.holding(name), lambda _: ())
-            elif journal.changed or not journal.path.exists():
+            elif journal.changed or not journal.path.exists() or not self.earlier.of_the_same:
                 journal.write(manifest.holding(name))
         self._errors.finish(manifest)
         record = ended(self._record, self._job.request.formats, counts, datetime.now(UTC))

@@ -102,7 +102,7 @@ class _Run:
         if first is not None or not self._folder.begun:
             started = engine.start()
             begin(self._job, images, self._folder, started)
-            note_begin(self._job, images, started, self.counts.done, progress)
+            note_begin(self._job, images, started, self.counts, progress)
             note_parts(self._job, progress)
             began = time.monotonic()
         if first is not None:
@@ -181,12 +181,12 @@ def note_earlier(earlier: Earlier, images: Images, progress: Progress) -> None:
         )
 
 
-def note_begin(job: Job, images: Images, started: Started, done: int, progress: Progress) -> None:
-    """What there is to say once the model is ready; `done` images needed none."""
+def note_begin(job: Job, images: Images, started: Started, counts: Counts, progress: Progress) -> None:
+    """What there is to say once the model is ready; `counts` are of the images that needed none."""
     asked, number = job.request.model, images.number
     what = "Images as they come" if number is None else counted(number, "image")
-    before = f", the first {done} of them done before" if done else ""
-    progress.begin(f"{what} with {asked.model} on {started.device} ({started.dtype}){before}.", number, done)
+    before = f", the first {counts.unchanged} of them done before" if counts.unchanged else ""
+    progress.begin(f"{what} with {asked.model} on {started.device} ({started.dtype}){before}.", number, counts.done)
     if started.dropped:
         same = ", ".join(f"{stuff} (close to {name})" for stuff, name in started.dropped.items())
         progress.note(f"Left out of the automatic background, as the model takes it for a class: {same}.")

@@ -98,7 +98,7 @@ def evaluate_model(
         if folder is not None:
             inputs.check_collisions(found.refs, name_key(job.context.records))
         started = engine.start()
-        note_begin(job, images, started, 0, progress)
+        note_begin(job, images, started, Counts(), progress)
         if folder is not None:
             note_forgotten(folder, progress)
             note_parts(job, progress)

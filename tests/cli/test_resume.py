@@ -262,7 +262,8 @@ def test_only_what_failed_is_tried_again(failed: Run, given: bool) -> None:
 
 def test_a_list_can_be_narrowed_to_what_failed(failed: Run) -> None:
     label = ["label", "-", "-c", CLASSES, "-m", failed.model, "-o", "out", "--device", "cpu", "--retry-failed"]
-    listed = b"sub/bad.png\na.png\nbroken.jpg\n"
+    shutil.copy("imgs/a.png", "imgs/new.png")  # has not failed
+    listed = b"sub/bad.png\na.png\nnew.png\nbroken.jpg\n"
     failed.labelled.clear()
     assert failed.command(*label, stdin=listed, cwd=Path("imgs")).code == 1
     assert failed.command(*label[:7], "../out", *label[8:], stdin=listed).code == 1
@@ -363,6 +364,11 @@ WRONG_RECORDS: dict[str, tuple[Callable[[], object], list[str], str]] = {
     ),
     "not JSON": (
         lambda: Path("out/run.json").write_text("{"),
+        ["--from", "out"],
+        "Error: --from out/run.json: not JSON: ",
+    ),
+    "not UTF-8": (
+        lambda: Path("out/run.json").write_bytes(b'{"tool": "\xff"}'),
         ["--from", "out"],
         "Error: --from out/run.json: not JSON: ",
     ),
@@ -480,3 +486,18 @@ def test_a_dry_run_downloads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch, 
         "3 images to label, into labels. Nothing was written.\n"
         "No estimate of time and disk: get the weights first, with tipsseg weights download b14\n"
     )
+
+
+def test_a_part_of_a_list(run: Run) -> None:
+    label = ["label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "--limit", "2"]
+    assert run.command(*label, stdin=b"imgs/a.png\nimgs/sub\n").code == 0
+    assert run.labelled == ["imgs/a.png", "imgs/sub/b c.jpg"]
+
+
+def test_images_are_labelled_in_the_order_of_the_manifest(run: Run) -> None:
+    for name in ("sub-1/a.png", "sub.png", "zz.png", "sub/A.png"):
+        Path("imgs", name).parent.mkdir(exist_ok=True)
+        shutil.copy("imgs/a.png", Path("imgs", name))
+    run()
+    assert run.labelled == [json.loads(line)["image"] for line in Path("out/manifest.jsonl").read_text().splitlines()]
+    assert run.labelled != sorted(run.labelled)

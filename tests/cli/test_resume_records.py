@@ -46,6 +46,7 @@ def test_what_a_killed_run_left_is_swept_and_its_work_is_kept(run: Run, monkeypa
     monkeypatch.setattr(OutputFolder, "finish", finish)
     run("-f", "png")  # what is kept for the other format stays
     assert (run.labelled, [path for path in left if path.exists()]) == ([], [])
+    assert record(Path("out"))["formats"] == ["png"]
     run()
     assert (run.labelled, images_of("out"), claimed) == ([], ALL, [True, True])
 
@@ -98,6 +99,8 @@ def test_a_run_in_which_all_failed_binds_nobody(run: Run) -> None:
         assert ran.code == 1
         assert ran.out.splitlines() == ["out/annotations.json", "out/classes.json"], ran.err
         assert images_of("out") == []
+        kept = json.loads(Path("out/annotations.json").read_bytes())["categories"]
+        assert [each["name"] for each in kept] == classes.split(",")
         found = json.loads(Path("out/classes.json").read_bytes())["classes"]
         assert [each["name"] for each in found] == classes.split(",")
         assert [each["name"] for each in record(Path("out"))["vocabulary"]["classes"]] == classes.split(",")  # type: ignore[index]
@@ -231,13 +234,14 @@ def test_a_dry_run_counts_what_cannot_be_labelled(run: Run) -> None:
     assert "\n1 image to label, 1 cannot be labelled, into out. Nothing was written.\n" in ran.err
 
 
-def test_a_dry_run_tells_of_another_at_work(run: Run) -> None:
-    claim = Claim(Path("out"))
+@pytest.mark.parametrize(("records", "options"), [("out", []), ("out/shards/1-of-2", ["--shard", "1/2"])])
+def test_a_dry_run_tells_of_another_at_work(run: Run, records: str, options: list[str]) -> None:
+    claim = Claim(Path(records))
     try:
-        assert "Another tipsseg is at work in out.\n" in run("--dry-run")
+        assert f"Another tipsseg is at work in {records}.\n" in run("--dry-run", *options)
     finally:
         claim.give_back()
-    assert "Another" not in run("--dry-run")
+    assert "Another" not in run("--dry-run", *options)
 
 
 def test_a_dry_run_measures_nothing_where_nothing_is_to_be_labelled(run: Run) -> None:

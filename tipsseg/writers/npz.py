@@ -28,10 +28,11 @@ def encode(labels: ImageLabels) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
-        labels=label_map.labels.astype(ids, copy=False),
-        confidence=quantized(label_map.confidence),
-        top_ids=label_map.top.ids.astype(ids, copy=False),
-        top_scores=label_map.top.scores,
+        # In one order whatever they come in, for the same bytes.
+        labels=np.ascontiguousarray(label_map.labels, ids),
+        confidence=np.ascontiguousarray(quantized(label_map.confidence)),
+        top_ids=np.ascontiguousarray(label_map.top.ids, ids),
+        top_scores=np.ascontiguousarray(label_map.top.scores),
     )
     return buffer.getvalue()
 
