@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import OutputError
 from tipsseg.files import file_size
 from tipsseg.journal import Journal
 from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest
+from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef
 from tipsseg.request import Job
 from tipsseg.run_record import differences, read_run
@@ -70,6 +72,22 @@ class Earlier:
         if not all(journal.has(ref.name) for journal in self.journals.values()):
             return None
         return entry if entry.fingerprint.matches(ref.path) else None
+
+    def with_other_formats(self, entry: Entry) -> Entry:
+        """The entry of an image that was labelled just now, with other formats of an earlier entry for the same labels."""
+        before = self.manifest.get(entry.image)
+        if before is None or before.digest != entry.digest or not entry.fingerprint.same_content(before.fingerprint):
+            return entry
+        output = self._job.context.output
+        others = {name: file for name, file in before.files.items() if name not in entry.formats}
+        gone = {name for name, file in others.items() if file_size(actual_path(output, file)) != before.sizes.get(name)}
+        kept = [name for name in before.formats if name not in entry.formats and name not in gone]
+        return replace(
+            entry,
+            formats=(*entry.formats, *kept),
+            files={**entry.files, **{name: others[name] for name in kept if name in others}},
+            sizes={**entry.sizes, **{name: before.sizes[name] for name in kept if name in others}},
+        )
 
     def refuse_other_ids(self) -> None:
         """Raise OutputError where it has labels of another model or vocabulary."""

@@ -24,6 +24,12 @@ class Fingerprint:
     mtime_ns: int
     sha256: str | None
 
+    def same_content(self, other: Fingerprint) -> bool:
+        """Whether both are of one content, as far as is known without reading: of the same hash, or else size and time."""
+        if self.sha256 is not None and other.sha256 is not None:
+            return self.sha256 == other.sha256
+        return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+
     def matches(self, path: Path) -> bool:
         """Whether the file is the same: of that size and time, or of that content whatever its time, as after copying."""
         try:

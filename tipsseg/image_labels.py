@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.fidelity import Fidelity
 from tipsseg.file_options import FileOptions
 from tipsseg.polygons import Outline, outline
 from tipsseg.records import ImageRef, LabelMap
@@ -69,24 +69,6 @@ class ImageLabels:
         """How well the polygons that were made fit."""
         found: Iterable[LabelledObject] = self.__dict__.get("objects", ())
         return Fidelity.of(each.iou for each in found)
-
-
-@dataclass(frozen=True, slots=True)
-class Fidelity:
-    """How well polygons fit: the number of objects, and the sum and the least of their IoUs (see `polygons.Outline.iou`)."""
-
-    objects: int = 0
-    total: float = 0.0
-    worst: float = 1.0
-
-    @classmethod
-    def of(cls, ious: Iterable[float | None]) -> Fidelity:
-        """Of objects with these IoUs; None where one has no polygons."""
-        known = [iou for iou in ious if iou is not None]
-        return cls(len(known), sum(known), min(known, default=1.0))
-
-    def __add__(self, other: Fidelity) -> Fidelity:
-        return Fidelity(self.objects + other.objects, self.total + other.total, min(self.worst, other.worst))
 
 
 def labelled_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObject]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tipsseg.errors import ImageError
-from tipsseg.image_labels import Fidelity
+from tipsseg.fidelity import Fidelity
 from tipsseg.manifest import Entry
 from tipsseg.records import ImageRef
 from tipsseg.writers import Records

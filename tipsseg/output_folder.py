@@ -87,7 +87,7 @@ class OutputFolder:
         """Note that an image is done. Raises OutputError."""
         for name, records in labelled.records.items():
             self.earlier.journals[name].add(labelled.ref.name, records)
-        self.earlier.manifest.add(labelled.entry)
+        self.earlier.manifest.add(self.earlier.with_other_formats(labelled.entry))
 
     def fail(self, failed: Failed) -> None:
         """Note that an image failed; what an earlier run made of it counts no more. Raises OutputError."""

@@ -14,6 +14,10 @@ from tipsseg.records import ImageRef
 from tipsseg.work import ImageWork, Loaded
 
 
+#: Seconds that a feeder gets to end; one that waits for stdin does not, and is harmless.
+_GRACE = 0.5
+
+
 def label_images(items: Iterable[Item], work: ImageWork, jobs: int) -> Generator[Outcome, None, None]:
     """What becomes of each image, in the order of `items`; `jobs` threads decode ahead.
 
@@ -60,7 +64,8 @@ def _load_ahead(items: Iterable[Item], work: ImageWork, jobs: int) -> Iterator[_
             ready.put(error)
 
     # A daemon, as nothing ends a thread that waits for a line on stdin.
-    threading.Thread(target=feed, name="feed", daemon=True).start()
+    feeder = threading.Thread(target=feed, name="feed", daemon=True)
+    feeder.start()
     try:
         while (item := ready.get()) is not None:
             if isinstance(item, BaseException):
@@ -71,3 +76,5 @@ def _load_ahead(items: Iterable[Item], work: ImageWork, jobs: int) -> Iterator[_
         stopped.set()
         room.release()  # lets a feeder go that waits for room
         pool.shutdown(wait=False, cancel_futures=True)
+        # One that was let go and still runs while the interpreter ends brings the process down (SIGABRT).
+        feeder.join(timeout=_GRACE)

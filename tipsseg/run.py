@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tipsseg.earlier import Earlier, own_paths
 from tipsseg.engine import Engine, Started
+from tipsseg.fidelity import Fidelity
 from tipsseg.file_names import NameKey, name_key
-from tipsseg.image_labels import Fidelity
 from tipsseg.outcome import Failed, Item, Labelled, Outcome, Unchanged
 from tipsseg.output_folder import OutputFolder
 from tipsseg.progress import Progress, counted

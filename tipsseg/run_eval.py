@@ -18,9 +18,9 @@ from tipsseg import __version__, confusion_picture, evaluate, inputs
 from tipsseg.engine import LocalEngine
 from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
 from tipsseg.evaluate import Confusion, Scores
+from tipsseg.fidelity import Fidelity
 from tipsseg.file_names import name_key
 from tipsseg.files import atomic_write, json_bytes
-from tipsseg.image_labels import Fidelity
 from tipsseg.inputs import Found
 from tipsseg.loading import ModelSource
 from tipsseg.outcome import Failed, Labelled

@@ -544,10 +544,10 @@ def test_masks_of_a_run_that_is_broken_off_can_be_read(
 ) -> None:
     plain = tipsseg.Labeller.label_prepared
 
-    def interrupted(self: tipsseg.Labeller, prepared: Prepared) -> tipsseg.LabelMap:
+    def interrupted(self: tipsseg.Labeller, prepared: Prepared, top: int = 0) -> tipsseg.LabelMap:
         if prepared.size == (56, 56):
             raise KeyboardInterrupt
-        return plain(self, prepared)
+        return plain(self, prepared, top)
 
     monkeypatch.setattr(tipsseg.Labeller, "label_prepared", interrupted)
     base = ["label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png,coco"]

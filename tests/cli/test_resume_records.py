@@ -334,3 +334,31 @@ def test_another_folder_that_names_begin_at_is_told_of(run: Run) -> None:
         f"The names of images begin at {here}/sub now, and began at {here} in the run before: an image of both has two."
     )
     assert said in ran.err.splitlines()
+
+
+def formats_of(image: str) -> list[str]:
+    entries = [json.loads(line) for line in Path("out/manifest.jsonl").read_text().splitlines()]
+    (found,) = (each["formats"] for each in entries if each["image"] == image)
+    return list(found)
+
+
+def test_formats_may_come_one_after_the_other(run: Run) -> None:
+    run("-f", "png,coco")
+    run("-f", "overlay,coco-results")
+    assert run.labelled == ALL
+    assert formats_of("a.png") == ["overlay", "coco-results", "png", "coco"]
+    assert run.command("check", "out").code == 0
+    run("-f", "png,coco,coco-results,overlay")
+    assert run.labelled == []
+
+
+@pytest.mark.parametrize("change", ["image", "mask", "option"])
+def test_formats_of_other_labels_do_not_stay(run: Run, change: str) -> None:
+    run("-f", "png")
+    options = ["--mode", "whole"] if change == "option" else []
+    if change == "image":
+        shutil.copy("imgs/sub/ü.bmp", "imgs/a.png")
+    if change == "mask":
+        Path("out/masks/a.png").write_bytes(b"")
+    run("-f", "overlay", *options)
+    assert formats_of("a.png") == ["overlay"]

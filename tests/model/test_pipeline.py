@@ -13,8 +13,8 @@ from typing import cast
 import pytest
 
 from tipsseg.errors import ImageError, OutputError
+from tipsseg.fidelity import Fidelity
 from tipsseg.fingerprint import Fingerprint
-from tipsseg.image_labels import Fidelity
 from tipsseg.manifest import Entry
 from tipsseg.outcome import Failed, Item, Labelled, Outcome, Unchanged
 from tipsseg.pipeline import label_images

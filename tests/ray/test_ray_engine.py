@@ -235,7 +235,7 @@ from tipsseg.vocabulary import make_vocabulary
 @cli.app.command()
 def with_ray(actors: int) -> None:
     asked = ModelRequest("tiny", make_vocabulary(["panda", "tree"]), LabelOptions(), "cpu", "auto", 8, 1, False)
-    request = LabelRequest(asked, Path("out"), ("png",), 1)
+    request = LabelRequest(asked, Path("out"), ("png",))
     job = make_job(request, request.check())
     found = find([Path("imgs")], output=request.output)
     with Progress(quiet=False) as progress, RayEngine(job, actors, 0) as engine:

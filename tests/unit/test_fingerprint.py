@@ -82,3 +82,17 @@ def test_what_is_the_same(
 def test_a_file_that_is_gone_has_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         fingerprint(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (Fingerprint(3, 1, "a"), Fingerprint(3, 2, "a"), True),
+        (Fingerprint(3, 1, "a"), Fingerprint(3, 1, "b"), False),
+        (Fingerprint(3, 1, None), Fingerprint(3, 1, None), True),
+        (Fingerprint(3, 1, None), Fingerprint(3, 2, None), False),
+        (Fingerprint(3, 1, None), Fingerprint(4, 1, None), False),
+    ],
+)
+def test_one_content(one: Fingerprint, other: Fingerprint, same: bool) -> None:
+    assert one.same_content(other) is same
