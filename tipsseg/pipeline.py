@@ -13,7 +13,6 @@ from tipsseg.outcome import Failed, Item, Outcome, Unchanged
 from tipsseg.records import ImageRef
 from tipsseg.work import ImageWork, Loaded
 
-
 #: Seconds that a feeder gets to end; one that waits for stdin does not, and is harmless.
 _GRACE = 0.5
 
