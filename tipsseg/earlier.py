@@ -47,7 +47,9 @@ class Earlier:
         self.manifest = Manifest(context.records)
         files = {name: record_file(name, context) for name in job.request.formats}
         self.journals = {
-            name: Journal(name, file, self.manifest.holding(name)) for name, file in files.items() if file is not None
+            name: Journal(name, file, context.records, self.manifest.holding(name))
+            for name, file in files.items()
+            if file is not None
         }
 
     @property

@@ -106,6 +106,12 @@ def sweep(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()) -
                         _remove(Path(folder, name), owner)
 
 
+def sweep_below(tops: Iterable[Path], owner: str = "") -> None:
+    """`sweep` these folders and all that are below them."""
+    for top in tops:
+        sweep((Path(folder) for folder, _, _ in os.walk(top)), owner)
+
+
 def _remove(path: Path, owner: str) -> None:
     if path.is_dir() and not path.is_symlink():
         # Under another name first: a part of a folder must not be taken for the whole of it.

@@ -1,6 +1,6 @@
 """What a format with one file for the whole run keeps of each image until that file is written.
 
-The journal is a hidden file beside the file to come, and outlives a process that is killed. It begins with what the file holds
+The journal is a hidden file in the folder of records, and outlives a process that is killed. It begins with what the file holds
 already, once there is something to add; so a run that adds nothing costs nothing.
 """
 
@@ -20,11 +20,11 @@ from tipsseg.writers import RecordFile, Records
 class Journal:
     """The records of one format by image. In memory is an offset an image."""
 
-    def __init__(self, name: str, file: RecordFile, images: Sequence[str]) -> None:
-        """Of the format `name` with this file, which was written with `images`. Raises OutputError."""
+    def __init__(self, name: str, file: RecordFile, records: Path, images: Sequence[str]) -> None:
+        """Of the format `name` with this file in a folder of records, which was written with `images`. Raises OutputError."""
         self._file = file
         self._images = images
-        self._path = file.path.with_name(self.file_name(name))
+        self._path = records / self.file_name(name)
         self._log: AppendLog | None = None
         self._offsets: dict[str, int] = {}
         if self._path.exists():

@@ -64,7 +64,7 @@ def write_run_files(parts: Sequence[Part], manifest: Manifest, context: RunConte
             if not isinstance(file, RecordFile):
                 file.write(images, lambda _: ())
                 continue
-            with closing(Journal(name, file, ())) as journal:
+            with closing(Journal(name, file, context.records, ())) as journal:
                 for part in parts:
                     for image, records in _records(name, part):
                         journal.add(image, records)

@@ -8,14 +8,13 @@ A merge may be killed at any moment, and be run again:
 
 from __future__ import annotations
 
-import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
 
 from tipsseg.claim import LOCK_FILE
 from tipsseg.error_log import ERRORS_FILE
-from tipsseg.files import TEMPORARY_PREFIX, output_error, sweep
+from tipsseg.files import TEMPORARY_PREFIX, output_error, sweep, sweep_below
 from tipsseg.journal import Journal
 from tipsseg.manifest import MANIFEST_FILE
 from tipsseg.run_record import RUN_FILE
@@ -85,8 +84,7 @@ def drop_stage(target: Path) -> None:
 
 def sweep_files(target: Path) -> None:
     """Remove what a merge that was killed left among the files of images."""
-    for folder in FOLDERS:
-        sweep((Path(place) for place, _, _ in os.walk(target / folder)), OWNER)
+    sweep_below((target / folder for folder in FOLDERS), OWNER)
 
 
 def _finish(target: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Self
 from tipsseg.claim import LOCK_FILE, Claim
 from tipsseg.earlier import Earlier
 from tipsseg.error_log import ErrorLog
-from tipsseg.files import sweep
+from tipsseg.files import sweep, sweep_below
 from tipsseg.journal import Journal
 from tipsseg.outcome import Failed, Labelled
 from tipsseg.request import Job
@@ -131,5 +130,4 @@ class OutputFolder:
         sweep([context.records], keep={LOCK_FILE, *(Journal.file_name(name) for name in FORMATS)})
         if self._job.request.shard is not None:
             sweep([context.output], context.owner)
-        for folder in FOLDERS:
-            sweep((Path(place) for place, _, _ in os.walk(context.output / folder)), context.owner)
+        sweep_below((context.output / folder for folder in FOLDERS), context.owner)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from tipsseg import __version__
 from tipsseg.engine import Started
 from tipsseg.errors import DeviceError, TipssegError, UsageError
-from tipsseg.files import sweep
+from tipsseg.files import sweep_below
 from tipsseg.outcome import Item, Outcome
 from tipsseg.ray_actor import Answer, Batch, LabelActor, Plan, from_table, to_table
 from tipsseg.records import ImageRef
@@ -150,8 +150,7 @@ class RayEngine:
         """End the actors in the middle of their work, and remove what they were writing."""
         self._stack.close()
         context = self._plan.job.context
-        for folder in FOLDERS:
-            sweep((Path(place) for place, _, _ in os.walk(context.output / folder)), context.owner)
+        sweep_below((context.output / folder for folder in FOLDERS), context.owner)
 
     def __enter__(self) -> Self:
         return self

@@ -362,3 +362,18 @@ def test_formats_of_other_labels_do_not_stay(run: Run, change: str) -> None:
         Path("out/masks/a.png").write_bytes(b"")
     run("-f", "overlay", *options)
     assert formats_of("a.png") == ["overlay"]
+
+
+def test_a_broken_off_run_goes_on_in_formats_with_a_folder_of_their_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "finish", interrupt)
+        run("-f", "hf,panoptic,yolo", "--no-resume")
+    assert run.code == 130
+    Path("out/.tipsseg-lock").touch()  # as after a kill: what is temporary is swept
+    run("-f", "hf,panoptic,yolo")
+    assert (run.code, run.labelled) == (0, [])
+    assert [
+        json.loads(line)["file_name"] for line in Path("out/hf/metadata.jsonl").read_text("utf-8").splitlines()
+    ] == [f"images/{name}" for name in ALL]

@@ -26,7 +26,7 @@ def file_in(folder: Path) -> RecordFile:
 
 
 def journal_in(folder: Path) -> Journal:
-    return Journal("coco", file_in(folder), ())
+    return Journal("coco", file_in(folder), folder, ())
 
 
 def records_of(name: str, *annotations: int) -> Records:
