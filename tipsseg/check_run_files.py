@@ -16,8 +16,6 @@ from tipsseg.images import decode_file, reason_of
 from tipsseg.record_values import actual_path, take
 from tipsseg.writers import RecordFile, RunContext, run_files
 
-_COCO = "coco"
-
 
 def check_run_files(output: Path, run: Run, name: str, images: Sequence[str]) -> Iterator[Problem]:
     """What is wrong with the files of format `name`; `images` are those of the manifest that the format holds, in their order."""
