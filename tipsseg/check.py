@@ -11,25 +11,26 @@ check_files     what else is there
 from __future__ import annotations
 
 import shlex
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tipsseg.check_coco import Annotations
 from tipsseg.check_files import Owners, find_strangers, find_temporaries
 from tipsseg.check_image import Place, Report, check_image
-from tipsseg.check_manifest import Images, LabelledImage
+from tipsseg.check_manifest import Images
 from tipsseg.check_problem import Problem
 from tipsseg.check_run import Run, check_classes, find_runs
 from tipsseg.check_run_files import check_run_files
 from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import UsageError
 from tipsseg.files import is_folder
+from tipsseg.labelled_image import LabelledImage
 from tipsseg.progress import Progress, counted
 from tipsseg.run_record import RUN_FILE
+from tipsseg.threads import in_order
 from tipsseg.writers import FORMATS
 from tipsseg.writers.coco_file import CocoImage
 
@@ -99,7 +100,8 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
                 yield from annotations.check(holders)
             yield from _other_run_files(folder, each)
             place = Place(folder, each.run, images or each.run.image_root)
-            for report in _in_threads(jobs, place, _paired(each, annotations if there else None)):
+            pairs = _paired(each, annotations if there else None)
+            for report in in_order(jobs, partial(_check_pair, place), pairs):
                 tally.images += 1
                 tally.files += report.files
                 tally.other += report.other
@@ -128,6 +130,10 @@ def _note_runs(folder: Path, runs: Sequence[Run], whole: bool, progress: Progres
         progress.note(f"All {counted(len(runs), 'shard')} ended; join them: tipsseg merge {place} -o {place}")
 
 
+def _check_pair(place: Place, pair: tuple[LabelledImage, CocoImage | None]) -> Report:
+    return check_image(place, *pair)
+
+
 def _paired(images: Images, annotations: Annotations | None) -> Iterator[tuple[LabelledImage, CocoImage | None]]:
     """All images, each with what annotations.json has of it."""
     seen: set[str] = set()
@@ -138,18 +144,3 @@ def _paired(images: Images, annotations: Annotations | None) -> Iterator[tuple[L
     for name in images.formats:
         if name not in seen:
             yield images.get(name), None
-
-
-def _in_threads(jobs: int, place: Place, items: Iterable[tuple[LabelledImage, CocoImage | None]]) -> Iterator[Report]:
-    """The reports on the items in their order; a few items at a time are taken."""
-    waiting: deque[Future[Report]] = deque()
-    with ThreadPoolExecutor(jobs, thread_name_prefix="check") as pool:
-        try:
-            for image, annotated in items:
-                waiting.append(pool.submit(check_image, place, image, annotated))
-                if len(waiting) > 2 * jobs:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)

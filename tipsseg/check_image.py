@@ -6,16 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tipsseg.check_annotations import check_annotations
-from tipsseg.check_manifest import LabelledImage, check_entry, expected_files
-from tipsseg.check_own_files import check_own_file, label_faults, read_mask
+from tipsseg.check_manifest import check_entry, expected_files
+from tipsseg.check_own_files import check_own_file
 from tipsseg.check_problem import Problem, by
 from tipsseg.check_run import Run
 from tipsseg.errors import ImageError
 from tipsseg.files import is_file
 from tipsseg.images import upright_size
+from tipsseg.labelled_image import LabelledImage, label_faults
 from tipsseg.manifest import MANIFEST_FILE
 from tipsseg.record_values import actual_path
 from tipsseg.records import LabelArray
+from tipsseg.stored_masks import read_mask
 from tipsseg.writers import link_path
 from tipsseg.writers.coco import FILE_NAME as COCO_FILE
 from tipsseg.writers.coco_file import CocoImage
@@ -58,11 +60,11 @@ def check_image(place: Place, image: LabelledImage, annotated: CocoImage | None)
         path = actual_path(place.output, file)
         if name == "png":  # annotations are compared with it
             try:
-                labels = read_mask(path, image, run, run.files.png_mode)
+                labels = read_mask(path, image.size, len(run.names), run.files.png_mode)
             except ImageError as error:
                 report.problems.append(Problem(path, error.reason))
                 continue
-            report.problems += [Problem(path, what) for what in label_faults(labels, image, run)]
+            report.problems += [Problem(path, what) for what in label_faults(labels, image, run.names)]
         else:
             report.problems += [Problem(path, what) for what in check_own_file(name, path, image, run)]
     _check_links(place, image, report)

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from tipsseg.append_log import lines_of
 from tipsseg.check_problem import Problem, by, class_text
-from tipsseg.check_run import Run, known_formats
+from tipsseg.check_run import Run
 from tipsseg.images import reason_of
-from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest, parse_entry
-from tipsseg.record_values import short, take
-from tipsseg.records import BACKGROUND, ignore_id, name_order
+from tipsseg.labelled_image import LabelledImage, labelled_image
+from tipsseg.manifest import MANIFEST_FILE, Manifest, parse_entry
+from tipsseg.record_values import short
+from tipsseg.records import name_order
 from tipsseg.writers import relative_path
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledImage:
-    """An entry of the manifest, with its numbers in reach.
-
-    size    (height, width)
-    pixels  by label id; of background and of ignored pixels too
-    names   of the classes that occur, by id
-    """
-
-    entry: Entry
-    size: tuple[int, int]
-    pixels: Mapping[int, int]
-    names: Mapping[int, str]
 
 
 class Images:
@@ -53,7 +38,7 @@ class Images:
         try:
             for number, (_, line) in enumerate(lines_of(self.path), start=1):
                 try:
-                    entry = _labelled(parse_entry(line), self.run).entry
+                    entry = labelled_image(parse_entry(line), len(self.run.names)).entry
                     formats[entry.image] = same.setdefault(entry.formats, entry.formats)
                 except ValueError as error:
                     problems.append(f"line {number} is no entry: {error}")
@@ -69,7 +54,7 @@ class Images:
 
     def get(self, name: str) -> LabelledImage:
         """One of the images. Raises OutputError where the file cannot be read."""
-        return _labelled(None if self._manifest is None else self._manifest.get(name), self.run)
+        return labelled_image(None if self._manifest is None else self._manifest.get(name), len(self.run.names))
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -98,26 +83,3 @@ def expected_files(image: str, formats: tuple[str, ...]) -> dict[str, str]:
     """The image's own file in each of the formats that has one, relative to the output folder."""
     paths = {name: relative_path(name, PurePosixPath(image)) for name in formats}
     return {name: str(path) for name, path in paths.items() if path is not None}
-
-
-def _labelled(entry: Entry | None, run: Run) -> LabelledImage:
-    """Raises ValueError where there is no entry, or its names or numbers are none."""
-    if entry is None:
-        raise ValueError("not all that belongs to an image")
-    if any(part in ("", ".", "..") for part in entry.image.split("/")):
-        raise ValueError(f"`image` is {short(entry.image)}")
-    known_formats({"formats": list(entry.formats)})
-    summary = dict(entry.summary)
-    size = take(summary, "height", int), take(summary, "width", int)
-    names: dict[int, str] = {}
-    pixels = {
-        BACKGROUND: take(take(summary, "background", dict), "pixels", int),
-        ignore_id(len(run.names)): take(summary, "ignored", int),
-    }
-    for each in take(summary, "classes", list):
-        label_id = take(each, "id", int)
-        names[label_id] = take(each, "name", str)
-        if label_id in pixels:
-            raise ValueError(f"id {label_id} is there twice")
-        pixels[label_id] = take(each, "pixels", int)
-    return LabelledImage(entry, size, pixels, names)

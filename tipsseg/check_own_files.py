@@ -8,25 +8,23 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from tipsseg.check_manifest import LabelledImage
 from tipsseg.check_problem import by, class_text
 from tipsseg.check_run import Run
-from tipsseg.errors import ImageError, InputError
+from tipsseg.errors import ImageError
 from tipsseg.images import decode_file, reason_of
+from tipsseg.labelled_image import LabelledImage, label_faults
 from tipsseg.palette import voc_colour
 from tipsseg.record_values import short, take
-from tipsseg.records import BACKGROUND, LabelArray, ignore_id, label_dtype
-from tipsseg.regions import count_labels
+from tipsseg.records import BACKGROUND, ignore_id, label_dtype
+from tipsseg.stored_masks import read_mask, read_picture
 
 #: What is wrong with a file. Raises ImageError, OSError and ValueError where it cannot be read.
 Check = Callable[[Path, LabelledImage, Run], Iterator[str]]
 
 
 def check_own_file(name: str, path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
-    """What is wrong with an image's file in format `name`, but for "png": see `read_mask` and `label_faults`."""
+    """What is wrong with an image's file in format `name`, but for "png": see check_image."""
     try:
         yield from _CHECKS[name](path, image, run)
     except ImageError as error:
@@ -37,34 +35,12 @@ def check_own_file(name: str, path: Path, image: LabelledImage, run: Run) -> Ite
         yield f"not as tipsseg writes it: {error}"
 
 
-def read_mask(path: Path, image: LabelledImage, run: Run, mode: str) -> LabelArray:
-    """The ids in an index mask [H, W], of `mode` "L" or "P" up to 254 classes; raises ImageError where it is no such mask."""
-    if label_dtype(len(run.names)) is np.uint8:
-        return decode_file(path, lambda picture: _stored(picture, mode, image.size)).astype(np.uint8)
-    return decode_file(path, lambda picture: _stored(picture, "I;16", image.size)).astype(np.uint16)
-
-
-def label_faults(labels: LabelArray, image: LabelledImage, run: Run) -> Iterator[str]:
-    """Ids that are no class, and numbers of pixels that are not the manifest's."""
-    counts = count_labels(labels)
-    known = {BACKGROUND: "background", ignore_id(len(run.names)): "ignored pixels"}
-    known |= {label_id: class_text(run.names, label_id) for label_id in run.names}
-    found = {label_id: int(counts[label_id]) for label_id in np.flatnonzero(counts).tolist()}
-    if unknown := sorted(found.keys() - known):
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        yield f"ids that are no class: {unknown[0]}{more}"
-    for label_id, what in known.items():
-        number, wanted = found.get(label_id, 0), image.pixels.get(label_id, 0)
-        if number != wanted:
-            yield f"{number} pixels of {what}, where the manifest says {wanted}"
-
-
 def _check_hf(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
-    yield from label_faults(read_mask(path, image, run, "L"), image, run)
+    yield from label_faults(read_mask(path, image.size, len(run.names), "L"), image, run.names)
 
 
 def _check_confidence(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
-    decode_file(path, lambda picture: _stored(picture, "L", image.size))
+    decode_file(path, lambda picture: read_picture(picture, "L", image.size))
     yield from ()
 
 
@@ -75,12 +51,12 @@ def _check_overlay(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
 
 def _check_panoptic(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
     """Its segments are compared with panoptic.json, see check_run_files."""
-    decode_file(path, lambda picture: _stored(picture, "RGB", image.size))
+    decode_file(path, lambda picture: read_picture(picture, "RGB", image.size))
     yield from ()
 
 
 def _check_cvat(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
-    colours = decode_file(path, lambda picture: _stored(picture, "RGB", image.size)).astype(np.int32)  # [H, W, 3]
+    colours = decode_file(path, lambda picture: read_picture(picture, "RGB", image.size)).astype(np.int32)  # [H, W, 3]
     values, counts = np.unique(colours @ np.array([65536, 256, 1]), return_counts=True)
     found = dict(zip(values.tolist(), counts.tolist(), strict=True))
     left_out = image.pixels.get(ignore_id(len(run.names)), 0)
@@ -101,7 +77,7 @@ def _check_npz(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
     if labels.dtype != label_dtype(len(run.names)) or labels.shape != image.size:
         yield f"its labels are {labels.dtype} {list(labels.shape)}, where the manifest says {by(image.size)}"
         return
-    yield from label_faults(labels, image, run)
+    yield from label_faults(labels, image, run.names)
     if confidence.dtype != np.uint8 or confidence.shape != image.size:
         yield f"its confidence is {confidence.dtype} {list(confidence.shape)}"
     if ids.shape != scores.shape or ids.ndim != 3:
@@ -140,14 +116,3 @@ _CHECKS: Mapping[str, Check] = {
     "overlay": _check_overlay,
     "confidence": _check_confidence,
 }
-
-
-def _stored(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[np.generic]:
-    """The numbers in a PNG [H, W] or [H, W, 3]; raises InputError for a picture of another kind or size."""
-    if picture.format != "PNG" or picture.mode != mode:
-        raise InputError(f"a {picture.format} of mode {picture.mode}, not a PNG of mode {mode}")
-    width, height = picture.size
-    if (height, width) != size:
-        raise InputError(f"{by((height, width))}, where the manifest says {by(size)}")
-    picture.load()
-    return np.asarray(picture)

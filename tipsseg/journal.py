@@ -14,7 +14,7 @@ from pathlib import Path
 from tipsseg.append_log import AppendLog, lines_of
 from tipsseg.errors import OutputError
 from tipsseg.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error
-from tipsseg.writers import RecordFile, Records
+from tipsseg.writers import FORMATS, RecordFile, Records
 
 
 class Journal:
@@ -130,3 +130,8 @@ def _image_of(line: bytes) -> str | None:
     except ValueError:
         return None
     return image if isinstance(image, str) else None
+
+
+def journals_in(records: Path) -> list[str]:
+    """The formats that have a journal in a folder of records."""
+    return [name for name in FORMATS if (records / Journal.file_name(name)).exists()]

@@ -1,6 +1,6 @@
 """`tipsseg merge`: joins the records of several runs, or of all shards of a run, into one output folder.
 
-merge_parts     what is joined, read from its folders
+parts           what is joined, read from its folders
 merge_refusals  what keeps it from being joined
 merge_record    run.json of the whole
 merge_files     files of images, files of whole formats, manifest.jsonl, errors.jsonl
@@ -20,20 +20,21 @@ from tipsseg.errors import OutputError, UsageError
 from tipsseg.file_names import name_key
 from tipsseg.manifest import MANIFEST_FILE, Manifest
 from tipsseg.merge_files import copy_classes, copy_own_files, join_errors, run_paths, write_run_files
-from tipsseg.merge_parts import Part, find_parts, read_entries, refuse_at_work
-from tipsseg.merge_record import annotation_info, class_list, file_options, merged_record, notes
+from tipsseg.merge_record import merged_record, notes
 from tipsseg.merge_refusals import (
+    refuse_broken_off,
     refuse_doubles,
     refuse_incomplete,
     refuse_missing_files,
     refuse_other_meanings,
 )
 from tipsseg.merge_stage import commit, drop_stage, make_stage, settle, sweep_files
+from tipsseg.part_context import run_context
+from tipsseg.parts import Part, find_parts, read_entries, refuse_at_work
 from tipsseg.progress import Progress, counted
 from tipsseg.request import check_folder
 from tipsseg.run_record import RUN_FILE, read_run, write_run
 from tipsseg.shards import SHARDS_FOLDER
-from tipsseg.writers import RunContext
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 
 
@@ -60,6 +61,7 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
 
 def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     parts = _in_order([part for folder in folders for part in find_parts(folder, target)])
+    refuse_broken_off(parts)
     if _has_all(target, parts):
         progress.note(f"Nothing to join: all of it is in {target} already.")
     else:
@@ -84,9 +86,9 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
 
 def _join(parts: Sequence[Part], target: Path, progress: Progress) -> int:
     """Returns how many images failed."""
-    record, classes = merged_record(parts), class_list(parts[0])
+    record = merged_record(parts)
     stage = make_stage(target)
-    context = RunContext(target, stage, classes, annotation_info(record, classes), file_options(parts[0]))
+    context = run_context(parts[0], record, target, stage)
     copy_classes(parts[0].output, target)
     with closing(Manifest(stage)) as manifest:
         for part in parts:

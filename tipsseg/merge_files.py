@@ -17,8 +17,8 @@ from tipsseg.files import atomic_path, atomic_write
 from tipsseg.journal import Journal
 from tipsseg.links import link_image
 from tipsseg.manifest import Entry, Manifest
-from tipsseg.merge_parts import Part, check_hint, link_paths, own_paths, read_entries, unreadable
 from tipsseg.merge_stage import OWNER
+from tipsseg.parts import Part, check_hint, link_paths, own_paths, read_entries, unreadable
 from tipsseg.records import name_order
 from tipsseg.writers import FORMATS, RecordFile, Records, RunContext, record_file, run_files
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE

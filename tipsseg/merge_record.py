@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from tipsseg.errors import InputError
-from tipsseg.file_options import FileOptions, parse_file_options
-from tipsseg.merge_parts import Part, check_hint, unreadable
-from tipsseg.record_values import take
-from tipsseg.records import LabelClass
-from tipsseg.run_record import RUN_FILE, Counts
-from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
-from tipsseg.writers.classes import read_classes
+from tipsseg.parts import Part
+from tipsseg.run_record import Counts
 
 Record = Mapping[str, object]
 
@@ -50,43 +44,6 @@ def notes(parts: Sequence[Part]) -> Iterator[str]:
             )
     if not _one_root(parts):
         yield "Not all images are from one folder, so `image_root` in run.json is null."
-
-
-def class_list(part: Part) -> tuple[LabelClass, ...]:
-    """The classes by its classes.json. Raises InputError."""
-    try:
-        return read_classes(part.output)
-    except OSError as error:
-        raise unreadable(part.output / CLASSES_FILE, error, part.output) from error
-    except ValueError as error:
-        raise InputError(
-            f"{part.output / CLASSES_FILE}: not as this version of tipsseg writes it: {error}", check_hint(part.output)
-        ) from error
-
-
-def file_options(part: Part) -> FileOptions:
-    """How labels became files, by its run.json. Raises InputError."""
-    try:
-        return parse_file_options(take(part.record, "options", dict))
-    except ValueError as error:
-        raise InputError(
-            f"{part.records / RUN_FILE}: not as this version of tipsseg writes it: {error}", check_hint(part.output)
-        ) from error
-
-
-def annotation_info(record: Record, classes: Sequence[LabelClass]) -> dict[str, object]:
-    """What the files of a run say of it, by its run.json; see RunContext.info."""
-    model = _mapping(record, "model")
-    found = [
-        (record, "version", "version"),
-        (record, "command", "command"),
-        (model, "id", "model"),
-        (model, "revision", "revision"),
-    ]
-    return {
-        **{name: source[key] for source, key, name in found if key in source},
-        "vocabulary": [each.name for each in classes],
-    }
 
 
 def _one_root(parts: Sequence[Part]) -> bool:

@@ -7,10 +7,18 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError
 from tipsseg.file_names import NameKey, OutputNames
-from tipsseg.merge_parts import Part, own_paths, read_entries
+from tipsseg.journal import journals_in
+from tipsseg.parts import RUN_AGAIN, Part, own_paths, read_entries
 from tipsseg.records import ImageRef
 from tipsseg.run_record import differences
 from tipsseg.shards import Shard, missing_shards
+
+
+def refuse_broken_off(parts: Sequence[Part]) -> None:
+    """Raise InputError where a run that had ended was begun anew, or a conversion begun, and broken off."""
+    for part in parts:
+        if journals_in(part.records):
+            raise InputError(f"{part.records}: the run was broken off", RUN_AGAIN)
 
 
 def refuse_incomplete(parts: Sequence[Part]) -> None:

@@ -14,6 +14,7 @@ from tipsseg.earlier import Earlier, own_paths
 from tipsseg.engine import Engine, Started
 from tipsseg.fidelity import Fidelity
 from tipsseg.file_names import NameKey, name_key
+from tipsseg.format_notes import note_fidelity, note_parts
 from tipsseg.outcome import Failed, Item, Labelled, Outcome, Unchanged
 from tipsseg.output_folder import OutputFolder
 from tipsseg.progress import Progress, counted
@@ -21,7 +22,6 @@ from tipsseg.records import ImageRef
 from tipsseg.reporting import JsonReporter, Reporter
 from tipsseg.request import Job
 from tipsseg.run_record import Counts, RunFacts
-from tipsseg.writers import FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class _Run:
             started = engine.start()
             begin(self._job, images, self._folder, started)
             note_begin(self._job, images, started, self.counts, progress)
-            note_parts(self._job, progress)
+            note_parts(self._job.request.formats, self._job.request.files, progress)
             began = time.monotonic()
         if first is not None:
             with closing(engine.outcomes(chain([first], rest))) as outcomes:
@@ -190,22 +190,6 @@ def note_begin(job: Job, images: Images, started: Started, counts: Counts, progr
     if started.dropped:
         same = ", ".join(f"{stuff} (close to {name})" for stuff, name in started.dropped.items())
         progress.note(f"Left out of the automatic background, as the model takes it for a class: {same}.")
-
-
-def note_parts(job: Job, progress: Progress) -> None:
-    """Say which formats cannot hold objects of several parts, where there may be some."""
-    unfit = [name for name in job.request.formats if not FORMATS[name].parts]
-    if unfit and job.request.files.instances == "class":
-        progress.note(f"In {' and '.join(unfit)} an object has one part, so each part of a class is an object there.")
-
-
-def note_fidelity(progress: Progress, fidelity: Fidelity) -> None:
-    """Say how well the polygons fit that were made."""
-    if fidelity.objects:
-        progress.note(
-            f"Polygons of {counted(fidelity.objects, 'object')}: IoU with their pixels {fidelity.total / fidelity.objects:.4f} "
-            f"on average, {fidelity.worst:.4f} at worst."
-        )
 
 
 def note_end(progress: Progress, counts: Counts, seconds: float, where: str) -> None:

@@ -21,6 +21,7 @@ from tipsseg.evaluate import Confusion, Scores
 from tipsseg.fidelity import Fidelity
 from tipsseg.file_names import name_key
 from tipsseg.files import atomic_write, json_bytes
+from tipsseg.format_notes import note_fidelity, note_parts
 from tipsseg.inputs import Found
 from tipsseg.loading import ModelSource
 from tipsseg.outcome import Failed, Labelled
@@ -31,7 +32,7 @@ from tipsseg.progress import Progress, counted
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.reporting import Reporter
 from tipsseg.request import LabelRequest, ModelRequest, check_folder, make_job
-from tipsseg.run import Images, begin, note_begin, note_end, note_fidelity, note_forgotten, note_parts
+from tipsseg.run import Images, begin, note_begin, note_end, note_forgotten
 from tipsseg.run_record import Counts
 from tipsseg.truth import Layout, read_labels, read_truth
 from tipsseg.writers import CONFUSION_PICTURE, FOLDERS
@@ -101,7 +102,7 @@ def evaluate_model(
         note_begin(job, images, started, Counts(), progress)
         if folder is not None:
             note_forgotten(folder, progress)
-            note_parts(job, progress)
+            note_parts(job.request.formats, job.request.files, progress)
             begin(job, images, folder, started)
         counts = _label(images, engine, folder, progress)
     _require_some(counts.labelled, counts.failed)

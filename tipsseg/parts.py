@@ -1,4 +1,4 @@
-"""What `tipsseg merge` joins: the records of runs and of shards, read from their output folders."""
+"""The records of runs and of shards that have ended, read from their output folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from tipsseg.claim import is_claimed
 from tipsseg.errors import InputError
 from tipsseg.files import is_folder
 from tipsseg.images import reason_of
-from tipsseg.journal import Journal
 from tipsseg.manifest import MANIFEST_FILE, Entry, parse_entry
 from tipsseg.merge_stage import JOINED
 from tipsseg.record_values import actual_path, short, take
@@ -22,7 +21,8 @@ from tipsseg.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.writers import FORMATS, link_path, relative_path
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 
-_LABEL = "Run the command that made it again; what is done there stays."
+#: What to do with a run that was broken off.
+RUN_AGAIN = "Run the command that made it again; what is done there stays."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ class Part:
 def find_parts(folder: Path, own: Path) -> list[Part]:
     """The parts in an output folder: a run, or the shards that are there. `own` is the folder whose claim the caller has.
 
-    Raises InputError for what is no output folder, is at work, or was broken off.
+    There may be journals of a run, or of a conversion, that came later and was broken off. Raises InputError for what is no output
+    folder, is at work, or has not ended.
     """
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder", "Give output folders of tipsseg label.")
@@ -120,8 +121,8 @@ def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> P
         raise InputError(
             f"{records}: these are the records of one shard, {record['shard']}", "Give the output folder that has them."
         )
-    if record.get("ended") is None or any((records / Journal.file_name(name)).exists() for name in FORMATS):
-        raise InputError(f"{records}: the run was broken off", _LABEL)
+    if record.get("ended") is None:
+        raise InputError(f"{records}: the run was broken off", RUN_AGAIN)
     try:
         counts = take(record, "counts", dict)
         part = Part(
@@ -149,13 +150,13 @@ def _check_files(part: Part) -> None:
     path = part.records / MANIFEST_FILE
     try:
         if whole_lines(path) < path.stat().st_size:
-            raise InputError(f"{path}: its last line is cut off", _LABEL)
+            raise InputError(f"{path}: its last line is cut off", RUN_AGAIN)
     except OSError as error:
         # A run that labelled nothing has none.
         if not isinstance(error, FileNotFoundError) or part.counts.labelled + part.counts.unchanged:
             raise unreadable(path, error, part.output) from error
     if not (part.output / CLASSES_FILE).is_file():
-        raise InputError(f"{part.output / CLASSES_FILE}: no such file", _LABEL)
+        raise InputError(f"{part.output / CLASSES_FILE}: no such file", RUN_AGAIN)
 
 
 def _is_sound(entry: Entry) -> bool:

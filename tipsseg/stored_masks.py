@@ -1,0 +1,32 @@
+"""Index masks and other pictures of labels, read back as they were written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tipsseg.check_problem import by
+from tipsseg.errors import InputError
+from tipsseg.images import decode_file
+from tipsseg.records import LabelArray, label_dtype
+
+
+def read_mask(path: Path, size: tuple[int, int], number_of_classes: int, mode: str) -> LabelArray:
+    """The ids in an index mask [H, W], of `mode` "L" or "P" up to 254 classes; raises ImageError where it is no such mask."""
+    if label_dtype(number_of_classes) is np.uint8:
+        return decode_file(path, lambda picture: read_picture(picture, mode, size)).astype(np.uint8)
+    return decode_file(path, lambda picture: read_picture(picture, "I;16", size)).astype(np.uint16)
+
+
+def read_picture(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[np.generic]:
+    """The numbers in a PNG [H, W] or [H, W, 3]; raises InputError for a picture of another kind or size."""
+    if picture.format != "PNG" or picture.mode != mode:
+        raise InputError(f"a {picture.format} of mode {picture.mode}, not a PNG of mode {mode}")
+    width, height = picture.size
+    if (height, width) != size:
+        raise InputError(f"{by((height, width))}, where the manifest says {by(size)}")
+    picture.load()
+    return np.asarray(picture)
