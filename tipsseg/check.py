@@ -4,7 +4,7 @@ check_run       run.json, classes.json, shards
 check_manifest  manifest.jsonl
 check_coco      annotations.json as a whole
 check_run_files what other formats have for the whole run
-check_image     one image: its own files (check_own_files), annotations (check_annotations, check_rle), input
+check_image     one image: its own files (check_own_files), annotations (check_annotations), input
 check_files     what else is there
 """
 

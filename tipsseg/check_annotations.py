@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from tipsseg.check_problem import class_text
-from tipsseg.check_rle import Runs, area, box, decode_runs, inside
 from tipsseg.check_run import Run
 from tipsseg.labelled_image import LabelledImage
 from tipsseg.record_values import short, take
 from tipsseg.records import BACKGROUND, LabelArray, label_dtype
 from tipsseg.regions import components, count_labels, whole_classes
+from tipsseg.rle import Runs, area, box, decode_runs, inside
 from tipsseg.writers.coco_file import CocoImage
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tipsseg.commands import check, doctor, evaluate, label, merge, vocab, weights
+from tipsseg.commands import check, convert, doctor, evaluate, label, merge, vocab, weights
 from tipsseg.errors import TipssegError
 from tipsseg.progress import printable
 
@@ -104,6 +104,7 @@ def _main(
 
 
 app.command(epilog=label.EPILOG, no_args_is_help=True)(label.label)
+app.command(epilog=convert.EPILOG, no_args_is_help=True)(convert.convert)
 app.command(epilog=merge.EPILOG, no_args_is_help=True)(merge.merge)
 app.command(epilog=check.EPILOG, no_args_is_help=True)(check.check)
 app.command("eval", epilog=evaluate.EPILOG, no_args_is_help=True)(evaluate.evaluate)

@@ -27,6 +27,16 @@ def own_paths(output: Path, ref: ImageRef, formats: Iterable[str]) -> dict[str, 
     return {name: path for name, path in paths.items() if path is not None}
 
 
+def in_place(name: str, entry: Entry, ref: ImageRef, output: Path, journal: Journal | None) -> bool:
+    """Whether an image is in a format, as the manifest says: its own file is there, of its size, and its records in the journal."""
+    path = own_path(name, output, ref.relative)
+    return (
+        name in entry.formats
+        and (path is None or file_size(path) == entry.sizes.get(name))
+        and (journal is None or journal.has(ref.name))
+    )
+
+
 class Earlier:
     """The records of an earlier run, opened and not changed; close it in the end.
 
@@ -66,12 +76,10 @@ class Earlier:
         """The entry of an image that is done: same input, same digest, all files in place, of their sizes; None for others."""
         formats = self._job.request.formats
         entry = self.manifest.get(ref.name)
-        if entry is None or entry.digest != self._digest or not set(formats) <= set(entry.formats):
+        if entry is None or entry.digest != self._digest:
             return None
-        for name, path in own_paths(self._job.context.output, ref, formats).items():
-            if file_size(path) != entry.sizes.get(name):
-                return None
-        if not all(journal.has(ref.name) for journal in self.journals.values()):
+        output = self._job.context.output
+        if not all(in_place(name, entry, ref, output, self.journals.get(name)) for name in formats):
             return None
         return entry if entry.fingerprint.matches(ref.path) else None
 

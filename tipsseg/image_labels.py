@@ -74,8 +74,7 @@ class ImageLabels:
 def labelled_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObject]:
     """The objects that the labels show, each with the mean of the confidence over it."""
     return [
-        LabelledObject(region, round(_mean(region, label_map.confidence), 4))
-        for region in object_regions(label_map, options)
+        LabelledObject(region, mean_over(region, label_map.confidence)) for region in object_regions(label_map, options)
     ]
 
 
@@ -85,6 +84,7 @@ def object_regions(label_map: LabelMap, options: FileOptions) -> list[Region]:
     return find(label_map.labels, len(label_map.classes), options.min_area.pixels(label_map.size))
 
 
-def _mean(region: Region, values: NDArray[np.float32]) -> float:
+def mean_over(region: Region, confidence: NDArray[np.float32]) -> float:
+    """The mean confidence over a region of an image, four decimals."""
     y, x, h, w = region.box
-    return float(values[y : y + h, x : x + w][region.mask].mean(dtype=np.float64))
+    return round(float(confidence[y : y + h, x : x + w][region.mask].mean(dtype=np.float64)), 4)

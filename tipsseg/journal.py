@@ -14,7 +14,7 @@ from pathlib import Path
 from tipsseg.append_log import AppendLog, lines_of
 from tipsseg.errors import OutputError
 from tipsseg.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error
-from tipsseg.writers import FORMATS, RecordFile, Records
+from tipsseg.writers import FORMATS, RecordFile, Records, RunFile
 
 
 class Journal:
@@ -135,3 +135,14 @@ def _image_of(line: bytes) -> str | None:
 def journals_in(records: Path) -> list[str]:
     """The formats that have a journal in a folder of records."""
     return [name for name in FORMATS if (records / Journal.file_name(name)).exists()]
+
+
+def write_run_file(file: RunFile, journal: Journal | None, images: Sequence[str], *, anew: bool) -> None:
+    """Write a file of a format for these images; `journal` is that of the format, where it keeps one.
+
+    Without `anew` a file of records is left as it is where none have changed. Raises OutputError.
+    """
+    if journal is None or journal.path != file.path:
+        file.write(images, lambda _: ())
+    elif anew or journal.changed or not file.path.exists():
+        journal.write(images)

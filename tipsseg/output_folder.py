@@ -12,7 +12,7 @@ from tipsseg.claim import LOCK_FILE, Claim
 from tipsseg.earlier import Earlier
 from tipsseg.error_log import ErrorLog
 from tipsseg.files import sweep, sweep_below
-from tipsseg.journal import Journal
+from tipsseg.journal import Journal, write_run_file
 from tipsseg.outcome import Failed, Labelled
 from tipsseg.request import Job
 from tipsseg.run_record import Counts, RunFacts, ended, run_record, write_run
@@ -102,10 +102,7 @@ class OutputFolder:
         manifest.tidy()
         for name, file in self._run_files:
             journal = self.earlier.journals.get(name)
-            if journal is None or journal.path != file.path:
-                file.write(manifest.holding(name), lambda _: ())
-            elif journal.changed or not journal.path.exists() or not self.earlier.of_the_same:
-                journal.write(manifest.holding(name))
+            write_run_file(file, journal, manifest.holding(name), anew=not self.earlier.of_the_same)
         self._errors.finish(manifest)
         record = ended(self._record, self._job.request.formats, counts, datetime.now(UTC))
         write_run(self._job.context.records, record)
@@ -127,7 +124,12 @@ class OutputFolder:
     def _sweep(self) -> None:
         """Remove what a killed run left behind."""
         context = self._job.context
-        sweep([context.records], keep={LOCK_FILE, *(Journal.file_name(name) for name in FORMATS)})
         if self._job.request.shard is not None:
             sweep([context.output], context.owner)
-        sweep_below((context.output / folder for folder in FOLDERS), context.owner)
+        sweep_run(context.output, context.records, context.owner)
+
+
+def sweep_run(output: Path, records: Path, owner: str = "") -> None:
+    """Remove what was left in the folders of a run under temporary names, but its journals; see `files.sweep`."""
+    sweep([records], keep={LOCK_FILE, *(Journal.file_name(name) for name in FORMATS)})
+    sweep_below((output / folder for folder in FOLDERS), owner)

@@ -17,7 +17,7 @@ from tipsseg.run_record import Decides
 from tipsseg.shards import SHARDS_FOLDER, Shard
 from tipsseg.templates import PROTOCOL_TEMPLATES, TEMPLATES
 from tipsseg.vocabulary import Vocabulary
-from tipsseg.writers import RunContext, check_format, check_names
+from tipsseg.writers import RunContext, check_formats
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +101,8 @@ class LabelRequest:
 
         Raises UsageError, OutputError, CheckpointError, WeightsError.
         """
-        for name in self.formats:
-            check_format(name)
-        if len(set(self.formats)) < len(self.formats):
-            raise UsageError(f"a format is named twice: {', '.join(self.formats)}")
         classes = self.model.vocabulary.classes
-        for name in self.formats:
-            check_names(name, classes)
+        check_formats(self.formats, classes)
         if self.files.png_mode == "P" and len(classes) > MAX_CLASSES_8_BIT:
             raise UsageError(
                 f"--png-mode P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}", "Use --png-mode L."

@@ -85,7 +85,7 @@ class ImageWork:
         return Labelled(ref, entry, records, labels.fidelity)
 
     def _label(self, loaded: Loaded) -> LabelMap:
-        wanted = any(FORMATS[name].scores for name in self.writers)
+        wanted = any(FORMATS[name].top for name in self.writers)
         return self.labeller.label_prepared(loaded.prepared, TOP_CLASSES if wanted else 0)
 
 

@@ -46,7 +46,9 @@ class Format:
     polygons     whether it lists objects as polygons
     parts        whether it can hold an object of several parts
     confidence   whether it needs the confidence of every pixel
-    scores       whether it needs the best classes of every patch
+    top          whether it needs the best classes of every patch
+    scores       whether it has a score for each object
+    image        whether it needs the image, to show it or to link to it
     reserved     characters that names of classes cannot have
     """
 
@@ -62,7 +64,9 @@ class Format:
     polygons: bool = False
     parts: bool = True
     confidence: bool = False
+    top: bool = False
     scores: bool = False
+    image: bool = False
     reserved: str = ""
 
 
@@ -79,6 +83,7 @@ FORMATS: Mapping[str, Format] = {
         "tipsseg.writers.coco",
         files=("annotations.json",),
         records=True,
+        scores=True,
     ),
     "coco-polygon": Format(
         "COCO instances with polygons: annotations-polygon.json",
@@ -86,12 +91,14 @@ FORMATS: Mapping[str, Format] = {
         files=("annotations-polygon.json",),
         records=True,
         polygons=True,
+        scores=True,
     ),
     "coco-results": Format(
         "COCO results: results.json, the bare list that loadRes takes",
         "tipsseg.writers.coco_results",
         files=("results.json",),
         records=True,
+        scores=True,
     ),
     "panoptic": Format(
         "COCO panoptic: panoptic/<image>.png and panoptic.json",
@@ -100,6 +107,7 @@ FORMATS: Mapping[str, Format] = {
         suffix=".png",
         files=("panoptic.json",),
         records=True,
+        scores=True,
     ),
     "yolo": Format(
         "YOLO segmentation: yolo/data.yaml, yolo/labels/<image>.txt, links to the images",
@@ -112,6 +120,7 @@ FORMATS: Mapping[str, Format] = {
         files=("yolo/data.yaml",),
         polygons=True,
         parts=False,
+        image=True,
     ),
     "labelme": Format(
         "LabelMe: labelme/<image>.json, links to the images beside them",
@@ -120,6 +129,7 @@ FORMATS: Mapping[str, Format] = {
         suffix=".json",
         links="labelme",
         polygons=True,
+        image=True,
     ),
     "cvat": Format(
         "CVAT's Segmentation mask 1.1, which is PASCAL VOC's: cvat/SegmentationClass/<image>.png, lists beside them",
@@ -136,6 +146,8 @@ FORMATS: Mapping[str, Format] = {
         records=True,
         polygons=True,
         parts=False,
+        scores=True,
+        image=True,
     ),
     "hf": Format(
         "Hugging Face datasets: hf/metadata.jsonl, hf/masks/<image>.png, links to the images",
@@ -145,6 +157,7 @@ FORMATS: Mapping[str, Format] = {
         links="hf/images",
         files=("hf/metadata.jsonl",),
         records=True,
+        image=True,
     ),
     "npz": Format(
         "npz/<image>.npz: label ids, confidence, the best classes of each patch with their scores",
@@ -152,13 +165,14 @@ FORMATS: Mapping[str, Format] = {
         folder="npz",
         suffix=".npz",
         confidence=True,
-        scores=True,
+        top=True,
     ),
     "overlay": Format(
         "pictures for eyes: overlays/<image>.jpg, with a legend",
         "tipsseg.writers.overlay",
         folder="overlays",
         suffix=".jpg",
+        image=True,
     ),
     "confidence": Format(
         "confidence/<image>.png, 0..255 for 0..1",
@@ -261,6 +275,16 @@ def check_names(name: str, classes: Sequence[LabelClass]) -> None:
                     f"the format {name} cannot hold the class {each.name!r}: it has no way to write {character!r} in a name",
                     "Rename the class, or leave the format out.",
                 )
+
+
+def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
+    """Raise UsageError for formats that are none, are named twice, or cannot hold the names of these classes."""
+    for name in names:
+        check_format(name)
+    if len(set(names)) < len(names):
+        raise UsageError(f"a format is named twice: {', '.join(names)}")
+    for name in names:
+        check_names(name, classes)
 
 
 def create(name: str, context: RunContext) -> Writer:

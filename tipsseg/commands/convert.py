@@ -1,0 +1,41 @@
+"""`tipsseg convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tipsseg.commands import options as opt
+
+EPILOG = """\b
+Examples:
+  tipsseg convert labels/ --format yolo,cvat
+  tipsseg convert labels/ --format hf --images /mnt/photos
+
+\b
+The labels come from the masks (png, hf), archives (npz) or annotations (coco, coco-results) that
+are there; confidences from archives and confidence pictures. Options of the run that concern
+files, such as --min-area, are kept. Paths of results go to stdout, all else to stderr.
+Exit code: 0 all converted, 1 some images failed (each named on stderr) or an error, 2 wrong usage.
+"""
+
+
+def convert(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of tipsseg label.")],
+    formats: Annotated[str, typer.Option("--format", "-f", help=opt.FORMAT_HELP)],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Where the images are now.  [default: where they were]"),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Threads.  [default: up to 4]")] = None,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Write the labels in an output folder in more formats, without the model."""
+    from tipsseg.convert import convert_folder
+    from tipsseg.progress import Progress
+
+    with Progress(quiet) as progress:
+        if convert_folder(output, opt.split_formats(formats), images, opt.threads(jobs), progress):
+            raise typer.Exit(1)

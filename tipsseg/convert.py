@@ -1,0 +1,241 @@
+"""`tipsseg convert`: the labels in an output folder in more formats, from the files that are in it.
+
+convert_image   one image: read back, then written as `tipsseg label` writes it
+stored_labels   label ids and confidences, read back
+stored_records  lists of objects, read back
+stored_scores   objects with their scores
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path, PurePosixPath
+
+from tipsseg.claim import Claim
+from tipsseg.convert_image import Conversion, Converted, Item
+from tipsseg.earlier import in_place, own_paths
+from tipsseg.errors import InputError, UsageError
+from tipsseg.fidelity import Fidelity
+from tipsseg.files import is_folder
+from tipsseg.format_notes import note_fidelity, note_parts
+from tipsseg.journal import Journal, journals_in, write_run_file
+from tipsseg.manifest import Entry, Manifest
+from tipsseg.outcome import Failed, Unchanged
+from tipsseg.output_folder import sweep_run
+from tipsseg.part_context import run_context
+from tipsseg.parts import Part, find_parts, read_entries
+from tipsseg.progress import Progress, counted
+from tipsseg.record_values import actual_name, actual_path
+from tipsseg.records import ImageRef
+from tipsseg.run_record import write_run
+from tipsseg.stored_labels import CONFIDENCES, LABELS
+from tipsseg.stored_records import LISTS, RecordStream
+from tipsseg.threads import in_order
+from tipsseg.writers import FORMATS, RunContext, check_formats, create, record_file, run_files
+
+
+def convert_folder(output: Path, formats: Sequence[str], images: Path | None, jobs: int, progress: Progress) -> int:
+    """Write the labels in an output folder in more formats, as its run would have; returns how many images failed.
+
+    images  the folder that the images' names begin at, in place of the one that the run noted
+    jobs    threads
+
+    What is there stays, so that a conversion that was broken off goes on. Memory grows by a name and an offset an image. Raises
+    UsageError for what cannot be meant, InputError for a folder that does not have what the formats need, and OutputError where it
+    cannot be written.
+    """
+    if images is not None and not is_folder(images):
+        raise UsageError(f"--images {images}: no such folder", "Give the folder that the images' names begin at.")
+    if not is_folder(output):
+        raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
+    claim = Claim(output)
+    try:
+        if claim.left_over:
+            sweep_run(output, output)
+        part = _whole_run(output)
+        context = run_context(part, part.record, output, output)
+        check_formats(formats, context.classes)
+        _refuse_others_begun(output, formats)
+        _refuse_unknown(part, formats)
+        with _Run(part, context, formats, _image_root(part, formats, images)) as run:
+            return run.go(jobs, progress)
+    finally:
+        claim.give_back()
+
+
+class _Run:
+    """One conversion; use as a context manager."""
+
+    def __init__(self, part: Part, context: RunContext, formats: Sequence[str], root: Path | None) -> None:
+        self._part = part
+        self._context = context
+        self._formats = formats
+        self._root = root
+        self._done = self._unchanged = self._failed = self._rough = 0
+        self._fidelity = Fidelity()
+        with ExitStack() as stack:
+            self._manifest = Manifest(context.records)
+            stack.callback(self._manifest.close)
+            self._journals: dict[str, Journal] = {}
+            for name in formats:
+                file = record_file(name, context)
+                if file is not None:
+                    self._journals[name] = Journal(name, file, context.records, self._manifest.holding(name))
+                    stack.callback(self._journals[name].close)
+            self._stack = stack.pop_all()
+        files = {name: record_file(name, context) for name in LISTS}
+        self._streams = {
+            name: RecordStream(file, self._manifest.holding(name)) for name, file in files.items() if file is not None
+        }
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def go(self, jobs: int, progress: Progress) -> int:
+        """Returns how many images failed."""
+        began = time.monotonic()
+        number = len(self._manifest)
+        progress.begin(f"{counted(number, 'image')} of {self._part.output} in {', '.join(self._formats)}.", number)
+        note_parts(self._formats, self._context.files, progress)
+        conversion = Conversion(self._context, {name: create(name, self._context) for name in self._formats})
+        try:
+            with closing(in_order(jobs, conversion.convert, self._items())) as outcomes:
+                for outcome in outcomes:
+                    self._take(outcome, progress)
+        except KeyboardInterrupt as interrupt:
+            done = counted(self._done + self._unchanged, "image")
+            interrupt.add_note(f"{done} done; the same command goes on from there")
+            raise
+        self._finish()
+        progress.results(file.path for name in self._formats for file in run_files(name, self._context))
+        self._note_end(progress, time.monotonic() - began)
+        return self._failed
+
+    def _items(self) -> Iterator[Item]:
+        for entry in self._manifest.entries():
+            ref = _image_ref(entry, self._context.output, self._root)
+            missing = [
+                name
+                for name in self._formats
+                if not in_place(name, entry, ref, self._context.output, self._journals.get(name))
+            ]
+            listing = [name for name in self._streams if name in entry.formats][:1]
+            yield Item(ref, entry, tuple(missing), {name: self._streams[name].of(entry.image) for name in listing})
+
+    def _take(self, outcome: Converted | Unchanged | Failed, progress: Progress) -> None:
+        match outcome:
+            case Failed(_, error):
+                self._failed += 1
+                progress.error(error)
+                progress.advance()
+                return
+            case Unchanged():
+                self._unchanged += 1
+            case Converted():
+                self._done += 1
+                self._rough += outcome.rough
+                self._fidelity += outcome.fidelity
+                for name, records in outcome.records.items():
+                    self._journals[name].add(outcome.entry.image, records)
+                self._manifest.add(outcome.entry)
+        progress.results(own_paths(self._context.output, outcome.ref, self._formats).values())
+        progress.advance()
+
+    def _finish(self) -> None:
+        # First, so that no file lacks an image that the manifest has, should the conversion be killed now.
+        self._manifest.tidy()
+        for name in self._formats:
+            for file in run_files(name, self._context):
+                write_run_file(file, self._journals.get(name), self._manifest.holding(name), anew=False)
+        formats = list(dict.fromkeys((*self._part.formats, *self._formats)))
+        if formats != list(self._part.formats):
+            write_run(self._context.records, {**self._part.record, "formats": formats})
+
+    def _note_end(self, progress: Progress, seconds: float) -> None:
+        for stream in self._streams.values():
+            if stream.fault:
+                progress.note(f"{stream.file.path}: {stream.fault}; done without it.")
+        if self._rough:
+            progress.note(
+                f"The score of {counted(self._rough, 'object')} is the mean confidence of its class in the image: "
+                f"{self._part.output} holds nothing closer."
+            )
+        note_fidelity(progress, self._fidelity)
+        parts = [f"{counted(self._done, 'image')} converted"]
+        parts += [f"{self._unchanged} unchanged"] if self._unchanged else []
+        parts += [f"{self._failed} failed"] if self._failed else []
+        progress.note(f"{', '.join(parts)} in {seconds:.1f} s, into {self._part.output}")
+
+
+def _whole_run(output: Path) -> Part:
+    parts = find_parts(output, output)
+    if parts[0].shard is not None:
+        raise InputError(f"{output}: it holds shards", f"Join them first: tipsseg merge {output} -o {output}")
+    return parts[0]
+
+
+def _refuse_others_begun(output: Path, formats: Sequence[str]) -> None:
+    """Raise InputError where a conversion into another format was broken off: the manifest has it, and no file does."""
+    others = [name for name in journals_in(output) if name not in formats]
+    if others:
+        names = ",".join(others)
+        raise InputError(
+            f"{output}: a conversion into {names} was broken off",
+            f"Run it again first: tipsseg convert {output} --format {names}",
+        )
+
+
+def _refuse_unknown(part: Part, formats: Sequence[str]) -> None:
+    """Raise InputError where the files of some image do not have what the formats need."""
+    needs = [("labels", tuple(LABELS))]
+    if any(FORMATS[name].top for name in formats):
+        needs.append(("scores of patches", ("npz",)))
+    if any(FORMATS[name].confidence for name in formats):
+        needs.append(("confidences", CONFIDENCES))
+    lacking: dict[str, list[str]] = {}
+    for entry in read_entries(part):
+        for what, sources in needs:
+            if not set(sources) & set(entry.formats):
+                lacking.setdefault(what, []).append(entry.image)
+    for what, sources in needs:
+        if what in lacking:
+            first, *more = lacking[what]
+            others = f" and {len(more)} more" if more else ""
+            raise InputError(
+                f"{part.output}: it does not hold the {what} of {first}{others}",
+                f"Run the command that made it again, with one of these formats beside its own: {', '.join(sources)}.",
+            )
+
+
+def _image_root(part: Part, formats: Sequence[str], images: Path | None) -> Path | None:
+    """The folder that the names of the images begin at. Raises InputError where it is needed and not there."""
+    noted = part.record.get("image_root")
+    root = images or (None if noted is None else actual_path(Path(), str(noted)))
+    needing = [name for name in formats if FORMATS[name].image]
+    if needing and (root is None or not is_folder(root)):
+        where = "the images are from several folders" if root is None else f"{root}: no such folder"
+        raise InputError(
+            f"{where}, and {' and '.join(needing)} need{'s' if len(needing) == 1 else ''} the images",
+            "Give the folder that the images' names begin at with --images.",
+        )
+    return root
+
+
+def _image_ref(entry: Entry, output: Path, root: Path | None) -> ImageRef:
+    """The image of an entry, whose name may spell out bytes, see `records.printable_path`."""
+    name = entry.image
+    if not _as_written(name, entry, output, root):
+        name = actual_name(name)
+    return ImageRef((root or Path()) / name, PurePosixPath(name))
+
+
+def _as_written(name: str, entry: Entry, output: Path, root: Path | None) -> bool:
+    places = [output / file for file in entry.files.values()]
+    places += [] if root is None else [root / name]
+    return any(os.path.lexists(place) for place in places)

@@ -1,0 +1,114 @@
+"""One image of `tipsseg convert`: read back what a run wrote of it, and write it in other formats as the run would have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tipsseg.errors import ImageError
+from tipsseg.fidelity import Fidelity
+from tipsseg.files import is_file
+from tipsseg.image_labels import ImageLabels
+from tipsseg.images import open_image
+from tipsseg.labelled_image import labelled_image
+from tipsseg.manifest import MANIFEST_FILE, Entry
+from tipsseg.outcome import Failed, Unchanged
+from tipsseg.parts import check_hint
+from tipsseg.record_values import actual_path
+from tipsseg.records import ImageRef, LabelMap
+from tipsseg.stored_labels import StoredImage, read_confidence, read_labels, unknown_confidence
+from tipsseg.stored_records import stored_objects
+from tipsseg.stored_scores import ObjectScores
+from tipsseg.writers import FORMATS, Records, RunContext, Writer
+from tipsseg.writing import write_labels
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An image to be converted.
+
+    formats  that it is not in yet
+    records  in a format of `stored_records.LISTS` that it is in, where there is one
+    """
+
+    ref: ImageRef
+    entry: Entry
+    formats: tuple[str, ...]
+    records: Mapping[str, Records]
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """It was converted; its own files are in place.
+
+    entry     with its new formats
+    records   for the files of the whole run, by format
+    fidelity  of the polygons that were made
+    rough     objects whose score is the mean of their class, for want of anything better
+    """
+
+    ref: ImageRef
+    entry: Entry
+    records: Mapping[str, Records]
+    fidelity: Fidelity
+    rough: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """Converts images.
+
+    context  of the run
+    writers  by format
+    """
+
+    context: RunContext
+    writers: Mapping[str, Writer]
+
+    def convert(self, item: Item) -> Converted | Unchanged | Failed:
+        """Convert one image; may be called from several threads. Raises OutputError for what ends the run."""
+        if not item.formats:
+            return Unchanged(item.ref, item.entry)
+        try:
+            return self._convert(item)
+        except ImageError as error:
+            return Failed(item.ref, error)
+
+    def _convert(self, item: Item) -> Converted:
+        output, ref, entry = self.context.output, item.ref, item.entry
+        unseen = [name for name in item.formats if FORMATS[name].image]
+        if unseen:
+            _refuse_other_image(ref, entry, unseen)
+        try:
+            stored = StoredImage(labelled_image(entry, len(self.context.classes)), item.records)
+            listed = [each for name, records in item.records.items() for each in stored_objects(name, records)]
+            scores = ObjectScores(listed, stored.means, self.context.files)
+        except ValueError as error:
+            hint = check_hint(output)
+            raise ImageError(self.context.records / MANIFEST_FILE, f"{entry.image}: {error}", hint) from error
+        labels = ImageLabels(ref, lambda: open_image(ref.path), self._label_map(stored, item.formats), scores.objects)
+        writers = {name: self.writers[name] for name in item.formats}
+        files, records = write_labels(labels, writers, output)
+        sizes = {name: actual_path(output, file).stat().st_size for name, file in files.items()}
+        with_these = replace(
+            entry,
+            formats=tuple(dict.fromkeys((*entry.formats, *item.formats))),
+            files={**entry.files, **files},
+            sizes={**entry.sizes, **sizes},
+        )
+        return Converted(ref, with_these, records, labels.fidelity, scores.rough)
+
+    def _label_map(self, stored: StoredImage, formats: tuple[str, ...]) -> LabelMap:
+        labels = read_labels(stored, self.context)
+        confidence, top = unknown_confidence(stored.labelled.size), None
+        if any(form.scores or form.confidence or form.top for form in map(FORMATS.__getitem__, formats)):
+            confidence, top = read_confidence(stored, self.context)
+        return LabelMap(labels, confidence, self.context.classes, top)
+
+
+def _refuse_other_image(ref: ImageRef, entry: Entry, formats: list[str]) -> None:
+    """Raise ImageError where an image is not the one that was labelled."""
+    if not entry.fingerprint.matches(ref.path):
+        reason = "changed since it was labelled" if is_file(ref.path) else "no such file"
+        hint = f"Give the folder of the images with --images, or leave out {' and '.join(formats)}."
+        raise ImageError(ref.path, reason, hint)

@@ -1,0 +1,183 @@
+"""The labels of an image, read back from what a run wrote of it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.errors import ImageError
+from tipsseg.images import decode_file, reason_of
+from tipsseg.labelled_image import LabelledImage, label_faults
+from tipsseg.parts import check_hint
+from tipsseg.record_values import actual_path, take
+from tipsseg.records import LabelArray, TopClasses, label_dtype
+from tipsseg.rle import inside
+from tipsseg.stored_masks import read_mask, read_picture
+from tipsseg.stored_records import LISTS, stored_objects
+from tipsseg.writers import Records, RunContext, run_files
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredImage:
+    """An image of a run that has ended.
+
+    labelled  what the manifest says of it
+    records   in a format of `stored_records.LISTS` that holds it, where there is one
+    """
+
+    labelled: LabelledImage
+    records: Mapping[str, Records]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.labelled.entry.image
+
+    @property
+    def means(self) -> Mapping[int, float]:
+        """The mean confidence of each class that occurs. Raises ValueError where the manifest has none."""
+        listed = take(dict(self.labelled.entry.summary), "classes", list)
+        return {take(each, "id", int): take(each, "confidence", float) for each in listed}
+
+    def holds(self, name: str) -> bool:
+        """Whether it is in a format, and that format can be read."""
+        return name in self.labelled.entry.formats and (name not in LISTS or name in self.records)
+
+    def own_path(self, name: str, output: Path) -> Path:
+        """Where its own file is in a format that has one and holds it."""
+        return actual_path(output, self.labelled.entry.files[name])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Archive:
+    labels: LabelArray
+    confidence: NDArray[np.uint8]
+    top: TopClasses
+
+
+def read_labels(stored: StoredImage, context: RunContext) -> LabelArray:
+    """The label ids of an image [H, W], from the first of LABELS that has all of them by the numbers in the manifest.
+
+    `context` is that of the run. Raises ImageError where none has.
+    """
+    names = {each.id: each.name for each in context.classes}
+    failures = []
+    for name, read in LABELS.items():
+        if not stored.holds(name):
+            continue
+        path = _source(name, stored, context)
+        try:
+            labels = read(stored, context)
+            reason = next(label_faults(labels, stored.labelled, names), "")
+        except ImageError as error:
+            reason = error.reason
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            reason = _unreadable(error)
+        if not reason:
+            return labels
+        failures.append(ImageError(path, f"{stored.name}: {reason}", _HINTS.get(name) or check_hint(context.output)))
+    raise (
+        failures[0] if failures else ImageError(context.output, f"{stored.name}: no labels", check_hint(context.output))
+    )
+
+
+def unknown_confidence(size: tuple[int, int]) -> NDArray[np.float32]:
+    """The confidence [H, W] of labels whose confidence is not known: nan, which cannot be taken for one. Takes no memory."""
+    return np.broadcast_to(np.float32(np.nan), size)
+
+
+def is_known(confidence: NDArray[np.float32]) -> bool:
+    """Whether it is not `unknown_confidence`."""
+    return not bool(np.isnan(confidence[0, 0]))
+
+
+def read_confidence(stored: StoredImage, context: RunContext) -> tuple[NDArray[np.float32], TopClasses | None]:
+    """The confidence [H, W] in one of CONFIDENCES, where there is one, and the best classes of each patch, where those are too.
+
+    Raises ImageError where the file cannot be read.
+    """
+    size = stored.labelled.size
+    for name in CONFIDENCES:
+        if not stored.holds(name):
+            continue
+        path = stored.own_path(name, context.output)
+        try:
+            if name == "npz":
+                archive = _read_archive(path, size, len(context.classes))
+                return _as_share(archive.confidence), archive.top
+            return _as_share(decode_file(path, lambda picture: read_picture(picture, "L", size))), None
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ImageError(path, _unreadable(error), check_hint(context.output)) from error
+    return unknown_confidence(size), None
+
+
+def _as_share(confidence: NDArray[np.generic]) -> NDArray[np.float32]:
+    return confidence.astype(np.float32) / np.float32(255)
+
+
+def _mask(name: str) -> Callable[[StoredImage, RunContext], LabelArray]:
+    def read(stored: StoredImage, context: RunContext) -> LabelArray:
+        mode = context.files.png_mode if name == "png" else "L"
+        return read_mask(stored.own_path(name, context.output), stored.labelled.size, len(context.classes), mode)
+
+    return read
+
+
+def _archived(stored: StoredImage, context: RunContext) -> LabelArray:
+    path = stored.own_path("npz", context.output)
+    return _read_archive(path, stored.labelled.size, len(context.classes)).labels
+
+
+def _read_archive(path: Path, size: tuple[int, int], number_of_classes: int) -> _Archive:
+    with np.load(path, allow_pickle=False) as archive:
+        labels, confidence, ids, scores = (archive[key] for key in ("labels", "confidence", "top_ids", "top_scores"))
+    wanted = label_dtype(number_of_classes)
+    if (labels.shape, labels.dtype, confidence.shape, confidence.dtype) != (size, wanted, size, np.uint8):
+        raise ValueError(f"{labels.dtype} {list(labels.shape)} and {confidence.dtype} {list(confidence.shape)}")
+    if ids.ndim != 3 or (ids.shape, ids.dtype, scores.dtype) != (scores.shape, wanted, np.float16):
+        raise ValueError(f"{ids.dtype} {list(ids.shape)} and {scores.dtype} {list(scores.shape)}")
+    return _Archive(labels, confidence, TopClasses(ids, scores))
+
+
+def _painted(name: str) -> Callable[[StoredImage, RunContext], LabelArray]:
+    def read(stored: StoredImage, context: RunContext) -> LabelArray:
+        # [W, H], as codes go down the columns
+        labels: LabelArray = np.zeros(stored.labelled.size[::-1], label_dtype(len(context.classes)))
+        for each in stored_objects(name, stored.records[name]):
+            if each.runs is None or each.runs[-1, 1] > labels.size:
+                raise ValueError("an object that is not in the image")
+            labels.reshape(-1)[each.runs[0, 0] : each.runs[-1, 1]][inside(each.runs)] = each.class_id
+        return labels.T.copy()
+
+    return read
+
+
+def _source(name: str, stored: StoredImage, context: RunContext) -> Path:
+    if name in stored.labelled.entry.files:
+        return stored.own_path(name, context.output)
+    return run_files(name, context)[0].path
+
+
+def _unreadable(error: Exception) -> str:
+    return reason_of(error) if isinstance(error, OSError) else f"not as tipsseg writes it: {error}"
+
+
+#: The formats that hold labels, those first that hold all of them.
+LABELS: Mapping[str, Callable[[StoredImage, RunContext], LabelArray]] = {
+    "png": _mask("png"),
+    "hf": _mask("hf"),
+    "npz": _archived,
+    "coco": _painted("coco"),
+    "coco-results": _painted("coco-results"),
+}
+
+#: The formats that hold confidences.
+CONFIDENCES = ("npz", "confidence")
+
+_LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
+_HINTS = {"coco": _LEFT_OUT, "coco-results": _LEFT_OUT}

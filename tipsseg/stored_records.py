@@ -1,0 +1,106 @@
+"""Objects of images, read back from the files of formats that list them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tipsseg.images import reason_of
+from tipsseg.record_values import take
+from tipsseg.records import name_order
+from tipsseg.rle import Runs, area, box, decode_runs
+from tipsseg.writers import RecordFile, Records
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredObject:
+    """An object as a file lists it.
+
+    area   pixels
+    box    [x, y, w, h]
+    score  0..1
+    runs   its pixels, where the file has them
+    """
+
+    class_id: int
+    area: int
+    box: tuple[int, ...]
+    score: float
+    runs: Runs | None = None
+
+
+class RecordStream:
+    """The records in the file of a format, image after image.
+
+    file   that
+    fault  why it cannot be read, or not further; "" where it can
+    """
+
+    def __init__(self, file: RecordFile, images: Sequence[str]) -> None:
+        """`images` are those that it was written with."""
+        self.file = file
+        self.fault = ""
+        self._records = iter(file.read(images))
+        self._next: tuple[str, Records] | None = ("", ())  # before all images
+
+    def of(self, image: str) -> Records:
+        """The records of an image; none where the file does not have it. To be asked for images in the order of their names."""
+        while self._next is not None and name_order(self._next[0]) < name_order(image):
+            self._advance()
+        return self._next[1] if self._next is not None and self._next[0] == image else ()
+
+    def _advance(self) -> None:
+        try:
+            self._next = next(self._records, None)
+        except (OSError, ValueError) as error:
+            self._next = None
+            self.fault = reason_of(error)
+
+
+def stored_objects(name: str, records: Records) -> list[StoredObject]:
+    """The objects in the records of an image in one of LISTS, in their order. Raises ValueError for what is no such record."""
+    return LISTS[name](records)
+
+
+def _coded(records: Records) -> list[StoredObject]:
+    return [_with_code(json.loads(record)) for record in records[1:]]
+
+
+def _results(records: Records) -> list[StoredObject]:
+    return [_with_code(json.loads(record)) for record in records]
+
+
+def _polygons(records: Records) -> list[StoredObject]:
+    return [_with_box(json.loads(record)) for record in records[1:]]
+
+
+def _segments(records: Records) -> list[StoredObject]:
+    return [_with_box(segment) for each in records[1:] for segment in take(json.loads(each), "segments_info", list)]
+
+
+#: The formats that list objects with their scores; those that have all pixels first.
+LISTS: Mapping[str, Callable[[Records], list[StoredObject]]] = {
+    "coco": _coded,
+    "coco-results": _results,
+    "coco-polygon": _polygons,
+    "panoptic": _segments,
+}
+
+
+def _with_code(record: object) -> StoredObject:
+    code = take(record, "segmentation", dict)
+    height, width = take(code, "size", list)
+    runs = decode_runs(take(code, "counts", str), (height, width))
+    return StoredObject(
+        take(record, "category_id", int), area(runs), tuple(box(runs, height)), take(record, "score", float), runs
+    )
+
+
+def _with_box(record: object) -> StoredObject:
+    return StoredObject(
+        take(record, "category_id", int),
+        take(record, "area", int),
+        tuple(take(record, "bbox", list)),
+        take(record, "score", float),
+    )
