@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -11,13 +10,12 @@ import numpy as np
 
 from tipsseg.check_problem import by, class_text
 from tipsseg.check_run import Run
-from tipsseg.errors import ImageError
-from tipsseg.images import decode_file, reason_of
+from tipsseg.images import decode_file
 from tipsseg.labelled_image import LabelledImage, label_faults
 from tipsseg.palette import voc_colour
 from tipsseg.record_values import short, take
 from tipsseg.records import BACKGROUND, ignore_id, label_dtype
-from tipsseg.stored_masks import read_mask, read_picture
+from tipsseg.stored_masks import UNREADABLE, read_arrays, read_mask, read_picture, what_is_wrong
 
 #: What is wrong with a file. Raises ImageError, OSError and ValueError where it cannot be read.
 Check = Callable[[Path, LabelledImage, Run], Iterator[str]]
@@ -27,12 +25,8 @@ def check_own_file(name: str, path: Path, image: LabelledImage, run: Run) -> Ite
     """What is wrong with an image's file in format `name`, but for "png": see check_image."""
     try:
         yield from _CHECKS[name](path, image, run)
-    except ImageError as error:
-        yield error.reason
-    except OSError as error:
-        yield reason_of(error)
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
-        yield f"not as tipsseg writes it: {error}"
+    except UNREADABLE as error:
+        yield what_is_wrong(error)
 
 
 def _check_hf(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
@@ -72,8 +66,7 @@ def _check_cvat(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
 
 
 def _check_npz(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
-    with np.load(path, allow_pickle=False) as archive:
-        labels, confidence, ids, scores = (archive[key] for key in ("labels", "confidence", "top_ids", "top_scores"))
+    labels, confidence, ids, scores = read_arrays(path, ("labels", "confidence", "top_ids", "top_scores"))
     if labels.dtype != label_dtype(len(run.names)) or labels.shape != image.size:
         yield f"its labels are {labels.dtype} {list(labels.shape)}, where the manifest says {by(image.size)}"
         return

@@ -221,7 +221,7 @@ def _image_root(part: Part, formats: Sequence[str], images: Path | None) -> Path
     if needing and (root is None or not is_folder(root)):
         where = "the images are from several folders" if root is None else f"{root}: no such folder"
         raise InputError(
-            f"{where}, and {' and '.join(needing)} need{'s' if len(needing) == 1 else ''} the images",
+            f"{where}, and {', '.join(needing)} cannot do without the images",
             "Give the folder that the images' names begin at with --images.",
         )
     return root

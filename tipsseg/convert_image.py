@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tipsseg.errors import ImageError
 from tipsseg.fidelity import Fidelity
@@ -17,9 +18,9 @@ from tipsseg.parts import check_hint
 from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.stored_labels import StoredImage, read_confidence, read_labels, unknown_confidence
-from tipsseg.stored_records import stored_objects
+from tipsseg.stored_records import StoredObject, stored_objects
 from tipsseg.stored_scores import ObjectScores
-from tipsseg.writers import FORMATS, Records, RunContext, Writer
+from tipsseg.writers import FORMATS, Records, RunContext, Writer, run_files
 from tipsseg.writing import write_labels
 
 
@@ -79,13 +80,8 @@ class Conversion:
         unseen = [name for name in item.formats if FORMATS[name].image]
         if unseen:
             _refuse_other_image(ref, entry, unseen)
-        try:
-            stored = StoredImage(labelled_image(entry, len(self.context.classes)), item.records)
-            listed = [each for name, records in item.records.items() for each in stored_objects(name, records)]
-            scores = ObjectScores(listed, stored.means, self.context.files)
-        except ValueError as error:
-            hint = check_hint(output)
-            raise ImageError(self.context.records / MANIFEST_FILE, f"{entry.image}: {error}", hint) from error
+        stored, means = self._stored(item)
+        scores = ObjectScores(self._listed(item), means, self.context.files)
         labels = ImageLabels(ref, lambda: open_image(ref.path), self._label_map(stored, item.formats), scores.objects)
         writers = {name: self.writers[name] for name in item.formats}
         files, records = write_labels(labels, writers, output)
@@ -97,6 +93,26 @@ class Conversion:
             sizes={**entry.sizes, **sizes},
         )
         return Converted(ref, with_these, records, labels.fidelity, scores.rough)
+
+    def _stored(self, item: Item) -> tuple[StoredImage, Mapping[int, float]]:
+        """What is known of an image, and the mean confidence of each class in it."""
+        try:
+            stored = StoredImage(labelled_image(item.entry, len(self.context.classes)), item.records)
+            return stored, stored.means
+        except ValueError as error:
+            raise self._wrong(self.context.records / MANIFEST_FILE, item, error) from error
+
+    def _listed(self, item: Item) -> list[StoredObject]:
+        found = []
+        for name, records in item.records.items():
+            try:
+                found += stored_objects(name, records)
+            except ValueError as error:
+                raise self._wrong(run_files(name, self.context)[0].path, item, error) from error
+        return found
+
+    def _wrong(self, path: Path, item: Item, error: ValueError) -> ImageError:
+        return ImageError(path, f"{item.ref.name}: not as tipsseg writes it: {error}", check_hint(self.context.output))
 
     def _label_map(self, stored: StoredImage, formats: tuple[str, ...]) -> LabelMap:
         labels = read_labels(stored, self.context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.images import decode_file, reason_of
+from tipsseg.images import decode_file
 from tipsseg.labelled_image import LabelledImage, label_faults
 from tipsseg.parts import check_hint
 from tipsseg.record_values import actual_path, take
 from tipsseg.records import LabelArray, TopClasses, label_dtype
 from tipsseg.rle import inside
-from tipsseg.stored_masks import read_mask, read_picture
+from tipsseg.stored_masks import UNREADABLE, read_arrays, read_mask, read_picture, what_is_wrong
 from tipsseg.stored_records import LISTS, stored_objects
 from tipsseg.writers import Records, RunContext, run_files
+
+_LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,17 +71,15 @@ def read_labels(stored: StoredImage, context: RunContext) -> LabelArray:
     for name, read in LABELS.items():
         if not stored.holds(name):
             continue
-        path = _source(name, stored, context)
         try:
             labels = read(stored, context)
-            reason = next(label_faults(labels, stored.labelled, names), "")
-        except ImageError as error:
-            reason = error.reason
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            reason = _unreadable(error)
-        if not reason:
+        except UNREADABLE as error:
+            failures.append(_failure(name, stored, context, what_is_wrong(error)))
+            continue
+        wrong = next(label_faults(labels, stored.labelled, names), "")
+        if not wrong:
             return labels
-        failures.append(ImageError(path, f"{stored.name}: {reason}", _HINTS.get(name) or check_hint(context.output)))
+        failures.append(_failure(name, stored, context, wrong))
     raise (
         failures[0] if failures else ImageError(context.output, f"{stored.name}: no labels", check_hint(context.output))
     )
@@ -111,8 +110,8 @@ def read_confidence(stored: StoredImage, context: RunContext) -> tuple[NDArray[n
                 archive = _read_archive(path, size, len(context.classes))
                 return _as_share(archive.confidence), archive.top
             return _as_share(decode_file(path, lambda picture: read_picture(picture, "L", size))), None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ImageError(path, _unreadable(error), check_hint(context.output)) from error
+        except UNREADABLE as error:
+            raise _failure(name, stored, context, what_is_wrong(error)) from error
     return unknown_confidence(size), None
 
 
@@ -134,12 +133,11 @@ def _archived(stored: StoredImage, context: RunContext) -> LabelArray:
 
 
 def _read_archive(path: Path, size: tuple[int, int], number_of_classes: int) -> _Archive:
-    with np.load(path, allow_pickle=False) as archive:
-        labels, confidence, ids, scores = (archive[key] for key in ("labels", "confidence", "top_ids", "top_scores"))
+    labels, confidence, ids, scores = read_arrays(path, ("labels", "confidence", "top_ids", "top_scores"))
     wanted = label_dtype(number_of_classes)
-    if (labels.shape, labels.dtype, confidence.shape, confidence.dtype) != (size, wanted, size, np.uint8):
+    if not labels.shape == confidence.shape == size or labels.dtype != wanted or confidence.dtype != np.uint8:
         raise ValueError(f"{labels.dtype} {list(labels.shape)} and {confidence.dtype} {list(confidence.shape)}")
-    if ids.ndim != 3 or (ids.shape, ids.dtype, scores.dtype) != (scores.shape, wanted, np.float16):
+    if ids.ndim != 3 or ids.shape != scores.shape or ids.dtype != wanted or scores.dtype != np.float16:
         raise ValueError(f"{ids.dtype} {list(ids.shape)} and {scores.dtype} {list(scores.shape)}")
     return _Archive(labels, confidence, TopClasses(ids, scores))
 
@@ -157,14 +155,10 @@ def _painted(name: str) -> Callable[[StoredImage, RunContext], LabelArray]:
     return read
 
 
-def _source(name: str, stored: StoredImage, context: RunContext) -> Path:
+def _failure(name: str, stored: StoredImage, context: RunContext, reason: str) -> ImageError:
     if name in stored.labelled.entry.files:
-        return stored.own_path(name, context.output)
-    return run_files(name, context)[0].path
-
-
-def _unreadable(error: Exception) -> str:
-    return reason_of(error) if isinstance(error, OSError) else f"not as tipsseg writes it: {error}"
+        return ImageError(stored.own_path(name, context.output), reason, check_hint(context.output))
+    return ImageError(run_files(name, context)[0].path, f"{stored.name}: {reason}", _LEFT_OUT)
 
 
 #: The formats that hold labels, those first that hold all of them.
@@ -178,6 +172,3 @@ LABELS: Mapping[str, Callable[[StoredImage, RunContext], LabelArray]] = {
 
 #: The formats that hold confidences.
 CONFIDENCES = ("npz", "confidence")
-
-_LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
-_HINTS = {"coco": _LEFT_OUT, "coco-results": _LEFT_OUT}

@@ -1,17 +1,37 @@
-"""Index masks and other pictures of labels, read back as they were written."""
+"""Index masks, other pictures of labels, and archives, read back as they were written."""
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.check_problem import by
-from tipsseg.errors import InputError
-from tipsseg.images import decode_file
+from tipsseg.errors import ImageError, InputError
+from tipsseg.images import decode_file, reason_of
 from tipsseg.records import LabelArray, label_dtype
+
+#: What is raised for a file that cannot be read, or is not as it was written.
+UNREADABLE = (ImageError, OSError, ValueError, KeyError, zipfile.BadZipFile)
+
+
+def what_is_wrong(error: Exception) -> str:
+    """One of UNREADABLE in a few words, without the file."""
+    if isinstance(error, ImageError):
+        return error.reason
+    return reason_of(error) if isinstance(error, OSError) else f"not as tipsseg writes it: {error}"
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
+    """Arrays of a NumPy archive by their names. Raises what is in UNREADABLE."""
+    # By name, numpy leaves the file open where it is no archive.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return [archive[name] for name in names]
 
 
 def read_mask(path: Path, size: tuple[int, int], number_of_classes: int, mode: str) -> LabelArray:

@@ -65,7 +65,11 @@ USAGE = {
         2,
         f"Error: unknown format 'cocoo'\nHint: Did you mean 'coco'? The formats are: {', '.join(FORMATS)}.\n",
     ),
-    "format twice": (["imgs", "-c", "a", "-f", "png,png"], 2, "Error: a format is named twice: png, png\n"),
+    "format twice": (
+        ["imgs", "-c", "a", "-f", "png,png"],
+        2,
+        "Error: a format is named twice: png, png\nHint: Name each format once.\n",
+    ),
     "unknown mode": (
         ["imgs", "-c", "a", "--mode", "tile"],
         2,

@@ -7,16 +7,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from tipsseg.check import check_folder
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.files import atomic_write, json_bytes
 from tipsseg.fingerprint import fingerprint
 from tipsseg.image_labels import ImageLabels, labelled_objects
 from tipsseg.images import open_image
 from tipsseg.manifest import Entry, Manifest
+from tipsseg.progress import Progress
 from tipsseg.record_values import actual_path
-from tipsseg.records import ImageRef, LabelArray, LabelMap, TopClasses
+from tipsseg.records import ImageRef, LabelArray, LabelMap, TopClasses, printable_path
 from tipsseg.shards import SHARDS_FOLDER, Shard
 from tipsseg.summary import label_summary
 from tipsseg.vocabulary import make_vocabulary
@@ -66,6 +69,12 @@ def image_labels(ref: ImageRef, label_map: LabelMap, options: FileOptions = DEFA
     return ImageLabels(ref, lambda: open_image(ref.path), label_map, lambda each: labelled_objects(each, options))
 
 
+def confidence_of(ids: LabelArray) -> NDArray[np.float32]:
+    """A confidence [H, W] for labels, different from pixel to pixel, that 8 bits a pixel hold."""
+    bytes_of = (np.arange(ids.size) * 37 + 11) % 256
+    return (bytes_of / 255).reshape(ids.shape).astype(np.float32)
+
+
 def make_run(
     output: Path,
     images: Path,
@@ -89,7 +98,7 @@ def make_run(
         if shard is not None and not shard.takes(ref.name):
             continue
         top = TopClasses(ids[None, :2, :2].copy(), np.full((1, *ids[:2, :2].shape), 0.5, np.float16))
-        label_map = LabelMap(ids, np.full(ids.shape, 0.5, np.float32), meanings, top)
+        label_map = LabelMap(ids, confidence_of(ids), meanings, top)
         files, own = write_labels(image_labels(ref, label_map, options), writers, output)
         for form, lines in own.items():
             kept.setdefault(form, {})[ref.name] = lines
@@ -129,10 +138,33 @@ def _run_json(
     }
 
 
+Tree = dict[str, bytes]
+
+
+def tree(folder: Path) -> Tree:
+    """All files below a folder."""
+    return {printable_path(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def problems(folder: Path) -> list[str]:
+    """What `tipsseg check` finds."""
+    return list(map(str, check_folder(folder, None, 2, Progress(quiet=True))))
+
+
 # ---- damage ----
 
 Change = Callable[[Path], None]
 Json = dict[str, object]
+
+
+def together(*changes: Callable[[Path], object]) -> Change:
+    """One after the other."""
+
+    def apply(root: Path) -> None:
+        for change in changes:
+            change(root)
+
+    return apply
 
 
 def edit(path: str, change: Callable[[bytes], bytes]) -> Change:

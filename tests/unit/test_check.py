@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -492,7 +493,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         edit(COCO, lambda data: data.replace(b'"tree"},\n', b'"tree"}\n')), [f"{COCO}: {LAYOUT}: Expecting ',' ..."],
     ),
     "a comma too few between annotations": (
-        edit(COCO, lambda data: data.replace(b'0.5},\n{"id": 3', b'0.5}\n{"id": 3')),
+        edit(COCO, lambda data: re.sub(rb'("score": [0-9.]+\}),(\n\{"id": 3)', rb"\1\2", data)),
         [f"{COCO}: {LAYOUT}: a comma too many or too few in the list 'annotations'"],
     ),
     "no licences": (edit(COCO, drop_line(b'"licenses"')), [f"{COCO}: {LAYOUT}: no `licenses`"]),
@@ -503,11 +504,11 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         edit(COCO, lambda data: b'{\n"info": "x",\n' + data.split(b"\n", 2)[2]), [f'{COCO}: {LAYOUT}: `info` is "x"'],
     ),
     "a score that is no JSON": (
-        edit(COCO, lambda data: data.replace(b"0.5", b"NaN", 1)),
+        edit(COCO, lambda data: re.sub(rb'(?<="score": )[0-9.]+', b"NaN", data, count=1)),
         [f"{COCO}: annotation 1 (a.png): `score` is NaN, not a number from 0 to 1"],
     ),
     "a record that is no JSON": (
-        edit(COCO, lambda data: data.replace(b"0.5", b"half", 1)),
+        edit(COCO, lambda data: re.sub(rb'(?<="score": )[0-9.]+', b"half", data, count=1)),
         [f"{COCO}: image a.png: not JSON: ..."],
     ),
     "a category with another name": (

@@ -6,13 +6,13 @@ import itertools
 import json
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from dying import Killed, death_after
 from output_folders import (
     ALL_FORMATS,
     CLASSES,
@@ -21,16 +21,19 @@ from output_folders import (
     B,
     Change,
     Json,
+    Tree,
     edit,
     edit_json,
     edit_line,
     make_run,
+    problems,
     remove,
     save_inputs,
+    together,
+    tree,
     write,
 )
 
-from tipsseg.check import check_folder
 from tipsseg.claim import LOCK_FILE, Claim
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS
@@ -52,8 +55,6 @@ def by_name(path: str) -> tuple[str, ...]:
 FIRST: dict[str, LabelArray] = {"a.png": A, "b/c.jpg": B, "b/ü.png": NOTHING}
 SECOND: dict[str, LabelArray] = {"b/a.jpg": B, "b.c/d.png": A, os.fsdecode(b"z\xff.png"): A, "z\\udcfe.png": B}
 ALL: Mapping[str, LabelArray] = {name: (FIRST | SECOND)[name] for name in sorted(FIRST | SECOND, key=by_name)}
-
-Tree = dict[str, bytes]
 
 
 def build_whole(root: Path) -> None:
@@ -119,11 +120,6 @@ def root(images: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def tree(folder: Path) -> Tree:
-    """All files below a folder."""
-    return {printable_path(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def labels(folder: Path) -> Tree:
     """All files of an output folder but run.json, which has times in it."""
     return {name: data for name, data in tree(folder).items() if name != "run.json"}
@@ -137,10 +133,6 @@ def run_json(folder: Path) -> Json:
 
 def merge(root: Path, folders: Sequence[str], target: str, progress: Progress | None = None) -> None:
     merge_folders([root / folder for folder in folders], root / target, progress or Progress(quiet=True))
-
-
-def problems(folder: Path) -> list[str]:
-    return list(map(str, check_folder(folder, None, 2, Progress(quiet=True))))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -335,10 +327,6 @@ class Refusal:
     kind: type[TipssegError] = InputError
     build: Build = build_runs
     hint: str = ""
-
-
-def together(*changes: Build) -> Build:
-    return lambda root: [change(root) for change in changes]
 
 
 def run_again(folder: str, **values: object) -> Change:
@@ -643,41 +631,6 @@ def test_a_part_that_was_labelled_anew_is_not_in_the_target_already(root: Path) 
 
 
 # ---- killed ----
-
-
-class Killed(BaseException):
-    """Not an Exception, so that nothing takes it for an error that can be dealt with."""
-
-
-@dataclass
-class Death:
-    """Lets so many changes of files through, then none."""
-
-    left: int | None = None
-
-    def meet(self, event: str, arguments: tuple[object, ...]) -> None:
-        if self.left is None or event not in _CHANGES:
-            return
-        if event == "open" and not int(str(arguments[2])) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-            return
-        if self.left == 0:
-            raise Killed
-        self.left -= 1
-
-
-_CHANGES = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.utime", "os.truncate"})
-_death = Death()
-sys.addaudithook(_death.meet)
-
-
-@contextmanager
-def death_after(changes: int) -> Iterator[None]:
-    """After so many changes of files every further one fails, also those that would tidy up."""
-    _death.left = changes
-    try:
-        yield
-    finally:
-        _death.left = None
 
 
 def few(*folders: str, shards: bool = False) -> Build:

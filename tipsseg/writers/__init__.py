@@ -282,7 +282,7 @@ def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
     for name in names:
         check_format(name)
     if len(set(names)) < len(names):
-        raise UsageError(f"a format is named twice: {', '.join(names)}")
+        raise UsageError(f"a format is named twice: {', '.join(names)}", "Name each format once.")
     for name in names:
         check_names(name, classes)
 
