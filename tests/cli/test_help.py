@@ -18,6 +18,7 @@ from tipsseg.writers import FORMATS
         ["label", "--help"],
         ["eval", "--help"],
         ["check", "--help"],
+        ["convert", "--help"],
         ["merge", "--help"],
         ["doctor", "--help"],
         ["weights", "--help"],

@@ -110,7 +110,7 @@ FORMATS: Mapping[str, Format] = {
         scores=True,
     ),
     "yolo": Format(
-        "YOLO segmentation: yolo/data.yaml, yolo/labels/<image>.txt, links to the images",
+        "YOLO segmentation: yolo/data.yaml, yolo/<folder>/labels/<image>.txt, links to the images in yolo/<folder>/images/",
         "tipsseg.writers.yolo",
         folder="yolo",
         suffix=".txt",

@@ -1,0 +1,401 @@
+"""Label files read by the tools that they are for. Each takes the output folder and the images, and gives ids [H, W] by image."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from reading import Ids, painted
+
+#: (output folder, folder of the images) -> ids of each image by its name, "sub/a.jpg"; of some images only where a tool has rules.
+Read = Callable[[Path, Path], Mapping[str, Ids]]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A tool that reads a format.
+
+    tool    its name on PyPI
+    how     how to load it, for the README
+    least   IoU that each class has at least with the mask: 1 for pixels; polygons and the tools' ways to fill them cost a little
+    """
+
+    tool: str
+    format: str
+    how: str
+    read: Read
+    least: float = 1.0
+
+
+def class_ids(out: Path) -> dict[str, int]:
+    """The id of each class by its name."""
+    return {each["name"]: each["id"] for each in json.loads((out / "classes.json").read_bytes())["classes"]}
+
+
+# ---- pycocotools ----
+
+
+def _coco_api(out: Path, file: str) -> Any:
+    from pycocotools.coco import COCO
+
+    with redirect_stdout(None):
+        return COCO(out / file)
+
+
+def _annotations(coco: Any, images: Iterable[int]) -> Iterator[tuple[str, Ids]]:
+    for number in images:
+        record = coco.loadImgs(number)[0]
+        objects = coco.loadAnns(coco.getAnnIds(number))
+        masks = ((each["category_id"], coco.annToMask(each) > 0) for each in objects)
+        yield record["file_name"], painted(masks, (record["height"], record["width"]))
+
+
+def pycocotools_instances(out: Path, images: Path) -> Mapping[str, Ids]:
+    coco = _coco_api(out, "annotations.json")
+    return dict(_annotations(coco, coco.getImgIds()))
+
+
+def pycocotools_polygons(out: Path, images: Path) -> Mapping[str, Ids]:
+    coco = _coco_api(out, "annotations-polygon.json")
+    return dict(_annotations(coco, coco.getImgIds()))
+
+
+def pycocotools_results(out: Path, images: Path) -> Mapping[str, Ids]:
+    """Scored against annotations.json it has an average precision of 1, in boxes and in masks; so have the polygons."""
+    from pycocotools.cocoeval import COCOeval
+
+    coco = _coco_api(out, "annotations.json")
+    with redirect_stdout(None):
+        results = coco.loadRes(str(out / "results.json"))
+        for kind in ("segm", "bbox"):
+            evaluation = COCOeval(coco, results, kind)
+            evaluation.params.maxDets = [1, 10, 1000]  # there are more than 100 objects in an image
+            evaluation.evaluate()
+            evaluation.accumulate()
+            precision = evaluation.eval["precision"][..., -1]
+            if not np.allclose(precision[precision > -1], 1):
+                raise ValueError(f"average precision of {kind} is not 1")
+    return dict(_annotations(results, results.getImgIds()))
+
+
+# ---- supervision ----
+
+
+def _detections(dataset: Any, images: Path, ids: Mapping[str, int]) -> Iterator[tuple[str, Ids]]:
+    for path, picture, found in dataset:
+        size = picture.shape[:2]
+        names = [dataset.classes[number] for number in found.class_id]
+        masks = zip((ids[name] for name in names), found.mask if len(found) else [], strict=True)
+        yield str(Path(path).relative_to(images)), painted(masks, size)
+
+
+def _supervision_coco(file: str) -> Read:
+    def read(out: Path, images: Path) -> Mapping[str, Ids]:
+        import supervision
+
+        dataset = supervision.DetectionDataset.from_coco(
+            images_directory_path=str(images), annotations_path=str(out / file), force_masks=True
+        )
+        return dict(_detections(dataset, images, class_ids(out)))
+
+    return read
+
+
+def supervision_yolo(out: Path, images: Path) -> Mapping[str, Ids]:
+    """One folder of images at a time; this is the topmost."""
+    import supervision
+
+    dataset = supervision.DetectionDataset.from_yolo(
+        images_directory_path=str(out / "yolo/images"),
+        annotations_directory_path=str(out / "yolo/labels"),
+        data_yaml_path=str(out / "yolo/data.yaml"),
+        force_masks=True,
+    )
+    return dict(_detections(dataset, out / "yolo/images", class_ids(out)))
+
+
+# ---- datasets ----
+
+
+def hugging_face(out: Path, images: Path) -> Mapping[str, Ids]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory() as cache:
+        rows = datasets.load_dataset("imagefolder", data_dir=str(out / "hf"), split="train", cache_dir=cache)
+        paths = rows.cast_column("image", datasets.Image(decode=False))
+        found = {}
+        for row, place in zip(rows, paths, strict=True):
+            name = Path(place["image"]["path"]).relative_to(out / "hf/images")
+            ids = np.asarray(row["mask"]).astype(np.int64)
+            if row["image"].size[::-1] != ids.shape:
+                raise ValueError(f"{name}: {row['image'].size} and {ids.shape}")
+            found[str(name)] = ids
+        return found
+
+
+# ---- datumaro ----
+
+
+@contextmanager
+def _coco_layout(images: Path) -> Iterator[Path]:
+    """The folders that COCO is published in: images, and annotations, to be filled."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "images").symlink_to(images.absolute())
+        (root / "annotations").mkdir()
+        yield root
+
+
+def _items(dataset: Any, ids: Mapping[str, int], images: Path) -> Iterator[tuple[str, Ids]]:
+    from datumaro.components.annotation import AnnotationType
+
+    names = [label.name for label in dataset.categories()[AnnotationType.label]]
+    by_stem = {str(path.relative_to(images).with_suffix("")): path for path in images.rglob("*") if path.is_file()}
+    for item in dataset:
+        masks = [
+            (ids[names[each.label]], np.asarray(each.image, bool))
+            for each in item.annotations
+            if each.type == AnnotationType.mask and names[each.label] in ids
+        ]
+        path = by_stem[item.id]
+        yield str(path.relative_to(images)), painted(masks, size_of(path))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width of an image, upright."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as picture:
+        width, height = ImageOps.exif_transpose(picture).size
+    return height, width
+
+
+def _datumaro(root: Path, format_name: str, out: Path, images: Path) -> Mapping[str, Ids]:
+    from datumaro.components.dataset import Dataset
+
+    return dict(_items(Dataset.import_from(str(root), format_name), class_ids(out), images))
+
+
+def datumaro_coco(out: Path, images: Path) -> Mapping[str, Ids]:
+    with _coco_layout(images) as root:
+        shutil.copy(out / "annotations.json", root / "annotations/instances_default.json")
+        return _datumaro(root, "coco_instances", out, images)
+
+
+def datumaro_panoptic(out: Path, images: Path) -> Mapping[str, Ids]:
+    with _coco_layout(images) as root:
+        shutil.copy(out / "panoptic.json", root / "annotations/panoptic_default.json")
+        shutil.copytree(out / "panoptic", root / "annotations/panoptic_default")
+        return _datumaro(root, "coco_panoptic", out, images)
+
+
+def datumaro_voc(out: Path, images: Path) -> Mapping[str, Ids]:
+    """As CVAT reads its "Segmentation mask 1.1", which it does by datumaro."""
+    return _datumaro(out / "cvat", "voc_segmentation", out, images)
+
+
+# ---- ultralytics ----
+
+
+def ultralytics(out: Path, images: Path) -> Mapping[str, Ids]:
+    """The data set that its training reads; of the images those whose format it takes."""
+    from ultralytics.data import YOLODataset
+    from ultralytics.data.utils import check_det_dataset
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "yolo"
+        shutil.copytree(out / "yolo", root)  # it leaves caches beside the labels
+        data = check_det_dataset(str(root / "data.yaml"))
+        dataset = YOLODataset(img_path=data["train"], data=data, task="segment", augment=False)
+        ids = class_ids(out)
+        found = {}
+        for label in dataset.labels:
+            height, width = label["shape"]
+            objects = []
+            for number, ring in zip(label["cls"].ravel().astype(int), label["segments"], strict=True):
+                objects.append((ids[data["names"][int(number)]], _filled(ring * [width, height], (height, width))))
+            *folders, _, name = Path(label["im_file"]).relative_to(root.resolve()).parts
+            found["/".join((*folders, name))] = painted(objects, (height, width))
+        return found
+
+
+def _filled(ring: NDArray[np.floating[Any]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """As ultralytics fills a polygon: by OpenCV, whole pixels."""
+    from ultralytics.data.utils import polygon2mask
+
+    return np.asarray(polygon2mask(size, [ring.reshape(-1)]), bool)
+
+
+# ---- LabelMe ----
+
+
+def labelme(out: Path, images: Path) -> Mapping[str, Ids]:
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    from labelme import LabelFile, utils
+
+    ids, found = class_ids(out), {}
+    for path in sorted((out / "labelme").rglob("*.json")):
+        if json.loads(path.read_bytes())["imagePath"].endswith(".gif"):
+            continue  # LabelMe 6.3 opens no pictures with palettes
+        file = LabelFile(str(path))
+        pixels = utils.img_data_to_arr(file.image_data)
+        labels, _ = utils.shapes_to_label(pixels.shape, file.shapes, ids)
+        image = path.parent.relative_to(out / "labelme") / file.image_path
+        found[str(image)] = labels.astype(np.int64)
+    return found
+
+
+# ---- Label Studio ----
+
+
+def label_studio(out: Path, images: Path) -> Mapping[str, Ids]:
+    """Its own checks of interface and predictions, and its converter to COCO, as for labels that were accepted."""
+    from label_studio_sdk.converter import Converter
+    from label_studio_sdk.label_interface import LabelInterface
+
+    interface = LabelInterface((out / "label-studio.xml").read_text("utf-8"))
+    tasks = json.loads((out / "label-studio.json").read_bytes())
+    for number, task in enumerate(tasks, start=1):
+        (prediction,) = task["predictions"]
+        if not interface.validate_prediction(prediction):
+            raise ValueError(f"{task['data']['file_name']}: not as its interface says")
+        # What Label Studio exports once a prediction is accepted.
+        task["annotations"] = [{"id": number, "result": prediction["result"]}]
+        task["id"] = number
+    with tempfile.TemporaryDirectory() as folder:
+        exported, converted = Path(folder, "exported.json"), Path(folder, "coco")
+        exported.write_text(json.dumps(tasks), "utf-8")
+        converter = Converter((out / "label-studio.xml").read_text("utf-8"), folder, download_resources=False)
+        converter.convert_to_coco(str(exported), str(converted), is_dir=False)
+        coco = _coco_api(converted, "result.json")
+    ids = class_ids(out)
+    names = {each["id"]: each["name"] for each in coco.loadCats(coco.getCatIds())}
+    found = {}
+    for task, record in zip(tasks, coco.loadImgs(coco.getImgIds()), strict=True):
+        objects = coco.loadAnns(coco.getAnnIds(record["id"]))
+        masks = ((ids[names[each["category_id"]]], coco.annToMask(each) > 0) for each in objects)
+        found[task["data"]["file_name"]] = painted(masks, (record["height"], record["width"]))
+    return found
+
+
+# ---- FiftyOne ----
+
+
+def _fiftyone_coco(file: str) -> Read:
+    def read(out: Path, images: Path) -> Mapping[str, Ids]:
+        from fiftyone.utils.coco import COCODetectionDatasetImporter
+
+        importer = COCODetectionDatasetImporter(
+            data_path=str(images), labels_path=str(out / file), label_types="segmentations"
+        )
+        ids, found = class_ids(out), {}
+        with importer:
+            for path, metadata, label in importer:
+                size = metadata.height, metadata.width
+                masks = ((ids[each.label], _in_place(each, size)) for each in (label.detections if label else ()))
+                found[str(Path(path).relative_to(images))] = painted(masks, size)
+        return found
+
+    return read
+
+
+def _in_place(detection: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """A mask within its box, whose corner is in shares of the image, in the whole image."""
+    mask = np.zeros(size, bool)
+    x, y = round(detection.bounding_box[0] * size[1]), round(detection.bounding_box[1] * size[0])
+    part = np.asarray(detection.mask, bool)
+    mask[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return mask
+
+
+def fiftyone_masks(out: Path, images: Path) -> Mapping[str, Ids]:
+    from fiftyone.utils.data.importers import ImageSegmentationDirectoryImporter
+
+    importer = ImageSegmentationDirectoryImporter(
+        data_path=str(images), labels_path=str(out / "masks"), load_masks=True
+    )
+    with importer:
+        return {str(Path(path).relative_to(images)): np.asarray(label.mask, np.int64) for path, _, label in importer}
+
+
+#: Tools that the tests of every run can do with.
+LIGHT = (
+    Reader("pycocotools", "coco", '`COCO("out/annotations.json")`', pycocotools_instances),
+    Reader("pycocotools", "coco-polygon", '`COCO("out/annotations-polygon.json")`', pycocotools_polygons, 0.99),
+    Reader(
+        "pycocotools", "coco-results", '`COCO("out/annotations.json").loadRes("out/results.json")`', pycocotools_results
+    ),
+    Reader(
+        "supervision",
+        "coco",
+        '`DetectionDataset.from_coco("photos", "out/annotations.json", force_masks=True)`',
+        _supervision_coco("annotations.json"),
+    ),
+    Reader(
+        "supervision",
+        "coco-polygon",
+        "the same with `annotations-polygon.json`; corners are rounded to whole pixels",
+        _supervision_coco("annotations-polygon.json"),
+        0.7,
+    ),
+    Reader(
+        "supervision",
+        "yolo",
+        '`from_yolo("out/yolo/images", "out/yolo/labels", "out/yolo/data.yaml", force_masks=True)`, one folder of images',
+        supervision_yolo,
+        0.9,
+    ),
+    Reader(
+        "datasets", "hf", '`load_dataset("imagefolder", data_dir="out/hf")`: columns `image` and `mask`', hugging_face
+    ),
+)
+
+_DATUMARO_COCO = (
+    "`photos` as `d/images`, `out/annotations.json` as `d/annotations/instances_default.json`; "
+    '`Dataset.import_from("d", "coco_instances")`'
+)
+_DATUMARO_PANOPTIC = (
+    "`out/panoptic` and `out/panoptic.json` as `d/annotations/panoptic_default` and `.json`; "
+    '`import_from("d", "coco_panoptic")`'
+)
+_LABEL_STUDIO = (
+    "the folder that holds `photos` as root of local files, `label-studio.xml` as interface; import `label-studio.json`"
+)
+_FIFTYONE = (
+    "`Dataset.from_dir(dataset_type=COCODetectionDataset, "
+    'data_path="photos", labels_path="out/annotations.json", label_types="segmentations")`'
+)
+
+#: Those that are an installation of their own.
+HEAVY = (
+    Reader("datumaro", "coco", _DATUMARO_COCO, datumaro_coco),
+    Reader("datumaro", "panoptic", _DATUMARO_PANOPTIC, datumaro_panoptic),
+    Reader("datumaro", "cvat", '`Dataset.import_from("out/cvat", "voc_segmentation")`', datumaro_voc),
+    Reader("ultralytics", "yolo", "`yolo segment train data=out/yolo/data.yaml`; it takes no GIF", ultralytics, 0.99),
+    Reader("labelme", "labelme", "`labelme out/labelme`; it takes no GIF", labelme, 0.99),
+    Reader("label-studio-sdk", "label-studio", _LABEL_STUDIO, label_studio, 0.99),
+    Reader("fiftyone", "coco", _FIFTYONE, _fiftyone_coco("annotations.json")),
+    Reader(
+        "fiftyone",
+        "coco-polygon",
+        "the same with `annotations-polygon.json`",
+        _fiftyone_coco("annotations-polygon.json"),
+        0.99,
+    ),
+    Reader(
+        "fiftyone",
+        "png",
+        '`Dataset.from_dir(dataset_type=ImageSegmentationDirectory, data_path="photos", labels_path="out/masks")`',
+        fiftyone_masks,
+    ),
+)
