@@ -116,9 +116,9 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
 def _other_run_files(folder: Path, images: Images) -> Iterator[Problem]:
     """What is wrong with the files of whole formats, but annotations.json; they too are not written before the end of a run."""
     for name in FORMATS:
-        holders = [image for image, formats in images.formats.items() if name in formats]
-        if name != _COCO and images.run.ended and (name in images.run.formats or holders):
-            yield from check_run_files(folder, images.run, name, holders)
+        held = name in images.run.formats or any(name in formats for formats in images.formats.values())
+        if name != _COCO and images.run.ended and held:
+            yield from check_run_files(folder, images, name)
 
 
 def _note_runs(folder: Path, runs: Sequence[Run], whole: bool, progress: Progress) -> None:

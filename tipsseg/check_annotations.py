@@ -100,7 +100,17 @@ def _left_out(image: LabelledImage, painted: LabelArray, run: Run, labels: Label
             yield f"no annotation has the {region.area} pixels of {class_text(run.names, region.class_id)} in {[x, y, w, h]}"
         return
     counts = count_labels(painted)
+    yield from area_faults({class_id: int(counts[class_id]) for class_id in run.names}, image, run)
+
+
+def area_faults(areas: Mapping[int, int], image: LabelledImage, run: Run) -> Iterator[str]:
+    """Pixels of objects, summed by class, that the manifest does not have, or that are missing, but for small objects."""
+    for class_id in areas.keys() - run.names.keys():
+        yield f"objects of a class {class_id} that there is not"
+    if image.entry.digest != run.digest:  # with other settings the least area may have been another
+        return
+    least = run.files.min_area.pixels(image.size)
     for class_id, name in run.names.items():
-        number, wanted = int(counts[class_id]), image.pixels.get(class_id, 0)
+        number, wanted = areas.get(class_id, 0), image.pixels.get(class_id, 0)
         if number > wanted or (number < wanted and least <= 1):
-            yield f"its annotations have {number} pixels of class {class_id} ({name}), where the manifest says {wanted}"
+            yield f"its objects have {number} pixels of class {class_id} ({name}), where the manifest says {wanted}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterator
 from itertools import chain, takewhile
 from pathlib import Path
@@ -14,8 +13,7 @@ from tipsseg.images import reason_of
 from tipsseg.record_values import take
 from tipsseg.writers import coco_file
 from tipsseg.writers.coco import FILE_NAME
-
-_END = b"]\n}\n"
+from tipsseg.writers.listing import OBJECT_END, check_end
 
 
 class Annotations:
@@ -31,7 +29,7 @@ class Annotations:
         try:
             for what in chain(self._check_head(), _check_images(self.path, wanted)):
                 yield Problem(self.path, what)
-            _check_end(self.path)
+            check_end(self.path, OBJECT_END)
         except OSError as error:
             self.sound = False
             yield Problem(self.path, reason_of(error))
@@ -59,14 +57,6 @@ class Annotations:
             yield f"`categories`: {what}"
         for each in head["categories"]:
             take(each, "supercategory", str)
-
-
-def _check_end(path: Path) -> None:
-    """Raise ValueError for a file that is cut off."""
-    with path.open("rb") as file:
-        file.seek(max(file.seek(0, os.SEEK_END) - len(_END), 0))
-        if file.read() != _END:
-            raise ValueError("its end is not there")
 
 
 def _check_images(path: Path, wanted: Collection[str]) -> Iterator[str]:

@@ -79,12 +79,12 @@ def _check_npz(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
 
 def _check_yolo(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
     for number, line in enumerate(path.read_text("ascii").splitlines(), start=1):
-        first, *rest = line.split()
+        first, *rest = line.split() or [""]
         corners = np.array(rest, np.float64)
         if len(corners) < 6 or len(corners) % 2 or not ((corners >= 0) & (corners <= 1)).all():
             yield f"line {number} has no polygon"
-        if not image.pixels.get(int(first) + 1, 0):
-            yield f"line {number} is of {class_text(run.names, int(first) + 1)}, which the manifest does not have"
+        elif int(first) + 1 not in image.names:
+            yield f"line {number} has the class {first}, counted from 0, which the manifest does not have"
 
 
 def _check_labelme(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:

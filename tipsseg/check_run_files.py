@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from tipsseg.check_manifest import expected_files
+from tipsseg.check_annotations import area_faults
+from tipsseg.check_manifest import Images, expected_files
 from tipsseg.check_problem import Problem
-from tipsseg.check_run import Run
 from tipsseg.errors import ImageError
 from tipsseg.images import decode_file, reason_of
 from tipsseg.record_values import actual_path, take
-from tipsseg.writers import RecordFile, RunContext, run_files
+from tipsseg.stored_records import LISTS, stored_objects
+from tipsseg.writers import RecordFile, Records, RunContext, run_files
+from tipsseg.writers.listing import LIST_END, OBJECT_END, check_end
+
+_ENDS = {
+    "coco-polygon": OBJECT_END,
+    "coco-results": LIST_END,
+    "panoptic": OBJECT_END,
+    "label-studio": LIST_END,
+    "hf": b"",  # one line an image, each read by itself
+}
 
 
-def check_run_files(output: Path, run: Run, name: str, images: Sequence[str]) -> Iterator[Problem]:
-    """What is wrong with the files of format `name`; `images` are those of the manifest that the format holds, in their order."""
-    context = RunContext(output, run.records, (), {})
+def check_run_files(output: Path, images: Images, name: str) -> Iterator[Problem]:
+    """What is wrong with the files that format `name` has for the run of these images."""
+    context = RunContext(output, images.run.records, (), {})
     for file in run_files(name, context):
         if not file.path.is_file():
             yield Problem(file.path, "missing")
         elif isinstance(file, RecordFile):
-            yield from _check_records(output, name, file, images)
+            yield from _check_records(output, images, name, file)
 
 
-def _check_records(output: Path, name: str, file: RecordFile, images: Sequence[str]) -> Iterator[Problem]:
-    wanted = dict.fromkeys(images)
+def _check_records(output: Path, images: Images, name: str, file: RecordFile) -> Iterator[Problem]:
+    wanted = dict.fromkeys(image for image, formats in images.formats.items() if name in formats)
     seen: set[str] = set()
     try:
-        for image, records in file.read(images):
+        check_end(file.path, _ENDS[name])
+        for image, records in file.read(tuple(wanted)):
             if image in seen:
                 yield Problem(file.path, f"image {image}: there twice")
             elif image not in wanted:
                 yield Problem(file.path, f"image {image}: not in the manifest, or not in this format")
-            elif name == "panoptic":
-                yield from _check_segments(output, file.path, image, records[1])
+            else:
+                for what in _check_image(output, images, name, image, records):
+                    yield Problem(file.path, f"image {image}: {what}")
             seen.add(image)
     except OSError as error:
         yield Problem(file.path, reason_of(error))
@@ -49,7 +61,21 @@ def _check_records(output: Path, name: str, file: RecordFile, images: Sequence[s
                 yield Problem(file.path, f"image {image}: missing")
 
 
-def _check_segments(output: Path, path: Path, image: str, record: bytes) -> Iterator[Problem]:
+def _check_image(output: Path, images: Images, name: str, image: str, records: Records) -> Iterator[str]:
+    """What is wrong with the records of one image. Raises ValueError for what is none."""
+    for record in records:
+        json.loads(record)
+    if name in LISTS:
+        labelled = images.get(image)
+        areas: dict[int, int] = {}
+        for each in stored_objects(name, records):
+            areas[each.class_id] = areas.get(each.class_id, 0) + each.area
+        yield from area_faults(areas, labelled, images.run)
+    if name == "panoptic":
+        yield from _check_segments(output, image, records[1])
+
+
+def _check_segments(output: Path, image: str, record: bytes) -> Iterator[str]:
     """Whether the segments of an image are those of its PNG."""
     segments = take(json.loads(record), "segments_info", list)
     said = {take(each, "id", int): take(each, "area", int) for each in segments}
@@ -62,4 +88,4 @@ def _check_segments(output: Path, path: Path, image: str, record: bytes) -> Iter
     found = dict(zip(ids.tolist(), counts.tolist(), strict=True))
     found.pop(0, None)
     if found != said or len(said) != len(segments):
-        yield Problem(path, f"image {image}: its segments are not those of {place}")
+        yield f"its segments are not those of {place}"

@@ -29,9 +29,12 @@ def what_is_wrong(error: Exception) -> str:
 
 def read_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
     """Arrays of a NumPy archive by their names. Raises what is in UNREADABLE."""
-    # By name, numpy leaves the file open where it is no archive.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return [archive[name] for name in names]
+    with path.open("rb") as file:  # by its name, numpy leaves a file open that is no archive
+        if not zipfile.is_zipfile(file):
+            raise ValueError("no archive, or cut off")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            return [archive[name] for name in names]
 
 
 def read_mask(path: Path, size: tuple[int, int], number_of_classes: int, mode: str) -> LabelArray:

@@ -689,12 +689,12 @@ WITHOUT_MASKS: dict[str, tuple[Change, int, list[str]]] = {
     "an annotation less": (
         edit(COCO, drop_line(b'{"id": 2, "image_id"')),
         1,
-        ["image a.png: its annotations have 4 pixels of class 1 (panda leg), where the manifest says 6"],
+        ["image a.png: its objects have 4 pixels of class 1 (panda leg), where the manifest says 6"],
     ),
     "an annotation less, where nothing is too small": (
         edit(COCO, drop_line(b'{"id": 2, "image_id"')),
         0,
-        ["image a.png: its annotations have 4 pixels of class 1 (panda leg), where the manifest says 6"],
+        ["image a.png: its objects have 4 pixels of class 1 (panda leg), where the manifest says 6"],
     ),
     "an annotation less, which may have been too small": (
         edit(COCO, drop_line(b'{"id": 3, "image_id"')),
@@ -704,7 +704,7 @@ WITHOUT_MASKS: dict[str, tuple[Change, int, list[str]]] = {
     "an annotation of another category": (
         annotation(4, category_id=1),
         3,
-        ["image sub/b c.jpg: its annotations have 21 pixels of class 1 (panda leg), where the manifest says 0"],
+        ["image sub/b c.jpg: its objects have 21 pixels of class 1 (panda leg), where the manifest says 0"],
     ),
 }
 

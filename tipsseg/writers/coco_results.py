@@ -52,15 +52,14 @@ class CocoResultsFile:
             yield from images
 
     def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
-        """Those images with their records, see RecordFile."""
+        """Those images with their records, and others that it may have; see RecordFile."""
         left = dict.fromkeys(images)
         with self.path.open("rb") as file:
             results = (match(_RESULT, line) for line in read_records(file))
             for name, own in groupby(results, key=lambda found: found[2]):
                 image = json.loads(name)
-                if image in left:
-                    del left[image]
-                    yield image, tuple(b"{" + each[1] for each in own)
+                left.pop(image, None)
+                yield image, tuple(b"{" + each[1] for each in own)
         for image in left:
             yield image, ()
 

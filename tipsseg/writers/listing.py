@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import IO
+
+#: How files end whose last list is in an object.
+OBJECT_END = b"]\n}\n"
+
+#: How files end that are one list.
+LIST_END = b"]\n"
+
+
+def check_end(path: Path, end: bytes) -> None:
+    """Raise ValueError for a file that does not end so, as one that was cut off. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - len(end), 0))
+        if file.read() != end:
+            raise ValueError("its end is not there")
 
 
 def write_records(target: IO[bytes], records: Iterable[bytes]) -> None:

@@ -10,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,8 +94,10 @@ class PanopticFile:
     def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
         """The images in the file with their records, see RecordFile."""
         with self.path.open("rb") as file, self.path.open("rb") as beside:
-            annotations = read_section(beside, b"annotations")
-            for image, annotation in zip(read_section(file, b"images"), annotations, strict=True):
+            pairs = zip_longest(read_section(file, b"images"), read_section(beside, b"annotations"), fillvalue=b"")
+            for image, annotation in pairs:
+                if not image or not annotation:
+                    raise ValueError("not as many annotations as images")
                 records = tuple(
                     b"{" + match(kind, line)[1] for kind, line in ((_IMAGE, image), (_ANNOTATION, annotation))
                 )
