@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from running import Command
 
+from tipsseg.writers import FORMATS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLING = REPOSITORY / "tests" / "support" / "killing.py"
 SCENES = REPOSITORY / "examples" / "scenes"
-OPTIONS = ["-c", "panda,tree,sky", "-m", "tiny", "--device", "cpu", "-f", "png,coco,overlay", "--quiet"]
+OPTIONS = ["-c", "panda,tree,sky", "-m", "tiny", "--device", "cpu", "-f", ",".join(FORMATS), "--quiet"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

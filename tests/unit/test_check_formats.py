@@ -169,7 +169,8 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a text file that is none": (
         write(YOLO, b"\xff"),
         [
-            "out/yolo/labels/a.txt: not as tipsseg writes it: 'ascii' codec can't decode byte 0xff in position 0: ordinal not in range(128)"
+            "out/yolo/labels/a.txt: not as tipsseg writes it: "
+            "'ascii' codec can't decode byte 0xff in position 0: ordinal not in range(128)"
         ],
     ),
     "data.yaml is gone": (remove("out/yolo/data.yaml"), ["out/yolo/data.yaml: missing"]),
@@ -187,7 +188,8 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a LabelMe file that is no JSON": (
         write(LABELME, b"{"),
         [
-            "out/labelme/a.json: not as tipsseg writes it: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
+            "out/labelme/a.json: not as tipsseg writes it: "
+            "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
         ],
     ),
     "a LabelMe file of another size": (

@@ -1,0 +1,50 @@
+"""The text files of every format, byte by byte, as they lie in `expected`. Pictures are compared by what is in them, elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from output_folders import make_run, save_inputs
+
+from tipsseg.file_options import FileOptions
+from tipsseg.records import LabelArray
+from tipsseg.writers import FORMATS
+
+EXPECTED = Path(__file__).parent / "expected"
+
+NAMES = ("panda leg", 'a "tree", <big> & \N{SNOWMAN}', "bench")
+RING: LabelArray = np.array(
+    [
+        [1, 1, 1, 1, 0, 2],
+        [1, 0, 0, 1, 0, 2],
+        [1, 0, 3, 1, 2, 0],
+        [1, 1, 1, 1, 0, 0],
+        [255, 0, 0, 0, 0, 1],
+    ],
+    np.uint8,
+)
+LABELS = {"a.png": RING, "sub/b ü.png": np.zeros((2, 3), np.uint8)}
+OPTIONS = {"component": FileOptions(), "class": FileOptions(instances="class")}
+
+
+def text_files(folder: Path) -> dict[str, bytes]:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".txt", ".yaml", ".xml"))
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    return {name: data for name, data in found.items() if name not in ("run.json", "manifest.jsonl")}
+
+
+def write(root: Path, instances: str) -> None:
+    save_inputs(root / "imgs", LABELS)
+    make_run(root / "out", root / "imgs", LABELS, NAMES, tuple(FORMATS), options=OPTIONS[instances])
+
+
+@pytest.mark.parametrize("instances", OPTIONS)
+def test_the_bytes_are_the_expected_ones(tmp_path: Path, instances: str) -> None:
+    write(tmp_path, instances)
+    found, expected = text_files(tmp_path / "out"), text_files(EXPECTED / instances)
+    assert found.keys() == expected.keys()
+    for name, data in expected.items():
+        assert found[name] == data, name
+    assert {file for each in FORMATS.values() for file in each.files} <= found.keys()
