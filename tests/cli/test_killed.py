@@ -19,6 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 KILLING = REPOSITORY / "tests" / "support" / "killing.py"
 SCENES = REPOSITORY / "examples" / "scenes"
 OPTIONS = ["-c", "panda,tree,sky", "-m", "tiny", "--device", "cpu", "-f", ",".join(FORMATS), "--quiet"]
+#: One format of each kind: records alone, with a picture, and a file and a link an image beside one for all.
+FEW = [*OPTIONS, "-f", "coco,panoptic,yolo"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -52,9 +54,9 @@ def test_a_kill_before_each_change_of_a_file(command: Command, tmp_path: Path) -
     (tmp_path / "imgs").mkdir()
     for name in ("desert.png", "sea.gif"):
         shutil.copy2(SCENES / name, tmp_path / "imgs")
-    assert command("label", tmp_path / "imgs", *OPTIONS, "-o", tmp_path / "undisturbed").code == 0
+    assert command("label", tmp_path / "imgs", *FEW, "-o", tmp_path / "undisturbed").code == 0
     expected = contents(tmp_path / "undisturbed")
-    kills = killing(tmp_path, "each", "killed", "imgs", *OPTIONS)
+    kills = killing(tmp_path, "each", "killed", "imgs", *FEW)
     # Each picture alone is three: its temporary file, its name, the line in the manifest or the journal.
     assert kills > 20
     assert sorted(int(folder.name) for folder in (tmp_path / "killed").iterdir()) == list(range(1, kills + 2))

@@ -33,6 +33,7 @@ from tipsseg.request import Job, LabelRequest, ModelRequest, make_job
 from tipsseg.run import Images, run_label
 from tipsseg.run_record import Counts
 from tipsseg.vocabulary import make_vocabulary
+from tipsseg.writers import FORMATS
 
 # Ray sets its own deprecated settings when it makes its defaults.
 pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context")
@@ -66,7 +67,7 @@ def job_for(output: str, model: str = "tiny") -> Job:
     asked = ModelRequest(
         model, vocabulary, LabelOptions(), device="cpu", dtype="auto", batch_size=8, jobs=2, quiet=True
     )
-    request = LabelRequest(asked, Path(output), ("png", "coco", "overlay", "confidence"))
+    request = LabelRequest(asked, Path(output), tuple(FORMATS))
     return make_job(request, request.check())
 
 
@@ -105,7 +106,9 @@ def test_files_and_stdout_are_those_of_a_local_run(capfd: pytest.CaptureFixture[
     assert label_with_ray(job_for("ray"), actors=2) == Counts(labelled=12, failed=1)
     with_ray = capfd.readouterr()
     assert contents("ray") == contents("local")
-    assert len(contents("ray")) == 3 * 12 + 5
+    of_images = sum((each.folder is not None) + (each.links is not None) for each in FORMATS.values())
+    of_runs = sum(len(each.files) for each in FORMATS.values())
+    assert len(contents("ray")) == 12 * of_images + of_runs + len(["classes", "run", "manifest", "errors"])
     assert with_ray.out == local.out.replace("local/", "ray/")
     assert with_ray.err.endswith(local.err)  # a Ray that was there already may have its say before
     assert "imgs/street/broken.png" in local.err

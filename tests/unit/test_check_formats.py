@@ -201,13 +201,13 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         ["out/labelme/a.json: not as tipsseg writes it: no `shapes`"],
     ),
     "a shape of two corners": (
-        edit_json(LABELME, lambda each: each["shapes"][0].update(points=[[0, 0], [1, 1]])),
+        edit_json(LABELME, lambda each: each["shapes"][0].update(points=[[0, 0], [1, 1]])),  # type: ignore[index]
         ["out/labelme/a.json: a shape has no polygon"],
-    ),  # type: ignore[index]
+    ),
     "a shape of another class": (
-        edit_json(LABELME, lambda each: each["shapes"][0].update(label="oak")),
+        edit_json(LABELME, lambda each: each["shapes"][0].update(label="oak")),  # type: ignore[index]
         ['out/labelme/a.json: a shape of "oak", which the manifest does not have'],
-    ),  # type: ignore[index]
+    ),
     # ---- cvat ----
     "a colour mask in grey": (
         save("out/cvat/SegmentationClass/a.png", "L"),
