@@ -9,10 +9,13 @@ stored_scores   objects with their scores
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self
 
 from tipsseg.claim import Claim
 from tipsseg.convert_image import Conversion, Converted, Item
@@ -26,7 +29,7 @@ from tipsseg.manifest import Entry, Manifest
 from tipsseg.outcome import Failed, Unchanged
 from tipsseg.output_folder import sweep_run
 from tipsseg.part_context import run_context
-from tipsseg.parts import Part, find_parts, read_entries
+from tipsseg.parts import Part, broken_conversion, find_parts, read_entries
 from tipsseg.progress import Progress, counted
 from tipsseg.record_values import actual_name, actual_path
 from tipsseg.records import ImageRef
@@ -91,17 +94,19 @@ class _Run:
             name: RecordStream(file, self._manifest.holding(name)) for name, file in files.items() if file is not None
         }
 
-    def __enter__(self) -> _Run:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
 
     def go(self, jobs: int, progress: Progress) -> int:
         """Returns how many images failed."""
         began = time.monotonic()
         number = len(self._manifest)
-        progress.begin(f"{counted(number, 'image')} of {self._part.output} in {', '.join(self._formats)}.", number)
+        progress.begin(f"{counted(number, 'image')} of {self._part.output} into {', '.join(self._formats)}.", number)
         note_parts(self._formats, self._context.files, progress)
         conversion = Conversion(self._context, {name: create(name, self._context) for name in self._formats})
         try:
@@ -176,7 +181,10 @@ class _Run:
 def _whole_run(output: Path) -> Part:
     parts = find_parts(output, output)
     if parts[0].shard is not None:
-        raise InputError(f"{output}: it holds shards", f"Join them first: tipsseg merge {output} -o {output}")
+        raise InputError(
+            f"{output}: it holds shards",
+            f"Join them first: tipsseg merge {shlex.quote(str(output))} -o {shlex.quote(str(output))}",
+        )
     return parts[0]
 
 
@@ -184,11 +192,7 @@ def _refuse_others_begun(output: Path, formats: Sequence[str]) -> None:
     """Raise InputError where a conversion into another format was broken off: the manifest has it, and no file does."""
     others = [name for name in journals_in(output) if name not in formats]
     if others:
-        names = ",".join(others)
-        raise InputError(
-            f"{output}: a conversion into {names} was broken off",
-            f"Run it again first: tipsseg convert {output} --format {names}",
-        )
+        raise broken_conversion(output, others)
 
 
 def _refuse_unknown(part: Part, formats: Sequence[str]) -> None:
@@ -230,7 +234,7 @@ def _image_root(part: Part, formats: Sequence[str], images: Path | None) -> Path
 def _image_ref(entry: Entry, output: Path, root: Path | None) -> ImageRef:
     """The image of an entry, whose name may spell out bytes, see `records.printable_path`."""
     name = entry.image
-    if not _as_written(name, entry, output, root):
+    if actual_name(name) != name and not _as_written(name, entry, output, root):
         name = actual_name(name)
     return ImageRef((root or Path()) / name, PurePosixPath(name))
 

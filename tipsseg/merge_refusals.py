@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import InputError
 from tipsseg.file_names import NameKey, OutputNames
 from tipsseg.journal import journals_in
-from tipsseg.parts import RUN_AGAIN, Part, own_paths, read_entries
+from tipsseg.parts import RUN_AGAIN, Part, broken_conversion, own_paths, read_entries
 from tipsseg.records import ImageRef
 from tipsseg.run_record import differences
 from tipsseg.shards import Shard, missing_shards
@@ -17,7 +17,10 @@ from tipsseg.shards import Shard, missing_shards
 def refuse_broken_off(parts: Sequence[Part]) -> None:
     """Raise InputError where a run that had ended was begun anew, or a conversion begun, and broken off."""
     for part in parts:
-        if journals_in(part.records):
+        begun = journals_in(part.records)
+        if begun and not set(begun) & set(part.formats):
+            raise broken_conversion(part.output, begun)
+        if begun:
             raise InputError(f"{part.records}: the run was broken off", RUN_AGAIN)
 
 

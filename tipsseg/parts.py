@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -104,6 +104,15 @@ def unreadable(path: Path, error: Exception, output: Path) -> InputError:
 def check_hint(output: Path) -> str:
     """What to do where the records of an output folder are not as a run leaves them."""
     return f"See what is wrong with it: tipsseg check {shlex.quote(str(output))}"
+
+
+def broken_conversion(output: Path, formats: Sequence[str]) -> InputError:
+    """The InputError where `tipsseg convert` into these formats was broken off: the manifest has them, and no file does."""
+    names = ",".join(formats)
+    return InputError(
+        f"{output}: a conversion into {names} was broken off",
+        f"Run it again first: tipsseg convert {shlex.quote(str(output))} --format {names}",
+    )
 
 
 def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> Part:

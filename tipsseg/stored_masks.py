@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,13 @@ from tipsseg.images import decode_file, reason_of
 from tipsseg.records import LabelArray, label_dtype
 
 #: What is raised for a file that cannot be read, or is not as it was written.
-UNREADABLE = (ImageError, OSError, ValueError, KeyError, zipfile.BadZipFile)
+UNREADABLE = (ImageError, OSError, ValueError)
+
+#: What numpy and the libraries below it raise for an archive that is damaged, as a table of 4,000 damages found.
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, KeyError, EOFError, NotImplementedError, RuntimeError,
+    OverflowError, MemoryError, TypeError,
+)  # fmt: skip
 
 
 def what_is_wrong(error: Exception) -> str:
@@ -33,8 +41,11 @@ def read_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
         if not zipfile.is_zipfile(file):
             raise ValueError("no archive, or cut off")
         file.seek(0)
-        with np.load(file, allow_pickle=False) as archive:
-            return [archive[name] for name in names]
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                return [archive[name] for name in names]
+        except _DAMAGED as error:
+            raise ValueError(str(error) or type(error).__name__) from error
 
 
 def read_mask(path: Path, size: tuple[int, int], number_of_classes: int, mode: str) -> LabelArray:

@@ -418,6 +418,14 @@ REFUSALS: Mapping[str, Refusal] = {
     "a run that was broken off again": Refusal(
         "two: the run was broken off", write(f"two/{Journal.file_name('coco')}", b"")
     ),
+    "a conversion that was broken off": Refusal(
+        "two: a conversion into coco-polygon,hf was broken off",
+        together(
+            run_again("two", formats=["png", "coco"]),
+            *(write(f"two/{Journal.file_name(name)}", b"") for name in ("hf", "coco-polygon")),
+        ),
+        hint="Run it again first: tipsseg convert two --format coco-polygon,hf",
+    ),
     "a merge that was broken off elsewhere": Refusal(
         "two: a merge into it was broken off", lambda root: (root / "two" / JOINED).mkdir()
     ),
