@@ -24,7 +24,7 @@ Check = Callable[[Path, LabelledImage, Run], Iterator[str]]
 def check_own_file(name: str, path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
     """What is wrong with an image's file in format `name`, but for "png": see check_image."""
     try:
-        yield from _CHECKS[name](path, image, run)
+        yield from dict.fromkeys(_CHECKS[name](path, image, run))  # each fault once
     except UNREADABLE as error:
         yield what_is_wrong(error)
 

@@ -37,7 +37,7 @@ class Claim:
             raise OutputError(
                 records,
                 "another tipsseg is at work there",
-                "Wait for it to end, or choose another output folder with -o.",
+                "Wait for it to end, or work in another folder.",
             ) from error
         except OSError as error:
             raise output_error(path, error) from error

@@ -64,7 +64,7 @@ def refuse_other_meanings(parts: Sequence[Part]) -> None:
         if set(part.formats) != set(first.formats):
             raise InputError(
                 f"{part.records} has the formats {', '.join(part.formats)}; {first.records} has {', '.join(first.formats)}",
-                "Files would be missing; label all with the same --format first.",
+                "Files would be missing; write what is missing first, with tipsseg convert.",
             )
 
 

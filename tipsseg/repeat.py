@@ -65,7 +65,7 @@ def _options(record: Any) -> dict[str, object]:
     options, asked = record["options"], record["asked"]
     found = {
         "model": record["model"]["id"],
-        "formats": ",".join(record["formats"]),
+        "formats": [str(name) for name in record["formats"]],
         "shard": record["shard"],
         **{
             key: options[key]

@@ -48,7 +48,7 @@ def assert_refused(folder: Path) -> None:
         Claim(folder)
     assert caught.value.path == folder
     assert caught.value.reason == "another tipsseg is at work there"
-    assert caught.value.hint == "Wait for it to end, or choose another output folder with -o."
+    assert caught.value.hint == "Wait for it to end, or work in another folder."
     assert not caught.value.only_this
 
 

@@ -24,7 +24,7 @@ Exit code: 0 all converted, 1 some images failed (each named on stderr) or an er
 
 def convert(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of tipsseg label.")],
-    formats: Annotated[str, typer.Option("--format", "-f", help=opt.FORMAT_HELP)],
+    formats: Annotated[list[str], typer.Option("--format", "-f", help=opt.FORMAT_HELP)],
     images: Annotated[
         Path | None,
         typer.Option(help="Where the images are now.  [default: where they were]"),

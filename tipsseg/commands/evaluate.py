@@ -74,7 +74,7 @@ def evaluate(
         typer.Option("--output", "-o", help="Folder for eval.json, confusion.csv, confusion.png and --format."),
     ] = None,
     formats: Annotated[
-        str | None, typer.Option("--format", "-f", help="Write the labels too. " + opt.FORMAT_HELP)
+        list[str] | None, typer.Option("--format", "-f", help="Write the labels too. " + opt.FORMAT_HELP)
     ] = None,
     model: opt.Model = "l14",
     background: opt.Background = None,

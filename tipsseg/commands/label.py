@@ -61,7 +61,10 @@ def label(
     vocab: opt.Vocab = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path("labels"),
     model: opt.Model = "l14",
-    formats: Annotated[str, typer.Option("--format", "-f", help=opt.FORMAT_HELP)] = "png,coco",
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", "-f", help=f"{opt.FORMAT_HELP}  [default: {','.join(opt.DEFAULT_FORMATS)}]"),
+    ] = None,
     background: opt.Background = None,
     templates: opt.Templates = None,
     min_confidence: opt.MinConfidence = 0.0,

@@ -83,6 +83,9 @@ PngMode = Annotated[str, typer.Option(help="Masks as grey values (L), or with a 
 Null = Annotated[bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not lines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 
+#: What is written where nothing is said of it.
+DEFAULT_FORMATS = ("png", "coco")
+
 FORMAT_HELP = f"One or more, with commas: {', '.join(FORMATS)}."
 
 
@@ -148,9 +151,11 @@ def threads(jobs: int | None) -> int:
     return jobs
 
 
-def split_formats(value: str) -> tuple[str, ...]:
-    """The names in the value of --format."""
-    return tuple(name.strip() for name in value.split(","))
+def split_formats(values: Sequence[str] | None) -> tuple[str, ...]:
+    """The names in the values of --format, or what stands for them."""
+    if not values:
+        return DEFAULT_FORMATS
+    return tuple(name.strip() for value in values for name in value.split(","))
 
 
 def find_images(paths: Sequence[str], null: bool, output: Path | None, apart: Path | None = None) -> Found:

@@ -260,6 +260,8 @@ class RecordFile(RunFile, Protocol):
 
 def check_format(name: str) -> None:
     """Raise UsageError for a name that is not in FORMATS."""
+    if not name:
+        raise UsageError("a format without a name", "Give names with a comma between them, such as png,coco.")
     if name not in FORMATS:
         close = difflib.get_close_matches(name.lower(), FORMATS, n=1)
         known = f"The formats are: {', '.join(FORMATS)}."
