@@ -19,25 +19,27 @@ from typing import Self
 
 from tipsseg.claim import Claim
 from tipsseg.convert_image import Conversion, Converted, Item
-from tipsseg.earlier import in_place, own_paths
+from tipsseg.earlier import in_place, own_paths, restore_links
 from tipsseg.errors import InputError, UsageError
 from tipsseg.fidelity import Fidelity
-from tipsseg.files import is_folder
+from tipsseg.files import is_file, is_folder
 from tipsseg.format_notes import note_fidelity, note_parts
-from tipsseg.journal import Journal, journals_in, write_run_file
+from tipsseg.journal import Journal, write_run_file
 from tipsseg.manifest import Entry, Manifest
 from tipsseg.outcome import Failed, Unchanged
 from tipsseg.output_folder import sweep_run
 from tipsseg.part_context import run_context
-from tipsseg.parts import Part, broken_conversion, find_parts, read_entries
+from tipsseg.parts import Part, broken_conversion, conversion_begun, find_parts, read_entries
 from tipsseg.progress import Progress, counted
 from tipsseg.record_values import actual_name, actual_path
 from tipsseg.records import ImageRef
-from tipsseg.run_record import write_run
+from tipsseg.run_record import CONVERTING, write_run
 from tipsseg.stored_labels import CONFIDENCES, LABELS
 from tipsseg.stored_records import LISTS, RecordStream
 from tipsseg.threads import in_order
 from tipsseg.writers import FORMATS, RunContext, check_formats, create, record_file, run_files
+
+_LABELS = "labels"
 
 
 def convert_folder(output: Path, formats: Sequence[str], images: Path | None, jobs: int, progress: Progress) -> int:
@@ -61,7 +63,7 @@ def convert_folder(output: Path, formats: Sequence[str], images: Path | None, jo
         part = _whole_run(output)
         context = run_context(part, part.record, output, output)
         check_formats(formats, context.classes)
-        _refuse_others_begun(output, formats)
+        _refuse_others_begun(part, formats)
         _refuse_unknown(part, formats)
         with _Run(part, context, formats, _image_root(part, formats, images)) as run:
             return run.go(jobs, progress)
@@ -77,6 +79,7 @@ class _Run:
         self._context = context
         self._formats = formats
         self._root = root
+        self._moved = root is not None and str(root.absolute()) != part.record.get("image_root")
         self._done = self._unchanged = self._failed = self._rough = 0
         self._fidelity = Fidelity()
         with ExitStack() as stack:
@@ -108,6 +111,8 @@ class _Run:
         number = len(self._manifest)
         progress.begin(f"{counted(number, 'image')} of {self._part.output} into {', '.join(self._formats)}.", number)
         note_parts(self._formats, self._context.files, progress)
+        # Whoever finds the folder half done knows from this how to go on.
+        write_run(self._context.records, {**self._part.record, CONVERTING: list(self._formats)})
         conversion = Conversion(self._context, {name: create(name, self._context) for name in self._formats})
         try:
             with closing(in_order(jobs, conversion.convert, self._items())) as outcomes:
@@ -125,13 +130,15 @@ class _Run:
     def _items(self) -> Iterator[Item]:
         for entry in self._manifest.entries():
             ref = _image_ref(entry, self._context.output, self._root)
-            missing = [
-                name
-                for name in self._formats
-                if not in_place(name, entry, ref, self._context.output, self._journals.get(name))
-            ]
+            missing = [name for name in self._formats if self._is_missing(name, entry, ref)]
             listing = [name for name in self._streams if name in entry.formats][:1]
             yield Item(ref, entry, tuple(missing), {name: self._streams[name].of(entry.image) for name in listing})
+
+    def _is_missing(self, name: str, entry: Entry, ref: ImageRef) -> bool:
+        # Records that say where the image is say it anew where it is said.
+        if self._moved and FORMATS[name].image and name in self._journals and FORMATS[name].links is None:
+            return True
+        return not in_place(name, entry, ref, self._context.output, self._journals.get(name))
 
     def _take(self, outcome: Converted | Unchanged | Failed, progress: Progress) -> None:
         match outcome:
@@ -149,6 +156,8 @@ class _Run:
                 for name, records in outcome.records.items():
                     self._journals[name].add(outcome.entry.image, records)
                 self._manifest.add(outcome.entry)
+        if is_file(outcome.ref.path):
+            restore_links(self._context.output, outcome.ref, self._formats)
         progress.results(own_paths(self._context.output, outcome.ref, self._formats).values())
         progress.advance()
 
@@ -158,9 +167,9 @@ class _Run:
         for name in self._formats:
             for file in run_files(name, self._context):
                 write_run_file(file, self._journals.get(name), self._manifest.holding(name), anew=False)
+        record = {key: value for key, value in self._part.record.items() if key != CONVERTING}
         formats = list(dict.fromkeys((*self._part.formats, *self._formats)))
-        if formats != list(self._part.formats):
-            write_run(self._context.records, {**self._part.record, "formats": formats})
+        write_run(self._context.records, {**record, "formats": formats})
 
     def _note_end(self, progress: Progress, seconds: float) -> None:
         for stream in self._streams.values():
@@ -188,16 +197,16 @@ def _whole_run(output: Path) -> Part:
     return parts[0]
 
 
-def _refuse_others_begun(output: Path, formats: Sequence[str]) -> None:
-    """Raise InputError where a conversion into another format was broken off: the manifest has it, and no file does."""
-    others = [name for name in journals_in(output) if name not in formats]
-    if others:
-        raise broken_conversion(output, others)
+def _refuse_others_begun(part: Part, formats: Sequence[str]) -> None:
+    """Raise InputError where a conversion into other formats was broken off: the manifest has them, and not all files do."""
+    begun = conversion_begun(part.record, part.records)
+    if not set(begun) <= set(formats):
+        raise broken_conversion(part.output, begun)
 
 
 def _refuse_unknown(part: Part, formats: Sequence[str]) -> None:
     """Raise InputError where the files of some image do not have what the formats need."""
-    needs = [("labels", tuple(LABELS))]
+    needs = [(_LABELS, tuple(LABELS))]
     if any(FORMATS[name].top for name in formats):
         needs.append(("scores of patches", ("npz",)))
     if any(FORMATS[name].confidence for name in formats):
@@ -205,7 +214,9 @@ def _refuse_unknown(part: Part, formats: Sequence[str]) -> None:
     lacking: dict[str, list[str]] = {}
     for entry in read_entries(part):
         for what, sources in needs:
-            if not set(sources) & set(entry.formats):
+            # Lists of objects have no ignored pixels.
+            useless = LISTS.keys() if what == _LABELS and entry.summary["ignored"] else ()
+            if not set(sources).difference(useless) & set(entry.formats):
                 lacking.setdefault(what, []).append(entry.image)
     for what, sources in needs:
         if what in lacking:

@@ -80,6 +80,8 @@ class Conversion:
         unseen = [name for name in item.formats if FORMATS[name].image]
         if unseen:
             _refuse_other_image(ref, entry, unseen)
+        for name in item.formats:
+            _refuse_changed(name, entry, output)
         stored, means = self._stored(item)
         scores = ObjectScores(self._listed(item), means, self.context.files)
         labels = ImageLabels(ref, lambda: open_image(ref.path), self._label_map(stored, item.formats), scores.objects)
@@ -122,9 +124,17 @@ class Conversion:
         return LabelMap(labels, confidence, self.context.classes, top)
 
 
+def _refuse_changed(name: str, entry: Entry, output: Path) -> None:
+    """Raise ImageError where a file would be replaced that somebody may have worked on."""
+    file = entry.files.get(name)
+    if file is not None and (path := actual_path(output, file)).exists():
+        raise ImageError(path, "changed since it was written", "Move it away to have it written again.")
+
+
 def _refuse_other_image(ref: ImageRef, entry: Entry, formats: list[str]) -> None:
     """Raise ImageError where an image is not the one that was labelled."""
     if not entry.fingerprint.matches(ref.path):
-        reason = "changed since it was labelled" if is_file(ref.path) else "no such file"
-        hint = f"Give the folder of the images with --images, or leave out {' and '.join(formats)}."
-        raise ImageError(ref.path, reason, hint)
+        without = f"or leave out {' and '.join(formats)}."
+        if is_file(ref.path):
+            raise ImageError(ref.path, "changed since it was labelled", f"Label it again, {without}")
+        raise ImageError(ref.path, "no such file", f"Give the folder that has it with --images, {without}")

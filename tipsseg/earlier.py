@@ -9,13 +9,14 @@ from pathlib import Path
 from tipsseg.errors import OutputError
 from tipsseg.files import file_size
 from tipsseg.journal import Journal
+from tipsseg.links import restore_link
 from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest
 from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef
 from tipsseg.request import Job
 from tipsseg.run_record import differences, read_run
 from tipsseg.shards import shards_in
-from tipsseg.writers import own_path, record_file
+from tipsseg.writers import link_path, own_path, record_file
 
 _ANOTHER_FOLDER = "Choose another output folder with -o"
 _START_OVER = f"{_ANOTHER_FOLDER}, or start over in this one with --no-resume; what is not replaced then stays."
@@ -25,6 +26,14 @@ def own_paths(output: Path, ref: ImageRef, formats: Iterable[str]) -> dict[str, 
     """Where an image's own file is, for each of the formats that has one."""
     paths = {name: own_path(name, output, ref.relative) for name in formats}
     return {name: path for name, path in paths.items() if path is not None}
+
+
+def restore_links(output: Path, ref: ImageRef, formats: Iterable[str], owner: str = "") -> None:
+    """Let the links to an image lead to it where they do not, as after it was moved. Raises OutputError."""
+    for name in formats:
+        place = link_path(name, ref.relative)
+        if place is not None:
+            restore_link(ref.path, output / place, owner)
 
 
 def in_place(name: str, entry: Entry, ref: ImageRef, output: Path, journal: Journal | None) -> bool:

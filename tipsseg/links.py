@@ -5,12 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from tipsseg.files import atomic_path
 
 #: What the system says where it has no links, or the user may make none.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+def restore_link(image: Path, place: Path, owner: str = "") -> None:
+    """`link_image`, unless `place` leads to the image already, or is a copy. Raises OutputError."""
+    with suppress(OSError):
+        if place.samefile(image) or not place.is_symlink():
+            return
+    link_image(image, place, owner)
 
 
 def link_image(image: Path, place: Path, owner: str = "") -> None:

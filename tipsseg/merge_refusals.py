@@ -8,19 +8,18 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import InputError
 from tipsseg.file_names import NameKey, OutputNames
 from tipsseg.journal import journals_in
-from tipsseg.parts import RUN_AGAIN, Part, broken_conversion, own_paths, read_entries
+from tipsseg.parts import RUN_AGAIN, Part, broken_conversion, conversion_begun, own_paths, read_entries
 from tipsseg.records import ImageRef
-from tipsseg.run_record import differences
+from tipsseg.run_record import CONVERTING, differences
 from tipsseg.shards import Shard, missing_shards
 
 
 def refuse_broken_off(parts: Sequence[Part]) -> None:
     """Raise InputError where a run that had ended was begun anew, or a conversion begun, and broken off."""
     for part in parts:
-        begun = journals_in(part.records)
-        if begun and not set(begun) & set(part.formats):
-            raise broken_conversion(part.output, begun)
-        if begun:
+        if CONVERTING in part.record:
+            raise broken_conversion(part.output, conversion_begun(part.record, part.records))
+        if journals_in(part.records):
             raise InputError(f"{part.records}: the run was broken off", RUN_AGAIN)
 
 

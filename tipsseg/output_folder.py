@@ -15,7 +15,7 @@ from tipsseg.files import sweep, sweep_below
 from tipsseg.journal import Journal, write_run_file
 from tipsseg.outcome import Failed, Labelled
 from tipsseg.request import Job
-from tipsseg.run_record import Counts, RunFacts, ended, run_record, write_run
+from tipsseg.run_record import CONVERTING, Counts, RunFacts, ended, run_record, write_run
 from tipsseg.vocabulary import Vocabulary
 from tipsseg.writers import FOLDERS, FORMATS, run_files
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
@@ -78,7 +78,9 @@ class OutputFolder:
     def begin(self, facts: RunFacts, vocabulary: Vocabulary) -> None:
         """Write the records that come first: they say what masks mean, and that they are no inputs. Raises OutputError."""
         context = self._job.context
-        self._record = run_record(facts)
+        # A conversion that was broken off before is so still.
+        kept = {key: value for key, value in self._record.items() if key == CONVERTING}
+        self._record = {**run_record(facts), **kept}
         write_run(context.records, self._record)
         write_classes(context.output, context.classes, vocabulary.background_texts, owner=context.owner)
 

@@ -13,10 +13,11 @@ from tipsseg.claim import is_claimed
 from tipsseg.errors import InputError
 from tipsseg.files import is_folder
 from tipsseg.images import reason_of
+from tipsseg.journal import journals_in
 from tipsseg.manifest import MANIFEST_FILE, Entry, parse_entry
 from tipsseg.merge_stage import JOINED
 from tipsseg.record_values import actual_path, short, take
-from tipsseg.run_record import RUN_FILE, Counts, read_run
+from tipsseg.run_record import CONVERTING, RUN_FILE, Counts, read_run
 from tipsseg.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.writers import FORMATS, link_path, relative_path
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
@@ -104,6 +105,13 @@ def unreadable(path: Path, error: Exception, output: Path) -> InputError:
 def check_hint(output: Path) -> str:
     """What to do where the records of an output folder are not as a run leaves them."""
     return f"See what is wrong with it: tipsseg check {shlex.quote(str(output))}"
+
+
+def conversion_begun(record: Mapping[str, object], records: Path) -> tuple[str, ...]:
+    """The formats of a conversion that was begun in a folder of records, whose run.json is `record`, and has not ended."""
+    noted = record.get(CONVERTING)
+    named = [name for name in noted if name in FORMATS] if isinstance(noted, list) else []
+    return tuple(dict.fromkeys((*named, *journals_in(records))))
 
 
 def broken_conversion(output: Path, formats: Sequence[str]) -> InputError:

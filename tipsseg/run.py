@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from tipsseg.earlier import Earlier, own_paths
+from tipsseg.earlier import Earlier, own_paths, restore_links
 from tipsseg.engine import Engine, Started
 from tipsseg.fidelity import Fidelity
 from tipsseg.file_names import NameKey, name_key
@@ -136,6 +136,8 @@ class _Run:
                 self.counts = replace(counts, labelled=counts.labelled + 1)
                 self._fidelity += outcome.fidelity
             case Unchanged(ref, entry):
+                context = self._job.context
+                restore_links(context.output, ref, self._job.request.formats, context.owner)
                 self.counts = replace(counts, unchanged=counts.unchanged + 1)
         self._reporter.done(ref, entry, own_paths(self._job.request.output, ref, self._job.request.formats))
 

@@ -20,6 +20,9 @@ from tipsseg.vocabulary_file import entry_record
 
 RUN_FILE = "run.json"
 
+#: The key of the formats that the labels are being converted into; there is none once that is done.
+CONVERTING = "converting"
+
 #: Packages whose version may matter to labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")
 

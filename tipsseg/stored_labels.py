@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
+from tipsseg.files import file_size
 from tipsseg.images import decode_file
 from tipsseg.labelled_image import LabelledImage, label_faults
 from tipsseg.parts import check_hint
@@ -20,6 +21,7 @@ from tipsseg.stored_masks import UNREADABLE, read_arrays, read_mask, read_pictur
 from tipsseg.stored_records import LISTS, stored_objects
 from tipsseg.writers import Records, RunContext, run_files
 
+_NOT_AS_WRITTEN = "Only what the run wrote can be converted; remove the file and label the image again."
 _LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
 
 
@@ -62,27 +64,35 @@ class _Archive:
 
 
 def read_labels(stored: StoredImage, context: RunContext) -> LabelArray:
-    """The label ids of an image [H, W], from the first of LABELS that has all of them by the numbers in the manifest.
+    """The label ids of an image [H, W], from the first of LABELS that is there.
 
-    `context` is that of the run. Raises ImageError where none has.
+    `context` is that of the run. Raises ImageError where there is none, and for a file that is not as the run wrote it: nobody is
+    to take older labels, from another file, for those that were corrected by hand.
     """
-    names = {each.id: each.name for each in context.classes}
-    failures = []
     for name, read in LABELS.items():
-        if not stored.holds(name):
+        if not stored.holds(name) or _is_gone(name, stored, context):
             continue
         try:
             labels = read(stored, context)
         except UNREADABLE as error:
-            failures.append(_failure(name, stored, context, what_is_wrong(error)))
-            continue
-        wrong = next(label_faults(labels, stored.labelled, names), "")
-        if not wrong:
-            return labels
-        failures.append(_failure(name, stored, context, wrong))
-    raise (
-        failures[0] if failures else ImageError(context.output, f"{stored.name}: no labels", check_hint(context.output))
-    )
+            raise _failure(name, stored, context, what_is_wrong(error)) from error
+        names = {each.id: each.name for each in context.classes}
+        wrong = next(label_faults(labels, stored.labelled, names), "") or _other_size(name, stored, context)
+        if wrong:
+            raise _failure(name, stored, context, wrong)
+        return labels
+    raise ImageError(context.output, f"no labels of {stored.name} are left", check_hint(context.output))
+
+
+def _is_gone(name: str, stored: StoredImage, context: RunContext) -> bool:
+    return name in stored.labelled.entry.files and not stored.own_path(name, context.output).exists()
+
+
+def _other_size(name: str, stored: StoredImage, context: RunContext) -> str:
+    """What is wrong with a file whose size is not the one that it was written with; "" for others."""
+    wanted = stored.labelled.entry.sizes.get(name)
+    size = None if wanted is None else file_size(stored.own_path(name, context.output))
+    return "" if size == wanted else f"{size} bytes, where the manifest says {wanted}"
 
 
 def unknown_confidence(size: tuple[int, int]) -> NDArray[np.float32]:
@@ -157,7 +167,8 @@ def _painted(name: str) -> Callable[[StoredImage, RunContext], LabelArray]:
 
 def _failure(name: str, stored: StoredImage, context: RunContext, reason: str) -> ImageError:
     if name in stored.labelled.entry.files:
-        return ImageError(stored.own_path(name, context.output), reason, check_hint(context.output))
+        path = stored.own_path(name, context.output)
+        return ImageError(path, reason, _NOT_AS_WRITTEN if path.exists() else check_hint(context.output))
     return ImageError(run_files(name, context)[0].path, f"{stored.name}: {reason}", _LEFT_OUT)
 
 

@@ -34,6 +34,7 @@ from output_folders import (
     tree,
     write,
 )
+from PIL import Image
 
 from tipsseg.claim import LOCK_FILE, Claim
 from tipsseg.convert import convert_folder
@@ -245,6 +246,7 @@ class Fault:
     of: tuple[str, ...] = ("png", "coco")
     into: tuple[str, ...] = ("coco-polygon",)
     labels: Mapping[str, LabelArray] = field(default_factory=lambda: IMAGES)
+    options: FileOptions = DEFAULT_FILE_OPTIONS
 
 
 def shift(pixels: np.ndarray) -> np.ndarray:
@@ -259,52 +261,65 @@ def palette(root: Path) -> None:
 
 
 CHECK = "See what is wrong with it: tipsseg check "
-NO_IMAGE = "Give the folder of the images with --images, or leave out"
+GONE = "Give the folder that has it with --images, or leave out"
+CHANGED = "Only what the run wrote can be converted; remove the file and label the image again."
 LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
 
 FAULTS: Mapping[str, Fault] = {
-    "a mask that is gone": Fault(f"out/masks/b/c.png: no such file | {CHECK}out", remove("out/masks/b/c.png"), of=("png",)),
+    "a mask that is gone": Fault(f"out: no labels of b/c.jpg are left | {CHECK}out", remove("out/masks/b/c.png"), of=("png",)),
     "a mask that is none": Fault(
-        f"out/masks/b/c.png: not an image in a format that Pillow reads | {CHECK}out", write("out/masks/b/c.png", b"x"), of=("png",)
+        f"out/masks/b/c.png: not an image in a format that Pillow reads | {CHANGED}", write("out/masks/b/c.png", b"x"), of=("png",)
     ),
     "a mask of another kind": Fault(
-        f"out/masks/b/c.png: a PNG of mode L, not a PNG of mode P | {CHECK}out",
+        f"out/masks/b/c.png: a PNG of mode L, not a PNG of mode P | {CHANGED}",
         palette,
         of=("png",),
         labels={"b/c.jpg": B},
     ),
     "a mask with other labels": Fault(
-        f"out/masks/b/c.png: 0 pixels of class 2 (tree), where the manifest says 21 | {CHECK}out",
+        f"out/masks/b/c.png: 0 pixels of class 2 (tree), where the manifest says 21 | {CHANGED}",
         repaint("out/masks/b/c.png", shift),
         of=("png",),
     ),
     "an archive that is none": Fault(
-        f"out/npz/b/c.npz: not as tipsseg writes it: no archive, or cut off | {CHECK}out",
+        f"out/npz/b/c.npz: not as tipsseg writes it: no archive, or cut off | {CHANGED}",
         write("out/npz/b/c.npz", b"PK\x03\x04 and no more"),
         of=("npz",),
     ),
     "an archive without labels": Fault(
-        f"out/npz/b/c.npz: not as tipsseg writes it: 'labels is not a file in the archive' | {CHECK}out",
+        f"out/npz/b/c.npz: not as tipsseg writes it: 'labels is not a file in the archive' | {CHANGED}",
         lambda root: np.savez(root / "out/npz/b/c.npz", confidence=B),
         of=("npz",),
     ),
     "an archive of another size": Fault(
-        f"out/npz/b/c.npz: not as tipsseg writes it: uint8 [4, 4] and uint8 [4, 4] | {CHECK}out",
+        f"out/npz/b/c.npz: not as tipsseg writes it: uint8 [4, 4] and uint8 [4, 4] | {CHANGED}",
         lambda root: shutil.copy(root / "out/npz/b/ü.npz", root / "out/npz/b/c.npz"),
         of=("npz",),
     ),
     "an archive with odd scores": Fault(
-        f"out/npz/b/c.npz: not as tipsseg writes it: uint8 [2] and float64 [2] | {CHECK}out",
+        f"out/npz/b/c.npz: not as tipsseg writes it: uint8 [2] and float64 [2] | {CHANGED}",
         lambda root: np.savez(root / "out/npz/b/c.npz", labels=B, confidence=B, top_ids=B[0, :2], top_scores=np.ones(2)),
         of=("npz",),
     ),
     "a confidence that is gone": Fault(
         f"out/confidence/b/c.png: no such file | {CHECK}out", remove("out/confidence/b/c.png"), of=("png", "confidence")
     ),
-    "ignored pixels": Fault(
-        f"out/annotations.json: a.png: 30 pixels of background, where the manifest says 28 | {LEFT_OUT}",
+    "objects below the least area": Fault(
+        f"out/annotations.json: a.png: 32 pixels of background, where the manifest says 30 | {LEFT_OUT}",
         of=("coco",),
-        labels={"a.png": A, "b.jpg": B},
+        labels={"a.png": SURE["a.png"], "b.jpg": B},
+        options=LEAST_3,
+    ),
+    "a mask of the same pixels in other places": Fault(
+        f"out/masks/b/c.png: N bytes, where the manifest says M | {CHANGED}",
+        lambda root: Image.fromarray(B[:, ::-1]).save(root / "out/masks/b/c.png", compress_level=0),
+        of=("png",),
+    ),
+    "a file that somebody worked on": Fault(
+        "out/labelme/b/c.json: changed since it was written | Move it away to have it written again.",
+        edit_json("out/labelme/b/c.json", lambda each: each.update(flags={"seen": True})),
+        of=("png", "labelme"),
+        into=("labelme", "yolo"),
     ),
     "results without an object": Fault(
         f"out/results.json: a.png: 38 pixels of background, where the manifest says 30 | {LEFT_OUT}",
@@ -326,12 +341,12 @@ FAULTS: Mapping[str, Fault] = {
         entry("a.png", lambda each: each.update(height="6")),
     ),
     "an image that is gone": Fault(
-        f"imgs/b/c.jpg: no such file | {NO_IMAGE} yolo and overlay.",
+        f"imgs/b/c.jpg: no such file | {GONE} yolo and overlay.",
         remove("imgs/b/c.jpg"),
         into=("coco-polygon", "yolo", "overlay"),
     ),
     "an image that is another": Fault(
-        f"imgs/b/c.jpg: changed since it was labelled | {NO_IMAGE} overlay.",
+        "imgs/b/c.jpg: changed since it was labelled | Label it again, or leave out overlay.",
         lambda root: shutil.copy(root / "imgs/a.png", root / "imgs/b/c.jpg"),
         into=("overlay",),
     ),
@@ -349,17 +364,18 @@ def test_an_image_that_cannot_be_converted_costs_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     fault = FAULTS[case]
-    build(tmp_path, Case(fault.of, fault.into, fault.labels))
+    build(tmp_path, Case(fault.of, fault.into, fault.labels, options=fault.options))
     shutil.copytree(tmp_path, tmp_path / "sound", symlinks=True)
     fault.change(tmp_path)
     monkeypatch.chdir(tmp_path)
     edit_json("out/run.json", lambda each: each.update(image_root="imgs"))(tmp_path)
     said = Notes()
     assert convert_folder(Path("out"), fault.into, None, 2, said) == 1
-    assert [line for line in said.lines if " | " in line] == [fault.says]
+    found = [re.sub(r"\d+ bytes(.*) \d+ \|", r"N bytes\1 M |", line) for line in said.lines if " | " in line]
+    assert found == [fault.says]
     others = len(fault.labels) - 1
     assert said.lines[-1].startswith(f"{others} image{'s' * (others != 1)} converted, 1 failed in ")
-    for name in fault.into:
+    for name in set(fault.into) - set(fault.of):
         held = [
             name in json.loads(line)["formats"] for line in (tmp_path / "out/manifest.jsonl").read_bytes().splitlines()
         ]
@@ -411,6 +427,38 @@ def test_images_that_are_elsewhere_by_now(tmp_path: Path) -> None:
     assert tree(tmp_path / "out")["overlays/a.jpg"] == tree(tmp_path / "wanted")["overlays/a.jpg"]
 
 
+def test_links_lead_to_the_images_again(tmp_path: Path) -> None:
+    build(tmp_path, Case(("png", "coco"), ("yolo", "hf", "labelme", "label-studio")))
+    into = CASES["masks and annotations"].into
+    assert convert(tmp_path, *into)[0] == 0
+    (tmp_path / "imgs").rename(tmp_path / "moved")
+    (tmp_path / "out/hf/images/b/c.jpg").unlink()
+    failed, said = convert(tmp_path, *into, images=tmp_path / "moved")
+    assert failed == 0
+    assert said[-1].startswith("6 images converted in ")  # label-studio.json says where they are
+    assert problems(tmp_path / "out") == []
+    assert "/data/local-files/?d=moved/b/c.jpg" in (tmp_path / "out/label-studio.json").read_text("utf-8")
+
+    (tmp_path / "moved").rename(tmp_path / "again")
+    failed, said = convert(tmp_path, "yolo", "hf", "labelme", images=tmp_path / "again")
+    assert failed == 0
+    assert said[-1].startswith("0 images converted, 6 unchanged in ")
+    assert problems(tmp_path / "out") == []
+
+
+def test_a_conversion_at_work_is_noted_and_then_not(tmp_path: Path) -> None:
+    build(tmp_path, Case(("png", "coco"), ("yolo",)))
+    noted: list[object] = []
+
+    class Watching(Notes):
+        def advance(self) -> None:
+            noted.append(json.loads((tmp_path / "out/run.json").read_bytes())["converting"])
+
+    convert_folder(tmp_path / "out", ["yolo", "cvat"], None, 1, Watching())
+    assert noted == [["yolo", "cvat"]] * 6
+    assert "converting" not in json.loads((tmp_path / "out/run.json").read_bytes())
+
+
 # ---- refusals ----
 
 
@@ -450,8 +498,14 @@ REFUSALS: Mapping[str, Refusal] = {
         "out: a merge into it was broken off", lambda root: (root / "out" / JOINED).mkdir()
     ),
     "another conversion that was broken off": Refusal(
-        "out: a conversion into coco-results,hf was broken off",
+        "out: a conversion into coco-polygon,coco-results,hf was broken off",
         together(*(write(f"out/{Journal.file_name(name)}", b"") for name in ("hf", "coco-results", "coco-polygon"))),
+    ),
+    "another conversion that was broken off, by run.json": Refusal(
+        "out: a conversion into yolo,coco-polygon was broken off", run_json(converting=["yolo", "coco-polygon"])
+    ),
+    "ignored pixels, and lists alone": Refusal(
+        "out: it does not hold the labels of a.png and 2 more", of=("coco", "coco-results"), formats=("cvat",)
     ),
     "a manifest with other lines": Refusal(
         "out/manifest.jsonl: line 7 is no entry", edit("out/manifest.jsonl", lambda data: data + b"{}\n")

@@ -419,12 +419,9 @@ REFUSALS: Mapping[str, Refusal] = {
         "two: the run was broken off", write(f"two/{Journal.file_name('coco')}", b"")
     ),
     "a conversion that was broken off": Refusal(
-        "two: a conversion into coco-polygon,hf was broken off",
-        together(
-            run_again("two", formats=["png", "coco"]),
-            *(write(f"two/{Journal.file_name(name)}", b"") for name in ("hf", "coco-polygon")),
-        ),
-        hint="Run it again first: tipsseg convert two --format coco-polygon,hf",
+        "two: a conversion into yolo,hf was broken off",
+        run_again("two", converting=["yolo", "hf"]),
+        hint="Run it again first: tipsseg convert two --format yolo,hf",
     ),
     "a merge that was broken off elsewhere": Refusal(
         "two: a merge into it was broken off", lambda root: (root / "two" / JOINED).mkdir()
