@@ -99,6 +99,7 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
             if there:
                 yield from annotations.check(holders)
             yield from _other_run_files(folder, each)
+            _note_gaps(each, progress)
             place = Place(folder, each.run, images or each.run.image_root)
             pairs = _paired(each, annotations if there else None)
             for report in in_order(jobs, partial(_check_pair, place), pairs):
@@ -117,8 +118,19 @@ def _other_run_files(folder: Path, images: Images) -> Iterator[Problem]:
     """What is wrong with the files of whole formats, but annotations.json; they too are not written before the end of a run."""
     for name in FORMATS:
         held = name in images.run.formats or any(name in formats for formats in images.formats.values())
-        if name != _COCO and images.run.ended and held:
+        if name != _COCO and images.run.ended and held and name not in images.run.converting:
             yield from check_run_files(folder, images, name)
+
+
+def _note_gaps(images: Images, progress: Progress) -> None:
+    """Say which formats do not hold all images; that may be meant so."""
+    number = len(images.formats)
+    for name in FORMATS:
+        held = sum(name in formats for formats in images.formats.values())
+        if (held or name in images.run.formats) and held < number and images.run.ended and not images.run.converting:
+            progress.note(
+                f"In the format {name} are {held} of {counted(number, 'image')}; tipsseg convert writes the others."
+            )
 
 
 def _note_runs(folder: Path, runs: Sequence[Run], whole: bool, progress: Progress) -> None:

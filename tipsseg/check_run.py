@@ -13,6 +13,7 @@ from tipsseg.claim import is_claimed
 from tipsseg.file_options import FileOptions, parse_file_options
 from tipsseg.files import is_folder
 from tipsseg.images import reason_of
+from tipsseg.parts import broken_conversion, conversion_begun
 from tipsseg.record_values import actual_path, short, take
 from tipsseg.records import BACKGROUND, ignore_id
 from tipsseg.run_record import RUN_FILE
@@ -31,6 +32,7 @@ class Run:
     files       how labels became files
     image_root  the folder that the images' names begin at; None where that is not one, as after a merge
     ended       whether the run came to its end
+    converting  formats that a conversion was to write which did not come to its end
     labelled    images that it labelled, or found labelled; 0 before its end
     failed      images that it could not label; 0 before its end
     """
@@ -43,6 +45,7 @@ class Run:
     files: FileOptions
     image_root: Path | None
     ended: bool
+    converting: tuple[str, ...]
     labelled: int
     failed: int
 
@@ -83,6 +86,9 @@ def find_runs(folder: Path) -> Runs:
             problems.append(each)
         elif not each.ended:
             problems.append(Problem(each.path, "the run was broken off; run the same command again"))
+        elif each.converting:
+            error = broken_conversion(folder, each.converting)
+            problems.append(Problem(each.path, f"{error.message.removeprefix(f'{folder}: ')}. {error.hint}"))
         elif each.digest != runs[0].digest:
             problems.append(Problem(each.path, f"labelled with other settings than {runs[0].path}"))
     return Runs(runs, tuple(problems), not problems)
@@ -145,6 +151,7 @@ def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
             parse_file_options(take(record, "options", dict)),
             None if record.get("image_root") is None else actual_path(Path(), take(record, "image_root", str)),
             ended,
+            conversion_begun(record, records) if ended else (),
             take(counts, "labelled", int) + take(counts, "unchanged", int),
             take(counts, "failed", int),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from tipsseg.errors import ImageError
 from tipsseg.images import decode_file, reason_of
 from tipsseg.record_values import actual_path, take
 from tipsseg.stored_records import LISTS, stored_objects
-from tipsseg.writers import RecordFile, Records, RunContext, run_files
+from tipsseg.writers import RecordFile, Records, RunContext, RunFile, run_files
+from tipsseg.writers.classes import read_classes
 from tipsseg.writers.listing import LIST_END, OBJECT_END, check_end
 
 _ENDS = {
@@ -35,6 +37,24 @@ def check_run_files(output: Path, images: Images, name: str) -> Iterator[Problem
             yield Problem(file.path, "missing")
         elif isinstance(file, RecordFile):
             yield from _check_records(output, images, name, file)
+        elif not _is_as_written(output, images, name, file):
+            yield Problem(file.path, "not what tipsseg writes for these classes and images")
+
+
+def _is_as_written(output: Path, images: Images, name: str, file: RunFile) -> bool:
+    """Whether a file without records is the one that is written for these classes and images."""
+    try:
+        classes = read_classes(output)
+    except (OSError, ValueError):  # said where classes.json is checked
+        return True
+    holders = [image for image, formats in images.formats.items() if name in formats]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        for again in run_files(name, RunContext(place, place, classes, {})):
+            if again.path.relative_to(place) == file.path.relative_to(images.run.records):
+                again.write(holders, lambda _: ())
+                return again.path.read_bytes() == file.path.read_bytes()
+    return True
 
 
 def _check_records(output: Path, images: Images, name: str, file: RecordFile) -> Iterator[Problem]:

@@ -90,7 +90,8 @@ class Journal:
             self._log.close()
 
     def _records(self, image: str) -> Records:
-        return tuple(self._begun().read(self._offsets[image]).split(b"\t")[1:])
+        _, _, records = self._begun().read(self._offsets[image]).partition(b"\t")
+        return tuple(records.split(b"\t")) if records else ()
 
     def _begun(self) -> AppendLog:
         """The open journal, begun with what the file holds."""
@@ -119,7 +120,7 @@ class Journal:
 
 
 def _line(image: str, records: Sequence[bytes]) -> bytes:
-    return b"\t".join((json_bytes(image), *records))
+    return json_bytes(image) + b"\t" + b"\t".join(records)
 
 
 def _image_of(line: bytes) -> str | None:

@@ -16,6 +16,7 @@ from output_folders import (
     Change,
     edit,
     edit_json,
+    edit_line,
     make_run,
     problems,
     remove,
@@ -26,6 +27,8 @@ from output_folders import (
 )
 from PIL import Image
 
+from tipsseg.check import check_folder
+from tipsseg.progress import Progress
 from tipsseg.records import LabelArray
 
 LABELS: Mapping[str, LabelArray] = {"a.png": A, "sub/b c.jpg": B}
@@ -174,6 +177,30 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         ],
     ),
     "data.yaml is gone": (remove("out/yolo/data.yaml"), ["out/yolo/data.yaml: missing"]),
+    "data.yaml with another name of a class": (
+        line("out/yolo/data.yaml", b"tree", b"oak"),
+        ["out/yolo/data.yaml: not what tipsseg writes for these classes and images"],
+    ),
+    "a list of images with one more": (
+        edit("out/cvat/ImageSets/Segmentation/default.txt", lambda data: data + b"z\n"),
+        ["out/cvat/ImageSets/Segmentation/default.txt: not what tipsseg writes for these classes and images"],
+    ),
+    "an interface with another name of a class": (
+        line("out/label-studio.xml", b"tree", b"oak"),
+        ["out/label-studio.xml: not what tipsseg writes for these classes and images"],
+    ),
+    "a conversion that was broken off": (
+        together(
+            edit_json("out/run.json", lambda each: each.update(converting=["yolo", "hf"])),
+            write("out/.tipsseg-hf", b""),
+            remove("out/yolo/data.yaml"),
+            remove("out/hf/metadata.jsonl"),
+        ),
+        [
+            "out/run.json: a conversion into yolo,hf was broken off. "
+            "Run it again first: tipsseg convert out --format yolo,hf"
+        ],
+    ),
     "a link is gone": (remove("out/yolo/images/a.png"), ["out/yolo/images/a.png: missing"]),
     "a link leads nowhere": (
         together(remove("out/hf/images/a.png"), lambda root: (root / "out/hf/images/a.png").symlink_to("x")),
@@ -382,3 +409,17 @@ def test_a_fault_is_found_where_it_is(root: Path, case: str) -> None:
     assert problems(root / "out") == []
     change(root)
     assert [each.replace(f"{root}/", "") for each in problems(root / "out")] == expected
+
+
+def test_formats_that_hold_some_of_the_images_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(root / "few", root / "imgs", LABELS, formats=("png", "yolo"))
+    edit_line(
+        "few/manifest.jsonl",
+        lambda each: each["image"] == "a.png",
+        lambda each: each.update(formats=["png"], files={"png": "masks/a.png"}),
+    )(root)
+    remove("few/yolo/labels/a.txt")(root)
+    assert problems(root / "few") == []
+    with Progress(quiet=False) as progress:
+        assert list(check_folder(root / "few", None, 2, progress)) == []
+    assert "In the format yolo are 1 of 2 images; tipsseg convert writes the others.\n" in capsys.readouterr().err

@@ -108,6 +108,24 @@ def test_a_run_that_was_killed_is_gone_on_from(written: Path) -> None:
     assert len(list(file_in(written).names(()))) == 4
 
 
+def test_an_image_without_records_is_known_all_the_same(tmp_path: Path) -> None:
+    """As one without objects in results.json."""
+    context = RunContext(tmp_path, tmp_path, (), {})
+    file = record_file("coco-results", context)
+    assert file is not None
+    killed = Journal("coco-results", file, tmp_path, ())
+    killed.add("empty.png", ())
+    killed.add("full.png", (b'{"category_id": 1, "file_name": "full.png"}',))
+    killed.close()
+    journal = Journal("coco-results", file, tmp_path, ())
+    assert journal.has("empty.png")
+    journal.write(["empty.png", "full.png"])
+    assert dict(file.read(["empty.png", "full.png"])) == {
+        "empty.png": (),
+        "full.png": (b'{"category_id": 1, "file_name": "full.png"}',),
+    }
+
+
 def test_clearing_lasts_even_if_nothing_follows(written: Path) -> None:
     journal = journal_in(written)
     journal.clear()
