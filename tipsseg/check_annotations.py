@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from tipsseg.check_problem import class_text
 from tipsseg.check_run import Run
 from tipsseg.labelled_image import LabelledImage
-from tipsseg.record_values import short, take
+from tipsseg.record_values import parse, short, take
 from tipsseg.records import BACKGROUND, LabelArray, label_dtype
 from tipsseg.regions import components, count_labels, whole_classes
 from tipsseg.rle import Runs, area, box, decode_runs, inside
@@ -21,7 +20,7 @@ def check_annotations(image: LabelledImage, found: CocoImage, run: Run, labels: 
     """What is wrong with an image of annotations.json; `labels` [H, W] is its mask, None where there is none to compare with."""
     name = image.entry.image
     try:
-        record, *annotations = [json.loads(each) for each in found.records]
+        record, *annotations = [parse(each) for each in found.records]
     except ValueError as error:
         yield f"image {name}: not JSON: {error}"
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator
 from itertools import chain, takewhile
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from tipsseg.check_problem import Problem
 from tipsseg.check_run import Run, same_classes
 from tipsseg.images import reason_of
-from tipsseg.record_values import take
+from tipsseg.record_values import parse, take
 from tipsseg.writers import coco_file
 from tipsseg.writers.coco import FILE_NAME
 from tipsseg.writers.listing import OBJECT_END, check_end
@@ -48,7 +47,7 @@ class Annotations:
             if file.readline(3) != b"{\n":  # all may stand in one line, which need not fit into memory
                 raise ValueError("it has not one record a line")
             lines = takewhile(lambda line: not line.startswith(b'"images": ['), file)
-            head = json.loads(b"{" + b"".join(lines).removesuffix(b",\n") + b"}")
+            head = parse(b"{" + b"".join(lines).removesuffix(b",\n") + b"}")
         take(head, "info", dict)
         if not take(head, "licenses", list):
             yield "`licenses` is empty"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tipsseg.check_run import Run
 from tipsseg.images import decode_file
 from tipsseg.labelled_image import LabelledImage, label_faults
 from tipsseg.palette import voc_colour
-from tipsseg.record_values import short, take
+from tipsseg.record_values import parse, short, take
 from tipsseg.records import BACKGROUND, ignore_id, label_dtype
 from tipsseg.stored_masks import UNREADABLE, read_arrays, read_mask, read_picture, what_is_wrong
 
@@ -73,8 +72,10 @@ def _check_npz(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
     yield from label_faults(labels, image, run.names)
     if confidence.dtype != np.uint8 or confidence.shape != image.size:
         yield f"its confidence is {confidence.dtype} {list(confidence.shape)}"
-    if ids.shape != scores.shape or ids.ndim != 3:
-        yield f"its top_ids are {list(ids.shape)}, its top_scores {list(scores.shape)}"
+    if ids.shape != scores.shape or ids.ndim != 3 or ids.dtype != labels.dtype or scores.dtype != np.float16:
+        yield f"its top_ids are {ids.dtype} {list(ids.shape)}, its top_scores {scores.dtype} {list(scores.shape)}"
+    elif not np.isin(ids, (BACKGROUND, *run.names)).all():
+        yield "its top_ids have ids that are no class"
 
 
 def _check_yolo(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
@@ -88,7 +89,7 @@ def _check_yolo(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
 
 
 def _check_labelme(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
-    record = json.loads(path.read_bytes())
+    record = parse(path.read_bytes())
     size = take(record, "imageHeight", int), take(record, "imageWidth", int)
     if size != image.size:
         yield f"{by(size)}, where the manifest says {by(image.size)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from tipsseg.check_manifest import Images, expected_files
 from tipsseg.check_problem import Problem
 from tipsseg.errors import ImageError
 from tipsseg.images import decode_file, reason_of
-from tipsseg.record_values import actual_path, take
+from tipsseg.record_values import actual_path, parse, take
 from tipsseg.stored_records import LISTS, stored_objects
 from tipsseg.writers import RecordFile, Records, RunContext, RunFile, run_files
 from tipsseg.writers.classes import read_classes
@@ -84,7 +83,7 @@ def _check_records(output: Path, images: Images, name: str, file: RecordFile) ->
 def _check_image(output: Path, images: Images, name: str, image: str, records: Records) -> Iterator[str]:
     """What is wrong with the records of one image. Raises ValueError for what is none."""
     for record in records:
-        json.loads(record)
+        parse(record)
     if name in LISTS:
         labelled = images.get(image)
         areas: dict[int, int] = {}
@@ -97,7 +96,7 @@ def _check_image(output: Path, images: Images, name: str, image: str, records: R
 
 def _check_segments(output: Path, image: str, record: bytes) -> Iterator[str]:
     """Whether the segments of an image are those of its PNG."""
-    segments = take(json.loads(record), "segments_info", list)
+    segments = take(parse(record), "segments_info", list)
     said = {take(each, "id", int): take(each, "area", int) for each in segments}
     place = actual_path(output, expected_files(image, ("panoptic",))["panoptic"])
     try:

@@ -24,7 +24,7 @@ from tipsseg.errors import InputError, UsageError
 from tipsseg.fidelity import Fidelity
 from tipsseg.files import is_file, is_folder
 from tipsseg.format_notes import note_fidelity, note_parts
-from tipsseg.journal import Journal, write_run_file
+from tipsseg.journal import Journal, journals_in, write_run_file
 from tipsseg.manifest import Entry, Manifest
 from tipsseg.outcome import Failed, Unchanged
 from tipsseg.output_folder import sweep_run
@@ -92,10 +92,7 @@ class _Run:
                     self._journals[name] = Journal(name, file, context.records, self._manifest.holding(name))
                     stack.callback(self._journals[name].close)
             self._stack = stack.pop_all()
-        files = {name: record_file(name, context) for name in LISTS}
-        self._streams = {
-            name: RecordStream(file, self._manifest.holding(name)) for name, file in files.items() if file is not None
-        }
+        self._streams = _streams(context, self._manifest)
 
     def __enter__(self) -> Self:
         return self
@@ -185,6 +182,20 @@ class _Run:
         parts += [f"{self._unchanged} unchanged"] if self._unchanged else []
         parts += [f"{self._failed} failed"] if self._failed else []
         progress.note(f"{', '.join(parts)} in {seconds:.1f} s, into {self._part.output}")
+
+
+def _streams(context: RunContext, manifest: Manifest) -> dict[str, RecordStream]:
+    """The lists of objects that are there, the best first.
+
+    Of one with a journal the file may lack images, where a conversion into it was broken off; those are the last choice.
+    """
+    begun = journals_in(context.records)
+    files = {name: record_file(name, context) for name in sorted(LISTS, key=lambda name: name in begun)}
+    return {
+        name: RecordStream(file, manifest.holding(name))
+        for name, file in files.items()
+        if file is not None and (file.path.exists() or name not in begun)
+    }
 
 
 def _whole_run(output: Path) -> Part:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tipsseg.errors import ImageError
 from tipsseg.fidelity import Fidelity
-from tipsseg.files import is_file
+from tipsseg.files import file_size, is_file
 from tipsseg.image_labels import ImageLabels
 from tipsseg.images import open_image
 from tipsseg.labelled_image import labelled_image
@@ -82,8 +82,8 @@ class Conversion:
             _refuse_other_image(ref, entry, unseen)
         for name in item.formats:
             _refuse_changed(name, entry, output)
-        stored, means = self._stored(item)
-        scores = ObjectScores(self._listed(item), means, self.context.files)
+        stored = self._stored(item)
+        scores = ObjectScores(self._listed(item), stored.labelled.means, self.context.files)
         labels = ImageLabels(ref, lambda: open_image(ref.path), self._label_map(stored, item.formats), scores.objects)
         writers = {name: self.writers[name] for name in item.formats}
         files, records = write_labels(labels, writers, output)
@@ -96,21 +96,23 @@ class Conversion:
         )
         return Converted(ref, with_these, records, labels.fidelity, scores.rough)
 
-    def _stored(self, item: Item) -> tuple[StoredImage, Mapping[int, float]]:
-        """What is known of an image, and the mean confidence of each class in it."""
+    def _stored(self, item: Item) -> StoredImage:
         try:
-            stored = StoredImage(labelled_image(item.entry, len(self.context.classes)), item.records)
-            return stored, stored.means
+            return StoredImage(labelled_image(item.entry, len(self.context.classes)), item.records)
         except ValueError as error:
             raise self._wrong(self.context.records / MANIFEST_FILE, item, error) from error
 
     def _listed(self, item: Item) -> list[StoredObject]:
         found = []
+        known = {each.id for each in self.context.classes}
         for name, records in item.records.items():
             try:
-                found += stored_objects(name, records)
+                objects = stored_objects(name, records)
+                if unknown := [each.class_id for each in objects if each.class_id not in known]:
+                    raise ValueError(f"an object of a class {unknown[0]} that there is not")
             except ValueError as error:
                 raise self._wrong(run_files(name, self.context)[0].path, item, error) from error
+            found += objects
         return found
 
     def _wrong(self, path: Path, item: Item, error: ValueError) -> ImageError:
@@ -127,7 +129,8 @@ class Conversion:
 def _refuse_changed(name: str, entry: Entry, output: Path) -> None:
     """Raise ImageError where a file would be replaced that somebody may have worked on."""
     file = entry.files.get(name)
-    if file is not None and (path := actual_path(output, file)).exists():
+    path = None if file is None else actual_path(output, file)
+    if path is not None and path.exists() and file_size(path) != entry.sizes.get(name):
         raise ImageError(path, "changed since it was written", "Move it away to have it written again.")
 
 

@@ -51,6 +51,7 @@ class Earlier:
 
     record    the content of its run.json; None where there is none
     manifest  its images
+    outdated  formats in which images were that have been labelled otherwise since
     journals  the formats of the job that keep records
     """
 
@@ -64,6 +65,7 @@ class Earlier:
         context = job.context
         self.record: Mapping[str, object] | None = read_run(context.records)
         self.manifest = Manifest(context.records)
+        self.outdated: set[str] = set()
         files = {name: record_file(name, context) for name in job.request.formats}
         self.journals = {
             name: Journal(name, file, context.records, self.manifest.holding(name))
@@ -93,9 +95,15 @@ class Earlier:
         return entry if entry.fingerprint.matches(ref.path) else None
 
     def with_other_formats(self, entry: Entry) -> Entry:
-        """The entry of an image that was labelled just now, with other formats of an earlier entry for the same labels."""
+        """The entry of an image that was labelled just now, with other formats of an earlier entry for the same labels.
+
+        Formats of other labels are no more the image's; `outdated` has them.
+        """
         before = self.manifest.get(entry.image)
-        if before is None or before.digest != entry.digest or not entry.fingerprint.same_content(before.fingerprint):
+        if before is None:
+            return entry
+        if before.digest != entry.digest or not entry.fingerprint.same_content(before.fingerprint):
+            self.outdated |= set(before.formats) - set(entry.formats)
             return entry
         output = self._job.context.output
         others = {name: file for name, file in before.files.items() if name not in entry.formats}

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tipsseg.check_problem import class_text
+from tipsseg.check_problem import by, class_text
+from tipsseg.images import MAX_PIXELS
 from tipsseg.manifest import Entry
-from tipsseg.record_values import short, take
+from tipsseg.record_values import short, take, take_share
 from tipsseg.records import BACKGROUND, LabelArray, ignore_id
 from tipsseg.regions import count_labels
 from tipsseg.writers import FORMATS
@@ -22,12 +23,14 @@ class LabelledImage:
     size    (height, width)
     pixels  by label id; of background and of ignored pixels too
     names   of the classes that occur, by id
+    means   of their confidence
     """
 
     entry: Entry
     size: tuple[int, int]
     pixels: Mapping[int, int]
     names: Mapping[int, str]
+    means: Mapping[int, float]
 
 
 def labelled_image(entry: Entry | None, number_of_classes: int) -> LabelledImage:
@@ -40,7 +43,10 @@ def labelled_image(entry: Entry | None, number_of_classes: int) -> LabelledImage
         raise ValueError(f"`formats` is {short(list(entry.formats))}")
     summary = dict(entry.summary)
     size = take(summary, "height", int), take(summary, "width", int)
+    if not 0 < size[0] * size[1] <= MAX_PIXELS or size[0] < 1:
+        raise ValueError(f"{by(size)} is no size of an image")
     names: dict[int, str] = {}
+    means: dict[int, float] = {}
     pixels = {
         BACKGROUND: take(take(summary, "background", dict), "pixels", int),
         ignore_id(number_of_classes): take(summary, "ignored", int),
@@ -48,10 +54,11 @@ def labelled_image(entry: Entry | None, number_of_classes: int) -> LabelledImage
     for each in take(summary, "classes", list):
         label_id = take(each, "id", int)
         names[label_id] = take(each, "name", str)
+        means[label_id] = take_share(each, "confidence")
         if label_id in pixels:
             raise ValueError(f"id {label_id} is there twice")
         pixels[label_id] = take(each, "pixels", int)
-    return LabelledImage(entry, size, pixels, names)
+    return LabelledImage(entry, size, pixels, names, means)
 
 
 def label_faults(labels: LabelArray, image: LabelledImage, names: Mapping[int, str]) -> Iterator[str]:

@@ -6,11 +6,23 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _Value = TypeVar("_Value")
 
 _SPELLED_OUT = re.compile(r"\\u(dc[89a-f][0-9a-f])")
+
+
+def parse(data: bytes) -> Any:
+    """The value of a JSON text. Raises ValueError, also for one of lists in lists without end, and for NaN and infinity."""
+    try:
+        return json.loads(data, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("lists in lists without end") from error
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def take(record: object, key: str, kind: type[_Value]) -> _Value:
@@ -20,6 +32,14 @@ def take(record: object, key: str, kind: type[_Value]) -> _Value:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"no `{key}`" if value is None else f"`{key}` is {short(value)}")
     return value
+
+
+def take_share(record: object, key: str) -> float:
+    """The value of a key in a JSON object, where it is a number from 0 to 1. Raises ValueError."""
+    value = record.get(key) if isinstance(record, dict) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"no `{key}`" if value is None else f"`{key}` is {short(value)}")
+    return float(value)
 
 
 def short(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -22,6 +23,7 @@ from tipsseg.records import ImageRef
 from tipsseg.reporting import JsonReporter, Reporter
 from tipsseg.request import Job
 from tipsseg.run_record import Counts, RunFacts
+from tipsseg.writers import FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class _Run:
         if not self._folder.finished:
             self._folder.finish(self.counts)
         note_fidelity(progress, self._fidelity)
+        note_outdated(self._folder.earlier, self._job, progress)
         note_end(progress, self.counts, time.monotonic() - began, f", into {self._job.request.output}")
 
     def _take_until_work(self, rest: Iterator[Item]) -> ImageRef | None:
@@ -192,6 +195,15 @@ def note_begin(job: Job, images: Images, started: Started, counts: Counts, progr
     if started.dropped:
         same = ", ".join(f"{stuff} (close to {name})" for stuff, name in started.dropped.items())
         progress.note(f"Left out of the automatic background, as the model takes it for a class: {same}.")
+
+
+def note_outdated(earlier: Earlier, job: Job, progress: Progress) -> None:
+    """Say which formats of an earlier run, or of a conversion, are not of the labels that are there now."""
+    names = ",".join(name for name in FORMATS if name in earlier.outdated)
+    if names:
+        place = shlex.quote(str(job.request.output))
+        how = "" if job.request.shard else f"; tipsseg convert {place} --format {names} makes them anew"
+        progress.note(f"The labels were in {names} too, as they were before{how}.")
 
 
 def note_end(progress: Progress, counts: Counts, seconds: float, where: str) -> None:

@@ -14,7 +14,7 @@ from tipsseg.files import file_size
 from tipsseg.images import decode_file
 from tipsseg.labelled_image import LabelledImage, label_faults
 from tipsseg.parts import check_hint
-from tipsseg.record_values import actual_path, take
+from tipsseg.record_values import actual_path
 from tipsseg.records import LabelArray, TopClasses, label_dtype
 from tipsseg.rle import inside
 from tipsseg.stored_masks import UNREADABLE, read_arrays, read_mask, read_picture, what_is_wrong
@@ -40,12 +40,6 @@ class StoredImage:
     def name(self) -> str:
         """Its name."""
         return self.labelled.entry.image
-
-    @property
-    def means(self) -> Mapping[int, float]:
-        """The mean confidence of each class that occurs. Raises ValueError where the manifest has none."""
-        listed = take(dict(self.labelled.entry.summary), "classes", list)
-        return {take(each, "id", int): take(each, "confidence", float) for each in listed}
 
     def holds(self, name: str) -> bool:
         """Whether it is in a format, and that format can be read."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tipsseg.images import reason_of
-from tipsseg.record_values import take
+from tipsseg.record_values import parse, short, take, take_share
 from tipsseg.records import name_order
 from tipsseg.rle import Runs, area, box, decode_runs
 from tipsseg.writers import RecordFile, Records
@@ -64,19 +63,19 @@ def stored_objects(name: str, records: Records) -> list[StoredObject]:
 
 
 def _coded(records: Records) -> list[StoredObject]:
-    return [_with_code(json.loads(record)) for record in records[1:]]
+    return [_with_code(parse(record)) for record in records[1:]]
 
 
 def _results(records: Records) -> list[StoredObject]:
-    return [_with_code(json.loads(record)) for record in records]
+    return [_with_code(parse(record)) for record in records]
 
 
 def _polygons(records: Records) -> list[StoredObject]:
-    return [_with_box(json.loads(record)) for record in records[1:]]
+    return [_with_box(parse(record)) for record in records[1:]]
 
 
 def _segments(records: Records) -> list[StoredObject]:
-    return [_with_box(segment) for each in records[1:] for segment in take(json.loads(each), "segments_info", list)]
+    return [_with_box(segment) for each in records[1:] for segment in take(parse(each), "segments_info", list)]
 
 
 #: The formats that list objects with their scores; those that have all pixels first.
@@ -90,17 +89,20 @@ LISTS: Mapping[str, Callable[[Records], list[StoredObject]]] = {
 
 def _with_code(record: object) -> StoredObject:
     code = take(record, "segmentation", dict)
-    height, width = take(code, "size", list)
+    size = take(code, "size", list)
+    if len(size) != 2 or not all(isinstance(each, int) for each in size):
+        raise ValueError(f"`size` is {short(size)}")
+    height, width = size
     runs = decode_runs(take(code, "counts", str), (height, width))
     return StoredObject(
-        take(record, "category_id", int), area(runs), tuple(box(runs, height)), take(record, "score", float), runs
+        take(record, "category_id", int), area(runs), tuple(box(runs, height)), take_share(record, "score"), runs
     )
 
 
 def _with_box(record: object) -> StoredObject:
+    corner_and_size = take(record, "bbox", list)
+    if len(corner_and_size) != 4 or not all(isinstance(each, int) for each in corner_and_size):
+        raise ValueError(f"`bbox` is {short(corner_and_size)}")
     return StoredObject(
-        take(record, "category_id", int),
-        take(record, "area", int),
-        tuple(take(record, "bbox", list)),
-        take(record, "score", float),
+        take(record, "category_id", int), take(record, "area", int), tuple(corner_and_size), take_share(record, "score")
     )

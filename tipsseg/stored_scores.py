@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 
 from tipsseg.file_options import FileOptions
@@ -12,7 +11,7 @@ from tipsseg.regions import Region
 from tipsseg.stored_labels import is_known
 from tipsseg.stored_records import StoredObject
 
-#: Class, area and box; of several objects that have the same, the order tells.
+#: Class, area and box: no two objects have the same, as regions of one class that touch all four sides of one box meet.
 _Key = tuple[int, int, tuple[int, ...]]
 
 
@@ -25,9 +24,7 @@ class ObjectScores:
     def __init__(self, listed: Iterable[StoredObject], means: Mapping[int, float], options: FileOptions) -> None:
         """`listed` are objects whose scores were written; `means` the mean confidence over all pixels of each class."""
         self.rough = 0
-        self._listed: dict[_Key, deque[float]] = defaultdict(deque)
-        for each in listed:
-            self._listed[each.class_id, each.area, each.box].append(each.score)
+        self._listed: dict[_Key, float] = {(each.class_id, each.area, each.box): each.score for each in listed}
         self._means = means
         self._options = options
 
@@ -44,9 +41,9 @@ class ObjectScores:
 
     def _score(self, region: Region, label_map: LabelMap) -> float:
         y, x, h, w = region.box
-        listed = self._listed[region.class_id, region.area, (x, y, w, h)]
-        if listed:
-            return listed.popleft()
+        listed = self._listed.get((region.class_id, region.area, (x, y, w, h)))
+        if listed is not None:
+            return listed
         if self._options.instances != "class":
             if is_known(label_map.confidence):
                 return mean_over(region, label_map.confidence)

@@ -377,3 +377,29 @@ def test_a_broken_off_run_goes_on_in_formats_with_a_folder_of_their_own(
     assert [
         json.loads(line)["file_name"] for line in Path("out/hf/metadata.jsonl").read_text("utf-8").splitlines()
     ] == [f"images/{name}" for name in ALL]
+
+
+def test_formats_that_are_of_other_labels_now_are_named(run: Run) -> None:
+    run("-f", "png,yolo,hf")
+    err = run("-f", "png", "--min-area", "5")
+    assert (
+        "The labels were in yolo,hf too, as they were before; tipsseg convert out --format yolo,hf makes them anew.\n"
+        in err
+    )
+    assert run.command("convert", "out", "-f", "yolo,hf").code == 0
+    assert "labels were in" not in run("-f", "png", "--min-area", "5", "--no-resume")
+    assert run.command("check", "out").code == 1  # files that are of no image any more
+
+
+def test_links_of_images_that_moved_are_mended_without_the_model(run: Run) -> None:
+    run("-f", "yolo,hf")
+    Path("imgs").rename("moved")
+    assert run.command("check", "out").code == 1
+    Path("out/hf/images/a.png").unlink()
+    run.labelled.clear()
+    ran = run.command("label", "moved", "-c", CLASSES, "-m", run.model, "--device", "cpu", "-o", "out", "-f", "yolo,hf")
+    assert ran.code == 0, ran.err
+    assert run.labelled == []
+    assert Path("out/yolo/images/a.png").resolve() == Path("moved/a.png").resolve()
+    assert Path("out/hf/images/a.png").exists()
+    assert run.command("check", "out", "--images", "moved").code == 0

@@ -6,7 +6,8 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,6 +32,8 @@ from tipsseg.palette import colour
 from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses, label_dtype
 from tipsseg.writers import FOLDERS, FORMATS, RecordFile, RunContext, check_format, create, record_file, run_files
 from tipsseg.writers.classes import write_classes
+from tipsseg.writers.cvat import label_map_text
+from tipsseg.writers.label_studio import local_address
 from tipsseg.writers.overlay import render
 
 # pycocotools' readers trip over numpy 2's newer protocol; the package does not call them.
@@ -158,6 +161,32 @@ def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path)
         "yolo/sub/images/a.jpg",
         "yolo/sub/labels/a.txt",
     ]
+
+
+def test_files_on_their_way_have_the_owner_in_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that those of a process that was killed are swept."""
+    monkeypatch.setattr(Path, "replace", lambda path, place: None)
+    label_map = replace(map_of(SMALL), top=TopClasses(SMALL[None, :1, :1], np.ones((1, 1, 1), np.float16)))
+    for name in FORMATS:
+        create(name, replace(context_of(tmp_path), owner="mine-")).write(labels_of("sub/a.jpg", label_map))
+    found = [path.name for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()]
+    assert len(found) == 12
+    assert all(name.startswith(".tipsseg-mine-") for name in found)
+
+
+# ---- archives ----
+
+
+def test_archives_are_the_same_bytes_in_whatever_order_the_arrays_are(tmp_path: Path) -> None:
+    confidence = np.linspace(0, 1, SMALL.size, dtype=np.float32).reshape(SMALL.shape)
+    ids, scores = np.arange(12, dtype=np.uint8).reshape(2, 3, 2) % 4, np.ones((2, 3, 2), np.float16)
+    found = set()
+    for number, order in enumerate((np.ascontiguousarray, np.asfortranarray)):
+        label_map = LabelMap(order(SMALL), order(confidence), PANDA, TopClasses(order(ids), order(scores)))
+        found.add(write_picture("npz", context_of(tmp_path / str(number)), "a.jpg", label_map))
+    assert len({path.read_bytes() for path in found}) == 1
+    with zipfile.ZipFile(found.pop()) as archive:
+        assert {each.compress_type for each in archive.infolist()} == {zipfile.ZIP_DEFLATED}
 
 
 # ---- masks ----
@@ -348,6 +377,76 @@ def test_coco_evaluates_itself_to_one(tmp_path: Path) -> None:
             assert evaluation.stats[0] == pytest.approx(1.0)
     assert len(truth.getImgIds()) == 4
     assert len(truth.getCatIds()) == 3
+
+
+# ---- files for the whole run ----
+
+
+class EndsError(Exception):
+    """What stops a file half-way."""
+
+
+class Images(list[str]):
+    """Names of images of which the second cannot be told."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield "a.png"
+        raise EndsError
+
+
+RUN_FILES = [(name, number) for name, entry in FORMATS.items() for number in range(len(entry.files))]
+
+
+@pytest.mark.parametrize(("name", "number"), RUN_FILES)
+def test_a_file_that_is_not_done_leaves_the_old_one(tmp_path: Path, name: str, number: int) -> None:
+    context = context_of(tmp_path)
+    file = run_files(name, context)[number]
+    file.write([], lambda _: ())
+    before = file.path.read_bytes()
+    records = create(name, context).write(labels_of("a.png", map_of(SMALL))).records
+    listing = sorted(tmp_path.rglob("*"))
+    with contextlib.suppress(EndsError):  # not all of them ask for the images
+        file.write(Images(), lambda _: records)
+    assert file.path.read_bytes() == before
+    assert sorted(tmp_path.rglob("*")) == listing
+
+
+@pytest.mark.parametrize(("name", "number"), RUN_FILES)
+def test_classes_whose_names_are_no_utf_8(tmp_path: Path, name: str, number: int) -> None:
+    file = run_files(name, context_of(tmp_path, classes_of("caf\udce9")))[number]
+    file.write([], lambda _: ())
+    without = {"coco-results", "label-studio", "hf"} if number == 0 else {"cvat"}
+    assert (r"caf\udce9" in file.path.read_text("utf-8").replace("\\\\", "\\")) == (name not in without)
+
+
+def test_coco_has_the_supercategories_of_classes(tmp_path: Path) -> None:
+    classes = (LabelClass(1, "oak", (1, 2, 3), supercategory="tree"),)
+    read = json.loads(write_coco(context_of(tmp_path, classes), {}).read_bytes())
+    assert read["categories"] == [{"id": 1, "name": "oak", "supercategory": "tree"}]
+
+
+def test_no_class_is_called_as_the_background_of_cvat_is() -> None:
+    assert label_map_text(classes_of("Background", "VOID")).splitlines()[1] == "unlabelled:0,0,0::"
+
+
+@pytest.mark.parametrize(
+    ("path", "relative", "address"),
+    [
+        ("a.png", "a.png", "farm/a.png"),
+        ("../farm/sub/a b.png", "sub/a b.png", "farm/sub/a%20b.png"),
+        ("link/a.png", "link/a.png", "farm/link/a.png"),
+        ("link/a.png", "a.png", "link/a.png"),
+        ("caf\udce9.png", "caf\udce9.png", "farm/caf%E9.png"),
+    ],
+)
+def test_label_studio_finds_images_from_the_folder_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, relative: str, address: str
+) -> None:
+    (tmp_path / "farm").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "farm/link").symlink_to("../elsewhere")
+    monkeypatch.chdir(tmp_path / "farm")
+    assert local_address(ImageRef(Path(path), PurePosixPath(relative))) == f"/data/local-files/?d={address}"
 
 
 # ---- classes.json ----

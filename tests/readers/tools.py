@@ -351,7 +351,8 @@ LIGHT = (
     Reader(
         "supervision",
         "yolo",
-        '`from_yolo("out/yolo/images", "out/yolo/labels", "out/yolo/data.yaml", force_masks=True)`, one folder of images',
+        '`DetectionDataset.from_yolo("out/yolo/images", "out/yolo/labels", "out/yolo/data.yaml", force_masks=True)`, '
+        "folder by folder",
         supervision_yolo,
         0.9,
     ),
@@ -381,7 +382,13 @@ HEAVY = (
     Reader("datumaro", "coco", _DATUMARO_COCO, datumaro_coco),
     Reader("datumaro", "panoptic", _DATUMARO_PANOPTIC, datumaro_panoptic),
     Reader("datumaro", "cvat", '`Dataset.import_from("out/cvat", "voc_segmentation")`', datumaro_voc),
-    Reader("ultralytics", "yolo", "`yolo segment train data=out/yolo/data.yaml`; it takes no GIF", ultralytics, 0.99),
+    Reader(
+        "ultralytics",
+        "yolo",
+        "`yolo segment train model=yolo11n-seg.yaml data=out/yolo/data.yaml`; it takes no GIF",
+        ultralytics,
+        0.99,
+    ),
     Reader("labelme", "labelme", "`labelme out/labelme`; it takes no GIF", labelme, 0.99),
     Reader("label-studio-sdk", "label-studio", _LABEL_STUDIO, label_studio, 0.99),
     Reader("fiftyone", "coco", _FIFTYONE, _fiftyone_coco("annotations.json")),

@@ -505,7 +505,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "a score that is no JSON": (
         edit(COCO, lambda data: re.sub(rb'(?<="score": )[0-9.]+', b"NaN", data, count=1)),
-        [f"{COCO}: annotation 1 (a.png): `score` is NaN, not a number from 0 to 1"],
+        [f"{COCO}: image a.png: not JSON: NaN is no number of JSON"],
     ),
     "a record that is no JSON": (
         edit(COCO, lambda data: re.sub(rb'(?<="score": )[0-9.]+', b"half", data, count=1)),

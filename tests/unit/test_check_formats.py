@@ -17,6 +17,7 @@ from output_folders import (
     edit,
     edit_json,
     edit_line,
+    entry,
     make_run,
     problems,
     remove,
@@ -30,6 +31,7 @@ from PIL import Image
 from tipsseg.check import check_folder
 from tipsseg.progress import Progress
 from tipsseg.records import LabelArray
+from tipsseg.shards import Shard
 
 LABELS: Mapping[str, LabelArray] = {"a.png": A, "sub/b c.jpg": B}
 
@@ -132,6 +134,16 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         line("out/panoptic.json", b'{"id": 2, "category_id"', b'{"id": 1, "category_id"'),
         ["out/panoptic.json: image a.png: its segments are not those of out/panoptic/a.png"],
     ),
+    "a segment that is there twice": (
+        edit(
+            "out/panoptic.json",
+            lambda data: re.sub(rb'"segments_info": \[(\{[^}]*\})', rb'"segments_info": [\1, \1', data, count=1),
+        ),
+        [
+            "out/panoptic.json: image a.png: its objects have 10 pixels of class 1 (panda leg), where the manifest says 6",
+            "out/panoptic.json: image a.png: its segments are not those of out/panoptic/a.png",
+        ],
+    ),
     "a segment without an area": (
         line("out/panoptic.json", b'"area": 4,', b""),
         ["out/panoptic.json: not as tipsseg writes it: no `area`"],
@@ -145,6 +157,10 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         without("out/panoptic.json", rb',\n\{"id": 2, "file_name.*'),
         ["out/panoptic.json: not as tipsseg writes it: not as many annotations as images"],
     ),
+    "panoptic.json without an annotation": (
+        without("out/panoptic.json", rb',\n\{"image_id": 2.*'),
+        ["out/panoptic.json: not as tipsseg writes it: not as many annotations as images"],
+    ),
     # ---- yolo ----
     "a text file is gone": (remove(YOLO), ["out/yolo/labels/a.txt: no such file"]),
     "a line of two corners": (write(YOLO, b"0 0.1 0.1 0.2 0.2\n"), ["out/yolo/labels/a.txt: line 1 has no polygon"]),
@@ -156,6 +172,11 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         write(YOLO, b"0 0.1 0.1 0.2 0.2 0.3 1.01\n"),
         ["out/yolo/labels/a.txt: line 1 has no polygon"],
     ),
+    "a corner before the image": (
+        write(YOLO, b"0 0.1 0.1 0.2 0.2 -0.3 0.3\n"),
+        ["out/yolo/labels/a.txt: line 1 has no polygon"],
+    ),
+    "corners on the edges": (write(YOLO, b"0 0 0 1 0 1 1\n"), []),
     "a line of another class": (
         write("out/yolo/sub/labels/b c.txt", b"0 0.1 0.1 0.2 0.2 0.3 0.3\n"),
         ["out/yolo/sub/labels/b c.txt: line 1 has the class 0, counted from 0, which the manifest does not have"],
@@ -177,6 +198,10 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         ],
     ),
     "data.yaml is gone": (remove("out/yolo/data.yaml"), ["out/yolo/data.yaml: missing"]),
+    "data.yaml is a folder": (
+        together(remove("out/yolo/data.yaml"), lambda root: (root / "out/yolo/data.yaml").mkdir()),
+        ["out/yolo/data.yaml: missing"],
+    ),
     "data.yaml with another name of a class": (
         line("out/yolo/data.yaml", b"tree", b"oak"),
         ["out/yolo/data.yaml: not what tipsseg writes for these classes and images"],
@@ -222,6 +247,10 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a LabelMe file of another size": (
         edit_json(LABELME, lambda each: each.update(imageHeight=7)),
         ["out/labelme/a.json: 7 x 8 (height x width), where the manifest says 6 x 8 (height x width)"],
+    ),
+    "a LabelMe file of another width": (
+        edit_json(LABELME, lambda each: each.update(imageWidth=7)),
+        ["out/labelme/a.json: 6 x 7 (height x width), where the manifest says 6 x 8 (height x width)"],
     ),
     "a LabelMe file without shapes": (
         edit_json(LABELME, lambda each: each.pop("shapes")),
@@ -274,11 +303,24 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         line(TASKS, b'"file_name"', b'"name"'),
         ["out/label-studio.json: not as tipsseg writes it: a task without the name of its image"],
     ),
+    "a task that is none": (
+        edit(TASKS, lambda data: re.sub(rb'\{"data": .*\},', b"7,", data, count=1)),
+        ["out/label-studio.json: not as tipsseg writes it: a task without the name of its image"],
+    ),
     "a task of another image": (
         line(TASKS, b'"file_name": "a.png"', b'"file_name": "z.png"'),
         [
             "out/label-studio.json: image z.png: not in the manifest, or not in this format",
             "out/label-studio.json: image a.png: missing",
+        ],
+    ),
+    "two tasks of another image": (
+        edit(TASKS, lambda data: re.sub(rb'"file_name": "[^"]*"', b'"file_name": "z.png"', data)),
+        [
+            "out/label-studio.json: image z.png: not in the manifest, or not in this format",
+            "out/label-studio.json: image z.png: there twice",
+            "out/label-studio.json: image a.png: missing",
+            "out/label-studio.json: image sub/b c.jpg: missing",
         ],
     ),
     "the interface is gone": (remove("out/label-studio.xml"), ["out/label-studio.xml: missing"]),
@@ -301,6 +343,10 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "metadata.jsonl with a line that is none": (
         edit("out/hf/metadata.jsonl", lambda data: data + b"[]\n"),
+        ["out/hf/metadata.jsonl: not as tipsseg writes it: a line without the name of its image"],
+    ),
+    "metadata.jsonl with an image elsewhere": (
+        line("out/hf/metadata.jsonl", b'"images/a.png"', b'"a.png"'),
         ["out/hf/metadata.jsonl: not as tipsseg writes it: a line without the name of its image"],
     ),
     # ---- npz ----
@@ -335,9 +381,22 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         archive(confidence=A[:-1]),
         ["out/npz/a.npz: its confidence is uint8 [5, 8]"],
     ),
+    "an archive with confidences of 16 bits": (
+        archive(confidence=A.astype(np.uint16)),
+        ["out/npz/a.npz: its confidence is uint16 [6, 8]"],
+    ),
+    "an archive with flat patches": (
+        archive(top_ids=A[:2, :2], top_scores=np.ones((2, 2), np.float16)),
+        ["out/npz/a.npz: its top_ids are uint8 [2, 2], its top_scores float16 [2, 2]"],
+    ),
     "an archive with scores of others": (
         archive(top_scores=np.ones((1, 3, 2), np.float16)),
-        ["out/npz/a.npz: its top_ids are [1, 2, 2], its top_scores [1, 3, 2]"],
+        ["out/npz/a.npz: its top_ids are uint8 [1, 2, 2], its top_scores float16 [1, 3, 2]"],
+    ),
+    # ---- overlay ----
+    "an overlay that is cut off": (
+        edit("out/overlays/a.jpg", lambda data: data[: len(data) // 2]),
+        ["out/overlays/a.jpg: truncated file (image file is truncated (8 bytes not processed))"],
     ),
     # ---- coco-polygon, coco-results ----
     "the polygons are gone": (remove(POLYGONS), ["out/annotations-polygon.json: missing"]),
@@ -376,9 +435,38 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         last_line("out/results.json"),
         ["out/results.json: not as tipsseg writes it: its end is not there"],
     ),
+    "the results are empty": (
+        write("out/results.json", b""),
+        ["out/results.json: not as tipsseg writes it: its end is not there"],
+    ),
+    "the results begin in another way": (
+        line("out/results.json", b"[\n", b"[ \n"),
+        ["out/results.json: not as tipsseg writes it: it has not one record a line"],
+    ),
+    "a result with something behind it": (
+        line("out/results.json", b'"a.png"}', b'"a.png"} '),
+        [
+            'out/results.json: not as tipsseg writes it: a record that is none: \'{"image_id": 1, "category_id": 1, "segme\''
+        ],
+    ),
+    "a result that is no text": (
+        line("out/results.json", b'{"image_id": 1', b"\xff" * 40),
+        [
+            "out/results.json: not as tipsseg writes it: a record that is none: '"
+            + "\N{REPLACEMENT CHARACTER}" * 40
+            + "'"
+        ],
+    ),
     "a result less": (
         without("out/results.json", rb',\n\{"image_id": 1, "category_id": 3.*\}'),
         ["out/results.json: image a.png: its objects have 0 pixels of class 3 (sky), where the manifest says 8"],
+    ),
+    "a result less, in a run with other settings": (
+        together(
+            without("out/results.json", rb',\n\{"image_id": 1, "category_id": 3.*\}'),
+            entry("a.png", lambda each: each.update(digest="f" * 32)),
+        ),
+        [],
     ),
     "results of an image in two places": (
         edit(
@@ -409,6 +497,21 @@ def test_a_fault_is_found_where_it_is(root: Path, case: str) -> None:
     assert problems(root / "out") == []
     change(root)
     assert [each.replace(f"{root}/", "") for each in problems(root / "out")] == expected
+
+
+SOUND: dict[str, tuple[Mapping[str, LabelArray], Shard | None]] = {
+    "a shard": (LABELS, Shard(1, 1)),
+    "no images": ({}, None),
+    "an image that is one object": ({"a.png": np.ones((2, 3), np.uint8)}, None),
+}
+
+
+@pytest.mark.parametrize("case", SOUND)
+def test_what_a_run_leaves_in_all_formats_is_sound(tmp_path: Path, case: str) -> None:
+    labels, shard = SOUND[case]
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, formats=ALL_FORMATS, shard=shard)
+    assert problems(tmp_path / "out") == []
 
 
 def test_formats_that_hold_some_of_the_images_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

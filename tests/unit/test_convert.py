@@ -43,10 +43,12 @@ from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
 from tipsseg.files import json_bytes
 from tipsseg.journal import Journal
 from tipsseg.merge_stage import JOINED
+from tipsseg.polygons import outline
 from tipsseg.progress import Progress
 from tipsseg.records import LabelArray
-from tipsseg.regions import encode_rle
+from tipsseg.regions import components, encode_rle
 from tipsseg.shards import Shard
+from tipsseg.writers import FORMATS
 
 #: Images in the order of their names. One lies on its side, one has a name that is no UTF-8, one spells such a name out.
 IMAGES: Mapping[str, LabelArray] = {
@@ -88,12 +90,14 @@ CASES: Mapping[str, Case] = {
     "masks and polygons": Case(("hf", "coco-polygon")),
     "masks and segments": Case(("panoptic", "png")),
     "annotations alone": Case(("coco",), labels=SURE),
+    "annotations beside polygons": Case(("coco-polygon", "coco"), labels=SURE),
     "results alone": Case(("coco-results",), labels=SURE),
     "archives": Case(("npz",), ALL_FORMATS),
     "masks and confidences": Case(("png", "confidence"), (*WITHOUT_CONFIDENCE, "confidence")),
     "all formats": Case(ALL_FORMATS, ALL_FORMATS),
     "masks alone, what has no scores": Case(("png",), UNSCORED),
     "masks of a palette": Case(("png", "coco"), options=FileOptions(png_mode="P")),
+    "grey masks, where others are of a palette": Case(("hf", "coco"), options=FileOptions(png_mode="P")),
     "least area": Case(("png", "coco"), options=LEAST_3),
     "least area, with archives": Case(("npz",), ALL_FORMATS, options=LEAST_3),
     "one object a class, by its masks": Case(("png",), options=CLASSWISE),
@@ -130,6 +134,10 @@ class Notes(Progress):
     def __init__(self) -> None:
         super().__init__(quiet=False, results=False)
         self.lines: list[str] = []
+        self.advanced = 0
+
+    def advance(self) -> None:
+        self.advanced += 1
 
     def note(self, line: str) -> None:
         self.lines.append(line)
@@ -197,6 +205,20 @@ def test_scores_that_8_bits_hold_only_nearly(tmp_path: Path, monkeypatch: pytest
     assert not any("The score" in line for line in said)
 
 
+@pytest.mark.parametrize("name", ["png", "npz"])
+def test_scores_of_whole_classes_are_those_of_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fine(ids: LabelArray) -> np.ndarray:
+        return np.random.default_rng(ids.size).random(ids.shape, np.float32)
+
+    monkeypatch.setattr("output_folders.confidence_of", fine)
+    build(tmp_path, Case((name,), ("coco",), options=CLASSWISE))
+    _, said = convert(tmp_path, "coco")
+    assert scores(tmp_path / "out") == scores(tmp_path / "wanted")
+    assert not any("The score" in line for line in said)
+
+
 def test_scores_of_classes_where_there_is_nothing_closer(tmp_path: Path) -> None:
     build(tmp_path, Case(("png",), ("coco",), {"a.png": A}))
     failed, said = convert(tmp_path, "coco")
@@ -211,14 +233,10 @@ def test_scores_of_classes_where_there_is_nothing_closer(tmp_path: Path) -> None
     )
 
 
-def test_objects_that_look_alike_keep_their_scores(tmp_path: Path) -> None:
-    """Two components of one class, area and box: one inside the other's box, turned."""
-    corner = np.array([[1, 1, 1, 1, 0], [1, 0, 0, 0, 0], [1, 0, 0, 0, 1], [0, 0, 0, 0, 1], [0, 1, 1, 1, 1]], np.uint8)
-    apart = corner.copy()
-    apart[0, 4] = apart[4, 0] = 2  # the boxes of both corners are the whole picture but for one row or column
-    build(tmp_path, Case(("png", "coco"), ("coco-results",), {"a.png": apart}))
-    convert(tmp_path, "coco-results")
-    assert_same(tmp_path / "out", tmp_path / "wanted")
+def test_such_scores_are_counted_over_all_images(tmp_path: Path) -> None:
+    build(tmp_path, Case(("png",), ("coco",)))
+    _, said = convert(tmp_path, "coco")
+    assert any(line.startswith(f"The score of {len(scores(tmp_path / 'out'))} objects is the mean") for line in said)
 
 
 def test_what_is_said(tmp_path: Path) -> None:
@@ -230,6 +248,18 @@ def test_what_is_said(tmp_path: Path) -> None:
     assert said[3].startswith("6 images converted in ")
     assert said[3].endswith(f" s, into {tmp_path}/out")
     assert len(said) == 4
+
+
+def test_how_well_polygons_fit_is_said_as_it_is(tmp_path: Path) -> None:
+    y, x = np.mgrid[:40, :40] - 19.5
+    ids: LabelArray = (np.hypot(y, x) < 18).astype(np.uint8)
+    ids[:2, :2] = 2
+    ious = [outline(region).iou for region in components(ids, len(CLASSES))]
+    assert 0.99 < ious[0] < ious[1] == 1.0
+    build(tmp_path, Case(("png", "coco"), ("yolo",), {"a.png": ids, "b.png": A}))
+    _, said = convert(tmp_path, "yolo")
+    mean = (sum(ious) + 4) / 6
+    assert f"Polygons of 6 objects: IoU with their pixels {mean:.4f} on average, {ious[0]:.4f} at worst." in said
 
 
 # ---- images that fail ----
@@ -260,6 +290,22 @@ def palette(root: Path) -> None:
     write("out/run.json", json_bytes(record))(root)
 
 
+def archive(**arrays: np.ndarray) -> Change:
+    """The archive of b/c.jpg with other arrays."""
+
+    def change(root: Path) -> None:
+        path = root / "out/npz/b/c.npz"
+        with np.load(path) as before:
+            kept = {**before, **arrays}
+        np.savez(path, **kept)
+
+    return change
+
+
+def odd_archive(says: str, **arrays: np.ndarray) -> Fault:
+    return Fault(f"out/npz/b/c.npz: not as tipsseg writes it: {says} | {CHANGED}", archive(**arrays), of=("npz",))
+
+
 CHECK = "See what is wrong with it: tipsseg check "
 GONE = "Give the folder that has it with --images, or leave out"
 CHANGED = "Only what the run wrote can be converted; remove the file and label the image again."
@@ -275,6 +321,16 @@ FAULTS: Mapping[str, Fault] = {
         palette,
         of=("png",),
         labels={"b/c.jpg": B},
+    ),
+    "a mask that is no PNG": Fault(
+        f"out/masks/b/c.png: a JPEG of mode L, not a PNG of mode L | {CHANGED}",
+        lambda root: Image.fromarray(B).save(root / "out/masks/b/c.png", format="JPEG"),
+        of=("png",),
+    ),
+    "a mask that lies on its side": Fault(
+        f"out/masks/b/c.png: 5 x 7 (height x width), where the manifest says 7 x 5 (height x width) | {CHANGED}",
+        repaint("out/masks/b/c.png", np.transpose),
+        of=("png",),
     ),
     "a mask with other labels": Fault(
         f"out/masks/b/c.png: 0 pixels of class 2 (tree), where the manifest says 21 | {CHANGED}",
@@ -301,6 +357,21 @@ FAULTS: Mapping[str, Fault] = {
         lambda root: np.savez(root / "out/npz/b/c.npz", labels=B, confidence=B, top_ids=B[0, :2], top_scores=np.ones(2)),
         of=("npz",),
     ),
+    "an archive with labels of 16 bits": odd_archive("uint16 [7, 5] and uint8 [7, 5]", labels=B.astype(np.uint16)),
+    "an archive with confidences of 16 bits": odd_archive("uint8 [7, 5] and uint16 [7, 5]", confidence=B.astype(np.uint16)),
+    "an archive with fewer confidences": odd_archive("uint8 [7, 5] and uint8 [6, 5]", confidence=B[1:]),
+    "an archive with flat patches": odd_archive(
+        "uint8 [2, 2] and float16 [2, 2]", top_ids=B[:2, :2], top_scores=np.ones((2, 2), np.float16)
+    ),
+    "an archive with fewer scores": odd_archive(
+        "uint8 [1, 2, 2] and float16 [1, 2, 1]", top_scores=np.ones((1, 2, 1), np.float16)
+    ),
+    "an archive with patches of 16 bits": odd_archive(
+        "uint16 [1, 2, 2] and float16 [1, 2, 2]", top_ids=np.ones((1, 2, 2), np.uint16)
+    ),
+    "an archive with scores of 32 bits": odd_archive(
+        "uint8 [1, 2, 2] and float32 [1, 2, 2]", top_scores=np.ones((1, 2, 2), np.float32)
+    ),
     "a confidence that is gone": Fault(
         f"out/confidence/b/c.png: no such file | {CHECK}out", remove("out/confidence/b/c.png"), of=("png", "confidence")
     ),
@@ -321,6 +392,18 @@ FAULTS: Mapping[str, Fault] = {
         of=("png", "labelme"),
         into=("labelme", "yolo"),
     ),
+    "objects below the least area, two lists": Fault(
+        f"out/annotations.json: a.png: 32 pixels of background, where the manifest says 30 | {LEFT_OUT}",
+        of=("coco", "coco-results"),
+        labels={"a.png": SURE["a.png"], "b.jpg": B},
+        options=LEAST_3,
+    ),
+    "objects below the least area, and a mask that is none": Fault(
+        f"out/masks/a.png: not an image in a format that Pillow reads | {CHANGED}",
+        write("out/masks/a.png", b"x"),
+        labels={"a.png": SURE["a.png"], "b.jpg": B},
+        options=LEAST_3,
+    ),
     "results without an object": Fault(
         f"out/results.json: a.png: 38 pixels of background, where the manifest says 30 | {LEFT_OUT}",
         edit("out/results.json", lambda data: re.sub(rb',\n\{"image_id": 1, "category_id": 3.*', b"", data)),
@@ -335,6 +418,30 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "an annotation without a score": Fault(
         f"out/annotations.json: a.png: not as tipsseg writes it: no `score` | {CHECK}out", annotation(1, score=None)
+    ),
+    "an annotation of no class": Fault(
+        f"out/annotations.json: a.png: not as tipsseg writes it: an object of a class 300 that there is not | {CHECK}out",
+        annotation(1, category_id=300),
+    ),
+    "an annotation of a size that is none": Fault(
+        f'out/annotations.json: a.png: not as tipsseg writes it: `size` is ["6", 8] | {CHECK}out',
+        annotation(1, segmentation={"size": ["6", 8], "counts": "0"}),
+    ),
+    "an annotation with a score that is none": Fault(
+        f"out/annotations.json: a.png: not as tipsseg writes it: `score` is 7.5 | {CHECK}out", annotation(1, score=7.5)
+    ),
+    "a segment with a box that is none": Fault(
+        f"out/panoptic.json: a.png: not as tipsseg writes it: `bbox` is [[0], 0, 1, 1] | {CHECK}out",
+        edit("out/panoptic.json", lambda data: data.replace(b'"bbox": [0, 0, 2, 2]', b'"bbox": [[0], 0, 1, 1]', 1)),
+        of=("png", "panoptic"),
+    ),
+    "an annotation of lists in lists": Fault(
+        f"out/annotations.json: a.png: not as tipsseg writes it: lists in lists without end | {CHECK}out",
+        edit("out/annotations.json", lambda data: data.replace(b'"iscrowd": 0', b'"x": ' + b"[" * 99_999 + b"]" * 99_999, 1)),
+    ),
+    "an entry of a size that no image has": Fault(
+        f"out/manifest.jsonl: a.png: not as tipsseg writes it: -6 x 8 (height x width) is no size of an image | {CHECK}out",
+        entry("a.png", lambda each: each.update(height=-6)),
     ),
     "an entry without a size": Fault(
         f"out/manifest.jsonl: a.png: not as tipsseg writes it: `height` is \"6\" | {CHECK}out",
@@ -373,6 +480,7 @@ def test_an_image_that_cannot_be_converted_costs_a_line(
     assert convert_folder(Path("out"), fault.into, None, 2, said) == 1
     found = [re.sub(r"\d+ bytes(.*) \d+ \|", r"N bytes\1 M |", line) for line in said.lines if " | " in line]
     assert found == [fault.says]
+    assert said.advanced == len(fault.labels)
     others = len(fault.labels) - 1
     assert said.lines[-1].startswith(f"{others} image{'s' * (others != 1)} converted, 1 failed in ")
     for name in set(fault.into) - set(fault.of):
@@ -405,6 +513,21 @@ def test_a_file_that_is_lost_is_made_again_from_another(tmp_path: Path, name: st
         assert_same(tmp_path / "out", tmp_path / "wanted")
 
 
+def test_confidences_that_are_not_asked_for_may_be_gone(tmp_path: Path) -> None:
+    build(tmp_path, Case(("png", "confidence"), ("cvat",)))
+    shutil.rmtree(tmp_path / "out/confidence")
+    assert convert(tmp_path, "cvat")[0] == 0
+
+
+@pytest.mark.parametrize("name", [name for name, entry in FORMATS.items() if entry.files and name != "coco"])
+def test_a_file_of_the_whole_run_that_is_lost_is_made_again(tmp_path: Path, name: str) -> None:
+    build(tmp_path, Case(("png", "coco", name), (name,)))
+    for file in FORMATS[name].files:
+        (tmp_path / "out" / file).unlink()
+    assert convert(tmp_path, name)[0] == 0
+    assert_same(tmp_path / "out", tmp_path / "wanted")
+
+
 def test_annotations_that_are_lost_are_made_again(tmp_path: Path) -> None:
     build(tmp_path, Case(("png", "coco-results", "coco"), ("coco",)))
     (tmp_path / "out/annotations.json").unlink()
@@ -414,6 +537,17 @@ def test_annotations_that_are_lost_are_made_again(tmp_path: Path) -> None:
     assert len(tree(tmp_path / "out")["annotations.json"].splitlines()) == len(
         tree(tmp_path / "wanted")["annotations.json"].splitlines()
     )
+
+
+def test_scores_are_taken_as_far_as_annotations_can_be_read(tmp_path: Path) -> None:
+    build(tmp_path, Case(("png", "coco"), ("coco-results",)))
+    edit("out/annotations.json", lambda data: data.removesuffix(b"\n]\n}\n"))(tmp_path)
+    failed, said = convert(tmp_path, "coco-results")
+    assert failed == 0
+    assert f"{tmp_path}/out/annotations.json: no whole list 'annotations' in the file; done without it." in said
+    found, wanted = (json.loads((tmp_path / name / "results.json").read_bytes()) for name in ("out", "wanted"))
+    assert found[:5] == wanted[:5]  # of a.png
+    assert found != wanted
 
 
 def test_images_that_are_elsewhere_by_now(tmp_path: Path) -> None:
@@ -459,6 +593,23 @@ def test_a_conversion_at_work_is_noted_and_then_not(tmp_path: Path) -> None:
     assert "converting" not in json.loads((tmp_path / "out/run.json").read_bytes())
 
 
+def test_a_folder_of_images_whose_name_is_no_utf_8(tmp_path: Path) -> None:
+    images = tmp_path / os.fsdecode(b"im\xffgs")
+    save_inputs(images, {"a.png": A})
+    make_run(tmp_path / "out", images, {"a.png": A}, formats=("png",))
+    assert convert(tmp_path, "overlay")[0] == 0
+
+
+def test_names_without_the_images_are_those_of_the_files(tmp_path: Path) -> None:
+    """One has bytes that are no UTF-8, another spells such bytes out; records have both alike."""
+    build(tmp_path, Case(("png",), ("cvat",)))
+    shutil.rmtree(tmp_path / "imgs")
+    assert convert(tmp_path, "cvat")[0] == 0
+    names = [path.relative_to(tmp_path / "out/masks") for path in (tmp_path / "out/masks").rglob("*.png")]
+    colours = tmp_path / "out/cvat/SegmentationClass"
+    assert sorted(path.relative_to(colours) for path in colours.rglob("*.png")) == sorted(names)
+
+
 # ---- refusals ----
 
 
@@ -473,11 +624,16 @@ class Refusal:
     kind: type[TipssegError] = InputError
     images: Path | None = None
     classes: tuple[str, ...] = CLASSES
+    hint: str = ""
+
+
+def make_shards(out: Path, root: Path) -> None:
+    shutil.rmtree(out)
+    make_run(out, root / "imgs", IMAGES, shard=Shard(1, 1))
 
 
 def shards(root: Path) -> None:
-    shutil.rmtree(root / "out")
-    make_run(root / "out", root / "imgs", IMAGES, shard=Shard(1, 1))
+    make_shards(root / "out", root)
 
 
 def run_json(**values: object) -> Change:
@@ -521,7 +677,11 @@ REFUSALS: Mapping[str, Refusal] = {
     "options of another version": Refusal(
         "out/run.json: not as this version of tipsseg writes it: no `instances`", run_json(options={})
     ),
-    "no labels": Refusal("out: it does not hold the labels of a.png and 5 more", of=("yolo", "overlay", "confidence")),
+    "no labels": Refusal(
+        "out: it does not hold the labels of a.png and 5 more",
+        of=("yolo", "overlay", "confidence"),
+        hint="with one of these formats beside its own: png, hf, npz, coco, coco-results.",
+    ),
     "no confidences": Refusal(
         "out: it does not hold the confidences of a.png and 5 more", formats=("overlay", "confidence")
     ),
@@ -567,7 +727,31 @@ def test_refused_and_nothing_changed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert type(caught.value) is refusal.kind
     assert caught.value.message == refusal.message
     assert caught.value.hint
+    assert refusal.hint in caught.value.hint
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        (lambda root: make_shards(root / "my out", root), "Join them first: tipsseg merge 'my out' -o 'my out'"),
+        (
+            write(f"my out/{Journal.file_name('hf')}", b""),
+            "Run it again first: tipsseg convert 'my out' --format hf",
+        ),
+    ],
+    ids=["shards", "another conversion that was broken off"],
+)
+def test_what_to_do_first_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change, hint: str
+) -> None:
+    save_inputs(tmp_path / "imgs", IMAGES)
+    make_run(tmp_path / "my out", tmp_path / "imgs", IMAGES)
+    change(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        convert_folder(Path("my out"), ["yolo"], None, 2, Progress(quiet=True))
+    assert caught.value.hint == hint
 
 
 def test_a_run_at_work_is_not_disturbed(tmp_path: Path) -> None:
@@ -593,7 +777,31 @@ def test_a_full_disk_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert_same(tmp_path / "out", tmp_path / "wanted")
 
 
-# ---- killed ----
+# ---- broken off ----
+
+
+class Interrupts(Notes):
+    """Ctrl-C as the last of so many images is done."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.images = images
+
+    def advance(self) -> None:
+        super().advance()
+        if self.advanced == self.images:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_says_how_far_it_came(tmp_path: Path) -> None:
+    into = ("cvat", "hf")
+    build(tmp_path, Case(("png",), into))
+    for images in (2, 3):  # those that are done already count too
+        with pytest.raises(KeyboardInterrupt) as caught:
+            convert_folder(tmp_path / "out", into, None, 1, Interrupts(images))
+        assert caught.value.__notes__ == [f"{images} images done; the same command goes on from there"]
+    assert convert(tmp_path, *into)[0] == 0
+    assert_same(tmp_path / "out", tmp_path / "wanted")
 
 
 def test_a_conversion_that_was_killed_can_be_run_again(tmp_path: Path) -> None:
@@ -612,3 +820,22 @@ def test_a_conversion_that_was_killed_can_be_run_again(tmp_path: Path) -> None:
         assert problems(tmp_path / "out") == [], f"after {steps} changes"
     assert_same(tmp_path / "out", tmp_path / "wanted")
     assert steps > 40
+
+
+@pytest.mark.parametrize("of", [("png", "coco-results"), ("coco-results",)], ids=",".join)
+def test_a_list_that_was_begun_is_not_what_scores_come_from(tmp_path: Path, of: tuple[str, ...]) -> None:
+    """A conversion into coco was killed: the manifest has it, its journal too, and there is no such file yet."""
+    build(tmp_path, Case(of, ("coco", "panoptic"), {"a.png": SURE["a.png"], "b/c.jpg": B}))
+    shutil.copytree(tmp_path / "out", tmp_path / "before", symlinks=True)
+    for steps in itertools.count():
+        shutil.rmtree(tmp_path / "out")
+        shutil.copytree(tmp_path / "before", tmp_path / "out", symlinks=True)
+        with suppress(Killed), death_after(steps):
+            convert(tmp_path, "coco", jobs=1)
+            break
+        (tmp_path / "out" / LOCK_FILE).touch()
+        failed, said = convert(tmp_path, "coco", "panoptic")
+        assert failed == 0
+        assert not any("done without it" in line for line in said)
+        assert_same(tmp_path / "out", tmp_path / "wanted")
+    assert steps > 8

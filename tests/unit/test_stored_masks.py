@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +32,22 @@ def test_a_damaged_archive_is_unreadable_or_whole(tmp_path: Path) -> None:
             assert scores.ndim >= 0
     assert len(said) > 10
     assert all(said)
+
+
+def test_an_archive_whose_header_does_not_end(tmp_path: Path) -> None:
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3"
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("labels.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ValueError, match="EOF in multi-line statement"):
+        read_arrays(path, ("labels",))
+
+
+def test_an_error_without_a_text_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    np.savez(tmp_path / "a.npz", labels=np.zeros(3))
+    monkeypatch.setattr(np, "load", full)
+    with pytest.raises(ValueError, match=r"^MemoryError$"):
+        read_arrays(tmp_path / "a.npz", ("labels",))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from tipsseg.files import atomic_write, json_bytes
-from tipsseg.record_values import take
+from tipsseg.record_values import parse, take
 from tipsseg.records import BACKGROUND, LabelClass, ignore_id
 
 FILE_NAME = "classes.json"
@@ -35,7 +34,7 @@ def read_classes(output: Path) -> tuple[LabelClass, ...]:
 
     Raises OSError, and ValueError for a file that is not as it was written.
     """
-    record = json.loads((output / FILE_NAME).read_bytes())
+    record = parse((output / FILE_NAME).read_bytes())
     classes = tuple(_read_class(each) for each in take(record, "classes", list))
     if [each.id for each in classes] != list(range(1, len(classes) + 1)):
         raise ValueError("the ids of the classes are not 1, 2, ...")

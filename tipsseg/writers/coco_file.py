@@ -6,13 +6,13 @@ in the order of their images; anything else is a ValueError.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from tipsseg.record_values import parse
 from tipsseg.writers import Records
 from tipsseg.writers.listing import match, read_section
 
@@ -69,7 +69,7 @@ def images(path: Path) -> Iterator[CocoImage]:
 
 
 def _name(record: bytes) -> str:
-    name = json.loads(record)["file_name"]
+    name = parse(record)["file_name"]
     if not isinstance(name, str):
         raise ValueError("a file name that is no text")
     return name

@@ -6,13 +6,13 @@ an image without objects is not in such a file, and this is how it is read back.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from tipsseg.files import atomic_path, json_bytes
 from tipsseg.image_labels import ImageLabels
+from tipsseg.record_values import parse
 from tipsseg.regions import encode_region
 from tipsseg.writers import FORMATS, Records, RunContext, Written
 from tipsseg.writers.listing import match, read_records, write_records
@@ -57,7 +57,7 @@ class CocoResultsFile:
         with self.path.open("rb") as file:
             results = (match(_RESULT, line) for line in read_records(file))
             for name, own in groupby(results, key=lambda found: found[2]):
-                image = json.loads(name)
+                image = parse(name)
                 left.pop(image, None)
                 yield image, tuple(b"{" + each[1] for each in own)
         for image in left:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 
 from tipsseg.files import atomic_path, json_bytes
 from tipsseg.image_labels import ImageLabels
+from tipsseg.record_values import parse
 from tipsseg.records import ImageRef, printable_path
 from tipsseg.writers import FORMATS, Records, RunContext, Written, link_path, relative_path
 from tipsseg.writers.image_file import write_own_file
@@ -53,7 +53,7 @@ class MetadataFile:
         """The images in the file with their records, see RecordFile."""
         with self.path.open("rb") as file:
             for line in file:
-                record = json.loads(line)
+                record = parse(line)
                 name = record.get("file_name") if isinstance(record, dict) else None
                 if not isinstance(name, str) or not name.startswith("images/"):
                     raise ValueError("a line without the name of its image")

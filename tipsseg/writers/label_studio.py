@@ -5,7 +5,6 @@ Images are named as Label Studio's local files, from the folder on that holds th
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from xml.sax.saxutils import quoteattr
 
 from tipsseg.files import atomic_path, atomic_write, json_bytes
 from tipsseg.image_labels import ImageLabels
+from tipsseg.record_values import parse
 from tipsseg.records import ImageRef, LabelClass
 from tipsseg.writers import FORMATS, Records, RunContext, Written
 from tipsseg.writers.listing import read_records, write_records
@@ -100,7 +100,7 @@ class TasksFile:
         with self.path.open("rb") as file:
             for line in read_records(file):
                 try:
-                    name = json.loads(line)["data"]["file_name"]
+                    name = parse(line)["data"]["file_name"]
                 except (KeyError, TypeError) as error:
                     raise ValueError("a task without the name of its image") from error
                 yield name, (line,)

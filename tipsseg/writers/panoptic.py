@@ -7,7 +7,6 @@ objects below the least area, have id 0, "void".
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
@@ -18,6 +17,7 @@ from PIL import Image
 
 from tipsseg.files import atomic_path, json_bytes
 from tipsseg.image_labels import ImageLabels
+from tipsseg.record_values import parse
 from tipsseg.records import LabelClass, printable_path
 from tipsseg.writers import FORMATS, Records, RunContext, Written
 from tipsseg.writers.coco import Record, box, category_record, image_lines, image_record, write_head
@@ -101,7 +101,7 @@ class PanopticFile:
                 records = tuple(
                     b"{" + match(kind, line)[1] for kind, line in ((_IMAGE, image), (_ANNOTATION, annotation))
                 )
-                yield json.loads(records[0])["file_name"], records
+                yield parse(records[0])["file_name"], records
 
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Join the records into the file, ids in the order of `images`; raises OutputError."""
