@@ -18,9 +18,10 @@ from tipsseg.writers import FORMATS
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLING = REPOSITORY / "tests" / "support" / "killing.py"
 SCENES = REPOSITORY / "examples" / "scenes"
-OPTIONS = ["-c", "panda,tree,sky", "-m", "tiny", "--device", "cpu", "-f", ",".join(FORMATS), "--quiet"]
+_PLAIN = ["-c", "panda,tree,sky", "-m", "tiny", "--device", "cpu", "--quiet"]
+OPTIONS = [*_PLAIN, "-f", ",".join(FORMATS)]
 #: One format of each kind: records alone, with a picture, and a file and a link an image beside one for all.
-FEW = [*OPTIONS, "-f", "coco,panoptic,yolo"]
+FEW = [*_PLAIN, "-f", "coco,panoptic,yolo"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
