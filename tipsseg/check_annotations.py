@@ -104,7 +104,7 @@ def _left_out(image: LabelledImage, painted: LabelArray, run: Run, labels: Label
 
 def area_faults(areas: Mapping[int, int], image: LabelledImage, run: Run) -> Iterator[str]:
     """Pixels of objects, summed by class, that the manifest does not have, or that are missing, but for small objects."""
-    for class_id in areas.keys() - run.names.keys():
+    for class_id in sorted(areas.keys() - run.names.keys()):
         yield f"objects of a class {class_id} that there is not"
     if image.entry.digest != run.digest:  # with other settings the least area may have been another
         return

@@ -14,8 +14,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Self
 
 from tipsseg.claim import Claim
 from tipsseg.convert_image import Conversion, Converted, Item
@@ -65,16 +63,18 @@ def convert_folder(output: Path, formats: Sequence[str], images: Path | None, jo
         check_formats(formats, context.classes)
         _refuse_others_begun(part, formats)
         _refuse_unknown(part, formats)
-        with _Run(part, context, formats, _image_root(part, formats, images)) as run:
-            return run.go(jobs, progress)
+        with ExitStack() as stack:
+            return _Run(part, context, formats, _image_root(part, formats, images), stack).go(jobs, progress)
     finally:
         claim.give_back()
 
 
 class _Run:
-    """One conversion; use as a context manager."""
+    """One conversion; `stack` closes its files."""
 
-    def __init__(self, part: Part, context: RunContext, formats: Sequence[str], root: Path | None) -> None:
+    def __init__(
+        self, part: Part, context: RunContext, formats: Sequence[str], root: Path | None, stack: ExitStack
+    ) -> None:
         self._part = part
         self._context = context
         self._formats = formats
@@ -82,25 +82,14 @@ class _Run:
         self._moved = root is not None and str(root.absolute()) != part.record.get("image_root")
         self._done = self._unchanged = self._failed = self._rough = 0
         self._fidelity = Fidelity()
-        with ExitStack() as stack:
-            self._manifest = Manifest(context.records)
-            stack.callback(self._manifest.close)
-            self._journals: dict[str, Journal] = {}
-            for name in formats:
-                file = record_file(name, context)
-                if file is not None:
-                    self._journals[name] = Journal(name, file, context.records, self._manifest.holding(name))
-                    stack.callback(self._journals[name].close)
-            self._stack = stack.pop_all()
+        self._manifest = stack.enter_context(closing(Manifest(context.records)))
+        self._journals: dict[str, Journal] = {}
+        for name in formats:
+            file = record_file(name, context)
+            if file is not None:
+                journal = Journal(name, file, context.records, self._manifest.holding(name))
+                self._journals[name] = stack.enter_context(closing(journal))
         self._streams = _streams(context, self._manifest)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     def go(self, jobs: int, progress: Progress) -> int:
         """Returns how many images failed."""

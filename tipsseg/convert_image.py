@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from tipsseg.errors import ImageError
@@ -18,7 +19,7 @@ from tipsseg.parts import check_hint
 from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.stored_labels import StoredImage, read_confidence, read_labels, unknown_confidence
-from tipsseg.stored_records import StoredObject, stored_objects
+from tipsseg.stored_records import StoredObject
 from tipsseg.stored_scores import ObjectScores
 from tipsseg.writers import FORMATS, Records, RunContext, Writer, run_files
 from tipsseg.writing import write_labels
@@ -29,7 +30,7 @@ class Item:
     """An image to be converted.
 
     formats  that it is not in yet
-    records  in a format of `stored_records.LISTS` that it is in, where there is one
+    records  in one format of `stored_records.LISTS` that it is in, where there is one
     """
 
     ref: ImageRef
@@ -83,7 +84,9 @@ class Conversion:
         for name in item.formats:
             _refuse_changed(name, entry, output)
         stored = self._stored(item)
-        scores = ObjectScores(self._listed(item), stored.labelled.means, self.context.files)
+        scored = any(FORMATS[name].scores for name in item.formats)
+        listed = self._listed(item, stored) if scored else []
+        scores = ObjectScores(listed, stored.labelled.means, self.context.files)
         labels = ImageLabels(ref, lambda: open_image(ref.path), self._label_map(stored, item.formats), scores.objects)
         writers = {name: self.writers[name] for name in item.formats}
         files, records = write_labels(labels, writers, output)
@@ -98,22 +101,17 @@ class Conversion:
 
     def _stored(self, item: Item) -> StoredImage:
         try:
-            return StoredImage(labelled_image(item.entry, len(self.context.classes)), item.records)
+            number = len(self.context.classes)
+            return StoredImage(labelled_image(item.entry, number), item.records, number)
         except ValueError as error:
             raise self._wrong(self.context.records / MANIFEST_FILE, item, error) from error
 
-    def _listed(self, item: Item) -> list[StoredObject]:
-        found = []
-        known = {each.id for each in self.context.classes}
-        for name, records in item.records.items():
-            try:
-                objects = stored_objects(name, records)
-                if unknown := [each.class_id for each in objects if each.class_id not in known]:
-                    raise ValueError(f"an object of a class {unknown[0]} that there is not")
-            except ValueError as error:
-                raise self._wrong(run_files(name, self.context)[0].path, item, error) from error
-            found += objects
-        return found
+    def _listed(self, item: Item, stored: StoredImage) -> list[StoredObject]:
+        try:
+            return list(chain.from_iterable(stored.objects.values()))
+        except ValueError as error:
+            (name,) = item.records
+            raise self._wrong(run_files(name, self.context)[0].path, item, error) from error
 
     def _wrong(self, path: Path, item: Item, error: ValueError) -> ImageError:
         return ImageError(path, f"{item.ref.name}: not as tipsseg writes it: {error}", check_hint(self.context.output))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +20,34 @@ from tipsseg.record_values import actual_path
 from tipsseg.records import LabelArray, TopClasses, label_dtype
 from tipsseg.rle import inside
 from tipsseg.stored_masks import UNREADABLE, read_arrays, read_mask, read_picture, what_is_wrong
-from tipsseg.stored_records import LISTS, stored_objects
+from tipsseg.stored_records import LISTS, StoredObject, stored_objects
 from tipsseg.writers import Records, RunContext, run_files
 
-_NOT_AS_WRITTEN = "Only what the run wrote can be converted; remove the file and label the image again."
+_NOT_AS_WRITTEN = "Only what the run wrote can be converted; move the file away and label the image again."
 _LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class StoredImage:
     """An image of a run that has ended.
 
     labelled  what the manifest says of it
     records   in a format of `stored_records.LISTS` that holds it, where there is one
+    classes   how many there are
     """
 
     labelled: LabelledImage
     records: Mapping[str, Records]
+    classes: int
+
+    @cached_property
+    def objects(self) -> Mapping[str, list[StoredObject]]:
+        """What is in its records. Raises ValueError where they are not as they were written."""
+        found = {name: stored_objects(name, records) for name, records in self.records.items()}
+        for each in chain.from_iterable(found.values()):
+            if not 1 <= each.class_id <= self.classes:
+                raise ValueError(f"an object of a class {each.class_id} that there is not")
+        return found
 
     @property
     def name(self) -> str:
@@ -150,7 +163,7 @@ def _painted(name: str) -> Callable[[StoredImage, RunContext], LabelArray]:
     def read(stored: StoredImage, context: RunContext) -> LabelArray:
         # [W, H], as codes go down the columns
         labels: LabelArray = np.zeros(stored.labelled.size[::-1], label_dtype(len(context.classes)))
-        for each in stored_objects(name, stored.records[name]):
+        for each in stored.objects[name]:
             if each.runs is None or each.runs[-1, 1] > labels.size:
                 raise ValueError("an object that is not in the image")
             labels.reshape(-1)[each.runs[0, 0] : each.runs[-1, 1]][inside(each.runs)] = each.class_id

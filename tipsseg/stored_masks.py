@@ -21,7 +21,7 @@ from tipsseg.records import LabelArray, label_dtype
 #: What is raised for a file that cannot be read, or is not as it was written.
 UNREADABLE = (ImageError, OSError, ValueError)
 
-#: What numpy and the libraries below it raise for an archive that is damaged, as a table of 4,000 damages found.
+#: What numpy and the libraries below it raise for an archive that is damaged, as damaging one at random shows.
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, KeyError, EOFError, NotImplementedError, RuntimeError,
     OverflowError, MemoryError, TypeError,

@@ -308,7 +308,7 @@ def odd_archive(says: str, **arrays: np.ndarray) -> Fault:
 
 CHECK = "See what is wrong with it: tipsseg check "
 GONE = "Give the folder that has it with --images, or leave out"
-CHANGED = "Only what the run wrote can be converted; remove the file and label the image again."
+CHANGED = "Only what the run wrote can be converted; move the file away and label the image again."
 LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
 
 FAULTS: Mapping[str, Fault] = {
@@ -559,6 +559,13 @@ def test_images_that_are_elsewhere_by_now(tmp_path: Path) -> None:
     assert convert(tmp_path, "overlay", "hf", images=tmp_path / "moved")[0] == 0
     assert (tmp_path / "out/hf/images/b/c.jpg").resolve() == tmp_path / "moved/b/c.jpg"
     assert tree(tmp_path / "out")["overlays/a.jpg"] == tree(tmp_path / "wanted")["overlays/a.jpg"]
+
+
+def test_a_damaged_list_is_not_read_for_what_has_no_scores(tmp_path: Path) -> None:
+    build(tmp_path, Case(("png", "coco"), ("cvat",)))
+    annotation(1, score=7.5)(tmp_path)
+    assert convert(tmp_path, "cvat")[0] == 0
+    assert convert(tmp_path, "cvat", "panoptic")[0] == 1
 
 
 def test_links_lead_to_the_images_again(tmp_path: Path) -> None:

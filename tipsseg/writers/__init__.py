@@ -43,7 +43,6 @@ class Format:
     links_leaf   as `leaf`, for those
     files        names of its files for the whole run
     records      whether the first of those is made of records, and can be read back
-    polygons     whether it lists objects as polygons
     parts        whether it can hold an object of several parts
     confidence   whether it needs the confidence of every pixel
     top          whether it needs the best classes of every patch
@@ -61,7 +60,6 @@ class Format:
     links_leaf: str = ""
     files: tuple[str, ...] = ()
     records: bool = False
-    polygons: bool = False
     parts: bool = True
     confidence: bool = False
     top: bool = False
@@ -90,7 +88,6 @@ FORMATS: Mapping[str, Format] = {
         "tipsseg.writers.coco_polygon",
         files=("annotations-polygon.json",),
         records=True,
-        polygons=True,
         scores=True,
     ),
     "coco-results": Format(
@@ -118,7 +115,6 @@ FORMATS: Mapping[str, Format] = {
         links="yolo",
         links_leaf="images",
         files=("yolo/data.yaml",),
-        polygons=True,
         parts=False,
         image=True,
     ),
@@ -128,7 +124,6 @@ FORMATS: Mapping[str, Format] = {
         folder="labelme",
         suffix=".json",
         links="labelme",
-        polygons=True,
         image=True,
     ),
     "cvat": Format(
@@ -144,7 +139,6 @@ FORMATS: Mapping[str, Format] = {
         "tipsseg.writers.label_studio",
         files=("label-studio.json", "label-studio.xml"),
         records=True,
-        polygons=True,
         parts=False,
         scores=True,
         image=True,
