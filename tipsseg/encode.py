@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.devices import resolve_device, resolve_dtype
-from tipsseg.errors import UsageError
+from tipsseg.errors import DeviceError, UsageError
 from tipsseg.model import checkpoint
+from tipsseg.model.inference import ValueFeatures
 
 #: Texts that go through the text tower at once.
 _TEXT_BATCH = 256
@@ -22,10 +24,13 @@ _TEXT_BATCH = 256
 class Encoder:
     """A TIPSv2 model on a device.
 
-    native_size  side in pixels of the square window that the position grid was made for
-    patch_size   side of a patch in pixels
-    temperature  logits = cosine / temperature
-    dtype_name   "float32", "bfloat16" or "float16"
+    native_size      side in pixels of the square window that the position grid was made for
+    patch_size       side of a patch in pixels
+    temperature      logits = cosine / temperature
+    dtype_name       "float32", "bfloat16" or "float16"
+    batch_size       windows that go through the vision tower at once
+    on_less_memory   is told the new batch size where the device ran out of memory and it was halved
+    at_work          whoever computes with torch holds it: on a CPU, threads of torch that compete wait for each other in vain
     """
 
     def __init__(self, folder: Path, device: str = "auto", dtype: str = "auto", batch_size: int = 8) -> None:
@@ -33,7 +38,7 @@ class Encoder:
 
         device      "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1", "mps"
         dtype       "auto", "float32", "bfloat16", "float16"
-        batch_size  windows that go through the vision tower at once
+        batch_size  windows that go through the vision tower of a GPU at once; a CPU takes one, which is as fast there
 
         Raises CheckpointError, DeviceError, UsageError.
         """
@@ -45,8 +50,12 @@ class Encoder:
             # By default cuDNN rounds the patch embedding's inputs to 10 bits, which moves cosines by up to 0.005.
             torch.backends.cudnn.allow_tf32 = False
         self.dtype_name = str(self.dtype).removeprefix("torch.")
-        self.batch_size = batch_size
+        # One window fills a CPU. Then its features do not depend on the batch, and all of the tower stays in the cache.
+        self.batch_size = 1 if self.device.type == "cpu" else batch_size
+        self.on_less_memory: Callable[[int], None] = lambda _: None
+        self.at_work = threading.Lock()
         self.model, self._tokenizer = checkpoint.load(folder, self.device, self.dtype)
+        self._features = ValueFeatures(self.model.vision_encoder)
         config = self.model.config
         self.native_size = config.vision.image_size
         self.patch_size = config.vision.patch_size
@@ -69,37 +78,70 @@ class Encoder:
         return F.normalize(vectors.mean(1), dim=-1)  # [P, D]
 
     @torch.inference_mode()
-    def window_cosines(
-        self, image: NDArray[np.uint8], corners: Sequence[tuple[int, int]], side: int, vectors: Tensor
-    ) -> Tensor:
-        """Cosine of every patch of every window with every phrase, [windows, P, h, w] float32 on the device.
+    def window_cosines(self, windows: Sequence[NDArray[np.uint8]], vectors: Tensor) -> Tensor:
+        """Cosine of every patch of every window with every phrase, [B, h, w, P] float32 on the device.
 
-        image    [H, W, 3] uint8 RGB
-        corners  (top, left) of the square windows of `side` pixels
+        windows  [side, side, 3] uint8 RGB each
         vectors  [P, D], of unit length
+
+        A GPU may still be at it when this returns. Raises DeviceError where its memory does not even hold one window.
         """
-        batches = []
-        for start in range(0, len(corners), self.batch_size):
-            cut = [
-                image[top : top + side, left : left + side] for top, left in corners[start : start + self.batch_size]
-            ]
-            batches.append(self._cosines(self._to_pixels(np.stack(cut)), vectors))
-        return torch.cat(batches)
+        parts: list[Tensor] = []
+        start = 0
+        while start < len(windows):
+            batch = windows[start : start + self.batch_size]
+            cosines = self._batch_cosines(batch, vectors)
+            if cosines is None:
+                self._halve()
+                continue
+            parts.append(cosines)
+            start += len(batch)
+        return torch.cat(parts)
 
     @torch.inference_mode()
     def whole_cosines(self, image: NDArray[np.uint8], size: tuple[int, int], vectors: Tensor) -> Tensor:
-        """Cosine of every patch of the image stretched to `size`, [P, h, w] float32 on the device.
+        """Cosine of every patch of the image stretched to `size`, [h, w, P] float32 on the device.
 
         The stretch is bicubic and not clamped, as published.
         """
-        pixels = self._to_pixels(image[None], torch.float32)
-        if size != image.shape[:2]:
-            pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
-        return self._cosines(pixels.to(self.dtype), vectors)[0]
+        with self.at_work:
+            pixels = self._to_pixels(image[None], torch.float32)
+            if size != image.shape[:2]:
+                pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
+            return self._cosines(pixels.to(self.dtype), vectors)[0]
+
+    def _batch_cosines(self, windows: Sequence[NDArray[np.uint8]], vectors: Tensor) -> Tensor | None:
+        """`window_cosines` of one batch; None where there is not enough memory."""
+        # Always as many: how a GPU adds up depends on the size of the batch, and labels must not depend on who shares it.
+        filling = [np.zeros_like(windows[0])] * (self.batch_size - len(windows))
+        try:
+            with self.at_work:
+                return self._cosines(self._to_pixels(np.stack([*windows, *filling])), vectors)[: len(windows)]
+        except RuntimeError as error:
+            # The class that CUDA raises has had several names, and MPS has none.
+            if "out of memory" not in str(error):
+                raise
+            return None
+
+    def _halve(self) -> None:
+        # Not while the error is handled, as what it refers to holds the memory.
+        self._features.forget()
+        if self.device.type == "mps":
+            torch.mps.empty_cache()
+        else:
+            torch.cuda.empty_cache()
+        if self.batch_size == 1:
+            raise DeviceError(
+                str(self.device),
+                "not enough memory on the device for one window",
+                "Use --device cpu, or another --dtype.",
+            )
+        self.batch_size //= 2
+        self.on_less_memory(self.batch_size)
 
     def _cosines(self, pixels: Tensor, vectors: Tensor) -> Tensor:
-        values = self.model.vision_encoder.value_features(pixels).float()  # [B, h, w, D]
-        return (F.normalize(values, dim=-1) @ vectors.T).permute(0, 3, 1, 2).contiguous()  # [B, P, h, w]
+        values = self._features(pixels).float()  # [B, h, w, D]
+        return F.normalize(values, dim=-1) @ vectors.T  # [B, h, w, P]
 
     def _to_pixels(self, images: NDArray[np.uint8], dtype: torch.dtype | None = None) -> Tensor:
         """[B, H, W, 3] uint8 -> [B, 3, H, W] in [0, 1]."""

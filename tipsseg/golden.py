@@ -19,6 +19,7 @@ from tipsseg.images import open_image
 from tipsseg.model import checkpoint
 from tipsseg.model.checkpoint import Tipsv2
 from tipsseg.model.tokenizer import Tokenizer
+from tipsseg.windows import cut_windows
 
 # ---- published numbers ----
 
@@ -210,4 +211,5 @@ def _cosines(encoder: Encoder) -> Tensor:
     stride = side * 3 // 4
     corners = [(top, left) for top in (0, stride) for left in (0, stride)]
     vectors = encoder.text_vectors(_PHRASES, _TEMPLATES)
-    return encoder.window_cosines(picture(side + stride, side + stride), corners, side, vectors).cpu()
+    windows = cut_windows(picture(side + stride, side + stride), corners, side)
+    return encoder.window_cosines(windows, vectors).cpu().permute(0, 3, 1, 2)  # [4, P, h, w]

@@ -141,19 +141,27 @@ def _may_be_turned(image: Image.Image) -> bool:
 
 
 def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of a Pillow image as `open_image` gives them: upright, [H, W, 3] uint8 RGB.
+    """The pixels of a Pillow image as `open_image` gives them: upright, [H, W, 3] uint8 RGB. Raises as `upright_image` does."""
+    return np.array(upright_image(image))
+
+
+def upright_image(image: Image.Image) -> Image.Image:
+    """A Pillow image in mode RGB, as `open_image` understands it, turned upright; the same image where nothing is to be done.
 
     Raises InputError for an image without pixels and for numbers that have no 8-bit meaning.
     """
     image.load()
     if 0 in image.size:
         raise InputError("an image without pixels")
-    pixels = _to_rgb(image)
     # After `load`: PNG may keep the EXIF data behind the pixels, and TIFF turns the image by itself while loading.
-    return np.ascontiguousarray(_upright(pixels, _orientation(image)))
+    turn = _TURNS.get(_orientation(image))
+    colours = _to_rgb(image)
+    return colours if turn is None else colours.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
     if image.mode.startswith("I;16"):
         return _grey(_EIGHT_BIT[np.asarray(image)])
     if image.mode == "I":
@@ -166,7 +174,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         return _grey(values.astype(np.uint8) if high <= 255 else _EIGHT_BIT[values])
     if image.mode == "F":
         return _grey(_from_float(np.asarray(image)))
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+    return image.convert("RGB")
 
 
 # v / 257, rounded to the nearest: 65535 / 257 = 255. Cutting off the low byte, or clipping, would darken or flatten.
@@ -184,8 +192,8 @@ def _from_float(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.rint(scaled).astype(np.uint8)
 
 
-def _grey(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.repeat(values[:, :, np.newaxis], 3, axis=2)
+def _grey(values: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(values).convert("RGB")
 
 
 _ORIENTATION = 0x0112
@@ -199,15 +207,16 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Undo an EXIF orientation, 1..8; other values change nothing."""
-    if orientation in {5, 6, 7, 8}:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in {3, 4, 7, 8}:
-        pixels = pixels[::-1]
-    if orientation in {2, 3, 6, 7}:
-        pixels = pixels[:, ::-1]
-    return pixels
+#: What undoes an EXIF orientation; 1 and numbers that are none need nothing.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 _quiet = ("ignore", None, Warning, re.compile(r"PIL\."), 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
 
@@ -16,24 +15,15 @@ from torch import Tensor
 from tipsseg.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning
 from tipsseg.encode import Encoder
 from tipsseg.errors import InputError, UsageError
-from tipsseg.images import MAX_PIXELS, upright_rgb
-from tipsseg.match import Scores, WholeScores, WindowScores, Winners, best_groups, match, match_refined
+from tipsseg.images import upright_image
+from tipsseg.match import Matched, Naming, best_groups, match, match_refined
+from tipsseg.prepare import Prepared, prepare
 from tipsseg.records import BACKGROUND, LabelArray, LabelMap, LabelOptions, TopClasses, ignore_id, label_dtype
+from tipsseg.refine import pamr
+from tipsseg.resample import Values
+from tipsseg.scores import Scores, WholeScores, WindowScores
 from tipsseg.vocabulary import Phrase, Vocabulary
-from tipsseg.windows import WindowPlan, plan_windows, stretched_size
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """An image resized for the model; needs no device, so threads can make it ahead.
-
-    size     (height, width) of the original
-    resized  [h, w, 3] uint8 RGB, at the working size of `plan`
-    """
-
-    size: tuple[int, int]
-    resized: NDArray[np.uint8]
-    plan: WindowPlan
+from tipsseg.windows import WindowPlan, cut_windows, stretched_size
 
 
 class Labeller:
@@ -41,6 +31,7 @@ class Labeller:
 
     vocabulary  what competes, without the phrases of an automatic background that mean the same as a class
     dropped     those background phrases, each with the phrase of a class that it means the same as
+    vectors     of the phrases of the vocabulary, [P, D] float32 of unit length, on the device
     """
 
     def __init__(self, encoder: Encoder, vocabulary: Vocabulary, options: LabelOptions | None = None) -> None:
@@ -55,19 +46,20 @@ class Labeller:
             )
         self.dropped = _same_meaning(encoder, vocabulary)
         self.vocabulary = vocabulary = vocabulary.resolved(self.dropped)
-        self._vectors = _text_vectors(encoder, vocabulary.phrases)
+        self.vectors = _text_vectors(encoder, vocabulary.phrases)
         self._classes = vocabulary.classes
         ids = [
             (label_id, len(list(group))) for label_id, group in groupby(each.label_id for each in vocabulary.phrases)
         ]
-        self._groups = [count for _, count in ids]
-        self._label_ids = cast(LabelArray, np.array([label_id for label_id, _ in ids], label_dtype(len(self._classes))))
-        self._ignore = ignore_id(len(self._classes))
-        # By label id.
         least = [each.min_confidence for each in self._classes]
-        self._least = np.array(
-            [self.options.min_confidence, *(self.options.min_confidence if own is None else own for own in least)],
-            np.float32,
+        self._naming = Naming(
+            [count for _, count in ids],
+            cast(LabelArray, np.array([label_id for label_id, _ in ids], label_dtype(len(self._classes)))),
+            np.array(
+                [self.options.min_confidence, *(self.options.min_confidence if own is None else own for own in least)],
+                np.float32,
+            ),
+            ignore_id(len(self._classes)),
         )
 
     def label(self, image: Image.Image | NDArray[np.uint8]) -> LabelMap:
@@ -75,50 +67,61 @@ class Labeller:
 
         Raises InputError for an array of another shape or dtype and for an image that is too elongated.
         """
-        return self.label_prepared(self.prepare(image))
+        prepared = self.prepare(image)
+        return self.label_encoded(prepared, self.encode(prepared))
 
     def prepare(self, image: Image.Image | NDArray[np.uint8]) -> Prepared:
         """The part of `label` before the model; may be called from several threads."""
-        pixels = upright_rgb(image) if isinstance(image, Image.Image) else _checked(image)
-        height, width = pixels.shape[:2]
-        plan = plan_windows((height, width), self.encoder.native_size, self.short_side, self.encoder.patch_size)
-        if plan.size[0] * plan.size[1] > MAX_PIXELS:
-            raise InputError(
-                f"{width} x {height} pixels are too elongated: at a short side of {self.short_side} this would be "
-                f"{plan.size[1]} x {plan.size[0]} pixels, more than {MAX_PIXELS}",
-                "Cut it into pieces, or use a smaller --short-side.",
-            )
-        return Prepared((height, width), _resize(pixels, plan.size), plan)
+        upright = upright_image(image) if isinstance(image, Image.Image) else Image.fromarray(_checked(image))
+        return self.prepare_upright(upright)
 
-    def label_prepared(self, prepared: Prepared, top: int = 0) -> LabelMap:
-        """The part of `label` from the model on; with the best `top` classes of each patch, or as many as there are."""
-        scores = self._scores(prepared)
-        winners = self._winners(scores, prepared)
-        labels = self._label_ids[winners.group]
-        if self._least.any():
-            labels[winners.confidence < self._least[labels]] = self._ignore
-        return LabelMap(
-            labels, winners.confidence, self._classes, self._top(scores, prepared.plan, top) if top else None
-        )
+    def prepare_upright(self, upright: Image.Image) -> Prepared:
+        """The same for an image in mode RGB that is upright, whatever its EXIF data say."""
+        return prepare(upright, self.encoder.native_size, self.short_side, self.encoder.patch_size)
+
+    def windows(self, prepared: Prepared) -> list[NDArray[np.uint8]]:
+        """What the model sees of an image, [side, side, 3] each; none where it sees the image as a whole."""
+        plan = prepared.plan
+        return [] if self.options.mode == "whole" else cut_windows(prepared.resized, plan.corners, plan.side)
+
+    def encode(self, prepared: Prepared) -> Tensor:
+        """The cosines of an image with the phrases, on the device: [windows, h, w, P], or [h, w, P] of it as a whole."""
+        if self.options.mode == "whole":
+            size = stretched_size(prepared.plan.size, self.encoder.patch_size)
+            return self.encoder.whole_cosines(prepared.resized, size, self.vectors)
+        return self.encoder.window_cosines(self.windows(prepared), self.vectors)
+
+    def label_encoded(self, prepared: Prepared, cosines: Tensor, top: int = 0) -> LabelMap:
+        """The part of `label` behind the model; with the best `top` classes of each patch, or as many as there are.
+
+        cosines  as `encode` makes them
+
+        May be called from several threads.
+        """
+        scores = self._scores(prepared, cosines.cpu().numpy())
+        matched = self._match(scores, prepared)
+        best = self._top(scores, prepared.plan, top) if top else None
+        return LabelMap(matched.labels, matched.confidence, self._classes, best)
 
     def _top(self, scores: Scores, plan: WindowPlan, count: int) -> TopClasses:
         height, width = (max(round(side / self.encoder.patch_size), 1) for side in plan.size)
-        groups, shares = best_groups(scores, (height, width), self._groups, min(count, len(self._groups)))
-        return TopClasses(self._label_ids[groups], shares)
+        groups, shares = best_groups(scores, (height, width), self._naming.groups, min(count, len(self._naming.groups)))
+        return TopClasses(self._naming.label_ids[groups], shares)
 
-    def _winners(self, scores: Scores, prepared: Prepared) -> Winners:
+    def _match(self, scores: Scores, prepared: Prepared) -> Matched:
         if self.options.refine == "pamr":
-            return match_refined(scores, prepared.resized, prepared.size, self._groups)
-        return match(scores, prepared.size, self._groups)
+            return match_refined(scores, prepared.resized, prepared.size, self._naming, self._refine)
+        return match(scores, prepared.size, self._naming)
 
-    def _scores(self, prepared: Prepared) -> Scores:
-        encoder, plan = self.encoder, prepared.plan
+    def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
+        encoder = self.encoder
+        with encoder.at_work:
+            return pamr(torch.from_numpy(maps).to(encoder.device), image).cpu().numpy()
+
+    def _scores(self, prepared: Prepared, cosines: Values) -> Scores:
         if self.options.mode == "whole":
-            stretched = stretched_size(plan.size, encoder.patch_size)
-            cosines = encoder.whole_cosines(prepared.resized, stretched, self._vectors)
-            return WholeScores(cosines, encoder.temperature)
-        cosines = encoder.window_cosines(prepared.resized, plan.corners, plan.side, self._vectors)
-        return WindowScores(cosines, plan, encoder.temperature)
+            return WholeScores(cosines, prepared.plan.size, self.encoder.temperature)
+        return WindowScores(cosines, prepared.plan, self.encoder.temperature)
 
 
 def _same_meaning(encoder: Encoder, vocabulary: Vocabulary) -> Mapping[str, str]:
@@ -153,10 +156,3 @@ def _checked(image: object) -> NDArray[np.uint8]:
             "Pillow images of any mode are converted.",
         )
     return image
-
-
-def _resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    if pixels.shape[:2] == size:
-        return pixels
-    resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    return np.asarray(resized)

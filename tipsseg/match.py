@@ -1,255 +1,337 @@
-"""Cosine maps -> winner and confidence of every pixel, band by band. The last place with tensors.
+"""Cosine maps -> label and confidence of every pixel, tile by tile.
 
 The published protocol merges sliding windows as follows: cosines are resized to the window (bilinear), made to
 probabilities by a softmax over phrases without temperature, summed over windows, divided by the number of windows that saw the
-pixel, resized to the image (bilinear), and the largest wins. Here the same numbers are made for a band of rows at a time, so
-that memory does not depend on the height of the image. Phrases that stand for one thing are merged at the very end, by their
-maximum at each pixel, so that the winner is the owner of the best phrase.
+pixel, resized to the image (bilinear), and the largest wins. Here the same numbers are made for a tile of the image at a time, and
+at its resolution only for phrases that can win there (see `match`). Phrases that stand for one thing are merged at the very end, by
+their maximum at each pixel, so that the winner is the owner of the best phrase.
+
+All of it is numpy, on one core: images are matched in threads beside the model, whatever device that is on.
 
 Shapes: P phrases, G groups of phrases that stand for one thing, H x W the labels, h x w a patch grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import cast
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
-from tipsseg.refine import pamr
-from tipsseg.windows import Taps, WindowPlan, bilinear_taps
+from tipsseg.records import LabelArray
+from tipsseg.resample import Values, resize, resize_columns, resize_rows
+from tipsseg.scores import Scores
+from tipsseg.windows import Taps, bilinear_taps
 
-#: Scores of one band, phrases x rows x columns; 8 million float32 are 32 MB, of which a few live at once.
-_BAND_ELEMENTS = 8_000_000
+#: Scores that are at hand at once, phrases x rows x columns: 1 MB, so that they stay in the cache of a core.
+_CHUNK = 1 << 18
+
+#: Rows and columns of a tile, of the image and of the image as the model sees it (four patches), where not more than _FEW phrases
+#: can win; and the least that it is cut down to where there are more. Smaller tiles have fewer phrases, and more of the work that
+#: every tile costs.
+_TILE, _WORKING_TILE, _FEW, _LEAST = 128, 56, 4, 16
+
+#: Two cosines this close may change places by rounding: ten times what sums of float32 of this size can be off.
+_ROUNDING = 1e-5
+
+#: Phrases whose cosine stays this far below the best count for the confidence as the working size has them; and those that stay so
+#: many temperatures below it not at all (8e-7 of the best each).
+_CLOSE, _NOTHING = 0.012, 14.0
 
 #: Soft maps that are refined at once, maps x rows x columns: 256 MB.
 _REFINED_ELEMENTS = 64_000_000
 
+Ids = NDArray[np.intp]
+
+#: Maps [K, h, w] and an image [h, w, 3] -> the maps, refined.
+Refine = Callable[[Values, NDArray[np.uint8]], Values]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Winners:
-    """What won at each pixel.
+class Naming:
+    """What the phrases stand for.
 
-    group       [H, W] int32, index of the winning group
-    confidence  [H, W] float32 in [0, 1], softmax(score / temperature) of that group over all groups
+    groups     how many phrases each group has, in the order of the phrases
+    label_ids  [G], of the groups
+    least      [N] float32, by label id: confidences below it make a pixel ignored
+    ignore     the label id of such pixels
     """
 
-    group: NDArray[np.int32]
+    groups: Sequence[int]
+    label_ids: LabelArray
+    least: NDArray[np.float32]
+    ignore: int
+
+    def labels(self, groups: Ids, index: NDArray[np.unsignedinteger], confidence: Values) -> LabelArray:
+        """Label ids, [H, W], of winners: `index` [H, W] among `groups`, and `confidence` [H, W]."""
+        labels = self.label_ids[groups][index]
+        if self.least.any():
+            labels[confidence < self.least[labels]] = self.ignore
+        return labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matched:
+    """What won at each pixel.
+
+    labels      [H, W], the label id of the winning group, or that of ignored pixels
+    confidence  [H, W] float32 in [0, 1]
+    """
+
+    labels: LabelArray
     confidence: NDArray[np.float32]
 
 
-class Maps(Protocol):
-    """P maps that can be had by rows, at the size `size` (height, width)."""
+def match(scores: Scores, size: tuple[int, int], naming: Naming) -> Matched:
+    """The label of every pixel of an image of `size` (H, W), and its confidence.
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
+    Phrases that cannot win in a tile are told by the cosines alone, and left out of what is made at the size of the image:
 
-    @property
-    def phrases(self) -> int:
-        """P."""
+    1. Within a tile a map of cosines lies between its values at a few corners (see `scores`): the cosine c_g(x) of phrase g at a
+       pixel x of a window is a mean of them, with weights that are the same for all phrases.
+    2. Let h be a mean of the maps of some leading phrases, h = sum of a_k c_k with positive a_k of sum 1. If c_g is below h at all
+       corners (of all windows that see some of the tile), then c_g(x) < h(x) at every x.
+    3. exp is convex: exp(c_g(x)) < exp(h(x)) <= sum of a_k exp(c_k(x)). The softmax divides all of it by one sum, so for its
+       probabilities p_g(x) < sum of a_k p_k(x).
+    4. The mean over windows and the resizing to the image are means, with weights that do not depend on the phrase. So at every
+       pixel of the tile the score of g is below a mean of the leaders' scores, and below the best of them: g does not win there.
 
-    def rows(self, first: int, last: int) -> Tensor:
-        """Rows first .. last - 1, [P, last - first, width]."""
+    The test has a margin for rounding, so leaving g out changes no label. The sum of the softmax needs every phrase, at the working
+    size, and has it. In "whole" mode the cosines are the scores, and 1 and 2 suffice.
 
+    The confidence is softmax(log score / temperature) of the winner over all groups (see `Scores.logits`). Groups that may win in
+    the tile, or come close, are in its sum as they are at the pixel. The sum over the others is made at the working size and its
+    logarithm resized. That is nearly linear there: the confidence is off by 0.01 at most, and by 0.001 at few pixels.
 
-class Scores(Maps, Protocol):
-    """The scores of one image, at the size that they are made at."""
-
-    def rivals(self, scores: Tensor, best: Tensor) -> Tensor:
-        """exp of (score - best score) / temperature, [G, rows, W], in place of `scores`; `best` is [rows, W]."""
-
-
-class WindowScores:
-    """The protocol's "slide" mode: the mean probability over the windows that saw a pixel.
-
-    The confidence takes the mean probability p of a phrase for exp(cosine): softmax(log(p) / temperature). Where a single window
-    saw the pixel this is softmax(cosine / temperature) itself, as the denominator of p is common to all phrases.
+    Memory beside the result: some MB, and for each window a map of the sums at its size.
     """
-
-    def __init__(self, cosines: Tensor, plan: WindowPlan, temperature: float) -> None:
-        """`cosines` is [windows, P, h, w] float32, in the order of `plan.corners`."""
-        self.size = plan.size
-        self.phrases = cosines.shape[1]
-        self._cosines = cosines
-        self._plan = plan
-        self._temperature = temperature
-
-    def rows(self, first: int, last: int) -> Tensor:
-        """Mean probabilities of rows first .. last - 1 of the working size, [P, last - first, width]."""
-        side, width = self._plan.side, self.size[1]
-        vertical = bilinear_taps(self._cosines.shape[2], side)
-        total = self._cosines.new_zeros(self.phrases, last - first, width)
-        count = self._cosines.new_zeros(last - first, width)
-        for cosine, (top, left) in zip(self._cosines, self._plan.corners, strict=True):
-            start, stop = max(first, top), min(last, top + side)
-            if start >= stop:
-                continue
-            rows = _resize_rows(cosine, vertical.rows(start - top, stop - top), side)  # [P, stop - start, side]
-            total[:, start - first : stop - first, left : left + side] += rows.softmax(0)
-            count[start - first : stop - first, left : left + side] += 1
-        return total.div_(count)
-
-    def rivals(self, scores: Tensor, best: Tensor) -> Tensor:
-        """(p / best p) to the power 1 / temperature; ratios are at most 1, so nothing overflows."""
-        return scores.div_(best).log_().div_(self._temperature).exp_()
-
-
-class WholeScores:
-    """The protocol's "whole" mode: cosines of one map of the whole image, without a softmax before the argmax."""
-
-    def __init__(self, cosines: Tensor, temperature: float) -> None:
-        """`cosines` is [P, h, w] float32."""
-        self.size = (cosines.shape[1], cosines.shape[2])
-        self.phrases = cosines.shape[0]
-        self._cosines = cosines
-        self._temperature = temperature
-
-    def rows(self, first: int, last: int) -> Tensor:
-        """Cosines of rows first .. last - 1 of the grid."""
-        return self._cosines[:, first:last]
-
-    def rivals(self, scores: Tensor, best: Tensor) -> Tensor:
-        """exp of the differences of cosines by the temperature."""
-        return scores.sub_(best).div_(self._temperature).exp_()
-
-
-@torch.inference_mode()
-def match(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Winners:
-    """The winner and its confidence at every pixel of labels of `size` (H, W).
-
-    groups  how many phrases each group has, in the order of the phrases
-    """
-    winner = np.empty(size, np.int32)
+    labels = np.empty(size, naming.label_ids.dtype)
     confidence = np.empty(size, np.float32)
-    for band, grouped in _bands(scores, size, groups):
-        best, group = grouped.max(0)  # each [rows, W]
-        winner[band] = group.cpu().numpy()
-        confidence[band] = (1 / scores.rivals(grouped, best).sum(0)).cpu().numpy()
-    return Winners(winner, confidence)
+    owners = np.repeat(np.arange(len(naming.groups)), naming.groups)
+    for tile in _tiles(scores, size, owners):
+        here = tile.rows, tile.columns
+        for band, groups, index, share in _won(scores, tile, owners):
+            labels[here][band] = naming.labels(groups, index, share)
+            confidence[here][band] = share
+    return Matched(cast(LabelArray, labels), confidence)
 
 
-@torch.inference_mode()
-def match_refined(scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], groups: Sequence[int]) -> Winners:
-    """The same after the probabilities of the groups were drawn to the edges of the image (see `refine.pamr`).
+def match_refined(
+    scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], naming: Naming, refine: Refine
+) -> Matched:
+    """The same after the probabilities of the groups were drawn to the edges of the image, by `refine` (see `refine.pamr`).
 
     image  [h', w', 3] uint8 RGB; the refinement is made at this size, and its result resized (bilinear) to `size`
 
     Only groups that win somewhere are refined. The confidence of a pixel is the refined probability of its winner.
     """
     small = (image.shape[0], image.shape[1])
-    occurring = sorted(
-        {int(group) for _, grouped in _bands(scores, small, groups) for group in grouped.argmax(0).unique()}
-    )
+    occurring = occurring_groups(scores, small, naming.groups)
     at_once = max(_REFINED_ELEMENTS // (small[0] * small[1]), 1)
-    winner = np.zeros(size, np.int32)
+    labels = np.empty(size, naming.label_ids.dtype)
     confidence = np.full(size, -1, np.float32)
     for start in range(0, len(occurring), at_once):
         chosen = occurring[start : start + at_once]
-        refined = pamr(_probabilities(scores, small, groups, chosen), image)
-        for band, resized in _bands(_Refined(refined), size, [1] * len(chosen)):
-            best, index = resized.max(0)  # each [rows, W]
-            value = best.cpu().numpy()
-            wins = value > confidence[band]
-            winner[band][wins] = np.array(chosen, np.int32)[index.cpu().numpy()[wins]]
-            confidence[band][wins] = value[wins]
-    return Winners(winner, confidence)
+        refined = refine(_probabilities(scores, small, naming.groups, chosen), image)
+        for band, resized in _resized_bands(refined, size):
+            best = resized.max(0)  # [rows, W]
+            wins = best > confidence[band]
+            labels[band][wins] = naming.labels(chosen, _first_index(resized, best)[wins], best[wins])
+            confidence[band][wins] = best[wins]
+    return Matched(cast(LabelArray, labels), confidence)
 
 
-@torch.inference_mode()
 def best_groups(
     scores: Scores, size: tuple[int, int], groups: Sequence[int], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-    """The best `count` groups at every cell of a grid of `size` (h, w), and softmax(score / temperature) of each over all groups.
+) -> tuple[NDArray[np.intp], NDArray[np.float16]]:
+    """The best `count` groups at each cell of a grid of `size` (h, w), and softmax(log score / temperature) of each over all.
 
     Both are [count, h, w], the best first; of equals the first group comes first.
     """
-    index = np.empty((count, *size), np.int64)
+    index = np.empty((count, *size), np.intp)
     share = np.empty((count, *size), np.float16)
-    for band, grouped in _bands(scores, size, groups):
-        rivals = scores.rivals(grouped, grouped.amax(0))
-        shares, order = (rivals / rivals.sum(0)).sort(dim=0, descending=True, stable=True)  # each [G, rows, w]
-        index[:, band] = order[:count].cpu().numpy()
-        share[:, band] = shares[:count].cpu().numpy()
+    for band, shares in _shares(scores, size, groups):
+        order = np.argsort(-shares, axis=0, kind="stable")[:count]  # [count, rows, w]
+        index[:, band] = order
+        share[:, band] = np.take_along_axis(shares, order, 0)
     return index, share
 
 
-def merge_names(scores: Tensor, groups: Sequence[int]) -> Tensor:
-    """The maximum over the phrases of each group, [P, ...] -> [G, ...]; may overwrite `scores`."""
-    if len(groups) == scores.shape[0]:
-        return scores
-    firsts = []
-    start = 0
-    for count in groups:
-        if count > 1:
-            scores[start] = scores[start : start + count].amax(0)
-        firsts.append(start)
-        start += count
-    return scores[firsts]
+def occurring_groups(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ids:
+    """The groups that win somewhere in an image of `size` (H, W), in their order."""
+    numbers = np.arange(len(groups), dtype=np.uint16)
+    won = match(scores, size, Naming(groups, numbers, np.zeros(len(groups), np.float32), 0)).labels
+    return np.flatnonzero(np.bincount(won.reshape(-1), minlength=len(groups)))
+
+
+def merge_names(values: Values, owners: Ids) -> tuple[Values, Ids]:
+    """The maximum over the phrases of each owner, [K, ...] -> [G', ...], and the owners [G']; `owners` [K] is sorted."""
+    firsts = np.flatnonzero(np.diff(owners, prepend=-1))
+    if len(firsts) == len(owners):
+        return values, owners
+    return np.maximum.reduceat(values, firsts, axis=0), owners[firsts]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Refined:
-    """Refined maps [K, h, w], to be resized like scores."""
+class _Tile:
+    """A part of the image.
 
-    maps: Tensor
+    rows, columns     of the image
+    source            how they come from the scores' grid, down and across
+    working           and from the working size
+    contenders        phrases of groups that may win here, or come near that
+    others            those of other groups that count for the confidence
+    """
 
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.maps.shape[1], self.maps.shape[2]
-
-    @property
-    def phrases(self) -> int:
-        return self.maps.shape[0]
-
-    def rows(self, first: int, last: int) -> Tensor:
-        return self.maps[:, first:last]
+    rows: slice
+    columns: slice
+    source: tuple[Taps, Taps]
+    working: tuple[Taps, Taps]
+    contenders: Ids
+    others: Ids
 
 
-def _bands(source: Maps, size: tuple[int, int], groups: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
-    """Bands of rows of labels of `size`, each with the scores of its groups, [G, rows, W]."""
-    height, width = size
-    vertical = bilinear_taps(source.size[0], height)
-    step = _band_height(source, size)
-    for start in range(0, height, step):
-        taps = vertical.rows(start, start + step)
-        first, last = int(taps.low[0]), int(taps.high[-1]) + 1
-        rows = source.rows(first, last)  # [P, last - first, source width]
-        yield (
-            slice(start, start + step),
-            merge_names(_resize_rows(rows, Taps(taps.low - first, taps.high - first, taps.weight), width), groups),
+def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile]:
+    """Tiles of an image of `size`, in rows; those where many phrases can win are cut up, as smaller ones tell more apart."""
+    source, working = (
+        [bilinear_taps(*lengths) for lengths in zip(grid, size, strict=True)]
+        for grid in (scores.size, scores.working_size)
+    )
+
+    def parts(*spans: slice) -> Iterator[_Tile]:
+        rows, columns = spans
+        down, across = (taps.part(span.start, span.stop) for taps, span in zip(source, spans, strict=True))
+        down_working, across_working = (
+            taps.part(span.start, span.stop) for taps, span in zip(working, spans, strict=True)
         )
+        rivals = _rivals(scores, down, across, owners)
+        tile = _Tile(rows, columns, (down, across), (down_working, across_working), *rivals)
+        height, width = (span.stop - span.start for span in spans)
+        if (
+            len(tile.contenders) <= _FEW
+            or len(tile.contenders) * height * width <= _CHUNK
+            or max(height, width) < 2 * _LEAST
+        ):
+            yield tile
+        elif height >= width:
+            for part in _halves(rows):
+                yield from parts(part, columns)
+        else:
+            for part in _halves(columns):
+                yield from parts(rows, part)
+
+    steps = [
+        max(_TILE, _WORKING_TILE * length // whole) if length >= whole else max(_TILE * length // whole, 1)
+        for length, whole in zip(size, scores.working_size, strict=True)
+    ]
+    for top in range(0, size[0], steps[0]):
+        for left in range(0, size[1], steps[1]):
+            yield from parts(slice(top, min(top + steps[0], size[0])), slice(left, min(left + steps[1], size[1])))
 
 
-def _band_height(source: Maps, size: tuple[int, int]) -> int:
-    """How many rows of labels a band has, so that neither they nor the rows that they come from are too many scores."""
-    height, width = size
-    rows = _BAND_ELEMENTS // (source.phrases * width)
-    # Two rows of the source make one of the labels, and each further one takes source height / height more.
-    spare = _BAND_ELEMENTS // (source.phrases * source.size[1]) - 2
-    return max(min(rows, spare * height // source.size[0] + 1), 1)
+def _halves(span: slice) -> tuple[slice, slice]:
+    middle = (span.start + span.stop) // 2
+    return slice(span.start, middle), slice(middle, span.stop)
 
 
-def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int], chosen: Sequence[int]) -> Tensor:
-    """softmax(score / temperature) over all groups, for the chosen ones: [K, h', w']."""
-    bands = []
-    for _, grouped in _bands(scores, size, groups):
-        shares = scores.rivals(grouped, grouped.amax(0))
-        bands.append(shares[list(chosen)] / shares.sum(0))
-    return torch.cat(bands, 1)
+def _rivals(scores: Scores, rows: Taps, columns: Taps, owners: Ids) -> tuple[Ids, Ids]:
+    """Phrases that matter in a part of the image: of groups that come near the best anywhere, and others that count at all."""
+    behind = scores.behind(rows, columns)  # [P]
+    contends = np.zeros(owners[-1] + 1, bool)
+    contends[owners[behind <= _CLOSE]] = True
+    matters = behind <= max(_ROUNDING, _NOTHING * scores.temperature)
+    own = contends[owners]
+    # All phrases of a group that contends, as any of them may be its best at a pixel.
+    return np.flatnonzero(own & matters), np.flatnonzero(~own & matters)
 
 
-def _resize_rows(maps: Tensor, taps: Taps, width: int) -> Tensor:
-    """Bilinear resizing of [P, h, w], for some of the output rows only: [P, rows, width]."""
-    weight = torch.from_numpy(taps.weight).to(maps.device)[:, None]  # [rows, 1]
-    low, high = (torch.from_numpy(index).to(maps.device) for index in (taps.low, taps.high))
-    rows = maps[:, low] * (1 - weight) + maps[:, high] * weight  # [P, rows, w]
-    if width == maps.shape[2]:
-        return rows
-    # Along the rows nothing is left to do: source and target have equally many, so torch weighs each with 1.
-    return F.interpolate(rows[None], size=(rows.shape[1], width), mode="bilinear", align_corners=False)[0]
+def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
+    """log of the sum of exp(logit / temperature) over the other groups: what of the working size the tile needs, [r, c]."""
+    phrases = tile.others
+    if not len(phrases):
+        return None
+    rows, columns = (taps.span for taps in tile.working)
+    rest = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
+    step = max(_CHUNK // (len(phrases) * rest.shape[1]), 1)
+    for start in range(rows.start, rows.stop, step):
+        stop = min(start + step, rows.stop)
+        logits, _ = merge_names(scores.working_logits(slice(start, stop), columns, phrases), owners[phrases])
+        logits /= scores.temperature
+        most = logits.max(0)
+        logits -= most
+        rest[start - rows.start : stop - rows.start] = most + np.log(np.exp(logits, out=logits).sum(0))
+    return rest
+
+
+def _won(scores: Scores, tile: _Tile, owners: Ids) -> Iterator[tuple[slice, Ids, NDArray[np.unsignedinteger], Values]]:
+    """Bands of rows of a tile, each with the groups that contend, the index of the winner among them, and its confidence."""
+    (rows, columns), phrases = tile.source, tile.contenders
+    rest = _log_rest(scores, tile, owners)
+    if rest is not None:
+        rest = resize_columns(rest, tile.working[1].within)  # [r, columns]
+    step = max(_CHUNK // (len(phrases) * len(columns.low)), 1)
+    for start in range(0, len(rows.low), step):
+        part = rows.part(start, start + step)
+        values = scores.values(part.span, columns.span, phrases)
+        merged, groups = merge_names(
+            resize(values, part.within, columns.within), owners[phrases]
+        )  # [G', rows, columns]
+        best = merged.max(0)
+        index = _first_index(merged, best)
+        logits, logit = scores.logits(merged), scores.logits(best)
+        logits -= logit
+        logits /= scores.temperature
+        total = np.exp(logits, out=logits).sum(0)
+        if rest is not None:
+            logit /= scores.temperature
+            share = resize_rows(rest, tile.working[0].within.part(start, start + step))
+            share -= logit
+            total += np.exp(share, out=share)
+        yield slice(start, start + step), groups, index, np.reciprocal(total, out=total)
+
+
+def _first_index(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
+    """The first index at which [K, ...] holds its maximum `best`."""
+    # numpy's argmax along the first axis takes ten times as long.
+    index = np.zeros(best.shape, np.uint8 if len(values) <= 256 else np.uint16)
+    behind = np.ones(best.shape, bool)
+    for each in values[:-1]:
+        behind &= each != best
+        index += behind
+    return index
+
+
+def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Iterator[tuple[slice, Values]]:
+    """Bands of rows of an image of `size`, each with softmax(log score / temperature) of all groups, [G, rows, W]."""
+    owners = np.repeat(np.arange(len(groups)), groups)
+    everything = np.arange(len(owners))
+    taps, columns = (bilinear_taps(*lengths) for lengths in zip(scores.size, size, strict=True))
+    step = max(_CHUNK // (len(owners) * size[1]), 1)
+    for start in range(0, size[0], step):
+        rows = taps.part(start, start + step)
+        values = resize(scores.values(rows.span, columns.span, everything), rows.within, columns.within)
+        shares = scores.logits(merge_names(values, owners)[0])
+        shares -= shares.max(0)
+        shares /= scores.temperature
+        np.exp(shares, out=shares)
+        shares /= shares.sum(0)
+        yield slice(start, start + step), shares
+
+
+def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int], chosen: Ids) -> Values:
+    """softmax(log score / temperature) over all groups, for the chosen ones: [K, h', w']."""
+    soft = np.empty((len(chosen), *size), np.float32)
+    for band, shares in _shares(scores, size, groups):
+        soft[:, band] = shares[chosen]
+    return soft
+
+
+def _resized_bands(maps: Values, size: tuple[int, int]) -> Iterator[tuple[slice, Values]]:
+    """Bands of rows of maps [K, h, w] resized to `size`, [K, rows, W] each."""
+    rows, columns = (bilinear_taps(*lengths) for lengths in zip(maps.shape[1:], size, strict=True))
+    step = max(_CHUNK // (len(maps) * size[1]), 1)
+    for start in range(0, size[0], step):
+        part = rows.part(start, start + step)
+        yield slice(start, start + step), resize(maps[:, part.span], part.within, columns)

@@ -5,6 +5,7 @@ All sizes are (height, width), all positions (top, left), in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,9 +32,19 @@ class Taps:
     high: NDArray[np.int64]
     weight: NDArray[np.float32]
 
-    def rows(self, start: int, stop: int) -> Taps:
+    def part(self, start: int, stop: int) -> Taps:
         """The taps of outputs start .. stop - 1."""
         return Taps(self.low[start:stop], self.high[start:stop], self.weight[start:stop])
+
+    @property
+    def span(self) -> slice:
+        """What of the source they need."""
+        return slice(int(self.low[0]), int(self.high[-1]) + 1)
+
+    @property
+    def within(self) -> Taps:
+        """The same taps of a source that is cut down to `span`."""
+        return Taps(self.low - self.low[0], self.high - self.low[0], self.weight)
 
 
 def working_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -65,6 +76,11 @@ def plan_windows(size: tuple[int, int], native: int, short_side: int, patch: int
     side = window_side(native, short_side, patch)
     corners = tuple((top, left) for top in window_starts(height, side) for left in window_starts(width, side))
     return WindowPlan((height, width), side, corners)
+
+
+def cut_windows(image: NDArray[np.uint8], corners: Iterable[tuple[int, int]], side: int) -> list[NDArray[np.uint8]]:
+    """The square windows of `side` pixels at `corners` of an image [H, W, 3]."""
+    return [image[top : top + side, left : left + side] for top, left in corners]
 
 
 def stretched_size(size: tuple[int, int], patch: int) -> tuple[int, int]:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
-from tipsseg.errors import ImageError, InputError
+from tipsseg.batches import Batched, Batches
+from tipsseg.errors import ImageError
 from tipsseg.file_options import FileOptions
 from tipsseg.fingerprint import Fingerprint, fingerprint
 from tipsseg.image_labels import ImageLabels, labelled_objects
-from tipsseg.images import open_image, reason_of
-from tipsseg.labeller import Labeller, Prepared
+from tipsseg.images import decode_file, reason_of, upright_image
+from tipsseg.labeller import Labeller
 from tipsseg.manifest import Entry
 from tipsseg.outcome import Labelled
+from tipsseg.prepare import Prepared
 from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.summary import label_summary
@@ -27,75 +34,115 @@ from tipsseg.writing import write_labels
 #: How many classes of each patch are kept, for formats that have them.
 TOP_CLASSES = 5
 
+#: Images of more pixels than this are decoded, and labelled, one at a time.
+_HEAVY = 32_000_000
+
 #: How often an image is read again that was changed meanwhile.
 _ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """An image in memory, ready for the model; `seconds` is what that took."""
+    """An image in memory, ready for the model; `seconds` is what that took. `image` is [H, W, 3], None where no format needs it."""
 
     ref: ImageRef
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8] | None
     prepared: Prepared
     fingerprint: Fingerprint
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class ImageWork:
-    """Labels images and writes their files.
+    """Labels images and writes their files, each image in three steps: `load`, its cosines from `batches`, `finish`."""
 
-    writers  by format
-    files    how labels become files
-    output   the output folder
-    digest   of all that decides the labels
-    inspect  sees each image's labels before anything is written, and may raise ImageError
-    """
+    def __init__(
+        self,
+        labeller: Labeller,
+        writers: Mapping[str, Writer],
+        files: FileOptions,
+        output: Path,
+        digest: str,
+        inspect: Callable[[ImageRef, LabelMap], None] | None = None,
+    ) -> None:
+        """How it is done:
 
-    labeller: Labeller
-    writers: Mapping[str, Writer]
-    files: FileOptions
-    output: Path
-    digest: str
-    inspect: Callable[[ImageRef, LabelMap], None] | None = None
+        writers  by format
+        files    how labels become files
+        output   the output folder
+        digest   of all that decides the labels
+        inspect  sees each image's labels before anything is written, in one of several threads, and may raise ImageError
+        """
+        self._labeller = labeller
+        self._writers = writers
+        self._files = files
+        self._output = output
+        self._digest = digest
+        self._inspect = inspect
+        self._needs_image = any(FORMATS[name].image for name in writers)
+        self._top = TOP_CLASSES if any(FORMATS[name].top for name in writers) else 0
+        self._heavy = threading.Lock()
 
     def load(self, ref: ImageRef) -> Loaded:
         """Read an image; may be called from several threads. Raises ImageError."""
         began = time.monotonic()
-        image, read_from = _read(ref.path)
-        try:
-            prepared = self.labeller.prepare(image)
-        except InputError as error:
-            raise ImageError(ref.path, error.message, error.hint) from error
+        (image, prepared), read_from = _read(ref.path, self._decode)
         return Loaded(ref, image, prepared, read_from, time.monotonic() - began)
 
-    def finish(self, loaded: Loaded) -> Labelled:
-        """Label an image and write its files. Raises ImageError for what is wrong with this one, others for what ends a run."""
+    @property
+    def windows_at_once(self) -> int:
+        """How many windows make a batch."""
+        return self._labeller.encoder.batch_size
+
+    def batches(self) -> Batches[Batched]:
+        """What makes cosines of images, in batches; for one thread."""
+        return Batches(self._labeller)
+
+    def finish(self, loaded: Loaded, cosines: Tensor) -> Labelled:
+        """Label an image and write its files; may be called from several threads.
+
+        Raises ImageError for what is wrong with this one, others for what ends a run.
+        """
         began = time.monotonic()
-        ref, label_map = loaded.ref, self._label(loaded)
-        if self.inspect is not None:
-            self.inspect(ref, label_map)
-        labels = ImageLabels(ref, lambda: loaded.image, label_map, lambda each: labelled_objects(each, self.files))
-        files, records = write_labels(labels, self.writers, self.output)
+        with self._alone(loaded.prepared.size):
+            ref, label_map = loaded.ref, self._labeller.label_encoded(loaded.prepared, cosines, self._top)
+            if self._inspect is not None:
+                self._inspect(ref, label_map)
+            labels = ImageLabels(
+                ref, lambda: _required(loaded), label_map, lambda each: labelled_objects(each, self._files)
+            )
+            files, records = write_labels(labels, self._writers, self._output)
+            summary = label_summary(label_map)
         seconds = round(loaded.seconds + time.monotonic() - began, 3)
-        summary = label_summary(label_map)
-        sizes = {name: actual_path(self.output, file).stat().st_size for name, file in files.items()}
-        entry = Entry(ref.name, loaded.fingerprint, self.digest, summary, files, tuple(self.writers), seconds, sizes)
+        sizes = {name: actual_path(self._output, file).stat().st_size for name, file in files.items()}
+        entry = Entry(ref.name, loaded.fingerprint, self._digest, summary, files, tuple(self._writers), seconds, sizes)
         return Labelled(ref, entry, records, labels.fidelity)
 
-    def _label(self, loaded: Loaded) -> LabelMap:
-        wanted = any(FORMATS[name].top for name in self.writers)
-        return self.labeller.label_prepared(loaded.prepared, TOP_CLASSES if wanted else 0)
+    def _decode(self, image: Image.Image) -> tuple[NDArray[np.uint8] | None, Prepared]:
+        with self._alone((image.height, image.width)):
+            upright = upright_image(image)
+            return np.array(upright) if self._needs_image else None, self._labeller.prepare_upright(upright)
+
+    def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
+        """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""
+        return self._heavy if size[0] * size[1] > _HEAVY else nullcontext()
 
 
-def _read(path: Path) -> tuple[NDArray[np.uint8], Fingerprint]:
-    """The pixels of a file and the fingerprint of what they were read from. Raises ImageError."""
+def _required(loaded: Loaded) -> NDArray[np.uint8]:
+    if loaded.image is None:
+        raise ValueError(f"the pixels of {loaded.ref.name} were not kept, as no format was known to need them")
+    return loaded.image
+
+
+_Decoded = TypeVar("_Decoded")
+
+
+def _read(path: Path, decode: Callable[[Image.Image], _Decoded]) -> tuple[_Decoded, Fingerprint]:
+    """What `decode` makes of an image file, and the fingerprint of what it was read from. Raises ImageError."""
     for _ in range(_ATTEMPTS):
         before = _stamp(path)
         failure: ImageError | None = None
         try:
-            image = open_image(path)
+            decoded = decode_file(path, decode)
             found = fingerprint(path)
         except ImageError as error:
             failure = error
@@ -105,7 +152,7 @@ def _read(path: Path) -> tuple[NDArray[np.uint8], Fingerprint]:
             continue  # a half of the old file and a half of the new one may well decode
         if failure is not None:
             raise failure
-        return image, found
+        return decoded, found
     raise ImageError(path, "it changes while it is read", "Label it again once it is complete.")
 
 

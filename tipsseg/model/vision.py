@@ -156,7 +156,7 @@ class VisionTower(nn.Module):
         hidden = self.last_block_input(pixels, mask)
         tokens = self.norm(self.blocks[-1](hidden))  # [B, N, D]
         prefix = self.config.num_prefix_tokens
-        return VisionOutput(tokens[:, 0], tokens[:, 1:prefix], self._to_grid(tokens[:, prefix:], pixels))
+        return VisionOutput(tokens[:, 0], tokens[:, 1:prefix], self.to_grid(tokens[:, prefix:], pixels))
 
     def value_features(self, pixels: Tensor) -> Tensor:
         """Value features of the patches, [B, 3, H, W] -> [B, h, w, D].
@@ -167,16 +167,17 @@ class VisionTower(nn.Module):
         """
         hidden = self.last_block_input(pixels)[:, self.config.num_prefix_tokens :]  # [B, h * w, D]
         last = cast(Block, self.blocks[-1])
-        return self._to_grid(self.norm(last.value_features(hidden)), pixels)
+        return self.to_grid(self.norm(last.value_features(hidden)), pixels)
 
     def last_block_input(self, pixels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens before the last block, [B, N, D]; what `forward` and `value_features` share."""
-        x = self._embed(pixels, mask)
+        x = self.embed(pixels, mask)
         for block in self.blocks[:-1]:
             x = block(x)
         return x
 
-    def _embed(self, pixels: Tensor, mask: Tensor | None) -> Tensor:
+    def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The tokens that the first block gets, [B, 3, H, W] -> [B, N, D]; see `forward`."""
         batch = pixels.shape[0]
         patches = self.patch_embed(pixels)  # [B, h * w, D]
         if mask is not None:
@@ -200,7 +201,8 @@ class VisionTower(nn.Module):
         patch = self.config.patch_size
         return pixels.shape[-2] // patch, pixels.shape[-1] // patch
 
-    def _to_grid(self, patches: Tensor, pixels: Tensor) -> Tensor:
+    def to_grid(self, patches: Tensor, pixels: Tensor) -> Tensor:
+        """Patch tokens as rows and columns, [B, h * w, D] -> [B, h, w, D]."""
         height, width = self._grid_of(pixels)
         return patches.reshape(patches.shape[0], height, width, -1)  # [B, h, w, D]
 

@@ -1,0 +1,123 @@
+"""Time and memory of making labels from cosines, for 10 to 1,000 classes and up to 24 megapixels, and how often pruning was exact.
+
+    python tests/benchmarks/scoring.py --rounds 3
+
+The cosines are drawn: a picture of objects, in which a patch is a mixture of the class vectors of the objects nearby, of a part
+that all patches share and of noise, so that cosines with the own class are about 0.3, with another 0.1 and off by 0.03. Prints tables
+in Markdown; the memory is that of a process of its own (Linux), above what it had before the first image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from importlib import metadata
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.match import Naming, match
+from tipsseg.scores import WindowScores
+from tipsseg.windows import WindowPlan, plan_windows
+
+WIDTH = 768
+TEMPERATURE = 0.005
+CASES = (((3000, 4000), 10), ((3000, 4000), 100), ((3000, 4000), 1000))
+MEMORY_CASES = (((4000, 6000), 150), ((4000, 6000), 1000), ((10_000, 20_000), 150))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the scoring step.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--memory-of", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "CLASSES"), help="of one image only"
+    )
+    options = parser.parse_args()
+    if options.memory_of:
+        height, width, classes = options.memory_of
+        print(memory_of((height, width), classes))
+        return
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tipsseg", "numpy"))
+    print(f"{options.rounds} rounds; {versions}; {platform.machine()}, {os.cpu_count()} cores, {platform.system()}\n")
+    measure_time(options.rounds)
+    measure_memory()
+
+
+def measure_time(rounds: int) -> None:
+    times: dict[tuple[tuple[int, int], int], list[float]] = {case: [] for case in CASES}
+    for number in range(rounds + 1):
+        for size, classes in CASES:
+            cosines, plan = drawn_cosines(size, classes)
+            began = time.perf_counter()
+            match(WindowScores(cosines, plan, TEMPERATURE), size, naming(classes))
+            if number:
+                times[size, classes].append(time.perf_counter() - began)
+    least = statistics.median(times[CASES[0]])
+    print(f"| image | classes | time relative to {CASES[0][1]} classes (median) | ns a pixel |\n|---|---|---|---|")
+    for (height, width), classes in CASES:
+        seconds = statistics.median(times[(height, width), classes])
+        print(f"| {width} x {height} | {classes} | {seconds / least:.2f} | {seconds / height / width * 1e9:.0f} |")
+    print()
+
+
+def measure_memory() -> None:
+    print("| image | classes | memory of the scoring step, MB | of that its result |\n|---|---|---|---|")
+    for (height, width), classes in MEMORY_CASES:
+        command = [sys.executable, __file__, "--memory-of", str(height), str(width), str(classes)]
+        used = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        result = height * width * (np.dtype(np.float32).itemsize + (1 if classes <= 254 else 2)) / 1e6
+        print(f"| {width} x {height} | {classes} | {used:.0f} | {result:.0f} |")
+
+
+def memory_of(size: tuple[int, int], classes: int) -> float:
+    """MB that the step adds at most, cosines and result included."""
+    small, plan = drawn_cosines((100, 100), 10)
+    match(WindowScores(small, plan, TEMPERATURE), (100, 100), naming(10))
+    cosines, plan = drawn_cosines(size, classes)
+    before = resident()
+    match(WindowScores(cosines, plan, TEMPERATURE), size, naming(classes))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before + cosines.nbytes) / 1e6
+
+
+def resident() -> int:
+    """Bytes that this process has now."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def naming(classes: int) -> Naming:
+    """Each phrase its own class."""
+    ids = np.arange(1, classes + 1, dtype=np.uint8 if classes <= 254 else np.uint16)
+    return Naming([1] * classes, ids, np.zeros(classes + 1, np.float32), 0)
+
+
+def drawn_cosines(size: tuple[int, int], classes: int) -> tuple[NDArray[np.float32], WindowPlan]:
+    """Cosines of the windows of a drawn picture of some dozen objects, [windows, 32, 32, P]."""
+    rng = np.random.default_rng(3)
+    plan = plan_windows(size, 448, 448, 14)
+    shared = unit(rng.standard_normal(WIDTH))
+    names = unit(rng.standard_normal((classes, WIDTH)) + 0.9 * shared * np.sqrt(WIDTH) / 3)
+    objects, places = rng.integers(0, classes, 24), rng.random((24, 2)) * plan.size
+    windows = []
+    for top, left in plan.corners:
+        y, x = np.mgrid[top + 7 : top + 448 : 14, left + 7 : left + 448 : 14]
+        far = np.hypot(y[..., None] - places[:, 0], x[..., None] - places[:, 1])  # [32, 32, 24]
+        parts = np.exp(-(far - far.min(2, keepdims=True)) / 10)
+        content = (parts / parts.sum(2, keepdims=True)) @ names[objects]
+        values = 0.35 * content + 0.3 * shared + 0.9 * unit(rng.standard_normal((32, 32, WIDTH)))
+        windows.append((unit(values) @ names.T).astype(np.float32))
+    return np.stack(windows), plan
+
+
+def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+if __name__ == "__main__":
+    main()
