@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -88,8 +89,11 @@ def evaluate_model(
     confusion = Confusion(layout.classes, layout.background)
     by_ref = {pair.ref: pair for pair in pairs.pairs}
 
+    counting = threading.Lock()
+
     def count(ref: ImageRef, label_map: LabelMap) -> None:
-        _score(confusion, by_ref[ref], label_map.labels)
+        with counting:
+            _score(confusion, by_ref[ref], label_map.labels)
 
     engine = LocalEngine(job, inspect=count)
     images = Images(found.refs, found.root)

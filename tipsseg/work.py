@@ -78,7 +78,7 @@ class ImageWork:
         self._output = output
         self._digest = digest
         self._inspect = inspect
-        self._needs_image = any(FORMATS[name].image for name in writers)
+        self._needs_pixels = any(FORMATS[name].pixels for name in writers)
         self._top = TOP_CLASSES if any(FORMATS[name].top for name in writers) else 0
         self._heavy = threading.Lock()
 
@@ -120,7 +120,7 @@ class ImageWork:
     def _decode(self, image: Image.Image) -> tuple[NDArray[np.uint8] | None, Prepared]:
         with self._alone((image.height, image.width)):
             upright = upright_image(image)
-            return np.array(upright) if self._needs_image else None, self._labeller.prepare_upright(upright)
+            return np.array(upright) if self._needs_pixels else None, self._labeller.prepare_upright(upright)
 
     def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
         """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""

@@ -3,8 +3,8 @@
     python tests/benchmarks/scoring.py --rounds 3
 
 The cosines are drawn: a picture of objects, in which a patch is a mixture of the class vectors of the objects nearby, of a part
-that all patches share and of noise, so that cosines with the own class are about 0.3, with another 0.1 and off by 0.03. Prints tables
-in Markdown; the memory is that of a process of its own (Linux), above what it had before the first image.
+that all patches share and of noise, so that cosines with the own class are about 0.3, with another 0.1 and off by 0.03. Prints
+tables in Markdown; memory is that of a process of its own (Linux), above what it had before.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ import subprocess
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.match import Naming, match
+from tipsseg.records import LabelArray, label_dtype
 from tipsseg.scores import WindowScores
 from tipsseg.windows import WindowPlan, plan_windows
 
@@ -87,14 +90,13 @@ def memory_of(size: tuple[int, int], classes: int) -> float:
 
 def resident() -> int:
     """Bytes that this process has now."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def naming(classes: int) -> Naming:
     """Each phrase its own class."""
-    ids = np.arange(1, classes + 1, dtype=np.uint8 if classes <= 254 else np.uint16)
-    return Naming([1] * classes, ids, np.zeros(classes + 1, np.float32), 0)
+    ids = np.arange(1, classes + 1, dtype=label_dtype(classes))
+    return Naming([1] * classes, cast(LabelArray, ids), np.zeros(classes + 1, np.float32), 0)
 
 
 def drawn_cosines(size: tuple[int, int], classes: int) -> tuple[NDArray[np.float32], WindowPlan]:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from running import Command
 
 import tipsseg
-from tipsseg.labeller import Prepared
+from tipsseg.prepare import Prepared
 
 CLASSES = "panda leg,tree,sky"
 
@@ -542,14 +543,16 @@ def test_records_say_what_was_run_and_not_what_was_left_open(
 def test_masks_of_a_run_that_is_broken_off_can_be_read(
     command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = tipsseg.Labeller.label_prepared
+    plain = tipsseg.Labeller.label_encoded
 
-    def interrupted(self: tipsseg.Labeller, prepared: Prepared, top: int = 0) -> tipsseg.LabelMap:
+    def interrupted(
+        self: tipsseg.Labeller, prepared: Prepared, cosines: torch.Tensor, top: int = 0
+    ) -> tipsseg.LabelMap:
         if prepared.size == (56, 56):
             raise KeyboardInterrupt
-        return plain(self, prepared, top)
+        return plain(self, prepared, cosines, top)
 
-    monkeypatch.setattr(tipsseg.Labeller, "label_prepared", interrupted)
+    monkeypatch.setattr(tipsseg.Labeller, "label_encoded", interrupted)
     base = ["label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png,coco"]
     ran = command(*base, "-o", pictures / "out")
     assert ran.code == 130
@@ -559,7 +562,7 @@ def test_masks_of_a_run_that_is_broken_off_can_be_read(
     run = json.loads((pictures / "out/run.json").read_text())
     assert (run["ended"], run["counts"]) == (None, None)
     # Its masks are outputs, for another run too.
-    monkeypatch.setattr(tipsseg.Labeller, "label_prepared", plain)
+    monkeypatch.setattr(tipsseg.Labeller, "label_encoded", plain)
     assert "3 images labelled" in command(*base, "-o", tmp_path / "second").err
     # And it goes on.
     assert "1 image labelled, 2 unchanged" in command(*base, "-o", pictures / "out").err

@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -28,24 +29,55 @@ def entry_of(ref: ImageRef) -> Entry:
     return Entry(ref.name, Fingerprint(1, 1, None), "digest", {}, {}, (), 0.0, {})
 
 
+@dataclass(frozen=True)
+class Image:
+    """What was loaded; its windows are not looked at."""
+
+    ref: ImageRef
+
+
+class FakeBatches:
+    """The model: `size` images make a batch."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._waiting: list[Any] = []
+        self.batches: list[int] = []
+
+    def add(self, image: Any) -> list[tuple[Any, None]]:
+        self._waiting.append(image)
+        return self.flush() if len(self._waiting) == self._size else []
+
+    def flush(self) -> list[tuple[Any, None]]:
+        done, self._waiting = [(image, None) for image in self._waiting], []
+        self.batches += [len(done)] if done else []
+        return done
+
+
 class FakeWork:
     """Labels nothing, and counts what is loaded; 7.png cannot be read, 9.png cannot be written."""
 
-    def __init__(self, fatal: BaseException | None = None) -> None:
+    def __init__(self, fatal: BaseException | None = None, batch: int = 1) -> None:
+        self.windows_at_once = batch
+        self.model = FakeBatches(batch)
         self.loaded = 0
         self.finished = 0
         self.ahead: list[int] = []
         self._fatal = fatal
         self._lock = threading.Lock()
 
-    def load(self, ref: ImageRef) -> ImageRef:
+    def batches(self) -> FakeBatches:
+        return self.model
+
+    def load(self, ref: ImageRef) -> Image:
         with self._lock:
             self.loaded += 1
         if ref.name == "7.png":
             raise ImageError(ref.path, "truncated file")
-        return ref
+        return Image(ref)
 
-    def finish(self, ref: ImageRef) -> Labelled:
+    def finish(self, image: Image, cosines: None) -> Labelled:
+        ref = image.ref
         if ref.name == "9.png":
             raise ImageError(ref.path, "the name is too long")
         if self._fatal is not None and ref.name == "3.png":
@@ -66,7 +98,7 @@ def test_images_come_in_order_and_few_are_in_memory(jobs: int) -> None:
     found = list(outcomes(REFS, work, jobs))
     assert [each.ref for each in found] == REFS
     assert [each.ref.name for each in found if isinstance(each, Failed)] == ["7.png", "9.png"]
-    assert max(work.ahead) <= jobs + 3  # the two that failed were loaded and not finished
+    assert max(work.ahead) <= 2 * jobs + 1 + 2  # the two that failed were loaded and not finished
 
 
 def test_what_is_known_already_keeps_its_place() -> None:
@@ -94,9 +126,9 @@ def test_whatever_ends_a_run_ends_the_reading_ahead(error: BaseException) -> Non
     work = FakeWork(error)
     with pytest.raises(type(error)):
         list(outcomes(REFS, work, 2))
-    assert work.finished == 3
+    assert 3 <= work.finished < 12
     assert work.loaded < 12
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode") and stays(thread)]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("work") and stays(thread)]
 
 
 def test_who_stops_asking_stops_the_threads() -> None:
@@ -122,23 +154,82 @@ def stays(thread: threading.Thread) -> bool:
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_as_many_images_are_ahead_as_there_are_jobs(jobs: int) -> None:
+def test_few_images_are_ahead_of_one_that_takes_its_time(jobs: int) -> None:
     class Slow(FakeWork):
-        def finish(self, ref: ImageRef) -> Labelled:
+        def finish(self, image: Image, cosines: None) -> Labelled:
             time.sleep(0.05)  # what may be read meanwhile is read
-            return super().finish(ref)
+            return super().finish(image, cosines)
 
     work = Slow()
-    assert len(list(outcomes(REFS[10:20], work, jobs))) == 10
-    assert max(work.ahead) == jobs
+    assert len(list(outcomes(REFS[10:30], work, jobs))) == 20
+    assert jobs <= max(work.ahead) <= 2 * jobs + 1
 
 
 def test_as_many_threads_read_as_there_are_jobs() -> None:
     together = threading.Barrier(3, timeout=30)
 
     class Meeting(FakeWork):
-        def load(self, ref: ImageRef) -> ImageRef:
+        def load(self, ref: ImageRef) -> Image:
             together.wait()
             return super().load(ref)
 
     assert len(list(outcomes(REFS[:6], Meeting(), 3))) == 6
+
+
+def test_as_many_threads_write_as_there_are_jobs() -> None:
+    together = threading.Barrier(3, timeout=30)
+
+    class Meeting(FakeWork):
+        def finish(self, image: Image, cosines: None) -> Labelled:
+            together.wait()
+            return super().finish(image, cosines)
+
+    assert len(list(outcomes(REFS[:6], Meeting(), 3))) == 6
+
+
+def test_images_share_batches() -> None:
+    class Held(FakeWork):
+        """Gives out its first image when all that there is room for is loaded."""
+
+        def load(self, ref: ImageRef) -> Image:
+            image = super().load(ref)
+            if ref is REFS[10]:
+                deadline = time.monotonic() + 30
+                while self.loaded < 6 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+            return image
+
+    work = Held(batch=3)
+    assert [each.ref for each in outcomes(REFS[10:20], work, 2)] == REFS[10:20]
+    assert work.model.batches[:2] == [3, 3]
+    assert sum(work.model.batches) == 10
+
+
+def test_an_image_is_not_held_up_for_a_full_batch() -> None:
+    listed: SimpleQueue[ImageRef | None] = SimpleQueue()
+    work = FakeWork(batch=4)
+    found = outcomes(iter(listed.get, None), work, 2)
+    for ref in REFS[10:13]:
+        listed.put(ref)
+        assert next(found).ref is ref
+    assert work.model.batches == [1, 1, 1]
+    listed.put(None)
+    assert list(found) == []
+
+
+def test_files_that_are_being_written_are_waited_for() -> None:
+    begun, written = threading.Event(), threading.Event()
+
+    class Slow(FakeWork):
+        def finish(self, image: Image, cosines: None) -> Labelled:
+            if image.ref is REFS[0]:
+                assert begun.wait(30)
+            if image.ref is REFS[1]:
+                begun.set()
+                time.sleep(0.2)
+                written.set()
+            return super().finish(image, cosines)
+
+    with closing(outcomes(REFS, Slow(), 2)) as found:
+        next(found)
+    assert written.is_set()

@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import cast
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+import torch
 from PIL import Image
 
 from tipsseg.errors import ImageError, InputError, OutputError
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS
 from tipsseg.fingerprint import fingerprint
 from tipsseg.image_labels import ImageLabels
-from tipsseg.images import open_image
-from tipsseg.labeller import Labeller, Prepared
+from tipsseg.images import decode_file
+from tipsseg.labeller import Labeller
+from tipsseg.prepare import Prepared
 from tipsseg.records import ImageRef, LabelClass, LabelMap
 from tipsseg.windows import plan_windows
 from tipsseg.work import ImageWork
 from tipsseg.writers import RunContext, Written, create
 
+Decode = Callable[[Image.Image], object]
+
 TREE = (LabelClass(1, "tree", (1, 2, 3)),)
 
 
-class FakeLabeller:
-    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
-        if image.shape[0] == 1:
-            raise InputError("too elongated", "Cut it into pieces.")
-        return Prepared((4, 4), image, plan_windows((4, 4), 14, 14, 14))
+COSINES = torch.zeros(0)
 
-    def label_prepared(self, prepared: Prepared, top: int) -> LabelMap:
+
+class FakeLabeller:
+    def prepare_upright(self, image: Image.Image) -> Prepared:
+        if image.height == 1:
+            raise InputError("too elongated", "Cut it into pieces.")
+        return Prepared((4, 4), np.array(image), plan_windows((4, 4), 14, 14, 14))
+
+    def label_encoded(self, prepared: Prepared, cosines: torch.Tensor, top: int) -> LabelMap:
+        assert cosines is COSINES
         return LabelMap(np.ones((4, 4), np.uint8), np.ones((4, 4), np.float32), TREE)
 
 
@@ -58,15 +67,19 @@ def save(path: Path, value: int, size: tuple[int, int] = (4, 4)) -> None:
     Image.fromarray(np.full((*size, 3), value, np.uint8)).save(path)
 
 
-def work_in(output: Path) -> ImageWork:
+def work_in(
+    output: Path,
+    inspect: Callable[[ImageRef, LabelMap], None] | None = None,
+    formats: Sequence[str] = ("png", "coco", "overlay"),
+) -> ImageWork:
     context = RunContext(output, output, TREE, {})
-    writers = {name: create(name, context) for name in ("png", "coco", "overlay")}
-    return ImageWork(cast(Labeller, FakeLabeller()), writers, DEFAULT_FILE_OPTIONS, output, "digest")
+    writers = {name: create(name, context) for name in formats}
+    return ImageWork(cast(Labeller, FakeLabeller()), writers, DEFAULT_FILE_OPTIONS, output, "digest", inspect)
 
 
 def test_an_image_is_labelled(ref: ImageRef, tmp_path: Path) -> None:
     work = work_in(tmp_path / "out")
-    done = work.finish(work.load(ref))
+    done = work.finish(work.load(ref), COSINES)
     assert done.ref is ref
     entry = done.entry
     assert (entry.image, entry.digest, entry.formats) == ("sub/a.png", "digest", ("png", "coco", "overlay"))
@@ -96,18 +109,17 @@ def test_a_refused_file_is_a_matter_of_the_image_or_of_the_run(
     work = ImageWork(cast(Labeller, FakeLabeller()), {"png": Full(only_this)}, DEFAULT_FILE_OPTIONS, tmp_path, "digest")
     loaded = work.load(ref)
     with pytest.raises(error, match="cannot write out/x: refused"):
-        work.finish(loaded)
+        work.finish(loaded, COSINES)
 
 
 def test_whoever_looks_at_the_labels_comes_before_the_files(ref: ImageRef, tmp_path: Path) -> None:
     def refuse(ref: ImageRef, label_map: LabelMap) -> None:
         raise ImageError(ref.path, "no truth of this size")
 
-    plain = work_in(tmp_path / "out")
-    work = ImageWork(plain.labeller, plain.writers, plain.files, plain.output, plain.digest, refuse)
+    work = work_in(tmp_path / "out", refuse)
     loaded = work.load(ref)
     with pytest.raises(ImageError, match="no truth"):
-        work.finish(loaded)
+        work.finish(loaded, COSINES)
     assert not (tmp_path / "out").exists()
 
 
@@ -129,28 +141,29 @@ def test_an_image_that_is_changed_while_it_is_read_is_read_again(
 ) -> None:
     reads: list[Path] = []
 
-    def busy(path: Path) -> NDArray[np.uint8]:
-        image = open_image(path)
+    def busy(path: Path, decode: Decode) -> object:
+        image = decode_file(path, decode)
         reads.append(path)
         if len(reads) < 3:
             change(path, 100 + len(reads))
         return image
 
-    monkeypatch.setattr("tipsseg.work.open_image", busy)
+    monkeypatch.setattr("tipsseg.work.decode_file", busy)
     loaded = work_in(tmp_path).load(ref)
     assert len(reads) == 3
+    assert loaded.image is not None
     assert (loaded.image == 102).all()  # of the file as it is now, to which the fingerprint belongs too
     assert loaded.fingerprint == fingerprint(ref.path)
 
 
 def test_an_image_that_never_rests_is_named(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    def busy(path: Path) -> NDArray[np.uint8]:
-        image = open_image(path)
+    def busy(path: Path, decode: Decode) -> object:
+        image = decode_file(path, decode)
         os.utime(path, ns=(path.stat().st_mtime_ns + 1,) * 2)
         return image
 
-    monkeypatch.setattr("tipsseg.work.open_image", busy)
+    monkeypatch.setattr("tipsseg.work.decode_file", busy)
     with pytest.raises(ImageError, match="it changes while it is read") as caught:
         work_in(tmp_path).load(ref)
     assert caught.value.hint
@@ -162,38 +175,38 @@ def test_a_fault_of_a_half_written_image_is_not_reported_once_it_is_whole(
     whole = ref.path.read_bytes()
     ref.path.write_bytes(whole[:40])
 
-    def late(path: Path) -> NDArray[np.uint8]:
+    def late(path: Path, decode: Decode) -> object:
         try:
-            return open_image(path)
+            return decode_file(path, decode)
         finally:
             path.write_bytes(whole)
             os.utime(path, ns=(1, 1))
 
-    monkeypatch.setattr("tipsseg.work.open_image", late)
-    assert (work_in(tmp_path).load(ref).image == 10).all()
+    monkeypatch.setattr("tipsseg.work.decode_file", late)
+    assert (work_in(tmp_path).load(ref).prepared.resized == 10).all()
 
 
 def test_the_advice_of_a_writer_is_kept(ref: ImageRef, tmp_path: Path) -> None:
     work = ImageWork(cast(Labeller, FakeLabeller()), {"png": Full(True)}, DEFAULT_FILE_OPTIONS, tmp_path, "digest")
     with pytest.raises(ImageError) as caught:
-        work.finish(work.load(ref))
+        work.finish(work.load(ref), COSINES)
     assert (caught.value.path, caught.value.hint) == (ref.path, "Choose another.")
 
 
 def test_the_seconds_are_of_reading_too(ref: ImageRef, tmp_path: Path) -> None:
     work = work_in(tmp_path / "out")
-    assert work.finish(replace(work.load(ref), seconds=100.0)).entry.seconds >= 100
+    assert work.finish(replace(work.load(ref), seconds=100.0), COSINES).entry.seconds >= 100
 
 
 def test_an_image_that_vanishes_while_it_is_read_is_a_matter_of_the_image(
     ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def late(path: Path) -> NDArray[np.uint8]:
-        image = open_image(path)
+    def late(path: Path, decode: Decode) -> object:
+        image = decode_file(path, decode)
         path.unlink()
         return image
 
-    monkeypatch.setattr("tipsseg.work.open_image", late)
+    monkeypatch.setattr("tipsseg.work.decode_file", late)
     with pytest.raises(ImageError, match="no such file"):
         work_in(tmp_path).load(ref)
 
@@ -205,8 +218,8 @@ def test_each_sign_of_a_change_counts(
     """A program may restore the time, or the length may be as before."""
     reads: list[Path] = []
 
-    def busy(path: Path) -> NDArray[np.uint8]:
-        image = open_image(path)
+    def busy(path: Path, decode: Decode) -> object:
+        image = decode_file(path, decode)
         reads.append(path)
         if len(reads) == 1:
             before, data = path.stat(), path.read_bytes()
@@ -218,6 +231,33 @@ def test_each_sign_of_a_change_counts(
             os.utime(path, ns=(0, before.st_mtime_ns + (part == "time")))
         return image
 
-    monkeypatch.setattr("tipsseg.work.open_image", busy)
+    monkeypatch.setattr("tipsseg.work.decode_file", busy)
     work_in(tmp_path).load(ref)
     assert len(reads) == 2
+
+
+@pytest.mark.parametrize(("formats", "kept"), [(("png", "coco"), False), (("png", "overlay"), True)])
+def test_pixels_are_kept_only_where_a_format_needs_them(
+    ref: ImageRef, tmp_path: Path, formats: Sequence[str], kept: bool
+) -> None:
+    work = work_in(tmp_path / "out", formats=formats)
+    loaded = work.load(ref)
+    assert (loaded.image is not None) is kept
+    assert set(work.finish(loaded, COSINES).entry.files) == set(formats) - {"coco"}
+
+
+def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2)
+    work = work_in(tmp_path / "out")
+
+    def meet(self: FakeLabeller, image: Image.Image) -> Prepared:
+        together.wait(timeout=0.5)
+        return Prepared((4, 4), np.array(image), plan_windows((4, 4), 14, 14, 14))
+
+    monkeypatch.setattr(FakeLabeller, "prepare_upright", meet)
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(work.load, [ref, ref]))
+        together.reset()
+        monkeypatch.setattr("tipsseg.work._HEAVY", 15)
+        with pytest.raises(ImageError, match="BrokenBarrierError"):
+            list(pool.map(work.load, [ref, ref]))

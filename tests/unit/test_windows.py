@@ -94,9 +94,14 @@ def test_taps_of_equal_sizes_are_the_identity() -> None:
     assert (taps.weight == 0).all()
 
 
-def test_rows_are_a_slice() -> None:
-    part = bilinear_taps(10, 100).rows(30, 40)
+def test_a_part_is_a_slice_and_a_source_may_be_cut_down_to_it() -> None:
+    part = bilinear_taps(10, 100).part(30, 40)
     whole = bilinear_taps(10, 100)
     assert (part.low == whole.low[30:40]).all()
     assert (part.high == whole.high[30:40]).all()
     assert (part.weight == whole.weight[30:40]).all()
+    signal = np.arange(10) ** 2
+    within = part.within
+    assert part.span == slice(2, 5)
+    assert (signal[part.span][within.low] == signal[part.low]).all()
+    assert (signal[part.span][within.high] == signal[part.high]).all()

@@ -48,6 +48,7 @@ class Format:
     top          whether it needs the best classes of every patch
     scores       whether it has a score for each object
     image        whether it needs the image, to show it or to link to it
+    pixels       whether it needs the image's pixels, to show them
     reserved     characters that names of classes cannot have
     """
 
@@ -65,6 +66,7 @@ class Format:
     top: bool = False
     scores: bool = False
     image: bool = False
+    pixels: bool = False
     reserved: str = ""
 
 
@@ -167,6 +169,7 @@ FORMATS: Mapping[str, Format] = {
         folder="overlays",
         suffix=".jpg",
         image=True,
+        pixels=True,
     ),
     "confidence": Format(
         "confidence/<image>.png, 0..255 for 0..1",
