@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,14 @@ MLP_CONFIG: dict[str, object] = {
     "text_config": _SMALL_TEXT,
 }
 SWIGLU_CONFIG: dict[str, object] = {**MLP_CONFIG, "vision_config": {**_SMALL_VISION, "use_swiglu_ffn": True}}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache that begins empty: what another version of the code put into the user's must not stand for this one's work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIPSSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,7 @@
 """Is a file what it should be? Hashes, and stamps that spare hashing a file again that was hashed before.
 
-A stamp says: this file, when it had this size, modification time and inode, had this hash. It is a small JSON file in
-`$XDG_CACHE_HOME/tipsseg/verified` (`~/.cache/...`; `$TIPSSEG_CACHE/verified` where that is set). Stamps only save time:
-one that cannot be written or read costs a hashing, never an error.
+A stamp says: this file, when it had this size, modification time and inode, had this hash. It is a small JSON file in the folder
+`verified` of tipsseg's cache. Stamps only save time: one that cannot be written or read costs a hashing, never an error.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import Literal
 
 from tipsseg.errors import OutputError
 from tipsseg.files import atomic_write
+from tipsseg.own_cache import cache_folder
 
 Kind = Literal["sha256", "git-sha1"]
 
@@ -120,13 +120,7 @@ def _stamp(path: Path, expected: Expected) -> dict[str, object]:
 
 
 def _stamp_file(path: Path) -> Path:
-    root = os.environ.get("TIPSSEG_CACHE")
-    if root:
-        folder = Path(root)
-    else:
-        user = os.environ.get("XDG_CACHE_HOME")
-        folder = (Path(user) if user else Path.home() / ".cache") / "tipsseg"
-    return folder / "verified" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
+    return cache_folder() / "verified" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
 
 
 def _load_stamp(path: Path) -> dict[str, object]:

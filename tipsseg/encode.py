@@ -24,6 +24,7 @@ _TEXT_BATCH = 256
 class Encoder:
     """A TIPSv2 model on a device.
 
+    folder           that the model was loaded from
     native_size      side in pixels of the square window that the position grid was made for
     patch_size       side of a patch in pixels
     temperature      logits = cosine / temperature
@@ -44,6 +45,7 @@ class Encoder:
         """
         if batch_size < 1:
             raise UsageError(f"batch size {batch_size} is not positive")
+        self.folder = folder
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
         if self.device.type == "cuda" and self.dtype == torch.float32:
@@ -68,13 +70,18 @@ class Encoder:
         Each phrase is filled into each template; the embeddings are normalised, averaged and normalised again (the
         zero-shot segmentation protocol of TIPSv2).
         """
-        texts = [template.replace("{}", phrase) for phrase in phrases for template in templates]
-        pooled = []
-        for start in range(0, len(texts), _TEXT_BATCH):
-            tokens = self._tokenizer(texts[start : start + _TEXT_BATCH])
-            ids, lengths = tokens.ids.to(self.device), tokens.lengths.to(self.device)
-            pooled.append(F.normalize(self.model.text_encoder(ids, lengths).float(), dim=-1))
-        vectors = torch.cat(pooled).view(len(phrases), len(templates), -1)  # [P, templates, D]
+        tokens = self._tokenizer([template.replace("{}", phrase) for phrase in phrases for template in templates])
+        vectors = torch.empty(len(tokens.ids), self.model.config.text.hidden_size, device=self.device)
+        # Texts of one length together: no text is padded, which is a fifth of the work, and none depends on longer ones.
+        for length in tokens.lengths.unique().tolist():
+            for batch in torch.nonzero(tokens.lengths == length)[:, 0].split(_TEXT_BATCH):
+                ids, lengths = (
+                    tokens.ids[batch, : max(length, 1)].to(self.device),
+                    tokens.lengths[batch].to(self.device),
+                )
+                pooled = self.model.text_encoder(ids, lengths).float()  # [B, D]
+                vectors[batch.to(self.device)] = F.normalize(pooled, dim=-1)
+        vectors = vectors.view(len(phrases), len(templates), -1)  # [P, templates, D]
         return F.normalize(vectors.mean(1), dim=-1)  # [P, D]
 
     @torch.inference_mode()

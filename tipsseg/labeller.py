@@ -22,6 +22,7 @@ from tipsseg.records import BACKGROUND, LabelArray, LabelMap, LabelOptions, TopC
 from tipsseg.refine import pamr
 from tipsseg.resample import Values
 from tipsseg.scores import Scores, WholeScores, WindowScores
+from tipsseg.text_cache import remembered
 from tipsseg.vocabulary import Phrase, Vocabulary
 from tipsseg.windows import WindowPlan, cut_windows, stretched_size
 
@@ -46,7 +47,7 @@ class Labeller:
             )
         self.dropped = _same_meaning(encoder, vocabulary)
         self.vocabulary = vocabulary = vocabulary.resolved(self.dropped)
-        self.vectors = _text_vectors(encoder, vocabulary.phrases)
+        self.vectors = torch.from_numpy(_text_vectors(encoder, vocabulary.phrases)).to(encoder.device)
         self._classes = vocabulary.classes
         ids = [
             (label_id, len(list(group))) for label_id, group in groupby(each.label_id for each in vocabulary.phrases)
@@ -128,20 +129,25 @@ def _same_meaning(encoder: Encoder, vocabulary: Vocabulary) -> Mapping[str, str]
     """The phrases of an automatic background that mean the same as a class, each with that class's phrase."""
     if not vocabulary.auto:
         return {}
-    general = encoder.text_vectors(GENERAL_BACKGROUND, vocabulary.templates).cpu().numpy()
+    general = _text_vectors(encoder, [Phrase(stuff, BACKGROUND, vocabulary.templates) for stuff in GENERAL_BACKGROUND])
     named = [phrase for phrase in vocabulary.phrases if phrase.label_id != BACKGROUND]
-    closest = same_meaning(_text_vectors(encoder, named).cpu().numpy(), general, meaning_threshold(general))
+    closest = same_meaning(_text_vectors(encoder, named), general, meaning_threshold(general))
     pairs = zip(GENERAL_BACKGROUND, closest.tolist(), strict=True)
     return {stuff: named[index].text for stuff, index in pairs if index >= 0 and stuff in vocabulary.background}
 
 
-def _text_vectors(encoder: Encoder, phrases: Sequence[Phrase]) -> Tensor:
+def _text_vectors(encoder: Encoder, phrases: Sequence[Phrase]) -> Values:
     """Unit vectors of the phrases, [P, D], each by its own templates."""
-    parts = [
-        encoder.text_vectors([phrase.text for phrase in group], templates)
-        for templates, group in groupby(phrases, lambda phrase: phrase.templates)
-    ]
-    return torch.cat(parts)
+
+    def compute() -> Values:
+        parts = [
+            encoder.text_vectors([phrase.text for phrase in group], templates)
+            for templates, group in groupby(phrases, lambda phrase: phrase.templates)
+        ]
+        vectors: Values = torch.cat(parts).cpu().numpy()
+        return vectors
+
+    return remembered(encoder, phrases, compute)
 
 
 def _checked(image: object) -> NDArray[np.uint8]:

@@ -1,0 +1,128 @@
+"""`tipsseg label` against its own vision tower: what a run costs beside the model.
+
+    python tests/benchmarks/endtoend.py --images 64 --rounds 3
+
+Draws photographs of 640 x 480 pixels (JPEG) and labels them with B/14 at its real size, seeded random weights, 20 phrases and
+the automatic background, into png and coco. A round takes the time of the command for all images and for one image, each in a
+process of its own, and of the tower alone for the windows of the difference. Prints the ratio and the peak memory (Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from models import machine, save_model
+from PIL import Image
+
+from tipsseg.encode import Encoder
+from tipsseg.golden import picture
+from tipsseg.prepare import prepare
+from tipsseg.windows import cut_windows
+
+CLASSES = (
+    "panda,tree,house,car,boat,dog,cat,horse,cow,sheep,bird,bus,train,bicycle,person,chair,table,bottle,flower,umbrella"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure tipsseg label against its vision tower.")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", default="b14", choices=("b14", "l14"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--batch-size", type=int, default=8)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        model = save_model(options.model, place / "model")
+        draw(place / "imgs", options.images)
+        draw(place / "one", 1)
+        how = ("--device", options.device, "--dtype", options.dtype, "--batch-size", str(options.batch_size))
+        os.environ["TIPSSEG_CACHE"] = str(place / "cache")
+        label(place, "one", model, how)  # the text vectors are kept from here on
+        print(f"{options.images} images, {options.model}, {options.device} {options.dtype}; {machine('torch')}\n")
+        rounds = [one_round(place, model, how, options.images) for _ in range(options.rounds)]
+    print("| | median of the rounds |\n|---|---|")
+    print(f"| the run less its start, over the tower alone | {statistics.median(each[0] for each in rounds):.3f} |")
+    print(f"| the start over the tower for one image | {statistics.median(each[1] for each in rounds):.2f} |")
+    print(f"| peak memory, MB | {statistics.median(each[2] for each in rounds):.0f} |")
+    print("\neach round:", ", ".join(f"{each[0]:.3f}" for each in rounds))
+
+
+def draw(folder: Path, number: int) -> None:
+    """Photographs: the same picture in other colours, with grain."""
+    folder.mkdir()
+    plain = picture(480, 640)
+    for index in range(number):
+        rng = np.random.default_rng(index)
+        grain = rng.normal(0, 6, plain.shape)
+        pixels = np.roll(plain, index, 2)[:, :: (-1) ** index] * rng.uniform(0.6, 1, 3) + grain
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{index:04}.jpg", quality=92)
+
+
+def one_round(place: Path, model: Path, how: Sequence[str], number: int) -> tuple[float, float, float]:
+    """(run over tower, start over tower for one image, peak memory in MB)."""
+    whole, peak = label(place, "imgs", model, how)
+    single, _ = label(place, "one", model, how)
+    tower = tower_alone(place / "imgs", model, how, number - 1)
+    return (whole - single) / tower, single / (tower / (number - 1)), peak
+
+
+def label(place: Path, images: str, model: Path, how: Sequence[str]) -> tuple[float, float]:
+    """(seconds, peak memory in MB) of labelling a folder."""
+    command = [
+        sys.executable,
+        "-m",
+        "tipsseg",
+        "label",
+        images,
+        "-c",
+        CLASSES,
+        "-m",
+        str(model),
+        "-q",
+        "-o",
+        "out",
+        *how,
+    ]
+    began = time.perf_counter()
+    with subprocess.Popen([*command, "--no-resume"], cwd=place, stdout=subprocess.DEVNULL) as run:
+        _, status, usage = os.wait4(run.pid, 0)
+        run.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - began
+    if run.returncode:
+        raise RuntimeError(f"exit code {run.returncode}")
+    return seconds, usage.ru_maxrss / 1e3
+
+
+def tower_alone(folder: Path, model: Path, how: Sequence[str], number: int) -> float:
+    """Seconds of the vision tower for the windows of so many images, which are prepared before."""
+    encoder = Encoder(model, how[1], how[3], int(how[5]))
+    windows = []
+    for path in sorted(folder.iterdir())[:number]:
+        with Image.open(path) as image:
+            prepared = prepare(image, encoder.native_size, encoder.native_size, encoder.patch_size)
+        windows += cut_windows(prepared.resized, prepared.plan.corners, prepared.plan.side)
+    vectors = encoder.text_vectors(CLASSES.split(","), ("a {}",))
+    encoder.window_cosines(windows[: encoder.batch_size], vectors).cpu()  # to warm up
+    began = time.perf_counter()
+    for start in range(0, len(windows), encoder.batch_size):
+        last = encoder.window_cosines(windows[start : start + encoder.batch_size], vectors)
+    last.cpu()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()

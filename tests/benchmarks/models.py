@@ -1,0 +1,52 @@
+"""Models of the published sizes with seeded random weights, for benchmarks: speed and memory do not depend on what weights say."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from tipsseg.model.checkpoint import Tipsv2, save_weights
+from tipsseg.model.config import ModelConfig, TextConfig, VisionConfig, nested_config, parse_config
+
+TINY = Path(__file__).resolve().parents[2] / "tipsseg" / "assets" / "tiny"
+
+_TEXT = TextConfig(vocab_size=1200)
+CONFIGS = {
+    "b14": ModelConfig(VisionConfig(), _TEXT),
+    "l14": ModelConfig(
+        VisionConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, mlp_hidden_size=4096),
+        TextConfig(hidden_size=1024, intermediate_size=4096, num_attention_heads=16, num_hidden_layers=12),
+    ),
+}
+
+
+def save_model(name: str, folder: Path) -> Path:
+    """Write a model of that size into a folder, in the hub layout and in float32. Its tokenizer is the embedded model's."""
+    folder.mkdir(parents=True)
+    values = nested_config(CONFIGS[name])
+    (folder / "config.json").write_text(json.dumps(values))
+    model = Tipsv2(parse_config(values, folder / "config.json"))
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+        model.vision_encoder.patch_embed.proj.weight.mul_(8)
+    save_weights(folder / "model.safetensors", model, torch.float32)
+    shutil.copy(TINY / "tokenizer.model", folder)
+    return folder
+
+
+def machine(*packages: str) -> str:
+    """Versions, processor and threads, in words."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tipsseg", *packages))
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    capability = torch.backends.cpu.get_cpu_capability()
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
+    return f"{versions}; {platform.system()} {platform.machine()} ({capability}), {cores}{gpu}"

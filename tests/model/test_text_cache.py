@@ -1,0 +1,167 @@
+"""Text vectors that are kept on disk: the same numbers, once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tipsseg import Encoder, Labeller, make_vocabulary, text_cache
+from tipsseg.vocabulary import Vocabulary
+
+CLASSES = ("panda leg", "tree", "sky")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "text"
+
+
+@pytest.fixture
+def model(mlp_checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(mlp_checkpoint, tmp_path / "model"))
+
+
+class Computed:
+    """How many phrases went through the text tower."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.phrases = 0
+        plain = Encoder.text_vectors
+
+        def counting(encoder: Encoder, phrases: list[str], templates: list[str]) -> torch.Tensor:
+            self.phrases += len(phrases)
+            return plain(encoder, phrases, templates)
+
+        monkeypatch.setattr(Encoder, "text_vectors", counting)
+
+    def of(self, model: Path, vocabulary: Vocabulary, dtype: str = "float32") -> tuple[int, torch.Tensor]:
+        """Of a labeller made anew: how many now, and its vectors."""
+        self.phrases = 0
+        vectors = Labeller(Encoder(model, "cpu", dtype), vocabulary).vectors
+        return self.phrases, vectors
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> Computed:
+    return Computed(monkeypatch)
+
+
+@pytest.mark.parametrize("background", ["auto", ()])
+def test_a_vocabulary_goes_through_the_model_once(
+    cache: Path, model: Path, computed: Computed, background: str | tuple[str, ...]
+) -> None:
+    vocabulary = make_vocabulary(CLASSES, background)
+    number, expected = computed.of(model, vocabulary)
+    assert number > 0
+    again, vectors = computed.of(model, vocabulary)
+    assert again == 0
+    assert torch.equal(vectors, expected)
+    assert list(cache.iterdir())
+
+
+def other_weights(model: Path) -> None:
+    data = bytearray((model / "model.safetensors").read_bytes())
+    data[-3] ^= 1
+    (model / "model.safetensors").write_bytes(data)
+
+
+def nothing(model: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "classes", "templates", "dtype"),
+    [
+        (other_weights, CLASSES, ("a {}",), "float32"),
+        (nothing, ("panda leg", "tree", "sea"), ("a {}",), "float32"),
+        (nothing, ("tree", "panda leg", "sky"), ("a {}",), "float32"),
+        (nothing, CLASSES, ("the {}",), "float32"),
+        (nothing, CLASSES, ("a {}",), "bfloat16"),
+    ],
+    ids=["weights", "phrases", "order", "templates", "dtype"],
+)
+def test_whatever_decides_the_vectors_counts(
+    cache: Path,
+    model: Path,
+    computed: Computed,
+    change: Callable[[Path], None],
+    classes: tuple[str, ...],
+    templates: tuple[str, ...],
+    dtype: str,
+) -> None:
+    computed.of(model, make_vocabulary(CLASSES, (), ("a {}",)))
+    change(model)
+    assert computed.of(model, make_vocabulary(classes, (), templates), dtype)[0] == 3
+
+
+def test_versions_count(cache: Path, model: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = make_vocabulary(CLASSES, ())
+    computed.of(model, vocabulary)
+    monkeypatch.setattr(text_cache, "__version__", "99")
+    assert computed.of(model, vocabulary)[0] == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"damaged",
+        np.ones((3, 64), np.float32),
+        np.zeros((3, 64), np.float64),
+        np.eye(2, 64, dtype=np.float32),
+        np.full((3, 64), np.nan, np.float32),
+    ],
+    ids=["empty", "damaged", "not of unit length", "dtype", "number", "nan"],
+)
+def test_a_damaged_file_costs_the_computing(
+    cache: Path, model: Path, computed: Computed, content: bytes | np.ndarray
+) -> None:
+    vocabulary = make_vocabulary(CLASSES, ())
+    _, expected = computed.of(model, vocabulary)
+    (file,) = cache.iterdir()
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        np.save(file, content)
+    number, vectors = computed.of(model, vocabulary)
+    assert number == 3
+    assert torch.equal(vectors, expected)
+    assert computed.of(model, vocabulary)[0] == 0
+
+
+def test_a_cache_that_cannot_be_written_costs_the_computing(
+    model: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIPSSEG_CACHE", "/dev/null/cache")
+    for _ in range(2):
+        assert computed.of(model, make_vocabulary(CLASSES, ()))[0] == 3
+
+
+def test_what_was_not_used_for_long_makes_room(
+    cache: Path, model: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_cache, "_KEPT", 2)
+    first, second, third = (make_vocabulary((name,), ()) for name in ("tree", "sky", "sea"))
+    for number, vocabulary in enumerate((first, second)):
+        computed.of(model, vocabulary)
+        for file in cache.iterdir():
+            os.utime(file, (number, number) if file.stat().st_mtime > 100 else None)
+    computed.of(model, first)  # used again, so the second is the oldest
+    computed.of(model, third)
+    assert len(list(cache.iterdir())) == 2
+    assert computed.of(model, first)[0] == 0
+    assert computed.of(model, second)[0] == 1
+
+
+def test_texts_do_not_depend_on_longer_ones(mlp_checkpoint: Path) -> None:
+    encoder = Encoder(mlp_checkpoint, "cpu", "float32")
+    alone = encoder.text_vectors(["tree"], ["a {}"])
+    together = encoder.text_vectors(["tree", "a house with a roof and many windows", ""], ["a {}"])
+    torch.testing.assert_close(alone, together[:1], rtol=0, atol=1e-6)
