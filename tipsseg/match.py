@@ -40,6 +40,9 @@ _ROUNDING = 1e-5
 #: many temperatures below it not at all (8e-7 of the best each).
 _CLOSE, _NOTHING = 0.012, 14.0
 
+#: Leading phrases that a bound is made of, at most.
+_LEADERS = 4
+
 #: Soft maps that are refined at once, maps x rows x columns: 256 MB.
 _REFINED_ELEMENTS = 64_000_000
 
@@ -171,7 +174,11 @@ def merge_names(values: Values, owners: Ids) -> tuple[Values, Ids]:
     firsts = np.flatnonzero(np.diff(owners, prepend=-1))
     if len(firsts) == len(owners):
         return values, owners
-    return np.maximum.reduceat(values, firsts, axis=0), owners[firsts]
+    merged = np.empty((len(firsts), *values.shape[1:]), np.float32)
+    # numpy's reduceat takes three times as long.
+    for target, start, stop in zip(merged, firsts, [*firsts[1:], len(owners)], strict=True):
+        values[start:stop].max(0, out=target)
+    return merged, owners[firsts]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,14 +244,34 @@ def _halves(span: slice) -> tuple[slice, slice]:
 
 
 def _rivals(scores: Scores, rows: Taps, columns: Taps, owners: Ids) -> tuple[Ids, Ids]:
-    """Phrases that matter in a part of the image: of groups that come near the best anywhere, and others that count at all."""
-    behind = scores.behind(rows, columns)  # [P]
-    contends = np.zeros(owners[-1] + 1, bool)
-    contends[owners[behind <= _CLOSE]] = True
-    matters = behind <= max(_ROUNDING, _NOTHING * scores.temperature)
-    own = contends[owners]
-    # All phrases of a group that contends, as any of them may be its best at a pixel.
-    return np.flatnonzero(own & matters), np.flatnonzero(~own & matters)
+    """Phrases that matter in a part of the image: the best of groups that come near winning, and others that count at all."""
+    corners = scores.corners(rows, columns)
+    behind = _behind(corners)  # [P]
+    contends = behind <= _CLOSE
+    groups = np.zeros(owners[-1] + 1, bool)
+    groups[owners[contends]] = True
+    others = np.flatnonzero(~groups[owners] & (behind <= max(_ROUNDING, _NOTHING * scores.temperature)))
+    for group in np.flatnonzero(groups & (np.bincount(owners) > 1)):
+        own = slice(*np.searchsorted(owners, [group, group + 1]))
+        # Of a group only what may be its own best somewhere; the argument of `match`, with leaders of the group.
+        contends[own] = _behind(corners[:, own]) <= _ROUNDING
+    return np.flatnonzero(contends), others
+
+
+def _behind(corners: Values) -> Values:
+    """[N, P] -> [P]: the least distance of each phrase to a mean of a few leading ones, over all corners.
+
+    The more corners differ in what is best there, the more leaders it takes so that their mean is high at all of them.
+    """
+    bound = corners[:, corners.mean(0).argmax()]  # [N]
+    for number in range(2, _LEADERS + 1):
+        best_at_worst = corners[:, corners[bound.argmin()].argmax()]
+        wider: Values = bound + (best_at_worst - bound) / np.float32(number)
+        if wider.min() <= bound.min():
+            break
+        bound = wider
+    behind: Values = (bound[:, None] - corners).min(0)
+    return behind
 
 
 def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:

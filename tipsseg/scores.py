@@ -19,9 +19,6 @@ Ids = NDArray[np.intp]
 #: Phrases x rows x columns whose sum is made at once: 1 MB, so that they stay in the cache of a core.
 _CHUNK = 1 << 18
 
-#: Leading phrases that a bound is made of, at most.
-_LEADERS = 4
-
 
 class Scores(Protocol):
     """The scores of P phrases on a grid of `size` (height, width), from which those of pixels are resized.
@@ -35,11 +32,10 @@ class Scores(Protocol):
     phrases: int
     temperature: float
 
-    def behind(self, rows: Taps, columns: Taps) -> Values:
-        """[P]: how far each phrase stays behind others in a part of the image, as cosines; negative where it may not.
+    def corners(self, rows: Taps, columns: Taps) -> Values:
+        """[N, P]: cosines at a few points, so that those at all pixels that `rows` and `columns` resize are means of them.
 
-        A phrase that is d behind has a logit at least d below the best, at every pixel that `rows` and `columns` resize; but for
-        rounding.
+        The weights of a mean are the same for all phrases.
         """
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
@@ -76,13 +72,13 @@ class WindowScores:
             for each, (top, left) in zip(cosines, plan.corners, strict=True)
         ]  # each [side, side]
 
-    def behind(self, rows: Taps, columns: Taps) -> Values:
-        """See Scores; in all windows that see some of the part."""
+    def corners(self, rows: Taps, columns: Taps) -> Values:
+        """See Scores; of all windows that see some of the part."""
         seen = []
         for window, (down, across) in self._windows(rows.span, columns.span):
             taps = self._taps.part(down.start, down.stop), self._taps.part(across.start, across.stop)
             seen.append(_corners(self._cosines[window], *taps))
-        return _behind(np.concatenate(seen))
+        return np.concatenate(seen)
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         """Mean probabilities, see Scores."""
@@ -137,9 +133,9 @@ class WholeScores:
         self._cosines = cosines
         self._taps = [bilinear_taps(*lengths) for lengths in zip(self.size, working_size, strict=True)]
 
-    def behind(self, rows: Taps, columns: Taps) -> Values:
+    def corners(self, rows: Taps, columns: Taps) -> Values:
         """See Scores."""
-        return _behind(_corners(self._cosines, rows, columns))
+        return _corners(self._cosines, rows, columns)
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         """Cosines, see Scores."""
@@ -158,7 +154,7 @@ class WholeScores:
 
 
 def _corners(cosines: Values, rows: Taps, columns: Taps) -> Values:
-    """What all that `rows` and `columns` resize lies between, [h, w, P] -> [N, P]: the corners, and patches among them.
+    """The corners of what `rows` and `columns` resize, and the patches among them: [h, w, P] -> [N, P].
 
     A resized map is bilinear between the centres of four patches. So at any pixel it is a mean of its values at the first and last
     row and column and at the centres in between, with weights that are the same for all phrases.
@@ -180,22 +176,6 @@ def _knots(taps: Taps) -> Taps:
         np.concatenate([high[:1], between, high[1:]]),
         np.concatenate([weight[:1], np.zeros(len(between), np.float32), weight[1:]]),
     )
-
-
-def _behind(corners: Values) -> Values:
-    """[N, P] -> [P]: the least distance of each phrase to a mean of a few leading ones, over all corners.
-
-    The more corners differ in what is best there, the more leaders it takes so that their mean is high at all of them.
-    """
-    bound = corners[:, corners.mean(0).argmax()]  # [N]
-    for number in range(2, _LEADERS + 1):
-        best_at_worst = corners[:, corners[bound.argmin()].argmax()]
-        wider: Values = bound + (best_at_worst - bound) / np.float32(number)
-        if wider.min() <= bound.min():
-            break
-        bound = wider
-    behind: Values = (bound[:, None] - corners).min(0)
-    return behind
 
 
 def _sum_of_exp(cosines: Values, taps: Taps) -> Values:

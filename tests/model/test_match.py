@@ -81,7 +81,7 @@ def plain_scores(mode: str, cosines: Values, plan: WindowPlan, size: tuple[int, 
 
 def unpruned(monkeypatch: pytest.MonkeyPatch, made: Scores, size: tuple[int, int], groups: Sequence[int]) -> Matched:
     with monkeypatch.context() as patch:
-        patch.setattr(scores, "_behind", lambda corners: np.full(corners.shape[1], -1, np.float32))
+        patch.setattr(match, "_behind", lambda corners: np.full(corners.shape[1], -1, np.float32))
         return matched(made, size, groups)
 
 
