@@ -12,7 +12,7 @@ from tipsseg.fidelity import Fidelity
 from tipsseg.file_options import FileOptions
 from tipsseg.polygons import Outline, outline
 from tipsseg.records import ImageRef, LabelMap
-from tipsseg.regions import Region, components, whole_classes
+from tipsseg.regions import Region, components, mean_over, whole_classes
 
 
 class LabelledObject:
@@ -74,7 +74,8 @@ class ImageLabels:
 def labelled_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObject]:
     """The objects that the labels show, each with the mean of the confidence over it."""
     return [
-        LabelledObject(region, mean_over(region, label_map.confidence)) for region in object_regions(label_map, options)
+        LabelledObject(region, mean_score(region, label_map.confidence))
+        for region in object_regions(label_map, options)
     ]
 
 
@@ -84,7 +85,6 @@ def object_regions(label_map: LabelMap, options: FileOptions) -> list[Region]:
     return find(label_map.labels, len(label_map.classes), options.min_area.pixels(label_map.size))
 
 
-def mean_over(region: Region, confidence: NDArray[np.float32]) -> float:
+def mean_score(region: Region, confidence: NDArray[np.float32]) -> float:
     """The mean confidence over a region of an image, four decimals."""
-    y, x, h, w = region.box
-    return round(float(confidence[y : y + h, x : x + w][region.mask].mean(dtype=np.float64)), 4)
+    return round(mean_over(region, confidence), 4)

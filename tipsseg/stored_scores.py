@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from tipsseg.file_options import FileOptions
-from tipsseg.image_labels import LabelledObject, mean_over, object_regions
+from tipsseg.image_labels import LabelledObject, mean_score, object_regions
 from tipsseg.records import LabelMap
 from tipsseg.regions import Region
 from tipsseg.stored_labels import is_known
@@ -46,6 +46,6 @@ class ObjectScores:
             return listed
         if self._options.instances != "class":
             if is_known(label_map.confidence):
-                return mean_over(region, label_map.confidence)
+                return mean_score(region, label_map.confidence)
             self.rough += 1
         return self._means[region.class_id]
