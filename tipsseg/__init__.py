@@ -16,19 +16,19 @@ Importing tipsseg does not import torch; the first use of `load`, `Encoder` or `
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tipsseg.encode import Encoder
     from tipsseg.errors import TipssegError
+    from tipsseg.label_options import LabelOptions
     from tipsseg.labeller import Labeller
     from tipsseg.loading import load
-    from tipsseg.records import LabelClass, LabelMap, LabelOptions
+    from tipsseg.records import LabelClass, LabelMap
     from tipsseg.vocabulary import Entry, Vocabulary, make_vocabulary
     from tipsseg.vocabulary_file import read_vocabulary
 
-__version__ = version("tipsseg")
+__version__ = "0.1.0"
 
 __all__ = [
     "Encoder",
@@ -50,7 +50,7 @@ _HOMES = {
     "Entry": "vocabulary",
     "LabelClass": "records",
     "LabelMap": "records",
-    "LabelOptions": "records",
+    "LabelOptions": "label_options",
     "Labeller": "labeller",
     "TipssegError": "errors",
     "Vocabulary": "vocabulary",

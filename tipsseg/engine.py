@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from tipsseg.images import limit_pixels
 from tipsseg.loading import file_hashes
 from tipsseg.outcome import Item, Outcome
 from tipsseg.records import ImageRef, LabelMap
@@ -55,6 +56,7 @@ class LocalEngine:
         from tipsseg.work import ImageWork
 
         job, asked = self._job, self._job.request.model
+        limit_pixels(asked.max_pixels)
         asked.check_device()  # before any download
         model = job.source.fetch(quiet=asked.quiet)
         encoder = Encoder(model, asked.device, asked.dtype, asked.batch_size)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tipsseg.fidelity import Fidelity
 from tipsseg.file_options import FileOptions
 from tipsseg.polygons import Outline, outline
-from tipsseg.records import ImageRef, LabelMap
+from tipsseg.records import ConfidenceArray, ImageRef, LabelMap
 from tipsseg.regions import Region, components, mean_over, whole_classes
 
 
@@ -85,6 +85,6 @@ def object_regions(label_map: LabelMap, options: FileOptions) -> list[Region]:
     return find(label_map.labels, len(label_map.classes), options.min_area.pixels(label_map.size))
 
 
-def mean_score(region: Region, confidence: NDArray[np.float32]) -> float:
+def mean_score(region: Region, confidence: ConfidenceArray) -> float:
     """The mean confidence over a region of an image, four decimals."""
     return round(mean_over(region, confidence), 4)

@@ -8,6 +8,7 @@ import stat
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -15,16 +16,31 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from tipsseg.errors import ImageError, InputError
+from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.label_options import MAX_PIXELS
 
-#: Images of more pixels are refused. Pillow's own limit: twice its Image.MAX_IMAGE_PIXELS.
-MAX_PIXELS = 178_956_970
+
+@dataclass(slots=True)
+class _Limit:
+    """Of this process: how many pixels an image may have."""
+
+    pixels: int = MAX_PIXELS
+
+
+LIMIT = _Limit()
 
 _Pixels = TypeVar("_Pixels")
 
 # Formats that Pillow lists and does not decode itself (it calls foreign programs, or has a stub for plug-ins), and page
 # descriptions, which have no pixels of their own.
 _FOREIGN = frozenset({"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF"})
+
+
+def limit_pixels(most: int) -> None:
+    """Refuse images of more pixels from here on, in all of this process. Raises UsageError for less than 1."""
+    if most < 1:
+        raise UsageError(f"--max-pixels {most} is too small; the least is 1")
+    LIMIT.pixels = most
 
 
 def image_extensions() -> frozenset[str]:
@@ -58,6 +74,7 @@ def decode_file(path: Path, decode: Callable[[Image.Image], _Pixels]) -> _Pixels
     Whatever is wrong with the file, and an InputError of `decode`, becomes an ImageError. May be called from several threads.
     """
     _hush_pillow()
+    _lift_pillows_limit()
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -93,7 +110,7 @@ def decode_file(path: Path, decode: Callable[[Image.Image], _Pixels]) -> _Pixels
 def _decode(path: Path, file: BinaryIO, decode: Callable[[Image.Image], _Pixels]) -> _Pixels:
     with Image.open(file, formats=image_formats()) as image:
         width, height = image.size
-        if width * height > MAX_PIXELS:
+        if width * height > LIMIT.pixels:
             raise _too_large(path, f"{height} x {width} (height x width) = {width * height:,} pixels")
         try:
             return decode(image)
@@ -219,6 +236,14 @@ _TURNS = {
 }
 
 
+def _lift_pillows_limit() -> None:
+    """Let Pillow open what LIMIT allows. It refuses twice its own limit, also where the header does not tell the size yet."""
+    least = -(-LIMIT.pixels // 2)
+    pillows = Image.MAX_IMAGE_PIXELS
+    if pillows is not None and pillows < least:
+        Image.MAX_IMAGE_PIXELS = least
+
+
 _quiet = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _quiet_lock = threading.Lock()
 
@@ -226,7 +251,7 @@ _quiet_lock = threading.Lock()
 def _hush_pillow() -> None:
     """Silence what Pillow's own modules warn of: large images, odd metadata, doubtful palettes.
 
-    The limit on pixels here is MAX_PIXELS, and a file that can be read is a good file. `warnings.catch_warnings` would
+    The limit on pixels here is LIMIT, and a file that can be read is a good file. `warnings.catch_warnings` would
     end with the call, but it swaps the filters of the whole process, and threads that overlap in it leave the wrong
     ones behind. A filter that is put in once and stays is safe. It is put in again only where others were put before
     it, as test runners do; a thread that finds it in front needs no lock, and the others wait for it.
@@ -268,7 +293,11 @@ def _not_an_image(path: Path, file: BinaryIO) -> ImageError:
 
 
 def _too_large(path: Path, size: str) -> ImageError:
-    return ImageError(path, f"too large: {size}; the limit is {MAX_PIXELS:,}", "Scale it down, or cut it into tiles.")
+    return ImageError(
+        path,
+        f"too large: {size}; the limit is {LIMIT.pixels:,}",
+        "Scale it down, or allow it with --max-pixels if there is memory for 4 bytes a pixel.",
+    )
 
 
 def _broken(error: Exception) -> str:

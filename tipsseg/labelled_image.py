@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tipsseg.check_problem import by, class_text
-from tipsseg.images import MAX_PIXELS
+from tipsseg.images import LIMIT
 from tipsseg.manifest import Entry
 from tipsseg.record_values import short, take, take_share
 from tipsseg.records import BACKGROUND, LabelArray, ignore_id
@@ -43,8 +43,10 @@ def labelled_image(entry: Entry | None, number_of_classes: int) -> LabelledImage
         raise ValueError(f"`formats` is {short(list(entry.formats))}")
     summary = dict(entry.summary)
     size = take(summary, "height", int), take(summary, "width", int)
-    if not 0 < size[0] * size[1] <= MAX_PIXELS or size[0] < 1:
+    if size[0] < 1 or size[1] < 1:
         raise ValueError(f"{by(size)} is no size of an image")
+    if size[0] * size[1] > LIMIT.pixels:
+        raise ValueError(f"{by(size)} pixels, where --max-pixels allows {LIMIT.pixels:,}")
     names: dict[int, str] = {}
     means: dict[int, float] = {}
     pixels = {

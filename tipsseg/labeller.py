@@ -16,9 +16,10 @@ from tipsseg.background import GENERAL_BACKGROUND, meaning_threshold, same_meani
 from tipsseg.encode import Encoder
 from tipsseg.errors import InputError, UsageError
 from tipsseg.images import upright_image
+from tipsseg.label_options import LabelOptions
 from tipsseg.match import Matched, Naming, best_groups, match, match_refined
 from tipsseg.prepare import Prepared, prepare
-from tipsseg.records import BACKGROUND, LabelArray, LabelMap, LabelOptions, TopClasses, ignore_id, label_dtype
+from tipsseg.records import BACKGROUND, LabelArray, LabelMap, TopClasses, ignore_id, label_dtype
 from tipsseg.refine import pamr
 from tipsseg.resample import Values
 from tipsseg.scores import Scores, WholeScores, WindowScores

@@ -20,7 +20,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.records import LabelArray
+from tipsseg.records import ConfidenceArray, LabelArray
 from tipsseg.resample import Values, resize, resize_columns, resize_rows
 from tipsseg.scores import Scores
 from tipsseg.windows import Taps, bilinear_taps
@@ -42,6 +42,9 @@ _CLOSE, _NOTHING = 0.012, 14.0
 
 #: Leading phrases that a bound is made of, at most.
 _LEADERS = 4
+
+#: Larger images have their confidence in 16 bits: in 32 it would take as much memory as their decoding.
+_LARGE = 64_000_000
 
 #: Soft maps that are refined at once, maps x rows x columns: 256 MB.
 _REFINED_ELEMENTS = 64_000_000
@@ -80,11 +83,11 @@ class Matched:
     """What won at each pixel.
 
     labels      [H, W], the label id of the winning group, or that of ignored pixels
-    confidence  [H, W] float32 in [0, 1]
+    confidence  [H, W] float32 in [0, 1]; float16 above _LARGE pixels
     """
 
     labels: LabelArray
-    confidence: NDArray[np.float32]
+    confidence: ConfidenceArray
 
 
 def match(scores: Scores, size: tuple[int, int], naming: Naming) -> Matched:
@@ -111,7 +114,7 @@ def match(scores: Scores, size: tuple[int, int], naming: Naming) -> Matched:
     Memory beside the result: some MB, and for each window a map of the sums at its size.
     """
     labels = np.empty(size, naming.label_ids.dtype)
-    confidence = np.empty(size, np.float32)
+    confidence = _confidence_of(size)
     owners = np.repeat(np.arange(len(naming.groups)), naming.groups)
     for tile in _tiles(scores, size, owners):
         here = tile.rows, tile.columns
@@ -134,7 +137,8 @@ def match_refined(
     occurring = occurring_groups(scores, small, naming.groups)
     at_once = max(_REFINED_ELEMENTS // (small[0] * small[1]), 1)
     labels = np.empty(size, naming.label_ids.dtype)
-    confidence = np.full(size, -1, np.float32)
+    confidence = _confidence_of(size)
+    confidence[:] = -1
     for start in range(0, len(occurring), at_once):
         chosen = occurring[start : start + at_once]
         refined = refine(_probabilities(scores, small, naming.groups, chosen), image)
@@ -144,6 +148,12 @@ def match_refined(
             labels[band][wins] = naming.labels(chosen, _first_index(resized, best)[wins], best[wins])
             confidence[band][wins] = best[wins]
     return Matched(cast(LabelArray, labels), confidence)
+
+
+def _confidence_of(size: tuple[int, int]) -> ConfidenceArray:
+    """Room for the confidence of an image of `size`."""
+    large = size[0] * size[1] > _LARGE
+    return cast(ConfidenceArray, np.empty(size, np.float16 if large else np.float32))
 
 
 def best_groups(

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import InputError
-from tipsseg.images import MAX_PIXELS
 from tipsseg.windows import WindowPlan, plan_windows
+
+#: Images that would have more pixels once their short side is as long as the model wants it are refused.
+MAX_WORKING_PIXELS = 178_956_970
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,10 +37,10 @@ def prepare(upright: Image.Image, native_size: int, short_side: int, patch_size:
     """
     width, height = upright.size
     plan = plan_windows((height, width), native_size, short_side, patch_size)
-    if plan.size[0] * plan.size[1] > MAX_PIXELS:
+    if plan.size[0] * plan.size[1] > MAX_WORKING_PIXELS:
         raise InputError(
             f"{width} x {height} pixels are too elongated: at a short side of {short_side} this would be "
-            f"{plan.size[1]} x {plan.size[0]} pixels, more than {MAX_PIXELS}",
+            f"{plan.size[1]} x {plan.size[0]} pixels, more than {MAX_WORKING_PIXELS}",
             "Cut it into pieces, or use a smaller --short-side.",
         )
     if (height, width) != plan.size:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Self
 
 from tipsseg.errors import TipssegError
 from tipsseg.files import output_error
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 #: Seconds between two lines when stderr is no terminal.
 _LINE_EVERY = 30.0
@@ -46,6 +47,8 @@ class Progress:
         self._done = self._before = before
         self._began = self._last_line = time.monotonic()
         if sys.stderr.isatty() and not self._quiet:
+            from tqdm import tqdm
+
             self._bar = tqdm(total=total, initial=before, unit="image", file=sys.stderr, dynamic_ncols=True)
 
     def advance(self) -> None:
@@ -73,6 +76,8 @@ class Progress:
             print_path(path)
 
     def _stderr(self, line: str) -> None:
+        from tqdm import tqdm
+
         # tqdm.write keeps an open bar below the line.
         tqdm.write(printable(line), file=sys.stderr)
 

@@ -11,16 +11,9 @@ from pathlib import Path, PurePath, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import UsageError
-
 LabelArray = NDArray[np.uint8] | NDArray[np.uint16]
+ConfidenceArray = NDArray[np.float32] | NDArray[np.float16]
 Colour = tuple[int, int, int]
-
-#: How an image can be shown to the model.
-MODES = ("slide", "whole")
-
-#: How edges can be refined.
-REFINEMENTS = ("none", "pamr")
 
 #: Label id of pixels that belong to none of the classes.
 BACKGROUND = 0
@@ -79,34 +72,6 @@ def name_order(name: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelOptions:
-    """How an image is labelled, beside the model and the vocabulary.
-
-    mode            "slide": overlapping windows of the model's native size; "whole": the image at once
-    short_side      the image's shorter side is resized to this many pixels; None: the model's native size
-    min_confidence  pixels whose confidence is below this get the ignore id; 0..1
-    refine          "pamr": edges follow the colours of the image; "none": labels as the model gives them
-
-    Raises UsageError for values that no model could use.
-    """
-
-    mode: str = "slide"
-    short_side: int | None = None
-    min_confidence: float = 0.0
-    refine: str = "none"
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UsageError(f"unknown mode {self.mode!r}", f"Use one of {', '.join(MODES)}.")
-        if self.refine not in REFINEMENTS:
-            raise UsageError(f"unknown refinement {self.refine!r}", f"Use one of {', '.join(REFINEMENTS)}.")
-        if self.short_side is not None and self.short_side < 1:
-            raise UsageError(f"short side {self.short_side} is not positive")
-        if not 0 <= self.min_confidence <= 1:
-            raise UsageError(f"minimum confidence {self.min_confidence} is not between 0 and 1")
-
-
-@dataclass(frozen=True, slots=True)
 class LabelClass:
     """A class of the output: `id` 1..N in the order given, equal to the COCO category id.
 
@@ -142,14 +107,15 @@ class LabelMap:
     """The labels of one image.
 
     labels      [H, W], uint8 (uint16 above 254 classes): 0 background, 1..N classes, `ignore` below the minimum confidence
-    confidence  [H, W], float32 in [0, 1]: the probability of the label that won, softmax(score / temperature) over the classes and
-                the background, each with the best of its phrases as its score; of refined labels, the refined probability
+    confidence  [H, W], float32 in [0, 1] (float16 above 64 million pixels): the probability of the label that won,
+                softmax(score / temperature) over the classes and the background, each with the best of its phrases as its score;
+                of refined labels, the refined probability
     classes     the N classes, by id
     top         the best classes of each patch, where they were asked for
     """
 
     labels: LabelArray
-    confidence: NDArray[np.float32]
+    confidence: ConfidenceArray
     classes: tuple[LabelClass, ...]
     top: TopClasses | None = None
 

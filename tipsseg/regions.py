@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from tipsseg.records import LabelArray
+from tipsseg.records import ConfidenceArray, LabelArray
 
 #: Pixels that are looked at at once: what is made of them takes some 20 bytes each.
 _PIECE = 1 << 20
@@ -167,7 +167,7 @@ def _regions(runs: Runs, class_ids: LabelArray, numbers: NDArray[np.intp], min_a
     return [region for _, region in sorted(keyed, key=lambda pair: pair[0])]
 
 
-def mean_over(region: Region, values: NDArray[np.float32]) -> float:
+def mean_over(region: Region, values: ConfidenceArray) -> float:
     """The mean of `values` [H, W] over a region."""
     y, x, h, w = region.box
     step = max(_PIECE // h, 1)

@@ -11,8 +11,9 @@ from tipsseg import __version__
 from tipsseg.errors import OutputError, UsageError
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.files import is_file, is_folder
+from tipsseg.label_options import MAX_PIXELS, REFINEMENTS, LabelOptions
 from tipsseg.loading import ModelSource, find_model
-from tipsseg.records import MAX_CLASSES_8_BIT, REFINEMENTS, LabelOptions
+from tipsseg.records import MAX_CLASSES_8_BIT
 from tipsseg.run_record import Decides
 from tipsseg.shards import SHARDS_FOLDER, Shard
 from tipsseg.templates import PROTOCOL_TEMPLATES, TEMPLATES
@@ -32,6 +33,7 @@ class ModelRequest:
     batch_size: int
     jobs: int
     quiet: bool
+    max_pixels: int = MAX_PIXELS
 
     def check(self) -> ModelSource:
         """Where the model will come from, once all that can be seen without torch is seen to be right.

@@ -14,7 +14,8 @@ from pathlib import Path
 from tipsseg import __version__
 from tipsseg.file_options import FileOptions
 from tipsseg.files import atomic_write, json_bytes
-from tipsseg.records import BACKGROUND, LabelOptions
+from tipsseg.label_options import LabelOptions
+from tipsseg.records import BACKGROUND
 from tipsseg.vocabulary import Vocabulary
 from tipsseg.vocabulary_file import entry_record
 

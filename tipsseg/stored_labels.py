@@ -17,7 +17,7 @@ from tipsseg.images import decode_file
 from tipsseg.labelled_image import LabelledImage, label_faults
 from tipsseg.parts import check_hint
 from tipsseg.record_values import actual_path
-from tipsseg.records import LabelArray, TopClasses, label_dtype
+from tipsseg.records import ConfidenceArray, LabelArray, TopClasses, label_dtype
 from tipsseg.rle import inside
 from tipsseg.stored_masks import UNREADABLE, read_arrays, read_mask, read_picture, what_is_wrong
 from tipsseg.stored_records import LISTS, StoredObject, stored_objects
@@ -107,7 +107,7 @@ def unknown_confidence(size: tuple[int, int]) -> NDArray[np.float32]:
     return np.broadcast_to(np.float32(np.nan), size)
 
 
-def is_known(confidence: NDArray[np.float32]) -> bool:
+def is_known(confidence: ConfidenceArray) -> bool:
     """Whether it is not `unknown_confidence`."""
     return not bool(np.isnan(confidence[0, 0]))
 

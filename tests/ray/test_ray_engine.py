@@ -24,11 +24,12 @@ from tipsseg.engine import Engine, LocalEngine
 from tipsseg.errors import CheckpointError, ImageError, OutputError, TipssegError
 from tipsseg.fingerprint import Fingerprint
 from tipsseg.inputs import find
+from tipsseg.label_options import LabelOptions
 from tipsseg.manifest import Entry
 from tipsseg.outcome import Failed, Item, Labelled, Unchanged
 from tipsseg.progress import Progress
 from tipsseg.ray_engine import RayEngine
-from tipsseg.records import ImageRef, LabelOptions
+from tipsseg.records import ImageRef
 from tipsseg.request import Job, LabelRequest, ModelRequest, make_job
 from tipsseg.run import Images, run_label
 from tipsseg.run_record import Counts
@@ -230,7 +231,7 @@ from tipsseg import cli
 from tipsseg.inputs import find
 from tipsseg.progress import Progress
 from tipsseg.ray_engine import RayEngine
-from tipsseg.records import LabelOptions
+from tipsseg.label_options import LabelOptions
 from tipsseg.request import LabelRequest, ModelRequest, make_job
 from tipsseg.run import Images, run_label
 from tipsseg.vocabulary import make_vocabulary

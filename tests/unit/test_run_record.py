@@ -14,7 +14,7 @@ import pytest
 from tipsseg import run_record as module
 from tipsseg.errors import OutputError
 from tipsseg.file_options import FileOptions, LeastArea
-from tipsseg.records import LabelOptions
+from tipsseg.label_options import LabelOptions
 from tipsseg.run_record import (
     RUN_FILE,
     Counts,

@@ -330,7 +330,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(ImageError) as caught:
             read_truth(tmp_path / name, PLAIN)
         assert caught.value.reason.startswith(reason)
-    monkeypatch.setattr(images, "MAX_PIXELS", 1599)
+    monkeypatch.setattr(images.LIMIT, "pixels", 1599)
     with pytest.raises(ImageError, match="too large: 40 x 40"):
         read_truth(whole, PLAIN)
 

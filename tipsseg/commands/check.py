@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.commands import options as opt
+from tipsseg.label_options import MAX_PIXELS
 
 EPILOG = """\b
 Examples:
@@ -27,13 +28,16 @@ def check(
         Path | None,
         typer.Option(help="Where the images are now.  [default: where they were]"),
     ] = None,
-    jobs: opt.Jobs = None,
+    jobs: Annotated[int | None, typer.Option(help="Threads.  [default: up to 4]")] = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
     quiet: opt.Quiet = False,
 ) -> None:
     """Read an output folder back: files, sizes, ids, areas, annotations, and whether the images are the same."""
     from tipsseg.check import check_folder
+    from tipsseg.images import limit_pixels
     from tipsseg.progress import Progress, print_text
 
+    limit_pixels(max_pixels)
     threads = opt.threads(jobs)
     wrong = False
     with Progress(quiet, results=False) as progress:

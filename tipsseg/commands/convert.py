@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.commands import options as opt
+from tipsseg.label_options import MAX_PIXELS
 
 EPILOG = """\b
 Examples:
@@ -30,12 +31,15 @@ def convert(
         typer.Option(help="Where the images are now.  [default: where they were]"),
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Threads.  [default: up to 4]")] = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
     quiet: opt.Quiet = False,
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
     from tipsseg.convert import convert_folder
+    from tipsseg.images import limit_pixels
     from tipsseg.progress import Progress
 
+    limit_pixels(max_pixels)
     with Progress(quiet) as progress:
         if convert_folder(output, opt.split_formats(formats), images, opt.threads(jobs), progress):
             raise typer.Exit(1)

@@ -12,7 +12,7 @@ import typer
 from tipsseg.commands import options as opt
 from tipsseg.errors import UsageError
 from tipsseg.file_options import INSTANCES, PNG_MODES
-from tipsseg.records import MODES, REFINEMENTS, LabelOptions
+from tipsseg.label_options import MAX_PIXELS, MODES, REFINEMENTS, LabelOptions
 
 if TYPE_CHECKING:
     from tipsseg.progress import Progress
@@ -90,16 +90,19 @@ def evaluate(
     dtype: opt.Dtype = "auto",
     batch_size: opt.BatchSize = 8,
     jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
     null: opt.Null = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Score labels against truth masks: mean IoU, IoU of each class, confusion matrix."""
+    from tipsseg.images import limit_pixels
     from tipsseg.predictions import masks_folder, names_of
     from tipsseg.progress import Progress
     from tipsseg.request import LabelRequest
     from tipsseg.run_eval import check_output, evaluate_masks, evaluate_model
 
     _refuse_together(context)
+    limit_pixels(max_pixels)
     truth = _TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
     if layout is not None and not classes and vocab is None:
         vocab = truth.benchmark().vocabulary
@@ -126,6 +129,7 @@ def evaluate(
                 batch_size=batch_size,
                 jobs=jobs,
                 quiet=quiet,
+                max_pixels=max_pixels,
             )
             files = None
             if formats is not None and output is not None:

@@ -12,7 +12,7 @@ import typer
 from tipsseg.commands import options as opt
 from tipsseg.errors import UsageError
 from tipsseg.file_options import INSTANCES, PNG_MODES
-from tipsseg.records import MODES, REFINEMENTS, LabelOptions
+from tipsseg.label_options import MAX_PIXELS, MODES, REFINEMENTS, LabelOptions
 
 if TYPE_CHECKING:
     from tipsseg.engine import Engine
@@ -78,6 +78,7 @@ def label(
     dtype: opt.Dtype = "auto",
     batch_size: opt.BatchSize = 8,
     jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
     limit: Annotated[int | None, typer.Option(help="Only the first N images.", metavar="N")] = None,
     sample: Annotated[
         int | None, typer.Option(help="Only N images, drawn at random, always the same.", metavar="N")
@@ -134,11 +135,13 @@ def label(
     """Label images: write a mask, COCO annotations or an overlay of each."""
     from tipsseg.commands.label_inputs import Arguments, find_images
     from tipsseg.dry_run import dry_run
+    from tipsseg.images import limit_pixels
     from tipsseg.progress import Progress
     from tipsseg.request import LabelRequest, make_job
     from tipsseg.run import run_label
     from tipsseg.shards import parse_shard
 
+    limit_pixels(max_pixels)
     asked = Arguments(tuple(paths or ()), null, limit, sample, retry_failed)
     if dry and jsonl:
         raise UsageError("--dry-run prints paths, and --jsonl records of labels", "Give one of them.")
@@ -157,6 +160,7 @@ def label(
             batch_size=batch_size,
             jobs=jobs,
             quiet=quiet,
+            max_pixels=max_pixels,
         ),
         output,
         opt.split_formats(formats),

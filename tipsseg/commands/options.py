@@ -14,7 +14,7 @@ import typer
 
 from tipsseg.errors import UsageError
 from tipsseg.files import is_file
-from tipsseg.records import MODES, REFINEMENTS, LabelOptions
+from tipsseg.label_options import MODES, REFINEMENTS, LabelOptions
 from tipsseg.writers import FORMATS
 
 if TYPE_CHECKING:
@@ -65,8 +65,11 @@ ShortSide = Annotated[
 Refine = Annotated[str, typer.Option(help=f"Let edges follow the image's colours: {', '.join(REFINEMENTS)}.")]
 Device = Annotated[str, typer.Option(help="auto (cuda, then mps, then cpu), cpu, cuda, cuda:N, mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
-BatchSize = Annotated[int, typer.Option(help="Windows that the model takes at once.")]
-Jobs = Annotated[int | None, typer.Option(help="Threads that decode images.  [default: up to 4]")]
+BatchSize = Annotated[int, typer.Option(help="Windows that a GPU takes at once; a CPU takes one.")]
+Jobs = Annotated[
+    int | None, typer.Option(help="Threads that decode images, and make labels and files.  [default: up to 4]")
+]
+MaxPixels = Annotated[int, typer.Option(help="Larger images are refused, as they may be meant to fill the memory.")]
 Instances = Annotated[
     str,
     typer.Option(
@@ -128,11 +131,12 @@ def model_request(
     batch_size: int,
     jobs: int | None,
     quiet: bool,
+    max_pixels: int,
 ) -> ModelRequest:
     """The options of the model as one record."""
     from tipsseg.request import ModelRequest
 
-    return ModelRequest(model, vocabulary, options, device, dtype, batch_size, threads(jobs), quiet)
+    return ModelRequest(model, vocabulary, options, device, dtype, batch_size, threads(jobs), quiet, max_pixels)
 
 
 def file_options(instances: str, min_area: str, png_mode: str) -> FileOptions:

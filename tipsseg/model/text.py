@@ -85,7 +85,10 @@ class TextTower(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        embedding = torch.empty(config.vocab_size, config.hidden_size)
+        if not embedding.is_meta:  # torch loads a second's worth of modules for random numbers that are none
+            nn.init.normal_(embedding)
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size, _weight=embedding)
         self.transformer = TextTransformer(config)
         self.ln_final = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 

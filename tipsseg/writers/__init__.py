@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tipsseg.errors import UsageError
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
-from tipsseg.records import LabelClass
 
 if TYPE_CHECKING:
     from tipsseg.image_labels import ImageLabels
+    from tipsseg.records import LabelClass
 
 #: Lines of JSON, without line ends or tabs: what a format with a file of records has for one image.
 Records = tuple[bytes, ...]

@@ -8,14 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.records import LabelMap
+from tipsseg.records import ConfidenceArray, LabelMap
 from tipsseg.writers import RunContext
 from tipsseg.writers.image_file import ImageFileWriter
 
 
-def quantized(confidence: NDArray[np.float32]) -> NDArray[np.uint8]:
+def quantized(confidence: ConfidenceArray) -> NDArray[np.uint8]:
     """round(255 * confidence), as 8 bits."""
-    return np.rint(confidence * 255).astype(np.uint8)
+    levels = np.empty(confidence.shape, np.uint8)
+    # Row by row, or so: in one piece it would take twice the memory of the confidence.
+    step = max((1 << 20) // confidence.shape[1], 1)
+    for top in range(0, len(levels), step):
+        piece = confidence[top : top + step].astype(np.float32)
+        levels[top : top + step] = np.rint(piece * 255)
+    return levels
 
 
 def encode(label_map: LabelMap) -> bytes:

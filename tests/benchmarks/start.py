@@ -1,0 +1,108 @@
+"""What a command costs before its first image, and what loading a model takes (Linux), as ratios inside one run.
+
+    python tests/benchmarks/start.py --rounds 7
+
+Prints `tipsseg --help` over importing typer, labelling one image with the embedded model over importing torch, the peak memory of
+loading L/14 at its real size (seeded random weights) over its file, and the text vectors of 1,000 classes with nine templates by
+B/14, in batches, over one class after the other, and again from the cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from models import machine, save_model
+
+from tipsseg import Labeller, make_vocabulary
+from tipsseg.encode import Encoder
+from tipsseg.golden import picture
+from tipsseg.templates import PROTOCOL_TEMPLATES
+
+LOAD = "import sys; from pathlib import Path; from tipsseg.encode import Encoder; Encoder(Path(sys.argv[1]), 'cpu', sys.argv[2])"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the start of tipsseg.")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--classes", type=int, default=1000)
+    options = parser.parse_args()
+    print(f"{options.rounds} rounds; {machine('torch', 'typer', 'safetensors')}\n")
+    print("| what | over what | ratio (median) |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        os.environ["TIPSSEG_CACHE"] = str(place / "cache")
+        measure_commands(place, options.rounds)
+        measure_loading(place)
+        measure_texts(place, options.classes)
+
+
+def measure_commands(place: Path, rounds: int) -> None:
+    from PIL import Image
+
+    Image.fromarray(picture(224, 300)).save(place / "one.png")
+    label = ["-m", "tipsseg", "label", "one.png", "-c", "panda,tree", "-m", "tiny", "-q", "--no-resume"]
+    pairs: Mapping[str, tuple[Sequence[str], str, Sequence[str]]] = {
+        "tipsseg --help": (["-m", "tipsseg", "--help"], "import typer", ["-c", "import typer"]),
+        "tipsseg label of one image, tiny": (label, "import torch", ["-c", "import torch"]),
+    }
+    for name, (command, base, other) in pairs.items():
+        ratios = []
+        for _ in range(rounds + 1):
+            one, two = (seconds(partial(run, words, place)) for words in (command, other))
+            ratios.append(one / two)
+        print(f"| {name} | {base} | {statistics.median(ratios[1:]):.2f} |", flush=True)
+
+
+def measure_loading(place: Path) -> None:
+    model = save_model("l14", place / "l14")
+    file = (model / "model.safetensors").stat().st_size
+    idle = peak(["-c", "import tipsseg.encode"])
+    for dtype in ("float32", "bfloat16"):
+        used = peak(["-c", LOAD, str(model), dtype]) - idle
+        print(f"| peak memory of loading l14, {dtype}, above its imports | its file | {used / file:.2f} |", flush=True)
+
+
+def measure_texts(place: Path, number: int) -> None:
+    encoder = Encoder(save_model("b14", place / "b14"), "cpu", "float32")
+    names = [f"{one} {two}" for one in ("red", "old", "new", "tall") for two in range(number // 4 + 1)][:number]
+    vocabulary = make_vocabulary(names, ())
+    batched = seconds(lambda: encoder.text_vectors(names, PROTOCOL_TEMPLATES))
+    part = names[:: max(number // 50, 1)]
+    single = seconds(lambda: [encoder.text_vectors([name], PROTOCOL_TEMPLATES) for name in part]) * number / len(part)
+    print(f"| text vectors of {number} classes, b14, in batches | one class after the other | {batched / single:.2f} |")
+    first = seconds(lambda: Labeller(encoder, vocabulary))
+    again = seconds(lambda: Labeller(encoder, vocabulary))
+    print(f"| a vocabulary of {number} classes again | the first time | {again / first:.4f} |")
+
+
+def run(words: Sequence[str], place: Path) -> None:
+    subprocess.run([sys.executable, *words], check=True, cwd=place, stdout=subprocess.DEVNULL)
+
+
+def seconds(task: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    task()
+    return time.perf_counter() - began
+
+
+def peak(words: Sequence[str]) -> float:
+    """Bytes of memory that a process had at most."""
+    with subprocess.Popen([sys.executable, *words]) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"exit code {process.returncode}")
+    return usage.ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()
