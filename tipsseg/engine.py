@@ -44,10 +44,20 @@ class Engine(Protocol):
 class LocalEngine:
     """Labels images in this process."""
 
-    def __init__(self, job: Job, inspect: Callable[[ImageRef, LabelMap], None] | None = None) -> None:
-        """`inspect` sees each image's labels before anything is written, and may raise ImageError."""
+    def __init__(
+        self,
+        job: Job,
+        inspect: Callable[[ImageRef, LabelMap], None] | None = None,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
+        """How to label, and who wants to know:
+
+        inspect  sees each image's labels before anything is written, in one of several threads, and may raise ImageError
+        note     is told what a user may want to change
+        """
         self._job = job
         self._inspect = inspect
+        self._note = note
 
     def start(self) -> Started:
         """Load the model, see Engine."""
@@ -60,6 +70,10 @@ class LocalEngine:
         asked.check_device()  # before any download
         model = job.source.fetch(quiet=asked.quiet)
         encoder = Encoder(model, asked.device, asked.dtype, asked.batch_size)
+        if (note := self._note) is not None:
+            encoder.on_less_memory = lambda size: note(
+                f"Not enough memory on {encoder.device}: {size} windows at once from here on (--batch-size {size})."
+            )
         labeller = Labeller(encoder, asked.vocabulary, asked.options)
         writers = {name: create(name, job.context) for name in job.request.formats}
         self._work = ImageWork(

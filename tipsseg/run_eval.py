@@ -95,7 +95,7 @@ def evaluate_model(
         with counting:
             _score(confusion, by_ref[ref], label_map.labels)
 
-    engine = LocalEngine(job, inspect=count)
+    engine = LocalEngine(job, count, progress.note)
     images = Images(found.refs, found.root)
     with ExitStack() as stack:
         # Scores need all labels, so nothing is taken over from an earlier run.

@@ -1,89 +1,145 @@
-"""The vision tower against transformers' and against its own matrix products, on the CPU, as ratios inside one run.
+"""The vision tower against transformers' and against its own matrix products, as ratios inside one run.
 
     python tests/benchmarks/encoder.py --rounds 5
+    python tests/benchmarks/encoder.py --model l14 --device cuda --dtypes bfloat16,float32 --batch 16
 
-B/14 at its real size with seeded random weights, a batch of windows of 448 pixels. Each round times, in turn, value features by
-this package (float32; bfloat16), transformers' Tipsv2VisionModel with scaled dot product attention and with eager attention, and
-the matrix products of the same blocks alone (linear layers and attention, on inputs of their shapes). Prints a table in Markdown.
+A model of the published size with seeded random weights, windows of 448 pixels. Each round times, in turn, value features as the
+encoder makes them (a window at a time on a CPU, all at once on a GPU), transformers' Tipsv2VisionModel with scaled dot product
+attention and with eager attention on the same windows, and the matrix products of the same blocks alone (linear layers and attention,
+on inputs of their shapes). Prints a table in Markdown, and the share of the rate of a large matrix product that the tower reaches.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import metadata
 
 import torch
 import torch.nn.functional as F
+from models import CONFIGS, machine
 from torch import Tensor
 from transformers import Tipsv2VisionConfig, Tipsv2VisionModel
 
 from tipsseg.model.config import VisionConfig
+from tipsseg.model.inference import ValueFeatures
 from tipsseg.model.vision import VisionTower
 
-SIDE, PATCH, WIDTH, HEADS, LAYERS = 448, 14, 768, 12, 12
-TOKENS = (SIDE // PATCH) ** 2 + 2
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the vision tower on the CPU.")
+    parser = argparse.ArgumentParser(description="Measure the vision tower.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--model", choices=tuple(CONFIGS), default="b14")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtypes", default="float32,bfloat16")
     options = parser.parse_args()
+    config = CONFIGS[options.model].vision
     torch.manual_seed(7)
-    pixels = torch.rand(options.batch, 3, SIDE, SIDE)
-    times = measure(candidates(pixels), options.rounds)
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tipsseg", "torch", "transformers"))
-    print(f"{options.batch} windows, {options.rounds} rounds; {versions}; {cpu()}, {torch.get_num_threads()} threads\n")
-    ours = statistics.median(times["value features, float32"])
-    print("| | time relative to value features in float32 (median of the rounds) |\n|---|---|")
+    print(f"{options.model}, {options.batch} windows, {options.rounds} rounds; {machine('torch', 'transformers')}\n")
+    first = options.dtypes.split(",")[0]
+    print(f"| | time over value features in {first} (median) |\n|---|---|")
+    tasks: dict[str, Callable[[], object]] = {}
+    for name in options.dtypes.split(","):
+        tasks |= candidates(config, options.batch, torch.device(options.device), name)
+    tasks |= {f"a large matrix product, {name}": square(options.device, name) for name in options.dtypes.split(",")}
+    times = measure(tasks, options.rounds)
+    ours = statistics.median(times[f"value features, {first}"])
     for name, seconds in times.items():
-        print(f"| {name} | {statistics.median(seconds) / ours:.2f} |")
+        if not name.startswith("a large"):
+            print(f"| {name} | {statistics.median(seconds) / ours:.2f} |")
+    print()
+    for name in options.dtypes.split(","):
+        rate = flops(config) * options.batch / statistics.median(times[f"value features, {name}"])
+        best = 2 * SQUARE**3 / statistics.median(times[f"a large matrix product, {name}"])
+        print(f"{name}: {rate / best:.0%} of the rate of a {SQUARE} x {SQUARE} matrix product")
 
 
-def candidates(pixels: Tensor) -> Mapping[str, Callable[[], object]]:
+#: Rows and columns of the matrix product that the machine's rate is measured by.
+SQUARE = 4096
+
+
+def candidates(
+    config: VisionConfig, batch: int, device: torch.device, dtype: str
+) -> Mapping[str, Callable[[], object]]:
     """What is timed, by name."""
-    tower = VisionTower(VisionConfig()).eval()  # the defaults of both configurations are B/14
-    half = VisionTower(VisionConfig()).eval().to(torch.bfloat16)
+    kind = DTYPES[dtype]
+    pixels = torch.rand(batch, 3, config.image_size, config.image_size, dtype=kind, device=device)
+    features = ValueFeatures(VisionTower(config).eval().to(device, kind))
+    at_once = 1 if device.type == "cpu" else batch
     theirs = {
-        name: Tipsv2VisionModel._from_config(Tipsv2VisionConfig(), attn_implementation=name).eval()
+        name: Tipsv2VisionModel._from_config(their_config(config), attn_implementation=name).eval().to(device, kind)
         for name in ("sdpa", "eager")
     }
     return {
-        "value features, float32": lambda: tower.value_features(pixels),
-        "value features, bfloat16": lambda: half.value_features(pixels.to(torch.bfloat16)),
-        **{f"transformers, {name}, float32": partial(model, pixels) for name, model in theirs.items()},
-        "matrix products alone, float32": products(len(pixels), torch.float32),
-        "matrix products alone, bfloat16": products(len(pixels), torch.bfloat16),
+        f"value features, {dtype}": lambda: torch.cat([features(part) for part in pixels.split(at_once)]),
+        **{f"transformers, {name}, {dtype}": partial(model, pixels) for name, model in theirs.items()},
+        f"matrix products alone, {dtype}": products(config, batch, device, kind),
     }
 
 
-def products(batch: int, dtype: torch.dtype) -> Callable[[], object]:
-    """The matrix products of the tower, its last block without query, key and attention."""
-    x = torch.rand(batch, TOKENS, WIDTH, dtype=dtype)
-    hidden = torch.rand(batch, TOKENS, 4 * WIDTH, dtype=dtype)
-    heads = torch.rand(3, batch, HEADS, TOKENS, WIDTH // HEADS, dtype=dtype)
-    qkv, proj, up, down = (
-        torch.rand(out, into, dtype=dtype)
-        for out, into in ((3 * WIDTH, WIDTH), (WIDTH, WIDTH), (4 * WIDTH, WIDTH), (WIDTH, 4 * WIDTH))
+def their_config(config: VisionConfig) -> Tipsv2VisionConfig:
+    return Tipsv2VisionConfig(
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
     )
 
+
+def tokens_of(config: VisionConfig) -> int:
+    return config.grid_size**2 + config.num_prefix_tokens
+
+
+def flops(config: VisionConfig) -> float:
+    """Of the matrix products of one window; its last block has no query, no key and no attention."""
+    tokens, width, layers = tokens_of(config), config.hidden_size, config.num_hidden_layers
+    linear = 2 * tokens * width * (4 * width + 2 * config.mlp_hidden_size)
+    attention = 4 * tokens**2 * width
+    return layers * linear - 2 * tokens * width * 2 * width + (layers - 1) * attention
+
+
+def products(config: VisionConfig, batch: int, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
+    """The matrix products of the tower, its last block without query, key and attention."""
+    tokens, width, hidden, heads = (
+        tokens_of(config),
+        config.hidden_size,
+        config.mlp_hidden_size,
+        config.num_attention_heads,
+    )
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(*shape, dtype=dtype, device=device)
+
+    x, inner, parts = (
+        rand(batch, tokens, width),
+        rand(batch, tokens, hidden),
+        rand(3, batch, heads, tokens, width // heads),
+    )
+    qkv, proj, up, down = rand(3 * width, width), rand(width, width), rand(hidden, width), rand(width, hidden)
+
     def run() -> None:
-        for layer in range(LAYERS):
-            last = layer == LAYERS - 1
-            F.linear(x, qkv[: WIDTH if last else None])
+        for layer in range(config.num_hidden_layers):
+            last = layer == config.num_hidden_layers - 1
+            F.linear(x, qkv[: width if last else None])
             if not last:
-                F.scaled_dot_product_attention(*heads)
+                F.scaled_dot_product_attention(*parts)
             F.linear(x, proj)
             F.linear(x, up)
-            F.linear(hidden, down)
+            F.linear(inner, down)
 
     return run
+
+
+def square(device: str, dtype: str) -> Callable[[], object]:
+    """One large matrix product."""
+    one, two = torch.rand(2, SQUARE, SQUARE, device=device).to(DTYPES[dtype])
+    return lambda: one @ two
 
 
 @torch.inference_mode()
@@ -94,15 +150,11 @@ def measure(tasks: Mapping[str, Callable[[], object]], rounds: int) -> Mapping[s
         for name, task in tasks.items():
             began = time.perf_counter()
             task()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if number:
                 times[name].append(time.perf_counter() - began)
     return times
-
-
-def cpu() -> str:
-    """The machine, in words."""
-    flags = torch.backends.cpu.get_cpu_capability()
-    return f"{platform.machine()} ({flags}), {os.cpu_count()} cores, {platform.system()}"
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ def label(
         if dry:
             failed = dry_run(job, find, progress, measure=engine == "local")
         else:
-            with workers(job) as labeller:
+            with workers(job, progress.note) as labeller:
                 failed = run_label(job, find, labeller, progress).failed
     if failed:
         raise typer.Exit(1)
@@ -187,21 +187,21 @@ def label(
 
 def _workers(
     engine: str, actors: int | None, gpus: float | None, device: str
-) -> Callable[[Job], AbstractContextManager[Engine]]:
-    """What makes the engine of that name. Raises UsageError."""
+) -> Callable[[Job, Callable[[str], None]], AbstractContextManager[Engine]]:
+    """What makes the engine of that name, of a job and of what takes its notes. Raises UsageError."""
     from tipsseg.engine import LocalEngine
 
     if engine == "local":
         if actors is not None or gpus is not None:
             raise UsageError("--actors and --gpus are for --engine ray", "Leave them out, or add --engine ray.")
-        return lambda job: nullcontext(LocalEngine(job))
+        return lambda job, note: nullcontext(LocalEngine(job, note=note))
     if engine != "ray":
         raise UsageError(f"unknown engine {engine!r}", "Use one of local, ray.")
     from tipsseg.ray_engine import RayEngine, check_ray
 
     number, each = 1 if actors is None else actors, 0.0 if gpus is None else gpus
     check_ray(number, each, device)
-    return lambda job: RayEngine(job, number, each)
+    return lambda job, _: RayEngine(job, number, each)
 
 
 def _earlier(path: Path | None, own: Sequence[object]) -> EarlierRun | None:

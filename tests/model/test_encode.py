@@ -1,0 +1,176 @@
+"""The model on its device: the same features whatever shares a batch, and going on where memory runs out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tipsseg import Encoder, Labeller, LabelOptions, make_vocabulary
+from tipsseg.batches import Batches
+from tipsseg.errors import DeviceError
+from tipsseg.model.inference import ValueFeatures
+from tipsseg.prepare import Prepared
+
+
+def encoder_of(folder: Path, batch_size: int) -> Encoder:
+    """An encoder whose batches are as on a GPU."""
+    encoder = Encoder(folder, "cpu", "float32")
+    encoder.batch_size = batch_size
+    return encoder
+
+
+def windows(number: int) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(3)
+    return [rng.integers(0, 256, (56, 56, 3), np.uint8) for _ in range(number)]
+
+
+@pytest.fixture(params=["mlp", "swiglu"])
+def folder(request: pytest.FixtureRequest, mlp_checkpoint: Path, swiglu_checkpoint: Path) -> Path:
+    return {"mlp": mlp_checkpoint, "swiglu": swiglu_checkpoint}[request.param]
+
+
+# ---- features ----
+
+
+@pytest.mark.parametrize("size", [(56, 56), (56, 98), (28, 42)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.1)])
+def test_features_are_those_of_the_tower(folder: Path, size: tuple[int, int], dtype: str, tolerance: float) -> None:
+    encoder = Encoder(folder, "cpu", dtype)
+    tower = encoder.model.vision_encoder
+    pixels = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(1)).to(encoder.dtype)
+    with torch.inference_mode():
+        expected = tower.value_features(pixels)
+    got = ValueFeatures(tower)(pixels)
+    assert got.shape == expected.shape
+    assert (got - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_the_memory_is_used_again_and_nothing_of_it_is_given_out(folder: Path) -> None:
+    features = ValueFeatures(Encoder(folder, "cpu", "float32").model.vision_encoder)
+    one, two = (torch.rand(2, 3, 56, 56, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    first = features(one)
+    kept = first.clone()
+    features(two)
+    features(two[:1, :, :28, :28])
+    assert torch.equal(first, kept)
+    assert torch.equal(features(one), kept)
+
+
+# ---- batches ----
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_cosines_do_not_depend_on_what_shares_the_batch(folder: Path, batch_size: int) -> None:
+    encoder = encoder_of(folder, batch_size)
+    vectors = encoder.text_vectors(["tree", "sky"], ["a {}"])
+    cut = windows(7)
+    together = encoder.window_cosines(cut, vectors)
+    assert together.shape == (7, 4, 4, 2)
+    for number, window in enumerate(cut):
+        assert torch.equal(encoder.window_cosines([window], vectors)[0], together[number])
+
+
+def test_a_cpu_takes_one_window_at_a_time(mlp_checkpoint: Path) -> None:
+    assert Encoder(mlp_checkpoint, "cpu", "float32", batch_size=8).batch_size == 1
+
+
+class Image:
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_images_leave_in_order_with_the_cosines_that_they_have_alone(
+    mlp_checkpoint: Path, mode: str, batch_size: int
+) -> None:
+    labeller = Labeller(
+        encoder_of(mlp_checkpoint, batch_size), make_vocabulary(["tree", "sky"], ()), LabelOptions(mode=mode)
+    )
+    rng = np.random.default_rng(4)
+    sizes = [(60, 60), (60, 200), (300, 60), (56, 56), (60, 130)]
+    images = [Image(labeller.prepare(rng.integers(0, 256, (*size, 3), np.uint8))) for size in sizes]
+    batches: Batches[Image] = Batches(labeller)
+    seen: list[tuple[Image, Tensor]] = []
+    for image in images:
+        seen += batches.add(image)
+    seen += batches.flush()
+    assert [image for image, _ in seen] == images
+    for image, cosines in seen:
+        assert torch.equal(cosines, labeller.encode(image.prepared))
+    assert batches.flush() == []
+
+
+def test_windows_of_several_images_share_a_batch(mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    plain = Encoder.window_cosines
+
+    def counting(self: Encoder, cut: list[NDArray[np.uint8]], vectors: Tensor) -> Tensor:
+        sizes.append(len(cut))
+        return plain(self, cut, vectors)
+
+    monkeypatch.setattr(Encoder, "window_cosines", counting)
+    labeller = Labeller(encoder_of(mlp_checkpoint, 4), make_vocabulary(["tree", "sky"], ()))
+    image = Image(labeller.prepare(np.zeros((60, 90, 3), np.uint8)))
+    assert len(image.prepared.plan.corners) == 2
+    batches: Batches[Image] = Batches(labeller)
+    assert [len(batches.add(image)) for _ in range(5)] == [0, 2, 0, 2, 0]
+    assert len(batches.flush()) == 1
+    assert sizes == [4, 4, 2]
+
+
+# ---- memory ----
+
+
+class Full:
+    """A device whose memory holds so many windows."""
+
+    def __init__(self, encoder: Encoder, holds: int, message: str = "CUDA out of memory. Tried to allocate") -> None:
+        self.batches: list[int] = []
+        plain = encoder._features
+
+        class Features(ValueFeatures):
+            def __call__(inner, pixels: Tensor) -> Tensor:  # noqa: N805
+                self.batches.append(len(pixels))
+                if len(pixels) > holds:
+                    raise RuntimeError(message)
+                return plain(pixels)
+
+        encoder._features = Features(encoder.model.vision_encoder)
+
+
+def test_where_memory_runs_out_the_batch_is_halved_and_the_work_goes_on(mlp_checkpoint: Path) -> None:
+    encoder = encoder_of(mlp_checkpoint, 8)
+    vectors = encoder.text_vectors(["tree", "sky"], ["a {}"])
+    cut = windows(11)
+    expected = encoder.window_cosines(cut, vectors)
+    told: list[int] = []
+    encoder.on_less_memory = told.append
+    full = Full(encoder, 3)
+    torch.testing.assert_close(encoder.window_cosines(cut, vectors), expected)
+    assert told == [4, 2]
+    assert full.batches == [8, 4, *[2] * 6]
+    assert encoder.batch_size == 2
+
+
+def test_a_device_that_does_not_hold_one_window_is_an_error(mlp_checkpoint: Path) -> None:
+    encoder = encoder_of(mlp_checkpoint, 4)
+    vectors = encoder.text_vectors(["tree"], ["a {}"])
+    Full(encoder, 0)
+    with pytest.raises(DeviceError, match="not enough memory on the device for one window") as caught:
+        encoder.window_cosines(windows(2), vectors)
+    assert "--device cpu" in caught.value.hint
+
+
+def test_other_faults_of_a_device_are_not_taken_for_want_of_memory(mlp_checkpoint: Path) -> None:
+    encoder = encoder_of(mlp_checkpoint, 4)
+    vectors = encoder.text_vectors(["tree"], ["a {}"])
+    Full(encoder, 0, "CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        encoder.window_cosines(windows(2), vectors)
+    assert encoder.batch_size == 4
