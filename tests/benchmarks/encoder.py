@@ -5,8 +5,9 @@
 
 A model of the published size with seeded random weights, windows of 448 pixels. Each round times, in turn, value features as the
 encoder makes them (a window at a time on a CPU, all at once on a GPU), transformers' Tipsv2VisionModel with scaled dot product
-attention and with eager attention on the same windows, and the matrix products of the same blocks alone (linear layers and attention,
-on inputs of their shapes). Prints a table in Markdown, and the share of the rate of a large matrix product that the tower reaches.
+attention and with eager attention on the same windows, and the matrix products of the same blocks alone (linear layers and
+attention, on inputs of their shapes). Prints a table in Markdown, and the share of the rate of a large matrix product that the
+tower reaches.
 """
 
 from __future__ import annotations

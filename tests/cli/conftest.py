@@ -13,7 +13,7 @@ from resuming import Run
 from running import Command, Ran
 from typer.testing import CliRunner
 
-from tipsseg import weights
+from tipsseg import images, weights
 from tipsseg.cli import app
 from tipsseg.engine import LocalEngine
 
@@ -21,6 +21,7 @@ from tipsseg.engine import LocalEngine
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run `tipsseg` in this process; an error that is not an expected one is raised."""
+    monkeypatch.setattr(images.LIMIT, "pixels", images.LIMIT.pixels)  # for the tests that follow
 
     def run(*arguments: object, stdin: bytes | None = None, cwd: Path | None = None) -> Ran:
         if cwd is not None:

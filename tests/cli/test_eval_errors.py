@@ -394,6 +394,7 @@ def test_every_option_is_either_refused_or_of_use_beside_masks() -> None:
         "reduce_zero_label",
         "zero_based",
         "jobs",
+        "max_pixels",
     }
     assert names == used | {"as_json", "output", "formats", "quiet"} | set(_LABELLING) | set(_WRITING)
 

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from pycocotools import mask as coco_mask
 from running import Command
 
 import tipsseg
+from tipsseg.images import upright_size
+from tipsseg.model.inference import ValueFeatures
 from tipsseg.prepare import Prepared
 
 CLASSES = "panda leg,tree,sky"
@@ -718,3 +721,79 @@ def test_the_schema_of_a_line_of_json(
             assert [key for key in SHARE if type(part[key]) not in SHARE[key]] == []
         shares = [part["pixels"] for part in (record["background"], *record["classes"])]
         assert sum(shares) + record["ignored"] == record["height"] * record["width"]
+
+
+@pytest.mark.parametrize("entry", ["label", "eval"])
+def test_images_that_are_too_large_are_named(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, entry: str
+) -> None:
+    """The largest picture has one pixel more than is allowed; the others are done."""
+    sizes = {path: upright_size(path) for path in pictures.rglob("*.*") if path.suffix != ".txt"}
+    largest = max(sizes, key=lambda path: sizes[path][0] * sizes[path][1])
+    most = sizes[largest][0] * sizes[largest][1] - 1
+    base: list[object] = [entry, pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-o", tmp_path / "out"]
+    if entry == "eval":
+        base += ["--gt", tmp_path / "truths"]
+        for path, size in sizes.items():
+            truth = tmp_path / "truths" / path.relative_to(pictures).with_suffix(".png")
+            truth.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.ones((9, 9) if path == largest else size, np.uint8)).save(truth)
+    ran = command(*base, "--max-pixels", most)
+    assert ran.code == 1
+    (line,) = (line for line in ran.err.splitlines() if line.startswith("Error:"))
+    assert f"{largest}: too large: " in line
+    assert f"the limit is {most:,}" in line
+    assert "--max-pixels" in line
+    assert "2 images labelled, 1 failed" in ran.err
+
+
+@pytest.mark.parametrize("entry", ["label", "eval", "check", "convert"])
+def test_a_limit_of_nothing_is_refused(command: Command, tmp_path: Path, entry: str) -> None:
+    needed: dict[str, list[object]] = {
+        "label": ["-c", "a"],
+        "eval": ["-c", "a", "--gt", tmp_path],
+        "check": [],
+        "convert": ["-f", "coco"],
+    }
+    ran = command(entry, tmp_path, *needed[entry], "--max-pixels", 0)
+    assert (ran.code, ran.err) == (2, "Error: --max-pixels 0 is too small; the least is 1\n")
+
+
+def test_labels_of_larger_images_than_is_usual_are_checked_and_converted_where_that_is_allowed(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path
+) -> None:
+    assert command("label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-o", tmp_path / "out").code == 0
+    for entry in (["check"], ["convert", "-f", "cvat"]):
+        refused = command(*entry, tmp_path / "out", "--max-pixels", 500)
+        assert refused.code == 1
+        assert "--max-pixels allows 500" in refused.out + refused.err
+        assert command(*entry, tmp_path / "out").code == 0
+
+
+def test_less_memory_is_told(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ValueFeatures.__call__
+
+    def full(self: ValueFeatures, pixels: torch.Tensor) -> torch.Tensor:
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(self, pixels)
+
+    def as_on_a_gpu(self: tipsseg.Encoder, *arguments: Any) -> None:
+        begin(self, *arguments)
+        self.batch_size = 8
+
+    begin = tipsseg.Encoder.__init__
+    monkeypatch.setattr(tipsseg.Encoder, "__init__", as_on_a_gpu)
+    base = ["label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png"]
+    command(*base, "-o", tmp_path / "expected")
+    monkeypatch.setattr(ValueFeatures, "__call__", full)
+    ran = command(*base, "-o", tmp_path / "out")
+    assert ran.code == 0
+    notes = [line for line in ran.err.splitlines() if line.startswith("Not enough")]
+    assert notes == [
+        f"Not enough memory on cpu: {size} windows at once from here on (--batch-size {size})." for size in (4, 2)
+    ]
+    for path in ("masks/a.png", "masks/sub/b c.png"):
+        assert (mask(tmp_path / "out" / path) == mask(tmp_path / "expected" / path)).all()

@@ -263,6 +263,19 @@ def test_of_equals_the_first_wins() -> None:
     assert (share[0] == share[1]).all()
 
 
+@MODES
+def test_large_images_have_their_confidence_in_16_bits(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    cosines, plan = random_windows((90, 130), 9, 0.1)
+    made = scores_of(mode, cosines, plan, 0.05)
+    least = Naming([1] * 9, np.arange(9, dtype=np.uint8), np.full(9, 0.2, np.float32), 255)
+    expected = match.match(made, (90, 130), least)
+    monkeypatch.setattr(match, "_LARGE", 90 * 130 - 1)
+    got = match.match(made, (90, 130), least)
+    assert got.confidence.dtype == np.float16
+    assert (got.labels == expected.labels).all()
+    assert (got.confidence == expected.confidence.astype(np.float16)).all()
+
+
 # ---- refinement ----
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -13,9 +14,18 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from tipsseg import regions
 from tipsseg.palette import colour
 from tipsseg.records import LabelArray
-from tipsseg.regions import Region, components, count_labels, encode_region, encode_rle, whole_classes
+from tipsseg.regions import (
+    Region,
+    components,
+    count_labels,
+    encode_region,
+    encode_rle,
+    mean_over,
+    whole_classes,
+)
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -182,3 +192,31 @@ def test_small_classes_are_left_out() -> None:
         [3],
         [],
     ]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 60, 1 << 20])
+@pytest.mark.parametrize("find", [components, whole_classes])
+def test_images_may_be_looked_at_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, piece: int, find: Callable[..., list[Region]]
+) -> None:
+    labels = np.random.default_rng(4).integers(0, 3, (23, 31), np.uint8).repeat(2, 0)
+    values = np.random.default_rng(5).random(labels.shape, np.float32)
+    expected = find(labels, 2)
+    monkeypatch.setattr(regions, "_PIECE", piece)
+    got = find(labels, 2)
+    assert facts(got) == facts(expected)
+    for one, other in zip(got, expected, strict=True):
+        assert (one.mask == other.mask).all()
+        mean = values[whole(one, labels.shape)].mean(dtype=np.float64)
+        assert mean_over(one, values) == pytest.approx(mean, rel=1e-12)
+
+
+def test_a_snake_is_one_component() -> None:
+    """Its runs are joined by others only, and by many of them one after the other."""
+    labels = np.zeros((41, 200), np.uint8)
+    labels[:, ::2] = 1
+    labels[0, 1::4] = 1
+    labels[-1, 3::4] = 1
+    (region,) = components(labels, 1)
+    assert region.area == labels.sum()
+    assert (region.mask == labels[:, : region.box[3]]).all()
