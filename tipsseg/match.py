@@ -31,14 +31,14 @@ _CHUNK = 1 << 18
 #: Rows and columns of a tile, of the image and of the image as the model sees it (four patches), where not more than _FEW phrases
 #: can win; and the least that it is cut down to where there are more. Smaller tiles have fewer phrases, and more of the work that
 #: every tile costs.
-_TILE, _WORKING_TILE, _FEW, _LEAST = 128, 56, 4, 16
+_TILE, _WORKING_TILE, _FEW, _LEAST = 128, 56, 8, 16
 
 #: Two cosines this close may change places by rounding: ten times what sums of float32 of this size can be off.
 _ROUNDING = 1e-5
 
 #: Phrases whose cosine stays this far below the best count for the confidence as the working size has them; and those that stay so
-#: many temperatures below it not at all (8e-7 of the best each).
-_CLOSE, _NOTHING = 0.012, 14.0
+#: many temperatures below it not at all (less than 5e-5 of the best each).
+_CLOSE, _NOTHING = 0.012, 10.0
 
 #: Leading phrases that a bound is made of, at most.
 _LEADERS = 4

@@ -74,7 +74,8 @@ def measure_memory() -> None:
     for (height, width), classes in MEMORY_CASES:
         command = [sys.executable, __file__, "--memory-of", str(height), str(width), str(classes)]
         used = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        result = height * width * (np.dtype(np.float32).itemsize + (1 if classes <= 254 else 2)) / 1e6
+        share = 4 if height * width <= 64_000_000 else 2
+        result = height * width * (share + np.dtype(label_dtype(classes)).itemsize) / 1e6
         print(f"| {width} x {height} | {classes} | {used:.0f} | {result:.0f} |")
 
 
