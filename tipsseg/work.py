@@ -20,7 +20,7 @@ from tipsseg.errors import ImageError
 from tipsseg.file_options import FileOptions
 from tipsseg.fingerprint import Fingerprint, fingerprint
 from tipsseg.image_labels import ImageLabels, labelled_objects
-from tipsseg.images import decode_file, reason_of, upright_image
+from tipsseg.images import decode_file, open_image, reason_of, upright_image
 from tipsseg.labeller import Labeller
 from tipsseg.manifest import Entry
 from tipsseg.outcome import Labelled
@@ -34,7 +34,7 @@ from tipsseg.writing import write_labels
 #: How many classes of each patch are kept, for formats that have them.
 TOP_CLASSES = 5
 
-#: Images of more pixels than this are decoded, and labelled, one at a time.
+#: Images of more pixels than this are decoded, and labelled, one at a time, and not kept meanwhile.
 _HEAVY = 32_000_000
 
 #: How often an image is read again that was changed meanwhile.
@@ -43,7 +43,7 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """An image in memory, ready for the model; `seconds` is what that took. `image` is [H, W, 3], None where no format needs it."""
+    """An image in memory, ready for the model; `seconds` is what that took. `image` is [H, W, 3], None where it is not kept."""
 
     ref: ImageRef
     image: NDArray[np.uint8] | None
@@ -108,7 +108,7 @@ class ImageWork:
             if self._inspect is not None:
                 self._inspect(ref, label_map)
             labels = ImageLabels(
-                ref, lambda: _required(loaded), label_map, lambda each: labelled_objects(each, self._files)
+                ref, lambda: _pixels(loaded), label_map, lambda each: labelled_objects(each, self._files)
             )
             files, records = write_labels(labels, self._writers, self._output)
             summary = label_summary(label_map)
@@ -118,19 +118,24 @@ class ImageWork:
         return Labelled(ref, entry, records, labels.fidelity)
 
     def _decode(self, image: Image.Image) -> tuple[NDArray[np.uint8] | None, Prepared]:
-        with self._alone((image.height, image.width)):
+        size = image.height, image.width
+        with self._alone(size):
             upright = upright_image(image)
-            return np.array(upright) if self._needs_pixels else None, self._labeller.prepare_upright(upright)
+            kept = self._needs_pixels and not _is_heavy(size)
+            return np.array(upright) if kept else None, self._labeller.prepare_upright(upright)
 
     def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
         """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""
-        return self._heavy if size[0] * size[1] > _HEAVY else nullcontext()
+        return self._heavy if _is_heavy(size) else nullcontext()
 
 
-def _required(loaded: Loaded) -> NDArray[np.uint8]:
-    if loaded.image is None:
-        raise ValueError(f"the pixels of {loaded.ref.name} were not kept, as no format was known to need them")
-    return loaded.image
+def _is_heavy(size: tuple[int, int]) -> bool:
+    return size[0] * size[1] > _HEAVY
+
+
+def _pixels(loaded: Loaded) -> NDArray[np.uint8]:
+    """The pixels of an image, [H, W, 3]; of a large one read again, as several in memory are too many. Raises ImageError."""
+    return open_image(loaded.ref.path) if loaded.image is None else loaded.image
 
 
 _Decoded = TypeVar("_Decoded")

@@ -71,3 +71,18 @@ def test_the_examples_are_twelve_scenes_of_many_formats_with_a_truth_each() -> N
     with Image.open(EXAMPLES / "scenes/street/turned.jpg") as turned:
         assert turned.getexif()[0x0112] == 6
         assert turned.size == open_image(EXAMPLES / "scenes/street/turned.jpg").shape[:2]  # on its side
+
+
+def test_other_dtypes_move_few_labels() -> None:
+    """bfloat16 is what `--dtype auto` takes on GPUs."""
+    vocabulary = tipsseg.make_vocabulary(CLOSED_LIST, "none")
+    same: dict[str, list[float]] = {"bfloat16": [], "float16": []}
+    plain = tipsseg.Labeller(tipsseg.load("tiny", device="cpu", dtype="float32"), vocabulary)
+    for dtype, shares in same.items():
+        labeller = tipsseg.Labeller(tipsseg.load("tiny", device="cpu", dtype=dtype), vocabulary)
+        for path in sorted((EXAMPLES / "scenes").rglob("*.png")):
+            image = open_image(path)
+            shares.append(float((labeller.label(image).labels == plain.label(image).labels).mean()))
+    assert len(same["bfloat16"]) >= 4
+    assert np.mean(same["bfloat16"]) >= 0.99, same
+    assert np.mean(same["float16"]) >= 0.99, same

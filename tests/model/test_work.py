@@ -246,6 +246,18 @@ def test_pixels_are_kept_only_where_a_format_needs_them(
     assert set(work.finish(loaded, COSINES).entry.files) == set(formats) - {"coco"}
 
 
+def test_pixels_of_large_images_are_read_again(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overlays = []
+    for most, kept in ((16, True), (15, False)):
+        monkeypatch.setattr("tipsseg.work._HEAVY", most)
+        work = work_in(tmp_path / "out")
+        loaded = work.load(ref)
+        assert (loaded.image is not None) is kept
+        work.finish(loaded, COSINES)
+        overlays.append((tmp_path / "out/overlays/sub/a.jpg").read_bytes())
+    assert overlays[0] == overlays[1]
+
+
 def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(2)
     work = work_in(tmp_path / "out")
