@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from torch import Tensor
@@ -39,11 +40,20 @@ def label_images(items: Iterable[Item], work: ImageWork, jobs: int) -> Generator
     loading: deque[_Loading] = deque()  # the images in it that the model has not got
     writing: set[Future[None]] = set()
 
-    def finish(encoded: Iterable[tuple[_Image, Tensor]]) -> None:
+    def encode(step: Callable[[], list[tuple[_Image, Tensor]]]) -> Generator[Outcome, None, bool]:
+        """A step of the model; whether it had any images ready. What was done before its error is told of before the error."""
+        try:
+            encoded = step()
+        except Exception:
+            wait(set(writing))
+            while line and line[0].done():
+                yield line.popleft().result()
+            raise
         for image, cosines in encoded:
             task = pool.submit(_finish, work, image, cosines)
             writing.add(task)
             task.add_done_callback(writing.discard)
+        return bool(encoded)
 
     feed = _Feed(items, 2 * jobs + work.windows_at_once, happened.set)
     try:
@@ -55,21 +65,16 @@ def label_images(items: Iterable[Item], work: ImageWork, jobs: int) -> Generator
             if loading and loading[0].loaded.done():
                 image = loading.popleft().image()
                 if image is not None:
-                    finish(batches.add(image))
+                    yield from encode(partial(batches.add, image))
             elif (item := feed.take()) is not None:
                 outcome: Future[Outcome] = Future()
                 outcome.add_done_callback(lambda _: happened.set())
                 line.append(outcome)
-                if isinstance(item, ImageRef):
-                    loaded = pool.submit(work.load, item)
-                    loaded.add_done_callback(lambda _: happened.set())
-                    loading.append(_Loading(item, loaded, outcome))
-                elif isinstance(item, BaseException):
-                    outcome.set_exception(item)
-                else:
-                    outcome.set_result(item)
-            elif encoded := batches.flush():
-                finish(encoded)
+                if (begun := _begin(item, outcome, work, pool)) is not None:
+                    begun.loaded.add_done_callback(lambda _: happened.set())
+                    loading.append(begun)
+            elif (yield from encode(batches.flush)):
+                continue
             elif not line and feed.ended:
                 return
             else:
@@ -111,6 +116,19 @@ class _Loading:
         except Exception as error:  # whatever it is, it is raised in its turn
             self.outcome.set_exception(error)
         return None
+
+
+def _begin(
+    item: Item | BaseException, outcome: Future[Outcome], work: ImageWork, pool: ThreadPoolExecutor
+) -> _Loading | None:
+    """Have an image read; of everything else the outcome is known."""
+    if isinstance(item, ImageRef):
+        return _Loading(item, pool.submit(work.load, item), outcome)
+    if isinstance(item, BaseException):
+        outcome.set_exception(item)
+    else:
+        outcome.set_result(item)
+    return None
 
 
 def _finish(work: ImageWork, image: _Image, cosines: Tensor) -> None:

@@ -233,3 +233,19 @@ def test_files_that_are_being_written_are_waited_for() -> None:
     with closing(outcomes(REFS, Slow(), 2)) as found:
         next(found)
     assert written.is_set()
+
+
+def test_what_is_done_when_the_model_fails_is_told_of_before() -> None:
+    work = FakeWork()
+
+    class Broken(FakeBatches):
+        def add(self, image: Any) -> list[tuple[Any, None]]:
+            if image.loaded.ref is REFS[12]:
+                raise OutputError(Path("model"), "no memory")
+            return super().add(image)
+
+    work.model = Broken(1)
+    asked = outcomes(REFS[10:20], work, 2)
+    assert [next(asked).ref for _ in range(2)] == REFS[10:12]
+    with pytest.raises(OutputError, match="no memory"):
+        next(asked)
