@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -43,26 +44,27 @@ class Batches(Generic[Batched]):
         self._windows: deque[NDArray[np.uint8]] = deque()
         self._images: deque[_Partly[Batched]] = deque()
 
-    def add(self, image: Batched) -> list[tuple[Batched, Tensor]]:
+    def add(self, image: Batched) -> Iterator[tuple[Batched, Tensor]]:
         """Take an image; those that it completes, each with its cosines as `Labeller.encode` makes them."""
         windows = self._labeller.windows(image.prepared)
         if not windows:  # as a whole, at a size of its own
-            return [*self.flush(), (image, self._labeller.encode(image.prepared))]
+            yield from self.flush()
+            yield image, self._labeller.encode(image.prepared)
+            return
         self._images.append(_Partly(image, len(windows)))
         self._windows.extend(windows)
-        return self._run(self._labeller.encoder.batch_size)
+        yield from self._run(self._labeller.encoder.batch_size)
 
-    def flush(self) -> list[tuple[Batched, Tensor]]:
+    def flush(self) -> Iterator[tuple[Batched, Tensor]]:
         """Encode what waits for a full batch; the images that were not complete."""
         return self._run(1)
 
-    def _run(self, least: int) -> list[tuple[Batched, Tensor]]:
-        encoder, done = self._labeller.encoder, []
+    def _run(self, least: int) -> Iterator[tuple[Batched, Tensor]]:
+        encoder = self._labeller.encoder
         while len(self._windows) >= least and self._windows:
             batch = [self._windows.popleft() for _ in range(min(encoder.batch_size, len(self._windows)))]
             for cosines in encoder.window_cosines(batch, self._labeller.vectors):
                 first = self._images[0]
                 first.cosines.append(cosines)
                 if len(first.cosines) == first.windows:
-                    done.append((self._images.popleft().image, torch.stack(first.cosines)))
-        return done
+                    yield self._images.popleft().image, torch.stack(first.cosines)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tipsseg.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning
 from tipsseg.encode import Encoder
-from tipsseg.errors import InputError, UsageError
+from tipsseg.errors import DeviceError, InputError, UsageError
 from tipsseg.images import upright_image
 from tipsseg.label_options import LabelOptions
 from tipsseg.match import Matched, Naming, best_groups, match, match_refined
@@ -98,9 +98,16 @@ class Labeller:
 
         cosines  as `encode` makes them
 
-        May be called from several threads.
+        May be called from several threads. Raises DeviceError for cosines that are no numbers.
         """
-        scores = self._scores(prepared, cosines.cpu().numpy())
+        values = cosines.cpu().numpy()
+        if not np.isfinite(values).all():
+            raise DeviceError(
+                str(self.encoder.device),
+                f"the model gives values that are no numbers in {self.encoder.dtype_name} on {self.encoder.device}",
+                "Use --dtype float32, and see tipsseg doctor.",
+            )
+        scores = self._scores(prepared, values)
         matched = self._match(scores, prepared)
         best = self._top(scores, prepared.plan, top) if top else None
         return LabelMap(matched.labels, matched.confidence, self._classes, best)

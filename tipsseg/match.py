@@ -144,7 +144,7 @@ def match_refined(
         refined = refine(_probabilities(scores, small, naming.groups, chosen), image)
         for band, resized in _resized_bands(refined, size):
             best = resized.max(0)  # [rows, W]
-            wins = best > confidence[band]
+            wins = best.astype(confidence.dtype) > confidence[band]  # as it is kept, so that of equals the first wins
             labels[band][wins] = naming.labels(chosen, _first_index(resized, best)[wins], best[wins])
             confidence[band][wins] = best[wins]
     return Matched(cast(LabelArray, labels), confidence)
@@ -345,11 +345,18 @@ def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ite
     owners = np.repeat(np.arange(len(groups)), groups)
     everything = np.arange(len(owners))
     taps, columns = (bilinear_taps(*lengths) for lengths in zip(scores.size, size, strict=True))
-    step = max(_CHUNK // (len(owners) * size[1]), 1)
+    # A row of the image may come from many of the grid; it is made in pieces so that neither is too much at once.
+    finer = [max(-(-source // length), 1) for source, length in zip(scores.size, size, strict=True)]
+    width = max(min(_CHUNK // (len(owners) * 2 * finer[0] * finer[1]), size[1]), 1)
+    step = max(_CHUNK // (len(owners) * size[1] * finer[0] * finer[1]), 1)
     for start in range(0, size[0], step):
         rows = taps.part(start, start + step)
-        values = resize(scores.values(rows.span, columns.span, everything), rows.within, columns.within)
-        shares = scores.logits(merge_names(values, owners)[0])
+        pieces = []
+        for left in range(0, size[1], width):
+            part = columns.part(left, left + width)
+            values = scores.values(rows.span, part.span, everything)
+            pieces.append(merge_names(resize(values, rows.within, part.within), owners)[0])
+        shares = scores.logits(np.concatenate(pieces, 2))
         shares -= shares.max(0)
         shares /= scores.temperature
         np.exp(shares, out=shares)

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import partial
 from queue import Empty, SimpleQueue
 
 from torch import Tensor
@@ -30,7 +29,7 @@ def label_images(items: Iterable[Item], work: ImageWork, jobs: int) -> Generator
     """What becomes of each image, in the order of `items`; `jobs` threads decode, and make labels and files.
 
     `items` is gone through in a thread of its own and may come slowly: what has come is done, not held up for more. At most
-    2 * `jobs` images are in memory, beside those whose windows fill a batch. An image that cannot be read, or that a writer cannot
+    2 * `jobs` images are in memory, and as many more as windows make a batch. An image that cannot be read, or that a writer cannot
     take, is a Failed; other errors are raised.
     """
     happened = threading.Event()
@@ -40,20 +39,21 @@ def label_images(items: Iterable[Item], work: ImageWork, jobs: int) -> Generator
     loading: deque[_Loading] = deque()  # the images in it that the model has not got
     writing: set[Future[None]] = set()
 
-    def encode(step: Callable[[], list[tuple[_Image, Tensor]]]) -> Generator[Outcome, None, bool]:
+    def encode(step: Iterable[tuple[_Image, Tensor]]) -> Generator[Outcome, None, bool]:
         """A step of the model; whether it had any images ready. What was done before its error is told of before the error."""
+        any_ready = False
         try:
-            encoded = step()
+            for image, cosines in step:
+                any_ready = True
+                task = pool.submit(_finish, work, image, cosines)
+                writing.add(task)
+                task.add_done_callback(writing.discard)
         except Exception:
             wait(set(writing))
             while line and line[0].done():
                 yield line.popleft().result()
             raise
-        for image, cosines in encoded:
-            task = pool.submit(_finish, work, image, cosines)
-            writing.add(task)
-            task.add_done_callback(writing.discard)
-        return bool(encoded)
+        return any_ready
 
     feed = _Feed(items, 2 * jobs + work.windows_at_once, happened.set)
     try:
@@ -65,7 +65,7 @@ def label_images(items: Iterable[Item], work: ImageWork, jobs: int) -> Generator
             if loading and loading[0].loaded.done():
                 image = loading.popleft().image()
                 if image is not None:
-                    yield from encode(partial(batches.add, image))
+                    yield from encode(batches.add(image))
             elif (item := feed.take()) is not None:
                 outcome: Future[Outcome] = Future()
                 outcome.add_done_callback(lambda _: happened.set())
@@ -73,7 +73,7 @@ def label_images(items: Iterable[Item], work: ImageWork, jobs: int) -> Generator
                 if (begun := _begin(item, outcome, work, pool)) is not None:
                     begun.loaded.add_done_callback(lambda _: happened.set())
                     loading.append(begun)
-            elif (yield from encode(batches.flush)):
+            elif (yield from encode(batches.flush())):
                 continue
             elif not line and feed.ended:
                 return

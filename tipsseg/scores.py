@@ -63,12 +63,14 @@ class WindowScores:
         self._cosines = cosines
         self._plan = plan
         self._taps = bilinear_taps(cosines.shape[1], plan.side)
-        seen = np.zeros(plan.size, np.float32)
-        for top, left in plan.corners:
-            seen[top : top + plan.side, left : left + plan.side] += 1
+        # Windows stand in rows and columns: so many of them see a pixel as rows of them see its row, times columns its column.
+        down, across = (np.zeros(length, np.float32) for length in plan.size)
+        for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
+            for start in set(starts):
+                seen[start : start + plan.side] += 1
         # What makes exp(cosine) of a window its part of the mean.
         self._factors = [
-            1 / (_sum_of_exp(each, self._taps) * seen[top : top + plan.side, left : left + plan.side])
+            1 / (_sum_of_exp(each, self._taps) * np.outer(down[top:][: plan.side], across[left:][: plan.side]))
             for each, (top, left) in zip(cosines, plan.corners, strict=True)
         ]  # each [side, side]
 

@@ -61,12 +61,13 @@ def _file(encoder: Encoder, phrases: Sequence[Phrase]) -> Path | None:
 def _read(file: Path, number: int) -> Vectors | None:
     try:
         vectors = np.load(file, allow_pickle=False)
-        file.touch()  # so that it is told from those that nobody uses
     except Exception:  # damaged files raise many kinds
         return None
     fits = isinstance(vectors, np.ndarray) and vectors.ndim == 2 and len(vectors) == number
     if not fits or vectors.dtype != np.float32 or not np.allclose((vectors**2).sum(1), 1, atol=1e-3):
         return None
+    with suppress(OSError):
+        file.touch()  # so that it is told from those that nobody uses
     return vectors
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from tipsseg.errors import ImageError
 from tipsseg.file_options import FileOptions
 from tipsseg.fingerprint import Fingerprint, fingerprint
 from tipsseg.image_labels import ImageLabels, labelled_objects
-from tipsseg.images import decode_file, open_image, reason_of, upright_image
+from tipsseg.images import decode_file, reason_of, upright_image, upright_rgb
 from tipsseg.labeller import Labeller
 from tipsseg.manifest import Entry
 from tipsseg.outcome import Labelled
@@ -103,8 +104,9 @@ class ImageWork:
         Raises ImageError for what is wrong with this one, others for what ends a run.
         """
         began = time.monotonic()
-        with self._alone(loaded.prepared.size):
-            ref, label_map = loaded.ref, self._labeller.label_encoded(loaded.prepared, cosines, self._top)
+        prepared = loaded.prepared
+        with self._alone(max(prepared.size, prepared.plan.size, key=prod)):
+            ref, label_map = loaded.ref, self._labeller.label_encoded(prepared, cosines, self._top)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
             labels = ImageLabels(
@@ -135,7 +137,12 @@ def _is_heavy(size: tuple[int, int]) -> bool:
 
 def _pixels(loaded: Loaded) -> NDArray[np.uint8]:
     """The pixels of an image, [H, W, 3]; of a large one read again, as several in memory are too many. Raises ImageError."""
-    return open_image(loaded.ref.path) if loaded.image is None else loaded.image
+    if loaded.image is not None:
+        return loaded.image
+    image, found = _read(loaded.ref.path, upright_rgb)
+    if found != loaded.fingerprint:
+        raise ImageError(loaded.ref.path, "it was changed while it was labelled", "Label it again once it is complete.")
+    return image
 
 
 _Decoded = TypeVar("_Decoded")

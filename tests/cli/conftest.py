@@ -91,15 +91,14 @@ def masks(no_weights_in_folder: None) -> None:
 
 @pytest.fixture
 def run(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    from tipsseg.records import ImageRef, LabelMap
     from tipsseg.request import Job
 
     monkeypatch.chdir(tmp_path)
     labelled: list[str] = []
     plain = LocalEngine.__init__
 
-    def watched(self: LocalEngine, job: Job, inspect: Callable[[ImageRef, LabelMap], None] | None = None) -> None:
-        plain(self, job, lambda ref, label_map: labelled.append(ref.name))
+    def watched(self: LocalEngine, job: Job, *, note: Callable[[str], None] | None = None) -> None:
+        plain(self, job, lambda ref, label_map: labelled.append(ref.name), note)
 
     monkeypatch.setattr(LocalEngine, "__init__", watched)
     return Run(command, mlp_checkpoint, labelled)

@@ -103,7 +103,7 @@ def test_images_leave_in_order_with_the_cosines_that_they_have_alone(
     assert [image for image, _ in seen] == images
     for image, cosines in seen:
         assert torch.equal(cosines, labeller.encode(image.prepared))
-    assert batches.flush() == []
+    assert list(batches.flush()) == []
 
 
 def test_windows_of_several_images_share_a_batch(mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +119,8 @@ def test_windows_of_several_images_share_a_batch(mlp_checkpoint: Path, monkeypat
     image = Image(labeller.prepare(np.zeros((60, 90, 3), np.uint8)))
     assert len(image.prepared.plan.corners) == 2
     batches: Batches[Image] = Batches(labeller)
-    assert [len(batches.add(image)) for _ in range(5)] == [0, 2, 0, 2, 0]
-    assert len(batches.flush()) == 1
+    assert [len(list(batches.add(image))) for _ in range(5)] == [0, 2, 0, 2, 0]
+    assert len(list(batches.flush())) == 1
     assert sizes == [4, 4, 2]
 
 
@@ -174,3 +174,34 @@ def test_other_faults_of_a_device_are_not_taken_for_want_of_memory(mlp_checkpoin
     with pytest.raises(RuntimeError, match="illegal memory access"):
         encoder.window_cosines(windows(2), vectors)
     assert encoder.batch_size == 4
+
+
+def test_images_that_are_complete_are_out_before_a_later_batch_fails(mlp_checkpoint: Path) -> None:
+    labeller = Labeller(encoder_of(mlp_checkpoint, 4), make_vocabulary(["tree", "sky"], ()))
+    first, second = (Image(labeller.prepare(np.zeros((60, width, 3), np.uint8))) for width in (130, 500))
+    batches: Batches[Image] = Batches(labeller)
+    assert list(batches.add(first)) == []
+    plain, calls = labeller.encoder._features, []
+
+    class Broken(ValueFeatures):
+        def __call__(self, pixels: Tensor) -> Tensor:
+            calls.append(len(pixels))
+            if len(calls) > 1:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return plain(pixels)
+
+    labeller.encoder._features = Broken(labeller.encoder.model.vision_encoder)
+    ready = batches.add(second)
+    assert next(ready)[0] is first
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        next(ready)
+
+
+def test_values_that_are_no_numbers_are_an_error(mlp_checkpoint: Path) -> None:
+    labeller = Labeller(Encoder(mlp_checkpoint, "cpu", "float16"), make_vocabulary(["tree", "sky"], ()))
+    prepared = labeller.prepare(np.zeros((60, 60, 3), np.uint8))
+    cosines = labeller.encode(prepared).clone()
+    cosines[0, 1, 2, 0] = torch.nan
+    with pytest.raises(DeviceError, match="no numbers in float16 on cpu") as caught:
+        labeller.label_encoded(prepared, cosines)
+    assert "--dtype float32" in caught.value.hint

@@ -253,6 +253,27 @@ def test_the_best_groups_of_a_grid() -> None:
     np.testing.assert_allclose(share, expected.values[:3].numpy(), atol=1e-3)
 
 
+@pytest.mark.parametrize("chunk", [1, 3000])
+def test_the_best_groups_may_be_made_in_pieces(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    cosines, plan = random_windows((90, 130), 9)
+    made = WindowScores(cosines, plan, 0.05)
+    expected = best_groups(made, (6, 9), GROUPS, 3)
+    taken = []
+    values = WindowScores.values
+
+    def spy(self: WindowScores, rows: slice, columns: slice, phrases: NDArray[np.intp]) -> Values:
+        found = values(self, rows, columns, phrases)
+        taken.append(found.size)
+        return found
+
+    monkeypatch.setattr(WindowScores, "values", spy)
+    monkeypatch.setattr(match, "_CHUNK", chunk)
+    got = best_groups(made, (6, 9), GROUPS, 3)
+    assert (got[0] == expected[0]).all()
+    assert (got[1] == expected[1]).all()
+    assert max(taken) <= max(chunk, 9 * 16 * 18)  # or what one cell takes
+
+
 def test_of_equals_the_first_wins() -> None:
     cosines, plan = random_windows((90, 130), 4)
     twice = np.concatenate([cosines, cosines], 3)

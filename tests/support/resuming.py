@@ -9,6 +9,8 @@ from pathlib import Path
 
 from running import Command
 
+from tipsseg.records import name_order
+
 CLASSES = "panda leg,tree,sky"
 ALL = ["a.png", "sub/b c.jpg", "sub/ü.bmp"]
 
@@ -41,5 +43,6 @@ class Run:
         """What it said on stderr; `labelled` are the images that went through the model."""
         self.labelled.clear()
         ran = self.command("label", "imgs", *options, "-m", self.model, "--device", "cpu", "-o", output, *extra)
+        self.labelled.sort(key=name_order)  # several threads make labels
         self.code, self.out = ran.code, ran.out
         return ran.err
