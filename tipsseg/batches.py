@@ -61,7 +61,7 @@ class Batches(Generic[Batched]):
 
     def _run(self, least: int) -> Iterator[tuple[Batched, Tensor]]:
         encoder = self._labeller.encoder
-        while len(self._windows) >= least and self._windows:
+        while len(self._windows) >= least:
             batch = [self._windows.popleft() for _ in range(min(encoder.batch_size, len(self._windows)))]
             for cosines in encoder.window_cosines(batch, self._labeller.vectors):
                 first = self._images[0]

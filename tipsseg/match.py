@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tipsseg.records import ConfidenceArray, LabelArray
 from tipsseg.resample import Values, resize, resize_columns, resize_rows
-from tipsseg.scores import Scores
+from tipsseg.scores import Ids, Scores
 from tipsseg.windows import Taps, bilinear_taps
 
 #: Scores that are at hand at once, phrases x rows x columns: 1 MB, so that they stay in the cache of a core.
@@ -48,8 +48,6 @@ _LARGE = 64_000_000
 
 #: Soft maps that are refined at once, maps x rows x columns: 256 MB.
 _REFINED_ELEMENTS = 64_000_000
-
-Ids = NDArray[np.intp]
 
 #: Maps [K, h, w] and an image [h, w, 3] -> the maps, refined.
 Refine = Callable[[Values, NDArray[np.uint8]], Values]
@@ -109,7 +107,8 @@ def match(scores: Scores, size: tuple[int, int], naming: Naming) -> Matched:
 
     The confidence is softmax(log score / temperature) of the winner over all groups (see `Scores.logits`). Groups that may win in
     the tile, or come close, are in its sum as they are at the pixel. The sum over the others is made at the working size and its
-    logarithm resized. That is nearly linear there: the confidence is off by 0.01 at most, and by 0.001 at few pixels.
+    logarithm resized. That is nearly linear there: the confidence is off by less than 0.025, and by less than 0.0001 on average,
+    even where cosines jump from -1 to 1 between patches (the tests say so).
 
     Memory beside the result: some MB, and for each window a map of the sums at its size.
     """

@@ -107,9 +107,9 @@ def test_labels_and_confidence_are_those_of_whole_maps(mode: str, size: tuple[in
     assert len(np.unique(got.labels)) > 3
     logits = expected if mode == "whole" else expected.log()
     shares = (logits / temperature).softmax(0).amax(0).numpy()
-    # Cosines that jump from -1 to 1 within a patch are more than any model makes.
-    assert np.abs(got.confidence - shares).mean() < 1e-3
-    assert (np.abs(got.confidence - shares) > 0.02).mean() < 2e-3
+    assert np.abs(got.confidence - shares).max() < 0.01
+    if max(size) <= 150:  # few tiles, in which every phrase may win
+        np.testing.assert_allclose(got.confidence, shares, rtol=1e-4)
 
 
 @settings(max_examples=60, deadline=None)
@@ -129,7 +129,7 @@ def test_leaving_out_what_cannot_win_changes_no_label(
     with pytest.MonkeyPatch.context() as patch:
         full = unpruned(patch, made, size, [1] * phrases)
     assert (pruned.labels == full.labels).all()
-    assert np.abs(pruned.confidence - full.confidence).max() < 0.03
+    assert np.abs(pruned.confidence - full.confidence).max() < 0.015
     assert np.abs(pruned.confidence - full.confidence).mean() < 1e-3
 
 
@@ -161,9 +161,11 @@ def test_bands_do_not_change_labels(
     for module in (match, scores):
         monkeypatch.setattr(module, "_CHUNK", elements)
     got = matched(scores_of(mode, cosines, plan, 0.05), size, groups)
-    # Tiles are cut up by the same measure, and the confidence is resized from other phrases in other tiles.
-    assert (got.labels == expected.labels).mean() > 0.9999
-    assert np.abs(got.confidence - expected.confidence).mean() < 1e-3
+    assert (got.labels == expected.labels).all()
+    # Tiles are cut up by the same measure, and the confidence is resized from other phrases in smaller ones.
+    difference = np.abs(got.confidence - expected.confidence)
+    assert difference.max() < 0.025  # cosines that jump from -1 to 1 between patches are more than any model makes
+    assert difference.mean() < 1e-4
     assert len(np.unique(got.labels)) > 2
 
 
@@ -234,13 +236,13 @@ def test_the_winner_owns_the_best_phrase_and_its_probability_is_among_the_best_o
     assert (together.labels == OWNERS[apart.labels]).all()
     assert len(np.unique(together.labels)) == 4
     # Fewer rivals: merging can only raise the confidence, and does where a group has two good phrases.
-    assert (together.confidence >= apart.confidence - 0.02).all()
+    assert (together.confidence >= apart.confidence * (1 - 1e-5)).all()
     assert (together.confidence > apart.confidence * 1.01).mean() > 0.3
     expected = plain_scores(mode, cosines, plan, size)
     logits = expected if mode == "whole" else expected.log()
     best = torch.stack([logits[owner == OWNERS].amax(0) for owner in range(4)])
     shares = (best / 0.05).softmax(0).amax(0).numpy()
-    assert np.abs(together.confidence - shares).mean() < 1e-3
+    np.testing.assert_allclose(together.confidence, shares, rtol=1e-4)
 
 
 def test_the_best_groups_of_a_grid() -> None:

@@ -28,7 +28,7 @@ def check(
         Path | None,
         typer.Option(help="Where the images are now.  [default: where they were]"),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Threads.  [default: up to 4]")] = None,
+    jobs: opt.Threads = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     quiet: opt.Quiet = False,
 ) -> None:

@@ -69,6 +69,7 @@ BatchSize = Annotated[int, typer.Option(help="Windows that a GPU takes at once; 
 Jobs = Annotated[
     int | None, typer.Option(help="Threads that decode images, and make labels and files.  [default: up to 4]")
 ]
+Threads = Annotated[int | None, typer.Option(help="Threads.  [default: up to 4]")]
 MaxPixels = Annotated[int, typer.Option(help="Larger images are refused, as they may be meant to fill the memory.")]
 Instances = Annotated[
     str,
