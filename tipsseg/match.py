@@ -38,7 +38,7 @@ _ROUNDING = 1e-5
 
 #: Phrases whose cosine stays this far below the best count for the confidence as the working size has them; and those that stay so
 #: many temperatures below it not at all (less than 5e-5 of the best each).
-_CLOSE, _NOTHING = 0.012, 10.0
+_CLOSE, _NOTHING = 0.006, 10.0
 
 #: Leading phrases that a bound is made of, at most.
 _LEADERS = 4
