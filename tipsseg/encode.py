@@ -109,13 +109,23 @@ class Encoder:
     def whole_cosines(self, image: NDArray[np.uint8], size: tuple[int, int], vectors: Tensor) -> Tensor:
         """Cosine of every patch of the image stretched to `size`, [h, w, P] float32 on the device.
 
-        The stretch is bicubic and not clamped, as published.
+        The stretch is bicubic and not clamped, as published. Raises DeviceError where memory does not hold it.
         """
-        with self.at_work:
-            pixels = self._to_pixels(image[None], torch.float32)
-            if size != image.shape[:2]:
-                pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
-            return self._cosines(pixels.to(self.dtype), vectors)[0]
+        try:
+            with self.at_work:
+                pixels = self._to_pixels(image[None], torch.float32)
+                if size != image.shape[:2]:
+                    pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
+                return self._cosines(pixels.to(self.dtype), vectors)[0]
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            height, width = size
+            raise DeviceError(
+                str(self.device),
+                f"not enough memory on the device for an image of {width} x {height} pixels as a whole",
+                "Use --mode slide, a smaller --short-side, or --device cpu.",
+            ) from None
 
     def _batch_cosines(self, windows: Sequence[NDArray[np.uint8]], vectors: Tensor) -> Tensor | None:
         """`window_cosines` of one batch; None where there is not enough memory."""
@@ -125,8 +135,7 @@ class Encoder:
             with self.at_work:
                 return self._cosines(self._to_pixels(np.stack([*windows, *filling])), vectors)[: len(windows)]
         except RuntimeError as error:
-            # The class that CUDA raises has had several names, and MPS has none.
-            if "out of memory" not in str(error):
+            if not _out_of_memory(error):
                 raise
             return None
 
@@ -155,3 +164,8 @@ class Encoder:
         # torch warns of arrays that are not writable, such as Pillow's.
         tensor = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
         return (tensor.permute(0, 3, 1, 2).to(torch.float32) / 255).to(dtype or self.dtype).contiguous()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # The class that CUDA raises has had several names; MPS and CPU have none.
+    return any(words in str(error) for words in ("out of memory", "can't allocate memory"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import groupby
 from typing import cast
 
@@ -46,9 +46,11 @@ class Labeller:
                 f"short side {self.short_side} is smaller than one patch ({encoder.patch_size} pixels)",
                 f"The model's native size is {encoder.native_size}.",
             )
-        self.dropped = _same_meaning(encoder, vocabulary)
+        vectors = _text_vectors(encoder, vocabulary)
+        self.dropped = _same_meaning(vocabulary, vectors)
         self.vocabulary = vocabulary = vocabulary.resolved(self.dropped)
-        self.vectors = torch.from_numpy(_text_vectors(encoder, vocabulary.phrases)).to(encoder.device)
+        chosen = np.stack([vectors[phrase] for phrase in vocabulary.phrases])
+        self.vectors = torch.from_numpy(chosen).to(encoder.device)
         self._classes = vocabulary.classes
         ids = [
             (label_id, len(list(group))) for label_id, group in groupby(each.label_id for each in vocabulary.phrases)
@@ -133,19 +135,26 @@ class Labeller:
         return WindowScores(cosines, prepared.plan, self.encoder.temperature)
 
 
-def _same_meaning(encoder: Encoder, vocabulary: Vocabulary) -> Mapping[str, str]:
+def _general(vocabulary: Vocabulary) -> list[Phrase]:
+    return [Phrase(stuff, BACKGROUND, vocabulary.templates) for stuff in GENERAL_BACKGROUND]
+
+
+def _same_meaning(vocabulary: Vocabulary, vectors: Mapping[Phrase, Values]) -> Mapping[str, str]:
     """The phrases of an automatic background that mean the same as a class, each with that class's phrase."""
     if not vocabulary.auto:
         return {}
-    general = _text_vectors(encoder, [Phrase(stuff, BACKGROUND, vocabulary.templates) for stuff in GENERAL_BACKGROUND])
+    general = np.stack([vectors[phrase] for phrase in _general(vocabulary)])
     named = [phrase for phrase in vocabulary.phrases if phrase.label_id != BACKGROUND]
-    closest = same_meaning(_text_vectors(encoder, named), general, meaning_threshold(general))
+    classes = np.stack([vectors[phrase] for phrase in named])
+    closest = same_meaning(classes, general, meaning_threshold(general))
     pairs = zip(GENERAL_BACKGROUND, closest.tolist(), strict=True)
     return {stuff: named[index].text for stuff, index in pairs if index >= 0 and stuff in vocabulary.background}
 
 
-def _text_vectors(encoder: Encoder, phrases: Sequence[Phrase]) -> Values:
-    """Unit vectors of the phrases, [P, D], each by its own templates."""
+def _text_vectors(encoder: Encoder, vocabulary: Vocabulary) -> Mapping[Phrase, Values]:
+    """The unit vectors, [D] each, of all phrases and of all that an automatic background is measured by."""
+    # Each goes through the text tower once, whatever becomes of it.
+    phrases = list(dict.fromkeys([*vocabulary.phrases, *(_general(vocabulary) if vocabulary.auto else ())]))
 
     def compute() -> Values:
         parts = [
@@ -155,7 +164,7 @@ def _text_vectors(encoder: Encoder, phrases: Sequence[Phrase]) -> Values:
         vectors: Values = torch.cat(parts).cpu().numpy()
         return vectors
 
-    return remembered(encoder, phrases, compute)
+    return dict(zip(phrases, remembered(encoder, phrases, compute), strict=True))
 
 
 def _checked(image: object) -> NDArray[np.uint8]:

@@ -167,6 +167,19 @@ def test_a_device_that_does_not_hold_one_window_is_an_error(mlp_checkpoint: Path
     assert "--device cpu" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "message", ["MPS backend out of memory (MPS allocated: 1 GB)", "DefaultCPUAllocator: can't allocate memory"]
+)
+def test_a_device_that_does_not_hold_an_image_as_a_whole_is_an_error(mlp_checkpoint: Path, message: str) -> None:
+    labeller = Labeller(
+        Encoder(mlp_checkpoint, "cpu", "float32"), make_vocabulary(["tree"]), LabelOptions(mode="whole")
+    )
+    Full(labeller.encoder, 0, message)
+    with pytest.raises(DeviceError, match="for an image of 112 x 56 pixels as a whole") as caught:
+        labeller.label(np.zeros((60, 120, 3), np.uint8))
+    assert "--short-side" in caught.value.hint
+
+
 def test_other_faults_of_a_device_are_not_taken_for_want_of_memory(mlp_checkpoint: Path) -> None:
     encoder = encoder_of(mlp_checkpoint, 4)
     vectors = encoder.text_vectors(["tree"], ["a {}"])
