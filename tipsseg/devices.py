@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from tipsseg.errors import DeviceError, UsageError
+from tipsseg.device_names import check_device_name, check_dtype_name
+from tipsseg.errors import DeviceError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DTYPE_NAMES = ("auto", *_DTYPES)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -15,13 +15,12 @@ def resolve_device(name: str) -> torch.device:
 
     Raises UsageError for a name that is none, DeviceError for a device that is absent.
     """
+    check_device_name(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, colon, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (colon and not index.isdecimal()):
-        raise UsageError(f"unknown device {name!r}", "Use auto, cpu, cuda, cuda:N or mps.")
     hint = "Use --device auto to take what there is, or --device cpu."
     if kind == "cuda":
         if not torch.cuda.is_available():
@@ -45,12 +44,11 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
     Raises UsageError for an unknown name, DeviceError where the device cannot compute in it.
     """
+    check_dtype_name(name)
     # Older cards emulate bfloat16, slowly.
     native_bfloat16 = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and native_bfloat16 else torch.float32
-    if name not in _DTYPES:
-        raise UsageError(f"unknown dtype {name!r}", f"Use one of {', '.join(DTYPE_NAMES)}.")
     if name == "bfloat16" and not native_bfloat16:
         raise DeviceError(str(device), f"device {device} has no bfloat16", "Use --dtype float16 or float32.")
     return _DTYPES[name]

@@ -18,7 +18,7 @@ from tipsseg.errors import DeviceError, InputError, UsageError
 from tipsseg.images import upright_image
 from tipsseg.label_options import LabelOptions
 from tipsseg.match import Matched, Naming, best_groups, match, match_refined
-from tipsseg.prepare import Prepared, prepare
+from tipsseg.prepare import MAX_WORKING_PIXELS, Prepared, prepare
 from tipsseg.records import BACKGROUND, LabelArray, LabelMap, TopClasses, ignore_id, label_dtype
 from tipsseg.refine import pamr
 from tipsseg.resample import Values
@@ -37,7 +37,7 @@ class Labeller:
     """
 
     def __init__(self, encoder: Encoder, vocabulary: Vocabulary, options: LabelOptions | None = None) -> None:
-        """Encodes the vocabulary's phrases, once. Raises UsageError for a short side below one patch."""
+        """Encodes the vocabulary's phrases, once. Raises UsageError for a short side below one patch or beyond all measure."""
         self.encoder = encoder
         self.options = options or LabelOptions()
         self.short_side = self.options.short_side or encoder.native_size
@@ -47,6 +47,11 @@ class Labeller:
                 f"The model's native size is {encoder.native_size}.",
             )
         vectors = _text_vectors(encoder, vocabulary)
+        if self.short_side**2 > MAX_WORKING_PIXELS:
+            raise UsageError(
+                f"short side {self.short_side} is too large: a square image would have more than {MAX_WORKING_PIXELS:,} pixels",
+                f"The model's native size is {encoder.native_size}.",
+            )
         self.dropped = _same_meaning(vocabulary, vectors)
         self.vocabulary = vocabulary = vocabulary.resolved(self.dropped)
         chosen = np.stack([vectors[phrase] for phrase in vocabulary.phrases])

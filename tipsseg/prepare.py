@@ -39,8 +39,8 @@ def prepare(upright: Image.Image, native_size: int, short_side: int, patch_size:
     plan = plan_windows((height, width), native_size, short_side, patch_size)
     if plan.size[0] * plan.size[1] > MAX_WORKING_PIXELS:
         raise InputError(
-            f"{width} x {height} pixels are too elongated: at a short side of {short_side} this would be "
-            f"{plan.size[1]} x {plan.size[0]} pixels, more than {MAX_WORKING_PIXELS}",
+            f"{height} x {width} (height x width) pixels are too elongated: at a short side of {short_side} this would be "
+            f"{plan.size[0]} x {plan.size[1]} pixels, more than {MAX_WORKING_PIXELS:,}",
             "Cut it into pieces, or use a smaller --short-side.",
         )
     if (height, width) != plan.size:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg import __version__
+from tipsseg.device_names import check_device_name, check_dtype_name
 from tipsseg.errors import OutputError, UsageError
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.files import is_file, is_folder
@@ -42,10 +43,12 @@ class ModelRequest:
         """
         if self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size} is too small; the least is 1")
+        check_device_name(self.device)
+        check_dtype_name(self.dtype)
         return find_model(self.model)
 
     def check_device(self) -> None:
-        """Raise UsageError or DeviceError for a device or dtype that is none, or is not here."""
+        """Raise DeviceError for a device that is not here, or that has not the dtype."""
         # Only now torch, which takes its time.
         from tipsseg.devices import resolve_device, resolve_dtype
 

@@ -49,7 +49,7 @@ class Scores:
         differs = labels != expected
         close = (best.values[0] - best.values[1]).numpy() <= 1e-6
         assert not (differs & ~close).any()
-        assert differs.mean() < 1e-3
+        assert differs.mean() < 3e-3
         assert len(np.unique(expected)) > 2
 
 

@@ -211,6 +211,18 @@ def test_images_may_be_looked_at_in_pieces(
         assert mean_over(one, values) == pytest.approx(mean, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "10 11 01 10 01 10 11 01 01",
+        "00 11 00 10 01 10 01 01 01 10 01 11 10 11 01 01 10 11 00 00 01 11 10 11",
+    ],
+)
+def test_numbers_of_runs_are_followed_all_the_way_down(rows: str) -> None:
+    labels = np.array([[int(each) for each in row] for row in rows.split()], np.uint8)
+    assert len(components(labels, 1)) == cv2.connectedComponents(labels, connectivity=8)[0] - 1
+
+
 def test_a_snake_is_one_component() -> None:
     """Its runs are joined by others only, and by many of them one after the other."""
     labels = np.zeros((41, 200), np.uint8)

@@ -44,6 +44,7 @@ def test_the_short_side_is_exact_and_the_aspect_kept_to_a_pixel(height: int, wid
         (1120, 448, (0, 336, 672)),
         (224, 224, (0,)),
         (298, 224, (0, 74)),
+        (100, 42, (0, 31, 58)),  # 31.5 is cut
     ],
 )
 def test_window_starts(length: int, side: int, expected: tuple[int, ...]) -> None:
@@ -86,6 +87,10 @@ def test_taps_are_convex_and_reproduce_a_ramp(source: int, target: int) -> None:
     position = taps.low * (1 - taps.weight) + taps.high * taps.weight
     exact = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
     np.testing.assert_allclose(position, exact, atol=1e-3)
+
+
+def test_windows_stand_row_by_row() -> None:
+    assert plan_windows((90, 90), 56, 80, 14).corners == ((0, 0), (0, 24), (24, 0), (24, 24))
 
 
 def test_taps_of_equal_sizes_are_the_identity() -> None:

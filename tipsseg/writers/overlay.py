@@ -59,14 +59,13 @@ def create(context: RunContext) -> ImageFileWriter:
 def _scaled(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
     """Copies of both at a size for eyes, the labels as 16 bits."""
     height, width = labels.shape
-    wide = labels.astype(np.uint16)
     long_side = max(height, width)
     if long_side > _LONG_SIDE_MAX:
         size = (max(1, round(width * _LONG_SIDE_MAX / long_side)), max(1, round(height * _LONG_SIDE_MAX / long_side)))
         small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        return small, np.asarray(cv2.resize(wide, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint16)
+        return small, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint16)
     times = max(1, -(-_LONG_SIDE_MIN // long_side)) if long_side < _LONG_SIDE_MIN else 1
-    return image.repeat(times, 0).repeat(times, 1), wide.repeat(times, 0).repeat(times, 1)
+    return image.repeat(times, 0).repeat(times, 1), labels.astype(np.uint16).repeat(times, 0).repeat(times, 1)
 
 
 def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], label_map: LabelMap) -> None:

@@ -32,20 +32,19 @@ _IMAGE = re.compile(rb'\{"id": \d+, ("file_name": .*\})')
 _ANNOTATION = re.compile(rb'\{"image_id": \d+, ("file_name": .*\})')
 
 
-def segment_ids(labels: ImageLabels) -> NDArray[np.uint32]:
-    """The id of each pixel's segment, [H, W]: 1, 2, ... in the order of the objects, 0 elsewhere."""
-    ids = np.zeros(labels.label_map.size, np.uint32)
+def segment_colours(labels: ImageLabels) -> NDArray[np.uint8]:
+    """The id of each pixel's segment, 1, 2, ... in the order of the objects and 0 elsewhere, as a colour: [H, W, 3]."""
+    colours = np.zeros((*labels.label_map.size, 3), np.uint8)
     for number, each in enumerate(labels.objects, start=1):
         y, x, h, w = each.region.box
-        ids[y : y + h, x : x + w][each.region.mask] = number
-    return ids
+        colours[y : y + h, x : x + w][each.region.mask] = number % 256, number // 256 % 256, number // 65536
+    return colours
 
 
-def encode(ids: NDArray[np.uint32]) -> bytes:
-    """Ids below 2 ** 24 [H, W] as an RGB PNG file."""
-    colours = ids.astype("<u4").view(np.uint8).reshape(*ids.shape, 4)[..., :3]  # [H, W, 3]
+def encode(colours: NDArray[np.uint8]) -> bytes:
+    """A picture [H, W, 3] as a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(colours)).save(buffer, format="PNG")
+    Image.fromarray(colours).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -73,7 +72,7 @@ class PanopticWriter:
 
     def write(self, labels: ImageLabels) -> Written:
         """Write the image's PNG; raises OutputError."""
-        path = write_own_file(self._context, "panoptic", labels, encode(segment_ids(labels)))
+        path = write_own_file(self._context, "panoptic", labels, encode(segment_colours(labels)))
         name = printable_path(labels.ref.relative.with_suffix(".png"))
         records = image_record(labels.ref, labels.label_map.size), annotation_record(labels, name)
         return Written(path, tuple(json_bytes(record) for record in records))
