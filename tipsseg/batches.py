@@ -48,7 +48,6 @@ class Batches(Generic[Batched]):
         """Take an image; those that it completes, each with its cosines as `Labeller.encode` makes them."""
         windows = self._labeller.windows(image.prepared)
         if not windows:  # as a whole, at a size of its own
-            yield from self.flush()
             yield image, self._labeller.encode(image.prepared)
             return
         self._images.append(_Partly(image, len(windows)))

@@ -27,6 +27,7 @@ class Encoder:
     folder           that the model was loaded from
     native_size      side in pixels of the square window that the position grid was made for
     patch_size       side of a patch in pixels
+    width            D, of the text vectors and of the features that they are compared with
     temperature      logits = cosine / temperature
     dtype_name       "float32", "bfloat16" or "float16"
     batch_size       windows that go through the vision tower at once
@@ -61,6 +62,7 @@ class Encoder:
         config = self.model.config
         self.native_size = config.vision.image_size
         self.patch_size = config.vision.patch_size
+        self.width = config.text.hidden_size
         self.temperature = config.temperature
 
     @torch.inference_mode()
@@ -71,7 +73,7 @@ class Encoder:
         zero-shot segmentation protocol of TIPSv2).
         """
         tokens = self._tokenizer([template.replace("{}", phrase) for phrase in phrases for template in templates])
-        vectors = torch.empty(len(tokens.ids), self.model.config.text.hidden_size, device=self.device)
+        vectors = torch.empty(len(tokens.ids), self.width, device=self.device)
         # Texts of one length together: no text is padded, which is a fifth of the work, and none depends on longer ones.
         for length in tokens.lengths.unique().tolist():
             for batch in torch.nonzero(tokens.lengths == length)[:, 0].split(_TEXT_BATCH):

@@ -34,7 +34,7 @@ Vectors = NDArray[np.float32]
 def remembered(encoder: Encoder, phrases: Sequence[Phrase], compute: Callable[[], Vectors]) -> Vectors:
     """The vectors of the phrases, [P, D] of unit length: from the cache, or computed and put there."""
     file = _file(encoder, phrases)
-    vectors = None if file is None else _read(file, len(phrases))
+    vectors = None if file is None else _read(file, (len(phrases), encoder.width))
     if vectors is None:
         vectors = compute()
         if file is not None:
@@ -58,12 +58,13 @@ def _file(encoder: Encoder, phrases: Sequence[Phrase]) -> Path | None:
     return None
 
 
-def _read(file: Path, number: int) -> Vectors | None:
+def _read(file: Path, shape: tuple[int, int]) -> Vectors | None:
     try:
-        vectors = np.load(file, allow_pickle=False)
+        with file.open("rb") as opened:
+            vectors = np.load(opened, allow_pickle=False)
     except Exception:  # damaged files raise many kinds
         return None
-    fits = isinstance(vectors, np.ndarray) and vectors.ndim == 2 and len(vectors) == number
+    fits = isinstance(vectors, np.ndarray) and vectors.shape == shape
     if not fits or vectors.dtype != np.float32 or not np.allclose((vectors**2).sum(1), 1, atol=1e-3):
         return None
     with suppress(OSError):

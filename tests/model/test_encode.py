@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg import Encoder, Labeller, LabelOptions, make_vocabulary
 from tipsseg.batches import Batches
-from tipsseg.errors import DeviceError
+from tipsseg.errors import DeviceError, UsageError
 from tipsseg.model.inference import ValueFeatures
 from tipsseg.prepare import Prepared
 
@@ -218,3 +219,105 @@ def test_values_that_are_no_numbers_are_an_error(mlp_checkpoint: Path) -> None:
     with pytest.raises(DeviceError, match="no numbers in float16 on cpu") as caught:
         labeller.label_encoded(prepared, cosines)
     assert "--dtype float32" in caught.value.hint
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+def test_one_thread_at_a_time_computes(mlp_checkpoint: Path, mode: str) -> None:
+    labeller = Labeller(
+        Encoder(mlp_checkpoint, "cpu", "float32"), make_vocabulary(["tree", "sky"], ()), LabelOptions(mode=mode)
+    )
+    encoder = labeller.encoder
+    held: list[bool] = []
+    plain = encoder._features
+
+    class Watching(ValueFeatures):
+        def __call__(self, pixels: Tensor) -> Tensor:
+            held.append(encoder.at_work.locked())
+            return plain(pixels)
+
+    encoder._features = Watching(encoder.model.vision_encoder)
+    labeller.encode(labeller.prepare(np.zeros((60, 60, 3), np.uint8)))
+    assert held
+    assert all(held)
+
+
+def test_memory_is_given_back_before_less_is_tried(mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = encoder_of(mlp_checkpoint, 4)
+    vectors = encoder.text_vectors(["tree"], ["a {}"])
+    done: list[str] = []
+    Full(encoder, 2)
+    monkeypatch.setattr(type(encoder._features), "forget", lambda _: done.append("forgotten"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("emptied"))
+    encoder.window_cosines(windows(2), vectors)
+    assert done == ["forgotten", "emptied"]
+
+
+def test_the_room_is_given_back(mlp_checkpoint: Path) -> None:
+    features = ValueFeatures(Encoder(mlp_checkpoint, "cpu", "float32").model.vision_encoder)
+    features(torch.zeros(1, 3, 56, 56))
+    assert features._room
+    features.forget()
+    assert not features._room
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_whole_image_is_stretched_as_published(mlp_checkpoint: Path, dtype: str) -> None:
+    encoder = Encoder(mlp_checkpoint, "cpu", dtype)
+    vectors = encoder.text_vectors(["tree", "sky"], ["a {}"])
+    image = np.random.default_rng(5).integers(0, 2, (60, 75, 3), np.uint8) * np.uint8(255)
+    seen: list[Tensor] = []
+    plain = encoder._features
+
+    class Watching(ValueFeatures):
+        def __call__(self, pixels: Tensor) -> Tensor:
+            seen.append(pixels)
+            return plain(pixels)
+
+    encoder._features = Watching(encoder.model.vision_encoder)
+    encoder.whole_cosines(image, (56, 70), vectors)
+    expected = F.interpolate(
+        torch.from_numpy(image).permute(2, 0, 1)[None] / 255, size=(56, 70), mode="bicubic", align_corners=False
+    )
+    assert expected.min() < 0  # not clamped
+    assert expected.max() > 1
+    assert torch.equal(seen[0], expected.to(encoder.dtype))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_pixels_are_scaled_before_they_are_rounded(mlp_checkpoint: Path, dtype: str) -> None:
+    encoder = Encoder(mlp_checkpoint, "cpu", dtype)
+    image = np.arange(56 * 56 * 3, dtype=np.uint8).reshape(1, 56, 56, 3)
+    expected = (torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255).to(encoder.dtype)
+    assert torch.equal(encoder._to_pixels(image), expected)
+
+
+def test_cosines_are_of_features_that_are_normalised_in_float32(mlp_checkpoint: Path) -> None:
+    encoder = Encoder(mlp_checkpoint, "cpu", "bfloat16")
+    (cosines,) = encoder.window_cosines(windows(1), torch.eye(encoder.width))  # the features themselves
+    torch.testing.assert_close(cosines.norm(dim=-1), torch.ones(4, 4), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("asked", "name"), [("auto", "float32"), ("bfloat16", "bfloat16")])
+def test_the_dtype_is_told_by_its_own_name(mlp_checkpoint: Path, asked: str, name: str) -> None:
+    assert Encoder(mlp_checkpoint, "cpu", asked).dtype_name == name
+
+
+def test_a_batch_of_none_is_refused(mlp_checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match="batch size 0 is not positive"):
+        Encoder(mlp_checkpoint, "cpu", "float32", batch_size=0)
+
+
+def test_a_phrase_of_nothing_and_odd_phrases_have_vectors(mlp_checkpoint: Path) -> None:
+    encoder = Encoder(mlp_checkpoint, "cpu", "float32")
+    assert torch.isfinite(encoder.text_vectors([""], ["{}"])).all()
+    assert torch.equal(encoder.text_vectors(["tree"], ["a {} {x}"]), encoder.text_vectors(["a tree {x}"], ["{}"]))
+    assert torch.equal(
+        encoder.text_vectors(["tree"], ["a {} and {}"]), encoder.text_vectors(["a tree and tree"], ["{}"])
+    )
+
+
+def test_templates_count_alike(mlp_checkpoint: Path) -> None:
+    encoder = Encoder(mlp_checkpoint, "cpu", "float32")
+    ways = [encoder.text_vectors(["tree"], [way]) for way in ("a {}", "a photo of the {} there")]
+    mean = F.normalize((ways[0] + ways[1]) / 2, dim=-1)
+    torch.testing.assert_close(encoder.text_vectors(["tree"], ["a {}", "a photo of the {} there"]), mean)

@@ -15,6 +15,7 @@ from world import CLOSED_LIST, leaf_ids
 import tipsseg
 from tipsseg import Encoder, Entry, Labeller, LabelMap, LabelOptions, make_vocabulary
 from tipsseg.background import GENERAL_BACKGROUND
+from tipsseg.errors import UsageError
 from tipsseg.templates import TEMPLATES
 
 NAMES = ["panda leg", "tree", "sky", "a big stone", "road"]
@@ -247,3 +248,12 @@ def test_refinement_knows_synonyms_and_negatives(random: Encoder, image: NDArray
     plain, refined = (label(random, image, *entries, refine=refine) for refine in ("none", "pamr"))
     assert (plain.labels == refined.labels).mean() > 0.7
     assert len(np.unique(refined.labels)) > 1
+
+
+@pytest.mark.parametrize(
+    ("short_side", "message"),
+    [(13, "smaller than one patch"), (13_378, "a square image would have more than 178,956,970 pixels")],
+)
+def test_a_short_side_that_no_image_can_have(random: Encoder, short_side: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Labeller(random, make_vocabulary(["tree"]), LabelOptions(short_side=short_side))

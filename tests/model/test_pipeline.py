@@ -44,9 +44,10 @@ class FakeBatches:
         self._waiting: list[Any] = []
         self.batches: list[int] = []
 
-    def add(self, image: Any) -> list[tuple[Any, None]]:
+    def add(self, image: Any) -> Iterator[tuple[Any, None]]:
         self._waiting.append(image)
-        return self.flush() if len(self._waiting) == self._size else []
+        if len(self._waiting) == self._size:
+            yield from self.flush()
 
     def flush(self) -> list[tuple[Any, None]]:
         done, self._waiting = [(image, None) for image in self._waiting], []
@@ -134,6 +135,7 @@ def test_whatever_ends_a_run_ends_the_reading_ahead(error: BaseException) -> Non
 def test_who_stops_asking_stops_the_threads() -> None:
     with closing(outcomes(REFS, FakeWork(), 2)) as found:
         next(found)
+        time.sleep(0.1)  # until it waits for room
     assert not [thread for thread in threading.enumerate() if thread.name in {"feed"} and stays(thread)]
 
 
@@ -235,17 +237,130 @@ def test_files_that_are_being_written_are_waited_for() -> None:
     assert written.is_set()
 
 
-def test_what_is_done_when_the_model_fails_is_told_of_before() -> None:
+def test_what_comes_while_the_model_runs_is_not_overlooked() -> None:
+    looked, seen = threading.Event(), threading.Event()
+
+    def listed() -> Iterator[ImageRef]:
+        yield REFS[10]
+        assert looked.wait(30)
+        yield REFS[11]
+        assert seen.wait(5)
+
+    class Busy(FakeBatches):
+        def flush(self) -> list[tuple[Any, None]]:
+            if work.finished and not looked.is_set():
+                looked.set()
+                time.sleep(0.2)  # it comes meanwhile
+            return super().flush()
+
     work = FakeWork()
+    work.model = Busy(1)
+    found = outcomes(listed(), work, 2)
+    assert [next(found).ref, next(found).ref] == REFS[10:12]
+    seen.set()
+    assert list(found) == []
+
+
+def test_what_is_being_written_when_the_model_fails_is_told_of_before() -> None:
+    class Slow(FakeWork):
+        def finish(self, image: Image, cosines: None) -> Labelled:
+            time.sleep(0.2)
+            return super().finish(image, cosines)
 
     class Broken(FakeBatches):
-        def add(self, image: Any) -> list[tuple[Any, None]]:
+        def add(self, image: Any) -> Iterator[tuple[Any, None]]:
             if image.loaded.ref is REFS[12]:
                 raise OutputError(Path("model"), "no memory")
-            return super().add(image)
+            yield from super().add(image)
 
+    work = Slow()
     work.model = Broken(1)
-    asked = outcomes(REFS[10:20], work, 2)
+    asked = outcomes(REFS[10:20], work, 4)
     assert [next(asked).ref for _ in range(2)] == REFS[10:12]
     with pytest.raises(OutputError, match="no memory"):
         next(asked)
+
+
+def test_an_unexpected_error_of_reading_is_raised_in_its_turn() -> None:
+    class Broken(FakeWork):
+        def load(self, ref: ImageRef) -> Image:
+            if ref is REFS[12]:
+                raise ZeroDivisionError
+            return super().load(ref)
+
+        def finish(self, image: Image, cosines: None) -> Labelled:
+            time.sleep(0.2)
+            return super().finish(image, cosines)
+
+    asked = outcomes(REFS[10:20], Broken(), 2)
+    assert [next(asked).ref for _ in range(2)] == REFS[10:12]
+    with pytest.raises(ZeroDivisionError):
+        next(asked)
+
+
+def test_a_list_that_is_interrupted_is_an_interrupt_of_the_run() -> None:
+    def listed() -> Iterator[ImageRef]:
+        yield REFS[0]
+        raise KeyboardInterrupt
+
+    found = outcomes(listed(), FakeWork(), 2)
+    assert next(found).ref is REFS[0]
+    with pytest.raises(KeyboardInterrupt):
+        next(found)
+
+
+def test_who_stops_asking_does_not_wait_for_a_list_that_does_not_come() -> None:
+    more, came = threading.Event(), threading.Event()
+
+    def listed() -> Iterator[ImageRef]:
+        yield REFS[0]
+        more.wait(30)
+        came.set()
+
+    with closing(outcomes(listed(), FakeWork(), 2)) as found:
+        next(found)
+    assert not came.is_set()
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "feed")
+    more.set()
+
+
+def test_who_waits_does_not_look_again_and_again() -> None:
+    class Slow(FakeWork):
+        def load(self, ref: ImageRef) -> Image:
+            time.sleep(0.3)
+            return super().load(ref)
+
+    class Counting(FakeBatches):
+        flushed = 0
+
+        def flush(self) -> list[tuple[Any, None]]:
+            self.flushed += 1
+            return super().flush()
+
+    work, counting = Slow(), Counting(1)
+    work.model = counting
+    assert len(list(outcomes(REFS[10:12], work, 2))) == 2
+    assert counting.flushed < 30
+
+
+def test_no_more_threads_than_jobs() -> None:
+    class Slow(FakeWork):
+        def __init__(self) -> None:
+            super().__init__()
+            self.threads: set[int] = set()
+
+        def load(self, ref: ImageRef) -> Image:
+            time.sleep(0.02)
+            self.threads.add(threading.get_ident())
+            return super().load(ref)
+
+    work = Slow()
+    list(outcomes(REFS[10:30], work, 2))
+    assert len(work.threads) == 2
+
+
+def test_who_stops_asking_stops_the_threads_at_once() -> None:
+    with closing(outcomes(REFS, FakeWork(), 2)) as found:
+        next(found)
+        time.sleep(0.1)  # until it waits for room
+    assert not [thread for thread in threading.enumerate() if thread.name == "feed" and thread.is_alive()]

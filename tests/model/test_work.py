@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -273,3 +274,95 @@ def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, tmp_path: Path, m
         monkeypatch.setattr("tipsseg.work._HEAVY", 15)
         with pytest.raises(ImageError, match="BrokenBarrierError"):
             list(pool.map(work.load, [ref, ref]))
+
+
+def test_the_seconds_of_reading_are_measured(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(path: Path, decode: Decode) -> object:
+        time.sleep(0.05)
+        return decode_file(path, decode)
+
+    monkeypatch.setattr("tipsseg.work.decode_file", slow)
+    assert work_in(tmp_path).load(ref).seconds >= 0.05
+
+
+@pytest.mark.parametrize(
+    ("size", "working", "alone"),
+    [
+        ((4, 4), (4, 4), False),
+        ((4, 5), (4, 4), True),
+        ((4, 4), (4, 5), True),
+        ((2, 8), (3, 6), True),
+        ((1, 16), (4, 5), True),
+        ((4, 5), (1, 16), True),
+    ],
+)
+def test_large_images_are_labelled_one_at_a_time(
+    ref: ImageRef,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+    working: tuple[int, int],
+    alone: bool,
+) -> None:
+    together = threading.Barrier(2)
+    monkeypatch.setattr("tipsseg.work._HEAVY", 16)
+
+    def meet(self: FakeLabeller, prepared: Prepared, cosines: torch.Tensor, top: int) -> LabelMap:
+        together.wait(timeout=0.5)
+        return plain(self, prepared, cosines, top)
+
+    plain = FakeLabeller.label_encoded
+    monkeypatch.setattr(FakeLabeller, "label_encoded", meet)
+    work = work_in(tmp_path / "out", formats=("coco",))
+    loaded = work.load(ref)
+    plan = replace(loaded.prepared.plan, size=working)
+    loaded = replace(loaded, prepared=replace(loaded.prepared, size=size, plan=plan))
+    with ThreadPoolExecutor(2) as pool:
+        made = [pool.submit(work.finish, loaded, COSINES) for _ in range(2)]
+        met = [each.exception() is None for each in made]
+    assert met == [not alone] * 2
+
+
+def test_a_large_image_that_is_changed_before_it_is_read_again_is_named(
+    ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tipsseg.work._HEAVY", 15)
+    work = work_in(tmp_path / "out")
+    loaded = work.load(ref)
+    save(ref.path, 99)
+    with pytest.raises(ImageError, match="it was changed while it was labelled"):
+        work.finish(loaded, COSINES)
+
+
+@pytest.mark.parametrize(("formats", "top"), [(("png", "coco"), 0), (("png", "npz"), 5)])
+def test_the_best_classes_are_made_only_where_a_format_needs_them(
+    ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, formats: Sequence[str], top: int
+) -> None:
+    asked: list[int] = []
+
+    def noting(self: FakeLabeller, prepared: Prepared, cosines: torch.Tensor, top: int) -> LabelMap:
+        asked.append(top)
+        raise ImageError(ref.path, "enough")
+
+    monkeypatch.setattr(FakeLabeller, "label_encoded", noting)
+    work = work_in(tmp_path / "out", formats=formats)
+    with pytest.raises(ImageError, match="enough"):
+        work.finish(work.load(ref), COSINES)
+    assert asked == [top]
+
+
+def test_a_name_that_no_file_can_have_is_a_matter_of_the_image(tmp_path: Path) -> None:
+    with pytest.raises(ImageError):
+        work_in(tmp_path).load(ImageRef(Path("a\0b.png"), PurePosixPath("a.png")))
+
+
+def test_a_file_that_cannot_be_read_again_says_why(
+    ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> object:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tipsseg.work.fingerprint", refuse)
+    with pytest.raises(ImageError) as caught:
+        work_in(tmp_path).load(ref)
+    assert caught.value.reason == "no permission to read it"

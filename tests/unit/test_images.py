@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from tipsseg import images
-from tipsseg.errors import ImageError
+from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.images import open_image
 
 Pixels = NDArray[np.uint8]
@@ -464,3 +464,44 @@ def test_damaged_files_give_an_array_or_an_image_error(
             reasons.append(error.reason)
     assert len(reasons) > 10
     assert all(reasons)
+
+
+def test_a_limit_is_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(images.LIMIT, "pixels", images.LIMIT.pixels)
+    path = saved(tmp_path, Image.new("L", (1, 1), 9), "a.png")
+    images.limit_pixels(1)
+    assert open_image(path).shape == (1, 1, 3)
+    with pytest.raises(UsageError, match="--max-pixels 0 is too small"):
+        images.limit_pixels(0)
+    assert images.LIMIT.pixels == 1
+    assert "the limit is 1" in failure(saved(tmp_path, Image.new("L", (2, 1), 9), "b.png")).reason
+
+
+@pytest.mark.parametrize("pillows", [1, (H * W - 1) // 2])
+def test_pillows_limit_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pillows: int) -> None:
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
+    monkeypatch.setattr(images.LIMIT, "pixels", H * W)
+    assert np.array_equal(open_image(path), RGB)
+
+
+def test_pillows_limit_is_not_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10 * H * W)
+    monkeypatch.setattr(images.LIMIT, "pixels", H * W)
+    open_image(saved(tmp_path, Image.fromarray(RGB), "a.png"))
+    assert Image.MAX_IMAGE_PIXELS == 10 * H * W
+
+
+def test_an_image_without_pixels() -> None:
+    with pytest.raises(InputError, match="without pixels"):
+        images.upright_image(Image.new("RGB", (0, 3)))
+
+
+def test_want_of_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    caught = failure(saved(tmp_path, Image.fromarray(RGB), "a.png"))
+    assert caught.reason == "not enough memory to decode it"
+    assert "fewer jobs" in caught.hint

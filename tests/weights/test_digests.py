@@ -120,6 +120,7 @@ def test_where_stamps_are_kept(file: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     find_mismatch(file, SHA256)
     assert len(list((tmp_path / "xdg" / "tipsseg" / "verified").iterdir())) == 1
+    monkeypatch.setenv("TIPSSEG_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     find_mismatch(file, SHA256)
