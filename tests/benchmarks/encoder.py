@@ -32,12 +32,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the vision tower.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--model", choices=tuple(CONFIGS), default="b14")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser = argparse.ArgumentParser(
+        description="Measure the vision tower.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="the median of so many is printed")
+    parser.add_argument("--batch", type=int, default=4, help="windows at once")
+    parser.add_argument("--model", choices=tuple(CONFIGS), default="b14", help="whose architecture")
+    parser.add_argument("--device", default="cpu", help='"cpu", "cuda" or "mps"')
+    parser.add_argument("--dtypes", default="float32,bfloat16", help="with commas")
     options = parser.parse_args()
     config = CONFIGS[options.model].vision
     torch.manual_seed(7)

@@ -45,14 +45,17 @@ CLASSES = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure tipsseg label against its vision tower.")
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", default="b14", choices=("b14", "l14"))
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4))
+    parser = argparse.ArgumentParser(
+        description="Measure tipsseg label against its vision tower.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--images", type=int, default=64, help="how many")
+    parser.add_argument("--rounds", type=int, default=3, help="the median of so many is printed")
+    parser.add_argument("--model", default="b14", choices=("b14", "l14"), help="whose architecture")
+    parser.add_argument("--device", default="cpu", help='"cpu", "cuda" or "mps"')
+    parser.add_argument("--dtype", default="float32", help="of the model")
+    parser.add_argument("--batch-size", type=int, default=8, help="windows at once")
+    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="threads beside the model")
     parser.add_argument(
         "--who-waits", action="store_true", help="only how busy the model and the threads are, in one process"
     )

@@ -54,10 +54,13 @@ class Scene:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure label quality on held-out drawn scenes.")
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--scenes", type=int, default=200)
-    parser.add_argument("--device", default="auto")
+    parser = argparse.ArgumentParser(
+        description="Measure label quality on held-out drawn scenes.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--model", default="tiny", help="whose architecture")
+    parser.add_argument("--scenes", type=int, default=200, help="how many")
+    parser.add_argument("--device", default="auto", help='"cpu", "cuda" or "mps"')
     parser.add_argument("--tables", default=",".join(TABLES), help="which to make, with commas")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()

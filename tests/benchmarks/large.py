@@ -27,14 +27,18 @@ DECODE = "import sys; from PIL import Image; Image.MAX_IMAGE_PIXELS = None; Imag
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the memory of one large image.")
-    parser.add_argument("--size", type=int, nargs=2, default=(10_000, 20_000), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--formats", default="png,coco")
+    parser = argparse.ArgumentParser(
+        description="Measure the memory of one large image.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(10_000, 20_000), metavar=("HEIGHT", "WIDTH"), help="pixels of the picture"
+    )
+    parser.add_argument("--formats", default="png,coco", help="with commas")
     options = parser.parse_args()
     height, width = options.size
     print(f"{width} x {height} pixels into {options.formats}; {machine('torch', 'pillow')}\n")
     print(
-        "| file | decoding alone, MB | tipsseg label, MB | above decoding, MB | seconds, over decoding |\n|---|---|---|---|---|"
+        "| file | decoding alone, MB | tipsseg label, MB | above decoding, MB | time over decoding |\n|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as folder:
         for name in ("picture.jpg", "picture.tif"):

@@ -27,10 +27,13 @@ FIRST = 500
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the memory of tipsseg label over many images.")
-    parser.add_argument("--images", type=int, default=5000)
+    parser = argparse.ArgumentParser(
+        description="Measure the memory of tipsseg label over many images.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--images", type=int, default=5000, help="how many")
     parser.add_argument("--side", type=int, default=64, help="pixels of a picture's side")
-    parser.add_argument("--classes", default="panda,tree,house,car,grass,sky,water,rock")
+    parser.add_argument("--classes", default="panda,tree,house,car,grass,sky,water,rock", help="the vocabulary")
     parser.add_argument("--list", action="store_true", help="give the pictures as a list on stdin, not as a folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -36,8 +36,10 @@ MEMORY_CASES = (((4000, 6000), 150), ((4000, 6000), 1000), ((10_000, 20_000), 15
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the scoring step.")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(
+        description="Measure the scoring step.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="the median of so many is printed")
     parser.add_argument(
         "--memory-of", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "CLASSES"), help="of one image only"
     )
