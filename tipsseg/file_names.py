@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from tipsseg.files import TEMPORARY_PREFIX, is_folder, random_hex
+from tipsseg.files import TEMPORARY_PREFIX, is_folder
 from tipsseg.records import ImageRef
 from tipsseg.writers import SUFFIXES
 
@@ -91,7 +92,7 @@ class OutputNames:
 
 def _is_one(folder: Path, name: str, other: str) -> bool:
     """Whether a file of one name in `folder` is also found by the other."""
-    start = f"{TEMPORARY_PREFIX}{random_hex()}-"
+    start = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-"
     path = folder / (start + name)
     try:
         path.touch(exist_ok=False)

@@ -8,12 +8,13 @@ A merge may be killed at any moment, and be run again:
 
 from __future__ import annotations
 
+import secrets
 from contextlib import suppress
 from pathlib import Path
 
 from tipsseg.claim import LOCK_FILE
 from tipsseg.error_log import ERRORS_FILE
-from tipsseg.files import TEMPORARY_PREFIX, output_error, random_hex, sweep, sweep_below
+from tipsseg.files import TEMPORARY_PREFIX, output_error, sweep, sweep_below
 from tipsseg.journal import Journal
 from tipsseg.manifest import MANIFEST_FILE
 from tipsseg.run_record import RUN_FILE
@@ -95,4 +96,4 @@ def _finish(target: Path) -> None:
         errors.unlink()
     shards = target / SHARDS_FOLDER
     if shards.exists():
-        shards.rename(target / f"{TEMPORARY_PREFIX}{OWNER}{random_hex()}")  # `sweep` removes it
+        shards.rename(target / f"{TEMPORARY_PREFIX}{OWNER}{secrets.token_hex(8)}")  # `sweep` removes it

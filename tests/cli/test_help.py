@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 from running import Command
 
 import tipsseg
+from tipsseg.cli import _COMMANDS
 from tipsseg.truth import LAYOUTS
 from tipsseg.writers import FORMATS
 
@@ -45,6 +47,30 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_is_listed_whole_and_there(command: Command, name: str) -> None:
+    assert f"\n  {name:8} {_COMMANDS[name]}\n" in command("--help").out
+    own = command(name, "--help").out
+    assert own.startswith(f"Usage: tipsseg {name} ")
+    assert "-h, --help" in own
+    assert "--install-completion" not in own
+
+
+def test_a_command_that_is_none_gets_a_suggestion(command: Command) -> None:
+    ran = command("lable", "imgs")
+    assert ran.code == 2
+    assert "Did you mean 'label'?" in ran.err
+
+
+def test_options_of_a_command_are_completed() -> None:
+    completing = {"_TIPSSEG_COMPLETE": "complete_bash", "COMP_WORDS": "tipsseg label --ref", "COMP_CWORD": "2"}
+    script = "import sys; sys.argv = ['tipsseg']; from tipsseg.cli import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **completing}
+    )
+    assert ran.stdout.split() == ["--refine"]
 
 
 def test_help_has_examples_and_all_formats(command: Command) -> None:

@@ -22,6 +22,10 @@ Exit code: 0 nothing wrong, 1 problems, 2 wrong usage.
 """
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog=EPILOG, no_args_is_help=True)
 def check(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of tipsseg label.")],
     images: Annotated[

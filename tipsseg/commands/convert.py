@@ -23,6 +23,10 @@ Exit code: 0 all converted, 1 some images failed (each named on stderr) or an er
 """
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog=EPILOG, no_args_is_help=True)
 def convert(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of tipsseg label.")],
     formats: Annotated[list[str], typer.Option("--format", "-f", help=opt.FORMAT_HELP)],

@@ -10,7 +10,10 @@ import typer
 from tipsseg.commands import options as opt
 from tipsseg.progress import counted, printable
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
+
+@app.command()
 def doctor(
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",

@@ -44,6 +44,10 @@ _LABELLING = ("background", "templates", "model", "mode", "short_side", "refine"
 _WRITING = ("instances", "min_area", "png_mode")
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command("eval", epilog=EPILOG, no_args_is_help=True)
 def evaluate(
     context: typer.Context,
     gt: Annotated[Path, typer.Option("--gt", help="Folder of the truth masks.")],

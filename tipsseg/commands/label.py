@@ -48,6 +48,10 @@ def _take_from(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog=EPILOG, no_args_is_help=True)
 def label(
     paths: Annotated[
         list[str] | None,

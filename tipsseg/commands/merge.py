@@ -22,6 +22,10 @@ Exit code: 0 all joined, 1 an error, 2 wrong usage.
 """
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog=EPILOG, no_args_is_help=True)
 def merge(
     folders: Annotated[list[Path], typer.Argument(metavar="OUT", help="Output folders of tipsseg label.")],
     output: Annotated[

@@ -9,7 +9,12 @@ import typer
 from tipsseg.commands import options as opt
 from tipsseg.progress import counted, print_text
 
-app = typer.Typer(help="Vocabularies: the presets, and files of your own.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Vocabularies: the presets, and files of your own.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 Name = Annotated[str, typer.Argument(help="A preset, or a vocabulary file.")]
 

@@ -9,7 +9,9 @@ import typer
 from tipsseg.errors import WeightsError
 from tipsseg.progress import print_path
 
-app = typer.Typer(help="Download and verify the pinned weights.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Download and verify the pinned weights.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 
 @app.command("list")
