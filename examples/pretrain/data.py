@@ -76,7 +76,7 @@ def _draw_chunk(base: Path, chunk: range, first_seed: int) -> list[tuple[bool, s
         scene = draw_scene(seed, *size)
         images[index] = scene.image.transpose(1, 0, 2) if portrait else scene.image
         truths[index] = scene.truth.T if portrait else scene.truth
-        records.append((portrait, *_captions(rng, scene.things, scene.place)))
+        records.append((portrait, *_captions(rng, tuple(thing.name for thing in scene.things), scene.place)))
     return records
 
 

@@ -19,13 +19,38 @@ Points = NDArray[np.float64]
 Colour = tuple[float, float, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something that was painted: its leaf, and the colour that most of it has."""
+
+    leaf: str
+    colour: Colour
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """A whole object: what it is called, where its foot stands in shares of the width, and its parts in the order of painting."""
+
+    name: str
+    middle: float
+    parts: tuple[Part, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """image [H, W, 3] uint8 RGB; truth [H, W] uint8 leaf ids; things: the names of the whole objects, front to back."""
+    """A picture and what is in it.
+
+    image   [H, W, 3] uint8 RGB
+    truth   [H, W] uint8 leaf ids
+    things  the whole objects, back to front
+    ground  the sky, what is in it, and what things stand on
+    place   "meadow", "beach", "lake", "street", "desert" or "sea"
+    """
 
     image: NDArray[np.uint8]
     truth: NDArray[np.uint8]
-    things: tuple[str, ...]
+    things: tuple[Thing, ...]
+    ground: tuple[Part, ...]
     place: str
 
 
@@ -54,6 +79,13 @@ class Painter:
         self.width = width / self.scale
         self.image = np.zeros((height, width, 3), np.float32)
         self.truth = np.zeros((height, width), np.uint8)
+        self._shapes: dict[str, list[tuple[int, Colour]]] = {}
+
+    def parts(self) -> tuple[Part, ...]:
+        """What was painted since this was asked last."""
+        parts = tuple(Part(leaf, _most(shapes)) for leaf, shapes in self._shapes.items())
+        self._shapes = {}
+        return parts
 
     def fill(
         self,
@@ -90,6 +122,7 @@ class Painter:
         self.image[top:bottom, left:right][inside] = surface[inside]
         if leaf is not None:
             self.truth[top:bottom, left:right][inside] = LEAF_ID[leaf]
+            self._shapes.setdefault(leaf, []).append((int(np.count_nonzero(mask)), colour))
 
     def finish(self) -> NDArray[np.uint8]:
         """Light falling in from a side, a colour cast, a little blur and sensor noise; [H, W, 3] uint8."""
@@ -113,6 +146,15 @@ class Painter:
         )
         image = image + (noise * np.float32(rng.uniform(0.5, 4)))[..., None]
         return np.clip(np.round(image), 0, 255).astype(np.uint8)
+
+
+def _most(shapes: Sequence[tuple[int, Colour]]) -> Colour:
+    """The colour that most of the shapes have, by area, be it not quite the same."""
+
+    def area(of: Colour) -> int:
+        return sum(size for size, colour in shapes if np.linalg.norm(np.subtract(of, colour)) < 40)
+
+    return max((colour for _, colour in shapes), key=area)
 
 
 # -- shapes ---------------------------------------------------------------------------------------------------------------
@@ -469,6 +511,7 @@ def draw_scene(seed: int, height: int, width: int) -> Scene:
     horizon = p.height * rng.uniform(0.3, 0.55)
     _draw_sky(p, horizon)
     land, water = _draw_ground(p, place, horizon)
+    ground = p.parts()
     things = _choose_things(rng, place, p.width)
     taken: dict[str, list[tuple[float, float]]] = {"land": [], "water": [], "air": []}
     placed = []
@@ -487,11 +530,13 @@ def draw_scene(seed: int, height: int, width: int) -> Scene:
         taken[where].append((x - room * size, x + room * size))
         placed.append((y, name, draw, x, size))
     # What stands lower in the picture is nearer, and hides what is behind it.
+    drawn = []
     for y, name, draw, x, size in sorted(placed, key=lambda item: item[0]):
         if _THINGS[name][1] == "land":
             _draw_shadow(p, x, y, size * _THINGS[name][2])
         draw(p, x, y, size)
-    return Scene(p.finish(), p.truth, tuple(name for _, name, *_ in placed), place)
+        drawn.append(Thing(name, x / p.width, p.parts()))
+    return Scene(p.finish(), p.truth, tuple(drawn), ground, place)
 
 
 def _choose_things(rng: np.random.Generator, place: str, width: float) -> list[str]:

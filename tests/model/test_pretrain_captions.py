@@ -1,0 +1,93 @@
+"""Captions of drawn scenes: three granularities, of what was drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from captions import COLOURS, captions, colour_name
+from scenes import Colour, Part, Scene, Thing, draw_scene
+
+EMPTY = np.zeros((1, 1, 3), np.uint8), np.ones((1, 1), np.uint8)
+RED, WHITE, BROWN, GREEN = COLOURS["red"], COLOURS["white"], COLOURS["brown"], COLOURS["green"]
+SKY = (Part("sky", COLOURS["blue"]), Part("grass", GREEN))
+
+
+def car(middle: float, colour: Colour = RED) -> Thing:
+    return Thing("car", middle, (Part("car body", colour), Part("car wheel", COLOURS["black"])))
+
+
+def scene(*things: Thing) -> Scene:
+    return Scene(*EMPTY, things, SKY, "meadow")
+
+
+PANDA = Thing("panda", 0.5, (Part("panda body", WHITE), Part("panda head", WHITE)))
+TREE = Thing("tree", 0.9, (Part("tree trunk", BROWN), Part("tree crown", GREEN)))
+
+
+@pytest.mark.parametrize(
+    ("things", "medium", "sentences"),
+    [
+        ((), "nothing on a meadow", set()),
+        ((PANDA,), "a panda on a meadow", {"in the middle a panda with white body and white head"}),
+        (
+            (car(0.2), car(0.8), TREE),
+            "two red cars and a green tree on a meadow",
+            {
+                "on the left a red car with red body and black wheel",
+                "on the right a red car with red body and black wheel",
+                "on the right a green tree with brown trunk and green crown",
+            },
+        ),
+        (
+            (car(0.2), car(0.5, WHITE)),
+            "a red car and a white car on a meadow",
+            {
+                "on the left a red car with red body and black wheel",
+                "in the middle a white car with white body and black wheel",
+            },
+        ),
+    ],
+)
+def test_captions_say_what_was_drawn(things: tuple[Thing, ...], medium: str, sentences: set[str]) -> None:
+    made = captions(scene(*things), np.random.default_rng(0))
+    assert made.medium == medium
+    around = "blue sky and green grass"
+    if not things:
+        assert made.long == around
+        return
+    *said, last = made.long.split("; ")
+    assert set(said) == sentences
+    assert last == f"around it {around}"
+
+
+def test_alt_texts_name_one_thing_in_many_ways() -> None:
+    rng = np.random.default_rng(0)
+    texts = {captions(scene(PANDA, TREE), rng).alt for _ in range(300)}
+    assert len(texts) > 50
+    assert not any("panda" in text and "tree" in text for text in texts)
+    assert any(text.endswith("on a meadow") for text in texts)
+    assert any("green" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("colour", "name"), [(RED, "red"), ((250, 250, 250), "white"), ((20, 20, 20), "black"), ((60, 90, 190), "blue")]
+)
+def test_colours_have_the_nearest_name(colour: Colour, name: str) -> None:
+    assert colour_name(colour) == name
+
+
+def test_captions_tell_scenes_apart() -> None:
+    """Where many images of a batch share a caption there is little to learn from it."""
+    made = [captions(draw_scene(seed, 56, 75), np.random.default_rng(seed)) for seed in range(200)]
+    assert len({each.medium for each in made}) > 180
+    assert len({each.long for each in made}) == 200
+
+
+def test_a_scene_knows_its_parts_and_their_colours() -> None:
+    drawn = draw_scene(57, 224, 300)
+    assert [thing.name for thing in drawn.things] == ["panda", "tree", "flower"]  # back to front
+    _, tree, flower = drawn.things
+    assert {part.leaf for part in tree.parts} == {"tree trunk", "tree crown"}
+    assert colour_name(flower.parts[0].colour) == "white"  # its petals, and not its stem
+    assert {part.leaf for part in drawn.ground} == {"sky", "sun", "mountain", "grass", "road"}
+    assert all(0 <= thing.middle <= 1 for thing in drawn.things)

@@ -1,0 +1,104 @@
+"""The losses of the recipe, on cases that can be worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import losses
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LOG2 = math.log(2)
+
+
+def test_contrastive_of_two_pairs_by_hand() -> None:
+    images, texts = torch.eye(2), torch.eye(2)
+    scale = torch.tensor(math.log(3.0))  # exp of the logits: 3 for its own, 1 for the other
+    assert losses.contrastive(images, texts, scale).item() == pytest.approx(math.log(4 / 3))
+    assert losses.contrastive(images, texts.flip(0), scale).item() == pytest.approx(math.log(4))
+
+
+def test_contrastive_is_symmetric_and_normalises() -> None:
+    generator = torch.Generator().manual_seed(1)
+    images, texts = torch.randn(5, 7, generator=generator), torch.randn(5, 7, generator=generator)
+    scale = torch.tensor(4.0)
+    one = losses.contrastive(images, texts, scale)
+    torch.testing.assert_close(losses.contrastive(texts, images, scale), one)
+    torch.testing.assert_close(losses.contrastive(images * 3, texts * 0.1, scale), one)
+
+
+def test_targets_are_centred_and_sharpened() -> None:
+    logits = torch.tensor([[math.log(3.0), 0.0]])
+    torch.testing.assert_close(losses.teacher_targets(logits, torch.zeros(2), 1.0), torch.tensor([[0.75, 0.25]]))
+    torch.testing.assert_close(losses.teacher_targets(logits, torch.zeros(2), 0.5), torch.tensor([[0.9, 0.1]]))
+    torch.testing.assert_close(losses.teacher_targets(logits, logits[0], 0.5), torch.tensor([[0.5, 0.5]]))
+
+
+def test_the_centre_follows_the_mean_over_all_but_the_last_axis() -> None:
+    logits = torch.tensor([[[1.0, 0.0], [3.0, 0.0]], [[5.0, 4.0], [7.0, 4.0]]])  # [2, 2, K]
+    torch.testing.assert_close(losses.moved_centre(torch.tensor([0.0, 10.0]), logits, 0.9), torch.tensor([0.4, 9.2]))
+
+
+def test_self_distillation_by_hand() -> None:
+    student = torch.tensor([[math.log(3.0), 0.0]])
+    targets = torch.tensor([[0.5, 0.5]])
+    expected = -(0.5 * math.log(0.75) + 0.5 * math.log(0.25))
+    assert losses.self_distillation(student, targets, 1.0).tolist() == pytest.approx([expected])
+    sharp = -(0.5 * math.log(0.9) + 0.5 * math.log(0.1))
+    assert losses.self_distillation(student, targets, 0.5).tolist() == pytest.approx([sharp])
+
+
+#: One image of three patches: the student is right on the first, wrong on the second, undecided on the third.
+STUDENT = torch.tensor([[[math.log(3.0), 0.0], [math.log(3.0), 0.0], [0.0, 0.0]]])
+TARGETS = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
+EACH = (math.log(4 / 3), math.log(4), LOG2)
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ((True, False, False), EACH[0]),
+        ((False, True, True), (EACH[1] + EACH[2]) / 2),
+        ((True, True, True), sum(EACH) / 3),
+    ],
+)
+def test_ibot_is_of_masked_patches(mask: tuple[bool, ...], expected: float) -> None:
+    assert losses.ibot(STUDENT, TARGETS, torch.tensor([mask]), 1.0).item() == pytest.approx(expected)
+
+
+def test_ibot_plus_plus_is_of_all_patches() -> None:
+    assert losses.ibot_plus_plus(STUDENT, TARGETS, 1.0).item() == pytest.approx(sum(EACH) / 3)
+
+
+def test_dino_is_the_mean_over_crops_and_images() -> None:
+    student = STUDENT[0, :, None]  # three crops of one image
+    targets = torch.tensor([[1.0, 0.0]])
+    assert losses.dino(student, targets, 1.0).item() == pytest.approx((EACH[0] + EACH[0] + EACH[2]) / 3)
+
+
+def test_no_gradient_reaches_the_teacher() -> None:
+    student, teacher = (torch.randn(2, 3, 4, requires_grad=True) for _ in range(2))
+    targets = losses.teacher_targets(teacher, torch.zeros(4), 0.1)
+    losses.ibot_plus_plus(student, targets, 0.1).backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+    assert (student.grad != 0).any(-1).all()
+
+
+def test_ibot_gives_visible_patches_no_gradient_and_ibot_plus_plus_does() -> None:
+    mask = torch.tensor([[True, False, True]])
+    targets = F.softmax(torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(2)), -1)
+
+    def gradient(loss: str) -> Tensor:
+        student = torch.zeros(1, 3, 4, requires_grad=True)
+        made = (
+            losses.ibot(student, targets, mask, 0.1) if loss == "ibot" else losses.ibot_plus_plus(student, targets, 0.1)
+        )
+        made.backward()
+        assert student.grad is not None
+        return student.grad.abs().sum(-1)
+
+    assert (gradient("ibot") > 0).tolist() == mask.tolist()
+    assert (gradient("ibot++") > 0).all()

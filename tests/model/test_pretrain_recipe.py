@@ -1,0 +1,193 @@
+"""One step of the recipe on a random network: what each choice computes, what learns, and what only follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from heads import ProjectionHead, follow
+from recipe import MASKED_SHARE, Parts, Pretraining, Recipe, kept_parameters, random_mask
+from torch import Tensor, nn
+
+from tipsseg.model.checkpoint import Tipsv2
+from tipsseg.model.config import ModelConfig, TextConfig, VisionConfig
+from tipsseg.model.vision import VisionTower
+
+IMAGES, PATCHES, WIDTH = 3, 16, 24
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        yield
+
+
+def pretraining(**choices: str) -> Pretraining:
+    vision = VisionConfig(
+        hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2, mlp_hidden_size=48, image_size=56
+    )
+    text = TextConfig(
+        vocab_size=50, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2
+    )
+    student = Tipsv2(ModelConfig(vision, text, 0.05))
+    for parameter in student.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return Pretraining(student, ProjectionHead(WIDTH, 32, 8, 40), Recipe(momentum=0.9, **choices))
+
+
+class Batch:
+    def __init__(self) -> None:
+        self.images = torch.rand(IMAGES, 3, 56, 56)
+        self.crops = torch.rand(2, IMAGES, 3, 28, 28)
+        self.mask = random_mask(IMAGES, PATCHES, torch.Generator().manual_seed(1))
+        self.alt, self.synthetic = (torch.randn(IMAGES, WIDTH, requires_grad=True) for _ in range(2))
+
+    def step(self, module: Pretraining) -> Parts:
+        parts: Parts = module(self.images, self.crops, self.mask, self.alt, self.synthetic)
+        return parts
+
+
+CHOICES = {
+    "contrastive": {"patches": "none"},
+    "ibot": {"patches": "masked", "teacher": "full"},
+    "ibot++": {"patches": "all", "teacher": "full"},
+    "head only": {"patches": "all", "teacher": "head"},
+}
+
+
+@pytest.mark.parametrize(
+    ("choice", "of_student", "of_average"),
+    [("contrastive", 1, 0), ("ibot", 3, 1), ("ibot++", 3, 1), ("head only", 3, 0)],
+)
+def test_how_often_the_backbones_run(choice: str, of_student: int, of_average: int) -> None:
+    """The whole image once, for the captions and, where only the head is averaged, for the teacher too."""
+    module = pretraining(**CHOICES[choice])
+    runs: list[nn.Module] = []
+    for each in module.modules():
+        if isinstance(each, VisionTower):
+            each.register_forward_hook(lambda tower, *_: runs.append(tower))
+    Batch().step(module)
+    assert sum(tower is module.student.vision_encoder for tower in runs) == of_student
+    assert sum(tower is module.teacher_backbone for tower in runs) == of_average
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_what_learns(choice: str) -> None:
+    module, batch = pretraining(**CHOICES[choice]), Batch()
+    batch.step(module).total.backward()
+    distils = choice != "contrastive"
+    learned = {name for name, parameter in module.named_parameters() if parameter.grad is not None}
+    assert not any(name.startswith("teacher") for name in learned)
+    assert ("head.prototypes" in learned) == distils
+    assert ("student.vision_encoder.mask_token" in learned) == distils
+    assert {"log_scale", "student.vision_encoder.cls_token", "student.vision_encoder.register_tokens"} <= learned
+    assert batch.alt.grad is not None
+    assert batch.synthetic.grad is not None
+
+
+def test_the_losses_add_up_and_each_recipe_trains_its_own_patches() -> None:
+    batch = Batch()
+    made = {}
+    for patches in ("masked", "all"):
+        torch.manual_seed(5)
+        made[patches] = batch.step(pretraining(patches=patches))
+    for parts, patch in (
+        (made["masked"], made["masked"].masked),
+        (made["all"], MASKED_SHARE * made["all"].masked + (1 - MASKED_SHARE) * made["all"].visible),
+    ):
+        torch.testing.assert_close(parts.total, parts.contrastive + parts.dino + 2 * patch)
+    torch.testing.assert_close(made["masked"].masked, made["all"].masked)
+
+
+def test_the_head_only_teacher_is_the_backbone_itself() -> None:
+    """Before any step both teachers are the student, so their losses are the same; afterwards they are not."""
+    batch = Batch()
+
+    def losses(teacher: str, steps: int) -> Tensor:
+        torch.manual_seed(5)
+        module = pretraining(teacher=teacher)
+        optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+        for _ in range(steps):
+            optimiser.zero_grad()
+            batch.step(module).total.backward()
+            optimiser.step()
+            module.follow()
+        return batch.step(module).total.detach()
+
+    torch.testing.assert_close(losses("head", 0), losses("full", 0))
+    assert (losses("head", 3) - losses("full", 3)).abs() > 1e-4
+
+
+@pytest.mark.parametrize("teacher", ["head", "full"])
+def test_averages_follow_slowly(teacher: str) -> None:
+    module = pretraining(teacher=teacher)
+    pairs: list[tuple[nn.Module, nn.Module]] = [(module.teacher_head, module.head)]
+    if module.teacher_backbone is not None:
+        pairs.append((module.teacher_backbone, module.student.vision_encoder))
+    assert len(pairs) == (2 if teacher == "full" else 1)
+    with torch.no_grad():
+        for parameter in [*module.head.parameters(), *module.student.parameters()]:
+            parameter.add_(1)
+    module.follow()
+    for average, current in pairs:
+        for mean, value in zip(average.parameters(), current.parameters(), strict=True):
+            torch.testing.assert_close(mean, value - 0.9)  # a tenth of the way
+            assert not mean.requires_grad
+
+
+def test_centres_move_with_what_the_teacher_says() -> None:
+    module, batch = pretraining(), Batch()
+    assert (module.class_centre == 0).all()
+    batch.step(module)
+    with torch.no_grad():
+        seen = module.student.vision_encoder(batch.images)
+        torch.testing.assert_close(module.class_centre, 0.1 * module.teacher_head(seen.cls).mean(0))
+        torch.testing.assert_close(
+            module.patch_centre, 0.1 * module.teacher_head(seen.patches.flatten(1, 2)).mean((0, 1))
+        )
+
+
+def test_a_teacher_that_says_the_same_of_everything_asks_for_nothing() -> None:
+    """Centring takes away what is common to all images, so that no prototype can be the answer to all of them."""
+    module, batch = pretraining(), Batch()
+    batch.images[:] = 0.5
+    assert module._targets(batch.images, module.student.vision_encoder(batch.images))[0].max() > 2 / 40
+    for _ in range(100):
+        batch.step(module)
+    classes, _ = module._targets(batch.images, module.student.vision_encoder(batch.images))
+    torch.testing.assert_close(classes, torch.full((IMAGES, 40), 1 / 40), rtol=0, atol=1e-4)
+
+
+def test_masks_hide_three_quarters_of_each_image_anywhere() -> None:
+    mask = random_mask(500, 64, torch.Generator().manual_seed(1))
+    assert (mask.sum(1) == 48).all()
+    assert (mask.float().mean(0) - 0.75).abs().max() < 0.1
+    assert len({tuple(row) for row in mask.tolist()}) == 500
+
+
+def test_logits_are_cosines() -> None:
+    head = ProjectionHead(WIDTH, 32, 8, 40)
+    tokens = torch.randn(2, 5, WIDTH)
+    assert head(tokens).shape == (2, 5, 40)
+    assert head(tokens).abs().max() <= 1
+    torch.testing.assert_close(head.mlp(tokens).norm(dim=-1) > 0, torch.ones(2, 5, dtype=torch.bool))
+
+
+def test_an_average_of_something_that_stays_is_that() -> None:
+    one, two = nn.Linear(2, 2), nn.Linear(2, 2)
+    for _ in range(400):
+        follow(one, two, 0.9)
+    torch.testing.assert_close(one.weight, two.weight)
+
+
+def test_head_only_averages_save_42_percent_of_vit_b() -> None:
+    """arXiv 2604.12012 names 42 %, for ViT-B and a head of 2048-2048-256-32768."""
+    with torch.device("meta"):
+        backbone = VisionTower(VisionConfig())
+        head = ProjectionHead(768, 2048, 256, 32768)
+    full, head_only = (kept_parameters(backbone, head, teacher) for teacher in ("full", "head"))
+    assert full / 1e6 == pytest.approx(201.96, abs=1)
+    assert head_only / 1e6 == pytest.approx(115.66, abs=1)
+    assert 1 - head_only / full == pytest.approx(0.427, abs=0.002)
