@@ -55,6 +55,10 @@ class Parts:
     visible: Tensor
     total: Tensor
 
+    def numbers(self) -> dict[str, float]:
+        """By name."""
+        return {name: getattr(self, name).item() for name in self.__slots__}
+
 
 class Pretraining(nn.Module):
     """Student, heads and teacher."""

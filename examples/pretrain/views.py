@@ -1,0 +1,83 @@
+"""What the recipe's student and teacher see of a batch of images: the whole crop, its mask, and local crops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from store import Store
+
+#: Local crops of each image, and their area in shares of the whole crop's.
+LOCAL_CROPS, LOCAL_AREA = 6, (0.1, 0.4)
+#: Side of the whole crop in shares of the image's short side.
+WHOLE_SIDE = (0.75, 1.0)
+
+Pixels = NDArray[np.uint8]
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Views:
+    """A batch.
+
+    whole      [B, side, side, 3] uint8
+    crops      [M, B, local, local, 3] uint8, parts of `whole`
+    alt        B texts for CLS1
+    synthetic  B texts for CLS2
+    """
+
+    whole: Pixels
+    crops: Pixels
+    alt: list[str]
+    synthetic: list[str]
+
+
+def make_views(store: Store, seed: tuple[int, int], count: int, side: int, local: int, captions: str) -> Views:
+    """A batch that depends on nothing but the store and what is asked for; `captions` as in Recipe.
+
+    Crops are resized at random, as in the paper; they are not mirrored, as captions speak of left and right.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, len(store.records), count)
+    whole = np.empty((count, side, side, 3), np.uint8)
+    crops = np.empty((LOCAL_CROPS, count, local, local, 3), np.uint8)
+    synthetic = []
+    for row, index in enumerate(chosen):
+        image = store.image(int(index))
+        edge = round(store.short * rng.uniform(*WHOLE_SIDE))
+        part = _part(rng, image, edge)
+        whole[row] = _resized(part, side)
+        for crop in crops[:, row]:
+            crop[:] = _resized(_part(rng, part, max(round(edge * rng.uniform(*LOCAL_AREA) ** 0.5), 1)), local)
+        texts = store.records[index].captions
+        synthetic.append(texts.long if captions == "mixed" and rng.random() < 0.5 else texts.medium)
+    alt = [store.records[index].captions.alt for index in chosen]
+    return Views(whole, crops, alt, synthetic)
+
+
+def _part(rng: np.random.Generator, image: Pixels, edge: int) -> Pixels:
+    height, width = image.shape[:2]
+    top, left = rng.integers(0, height - edge + 1), rng.integers(0, width - edge + 1)
+    return image[top : top + edge, left : left + edge]
+
+
+def _resized(image: Pixels, side: int) -> Pixels:
+    method = cv2.INTER_AREA if image.shape[0] > side else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(np.ascontiguousarray(image), (side, side), interpolation=method), np.uint8)
+
+
+def ahead(make: Callable[[int], _Made], first: int, last: int) -> Iterator[_Made]:
+    """make(first), ..., make(last - 1), made in a thread, three ahead."""
+    cv2.setNumThreads(0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(make, step) for step in range(first, min(first + 3, last))]
+        for step in range(first, last):
+            made = waiting.pop(0).result()
+            if step + 3 < last:
+                waiting.append(pool.submit(make, step + 3))
+            yield made
