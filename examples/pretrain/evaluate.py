@@ -1,9 +1,9 @@
-"""Measures a model on held-out drawn scenes, through the `tipsseg label` command itself.
+"""Measures zero-shot segmentation on held-out drawn scenes, through the `tipsseg eval` command itself.
 
     python examples/pretrain/evaluate.py --model tiny --scenes 200
 
 Prints IoU per class of three lists of classes (see world.py), each beside the best that a labelling could reach that gives
-every cell of a 16 x 16 grid over the short side one label; then what an open question does to pixels that are neither.
+every cell of the model's grid over the short side one label; then what an open question does to pixels that are neither.
 """
 
 from __future__ import annotations
@@ -45,13 +45,20 @@ def draw(folder: Path, count: int) -> list[Labels]:
     return truths
 
 
-def label(images: Path, out: Path, model: str, classes: Sequence[str], background: str) -> list[Labels]:
-    """The masks that `tipsseg label` writes."""
+def score(
+    images: Path, work: Path, model: str, classes: Sequence[str], background: str, truths: Sequence[Labels]
+) -> tuple[dict[str, float], list[Labels]]:
+    """IoU of each class and of "background" as `tipsseg eval` tells it, NaN where it does not occur; and the labels it makes."""
+    truth = work / "truth"
+    truth.mkdir(parents=True)
+    for index, each in enumerate(truths):
+        Image.fromarray(each).save(truth / f"{index:04d}.png")
     names = [word for name in classes for word in ("-c", name)]
-    command = [sys.executable, "-m", "tipsseg", "label", str(images), "--model", model, "--format", "png"]
-    command += [*names, "--background", background, "-o", str(out), "--quiet"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return [np.asarray(Image.open(path)) for path in sorted((out / "masks").glob("*.png"))]
+    command = [sys.executable, "-m", "tipsseg", "eval", str(images), "--gt", str(truth), "--model", model, *names]
+    command += ["--background", background, "--format", "png", "-o", str(work / "out"), "--json", "--quiet"]
+    said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    found = {each["name"]: float("nan") if each["iou"] is None else each["iou"] for each in said["classes"]}
+    return found, [np.asarray(Image.open(path)) for path in sorted((work / "out" / "masks").glob("*.png"))]
 
 
 def to_list(truth: Labels, classes: Sequence[str]) -> Labels:
@@ -62,11 +69,11 @@ def to_list(truth: Labels, classes: Sequence[str]) -> Labels:
     return table[truth]
 
 
-def grid_best(truth: Labels) -> Labels:
-    """Each cell of a grid, with 16 cells along the short side, gets the label that most of its pixels have."""
+def grid_best(truth: Labels, cells: int = GRID) -> Labels:
+    """Each cell of a grid, with so many along the short side, gets the label that most of its pixels have."""
     height, width = truth.shape
     short = min(height, width)
-    rows, columns = round(GRID * height / short), round(GRID * width / short)
+    rows, columns = round(cells * height / short), round(cells * width / short)
     cell = (np.arange(height) * rows // height)[:, None] * columns + np.arange(width) * columns // width
     votes = np.zeros((rows * columns, int(truth.max()) + 1), np.int64)
     np.add.at(votes, (cell, truth), 1)
@@ -89,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Evaluate a model on held-out drawn scenes.")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--grid", type=int, default=GRID, help="patches along the short side of the model's window")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
     results: dict[str, object] = {}
@@ -98,10 +106,10 @@ def main() -> None:
         images.mkdir()
         leaves = draw(images, options.scenes)
         for number, (title, classes) in enumerate(LISTS.items()):
-            guesses = label(images, work / f"list{number}", options.model, classes, "none")
             truths = [to_list(truth, classes) for truth in leaves]
-            got = iou(truths, guesses, len(classes))[1:]
-            best = iou(truths, [grid_best(truth) for truth in truths], len(classes))[1:]
+            found, _ = score(images, work / f"list{number}", options.model, classes, "none", truths)
+            got = [found[name] for name in classes]
+            best = iou(truths, [grid_best(truth, options.grid) for truth in truths], len(classes))[1:]
             print(f"\n{title}: mean IoU {np.nanmean(got):.3f} (best on the grid {np.nanmean(best):.3f})\n")
             print("| class | IoU | best on the grid |\n|---|---|---|")
             for name, value, bound in zip(classes, got, best, strict=True):
@@ -119,16 +127,14 @@ def main() -> None:
 def report_open_question(images: Path, out: Path, model: str, leaves: Sequence[Labels]) -> dict[str, float]:
     """Two classes, the rest left to the background phrases: IoU, and the area given to a class that is not in the image."""
     classes = ("panda leg", "tree")
-    guesses = label(images, out, model, classes, "auto")
     truths = [to_list(truth, classes) for truth in leaves]
-    got = iou(truths, guesses, len(classes))
-    numbers = {"background": float(got[0])}
+    numbers, guesses = score(images, out, model, classes, "auto", truths)
     print(f'\n--classes "{",".join(classes)}" --background auto\n')
     print("| class | IoU | false area where it is absent |\n|---|---|---|")
     for number, name in enumerate(classes, start=1):
         areas = [float((g == number).mean()) for t, g in zip(truths, guesses, strict=True) if not (t == number).any()]
-        numbers[name], numbers[f"{name}, false area"] = float(got[number]), float(np.mean(areas))
-        print(f"| {name} | {got[number]:.3f} | {100 * np.mean(areas):.2f} % of the image |")
+        numbers[f"{name}, false area"] = float(np.mean(areas))
+        print(f"| {name} | {numbers[name]:.3f} | {100 * np.mean(areas):.2f} % of the image |")
     return numbers
 
 

@@ -1,0 +1,139 @@
+"""The paper's ablation in miniature: one idea after the other, each on the same budget, with several seeds.
+
+    python examples/pretrain/ablate.py --work work --steps 1500 --seeds 1,2
+
+Each run is `pretrain.py` in a process of its own, scored on held-out scenes by `evaluate.py` (mean IoU of the list of whole things,
+by value features) and `retrieval.py`. What is there is not done again, so an ablation that was broken off goes on by the same command.
+Writes results.json into the work folder, and prints a table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from heads import ProjectionHead
+from pretrain import BOTTLENECK, HIDDEN, PROTOTYPES, Size, small_config
+from recipe import Recipe, kept_parameters
+from world import WHOLE_LIST
+
+from tipsseg.model.vision import VisionTower
+
+HERE = Path(__file__).parent
+
+#: One idea more in each. Whatever trains no patches has no teacher.
+ARMS: dict[str, Recipe] = {
+    "contrastive only": Recipe("none", "medium", "full"),
+    "+ DINO and iBOT": Recipe("masked", "medium", "full"),
+    "+ iBOT++ in place of iBOT": Recipe("all", "medium", "full"),
+    "+ captions of three granularities": Recipe("all", "mixed", "full"),
+    "+ head-only EMA": Recipe("all", "mixed", "head"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Train and score the arms of the ablation.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="images, checkpoints, logs and results")
+    parser.add_argument("--steps", type=int, default=1500, help="of each run")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a step")
+    parser.add_argument("--scenes", type=int, default=10_000, help="to train on")
+    parser.add_argument("--held-out", type=int, default=200, help="scenes to score on")
+    parser.add_argument("--seeds", default="1,2", help="with commas")
+    options = parser.parse_args()
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in ARMS}
+    # Seed by seed, so that there is a whole ablation early.
+    for seed in map(int, options.seeds.split(",")):
+        for name in ARMS:
+            results[name].append(one_run(options, name, seed))
+            (options.work / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(table(results))
+
+
+def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
+    """Train and score, or read what was scored before."""
+    recipe = ARMS[name]
+    folder = options.work / f"{list(ARMS).index(name)}-{recipe.patches}-{recipe.captions}-{recipe.teacher}-{seed}"
+    scores = folder / "scores.json"
+    if not scores.exists():
+        wanted: dict[str, object] = {
+            "patches": recipe.patches,
+            "captions": recipe.captions,
+            "teacher": recipe.teacher,
+            "momentum": recipe.momentum,
+            "steps": options.steps,
+            "batch-size": options.batch_size,
+            "scenes": options.scenes,
+            "seed": seed,
+        }
+        run("pretrain.py", {"work": folder, "out": folder / "model", **wanted})
+        run(
+            "evaluate.py",
+            {"model": folder / "model", "scenes": options.held_out, "grid": 8, "json": folder / "segmentation.json"},
+        )
+        retrieval = {"model": folder / "model", "work": options.work, "scenes": options.held_out}
+        found = json.loads(run("retrieval.py", retrieval))
+        segmentation = json.loads((folder / "segmentation.json").read_text())["every thing whole"]
+        scores.write_text(
+            json.dumps({"miou": segmentation["mean"], "grid": segmentation["grid"], "recall": found}) + "\n"
+        )
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {**json.loads(scores.read_text()), "log": log}
+
+
+def run(script: str, options: dict[str, object]) -> str:
+    """What a script of this folder prints."""
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    print(script, *words, file=sys.stderr)
+    ran = subprocess.run([sys.executable, HERE / script, *words], check=True, stdout=subprocess.PIPE, text=True)
+    return ran.stdout
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """The arms, each with the mean over its seeds, and the values of each seed for the score that matters."""
+    config = small_config(Size(), 1200).vision
+    backbone, head = VisionTower(config), ProjectionHead(config.hidden_size, HIDDEN, BOTTLENECK, PROTOTYPES)
+    lines = [
+        f"| | mean IoU, {len(WHOLE_LIST)} things | each seed | R@1, medium | masked patches | visible patches | seconds a step |"
+        " peak MB | parameters kept, millions |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, runs in results.items():
+        recipe = ARMS[name]
+        last = [each["log"][-1] for each in runs]
+        distils = recipe.patches != "none"
+        kept = (
+            kept_parameters(backbone, head, recipe.teacher)
+            if distils
+            else sum(p.numel() for p in backbone.parameters())
+        )
+        recalls = [each["recall"][f"medium, {way}"] for each in runs for way in ("image to text", "text to image")]
+        cells = [
+            name,
+            f"{mean([each['miou'] for each in runs]):.3f}",
+            ", ".join(f"{each['miou']:.3f}" for each in runs),
+            f"{mean(recalls):.3f}",
+            f"{mean([line['masked'] for line in last]):.2f}" if distils else "",
+            f"{mean([line['visible'] for line in last]):.2f}" if distils else "",
+            f"{mean([each['log'][-1]['seconds_a_step'] for each in runs]):.2f}",
+            f"{mean([line['peak_mb'] for line in last]):.0f}",
+            f"{kept / 1e6:.2f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of some numbers."""
+    return statistics.fmean(values)
+
+
+if __name__ == "__main__":
+    main()

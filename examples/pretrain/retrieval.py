@@ -1,0 +1,76 @@
+"""Image-text retrieval on held-out scenes: does an image find its own caption among all, and a caption its image?
+
+python examples/pretrain/retrieval.py --model model --scenes 500
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from evaluate import FIRST_SEED
+from PIL import Image
+from store import Store, drawn
+from torch import Tensor
+from train import encode_texts
+
+from tipsseg.model import checkpoint
+from tipsseg.model.checkpoint import Tipsv2
+from tipsseg.model.tokenizer import Tokenizer
+from tipsseg.prepare import prepare
+
+
+def recall_at_1(queries: Tensor, found: Tensor, names: Sequence[str]) -> float:
+    """The share of queries [N, D] whose nearest of `found` [N, D], by cosine, has the query's own name.
+
+    Captions may be the same for several images; to find another image with the same caption is right.
+    """
+    nearest = (F.normalize(queries, dim=-1) @ F.normalize(found, dim=-1).T).argmax(1).tolist()
+    return float(np.mean([names[index] == name for index, name in zip(nearest, names, strict=True)]))
+
+
+@torch.inference_mode()
+def measure(model: Tipsv2, tokenizer: Tokenizer, store: Store) -> dict[str, float]:
+    """R@1 both ways, of CLS1 with the alt-texts and of CLS2 with medium and long captions, on the images' middles."""
+    config = model.config.vision
+    classes = []
+    for index in range(len(store.records)):
+        image = store.image(index)
+        edge = min(image.shape[:2])
+        top, left = ((side - edge) // 2 for side in image.shape[:2])
+        middle = Image.fromarray(np.ascontiguousarray(image[top : top + edge, left : left + edge]))
+        whole = prepare(middle, config.image_size, config.image_size, config.patch_size).resized
+        out = model.vision_encoder(torch.from_numpy(whole).permute(2, 0, 1)[None].float() / 255)
+        classes.append(torch.stack([out.cls[0], out.registers[0, 0]]))
+    first, second = torch.stack(classes).unbind(1)  # each [N, D]
+    found = {}
+    for granularity, images in (("alt", first), ("medium", second), ("long", second)):
+        names = [getattr(record.captions, granularity) for record in store.records]
+        texts = torch.cat(
+            [encode_texts(model, tokenizer, names[start : start + 64]) for start in range(0, len(names), 64)]
+        )
+        found[f"{granularity}, image to text"] = recall_at_1(images, texts, names)
+        found[f"{granularity}, text to image"] = recall_at_1(texts, images, names)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Measure retrieval on held-out scenes.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="a folder in the hub layout")
+    parser.add_argument("--work", type=Path, required=True, help="where scenes are kept")
+    parser.add_argument("--scenes", type=int, default=500, help="how many")
+    options = parser.parse_args()
+    model, tokenizer = checkpoint.load(options.model, torch.device("cpu"), torch.float32)
+    store = drawn(options.work / "images", options.scenes, FIRST_SEED, model.config.vision.image_size * 3 // 2)
+    print(json.dumps(measure(model, tokenizer, store), indent=2))
+
+
+if __name__ == "__main__":
+    main()

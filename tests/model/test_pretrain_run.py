@@ -1,0 +1,104 @@
+"""Training by the recipe from the command line: drawn scenes and own pictures, going on after a break, and what comes out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ablate import ARMS, table
+from PIL import Image
+from pretrain import Run
+from recipe import Recipe
+from retrieval import recall_at_1
+from views import make_views
+
+import tipsseg
+from tipsseg import weights
+from tipsseg.model import checkpoint
+
+PRETRAIN = Path(__file__).resolve().parents[2] / "examples" / "pretrain"
+
+
+def pretrain(work: Path, *options: object) -> list[dict[str, Any]]:
+    """The lines of the log that it prints."""
+    command = [PRETRAIN / "pretrain.py", "--work", work / "run", "--out", work / "model", "--batch-size", 3, *options]
+    ran = subprocess.run([sys.executable, *map(str, command)], check=True, capture_output=True, text=True)
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def test_it_trains_and_the_model_labels(tmp_path: Path) -> None:
+    (line,) = pretrain(tmp_path, "--scenes", 5, "--steps", 2)
+    assert line["step"] == 2
+    assert line["total"] == pytest.approx(
+        line["contrastive"] + line["dino"] + 2 * (0.75 * line["masked"] + 0.25 * line["visible"]), abs=0.01
+    )
+    assert line["seconds_a_step"] > 0
+    assert line["peak_mb"] > 100
+    labeller = tipsseg.Labeller(tipsseg.load(str(tmp_path / "model"), device="cpu"), tipsseg.make_vocabulary(["tree"]))
+    assert labeller.label(np.zeros((60, 80, 3), np.uint8)).labels.shape == (60, 80)
+
+
+def test_a_run_that_was_broken_off_goes_on_as_if_it_was_not(tmp_path: Path) -> None:
+    """The learning rate falls over all steps, so both are told the same number of them."""
+    store = tmp_path / "store"
+
+    def run(work: str, stops: tuple[int, ...]) -> dict[str, torch.Tensor]:
+        from store import drawn
+
+        images = drawn(store, 4, 1, 168)
+        for stop in stops:
+            made = Run(tmp_path / work, Recipe(), 4, 1, 1e-3, None)
+            for step in range(made.done, stop):
+                made.step(make_views(images, (1, step), 3, 112, 42, "mixed"))
+            made.save()
+        return made.module.state_dict()
+
+    whole, broken = run("whole", (4,)), run("broken", (2, 4))
+    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+def test_own_pictures_and_a_model_to_start_from(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(rng.integers(0, 256, (230, 300, 3), np.uint8)).save(tmp_path / name)
+    lines = [
+        {"image": name, "caption": f"a {colour} picture"} for name, colour in (("a.png", "red"), ("b.png", "blue"))
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    start = weights.fetch(weights.get_model("tiny"))
+    (line,) = pretrain(tmp_path, "--pictures", tmp_path / "list.jsonl", "--start", start, "--steps", 1)
+    assert line["step"] == 1
+    before, _ = checkpoint.load(start, torch.device("cpu"), torch.float32)
+    after, _ = checkpoint.load(tmp_path / "model", torch.device("cpu"), torch.float32)
+    assert before.config == after.config
+    old, new = before.state_dict(), after.state_dict()
+    moved = {name: (old[name] - new[name]).abs().max().item() for name in old}
+    assert 0 < max(moved.values()) < 0.05  # one small step away
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(("a", "b", "c"), 1 / 3), (("a", "b", "b"), 1.0), (("a", "a", "b"), 1 / 3)],
+)
+def test_recall_counts_the_own_caption(names: tuple[str, ...], expected: float) -> None:
+    queries = torch.eye(3)
+    found = torch.tensor([[2.0, 0, 0], [0, 0, 1], [0, 1, 0]])  # the second and the third find each other
+    assert recall_at_1(queries, found, names) == pytest.approx(expected)
+
+
+def test_the_table_of_the_ablation() -> None:
+    line = {"step": 9, "masked": 4.0, "visible": 3.0, "seconds_a_step": 1.5, "peak_mb": 2000}
+    recall = {"medium, image to text": 0.5, "medium, text to image": 0.7}
+    runs = [{"miou": miou, "grid": 0.6, "recall": recall, "log": [line]} for miou in (0.1, 0.3)]
+    rows = [row.strip("| ").split(" | ") for row in table(dict.fromkeys(ARMS, runs)).splitlines()[2:]]
+    assert [row[0] for row in rows] == list(ARMS)
+    assert rows[1][1:8] == ["0.200", "0.100, 0.300", "0.600", "4.00", "3.00", "1.50", "2000"]
+    assert rows[0][4:6] == ["", ""]
+    kept = [float(row[-1]) for row in rows]
+    assert kept[0] < kept[4] < kept[1] == kept[2] == kept[3]
