@@ -2,9 +2,9 @@
 
     python examples/pretrain/ablate.py --work work --steps 1500 --seeds 1,2
 
-Each run is `pretrain.py` in a process of its own, scored on held-out scenes by `evaluate.py` (mean IoU of the list of whole things,
-by value features) and `retrieval.py`. What is there is not done again, so an ablation that was broken off goes on by the same command.
-Writes results.json into the work folder, and prints a table in Markdown.
+Each run is `pretrain.py` in a process of its own, scored on held-out scenes by `evaluate.py` (mean IoU of the list of whole
+things, by value features) and `retrieval.py`. What is there is not done again, so an ablation that was broken off goes on by the
+same command. Writes results.json into the work folder, and prints a table in Markdown.
 """
 
 from __future__ import annotations
