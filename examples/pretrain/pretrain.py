@@ -16,7 +16,7 @@ import math
 import resource
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from train import encode_texts, initialise
 from views import Views, ahead, make_views
 from vocabulary_file import train_tokenizer
 
+from tipsseg.errors import TipssegError, UsageError
 from tipsseg.model import checkpoint
 from tipsseg.model.checkpoint import Tipsv2, save_weights
 from tipsseg.model.config import (
@@ -210,18 +211,32 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its highest")
     parser.add_argument("--seed", type=int, default=1, help="of weights, batches and masks")
     options = parser.parse_args()
-    recipe = Recipe(options.patches, options.captions, options.teacher, options.momentum)
-    run = Run(options.work, recipe, options.steps, options.seed, options.learning_rate, options.start)
-    (options.work / "recipe.json").write_text(json.dumps(asdict(recipe)) + "\n")
-    short = run.side * 3 // 2
-    folder = options.work.parent / "images"
-    store = (
-        pictures(folder, options.pictures, short)
-        if options.pictures
-        else drawn(folder, options.scenes, FIRST_SEED, short)
-    )
-    train(run, store, options.batch_size, options.work / "log.jsonl")
-    run.export(options.out)
+    try:
+        remember(options)
+        recipe = Recipe(options.patches, options.captions, options.teacher, options.momentum)
+        run = Run(options.work, recipe, options.steps, options.seed, options.learning_rate, options.start)
+        short = run.side * 3 // 2
+        folder = options.work.parent / "images"
+        store = (
+            pictures(folder, options.pictures, short)
+            if options.pictures
+            else drawn(folder, options.scenes, FIRST_SEED, short)
+        )
+        train(run, store, options.batch_size, options.work / "log.jsonl")
+        run.export(options.out)
+    except TipssegError as error:
+        parser.error(f"{error.message}. {error.hint}")
+
+
+def remember(options: argparse.Namespace) -> None:
+    """Keep what decides the run beside its checkpoints. Raises UsageError where they are those of another run."""
+    decides = {name: str(value) for name, value in vars(options).items() if name not in ("work", "out")}
+    file = options.work / "options.json"
+    if file.exists() and (before := json.loads(file.read_text())) != decides:
+        other = [f"--{name.replace('_', '-')}" for name in decides if decides[name] != before.get(name)]
+        raise UsageError(f"{options.work} holds a run with other {', '.join(other)}", "Give it a --work of its own.")
+    options.work.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(decides, indent=2) + "\n")
 
 
 if __name__ == "__main__":

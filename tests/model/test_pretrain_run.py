@@ -63,6 +63,29 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_was_not(tmp_path: Path) -> N
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--steps", "9"], "holds a run with other --steps"),
+        (["--patches", "masked", "--seed", "7"], "holds a run with other --patches, --seed"),
+    ],
+)
+def test_a_run_goes_on_with_its_own_options_only(tmp_path: Path, options: list[str], reason: str) -> None:
+    pretrain(tmp_path, "--scenes", 3, "--steps", 1)
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        pretrain(tmp_path, "--scenes", 3, *(options if "--steps" in options else ["--steps", 1, *options]))
+    assert caught.value.returncode == 2
+    assert reason in caught.value.stderr
+
+
+def test_a_list_that_is_wrong_is_an_error_of_a_line(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"image": "a.png"}\n')
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        pretrain(tmp_path, "--pictures", tmp_path / "list.jsonl")
+    assert caught.value.returncode == 2
+    assert "list.jsonl, line 1: there is no caption. Give `caption`" in " ".join(caught.value.stderr.split())
+
+
 def test_own_pictures_and_a_model_to_start_from(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     for name in ("a.png", "b.png"):
