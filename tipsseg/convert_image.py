@@ -11,7 +11,7 @@ from tipsseg.errors import ImageError
 from tipsseg.fidelity import Fidelity
 from tipsseg.files import file_size, is_file
 from tipsseg.image_labels import ImageLabels
-from tipsseg.images import open_image
+from tipsseg.images import open_shown
 from tipsseg.labelled_image import labelled_image
 from tipsseg.manifest import MANIFEST_FILE, Entry
 from tipsseg.outcome import Failed, Unchanged
@@ -87,7 +87,7 @@ class Conversion:
         scored = any(FORMATS[name].scores for name in item.formats)
         listed = self._listed(item, stored) if scored else []
         scores = ObjectScores(listed, stored.labelled.means, self.context.files)
-        labels = ImageLabels(ref, lambda: open_image(ref.path), self._label_map(stored, item.formats), scores.objects)
+        labels = ImageLabels(ref, lambda: open_shown(ref.path), self._label_map(stored, item.formats), scores.objects)
         writers = {name: self.writers[name] for name in item.formats}
         files, records = write_labels(labels, writers, output)
         sizes = {name: actual_path(output, file).stat().st_size for name, file in files.items()}

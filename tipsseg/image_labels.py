@@ -42,20 +42,21 @@ class ImageLabels:
     """One image with its labels.
 
     ref        the image
-    pixels     gives it, [H, W, 3] RGB uint8; not all formats need it. Raises ImageError where it cannot be read
+    shown      gives it as it is shown to people, [h, w, 3] RGB uint8 of `images.shown_size`; not all formats need it. Raises
+               ImageError where it cannot be read
     label_map  its labels
     """
 
     def __init__(
         self,
         ref: ImageRef,
-        pixels: Callable[[], NDArray[np.uint8]],
+        shown: Callable[[], NDArray[np.uint8]],
         label_map: LabelMap,
         find_objects: Callable[[LabelMap], Sequence[LabelledObject]],
     ) -> None:
         """`find_objects` is asked when the first format wants objects."""
         self.ref = ref
-        self.pixels = pixels
+        self.shown = shown
         self.label_map = label_map
         self._find_objects = find_objects
 

@@ -29,6 +29,9 @@ class _Limit:
 
 LIMIT = _Limit()
 
+#: The longest side, in pixels, of an image that is shown to people: enough for any screen, and little memory.
+SHOWN_SIDE = 4096
+
 _Pixels = TypeVar("_Pixels")
 
 # Formats that Pillow lists and does not decode itself (it calls foreign programs, or has a stub for plug-ins), and page
@@ -160,6 +163,28 @@ def _may_be_turned(image: Image.Image) -> bool:
 def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """The pixels of a Pillow image as `open_image` gives them: upright, [H, W, 3] uint8 RGB. Raises as `upright_image` does."""
     return np.array(upright_image(image))
+
+
+def open_shown(path: Path) -> NDArray[np.uint8]:
+    """An image file as it is shown to people, see `shown_rgb`. Raises as `open_image` does."""
+    return decode_file(path, lambda image: shown_rgb(upright_image(image)))
+
+
+def shown_rgb(upright: Image.Image) -> NDArray[np.uint8]:
+    """An upright image in mode RGB at its `shown_size`, [h, w, 3] uint8; each pixel the mean of the area that it stands for."""
+    height, width = shown_size((upright.height, upright.width))
+    if (width, height) != upright.size:
+        upright = upright.resize((width, height), Image.Resampling.BOX)
+    return np.array(upright)
+
+
+def shown_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size (height, width) at which an image of `size` is shown: its own, but not longer than SHOWN_SIDE."""
+    longest = max(size)
+    if longest <= SHOWN_SIDE:
+        return size
+    height, width = (max(1, round(side * SHOWN_SIDE / longest)) for side in size)
+    return height, width
 
 
 def upright_image(image: Image.Image) -> Image.Image:

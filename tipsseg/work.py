@@ -21,7 +21,7 @@ from tipsseg.errors import ImageError
 from tipsseg.file_options import FileOptions
 from tipsseg.fingerprint import Fingerprint, fingerprint
 from tipsseg.image_labels import ImageLabels, labelled_objects
-from tipsseg.images import decode_file, reason_of, upright_image, upright_rgb
+from tipsseg.images import decode_file, reason_of, shown_rgb, upright_image
 from tipsseg.labeller import Labeller
 from tipsseg.manifest import Entry
 from tipsseg.outcome import Labelled
@@ -35,7 +35,7 @@ from tipsseg.writing import write_labels
 #: How many classes of each patch are kept, for formats that have them.
 TOP_CLASSES = 5
 
-#: Images of more pixels than this are decoded, and labelled, one at a time, and not kept meanwhile.
+#: Images of more pixels than this are decoded, and labelled, one at a time.
 _HEAVY = 32_000_000
 
 #: How often an image is read again that was changed meanwhile.
@@ -44,10 +44,14 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """An image in memory, ready for the model; `seconds` is what that took. `image` is [H, W, 3], None where it is not kept."""
+    """An image in memory, ready for the model.
+
+    shown    [h, w, 3] as overlays show it, see `images.shown_rgb`; 0 x 0 where no format needs it
+    seconds  what all this took
+    """
 
     ref: ImageRef
-    image: NDArray[np.uint8] | None
+    shown: NDArray[np.uint8]
     prepared: Prepared
     fingerprint: Fingerprint
     seconds: float
@@ -86,8 +90,8 @@ class ImageWork:
     def load(self, ref: ImageRef) -> Loaded:
         """Read an image; may be called from several threads. Raises ImageError."""
         began = time.monotonic()
-        (image, prepared), read_from = _read(ref.path, self._decode)
-        return Loaded(ref, image, prepared, read_from, time.monotonic() - began)
+        (shown, prepared), read_from = _read(ref.path, self._decode)
+        return Loaded(ref, shown, prepared, read_from, time.monotonic() - began)
 
     @property
     def windows_at_once(self) -> int:
@@ -109,9 +113,7 @@ class ImageWork:
             ref, label_map = loaded.ref, self._labeller.label_encoded(prepared, cosines, self._top)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
-            labels = ImageLabels(
-                ref, lambda: _pixels(loaded), label_map, lambda each: labelled_objects(each, self._files)
-            )
+            labels = ImageLabels(ref, lambda: loaded.shown, label_map, lambda each: labelled_objects(each, self._files))
             files, records = write_labels(labels, self._writers, self._output)
             summary = label_summary(label_map)
         seconds = round(loaded.seconds + time.monotonic() - began, 3)
@@ -119,30 +121,15 @@ class ImageWork:
         entry = Entry(ref.name, loaded.fingerprint, self._digest, summary, files, tuple(self._writers), seconds, sizes)
         return Labelled(ref, entry, records, labels.fidelity)
 
-    def _decode(self, image: Image.Image) -> tuple[NDArray[np.uint8] | None, Prepared]:
-        size = image.height, image.width
-        with self._alone(size):
+    def _decode(self, image: Image.Image) -> tuple[NDArray[np.uint8], Prepared]:
+        with self._alone((image.height, image.width)):
             upright = upright_image(image)
-            kept = self._needs_pixels and not _is_heavy(size)
-            return np.array(upright) if kept else None, self._labeller.prepare_upright(upright)
+            shown = shown_rgb(upright) if self._needs_pixels else np.empty((0, 0, 3), np.uint8)
+            return shown, self._labeller.prepare_upright(upright)
 
     def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
         """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""
-        return self._heavy if _is_heavy(size) else nullcontext()
-
-
-def _is_heavy(size: tuple[int, int]) -> bool:
-    return size[0] * size[1] > _HEAVY
-
-
-def _pixels(loaded: Loaded) -> NDArray[np.uint8]:
-    """The pixels of an image, [H, W, 3]; of a large one read again, as several in memory are too many. Raises ImageError."""
-    if loaded.image is not None:
-        return loaded.image
-    image, found = _read(loaded.ref.path, upright_rgb)
-    if found != loaded.fingerprint:
-        raise ImageError(loaded.ref.path, "it was changed while it was labelled", "Label it again once it is complete.")
-    return image
+        return self._heavy if size[0] * size[1] > _HEAVY else nullcontext()
 
 
 _Decoded = TypeVar("_Decoded")

@@ -15,7 +15,7 @@ from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.files import atomic_write, json_bytes
 from tipsseg.fingerprint import fingerprint
 from tipsseg.image_labels import ImageLabels, labelled_objects
-from tipsseg.images import open_image
+from tipsseg.images import open_shown
 from tipsseg.manifest import Entry, Manifest
 from tipsseg.progress import Progress
 from tipsseg.record_values import actual_path
@@ -66,7 +66,7 @@ def save_inputs(folder: Path, labels: Mapping[str, LabelArray]) -> None:
 
 def image_labels(ref: ImageRef, label_map: LabelMap, options: FileOptions = DEFAULT_FILE_OPTIONS) -> ImageLabels:
     """An image with its labels."""
-    return ImageLabels(ref, lambda: open_image(ref.path), label_map, lambda each: labelled_objects(each, options))
+    return ImageLabels(ref, lambda: open_shown(ref.path), label_map, lambda each: labelled_objects(each, options))
 
 
 def confidence_of(ids: LabelArray) -> NDArray[np.float32]:

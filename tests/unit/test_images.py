@@ -505,3 +505,27 @@ def test_want_of_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     caught = failure(saved(tmp_path, Image.fromarray(RGB), "a.png"))
     assert caught.reason == "not enough memory to decode it"
     assert "fewer jobs" in caught.hint
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        ((10, 20), (10, 20)),
+        ((4096, 4096), (4096, 4096)),
+        ((4097, 2), (4096, 2)),
+        ((10, 40960), (1, 4096)),
+        ((5000, 10000), (2048, 4096)),
+        ((1, 50000), (1, 4096)),
+    ],
+)
+def test_the_size_at_which_images_are_shown(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    assert images.shown_size(size) == shown
+
+
+def test_large_images_are_shown_as_means_of_areas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture: Pixels = RNG.integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    path = saved(tmp_path, Image.fromarray(picture), "a.png")
+    assert np.array_equal(images.open_shown(path), picture)
+    monkeypatch.setattr(images, "SHOWN_SIDE", 6)
+    means = picture.reshape(4, 2, 6, 2, 3).astype(float).mean((1, 3))
+    assert np.abs(images.open_shown(path) - means).max() <= 1

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from tipsseg.images import shown_size
 from tipsseg.lettering import fit_name, one_line, plain_font, text_length
 from tipsseg.records import BACKGROUND, Colour, LabelArray, LabelMap
 from tipsseg.regions import count_labels
 from tipsseg.writers import RunContext
 from tipsseg.writers.image_file import ImageFileWriter
 
-_LONG_SIDE_MAX = 4096  # enough for any screen; keeps time and memory bounded
 _LONG_SIDE_MIN = 320  # smaller images are enlarged, or one could not see them
 _CANVAS_WIDTH_MIN = 320  # what a legend entry needs
 
@@ -34,7 +34,7 @@ _INK_FAINT: Colour = (165, 170, 178)
 
 
 def render(image: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
-    """The picture [h, w, 3] RGB of an image [H, W, 3] RGB uint8 and its labels.
+    """The picture of an image, [h, w, 3] RGB uint8 of `images.shown_size`, and its labels.
 
     Its long side is between 320 and 4096 pixels, whatever the image's, plus the legend.
     """
@@ -44,7 +44,7 @@ def render(image: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
 
 
 def encode(image: NDArray[np.uint8], label_map: LabelMap) -> bytes:
-    """The picture of an image [H, W, 3] RGB uint8 and its labels as a JPEG file."""
+    """The same as a JPEG file."""
     buffer = io.BytesIO()
     # Full colour resolution: by halves the outlines and the legend's text get coloured seams.
     Image.fromarray(render(image, label_map)).save(buffer, format="JPEG", quality=92, subsampling=0)
@@ -53,18 +53,16 @@ def encode(image: NDArray[np.uint8], label_map: LabelMap) -> bytes:
 
 def create(context: RunContext) -> ImageFileWriter:
     """The writer of format "overlay"."""
-    return ImageFileWriter(context, "overlay", lambda labels: encode(labels.pixels(), labels.label_map))
+    return ImageFileWriter(context, "overlay", lambda labels: encode(labels.shown(), labels.label_map))
 
 
 def _scaled(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
     """Copies of both at a size for eyes, the labels as 16 bits."""
-    height, width = labels.shape
-    long_side = max(height, width)
-    if long_side > _LONG_SIDE_MAX:
-        size = (max(1, round(width * _LONG_SIDE_MAX / long_side)), max(1, round(height * _LONG_SIDE_MAX / long_side)))
-        small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        return small, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint16)
-    times = max(1, -(-_LONG_SIDE_MIN // long_side)) if long_side < _LONG_SIDE_MIN else 1
+    height, width = shown_size(labels.shape)
+    if (height, width) != labels.shape:
+        small = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        return image.copy(), small.astype(np.uint16)
+    times = max(1, -(-_LONG_SIDE_MIN // max(height, width)))
     return image.repeat(times, 0).repeat(times, 1), labels.astype(np.uint16).repeat(times, 0).repeat(times, 1)
 
 
