@@ -321,7 +321,7 @@ def _too_large(path: Path, size: str) -> ImageError:
     return ImageError(
         path,
         f"too large: {size}; the limit is {LIMIT.pixels:,}",
-        "Scale it down, or allow it with --max-pixels if there is memory for it, 4 to 13 bytes a pixel.",
+        "Scale it down, or allow it with --max-pixels if there is memory for it, 4 to 11 bytes a pixel.",
     )
 
 
