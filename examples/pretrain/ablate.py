@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from heads import ProjectionHead
-from pretrain import BOTTLENECK, HIDDEN, PROTOTYPES, Size, small_config
+from pretrain import BOTTLENECK, HIDDEN, IMAGE_SIZE, PROTOTYPES
 from recipe import Recipe, kept_parameters
+from train import tiny_config
 from world import WHOLE_LIST
 
 from tipsseg.model.vision import VisionTower
@@ -61,19 +61,20 @@ def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]
     """Train and score, or read what was scored before."""
     recipe = ARMS[name]
     folder = options.work / f"{list(ARMS).index(name)}-{recipe.patches}-{recipe.captions}-{recipe.teacher}-{seed}"
-    scores = folder / "scores.json"
+    wanted: dict[str, object] = {
+        "patches": recipe.patches,
+        "captions": recipe.captions,
+        "teacher": recipe.teacher,
+        "momentum": recipe.momentum,
+        "steps": options.steps,
+        "batch-size": options.batch_size,
+        "scenes": options.scenes,
+        "seed": seed,
+    }
+    # Of a run that is done this makes nothing new, but it refuses one with other options.
+    run("pretrain.py", {"work": folder, "out": folder / "model", **wanted})
+    scores = folder / f"scores-{options.held_out}.json"
     if not scores.exists():
-        wanted: dict[str, object] = {
-            "patches": recipe.patches,
-            "captions": recipe.captions,
-            "teacher": recipe.teacher,
-            "momentum": recipe.momentum,
-            "steps": options.steps,
-            "batch-size": options.batch_size,
-            "scenes": options.scenes,
-            "seed": seed,
-        }
-        run("pretrain.py", {"work": folder, "out": folder / "model", **wanted})
         run(
             "evaluate.py",
             {"model": folder / "model", "scenes": options.held_out, "grid": 8, "json": folder / "segmentation.json"},
@@ -92,13 +93,15 @@ def run(script: str, options: dict[str, object]) -> str:
     """What a script of this folder prints."""
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     print(script, *words, file=sys.stderr)
-    ran = subprocess.run([sys.executable, HERE / script, *words], check=True, stdout=subprocess.PIPE, text=True)
+    ran = subprocess.run([sys.executable, HERE / script, *words], check=False, stdout=subprocess.PIPE, text=True)
+    if ran.returncode:
+        sys.exit(ran.returncode)  # it has said why
     return ran.stdout
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """The arms, each with the mean over its seeds, and the values of each seed for the score that matters."""
-    config = small_config(Size(), 1200).vision
+    config = tiny_config(1200, IMAGE_SIZE).vision
     backbone, head = VisionTower(config), ProjectionHead(config.hidden_size, HIDDEN, BOTTLENECK, PROTOTYPES)
     lines = [
         f"| | mean IoU, {len(WHOLE_LIST)} things | each seed | R@1, medium | masked patches | visible patches | seconds a step |"
@@ -117,22 +120,17 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
         recalls = [each["recall"][f"medium, {way}"] for each in runs for way in ("image to text", "text to image")]
         cells = [
             name,
-            f"{mean([each['miou'] for each in runs]):.3f}",
+            f"{fmean([each['miou'] for each in runs]):.3f}",
             ", ".join(f"{each['miou']:.3f}" for each in runs),
-            f"{mean(recalls):.3f}",
-            f"{mean([line['masked'] for line in last]):.2f}" if distils else "",
-            f"{mean([line['visible'] for line in last]):.2f}" if distils else "",
-            f"{mean([each['log'][-1]['seconds_a_step'] for each in runs]):.2f}",
-            f"{mean([line['peak_mb'] for line in last]):.0f}",
+            f"{fmean(recalls):.3f}",
+            f"{fmean([line['masked'] for line in last]):.2f}" if distils else "",
+            f"{fmean([line['visible'] for line in last]):.2f}" if distils else "",
+            f"{fmean([line['seconds_a_step'] for line in last]):.2f}",
+            f"{fmean([line['peak_mb'] for line in last]):.0f}",
             f"{kept / 1e6:.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def mean(values: Sequence[float]) -> float:
-    """Of some numbers."""
-    return statistics.fmean(values)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scenes import draw_scene
 from tqdm import tqdm
+from views import ahead
 from world import ABSENT_WORDS, CONCEPTS, LEAF_LIST, WHOLES, ancestors, leaf_ids
 
 from tipsseg.background import GENERAL_BACKGROUND
@@ -219,11 +220,4 @@ def _crop(rng: np.random.Generator, store: SceneStore, scene: int) -> tuple[NDAr
 
 def batches(store: SceneStore, run_seed: int, first: int, last: int, size: int) -> Iterator[Batch]:
     """The batches of steps first .. last - 1, made ahead in threads, in order."""
-    cv2.setNumThreads(0)
-    with ThreadPoolExecutor(1) as pool:
-        ahead = [pool.submit(make_batch, store, (run_seed, step), size) for step in range(first, min(first + 3, last))]
-        for step in range(first, last):
-            batch = ahead.pop(0).result()
-            if step + 3 < last:
-                ahead.append(pool.submit(make_batch, store, (run_seed, step + 3), size))
-            yield batch
+    return ahead(lambda step: make_batch(store, (run_seed, step), size), first, last)

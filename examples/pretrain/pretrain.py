@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import resource
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,24 +23,17 @@ from heads import ProjectionHead
 from recipe import Parts, Pretraining, Recipe, random_mask
 from store import Store, drawn, pictures
 from torch import Tensor
-from train import encode_texts, initialise
+from train import encode_texts, initialise, make_optimiser, set_rate, tiny_config, write_model
 from views import Views, ahead, make_views
 from vocabulary_file import train_tokenizer
 
 from tipsseg.errors import TipssegError, UsageError
 from tipsseg.model import checkpoint
-from tipsseg.model.checkpoint import Tipsv2, save_weights
-from tipsseg.model.config import (
-    CONFIG_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    ModelConfig,
-    TextConfig,
-    VisionConfig,
-    nested_config,
-)
+from tipsseg.model.checkpoint import Tipsv2
+from tipsseg.model.config import TOKENIZER_FILE
 from tipsseg.model.tokenizer import Tokenizer
 
+IMAGE_SIZE = 112
 FIRST_SEED = 10_000_000  # of the scenes, apart from those of the evaluation
 WARM_UP = 200
 LOG_EVERY, SAVE_EVERY = 50, 250
@@ -50,40 +41,9 @@ LOG_EVERY, SAVE_EVERY = 50, 250
 HIDDEN, BOTTLENECK, PROTOTYPES = 384, 64, 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How large images and model are; local crops are three eighths of the whole one, as the paper's 98 of 224 nearly are."""
-
-    image: int = 112
-    width: int = 192
-    depth: int = 6
-
-    @property
-    def local(self) -> int:
-        """Side of the local crops, in whole patches."""
-        return self.image * 3 // 8 // 14 * 14
-
-
-def small_config(size: Size, vocabulary: int) -> ModelConfig:
-    """TIPSv2 in small."""
-    heads = size.width // 64
-    return ModelConfig(
-        vision=VisionConfig(
-            hidden_size=size.width,
-            num_hidden_layers=size.depth,
-            num_attention_heads=heads,
-            mlp_hidden_size=4 * size.width,
-            image_size=size.image,
-        ),
-        text=TextConfig(
-            vocab_size=vocabulary,
-            hidden_size=size.width,
-            intermediate_size=2 * size.width,
-            num_hidden_layers=2,
-            num_attention_heads=heads,
-        ),
-        temperature=0.04,
-    )
+def local_side(side: int) -> int:
+    """The side of the local crops, in whole patches: three eighths of the whole one's, as the paper's 98 of 224 nearly are."""
+    return side * 3 // 8 // 14 * 14
 
 
 class Run:
@@ -102,19 +62,12 @@ class Run:
             if not self.tokenizer_file.exists():
                 train_tokenizer(self.tokenizer_file)
             self.tokenizer = Tokenizer(self.tokenizer_file, 64)
-            student = Tipsv2(small_config(Size(), self.tokenizer.vocab_size))
+            student = Tipsv2(tiny_config(self.tokenizer.vocab_size, IMAGE_SIZE))
             initialise(student)
         width = student.config.vision.hidden_size
         self.module = Pretraining(student, ProjectionHead(width, HIDDEN, BOTTLENECK, PROTOTYPES), recipe)
-        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": [each for each in trained if each.ndim > 1], "weight_decay": 0.05},
-                {"params": [each for each in trained if each.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=rate,
-            betas=(0.9, 0.98),
-        )
+        self._trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.optimiser = make_optimiser(self._trained, rate)
         if self._state.exists():
             state = torch.load(self._state, weights_only=True)
             self.module.load_state_dict(state["module"])
@@ -128,9 +81,7 @@ class Run:
 
     def step(self, views: Views) -> Parts:
         """One update; the losses before it."""
-        warm = min((self.done + 1) / WARM_UP, 1.0)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.done / self.steps)))
+        set_rate(self.optimiser, self.rate, self.done, self.steps, WARM_UP)
         count = len(views.whole)
         texts = encode_texts(self.module.student, self.tokenizer, [*views.alt, *views.synthetic])
         patches = self.module.student.config.vision.grid_size**2
@@ -138,7 +89,7 @@ class Run:
         parts: Parts = self.module(pixels(views.whole), pixels(views.crops), mask, texts[:count], texts[count:])
         self.optimiser.zero_grad(set_to_none=True)
         parts.total.backward()
-        torch.nn.utils.clip_grad_norm_([p for p in self.module.parameters() if p.requires_grad], 1.0)
+        torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
         self.optimiser.step()
         self.module.follow()
         self.done += 1
@@ -153,11 +104,7 @@ class Run:
 
     def export(self, folder: Path) -> None:
         """Write the student in the hub layout."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(folder / WEIGHTS_FILE, self.module.student, torch.float16)
-        config = json.dumps(nested_config(self.module.student.config), indent=2)
-        (folder / CONFIG_FILE).write_text(config + "\n")
-        (folder / TOKENIZER_FILE).write_bytes(self.tokenizer_file.read_bytes())
+        write_model(folder, self.module.student, self.tokenizer_file)
 
 
 def pixels(images: np.ndarray) -> Tensor:
@@ -167,7 +114,7 @@ def pixels(images: np.ndarray) -> Tensor:
 
 def train(run: Run, store: Store, batch_size: int, log: Path) -> None:
     """Take the steps that are left; a line in the log for every 50, a checkpoint for every 250."""
-    local = Size(run.side).local
+    local = local_side(run.side)
     recent: list[dict[str, float]] = []
     times: list[float] = []
 

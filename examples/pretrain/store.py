@@ -93,8 +93,12 @@ def pictures(folder: Path, list_file: Path, short: int) -> Store:
 
 def read_list(list_file: Path) -> list[tuple[Path, Captions]]:
     """The pictures of a list, with their captions; see `pictures`."""
+    try:
+        lines = list_file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{list_file}: cannot be read: {error}") from error
     found = []
-    for number, line in enumerate(list_file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{list_file}, line {number}"

@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from data import Batch, SceneStore, batches, open_store
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from vocabulary_file import train_tokenizer
 from world import CLOSED_LIST, leaf_ids
 
@@ -45,15 +46,20 @@ TEMPERATURE = 0.04
 WIDTH = 192
 TRAIN_SEEDS, CHECK_SEEDS = 10_000_000, 20_000_000  # apart from those of the examples and of the evaluation
 CONTRASTIVE_WEIGHT = 0.1
+WARM_UP = 300
 
 Images = NDArray[np.uint8]
 
 
-def tiny_config(vocab_size: int) -> ModelConfig:
-    """3.7 million parameters: 224 pixels, a grid of 16 x 16, 7.4 MB in half precision."""
+def tiny_config(vocab_size: int, image_size: int = 224) -> ModelConfig:
+    """3.7 million parameters: at 224 pixels a grid of 16 x 16, 7.4 MB in half precision."""
     return ModelConfig(
         vision=VisionConfig(
-            hidden_size=WIDTH, num_hidden_layers=6, num_attention_heads=3, mlp_hidden_size=4 * WIDTH, image_size=224
+            hidden_size=WIDTH,
+            num_hidden_layers=6,
+            num_attention_heads=3,
+            mlp_hidden_size=4 * WIDTH,
+            image_size=image_size,
         ),
         text=TextConfig(
             vocab_size=vocab_size,
@@ -64,6 +70,32 @@ def tiny_config(vocab_size: int) -> ModelConfig:
         ),
         temperature=TEMPERATURE,
     )
+
+
+def make_optimiser(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
+    """AdamW; biases, gains and tokens do not decay."""
+    trained = list(parameters)
+    decayed, others = ([each for each in trained if (each.ndim > 1) is matrix] for matrix in (True, False))
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
+        lr=learning_rate,
+        betas=(0.9, 0.98),
+    )
+
+
+def set_rate(optimiser: torch.optim.Optimizer, highest: float, step: int, steps: int, warm_up: int) -> None:
+    """The learning rate of a step: a linear rise, then half a cosine."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    for group in optimiser.param_groups:
+        group["lr"] = highest * min((step + 1) / warm_up, 1.0) * (0.01 + 0.99 * cosine)
+
+
+def write_model(folder: Path, model: Tipsv2, tokenizer_file: Path) -> None:
+    """Write a model in the hub layout, in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / WEIGHTS_FILE, model, torch.float16)
+    (folder / CONFIG_FILE).write_text(json.dumps(nested_config(model.config), indent=2) + "\n")
+    (folder / TOKENIZER_FILE).write_bytes(tokenizer_file.read_bytes())
 
 
 def initialise(model: Tipsv2) -> None:
@@ -168,13 +200,7 @@ class Training:
         self.tokenizer = Tokenizer(self.tokenizer_path, 64)
         self.model = Tipsv2(tiny_config(self.tokenizer.vocab_size))
         initialise(self.model)
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
-            lr=options.learning_rate,
-            betas=(0.9, 0.98),
-        )
+        self.optimiser = make_optimiser(self.model.parameters(), options.learning_rate)
         self.averaged = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.done, spent = 0, 0.0
         self.state_path = options.work / "state.pt"
@@ -191,10 +217,7 @@ class Training:
 
     def step(self, batch: Batch) -> tuple[float, float]:
         """One update; the dense and the contrastive loss before it."""
-        warm = min((self.done + 1) / 300, 1.0)
-        cosine = 0.5 * (1 + math.cos(math.pi * self.done / self.options.steps))
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.options.learning_rate * warm * (0.01 + 0.99 * cosine)
+        set_rate(self.optimiser, self.options.learning_rate, self.done, self.options.steps, WARM_UP)
         dense, contrastive = losses(self.model, self.tokenizer, batch)
         self.optimiser.zero_grad(set_to_none=True)
         (dense + CONTRASTIVE_WEIGHT * contrastive).backward()
@@ -214,12 +237,9 @@ class Training:
 
     def export(self, folder: Path) -> Tipsv2:
         """Write the averaged weights in the hub layout, in half precision, and return them as a model."""
-        folder.mkdir(parents=True, exist_ok=True)
         model = Tipsv2(self.model.config)
         model.load_state_dict(self.averaged)
-        save_weights(folder / WEIGHTS_FILE, model, torch.float16)
-        (folder / CONFIG_FILE).write_text(json.dumps(nested_config(model.config), indent=2) + "\n")
-        (folder / TOKENIZER_FILE).write_bytes(self.tokenizer_path.read_bytes())
+        write_model(folder, model, self.tokenizer_path)
         return model.eval()
 
 

@@ -58,7 +58,7 @@ def main() -> None:
         description="Measure label quality on held-out drawn scenes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--model", default="tiny", help="whose architecture")
+    parser.add_argument("--model", default="tiny", help="an id, or a folder in the hub layout")
     parser.add_argument("--scenes", type=int, default=200, help="how many")
     parser.add_argument("--device", default="auto", help='"cpu", "cuda" or "mps"')
     parser.add_argument("--tables", default=",".join(TABLES), help="which to make, with commas")

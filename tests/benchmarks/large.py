@@ -2,7 +2,7 @@
 
     python tests/benchmarks/large.py
 
-Draws a picture of 20,000 x 10,000 pixels as JPEG and as TIFF, and labels it with the embedded model into png and coco. Decoding
+Draws a picture of 20,000 x 10,000 pixels as JPEG and as TIFF, and labels it with the embedded model into --formats. Decoding
 alone is a process that imports Pillow and loads the image. Prints a table in Markdown.
 """
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/start.py --rounds 7
 
 Prints `tipsseg --help` over importing typer, labelling one image with the embedded model over importing torch, the peak memory of
-loading L/14 at its real size (seeded random weights) over its file, and the text vectors of 1,000 classes with nine templates by
+loading L/14 at its real size (seeded random weights) over its file, and the text vectors of --classes with nine templates by
 B/14, in batches, over one class after the other, and again from the cache.
 """
 

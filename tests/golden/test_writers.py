@@ -35,6 +35,7 @@ from tipsseg.writers.classes import write_classes
 from tipsseg.writers.cvat import label_map_text
 from tipsseg.writers.label_studio import local_address
 from tipsseg.writers.overlay import render
+from tipsseg.writers.panoptic import segment_colours
 
 # pycocotools' readers trip over numpy 2's newer protocol; the package does not call them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -639,3 +640,14 @@ def test_coco_waits_in_the_output_folder(tmp_path: Path, monkeypatch: pytest.Mon
     """The system's folder for temporary files may be small, or memory."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     assert write_coco(context_of(tmp_path / "out"), golden_maps()).read_text("utf-8") == GOLDEN
+
+
+def test_panoptic_ids_go_over_three_bytes() -> None:
+    """Each pixel of a grid is a segment; R + 256 G + 65536 B counts them."""
+    labels = np.zeros((2, 2 * 65_600), np.uint8)
+    labels[0, ::2] = 1
+    colours = segment_colours(labels_of("a.png", map_of(labels))).astype(np.uint32)
+    ids = colours @ np.array([1, 256, 65_536], np.uint32)  # [2, W]
+    assert (ids[0, ::2] == np.arange(1, 65_601)).all()
+    assert not ids[0, 1::2].any()
+    assert not ids[1].any()

@@ -89,6 +89,14 @@ def test_lists_that_are_wrong(tmp_path: Path, line: object, reason: str) -> None
         read_list(listed(tmp_path, {"image": "a.png", "caption": "x"}, line))
 
 
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "not UTF-8"])
+def test_lists_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "list.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match=r"list\.jsonl: cannot be read"):
+        pictures(tmp_path, tmp_path / "list.jsonl", 42)
+
+
 def test_a_list_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no pictures"):
         read_list(listed(tmp_path, "", ""))
