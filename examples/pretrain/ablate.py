@@ -4,23 +4,28 @@
 
 Each run is `pretrain.py` in a process of its own, scored on held-out scenes by `evaluate.py` (mean IoU of the list of whole
 things, by value features) and `retrieval.py`. What is there is not done again, so an ablation that was broken off goes on by the
-same command. Writes results.json into the work folder, and prints a table in Markdown.
+same command. Writes results.json into the work folder, and prints a table in Markdown; plot.py draws the curves. Two runs go on
+at once, each with half of the cores, which is faster than one after the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
+from check import Check
 from heads import ProjectionHead
-from pretrain import BOTTLENECK, HIDDEN, IMAGE_SIZE, PROTOTYPES
+from network import SIZES, make_config
+from pretrain import BOTTLENECK, FIRST_SEED, HIDDEN, PROTOTYPES, SHORT
 from recipe import Recipe, kept_parameters
-from train import tiny_config
+from store import drawn
 from world import WHOLE_LIST
 
 from tipsseg.model.vision import VisionTower
@@ -34,7 +39,9 @@ ARMS: dict[str, Recipe] = {
     "+ iBOT++ in place of iBOT": Recipe("all", "medium", "full"),
     "+ captions of three granularities": Recipe("all", "mixed", "full"),
     "+ head-only EMA": Recipe("all", "mixed", "head"),
+    "for comparison: contrastive and truth masks": Recipe("none", "mixed", "full", dense=True),
 }
+AT_ONCE = 2
 
 
 def main() -> None:
@@ -44,23 +51,27 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="images, checkpoints, logs and results")
     parser.add_argument("--steps", type=int, default=1500, help="of each run")
     parser.add_argument("--batch-size", type=int, default=64, help="images a step")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its highest")
     parser.add_argument("--scenes", type=int, default=10_000, help="to train on")
     parser.add_argument("--held-out", type=int, default=200, help="scenes to score on")
     parser.add_argument("--seeds", default="1,2", help="with commas")
     options = parser.parse_args()
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in ARMS}
+    side = SIZES["small"].side
+    drawn(options.work / "images", options.scenes, FIRST_SEED, round(side * SHORT))
+    Check(options.work / "images", side)
     # Seed by seed, so that there is a whole ablation early.
-    for seed in map(int, options.seeds.split(",")):
-        for name in ARMS:
-            results[name].append(one_run(options, name, seed))
-            (options.work / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    runs = [(name, int(seed)) for seed in options.seeds.split(",") for name in ARMS]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        made = list(pool.map(lambda run: one_run(options, *run), runs))
+    results = {name: [run for (of, _), run in zip(runs, made, strict=True) if of == name] for name in ARMS}
+    (options.work / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(table(results))
 
 
 def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     """Train and score, or read what was scored before."""
     recipe = ARMS[name]
-    folder = options.work / f"{list(ARMS).index(name)}-{recipe.patches}-{recipe.captions}-{recipe.teacher}-{seed}"
+    folder = options.work / f"{list(ARMS).index(name)}-{seed}"
     wanted: dict[str, object] = {
         "patches": recipe.patches,
         "captions": recipe.captions,
@@ -69,8 +80,11 @@ def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]
         "steps": options.steps,
         "batch-size": options.batch_size,
         "scenes": options.scenes,
+        "learning-rate": options.learning_rate,
         "seed": seed,
     }
+    if recipe.dense:
+        wanted["dense"] = None
     # Of a run that is done this makes nothing new, but it refuses one with other options.
     run("pretrain.py", {"work": folder, "out": folder / "model", **wanted})
     scores = folder / f"scores-{options.held_out}.json"
@@ -91,17 +105,21 @@ def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]
 
 def run(script: str, options: dict[str, object]) -> str:
     """What a script of this folder prints."""
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words = [
+        word for name, value in options.items() for word in (f"--{name}", *([] if value is None else [str(value)]))
+    ]
     print(script, *words, file=sys.stderr)
-    ran = subprocess.run([sys.executable, HERE / script, *words], check=False, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // AT_ONCE, 1))}
+    command = [sys.executable, str(HERE / script), *words]
+    ran = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
     if ran.returncode:
-        sys.exit(ran.returncode)  # it has said why
+        raise SystemExit(ran.returncode)  # it has said why
     return ran.stdout
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """The arms, each with the mean over its seeds, and the values of each seed for the score that matters."""
-    config = tiny_config(1200, IMAGE_SIZE).vision
+    config = make_config(SIZES["small"], 1200).vision
     backbone, head = VisionTower(config), ProjectionHead(config.hidden_size, HIDDEN, BOTTLENECK, PROTOTYPES)
     lines = [
         f"| | mean IoU, {len(WHOLE_LIST)} things | each seed | R@1, medium | masked patches | visible patches | seconds a step |"
@@ -125,7 +143,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
             f"{fmean(recalls):.3f}",
             f"{fmean([line['masked'] for line in last]):.2f}" if distils else "",
             f"{fmean([line['visible'] for line in last]):.2f}" if distils else "",
-            f"{fmean([line['seconds_a_step'] for line in last]):.2f}",
+            f"{median([line['seconds_a_step'] for each in runs for line in each['log']]):.2f}",
             f"{fmean([line['peak_mb'] for line in last]):.0f}",
             f"{kept / 1e6:.2f}",
         ]

@@ -32,15 +32,17 @@ COLOURS = {
     "black": (36, 34, 36),
 }
 
+#: What is said of a place; one names what things stand on or by.
 _PLACES = {
-    "meadow": "on a meadow",
-    "beach": "on a beach",
-    "lake": "by a lake",
-    "street": "on a street",
-    "desert": "in a desert",
-    "sea": "on the sea",
+    "meadow": ("on a meadow", "on the grass"),
+    "beach": ("on a beach", "on the sand"),
+    "lake": ("by a lake", "by the water"),
+    "street": ("on a street", "by a road"),
+    "desert": ("in a desert", "on the sand"),
+    "sea": ("on the sea", "on the water"),
 }
-_NUMBERS = ("no", "a", "two", "three", "four", "five", "six")
+_IN_THE_SKY = ("sun", "mountain", "cloud")
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 _JUNK = ("", "", "", "photo of ", "picture of ", "IMG 2041 ", "my ", "stock image: ", "DSC0077 ")
 #: The leaf whose colour is that of the thing.
 _COAT = {"tree": "tree crown", "house": "house wall", "car": "car body", "boat": "boat hull", "panda": ""}
@@ -52,8 +54,8 @@ class Captions:
     """Of one scene.
 
     alt     one noun phrase, careless, as in a web page
-    medium  the things, with counts and colours, and the place
-    long    the things one by one with parts, colours and places, then what is around them
+    medium  the things, with counts and colours, the place, and the sky
+    long    what is around the things, then the things one by one with places, parts and colours
     """
 
     alt: str
@@ -63,7 +65,7 @@ class Captions:
 
 def captions(scene: Scene, rng: np.random.Generator) -> Captions:
     """Captions of a scene; `rng` chooses words."""
-    return Captions(_alt(scene, rng), _medium(scene), _long(scene, rng))
+    return Captions(_alt(scene, rng), _medium(scene, rng), _long(scene, rng))
 
 
 def colour_name(colour: Colour) -> str:
@@ -78,25 +80,36 @@ def _alt(scene: Scene, rng: np.random.Generator) -> str:
     if scene.things and rng.random() < 0.5:
         coats = [coat for thing in scene.things if thing.name == name and (coat := _coat(thing))]
         wording = f"{coats[0]} {wording}" if coats else wording
-    where = f" {_PLACES[scene.place]}" if rng.random() < 0.3 else ""
+    where = f" {_where(scene, rng)}" if rng.random() < 0.3 else ""
     return f"{_JUNK[rng.integers(len(_JUNK))]}{wording}{where}"
 
 
-def _medium(scene: Scene) -> str:
+def _medium(scene: Scene, rng: np.random.Generator) -> str:
     kinds = Counter(_named(thing) for thing in scene.things)
-    things = [f"{_NUMBERS[count]} {name}{'s' if count > 1 else ''}" for name, count in kinds.items()]
-    return f"{_joined(things) or 'nothing'} {_PLACES[scene.place]}"
+    things = [_a(name) if count == 1 else f"{_NUMBERS[count]} {name}s" for name, count in kinds.items()]
+    sky = [part for part in scene.ground if part.leaf in _IN_THE_SKY]
+    above = "".join(f" under {_a(colour_name(part.colour))} sky" for part in scene.ground if part.leaf == "sky")
+    with_it = f" with {_joined([_a(part.leaf) for part in sky])}" if sky else ""
+    return f"{_joined(things) or 'nothing'} {_where(scene, rng)}{above}{with_it}"
 
 
 def _long(scene: Scene, rng: np.random.Generator) -> str:
-    sentences = []
+    sentences = [_joined([f"{colour_name(part.colour)} {part.leaf}" for part in scene.ground])]
     for index in rng.permutation(len(scene.things)):
         thing = scene.things[index]
         parts = [f"{colour_name(part.colour)} {_bare(part.leaf, thing.name)}" for part in thing.parts]
         of_parts = f" with {_joined(parts)}" if len(parts) > 1 else ""
-        sentences.append(f"{_side(thing.middle)} a {_named(thing)}{of_parts}")
-    around = [f"{colour_name(part.colour)} {part.leaf}" for part in scene.ground]
-    return f"{'; '.join(sentences)}; around it {_joined(around)}" if sentences else _joined(around)
+        sentences.append(f"{_side(thing.middle)} {_a(_named(thing))}{of_parts}")
+    return "; ".join(sentences)
+
+
+def _where(scene: Scene, rng: np.random.Generator) -> str:
+    places = _PLACES[scene.place]
+    return places[rng.integers(len(places))]
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _named(thing: Thing) -> str:

@@ -18,7 +18,9 @@ class ProjectionHead(nn.Module):
         self.prototypes = nn.Parameter(torch.empty(prototypes, bottleneck))
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
+                # DINO's 0.02 is this for its width, 2048. In a narrow head it makes vectors near zero, and as they are brought
+                # to unit length, gradients without bounds.
+                nn.init.trunc_normal_(layer.weight, std=layer.in_features**-0.5)
                 nn.init.zeros_(layer.bias)
         nn.init.normal_(self.prototypes)
 

@@ -21,14 +21,10 @@ def contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
-def teacher_targets(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
-    """Centred and sharpened: softmax((logits - centre) / temperature), without a gradient. [..., K] and [K] -> [..., K]."""
-    return ((logits.detach() - centre) / temperature).softmax(-1)
-
-
-def moved_centre(centre: Tensor, logits: Tensor, momentum: float) -> Tensor:
-    """The centre [K] after the teacher's logits [..., K] of a batch: a moving average of their mean."""
-    return centre.lerp(logits.detach().flatten(0, -2).mean(0), 1 - momentum)
+def teacher_targets(logits: Tensor, temperature: float) -> Tensor:
+    """Centred and sharpened: softmax((logits - their mean over all but K) / temperature), without a gradient. [..., K]."""
+    logits = logits.detach()
+    return ((logits - logits.flatten(0, -2).mean(0)) / temperature).softmax(-1)
 
 
 def self_distillation(student: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -7,25 +7,28 @@
 
 With `teacher="full"` the targets come from an average of the backbone too, by a forward of its own.
 
-What nobody reports is chosen here as in DINO: the temperatures, the momenta, and one head for class tokens and patches.
+What nobody reports is chosen here: temperatures and momenta as in DINO, and one head for class tokens and patches. The centre is
+the mean of the batch. DINO's, an average over batches, lags behind a teacher that is the student itself: all losses went to ln K.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import cast
 
 import losses
 import torch
+from dense import Question, dense_loss
 from heads import ProjectionHead, follow
+from network import TEMPERATURE
 from torch import Tensor, nn
 
 from tipsseg.model.checkpoint import Tipsv2
-from tipsseg.model.vision import VisionOutput
+from tipsseg.model.vision import Block, VisionOutput, VisionTower
 
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.05
-CENTRE_MOMENTUM = 0.9
-DINO_WEIGHT, PATCH_WEIGHT = 1.0, 2.0
+DINO_WEIGHT, PATCH_WEIGHT, DENSE_WEIGHT = 1.0, 2.0, 5.0
 MASKED_SHARE = 0.75
 
 
@@ -37,34 +40,59 @@ class Recipe:
     captions  of CLS2: "medium", or "mixed": medium or long, at random. CLS1 always has the alt-text.
     teacher   "full": averages of backbone and head; "head": the current backbone and an average of the head
     momentum  of the averages
+    dense     also a loss on truth masks, which is not the paper's
     """
 
     patches: str = "all"
     captions: str = "mixed"
     teacher: str = "head"
     momentum: float = 0.994
+    dense: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What the losses of one step need.
+
+    images    [B, 3, H, W] in [0, 1]
+    crops     [M, B, 3, h, w], local crops of the images
+    mask      [B, N] bool, the patches that the student does not see
+    alt       [B, D], text vectors of the captions for CLS1
+    medium    [B, D], of those for CLS2, medium or long
+    question  about the images, where there is a dense loss
+    phrases   [P, D], text vectors of the question's phrases
+    """
+
+    images: Tensor
+    crops: Tensor
+    mask: Tensor
+    alt: Tensor
+    medium: Tensor
+    question: Question | None = None
+    phrases: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """The losses of one step, scalars; `masked` and `visible` are the patch loss on those patches alone, whichever is trained."""
+    """The losses of one step, scalars, None where the recipe has them not.
 
-    contrastive: Tensor
-    dino: Tensor
-    masked: Tensor
-    visible: Tensor
+    `masked` and `visible` are the patch loss on those patches alone, whichever is trained.
+    """
+
     total: Tensor
+    contrastive: Tensor
+    dino: Tensor | None = None
+    masked: Tensor | None = None
+    visible: Tensor | None = None
+    dense: Tensor | None = None
 
     def numbers(self) -> dict[str, float]:
         """By name."""
-        return {name: getattr(self, name).item() for name in self.__slots__}
+        return {name: loss.item() for name in self.__slots__ if (loss := getattr(self, name)) is not None}
 
 
 class Pretraining(nn.Module):
     """Student, heads and teacher."""
-
-    class_centre: Tensor
-    patch_centre: Tensor
 
     def __init__(self, student: Tipsv2, head: ProjectionHead, recipe: Recipe) -> None:
         super().__init__()
@@ -74,49 +102,50 @@ class Pretraining(nn.Module):
         self.head = head
         self.teacher_head = _frozen(head)
         self.teacher_backbone = _frozen(student.vision_encoder) if recipe.teacher == "full" else None
-        prototypes = head.prototypes.shape[0]
-        self.register_buffer("class_centre", torch.zeros(prototypes))
-        self.register_buffer("patch_centre", torch.zeros(prototypes))
 
-    def forward(self, images: Tensor, crops: Tensor, mask: Tensor, alt: Tensor, synthetic: Tensor) -> Parts:
-        """The losses of a batch.
-
-        images          [B, 3, H, W] in [0, 1]
-        crops           [M, B, 3, h, w], local crops of the images
-        mask            [B, N] bool, the patches that the student does not see
-        alt, synthetic  [B, D], text vectors of the captions for CLS1 and CLS2
-        """
-        whole: VisionOutput = self.student.vision_encoder(images)
+    def forward(self, batch: Batch, share: float) -> Parts:
+        """The losses of a batch; `share` in [0, 1] of the weights of self-distillation."""
+        whole, dense = self._whole(batch)
         scale = self.log_scale.exp().clamp(max=100)
         contrastive = (
-            losses.contrastive(whole.cls, alt, scale) + losses.contrastive(whole.registers[:, 0], synthetic, scale)
+            losses.contrastive(whole.cls, batch.alt, scale)
+            + losses.contrastive(whole.registers[:, 0], batch.medium, scale)
         ) / 2
+        total = contrastive if dense is None else contrastive + DENSE_WEIGHT * dense
         if self.recipe.patches == "none":
-            nothing = contrastive.new_zeros(())
-            return Parts(contrastive, nothing, nothing, nothing, contrastive)
-        class_targets, patch_targets = self._targets(images, whole)
-        masked: VisionOutput = self.student.vision_encoder(images, mask)
+            return Parts(total, contrastive, dense=dense)
+        class_targets, patch_targets = self._targets(batch.images, whole)
+        masked: VisionOutput = self.student.vision_encoder(batch.images, batch.mask)
         student_patches = self.head(masked.patches.flatten(1, 2))  # [B, N, K]
-        of_masked = losses.ibot(student_patches, patch_targets, mask, STUDENT_TEMPERATURE)
-        of_visible = losses.ibot(student_patches, patch_targets, ~mask, STUDENT_TEMPERATURE)
-        count = crops.shape[0]
-        local = self.student.vision_encoder(crops.flatten(0, 1)).cls.unflatten(0, (count, -1))  # [M, B, D]
+        of_masked = losses.ibot(student_patches, patch_targets, batch.mask, STUDENT_TEMPERATURE)
+        of_visible = losses.ibot(student_patches, patch_targets, ~batch.mask, STUDENT_TEMPERATURE)
+        count = batch.crops.shape[0]
+        local = self.student.vision_encoder(batch.crops.flatten(0, 1)).cls.unflatten(0, (count, -1))  # [M, B, D]
         dino = losses.dino(self.head(local), class_targets, STUDENT_TEMPERATURE)
         of_all = losses.ibot_plus_plus(student_patches, patch_targets, STUDENT_TEMPERATURE)
         patch = of_all if self.recipe.patches == "all" else of_masked
-        total = contrastive + DINO_WEIGHT * dino + PATCH_WEIGHT * patch
-        return Parts(contrastive, dino, of_masked, of_visible, total)
+        total = total + share * (DINO_WEIGHT * dino + PATCH_WEIGHT * patch)
+        return Parts(total, contrastive, dino, of_masked, of_visible, dense)
+
+    def _whole(self, batch: Batch) -> tuple[VisionOutput, Tensor | None]:
+        """The student on the unmasked image, and the dense loss where there is one: its value features are of the same forward."""
+        tower: VisionTower = self.student.vision_encoder
+        if batch.question is None or batch.phrases is None:
+            return tower(batch.images), None
+        hidden = tower.last_block_input(batch.images)  # [B, 2 + N, D]
+        last, prefix = cast(Block, tower.blocks[-1]), tower.config.num_prefix_tokens
+        tokens = tower.norm(last(hidden))  # [B, 2 + N, D]
+        values = tower.norm(last.value_features(hidden[:, prefix:]))  # [B, N, D]
+        whole = VisionOutput(tokens[:, 0], tokens[:, 1:prefix], tower.to_grid(tokens[:, prefix:], batch.images))
+        return whole, dense_loss(tower.to_grid(values, batch.images), batch.phrases, batch.question, TEMPERATURE)
 
     @torch.no_grad()
     def _targets(self, images: Tensor, whole: VisionOutput) -> tuple[Tensor, Tensor]:
-        """What the teacher makes of the whole image: of the class token [B, K], and of the patches [B, N, K]; moves the centres."""
+        """What the teacher makes of the whole image: of the class token [B, K], and of the patches [B, N, K]."""
         seen = whole if self.teacher_backbone is None else self.teacher_backbone(images)
-        class_logits, patch_logits = self.teacher_head(seen.cls), self.teacher_head(seen.patches.flatten(1, 2))
-        class_targets = losses.teacher_targets(class_logits, self.class_centre, TEACHER_TEMPERATURE)
-        patch_targets = losses.teacher_targets(patch_logits, self.patch_centre, TEACHER_TEMPERATURE)
-        self.class_centre = losses.moved_centre(self.class_centre, class_logits, CENTRE_MOMENTUM)
-        self.patch_centre = losses.moved_centre(self.patch_centre, patch_logits, CENTRE_MOMENTUM)
-        return class_targets, patch_targets
+        tokens = seen.cls, seen.patches.flatten(1, 2)
+        classes, patches = (losses.teacher_targets(self.teacher_head(each), TEACHER_TEMPERATURE) for each in tokens)
+        return classes, patches
 
     def follow(self) -> None:
         """Move the teacher after a step of the optimiser."""

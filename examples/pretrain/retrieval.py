@@ -14,10 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from evaluate import FIRST_SEED
+from network import encode_texts
 from PIL import Image
 from store import Store, drawn
 from torch import Tensor
-from train import encode_texts
 
 from tipsseg.model import checkpoint
 from tipsseg.model.checkpoint import Tipsv2

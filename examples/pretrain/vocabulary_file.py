@@ -1,10 +1,13 @@
-"""The tokenizer of the embedded model: SentencePiece, trained on the words of the drawn world."""
+"""The tokenizer of the embedded model: SentencePiece, trained on the words of the drawn world and on captions of its scenes."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
 
+import numpy as np
+from captions import captions
+from scenes import draw_scene
 from sentencepiece import SentencePieceTrainer
 from world import ABSENT_WORDS, CONCEPTS
 
@@ -17,8 +20,9 @@ def train_tokenizer(path: Path) -> None:
     words = [wording for concept in CONCEPTS for wording in concept.wordings]
     words += [*GENERAL_BACKGROUND, *ABSENT_WORDS]
     corpus = [template.format(word) for word in words for template in ("{}", *PROTOCOL_TEMPLATES)]
-    places = ("on the grass", "at the beach", "by a lake", "on a street", "in the sand", "at sea")
-    corpus += [f"a picture of a {word} and a {word} {place}" for word in words for place in places]
+    for seed in range(600):
+        texts = captions(draw_scene(seed, 42, 60), np.random.default_rng(seed))
+        corpus += [texts.alt, texts.medium, texts.long]
     corpus += ["the quick brown fox jumps over the lazy dog", "0 1 2 3 4 5 6 7 8 9", ". , ; : ! ? ' \" - ( ) / &"] * 20
     model = io.BytesIO()
     SentencePieceTrainer.train(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
-import data
+import dense
 import numpy as np
 import pytest
-import torch
 import world
 from evaluate import grid_best, iou, to_list
 from scenes import draw_scene
 
-from tipsseg.model import checkpoint
 from tipsseg.vocabulary import make_vocabulary
 
 PRETRAIN = Path(__file__).resolve().parents[2] / "examples" / "pretrain"
@@ -59,7 +54,7 @@ def test_scenes_together_show_every_leaf() -> None:
 
 
 def test_what_is_right_depends_on_what_was_asked() -> None:
-    table = data.PhraseTable(np.random.default_rng(1))
+    table = dense.PhraseTable(np.random.default_rng(1))
     names = [concept.name for concept in world.CONCEPTS]
     words = list(table.words)
     tree, trunk, panda = (names.index(name) for name in ("tree", "tree trunk", "panda"))
@@ -90,20 +85,3 @@ def test_grid_best_and_iou_on_a_hand_made_mask() -> None:
     shifted = np.roll(truth, 1, axis=0)
     assert iou([truth], [shifted], 2)[2] == pytest.approx(2 / 4)
     assert to_list(np.array([[world.LEAF_ID["tree trunk"], 1]], np.uint8), ["tree"]).tolist() == [[1, 0]]
-
-
-def test_training_runs_and_goes_on_after_a_break(tmp_path: Path) -> None:
-    def train(steps: int) -> str:
-        arguments = ["--work", tmp_path / "work", "--out", tmp_path / "out", "--scenes", 8, "--batch-size", 2]
-        command = [sys.executable, PRETRAIN / "train.py", *arguments, "--steps", steps, "--check-scenes", 8]
-        return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True).stdout
-
-    first = [json.loads(line) for line in train(2).splitlines()]
-    assert [line["step"] for line in first] == [2]
-    second = [json.loads(line) for line in train(4).splitlines()]
-    assert [line["step"] for line in second] == [4]
-    assert second[0]["dense"] > 0
-    model, tokenizer = checkpoint.load(tmp_path / "out", torch.device("cpu"), torch.float32)
-    assert tokenizer.encode("panda leg")
-    assert sum(parameter.numel() for parameter in model.parameters()) < 4_000_000
-    assert not any(parameter.isnan().any() for parameter in model.parameters())

@@ -9,7 +9,7 @@ from scenes import Colour, Part, Scene, Thing, draw_scene
 
 EMPTY = np.zeros((1, 1, 3), np.uint8), np.ones((1, 1), np.uint8)
 RED, WHITE, BROWN, GREEN = COLOURS["red"], COLOURS["white"], COLOURS["brown"], COLOURS["green"]
-SKY = (Part("sky", COLOURS["blue"]), Part("grass", GREEN))
+SKY = (Part("sky", COLOURS["blue"]), Part("sun", COLOURS["yellow"]), Part("cloud", WHITE), Part("grass", GREEN))
 
 
 def car(middle: float, colour: Colour = RED) -> Thing:
@@ -27,11 +27,11 @@ TREE = Thing("tree", 0.9, (Part("tree trunk", BROWN), Part("tree crown", GREEN))
 @pytest.mark.parametrize(
     ("things", "medium", "sentences"),
     [
-        ((), "nothing on a meadow", set()),
-        ((PANDA,), "a panda on a meadow", {"in the middle a panda with white body and white head"}),
+        ((), "nothing {}", set()),
+        ((PANDA,), "a panda {}", {"in the middle a panda with white body and white head"}),
         (
             (car(0.2), car(0.8), TREE),
-            "two red cars and a green tree on a meadow",
+            "two red cars and a green tree {}",
             {
                 "on the left a red car with red body and black wheel",
                 "on the right a red car with red body and black wheel",
@@ -40,7 +40,7 @@ TREE = Thing("tree", 0.9, (Part("tree trunk", BROWN), Part("tree crown", GREEN))
         ),
         (
             (car(0.2), car(0.5, WHITE)),
-            "a red car and a white car on a meadow",
+            "a red car and a white car {}",
             {
                 "on the left a red car with red body and black wheel",
                 "in the middle a white car with white body and black wheel",
@@ -50,14 +50,16 @@ TREE = Thing("tree", 0.9, (Part("tree trunk", BROWN), Part("tree crown", GREEN))
 )
 def test_captions_say_what_was_drawn(things: tuple[Thing, ...], medium: str, sentences: set[str]) -> None:
     made = captions(scene(*things), np.random.default_rng(0))
-    assert made.medium == medium
-    around = "blue sky and green grass"
-    if not things:
-        assert made.long == around
-        return
-    *said, last = made.long.split("; ")
+    sky = "under a blue sky with a sun and a cloud"
+    assert made.medium in {medium.format(f"{place} {sky}") for place in ("on a meadow", "on the grass")}
+    around, *said = made.long.split("; ")
+    assert around == "blue sky, yellow sun, white cloud and green grass"
     assert set(said) == sentences
-    assert last == f"around it {around}"
+
+
+def test_a_clear_sky_has_nothing_in_it() -> None:
+    made = captions(Scene(*EMPTY, (PANDA,), (Part("sky", COLOURS["blue"]),), "sea"), np.random.default_rng(0))
+    assert made.medium in {f"a panda {place} under a blue sky" for place in ("on the sea", "on the water")}
 
 
 def test_alt_texts_name_one_thing_in_many_ways() -> None:
@@ -65,7 +67,8 @@ def test_alt_texts_name_one_thing_in_many_ways() -> None:
     texts = {captions(scene(PANDA, TREE), rng).alt for _ in range(300)}
     assert len(texts) > 50
     assert not any("panda" in text and "tree" in text for text in texts)
-    assert any(text.endswith("on a meadow") for text in texts)
+    assert {text for text in texts if text.endswith("on a meadow")}
+    assert {text for text in texts if text.endswith("on the grass")}
     assert any("green" in text for text in texts)
 
 

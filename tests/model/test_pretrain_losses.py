@@ -30,15 +30,23 @@ def test_contrastive_is_symmetric_and_normalises() -> None:
 
 
 def test_targets_are_centred_and_sharpened() -> None:
-    logits = torch.tensor([[math.log(3.0), 0.0]])
-    torch.testing.assert_close(losses.teacher_targets(logits, torch.zeros(2), 1.0), torch.tensor([[0.75, 0.25]]))
-    torch.testing.assert_close(losses.teacher_targets(logits, torch.zeros(2), 0.5), torch.tensor([[0.9, 0.1]]))
-    torch.testing.assert_close(losses.teacher_targets(logits, logits[0], 0.5), torch.tensor([[0.5, 0.5]]))
+    logits = torch.tensor([[math.log(3.0), 0.0], [-math.log(3.0), 0.0]]) + torch.tensor(
+        [7.0, -2.0]
+    )  # about a common centre
+    torch.testing.assert_close(losses.teacher_targets(logits, 1.0), torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
+    torch.testing.assert_close(losses.teacher_targets(logits, 0.5), torch.tensor([[0.9, 0.1], [0.1, 0.9]]))
 
 
-def test_the_centre_follows_the_mean_over_all_but_the_last_axis() -> None:
-    logits = torch.tensor([[[1.0, 0.0], [3.0, 0.0]], [[5.0, 4.0], [7.0, 4.0]]])  # [2, 2, K]
-    torch.testing.assert_close(losses.moved_centre(torch.tensor([0.0, 10.0]), logits, 0.9), torch.tensor([0.4, 9.2]))
+def test_what_all_tokens_have_in_common_is_no_target() -> None:
+    torch.testing.assert_close(
+        losses.teacher_targets(torch.tensor([3.0, 0.0]).expand(4, 2), 0.01), torch.full((4, 2), 0.5)
+    )
+
+
+def test_the_centre_is_over_all_axes_but_the_last() -> None:
+    logits = torch.tensor([[[1.0, 0.0], [3.0, 0.0]], [[5.0, 4.0], [7.0, 4.0]]])  # [2, 2, K], with the mean (4, 2)
+    expected = torch.softmax(torch.tensor([[[-3.0, -2], [-1, -2]], [[1, 2], [3, 2]]]), -1)
+    torch.testing.assert_close(losses.teacher_targets(logits, 1.0), expected)
 
 
 def test_self_distillation_by_hand() -> None:
@@ -80,7 +88,7 @@ def test_dino_is_the_mean_over_crops_and_images() -> None:
 
 def test_no_gradient_reaches_the_teacher() -> None:
     student, teacher = (torch.randn(2, 3, 4, requires_grad=True) for _ in range(2))
-    targets = losses.teacher_targets(teacher, torch.zeros(4), 0.1)
+    targets = losses.teacher_targets(teacher, 0.1)
     losses.ibot_plus_plus(student, targets, 0.1).backward()
     assert teacher.grad is None
     assert student.grad is not None

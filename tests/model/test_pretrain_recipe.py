@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from dense import Question, ask, dense_loss
 from heads import ProjectionHead, follow
-from recipe import MASKED_SHARE, Parts, Pretraining, Recipe, kept_parameters, random_mask
+from recipe import MASKED_SHARE, Batch, Parts, Pretraining, Recipe, kept_parameters, random_mask
 from torch import Tensor, nn
 
 from tipsseg.model.checkpoint import Tipsv2
@@ -24,7 +27,7 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def pretraining(**choices: str) -> Pretraining:
+def pretraining(recipe: Recipe) -> Pretraining:
     vision = VisionConfig(
         hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2, mlp_hidden_size=48, image_size=56
     )
@@ -34,26 +37,31 @@ def pretraining(**choices: str) -> Pretraining:
     student = Tipsv2(ModelConfig(vision, text, 0.05))
     for parameter in student.parameters():
         nn.init.normal_(parameter, std=0.2)
-    return Pretraining(student, ProjectionHead(WIDTH, 32, 8, 40), Recipe(momentum=0.9, **choices))
+    return Pretraining(student, ProjectionHead(WIDTH, 32, 8, 40), recipe)
 
 
-class Batch:
+class Given:
+    """What a step gets."""
+
     def __init__(self) -> None:
         self.images = torch.rand(IMAGES, 3, 56, 56)
         self.crops = torch.rand(2, IMAGES, 3, 28, 28)
         self.mask = random_mask(IMAGES, PATCHES, torch.Generator().manual_seed(1))
         self.alt, self.synthetic = (torch.randn(IMAGES, WIDTH, requires_grad=True) for _ in range(2))
+        self.question: Question | None = None
+        self.phrases: Tensor | None = None
 
-    def step(self, module: Pretraining) -> Parts:
-        parts: Parts = module(self.images, self.crops, self.mask, self.alt, self.synthetic)
+    def step(self, module: Pretraining, share: float = 1.0) -> Parts:
+        texts = self.alt, self.synthetic, self.question, self.phrases
+        parts: Parts = module(Batch(self.images, self.crops, self.mask, *texts), share)
         return parts
 
 
 CHOICES = {
-    "contrastive": {"patches": "none"},
-    "ibot": {"patches": "masked", "teacher": "full"},
-    "ibot++": {"patches": "all", "teacher": "full"},
-    "head only": {"patches": "all", "teacher": "head"},
+    "contrastive": Recipe("none"),
+    "ibot": Recipe("masked", teacher="full"),
+    "ibot++": Recipe("all", teacher="full"),
+    "head only": Recipe("all", teacher="head"),
 }
 
 
@@ -63,19 +71,19 @@ CHOICES = {
 )
 def test_how_often_the_backbones_run(choice: str, of_student: int, of_average: int) -> None:
     """The whole image once, for the captions and, where only the head is averaged, for the teacher too."""
-    module = pretraining(**CHOICES[choice])
+    module = pretraining(CHOICES[choice])
     runs: list[nn.Module] = []
     for each in module.modules():
         if isinstance(each, VisionTower):
             each.register_forward_hook(lambda tower, *_: runs.append(tower))
-    Batch().step(module)
+    Given().step(module)
     assert sum(tower is module.student.vision_encoder for tower in runs) == of_student
     assert sum(tower is module.teacher_backbone for tower in runs) == of_average
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_what_learns(choice: str) -> None:
-    module, batch = pretraining(**CHOICES[choice]), Batch()
+    module, batch = pretraining(CHOICES[choice]), Given()
     batch.step(module).total.backward()
     distils = choice != "contrastive"
     learned = {name for name, parameter in module.named_parameters() if parameter.grad is not None}
@@ -88,27 +96,53 @@ def test_what_learns(choice: str) -> None:
 
 
 def test_the_losses_add_up_and_each_recipe_trains_its_own_patches() -> None:
-    batch = Batch()
+    batch = Given()
     made = {}
     for patches in ("masked", "all"):
         torch.manual_seed(5)
-        made[patches] = batch.step(pretraining(patches=patches))
-    for parts, patch in (
-        (made["masked"], made["masked"].masked),
-        (made["all"], MASKED_SHARE * made["all"].masked + (1 - MASKED_SHARE) * made["all"].visible),
-    ):
-        torch.testing.assert_close(parts.total, parts.contrastive + parts.dino + 2 * patch)
-    torch.testing.assert_close(made["masked"].masked, made["all"].masked)
+        made[patches] = batch.step(pretraining(Recipe(patches))).numbers()
+    of_all = MASKED_SHARE * made["all"]["masked"] + (1 - MASKED_SHARE) * made["all"]["visible"]
+    for parts, patch in ((made["masked"], made["masked"]["masked"]), (made["all"], of_all)):
+        assert parts["total"] == pytest.approx(parts["contrastive"] + parts["dino"] + 2 * patch, rel=1e-5)
+    assert made["masked"]["masked"] == pytest.approx(made["all"]["masked"], rel=1e-5)
+
+
+def test_self_distillation_begins_with_a_share_of_its_weight() -> None:
+    batch, module = Given(), pretraining(Recipe())
+    parts = [batch.step(module, share) for share in (0.0, 0.25, 1.0)]
+    torch.testing.assert_close(parts[0].total, parts[0].contrastive)
+    rest = parts[2].total - parts[2].contrastive
+    torch.testing.assert_close(parts[1].total, parts[1].contrastive + rest / 4)
+
+
+def test_a_dense_loss_comes_from_the_same_forward() -> None:
+    """It adds to the total, and changes nothing of the others."""
+    batch, module = Given(), pretraining(Recipe(dense=True))
+    plain = batch.step(module)
+    assert plain.dense is None
+    batch.question = ask(np.random.default_rng(1), np.random.default_rng(2).integers(1, 27, (IMAGES, 56, 56), np.uint8))
+    batch.phrases = F.normalize(torch.randn(len(batch.question.phrases), WIDTH), dim=-1)
+    parts = batch.step(module)
+    assert parts.dense is not None
+    values = module.student.vision_encoder.value_features(batch.images)
+    torch.testing.assert_close(parts.dense, dense_loss(values, batch.phrases, batch.question, 0.04))
+    torch.testing.assert_close(parts.total, plain.total + 5 * parts.dense)
+    assert parts.numbers() == plain.numbers() | {"total": parts.total.item(), "dense": parts.dense.item()}
+
+
+def test_what_a_recipe_has_not_is_not_told() -> None:
+    parts = Given().step(pretraining(Recipe("none")))
+    assert set(parts.numbers()) == {"total", "contrastive"}
 
 
 def test_the_head_only_teacher_is_the_backbone_itself() -> None:
     """Before any step both teachers are the student, so their losses are the same; afterwards they are not."""
-    batch = Batch()
+    batch = Given()
 
     def losses(teacher: str, steps: int) -> Tensor:
         torch.manual_seed(5)
-        module = pretraining(teacher=teacher)
-        optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+        module = pretraining(Recipe(teacher=teacher, momentum=0.9))
+        optimiser = torch.optim.SGD(module.parameters(), lr=0.01)
         for _ in range(steps):
             optimiser.zero_grad()
             batch.step(module).total.backward()
@@ -122,7 +156,7 @@ def test_the_head_only_teacher_is_the_backbone_itself() -> None:
 
 @pytest.mark.parametrize("teacher", ["head", "full"])
 def test_averages_follow_slowly(teacher: str) -> None:
-    module = pretraining(teacher=teacher)
+    module = pretraining(Recipe(teacher=teacher, momentum=0.9))
     pairs: list[tuple[nn.Module, nn.Module]] = [(module.teacher_head, module.head)]
     if module.teacher_backbone is not None:
         pairs.append((module.teacher_backbone, module.student.vision_encoder))
@@ -137,25 +171,10 @@ def test_averages_follow_slowly(teacher: str) -> None:
             assert not mean.requires_grad
 
 
-def test_centres_move_with_what_the_teacher_says() -> None:
-    module, batch = pretraining(), Batch()
-    assert (module.class_centre == 0).all()
-    batch.step(module)
-    with torch.no_grad():
-        seen = module.student.vision_encoder(batch.images)
-        torch.testing.assert_close(module.class_centre, 0.1 * module.teacher_head(seen.cls).mean(0))
-        torch.testing.assert_close(
-            module.patch_centre, 0.1 * module.teacher_head(seen.patches.flatten(1, 2)).mean((0, 1))
-        )
-
-
 def test_a_teacher_that_says_the_same_of_everything_asks_for_nothing() -> None:
     """Centring takes away what is common to all images, so that no prototype can be the answer to all of them."""
-    module, batch = pretraining(), Batch()
+    module, batch = pretraining(Recipe()), Given()
     batch.images[:] = 0.5
-    assert module._targets(batch.images, module.student.vision_encoder(batch.images))[0].max() > 2 / 40
-    for _ in range(100):
-        batch.step(module)
     classes, _ = module._targets(batch.images, module.student.vision_encoder(batch.images))
     torch.testing.assert_close(classes, torch.full((IMAGES, 40), 1 / 40), rtol=0, atol=1e-4)
 

@@ -35,9 +35,10 @@ def pretrain(work: Path, *options: object) -> list[dict[str, Any]]:
 def test_it_trains_and_the_model_labels(tmp_path: Path) -> None:
     (line,) = pretrain(tmp_path, "--scenes", 5, "--steps", 2)
     assert line["step"] == 2
-    assert line["total"] == pytest.approx(
-        line["contrastive"] + line["dino"] + 2 * (0.75 * line["masked"] + 0.25 * line["visible"]), abs=0.01
-    )
+    assert line["total"] == pytest.approx(line["contrastive"])  # the others begin later
+    assert min(line[name] for name in ("dino", "masked", "visible")) > 1
+    assert 0 <= line["miou_parts"] < 0.1
+    assert 0 <= line["miou_whole"] < 0.1
     assert line["seconds_a_step"] > 0
     assert line["peak_mb"] > 100
     labeller = tipsseg.Labeller(tipsseg.load(str(tmp_path / "model"), device="cpu"), tipsseg.make_vocabulary(["tree"]))
@@ -53,9 +54,9 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_was_not(tmp_path: Path) -> N
 
         images = drawn(store, 4, 1, 168)
         for stop in stops:
-            made = Run(tmp_path / work, Recipe(), 4, 1, 1e-3, None)
+            made = Run(tmp_path / work, Recipe(), 4, 1, 1e-3, None, "small")
             for step in range(made.done, stop):
-                made.step(make_views(images, (1, step), 3, 112, 42, "mixed"))
+                made.step(make_views(images, (1, step), 3, 112, Recipe()))
             made.save()
         return made.module.state_dict()
 

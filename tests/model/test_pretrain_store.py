@@ -10,6 +10,7 @@ import pytest
 import store
 from captions import Captions
 from PIL import Image
+from recipe import Recipe
 from scenes import draw_scene
 from store import Store, drawn, pictures, read_list
 from views import LOCAL_CROPS, ahead, make_views
@@ -104,12 +105,13 @@ def test_a_list_of_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("captions", ["medium", "mixed"])
 def test_views_depend_on_the_seed_alone(scenes: Store, captions: str) -> None:
-    one, two, other = (make_views(scenes, seed, 9, 56, 28, captions) for seed in ((1, 5), (1, 5), (1, 6)))
+    one, two, other = (make_views(scenes, seed, 9, 84, Recipe(captions=captions)) for seed in ((1, 5), (1, 5), (1, 6)))
     assert (one.whole == two.whole).all()
     assert (one.crops == two.crops).all()
     assert (one.alt, one.synthetic) == (two.alt, two.synthetic)
     assert (one.whole != other.whole).any()
-    assert one.whole.shape == (9, 56, 56, 3)
+    assert one.whole.shape == (9, 84, 84, 3)
+    assert one.question is None
     assert one.crops.shape == (LOCAL_CROPS, 9, 28, 28, 3)
 
 
@@ -117,7 +119,7 @@ def test_captions_of_views_are_those_of_their_images(scenes: Store) -> None:
     known = [record.captions for record in scenes.records]
     medium, long = {(each.alt, each.medium) for each in known}, {(each.alt, each.long) for each in known}
     for choice in ("medium", "mixed"):
-        views = make_views(scenes, (1, 1), 200, 28, 14, choice)
+        views = make_views(scenes, (1, 1), 200, 42, Recipe(captions=choice))
         pairs = list(zip(views.alt, views.synthetic, strict=True))
         assert set(pairs) <= medium | long
         of_long = sum(pair in long for pair in pairs)
@@ -129,7 +131,7 @@ def test_local_crops_are_parts_of_the_whole_crop() -> None:
     rows, columns = np.mgrid[0:120, 0:120].astype(np.uint8)
     image = np.stack([rows, columns, np.zeros_like(rows)], -1)[None]
     place = Store(image, None, [store.Record(False, 120, Captions("a", "b", "c"))])
-    views = make_views(place, (1, 1), 40, 56, 28, "medium")
+    views = make_views(place, (1, 1), 40, 84, Recipe())
     for whole, crops in zip(views.whole, views.crops.transpose(1, 0, 2, 3, 4), strict=True):
         for axis in (0, 1):
             first, last = int(whole[..., axis].min()), int(whole[..., axis].max())
@@ -138,6 +140,27 @@ def test_local_crops_are_parts_of_the_whole_crop() -> None:
                 assert first - 1 <= crop[..., axis].min()
                 assert crop[..., axis].max() <= last + 1
                 assert 0.25 * (last - first) < int(crop[..., axis].max()) - int(crop[..., axis].min())
+
+
+def test_without_self_distillation_no_crops_are_made(scenes: Store) -> None:
+    assert make_views(scenes, (1, 1), 2, 84, Recipe("none")).crops.size == 0
+
+
+def test_questions_are_about_the_whole_crop(scenes: Store) -> None:
+    """In a picture of two halves, whose truth is its colour."""
+    image = np.full((1, 84, 84, 3), 10, np.uint8)
+    image[:, :, 40:] = 20
+    halves = Store(image, np.ascontiguousarray(image[..., 0] // 10), [store.Record(False, 84, Captions("a", "b", "c"))])
+    views = make_views(halves, (1, 1), 30, 56, Recipe("none", dense=True))
+    assert views.question is not None
+    for whole, truth in zip(views.whole, views.question.truth, strict=True):
+        assert (np.abs(whole[..., 0] / 10.0 - truth) < 0.5).mean() > 0.97  # all but the edge
+
+
+def test_pictures_have_no_questions() -> None:
+    plain = Store(np.zeros((1, 84, 84, 3), np.uint8), None, [store.Record(False, 84, Captions("a", "b", "c"))])
+    with pytest.raises(InputError, match="no truth masks"):
+        make_views(plain, (1, 1), 1, 56, Recipe(dense=True))
 
 
 def test_what_is_made_ahead_comes_in_order() -> None:

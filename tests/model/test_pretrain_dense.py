@@ -1,0 +1,103 @@
+"""The loss on truth masks, and the quick look at what was learnt."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from check import SCENES, Check, _phrases
+from dense import SAMPLES, Question, ask, dense_loss
+from evaluate import to_list
+from network import SIZES, make_model
+from vocabulary_file import train_tokenizer
+from world import LEAF_LIST, WHOLE_LIST
+
+from tipsseg.model.tokenizer import Tokenizer
+
+#: Two phrases; leaf 1 is the first of them, leaf 2 the second, leaf 3 may be either.
+POSITIVE = np.zeros((1, 2, 27), bool)
+POSITIVE[0, 0, 1] = POSITIVE[0, 1, 2] = True
+POSITIVE[0, :, 3] = True
+
+
+def question(truth: np.ndarray, *, listed: tuple[bool, bool] = (True, True)) -> Question:
+    return Question(["a", "b"], np.array([listed]), POSITIVE, truth)
+
+
+def loss(truth: np.ndarray, *, listed: tuple[bool, bool] = (True, True)) -> float:
+    """Where every patch is the first phrase exactly: at temperature 1 its probability is e / (e + 1) of two."""
+    values = torch.tensor([3.0, 0.0]).expand(1, 2, 2, 2)  # of any length
+    return dense_loss(values, torch.eye(2), question(truth, listed=listed), 1.0).item()
+
+
+RIGHT, WRONG = math.log(1 + math.exp(-1)), math.log(1 + math.e)
+
+
+@pytest.mark.parametrize(("leaf", "expected"), [(1, RIGHT), (2, WRONG), (3, 0.0)])
+def test_dense_loss_by_hand(leaf: int, expected: float) -> None:
+    assert loss(np.full((1, SAMPLES, SAMPLES), leaf, np.uint8)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_phrase_that_is_not_listed_does_not_compete() -> None:
+    truth = np.ones((1, SAMPLES, SAMPLES), np.uint8)
+    assert loss(truth, listed=(True, False)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_leaf_counts_by_the_root_of_its_area() -> None:
+    truth = np.ones((1, SAMPLES, SAMPLES), np.uint8)
+    truth[0, :7, :8] = 2
+    small, large = math.sqrt(56), math.sqrt(SAMPLES**2 - 56)
+    assert loss(truth) == pytest.approx((small * WRONG + large * RIGHT) / (small + large), rel=1e-5)
+
+
+def test_patches_learn_towards_the_right_phrase() -> None:
+    values = torch.zeros(1, 2, 2, 2).add(1.0).requires_grad_()
+    truth = np.ones((1, SAMPLES, SAMPLES), np.uint8)
+    dense_loss(values, torch.eye(2), question(truth), 1.0).backward()
+    assert values.grad is not None
+    assert (values.grad[..., 0] < 0).all()
+    assert (values.grad[..., 1] > 0).all()
+
+
+def test_questions_have_an_answer_everywhere() -> None:
+    truth = np.random.default_rng(1).integers(1, len(LEAF_LIST) + 1, (40, SAMPLES, SAMPLES)).astype(np.uint8)
+    asked = ask(np.random.default_rng(2), truth)
+    assert asked.listed.any(1).all()
+    assert not (asked.positive & ~asked.listed[..., None]).any()
+    assert asked.positive[:, :, 1:].any(1).all()
+    again = ask(np.random.default_rng(2), truth)
+    assert asked.phrases == again.phrases
+    assert (asked.positive == again.positive).all()
+
+
+class Oracle(torch.nn.Module):
+    """Value features that are the vectors of the right names, at a quarter of the image's size."""
+
+    def __init__(self, pixels: torch.Tensor, features: torch.Tensor) -> None:
+        super().__init__()
+        self.pixels, self.features = pixels, features
+
+    def value_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        index = [int((self.pixels == each).flatten(1).all(1).nonzero()[0, 0]) for each in pixels]
+        return self.features[index]
+
+
+@pytest.mark.parametrize("names", [WHOLE_LIST, LEAF_LIST], ids=["whole", "parts"])
+def test_the_look_tells_what_is_right(names: tuple[str, ...], tmp_path: Path) -> None:
+    """A model that knows the truth passes, one that turns it upside down does not."""
+    train_tokenizer(tmp_path / "tokenizer.model")
+    tokenizer = Tokenizer(tmp_path / "tokenizer.model", 64)
+    model = make_model(SIZES["small"], tokenizer.vocab_size)
+    check = Check(tmp_path, 112)
+    vectors = F.normalize(_phrases(model, tokenizer, names).detach(), dim=-1)
+    truths = torch.from_numpy(np.stack([to_list(truth, names)[::4, ::4] for truth in check._truths])).long() - 1
+    kind = "whole" if names is WHOLE_LIST else "parts"
+    model.vision_encoder = Oracle(check._pixels, vectors[truths])  # type: ignore[assignment]
+    assert check(model, tokenizer)[kind] > 0.7
+    model.vision_encoder = Oracle(check._pixels, vectors[truths.flip(1)])  # type: ignore[assignment]
+    assert check(model, tokenizer)[kind] < 0.3
+    assert len(truths) == SCENES
