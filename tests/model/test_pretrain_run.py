@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ablate import ARMS, table
 from PIL import Image
 from pretrain import Run
 from recipe import Recipe
@@ -114,15 +113,3 @@ def test_recall_counts_the_own_caption(names: tuple[str, ...], expected: float) 
     queries = torch.eye(3)
     found = torch.tensor([[2.0, 0, 0], [0, 0, 1], [0, 1, 0]])  # the second and the third find each other
     assert recall_at_1(queries, found, names) == pytest.approx(expected)
-
-
-def test_the_table_of_the_ablation() -> None:
-    line = {"step": 9, "masked": 4.0, "visible": 3.0, "seconds_a_step": 1.5, "peak_mb": 2000}
-    recall = {"medium, image to text": 0.5, "medium, text to image": 0.7}
-    runs = [{"miou": miou, "grid": 0.6, "recall": recall, "log": [line]} for miou in (0.1, 0.3)]
-    rows = [row.strip("| ").split(" | ") for row in table(dict.fromkeys(ARMS, runs)).splitlines()[2:]]
-    assert [row[0] for row in rows] == list(ARMS)
-    assert rows[1][1:8] == ["0.200", "0.100, 0.300", "0.600", "4.00", "3.00", "1.50", "2000"]
-    assert rows[0][4:6] == ["", ""]
-    kept = [float(row[-1]) for row in rows]
-    assert kept[0] < kept[4] < kept[1] == kept[2] == kept[3]

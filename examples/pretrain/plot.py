@@ -1,0 +1,78 @@
+"""Draws the curves of an ablation: zero-shot mean IoU of its arms, and the patch loss on masked and on visible patches.
+
+python examples/pretrain/plot.py --work work --out curves.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from ablate import ARMS
+from matplotlib.axes import Axes
+from recipe import Recipe
+
+mpl.use("Agg")
+
+#: Apart from each other for people who see no red or no green, too.
+COLOURS = ("#7f7f7f", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#222222")
+
+Runs = dict[str, list[dict[str, Any]]]
+
+
+def curve(runs: list[dict[str, Any]], key: str) -> tuple[list[int], list[list[float]]]:
+    """The steps at which all runs say `key`, and what each run says then."""
+    said = [{line["step"]: line[key] for line in run["log"] if key in line} for run in runs]
+    steps = sorted(set.intersection(*(set(each) for each in said)))
+    return steps, [[each[step] for step in steps] for each in said]
+
+
+def draw(axes: Axes, runs: list[dict[str, Any]], key: str, style: dict[str, Any], label: str) -> None:
+    """The mean of the runs, and each of them in faint."""
+    steps, values = curve(runs, key)
+    for each in values:
+        axes.plot(steps, each, linewidth=0.8, alpha=0.3, color=style["color"], linestyle=style.get("linestyle", "-"))
+    axes.plot(steps, [sum(each) / len(each) for each in zip(*values, strict=True)], label=label, **style)
+
+
+def plot(results: Runs, out: Path) -> None:
+    """Write the picture; its format follows from the name."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for colour, (name, recipe) in zip(COLOURS, ARMS.items(), strict=True):
+        style = {"color": colour, "linewidth": 2, "linestyle": "--" if recipe.dense else "-"}
+        draw(left, results[name], "miou_whole", style, name)
+    left.set(xlabel="step", ylabel="mean IoU", title="Zero-shot segmentation of whole things, value features")
+    for colour, (name, recipe) in zip(COLOURS, ARMS.items(), strict=True):
+        if recipe.teacher == "full" and recipe.captions == "medium" and recipe.patches != "none":
+            for key, line in (("masked", "-"), ("visible", ":")):
+                style = {"color": colour, "linewidth": 2, "linestyle": line}
+                draw(right, results[name], key, style, f"{_loss(recipe)}: {key} patches")
+    right.set(xlabel="step", ylabel="cross-entropy", title="Patch loss on masked and on visible patches")
+    for axes in (left, right):
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.2)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def _loss(recipe: Recipe) -> str:
+    return {"masked": "iBOT", "all": "iBOT++"}[recipe.patches]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw the curves of an ablation.")
+    parser.add_argument("--work", type=Path, required=True, help="the folder of ablate.py")
+    parser.add_argument("--out", type=Path, required=True, help="the picture to write")
+    options = parser.parse_args()
+    plot(json.loads((options.work / "results.json").read_text()), options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The ablation: its runs, its table and its picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import ablate
+import pytest
+from ablate import ARMS, table
+from PIL import Image
+from plot import curve, plot
+from recipe import Recipe
+
+
+def run_of(miou: float, *, distils: bool = True) -> dict[str, Any]:
+    """What is known of a run of nine steps."""
+    log: list[dict[str, float]] = [
+        {"step": 3, "seconds_a_step": 1.5, "peak_mb": 1000},
+        {"step": 6, "seconds_a_step": 1.7, "peak_mb": 1500, "miou_whole": miou / 2},
+        {"step": 9, "seconds_a_step": 9.0, "peak_mb": 2000, "miou_whole": miou},  # disturbed by something
+    ]
+    if distils:
+        log = [{**line, "masked": 10 - line["step"] + miou, "visible": 10 - line["step"]} for line in log]
+    recall = {"medium, image to text": 0.5, "medium, text to image": 0.7}
+    return {"miou": miou, "grid": 0.6, "recall": recall, "log": log}
+
+
+RESULTS = {
+    name: [run_of(miou, distils=recipe.patches != "none") for miou in (0.1, 0.3)] for name, recipe in ARMS.items()
+}
+
+
+def test_the_table() -> None:
+    rows = [row.strip("| ").split(" | ") for row in table(RESULTS).splitlines()[2:]]
+    assert [row[0] for row in rows] == list(ARMS)
+    assert rows[1][1:8] == ["0.200", "0.100, 0.300", "0.600", "1.20", "1.00", "1.70", "2000"]
+    assert rows[0][4:6] == rows[5][4:6] == ["", ""]
+    kept = [float(row[-1]) for row in rows]
+    assert kept[0] == kept[5] < kept[4] < kept[1] == kept[2] == kept[3]
+
+
+def test_each_arm_adds_one_idea() -> None:
+    arms = list(ARMS.values())
+    ideas = [(recipe.patches, recipe.captions, recipe.teacher, recipe.dense) for recipe in arms[:5]]
+    changes = [sum(one != two for one, two in zip(*pair, strict=True)) for pair in pairwise(ideas)]
+    assert changes == [1, 1, 1, 1]
+    assert ideas[-1] == ("all", "mixed", "head", False)
+
+
+def test_curves_are_of_steps_that_all_runs_tell() -> None:
+    runs = [run_of(0.1), run_of(0.3)]
+    del runs[1]["log"][1]
+    assert curve(runs, "miou_whole") == ([9], [[0.1], [0.3]])
+    assert curve(RESULTS["+ DINO and iBOT"], "visible") == ([3, 6, 9], [[7, 4, 1]] * 2)
+
+
+def test_the_picture(tmp_path: Path) -> None:
+    plot(RESULTS, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > picture.height > 300
+        colours = picture.convert("RGB").resize((200, 100)).getcolors(20_000)
+        assert colours is not None
+        assert len(colours) > 50  # an empty one has a few
+
+
+def test_an_ablation_from_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One arm, one step; what is done is not done again, and other options are refused."""
+    monkeypatch.setattr(ablate, "ARMS", {"truth": Recipe("none", "mixed", "full", dense=True)})
+    options = ["--steps", "1", "--batch-size", "2", "--scenes", "3", "--held-out", "2", "--seeds", "4"]
+    monkeypatch.setattr(sys, "argv", ["ablate.py", "--work", str(tmp_path), *options])
+    ablate.main()
+    (first,) = json.loads((tmp_path / "results.json").read_text())["truth"]
+    assert 0 <= first["miou"] < 0.1
+    assert set(first["recall"]) >= {"alt, image to text", "long, text to image"}
+    assert [line["step"] for line in first["log"]] == [1]
+    assert first["log"][0]["dense"] > 0
+    assert "| truth | 0.0" in capfd.readouterr().out
+    model = tmp_path / "0-4" / "model" / "model.safetensors"
+    before = model.read_bytes()
+    ablate.main()
+    assert json.loads((tmp_path / "results.json").read_text())["truth"] == [first]
+    assert model.read_bytes() == before
+    monkeypatch.setattr(sys, "argv", ["ablate.py", "--work", str(tmp_path), *options[2:], "--steps", "2"])
+    with pytest.raises(SystemExit) as caught:
+        ablate.main()
+    assert caught.value.code == 2
+    assert "holds a run with other --steps" in " ".join(capfd.readouterr().err.split())
