@@ -38,14 +38,15 @@ class Check:
     @torch.inference_mode()
     def __call__(self, model: Tipsv2, tokenizer: Tokenizer) -> dict[str, float]:
         """Mean IoU by value features, of the list of whole things and of that of parts."""
-        batches = self._pixels.split(_BATCH)
+        device = next(model.parameters()).device
+        batches = (each.to(device) for each in self._pixels.split(_BATCH))
         values = torch.cat([F.normalize(model.vision_encoder.value_features(each), dim=-1) for each in batches])
         return {
             name: self._mean_iou(values, _phrases(model, tokenizer, names), names) for name, names in _LISTS.items()
         }
 
     def _mean_iou(self, values: torch.Tensor, phrases: torch.Tensor, names: Sequence[str]) -> float:
-        cosines = torch.einsum("nhwd,pd->nhwp", values, phrases).numpy()
+        cosines = torch.einsum("nhwd,pd->nhwp", values, phrases).cpu().numpy()
         side = self._pixels.shape[-1]
         # OpenCV takes up to 32 layers.
         labels = [cv2.resize(each, (side, side)).argmax(-1).astype(np.uint8) + 1 for each in cosines]

@@ -61,9 +61,11 @@ def dense_loss(values: Tensor, phrases: Tensor, question: Question, temperature:
     cosine = torch.einsum("bhwd,pd->bphw", F.normalize(values, dim=-1), phrases)  # [B, P, h, w]
     cosine = F.interpolate(cosine, size=(SAMPLES, SAMPLES), mode="bilinear", align_corners=False)
     logits = (cosine / temperature).flatten(2)  # [B, P, S]
-    logits = logits.masked_fill(~torch.from_numpy(question.listed)[..., None], -torch.inf)
-    truth = torch.from_numpy(question.truth).flatten(1).long()  # [B, S]
-    positive = torch.from_numpy(question.positive)  # [B, P, 27]
+    listed, positive, truth = (
+        torch.from_numpy(each).to(values.device) for each in (question.listed, question.positive, question.truth)
+    )
+    logits = logits.masked_fill(~listed[..., None], -torch.inf)
+    truth = truth.flatten(1).long()  # [B, S]
     right = positive.gather(2, truth[:, None].expand(-1, positive.shape[1], -1))  # [B, P, S]
     surprise = logits.logsumexp(1) - logits.masked_fill(~right, -torch.inf).logsumexp(1)  # [B, S]
     area = torch.bincount(truth.flatten(), minlength=positive.shape[2]).clamp(min=1)

@@ -80,7 +80,9 @@ def encode_texts(model: Tipsv2, tokenizer: Tokenizer, texts: list[str]) -> Tenso
     """Unit vectors of the texts, [P, D]; padding is cut to the longest of them."""
     tokens = tokenizer(texts)
     longest = max(int(tokens.lengths.max()), 1)
-    return F.normalize(model.text_encoder(tokens.ids[:, :longest], tokens.lengths).float(), dim=-1)
+    device = next(model.text_encoder.parameters()).device
+    vectors = model.text_encoder(tokens.ids[:, :longest].to(device), tokens.lengths.to(device))
+    return F.normalize(vectors.float(), dim=-1)
 
 
 def write_model(folder: Path, model: Tipsv2, tokenizer_file: Path) -> None:

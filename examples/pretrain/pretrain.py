@@ -18,6 +18,7 @@ import resource
 import statistics
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from views import Views, ahead, make_views
 from vocabulary_file import train_tokenizer
 
+from tipsseg.devices import resolve_device
 from tipsseg.errors import TipssegError, UsageError
 from tipsseg.model import checkpoint
 from tipsseg.model.config import TOKENIZER_FILE
@@ -71,31 +73,48 @@ def set_rate(optimiser: torch.optim.Optimizer, highest: float, step: int, steps:
         group["lr"] = highest * min((step + 1) / WARM_UP, 1.0) * (0.01 + 0.99 * cosine)
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What decides a run, beside its images.
+
+    steps, seed, rate  the updates in all, of weights and batches and masks, the learning rate at its highest
+    start              a model folder to begin with; None for a new model of `size`, see SIZES
+    device             its name, as of `tipsseg --device`; that may change over a break
+    """
+
+    recipe: Recipe
+    steps: int
+    seed: int = 1
+    rate: float = 1e-3
+    start: Path | None = None
+    size: str = "small"
+    device: str = "cpu"
+
+
 class Run:
     """What is trained, its optimiser, and how far it has come."""
 
-    def __init__(
-        self, work: Path, recipe: Recipe, steps: int, seed: int, rate: float, start: Path | None, size: str
-    ) -> None:
+    def __init__(self, work: Path, plan: Plan) -> None:
         work.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(seed)
-        self.steps, self.seed, self.rate, self.done = steps, seed, rate, 0
+        torch.manual_seed(plan.seed)
+        self.plan, self.device, self.done = plan, resolve_device(plan.device), 0
         self._state = work / "state.pt"
-        self.tokenizer_file = (start or work) / TOKENIZER_FILE
-        if start is not None:
-            student, self.tokenizer = checkpoint.load(start, torch.device("cpu"), torch.float32)
+        self.tokenizer_file = (plan.start or work) / TOKENIZER_FILE
+        if plan.start is not None:
+            student, self.tokenizer = checkpoint.load(plan.start, torch.device("cpu"), torch.float32)
             student.requires_grad_(requires_grad=True)
         else:
             if not self.tokenizer_file.exists():
                 train_tokenizer(self.tokenizer_file)
             self.tokenizer = Tokenizer(self.tokenizer_file, MAX_TOKENS)
-            student = make_model(SIZES[size], self.tokenizer.vocab_size)
+            student = make_model(SIZES[plan.size], self.tokenizer.vocab_size)
         width = student.config.vision.hidden_size
-        self.module = Pretraining(student, ProjectionHead(width, HIDDEN, BOTTLENECK, PROTOTYPES), recipe)
+        head = ProjectionHead(width, HIDDEN, BOTTLENECK, PROTOTYPES)
+        self.module = Pretraining(student, head, plan.recipe).to(self.device)
         self._trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        self.optimiser = make_optimiser(self._trained, rate)
+        self.optimiser = make_optimiser(self._trained, plan.rate)
         if self._state.exists():
-            state = torch.load(self._state, weights_only=True)
+            state = torch.load(self._state, self.device, weights_only=True)
             self.module.load_state_dict(state["module"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.done = state["done"]
@@ -107,7 +126,7 @@ class Run:
 
     def step(self, views: Views) -> Parts:
         """One update; the losses before it."""
-        set_rate(self.optimiser, self.rate, self.done, self.steps)
+        set_rate(self.optimiser, self.plan.rate, self.done, self.plan.steps)
         parts: Parts = self.module(self._batch(views), distil_share(self.done))
         self.optimiser.zero_grad(set_to_none=True)
         parts.total.backward()
@@ -122,11 +141,13 @@ class Run:
             return encode_texts(self.module.student, self.tokenizer, texts)
 
         patches = self.module.student.config.vision.grid_size**2
-        mask = random_mask(len(views.whole), patches, torch.Generator().manual_seed(self.seed * 1_000_003 + self.done))
+        generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.done)
+        mask = random_mask(len(views.whole), patches, generator).to(self.device)
         phrases = encode(views.question.phrases) if views.question else None
         # One by one, as alt-texts are short and would be padded to the length of a long caption.
         alt, synthetic = encode(views.alt), encode(views.synthetic)
-        return Batch(pixels(views.whole), pixels(views.crops), mask, alt, synthetic, views.question, phrases)
+        images, crops = (pixels(each).to(self.device) for each in (views.whole, views.crops))
+        return Batch(images, crops, mask, alt, synthetic, views.question, phrases)
 
     def save(self) -> None:
         """The state to go on from; whole or not at all."""
@@ -151,14 +172,14 @@ def train(run: Run, store: Store, batch_size: int, log: Path, check: Check | Non
     times: list[float] = []
 
     def make(step: int) -> Views:
-        return make_views(store, (run.seed, step), batch_size, run.side, run.module.recipe)
+        return make_views(store, (run.plan.seed, step), batch_size, run.side, run.plan.recipe)
 
-    for views in ahead(make, run.done, run.steps):
+    for views in ahead(make, run.done, run.plan.steps):
         began = time.perf_counter()
         parts = run.step(views)
         times.append(time.perf_counter() - began)
         recent.append(parts.numbers())
-        long_rest = run.done % SAVE_EVERY == 0 or run.done == run.steps
+        long_rest = run.done % SAVE_EVERY == 0 or run.done == run.plan.steps
         if run.done % LOG_EVERY == 0 or long_rest:
             line: dict[str, float] = {"step": run.done}
             line |= {name: round(statistics.fmean(each[name] for each in recent), 4) for name in recent[0]}
@@ -196,11 +217,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="images a step")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its highest")
     parser.add_argument("--seed", type=int, default=1, help="of weights, batches and masks")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, or auto for the best that there is")
     options = parser.parse_args()
     try:
         remember(options)
         recipe = Recipe(options.patches, options.captions, options.teacher, options.momentum, options.dense)
-        run = Run(options.work, recipe, options.steps, options.seed, options.learning_rate, options.start, options.size)
+        plan = Plan(
+            recipe, options.steps, options.seed, options.learning_rate, options.start, options.size, options.device
+        )
+        run = Run(options.work, plan)
         short = round(run.side * SHORT)
         folder = options.work.parent / "images"
         store = (
@@ -217,7 +242,7 @@ def main() -> None:
 
 def remember(options: argparse.Namespace) -> None:
     """Keep what decides the run beside its checkpoints. Raises UsageError where they are those of another run."""
-    decides = {name: str(value) for name, value in vars(options).items() if name not in ("work", "out")}
+    decides = {name: str(value) for name, value in vars(options).items() if name not in ("work", "out", "device")}
     file = options.work / "options.json"
     if file.exists() and (before := json.loads(file.read_text())) != decides:
         other = [f"--{name.replace('_', '-')}" for name in decides if decides[name] != before.get(name)]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pretrain import Run
+from pretrain import Plan, Run
 from recipe import Recipe
 from retrieval import recall_at_1
 from views import make_views
@@ -53,7 +53,7 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_was_not(tmp_path: Path) -> N
 
         images = drawn(store, 4, 1, 168)
         for stop in stops:
-            made = Run(tmp_path / work, Recipe(), 4, 1, 1e-3, None, "small")
+            made = Run(tmp_path / work, Plan(Recipe(), 4))
             for step in range(made.done, stop):
                 made.step(make_views(images, (1, step), 3, 112, Recipe()))
             made.save()
