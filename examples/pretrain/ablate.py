@@ -3,9 +3,9 @@
     python examples/pretrain/ablate.py --work work --steps 1500 --seeds 1,2
 
 Each run is `pretrain.py` in a process of its own, scored on held-out scenes by `evaluate.py` (mean IoU of the list of whole
-things, by value features) and `retrieval.py`. What is there is not done again, so an ablation that was broken off goes on by the
-same command. Writes results.json into the work folder, and prints a table in Markdown; plot.py draws the curves. Two runs go on
-at once, each with half of the cores, which is faster than one after the other.
+things, by value features), `probe.py` and `retrieval.py`. What is there is not done again, so an ablation that was broken off goes
+on by the same command. Writes results.json into the work folder, and prints a table in Markdown; plot.py draws the curves. Two runs
+go on at once, each with half of the cores, which is faster than one after the other.
 """
 
 from __future__ import annotations
@@ -87,20 +87,23 @@ def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]
         wanted["dense"] = None
     # Of a run that is done this makes nothing new, but it refuses one with other options.
     run("pretrain.py", {"work": folder, "out": folder / "model", **wanted})
-    scores = folder / f"scores-{options.held_out}.json"
-    if not scores.exists():
-        run(
-            "evaluate.py",
-            {"model": folder / "model", "scenes": options.held_out, "grid": 8, "json": folder / "segmentation.json"},
-        )
-        retrieval = {"model": folder / "model", "work": options.work, "scenes": options.held_out}
-        found = json.loads(run("retrieval.py", retrieval))
-        segmentation = json.loads((folder / "segmentation.json").read_text())["every thing whole"]
-        scores.write_text(
-            json.dumps({"miou": segmentation["mean"], "grid": segmentation["grid"], "recall": found}) + "\n"
-        )
+    held_out = {"model": folder / "model", "scenes": options.held_out}
+    segmentation = folder / f"segmentation-{options.held_out}.json"
+    if not segmentation.exists():
+        run("evaluate.py", {**held_out, "grid": 8, "json": segmentation})
+    found = {}
+    for script in ("retrieval", "probe"):
+        file = folder / f"{script}-{options.held_out}.json"
+        if not file.exists():
+            file.write_text(run(f"{script}.py", {**held_out, "work": options.work}))
+        found[script] = json.loads(file.read_text())
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return {**json.loads(scores.read_text()), "log": log}
+    return {
+        "miou": json.loads(segmentation.read_text())["every thing whole"]["mean"],
+        "recall": found["retrieval"],
+        "probe": found["probe"]["miou"],
+        "log": log,
+    }
 
 
 def run(script: str, options: dict[str, object]) -> str:
@@ -121,11 +124,16 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """The arms, each with the mean over its seeds, and the values of each seed for the score that matters."""
     config = make_config(SIZES["small"], 1200).vision
     backbone, head = VisionTower(config), ProjectionHead(config.hidden_size, HIDDEN, BOTTLENECK, PROTOTYPES)
-    lines = [
-        f"| | mean IoU, {len(WHOLE_LIST)} things | each seed | R@1, medium | masked patches | visible patches | seconds a step |"
-        " peak MB | parameters kept, millions |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = (
+        "",
+        f"mean IoU, {len(WHOLE_LIST)} things",
+        "each seed",
+        "by a linear probe",
+        "R@1, medium",
+        "masked patches",
+    )
+    heads += ("visible patches", "seconds a step", "peak MB", "parameters kept, millions")
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for name, runs in results.items():
         recipe = ARMS[name]
         last = [each["log"][-1] for each in runs]
@@ -140,6 +148,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
             name,
             f"{fmean([each['miou'] for each in runs]):.3f}",
             ", ".join(f"{each['miou']:.3f}" for each in runs),
+            f"{fmean([each['probe'] for each in runs]):.3f}",
             f"{fmean(recalls):.3f}",
             f"{fmean([line['masked'] for line in last]):.2f}" if distils else "",
             f"{fmean([line['visible'] for line in last]):.2f}" if distils else "",

@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from evaluate import FIRST_SEED
 from network import encode_texts
 from PIL import Image
-from store import Store, drawn
+from store import Store, drawn, middle
 from torch import Tensor
 
 from tipsseg.model import checkpoint
 from tipsseg.model.checkpoint import Tipsv2
+from tipsseg.model.config import VisionConfig
 from tipsseg.model.tokenizer import Tokenizer
 from tipsseg.prepare import prepare
 
@@ -34,20 +35,22 @@ def recall_at_1(queries: Tensor, found: Tensor, names: Sequence[str]) -> float:
     return float(np.mean([names[index] == name for index, name in zip(nearest, names, strict=True)]))
 
 
+def middles(store: Store, config: VisionConfig) -> Tensor:
+    """The middle of every image, at the model's own size: [N, 3, side, side] in [0, 1]."""
+    side = config.image_size
+    squares = (Image.fromarray(np.ascontiguousarray(middle(store.image(k)))) for k in range(len(store.records)))
+    resized = [prepare(each, side, side, config.patch_size).resized for each in squares]
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
+
+
 @torch.inference_mode()
 def measure(model: Tipsv2, tokenizer: Tokenizer, store: Store) -> dict[str, float]:
     """R@1 both ways, of CLS1 with the alt-texts and of CLS2 with medium and long captions, on the images' middles."""
-    config = model.config.vision
-    classes = []
-    for index in range(len(store.records)):
-        image = store.image(index)
-        edge = min(image.shape[:2])
-        top, left = ((side - edge) // 2 for side in image.shape[:2])
-        middle = Image.fromarray(np.ascontiguousarray(image[top : top + edge, left : left + edge]))
-        whole = prepare(middle, config.image_size, config.image_size, config.patch_size).resized
-        out = model.vision_encoder(torch.from_numpy(whole).permute(2, 0, 1)[None].float() / 255)
-        classes.append(torch.stack([out.cls[0], out.registers[0, 0]]))
-    first, second = torch.stack(classes).unbind(1)  # each [N, D]
+    out = [model.vision_encoder(each) for each in middles(store, model.config.vision).split(20)]
+    first, second = (
+        torch.cat([each.cls for each in out]),
+        torch.cat([each.registers[:, 0] for each in out]),
+    )  # each [N, D]
     found = {}
     for granularity, images in (("alt", first), ("medium", second), ("long", second)):
         names = [getattr(record.captions, granularity) for record in store.records]

@@ -73,6 +73,13 @@ class Store:
         return truth.T if record.portrait else truth
 
 
+def middle(image: Pixels) -> Pixels:
+    """The square in the middle of an image or truth, [H, W, ...] -> [S, S, ...], S the shorter of H and W."""
+    edge = min(image.shape[:2])
+    top, left = ((side - edge) // 2 for side in image.shape[:2])
+    return image[top : top + edge, left : left + edge]
+
+
 def drawn(folder: Path, count: int, first_seed: int, short: int) -> Store:
     """The scenes of seeds first_seed .. first_seed + count - 1; drawn on first use, kept in `folder`."""
     name = f"drawn-{first_seed}-{count}-{short}"

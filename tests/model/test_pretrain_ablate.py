@@ -26,7 +26,7 @@ def run_of(miou: float, *, distils: bool = True) -> dict[str, Any]:
     if distils:
         log = [{**line, "masked": 10 - line["step"] + miou, "visible": 10 - line["step"]} for line in log]
     recall = {"medium, image to text": 0.5, "medium, text to image": 0.7}
-    return {"miou": miou, "grid": 0.6, "recall": recall, "log": log}
+    return {"miou": miou, "probe": miou * 2, "recall": recall, "log": log}
 
 
 RESULTS = {
@@ -37,8 +37,8 @@ RESULTS = {
 def test_the_table() -> None:
     rows = [row.strip("| ").split(" | ") for row in table(RESULTS).splitlines()[2:]]
     assert [row[0] for row in rows] == list(ARMS)
-    assert rows[1][1:8] == ["0.200", "0.100, 0.300", "0.600", "1.20", "1.00", "1.70", "2000"]
-    assert rows[0][4:6] == rows[5][4:6] == ["", ""]
+    assert rows[1][1:9] == ["0.200", "0.100, 0.300", "0.400", "0.600", "1.20", "1.00", "1.70", "2000"]
+    assert rows[0][5:7] == rows[5][5:7] == ["", ""]
     kept = [float(row[-1]) for row in rows]
     assert kept[0] == kept[5] < kept[4] < kept[1] == kept[2] == kept[3]
 
@@ -77,6 +77,7 @@ def test_an_ablation_from_end_to_end(
     ablate.main()
     (first,) = json.loads((tmp_path / "results.json").read_text())["truth"]
     assert 0 <= first["miou"] < 0.1
+    assert 0 <= first["probe"] < 0.3
     assert set(first["recall"]) >= {"alt, image to text", "long, text to image"}
     assert [line["step"] for line in first["log"]] == [1]
     assert first["log"][0]["dense"] > 0

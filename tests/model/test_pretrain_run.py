@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from network import SIZES, make_model
 from PIL import Image
 from pretrain import Plan, Run
+from probe import fit, probe
 from recipe import Recipe
 from retrieval import recall_at_1
+from store import drawn
 from views import make_views
 
 import tipsseg
@@ -49,8 +52,6 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_was_not(tmp_path: Path) -> N
     store = tmp_path / "store"
 
     def run(work: str, stops: tuple[int, ...]) -> dict[str, torch.Tensor]:
-        from store import drawn
-
         images = drawn(store, 4, 1, 168)
         for stop in stops:
             made = Run(tmp_path / work, Plan(Recipe(), 4))
@@ -113,3 +114,23 @@ def test_recall_counts_the_own_caption(names: tuple[str, ...], expected: float) 
     queries = torch.eye(3)
     found = torch.tensor([[2.0, 0, 0], [0, 0, 1], [0, 1, 0]])  # the second and the third find each other
     assert recall_at_1(queries, found, names) == pytest.approx(expected)
+
+
+def test_a_probe_reads_what_is_there() -> None:
+    """Features that are the truth are read without a fault, also past what all patches have in common."""
+    labels = torch.randint(0, 5, (400,), generator=torch.Generator().manual_seed(1))
+    features = torch.nn.functional.one_hot(labels, 5) + torch.tensor([3.0, 1, 0, 0, 0])
+    weights = fit(torch.nn.functional.pad(features, (0, 1), value=1.0), labels, 5)
+    assert weights.shape == (6, 5)
+    assert (torch.nn.functional.pad(features, (0, 1), value=1.0) @ weights).argmax(1).equal(labels)
+
+
+def test_what_a_probe_finds_depends_on_the_features(tmp_path: Path) -> None:
+    store = drawn(tmp_path, 24, 30_000_000, 168)
+    torch.manual_seed(1)
+    tower = make_model(SIZES["small"], 100).vision_encoder
+    before = probe(tower, store)
+    assert before == probe(tower, store)
+    assert 0.05 < before < 0.6  # colours alone tell something
+    torch.nn.init.zeros_(tower.patch_embed.proj.weight)  # blind
+    assert probe(tower, store) < before / 2

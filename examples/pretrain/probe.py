@@ -1,0 +1,70 @@
+"""What patches know, whether text finds it or not: a linear probe of value features on truth masks.
+
+    python examples/pretrain/probe.py --model model --work work
+
+Half of the held-out scenes are fitted (ridge regression of the whole things, patch by patch), mean IoU is that of the other
+half's patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from evaluate import FIRST_SEED, grid_best, iou, to_list
+from numpy.typing import NDArray
+from retrieval import middles
+from store import Store, drawn, middle
+from torch import Tensor
+from world import WHOLE_LIST
+
+from tipsseg.model import checkpoint
+from tipsseg.model.vision import VisionTower
+
+RIDGE = 1.0
+
+
+def fit(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Ridge regression to one-hot labels: [N, D] and [N] in 0 .. classes - 1 -> weights [D, classes]."""
+    square = features.T @ features + RIDGE * torch.eye(features.shape[1])
+    return torch.linalg.solve(square, features.T @ F.one_hot(labels, classes).float())
+
+
+@torch.inference_mode()
+def probe(tower: VisionTower, store: Store) -> float:
+    """Mean IoU of the second half of the scenes' patches, by a probe of the first half's."""
+    grid = tower.config.grid_size
+    values = torch.cat([tower.value_features(each) for each in middles(store, tower.config).split(20)])  # [N, h, w, D]
+    features = F.pad(F.normalize(values, dim=-1), (0, 1), value=1.0)  # [N, h, w, D + 1]
+    labels = np.stack([_on_grid(to_list(middle(store.truth(k)), WHOLE_LIST), grid) for k in range(len(values))])
+    half = len(values) // 2
+    classes = len(WHOLE_LIST) + 1  # 0 is none of them
+    weights = fit(features[:half].flatten(0, 2), torch.from_numpy(labels[:half]).flatten().long(), classes)
+    guesses = (features[half:] @ weights).argmax(-1).numpy().astype(np.uint8)
+    return float(np.nanmean(iou(list(labels[half:]), list(guesses), classes - 1)[1:]))
+
+
+def _on_grid(truth: NDArray[np.uint8], grid: int) -> NDArray[np.uint8]:
+    at = ((np.arange(grid) + 0.5) * len(truth) / grid).astype(int)
+    return grid_best(truth, grid)[np.ix_(at, at)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Probe patches on held-out scenes.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="a folder in the hub layout")
+    parser.add_argument("--work", type=Path, required=True, help="where scenes are kept")
+    parser.add_argument("--scenes", type=int, default=200, help="how many")
+    options = parser.parse_args()
+    model, _ = checkpoint.load(options.model, torch.device("cpu"), torch.float32)
+    store = drawn(options.work / "images", options.scenes, FIRST_SEED, model.config.vision.image_size * 3 // 2)
+    print(json.dumps({"miou": probe(model.vision_encoder, store)}))
+
+
+if __name__ == "__main__":
+    main()
