@@ -124,15 +124,15 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """The arms, each with the mean over its seeds, and the values of each seed for the score that matters."""
     config = make_config(SIZES["small"], 1200).vision
     backbone, head = VisionTower(config), ProjectionHead(config.hidden_size, HIDDEN, BOTTLENECK, PROTOTYPES)
-    heads = (
+    heads = [
         "",
         f"mean IoU, {len(WHOLE_LIST)} things",
         "each seed",
         "by a linear probe",
         "R@1, medium",
         "masked patches",
-    )
-    heads += ("visible patches", "seconds a step", "peak MB", "parameters kept, millions")
+    ]
+    heads += ["visible patches", "seconds a step", "peak MB", "parameters kept, millions"]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for name, runs in results.items():
         recipe = ARMS[name]
