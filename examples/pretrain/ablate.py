@@ -3,9 +3,9 @@
     python examples/pretrain/ablate.py --work work --steps 1500 --seeds 1,2
 
 Each run is `pretrain.py` in a process of its own, scored on held-out scenes by `evaluate.py` (mean IoU of the list of whole
-things, by value features), `probe.py` and `retrieval.py`. What is there is not done again, so an ablation that was broken off goes
-on by the same command. Writes results.json into the work folder, and prints a table in Markdown; plot.py draws the curves. Two runs
-go on at once, each with half of the cores, which is faster than one after the other.
+things, by value features), `retrieval.py`, `probe.py` and `prototypes.py`. What is there is not done again, so an ablation that was
+broken off goes on by the same command. Writes results.json into the work folder, and prints tables in Markdown; plot.py draws the
+curves. Two runs go on at once, each with half of the cores, which is faster than one after the other.
 """
 
 from __future__ import annotations
@@ -87,21 +87,25 @@ def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]
         wanted["dense"] = None
     # Of a run that is done this makes nothing new, but it refuses one with other options.
     run("pretrain.py", {"work": folder, "out": folder / "model", **wanted})
-    held_out = {"model": folder / "model", "scenes": options.held_out}
+    held_out: dict[str, object] = {"model": folder / "model", "scenes": options.held_out}
     segmentation = folder / f"segmentation-{options.held_out}.json"
     if not segmentation.exists():
         run("evaluate.py", {**held_out, "grid": 8, "json": segmentation})
     found = {}
-    for script in ("retrieval", "probe"):
+    looks: dict[str, dict[str, object]] = {"retrieval": held_out, "probe": held_out}
+    if recipe.patches != "none":
+        looks["prototypes"] = {"run": folder, "scenes": options.held_out}
+    for script, what in looks.items():
         file = folder / f"{script}-{options.held_out}.json"
         if not file.exists():
-            file.write_text(run(f"{script}.py", {**held_out, "work": options.work}))
+            file.write_text(run(f"{script}.py", {**what, "work": options.work}))
         found[script] = json.loads(file.read_text())
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return {
         "miou": json.loads(segmentation.read_text())["every thing whole"]["mean"],
         "recall": found["retrieval"],
         "probe": found["probe"]["miou"],
+        "prototypes": found.get("prototypes"),
         "log": log,
     }
 
@@ -121,43 +125,32 @@ def run(script: str, options: dict[str, object]) -> str:
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """The arms, each with the mean over its seeds, and the values of each seed for the score that matters."""
+    """What was learnt, and what it took: means over the seeds, and for the score that matters the value of each seed."""
     config = make_config(SIZES["small"], 1200).vision
     backbone, head = VisionTower(config), ProjectionHead(config.hidden_size, HIDDEN, BOTTLENECK, PROTOTYPES)
-    heads = [
-        "",
-        f"mean IoU, {len(WHOLE_LIST)} things",
-        "each seed",
-        "by a linear probe",
-        "R@1, medium",
-        "masked patches",
-    ]
-    heads += ["visible patches", "seconds a step", "peak MB", "parameters kept, millions"]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    learnt = ["", f"mean IoU, {len(WHOLE_LIST)} things", "each seed", "R@1, medium captions", "linear probe, mean IoU"]
+    learnt += ["masked patches, loss", "visible patches, loss", "prototypes in use", "their purity"]
+    took = ["", "seconds a step", "peak MB", "parameters kept, millions"]
+    learnt_rows, took_rows = [learnt, ["---"] * len(learnt)], [took, ["---"] * len(took)]
     for name, runs in results.items():
         recipe = ARMS[name]
         last = [each["log"][-1] for each in runs]
-        distils = recipe.patches != "none"
-        kept = (
-            kept_parameters(backbone, head, recipe.teacher)
-            if distils
-            else sum(p.numel() for p in backbone.parameters())
-        )
         recalls = [each["recall"][f"medium, {way}"] for each in runs for way in ("image to text", "text to image")]
-        cells = [
-            name,
-            f"{fmean([each['miou'] for each in runs]):.3f}",
-            ", ".join(f"{each['miou']:.3f}" for each in runs),
-            f"{fmean([each['probe'] for each in runs]):.3f}",
-            f"{fmean(recalls):.3f}",
-            f"{fmean([line['masked'] for line in last]):.2f}" if distils else "",
-            f"{fmean([line['visible'] for line in last]):.2f}" if distils else "",
-            f"{median([line['seconds_a_step'] for each in runs for line in each['log']]):.2f}",
-            f"{fmean([line['peak_mb'] for line in last]):.0f}",
-            f"{kept / 1e6:.2f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        row = [name, f"{fmean([each['miou'] for each in runs]):.3f}", ", ".join(f"{each['miou']:.3f}" for each in runs)]
+        row += [f"{fmean(recalls):.3f}", f"{fmean([each['probe'] for each in runs]):.3f}"]
+        kept = sum(each.numel() for each in backbone.parameters())
+        if recipe.patches == "none":
+            row += [""] * 4
+        else:
+            kept = kept_parameters(backbone, head, recipe.teacher)
+            row += [f"{fmean([line[patches] for line in last]):.2f}" for patches in ("masked", "visible")]
+            row += [f"{fmean([each['prototypes']['in use'] for each in runs]):.0f}"]
+            row += [f"{fmean([each['prototypes']['purity'] for each in runs]):.2f}"]
+        learnt_rows.append(row)
+        times = [line["seconds_a_step"] for each in runs for line in each["log"]]
+        memory = fmean([line["peak_mb"] for line in last])
+        took_rows.append([name, f"{median(times):.2f}", f"{memory:.0f}", f"{kept / 1e6:.2f}"])
+    return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in rows) for rows in (learnt_rows, took_rows))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def probe(tower: VisionTower, store: Store) -> float:
     grid = tower.config.grid_size
     values = torch.cat([tower.value_features(each) for each in middles(store, tower.config).split(20)])  # [N, h, w, D]
     features = F.pad(F.normalize(values, dim=-1), (0, 1), value=1.0)  # [N, h, w, D + 1]
-    labels = np.stack([_on_grid(to_list(middle(store.truth(k)), WHOLE_LIST), grid) for k in range(len(values))])
+    labels = patch_labels(store, grid)
     half = len(values) // 2
     classes = len(WHOLE_LIST) + 1  # 0 is none of them
     weights = fit(features[:half].flatten(0, 2), torch.from_numpy(labels[:half]).flatten().long(), classes)
@@ -48,9 +48,11 @@ def probe(tower: VisionTower, store: Store) -> float:
     return float(np.nanmean(iou(list(labels[half:]), list(guesses), classes - 1)[1:]))
 
 
-def _on_grid(truth: NDArray[np.uint8], grid: int) -> NDArray[np.uint8]:
-    at = ((np.arange(grid) + 0.5) * len(truth) / grid).astype(int)
-    return grid_best(truth, grid)[np.ix_(at, at)]
+def patch_labels(store: Store, grid: int) -> NDArray[np.uint8]:
+    """What most of a patch is, of the images' middles, [N, grid, grid]: 1 .. 18 in the order of WHOLE_LIST."""
+    at = ((np.arange(grid) + 0.5) * store.short / grid).astype(int)
+    truths = [to_list(middle(store.truth(index)), WHOLE_LIST) for index in range(len(store.records))]
+    return np.stack([grid_best(truth, grid)[np.ix_(at, at)] for truth in truths])
 
 
 def main() -> None:

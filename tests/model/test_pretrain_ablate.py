@@ -26,7 +26,8 @@ def run_of(miou: float, *, distils: bool = True) -> dict[str, Any]:
     if distils:
         log = [{**line, "masked": 10 - line["step"] + miou, "visible": 10 - line["step"]} for line in log]
     recall = {"medium, image to text": 0.5, "medium, text to image": 0.7}
-    return {"miou": miou, "probe": miou * 2, "recall": recall, "log": log}
+    prototypes = {"in use": 100 * miou, "purity": miou} if distils else None
+    return {"miou": miou, "probe": miou * 2, "recall": recall, "prototypes": prototypes, "log": log}
 
 
 RESULTS = {
@@ -35,11 +36,16 @@ RESULTS = {
 
 
 def test_the_table() -> None:
-    rows = [row.strip("| ").split(" | ") for row in table(RESULTS).splitlines()[2:]]
-    assert [row[0] for row in rows] == list(ARMS)
-    assert rows[1][1:9] == ["0.200", "0.100, 0.300", "0.400", "0.600", "1.20", "1.00", "1.70", "2000"]
-    assert rows[0][5:7] == rows[5][5:7] == ["", ""]
-    kept = [float(row[-1]) for row in rows]
+    learnt, took = (
+        [row.strip("| ").split(" | ") for row in part.splitlines()] for part in table(RESULTS).split("\n\n")
+    )
+    assert [row[0] for row in learnt[2:]] == [row[0] for row in took[2:]] == list(ARMS)
+    assert learnt[3][1:] == ["0.200", "0.100, 0.300", "0.600", "0.400", "1.20", "1.00", "20", "0.20"]
+    assert learnt[2][1:5] == learnt[7][1:5] == ["0.200", "0.100, 0.300", "0.600", "0.400"]
+    assert not any(cell.strip(" |") for row in (learnt[2], learnt[7]) for cell in row[5:])
+    assert {len(row) for row in took[2:]} == {4}
+    assert took[3][1:3] == ["1.70", "2000"]
+    kept = [float(row[3]) for row in took[2:]]
     assert kept[0] == kept[5] < kept[4] < kept[1] == kept[2] == kept[3]
 
 
@@ -71,7 +77,7 @@ def test_an_ablation_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One arm, one step; what is done is not done again, and other options are refused."""
-    monkeypatch.setattr(ablate, "ARMS", {"truth": Recipe("none", "mixed", "full", dense=True)})
+    monkeypatch.setattr(ablate, "ARMS", {"truth": Recipe("all", "mixed", "full", dense=True)})
     options = ["--steps", "1", "--batch-size", "2", "--scenes", "3", "--held-out", "2", "--seeds", "4"]
     monkeypatch.setattr(sys, "argv", ["ablate.py", "--work", str(tmp_path), *options])
     ablate.main()
@@ -79,6 +85,7 @@ def test_an_ablation_from_end_to_end(
     assert 0 <= first["miou"] < 0.1
     assert 0 <= first["probe"] < 0.3
     assert set(first["recall"]) >= {"alt, image to text", "long, text to image"}
+    assert 1 <= first["prototypes"]["in use"] <= 256
     assert [line["step"] for line in first["log"]] == [1]
     assert first["log"][0]["dense"] > 0
     assert "| truth | 0.0" in capfd.readouterr().out

@@ -15,6 +15,7 @@ from network import SIZES, make_model
 from PIL import Image
 from pretrain import Plan, Run
 from probe import fit, probe
+from prototypes import answers, describe, load_run
 from recipe import Recipe
 from retrieval import recall_at_1
 from store import drawn
@@ -134,3 +135,28 @@ def test_what_a_probe_finds_depends_on_the_features(tmp_path: Path) -> None:
     assert 0.05 < before < 0.6  # colours alone tell something
     torch.nn.init.zeros_(tower.patch_embed.proj.weight)  # blind
     assert probe(tower, store) < before / 2
+
+
+def test_prototypes_by_hand() -> None:
+    """Four patches of two kinds, three prototypes: the first two answers are one half of each kind, the others are sure."""
+    targets = torch.tensor([[0.9, 0.1, 0], [0.9, 0.1, 0], [0, 0, 1], [0, 0, 1]])
+    found = describe(targets, torch.tensor([1, 2, 2, 2]))
+    mean = [0.45, 0.05, 0.5]
+    assert found["in use"] == pytest.approx(np.exp(-sum(p * np.log(p) for p in mean)), rel=1e-5)
+    assert found["an answer"] == pytest.approx(np.exp(-(0.9 * np.log(0.9) + 0.1 * np.log(0.1)) / 2), rel=1e-5)
+    assert found["purity"] == 0.75
+    assert found["one for all"] == 0.75
+
+
+@pytest.mark.parametrize("teacher", ["head", "full"])
+def test_a_run_is_read_back_with_its_teacher(teacher: str, tmp_path: Path) -> None:
+    pretrain(tmp_path, "--scenes", 3, "--steps", 1, "--teacher", teacher, "--seed", 5)
+    run = load_run(tmp_path / "run")
+    assert run.done == 1
+    assert (run.module.teacher_backbone is None) == (teacher == "head")
+    store = drawn(tmp_path / "images", 3, 10_000_000, 168)
+    before = answers(run, store)
+    assert before.shape == (3, 64, 256)
+    with torch.no_grad():  # the student is not asked where there is an average of it
+        run.module.student.vision_encoder.norm.weight[::2].neg_()
+    assert torch.equal(before, answers(run, store)) == (teacher == "full")

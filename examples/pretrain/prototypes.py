@@ -1,0 +1,84 @@
+"""What the teacher's answers for patches mean: how many prototypes it uses, and whether each stands for one kind of thing.
+
+    python examples/pretrain/prototypes.py --run work/run --work work
+
+`in use` is the perplexity of the mean answer: of 256 prototypes as many as that share the patches of held-out scenes. `an answer`
+is that of a single one: 1 is certain. `purity` is the share of patches that belong to the kind of thing that is most frequent among
+the patches of their prototype, and `one for all` what it would be if all patches had the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from evaluate import FIRST_SEED
+from losses import teacher_targets
+from pretrain import Plan, Run
+from probe import patch_labels
+from recipe import TEACHER_TEMPERATURE, Recipe
+from retrieval import middles
+from store import Store, drawn
+from torch import Tensor
+
+from tipsseg.model.vision import VisionTower
+
+
+def load_run(work: Path) -> Run:
+    """A run at its last checkpoint, as the options in its folder say."""
+    options = json.loads((work / "options.json").read_text())
+    recipe = Recipe(
+        options["patches"],
+        options["captions"],
+        options["teacher"],
+        float(options["momentum"]),
+        options["dense"] == "True",
+    )
+    start = None if options["start"] == "None" else Path(options["start"])
+    return Run(work, Plan(recipe, int(options["steps"]), start=start, size=options["size"]))
+
+
+@torch.inference_mode()
+def answers(run: Run, store: Store) -> Tensor:
+    """The teacher's targets of all patches of the images' middles, [N, h * w, K]."""
+    module = run.module
+    backbone: VisionTower = module.teacher_backbone or module.student.vision_encoder
+    patches = [backbone(each).patches.flatten(1, 2) for each in middles(store, backbone.config).split(20)]
+    return teacher_targets(module.teacher_head(torch.cat(patches)), TEACHER_TEMPERATURE)
+
+
+def describe(targets: Tensor, labels: Tensor) -> dict[str, float]:
+    """What targets [N, K] say of patches with labels [N]; see above."""
+    counts = torch.zeros(targets.shape[1], int(labels.max()) + 1)
+    counts.index_put_((targets.argmax(1), labels), torch.ones(len(labels)), accumulate=True)
+    return {
+        "in use": _entropy(targets.mean(0)).exp().item(),
+        "an answer": _entropy(targets).mean().exp().item(),
+        "purity": (counts.amax(1).sum() / len(labels)).item(),
+        "one for all": (counts.sum(0).max() / len(labels)).item(),
+    }
+
+
+def _entropy(shares: Tensor) -> Tensor:
+    return -torch.special.xlogy(shares, shares).sum(-1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Look at the prototypes of a run.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="the --work of pretrain.py")
+    parser.add_argument("--work", type=Path, required=True, help="where scenes are kept")
+    parser.add_argument("--scenes", type=int, default=200, help="how many")
+    options = parser.parse_args()
+    run = load_run(options.run)
+    store = drawn(options.work / "images", options.scenes, FIRST_SEED, run.side * 3 // 2)
+    labels = patch_labels(store, run.module.student.config.vision.grid_size)
+    found = describe(answers(run, store).flatten(0, 1), torch.from_numpy(labels).flatten().long())
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
