@@ -23,8 +23,6 @@ from retrieval import middles
 from store import Store, drawn
 from torch import Tensor
 
-from tipsseg.model.vision import VisionTower
-
 
 def load_run(work: Path) -> Run:
     """A run at its last checkpoint, as the options in its folder say."""
@@ -44,7 +42,7 @@ def load_run(work: Path) -> Run:
 def answers(run: Run, store: Store) -> Tensor:
     """The teacher's targets of all patches of the images' middles, [N, h * w, K]."""
     module = run.module
-    backbone: VisionTower = module.teacher_backbone or module.student.vision_encoder
+    backbone = module.teacher_backbone or module.student.vision_encoder
     patches = [backbone(each).patches.flatten(1, 2) for each in middles(store, backbone.config).split(20)]
     return teacher_targets(module.teacher_head(torch.cat(patches)), TEACHER_TEMPERATURE)
 

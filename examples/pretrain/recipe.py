@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import losses
 import torch
@@ -30,6 +30,9 @@ from tipsseg.model.vision import Block, VisionOutput, VisionTower
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.05
 DINO_WEIGHT, PATCH_WEIGHT, DENSE_WEIGHT = 1.0, 2.0, 5.0
 MASKED_SHARE = 0.75
+
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,5 +169,5 @@ def random_mask(images: int, patches: int, generator: torch.Generator) -> Tensor
     return order < round(MASKED_SHARE * patches)
 
 
-def _frozen(module: nn.Module) -> nn.Module:
+def _frozen(module: _Module) -> _Module:
     return copy.deepcopy(module).requires_grad_(requires_grad=False)
