@@ -23,9 +23,9 @@ from typing import Any
 from check import Check
 from heads import ProjectionHead
 from network import SIZES, make_config
-from pretrain import BOTTLENECK, FIRST_SEED, HIDDEN, PROTOTYPES, SHORT
+from pretrain import BOTTLENECK, FIRST_SEED, HIDDEN, PROTOTYPES
 from recipe import Recipe, kept_parameters
-from store import drawn
+from store import drawn, stored_short
 from world import WHOLE_LIST
 
 from tipsseg.model.vision import VisionTower
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2", help="with commas")
     options = parser.parse_args()
     side = SIZES["small"].side
-    drawn(options.work / "images", options.scenes, FIRST_SEED, round(side * SHORT))
+    drawn(options.work / "images", options.scenes, FIRST_SEED, stored_short(side))
     Check(options.work / "images", side)
     # Seed by seed, so that there is a whole ablation early.
     runs = [(name, int(seed)) for seed in options.seeds.split(",") for name in ARMS]
@@ -93,7 +93,7 @@ def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]
         run("evaluate.py", {**held_out, "grid": 8, "json": segmentation})
     found = {}
     looks: dict[str, dict[str, object]] = {"retrieval": held_out, "probe": held_out}
-    if recipe.patches != "none":
+    if recipe.distils:
         looks["prototypes"] = {"run": folder, "scenes": options.held_out}
     for script, what in looks.items():
         file = folder / f"{script}-{options.held_out}.json"
@@ -139,7 +139,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
         row = [name, f"{fmean([each['miou'] for each in runs]):.3f}", ", ".join(f"{each['miou']:.3f}" for each in runs)]
         row += [f"{fmean(recalls):.3f}", f"{fmean([each['probe'] for each in runs]):.3f}"]
         kept = sum(each.numel() for each in backbone.parameters())
-        if recipe.patches == "none":
+        if not recipe.distils:
             row += [""] * 4
         else:
             kept = kept_parameters(backbone, head, recipe.teacher)

@@ -41,16 +41,15 @@ def dino(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
     return self_distillation(student, targets.expand_as(student), temperature).mean()
 
 
-def ibot(student: Tensor, targets: Tensor, mask: Tensor, temperature: float) -> Tensor:
+def ibot(distances: Tensor, mask: Tensor) -> Tensor:
     """The mean over masked patches: the student has to guess what it does not see.
 
-    student  [B, N, K] logits of the masked image
-    targets  [B, N, K] of the whole image
-    mask     [B, N] bool, True where the student saw the mask token; at least one
+    distances  [B, N], of the student's patches of the masked image from the teacher's of the whole one
+    mask       [B, N] bool, True where the student saw the mask token; at least one
     """
-    return self_distillation(student, targets, temperature)[mask].mean()
+    return distances[mask].mean()
 
 
-def ibot_plus_plus(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """The mean over all patches, those that the student saw too; the shapes are those of `ibot`."""
-    return self_distillation(student, targets, temperature).mean()
+def ibot_plus_plus(distances: Tensor) -> Tensor:
+    """The mean over all patches [B, N], those that the student saw too."""
+    return distances.mean()

@@ -10,13 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 from ablate import ARMS
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from recipe import Recipe
-
-mpl.use("Agg")
 
 #: Apart from each other for people who see no red or no green, too.
 COLOURS = ("#7f7f7f", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#222222")
@@ -41,13 +38,14 @@ def draw(axes: Axes, runs: list[dict[str, Any]], key: str, style: dict[str, Any]
 
 def plot(results: Runs, out: Path) -> None:
     """Write the picture; its format follows from the name."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for colour, (name, recipe) in zip(COLOURS, ARMS.items(), strict=True):
         style = {"color": colour, "linewidth": 2, "linestyle": "--" if recipe.dense else "-"}
         draw(left, results[name], "miou_whole", style, name)
     left.set(xlabel="step", ylabel="mean IoU", title="Zero-shot segmentation of whole things, value features")
     for colour, (name, recipe) in zip(COLOURS, ARMS.items(), strict=True):
-        if recipe.teacher == "full" and recipe.captions == "medium" and recipe.patches != "none":
+        if recipe.distils and (recipe.captions, recipe.teacher) == ("medium", "full"):
             for key, line in (("masked", "-"), ("visible", ":")):
                 style = {"color": colour, "linewidth": 2, "linestyle": line}
                 draw(right, results[name], key, style, f"{_loss(recipe)}: {key} patches")
@@ -59,7 +57,6 @@ def plot(results: Runs, out: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
     figure.savefig(out, dpi=110)
-    plt.close(figure)
 
 
 def _loss(recipe: Recipe) -> str:
@@ -71,7 +68,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="the folder of ablate.py")
     parser.add_argument("--out", type=Path, required=True, help="the picture to write")
     options = parser.parse_args()
-    plot(json.loads((options.work / "results.json").read_text()), options.out)
+    results = options.work / "results.json"
+    if not results.exists():
+        parser.error(f"there is no {results}: ablate.py writes it when all its runs are done")
+    plot(json.loads(results.read_text()), options.out)
 
 
 if __name__ == "__main__":

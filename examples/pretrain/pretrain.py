@@ -27,25 +27,24 @@ from check import Check
 from heads import ProjectionHead
 from network import MAX_TOKENS, SIZES, encode_texts, make_model, write_model
 from recipe import Batch, Parts, Pretraining, Recipe, random_mask
-from store import Store, drawn, pictures
+from store import Store, drawn, pictures, stored_short
 from torch import Tensor, nn
 from views import Views, ahead, make_views
 from vocabulary_file import train_tokenizer
 
 from tipsseg.devices import resolve_device
-from tipsseg.errors import TipssegError, UsageError
+from tipsseg.errors import InputError, TipssegError, UsageError
 from tipsseg.model import checkpoint
 from tipsseg.model.config import TOKENIZER_FILE
 from tipsseg.model.tokenizer import Tokenizer
 
 FIRST_SEED = 10_000_000  # of the scenes, apart from those of the evaluation
-#: The short side of the stored images, in sides of a whole crop.
-SHORT = 1.5
 WARM_UP = 200
 #: Self-distillation begins when captions have made tokens differ, and gets its whole weight slowly. A teacher that says the same of
 #: all tokens teaches the student, which is its backbone, to do so too.
 DISTIL_FROM, DISTIL_WHOLLY = 200, 400
 LOG_EVERY, SAVE_EVERY = 50, 250
+OPTIONS_FILE = "options.json"
 #: Of the projection head, where the paper has 2048, 256 and 32768.
 HIDDEN, BOTTLENECK, PROTOTYPES = 384, 64, 256
 
@@ -198,6 +197,13 @@ def train(run: Run, store: Store, batch_size: int, log: Path, check: Check | Non
             run.save()
 
 
+def positive(text: str) -> int:
+    """A count of the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Train by the TIPSv2 recipe.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -206,27 +212,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
     parser.add_argument("--pictures", type=Path, help="JSON lines with image and captions, in place of drawn scenes")
     parser.add_argument("--start", type=Path, help="a model folder to start from, in the hub layout")
-    parser.add_argument("--scenes", type=int, default=10_000, help="how many are drawn")
+    parser.add_argument("--scenes", type=positive, default=10_000, help="how many are drawn")
     parser.add_argument("--patches", default="all", choices=("none", "masked", "all"), help="none, iBOT or iBOT++")
     parser.add_argument("--captions", default="mixed", choices=("medium", "mixed"), help="of the second class token")
     parser.add_argument("--teacher", default="head", choices=("head", "full"), help="what of it is a moving average")
     parser.add_argument("--dense", action="store_true", help="also train on truth masks; not the paper's")
     parser.add_argument("--size", default="small", choices=SIZES, help="of the model that begins anew")
     parser.add_argument("--momentum", type=float, default=Recipe().momentum, help="of the moving averages")
-    parser.add_argument("--steps", type=int, default=3000, help="in all")
-    parser.add_argument("--batch-size", type=int, default=64, help="images a step")
+    parser.add_argument("--steps", type=positive, default=3000, help="in all")
+    parser.add_argument("--batch-size", type=positive, default=64, help="images a step")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its highest")
     parser.add_argument("--seed", type=int, default=1, help="of weights, batches and masks")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, or auto for the best that there is")
     options = parser.parse_args()
     try:
+        if options.dense and options.pictures:
+            raise UsageError("--dense needs truth masks, and --pictures has none", "Leave one of them out.")
         remember(options)
-        recipe = Recipe(options.patches, options.captions, options.teacher, options.momentum, options.dense)
-        plan = Plan(
-            recipe, options.steps, options.seed, options.learning_rate, options.start, options.size, options.device
-        )
-        run = Run(options.work, plan)
-        short = round(run.side * SHORT)
+        run = Run(options.work, plan_of(options))
+        short = stored_short(run.side)
         folder = options.work.parent / "images"
         store = (
             pictures(folder, options.pictures, short)
@@ -240,10 +244,27 @@ def main() -> None:
         parser.error(f"{error.message}. {error.hint}")
 
 
+def plan_of(options: argparse.Namespace) -> Plan:
+    """What the options of the command line ask for."""
+    recipe = Recipe(options.patches, options.captions, options.teacher, options.momentum, options.dense)
+    start = Path(options.start) if options.start else None
+    return Plan(recipe, options.steps, options.seed, options.learning_rate, start, options.size, options.device)
+
+
+def load_run(work: Path) -> Run:
+    """A run at its last checkpoint, as `remember` kept its options. Raises InputError where there is none."""
+    try:
+        options = json.loads((work / OPTIONS_FILE).read_text())
+    except OSError as error:
+        raise InputError(f"{work}: no run of pretrain.py: {error}", "Name the folder that was its --work.") from error
+    return Run(work, plan_of(argparse.Namespace(**options, device="cpu")))
+
+
 def remember(options: argparse.Namespace) -> None:
     """Keep what decides the run beside its checkpoints. Raises UsageError where they are those of another run."""
-    decides = {name: str(value) for name, value in vars(options).items() if name not in ("work", "out", "device")}
-    file = options.work / "options.json"
+    decides = {name: value for name, value in vars(options).items() if name not in ("work", "out", "device")}
+    decides |= {name: str(value) for name, value in decides.items() if isinstance(value, Path)}
+    file = options.work / OPTIONS_FILE
     if file.exists() and (before := json.loads(file.read_text())) != decides:
         other = [f"--{name.replace('_', '-')}" for name in decides if decides[name] != before.get(name)]
         raise UsageError(f"{options.work} holds a run with other {', '.join(other)}", "Give it a --work of its own.")

@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from evaluate import FIRST_SEED, grid_best, iou, to_list
-from numpy.typing import NDArray
-from retrieval import middles
-from store import Store, drawn, middle
+from evaluate import iou
+from held_out import held_out, middles, patch_labels
+from store import Store
 from torch import Tensor
 from world import WHOLE_LIST
 
@@ -48,13 +47,6 @@ def probe(tower: VisionTower, store: Store) -> float:
     return float(np.nanmean(iou(list(labels[half:]), list(guesses), classes - 1)[1:]))
 
 
-def patch_labels(store: Store, grid: int) -> NDArray[np.uint8]:
-    """What most of a patch is, of the images' middles, [N, grid, grid]: 1 .. 18 in the order of WHOLE_LIST."""
-    at = ((np.arange(grid) + 0.5) * store.short / grid).astype(int)
-    truths = [to_list(middle(store.truth(index)), WHOLE_LIST) for index in range(len(store.records))]
-    return np.stack([grid_best(truth, grid)[np.ix_(at, at)] for truth in truths])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Probe patches on held-out scenes.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -64,7 +56,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=200, help="how many")
     options = parser.parse_args()
     model, _ = checkpoint.load(options.model, torch.device("cpu"), torch.float32)
-    store = drawn(options.work / "images", options.scenes, FIRST_SEED, model.config.vision.image_size * 3 // 2)
+    store = held_out(options.work, options.scenes, model.config.vision)
     print(json.dumps({"miou": probe(model.vision_encoder, store)}))
 
 

@@ -14,28 +14,14 @@ import json
 from pathlib import Path
 
 import torch
-from evaluate import FIRST_SEED
+from held_out import held_out, middles, patch_labels
 from losses import teacher_targets
-from pretrain import Plan, Run
-from probe import patch_labels
-from recipe import TEACHER_TEMPERATURE, Recipe
-from retrieval import middles
-from store import Store, drawn
+from pretrain import Run, load_run
+from recipe import TEACHER_TEMPERATURE
+from store import Store
 from torch import Tensor
 
-
-def load_run(work: Path) -> Run:
-    """A run at its last checkpoint, as the options in its folder say."""
-    options = json.loads((work / "options.json").read_text())
-    recipe = Recipe(
-        options["patches"],
-        options["captions"],
-        options["teacher"],
-        float(options["momentum"]),
-        options["dense"] == "True",
-    )
-    start = None if options["start"] == "None" else Path(options["start"])
-    return Run(work, Plan(recipe, int(options["steps"]), start=start, size=options["size"]))
+from tipsseg.errors import TipssegError
 
 
 @torch.inference_mode()
@@ -71,9 +57,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="where scenes are kept")
     parser.add_argument("--scenes", type=int, default=200, help="how many")
     options = parser.parse_args()
-    run = load_run(options.run)
-    store = drawn(options.work / "images", options.scenes, FIRST_SEED, run.side * 3 // 2)
-    labels = patch_labels(store, run.module.student.config.vision.grid_size)
+    try:
+        run = load_run(options.run)
+    except TipssegError as error:
+        parser.error(f"{error.message}. {error.hint}")
+    if not run.plan.recipe.distils:
+        parser.error(f"{options.run} has no teacher: it was trained with --patches none")
+    config = run.module.student.config.vision
+    store = held_out(options.work, options.scenes, config)
+    labels = patch_labels(store, config.grid_size)
     found = describe(answers(run, store).flatten(0, 1), torch.from_numpy(labels).flatten().long())
     print(json.dumps(found, indent=2))
 

@@ -52,6 +52,11 @@ class Recipe:
     momentum: float = 0.994
     dense: bool = False
 
+    @property
+    def distils(self) -> bool:
+        """Whether there is self-distillation, and so a teacher."""
+        return self.patches != "none"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
@@ -115,18 +120,17 @@ class Pretraining(nn.Module):
             + losses.contrastive(whole.registers[:, 0], batch.medium, scale)
         ) / 2
         total = contrastive if dense is None else contrastive + DENSE_WEIGHT * dense
-        if self.recipe.patches == "none":
+        if not self.recipe.distils:
             return Parts(total, contrastive, dense=dense)
         class_targets, patch_targets = self._targets(batch.images, whole)
         masked: VisionOutput = self.student.vision_encoder(batch.images, batch.mask)
         student_patches = self.head(masked.patches.flatten(1, 2))  # [B, N, K]
-        of_masked = losses.ibot(student_patches, patch_targets, batch.mask, STUDENT_TEMPERATURE)
-        of_visible = losses.ibot(student_patches, patch_targets, ~batch.mask, STUDENT_TEMPERATURE)
+        distances = losses.self_distillation(student_patches, patch_targets, STUDENT_TEMPERATURE)  # [B, N]
+        of_masked, of_visible = losses.ibot(distances, batch.mask), losses.ibot(distances, ~batch.mask)
         count = batch.crops.shape[0]
         local = self.student.vision_encoder(batch.crops.flatten(0, 1)).cls.unflatten(0, (count, -1))  # [M, B, D]
         dino = losses.dino(self.head(local), class_targets, STUDENT_TEMPERATURE)
-        of_all = losses.ibot_plus_plus(student_patches, patch_targets, STUDENT_TEMPERATURE)
-        patch = of_all if self.recipe.patches == "all" else of_masked
+        patch = losses.ibot_plus_plus(distances) if self.recipe.patches == "all" else of_masked
         total = total + share * (DINO_WEIGHT * dino + PATCH_WEIGHT * patch)
         return Parts(total, contrastive, dino, of_masked, of_visible, dense)
 

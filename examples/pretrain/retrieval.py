@@ -13,17 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from evaluate import FIRST_SEED
+from held_out import held_out, middles
 from network import encode_texts
-from PIL import Image
-from store import Store, drawn, middle
+from store import Store
 from torch import Tensor
 
 from tipsseg.model import checkpoint
 from tipsseg.model.checkpoint import Tipsv2
-from tipsseg.model.config import VisionConfig
 from tipsseg.model.tokenizer import Tokenizer
-from tipsseg.prepare import prepare
 
 
 def recall_at_1(queries: Tensor, found: Tensor, names: Sequence[str]) -> float:
@@ -33,14 +30,6 @@ def recall_at_1(queries: Tensor, found: Tensor, names: Sequence[str]) -> float:
     """
     nearest = (F.normalize(queries, dim=-1) @ F.normalize(found, dim=-1).T).argmax(1).tolist()
     return float(np.mean([names[index] == name for index, name in zip(nearest, names, strict=True)]))
-
-
-def middles(store: Store, config: VisionConfig) -> Tensor:
-    """The middle of every image, at the model's own size: [N, 3, side, side] in [0, 1]."""
-    side = config.image_size
-    squares = (Image.fromarray(np.ascontiguousarray(middle(store.image(k)))) for k in range(len(store.records)))
-    resized = [prepare(each, side, side, config.patch_size).resized for each in squares]
-    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
 
 
 @torch.inference_mode()
@@ -71,7 +60,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=500, help="how many")
     options = parser.parse_args()
     model, tokenizer = checkpoint.load(options.model, torch.device("cpu"), torch.float32)
-    store = drawn(options.work / "images", options.scenes, FIRST_SEED, model.config.vision.image_size * 3 // 2)
+    store = held_out(options.work, options.scenes, model.config.vision)
     print(json.dumps(measure(model, tokenizer, store), indent=2))
 
 

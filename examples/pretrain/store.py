@@ -73,6 +73,11 @@ class Store:
         return truth.T if record.portrait else truth
 
 
+def stored_short(side: int) -> int:
+    """The short side to store images with, for whole crops of `side` pixels."""
+    return side * 3 // 2
+
+
 def middle(image: Pixels) -> Pixels:
     """The square in the middle of an image or truth, [H, W, ...] -> [S, S, ...], S the shorter of H and W."""
     edge = min(image.shape[:2])

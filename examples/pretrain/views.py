@@ -55,7 +55,7 @@ def make_views(store: Store, seed: tuple[int, int], count: int, side: int, recip
     chosen = [int(index) for index in rng.integers(0, len(store.records), count)]
     whole = np.empty((count, side, side, 3), np.uint8)
     local = local_side(side)
-    crops = np.empty((LOCAL_CROPS if recipe.patches != "none" else 0, count, local, local, 3), np.uint8)
+    crops = np.empty((LOCAL_CROPS if recipe.distils else 0, count, local, local, 3), np.uint8)
     truth = np.empty((count, SAMPLES, SAMPLES), np.uint8)
     synthetic = []
     for row, index in enumerate(chosen):

@@ -13,9 +13,9 @@ import pytest
 import torch
 from network import SIZES, make_model
 from PIL import Image
-from pretrain import Plan, Run
+from pretrain import Plan, Run, distil_share, load_run
 from probe import fit, probe
-from prototypes import answers, describe, load_run
+from prototypes import answers, describe
 from recipe import Recipe
 from retrieval import recall_at_1
 from store import drawn
@@ -160,3 +160,26 @@ def test_a_run_is_read_back_with_its_teacher(teacher: str, tmp_path: Path) -> No
     with torch.no_grad():  # the student is not asked where there is an average of it
         run.module.student.vision_encoder.norm.weight[::2].neg_()
     assert torch.equal(before, answers(run, store)) == (teacher == "full")
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 0), (200, 0), (250, 0.25), (400, 1), (9000, 1)])
+def test_self_distillation_begins_slowly(step: int, share: float) -> None:
+    assert distil_share(step) == share
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "reason"),
+    [
+        ("pretrain.py", ["--out", "m", "--dense", "--pictures", "x.jsonl"], "--dense needs truth masks"),
+        ("pretrain.py", ["--out", "m", "--steps", "0"], "argument --steps: '0' is no whole number above 0"),
+        ("pretrain.py", ["--out", "m", "--batch-size", "x"], "argument --batch-size: 'x' is no whole number"),
+        ("prototypes.py", ["--run", "gone"], "gone: no run of pretrain.py"),
+        ("plot.py", ["--out", "x.png"], "ablate.py writes it when all its runs are done"),
+    ],
+)
+def test_mistakes_on_the_command_line(script: str, options: list[str], reason: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(PRETRAIN / script), "--work", "w", *options]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 2
+    assert reason in " ".join(ran.stderr.split())
+    assert not list(tmp_path.iterdir())
