@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its highest")
     parser.add_argument("--scenes", type=int, default=10_000, help="to train on")
     parser.add_argument("--held-out", type=int, default=200, help="scenes to score on")
+    parser.add_argument("--bfloat16", action="store_true", help="faster on processors that have it; slower on others")
     parser.add_argument("--seeds", default="1,2", help="with commas")
     options = parser.parse_args()
     side = SIZES["small"].side
@@ -83,8 +84,7 @@ def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]
         "learning-rate": options.learning_rate,
         "seed": seed,
     }
-    if recipe.dense:
-        wanted["dense"] = None
+    wanted |= {flag: None for flag, on in {"dense": recipe.dense, "bfloat16": options.bfloat16}.items() if on}
     # Of a run that is done this makes nothing new, but it refuses one with other options.
     run("pretrain.py", {"work": folder, "out": folder / "model", **wanted})
     held_out: dict[str, object] = {"model": folder / "model", "scenes": options.held_out}

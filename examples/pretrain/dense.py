@@ -58,15 +58,19 @@ def dense_loss(values: Tensor, phrases: Tensor, question: Question, temperature:
     values [B, h, w, D], phrases [P, D]; cosines are upsampled before they are compared with the truth, as in labelling.
     A leaf counts in a batch by the square root of its area, so that a leg is heard beside the sky.
     """
-    cosine = torch.einsum("bhwd,pd->bphw", F.normalize(values, dim=-1), phrases)  # [B, P, h, w]
-    cosine = F.interpolate(cosine, size=(SAMPLES, SAMPLES), mode="bilinear", align_corners=False)
-    logits = (cosine / temperature).flatten(2)  # [B, P, S]
     listed, positive, truth = (
         torch.from_numpy(each).to(values.device) for each in (question.listed, question.positive, question.truth)
     )
+    # Only L phrases of each image go on, as many as the longest list has: most compete in few images.
+    longest = int(listed.sum(1).max())
+    chosen = listed.int().argsort(dim=1, descending=True, stable=True)[:, :longest]  # [B, L]
+    listed, positive = listed.gather(1, chosen), positive.gather(1, chosen[..., None].expand(-1, -1, positive.shape[2]))
+    cosine = torch.einsum("bhwd,bld->blhw", F.normalize(values, dim=-1), phrases[chosen])  # [B, L, h, w]
+    cosine = F.interpolate(cosine, size=(SAMPLES, SAMPLES), mode="bilinear", align_corners=False)
+    logits = (cosine / temperature).flatten(2)  # [B, L, S]
     logits = logits.masked_fill(~listed[..., None], -torch.inf)
     truth = truth.flatten(1).long()  # [B, S]
-    right = positive.gather(2, truth[:, None].expand(-1, positive.shape[1], -1))  # [B, P, S]
+    right = positive.gather(2, truth[:, None].expand(-1, longest, -1))  # [B, L, S]
     surprise = logits.logsumexp(1) - logits.masked_fill(~right, -torch.inf).logsumexp(1)  # [B, S]
     area = torch.bincount(truth.flatten(), minlength=positive.shape[2]).clamp(min=1)
     weight = area.float().rsqrt()[truth]  # [B, S]

@@ -24,6 +24,7 @@ from tipsseg.model.tokenizer import Tokenizer
 
 TEMPERATURE = 0.04
 MAX_TOKENS = 64
+PATCH = 14  # pixels, of every TIPSv2
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from check import Check
 from heads import ProjectionHead
-from network import MAX_TOKENS, SIZES, encode_texts, make_model, write_model
+from network import MAX_TOKENS, PATCH, SIZES, encode_texts, make_model, write_model
 from recipe import Batch, Parts, Pretraining, Recipe, random_mask
 from store import Store, drawn, pictures, stored_short
 from torch import Tensor, nn
@@ -78,6 +78,8 @@ class Plan:
 
     steps, seed, rate  the updates in all, of weights and batches and masks, the learning rate at its highest
     start              a model folder to begin with; None for a new model of `size`, see SIZES
+    side               of the whole crops, in pixels; None for that of the model. Positions are interpolated.
+    bfloat16           matrix products of the networks in half precision; what is learnt, and the losses, stay float32
     device             its name, as of `tipsseg --device`; that may change over a break
     """
 
@@ -87,6 +89,8 @@ class Plan:
     rate: float = 1e-3
     start: Path | None = None
     size: str = "small"
+    side: int | None = None
+    bfloat16: bool = False
     device: str = "cpu"
 
 
@@ -109,7 +113,7 @@ class Run:
             student = make_model(SIZES[plan.size], self.tokenizer.vocab_size)
         width = student.config.vision.hidden_size
         head = ProjectionHead(width, HIDDEN, BOTTLENECK, PROTOTYPES)
-        self.module = Pretraining(student, head, plan.recipe).to(self.device)
+        self.module = Pretraining(student, head, plan.recipe, bfloat16=plan.bfloat16).to(self.device)
         self._trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.optimiser = make_optimiser(self._trained, plan.rate)
         if self._state.exists():
@@ -121,7 +125,7 @@ class Run:
     @property
     def side(self) -> int:
         """Of the whole crop, in pixels."""
-        return self.module.student.config.vision.image_size
+        return self.plan.side or self.module.student.config.vision.image_size
 
     def step(self, views: Views) -> Parts:
         """One update; the losses before it."""
@@ -137,9 +141,10 @@ class Run:
 
     def _batch(self, views: Views) -> Batch:
         def encode(texts: list[str]) -> Tensor:
-            return encode_texts(self.module.student, self.tokenizer, texts)
+            with self.module.autocast():
+                return encode_texts(self.module.student, self.tokenizer, texts)
 
-        patches = self.module.student.config.vision.grid_size**2
+        patches = (self.side // PATCH) ** 2
         generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.done)
         mask = random_mask(len(views.whole), patches, generator).to(self.device)
         phrases = encode(views.question.phrases) if views.question else None
@@ -223,11 +228,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=positive, default=64, help="images a step")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its highest")
     parser.add_argument("--seed", type=int, default=1, help="of weights, batches and masks")
+    parser.add_argument("--side", type=positive, help="of the images, in pixels; the model's own where it is not given")
+    parser.add_argument("--bfloat16", action="store_true", help="faster on processors that have it; slower on others")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, or auto for the best that there is")
     options = parser.parse_args()
     try:
         if options.dense and options.pictures:
             raise UsageError("--dense needs truth masks, and --pictures has none", "Leave one of them out.")
+        if options.side and options.side % PATCH:
+            raise UsageError(f"--side {options.side} is no multiple of {PATCH}, the side of a patch", "Try 168.")
         remember(options)
         run = Run(options.work, plan_of(options))
         short = stored_short(run.side)
@@ -248,7 +257,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
     """What the options of the command line ask for."""
     recipe = Recipe(options.patches, options.captions, options.teacher, options.momentum, options.dense)
     start = Path(options.start) if options.start else None
-    return Plan(recipe, options.steps, options.seed, options.learning_rate, start, options.size, options.device)
+    rest = options.size, options.side, options.bfloat16, options.device
+    return Plan(recipe, options.steps, options.seed, options.learning_rate, start, *rest)
 
 
 def load_run(work: Path) -> Run:

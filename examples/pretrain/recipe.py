@@ -102,9 +102,10 @@ class Parts:
 class Pretraining(nn.Module):
     """Student, heads and teacher."""
 
-    def __init__(self, student: Tipsv2, head: ProjectionHead, recipe: Recipe) -> None:
+    def __init__(self, student: Tipsv2, head: ProjectionHead, recipe: Recipe, *, bfloat16: bool = False) -> None:
         super().__init__()
         self.recipe = recipe
+        self.autocasts = bfloat16
         self.student = student
         self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
         self.head = head
@@ -113,45 +114,48 @@ class Pretraining(nn.Module):
 
     def forward(self, batch: Batch, share: float) -> Parts:
         """The losses of a batch; `share` in [0, 1] of the weights of self-distillation."""
-        whole, dense = self._whole(batch)
+        tower: VisionTower = self.student.vision_encoder
+        with self.autocast():
+            hidden = tower.last_block_input(batch.images)  # [B, 2 + N, D]
+            whole = _end(tower, hidden, batch.images)
         scale = self.log_scale.exp().clamp(max=100)
         contrastive = (
             losses.contrastive(whole.cls, batch.alt, scale)
             + losses.contrastive(whole.registers[:, 0], batch.medium, scale)
         ) / 2
-        total = contrastive if dense is None else contrastive + DENSE_WEIGHT * dense
+        total, dense = contrastive, None
+        if batch.question is not None and batch.phrases is not None:
+            with self.autocast():
+                values = _values(tower, hidden, batch.images)
+            dense = dense_loss(values, batch.phrases, batch.question, TEMPERATURE)
+            total = total + DENSE_WEIGHT * dense
         if not self.recipe.distils:
             return Parts(total, contrastive, dense=dense)
         class_targets, patch_targets = self._targets(batch.images, whole)
-        masked: VisionOutput = self.student.vision_encoder(batch.images, batch.mask)
-        student_patches = self.head(masked.patches.flatten(1, 2))  # [B, N, K]
+        with self.autocast():
+            masked: VisionOutput = tower(batch.images, batch.mask)
+            student_patches = self.head(masked.patches.flatten(1, 2)).float()  # [B, N, K]
+            count = batch.crops.shape[0]
+            local = tower(batch.crops.flatten(0, 1)).cls.unflatten(0, (count, -1))  # [M, B, D]
+            student_classes = self.head(local).float()  # [M, B, K]
         distances = losses.self_distillation(student_patches, patch_targets, STUDENT_TEMPERATURE)  # [B, N]
         of_masked, of_visible = losses.ibot(distances, batch.mask), losses.ibot(distances, ~batch.mask)
-        count = batch.crops.shape[0]
-        local = self.student.vision_encoder(batch.crops.flatten(0, 1)).cls.unflatten(0, (count, -1))  # [M, B, D]
-        dino = losses.dino(self.head(local), class_targets, STUDENT_TEMPERATURE)
+        dino = losses.dino(student_classes, class_targets, STUDENT_TEMPERATURE)
         patch = losses.ibot_plus_plus(distances) if self.recipe.patches == "all" else of_masked
         total = total + share * (DINO_WEIGHT * dino + PATCH_WEIGHT * patch)
         return Parts(total, contrastive, dino, of_masked, of_visible, dense)
 
-    def _whole(self, batch: Batch) -> tuple[VisionOutput, Tensor | None]:
-        """The student on the unmasked image, and the dense loss where there is one: its value features are of the same forward."""
-        tower: VisionTower = self.student.vision_encoder
-        if batch.question is None or batch.phrases is None:
-            return tower(batch.images), None
-        hidden = tower.last_block_input(batch.images)  # [B, 2 + N, D]
-        last, prefix = cast(Block, tower.blocks[-1]), tower.config.num_prefix_tokens
-        tokens = tower.norm(last(hidden))  # [B, 2 + N, D]
-        values = tower.norm(last.value_features(hidden[:, prefix:]))  # [B, N, D]
-        whole = VisionOutput(tokens[:, 0], tokens[:, 1:prefix], tower.to_grid(tokens[:, prefix:], batch.images))
-        return whole, dense_loss(tower.to_grid(values, batch.images), batch.phrases, batch.question, TEMPERATURE)
+    def autocast(self) -> torch.autocast:
+        """What the networks run in: matrix products in bfloat16, where that is asked for. Losses are computed outside of it."""
+        return torch.autocast(self.log_scale.device.type, torch.bfloat16, enabled=self.autocasts)
 
     @torch.no_grad()
     def _targets(self, images: Tensor, whole: VisionOutput) -> tuple[Tensor, Tensor]:
         """What the teacher makes of the whole image: of the class token [B, K], and of the patches [B, N, K]."""
-        seen = whole if self.teacher_backbone is None else self.teacher_backbone(images)
-        tokens = seen.cls, seen.patches.flatten(1, 2)
-        classes, patches = (losses.teacher_targets(self.teacher_head(each), TEACHER_TEMPERATURE) for each in tokens)
+        with self.autocast():
+            seen = whole if self.teacher_backbone is None else self.teacher_backbone(images)
+            logits = [self.teacher_head(each).float() for each in (seen.cls, seen.patches.flatten(1, 2))]
+        classes, patches = (losses.teacher_targets(each, TEACHER_TEMPERATURE) for each in logits)
         return classes, patches
 
     def follow(self) -> None:
@@ -159,6 +163,18 @@ class Pretraining(nn.Module):
         follow(self.teacher_head, self.head, self.recipe.momentum)
         if self.teacher_backbone is not None:
             follow(self.teacher_backbone, self.student.vision_encoder, self.recipe.momentum)
+
+
+def _end(tower: VisionTower, hidden: Tensor, images: Tensor) -> VisionOutput:
+    """The tower's output from what its last block gets, [B, 2 + N, D]."""
+    tokens, prefix = tower.norm(tower.blocks[-1](hidden)), tower.config.num_prefix_tokens  # [B, 2 + N, D]
+    return VisionOutput(tokens[:, 0], tokens[:, 1:prefix], tower.to_grid(tokens[:, prefix:], images))
+
+
+def _values(tower: VisionTower, hidden: Tensor, images: Tensor) -> Tensor:
+    """Value features [B, h, w, D] from what the last block gets: of the same forward as the output."""
+    last = cast(Block, tower.blocks[-1])
+    return tower.to_grid(tower.norm(last.value_features(hidden[:, tower.config.num_prefix_tokens :])), images)
 
 
 def kept_parameters(backbone: nn.Module, head: nn.Module, teacher: str) -> int:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 from dense import SAMPLES, Question, ask
+from network import PATCH
 from numpy.typing import NDArray
 from recipe import Recipe
 from store import Store
@@ -43,7 +44,7 @@ class Views:
 
 def local_side(side: int) -> int:
     """The side of the local crops, in whole patches: three eighths of the whole one's, as the paper's 98 of 224 nearly are."""
-    return side * 3 // 8 // 14 * 14
+    return side * 3 // 8 // PATCH * PATCH
 
 
 def make_views(store: Store, seed: tuple[int, int], count: int, side: int, recipe: Recipe) -> Views:

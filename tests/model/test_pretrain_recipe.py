@@ -75,10 +75,12 @@ def test_how_often_the_backbones_run(choice: str, of_student: int, of_average: i
     runs: list[nn.Module] = []
     for each in module.modules():
         if isinstance(each, VisionTower):
-            each.register_forward_hook(lambda tower, *_: runs.append(tower))
+            each.patch_embed.register_forward_hook(lambda first, *_: runs.append(first))
     Given().step(module)
-    assert sum(tower is module.student.vision_encoder for tower in runs) == of_student
-    assert sum(tower is module.teacher_backbone for tower in runs) == of_average
+    assert runs.count(module.student.vision_encoder.patch_embed) == of_student
+    average = module.teacher_backbone
+    assert (0 if average is None else runs.count(average.patch_embed)) == of_average
+    assert len(runs) == of_student + of_average
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -128,6 +130,27 @@ def test_a_dense_loss_comes_from_the_same_forward() -> None:
     torch.testing.assert_close(parts.dense, dense_loss(values, batch.phrases, batch.question, 0.04))
     torch.testing.assert_close(parts.total, plain.total + 5 * parts.dense)
     assert parts.numbers() == plain.numbers() | {"total": parts.total.item(), "dense": parts.dense.item()}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_half_precision_is_of_the_networks_alone(choice: str) -> None:
+    """Losses are near those in float32, though the gradients differ, and what is learnt stays float32."""
+    batch, module = Given(), pretraining(CHOICES[choice])
+    batch.question = ask(np.random.default_rng(1), np.random.default_rng(2).integers(1, 27, (IMAGES, 56, 56), np.uint8))
+    batch.phrases = F.normalize(torch.randn(len(batch.question.phrases), WIDTH), dim=-1)
+    gradients, parts = [], []
+    for bfloat16 in (False, True):
+        module.autocasts = bfloat16
+        module.zero_grad()
+        made = batch.step(module)
+        made.total.backward()
+        assert all(getattr(made, name).dtype == torch.float32 for name in made.numbers())
+        parts.append(made.numbers())
+        gradients.append({name: each.grad for name, each in module.named_parameters() if each.grad is not None})
+    assert parts[0] != parts[1]
+    assert parts[0] == pytest.approx(parts[1], rel=0.02)
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(each.dtype == torch.float32 for each in gradients[1].values())
 
 
 def test_what_a_recipe_has_not_is_not_told() -> None:

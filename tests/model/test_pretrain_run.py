@@ -65,6 +65,27 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_was_not(tmp_path: Path) -> N
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
+def test_a_model_can_be_trained_on_smaller_images_first(tmp_path: Path) -> None:
+    """With positions that are interpolated; what is written has its own size still. In half precision, as one would."""
+    options = "--scenes", 3, "--steps", 1, "--side", 56, "--bfloat16"
+    (line,) = pretrain(tmp_path, *options)
+    run = load_run(tmp_path / "run")
+    assert (run.side, run.plan.bfloat16, run.module.student.config.vision.image_size) == (56, True, 112)
+    (later,) = pretrain(tmp_path / "later", "--start", tmp_path / "model", "--scenes", 3, "--steps", 1)
+    assert 0 < line["contrastive"] < 5 > later["contrastive"] > 0
+    assert checkpoint.load(tmp_path / "later" / "model", torch.device("cpu"), torch.float32)[0].config == (
+        run.module.student.config
+    )
+
+
+@pytest.mark.parametrize("side", ["100", "0"])
+def test_a_side_has_to_be_whole_patches(tmp_path: Path, side: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        pretrain(tmp_path, "--scenes", 3, "--steps", 1, "--side", side)
+    assert caught.value.returncode == 2
+    assert not (tmp_path / "run" / "options.json").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
