@@ -47,6 +47,23 @@ def test_a_phrase_that_is_not_listed_does_not_compete() -> None:
     assert loss(truth, listed=(True, False)) == pytest.approx(0, abs=1e-6)
 
 
+def test_lists_of_different_lengths() -> None:
+    """What competes in one image does not in another, whatever is left out of the computation."""
+    rng = np.random.default_rng(1)
+    asked = ask(rng, rng.integers(1, len(LEAF_LIST) + 1, (4, SAMPLES, SAMPLES)).astype(np.uint8))
+    assert len(set(asked.listed.sum(1))) > 1
+    values, phrases = torch.randn(4, 4, 4, 8), F.normalize(torch.randn(len(asked.phrases), 8), dim=-1)
+    cosines = F.interpolate(
+        (F.normalize(values, dim=-1) @ phrases.T).permute(0, 3, 1, 2), (SAMPLES, SAMPLES), mode="bilinear"
+    )
+    odds = (cosines / 0.1).exp().numpy() * asked.listed[..., None, None]  # [B, P, 56, 56]
+    right = np.stack([positive[:, truth] for positive, truth in zip(asked.positive, asked.truth, strict=True)])
+    surprise = -np.log((odds * right).sum(1) / odds.sum(1))  # [B, 56, 56]
+    weight = np.bincount(asked.truth.ravel())[asked.truth] ** -0.5
+    expected = (weight * surprise).sum() / weight.sum()
+    assert dense_loss(values, phrases, asked, 0.1).item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_leaf_counts_by_the_root_of_its_area() -> None:
     truth = np.ones((1, SAMPLES, SAMPLES), np.uint8)
     truth[0, :7, :8] = 2
