@@ -130,7 +130,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     backbone, head = VisionTower(config), ProjectionHead(config.hidden_size, HIDDEN, BOTTLENECK, PROTOTYPES)
     learnt = ["", f"mean IoU, {len(WHOLE_LIST)} things", "each seed", "R@1, medium captions", "linear probe, mean IoU"]
     learnt += ["masked patches, loss", "visible patches, loss", "prototypes in use", "their purity"]
-    took = ["", "seconds a step", "peak MB", "parameters kept, millions"]
+    took = ["", "seconds a step", "peak MB", "parameters trained, millions", "stored, with averages"]
     learnt_rows, took_rows = [learnt, ["---"] * len(learnt)], [took, ["---"] * len(took)]
     for name, runs in results.items():
         recipe = ARMS[name]
@@ -138,10 +138,11 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
         recalls = [each["recall"][f"medium, {way}"] for each in runs for way in ("image to text", "text to image")]
         row = [name, f"{fmean([each['miou'] for each in runs]):.3f}", ", ".join(f"{each['miou']:.3f}" for each in runs)]
         row += [f"{fmean(recalls):.3f}", f"{fmean([each['probe'] for each in runs]):.3f}"]
-        kept = sum(each.numel() for each in backbone.parameters())
+        trained = kept = sum(each.numel() for each in backbone.parameters())
         if not recipe.distils:
             row += [""] * 4
         else:
+            trained += sum(each.numel() for each in head.parameters())
             kept = kept_parameters(backbone, head, recipe.teacher)
             row += [f"{fmean([line[patches] for line in last]):.2f}" for patches in ("masked", "visible")]
             row += [f"{fmean([each['prototypes']['in use'] for each in runs]):.0f}"]
@@ -149,7 +150,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
         learnt_rows.append(row)
         times = [line["seconds_a_step"] for each in runs for line in each["log"]]
         memory = fmean([line["peak_mb"] for line in last])
-        took_rows.append([name, f"{median(times):.2f}", f"{memory:.0f}", f"{kept / 1e6:.2f}"])
+        took_rows.append([name, f"{median(times):.2f}", f"{memory:.0f}", f"{trained / 1e6:.2f}", f"{kept / 1e6:.2f}"])
     return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in rows) for rows in (learnt_rows, took_rows))
 
 

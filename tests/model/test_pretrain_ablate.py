@@ -43,9 +43,11 @@ def test_the_table() -> None:
     assert learnt[3][1:] == ["0.200", "0.100, 0.300", "0.600", "0.400", "1.20", "1.00", "20", "0.20"]
     assert learnt[2][1:5] == learnt[7][1:5] == ["0.200", "0.100, 0.300", "0.600", "0.400"]
     assert not any(cell.strip(" |") for row in (learnt[2], learnt[7]) for cell in row[5:])
-    assert {len(row) for row in took[2:]} == {4}
+    assert {len(row) for row in took[2:]} == {5}
     assert took[3][1:3] == ["1.70", "2000"]
-    kept = [float(row[3]) for row in took[2:]]
+    trained, kept = ([float(row[column]) for row in took[2:]] for column in (3, 4))
+    assert trained[0] == trained[5] == kept[0]  # no head, no averages
+    assert trained[1] == trained[2] == trained[3] == trained[4] < kept[4]
     assert kept[0] == kept[5] < kept[4] < kept[1] == kept[2] == kept[3]
 
 

@@ -52,7 +52,10 @@ def test_lists_of_different_lengths() -> None:
     rng = np.random.default_rng(1)
     asked = ask(rng, rng.integers(1, len(LEAF_LIST) + 1, (4, SAMPLES, SAMPLES)).astype(np.uint8))
     assert len(set(asked.listed.sum(1))) > 1
-    values, phrases = torch.randn(4, 4, 4, 8), F.normalize(torch.randn(len(asked.phrases), 8), dim=-1)
+    values, phrases = (
+        torch.from_numpy(rng.normal(size=size)).float() for size in ((4, 4, 4, 8), (len(asked.phrases), 8))
+    )
+    phrases = F.normalize(phrases, dim=-1)
     cosines = F.interpolate(
         (F.normalize(values, dim=-1) @ phrases.T).permute(0, 3, 1, 2), (SAMPLES, SAMPLES), mode="bilinear"
     )
