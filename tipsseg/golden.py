@@ -149,21 +149,21 @@ class Agreement:
 # that is used:
 #
 #                                   largest difference, worst    same winners, worst
-#   bfloat16                        0.0078              0.0219    99.7 %       98.3 %
-#   float16                         0.0019              0.0044    100 %        99.8 %
+#   bfloat16                        0.0080              0.0241    99.5 %       98.9 %
+#   float16                         0.0011              0.0043    99.8 %       99.7 %
 #
 # The limits are twice the worst, as other devices sum in another order. A block whose attention or MLP gives nothing
-# differs by 0.12 to 0.42 and keeps 89 % of the winners at most. Rounding in float32 is 2 ** 13 times finer than in float16.
+# differs by 0.17 to 0.90 and keeps 86 % of the winners at most. Rounding in float32 is 2 ** 13 times finer than in float16.
 LIMITS = {
     torch.float32: Agreement(1e-4, 0.999),
     torch.float16: Agreement(0.01, 0.99),
-    torch.bfloat16: Agreement(0.045, 0.965),
+    torch.bfloat16: Agreement(0.05, 0.975),
 }
 
 #: Cosines of the embedded model for the picture, as a CPU computed them in float32: of one patch with the phrases.
 RECORDED = Table(
     "cosines",
-    (0.15904, 0.21586, 0.08123, -0.08744, 0.09345, -0.09463, 0.12214, -0.41875, 0.05447, 0.22543),
+    (0.14624, 0.2894, 0.0037, -0.12847, 0.0718, 0.10505, 0.25993, 0.0892, 0.29796, 0.06227),
     1e-4,
 )
 
