@@ -1,6 +1,6 @@
 """Draws the curves of an ablation: zero-shot mean IoU of its arms, and the patch loss on masked and on visible patches.
 
-python examples/pretrain/plot.py --work work --out curves.png
+python examples/pretrain/plot.py --results work/results.json --out curves.png
 """
 
 from __future__ import annotations
@@ -66,13 +66,14 @@ def _loss(recipe: Recipe) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the curves of an ablation.")
-    parser.add_argument("--work", type=Path, required=True, help="the folder of ablate.py")
+    parser.add_argument(
+        "--results", type=Path, required=True, help="what ablate.py writes: results.json of its work folder"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the picture to write")
     options = parser.parse_args()
-    results = options.work / "results.json"
-    if not results.exists():
-        parser.error(f"there is no {results}: ablate.py writes it when all its runs are done")
-    plot(json.loads(results.read_text()), options.out)
+    if not options.results.exists():
+        parser.error(f"there is no {options.results}: ablate.py writes it when all its runs are done")
+    plot(json.loads(options.results.read_text()), options.out)
 
 
 if __name__ == "__main__":
