@@ -30,7 +30,7 @@ from network import MAX_TOKENS, PATCH, SIZES, encode_texts, make_model, write_mo
 from recipe import Batch, Parts, Pretraining, Recipe, random_mask
 from store import Store, drawn, pictures, stored_short
 from torch import Tensor, nn
-from views import Views, ahead, make_views
+from views import Views, ahead, local_side, make_views
 from vocabulary_file import train_tokenizer
 
 from tipsseg.devices import resolve_device
@@ -178,7 +178,7 @@ def memory_mb() -> float:
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
     return int(status.partition("RssAnon:")[2].split()[0]) * 1024 / 1e6
 
 
@@ -247,8 +247,10 @@ def main() -> None:
     try:
         if options.dense and options.pictures:
             raise UsageError("--dense needs truth masks, and --pictures has none", "Leave one of them out.")
-        if options.side and options.side % PATCH:
-            raise UsageError(f"--side {options.side} is no multiple of {PATCH}, the side of a patch", "Try 168.")
+        if options.side and (options.side % PATCH or local_side(options.side) == 0):
+            raise UsageError(
+                f"--side {options.side} is no multiple of {PATCH}, the side of a patch, from 42 on", "Try 168."
+            )
         remember(options)
         run = Run(options.work, plan_of(options))
         short = stored_short(run.side)
@@ -269,8 +271,17 @@ def plan_of(options: argparse.Namespace) -> Plan:
     """What the options of the command line ask for."""
     recipe = Recipe(options.patches, options.captions, options.teacher, options.momentum, options.dense)
     start = Path(options.start) if options.start else None
-    rest = options.size, options.side, options.bfloat16, options.device
-    return Plan(recipe, options.steps, options.seed, options.learning_rate, start, *rest)
+    return Plan(
+        recipe=recipe,
+        steps=options.steps,
+        seed=options.seed,
+        rate=options.learning_rate,
+        start=start,
+        size=options.size,
+        side=options.side,
+        bfloat16=options.bfloat16,
+        device=options.device,
+    )
 
 
 def load_run(work: Path) -> Run:

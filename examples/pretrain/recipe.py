@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import losses
 import torch
@@ -25,7 +25,7 @@ from network import TEMPERATURE
 from torch import Tensor, nn
 
 from tipsseg.model.checkpoint import Tipsv2
-from tipsseg.model.vision import Block, VisionOutput, VisionTower
+from tipsseg.model.vision import VisionOutput, VisionTower
 
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.05
 DINO_WEIGHT, PATCH_WEIGHT, DENSE_WEIGHT = 1.0, 2.0, 5.0
@@ -117,7 +117,7 @@ class Pretraining(nn.Module):
         tower: VisionTower = self.student.vision_encoder
         with self.autocast():
             hidden = tower.last_block_input(batch.images)  # [B, 2 + N, D]
-            whole = _end(tower, hidden, batch.images)
+            whole = tower.output_of(hidden, batch.images)
         scale = self.log_scale.exp().clamp(max=100)
         contrastive = (
             losses.contrastive(whole.cls, batch.alt, scale)
@@ -126,7 +126,7 @@ class Pretraining(nn.Module):
         total, dense = contrastive, None
         if batch.question is not None and batch.phrases is not None:
             with self.autocast():
-                values = _values(tower, hidden, batch.images)
+                values = tower.values_of(hidden, batch.images)
             dense = dense_loss(values, batch.phrases, batch.question, TEMPERATURE)
             total = total + DENSE_WEIGHT * dense
         if not self.recipe.distils:
@@ -163,18 +163,6 @@ class Pretraining(nn.Module):
         follow(self.teacher_head, self.head, self.recipe.momentum)
         if self.teacher_backbone is not None:
             follow(self.teacher_backbone, self.student.vision_encoder, self.recipe.momentum)
-
-
-def _end(tower: VisionTower, hidden: Tensor, images: Tensor) -> VisionOutput:
-    """The tower's output from what its last block gets, [B, 2 + N, D]."""
-    tokens, prefix = tower.norm(tower.blocks[-1](hidden)), tower.config.num_prefix_tokens  # [B, 2 + N, D]
-    return VisionOutput(tokens[:, 0], tokens[:, 1:prefix], tower.to_grid(tokens[:, prefix:], images))
-
-
-def _values(tower: VisionTower, hidden: Tensor, images: Tensor) -> Tensor:
-    """Value features [B, h, w, D] from what the last block gets: of the same forward as the output."""
-    last = cast(Block, tower.blocks[-1])
-    return tower.to_grid(tower.norm(last.value_features(hidden[:, tower.config.num_prefix_tokens :])), images)
 
 
 def kept_parameters(backbone: nn.Module, head: nn.Module, teacher: str) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import losses
 import numpy as np
 import pytest
+import recipe
 import torch
 import torch.nn.functional as F
 from dense import Question, ask, dense_loss
@@ -133,8 +135,24 @@ def test_a_dense_loss_comes_from_the_same_forward() -> None:
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_half_precision_is_of_the_networks_alone(choice: str) -> None:
-    """Losses are near those in float32, though the gradients differ, and what is learnt stays float32."""
+def test_half_precision_is_of_the_networks_alone(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses get float32 and compute in it; they are near those of networks in float32, and what is learnt stays float32."""
+
+    def watch(owner: object, name: str) -> None:
+        plain = getattr(owner, name)
+
+        def watched(*given: object) -> object:
+            assert not torch.is_autocast_enabled("cpu")
+            assert all(
+                each.dtype == torch.float32 for each in given if isinstance(each, Tensor) and each.is_floating_point()
+            )
+            return plain(*given)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    for name in ("contrastive", "teacher_targets", "self_distillation"):
+        watch(losses, name)
+    watch(recipe, "dense_loss")
     batch, module = Given(), pretraining(CHOICES[choice])
     batch.question = ask(np.random.default_rng(1), np.random.default_rng(2).integers(1, 27, (IMAGES, 56, 56), np.uint8))
     batch.phrases = F.normalize(torch.randn(len(batch.question.phrases), WIDTH), dim=-1)

@@ -78,11 +78,22 @@ def test_a_model_can_be_trained_on_smaller_images_first(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("side", ["100", "0"])
-def test_a_side_has_to_be_whole_patches(tmp_path: Path, side: str) -> None:
+@pytest.mark.parametrize(
+    ("side", "reason"),
+    [
+        ("100", "--side 100 is no multiple of 14, the side of a patch, from 42 on. Try 168."),
+        (
+            "28",
+            "--side 28 is no multiple of 14, the side of a patch, from 42 on. Try 168.",
+        ),  # no patch for a local crop
+        ("0", "'0' is no whole number above 0"),
+    ],
+)
+def test_a_side_has_to_be_whole_patches(tmp_path: Path, side: str, reason: str) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         pretrain(tmp_path, "--scenes", 3, "--steps", 1, "--side", side)
     assert caught.value.returncode == 2
+    assert reason in " ".join(caught.value.stderr.split())
     assert not (tmp_path / "run" / "options.json").exists()
 
 

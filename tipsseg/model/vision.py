@@ -153,7 +153,10 @@ class VisionTower(nn.Module):
         pixels  [B, 3, H, W] in [0, 1], H and W multiples of the patch size
         mask    [B, h * w] bool, True where the mask token stands in for a patch (training only)
         """
-        hidden = self.last_block_input(pixels, mask)
+        return self.output_of(self.last_block_input(pixels, mask), pixels)
+
+    def output_of(self, hidden: Tensor, pixels: Tensor) -> VisionOutput:
+        """The output from what the last block gets, [B, N, D]."""
         tokens = self.norm(self.blocks[-1](hidden))  # [B, N, D]
         prefix = self.config.num_prefix_tokens
         return VisionOutput(tokens[:, 0], tokens[:, 1:prefix], self.to_grid(tokens[:, prefix:], pixels))
@@ -165,9 +168,12 @@ class VisionTower(nn.Module):
         the final norm (the zero-shot segmentation protocol of TIPSv2, arXiv 2604.12012). The prefix tokens do not
         reach the patches in this block, so they are dropped before it.
         """
-        hidden = self.last_block_input(pixels)[:, self.config.num_prefix_tokens :]  # [B, h * w, D]
+        return self.values_of(self.last_block_input(pixels), pixels)
+
+    def values_of(self, hidden: Tensor, pixels: Tensor) -> Tensor:
+        """Value features [B, h, w, D] from what the last block gets, [B, N, D]."""
         last = cast(Block, self.blocks[-1])
-        return self.to_grid(self.norm(last.value_features(hidden)), pixels)
+        return self.to_grid(self.norm(last.value_features(hidden[:, self.config.num_prefix_tokens :])), pixels)
 
     def last_block_input(self, pixels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens before the last block, [B, N, D]; what `forward` and `value_features` share."""
