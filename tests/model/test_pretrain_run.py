@@ -212,15 +212,27 @@ def test_self_distillation_begins_slowly(step: int, share: float) -> None:
 @pytest.mark.parametrize(
     ("script", "options", "reason"),
     [
-        ("pretrain.py", ["--out", "m", "--dense", "--pictures", "x.jsonl"], "--dense needs truth masks"),
-        ("pretrain.py", ["--out", "m", "--steps", "0"], "argument --steps: '0' is no whole number above 0"),
-        ("pretrain.py", ["--out", "m", "--batch-size", "x"], "argument --batch-size: 'x' is no whole number"),
-        ("prototypes.py", ["--run", "gone"], "gone: no run of pretrain.py"),
-        ("plot.py", ["--out", "x.png"], "ablate.py writes it when all its runs are done"),
+        ("pretrain.py", ["--work", "w", "--out", "m", "--dense", "--pictures", "x.jsonl"], "--dense needs truth masks"),
+        (
+            "pretrain.py",
+            ["--work", "w", "--out", "m", "--steps", "0"],
+            "argument --steps: '0' is no whole number above 0",
+        ),
+        (
+            "pretrain.py",
+            ["--work", "w", "--out", "m", "--batch-size", "x"],
+            "argument --batch-size: 'x' is no whole number",
+        ),
+        ("prototypes.py", ["--work", "w", "--run", "gone"], "gone: no run of pretrain.py"),
+        (
+            "plot.py",
+            ["--results", "w/results.json", "--out", "x.png"],
+            "ablate.py writes it when all its runs are done",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line(script: str, options: list[str], reason: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(PRETRAIN / script), "--work", "w", *options]
+    command = [sys.executable, str(PRETRAIN / script), *options]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode == 2
     assert reason in " ".join(ran.stderr.split())
