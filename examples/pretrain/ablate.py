@@ -101,8 +101,10 @@ def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]
             file.write_text(run(f"{script}.py", {**what, "work": options.work}))
         found[script] = json.loads(file.read_text())
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    whole = json.loads(segmentation.read_text())["every thing whole"]
     return {
-        "miou": json.loads(segmentation.read_text())["every thing whole"]["mean"],
+        "miou": whole["mean"],
+        "iou": whole["iou"],
         "recall": found["retrieval"],
         "probe": found["probe"]["miou"],
         "prototypes": found.get("prototypes"),

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from arguments import positive
 from numpy.typing import NDArray
 from PIL import Image
 from scenes import draw_scene
@@ -56,7 +57,10 @@ def score(
     names = [word for name in classes for word in ("-c", name)]
     command = [sys.executable, "-m", "tipsseg", "eval", str(images), "--gt", str(truth), "--model", model, *names]
     command += ["--background", background, "--format", "png", "-o", str(work / "out"), "--json", "--quiet"]
-    said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    ran = subprocess.run(command, check=False, stdout=subprocess.PIPE)
+    if ran.returncode:
+        raise SystemExit(ran.returncode)  # it has said why
+    said = json.loads(ran.stdout)
     found = {each["name"]: float("nan") if each["iou"] is None else each["iou"] for each in said["classes"]}
     return found, [np.asarray(Image.open(path)) for path in sorted((work / "out" / "masks").glob("*.png"))]
 
@@ -93,10 +97,14 @@ def iou(truths: Sequence[Labels], guesses: Sequence[Labels], classes: int) -> ND
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Evaluate a model on held-out drawn scenes.")
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--scenes", type=int, default=200)
-    parser.add_argument("--grid", type=int, default=GRID, help="patches along the short side of the model's window")
+    parser = argparse.ArgumentParser(
+        description="Evaluate a model on held-out drawn scenes.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--model", default="tiny", help="as of tipsseg --model")
+    parser.add_argument("--scenes", type=positive, default=200, help="how many")
+    parser.add_argument(
+        "--grid", type=positive, default=GRID, help="patches along the short side of the model's window"
+    )
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
     results: dict[str, object] = {}

@@ -73,7 +73,13 @@ def main() -> None:
     options = parser.parse_args()
     if not options.results.exists():
         parser.error(f"there is no {options.results}: ablate.py writes it when all its runs are done")
-    plot(json.loads(options.results.read_text()), options.out)
+    try:
+        results = json.loads(options.results.read_text())
+    except (OSError, ValueError) as error:
+        parser.error(f"{options.results} is not what ablate.py writes: {error}")
+    if not isinstance(results, dict) or not set(ARMS) <= set(results):
+        parser.error(f"{options.results} is not what ablate.py writes")
+    plot(results, options.out)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python examples/pretrain/pretrain.py --work work --out model --pictures photos.jsonl --start RELEASED_MODEL
 
 `--patches`, `--captions` and `--teacher` switch the paper's ideas on and off, see recipe.py; `--dense` adds a loss on the truth
-masks of drawn scenes. A run that was broken off goes on from its last checkpoint by the same command. `--out` becomes a folder in
+masks of drawn scenes. A run that was broken off goes on from its last log line by the same command. `--out` becomes a folder in
 the hub layout, for `tipsseg label --model`. The log has a line of JSON for every 50 steps: the losses' means, seconds a step
 (median) and the most memory in MB that was held at the end of a forward; with drawn scenes every fifth has mean IoU on a few
 held-out ones.
@@ -17,6 +17,7 @@ import json
 import math
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from arguments import positive, told
 from check import Check
 from heads import ProjectionHead
 from network import MAX_TOKENS, PATCH, SIZES, encode_texts, make_model, write_model
@@ -34,7 +36,7 @@ from views import Views, ahead, local_side, make_views
 from vocabulary_file import train_tokenizer
 
 from tipsseg.devices import resolve_device
-from tipsseg.errors import InputError, TipssegError, UsageError
+from tipsseg.errors import InputError, UsageError
 from tipsseg.model import checkpoint
 from tipsseg.model.config import TOKENIZER_FILE
 from tipsseg.model.tokenizer import Tokenizer
@@ -44,7 +46,7 @@ WARM_UP = 200
 #: Self-distillation begins when captions have made tokens differ, and gets its whole weight slowly. A teacher that says the same of
 #: all tokens teaches the student, which is its backbone, to do so too.
 DISTIL_FROM, DISTIL_WHOLLY = 200, 400
-LOG_EVERY, SAVE_EVERY = 50, 250
+LOG_EVERY, LOOK_EVERY = 50, 250
 OPTIONS_FILE = "options.json"
 #: Of the projection head, where the paper has 2048, 256 and 32768.
 HIDDEN, BOTTLENECK, PROTOTYPES = 384, 64, 256
@@ -183,7 +185,7 @@ def memory_mb() -> float:
 
 
 def train(run: Run, store: Store, batch_size: int, log: Path, check: Check | None) -> None:
-    """Take the steps that are left; a line in the log for every 50, a look and a checkpoint for every 250."""
+    """Take the steps that are left; a line in the log and a checkpoint for every 50, a look for every 250."""
     recent: list[dict[str, float]] = []
     times: list[float] = []
 
@@ -195,30 +197,22 @@ def train(run: Run, store: Store, batch_size: int, log: Path, check: Check | Non
         parts = run.step(views)
         times.append(time.perf_counter() - began)
         recent.append(parts.numbers())
-        long_rest = run.done % SAVE_EVERY == 0 or run.done == run.plan.steps
-        if run.done % LOG_EVERY == 0 or long_rest:
+        ends = run.done == run.plan.steps
+        if run.done % LOG_EVERY == 0 or ends:
             line: dict[str, float] = {"step": run.done}
             line |= {name: round(statistics.fmean(each[name] for each in recent), 4) for name in recent[0]}
             line["seconds_a_step"] = round(statistics.median(times), 4)
             line["peak_mb"] = round(run.peak_mb)
-            if long_rest and check is not None:
+            if (run.done % LOOK_EVERY == 0 or ends) and check is not None:
                 line |= {
                     f"miou_{name}": round(value, 4) for name, value in check(run.module.student, run.tokenizer).items()
                 }
-            print(json.dumps(line), flush=True)
+            run.save()
             with log.open("a") as file:
                 file.write(json.dumps(line) + "\n")
+            print(json.dumps(line), flush=True)
             recent.clear()
             times.clear()
-        if long_rest:
-            run.save()
-
-
-def positive(text: str) -> int:
-    """A count of the command line."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 def main() -> None:
@@ -244,7 +238,7 @@ def main() -> None:
     parser.add_argument("--bfloat16", action="store_true", help="faster on processors that have it; slower on others")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, or auto for the best that there is")
     options = parser.parse_args()
-    try:
+    with told(parser):
         if options.dense and options.pictures:
             raise UsageError("--dense needs truth masks, and --pictures has none", "Leave one of them out.")
         if options.side and (options.side % PATCH or local_side(options.side) == 0):
@@ -253,6 +247,8 @@ def main() -> None:
             )
         remember(options)
         run = Run(options.work, plan_of(options))
+        if run.done:
+            print(f"{options.work}: {run.done} of {run.plan.steps} steps are done", file=sys.stderr)
         short = stored_short(run.side)
         folder = options.work.parent / "images"
         store = (
@@ -263,8 +259,6 @@ def main() -> None:
         check = None if options.pictures else Check(folder, run.side)
         train(run, store, options.batch_size, options.work / "log.jsonl", check)
         run.export(options.out)
-    except TipssegError as error:
-        parser.error(f"{error.message}. {error.hint}")
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
@@ -306,4 +300,8 @@ def remember(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last line of the log", file=sys.stderr)
+        sys.exit(130)

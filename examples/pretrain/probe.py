@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from arguments import positive, told
 from evaluate import iou
 from held_out import held_out, middles, patch_labels
 from store import Store
@@ -53,9 +54,10 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path, required=True, help="a folder in the hub layout")
     parser.add_argument("--work", type=Path, required=True, help="where scenes are kept")
-    parser.add_argument("--scenes", type=int, default=200, help="how many")
+    parser.add_argument("--scenes", type=positive, default=200, help="how many")
     options = parser.parse_args()
-    model, _ = checkpoint.load(options.model, torch.device("cpu"), torch.float32)
+    with told(parser):
+        model, _ = checkpoint.load(options.model, torch.device("cpu"), torch.float32)
     store = held_out(options.work, options.scenes, model.config.vision)
     print(json.dumps({"miou": probe(model.vision_encoder, store)}))
 

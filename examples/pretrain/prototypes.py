@@ -14,14 +14,13 @@ import json
 from pathlib import Path
 
 import torch
+from arguments import positive, told
 from held_out import held_out, middles, patch_labels
 from losses import teacher_targets
 from pretrain import Run, load_run
 from recipe import TEACHER_TEMPERATURE
 from store import Store
 from torch import Tensor
-
-from tipsseg.errors import TipssegError
 
 
 @torch.inference_mode()
@@ -55,12 +54,10 @@ def main() -> None:
     )
     parser.add_argument("--run", type=Path, required=True, help="the --work of pretrain.py")
     parser.add_argument("--work", type=Path, required=True, help="where scenes are kept")
-    parser.add_argument("--scenes", type=int, default=200, help="how many")
+    parser.add_argument("--scenes", type=positive, default=200, help="how many")
     options = parser.parse_args()
-    try:
+    with told(parser):
         run = load_run(options.run)
-    except TipssegError as error:
-        parser.error(f"{error.message}. {error.hint}")
     if not run.plan.recipe.distils:
         parser.error(f"{options.run} has no teacher: it was trained with --patches none")
     config = run.module.student.config.vision

@@ -1,6 +1,6 @@
 """Image-text retrieval on held-out scenes: does an image find its own caption among all, and a caption its image?
 
-python examples/pretrain/retrieval.py --model model --scenes 500
+python examples/pretrain/retrieval.py --model model --work work --scenes 500
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from arguments import positive, told
 from held_out import held_out, middles
 from network import encode_texts
 from store import Store
@@ -57,9 +58,10 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path, required=True, help="a folder in the hub layout")
     parser.add_argument("--work", type=Path, required=True, help="where scenes are kept")
-    parser.add_argument("--scenes", type=int, default=500, help="how many")
+    parser.add_argument("--scenes", type=positive, default=500, help="how many")
     options = parser.parse_args()
-    model, tokenizer = checkpoint.load(options.model, torch.device("cpu"), torch.float32)
+    with told(parser):
+        model, tokenizer = checkpoint.load(options.model, torch.device("cpu"), torch.float32)
     store = held_out(options.work, options.scenes, model.config.vision)
     print(json.dumps(measure(model, tokenizer, store), indent=2))
 

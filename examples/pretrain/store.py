@@ -6,6 +6,7 @@ To draw a scene, or to decode a photograph, takes longer than its share of a tra
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -116,14 +117,20 @@ def read_list(list_file: Path) -> list[tuple[Path, Captions]]:
         where = f"{list_file}, line {number}"
         try:
             values = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{where}: not JSON: {error}") from error
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
         if not isinstance(values, dict) or not isinstance(values.get("image"), str):
             raise InputError(f"{where}: there is no `image`", 'A line is {"image": "a.jpg", "caption": "..."}.')
         texts: dict[str, Any] = {key: values.get(key, values.get("caption")) for key in ("alt", "medium", "long")}
         if not all(isinstance(text, str) and text.strip() for text in texts.values()):
-            raise InputError(f"{where}: there is no caption", "Give `caption`, or `alt`, `medium` and `long`.")
-        found.append((list_file.parent / values["image"], Captions(**texts)))
+            raise InputError(
+                f"{where}: there is no caption, or one that is no text",
+                "Give `caption`, or `alt`, `medium` and `long`.",
+            )
+        image = list_file.parent / values["image"]
+        if not image.is_file():
+            raise InputError(f"{where}: there is no {image}", "Paths are from the list's folder on.")
+        found.append((image, Captions(**texts)))
     if not found:
         raise InputError(f"{list_file}: no pictures")
     return found
@@ -143,11 +150,20 @@ def _store(base: Path, count: int, short: int, fill: _Fill, *, truths: bool) -> 
             np.lib.format.open_memmap(f"{base}.{kind}.npy", "w+", np.uint8, whole).flush()
         chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
         # Forked, a process would wait for threads of OpenCV that it has not got.
-        with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        # Ctrl-C reaches all processes of a terminal; this one says that it was stopped, and what is not begun is not done.
+        with (
+            ProcessPoolExecutor(2, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool,
+            tqdm(total=count, desc=base.name, unit="image") as progress,
+        ):
             jobs = [pool.submit(_fill_chunk, base, tuple(kinds), chunk, fill) for chunk in chunks]
-            made = [
-                record for job in tqdm(jobs, desc=base.name, unit_scale=_CHUNK, unit="image") for record in job.result()
-            ]
+            made: list[Record] = []
+            try:
+                for job in jobs:
+                    made += job.result()
+                    progress.update(len(made) - progress.n)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         records_file.write_text(json.dumps([asdict(record) for record in made]))
     records = [
         Record(each["portrait"], each["length"], Captions(**each["captions"]))

@@ -14,6 +14,7 @@ from ablate import ARMS, table
 from PIL import Image
 from plot import curve, plot
 from recipe import Recipe
+from world import WHOLE_LIST
 
 
 def run_of(miou: float, *, distils: bool = True) -> dict[str, Any]:
@@ -86,6 +87,7 @@ def test_an_ablation_from_end_to_end(
     ablate.main()
     (first,) = json.loads((tmp_path / "results.json").read_text())["truth"]
     assert 0 <= first["miou"] < 0.1
+    assert tuple(first["iou"]) == WHOLE_LIST
     assert 0 <= first["probe"] < 0.3
     assert set(first["recall"]) >= {"alt, image to text", "long, text to image"}
     assert 1 <= first["prototypes"]["in use"] <= 256

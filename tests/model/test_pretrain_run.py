@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +28,7 @@ from tipsseg import weights
 from tipsseg.model import checkpoint
 
 PRETRAIN = Path(__file__).resolve().parents[2] / "examples" / "pretrain"
+TINY_CONFIG = Path(tipsseg.__file__).parent / "assets" / "tiny" / "config.json"
 
 
 def pretrain(work: Path, *options: object) -> list[dict[str, Any]]:
@@ -117,7 +120,9 @@ def test_a_list_that_is_wrong_is_an_error_of_a_line(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         pretrain(tmp_path, "--pictures", tmp_path / "list.jsonl")
     assert caught.value.returncode == 2
-    assert "list.jsonl, line 1: there is no caption. Give `caption`" in " ".join(caught.value.stderr.split())
+    assert "list.jsonl, line 1: there is no caption, or one that is no text. Give `caption`" in " ".join(
+        caught.value.stderr.split()
+    )
 
 
 def test_own_pictures_and_a_model_to_start_from(tmp_path: Path) -> None:
@@ -229,6 +234,13 @@ def test_self_distillation_begins_slowly(step: int, share: float) -> None:
             ["--results", "w/results.json", "--out", "x.png"],
             "ablate.py writes it when all its runs are done",
         ),
+        ("plot.py", ["--results", ".", "--out", "x.png"], ". is not what ablate.py writes"),
+        ("plot.py", ["--results", __file__, "--out", "x.png"], "test_pretrain_run.py is not what ablate.py writes"),
+        ("plot.py", ["--results", str(TINY_CONFIG), "--out", "x.png"], "config.json is not what ablate.py writes"),
+        ("retrieval.py", ["--work", "w", "--model", "gone"], "error: gone/config.json: no such file"),
+        ("probe.py", ["--work", "w", "--model", "gone"], "error: gone/config.json: no such file"),
+        ("probe.py", ["--work", "w", "--model", "m", "--scenes", "0"], "'0' is no whole number above 0"),
+        ("evaluate.py", ["--model", "gone", "--scenes", "1"], "Error: unknown model 'gone'"),
     ],
 )
 def test_mistakes_on_the_command_line(script: str, options: list[str], reason: str, tmp_path: Path) -> None:
@@ -236,4 +248,40 @@ def test_mistakes_on_the_command_line(script: str, options: list[str], reason: s
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode == 2
     assert reason in " ".join(ran.stderr.split())
+    assert "Traceback" not in ran.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_keeps_what_the_log_tells(tmp_path: Path) -> None:
+    options = ["--work", "run", "--out", "model", "--scenes", "2", "--batch-size", "1", "--patches", "none"]
+    command = [sys.executable, str(PRETRAIN / "pretrain.py"), *options, "--steps", "100"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        first = json.loads(process.stdout.readline() if process.stdout else "")
+        os.killpg(process.pid, signal.SIGINT)
+        rest, errors = process.communicate()
+    assert (first["step"], rest, process.returncode) == (50, "", 130)
+    assert "stopped; the same command goes on" in errors
+    assert "Traceback" not in errors
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "run: 50 of 100 steps are done" in ran.stderr
+    assert [json.loads(line)["step"] for line in ran.stdout.splitlines()] == [100]
+    assert [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()] == [50, 100]
+
+
+def test_ctrl_c_while_scenes_are_drawn(tmp_path: Path) -> None:
+    """The processes that draw are silent, and nothing counts as drawn."""
+    command = [sys.executable, str(PRETRAIN / "pretrain.py"), "--work", "w/run", "--out", "model", "--scenes", "2000"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        errors = ""
+        while "100/2000" not in errors:  # two chunks of a hundred are on their way
+            errors += process.stderr.read(1) if process.stderr else ""
+        os.killpg(process.pid, signal.SIGINT)
+        errors += process.communicate()[1]
+    assert process.returncode == 130
+    assert "stopped; the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "w" / "images").glob("drawn-*.json"))

@@ -76,7 +76,9 @@ def test_own_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{", "list.jsonl, line 2: not JSON"),
+        ("{", "list.jsonl, line 2: not JSON: Expecting property name enclosed in double quotes at column 2"),
+        ({"image": "gone.png", "caption": "x"}, "line 2: there is no .*gone.png"),
+        ({"image": "a.png", "caption": 5}, "line 2: there is no caption, or one that is no text"),
         ("[]", "line 2: there is no `image`"),
         ({"caption": "x"}, "line 2: there is no `image`"),
         ({"image": 3, "caption": "x"}, "line 2: there is no `image`"),
@@ -86,6 +88,7 @@ def test_own_pictures(tmp_path: Path) -> None:
     ],
 )
 def test_lists_that_are_wrong(tmp_path: Path, line: object, reason: str) -> None:
+    (tmp_path / "a.png").touch()
     with pytest.raises(InputError, match=reason):
         read_list(listed(tmp_path, {"image": "a.png", "caption": "x"}, line))
 

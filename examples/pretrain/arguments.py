@@ -1,0 +1,25 @@
+"""What the commands of this folder share: counts on the command line, and how they say what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tipsseg.errors import TipssegError
+
+
+def positive(text: str) -> int:
+    """A count of the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+@contextmanager
+def told(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """What went wrong inside is said in a line, and ends the command with 2."""
+    try:
+        yield
+    except TipssegError as error:
+        parser.error(f"{error.message}. {error.hint}".rstrip())
