@@ -16,6 +16,8 @@ from plot import curve, plot
 from recipe import Recipe
 from world import WHOLE_LIST
 
+PRETRAIN = Path(ablate.__file__).parent
+
 
 def run_of(miou: float, *, distils: bool = True) -> dict[str, Any]:
     """What is known of a run of nine steps."""
@@ -104,3 +106,13 @@ def test_an_ablation_from_end_to_end(
         ablate.main()
     assert caught.value.code == 2
     assert "holds a run with other --steps" in " ".join(capfd.readouterr().err.split())
+
+
+def test_the_tables_of_the_readme() -> None:
+    """They are what the recorded runs come to: two seeds of each arm, as many steps of each."""
+    recorded = json.loads((PRETRAIN / "ablation.json").read_text())
+    assert list(recorded) == list(ARMS)
+    assert {len(runs) for runs in recorded.values()} == {2}
+    assert {run["log"][-1]["step"] for runs in recorded.values() for run in runs} == {1500}
+    readme = (PRETRAIN / "README.md").read_text()
+    assert [part in readme for part in table(recorded).split("\n\n")] == [True, True]

@@ -252,12 +252,23 @@ def test_mistakes_on_the_command_line(script: str, options: list[str], reason: s
     assert not list(tmp_path.iterdir())
 
 
+def interruptible(command: list[str], folder: Path) -> subprocess.Popen[str]:
+    """A command with a process group of its own."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  the tests may run where it is ignored
+    )
+
+
 def test_ctrl_c_keeps_what_the_log_tells(tmp_path: Path) -> None:
     options = ["--work", "run", "--out", "model", "--scenes", "2", "--batch-size", "1", "--patches", "none"]
     command = [sys.executable, str(PRETRAIN / "pretrain.py"), *options, "--steps", "100"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    with interruptible(command, tmp_path) as process:
         first = json.loads(process.stdout.readline() if process.stdout else "")
         os.killpg(process.pid, signal.SIGINT)
         rest, errors = process.communicate()
@@ -273,12 +284,11 @@ def test_ctrl_c_keeps_what_the_log_tells(tmp_path: Path) -> None:
 def test_ctrl_c_while_scenes_are_drawn(tmp_path: Path) -> None:
     """The processes that draw are silent, and nothing counts as drawn."""
     command = [sys.executable, str(PRETRAIN / "pretrain.py"), "--work", "w/run", "--out", "model", "--scenes", "2000"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    with interruptible(command, tmp_path) as process:
         errors = ""
-        while "100/2000" not in errors:  # two chunks of a hundred are on their way
-            errors += process.stderr.read(1) if process.stderr else ""
+        # Two chunks of a hundred are on their way.
+        while "100/2000" not in errors and (more := process.stderr.read(1) if process.stderr else ""):
+            errors += more
         os.killpg(process.pid, signal.SIGINT)
         errors += process.communicate()[1]
     assert process.returncode == 130
