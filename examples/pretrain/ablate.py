@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from arguments import stoppable
 from check import Check
 from heads import ProjectionHead
 from network import SIZES, make_config
@@ -130,8 +131,12 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """What was learnt, and what it took: means over the seeds, and for the score that matters the value of each seed."""
     config = make_config(SIZES["small"], 1200).vision
     backbone, head = VisionTower(config), ProjectionHead(config.hidden_size, HIDDEN, BOTTLENECK, PROTOTYPES)
-    learnt = ["", f"mean IoU, {len(WHOLE_LIST)} things", "each seed", "R@1, medium captions", "R@1, long captions"]
-    learnt += [
+    learnt = [
+        "",
+        f"mean IoU, {len(WHOLE_LIST)} things",
+        "each seed",
+        "R@1, medium captions",
+        "R@1, long captions",
         "linear probe, mean IoU",
         "masked patches, loss",
         "visible patches, loss",
@@ -168,4 +173,4 @@ def _recall(runs: list[dict[str, Any]], captions: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    stoppable(main)

@@ -1,9 +1,10 @@
-"""What the commands of this folder share: counts on the command line, and how they say what went wrong."""
+"""What the commands of this folder share: counts on the command line, and how they say what went wrong or was stopped."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tipsseg.errors import TipssegError
@@ -23,3 +24,12 @@ def told(parser: argparse.ArgumentParser) -> Iterator[None]:
         yield
     except TipssegError as error:
         parser.error(f"{error.message}. {error.hint}".rstrip())
+
+
+def stoppable(main: Callable[[], None]) -> None:
+    """Run a command whose work is kept as it goes, and say so where Ctrl-C ends it, with 130."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last line of the log", file=sys.stderr)
+        sys.exit(130)

@@ -1,7 +1,7 @@
 """Trains by the TIPSv2 recipe, on drawn scenes or on your own pictures with captions.
 
-    python examples/pretrain/pretrain.py --work work --out model
-    python examples/pretrain/pretrain.py --work work --out model --pictures photos.jsonl --start RELEASED_MODEL
+    python examples/pretrain/pretrain.py --work work/run --out model
+    python examples/pretrain/pretrain.py --work work/run --out model --pictures photos.jsonl --start RELEASED_MODEL
 
 `--patches`, `--captions` and `--teacher` switch the paper's ideas on and off, see recipe.py; `--dense` adds a loss on the truth
 masks of drawn scenes. A run that was broken off goes on from its last log line by the same command. `--out` becomes a folder in
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from arguments import positive, told
+from arguments import positive, stoppable, told
 from check import Check
 from heads import ProjectionHead
 from network import MAX_TOKENS, PATCH, SIZES, encode_texts, make_model, write_model
@@ -300,8 +300,4 @@ def remember(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last line of the log", file=sys.stderr)
-        sys.exit(130)
+    stoppable(main)

@@ -23,6 +23,7 @@ from scenes import draw_scene
 from tqdm import tqdm
 
 from tipsseg.errors import InputError
+from tipsseg.files import is_file
 from tipsseg.images import open_image
 
 #: Pictures that are longer than this, in shares of their short side, are cut at both ends.
@@ -128,7 +129,7 @@ def read_list(list_file: Path) -> list[tuple[Path, Captions]]:
                 "Give `caption`, or `alt`, `medium` and `long`.",
             )
         image = list_file.parent / values["image"]
-        if not image.is_file():
+        if not is_file(image):
             raise InputError(f"{where}: there is no {image}", "Paths are from the list's folder on.")
         found.append((image, Captions(**texts)))
     if not found:
@@ -158,11 +159,11 @@ def _store(base: Path, count: int, short: int, fill: _Fill, *, truths: bool) -> 
             jobs = [pool.submit(_fill_chunk, base, tuple(kinds), chunk, fill) for chunk in chunks]
             made: list[Record] = []
             try:
-                for job in jobs:
+                for chunk, job in zip(chunks, jobs, strict=True):
                     made += job.result()
-                    progress.update(len(made) - progress.n)
+                    progress.update(len(chunk))
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
                 raise
         records_file.write_text(json.dumps([asdict(record) for record in made]))
     records = [

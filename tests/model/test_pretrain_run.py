@@ -281,9 +281,10 @@ def test_ctrl_c_keeps_what_the_log_tells(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()] == [50, 100]
 
 
-def test_ctrl_c_while_scenes_are_drawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("script", [["pretrain.py", "--work", "w/run", "--out", "model"], ["ablate.py", "--work", "w"]])
+def test_ctrl_c_while_scenes_are_drawn(tmp_path: Path, script: list[str]) -> None:
     """The processes that draw are silent, and nothing counts as drawn."""
-    command = [sys.executable, str(PRETRAIN / "pretrain.py"), "--work", "w/run", "--out", "model", "--scenes", "2000"]
+    command = [sys.executable, str(PRETRAIN / script[0]), *script[1:], "--scenes", "2000"]
     with interruptible(command, tmp_path) as process:
         errors = ""
         # Two chunks of a hundred are on their way.

@@ -78,6 +78,7 @@ def test_own_pictures(tmp_path: Path) -> None:
     [
         ("{", "list.jsonl, line 2: not JSON: Expecting property name enclosed in double quotes at column 2"),
         ({"image": "gone.png", "caption": "x"}, "line 2: there is no .*gone.png"),
+        ({"image": "x" * 300, "caption": "x"}, "line 2: there is no .*xxx"),  # a caption in its place, say
         ({"image": "a.png", "caption": 5}, "line 2: there is no caption, or one that is no text"),
         ("[]", "line 2: there is no `image`"),
         ({"caption": "x"}, "line 2: there is no `image`"),
