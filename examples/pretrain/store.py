@@ -151,20 +151,22 @@ def _store(base: Path, count: int, short: int, fill: _Fill, *, truths: bool) -> 
             np.lib.format.open_memmap(f"{base}.{kind}.npy", "w+", np.uint8, whole).flush()
         chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
         # Forked, a process would wait for threads of OpenCV that it has not got.
-        # Ctrl-C reaches all processes of a terminal; this one says that it was stopped, and what is not begun is not done.
-        with (
-            ProcessPoolExecutor(2, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool,
-            tqdm(total=count, desc=base.name, unit="image") as progress,
-        ):
+        with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+            # Ctrl-C reaches all processes of a terminal, but only this one should tell of it. That it is ignored is inherited.
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
             jobs = [pool.submit(_fill_chunk, base, tuple(kinds), chunk, fill) for chunk in chunks]
+            signal.signal(signal.SIGINT, handler)
             made: list[Record] = []
+            progress = tqdm(total=count, desc=base.name, unit="image")
             try:
                 for chunk, job in zip(chunks, jobs, strict=True):
                     made += job.result()
                     progress.update(len(chunk))
             except BaseException:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(cancel_futures=True)  # what is not begun is not done
                 raise
+            finally:
+                progress.close()
         records_file.write_text(json.dumps([asdict(record) for record in made]))
     records = [
         Record(each["portrait"], each["length"], Captions(**each["captions"]))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -281,15 +282,22 @@ def test_ctrl_c_keeps_what_the_log_tells(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()] == [50, 100]
 
 
-@pytest.mark.parametrize("script", [["pretrain.py", "--work", "w/run", "--out", "model"], ["ablate.py", "--work", "w"]])
-def test_ctrl_c_while_scenes_are_drawn(tmp_path: Path, script: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("script", "done"),
+    [
+        (["pretrain.py", "--work", "w/run", "--out", "model"], 0),  # the processes that draw are starting
+        (["pretrain.py", "--work", "w/run", "--out", "model"], 100),  # they are at work
+        (["ablate.py", "--work", "w"], 100),
+    ],
+)
+def test_ctrl_c_while_scenes_are_drawn(tmp_path: Path, script: list[str], done: int) -> None:
     """The processes that draw are silent, and nothing counts as drawn."""
     command = [sys.executable, str(PRETRAIN / script[0]), *script[1:], "--scenes", "2000"]
     with interruptible(command, tmp_path) as process:
         errors = ""
-        # Two chunks of a hundred are on their way.
-        while "100/2000" not in errors and (more := process.stderr.read(1) if process.stderr else ""):
+        while f" {done}/2000" not in errors and (more := process.stderr.read(1) if process.stderr else ""):
             errors += more
+        time.sleep(0.5)  # in which they import what they need, where they are starting
         os.killpg(process.pid, signal.SIGINT)
         errors += process.communicate()[1]
     assert process.returncode == 130
