@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from check import SCENES, Check, _phrases
-from dense import SAMPLES, Question, ask, dense_loss
+from dense import KIN_WEIGHT, SAMPLES, PhraseTable, Question, ask, dense_loss
 from evaluate import to_list
 from network import SIZES, make_model
 from vocabulary_file import train_tokenizer
-from world import LEAF_LIST, WHOLE_LIST
+from world import CONCEPTS, LEAF_ID, LEAF_LIST, WHOLE_LIST
 
 from tipsseg.model.tokenizer import Tokenizer
 
@@ -25,7 +25,7 @@ POSITIVE[0, :, 3] = True
 
 
 def question(truth: np.ndarray, *, listed: tuple[bool, bool] = (True, True)) -> Question:
-    return Question(["a", "b"], np.array([listed]), POSITIVE, truth)
+    return Question(["a", "b"], np.array([listed]), POSITIVE, POSITIVE, truth)
 
 
 def loss(truth: np.ndarray, *, listed: tuple[bool, bool] = (True, True)) -> float:
@@ -60,11 +60,53 @@ def test_lists_of_different_lengths() -> None:
         (F.normalize(values, dim=-1) @ phrases.T).permute(0, 3, 1, 2), (SAMPLES, SAMPLES), mode="bilinear"
     )
     odds = (cosines / 0.1).exp().numpy() * asked.listed[..., None, None]  # [B, P, 56, 56]
-    right = np.stack([positive[:, truth] for positive, truth in zip(asked.positive, asked.truth, strict=True)])
-    surprise = -np.log((odds * right).sum(1) / odds.sum(1))  # [B, 56, 56]
-    weight = np.bincount(asked.truth.ravel())[asked.truth] ** -0.5
-    expected = (weight * surprise).sum() / weight.sum()
+    right, near = (
+        np.stack([each[:, truth] for each, truth in zip(of_leaves, asked.truth, strict=True)])
+        for of_leaves in (asked.positive, asked.kin)
+    )
+    weight = np.bincount(asked.truth.ravel())[asked.truth] ** -0.5  # [B, 56, 56]
+    of_kin = weight * (near.sum(1) > right.sum(1))
+    assert 0 < (of_kin > 0).mean() < 1
+    expected = -np.average(np.log((odds * right).sum(1) / odds.sum(1)), weights=weight)
+    expected -= KIN_WEIGHT * np.average(np.log((odds * right).sum(1) / (odds * near).sum(1)), weights=of_kin)
     assert dense_loss(values, phrases, asked, 0.1).item() == pytest.approx(expected, rel=1e-4)
+
+
+KIN = {
+    "the other kind of leg": (
+        "front leg",
+        ["panda front leg", "panda hind leg", "tree trunk"],
+        ["panda front leg", "panda hind leg"],
+    ),
+    "all legs among the parts": ("front leg", ["panda leg", "panda head", "car"], ["panda leg", "panda head"]),
+    "a thing that is whole": ("front leg", ["panda", "tree crown"], ["panda"]),
+    "a leg beside one kind of it": ("hind leg", ["panda leg", "panda front leg"], ["panda leg", "panda front leg"]),
+    "the kind beside a leg": ("front leg", ["panda leg", "panda front leg", "panda head"], ["panda front leg"]),
+    "no part of anything": ("sky", ["sky", "cloud"], ["sky"]),
+}
+
+
+@pytest.mark.parametrize(("leaf", "asked", "expected"), KIN.values(), ids=KIN)
+def test_kin_are_the_asked_parts_of_one_thing(leaf: str, asked: list[str], expected: list[str]) -> None:
+    table = PhraseTable(np.random.default_rng(1))
+    names = [concept.name for concept in CONCEPTS]
+    foreground = np.array([names.index(name) for name in asked])
+    right = table.positives(foreground, np.zeros(0, np.int64))
+    found = table.kin(foreground, right)[LEAF_ID.get(leaf) or LEAF_ID[f"panda {leaf}"]]
+    assert {names[index] for index in np.flatnonzero(found)} == set(expected)
+
+
+def test_the_choice_among_kin_counts_once_more() -> None:
+    """Every patch is the first of three phrases; where that is wrong, the second is right, and the third is no part of the same."""
+    leaves = np.zeros((1, 3, 27), bool)
+    leaves[0, 0, 1] = leaves[0, 1, 2] = True
+    kin = leaves.copy()
+    kin[0, :2, 1:3] = True
+    values = torch.tensor([1.0, 0.0, 0.0]).expand(1, 2, 2, 3)
+    truth = np.full((1, SAMPLES, SAMPLES), 2, np.uint8)
+    asked = Question(["a", "b", "c"], np.ones((1, 3), bool), leaves, kin, truth)
+    expected = math.log(2 + math.e) + KIN_WEIGHT * WRONG
+    assert dense_loss(values, torch.eye(3), asked, 1.0).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_leaf_counts_by_the_root_of_its_area() -> None:
@@ -87,7 +129,8 @@ def test_questions_have_an_answer_everywhere() -> None:
     truth = np.random.default_rng(1).integers(1, len(LEAF_LIST) + 1, (40, SAMPLES, SAMPLES)).astype(np.uint8)
     asked = ask(np.random.default_rng(2), truth)
     assert asked.listed.any(1).all()
-    assert not (asked.positive & ~asked.listed[..., None]).any()
+    assert not (asked.kin & ~asked.listed[..., None]).any()
+    assert (asked.kin >= asked.positive).all()
     assert asked.positive[:, :, 1:].any(1).all()
     again = ask(np.random.default_rng(2), truth)
     assert asked.phrases == again.phrases
