@@ -152,11 +152,12 @@ class Agreement:
 #   bfloat16                        0.0116              0.0222    99.2 %       98.8 %
 #   float16                         0.0016              0.0067    100 %        99.5 %
 #
-# The limits are twice the worst, as other devices sum in another order. A block whose attention or MLP gives nothing
-# differs by 0.13 to 0.70 and keeps 87 % of the winners at most. Rounding in float32 is 2 ** 13 times finer than in float16.
+# The limits are twice the worst (of float16 once and a half), as other devices sum in another order. A block whose attention or
+# MLP gives nothing differs by 0.13 to 0.70 and keeps 87 % of the winners at most. Rounding in float32 is 2 ** 13 times finer
+# than in float16.
 LIMITS = {
     torch.float32: Agreement(1e-4, 0.999),
-    torch.float16: Agreement(0.0135, 0.99),
+    torch.float16: Agreement(0.01, 0.99),
     torch.bfloat16: Agreement(0.045, 0.975),
 }
 

@@ -112,15 +112,15 @@ class PhraseTable:
         self.background = np.arange(concepts, concepts + len(GENERAL_BACKGROUND))
         self.absent = np.arange(concepts + len(GENERAL_BACKGROUND), len(self.words))
         meaning = {wording: c.name for c in CONCEPTS for wording in c.wordings}
-        names = [c.name for c in CONCEPTS] + [meaning.get(word) for word in GENERAL_BACKGROUND] + [None] * len(absent)
+        names = [c.name for c in CONCEPTS] + [meaning.get(word, "") for word in GENERAL_BACKGROUND] + [""] * len(absent)
         #: [P, 27] bool: which leaves a phrase covers
         self.covers = np.zeros((len(names), len(LEAF_LIST) + 1), bool)
         self.depth = np.zeros(len(names), int)
         #: [P] the concept of each phrase and that which it is a part of, "" where there is none
-        self.names, self.parents = (np.full(len(names), "", dtype=object) for _ in range(2))
+        self.names = np.array(names)
+        self.parents = np.array([next(iter(ancestors(name)), "") if name else "" for name in names])
         for index, name in enumerate(names):
-            if name is not None:
-                self.names[index], self.parents[index] = name, next(iter(ancestors(name)), "")
+            if name:
                 self.covers[index, list(leaf_ids(name))] = True
                 self.depth[index] = 3 if name in LEAF_LIST else len(ancestors(name)) + 1
 
@@ -147,7 +147,7 @@ class PhraseTable:
         for leaf in range(1, right.shape[0]):
             meant = np.flatnonzero(right[leaf])
             things = {*self.names[meant], *self.parents[meant]} - {""}
-            near[leaf, [index for index in foreground if self.parents[index] in things]] = True
+            near[leaf, foreground[np.isin(self.parents[foreground], list(things))]] = True
         return near
 
 
