@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from io import FileIO
@@ -10,14 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from tipsseg.files import output_error
+from tipsseg.files import open_appending, open_regular, output_error
 
 
 class AppendLog:
     """A file of lines that are appended, and read back by their offsets in bytes.
 
     An appended line is with the operating system when `append` returns. One that could not be written whole, as on a full disk, is
-    taken back. Appending is for one thread of one process; `read` may be called from another thread.
+    taken back. One process has the file; any of its threads may call any method, and each call is alone with the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,9 +31,15 @@ class AppendLog:
         self._reader: BinaryIO | None = None
         self._stale = False  # whether the reader may have bytes in its buffer that are cut off by now
         self._end = 0
+        # The reader has one position, and whoever reads moves it.
+        self._alone = threading.RLock()
 
     def append(self, line: bytes) -> int:
         """Add a line, which has no line end in it; returns its offset. Raises OutputError."""
+        with self._alone:
+            return self._append(line)
+
+    def _append(self, line: bytes) -> int:
         file, data, start = self._opened(), memoryview(line + b"\n"), self._end
         try:
             written = 0
@@ -50,13 +57,17 @@ class AppendLog:
 
     def read(self, offset: int) -> bytes:
         """The line at an offset, without its end. Raises OutputError."""
+        with self._alone:
+            return self._read(offset)
+
+    def _read(self, offset: int) -> bytes:
         try:
             if self._stale and self._reader is not None:
                 self._reader.close()
                 self._reader = None
             if self._reader is None:
                 self._stale = False
-                self._reader = self.path.open("rb")
+                self._reader = open_regular(self.path)
             self._reader.seek(offset)
             return self._reader.readline().removesuffix(b"\n")
         except OSError as error:
@@ -64,30 +75,45 @@ class AppendLog:
 
     def clear(self) -> None:
         """Drop all lines. Raises OutputError."""
-        try:
-            self._opened().truncate(0)
-        except OSError as error:
-            raise output_error(self.path, error) from error
-        self._end = 0
-        self._stale = True
+        with self._alone:
+            try:
+                self._opened().truncate(0)
+            except OSError as error:
+                raise output_error(self.path, error) from error
+            self._end = 0
+            self._stale = True
 
     def trim(self) -> None:
         """Cut off what follows the last line end, where there is a file. Raises OutputError."""
-        if self.path.exists():
-            self._opened()
+        with self._alone:
+            if self.path.exists():
+                self._opened()
+
+    def is_removed(self) -> bool:
+        """Whether the file that was appended to is not there any more, or another is."""
+        with self._alone:
+            if self._file is None:
+                return False
+            try:
+                return not os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+            except OSError:
+                return True
 
     def close(self) -> None:
-        """Close the file; safe to call twice."""
-        if self._file is not None:
-            self._file.close()
-        if self._reader is not None:
-            self._reader.close()
+        """Close the file; safe to call twice. Raises OutputError, as where what was appended cannot be kept."""
+        with self._alone:
+            try:
+                for file in (self._file, self._reader):
+                    if file is not None:
+                        file.close()
+            except OSError as error:
+                raise output_error(self.path, error) from error
 
     def _opened(self) -> FileIO:
         if self._file is None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                file = FileIO(self.path, "a+")
+                file = FileIO(open_appending(self.path), "a+")
                 self._end = whole_lines(self.path)
                 if file.tell() != self._end:
                     file.truncate(self._end)
@@ -109,7 +135,7 @@ class AppendLog:
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     """The whole lines of a file with their offsets, without their ends; none where there is no file. Raises OSError."""
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except FileNotFoundError:
         return
     with file:
@@ -123,7 +149,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 def whole_lines(path: Path) -> int:
     """The size in bytes of the part of a file that ends with its last line end. Raises OSError."""
     block = 1 << 16
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         end = file.seek(0, os.SEEK_END)
         while end:
             start = max(0, end - block)

@@ -21,7 +21,7 @@ from tipsseg.check_coco import Annotations
 from tipsseg.check_files import Owners, find_strangers, find_temporaries
 from tipsseg.check_image import Place, Report, check_image
 from tipsseg.check_manifest import Images
-from tipsseg.check_problem import Problem
+from tipsseg.check_problem import Problem, unreadable
 from tipsseg.check_run import Run, check_classes, find_runs
 from tipsseg.check_run_files import check_run_files
 from tipsseg.error_log import ERRORS_FILE
@@ -45,6 +45,7 @@ class _Tally:
     files: int = 0
     other: int = 0
     gone: int = 0
+    edited: int = 0
 
 
 def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progress) -> Iterator[Problem]:
@@ -60,9 +61,13 @@ def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progres
         raise UsageError(f"--images {images}: no such folder", "Give the folder that the images' names begin at.")
     tally = _Tally()
     found = 0
-    for problem in _check(folder, images, jobs, progress, tally):
+    try:
+        for problem in _check(folder, images, jobs, progress, tally):
+            found += 1
+            yield problem
+    except OSError as error:  # what is read may fail at any moment
         found += 1
-        yield problem
+        yield unreadable(error, folder)
     if tally.other:
         progress.note(f"{counted(tally.other, 'image')} labelled with other settings than {RUN_FILE} says.")
     if images is not None and tally.gone == tally.images > 0:
@@ -71,6 +76,11 @@ def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progres
     elif tally.gone:
         hint = "" if images is not None else "; give their folder with --images to compare them"
         progress.note(f"{counted(tally.gone, 'input')} not found, so not compared{hint}.")
+    if tally.edited:
+        progress.note(
+            f"{counted(tally.edited, 'file')} changed by hand, which is no problem; "
+            f"tipsseg convert {shlex.quote(str(folder))} --format FORMAT takes changed masks into other formats."
+        )
     looked = f"{counted(tally.images, 'image')}, {counted(tally.files, 'file')} checked"
     progress.note(f"{looked}: {counted(found, 'problem') if found else 'nothing wrong'}.")
 
@@ -107,6 +117,9 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
                 tally.files += report.files
                 tally.other += report.other
                 tally.gone += report.gone
+                for path in report.edited:
+                    progress.note(f"{path}: changed by hand")
+                tally.edited += len(report.edited)
                 progress.advance()
                 yield from report.problems
         if found.whole and all(each.sound for each in runs):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tipsseg.check_problem import Problem
 from tipsseg.check_run import Run, same_classes
+from tipsseg.files import open_regular
 from tipsseg.images import reason_of
 from tipsseg.record_values import parse, take
 from tipsseg.writers import coco_file
@@ -43,7 +44,7 @@ class Annotations:
 
     def _check_head(self) -> Iterator[str]:
         """All that comes before the images."""
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             if file.readline(3) != b"{\n":  # all may stand in one line, which need not fit into memory
                 raise ValueError("it has not one record a line")
             lines = takewhile(lambda line: not line.startswith(b'"images": ['), file)

@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from tipsseg.check_annotations import check_annotations
 from tipsseg.check_manifest import check_entry, expected_files
-from tipsseg.check_own_files import check_own_file
-from tipsseg.check_problem import Problem, by
+from tipsseg.check_own_files import check_own_file, what_cannot_be_read
+from tipsseg.check_problem import Problem, by, unreadable
 from tipsseg.check_run import Run
+from tipsseg.corrections import MASKS, OF_THE_MODEL, Correction, read_correction
 from tipsseg.errors import ImageError
 from tipsseg.files import is_file
+from tipsseg.fingerprint import Fingerprint
 from tipsseg.images import upright_size
 from tipsseg.labelled_image import LabelledImage, label_faults
 from tipsseg.manifest import MANIFEST_FILE
+from tipsseg.ownership import digest_of
 from tipsseg.record_values import actual_path
 from tipsseg.records import LabelArray
 from tipsseg.stored_masks import read_mask
@@ -37,20 +42,30 @@ class Report:
     """What came of checking an image.
 
     files     of its own, that were looked at
+    edited    those of them that were changed by hand, which is no problem
     other     it was labelled with other settings than run.json says, as may be after a merge
     gone      the input was not to be found
     """
 
     problems: list[Problem] = field(default_factory=list)
     files: int = 0
+    edited: list[Path] = field(default_factory=list)
     other: bool = False
     gone: bool = False
 
 
 def check_image(place: Place, image: LabelledImage, annotated: CocoImage | None) -> Report:
     """Check one image; may be called from several threads. `annotated` is it in annotations.json, None where it is not there."""
+    report = Report(other=image.entry.digest != place.run.digest)
+    try:
+        _check(place, image, annotated, report)
+    except OSError as error:  # what is read may fail at any moment
+        report.problems.append(unreadable(error, place.output))
+    return report
+
+
+def _check(place: Place, image: LabelledImage, annotated: CocoImage | None, report: Report) -> None:
     run = place.run
-    report = Report(other=image.entry.digest != run.digest)
     report.problems += [
         Problem(run.records / MANIFEST_FILE, f"{image.entry.image}: {what}") for what in check_entry(run, image)
     ]
@@ -58,21 +73,52 @@ def check_image(place: Place, image: LabelledImage, annotated: CocoImage | None)
     for name, file in expected_files(image.entry.image, image.entry.formats).items():
         report.files += 1
         path = actual_path(place.output, file)
-        if name == "png":  # annotations are compared with it
+        if _is_edited(path, image.entry.written.get(name)):
+            report.edited.append(path)
+            found = _check_edited(name, path, image, run)
+            labels = found if name == "png" and isinstance(found, np.ndarray) else labels
+            report.problems += [found] if isinstance(found, Problem) else []
+        elif name == "png":  # annotations are compared with it
             try:
                 labels = read_mask(path, image.size, len(run.names), run.files.png_mode)
             except ImageError as error:
                 report.problems.append(Problem(path, error.reason))
                 continue
-            report.problems += [Problem(path, what) for what in label_faults(labels, image, run.names)]
-        else:
+            if image.entry.corrected is None:
+                report.problems += [Problem(path, what) for what in label_faults(labels, image, run.names)]
+        elif image.entry.corrected is None or name not in OF_THE_MODEL:
             report.problems += [Problem(path, what) for what in check_own_file(name, path, image, run)]
     _check_links(place, image, report)
     if annotated is not None:
         path = run.records / COCO_FILE
         report.problems += [Problem(path, what) for what in check_annotations(image, annotated, run, labels)]
     _check_input(None if place.images is None else actual_path(place.images, image.entry.image), image, report)
-    return report
+
+
+def _is_edited(path: Path, written: Fingerprint | None) -> bool:
+    """Whether a file is there, and its content is not what the run wrote."""
+    try:
+        return written is not None and not written.same_bytes(path)
+    except OSError:  # told where it is read
+        return False
+
+
+def _check_edited(name: str, path: Path, image: LabelledImage, run: Run) -> LabelArray | Problem | None:
+    """What is wrong with a file that a person changed; of a mask that the other formats follow, its labels.
+
+    What is in others is that person's affair, as long as it can be read.
+    """
+    if name not in MASKS:
+        reason = what_cannot_be_read(path, image.size)
+        return Problem(path, f"changed since it was written, and {reason}") if reason else None
+    correction = Correction(name, path, digest_of(path))
+    try:
+        labels = read_correction(correction, image.size, len(run.names), run.files)
+    except ImageError as error:
+        return Problem(path, error.reason)
+    if correction.digest != image.entry.corrected:
+        return None  # not taken into the other formats yet
+    return next((Problem(path, what) for what in label_faults(labels, image, run.names)), labels)
 
 
 def _check_links(place: Place, image: LabelledImage, report: Report) -> None:

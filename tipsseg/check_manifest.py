@@ -8,12 +8,17 @@ from pathlib import PurePosixPath
 from tipsseg.append_log import lines_of
 from tipsseg.check_problem import Problem, by, class_text
 from tipsseg.check_run import Run
+from tipsseg.errors import OutputError
 from tipsseg.images import reason_of
 from tipsseg.labelled_image import LabelledImage, labelled_image
 from tipsseg.manifest import MANIFEST_FILE, Manifest, parse_entry
 from tipsseg.record_values import short
 from tipsseg.records import name_order
 from tipsseg.writers import relative_path
+
+#: What mends a manifest.
+_DONE_AGAIN = "run the command that labelled the images again, which labels those that are missing"
+_SET_ASIDE = "run the command that labelled the images again, which keeps the line in another file and labels the image"
 
 
 class Images:
@@ -41,12 +46,18 @@ class Images:
                     entry = labelled_image(parse_entry(line), len(self.run.names)).entry
                     formats[entry.image] = same.setdefault(entry.formats, entry.formats)
                 except ValueError as error:
-                    problems.append(f"line {number} is no entry: {error}")
+                    problems.append(f"line {number} is no entry: {error}; {_SET_ASIDE}")
             self._manifest = Manifest(self.run.records)
         except OSError as error:
             problems.append(reason_of(error))
+            formats.clear()
+        except OutputError as error:
+            problems.append(error.reason)
+            formats.clear()
         if not problems and len(formats) < self.run.labelled:
-            problems.append(f"it has {len(formats)} images, where {self.run.path.name} counts {self.run.labelled}")
+            problems.append(
+                f"it has {len(formats)} images, where {self.run.path.name} counts {self.run.labelled}; {_DONE_AGAIN}"
+            )
         self.formats = {image: formats[image] for image in sorted(formats, key=name_order)}
         self.sound = not problems
         for what in problems:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tipsseg.check_problem import by, class_text
 from tipsseg.check_run import Run
+from tipsseg.files import read_regular
 from tipsseg.images import decode_file
 from tipsseg.labelled_image import LabelledImage, label_faults
 from tipsseg.palette import voc_colour
@@ -26,6 +27,20 @@ def check_own_file(name: str, path: Path, image: LabelledImage, run: Run) -> Ite
         yield from dict.fromkeys(_CHECKS[name](path, image, run))  # each fault once
     except UNREADABLE as error:
         yield what_is_wrong(error)
+
+
+def what_cannot_be_read(path: Path, size: tuple[int, int]) -> str:
+    """Why a file of an image of `size` (height, width) cannot be read as what its suffix says; "" where it can."""
+    try:
+        if path.suffix == ".json":
+            parse(read_regular(path))
+        elif path.suffix == ".npz":
+            read_arrays(path, (), size)
+        elif path.suffix in (".png", ".jpg"):
+            decode_file(path, lambda picture: picture.load())
+    except UNREADABLE as error:
+        return what_is_wrong(error)
+    return ""
 
 
 def _check_hf(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
@@ -65,7 +80,7 @@ def _check_cvat(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
 
 
 def _check_npz(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
-    labels, confidence, ids, scores = read_arrays(path, ("labels", "confidence", "top_ids", "top_scores"))
+    labels, confidence, ids, scores = read_arrays(path, ("labels", "confidence", "top_ids", "top_scores"), image.size)
     if labels.dtype != label_dtype(len(run.names)) or labels.shape != image.size:
         yield f"its labels are {labels.dtype} {list(labels.shape)}, where the manifest says {by(image.size)}"
         return
@@ -79,7 +94,7 @@ def _check_npz(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
 
 
 def _check_yolo(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
-    for number, line in enumerate(path.read_text("ascii").splitlines(), start=1):
+    for number, line in enumerate(read_regular(path).decode("ascii").splitlines(), start=1):
         first, *rest = line.split() or [""]
         corners = np.array(rest, np.float64)
         if len(corners) < 6 or len(corners) % 2 or not ((corners >= 0) & (corners <= 1)).all():
@@ -89,7 +104,7 @@ def _check_yolo(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
 
 
 def _check_labelme(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
-    record = parse(path.read_bytes())
+    record = parse(read_regular(path))
     size = take(record, "imageHeight", int), take(record, "imageWidth", int)
     if size != image.size:
         yield f"{by(size)}, where the manifest says {by(image.size)}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tipsseg.images import reason_of
 from tipsseg.progress import printable
 
 
@@ -19,6 +20,12 @@ class Problem:
     def __str__(self) -> str:
         """One line, "path: what", that can be printed."""
         return printable(f"{self.path}: {self.what}").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def unreadable(error: OSError, place: Path) -> Problem:
+    """The problem of a file that cannot be read; `place` stands for a file that the error does not name."""
+    named = error.filename
+    return Problem(Path(named) if isinstance(named, str | Path) else place, reason_of(error))
 
 
 def by(size: tuple[int, int]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tipsseg.check_problem import Problem
 from tipsseg.claim import is_claimed
 from tipsseg.file_options import FileOptions, parse_file_options
-from tipsseg.files import is_folder
+from tipsseg.files import is_folder, read_regular
 from tipsseg.images import reason_of
 from tipsseg.parts import broken_conversion, conversion_begun
 from tipsseg.record_values import actual_path, parse, short, take
@@ -97,7 +97,7 @@ def check_classes(folder: Path, run: Run) -> Iterator[Problem]:
     """Whether classes.json gives the ids the meaning that they had in the run."""
     path = folder / CLASSES_FILE
     try:
-        record = parse(path.read_bytes())
+        record = parse(read_regular(path))
         classes = [(take(each, "id", int), take(each, "name", str)) for each in take(record, "classes", list)]
         ignore = take(record, "ignore", int)
     except (OSError, ValueError) as error:
@@ -136,7 +136,7 @@ def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
         return Problem(records, "a run is at work there; check it once that has ended")
     path = records / RUN_FILE
     try:
-        record = parse(path.read_bytes())
+        record = parse(read_regular(path))
         if take(record, "tool", str) != "tipsseg" or record.get("shard") != (shard and str(shard)):
             raise ValueError(f"the tool is {short(record['tool'])}, the shard {short(record.get('shard'))}")
         ended = record.get("ended") is not None

@@ -87,7 +87,7 @@ def _check_image(output: Path, images: Images, name: str, image: str, records: R
     if name in LISTS:
         labelled = images.get(image)
         areas: dict[int, int] = {}
-        for each in stored_objects(name, records):
+        for each in stored_objects(name, records, labelled.size):
             areas[each.class_id] = areas.get(each.class_id, 0) + each.area
         yield from area_faults(areas, labelled, images.run)
     if name == "panoptic":

@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path, PurePosixPath
 
 from tipsseg.claim import Claim
 from tipsseg.convert_image import Conversion, Converted, Item
-from tipsseg.earlier import in_place, own_paths, restore_links
+from tipsseg.earlier import in_place, is_recorded, own_paths, restore_links
 from tipsseg.errors import InputError, UsageError
 from tipsseg.fidelity import Fidelity
 from tipsseg.files import is_file, is_folder
@@ -31,7 +31,7 @@ from tipsseg.parts import Part, broken_conversion, conversion_begun, find_parts,
 from tipsseg.progress import Progress, counted
 from tipsseg.record_values import actual_name, actual_path
 from tipsseg.records import ImageRef
-from tipsseg.run_record import CONVERTING, write_run
+from tipsseg.run_record import CONVERTING, write_run, written_files
 from tipsseg.stored_labels import CONFIDENCES, LABELS
 from tipsseg.stored_records import LISTS, RecordStream
 from tipsseg.threads import in_order
@@ -40,15 +40,24 @@ from tipsseg.writers import FORMATS, RunContext, check_formats, create, record_f
 _LABELS = "labels"
 
 
-def convert_folder(output: Path, formats: Sequence[str], images: Path | None, jobs: int, progress: Progress) -> int:
+def convert_folder(
+    output: Path,
+    formats: Sequence[str],
+    images: Path | None,
+    jobs: int,
+    progress: Progress,
+    only: Container[str] | None = None,
+) -> int:
     """Write the labels in an output folder in more formats, as its run would have; returns how many images failed.
 
     images  the folder that the images' names begin at, in place of the one that the run noted
     jobs    threads
+    only    the names of the images; None: all
 
-    What is there stays, so that a conversion that was broken off goes on. Memory grows by a name and an offset an image. Raises
-    UsageError for what cannot be meant, InputError for a folder that does not have what the formats need, and OutputError where it
-    cannot be written.
+    What is there stays, so that a conversion that was broken off goes on. A mask that a person corrected is taken as the labels of
+    its image, and then all formats of the image follow it, those of the run too; other files that were changed by hand stay. Memory
+    grows by a name and an offset an image. Raises UsageError for what cannot be meant, InputError for a folder that does not have
+    what the formats need, and OutputError where it cannot be written.
     """
     if images is not None and not is_folder(images):
         raise UsageError(f"--images {images}: no such folder", "Give the folder that the images' names begin at.")
@@ -64,7 +73,8 @@ def convert_folder(output: Path, formats: Sequence[str], images: Path | None, jo
         _refuse_others_begun(part, formats)
         _refuse_unknown(part, formats)
         with ExitStack() as stack:
-            return _Run(part, context, formats, _image_root(part, formats, images), stack).go(jobs, progress)
+            root = _image_root(part, formats, images)
+            return _Run(part, context, formats, root, only, stack).go(jobs, progress)
     finally:
         claim.give_back()
 
@@ -73,18 +83,35 @@ class _Run:
     """One conversion; `stack` closes its files."""
 
     def __init__(
-        self, part: Part, context: RunContext, formats: Sequence[str], root: Path | None, stack: ExitStack
+        self,
+        part: Part,
+        context: RunContext,
+        formats: Sequence[str],
+        root: Path | None,
+        only: Container[str] | None,
+        stack: ExitStack,
     ) -> None:
         self._part = part
         self._context = context
         self._formats = formats
         self._root = root
         self._moved = root is not None and str(root.absolute()) != part.record.get("image_root")
-        self._done = self._unchanged = self._failed = self._rough = 0
+        self._only = only
+        self._done = self._unchanged = self._failed = self._rough = self._corrected = 0
+        self._kept: set[Path] = set()
         self._fidelity = Fidelity()
         self._manifest = stack.enter_context(closing(Manifest(context.records)))
+        context.ownership.load(written_files(part.record), self._is_recorded)
+        for path in _run_paths(formats, context):
+            context.ownership.refuse_changed(path)
+        # The other formats of the run follow masks that a person corrected, but for files that a person changed too.
+        self._followers = tuple(
+            name
+            for name in part.formats
+            if name not in formats and all(map(context.ownership.is_unchanged, _run_paths((name,), context)))
+        )
         self._journals: dict[str, Journal] = {}
-        for name in formats:
+        for name in (*formats, *self._followers):
             file = record_file(name, context)
             if file is not None:
                 journal = Journal(name, file, context.records, self._manifest.holding(name))
@@ -98,8 +125,11 @@ class _Run:
         progress.begin(f"{counted(number, 'image')} of {self._part.output} into {', '.join(self._formats)}.", number)
         note_parts(self._formats, self._context.files, progress)
         # Whoever finds the folder half done knows from this how to go on.
-        write_run(self._context.records, {**self._part.record, CONVERTING: list(self._formats)})
-        conversion = Conversion(self._context, {name: create(name, self._context) for name in self._formats})
+        write_run(
+            self._context.ownership, self._context.records, {**self._part.record, CONVERTING: list(self._formats)}
+        )
+        writers = {name: create(name, self._context) for name in (*self._formats, *self._followers)}
+        conversion = Conversion(self._context, tuple(self._formats), writers)
         try:
             with closing(in_order(jobs, conversion.convert, self._items())) as outcomes:
                 for outcome in outcomes:
@@ -115,6 +145,8 @@ class _Run:
 
     def _items(self) -> Iterator[Item]:
         for entry in self._manifest.entries():
+            if self._only is not None and entry.image not in self._only:
+                continue
             ref = _image_ref(entry, self._context.output, self._root)
             missing = [name for name in self._formats if self._is_missing(name, entry, ref)]
             listing = [name for name in self._streams if name in entry.formats][:1]
@@ -138,29 +170,44 @@ class _Run:
             case Converted():
                 self._done += 1
                 self._rough += outcome.rough
+                self._corrected += outcome.corrected
+                self._kept.update(outcome.kept)
                 self._fidelity += outcome.fidelity
                 for name, records in outcome.records.items():
                     self._journals[name].add(outcome.entry.image, records)
                 self._manifest.add(outcome.entry)
         if is_file(outcome.ref.path):
-            restore_links(self._context.output, outcome.ref, self._formats)
+            restore_links(self._context.ownership, self._context.output, outcome.ref, self._formats)
         progress.results(own_paths(self._context.output, outcome.ref, self._formats).values())
         progress.advance()
 
     def _finish(self) -> None:
         # First, so that no file lacks an image that the manifest has, should the conversion be killed now.
         self._manifest.tidy()
-        for name in self._formats:
+        for name in (*self._formats, *self._followers):
             for file in run_files(name, self._context):
                 write_run_file(file, self._journals.get(name), self._manifest.holding(name), anew=False)
         record = {key: value for key, value in self._part.record.items() if key != CONVERTING}
         formats = list(dict.fromkeys((*self._part.formats, *self._formats)))
-        write_run(self._context.records, {**record, "formats": formats})
+        write_run(self._context.ownership, self._context.records, {**record, "formats": formats})
+        self._context.ownership.end(self._is_recorded)
+
+    def _is_recorded(self, image: str, digest: str) -> bool:
+        return is_recorded(self._manifest.get(image), digest)
 
     def _note_end(self, progress: Progress, seconds: float) -> None:
         for stream in self._streams.values():
             if stream.fault:
                 progress.note(f"{stream.file.path}: {stream.fault}; done without it.")
+        if self._corrected:
+            progress.note(
+                f"{counted(self._corrected, 'mask')} changed by hand: "
+                f"the formats {', '.join((*self._formats, *self._followers))} have the corrected labels."
+            )
+        if self._kept:
+            first = min(self._kept)
+            more = f" and {len(self._kept) - 1} more" if len(self._kept) > 1 else ""
+            progress.note(f"{first}{more} changed by hand, and kept.")
         if self._rough:
             progress.note(
                 f"The score of {counted(self._rough, 'object')} is the mean confidence of its class in the image: "
@@ -171,6 +218,11 @@ class _Run:
         parts += [f"{self._unchanged} unchanged"] if self._unchanged else []
         parts += [f"{self._failed} failed"] if self._failed else []
         progress.note(f"{', '.join(parts)} in {seconds:.1f} s, into {self._part.output}")
+
+
+def _run_paths(formats: Sequence[str], context: RunContext) -> list[Path]:
+    """The files that these formats have for the whole run."""
+    return [file.path for name in formats for file in run_files(name, context)]
 
 
 def _streams(context: RunContext, manifest: Manifest) -> dict[str, RecordStream]:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from tipsseg.corrections import (
+    CERTAIN,
+    OF_THE_MODEL,
+    Correction,
+    corrected_summary,
+    find_correction,
+    read_correction,
+    written_mask,
+)
 from tipsseg.errors import ImageError
 from tipsseg.fidelity import Fidelity
-from tipsseg.files import file_size, is_file
+from tipsseg.files import is_file
 from tipsseg.image_labels import ImageLabels
 from tipsseg.images import open_shown
 from tipsseg.labelled_image import labelled_image
 from tipsseg.manifest import MANIFEST_FILE, Entry
 from tipsseg.outcome import Failed, Unchanged
+from tipsseg.ownership import digest_of
 from tipsseg.parts import check_hint
-from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.stored_labels import StoredImage, read_confidence, read_labels, unknown_confidence
 from tipsseg.stored_records import StoredObject
 from tipsseg.stored_scores import ObjectScores
-from tipsseg.writers import FORMATS, Records, RunContext, Writer, run_files
+from tipsseg.writers import FORMATS, Records, RunContext, Writer, own_path, run_files
 from tipsseg.writing import write_labels
 
 
@@ -29,13 +39,13 @@ from tipsseg.writing import write_labels
 class Item:
     """An image to be converted.
 
-    formats  that it is not in yet
+    missing  the formats of the conversion that it is not in yet
     records  in one format of `stored_records.LISTS` that it is in, where there is one
     """
 
     ref: ImageRef
     entry: Entry
-    formats: tuple[str, ...]
+    missing: tuple[str, ...]
     records: Mapping[str, Records]
 
 
@@ -43,10 +53,12 @@ class Item:
 class Converted:
     """It was converted; its own files are in place.
 
-    entry     with its new formats
-    records   for the files of the whole run, by format
-    fidelity  of the polygons that were made
-    rough     objects whose score is the mean of their class, for want of anything better
+    entry      with its new formats
+    records    for the files of the whole run, by format
+    fidelity   of the polygons that were made
+    rough      objects whose score is the mean of their class, for want of anything better
+    corrected  whether its labels are those of a mask that a person corrected
+    kept       files of formats that it should be in, which were changed by hand, and stay
     """
 
     ref: ImageRef
@@ -54,6 +66,8 @@ class Converted:
     records: Mapping[str, Records]
     fidelity: Fidelity
     rough: int
+    corrected: bool
+    kept: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,43 +75,85 @@ class Conversion:
     """Converts images.
 
     context  of the run
-    writers  by format
+    formats  of the conversion
+    writers  by format; those of the conversion, and of the run for images whose masks were corrected
     """
 
     context: RunContext
+    formats: tuple[str, ...]
     writers: Mapping[str, Writer]
 
     def convert(self, item: Item) -> Converted | Unchanged | Failed:
         """Convert one image; may be called from several threads. Raises OutputError for what ends the run."""
-        if not item.formats:
-            return Unchanged(item.ref, item.entry)
         try:
-            return self._convert(item)
+            correction = find_correction(item.entry, self.context.output, self.context.ownership)
+            formats, kept = self._formats(item, correction)
+            if not formats and not kept:
+                return Unchanged(item.ref, item.entry)
+            return self._convert(item, formats, kept, correction)
         except ImageError as error:
             return Failed(item.ref, error)
 
-    def _convert(self, item: Item) -> Converted:
-        output, ref, entry = self.context.output, item.ref, item.entry
-        unseen = [name for name in item.formats if FORMATS[name].image]
+    def _formats(self, item: Item, correction: Correction | None) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+        """The formats that are to be written, and the files in their way that a person changed."""
+        ref, entry, output = item.ref, item.entry, self.context.output
+        digest = None if correction is None else correction.digest
+        wanted = item.missing
+        if digest != entry.corrected:
+            # All formats follow the labels, but what only the model can tell.
+            held = (name for name in entry.formats if name not in OF_THE_MODEL)
+            wanted = tuple(dict.fromkeys((*self.formats, *held)))
+        found: list[str] = []
+        kept: list[Path] = []
+        for name in wanted:
+            path = own_path(name, output, ref.relative)
+            if name in entry.files and path is not None and self._is_edited(name, path, entry):
+                kept += [] if correction is not None and path == correction.path else [path]
+            elif name in self.writers:
+                found.append(name)
+        return tuple(found), tuple(kept)
+
+    def _is_edited(self, name: str, path: Path, entry: Entry) -> bool:
+        there = digest_of(path)
+        return (
+            os.path.lexists(path)
+            and there != entry.written[name].sha256
+            and not self.context.ownership.is_pending(path)
+        )
+
+    def _convert(
+        self, item: Item, formats: tuple[str, ...], kept: tuple[Path, ...], correction: Correction | None
+    ) -> Converted:
+        ref, entry = replace(item.ref, replaceable=item.entry.replaceable, linked=item.entry.formats), item.entry
+        unseen = [name for name in formats if FORMATS[name].image]
         if unseen:
             _refuse_other_image(ref, entry, unseen)
-        for name in item.formats:
-            _refuse_changed(name, entry, output)
         stored = self._stored(item)
-        scored = any(FORMATS[name].scores for name in item.formats)
+        scored = any(FORMATS[name].scores for name in formats)
         listed = self._listed(item, stored) if scored else []
-        scores = ObjectScores(listed, stored.labelled.means, self.context.files)
-        labels = ImageLabels(ref, lambda: open_shown(ref.path), self._label_map(stored, item.formats), scores.objects)
-        writers = {name: self.writers[name] for name in item.formats}
-        files, records = write_labels(labels, writers, output)
-        sizes = {name: actual_path(output, file).stat().st_size for name, file in files.items()}
+        # A mask that is the run's again is taken as one that a person corrected, back to what it was.
+        source = correction or (None if entry.corrected is None else written_mask(entry, self.context.output))
+        if source is None:
+            label_map, summary = self._label_map(stored, formats), entry.summary
+            scores = ObjectScores(listed, stored.labelled.means, self.context.files)
+        else:
+            size, classes = stored.labelled.size, self.context.classes
+            labels = read_correction(source, size, len(classes), self.context.files)
+            label_map = LabelMap(labels, unknown_confidence(size), classes, None)
+            summary = corrected_summary(labels, classes, entry.summary)
+            scores = ObjectScores(listed, {each.id: CERTAIN for each in classes}, self.context.files)
+        image = ImageLabels(ref, lambda: open_shown(ref.path), label_map, scores.objects)
+        done = write_labels(image, {name: self.writers[name] for name in formats}, self.context.output)
         with_these = replace(
             entry,
-            formats=tuple(dict.fromkeys((*entry.formats, *item.formats))),
-            files={**entry.files, **files},
-            sizes={**entry.sizes, **sizes},
+            summary=summary,
+            formats=tuple(dict.fromkeys((*entry.formats, *formats))),
+            files={**entry.files, **done.files},
+            written={**entry.written, **done.written},
+            corrected=None if correction is None else correction.digest,
         )
-        return Converted(ref, with_these, records, labels.fidelity, scores.rough)
+        rough = scores.rough if source is None else 0
+        return Converted(ref, with_these, done.records, image.fidelity, rough, correction is not None, kept)
 
     def _stored(self, item: Item) -> StoredImage:
         try:
@@ -122,14 +178,6 @@ class Conversion:
         if any(form.scores or form.confidence or form.top for form in map(FORMATS.__getitem__, formats)):
             confidence, top = read_confidence(stored, self.context)
         return LabelMap(labels, confidence, self.context.classes, top)
-
-
-def _refuse_changed(name: str, entry: Entry, output: Path) -> None:
-    """Raise ImageError where a file would be replaced that somebody may have worked on."""
-    file = entry.files.get(name)
-    path = None if file is None else actual_path(output, file)
-    if path is not None and path.exists() and file_size(path) != entry.sizes.get(name):
-        raise ImageError(path, "changed since it was written", "Move it away to have it written again.")
 
 
 def _refuse_other_image(ref: ImageRef, entry: Entry, formats: list[str]) -> None:

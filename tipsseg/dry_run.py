@@ -11,6 +11,7 @@ from pathlib import Path
 from tipsseg.claim import is_claimed
 from tipsseg.earlier import Earlier, own_paths
 from tipsseg.engine import LocalEngine
+from tipsseg.errors import OutputError
 from tipsseg.file_names import name_key
 from tipsseg.files import json_bytes
 from tipsseg.outcome import Failed, Labelled, Unchanged
@@ -41,19 +42,26 @@ def dry_run(job: Job, find: Find, progress: Progress, *, measure: bool) -> int:
     request, output = job.request, job.request.output
     unchanged = failed = replaced = 0
     todo: list[ImageRef] = []
-    with closing(Earlier(job)) as earlier:
-        if request.resume:
-            earlier.refuse_other_ids()
+    edited = 0
+    with closing(Earlier(job, resume=request.resume, replace_edited=request.replace_edited)) as earlier:
         images = find(name_key(job.context.records))
-        if request.resume:
-            images = refuse_mixture(earlier, images)
-        for item in items(images.refs, earlier) if request.resume else images.refs:
+        try:
+            if not request.overwrite:
+                earlier.refuse_other_ids()
+                images = refuse_mixture(earlier, images)
+            earlier.refuse_in_the_way(images.refs if isinstance(images.refs, tuple) else ())
+        except OutputError as refusal:  # this tells what there is to do all the same
+            progress.note(
+                f"The run would be refused: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else "")
+            )
+        for item in images.refs if request.overwrite else items(images.refs, earlier):
             match item:
                 case Failed(_, error):
                     failed += 1
                     progress.error(error)
                 case Unchanged():
                     unchanged += 1
+                    edited += bool(item.edited)
                 case ImageRef():
                     todo.append(item)
                     replaced += any(path.exists() for path in own_paths(output, item, request.formats).values())
@@ -62,6 +70,7 @@ def dry_run(job: Job, find: Find, progress: Progress, *, measure: bool) -> int:
         progress.note(f"Another tipsseg is at work in {job.context.records}.")
     parts = [f"{counted(len(todo), 'image')} to label"]
     parts += [f"{unchanged} unchanged"] if unchanged else []
+    parts += [f"{edited} of those changed by hand, and kept"] if edited else []
     parts += [f"{failed} cannot be labelled"] if failed else []
     parts += [f"files of {replaced} would be replaced"] if replaced else []
     progress.note(f"{', '.join(parts)}, into {output}. Nothing was written.")

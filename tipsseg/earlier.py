@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+import os
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tipsseg.errors import OutputError
-from tipsseg.files import file_size
+from tipsseg.error_log import ERRORS_FILE
+from tipsseg.errors import ImageError, OtherRunError, OutputError
+from tipsseg.fingerprint import fingerprint
 from tipsseg.journal import Journal
-from tipsseg.links import restore_link
-from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest
+from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest, input_path
+from tipsseg.outcome import Failed, Item, Unchanged
+from tipsseg.ownership import LINK, Ownership, digest_of, write_ahead_logs
 from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef
 from tipsseg.request import Job
-from tipsseg.run_record import differences, read_run
-from tipsseg.shards import shards_in
-from tipsseg.writers import link_path, own_path, record_file
+from tipsseg.run_record import RUN_FILE, difference_texts, read_run, refuse_other_record, written_files
+from tipsseg.shards import SHARDS_FOLDER, shards_in
+from tipsseg.stored_labels import suffices
+from tipsseg.writers import RunContext, link_path, own_path, record_file
 
 _ANOTHER_FOLDER = "Choose another output folder with -o"
-_START_OVER = f"{_ANOTHER_FOLDER}, or start over in this one with --no-resume; what is not replaced then stays."
+_START_OVER = f"{_ANOTHER_FOLDER}, or begin anew in this one with --overwrite."
+_OTHER_INPUT = (
+    f"{_ANOTHER_FOLDER}, or give all folders in one command, so that the names begin at their common parent; "
+    "where the image was moved and changed, begin anew with --overwrite."
+)
+_MOVE = "Move the file away, or choose another output folder with -o."
 
 
 def own_paths(output: Path, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
@@ -28,22 +37,39 @@ def own_paths(output: Path, ref: ImageRef, formats: Iterable[str]) -> dict[str, 
     return {name: path for name, path in paths.items() if path is not None}
 
 
-def restore_links(output: Path, ref: ImageRef, formats: Iterable[str], owner: str = "") -> None:
+def restore_links(ownership: Ownership, output: Path, ref: ImageRef, formats: Iterable[str]) -> None:
     """Let the links to an image lead to it where they do not, as after it was moved. Raises OutputError."""
     for name in formats:
         place = link_path(name, ref.relative)
         if place is not None:
-            restore_link(ref.path, output / place, owner)
+            ownership.restore_link(ref, output / place)
 
 
 def in_place(name: str, entry: Entry, ref: ImageRef, output: Path, journal: Journal | None) -> bool:
-    """Whether an image is in a format, as the manifest says: its own file is there, of its size, and its records in the journal."""
+    """Whether an image is in a format, as the manifest says: its own file is there, as written, and its records in the journal."""
     path = own_path(name, output, ref.relative)
     return (
         name in entry.formats
-        and (path is None or file_size(path) == entry.sizes.get(name))
+        and (path is None or (name in entry.written and entry.written[name].holds(path)))
         and (journal is None or journal.has(ref.name))
     )
+
+
+def edited_formats(entry: Entry, ref: ImageRef, context: RunContext) -> tuple[str, ...]:
+    """The formats in which an image has a file that is there, and not as this program wrote it.
+
+    A file of the size and time that it was written with is not read; `convert_image` and `check_image` do.
+    """
+    found = []
+    for name, path in own_paths(context.output, ref, entry.files).items():
+        if os.path.lexists(path) and not entry.written[name].holds(path) and not context.ownership.is_pending(path):
+            found.append(name)
+    return tuple(found)
+
+
+def is_recorded(entry: Entry | None, digest: str) -> bool:
+    """Whether an entry has a file of that digest, or a link; see `Ownership.load`."""
+    return entry is not None and (digest == LINK or any(digest == file.sha256 for file in entry.written.values()))
 
 
 class Earlier:
@@ -53,18 +79,26 @@ class Earlier:
     manifest  its images
     outdated  formats in which images were that have been labelled otherwise since
     journals  the formats of the job that keep records
+    lost      how many images run.json counts that the manifest does not have
     """
 
-    def __init__(self, job: Job) -> None:
-        """Raises OutputError where records cannot be read, or the folder has those of a whole run and the job is a shard, or the
-        other way round.
+    def __init__(self, job: Job, *, resume: bool = True, replace_edited: bool = False) -> None:
+        """Without `resume` no image is unchanged; with `replace_edited` edited files count for nothing.
+
+        Raises OutputError where records cannot be read or are not by this program, or the folder has those of a whole run and the
+        job is a shard, or the other way round.
         """
         self._job = job
+        self._resume = resume
+        self._replace_edited = replace_edited
         self._digest = job.decides.digest
         self._refuse_neighbours()
         context = job.context
         self.record: Mapping[str, object] | None = read_run(context.records)
+        self._refuse_strange_records()
         self.manifest = Manifest(context.records)
+        context.ownership.load(written_files(self.record), self.is_recorded)
+        self.lost = max(0, _counted(self.record) - len(self.manifest))
         self.outdated: set[str] = set()
         files = {name: record_file(name, context) for name in job.request.formats}
         self.journals = {
@@ -72,6 +106,15 @@ class Earlier:
             for name, file in files.items()
             if file is not None
         }
+
+    def is_recorded(self, image: str, digest: str) -> bool:
+        """Whether the manifest has a file of that digest, or a link, of an image; see `Ownership.load`."""
+        return is_recorded(self.manifest.get(image), digest)
+
+    def settle(self, job: Job) -> None:
+        """Take the same job, with the dtype that is known by now."""
+        self._job = job
+        self._digest = job.decides.digest
 
     @property
     def of_the_same(self) -> bool:
@@ -83,16 +126,78 @@ class Earlier:
         """Whether there are labels of it that this job would not give."""
         return bool(self.manifest.others(self._digest))
 
-    def unchanged(self, ref: ImageRef) -> Entry | None:
-        """The entry of an image that is done: same input, same digest, all files in place, of their sizes; None for others."""
-        formats = self._job.request.formats
+    @property
+    def incomplete(self) -> bool:
+        """Whether its records may lack what it did: files may be there then that no record has."""
+        return self.record is not None and (
+            self.record.get("ended") is None
+            or bool(self.lost or self.manifest.unreadable)
+            or self._job.context.ownership.broken_off
+        )
+
+    def item(self, ref: ImageRef) -> Item:
+        """The image with what of its files may be replaced; or that it is done, or cannot be. May be called from another thread."""
+        context = self._job.context
         entry = self.manifest.get(ref.name)
-        if entry is None or entry.digest != self._digest:
-            return None
-        output = self._job.context.output
-        if not all(in_place(name, entry, ref, output, self.journals.get(name)) for name in formats):
-            return None
-        return entry if entry.fingerprint.matches(ref.path) else None
+        reason = self._in_the_way(ref, entry)
+        if reason:
+            return Failed(ref, ImageError(ref.path, *reason))
+        if entry is None:
+            return ref
+        edited = edited_formats(entry, ref, context)
+        if edited and not self._replace_edited:
+            return Unchanged(ref, entry, edited)
+        if self._resume and not edited and self._is_done(entry, ref):
+            return Unchanged(ref, entry)
+        may_go = {digest_of(own_paths(context.output, ref, (name,))[name]) for name in edited}
+        return replace(ref, replaceable=entry.replaceable | may_go, linked=entry.formats)
+
+    def refuse_in_the_way(self, refs: Iterable[ImageRef | Failed]) -> None:
+        """Raise OutputError where the folder has labels of other images under names of these, or files that nobody recorded.
+
+        Of an earlier run whose records are incomplete such files may be; then it is known only when the image is labelled.
+        """
+        found = [(ref, reason) for ref in refs if isinstance(ref, ImageRef) and (reason := self._in_the_way(ref, None))]
+        if found and self._job.request.overwrite:  # files of other images, by names of the same stem, are removed
+            ours = {actual_path(self._job.context.output, file) for file in self.manifest.files()}
+            found = [(ref, reason) for ref, reason in found if not self._paths(ref) <= ours]
+        if found:
+            ref, (reason_of_it, hint) = found[0]
+            more = f" (and {len(found) - 1} more such images)" if len(found) > 1 else ""
+            raise OutputError(self._job.context.output, f"{ref.path}: {reason_of_it}{more}", hint)
+
+    def derivable(self, refs: Sequence[ImageRef | Failed]) -> tuple[tuple[str, ...], frozenset[str]]:
+        """Formats that images lack, and the names of those images, where the labels that are stored suffice for all these images.
+
+        Then no image needs the model: all are labelled as asked, and what is stored gives the formats byte for byte.
+        """
+        formats = self._job.request.formats
+        lacking = [ref for ref in refs if not set(formats) <= set(self.manifest.formats_of(ref.name))]
+        finished = self.of_the_same and not self.incomplete and self._resume and self._job.request.shard is None
+        if not lacking or not finished or not all(ref.name in self.manifest for ref in refs):
+            return (), frozenset()
+        missing: dict[str, None] = {}
+        names: set[str] = set()
+        for ref in refs:
+            item = self.item(ref) if isinstance(ref, ImageRef) else ref
+            if isinstance(item, Failed):
+                return (), frozenset()
+            if isinstance(item, ImageRef):
+                of_it = self._derivable(item)
+                if not of_it:
+                    return (), frozenset()
+                missing |= dict.fromkeys(of_it)
+                names.add(ref.name)
+        return tuple(name for name in formats if name in missing), frozenset(names)
+
+    def _derivable(self, ref: ImageRef) -> tuple[str, ...]:
+        """The formats that an image lacks, where what is stored suffices for all of them; else none."""
+        entry, output = self.manifest.get(ref.name), self._job.context.output
+        if entry is None or entry.digest != self._digest or entry.corrected or not entry.fingerprint.matches(ref.path):
+            return ()
+        held = [name for name in entry.formats if in_place(name, entry, ref, output, self.journals.get(name))]
+        missing = [name for name in self._job.request.formats if name not in held]
+        return tuple(missing) if all(suffices(name, held) for name in missing) else ()
 
     def with_other_formats(self, entry: Entry) -> Entry:
         """The entry of an image that was labelled just now, with other formats of an earlier entry for the same labels.
@@ -102,31 +207,31 @@ class Earlier:
         before = self.manifest.get(entry.image)
         if before is None:
             return entry
-        if before.digest != entry.digest or not entry.fingerprint.same_content(before.fingerprint):
+        same = before.digest == entry.digest and entry.fingerprint.same_content(before.fingerprint)
+        if not same or before.corrected is not None:
             self.outdated |= set(before.formats) - set(entry.formats)
             return entry
         output = self._job.context.output
         others = {name: file for name, file in before.files.items() if name not in entry.formats}
-        gone = {name for name, file in others.items() if file_size(actual_path(output, file)) != before.sizes.get(name)}
+        gone = {name for name, file in others.items() if not before.written[name].holds(actual_path(output, file))}
         kept = [name for name in before.formats if name not in entry.formats and name not in gone]
         return replace(
             entry,
             formats=(*entry.formats, *kept),
             files={**entry.files, **{name: others[name] for name in kept if name in others}},
-            sizes={**entry.sizes, **{name: before.sizes[name] for name in kept if name in others}},
+            written={**entry.written, **{name: before.written[name] for name in kept if name in others}},
         )
 
     def refuse_other_ids(self) -> None:
-        """Raise OutputError where it has labels of another model or vocabulary."""
-        if not len(self.manifest) or self.record is None:
-            return
-        other = differences(self.record, self._job.decides.record())
-        if other:
-            raise OutputError(
-                self._job.context.output,
-                f"it holds labels of another run{self._by_whom()}; other: {', '.join(other)}",
-                _START_OVER,
-            )
+        """Raise OtherRunError where it, or another shard, has labels of another model or vocabulary."""
+        own = [self.record] if len(self.manifest) and self.record is not None else []
+        output = self._job.context.output
+        records = [output / SHARDS_FOLDER / shard.folder for shard in shards_in(output)]
+        others = [read_run(each) for each in records if each != self._job.context.records]
+        for record in (*own, *others):
+            other = [] if record is None else difference_texts(record, self._job.decides.record())
+            if other:
+                raise OtherRunError(output, f"it holds labels of another run: {'; '.join(other)}", _START_OVER)
 
     def refuse_mixture(self, covered: Container[str]) -> None:
         """Raise OutputError where labels of it would stay, that were made with other options.
@@ -136,10 +241,10 @@ class Earlier:
         left = [image for image in self.manifest.others(self._digest) if image not in covered]
         if left:
             more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-            raise OutputError(
+            raise OtherRunError(
                 self._job.context.output,
                 f"it holds the labels of {left[0]}{more}, made with other options{self._by_whom()}, and this run is not for those; "
-                f"other: {', '.join(self._other_options()) or 'version'}",
+                f"other: {', '.join(self._other_options()) or 'version of the labels'}",
                 _START_OVER,
             )
 
@@ -154,14 +259,59 @@ class Earlier:
         record = self.record or {}
         before, now = record.get("options"), self._job.decides.option_record()
         names = [name for name, value in now.items() if isinstance(before, dict) and before.get(name) != value]
-        asked = record.get("asked")
-        if isinstance(asked, dict) and asked.get("dtype") != self._job.decides.dtype:
+        if record.get("dtype") != self._job.decides.dtype:
             names.append("dtype")
         return [name.replace("_", "-") for name in names]
 
     def _by_whom(self) -> str:
         command = (self.record or {}).get("command")
         return f" ({command})" if isinstance(command, str) else ""
+
+    def _is_done(self, entry: Entry, ref: ImageRef) -> bool:
+        """Whether it is the same input, with the same digest, and all files are in place, as they were written."""
+        output = self._job.context.output
+        return (
+            entry.digest == self._digest
+            and entry.corrected is None
+            and all(in_place(name, entry, ref, output, self.journals.get(name)) for name in self._job.request.formats)
+            and entry.fingerprint.matches(ref.path)
+        )
+
+    def _in_the_way(self, ref: ImageRef, entry: Entry | None) -> tuple[str, str] | None:
+        """Why an image cannot have its names in the folder, and what to do; None where it can. `entry` is read where it is None."""
+        manifest = self.manifest
+        if not self._job.request.overwrite and manifest.is_elsewhere(ref.name, input_path(ref)):
+            entry = entry or manifest.get(ref.name)
+            if entry is not None and _is_other(entry, ref.path):
+                return f"the folder has labels of another image of that name, {entry.path}", _OTHER_INPUT
+        if self.incomplete:
+            return None
+        context = self._job.context
+        new = [name for name in self._job.request.formats if name not in manifest.formats_of(ref.name)]
+        for path in own_paths(context.output, ref, new).values():
+            if os.path.lexists(path) and not context.ownership.is_pending(path):
+                return f"{path} is there, and is not what tipsseg wrote for this image", _MOVE
+        return None
+
+    def _paths(self, ref: ImageRef) -> set[Path]:
+        """The files of an image that are there."""
+        paths = own_paths(self._job.context.output, ref, self._job.request.formats).values()
+        return {path for path in paths if os.path.lexists(path)}
+
+    def _refuse_strange_records(self) -> None:
+        """Raise OutputError where there are records that are not by this program, or not by this version of it."""
+        records = self._job.context.records
+        refuse_other_record(records)
+        if self.record is None:
+            for name in (MANIFEST_FILE, ERRORS_FILE):
+                if os.path.lexists(records / name) and not write_ahead_logs(records):
+                    raise OutputError(records / name, f"it is there without a {RUN_FILE} that tells whose it is", _MOVE)
+        elif "files" not in self.record:
+            raise OutputError(
+                records,
+                f"its {RUN_FILE} is of an earlier version of tipsseg, which did not note what it wrote",
+                f"{_ANOTHER_FOLDER}.",
+            )
 
     def _refuse_neighbours(self) -> None:
         output, shard = self._job.context.output, self._job.request.shard
@@ -178,3 +328,20 @@ class Earlier:
                 "it holds a whole run, and this is a shard",
                 f"{_ANOTHER_FOLDER}, and join both then with tipsseg merge.",
             )
+
+
+def _is_other(entry: Entry, path: Path) -> bool:
+    """Whether a file has not the content that an entry was labelled from; what cannot be read is told in its turn."""
+    try:
+        if path.stat().st_size != entry.fingerprint.size:
+            return True
+        return not fingerprint(path).same_content(entry.fingerprint)
+    except (OSError, ValueError):
+        return False
+
+
+def _counted(record: Mapping[str, object] | None) -> int:
+    """How many images a run had labelled in the end, by its run.json."""
+    counts = (record or {}).get("counts")
+    numbers = [counts.get(key) for key in ("labelled", "unchanged")] if isinstance(counts, dict) else []
+    return sum(number for number in numbers if isinstance(number, int))

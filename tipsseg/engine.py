@@ -37,6 +37,9 @@ class Engine(Protocol):
     def start(self) -> Started:
         """Get the model ready; call it once, before `outcomes`. Raises TipssegError."""
 
+    def batch_size(self) -> int | None:
+        """How many windows make a batch, after batches were halved for want of memory; None where that is not known."""
+
     def outcomes(self, items: Iterable[Item]) -> Generator[Outcome, None, None]:
         """What becomes of each image, in the order of `items`. Raises TipssegError for what ends the run."""
 
@@ -67,9 +70,9 @@ class LocalEngine:
 
         job, asked = self._job, self._job.request.model
         limit_pixels(asked.max_pixels)
-        asked.check_device()  # before any download
+        asked.check_device(job.decides.dtype)  # before any download
         model = job.source.fetch(quiet=asked.quiet)
-        encoder = Encoder(model, asked.device, asked.dtype, asked.batch_size)
+        encoder = Encoder(model, asked.device, job.decides.dtype, asked.batch_size)
         if (note := self._note) is not None:
             encoder.on_less_memory = lambda size: note(
                 f"Not enough memory on {encoder.device}: {size} windows at once from here on (--batch-size {size})."
@@ -77,11 +80,21 @@ class LocalEngine:
         labeller = Labeller(encoder, asked.vocabulary, asked.options)
         writers = {name: create(name, job.context) for name in job.request.formats}
         self._work = ImageWork(
-            labeller, writers, job.context.files, job.context.output, job.decides.digest, self._inspect
+            labeller,
+            writers,
+            job.context.files,
+            job.context.output,
+            job.decides.settle(encoder.dtype_name).digest,
+            self._inspect,
         )
+        self._encoder = encoder
         return Started(
             str(encoder.device), encoder.dtype_name, file_hashes(model), labeller.vocabulary, labeller.dropped
         )
+
+    def batch_size(self) -> int | None:
+        """That of the model, see Engine."""
+        return self._encoder.batch_size
 
     def outcomes(self, items: Iterable[Item]) -> Generator[Outcome, None, None]:
         """Label the images, see Engine."""

@@ -7,6 +7,7 @@
     ├── ImageError                   path, reason: one image that cannot be read
     │   └── LabelIdError             a mask with ids that are no class
     ├── OutputError                  path, reason: a result that cannot be written
+    │   └── OtherRunError            an output folder with labels of a run that was asked for something else
     ├── DeviceError                  device: a device or dtype that is not there
     ├── CheckpointError              path, tensor: files that are not a TIPSv2 model
     └── WeightsError                 weights that cannot be had
@@ -106,6 +107,10 @@ class OutputError(TipssegError):
         self.path = path
         self.reason = reason
         self.only_this = only_this
+
+
+class OtherRunError(OutputError):
+    """An output folder with labels of a run that was asked for something else."""
 
 
 class DeviceError(TipssegError):

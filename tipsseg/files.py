@@ -11,7 +11,9 @@ import shutil
 import stat
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader, FileIO
 from pathlib import Path
+from types import TracebackType
 
 from tipsseg.errors import OutputError
 
@@ -30,6 +32,7 @@ _REASONS = {
     errno.EISDIR: ("a folder has this name", "Move the folder away, or choose another output folder."),
     errno.ENOTDIR: ("one of its parent folders is a file", "Move that file away, or choose another output folder."),
     errno.EEXIST: ("one of its parent folders is a file", "Move that file away, or choose another output folder."),
+    errno.ELOOP: ("it is a symbolic link", "Remove the link, or choose another output folder."),
     errno.EFBIG: ("the system allows no larger file", "See `ulimit -f`, and run the same command again."),
 }
 
@@ -57,6 +60,78 @@ def file_size(path: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+class RegularFile(BufferedReader):
+    """A regular file, open for reading. As a context manager it names itself in errors of reading and closing."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError, also for a pipe or a device, which another program would wait for."""
+        super().__init__(FileIO(path, "rb", opener=_open_regular))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except OSError as failure:
+            failure.filename = failure.filename or self.name
+            raise
+        finally:
+            if isinstance(error, OSError):
+                error.filename = error.filename or self.name
+
+
+def open_regular(path: Path) -> RegularFile:
+    """Open a regular file for reading; see RegularFile."""
+    return RegularFile(path)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    # Opening a pipe without a writer would wait for one.
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    try:
+        _require_regular(descriptor, Path(path))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_appending(path: Path) -> int:
+    """A descriptor to append to a regular file, and to read it; it is made where there is none.
+
+    Raises OSError, also for a symbolic link.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    try:
+        _require_regular(descriptor, path)
+        return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _require_regular(descriptor: int, path: Path) -> None:
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
+#: A record of a run that is larger than this is none: run.json and classes.json grow with the classes alone.
+RECORD_LIMIT = 64 << 20
+
+
+def read_regular(path: Path, limit: int = RECORD_LIMIT) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Raises OSError."""
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", os.fspath(path))
+    return data
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
@@ -91,6 +166,14 @@ def atomic_write(path: Path, data: bytes, owner: str = "") -> None:
     """Write `data` to `path` so that it appears whole or not at all, see `atomic_path`; raises OutputError."""
     with atomic_path(path, owner) as temporary:
         temporary.write_bytes(data)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, where there is one. Raises OutputError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def sweep(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
+
+from tipsseg.files import open_regular
 
 #: Larger files go by size and time alone: reading them twice costs more than it is worth.
 HASH_LIMIT = 64 << 20
@@ -42,6 +45,21 @@ class Fingerprint:
         except OSError:
             return False
 
+    def holds(self, path: Path) -> bool:
+        """Whether a file that this program wrote is as it was: of that size, and of that time or that content."""
+        try:
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
+                return False
+            return status.st_mtime_ns == self.mtime_ns or self.same_bytes(path)
+        except OSError:
+            return False
+
+    def same_bytes(self, path: Path) -> bool:
+        """Whether a file has this content, by its digest. Raises OSError."""
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+
 
 def fingerprint(path: Path) -> Fingerprint:
     """The fingerprint of a file. Raises OSError."""
@@ -49,3 +67,18 @@ def fingerprint(path: Path) -> Fingerprint:
         status = os.fstat(file.fileno())
         sha256 = hashlib.file_digest(file, "sha256").hexdigest() if status.st_size <= HASH_LIMIT else None
     return Fingerprint(status.st_size, status.st_mtime_ns, sha256)
+
+
+def file_record(file: Fingerprint) -> dict[str, object]:
+    """A written file as records have it."""
+    return {"bytes": file.size, "mtime_ns": file.mtime_ns, "sha256": file.sha256}
+
+
+def parse_file(record: object) -> Fingerprint:
+    """The written file in what `file_record` gave. Raises ValueError."""
+    if not isinstance(record, dict):
+        raise ValueError("no record of a file")
+    size, time, digest = record.get("bytes"), record.get("mtime_ns"), record.get("sha256")
+    if type(size) is not int or type(time) is not int or not isinstance(digest, str) or len(digest) != 64:
+        raise ValueError("no record of a file")
+    return Fingerprint(size, time, digest)

@@ -6,19 +6,22 @@ already, once there is something to add; so a run that adds nothing costs nothin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from tipsseg.append_log import AppendLog, lines_of
 from tipsseg.errors import OutputError
-from tipsseg.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error
+from tipsseg.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error, remove_file
+from tipsseg.record_values import parse
 from tipsseg.writers import FORMATS, RecordFile, Records, RunFile
 
 
 class Journal:
-    """The records of one format by image. In memory is an offset an image."""
+    """The records of one format by image. In memory is an offset an image.
+
+    One thread changes it; meanwhile any thread may ask `has`.
+    """
 
     def __init__(self, name: str, file: RecordFile, records: Path, images: Sequence[str]) -> None:
         """Of the format `name` with this file in a folder of records, which was written with `images`. Raises OutputError."""
@@ -81,8 +84,7 @@ class Journal:
         """Write the file with those of these images that it has, in this order, and end the journal. Raises OutputError."""
         self._file.write([image for image in images if image in self._offsets], self._records)
         self.close()
-        with suppress(FileNotFoundError):
-            self._path.unlink()
+        remove_file(self._path)
 
     def close(self) -> None:
         """Close it; what it holds stays on the disk. Safe to call twice."""
@@ -109,13 +111,14 @@ class Journal:
         return self._log
 
     def _open(self) -> AppendLog:
-        self._offsets = {}
+        offsets: dict[str, int] = {}
         try:
             for offset, line in lines_of(self._path):
                 if (image := _image_of(line)) is not None:
-                    self._offsets[image] = offset
+                    offsets[image] = offset
         except OSError as error:
             raise output_error(self._path, error) from error
+        self._offsets = offsets  # at once: another thread may ask `has` meanwhile
         return AppendLog(self._path)
 
 
@@ -127,7 +130,7 @@ def _image_of(line: bytes) -> str | None:
     """The image that a line is of; None where it is none, as after a loss of power."""
     name, tab, _ = line.partition(b"\t")
     try:
-        image = json.loads(name) if tab else None
+        image = parse(name) if tab else None
     except ValueError:
         return None
     return image if isinstance(image, str) else None

@@ -6,19 +6,24 @@ several lines of one image the last one counts.
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tipsseg.append_log import AppendLog, lines_of
+from tipsseg.append_log import AppendLog, lines_of, whole_lines
 from tipsseg.errors import OutputError
 from tipsseg.files import atomic_path, json_bytes
-from tipsseg.fingerprint import Fingerprint
-from tipsseg.records import name_order
+from tipsseg.fingerprint import Fingerprint, file_record, parse_file
+from tipsseg.record_values import is_inside, parse
+from tipsseg.records import ImageRef, name_order, printable_path
 
 MANIFEST_FILE = "manifest.jsonl"
+
+#: What of a manifest could not be read, kept beside it.
+UNREADABLE_FILE = "manifest-unreadable.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +31,27 @@ class Entry:
     """One labelled image.
 
     image        its name, see ImageRef.name
-    fingerprint  of the input, when it was labelled
+    path         where the input was, absolute, when it was labelled
+    fingerprint  of the input then
     digest       of all that decided the labels
     summary      what the labels hold, see `summary.label_summary`: height, width, classes, background, ignored
     files        its own picture in each format that has one, relative to the output folder, posix
     formats      all formats that hold the image
     seconds      from opening the input to the last file
-    sizes        of those files, in bytes
+    written      what those files were when they were written; a file that is not so any more was edited
+    corrected    sha256 of the edited mask that the labels are of; None where they are the run's own
     """
 
     image: str
+    path: str
     fingerprint: Fingerprint
     digest: str
     summary: Mapping[str, object]
     files: Mapping[str, str]
     formats: tuple[str, ...]
     seconds: float
-    sizes: Mapping[str, int]
+    written: Mapping[str, Fingerprint]
+    corrected: str | None = None
 
     def record(self) -> dict[str, object]:
         """The entry as a line's JSON value."""
@@ -50,43 +59,70 @@ class Entry:
         rest = {key: value for key, value in self.summary.items() if key not in size}
         return {
             "image": self.image,
+            "path": self.path,
             "size": self.fingerprint.size,
             "mtime_ns": self.fingerprint.mtime_ns,
             "sha256": self.fingerprint.sha256,
             "digest": self.digest,
             **size,
             "files": dict(self.files),
-            "bytes": dict(self.sizes),
+            "written": {name: file_record(file) for name, file in self.written.items()},
             "formats": list(self.formats),
             **rest,
             "seconds": self.seconds,
+            **({} if self.corrected is None else {"corrected": self.corrected}),
         }
+
+    @property
+    def replaceable(self) -> frozenset[str]:
+        """sha256 of what its files were when they were written, and of the input, of which there may be a copy."""
+        known = (self.fingerprint.sha256, *(file.sha256 for file in self.written.values()))
+        return frozenset(digest for digest in known if digest is not None)
+
+
+def input_path(ref: ImageRef) -> str:
+    """Where an input is, as entries have it: absolute, links kept as they were given."""
+    return printable_path(Path(os.path.abspath(ref.path)))  # noqa: PTH100  Path.resolve follows links
 
 
 def parse_entry(line: bytes) -> Entry | None:
     """The entry in a line of manifest.jsonl; None where it is none."""
     try:
-        record = json.loads(line)
-        return Entry(
+        record = parse(line)
+        entry = Entry(
             str(record["image"]),
+            str(record["path"]),
             Fingerprint(int(record["size"]), int(record["mtime_ns"]), record["sha256"]),
             str(record["digest"]),
             {key: record[key] for key in ("height", "width", "classes", "background", "ignored")},
             {str(name): str(path) for name, path in record["files"].items()},
             tuple(map(str, record["formats"])),
             float(record["seconds"]),
-            {str(name): int(size) for name, size in record["bytes"].items()},
+            {str(name): parse_file(file) for name, file in record["written"].items()},
+            None if record.get("corrected") is None else str(record["corrected"]),
         )
+        return entry if _is_sound(entry) else None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
+def _is_sound(entry: Entry) -> bool:
+    """Whether its names are of files below an output folder, and each file has its record."""
+    return all(map(is_inside, (entry.image, *entry.files.values()))) and entry.files.keys() == entry.written.keys()
+
+
 class Manifest:
-    """The manifest of a folder of records, read and added to. In memory are a name and an offset an image."""
+    """The manifest of a folder of records, read and added to. In memory are a name and two numbers an image.
+
+    Any thread may ask `get`, `in` and `is_elsewhere` while one thread adds to it.
+
+    unreadable  how many lines were no entries when it was opened
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open the manifest in `folder`, which may be new; lines that are no entries are passed over. Raises OutputError."""
         self._path = folder / MANIFEST_FILE
+        self.unreadable = 0
         self._open()
 
     def _open(self) -> None:
@@ -94,16 +130,23 @@ class Manifest:
         self._lines = 0
         self._offsets: dict[str, int] = {}
         self._digests: dict[str, str] = {}
+        self._paths: dict[str, int] = {}  # hashes: the texts would be most of the memory
         self._formats: dict[str, tuple[str, ...]] = {}
+        self._opened_at = 0  # where the lines of this process begin
         self._known_formats: dict[tuple[str, ...], tuple[str, ...]] = {}
         for offset, entry in _entries(self._path):
             self._lines += 1
             if entry is not None:
                 self._place(entry, offset)
+            else:
+                self.unreadable += 1
+        with suppress(OSError):
+            self._opened_at = whole_lines(self._path)
 
     def _place(self, entry: Entry, offset: int) -> None:
         self._offsets[entry.image] = offset
         self._digests[entry.image] = sys.intern(entry.digest)
+        self._paths[entry.image] = hash(entry.path)
         # One tuple for all images of the same formats.
         self._formats[entry.image] = self._known_formats.setdefault(entry.formats, entry.formats)
 
@@ -118,6 +161,14 @@ class Manifest:
         offset = self._offsets.get(image)
         return None if offset is None else parse_entry(self._log.read(offset))
 
+    def is_elsewhere(self, image: str, path: str) -> bool:
+        """Whether an image of that name is there, and was labelled from another path."""
+        return image in self._paths and self._paths[image] != hash(path)
+
+    def formats_of(self, image: str) -> tuple[str, ...]:
+        """The formats that an image is in; none where it is not here."""
+        return self._formats.get(image, ())
+
     def others(self, digest: str) -> list[str]:
         """The images whose labels were decided by something else."""
         return [image for image, own in self._digests.items() if own != digest]
@@ -129,6 +180,11 @@ class Manifest:
             if entry is not None:
                 yield entry
 
+    def files(self) -> Iterator[str]:
+        """The files of all images, relative to the output folder."""
+        for entry in self.entries():
+            yield from entry.files.values()
+
     def holding(self, name: str) -> list[str]:
         """The images that the files of a format hold, in the order of their names."""
         return [image for image in self._order() if name in self._formats[image]]
@@ -138,10 +194,21 @@ class Manifest:
         self._place(entry, self._log.append(json_bytes(entry.record())))
         self._lines += 1
 
+    def added(self) -> Iterator[Entry]:
+        """The entries that were added since it was opened."""
+        for image, offset in list(self._offsets.items()):
+            if offset >= self._opened_at and (entry := self.get(image)) is not None:
+                yield entry
+
+    def is_removed(self) -> bool:
+        """Whether the file that was added to is not there any more."""
+        return self._log.is_removed()
+
     def drop(self, image: str) -> None:
         """Forget an image, for good once the manifest is tidied."""
         self._offsets.pop(image, None)
         self._digests.pop(image, None)
+        self._paths.pop(image, None)
         self._formats.pop(image, None)
 
     def clear(self) -> None:
@@ -150,17 +217,37 @@ class Manifest:
             self._log.clear()
         self._offsets.clear()
         self._digests.clear()
+        self._paths.clear()
         self._formats.clear()
         self._lines = 0
+
+    def set_aside(self) -> Path | None:
+        """Keep the lines that are no entries in UNREADABLE_FILE, beside the manifest, and leave them out here; None where all are.
+
+        Raises OutputError.
+        """
+        if not self.unreadable:
+            return None
+        aside = self._path.with_name(UNREADABLE_FILE)
+        with closing(AppendLog(aside)) as log:
+            for _, line in _lines(self._path):
+                if parse_entry(line) is None:
+                    log.append(line)
+        self._rewrite()
+        self.unreadable = 0
+        return aside
 
     def tidy(self) -> None:
         """Rewrite the file in the order of names with one line an image, where it is not so already. Raises OutputError."""
         order = self._order()
         if self._lines == len(order) and order == list(self._offsets):
             self._log.trim()
-            return
+        else:
+            self._rewrite()
+
+    def _rewrite(self) -> None:
         with atomic_path(self._path) as temporary, temporary.open("wb") as file:
-            for image in order:
+            for image in self._order():
                 file.write(self._log.read(self._offsets[image]) + b"\n")
         self._log.close()
         self._open()
@@ -180,8 +267,12 @@ def read_entries(folder: Path) -> dict[str, Entry]:
 
 
 def _entries(path: Path) -> Iterator[tuple[int, Entry | None]]:
+    for offset, line in _lines(path):
+        yield offset, parse_entry(line)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        for offset, line in lines_of(path):
-            yield offset, parse_entry(line)
+        yield from lines_of(path)
     except OSError as error:
         raise OutputError(path, f"it cannot be read: {error.strerror or error}", "Check its permissions.") from error

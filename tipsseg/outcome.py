@@ -28,10 +28,14 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """It was labelled before, and nothing that matters has changed since."""
+    """It was labelled before, and nothing that matters has changed since; or its labels were edited, and are kept.
+
+    edited  the formats whose files were edited
+    """
 
     ref: ImageRef
     entry: Entry
+    edited: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
 from tipsseg.claim import LOCK_FILE, Claim
-from tipsseg.earlier import Earlier
+from tipsseg.earlier import Earlier, restore_links
 from tipsseg.error_log import ErrorLog
-from tipsseg.files import sweep, sweep_below
+from tipsseg.errors import OutputError
+from tipsseg.files import remove_file, sweep, sweep_below
 from tipsseg.journal import Journal, write_run_file
-from tipsseg.outcome import Failed, Labelled
+from tipsseg.manifest import MANIFEST_FILE, Entry, input_path
+from tipsseg.outcome import Failed, Labelled, Unchanged
+from tipsseg.ownership import digest_of, write_ahead_logs
+from tipsseg.record_values import actual_path
+from tipsseg.records import ImageRef
 from tipsseg.request import Job
-from tipsseg.run_record import CONVERTING, Counts, RunFacts, ended, run_record, write_run
+from tipsseg.run_record import CONVERTING, RUN_FILE, Counts, RunFacts, ended, run_record, write_run
 from tipsseg.vocabulary import Vocabulary
-from tipsseg.writers import FOLDERS, FORMATS, run_files
+from tipsseg.writers import FOLDERS, FORMATS, link_path, run_files
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 from tipsseg.writers.classes import write_classes
 
@@ -25,34 +33,52 @@ from tipsseg.writers.classes import write_classes
 class OutputFolder:
     """The records of one run; no other run can have them until it is closed. Use as a context manager.
 
+    path       the output folder
     earlier    what was there before
-    forgotten  number of images of an earlier run that this one does not go on from
+    set_aside  files that keep lines of records which could not be read
+    kept       files of an earlier run that --overwrite did not remove, because they were changed since
     """
 
-    def __init__(self, job: Job, *, resume: bool) -> None:
-        """Take the folder; without `resume` what it has is forgotten, though files stay until they are replaced.
+    def __init__(self, job: Job) -> None:
+        """Take the folder.
 
-        Raises OutputError where another run is at work there, or has left labels that mean something else.
+        Raises OutputError where another run is at work there, or has left labels that mean something else, or files are in the way
+        that this program did not write; then nothing was changed.
         """
         self._job = job
-        context = job.context
+        self.path = job.context.output
+        context, request = job.context, job.request
+        self.set_aside: list[Path] = []
+        self.kept: list[Path] = []
         with ExitStack() as stack:
             claim = Claim(context.records)
             stack.callback(claim.give_back)
             if claim.left_over:
                 self._sweep()
-            self.earlier = Earlier(job)
-            stack.callback(self.earlier.close)
+            self.earlier = Earlier(job, resume=request.resume, replace_edited=request.replace_edited)
+            stack.callback(self._close_earlier)
+            if not request.overwrite:
+                self.earlier.refuse_other_ids()
             self._record = dict(self.earlier.record or {})
-            self._run_files = [(name, file) for name in job.request.formats for file in run_files(name, context)]
+            self._run_files = [(name, file) for name in request.formats for file in run_files(name, context)]
+            for path in self.run_paths:
+                context.ownership.refuse_changed(path)
             self._errors = ErrorLog(context.records)
             stack.callback(self._errors.close)
-            if resume:
-                self.earlier.refuse_other_ids()
-            self.forgotten = 0 if resume else len(self.earlier.manifest)
-            if not resume:
-                self._forget()
             self._stack = stack.pop_all()
+
+    def prepare(self, refs: Iterable[ImageRef | Failed]) -> None:
+        """Make way for these images, as far as they are known; the first thing to change what is there. Raises OutputError."""
+        self.earlier.refuse_in_the_way(refs)
+        if self._job.request.overwrite:
+            self._overwrite()
+        if (aside := self.earlier.manifest.set_aside()) is not None:
+            self.set_aside.append(aside)
+
+    def settle(self, job: Job) -> None:
+        """Take the same job, with the dtype that is known by now."""
+        self._job = job
+        self.earlier.settle(job)
 
     @property
     def begun(self) -> bool:
@@ -67,6 +93,9 @@ class OutputFolder:
             and self._record.get("ended") is not None
             and not any(journal.changed for journal in self.earlier.journals.values())
             and not self._errors.path.exists()
+            and not self._job.context.ownership.broken_off
+            and not self.set_aside
+            and not self.earlier.lost
             and all(path.exists() for path in self.run_paths)
         )
 
@@ -81,33 +110,60 @@ class OutputFolder:
         # A conversion that was broken off before is so still.
         kept = {key: value for key, value in self._record.items() if key == CONVERTING}
         self._record = {**run_record(facts), **kept}
-        write_run(context.records, self._record)
-        write_classes(context.output, context.classes, vocabulary.background_texts, owner=context.owner)
+        write_run(context.ownership, context.records, self._record)
+        write_classes(context.ownership, context.output, context.classes, vocabulary.background_texts)
 
     def add(self, labelled: Labelled) -> None:
         """Note that an image is done. Raises OutputError."""
         for name, records in labelled.records.items():
             self.earlier.journals[name].add(labelled.ref.name, records)
         self.earlier.manifest.add(self.earlier.with_other_formats(labelled.entry))
+        self._errors.mend(labelled.ref.name)
+
+    def keep(self, unchanged: Unchanged) -> None:
+        """Note that an image was done before, and where it is now. Raises OutputError."""
+        ref, entry = unchanged.ref, unchanged.entry
+        context = self._job.context
+        restore_links(context.ownership, context.output, ref, (*self._job.request.formats,))
+        if entry.path != input_path(ref):
+            self.earlier.manifest.add(replace(entry, path=input_path(ref)))
+        self._errors.mend(ref.name)
 
     def fail(self, failed: Failed) -> None:
-        """Note that an image failed; what an earlier run made of it counts no more. Raises OutputError."""
+        """Note that an image failed; what an earlier run made of it stays, as it was. Raises OutputError."""
+        if self.earlier.record is None:
+            self._job.context.ownership.claim(self._errors.path)
         self._errors.add(failed)
-        self.earlier.manifest.drop(failed.ref.name)
-        for journal in self.earlier.journals.values():
-            journal.drop(failed.ref.name)
 
-    def finish(self, counts: Counts) -> None:
-        """Write the records that come last. Raises OutputError."""
-        manifest = self.earlier.manifest
+    def finish(self, counts: Counts, batch_size: int | None) -> None:
+        """Write the records that come last. Raises OutputError, also where files of this run were removed meanwhile."""
+        manifest, context = self.earlier.manifest, self._job.context
+        removed = self._removed()
         # First, so that no file lacks an image that the manifest has, should the run be killed now.
         manifest.tidy()
         for name, file in self._run_files:
             journal = self.earlier.journals.get(name)
             write_run_file(file, journal, manifest.holding(name), anew=not self.earlier.of_the_same)
-        self._errors.finish(manifest)
+        self._errors.finish()
         record = ended(self._record, self._job.request.formats, counts, datetime.now(UTC))
-        write_run(self._job.context.records, record)
+        if batch_size is not None:
+            record["batch_size"] = batch_size
+        write_run(context.ownership, context.records, record)
+        context.ownership.end(self.earlier.is_recorded)
+        if removed is not None:
+            raise OutputError(removed, "it was removed while the run went on", "Run the same command again.")
+
+    def _removed(self) -> Path | None:
+        """The first file of an image of this run that is not there any more, or the manifest; None where all are there."""
+        context = self._job.context
+        if self.earlier.manifest.is_removed():
+            return context.records / MANIFEST_FILE
+        for entry in self.earlier.manifest.added():
+            for file in entry.files.values():
+                path = actual_path(context.output, file)
+                if not os.path.lexists(path):
+                    return path
+        return None
 
     def __enter__(self) -> Self:
         return self
@@ -117,11 +173,38 @@ class OutputFolder:
     ) -> None:
         self._stack.close()
 
-    def _forget(self) -> None:
-        self.earlier.manifest.clear()
+    def _close_earlier(self) -> None:
+        self.earlier.close()  # the one that is there by then
+
+    def _overwrite(self) -> None:
+        """Remove what an earlier run wrote; files of images that were changed since stay. Raises OutputError."""
+        context, ownership = self._job.context, self._job.context.ownership
+        for entry in self.earlier.manifest.entries():
+            self.kept += self._remove(entry)
+        ownership.remove_run_files()
         self._errors.clear()
-        for journal in self.earlier.journals.values():
-            journal.clear()
+        self.earlier.close()
+        # run.json last: as long as it is there, the same command can go on.
+        for name in (*map(Journal.file_name, FORMATS), MANIFEST_FILE, RUN_FILE):
+            remove_file(context.records / name)
+        ownership.end(lambda image, digest: True)
+        self._record = {}
+        self.earlier = Earlier(self._job)
+
+    def _remove(self, entry: Entry) -> list[Path]:
+        """Remove the files of an image; returns those that were changed since, and stay."""
+        context, ownership = self._job.context, self._job.context.ownership
+        for name in entry.formats:
+            place = link_path(name, PurePosixPath(entry.image))
+            if place is not None:
+                ownership.remove_link(actual_path(context.output, str(place)))
+        kept = []
+        for file in entry.files.values():
+            path = actual_path(context.output, file)
+            edited = {digest_of(path)} if self._job.request.replace_edited else set()
+            if not ownership.remove(path, entry.replaceable | edited):
+                kept.append(path)
+        return kept
 
     def _sweep(self) -> None:
         """Remove what a killed run left behind."""
@@ -132,6 +215,7 @@ class OutputFolder:
 
 
 def sweep_run(output: Path, records: Path, owner: str = "") -> None:
-    """Remove what was left in the folders of a run under temporary names, but its journals; see `files.sweep`."""
-    sweep([records], keep={LOCK_FILE, *(Journal.file_name(name) for name in FORMATS)})
+    """Remove what was left in the folders of a run under temporary names, but journals and write-ahead logs; see `files.sweep`."""
+    kept = {LOCK_FILE, *map(Journal.file_name, FORMATS), *(log.name for log in write_ahead_logs(records))}
+    sweep([records], keep=kept)
     sweep_below((output / folder for folder in FOLDERS), owner)

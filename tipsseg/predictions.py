@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from tipsseg import inputs
 from tipsseg.errors import InputError, UsageError
-from tipsseg.files import is_file, is_folder
+from tipsseg.files import is_file, is_folder, read_regular
 from tipsseg.inputs import Found
 from tipsseg.progress import counted
+from tipsseg.record_values import parse
 from tipsseg.run_record import RUN_FILE
 from tipsseg.shards import shards_in
 from tipsseg.writers import MASKS_FOLDER
@@ -90,7 +90,7 @@ def names_beside(folder: Path) -> tuple[str, ...]:
             "Give the classes with --classes, --vocab or --layout.",
         )
     try:
-        names = tuple(entry["name"] for entry in json.loads(path.read_bytes())["classes"])
+        names = tuple(entry["name"] for entry in parse(read_regular(path))["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not what tipsseg writes", "Give the classes with --classes or --vocab.") from error
     if not names or not all(isinstance(name, str) for name in names):

@@ -36,6 +36,10 @@ class Progress:
         self._done = 0
         self._bar: tqdm[None] | None = None
 
+    def without_results(self) -> Progress:
+        """Another that says the same, but has no paths on stdout."""
+        return Progress(self._quiet, results=False)
+
     def begin(self, line: str, total: int | None, before: int = 0) -> None:
         """Say what is about to be done, to `total` images, and begin to measure time.
 

@@ -121,6 +121,10 @@ class RayEngine:
         self._ran_on = answer.ran_on
         return answer.started
 
+    def batch_size(self) -> int | None:
+        """Not known: each actor has its own, see Engine."""
+        return None
+
     def outcomes(self, items: Iterable[Item]) -> Generator[Outcome, None, None]:
         """Label the images, see Engine. `items` is gone through in a thread of its own, as in `pipeline.label_images`."""
         feed = _Feed(items, self._queue, self._actors * _WINDOW * _BATCH)

@@ -5,20 +5,29 @@ from __future__ import annotations
 import json
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
 _Value = TypeVar("_Value")
+
+#: What may be half of a surrogate pair, for which there is no UTF-8.
+_HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
 _SPELLED_OUT = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 
 
 def parse(data: bytes) -> Any:
-    """The value of a JSON text. Raises ValueError, also for one of lists in lists without end, and for NaN and infinity."""
+    """The value of a JSON text.
+
+    Raises ValueError, also for lists in lists without end, NaN, infinity, numbers of thousands of digits, and texts without UTF-8.
+    """
     try:
-        return json.loads(data, parse_constant=_no_number)
+        value = json.loads(data, parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError("lists in lists without end") from error
+    if _HALF_A_PAIR.search(data):
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
 
 
 def _no_number(text: str) -> None:
@@ -46,6 +55,20 @@ def short(value: object) -> str:
     """A JSON value for a line of text."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name in a record is a relative path that stays in its folder."""
+    path = PurePosixPath(name)
+    return (
+        bool(name)
+        and "\0" not in name
+        and not PurePath(name).is_absolute()
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and str(path) == name
+        and name != "."
+    )
 
 
 def actual_path(folder: Path, name: str) -> Path:

@@ -5,7 +5,7 @@ Sizes are always (height, width), in pixels. Colours are (red, green, blue), 0..
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
@@ -50,10 +50,18 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image to be labelled: where it is, and its path relative to the image root (posix, names the outputs)."""
+    """An image to be labelled.
+
+    path         where it is
+    relative     its path relative to the image root (posix, names the outputs)
+    replaceable  sha256 of contents that its files in the output folder may have when they are replaced: those of an earlier run
+    linked       the formats that it was in after that run, so that a link to it there is that run's
+    """
 
     path: Path
     relative: PurePosixPath
+    replaceable: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    linked: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def name(self) -> str:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg import __version__
-from tipsseg.device_names import check_device_name, check_dtype_name
-from tipsseg.errors import OutputError, UsageError
+from tipsseg.device_names import DTYPE_NAMES, check_device_name, check_dtype_name
+from tipsseg.errors import DeviceError, OutputError, UsageError
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.files import is_file, is_folder
 from tipsseg.label_options import MAX_PIXELS, REFINEMENTS, LabelOptions
 from tipsseg.loading import ModelSource, find_model
 from tipsseg.records import MAX_CLASSES_8_BIT
-from tipsseg.run_record import Decides
-from tipsseg.shards import SHARDS_FOLDER, Shard
+from tipsseg.run_record import Decides, read_run
+from tipsseg.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.templates import PROTOCOL_TEMPLATES, TEMPLATES
 from tipsseg.vocabulary import Vocabulary
 from tipsseg.writers import RunContext, check_formats
@@ -47,12 +47,22 @@ class ModelRequest:
         check_dtype_name(self.dtype)
         return find_model(self.model)
 
-    def check_device(self) -> None:
+    def check_device(self, dtype: str) -> None:
         """Raise DeviceError for a device that is not here, or that has not the dtype."""
         # Only now torch, which takes its time.
         from tipsseg.devices import resolve_device, resolve_dtype
 
-        resolve_dtype(self.dtype, resolve_device(self.device))
+        device = resolve_device(self.device)
+        try:
+            resolve_dtype(dtype, device)
+        except DeviceError as error:
+            if dtype == self.dtype:
+                raise
+            raise DeviceError(
+                error.device,
+                f"the labels in the output folder were begun in {dtype}, and {error.message}",
+                "Go on where that device is, or choose another output folder with -o.",
+            ) from error
 
     def command(self) -> str:
         """A command line that asks for the same labels, without paths or what does not change them."""
@@ -100,20 +110,28 @@ class LabelRequest:
     resume: bool = True
     shard: Shard | None = None
     jsonl: bool = False
+    overwrite: bool = False
+    replace_edited: bool = False
 
     def check(self) -> ModelSource:
         """Where the model will come from, once all that can be seen without torch or images is seen to be right.
 
         Raises UsageError, OutputError, CheckpointError, WeightsError.
         """
+        if self.overwrite and not self.resume:
+            raise UsageError(
+                "--overwrite and --no-resume exclude each other",
+                "Give --overwrite to remove what an earlier run wrote, --no-resume to label the images again.",
+            )
         classes = self.model.vocabulary.classes
         check_formats(self.formats, classes)
         if self.files.png_mode == "P" and len(classes) > MAX_CLASSES_8_BIT:
             raise UsageError(
                 f"--png-mode P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}", "Use --png-mode L."
             )
-        check_folder(self.output)
-        return self.model.check()
+        source = self.model.check()
+        check_folder(self.output)  # after the options, so that a fault of those is told first
+        return source
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +167,18 @@ def make_job(request: LabelRequest, source: ModelSource) -> Job:
         request.files,
         "" if shard is None else f"{shard.folder}-",
     )
-    return Job(request, source, context, Decides(model, asked.vocabulary, asked.options, request.files, asked.dtype))
+    dtype = asked.dtype if asked.dtype != "auto" else begun_dtype(context) or "auto"
+    return Job(request, source, context, Decides(model, asked.vocabulary, asked.options, request.files, dtype))
+
+
+def begun_dtype(context: RunContext) -> str | None:
+    """The dtype that the labels in an output folder were begun in, by this run or another shard of it; None where there is none."""
+    output = context.output
+    for records in (context.records, *(output / SHARDS_FOLDER / shard.folder for shard in shards_in(output))):
+        dtype = (read_run(records) or {}).get("dtype")
+        if isinstance(dtype, str) and dtype in DTYPE_NAMES:
+            return dtype
+    return None
 
 
 def check_folder(output: Path) -> None:

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from tipsseg.earlier import Earlier, own_paths, restore_links
+from tipsseg.convert import convert_folder
+from tipsseg.earlier import Earlier, own_paths
 from tipsseg.engine import Engine, Started
 from tipsseg.fidelity import Fidelity
 from tipsseg.file_names import NameKey, name_key
@@ -22,7 +23,7 @@ from tipsseg.progress import Progress, counted
 from tipsseg.records import ImageRef
 from tipsseg.reporting import JsonReporter, Reporter
 from tipsseg.request import Job
-from tipsseg.run_record import Counts, RunFacts
+from tipsseg.run_record import RUN_FILE, Counts, RunFacts
 from tipsseg.writers import FORMATS
 
 
@@ -53,16 +54,28 @@ def run_label(job: Job, find: Find, engine: Engine, progress: Progress) -> Count
     Raises TipssegError for what ends a run; a bad image is reported and counted.
     """
     request = job.request
-    with OutputFolder(job, resume=request.resume) as folder:
-        images = refuse_mixture(folder.earlier, find(name_key(job.context.records)))
-        note_forgotten(folder, progress)
+    with OutputFolder(job) as folder:
+        images = find(name_key(job.context.records))
+        refs = images.refs if isinstance(images.refs, tuple) else ()
+        folder.prepare(refs)
+        images = refuse_mixture(folder.earlier, images)
+        note_folder(folder, progress)
+        formats, names = folder.earlier.derivable(refs)
+    if formats:
+        progress.note(
+            f"The model has labelled all images: {', '.join(formats)} of {counted(len(names), 'image')} from those labels."
+        )
+        convert_folder(request.output, formats, images.root, request.model.jobs, progress.without_results(), names)
+    with OutputFolder(job) as folder:
         note_earlier(folder.earlier, images, progress)
         reporter = JsonReporter(progress) if request.jsonl else Reporter(progress)
         run = _Run(job, folder, reporter)
         try:
             run.go(images, engine, progress)
         except KeyboardInterrupt as interrupt:
-            again = "the same command" if request.resume else "the same command without --no-resume"
+            again = "the same command"
+            if not request.resume or request.overwrite:
+                again += f" without {'--overwrite' if request.overwrite else '--no-resume'}"
             interrupt.add_note(
                 f"{counted(run.counts.labelled + run.counts.unchanged, 'image')} done; {again} goes on from there"
             )
@@ -81,10 +94,9 @@ def refuse_mixture(earlier: Earlier, images: Images) -> Images:
 
 
 def items(refs: Iterable[ImageRef | Failed], earlier: Earlier) -> Iterator[Item]:
-    """The images, with those in their places that are done."""
+    """The images, with those in their places that are done, or cannot be."""
     for ref in refs:
-        entry = earlier.unchanged(ref) if isinstance(ref, ImageRef) else None
-        yield ref if entry is None or isinstance(ref, Failed) else Unchanged(ref, entry)
+        yield earlier.item(ref) if isinstance(ref, ImageRef) else ref
 
 
 class _Run:
@@ -99,10 +111,12 @@ class _Run:
 
     def go(self, images: Images, engine: Engine, progress: Progress) -> None:
         began = time.monotonic()
+        batch_size = None
         rest = items(images.refs, self._folder.earlier)
         first = self._take_until_work(rest)
         if first is not None or not self._folder.begun:
             started = engine.start()
+            self._job = settle(self._job, started, self._folder)
             begin(self._job, images, self._folder, started)
             note_begin(self._job, images, started, self.counts, progress)
             note_parts(self._job.request.formats, self._job.request.files, progress)
@@ -111,10 +125,12 @@ class _Run:
             with closing(engine.outcomes(chain([first], rest))) as outcomes:
                 for outcome in outcomes:
                     self.take(outcome)
-        if not self._folder.finished:
-            self._folder.finish(self.counts)
+            batch_size = engine.batch_size()
+        if not self._folder.finished or self.counts.labelled or self.counts.failed:
+            self._folder.finish(self.counts, batch_size)
         note_fidelity(progress, self._fidelity)
         note_outdated(self._folder.earlier, self._job, progress)
+        note_edited(self._job, self.counts, progress)
         note_end(progress, self.counts, time.monotonic() - began, f", into {self._job.request.output}")
 
     def _take_until_work(self, rest: Iterator[Item]) -> ImageRef | None:
@@ -138,11 +154,18 @@ class _Run:
                 self._folder.add(outcome)
                 self.counts = replace(counts, labelled=counts.labelled + 1)
                 self._fidelity += outcome.fidelity
-            case Unchanged(ref, entry):
-                context = self._job.context
-                restore_links(context.output, ref, self._job.request.formats, context.owner)
-                self.counts = replace(counts, unchanged=counts.unchanged + 1)
+            case Unchanged(ref, entry, edited):
+                self._folder.keep(outcome)
+                self.counts = replace(counts, unchanged=counts.unchanged + 1, edited=counts.edited + bool(edited))
         self._reporter.done(ref, entry, own_paths(self._job.request.output, ref, self._job.request.formats))
+
+
+def settle(job: Job, started: Started, folder: OutputFolder | None) -> Job:
+    """The same job with the dtype that the model computes in, which decides labels; known to the folder from now on."""
+    settled = replace(job, decides=job.decides.settle(started.dtype))
+    if folder is not None:
+        folder.settle(settled)
+    return settled
 
 
 def begin(job: Job, images: Images, folder: OutputFolder, started: Started) -> None:
@@ -155,7 +178,7 @@ def begin(job: Job, images: Images, folder: OutputFolder, started: Started) -> N
         dtype=started.dtype,
         sha256=started.sha256,
         vocabulary=started.vocabulary,
-        asked={"device": asked.device, "batch_size": asked.batch_size},
+        asked={"device": asked.device, "dtype": asked.dtype, "batch_size": asked.batch_size},
         formats=job.request.formats,
         image_root=str(images.root),
         shard=None if job.request.shard is None else str(job.request.shard),
@@ -164,11 +187,17 @@ def begin(job: Job, images: Images, folder: OutputFolder, started: Started) -> N
     folder.begin(facts, started.vocabulary)
 
 
-def note_forgotten(folder: OutputFolder, progress: Progress) -> None:
-    """What there is to say of an earlier run in the folder."""
-    if folder.forgotten:
+def note_folder(folder: OutputFolder, progress: Progress) -> None:
+    """What there is to say of files that were there."""
+    for path in folder.kept:
+        progress.note(f"{path} was changed by hand, and is kept.")
+    for path in folder.set_aside:
         progress.note(
-            f"{counted(folder.forgotten, 'image')} of an earlier run forgotten; what this run does not replace stays."
+            f"Lines of the records in {path.parent} cannot be read; {path} keeps them, and their images are labelled again."
+        )
+    if folder.earlier.lost:
+        progress.note(
+            f"The manifest lacks {counted(folder.earlier.lost, 'image')} that {RUN_FILE} counts; labelled again where given."
         )
 
 
@@ -204,6 +233,18 @@ def note_outdated(earlier: Earlier, job: Job, progress: Progress) -> None:
         place = shlex.quote(str(job.request.output))
         how = "" if job.request.shard else f"; tipsseg convert {place} --format {names} makes them anew"
         progress.note(f"The labels were in {names} too, as they were before{how}.")
+
+
+def note_edited(job: Job, counts: Counts, progress: Progress) -> None:
+    """Say how many images have files that were changed by hand."""
+    if counts.edited:
+        one = counts.edited == 1
+        place = shlex.quote(str(job.request.output))
+        progress.note(
+            f"Files of {counted(counts.edited, 'image')} were changed by hand and are kept; "
+            f"--replace-edited labels {'it' if one else 'them'} anew, and tipsseg convert {place} --format FORMAT "
+            "takes a changed mask into other formats."
+        )
 
 
 def note_end(progress: Progress, counts: Counts, seconds: float, where: str) -> None:

@@ -21,20 +21,22 @@ from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, Us
 from tipsseg.evaluate import Confusion, Scores
 from tipsseg.fidelity import Fidelity
 from tipsseg.file_names import name_key
-from tipsseg.files import atomic_write, json_bytes
+from tipsseg.files import atomic_write, json_bytes, read_regular
 from tipsseg.format_notes import note_fidelity, note_parts
 from tipsseg.inputs import Found
 from tipsseg.loading import ModelSource
-from tipsseg.outcome import Failed, Labelled
+from tipsseg.outcome import Failed, Labelled, Unchanged
 from tipsseg.output_folder import OutputFolder
+from tipsseg.ownership import Ownership
 from tipsseg.pairing import Pair, Pairs, pair_truths
 from tipsseg.predictions import find_masks, masks_folder
 from tipsseg.progress import Progress, counted
+from tipsseg.record_values import parse
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.reporting import Reporter
 from tipsseg.request import LabelRequest, ModelRequest, check_folder, make_job
-from tipsseg.run import Images, begin, note_begin, note_end, note_forgotten
-from tipsseg.run_record import Counts
+from tipsseg.run import Images, begin, note_begin, note_end, note_folder, settle
+from tipsseg.run_record import Counts, written_files
 from tipsseg.truth import Layout, read_labels, read_truth
 from tipsseg.writers import CONFUSION_PICTURE, FOLDERS
 
@@ -83,7 +85,7 @@ def evaluate_model(
     if files is not None:
         inputs.check_collisions(found.refs)
         inputs.check_not_outputs(found.refs, files.output)
-    request.check_device()
+    request.check_device(request.dtype)
     _check_truths(pairs, request.jobs, progress)
     job = make_job(files or LabelRequest(request, Path(), ()), source)
     confusion = Confusion(layout.classes, layout.background)
@@ -99,13 +101,16 @@ def evaluate_model(
     images = Images(found.refs, found.root)
     with ExitStack() as stack:
         # Scores need all labels, so nothing is taken over from an earlier run.
-        folder = stack.enter_context(OutputFolder(job, resume=False)) if files is not None else None
+        folder = stack.enter_context(OutputFolder(job)) if files is not None else None
         if folder is not None:
             inputs.check_collisions(found.refs, name_key(job.context.records))
+            folder.prepare(found.refs)
+            images = replace(images, refs=_to_be_labelled(found.refs, folder))
         started = engine.start()
+        job = settle(job, started, folder)
         note_begin(job, images, started, Counts(), progress)
         if folder is not None:
-            note_forgotten(folder, progress)
+            note_folder(folder, progress)
             note_parts(job.request.formats, job.request.files, progress)
             begin(job, images, folder, started)
         counts = _label(images, engine, folder, progress)
@@ -122,6 +127,20 @@ def evaluate_model(
     }
     names = [entry.name for entry in request.vocabulary.classes]
     return _evaluation(facts, confusion, names, counts.labelled, counts.failed)
+
+
+def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[ImageRef | Failed, ...]:
+    """The images for the engine. Raises OutputError where files of one were changed by hand, as scores need the labels of all."""
+    found: list[ImageRef | Failed] = []
+    for item in (folder.earlier.item(ref) for ref in refs):
+        if isinstance(item, Unchanged):
+            raise OutputError(
+                folder.path,
+                f"files of {item.ref.name} in it were changed by hand, and this run would write them anew",
+                "Choose another output folder with -o.",
+            )
+        found.append(item)
+    return tuple(found)
 
 
 def _label(images: Images, engine: LocalEngine, folder: OutputFolder | None, progress: Progress) -> Counts:
@@ -143,7 +162,7 @@ def _label(images: Images, engine: LocalEngine, folder: OutputFolder | None, pro
                     folder.fail(outcome)
                 reporter.failed(outcome.error)
     if folder is not None:
-        folder.finish(counts)
+        folder.finish(counts, engine.batch_size())
     note_fidelity(progress, fidelity)
     note_end(progress, counts, time.monotonic() - began, "")
     return counts
@@ -195,6 +214,9 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
     labels  whether the labels are written too
     """
     check_folder(output)
+    ownership = _reports(output)
+    for name in (CSV_FILE, CONFUSION_PICTURE):
+        ownership.refuse_changed(output / name)
     place = Path(os.path.realpath(output))
     for folder in masks:
         real = Path(os.path.realpath(folder))
@@ -209,13 +231,36 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
     confusion, names = evaluation.confusion, evaluation.names
     mean = evaluation.scores.mean_iou
     contents = {
-        SCORES_FILE: json_bytes(evaluation.record(), indent=2) + b"\n",
         CSV_FILE: evaluate.confusion_csv(confusion, names).encode("utf-8"),
         CONFUSION_PICTURE: confusion_picture.draw(confusion, names, None if math.isnan(mean) else mean),
     }
+    ownership = _reports(output)
     for name, data in contents.items():
-        atomic_write(output / name, data)
-    return [output / name for name in contents]
+        ownership.write_run_file(output / name, data)
+    scores = output / SCORES_FILE
+    ownership.refuse_outside(scores)
+    atomic_write(scores, json_bytes({**evaluation.record(), "files": ownership.record()}, indent=2) + b"\n")
+    ownership.end(lambda image, digest: True)
+    return [scores, *(output / name for name in contents)]
+
+
+def _reports(output: Path) -> Ownership:
+    """The reports of an earlier evaluation in a folder. Raises OutputError where eval.json is not by this program."""
+    path = output / SCORES_FILE
+    try:
+        record = parse(read_regular(path)) if os.path.lexists(path) else {"tool": "tipsseg", "layout": ""}
+        ours = isinstance(record, dict) and record.get("tool") == "tipsseg" and "layout" in record
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise OutputError(
+            path,
+            "the file that is there is no result of tipsseg eval",
+            "Move it away, or choose another folder with -o.",
+        )
+    ownership = Ownership(output, output)
+    ownership.load(written_files(record), lambda image, digest: False)
+    return ownership
 
 
 def _score(confusion: Confusion, pair: Pair, labels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
 from tipsseg import __version__
+from tipsseg.errors import OutputError
 from tipsseg.file_options import FileOptions
-from tipsseg.files import atomic_write, json_bytes
+from tipsseg.files import atomic_write, json_bytes, read_regular
+from tipsseg.fingerprint import Fingerprint, parse_file
 from tipsseg.label_options import LabelOptions
+from tipsseg.ownership import Ownership
+from tipsseg.record_values import is_inside, parse
 from tipsseg.records import BACKGROUND
 from tipsseg.vocabulary import Vocabulary
 from tipsseg.vocabulary_file import entry_record
 
 RUN_FILE = "run.json"
+
+#: Raised by one whenever the same input and options give other labels or other files; a release alone does not raise it.
+LABELS_VERSION = 1
 
 #: The key of the formats that the labels are being converted into; there is none once that is done.
 CONVERTING = "converting"
@@ -34,7 +43,7 @@ class Decides:
 
     model       as `ModelSource.facts` gives it
     vocabulary  as it was asked for; what an automatic background comes to follows from the model
-    dtype       as it was asked for
+    dtype       that the model computes in; "auto" as long as nothing has settled it, see `settle`
     """
 
     model: Mapping[str, object]
@@ -47,6 +56,10 @@ class Decides:
         """As run.json has it."""
         return {"model": dict(self.model), "vocabulary": vocabulary_record(self.vocabulary, self.vocabulary)}
 
+    def settle(self, dtype: str) -> Decides:
+        """The same with the dtype that the model computes in."""
+        return replace(self, dtype=dtype)
+
     def option_record(self) -> dict[str, object]:
         """The options of labelling and of files."""
         return {**asdict(self.options), **self.files.record()}
@@ -55,7 +68,7 @@ class Decides:
     def digest(self) -> str:
         """The same for the same labels and annotations: 32 hex digits."""
         value = {
-            "version": __version__,
+            "labels_version": LABELS_VERSION,
             "model": model_identity(self.model),
             "vocabulary": vocabulary_identity(vocabulary_record(self.vocabulary, self.vocabulary)),
             "options": self.option_record(),
@@ -89,11 +102,15 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How a run ended: images labelled, labelled before and unchanged, failed."""
+    """How a run ended: images labelled, labelled before and unchanged, failed.
+
+    edited  those of `unchanged` with files that were changed by hand, and are kept
+    """
 
     labelled: int = 0
     unchanged: int = 0
     failed: int = 0
+    edited: int = 0
 
     @property
     def done(self) -> int:
@@ -107,12 +124,13 @@ def run_record(facts: RunFacts) -> dict[str, object]:
     return {
         "tool": "tipsseg",
         "version": __version__,
+        "labels_version": LABELS_VERSION,
         "digest": decides.digest,
         "command": facts.command,
         "model": {**decides.model, "sha256": dict(facts.sha256)},
         "device": facts.device,
         "dtype": facts.dtype,
-        "asked": {**facts.asked, "dtype": decides.dtype},
+        "asked": dict(facts.asked),
         "options": decides.option_record(),
         "vocabulary": vocabulary_record(decides.vocabulary, facts.vocabulary),
         "formats": list(facts.formats),
@@ -135,20 +153,46 @@ def ended(record: Mapping[str, object], formats: Sequence[str], counts: Counts, 
     }
 
 
-def write_run(records: Path, record: Mapping[str, object]) -> Path:
-    """Write run.json into a folder of records and return its path. Raises OutputError."""
+def write_run(ownership: Ownership, records: Path, record: Mapping[str, object]) -> Path:
+    """Write run.json into a folder of records and return its path. Raises OutputError.
+
+    Its `files` are the files that stand for the whole run, each with its size, time and digest.
+    """
     path = records / RUN_FILE
-    atomic_write(path, json_bytes(record, indent=2) + b"\n")
+    refuse_other_record(records)
+    ownership.refuse_outside(path)
+    atomic_write(path, json_bytes({**record, "files": ownership.record()}, indent=2) + b"\n")
     return path
+
+
+def refuse_other_record(records: Path) -> None:
+    """Raise OutputError where a run.json is there that is not by this tool."""
+    path = records / RUN_FILE
+    if os.path.lexists(path) and read_run(records) is None:
+        raise OutputError(
+            path,
+            "the file that is there is not the record of a run, or cannot be read",
+            "Move the file away, or choose another output folder with -o.",
+        )
 
 
 def read_run(records: Path) -> dict[str, object] | None:
     """The content of run.json in a folder of records; None where there is none, or it is not by this tool."""
     try:
-        record = json.loads((records / RUN_FILE).read_text(encoding="utf-8"))
+        record = parse(read_regular(records / RUN_FILE))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and record.get("tool") == "tipsseg" else None
+
+
+def written_files(record: Mapping[str, object] | None) -> dict[str, Fingerprint]:
+    """The files that stand for the whole run, of the content of run.json, by their paths; those that are sound."""
+    found: dict[str, Fingerprint] = {}
+    for place, file in _mapping((record or {}).get("files")).items():
+        with suppress(ValueError):
+            if is_inside(place):
+                found[place] = parse_file(file)
+    return found
 
 
 def differences(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
@@ -159,6 +203,34 @@ def differences(one: Mapping[str, object], other: Mapping[str, object]) -> list[
     if vocabulary_identity(_mapping(one.get("vocabulary"))) != vocabulary_identity(_mapping(other.get("vocabulary"))):
         found.append("vocabulary")
     return found
+
+
+def difference_texts(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+    """What `differences` finds, in words: "the classes differ: panda leg, tree / car"."""
+    found = differences(one, other)
+    texts = []
+    if "model" in found:
+        models = [str(_mapping(record.get("model")).get("id")) for record in (one, other)]
+        texts.append(f"the models differ: {' / '.join(models)}" + (" (with other files)" * (models[0] == models[1])))
+    if "vocabulary" in found:
+        first, second = (_mapping(record.get("vocabulary")) for record in (one, other))
+        names = [_class_names(record) for record in (first, second)]
+        if names[0] != names[1]:
+            texts.append(f"the classes differ: {' / '.join(map(_few, names))}")
+        else:
+            keys = [key for key in ("classes", "background", "auto", "templates") if first.get(key) != second.get(key)]
+            what = {"classes": "what is said of the classes", "auto": "background"}
+            texts.append(f"with the same classes, other {', '.join(dict.fromkeys(what.get(key, key) for key in keys))}")
+    return texts
+
+
+def _class_names(vocabulary: Mapping[str, object]) -> list[str]:
+    classes = vocabulary.get("classes")
+    return [str(_mapping(each).get("name")) for each in classes] if isinstance(classes, list) else []
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def model_identity(facts: Mapping[str, object]) -> Mapping[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -21,9 +21,9 @@ from tipsseg.records import ConfidenceArray, LabelArray, TopClasses, label_dtype
 from tipsseg.rle import inside
 from tipsseg.stored_masks import UNREADABLE, read_arrays, read_mask, read_picture, what_is_wrong
 from tipsseg.stored_records import LISTS, StoredObject, stored_objects
-from tipsseg.writers import Records, RunContext, run_files
+from tipsseg.writers import FORMATS, Records, RunContext, run_files
 
-_NOT_AS_WRITTEN = "Only what the run wrote can be converted; move the file away and label the image again."
+_NOT_AS_WRITTEN = "Move the file away and label the image again."
 _LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
 
 
@@ -43,7 +43,7 @@ class StoredImage:
     @cached_property
     def objects(self) -> Mapping[str, list[StoredObject]]:
         """What is in its records. Raises ValueError where they are not as they were written."""
-        found = {name: stored_objects(name, records) for name, records in self.records.items()}
+        found = {name: stored_objects(name, records, self.labelled.size) for name, records in self.records.items()}
         for each in chain.from_iterable(found.values()):
             if not 1 <= each.class_id <= self.classes:
                 raise ValueError(f"an object of a class {each.class_id} that there is not")
@@ -73,8 +73,8 @@ class _Archive:
 def read_labels(stored: StoredImage, context: RunContext) -> LabelArray:
     """The label ids of an image [H, W], from the first of LABELS that is there.
 
-    `context` is that of the run. Raises ImageError where there is none, and for a file that is not as the run wrote it: nobody is
-    to take older labels, from another file, for those that were corrected by hand.
+    `context` is that of the run; of a mask that was corrected see `corrections`. Raises ImageError where there is none, and for a
+    file that is not as the run wrote it: nobody is to take older labels, from another file, for newer ones.
     """
     for name, read in LABELS.items():
         if not stored.holds(name) or _is_gone(name, stored, context):
@@ -97,9 +97,20 @@ def _is_gone(name: str, stored: StoredImage, context: RunContext) -> bool:
 
 def _other_size(name: str, stored: StoredImage, context: RunContext) -> str:
     """What is wrong with a file whose size is not the one that it was written with; "" for others."""
-    wanted = stored.labelled.entry.sizes.get(name)
-    size = None if wanted is None else file_size(stored.own_path(name, context.output))
-    return "" if size == wanted else f"{size} bytes, where the manifest says {wanted}"
+    known = stored.labelled.entry.written.get(name)
+    size = None if known is None else file_size(stored.own_path(name, context.output))
+    return "" if known is None or size == known.size else f"{size} bytes, where the manifest says {known.size}"
+
+
+def suffices(name: str, held: Collection[str]) -> bool:
+    """Whether images in the formats `held` can be written in format `name` as the run would have, scores of objects included."""
+    form = FORMATS[name]
+    if form.top:
+        return False
+    if form.confidence:
+        return "npz" in held
+    whole = any(each in held for each in LABELS if each not in LISTS)
+    return whole and (not form.scores or any(each in held for each in LISTS))
 
 
 def unknown_confidence(size: tuple[int, int]) -> NDArray[np.float32]:
@@ -150,7 +161,7 @@ def _archived(stored: StoredImage, context: RunContext) -> LabelArray:
 
 
 def _read_archive(path: Path, size: tuple[int, int], number_of_classes: int) -> _Archive:
-    labels, confidence, ids, scores = read_arrays(path, ("labels", "confidence", "top_ids", "top_scores"))
+    labels, confidence, ids, scores = read_arrays(path, ("labels", "confidence", "top_ids", "top_scores"), size)
     wanted = label_dtype(number_of_classes)
     if not labels.shape == confidence.shape == size or labels.dtype != wanted or confidence.dtype != np.uint8:
         raise ValueError(f"{labels.dtype} {list(labels.shape)} and {confidence.dtype} {list(confidence.shape)}")

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from PIL import Image
 
 from tipsseg.check_problem import by
 from tipsseg.errors import ImageError, InputError
+from tipsseg.files import open_regular
 from tipsseg.images import decode_file, reason_of
 from tipsseg.records import LabelArray, label_dtype
 
@@ -28,6 +29,11 @@ _DAMAGED = (
 )  # fmt: skip
 
 
+#: Bytes of an archive, unpacked: 16-bit labels, 8-bit confidences and a margin for each pixel; and for the patches of small images.
+_PER_PIXEL = 8
+_AT_LEAST = 64 << 20
+
+
 def what_is_wrong(error: Exception) -> str:
     """One of UNREADABLE in a few words, without the file."""
     if isinstance(error, ImageError):
@@ -35,17 +41,31 @@ def what_is_wrong(error: Exception) -> str:
     return reason_of(error) if isinstance(error, OSError) else f"not as tipsseg writes it: {error}"
 
 
-def read_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
-    """Arrays of a NumPy archive by their names. Raises what is in UNREADABLE."""
-    with path.open("rb") as file:  # by its name, numpy leaves a file open that is no archive
+def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int]) -> list[NDArray[Any]]:
+    """Arrays of a NumPy archive of an image of `size` (height, width), by their names. Raises what is in UNREADABLE."""
+    with open_regular(path) as file:  # by its name, numpy leaves a file open that is no archive
         if not zipfile.is_zipfile(file):
             raise ValueError("no archive, or cut off")
+        _refuse_bombs(file, size)
         file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as archive:
                 return [archive[name] for name in names]
         except _DAMAGED as error:
             raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _refuse_bombs(file: BinaryIO, size: tuple[int, int]) -> None:
+    """Raise ValueError for an archive that would be far larger, unpacked, than what is written of an image of that size."""
+    height, width = size
+    limit = _PER_PIXEL * height * width + _AT_LEAST
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(each.file_size for each in archive.infolist())
+    except _DAMAGED as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+    if unpacked > limit:
+        raise ValueError(f"{unpacked:,} bytes unpacked, where {limit:,} are possible")
 
 
 def read_mask(path: Path, size: tuple[int, int], number_of_classes: int, mode: str) -> LabelArray:

@@ -57,29 +57,32 @@ class RecordStream:
             self.fault = reason_of(error)
 
 
-def stored_objects(name: str, records: Records) -> list[StoredObject]:
-    """The objects in the records of an image in one of LISTS, in their order. Raises ValueError for what is no such record."""
-    return LISTS[name](records)
+def stored_objects(name: str, records: Records, size: tuple[int, int]) -> list[StoredObject]:
+    """The objects in the records of an image of `size` (height, width) in one of LISTS, in their order.
+
+    Raises ValueError for what is no such record.
+    """
+    return LISTS[name](records, size)
 
 
-def _coded(records: Records) -> list[StoredObject]:
-    return [_with_code(parse(record)) for record in records[1:]]
+def _coded(records: Records, size: tuple[int, int]) -> list[StoredObject]:
+    return [_with_code(parse(record), size) for record in records[1:]]
 
 
-def _results(records: Records) -> list[StoredObject]:
-    return [_with_code(parse(record)) for record in records]
+def _results(records: Records, size: tuple[int, int]) -> list[StoredObject]:
+    return [_with_code(parse(record), size) for record in records]
 
 
-def _polygons(records: Records) -> list[StoredObject]:
+def _polygons(records: Records, size: tuple[int, int]) -> list[StoredObject]:
     return [_with_box(parse(record)) for record in records[1:]]
 
 
-def _segments(records: Records) -> list[StoredObject]:
+def _segments(records: Records, size: tuple[int, int]) -> list[StoredObject]:
     return [_with_box(segment) for each in records[1:] for segment in take(parse(each), "segments_info", list)]
 
 
 #: The formats that list objects with their scores; those that have all pixels first.
-LISTS: Mapping[str, Callable[[Records], list[StoredObject]]] = {
+LISTS: Mapping[str, Callable[[Records, tuple[int, int]], list[StoredObject]]] = {
     "coco": _coded,
     "coco-results": _results,
     "coco-polygon": _polygons,
@@ -87,15 +90,13 @@ LISTS: Mapping[str, Callable[[Records], list[StoredObject]]] = {
 }
 
 
-def _with_code(record: object) -> StoredObject:
+def _with_code(record: object, size: tuple[int, int]) -> StoredObject:
     code = take(record, "segmentation", dict)
-    size = take(code, "size", list)
-    if len(size) != 2 or not all(isinstance(each, int) for each in size):
-        raise ValueError(f"`size` is {short(size)}")
-    height, width = size
-    runs = decode_runs(take(code, "counts", str), (height, width))
+    if take(code, "size", list) != list(size):
+        raise ValueError(f"`size` is {short(code['size'])}, that of the image {list(size)}")
+    runs = decode_runs(take(code, "counts", str), size)
     return StoredObject(
-        take(record, "category_id", int), area(runs), tuple(box(runs, height)), take_share(record, "score"), runs
+        take(record, "category_id", int), area(runs), tuple(box(runs, size[0])), take_share(record, "score"), runs
     )
 
 

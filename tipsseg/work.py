@@ -23,10 +23,9 @@ from tipsseg.fingerprint import Fingerprint, fingerprint
 from tipsseg.image_labels import ImageLabels, labelled_objects
 from tipsseg.images import decode_file, reason_of, shown_rgb, upright_image
 from tipsseg.labeller import Labeller
-from tipsseg.manifest import Entry
+from tipsseg.manifest import Entry, input_path
 from tipsseg.outcome import Labelled
 from tipsseg.prepare import Prepared
-from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.summary import label_summary
 from tipsseg.writers import FORMATS, Writer
@@ -114,12 +113,21 @@ class ImageWork:
             if self._inspect is not None:
                 self._inspect(ref, label_map)
             labels = ImageLabels(ref, lambda: loaded.shown, label_map, lambda each: labelled_objects(each, self._files))
-            files, records = write_labels(labels, self._writers, self._output)
+            done = write_labels(labels, self._writers, self._output)
             summary = label_summary(label_map)
         seconds = round(loaded.seconds + time.monotonic() - began, 3)
-        sizes = {name: actual_path(self._output, file).stat().st_size for name, file in files.items()}
-        entry = Entry(ref.name, loaded.fingerprint, self._digest, summary, files, tuple(self._writers), seconds, sizes)
-        return Labelled(ref, entry, records, labels.fidelity)
+        entry = Entry(
+            ref.name,
+            input_path(ref),
+            loaded.fingerprint,
+            self._digest,
+            summary,
+            done.files,
+            tuple(self._writers),
+            seconds,
+            done.written,
+        )
+        return Labelled(ref, entry, done.records, labels.fidelity)
 
     def _decode(self, image: Image.Image) -> tuple[NDArray[np.uint8], Prepared]:
         with self._alone((image.height, image.width)):

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.errors import ImageError, OutputError
+from tipsseg.fingerprint import Fingerprint
 from tipsseg.image_labels import ImageLabels
 from tipsseg.records import printable_path
 from tipsseg.writers import FORMATS, Records, Writer
 
 
-def write_labels(
-    labels: ImageLabels, writers: Mapping[str, Writer], output: Path
-) -> tuple[dict[str, str], dict[str, Records]]:
+@dataclass(frozen=True, slots=True)
+class WrittenFiles:
+    """What came of an image's labels, by format.
+
+    files    its own file, relative to the output folder
+    written  what that file is on the disk
+    records  for the file of the whole run
+    """
+
+    files: Mapping[str, str]
+    written: Mapping[str, Fingerprint]
+    records: Mapping[str, Records]
+
+
+def write_labels(labels: ImageLabels, writers: Mapping[str, Writer], output: Path) -> WrittenFiles:
     """Write an image's labels in these formats.
 
-    Returns its own file in each format that has one, relative to the output folder, and its records in each that has some. Raises
-    ImageError for what is wrong with this image or its files, others for what ends a run.
+    Raises ImageError for what is wrong with this image or its files, others for what ends a run.
     """
     files: dict[str, str] = {}
+    on_disk: dict[str, Fingerprint] = {}
     records: dict[str, Records] = {}
     for name, writer in writers.items():
         try:
@@ -28,8 +42,9 @@ def write_labels(
             if error.only_this:
                 raise ImageError(labels.ref.path, error.message, error.hint) from error
             raise
-        if written.path is not None:
+        if written.path is not None and written.file is not None:
             files[name] = printable_path(written.path.relative_to(output))
+            on_disk[name] = written.file
         if FORMATS[name].records:
             records[name] = written.records
-    return files, records
+    return WrittenFiles(files, on_disk, records)

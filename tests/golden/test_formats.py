@@ -94,7 +94,7 @@ def write(out: Path, case: Case, options: FileOptions = DEFAULT_FILE_OPTIONS) ->
         labels = ImageLabels(
             ref, lambda: np.zeros((1, 1, 3), np.uint8), label_map, lambda m: labelled_objects(m, options)
         )
-        for form, records in write_labels(labels, writers, out)[1].items():
+        for form, records in write_labels(labels, writers, out).records.items():
             kept[form][name] = records
     for form in READABLE:
         for file in run_files(form, context):

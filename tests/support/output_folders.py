@@ -13,14 +13,15 @@ from PIL import Image
 from tipsseg.check import check_folder
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.files import atomic_write, json_bytes
-from tipsseg.fingerprint import fingerprint
+from tipsseg.fingerprint import file_record, fingerprint
 from tipsseg.image_labels import ImageLabels, labelled_objects
 from tipsseg.images import open_shown
-from tipsseg.manifest import Entry, Manifest
+from tipsseg.manifest import Entry, Manifest, input_path, parse_entry
 from tipsseg.progress import Progress
 from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef, LabelArray, LabelMap, TopClasses, printable_path
-from tipsseg.shards import SHARDS_FOLDER, Shard
+from tipsseg.run_record import read_run, write_run
+from tipsseg.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.summary import label_summary
 from tipsseg.vocabulary import make_vocabulary
 from tipsseg.writers import FORMATS, Records, RunContext, create, run_files
@@ -99,20 +100,32 @@ def make_run(
             continue
         top = TopClasses(ids[None, :2, :2].copy(), np.full((1, *ids[:2, :2].shape), 0.5, np.float16))
         label_map = LabelMap(ids, confidence_of(ids), meanings, top)
-        files, own = write_labels(image_labels(ref, label_map, options), writers, output)
-        for form, lines in own.items():
+        done = write_labels(image_labels(ref, label_map, options), writers, output)
+        for form, lines in done.records.items():
             kept.setdefault(form, {})[ref.name] = lines
         summary = label_summary(label_map)
-        sizes = {form: actual_path(output, file).stat().st_size for form, file in files.items()}
-        manifest.add(Entry(ref.name, fingerprint(ref.path), DIGEST, summary, files, formats, 0.1, sizes))
+        manifest.add(
+            Entry(
+                ref.name,
+                input_path(ref),
+                fingerprint(ref.path),
+                DIGEST,
+                summary,
+                done.files,
+                formats,
+                0.1,
+                done.written,
+            )
+        )
     manifest.tidy()
     manifest_images = [entry.image for entry in manifest.entries()]
     manifest.close()
     for name in formats:
         for file in run_files(name, context):
             file.write(manifest_images, kept.get(name, {}).__getitem__)
-    write_classes(output, meanings, ())
-    atomic_write(records / "run.json", json_bytes(_run_json(classes, formats, images, options, shard, len(manifest))))
+    write_classes(context.ownership, output, meanings, ())
+    write_run(context.ownership, records, _run_json(classes, formats, images, options, shard, len(manifest)))
+    context.ownership.end(lambda image, digest: True)
 
 
 def _run_json(
@@ -147,8 +160,36 @@ def tree(folder: Path) -> Tree:
 
 
 def problems(folder: Path) -> list[str]:
-    """What `tipsseg check` finds."""
+    """What `tipsseg check` finds, where the program wrote the files as they are: files that a person changed are no problem."""
+    stamp(folder)
     return list(map(str, check_folder(folder, None, 2, Progress(quiet=True))))
+
+
+def stamp(output: Path) -> None:
+    """Let the records of a run say that its files were written as they are now: as if the program had made their faults."""
+    for records in (output, *(output / SHARDS_FOLDER / shard.folder for shard in shards_in(output))):
+        manifest = records / "manifest.jsonl"
+        if manifest.is_file():
+            manifest.write_bytes(b"".join(_stamped(line, output) for line in manifest.read_bytes().splitlines(True)))
+        record = read_run(records)
+        files = record.get("files") if record is not None else None
+        if isinstance(files, dict):
+            for place in files:
+                if (output / place).is_file():
+                    files[place] = file_record(fingerprint(output / place))
+            atomic_write(records / "run.json", json_bytes(record, indent=2) + b"\n")
+
+
+def _stamped(line: bytes, output: Path) -> bytes:
+    entry = parse_entry(line)
+    if entry is None or not line.endswith(b"\n"):
+        return line
+    record = json.loads(line)
+    for name, file in entry.files.items():
+        path = actual_path(output, file)
+        if path.is_file():
+            record["written"][name] = file_record(fingerprint(path))
+    return json_bytes(record) + b"\n"
 
 
 # ---- damage ----

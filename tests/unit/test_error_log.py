@@ -39,7 +39,9 @@ def run(records: Path, *failures: Failed, labelled: set[str] = frozenset()) -> l
     log = ErrorLog(records)
     for each in failures:
         log.add(each)
-    log.finish(labelled)
+    for name in labelled:
+        log.mend(name)
+    log.finish()
     return [each.name for each in read_failed(records)]
 
 
@@ -104,7 +106,7 @@ def test_clearing_forgets_all(images: Path, records: Path) -> None:
     log.clear()
     assert not (records / ERRORS_FILE).exists()
     log.add(failed(images, "c.png"))
-    log.finish(set())
+    log.finish()
     assert [each.name for each in read_failed(records)] == ["c.png"]
 
 

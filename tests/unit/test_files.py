@@ -122,7 +122,7 @@ def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
         (errno.ENOTDIR, "one of its parent folders is a file", True),
         (errno.EEXIST, "one of its parent folders is a file", True),
         (errno.EPERM, "no permission", True),
-        (errno.ELOOP, "message of the system", True),
+        (errno.ELOOP, "it is a symbolic link", True),
         (errno.EINVAL, "message of the system", True),
         (errno.EILSEQ, "message of the system", True),
     ],

@@ -29,7 +29,10 @@ SUMMARY = {
 
 def entry(image: str, digest: str = "d", seconds: float = 0.5) -> Entry:
     files = {"png": f"masks/{image}.png"}
-    return Entry(image, Fingerprint(7, 10**18 + 1, "ab"), digest, SUMMARY, files, ("png", "coco"), seconds, {"png": 99})
+    written = {"png": Fingerprint(99, 10**18 + 2, "c" * 64)}
+    return Entry(
+        image, f"/data/{image}", Fingerprint(7, 10**18 + 1, "ab"), digest, SUMMARY, files, ("png", "coco"), seconds, written
+    )
 
 
 def lines(folder: Path) -> list[str]:
@@ -41,8 +44,8 @@ ENTRIES: dict[str, Entry] = {
     "plain": entry("a.png"),
     "a name of many kinds of letters": entry('sub/ü "b",\t\n\\ \u2028.jpg'),
     "a file too large for a hash": dataclasses.replace(entry("a"), fingerprint=Fingerprint(2**40, 0, None)),
-    "no pictures": dataclasses.replace(entry("a"), files={}, formats=("coco",)),
-    "no formats": dataclasses.replace(entry("a"), files={}, formats=()),
+    "no pictures": dataclasses.replace(entry("a"), files={}, written={}, formats=("coco",)),
+    "no formats": dataclasses.replace(entry("a"), files={}, written={}, formats=()),
 }
 
 

@@ -15,6 +15,7 @@ from tipsseg import run_record as module
 from tipsseg.errors import OutputError
 from tipsseg.file_options import FileOptions, LeastArea
 from tipsseg.label_options import LabelOptions
+from tipsseg.ownership import Ownership
 from tipsseg.run_record import (
     RUN_FILE,
     Counts,
@@ -41,7 +42,7 @@ FACTS = RunFacts(
     dtype="float32",
     sha256={"config.json": "a"},
     vocabulary=replace(VOCABULARY, background=("sky",)),
-    asked={"device": "auto"},
+    asked={"device": "auto", "dtype": "auto"},
     formats=("png", "coco"),
     image_root="/data/imgs",
     shard=None,
@@ -119,10 +120,17 @@ def test_what_does_not_decide_labels(change: Change) -> None:
     assert differences(changed.record(), DECIDES.record()) == []
 
 
-def test_another_version_may_give_other_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_release_gives_the_same_labels_until_their_version_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     before = DECIDES.digest
     monkeypatch.setattr(module, "__version__", "99")
+    assert DECIDES.digest == before
+    monkeypatch.setattr(module, "LABELS_VERSION", module.LABELS_VERSION + 1)
     assert DECIDES.digest != before
+    assert run_record(FACTS)["labels_version"] == module.LABELS_VERSION
+
+
+def test_a_dtype_that_is_settled_is_that_of_the_labels() -> None:
+    assert DECIDES.settle("float32").digest == replace(DECIDES, dtype="float32").digest != DECIDES.digest
 
 
 def test_a_local_model_is_known_by_its_files_alone() -> None:
@@ -189,22 +197,22 @@ def test_versions_of_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_that_ended_says_how(tmp_path: Path) -> None:
-    counts = Counts(labelled=3, unchanged=4, failed=5)
+    counts = Counts(labelled=3, unchanged=4, failed=5, edited=2)
     assert counts.done == 12
     record = ended(run_record(FACTS), ("png",), counts, datetime(2026, 1, 2, 4, tzinfo=UTC))
     assert record == {
         **run_record(FACTS),
         "formats": ["png"],
         "ended": "2026-01-02T04:00:00+00:00",
-        "counts": {"labelled": 3, "unchanged": 4, "failed": 5},
+        "counts": {"labelled": 3, "unchanged": 4, "failed": 5, "edited": 2},
     }
-    assert write_run(tmp_path, record) == tmp_path / RUN_FILE
-    assert read_run(tmp_path) == record
+    assert write_run(Ownership(tmp_path, tmp_path), tmp_path, record) == tmp_path / RUN_FILE
+    assert read_run(tmp_path) == {**record, "files": {}}
     assert [path.name for path in tmp_path.iterdir()] == [RUN_FILE]
 
 
 def test_names_that_are_no_text_do_not_spoil_the_file(tmp_path: Path) -> None:
-    write_run(tmp_path, run_record(replace(FACTS, image_root="/data/\udcff")))
+    write_run(Ownership(tmp_path, tmp_path), tmp_path, run_record(replace(FACTS, image_root="/data/\udcff")))
     found = read_run(tmp_path)
     assert found is not None
     assert found["image_root"] == "/data/\\udcff"
@@ -231,6 +239,6 @@ def test_what_is_no_run_is_none(tmp_path: Path, data: bytes) -> None:
 
 def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / RUN_FILE).mkdir()
-    with pytest.raises(OutputError, match=r"run.json: a folder has this name"):
-        write_run(tmp_path, {})
+    with pytest.raises(OutputError, match=r"run.json: the file that is there is not the record of a run"):
+        write_run(Ownership(tmp_path, tmp_path), tmp_path, {})
     assert read_run(tmp_path) is None

@@ -138,7 +138,11 @@ def evaluate(
             files = None
             if formats is not None and output is not None:
                 files = LabelRequest(
-                    request, output, opt.split_formats(formats), opt.file_options(instances, min_area, png_mode)
+                    request,
+                    output,
+                    opt.split_formats(formats),
+                    opt.file_options(instances, min_area, png_mode),
+                    resume=False,  # scores need all labels, so nothing is taken over from an earlier run
                 )
             truths = truth.layout([entry.name for entry in vocabulary.classes])
             source = files.check() if files is not None else request.check()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tipsseg.commands import options as opt
-from tipsseg.errors import UsageError
+from tipsseg.errors import OtherRunError, UsageError
 from tipsseg.file_options import INSTANCES, PNG_MODES
 from tipsseg.label_options import MAX_PIXELS, MODES, REFINEMENTS, LabelOptions
 
@@ -91,9 +93,22 @@ def label(
         bool,
         typer.Option(
             "--resume/--no-resume",
-            help="Go on from what is done in the output folder; or do everything again, which replaces files but deletes none.",
+            help="Go on from what is done in the output folder; or label all given images again, for the same classes.",
         ),
     ] = True,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Begin anew: remove what an earlier run wrote into the output folder; changed files stay.",
+        ),
+    ] = False,
+    replace_edited: Annotated[
+        bool,
+        typer.Option(
+            "--replace-edited", help="Label images anew whose files were changed by hand; they are kept without."
+        ),
+    ] = False,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -172,6 +187,8 @@ def label(
         resume,
         None if shard is None else parse_shard(shard),
         jsonl,
+        overwrite,
+        replace_edited,
     )
     source = request.check()
     with Progress(quiet, results=not jsonl) as progress:
@@ -183,10 +200,23 @@ def label(
         if dry:
             failed = dry_run(job, find, progress, measure=engine == "local")
         else:
-            with workers(job, progress.note) as labeller:
+            with workers(job, progress.note) as labeller, _commands_to_paste(output):
                 failed = run_label(job, find, labeller, progress).failed
     if failed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _commands_to_paste(output: Path) -> Iterator[None]:
+    """Say as whole commands what there is to do where the folder has labels of another run."""
+    try:
+        yield
+    except OtherRunError as error:
+        command = shlex.join(["tipsseg", *sys.argv[1:]])
+        other = shlex.quote(f"{output}-2")
+        first = "Label into another folder, or remove what that run wrote and begin anew:"
+        error.hint = f"{first}\n  {command} -o {other}\n  {command} --overwrite"
+        raise
 
 
 def _workers(

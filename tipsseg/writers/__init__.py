@@ -15,12 +15,14 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tipsseg.errors import UsageError
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
+from tipsseg.fingerprint import Fingerprint
+from tipsseg.ownership import Ownership
 
 if TYPE_CHECKING:
     from tipsseg.image_labels import ImageLabels
@@ -210,14 +212,19 @@ class RunContext:
     info: Mapping[str, object]
     files: FileOptions = DEFAULT_FILE_OPTIONS
     owner: str = ""
+    ownership: Ownership = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ownership", Ownership(self.output, self.records, self.owner))
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a writer made of one image: its own file, and records for the file of the whole run."""
+    """What a writer made of one image: its own file, what that file is on the disk, and records for the file of the whole run."""
 
     path: Path | None = None
     records: Records = ()
+    file: Fingerprint | None = None
 
 
 class Writer(Protocol):

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tipsseg.files import atomic_write, json_bytes
+from tipsseg.files import json_bytes, read_regular
+from tipsseg.ownership import Ownership
 from tipsseg.record_values import parse, take
 from tipsseg.records import BACKGROUND, LabelClass, ignore_id
 
 FILE_NAME = "classes.json"
 
 
-def write_classes(output: Path, classes: Sequence[LabelClass], background: Sequence[str], owner: str = "") -> Path:
+def write_classes(ownership: Ownership, output: Path, classes: Sequence[LabelClass], background: Sequence[str]) -> Path:
     """Write `output`/classes.json and return its path; raises OutputError.
 
     Holds `background` and `ignore`, the ids of pixels without a class; `background_phrases`, what competed and was written as
@@ -25,7 +26,7 @@ def write_classes(output: Path, classes: Sequence[LabelClass], background: Seque
         "classes": [class_record(each) for each in classes],
     }
     path = output / FILE_NAME
-    atomic_write(path, json_bytes(record, indent=2) + b"\n", owner)
+    ownership.write_run_file(path, json_bytes(record, indent=2) + b"\n")
     return path
 
 
@@ -34,7 +35,7 @@ def read_classes(output: Path) -> tuple[LabelClass, ...]:
 
     Raises OSError, and ValueError for a file that is not as it was written.
     """
-    record = parse((output / FILE_NAME).read_bytes())
+    record = parse(read_regular(output / FILE_NAME))
     classes = tuple(_read_class(each) for each in take(record, "classes", list))
     if [each.id for each in classes] != list(range(1, len(classes) + 1)):
         raise ValueError("the ids of the classes are not 1, 2, ...")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
-from tipsseg.files import atomic_path, json_bytes
+from tipsseg.files import json_bytes
 from tipsseg.image_labels import ImageLabels, LabelledObject
 from tipsseg.records import ImageRef, LabelClass
 from tipsseg.regions import encode_region
@@ -108,7 +108,7 @@ class CocoRunFile:
 
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Join the records into the file, ids in the order of `images`; raises OutputError."""
-        with atomic_path(self.path) as temporary, temporary.open("wb") as target:
+        with self._context.ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             write_head(target, self._context, _DESCRIPTION, map(category_record, self._context.classes))
             write_section(target, b"images", image_lines(images, records))
             write_section(target, b"annotations", _annotations(images, records))

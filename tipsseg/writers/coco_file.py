@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from tipsseg.files import open_regular
 from tipsseg.record_values import parse
 from tipsseg.writers import Records
 from tipsseg.writers.listing import match, read_section
@@ -38,7 +39,7 @@ class CocoImage:
 
 def names(path: Path) -> Iterator[str]:
     """The file names of the images. Raises OSError and ValueError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for line in read_section(file, b"images"):
             yield _name(b"{" + match(_IMAGE, line)[2])
 
@@ -51,7 +52,7 @@ def read(path: Path) -> Iterator[tuple[str, Records]]:
 
 def images(path: Path) -> Iterator[CocoImage]:
     """The images in the order of the file. Raises OSError and ValueError."""
-    with path.open("rb") as file, path.open("rb") as beside:
+    with open_regular(path) as file, open_regular(path) as beside:
         annotations = (match(_ANNOTATION, line) for line in read_section(beside, b"annotations"))
         grouped = groupby(annotations, key=lambda found: int(found[2]))
         waiting = next(grouped, None)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-from tipsseg.files import atomic_path, json_bytes
+from tipsseg.files import json_bytes, open_regular
 from tipsseg.image_labels import ImageLabels
 from tipsseg.record_values import parse
 from tipsseg.regions import encode_region
@@ -45,16 +45,17 @@ class CocoResultsFile:
 
     def __init__(self, context: RunContext) -> None:
         self.path = context.records / FORMATS["coco-results"].files[0]
+        self._ownership = context.ownership
 
     def names(self, images: Sequence[str]) -> Iterator[str]:
         """The images that it was written with, see RecordFile: which of them have no objects it does not say."""
-        with self.path.open("rb"):
+        with open_regular(self.path):
             yield from images
 
     def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
         """Those images with their records, and others that it may have; see RecordFile."""
         left = dict.fromkeys(images)
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             results = (match(_RESULT, line) for line in read_records(file))
             for name, own in groupby(results, key=lambda found: found[2]):
                 image = parse(name)
@@ -65,7 +66,7 @@ class CocoResultsFile:
 
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Write the records of all images in one list; raises OutputError."""
-        with atomic_path(self.path) as temporary, temporary.open("wb") as target:
+        with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             write_records(target, _results(images, records))
             target.write(b"\n")
 

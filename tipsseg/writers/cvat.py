@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.files import atomic_path, atomic_write
 from tipsseg.palette import voc_colour
 from tipsseg.records import BACKGROUND, LabelClass, LabelMap
 from tipsseg.writers import FORMATS, Records, RunContext
@@ -56,11 +55,12 @@ class LabelMapFile:
 
     def __init__(self, context: RunContext) -> None:
         self.path = context.records / FORMATS["cvat"].files[0]
+        self._ownership = context.ownership
         self._classes = context.classes
 
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Write the file, see RunFile."""
-        atomic_write(self.path, label_map_text(self._classes).encode("utf-8", "backslashreplace"))
+        self._ownership.write_run_file(self.path, label_map_text(self._classes).encode("utf-8", "backslashreplace"))
 
 
 class ImageSetFile:
@@ -68,10 +68,11 @@ class ImageSetFile:
 
     def __init__(self, context: RunContext) -> None:
         self.path = context.records / FORMATS["cvat"].files[1]
+        self._ownership = context.ownership
 
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Write the file, see RunFile."""
-        with atomic_path(self.path) as temporary, temporary.open("wb") as target:
+        with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             for image in images:
                 target.write(str(PurePosixPath(image).with_suffix("")).encode() + b"\n")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from tipsseg.files import atomic_path, json_bytes
+from tipsseg.files import json_bytes, open_regular
 from tipsseg.image_labels import ImageLabels
 from tipsseg.record_values import parse
 from tipsseg.records import ImageRef, printable_path
@@ -34,8 +35,8 @@ class HfWriter:
 
     def write(self, labels: ImageLabels) -> Written:
         """Write the image's files; raises OutputError."""
-        path = write_own_file(self._context, "hf", labels, encode(labels.label_map))
-        return Written(path, (json_bytes(metadata_record(labels.ref)),))
+        written = write_own_file(self._context, "hf", labels, encode(labels.label_map))
+        return replace(written, records=(json_bytes(metadata_record(labels.ref)),))
 
 
 class MetadataFile:
@@ -43,6 +44,7 @@ class MetadataFile:
 
     def __init__(self, context: RunContext) -> None:
         self.path = context.records / FORMATS["hf"].files[0]
+        self._ownership = context.ownership
 
     def names(self, images: Sequence[str]) -> Iterator[str]:
         """The images in the file, see RecordFile."""
@@ -51,7 +53,7 @@ class MetadataFile:
 
     def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
         """The images in the file with their records, see RecordFile."""
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             for line in file:
                 record = parse(line)
                 name = record.get("file_name") if isinstance(record, dict) else None
@@ -61,7 +63,7 @@ class MetadataFile:
 
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Write a line an image; raises OutputError."""
-        with atomic_path(self.path) as temporary, temporary.open("wb") as target:
+        with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             for image in images:
                 target.write(records(image)[0] + b"\n")
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from tipsseg.files import atomic_write
 from tipsseg.image_labels import ImageLabels
-from tipsseg.links import link_image
 from tipsseg.writers import RunContext, Written, link_path, own_path
 
 
@@ -22,16 +19,15 @@ class ImageFileWriter:
 
     def write(self, labels: ImageLabels) -> Written:
         """Write the image's file. Raises OutputError, and what `encode` raises."""
-        return Written(write_own_file(self._context, self._name, labels, self._encode(labels)))
+        return write_own_file(self._context, self._name, labels, self._encode(labels))
 
 
-def write_own_file(context: RunContext, name: str, labels: ImageLabels, data: bytes) -> Path:
-    """Write an image's file in format `name`, and the link to the image where it has one; returns its path. Raises OutputError."""
+def write_own_file(context: RunContext, name: str, labels: ImageLabels, data: bytes) -> Written:
+    """Write an image's file in format `name`, and the link to the image where the format has one. Raises OutputError."""
     path = own_path(name, context.output, labels.ref.relative)
     if path is None:
         raise ValueError(f"the format {name} has no files of images")
     place = link_path(name, labels.ref.relative)
     if place is not None:
-        link_image(labels.ref.path, context.output / place, context.owner)
-    atomic_write(path, data, context.owner)
-    return path
+        context.ownership.link(labels.ref, context.output / place, ours=name in labels.ref.linked)
+    return Written(path, file=context.ownership.write(labels.ref, path, data))

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from tipsseg.files import atomic_path, atomic_write, json_bytes
+from tipsseg.files import json_bytes, open_regular
 from tipsseg.image_labels import ImageLabels
 from tipsseg.record_values import parse
 from tipsseg.records import ImageRef, LabelClass
@@ -89,6 +89,7 @@ class TasksFile:
 
     def __init__(self, context: RunContext) -> None:
         self.path = context.records / FORMATS["label-studio"].files[0]
+        self._ownership = context.ownership
 
     def names(self, images: Sequence[str]) -> Iterator[str]:
         """The images in the file, see RecordFile."""
@@ -97,7 +98,7 @@ class TasksFile:
 
     def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
         """The images in the file with their records, see RecordFile."""
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             for line in read_records(file):
                 try:
                     name = parse(line)["data"]["file_name"]
@@ -107,7 +108,7 @@ class TasksFile:
 
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Write the tasks in one list; raises OutputError."""
-        with atomic_path(self.path) as temporary, temporary.open("wb") as target:
+        with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             write_records(target, (records(image)[0] for image in images))
             target.write(b"\n")
 
@@ -117,11 +118,12 @@ class InterfaceFile:
 
     def __init__(self, context: RunContext) -> None:
         self.path = context.records / FORMATS["label-studio"].files[1]
+        self._ownership = context.ownership
         self._classes = context.classes
 
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Write the file, see RunFile."""
-        atomic_write(self.path, interface(self._classes).encode("utf-8", "backslashreplace"))
+        self._ownership.write_run_file(self.path, interface(self._classes).encode("utf-8", "backslashreplace"))
 
 
 def create(context: RunContext) -> LabelStudioWriter:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from tipsseg.files import open_regular
+
 #: How files end whose last list is in an object.
 OBJECT_END = b"]\n}\n"
 
@@ -17,7 +19,7 @@ LIST_END = b"]\n"
 
 def check_end(path: Path, end: bytes) -> None:
     """Raise ValueError for a file that does not end so, as one that was cut off. Raises OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(max(file.seek(0, os.SEEK_END) - len(end), 0))
         if file.read() != end:
             raise ValueError("its end is not there")

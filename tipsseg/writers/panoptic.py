@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.files import atomic_path, json_bytes
+from tipsseg.files import json_bytes, open_regular
 from tipsseg.image_labels import ImageLabels
 from tipsseg.record_values import parse
 from tipsseg.records import LabelClass, printable_path
@@ -72,10 +73,10 @@ class PanopticWriter:
 
     def write(self, labels: ImageLabels) -> Written:
         """Write the image's PNG; raises OutputError."""
-        path = write_own_file(self._context, "panoptic", labels, encode(segment_colours(labels)))
+        written = write_own_file(self._context, "panoptic", labels, encode(segment_colours(labels)))
         name = printable_path(labels.ref.relative.with_suffix(".png"))
         records = image_record(labels.ref, labels.label_map.size), annotation_record(labels, name)
-        return Written(path, tuple(json_bytes(record) for record in records))
+        return replace(written, records=tuple(json_bytes(record) for record in records))
 
 
 class PanopticFile:
@@ -92,7 +93,7 @@ class PanopticFile:
 
     def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
         """The images in the file with their records, see RecordFile."""
-        with self.path.open("rb") as file, self.path.open("rb") as beside:
+        with open_regular(self.path) as file, open_regular(self.path) as beside:
             pairs = zip_longest(read_section(file, b"images"), read_section(beside, b"annotations"), fillvalue=b"")
             for image, annotation in pairs:
                 if not image or not annotation:
@@ -105,7 +106,7 @@ class PanopticFile:
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Join the records into the file, ids in the order of `images`; raises OutputError."""
         categories = (self._category(each) for each in self._context.classes)
-        with atomic_path(self.path) as temporary, temporary.open("wb") as target:
+        with self._context.ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             write_head(target, self._context, _DESCRIPTION, categories)
             write_section(target, b"images", image_lines(images, records))
             write_section(target, b"annotations", _annotations(images, records))

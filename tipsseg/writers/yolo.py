@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from tipsseg.files import atomic_write
 from tipsseg.image_labels import ImageLabels
 from tipsseg.records import LabelClass
 from tipsseg.writers import FORMATS, Records, RunContext
@@ -44,11 +43,12 @@ class DataFile:
 
     def __init__(self, context: RunContext) -> None:
         self.path = context.records / FORMATS["yolo"].files[0]
+        self._ownership = context.ownership
         self._classes = context.classes
 
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Write the file, see RunFile."""
-        atomic_write(self.path, data_yaml(self._classes).encode("utf-8", "backslashreplace"))
+        self._ownership.write_run_file(self.path, data_yaml(self._classes).encode("utf-8", "backslashreplace"))
 
 
 def create(context: RunContext) -> ImageFileWriter:
