@@ -46,7 +46,8 @@ class Images:
         except OSError as error:
             problems.append(reason_of(error))
         if not problems and len(formats) < self.run.labelled:
-            problems.append(f"it has {len(formats)} images, where {self.run.path.name} counts {self.run.labelled}")
+            counted = f"{self.run.path.name} counts {self.run.labelled}"
+            problems.append(f"it has {len(formats)} images, where {counted}; run the command that made it again")
         self.formats = {image: formats[image] for image in sorted(formats, key=name_order)}
         self.sound = not problems
         for what in problems:

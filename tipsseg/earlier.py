@@ -11,6 +11,7 @@ from tipsseg.files import file_size
 from tipsseg.journal import Journal
 from tipsseg.links import restore_link
 from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest
+from tipsseg.merge_stage import finish_command, is_unfinished
 from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef
 from tipsseg.request import Job
@@ -165,6 +166,12 @@ class Earlier:
 
     def _refuse_neighbours(self) -> None:
         output, shard = self._job.context.output, self._job.request.shard
+        if is_unfinished(output):
+            raise OutputError(
+                output,
+                "a merge into it has not ended",
+                f"{_ANOTHER_FOLDER}, or finish it first: {finish_command(output)}",
+            )
         others = [each for each in shards_in(output) if shard is None or each.count != shard.count]
         if others:
             raise OutputError(

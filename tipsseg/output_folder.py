@@ -13,6 +13,7 @@ from tipsseg.earlier import Earlier
 from tipsseg.error_log import ErrorLog
 from tipsseg.files import sweep, sweep_below
 from tipsseg.journal import Journal, write_run_file
+from tipsseg.merge_stage import JOINED, JOINING
 from tipsseg.outcome import Failed, Labelled
 from tipsseg.request import Job
 from tipsseg.run_record import CONVERTING, Counts, RunFacts, ended, run_record, write_run
@@ -132,6 +133,8 @@ class OutputFolder:
 
 
 def sweep_run(output: Path, records: Path, owner: str = "") -> None:
-    """Remove what was left in the folders of a run under temporary names, but its journals; see `files.sweep`."""
-    sweep([records], keep={LOCK_FILE, *(Journal.file_name(name) for name in FORMATS)})
+    """Remove what was left in the folders of a run under temporary names, but its journals, and what a merge goes on from; see
+    `files.sweep`.
+    """
+    sweep([records], keep={LOCK_FILE, JOINING, JOINED, *(Journal.file_name(name) for name in FORMATS)})
     sweep_below((output / folder for folder in FOLDERS), owner)
