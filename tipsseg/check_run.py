@@ -74,7 +74,7 @@ def find_runs(folder: Path) -> Runs:
         return Runs((), (unfinished,), False)
     place = folder / SHARDS_FOLDER
     shards = shards_in(folder)
-    problems = [unfinished] if (folder / JOINING).is_dir() else []
+    problems = [unfinished] if is_folder(folder / JOINING) else []
     if os.path.lexists(folder / RUN_FILE):
         found = [_read_run(folder, None)]
         if shards:

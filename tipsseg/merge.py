@@ -35,7 +35,7 @@ from tipsseg.merge_refusals import (
     refuse_other_meanings,
     refuse_target,
 )
-from tipsseg.merge_stage import commit, new_stage, refuse_another, settle, sweep_files, take_back
+from tipsseg.merge_stage import commit, finish, new_stage, refuse_another, settle, sweep_files, take_back
 from tipsseg.part_context import run_context
 from tipsseg.parts import Part, find_parts, read_entries, refuse_at_work
 from tipsseg.progress import Progress, counted
@@ -50,8 +50,8 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
     Files of images are copied, but for those that are in `target` already; shards in `target` become a whole run. A merge that was
     stopped goes on when it is run again. Memory grows by a name and an offset an image.
 
-    Raises UsageError for a folder that is named twice, InputError for parts that cannot be joined, and OutputError for a target that
-    cannot be written, or that has other files where those of the merge belong.
+    Raises UsageError for a folder that is named twice, InputError for parts that cannot be joined, and OutputError for a target
+    that cannot be written, or that has other files where those of the merge belong.
     """
     for number, folder in enumerate(folders):
         if any(_same(folder, other) for other in folders[:number]):
@@ -120,7 +120,7 @@ def _join(folders: Sequence[Path], parts: Sequence[Part], target: Path, progress
     except InputError:
         take_back(target)
         raise
-    settle(target)
+    finish(target)
     return failed
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -21,9 +22,9 @@ from pathlib import Path
 from tipsseg.claim import LOCK_FILE
 from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import OutputError
-from tipsseg.files import TEMPORARY_PREFIX, atomic_write, json_bytes, output_error, sweep, sweep_below
+from tipsseg.files import TEMPORARY_PREFIX, atomic_write, is_folder, json_bytes, output_error, sweep_below
 from tipsseg.manifest import MANIFEST_FILE
-from tipsseg.record_values import actual_name
+from tipsseg.record_values import actual_name, parse, take
 from tipsseg.records import printable_path
 from tipsseg.run_record import RUN_FILE
 from tipsseg.shards import SHARDS_FOLDER, parse_folder, shards_in
@@ -41,6 +42,9 @@ JOINED = f"{TEMPORARY_PREFIX}{OWNER}joined"
 #: The file in JOINING that names the folders of the merge: null for the target itself.
 _FOLDERS_FILE = "folders.json"
 
+#: Temporary files of shards, see `RunContext.owner`.
+_OF_SHARD = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9]+-of-[0-9]+-")
+
 #: What there may be in the folder of a shard.
 _OF_SHARDS = frozenset(
     {RUN_FILE, MANIFEST_FILE, ERRORS_FILE, LOCK_FILE, *(file for form in FORMATS.values() for file in form.files)}
@@ -52,13 +56,13 @@ def is_unfinished(folder: Path) -> bool:
 
     Where the shards are still there, they can be used as if no merge had been begun.
     """
-    return (folder / JOINED).is_dir() or ((folder / JOINING).is_dir() and not shards_in(folder))
+    return is_folder(folder / JOINED) or (is_folder(folder / JOINING) and not shards_in(folder))
 
 
 def finish_command(folder: Path) -> str:
     """The command that finishes an unfinished merge into a folder."""
     target = shlex.quote(str(folder))
-    named = [target] if (folder / JOINED).is_dir() else [shlex.quote(str(each)) for each in _folders_of(folder)]
+    named = [target] if is_folder(folder / JOINED) else [shlex.quote(str(each)) for each in _folders_of(folder)]
     return f"tipsseg merge {' '.join(named) or 'OUT...'} -o {target}"
 
 
@@ -69,15 +73,16 @@ def new_stage(target: Path, folders: Sequence[Path]) -> Iterator[Path]:
     Raises OutputError.
     """
     stage = target / JOINING
-    sweep_stage(target)
     try:
+        _sweep(target)
         stage.mkdir()
         named = [None if folder == target else printable_path(folder.absolute()) for folder in folders]
         atomic_write(stage / _FOLDERS_FILE, json_bytes(named))
         (stage / MANIFEST_FILE).touch()  # also where no image was labelled
         yield stage
     except BaseException as error:
-        sweep_stage(target)
+        with suppress(OSError):
+            _sweep(target)
         if isinstance(error, OSError):
             raise output_error(stage, error) from error
         raise
@@ -92,11 +97,6 @@ def refuse_another(target: Path, folders: Sequence[Path]) -> None:
             "a merge of other folders into it has not ended",
             f"To give that merge up, remove {target / JOINING} and what was copied. To finish it: {finish_command(target)}",
         )
-
-
-def sweep_stage(target: Path) -> None:
-    """Remove what a merge that was stopped before it was joined left in `target`, but for files of images."""
-    sweep([target], OWNER)
 
 
 def sweep_files(target: Path) -> None:
@@ -125,16 +125,30 @@ def take_back(target: Path) -> None:
 
 
 def settle(target: Path) -> bool:
-    """Finish a merge that is joined: move its records to their places and remove the shards; whether there was one.
+    """Finish a merge that was stopped after `commit`; whether there was one.
 
-    The caller has the claim of `target`. Raises OutputError, also for what others put where the records belong.
+    The caller has the claim of `target`. Raises OutputError.
     """
     joined = target / JOINED
-    if not joined.is_dir():
+    if not is_folder(joined):
         return False
-    if not all((joined / name).is_file() or (target / name).is_file() for name in (RUN_FILE, MANIFEST_FILE)):
-        take_back(target)  # somebody took of it: the shards are all that there is
-        return False
+    try:
+        whole = _is_whole(joined, target)
+    except OSError as error:
+        raise output_error(joined, error) from error
+    if whole:
+        finish(target)
+    else:  # somebody took of it: the parts are all that there is
+        take_back(target)
+    return whole
+
+
+def finish(target: Path) -> None:
+    """Move the records of the stage to their places and remove the shards.
+
+    Raises OutputError, also for what others put where the records belong, or among the shards.
+    """
+    joined = target / JOINED
     for path in strangers_in_shards(target):
         raise stranger_error(path)
     try:
@@ -146,28 +160,25 @@ def settle(target: Path) -> bool:
             place.rename(there)
         if shards_in(target):  # under another name first: a part of the shards must not be taken for all
             (target / SHARDS_FOLDER).rename(target / f"{TEMPORARY_PREFIX}{OWNER}{secrets.token_hex(8)}")
-        for name in os.listdir(target):  # noqa: PTH208  names are enough
-            if name.startswith(TEMPORARY_PREFIX + OWNER) and name != JOINED:
-                _remove(target / name)
+        _sweep(target)
         shutil.rmtree(joined)
     except OSError as error:
         raise output_error(target, error) from error
-    return True
 
 
 def strangers_in_shards(target: Path) -> Iterator[Path]:
-    """What is among the shards of `target`, with which it would be removed, and is not theirs."""
+    """What is among the shards of `target`, with which it would be removed, and is not theirs. Raises OutputError."""
     shards = target / SHARDS_FOLDER
     if not shards_in(target):
         return
-    for folder, folders, names in os.walk(shards):
-        folders.sort()
-        for name in sorted((*names, *(each for each in folders if Path(folder, each).is_symlink()))):
-            path = Path(folder, name)
+    try:
+        for path in _below(shards):
             shard, *inner = path.relative_to(shards).parts
-            known = name.startswith(TEMPORARY_PREFIX) or "/".join(inner) in _OF_SHARDS
+            known = path.name.startswith(TEMPORARY_PREFIX) or "/".join(inner) in _OF_SHARDS
             if parse_folder(shard) is None or not known:
                 yield path
+    except OSError as error:
+        raise output_error(shards, error) from error
 
 
 def stranger_error(path: Path) -> OutputError:
@@ -177,17 +188,47 @@ def stranger_error(path: Path) -> OutputError:
     )
 
 
+def _is_whole(joined: Path, target: Path) -> bool:
+    """Whether there is all that makes a whole run, in the stage or in its place already. Raises OSError."""
+    run, manifest = (
+        next((folder / name for folder in (joined, target) if (folder / name).is_file()), None)
+        for name in (RUN_FILE, MANIFEST_FILE)
+    )
+    if run is None or manifest is None:
+        return False
+    try:
+        return take(parse(run.read_bytes()), "ended", str) != ""
+    except ValueError:
+        return False
+
+
 def _files_in(stage: Path) -> list[Path]:
-    """The records in a stage."""
-    found = (path for path in stage.rglob("*") if path.is_file() and not path.is_symlink())
-    return sorted(path for path in found if path != stage / _FOLDERS_FILE)
+    """The records in a stage. Raises OSError."""
+    return [path for path in _below(stage) if not path.is_symlink() and path != stage / _FOLDERS_FILE]
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+def _below(top: Path) -> Iterator[Path]:
+    """The files, and the links to folders, below a folder, in a fixed order. Raises OSError."""
+    for folder, folders, names in os.walk(top, onerror=_fail):
+        folders.sort()
+        for name in sorted((*names, *(each for each in folders if Path(folder, each).is_symlink()))):
+            yield Path(folder, name)
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def _sweep(target: Path) -> None:
+    """Remove what was left in `target` under temporary names, but by shards, which may be at work. Raises OSError."""
+    for name in os.listdir(target):  # noqa: PTH208  names are enough
+        path = target / name
+        if not name.startswith(TEMPORARY_PREFIX) or name in (LOCK_FILE, JOINED) or _OF_SHARD.match(name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _folders_of(target: Path) -> list[Path]:
