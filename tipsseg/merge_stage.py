@@ -149,13 +149,11 @@ def finish(target: Path) -> None:
     Raises OutputError, also for what others put where the records belong, or among the shards.
     """
     joined = target / JOINED
-    for path in strangers_in_shards(target):
-        raise stranger_error(path)
     try:
-        for place in _files_in(joined):
-            there = target / place.relative_to(joined)
-            if os.path.lexists(there):
-                raise stranger_error(there)
+        places = {place: target / place.relative_to(joined) for place in _files_in(joined)}
+        for path in (*(there for there in places.values() if os.path.lexists(there)), *strangers_in_shards(target)):
+            raise stranger_error(path)
+        for place, there in places.items():
             there.parent.mkdir(parents=True, exist_ok=True)
             place.rename(there)
         if shards_in(target):  # under another name first: a part of the shards must not be taken for all
