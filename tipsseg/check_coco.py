@@ -7,10 +7,11 @@ from itertools import chain, takewhile
 from pathlib import Path
 
 from tipsseg.check_problem import Problem
-from tipsseg.check_run import Run, same_classes
+from tipsseg.check_run import Run
 from tipsseg.files import open_regular
 from tipsseg.images import reason_of
 from tipsseg.record_values import parse, take
+from tipsseg.run_classes import class_faults
 from tipsseg.writers import coco_file
 from tipsseg.writers.coco import FILE_NAME
 from tipsseg.writers.listing import OBJECT_END, check_end
@@ -53,7 +54,7 @@ class Annotations:
         if not take(head, "licenses", list):
             yield "`licenses` is empty"
         classes = [(take(each, "id", int), take(each, "name", str)) for each in take(head, "categories", list)]
-        for what in same_classes(classes, self._run.names):
+        for what in class_faults(classes, self._run.names):
             yield f"`categories`: {what}"
         for each in head["categories"]:
             take(each, "supercategory", str)

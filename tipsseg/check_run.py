@@ -12,9 +12,11 @@ from tipsseg.claim import is_claimed
 from tipsseg.file_options import FileOptions, parse_file_options
 from tipsseg.files import is_folder, read_regular
 from tipsseg.images import reason_of
+from tipsseg.merge_stage import JOINING, finish_command, is_unfinished
 from tipsseg.parts import broken_conversion, conversion_begun
 from tipsseg.record_values import actual_path, parse, short, take
-from tipsseg.records import BACKGROUND, ignore_id
+from tipsseg.records import ignore_id
+from tipsseg.run_classes import class_faults, run_names
 from tipsseg.run_record import RUN_FILE
 from tipsseg.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in
 from tipsseg.writers import FORMATS
@@ -67,9 +69,12 @@ def find_runs(folder: Path) -> Runs:
     """The runs whose records are in an output folder: one, or those of its shards."""
     if not is_folder(folder):
         return Runs((), (Problem(folder, "not a folder" if os.path.lexists(folder) else "no such folder"),), False)
+    unfinished = Problem(folder, f"a merge into it has not ended; finish it: {finish_command(folder)}")
+    if is_unfinished(folder):
+        return Runs((), (unfinished,), False)
     place = folder / SHARDS_FOLDER
     shards = shards_in(folder)
-    problems: list[Problem] = []
+    problems = [unfinished] if is_folder(folder / JOINING) else []
     if os.path.lexists(folder / RUN_FILE):
         found = [_read_run(folder, None)]
         if shards:
@@ -103,22 +108,10 @@ def check_classes(folder: Path, run: Run) -> Iterator[Problem]:
     except (OSError, ValueError) as error:
         yield _unreadable(path, error)
         return
-    for what in same_classes(classes, run.names):
+    for what in class_faults(classes, run.names):
         yield Problem(path, what)
     if ignore != ignore_id(len(run.names)):
         yield Problem(path, f"`ignore` is {ignore}, not {ignore_id(len(run.names))}")
-
-
-def same_classes(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
-    """In which ways these ids and names are not those of the run."""
-    if len(classes) != len(names):
-        yield f"{len(classes)} classes, where {RUN_FILE} has {len(names)}"
-        return
-    for (label_id, name), (wanted_id, wanted) in zip(classes, names.items(), strict=True):
-        if label_id != wanted_id:
-            yield f"class {short(name)} has the id {label_id}, in {RUN_FILE} {wanted_id}"
-        elif name != wanted:
-            yield f"class {label_id} is {short(name)}, in {RUN_FILE} {short(wanted)}"
 
 
 def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
@@ -145,7 +138,7 @@ def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
             records,
             shard,
             take(record, "digest", str),
-            _names(take(record, "vocabulary", dict)),
+            run_names(record),
             known_formats(record),
             parse_file_options(take(record, "options", dict)),
             None if record.get("image_root") is None else actual_path(Path(), take(record, "image_root", str)),
@@ -164,14 +157,6 @@ def known_formats(record: object) -> tuple[str, ...]:
     if not all(isinstance(name, str) and name in FORMATS for name in formats):
         raise ValueError(f"`formats` is {short(formats)}")
     return tuple(formats)
-
-
-def _names(vocabulary: object) -> dict[int, str]:
-    classes = [(take(each, "id", int), take(each, "name", str)) for each in take(vocabulary, "classes", list)]
-    names = {label_id: name for label_id, name in classes if label_id != BACKGROUND}  # those with 0 are negative
-    if list(names) != list(range(1, len(names) + 1)):
-        raise ValueError("the ids of the classes are not 1, 2, ...")
-    return names
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> Problem:

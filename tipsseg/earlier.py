@@ -12,6 +12,7 @@ from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.fingerprint import fingerprint
 from tipsseg.journal import Journal
 from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest, input_path
+from tipsseg.merge_stage import finish_command, is_unfinished
 from tipsseg.outcome import Failed, Item, Unchanged
 from tipsseg.ownership import LINK, Ownership, digest_of, write_ahead_logs
 from tipsseg.record_values import actual_path
@@ -315,6 +316,12 @@ class Earlier:
 
     def _refuse_neighbours(self) -> None:
         output, shard = self._job.context.output, self._job.request.shard
+        if is_unfinished(output):
+            raise OutputError(
+                output,
+                "a merge into it has not ended",
+                f"{_ANOTHER_FOLDER}, or finish it first: {finish_command(output)}",
+            )
         others = [each for each in shards_in(output) if shard is None or each.count != shard.count]
         if others:
             raise OutputError(

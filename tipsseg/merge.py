@@ -4,22 +4,29 @@ parts           what is joined, read from its folders
 merge_refusals  what keeps it from being joined
 merge_record    run.json of the whole
 merge_files     files of images, files of whole formats, manifest.jsonl, errors.jsonl
-merge_stage     how the records come into the target, whenever the merge is killed
+merge_stage     how the records come into the target, whenever the merge is stopped
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from tipsseg.claim import Claim
 from tipsseg.error_log import ERRORS_FILE
-from tipsseg.errors import OutputError, UsageError
+from tipsseg.errors import InputError, UsageError
 from tipsseg.file_names import name_key
-from tipsseg.manifest import MANIFEST_FILE, Manifest
-from tipsseg.merge_files import copy_classes, copy_own_files, join_errors, run_paths, write_run_files
+from tipsseg.manifest import Manifest
+from tipsseg.merge_files import (
+    copy_classes,
+    copy_own_files,
+    join_errors,
+    refuse_strangers,
+    run_paths,
+    write_joined_run,
+    write_run_files,
+)
 from tipsseg.merge_record import merged_record, notes
 from tipsseg.merge_refusals import (
     refuse_broken_off,
@@ -27,23 +34,26 @@ from tipsseg.merge_refusals import (
     refuse_incomplete,
     refuse_missing_files,
     refuse_other_meanings,
+    refuse_target,
 )
-from tipsseg.merge_stage import commit, drop_stage, make_stage, settle, sweep_files
+from tipsseg.merge_stage import OWNER, commit, finish, new_stage, refuse_another, settle, sweep_files, take_back
+from tipsseg.ownership import Ownership
 from tipsseg.part_context import run_context
 from tipsseg.parts import Part, find_parts, read_entries, refuse_at_work
 from tipsseg.progress import Progress, counted
 from tipsseg.request import check_folder
-from tipsseg.run_record import RUN_FILE, read_run, write_run
-from tipsseg.shards import SHARDS_FOLDER
+from tipsseg.run_record import read_run
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 
 
 def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> None:
-    """Join what is in these output folders into `target`, which may be new, or one of them.
+    """Join what is in these output folders into `target`, which may be new, or have shards that are among those to join.
 
-    Files of images are copied, but for those that are in `target` already; shards in `target` become a whole run. Memory grows by a
-    name and an offset an image. Raises UsageError for a folder that is named twice, InputError for parts that cannot be joined, and
-    OutputError for a target that cannot be written.
+    Files of images are copied, but for those that are in `target` already; shards in `target` become a whole run. A merge that was
+    stopped goes on when it is run again. Memory grows by a name and an offset an image.
+
+    Raises UsageError for a folder that is named twice, InputError for parts that cannot be joined, and OutputError for a target
+    that cannot be written, or that has other files where those of the merge belong.
     """
     for number, folder in enumerate(folders):
         if any(_same(folder, other) for other in folders[:number]):
@@ -51,59 +61,70 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
     check_folder(target)
     claim = Claim(target)
     try:
-        settle(target)
-        if claim.left_over:
-            sweep_files(target)
+        if settle(target):
+            progress.note(f"The merge into {target} that had not ended is finished.")
+        sweep_files(target)
         _merge([target if _same(folder, target) else folder for folder in folders], target, progress)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note("the same command goes on from there")
+        raise
     finally:
         claim.give_back()
 
 
 def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
+    refuse_another(target, folders)
     parts = _in_order([part for folder in folders for part in find_parts(folder, target)])
     refuse_broken_off(parts)
     if _has_all(target, parts):
         progress.note(f"Nothing to join: all of it is in {target} already.")
     else:
-        _refuse_target(folders, target)
+        refuse_target(folders, target)
         refuse_incomplete(parts)
         refuse_other_meanings(parts)
         number = refuse_doubles(parts, name_key(target))
         refuse_missing_files(parts)
+        refuse_strangers(parts, target)
         for line in notes(parts):
             progress.note(line)
         what = f"{counted(number, 'image')} of {_counted_parts(parts)}"
         progress.begin(f"{what} to be joined.", number)
-        try:
-            failed = _join(parts, target, progress)
-        finally:
-            drop_stage(target)
+        failed = _join(folders, parts, target, progress)
         progress.note(f"{what} joined, into {target}")
         if failed:
             progress.note(f"{counted(failed, 'image')} failed, see {target / ERRORS_FILE}")
     progress.results([*run_paths(target, parts[0].formats), target / CLASSES_FILE])
 
 
-def _join(parts: Sequence[Part], target: Path, progress: Progress) -> int:
+def _join(folders: Sequence[Path], parts: Sequence[Part], target: Path, progress: Progress) -> int:
     """Returns how many images failed."""
     record = merged_record(parts)
-    stage = make_stage(target)
-    context = run_context(parts[0], record, target, stage)
-    copy_classes(parts[0].output, target)
-    with closing(Manifest(stage)) as manifest:
-        for part in parts:
-            for entry in read_entries(part):
-                if part.output != target:
-                    copy_own_files(part, entry, target)
-                manifest.add(entry)
-                progress.advance()
-        manifest.tidy()
-        write_run_files(parts, manifest, context)
-        failed = join_errors(parts, manifest, stage)
-    write_run(stage, record)
+    with new_stage(target, folders) as stage:
+        if all(part.output != target for part in parts):
+            copy_classes(parts[0].output, stage)
+        with closing(Manifest(stage)) as manifest:
+            for part in parts:
+                for entry in read_entries(part):
+                    manifest.add(entry)
+            manifest.tidy()
+            context = run_context(parts[0], record, target, stage)
+            write_run_files(parts, manifest, context)
+            failed = join_errors(parts, manifest, stage)
+        write_joined_run(parts, record, stage, context.ownership)
+    copies = Ownership(target, target, OWNER)
     for part in parts:
-        refuse_at_work(part.records, target)  # it may have begun meanwhile
+        for entry in read_entries(part):
+            if part.output != target:
+                copy_own_files(part, entry, target, copies)
+            progress.advance()
     commit(target)
+    try:
+        for part in parts:
+            refuse_at_work(part.records, target)  # it may have begun meanwhile, and from now on it cannot
+    except InputError:
+        take_back(target)
+        raise
+    finish(target)
     return failed
 
 
@@ -123,17 +144,6 @@ def _has_all(target: Path, parts: Sequence[Part]) -> bool:
             for part in parts
             if part.records != target
             for entry in read_entries(part)
-        )
-
-
-def _refuse_target(folders: Sequence[Path], target: Path) -> None:
-    if target not in folders and any(
-        os.path.lexists(target / name) for name in (RUN_FILE, MANIFEST_FILE, SHARDS_FOLDER)
-    ):
-        raise OutputError(
-            target,
-            "it holds a run that is not among those to join",
-            "Choose another folder with -o, or name it among those to join.",
         )
 
 

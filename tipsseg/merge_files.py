@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import filecmp
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from pathlib import Path
-from typing import IO
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path, PurePosixPath
 
 from tipsseg.append_log import lines_of
 from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import InputError
-from tipsseg.files import atomic_path, atomic_write
+from tipsseg.files import atomic_write, json_bytes, open_regular, read_regular
+from tipsseg.fingerprint import file_record, fingerprint
 from tipsseg.journal import Journal
-from tipsseg.links import link_image
-from tipsseg.manifest import Entry, Manifest
-from tipsseg.merge_stage import OWNER
+from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest
+from tipsseg.merge_stage import OWNER, stranger_error, strangers_in_shards
+from tipsseg.ownership import Ownership
 from tipsseg.parts import Part, check_hint, link_paths, own_paths, read_entries, unreadable
-from tipsseg.records import name_order
+from tipsseg.record_values import parse
+from tipsseg.records import ImageRef, name_order
+from tipsseg.run_record import RUN_FILE
 from tipsseg.writers import FORMATS, RecordFile, Records, RunContext, record_file, run_files
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 
@@ -29,28 +33,57 @@ def run_paths(target: Path, formats: Sequence[str]) -> list[Path]:
     return [target / file for name in formats for file in FORMATS[name].files]
 
 
-def copy_classes(source: Path, target: Path) -> None:
-    """Copy classes.json from one output folder to another, which may be the same. Raises InputError and OutputError."""
-    if source != target:
-        try:
-            data = (source / CLASSES_FILE).read_bytes()
-        except OSError as error:
-            raise unreadable(source / CLASSES_FILE, error, source) from error
-        atomic_write(target / CLASSES_FILE, data, OWNER)
+def copy_classes(source: Path, stage: Path) -> None:
+    """Copy classes.json of an output folder. Raises InputError and OutputError."""
+    try:
+        data = read_regular(source / CLASSES_FILE)
+    except OSError as error:
+        raise unreadable(source / CLASSES_FILE, error, source) from error
+    atomic_write(stage / CLASSES_FILE, data, OWNER)
 
 
-def copy_own_files(part: Part, entry: Entry, target: Path) -> None:
-    """Copy the files of an image, but for those that an earlier merge has copied. Raises InputError and OutputError."""
-    for path in link_paths(part, entry):
-        if path.exists():  # where the image is gone there is nothing to link to
-            link_image(path, target / path.relative_to(part.output), OWNER)
-    for path in own_paths(part, entry):
+def refuse_strangers(parts: Sequence[Part], target: Path) -> None:
+    """Raise OutputError where there is a file in `target` that is not of the parts, and would be replaced or removed."""
+    formats = {name for part in parts for entry in read_entries(part) for name in entry.formats}
+    formats.update(parts[0].formats)
+    names = [RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *(file for name in formats for file in FORMATS[name].files)]
+    if all(part.output != target for part in parts):
+        names.append(CLASSES_FILE)
+    strangers = chain((target / name for name in names), strangers_in_shards(target))
+    for path in strangers:
+        if os.path.lexists(path):
+            raise stranger_error(path)
+    for part in parts:
+        for entry in read_entries(part):
+            for path, place in _places(part, entry, target):
+                is_copied(path, place)
+
+
+def copy_own_files(part: Part, entry: Entry, target: Path, ownership: Ownership) -> None:
+    """Copy the files of an image as they are, but for those that are copied already. Raises InputError and OutputError."""
+    ref = ImageRef(Path(), PurePosixPath(entry.image))
+    links = set(link_paths(part, entry))
+    for path, place in _places(part, entry, target):
+        if is_copied(path, place):
+            continue
+        if path in links:
+            ownership.link(replace(ref, path=path), place, ours=False)
+            continue
         try:
-            status, file = path.stat(), path.open("rb")
+            status, file = path.stat(), open_regular(path)
         except OSError as error:
             raise unreadable(path, error, part.output) from error
         with file:
-            _copy(file, status, target / path.relative_to(part.output))
+            ownership.copy(ref, file, place, (status.st_atime_ns, status.st_mtime_ns))
+
+
+def is_copied(path: Path, place: Path) -> bool:
+    """Whether a file of an image has been copied to its place. Raises OutputError where another file is there."""
+    if not os.path.lexists(place):
+        return False
+    if not _is_same(path, place):
+        raise stranger_error(place)
+    return True
 
 
 def write_run_files(parts: Sequence[Part], manifest: Manifest, context: RunContext) -> None:
@@ -71,10 +104,22 @@ def write_run_files(parts: Sequence[Part], manifest: Manifest, context: RunConte
                 journal.write(images)
 
 
+def write_joined_run(parts: Sequence[Part], record: Mapping[str, object], stage: Path, ownership: Ownership) -> None:
+    """Write run.json of the whole into the stage; its `files` are where they will be. Raises InputError and OutputError."""
+    begin = f"{stage.name}/"
+    files = {place.removeprefix(begin): file for place, file in ownership.record().items()}
+    classes = (stage if (stage / CLASSES_FILE).exists() else parts[0].output) / CLASSES_FILE
+    try:
+        files[CLASSES_FILE] = file_record(fingerprint(classes))
+    except OSError as error:
+        raise unreadable(classes, error, parts[0].output) from error
+    atomic_write(stage / RUN_FILE, json_bytes({**record, "files": files}, indent=2) + b"\n", OWNER)
+
+
 def join_errors(parts: Sequence[Part], labelled: Manifest, stage: Path) -> int:
     """Write errors.jsonl, one line an image, none for those that are labelled; returns how many lines.
 
-    It is written even where it is empty. Raises InputError and OutputError.
+    There is no such file where there are none. Raises InputError and OutputError.
     """
     failed: dict[str, bytes] = {}
     for part in parts:
@@ -82,11 +127,12 @@ def join_errors(parts: Sequence[Part], labelled: Manifest, stage: Path) -> int:
         try:
             for _, line in lines_of(path):
                 with suppress(ValueError, KeyError, TypeError):  # as a run does, what is no record is passed over
-                    failed.setdefault(str(json.loads(line)["image"]), line)
+                    failed.setdefault(str(parse(line)["image"]), line)
         except OSError as error:
             raise unreadable(path, error, part.output) from error
     left = sorted((image for image in failed if image not in labelled), key=name_order)
-    atomic_write(stage / ERRORS_FILE, b"".join(failed[image] + b"\n" for image in left))
+    if left:
+        atomic_write(stage / ERRORS_FILE, b"".join(failed[image] + b"\n" for image in left))
     return len(left)
 
 
@@ -108,13 +154,24 @@ def _records(name: str, part: Part) -> Iterator[tuple[str, Records]]:
         raise InputError(f"{file.path}: {min(wanted, key=name_order)} is not in it", check_hint(part.output))
 
 
-def _copy(file: IO[bytes], status: os.stat_result, target: Path) -> None:
-    """Copy a file with its time, unless that is done already."""
-    with suppress(OSError):
-        there = target.stat()
-        if (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
-            return
-    with atomic_path(target, OWNER) as temporary:
-        with temporary.open("wb") as copy:
-            shutil.copyfileobj(file, copy)
-        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+def _places(part: Part, entry: Entry, target: Path) -> Iterator[tuple[Path, Path]]:
+    """The files of an image that are to be copied, each with its place in `target`."""
+    if part.output != target:
+        links = (
+            path for path in link_paths(part, entry) if path.exists()
+        )  # where the image is gone there is nothing to link to
+        for path in chain(links, own_paths(part, entry)):
+            yield path, target / path.relative_to(part.output)
+
+
+def _is_same(path: Path, place: Path) -> bool:
+    """Whether a link leads to the same file as another, or a file has the content of another."""
+    try:
+        if place.is_symlink():
+            return path.is_symlink() and place.samefile(path)
+        one, other = path.stat(), place.stat()
+        if not stat.S_ISREG(other.st_mode) or one.st_size != other.st_size:
+            return False
+        return one.st_mtime_ns == other.st_mtime_ns or filecmp.cmp(path, place, shallow=False)
+    except OSError:
+        return False

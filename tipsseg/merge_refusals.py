@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import InputError
+from tipsseg.errors import InputError, OutputError
 from tipsseg.file_names import NameKey, OutputNames
 from tipsseg.journal import journals_in
+from tipsseg.manifest import MANIFEST_FILE
 from tipsseg.parts import RUN_AGAIN, Part, broken_conversion, conversion_begun, own_paths, read_entries
 from tipsseg.records import ImageRef
-from tipsseg.run_record import CONVERTING, differences
-from tipsseg.shards import Shard, missing_shards
+from tipsseg.run_record import CONVERTING, RUN_FILE, differences
+from tipsseg.shards import Shard, missing_shards, shards_in
 
 
 def refuse_broken_off(parts: Sequence[Part]) -> None:
@@ -21,6 +23,18 @@ def refuse_broken_off(parts: Sequence[Part]) -> None:
             raise broken_conversion(part.output, conversion_begun(part.record, part.records))
         if journals_in(part.records):
             raise InputError(f"{part.records}: the run was broken off", RUN_AGAIN)
+
+
+def refuse_target(folders: Sequence[Path], target: Path) -> None:
+    """Raise OutputError where the target has a whole run, or shards that are not among those to join."""
+    if any(os.path.lexists(target / name) for name in (RUN_FILE, MANIFEST_FILE)):
+        raise OutputError(target, "it holds a whole run", "Choose a new folder with -o.")
+    if shards_in(target) and target not in folders:
+        raise OutputError(
+            target,
+            "it holds shards that are not among those to join",
+            "Choose a new folder with -o, or name it among those to join.",
+        )
 
 
 def refuse_incomplete(parts: Sequence[Part]) -> None:

@@ -18,6 +18,7 @@ from tipsseg.errors import OutputError
 from tipsseg.files import remove_file, sweep, sweep_below
 from tipsseg.journal import Journal, write_run_file
 from tipsseg.manifest import MANIFEST_FILE, Entry, input_path
+from tipsseg.merge_stage import JOINED, JOINING
 from tipsseg.outcome import Failed, Labelled, Unchanged
 from tipsseg.ownership import digest_of, write_ahead_logs
 from tipsseg.record_values import actual_path
@@ -215,7 +216,10 @@ class OutputFolder:
 
 
 def sweep_run(output: Path, records: Path, owner: str = "") -> None:
-    """Remove what was left in the folders of a run under temporary names, but journals and write-ahead logs; see `files.sweep`."""
-    kept = {LOCK_FILE, *map(Journal.file_name, FORMATS), *(log.name for log in write_ahead_logs(records))}
-    sweep([records], keep=kept)
+    """Remove what was left in the folders of a run under temporary names, but what a run or a merge goes on from.
+
+    See `files.sweep`.
+    """
+    kept = {LOCK_FILE, JOINING, JOINED, *map(Journal.file_name, FORMATS)}
+    sweep([records], keep=kept.union(log.name for log in write_ahead_logs(records)))
     sweep_below((output / folder for folder in FOLDERS), owner)

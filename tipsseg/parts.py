@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.append_log import lines_of, whole_lines
@@ -15,15 +16,21 @@ from tipsseg.files import is_folder
 from tipsseg.images import reason_of
 from tipsseg.journal import journals_in
 from tipsseg.manifest import MANIFEST_FILE, Entry, parse_entry
-from tipsseg.merge_stage import JOINED
+from tipsseg.merge_stage import finish_command, is_unfinished
 from tipsseg.record_values import actual_path, short, take
+from tipsseg.records import LabelClass
+from tipsseg.run_classes import class_faults, run_names
 from tipsseg.run_record import CONVERTING, RUN_FILE, Counts, read_run
 from tipsseg.shards import SHARDS_FOLDER, Shard, shards_in
-from tipsseg.writers import FORMATS, link_path, relative_path
+from tipsseg.writers import FORMATS, RunContext, link_path, record_file, relative_path
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
+from tipsseg.writers.classes import read_classes
 
 #: What to do with a run that was broken off.
 RUN_AGAIN = "Run the command that made it again; what is done there stays."
+
+#: What to do where classes.json gives ids another meaning than run.json.
+OTHER_CLASSES = f"Restore {CLASSES_FILE}. Or remove it and run the command that made it again, which writes it anew."
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class Part:
     records  the folder of the records; the output folder, but for a shard
     shard    None for a whole run
     record   the content of its run.json, of which the rest is a part
+    classes  in classes.json of the output folder, with the ids and names that run.json has
     """
 
     output: Path
@@ -44,6 +52,7 @@ class Part:
     counts: Counts
     started: str
     ended: str
+    classes: tuple[LabelClass, ...]
 
 
 def find_parts(folder: Path, own: Path) -> list[Part]:
@@ -54,8 +63,8 @@ def find_parts(folder: Path, own: Path) -> list[Part]:
     """
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder", "Give output folders of tipsseg label.")
-    if (folder / JOINED).exists():
-        raise InputError(f"{folder}: a merge into it was broken off", "Run that merge again first.")
+    if is_unfinished(folder):
+        raise InputError(f"{folder}: a merge into it has not ended", f"Finish it first: {finish_command(folder)}")
     shards = shards_in(folder)
     if not shards:
         return [_read_part(folder, folder, None, own)]
@@ -100,6 +109,11 @@ def link_paths(part: Part, entry: Entry) -> Iterator[Path]:
 def unreadable(path: Path, error: Exception, output: Path) -> InputError:
     """The InputError for a file of an output folder that cannot be read."""
     return InputError(f"{path}: {reason_of(error)}", check_hint(output))
+
+
+def other_version(path: Path, error: ValueError, output: Path) -> InputError:
+    """The InputError for a record of an output folder that is not as it is written."""
+    return InputError(f"{path}: not as this version of tipsseg writes it: {error}", check_hint(output))
 
 
 def check_hint(output: Path) -> str:
@@ -151,29 +165,71 @@ def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> P
             Counts(**{key: take(counts, key, int) for key in ("labelled", "unchanged", "failed")}),
             take(record, "started", str),
             take(record, "ended", str),
+            (),
         )
         if shard is not None and record.get("shard") != str(shard):
             raise ValueError(f"`shard` is {short(record.get('shard'))}, not as its folder's name says")
         if unknown := [name for name in part.formats if name not in tuple(FORMATS)]:
             raise ValueError(f"unknown format {short(unknown[0])}")
     except ValueError as error:
-        raise InputError(f"{path}: not as this version of tipsseg writes it: {error}", check_hint(output)) from error
+        raise other_version(path, error, output) from error
     _check_files(part)
-    return part
+    return replace(part, classes=_read_classes(part))
 
 
 def _check_files(part: Part) -> None:
-    """Raise InputError where the manifest is cut off or gone, or nothing says what the ids mean."""
+    """Raise InputError where the manifest is cut off or gone, or has lost lines, or nothing says what the ids mean."""
     path = part.records / MANIFEST_FILE
+    done = part.counts.labelled + part.counts.unchanged
     try:
         if whole_lines(path) < path.stat().st_size:
             raise InputError(f"{path}: its last line is cut off", RUN_AGAIN)
     except OSError as error:
         # A run that labelled nothing has none.
-        if not isinstance(error, FileNotFoundError) or part.counts.labelled + part.counts.unchanged:
+        if not isinstance(error, FileNotFoundError) or done:
             raise unreadable(path, error, part.output) from error
     if not (part.output / CLASSES_FILE).is_file():
         raise InputError(f"{part.output / CLASSES_FILE}: no such file", RUN_AGAIN)
+    images = {entry.image for entry in read_entries(part)}
+    if len(images) < done:
+        raise InputError(
+            f"{path}: {done - len(images)} of {done} images are lost from it: {RUN_FILE} counts more than it has"
+            f"{_named(_lost(part, images))}",
+            RUN_AGAIN,
+        )
+
+
+def _lost(part: Part, images: Container[str]) -> list[str]:
+    """The images that files of the whole run have and the manifest has not, as far as such files are there."""
+    found: dict[str, None] = {}
+    for name in part.formats:
+        file = record_file(name, RunContext(part.output, part.records, (), {}))
+        with suppress(OSError, ValueError):
+            found.update(dict.fromkeys(() if file is None else file.names(())))
+    return [image for image in found if image not in images]
+
+
+def _named(images: Sequence[str]) -> str:
+    more = f" and {len(images) - 3} more" if len(images) > 3 else ""
+    return f" ({', '.join(images[:3])}{more})" if images else ""
+
+
+def _read_classes(part: Part) -> tuple[LabelClass, ...]:
+    """The classes in classes.json. Raises InputError where run.json gives the ids another meaning."""
+    path = part.output / CLASSES_FILE
+    try:
+        classes = read_classes(part.output)
+    except OSError as error:
+        raise unreadable(path, error, part.output) from error
+    except ValueError as error:
+        raise other_version(path, error, part.output) from error
+    try:
+        names = run_names(part.record)
+    except ValueError as error:
+        raise other_version(part.records / RUN_FILE, error, part.output) from error
+    for what in class_faults([(each.id, each.name) for each in classes], names):
+        raise InputError(f"{path}: {what}", OTHER_CLASSES)
+    return classes
 
 
 def _is_sound(entry: Entry) -> bool:

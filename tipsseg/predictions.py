@@ -9,20 +9,29 @@ from tipsseg import inputs
 from tipsseg.errors import InputError, UsageError
 from tipsseg.files import is_file, is_folder, read_regular
 from tipsseg.inputs import Found
+from tipsseg.merge_stage import finish_command, is_unfinished
+from tipsseg.parts import OTHER_CLASSES
 from tipsseg.progress import counted
 from tipsseg.record_values import parse
-from tipsseg.run_record import RUN_FILE
-from tipsseg.shards import shards_in
+from tipsseg.run_classes import class_faults, run_names
+from tipsseg.run_record import RUN_FILE, read_run
+from tipsseg.shards import SHARDS_FOLDER, shards_in
 from tipsseg.writers import MASKS_FOLDER
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 
+_GIVE = "Give the classes with --classes or --vocab."
 _PRED = "--pred takes a folder of masks, or the output folder of a run with --format png."
 
 
 def masks_folder(folder: Path) -> Path:
-    """The folder itself; of a run's output folder its masks/. Raises InputError where it is no folder, or a run without masks."""
+    """The folder itself; of a run's output folder its masks/. Raises InputError where it is no folder, or a run without masks.
+
+    That is also where a merge into the folder has not ended: masks may be missing.
+    """
     if not is_folder(folder):
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
+    if is_unfinished(folder):
+        raise InputError(f"{folder}: a merge into it has not ended", f"Finish it first: {finish_command(folder)}")
     inner = folder / MASKS_FOLDER
     if not (folder / RUN_FILE).is_file() and not shards_in(folder):
         return folder
@@ -90,12 +99,30 @@ def names_beside(folder: Path) -> tuple[str, ...]:
             "Give the classes with --classes, --vocab or --layout.",
         )
     try:
-        names = tuple(entry["name"] for entry in parse(read_regular(path))["classes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not what tipsseg writes", "Give the classes with --classes or --vocab.") from error
+        entries = parse(read_regular(path))["classes"]
+        names = tuple(entry["name"] for entry in entries)
+        ids = [entry.get("id", number) for number, entry in enumerate(entries, start=1)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not what tipsseg writes", _GIVE) from error
     if not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path} names no classes", "Give the classes with --classes or --vocab.")
+        raise InputError(f"{path} names no classes", _GIVE)
+    _refuse_other_names(path, tuple(zip(ids, names, strict=True)))
     return names
+
+
+def _refuse_other_names(path: Path, classes: Sequence[tuple[int, str]]) -> None:
+    """Raise InputError where the run.json beside a classes.json, or one of the shards', gives the ids another meaning."""
+    output = path.parent
+    for records in (output, *(output / SHARDS_FOLDER / shard.folder for shard in shards_in(output))):
+        record = read_run(records)
+        if record is None:
+            continue
+        try:
+            names = run_names(record)
+        except ValueError as error:
+            raise InputError(f"{records / RUN_FILE} is not what tipsseg writes: {error}", _GIVE) from error
+        for what in class_faults(classes, names):
+            raise InputError(f"{path}: {what}", f"{OTHER_CLASSES} {_GIVE}")
 
 
 def _few(names: Sequence[str]) -> str:

@@ -6,11 +6,10 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tipsseg.errors import UsageError
+from tipsseg.errors import InputError, UsageError
 
 #: The folder, in the output folder, that has the records of each shard in a folder of its own.
 SHARDS_FOLDER = "shards"
@@ -62,11 +61,15 @@ def parse_folder(name: str) -> Shard | None:
 
 
 def shards_in(output: Path) -> list[Shard]:
-    """The shards that have a folder of records in an output folder, in their order."""
-    with suppress(OSError):
-        found = (parse_folder(name) for name in os.listdir(output / SHARDS_FOLDER))  # noqa: PTH208  names are enough
-        return sorted((shard for shard in found if shard is not None), key=lambda shard: (shard.count, shard.index))
-    return []
+    """The shards that have a folder of records in an output folder, in their order. Raises InputError where it cannot be listed."""
+    place = output / SHARDS_FOLDER
+    try:
+        found = [parse_folder(name) for name in os.listdir(place)]  # noqa: PTH208  names are enough
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InputError(f"{place}: {error.strerror or error}", "Check its permissions.") from error
+    return sorted((shard for shard in found if shard is not None), key=lambda shard: (shard.count, shard.index))
 
 
 def missing_shards(there: Sequence[int], count: int) -> str:

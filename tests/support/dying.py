@@ -1,10 +1,11 @@
-"""Ends work before a change of a file, as a kill would, in this process: nothing that comes after changes a file either."""
+"""Stops work before a change of a file, in this process, as a kill, a signal or an error of the system would."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,21 +16,36 @@ class Killed(BaseException):
 
 @dataclass
 class Death:
-    """Lets so many changes of files through, then none."""
+    """Lets so many changes of files through, then raises `what`: at the next one alone, or at all that come.
+
+    reads    whether reading counts too
+    reached  whether it has raised
+    """
 
     left: int | None = None
+    what: Callable[[], BaseException] = Killed
+    for_good: bool = True
+    reads: bool = False
+    reached: bool = False
 
     def meet(self, event: str, arguments: tuple[object, ...]) -> None:
-        if self.left is None or event not in _CHANGES:
+        if self.left is None or event not in (_CHANGES | _READS if self.reads else _CHANGES):
             return
-        if event == "open" and not int(str(arguments[2])) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        if event == "open" and not (self.reads or int(str(arguments[2])) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
             return
-        if self.left == 0:
-            raise Killed
-        self.left -= 1
+        if self.left > 0:
+            self.left -= 1
+            return
+        self.reached = True
+        if not self.for_good:
+            self.left = None
+        raise self.what()
 
 
-_CHANGES = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.utime", "os.truncate"})
+_CHANGES = frozenset(
+    {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.utime", "os.truncate", "os.symlink"}
+)
+_READS = frozenset({"os.listdir", "os.scandir"})
 _death = Death()
 sys.addaudithook(_death.meet)
 
@@ -37,8 +53,31 @@ sys.addaudithook(_death.meet)
 @contextmanager
 def death_after(changes: int) -> Iterator[None]:
     """After so many changes of files every further one fails, also those that would tidy up."""
-    _death.left = changes
+    with stopped_after(changes, "SIGKILL"):
+        yield
+
+
+#: What may stop work: what is raised, whether every further change meets it too, and whether reading does.
+STOPS: Mapping[str, tuple[Callable[[], BaseException], bool, bool]] = {
+    "SIGKILL": (Killed, True, False),
+    "Ctrl-C": (KeyboardInterrupt, False, True),
+    "an error": (lambda: OSError(errno.EIO, os.strerror(errno.EIO)), False, True),
+    "an error that stays": (lambda: OSError(errno.EROFS, os.strerror(errno.EROFS)), True, False),
+}
+
+
+@contextmanager
+def stopped_after(operations: int, stop: str) -> Iterator[None]:
+    """Let so many operations on files through, then stop as STOPS says."""
+    what, for_good, reads = STOPS[stop]
+    _death.reached = False
+    _death.left, _death.what, _death.for_good, _death.reads = operations, what, for_good, reads
     try:
         yield
     finally:
         _death.left = None
+
+
+def reached() -> bool:
+    """Whether the last `stopped_after` has stopped anything."""
+    return _death.reached

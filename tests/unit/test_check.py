@@ -29,6 +29,7 @@ from output_folders import (
     remove,
     repaint,
     save_inputs,
+    stamp,
     write,
 )
 from PIL import Image
@@ -71,7 +72,8 @@ def root(sound: Path, tmp_path: Path) -> Path:
 
 
 def problems(root: Path, *, images: Path | None = None, jobs: int = 2, progress: Progress | None = None) -> list[str]:
-    """The problems of root/out, with the paths from root on."""
+    """The problems of root/out, with the paths from root on, where the program wrote the files as they are, see `stamp`."""
+    stamp(root / "out")
     found = check_folder(root / "out", images, jobs, progress or Progress(quiet=True))
     return [str(problem).replace(f"{root}/", "") for problem in found]
 
@@ -249,15 +251,15 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "a name that leads out": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"../a.png") + b"\n"),
-        [f'{MANIFEST}: line 4 is no entry: `image` is "../a.png"'],
+        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"],
     ),
     "a name from the root on": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"/a.png") + b"\n"),
-        [f'{MANIFEST}: line 4 is no entry: `image` is "/a.png"'],
+        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"],
     ),
     "a name with a dot": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"./a.png") + b"\n"),
-        [f'{MANIFEST}: line 4 is no entry: `image` is "./a.png"'],
+        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"],
     ),
     "a line whose numbers are none": (
         entry("a.png", lambda r: r.update(height="6")),
@@ -289,11 +291,19 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         [f"{MANIFEST}: a.png: its files would be those of a.gif too", f"{COCO}: image a.gif: missing"],
     ),
     "a file with another name": (
+        entry("a.png", lambda r: r["files"].update(overlay="a.jpg")),  # type: ignore[attr-defined]
+        [f'{MANIFEST}: a.png: its file in the format overlay is "a.jpg", not "overlays/a.jpg"'],
+    ),
+    "a file that leads out": (
         entry("a.png", lambda r: r["files"].update(overlay="../a.jpg")),  # type: ignore[attr-defined]
-        [f'{MANIFEST}: a.png: its file in the format overlay is "../a.jpg", not "overlays/a.jpg"'],
+        [f"{MANIFEST}: line 1 is no entry: {NOT_ALL}", f"{COCO}: image a.png: {NOT_WANTED}"],
+    ),
+    "a file without its digest": (
+        entry("a.png", lambda r: r["written"].pop("overlay")),  # type: ignore[attr-defined]
+        [f"{MANIFEST}: line 1 is no entry: {NOT_ALL}", f"{COCO}: image a.png: {NOT_WANTED}"],
     ),
     "a file less than formats": (
-        entry("a.png", lambda r: r["files"].pop("overlay")),  # type: ignore[attr-defined]
+        entry("a.png", lambda r: (r["files"].pop("overlay"), r["written"].pop("overlay"))),  # type: ignore[attr-defined]
         [f'{MANIFEST}: a.png: its file in the format overlay is null, not "overlays/a.jpg"'],
     ),
     "a file more than formats": (

@@ -519,7 +519,9 @@ def test_formats_that_hold_some_of_the_images_are_named(root: Path, capsys: pyte
     edit_line(
         "few/manifest.jsonl",
         lambda each: each["image"] == "a.png",
-        lambda each: each.update(formats=["png"], files={"png": "masks/a.png"}),
+        lambda each: each.update(
+            formats=["png"], files={"png": "masks/a.png"}, written={"png": each["written"]["png"]}  # type: ignore[index]
+        ),
     )(root)
     remove("few/yolo/labels/a.txt")(root)
     assert problems(root / "few") == []

@@ -658,7 +658,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "shards": Refusal("out: it holds shards", shards),
     "a run that was broken off": Refusal("out: the run was broken off", run_json(ended=None)),
     "a merge that was broken off": Refusal(
-        "out: a merge into it was broken off", lambda root: (root / "out" / JOINED).mkdir()
+        "out: a merge into it has not ended", lambda root: (root / "out" / JOINED).mkdir()
     ),
     "another conversion that was broken off": Refusal(
         "out: a conversion into coco-polygon,coco-results,hf was broken off",

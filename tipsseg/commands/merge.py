@@ -15,8 +15,9 @@ Examples:
   tipsseg merge node1/ node2/ -o labels/  shards, or runs, of several folders
 
 \b
-Pictures are copied, but for those that are in the folder of -o already. What is joined has to be
-of one model and one vocabulary, and no image in it twice.
+Pictures are copied, but for those that are in the folder of -o already. Nothing in it is replaced.
+What is joined has to be of one model and one vocabulary, and no image in it twice.
+A merge that was stopped goes on when the same command is run again.
 Paths of the files that stand for all images go to stdout, all else to stderr.
 Exit code: 0 all joined, 1 an error, 2 wrong usage.
 """
@@ -29,7 +30,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def merge(
     folders: Annotated[list[Path], typer.Argument(metavar="OUT", help="Output folders of tipsseg label.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where all of it is to be: a new folder, or one of those.")
+        Path, typer.Option("--output", "-o", help="Where all of it is to be: a new folder, or the one with the shards.")
     ],
     quiet: opt.Quiet = False,
 ) -> None:
