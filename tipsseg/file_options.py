@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from tipsseg.errors import UsageError
 from tipsseg.record_values import take
@@ -16,7 +17,7 @@ INSTANCES = ("component", "class")
 #: How masks hold the ids: as grey values, or as numbers of a palette's colours.
 PNG_MODES = ("L", "P")
 
-_LEAST_AREA = re.compile(r"(\d+)|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
+_LEAST_AREA = re.compile(r"(\d{1,18})|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class LeastArea:
 
     def __str__(self) -> str:
         """As `parse_least_area` reads it."""
-        return f"{self.value:g}%" if self.percent else str(int(self.value))
+        # All digits, and none of them in powers of ten.
+        return f"{Decimal(repr(self.value)).normalize():f}%" if self.percent else str(int(self.value))
 
 
 @dataclass(frozen=True, slots=True)

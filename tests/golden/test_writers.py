@@ -426,8 +426,15 @@ def test_coco_has_the_supercategories_of_classes(tmp_path: Path) -> None:
     assert read["categories"] == [{"id": 1, "name": "oak", "supercategory": "tree"}]
 
 
-def test_no_class_is_called_as_the_background_of_cvat_is() -> None:
-    assert label_map_text(classes_of("Background", "VOID")).splitlines()[1] == "unlabelled:0,0,0::"
+@pytest.mark.parametrize(
+    ("names", "black"),
+    [
+        (("Background", "VOID"), "unlabelled"),
+        (("background", "unlabelled", "void", "nothing of these", "Background 2"), "background 3"),
+    ],
+)
+def test_no_class_is_called_as_the_background_of_cvat_is(names: tuple[str, ...], black: str) -> None:
+    assert label_map_text(classes_of(*names)).splitlines()[1] == f"{black}:0,0,0::"
 
 
 @pytest.mark.parametrize(

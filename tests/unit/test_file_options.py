@@ -21,16 +21,21 @@ AREAS = {
     ".5%": LeastArea(0.5, percent=True),
     "100%": LeastArea(100, percent=True),
     "0%": LeastArea(0, percent=True),
+    "10%": LeastArea(10, percent=True),
+    "0.123456789%": LeastArea(0.123456789, percent=True),
+    "0.0000001%": LeastArea(1e-7, percent=True),
+    "33.333333333333336%": LeastArea(100 / 3, percent=True),
 }
 
 
 @pytest.mark.parametrize(("text", "area"), AREAS.items(), ids=AREAS.keys())
 def test_areas_are_read_and_written(text: str, area: LeastArea) -> None:
     assert parse_least_area(text) == area
+    assert str(area) == {" 7 ": "7", ".5%": "0.5%"}.get(text, text)
     assert parse_least_area(str(area)) == area
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "5 %", "%", "1e3", "-1%", "1%%", "٣", "1_000", "nan%"])
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "5 %", "%", "1e3", "-1%", "1%%", "٣", "1_000", "nan%", "9" * 5000])
 def test_what_is_no_area(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_least_area(text)
