@@ -35,7 +35,9 @@ def test_areas_are_read_and_written(text: str, area: LeastArea) -> None:
     assert parse_least_area(str(area)) == area
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "5 %", "%", "1e3", "-1%", "1%%", "٣", "1_000", "nan%", "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1.5", "x", "5 %", "%", "1e3", "-1%", "1%%", "٣", "1_000", "nan%", "9" * 5000]
+)
 def test_what_is_no_area(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_least_area(text)
