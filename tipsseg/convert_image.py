@@ -46,7 +46,7 @@ class Converted:
     entry     with its new formats
     records   for the files of the whole run, by format
     fidelity  of the polygons that were made
-    rough     objects whose score is the mean of their class, for want of anything better
+    rough     objects whose score was written as the mean of their class, for want of anything better
     """
 
     ref: ImageRef
@@ -97,7 +97,7 @@ class Conversion:
             files={**entry.files, **files},
             sizes={**entry.sizes, **sizes},
         )
-        return Converted(ref, with_these, records, labels.fidelity, scores.rough)
+        return Converted(ref, with_these, records, labels.fidelity, scores.rough if scored else 0)
 
     def _stored(self, item: Item) -> StoredImage:
         try:

@@ -239,6 +239,14 @@ def test_such_scores_are_counted_over_all_images(tmp_path: Path) -> None:
     assert any(line.startswith(f"The score of {len(scores(tmp_path / 'out'))} objects is the mean") for line in said)
 
 
+@pytest.mark.parametrize("of", [("png",), ("png", "coco")], ids=",".join)
+def test_of_scores_that_no_format_has_nothing_is_said(tmp_path: Path, of: tuple[str, ...]) -> None:
+    build(tmp_path, Case(of, UNSCORED))
+    failed, said = convert(tmp_path, *UNSCORED)
+    assert failed == 0
+    assert not any(line.startswith("The score") for line in said)
+
+
 def test_what_is_said(tmp_path: Path) -> None:
     build(tmp_path, Case(("png", "coco"), ("yolo", "coco-polygon"), options=CLASSWISE))
     _, said = convert(tmp_path, "yolo", "coco-polygon")
