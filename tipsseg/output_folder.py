@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Self
 from tipsseg.claim import LOCK_FILE, Claim
 from tipsseg.earlier import Earlier
 from tipsseg.error_log import ErrorLog
+from tipsseg.file_options import val_fraction_of
 from tipsseg.files import sweep, sweep_below
 from tipsseg.journal import Journal, write_run_file
 from tipsseg.outcome import Failed, Labelled
@@ -44,7 +46,11 @@ class OutputFolder:
             self.earlier = Earlier(job)
             stack.callback(self.earlier.close)
             self._record = dict(self.earlier.record or {})
-            self._run_files = [(name, file) for name in job.request.formats for file in run_files(name, context)]
+            self._fraction_before = val_fraction_of(self._record) if resume else 0.0
+            asked = context.files.val_fraction
+            self._files = replace(context.files, val_fraction=self._fraction_before if asked is None else asked)
+            with_these = replace(context, files=self._files)
+            self._run_files = [(name, file) for name in job.request.formats for file in run_files(name, with_these)]
             self._errors = ErrorLog(context.records)
             stack.callback(self._errors.close)
             if resume:
@@ -57,7 +63,8 @@ class OutputFolder:
     @property
     def begun(self) -> bool:
         """Whether an earlier run of the same has written the records that come first."""
-        return self.earlier.of_the_same and (self._job.context.output / CLASSES_FILE).exists()
+        same = self.earlier.of_the_same and self._files.val_fraction == self._fraction_before
+        return same and (self._job.context.output / CLASSES_FILE).exists()
 
     @property
     def finished(self) -> bool:
@@ -80,7 +87,7 @@ class OutputFolder:
         context = self._job.context
         # A conversion that was broken off before is so still.
         kept = {key: value for key, value in self._record.items() if key == CONVERTING}
-        self._record = {**run_record(facts), **kept}
+        self._record = run_record(replace(facts, decides=replace(facts.decides, files=self._files))) | kept
         write_run(context.records, self._record)
         write_classes(context.output, context.classes, vocabulary.background_texts, owner=context.owner)
 

@@ -20,7 +20,7 @@ def run_context(part: Part, record: Mapping[str, object], output: Path, records:
     """The context for writing into these folders, whose run.json is `record`, what `part` wrote into its own. Raises InputError."""
     classes = _classes(part)
     info = {**_info(record), "vocabulary": [each.name for each in classes]}
-    return RunContext(output, records, classes, info, _file_options(part))
+    return RunContext(output, records, classes, info, file_options(part))
 
 
 def _classes(part: Part) -> tuple[LabelClass, ...]:
@@ -33,7 +33,8 @@ def _classes(part: Part) -> tuple[LabelClass, ...]:
         raise _other_version(path, error, part.output) from error
 
 
-def _file_options(part: Part) -> FileOptions:
+def file_options(part: Part) -> FileOptions:
+    """The options of files that the run of a part had. Raises InputError."""
     try:
         return parse_file_options(take(part.record, "options", dict))
     except ValueError as error:

@@ -40,12 +40,15 @@ class Outline:
     iou: float
 
 
-def outline(region: Region) -> Outline:
-    """The polygons of a region: simplified by up to half a pixel, less where their IoU would fall below LEAST_IOU."""
+def outline(region: Region, simplify: float | None = None) -> Outline:
+    """The polygons of a region: simplified by up to half a pixel, less where their IoU would fall below LEAST_IOU.
+
+    With `simplify` by up to so many pixels, whatever their IoU is then.
+    """
     y, x, _, _ = region.box
     parts = _contours(region.mask)
     best = Outline((), -1.0)
-    for tolerance in _TOLERANCES:
+    for tolerance in _TOLERANCES if simplify is None else (simplify,):
         rings = tuple(_keyhole(_simplified(outer, tolerance), [_simplified(hole, tolerance) for hole in holes])
                       for outer, holes in parts)  # fmt: skip
         iou = _iou(rings, region.mask)
@@ -84,9 +87,14 @@ def _first(ring: Ring) -> tuple[float, float]:
 
 
 def _simplified(ring: Ring, tolerance: float) -> Ring:
-    """Fewer corners, none of the others farther off than the tolerance; the ring itself where less than a triangle would stay."""
-    short = cv2.approxPolyDP(ring.astype(np.float32), tolerance, True)[:, 0].astype(np.float64)
-    return short if len(short) >= 3 else ring
+    """Fewer corners, none of the others farther off than the tolerance; a smaller one where less than a triangle would stay."""
+    while True:
+        short = cv2.approxPolyDP(ring.astype(np.float32), tolerance, True)[:, 0].astype(np.float64)
+        if len(short) >= 3:
+            return short
+        if tolerance <= _TOLERANCES[0]:
+            return ring
+        tolerance = max(tolerance / 2, _TOLERANCES[0])
 
 
 def _keyhole(outer: Ring, holes: list[Ring]) -> Ring:
@@ -101,7 +109,10 @@ def _keyhole(outer: Ring, holes: list[Ring]) -> Ring:
 
 
 def _to_the_left(ring: Ring, point: Ring) -> tuple[int, Ring]:
-    """Where a line from a point straight to the left first meets the ring: the number of the edge, and the place, [1, 2]."""
+    """Where a line from a point straight to the left first meets the ring: the number of the edge, and the place, [1, 2].
+
+    The nearest corner of the ring where the line meets nothing.
+    """
     y, x = point
     start, end = ring, np.roll(ring, -1, axis=0)
     low, high = np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
@@ -112,6 +123,9 @@ def _to_the_left(ring: Ring, point: Ring) -> tuple[int, Ring]:
     meets = np.where(start[:, 0] == end[:, 0], np.maximum(start[:, 1], end[:, 1]), meets)
     meets = np.where((low <= y) & (y <= high) & (meets <= x), meets, -np.inf)
     edge = int(meets.argmax())
+    if np.isinf(meets[edge]):  # rings that were simplified far may cross
+        edge = int(np.hypot(*(ring - point).T).argmin())
+        return edge, ring[edge : edge + 1]
     return edge, np.array([[y, round(float(meets[edge]), 3)]])
 
 

@@ -58,7 +58,7 @@ class Decides:
             "version": __version__,
             "model": model_identity(self.model),
             "vocabulary": vocabulary_identity(vocabulary_record(self.vocabulary, self.vocabulary)),
-            "options": self.option_record(),
+            "options": {**asdict(self.options), **self.files.image_record()},
             "dtype": self.dtype,
         }
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

@@ -30,12 +30,14 @@ from tipsseg.files import atomic_path, atomic_write
 from tipsseg.image_labels import ImageLabels, labelled_objects
 from tipsseg.palette import colour
 from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses, label_dtype
+from tipsseg.shards import Shard
 from tipsseg.writers import FOLDERS, FORMATS, RecordFile, RunContext, check_format, create, record_file, run_files
 from tipsseg.writers.classes import write_classes
 from tipsseg.writers.cvat import label_map_text
 from tipsseg.writers.label_studio import local_address
 from tipsseg.writers.overlay import render
 from tipsseg.writers.panoptic import segment_colours
+from tipsseg.writers.yolo import is_for_validation
 
 # pycocotools' readers trip over numpy 2's newer protocol; the package does not call them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -455,6 +457,47 @@ def test_label_studio_finds_images_from_the_folder_on(
     (tmp_path / "farm/link").symlink_to("../elsewhere")
     monkeypatch.chdir(tmp_path / "farm")
     assert local_address(ImageRef(Path(path), PurePosixPath(relative))) == f"/data/local-files/?d={address}"
+
+
+# ---- yolo ----
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5])
+def test_a_part_of_the_images_is_for_validation_whatever_else_there_is(fraction: float) -> None:
+    names = [f"sub {number % 7}/{number}.jpg" for number in range(4000)]
+    chosen = {name for name in names if is_for_validation(name, fraction)}
+    assert abs(len(chosen) / len(names) - fraction) < 0.03
+    assert {name for name in names if is_for_validation(name, fraction + 0.2)} > chosen
+    # Of a shard too, which is drawn by a hash as well.
+    shard = [name for name in names if Shard(1, 4).takes(name)]
+    assert abs(len(chosen.intersection(shard)) / len(shard) - fraction) < 0.06
+
+
+def test_the_choice_of_images_is_the_same_for_ever() -> None:
+    names = ("a.png", "sub/b.jpg", "\u718a.png", "c.tif")
+    assert [is_for_validation(name, 0.5) for name in names] == [True, True, True, False]
+
+
+def test_yolo_lists_the_images_for_training_and_for_validation(tmp_path: Path) -> None:
+    images = ["a.png", "images/b c.jpg", "sub/\u718a.png", *(f"{number}.png" for number in range(20))]
+    files = run_files("yolo", context_of(tmp_path, options=FileOptions(val_fraction=0.4)))
+    assert [file.path.name for file in files] == ["data.yaml", "train.txt", "val.txt"]
+    for file in files:
+        file.write(images, lambda _: ())
+    assert (tmp_path / "yolo/data.yaml").read_text().startswith("train: train.txt\nval: val.txt\nnames:\n  0: ")
+    train, val = ((tmp_path / "yolo" / name).read_text("utf-8").splitlines() for name in ("train.txt", "val.txt"))
+    place = {name: f"./{PurePosixPath(name).parent / 'images' / PurePosixPath(name).name}" for name in images}
+    assert place["images/b c.jpg"] == "./images/images/b c.jpg"
+    assert train == [place[name] for name in images if not is_for_validation(name, 0.4)]
+    assert val == [place[name] for name in images if is_for_validation(name, 0.4)]
+    assert 4 < len(val) < len(train)
+
+
+@pytest.mark.parametrize("fraction", [None, 0.0])
+def test_yolo_takes_all_images_for_both_where_nothing_is_said(tmp_path: Path, fraction: float | None) -> None:
+    (file,) = run_files("yolo", context_of(tmp_path, options=FileOptions(val_fraction=fraction)))
+    file.write(["a.png"], lambda _: ())
+    assert file.path.read_text().startswith("train: .\nval: .\nnames:\n")
 
 
 # ---- classes.json ----

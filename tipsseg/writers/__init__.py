@@ -41,7 +41,7 @@ class Format:
     leaf         a folder of this name is between the folders of an image and its file
     links        where it has links to the images, with their own suffixes, relative to the output folder; None where it has none
     links_leaf   as `leaf`, for those
-    files        names of its files for the whole run
+    files        names of its files for the whole run, but for such as options ask for
     records      whether the first of those is made of records, and can be read back
     parts        whether it can hold an object of several parts
     confidence   whether it needs the confidence of every pixel
@@ -294,7 +294,7 @@ def create(name: str, context: RunContext) -> Writer:
 
 
 def run_files(name: str, context: RunContext) -> tuple[RunFile, ...]:
-    """The files that format `name` has for the whole run, as `Format.files` names them; raises as `create` does."""
+    """The files that format `name` has for the whole run, those that `Format.files` names first; raises as `create` does."""
     check_format(name)
     if not FORMATS[name].files:
         return ()
