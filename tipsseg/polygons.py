@@ -7,6 +7,7 @@ what is not in it, and readers add up the rings of an object: so a hole is cut o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -19,8 +20,11 @@ from tipsseg.regions import Region
 #: Corners of an outline, [K, 2] float64: (y, x) in pixels, where pixel (i, j) reaches from (i, j) to (i + 1, j + 1).
 Ring = NDArray[np.float64]
 
-#: The least IoU that simplified outlines may have with their region.
+#: The least IoU that outlines may have with their region.
 LEAST_IOU = 0.99
+
+#: The same where simpler ones are asked for. Small and thin regions would have nothing left.
+LEAST_SIMPLIFIED_IOU = 0.8
 
 # How far, in pixels, a simplified outline may be off; the next one is taken where that costs too much.
 _TOLERANCES = (0.5, 0.25, 0.0)
@@ -43,20 +47,29 @@ class Outline:
 def outline(region: Region, simplify: float | None = None) -> Outline:
     """The polygons of a region: simplified by up to half a pixel, less where their IoU would fall below LEAST_IOU.
 
-    With `simplify` by up to so many pixels, whatever their IoU is then.
+    With `simplify` by up to so many pixels, less where their IoU would fall below LEAST_SIMPLIFIED_IOU.
     """
     y, x, _, _ = region.box
     parts = _contours(region.mask)
     best = Outline((), -1.0)
-    for tolerance in _TOLERANCES if simplify is None else (simplify,):
+    least = LEAST_IOU if simplify is None else LEAST_SIMPLIFIED_IOU
+    for tolerance in _TOLERANCES if simplify is None else _halved(simplify):
         rings = tuple(_keyhole(_simplified(outer, tolerance), [_simplified(hole, tolerance) for hole in holes])
                       for outer, holes in parts)  # fmt: skip
         iou = _iou(rings, region.mask)
         if iou > best.iou:
             best = Outline(rings, iou)
-        if iou >= LEAST_IOU:
+        if iou >= least:
             break
     return Outline(tuple(np.round(ring + np.array((y, x)), 3) for ring in best.rings), best.iou)
+
+
+def _halved(tolerance: float) -> Iterator[float]:
+    """The tolerance, and ever smaller ones."""
+    while tolerance > _TOLERANCES[0]:
+        yield tolerance
+        tolerance /= 2
+    yield from dict.fromkeys(min(tolerance, each) for each in _TOLERANCES)
 
 
 def _contours(mask: NDArray[np.bool_]) -> list[tuple[Ring, list[Ring]]]:

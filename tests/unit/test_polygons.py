@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from tipsseg.polygons import LEAST_IOU, Outline, Ring, outline
+from tipsseg.polygons import LEAST_IOU, LEAST_SIMPLIFIED_IOU, Outline, Ring, outline
 from tipsseg.regions import Region, components, whole_classes
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.
@@ -78,6 +78,7 @@ SHAPES: Mapping[str, tuple[Mask, int]] = {  # with the number of parts
     "a disc": (disc(40, 18), 1),
     "a donut": (disc(40, 18, 7), 1),
     "a thin donut": (disc(60, 28, 27), 1),
+    "a thinner donut": (disc(28, 12, 11), 1),
     "a comb": (mask_of("1111111 1010101 1010101"), 1),
 }
 
@@ -229,7 +230,8 @@ def test_simplified_polygons_are_polygons(mask: Mask, simplify: float) -> None:
     found = outline(whole(mask), simplify)
     assert len(found.rings) == len(outline(whole(mask)).rings)
     assert all(len(ring) >= 3 for ring in found.rings)
-    assert found.iou > 0
+    assert found.iou >= LEAST_SIMPLIFIED_IOU
+    assert found.iou == iou(fill(found.rings, mask.shape), mask)
 
 
 def test_no_corner_of_a_simplified_polygon_is_farther_off_than_it_may_be() -> None:
@@ -248,7 +250,9 @@ def test_no_corner_of_a_simplified_polygon_is_farther_off_than_it_may_be() -> No
 def test_whatever_the_region_its_simplified_polygons_can_be_written(mask: Mask, simplify: float) -> None:
     """Simplified far, a hole may come to lie across the outline, or outside of it."""
     for region in (whole(mask), *components(mask.astype(np.uint8), 1)):
-        for ring in outline(region, simplify).rings:
+        found = outline(region, simplify)
+        assert found.iou >= LEAST_SIMPLIFIED_IOU
+        for ring in found.rings:
             assert len(ring) >= 3
             assert np.array_equal(ring, np.round(ring, 3))
             assert (ring > 0).all()

@@ -87,7 +87,7 @@ Simplify = Annotated[
     float | None,
     typer.Option(
         metavar="PIXELS",
-        help="Polygons with fewer corners, to be edited by hand: up to this far off.  [default: as they keep to their pixels]",
+        help="Polygons with fewer corners, to be edited by hand: up to this far off.  [default: they keep to their pixels]",
     ),
 ]
 ValFraction = Annotated[
