@@ -28,9 +28,10 @@ from tipsseg.errors import OutputError, UsageError
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
 from tipsseg.files import atomic_path, atomic_write
 from tipsseg.image_labels import ImageLabels, labelled_objects
-from tipsseg.palette import colour
+from tipsseg.palette import colour, voc_colour
 from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses, label_dtype
 from tipsseg.shards import Shard
+from tipsseg.vocabulary_file import read_vocabulary
 from tipsseg.writers import FOLDERS, FORMATS, RecordFile, RunContext, check_format, create, record_file, run_files
 from tipsseg.writers.classes import write_classes
 from tipsseg.writers.cvat import label_map_text
@@ -457,6 +458,36 @@ def test_label_studio_finds_images_from_the_folder_on(
     (tmp_path / "farm/link").symlink_to("../elsewhere")
     monkeypatch.chdir(tmp_path / "farm")
     assert local_address(ImageRef(Path(path), PurePosixPath(relative))) == f"/data/local-files/?d={address}"
+
+
+# ---- palettes ----
+
+
+@pytest.mark.parametrize(
+    ("classes", "colours"),
+    [
+        (PANDA, [voc_colour(number) for number in range(256)]),
+        (
+            (PANDA[0], LabelClass(2, "tree", (1, 2, 3)), LabelClass(3, "bench", (0, 0, 0))),
+            [(0, 0, 0), (128, 0, 0), (1, 2, 3), (0, 0, 0), *(voc_colour(number) for number in range(4, 256))],
+        ),
+        (
+            read_vocabulary("voc20").classes,
+            [voc_colour(number) for number in range(256)],
+        ),
+    ],
+    ids=["none of their own", "two of their own", "those of the benchmark"],
+)
+def test_masks_with_a_palette_have_the_colours_of_the_classes(
+    tmp_path: Path, classes: tuple[LabelClass, ...], colours: list[tuple[int, int, int]]
+) -> None:
+    context = context_of(tmp_path, classes, FileOptions(png_mode="P"))
+    with Image.open(write_picture("png", context, "a.jpg", map_of(SMALL, classes))) as picture:
+        assert picture.mode == "P"
+        assert np.asarray(picture).tolist() == SMALL.tolist()
+        palette = picture.getpalette()
+    assert palette is not None
+    assert list(zip(*[iter(palette)] * 3, strict=True)) == colours
 
 
 # ---- yolo ----
