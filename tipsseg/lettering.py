@@ -52,6 +52,18 @@ def fit_name(name: str, spare_name: str, size: int, room: float) -> tuple[str, F
     return start[: _letters_in(start, font, room)] + _CUT, font
 
 
+def fit_path(path: str, size: int, room: float) -> tuple[str, Font]:
+    """A path, of which the beginning is left out where it has not `room` pixels, and a font; letters of no font become "?"."""
+    end = path[-max(int(room), 1) :]
+    font = _font_with(end, size)
+    if font is None:
+        path, end = (text.encode("ascii", "replace").decode() for text in (path, end))
+        font = _font("", size)
+    if end == path and text_length(font, path) <= room:
+        return path, font
+    return _CUT + end[len(end) - _letters_in(end[::-1], font, room) :], font
+
+
 def _letters_in(text: str, font: Font, room: float) -> int:
     """How many of its first letters have room, with what says that it was cut."""
     fits, too_many = 0, len(text) + 1

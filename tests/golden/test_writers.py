@@ -564,6 +564,8 @@ def test_confidence_is_written_as_255_steps(tmp_path: Path) -> None:
 
 # ---- overlays ----
 
+NAME = "s/a.png"
+
 
 @pytest.mark.parametrize(
     ("size", "canvas"),
@@ -577,7 +579,7 @@ def test_confidence_is_written_as_255_steps(tmp_path: Path) -> None:
 )
 def test_overlays_have_room_for_the_legend(tmp_path: Path, size: tuple[int, int], canvas: tuple[int, int]) -> None:
     label_map = map_of(np.random.default_rng(0).integers(0, 4, size).astype(np.uint8))
-    picture = render(blank(label_map), label_map)
+    picture = render(blank(label_map), label_map, NAME)
     assert picture.dtype == np.uint8
     assert picture.shape[1:] == (canvas[1], 3)
     assert picture.shape[0] > canvas[0] + 20
@@ -589,7 +591,7 @@ def test_overlays_have_room_for_the_legend(tmp_path: Path, size: tuple[int, int]
 
 def test_overlays_of_large_images_are_scaled_down() -> None:
     label_map = map_of(np.ones((5000, 40), np.uint8))
-    picture = render(np.full((4096, 33, 3), 128, np.uint8), label_map)
+    picture = render(np.full((4096, 33, 3), 128, np.uint8), label_map, NAME)
     assert picture.shape[1] == 320
     assert 4096 < picture.shape[0] < 4500
 
@@ -601,10 +603,10 @@ def test_overlays_show_classes_background_and_ignored_pixels() -> None:
     labels[:, 300:] = 255
     image = blank(map_of(labels))
     kept = image.copy()
-    picture = render(image, map_of(labels)).astype(int)
+    picture = render(image, map_of(labels), NAME).astype(int)
     assert np.array_equal(image, kept)  # the caller's picture is not painted on
     for x, number in ((50, 1), (150, 2)):
-        assert np.abs(picture[150, x] - (64 + np.array(colour(number)) / 2)).max() <= 1
+        assert np.abs(picture[50, x] - (64 + np.array(colour(number)) / 2)).max() <= 1
     assert (picture[150, 250] < 128).all()
     assert len(np.unique(picture[140:160, 350:370].reshape(-1, 3), axis=0)) == 2  # stripes
     assert picture[150, 99].tolist() == list(colour(1))  # outline
@@ -632,15 +634,54 @@ def test_overlays_show_classes_background_and_ignored_pixels() -> None:
 )
 def test_overlays_of_any_name(name: str) -> None:
     label_map = map_of(np.ones((30, 40), np.uint8), classes_of(name))
-    picture = render(blank(label_map), label_map)
+    picture = render(blank(label_map), label_map, NAME)
     assert picture.shape[1] == 320
     assert (picture[-40:] > 200).all(axis=2).any()  # something is written
 
 
 def test_overlays_of_many_classes() -> None:
     label_map = map_of(np.arange(1, 301, dtype=np.uint16).reshape(15, 20), numbered(300))
-    picture = render(blank(label_map), label_map)
+    picture = render(blank(label_map), label_map, NAME)
     assert picture.shape[0] < 3 * 15 * 16 * 2
+
+
+def has(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = (picture == np.array(colour, np.uint8)).all(2)
+    return found
+
+
+def test_a_legend_without_room_for_all_has_the_largest() -> None:
+    labels = np.repeat(np.arange(1, 301, dtype=np.uint16), np.arange(1, 301)).reshape(150, 301)
+    label_map = map_of(labels, numbered(300))
+    legend = render(blank(label_map), label_map, NAME)[2 * 150 :]
+    shown = [entry.id for entry in label_map.classes if has(legend, entry.colour).sum() >= 13 * 13]
+    assert len(shown) > 8
+    assert min(shown) > 300 - 2 * len(shown)
+
+
+def test_overlays_have_the_name_of_the_image_below() -> None:
+    label_map = map_of(np.zeros((240, 320), np.uint8))
+    pictures = [render(blank(label_map), label_map, name) for name in ("", "a.png", "b.png", "x" * 1000 + "/b.png")]
+    assert len({picture.shape for picture in pictures}) == 1
+    without, *named = pictures
+    for picture in named:
+        rows, columns = np.nonzero((picture != without).any(2))
+        assert 240 < rows.min() < rows.max() < 240 + 30
+        assert columns.min() > 5
+        assert columns.max() < 320 - 5
+    assert len({picture.tobytes() for picture in pictures}) == 4
+
+
+def test_overlays_have_names_on_the_larger_regions() -> None:
+    labels = np.zeros((240, 320), np.uint8)
+    labels[20:220, 10:150] = 1
+    labels[20:30, 160:300] = 2  # too low for letters
+    label_map = map_of(labels)
+    other = map_of(labels, classes_of("another", "tree", "bench"))
+    one, two = (render(blank(each), each, NAME)[:240] for each in (label_map, other))
+    rows, columns = np.nonzero((one != two).any(2))
+    assert 20 < rows.min() < 120 < rows.max() < 220
+    assert 10 < columns.min() < 80 < columns.max() < 150
 
 
 # ---- files ----

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tipsseg import lettering
-from tipsseg.lettering import fit_name, plain_font, text_length
+from tipsseg.lettering import fit_name, fit_path, plain_font, text_length
 
 
 @pytest.mark.parametrize("size", [13, 80])
@@ -55,3 +55,20 @@ def test_many_names_ask_the_fonts_once_for_each_letter(monkeypatch: pytest.Monke
 def test_a_name_that_no_font_has_is_replaced() -> None:
     shown, font = fit_name("\ue000" * 5000, "class 7", 13, 250)
     assert (shown, font) == ("class 7", plain_font(13))
+
+
+@pytest.mark.parametrize("room", [40.0, 200.0, 3000.0])
+@pytest.mark.parametrize("path", ["a.png", "day 1/IMG_0001.jpg", "x/" * 3000 + "end.png"])
+def test_of_a_path_the_end_is_kept(path: str, room: float) -> None:
+    shown, font = fit_path(path, 13, room)
+    if shown == path:
+        assert text_length(font, path) <= room
+        return
+    end = shown.removeprefix("...")
+    assert shown == "..." + end
+    assert path.endswith(end)
+    assert text_length(font, shown) <= room < text_length(font, "..." + path[-len(end) - 1 :])
+
+
+def test_letters_of_a_path_that_no_font_has_are_replaced() -> None:
+    assert fit_path("a\ue000/b.png", 13, 300) == ("a?/b.png", plain_font(13))
