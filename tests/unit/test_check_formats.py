@@ -396,7 +396,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     # ---- overlay ----
     "an overlay that is cut off": (
         edit("out/overlays/a.jpg", lambda data: data[: len(data) // 2]),
-        ["out/overlays/a.jpg: truncated file (image file is truncated (8 bytes not processed))"],
+        ["out/overlays/a.jpg: truncated file (image file is truncated (1 bytes not processed))"],
     ),
     # ---- coco-polygon, coco-results ----
     "the polygons are gone": (remove(POLYGONS), ["out/annotations-polygon.json: missing"]),
