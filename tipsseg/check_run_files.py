@@ -30,7 +30,7 @@ _ENDS = {
 
 def check_run_files(output: Path, images: Images, name: str) -> Iterator[Problem]:
     """What is wrong with the files that format `name` has for the run of these images."""
-    context = RunContext(output, images.run.records, (), {})
+    context = RunContext(output, images.run.records, (), {}, images.run.files)
     for file in run_files(name, context):
         if not file.path.is_file():
             yield Problem(file.path, "missing")
@@ -49,7 +49,7 @@ def _is_as_written(output: Path, images: Images, name: str, file: RunFile) -> bo
     holders = [image for image, formats in images.formats.items() if name in formats]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        for again in run_files(name, RunContext(place, place, classes, {})):
+        for again in run_files(name, RunContext(place, place, classes, {}, images.run.files)):
             if again.path.relative_to(place) == file.path.relative_to(images.run.records):
                 again.write(holders, lambda _: ())
                 return again.path.read_bytes() == file.path.read_bytes()

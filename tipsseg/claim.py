@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from tipsseg.errors import OutputError
 from tipsseg.files import TEMPORARY_PREFIX, is_folder, output_error
 
 LOCK_FILE = f"{TEMPORARY_PREFIX}lock"
+
+#: What a file system without locks answers. Where flock is not there at all, ENOSYS, filelock makes do with the file itself.
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
 
 
 class Claim:
@@ -29,10 +33,10 @@ class Claim:
         try:
             records.mkdir(parents=True, exist_ok=True)
             self.left_over = path.exists()
-            self._lock.acquire()
+            _acquire(self._lock)
             while not path.exists():  # whoever had it before removed the file after it was opened here
                 self._lock.release()
-                self._lock.acquire()
+                _acquire(self._lock)
         except Timeout as error:
             raise OutputError(
                 records,
@@ -40,6 +44,12 @@ class Claim:
                 "Wait for it to end, or work in another folder.",
             ) from error
         except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise OutputError(
+                    records,
+                    f"its file system cannot lock files ({error.strerror})",
+                    "Choose an output folder on another file system.",
+                ) from error
             raise output_error(path, error) from error
 
     def give_back(self) -> None:
@@ -60,9 +70,17 @@ def is_claimed(records: Path) -> bool:
         return False
     lock = FileLock(path, blocking=False, thread_local=False)
     try:
-        with lock:
-            return False
+        _acquire(lock)
+        lock.release()
+        return False
     except Timeout:
         return True
     except OSError as error:
         return error.errno != errno.EROFS  # there nobody can be at work
+
+
+def _acquire(lock: BaseFileLock) -> None:
+    with warnings.catch_warnings():
+        # That there is no flock does not concern the user, as what stands in for it does the same.
+        warnings.filterwarnings("ignore", "flock not supported", UserWarning)
+        lock.acquire()

@@ -13,6 +13,7 @@ import shlex
 import time
 from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.claim import Claim
@@ -26,10 +27,10 @@ from tipsseg.journal import Journal, journals_in, write_run_file
 from tipsseg.manifest import Entry, Manifest
 from tipsseg.outcome import Failed, Unchanged
 from tipsseg.output_folder import sweep_run
-from tipsseg.part_context import run_context
+from tipsseg.part_context import file_options, run_context
 from tipsseg.parts import Part, broken_conversion, conversion_begun, find_parts, read_entries
 from tipsseg.progress import Progress, counted
-from tipsseg.record_values import actual_name, actual_path
+from tipsseg.record_values import actual_name, actual_path, take
 from tipsseg.records import ImageRef
 from tipsseg.run_record import CONVERTING, write_run, written_files
 from tipsseg.stored_labels import CONFIDENCES, LABELS
@@ -46,13 +47,15 @@ def convert_folder(
     images: Path | None,
     jobs: int,
     progress: Progress,
+    val_fraction: float | None = None,
     only: Container[str] | None = None,
 ) -> int:
     """Write the labels in an output folder in more formats, as its run would have; returns how many images failed.
 
-    images  the folder that the images' names begin at, in place of the one that the run noted
-    jobs    threads
-    only    the names of the images; None: all
+    images        the folder that the images' names begin at, in place of the one that the run noted
+    jobs          threads
+    val_fraction  replaces that of the run, see FileOptions
+    only          the names of the images; None: all
 
     What is there stays, so that a conversion that was broken off goes on. A mask that a person corrected is taken as the labels of
     its image, and then all formats of the image follow it, those of the run too; other files that were changed by hand stay. Memory
@@ -67,7 +70,7 @@ def convert_folder(
     try:
         if claim.left_over:
             sweep_run(output, output)
-        part = _whole_run(output)
+        part = _with_fraction(_whole_run(output), formats, val_fraction)
         context = run_context(part, part.record, output, output)
         check_formats(formats, context.classes)
         _refuse_others_begun(part, formats)
@@ -247,6 +250,17 @@ def _whole_run(output: Path) -> Part:
             f"Join them first: tipsseg merge {shlex.quote(str(output))} -o {shlex.quote(str(output))}",
         )
     return parts[0]
+
+
+def _with_fraction(part: Part, formats: Sequence[str], val_fraction: float | None) -> Part:
+    """The part with another `val_fraction` in its options, where there is one. Raises UsageError and InputError."""
+    if val_fraction is None:
+        return part
+    if "yolo" not in formats:
+        raise UsageError("--val-fraction is for the format yolo", "Leave it out, or name yolo among the formats.")
+    options = replace(file_options(part), val_fraction=val_fraction)
+    kept = {key: value for key, value in take(part.record, "options", dict).items() if key != "val_fraction"}
+    return replace(part, record={**part.record, "options": {**kept, **options.record()}})
 
 
 def _refuse_others_begun(part: Part, formats: Sequence[str]) -> None:

@@ -56,7 +56,7 @@ class Converted:
     entry      with its new formats
     records    for the files of the whole run, by format
     fidelity   of the polygons that were made
-    rough      objects whose score is the mean of their class, for want of anything better
+    rough      objects whose score was written as the mean of their class, for want of anything better
     corrected  whether its labels are those of a mask that a person corrected
     kept       files of formats that it should be in, which were changed by hand, and stay
     """
@@ -152,7 +152,7 @@ class Conversion:
             written={**entry.written, **done.written},
             corrected=None if correction is None else correction.digest,
         )
-        rough = scores.rough if source is None else 0
+        rough = scores.rough if scored and source is None else 0
         return Converted(ref, with_these, done.records, image.fidelity, rough, correction is not None, kept)
 
     def _stored(self, item: Item) -> StoredImage:

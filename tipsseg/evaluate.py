@@ -10,9 +10,12 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +31,9 @@ MAX_SCORED_CLASSES = 3000
 #: What background is called where it is scored, and the column of pixels that got no scored label.
 BACKGROUND_NAME = "background"
 NO_LABEL_NAME = "none"
+
+#: What a spreadsheet takes for a formula begins with one of these; the last four are wide forms of = + - @.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 _LEFT_OUT = -1
 _INVALID = -2
@@ -222,8 +228,12 @@ def table(result: Scores) -> str:
 
 
 def confusion_csv(confusion: Confusion, names: Sequence[str]) -> str:
-    """The counts as CSV text: a row for each truth, a column for each prediction, and their names in front."""
-    rows = row_names(confusion, names)
+    """The counts as CSV text: a row for each truth, a column for each prediction, and their names in front.
+
+    A name that a spreadsheet would take for a formula has an apostrophe before it, and so has one that looks like that already:
+    of a name with apostrophes before one of = + - @ whoever reads the file takes the first away.
+    """
+    rows = [f"'{name}" if _FORMULA.match(name) else name for name in row_names(confusion, names)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["truth / predicted", *rows, NO_LABEL_NAME])
@@ -272,9 +282,7 @@ def _cells_of(letter: str) -> int:
 def _clipped(text: str) -> str:
     if _cells(text) <= _WIDEST:
         return text
-    while _cells(text) > _WIDEST - 3:
-        text = text[:-1]
-    return text + "..."
+    return text[: bisect_right(list(accumulate(map(_cells_of, text))), _WIDEST - 3)] + "..."
 
 
 def _padded(text: str, width: int) -> str:

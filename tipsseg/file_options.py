@@ -1,4 +1,4 @@
-"""How labels become files, beside the formats: what counts as one object, and how masks are stored."""
+"""How labels become files, beside the formats: what counts as one object, how masks are stored, how far polygons are simplified."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from tipsseg.errors import UsageError
-from tipsseg.record_values import take
+from tipsseg.record_values import short, take
 
 #: What formats that list objects take for one.
 INSTANCES = ("component", "class")
@@ -16,7 +17,10 @@ INSTANCES = ("component", "class")
 #: How masks hold the ids: as grey values, or as numbers of a palette's colours.
 PNG_MODES = ("L", "P")
 
-_LEAST_AREA = re.compile(r"(\d+)|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
+#: Polygons that are farther off than this show nothing of an image.
+MAX_SIMPLIFY = 1000
+
+_LEAST_AREA = re.compile(r"(\d{1,18})|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +37,20 @@ class LeastArea:
 
     def __str__(self) -> str:
         """As `parse_least_area` reads it."""
-        return f"{self.value:g}%" if self.percent else str(int(self.value))
+        # All digits, and none of them in powers of ten.
+        return f"{Decimal(repr(self.value)).normalize():f}%" if self.percent else str(int(self.value))
 
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
     """How labels become files.
 
-    instances  "component": each 8-connected region of a class is an object; "class": all pixels of a class in an image are one
-    min_area   smaller objects are left out of formats that list objects
-    png_mode   of index masks, "L" or "P"
+    instances     "component": each 8-connected region of a class is an object; "class": all pixels of a class in an image are one
+    min_area      smaller objects are left out of formats that list objects
+    png_mode      of index masks, "L" or "P"
+    simplify      how far, in pixels, polygons may be off for the sake of fewer corners; None: see `polygons.outline`
+    val_fraction  the part of the images that YOLO's data.yaml takes for validation, 0 <= x < 1; 0: it does not divide them;
+                  None: as it was in the folder
 
     Raises UsageError for other values.
     """
@@ -50,16 +58,37 @@ class FileOptions:
     instances: str = INSTANCES[0]
     min_area: LeastArea = LeastArea(1)
     png_mode: str = PNG_MODES[0]
+    simplify: float | None = None
+    val_fraction: float | None = None
 
     def __post_init__(self) -> None:
         if self.instances not in INSTANCES:
             raise UsageError(f"unknown instances {self.instances!r}", f"Use one of {', '.join(INSTANCES)}.")
         if self.png_mode not in PNG_MODES:
             raise UsageError(f"unknown mode of PNG files {self.png_mode!r}", f"Use one of {', '.join(PNG_MODES)}.")
+        if self.simplify is not None and not 0 <= self.simplify <= MAX_SIMPLIFY:
+            raise UsageError(
+                f"--simplify {self.simplify:g} is no distance in pixels",
+                f"Give a number from 0 to {MAX_SIMPLIFY}; 1 or 2 are usual.",
+            )
+        if self.val_fraction is not None and not 0 <= self.val_fraction < 1:
+            raise UsageError(
+                f"--val-fraction {self.val_fraction:g} is no part of the images",
+                "Give a number from 0 to less than 1, such as 0.2.",
+            )
+
+    def image_record(self) -> dict[str, object]:
+        """Those that decide what an image becomes, as `record` has them."""
+        record: dict[str, object] = {
+            "instances": self.instances,
+            "min_area": str(self.min_area),
+            "png_mode": self.png_mode,
+        }
+        return record if self.simplify is None else {**record, "simplify": self.simplify}
 
     def record(self) -> dict[str, object]:
-        """As run.json has them, and as the options of the command take them."""
-        return {"instances": self.instances, "min_area": str(self.min_area), "png_mode": self.png_mode}
+        """As run.json has them, and as the options of the command take them; without the last two where nothing is said."""
+        return {**self.image_record(), **({"val_fraction": self.val_fraction} if self.val_fraction else {})}
 
 
 #: What is done where nothing is said of it.
@@ -87,6 +116,25 @@ def parse_file_options(record: Mapping[str, object]) -> FileOptions:
             take(record, "instances", str),
             parse_least_area(take(record, "min_area", str)),
             take(record, "png_mode", str),
+            _number(record, "simplify"),
+            _number(record, "val_fraction"),
         )
     except UsageError as error:
         raise ValueError(error.message) from error
+
+
+def val_fraction_of(record: Mapping[str, object]) -> float:
+    """The `val_fraction` in the options of a run.json; 0 where it has none, or what is none."""
+    options = record.get("options")
+    value = options.get("val_fraction") if isinstance(options, dict) else None
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1 else 0.0
+
+
+def _number(record: Mapping[str, object], key: str) -> float | None:
+    """The number of a key, None where it is not there. Raises ValueError."""
+    value = record.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -1e9 <= value <= 1e9:
+        raise ValueError(f"`{key}` is {short(value)}")
+    return float(value)

@@ -22,14 +22,16 @@ class LabelledObject:
     score    mean confidence over them, 0..1, four decimals
     """
 
-    def __init__(self, region: Region, score: float) -> None:
+    def __init__(self, region: Region, score: float, simplify: float | None = None) -> None:
+        """`simplify` is how far its polygons may be, see `polygons.outline`."""
         self.region = region
         self.score = score
+        self._simplify = simplify
 
     @cached_property
     def outline(self) -> Outline:
         """Its polygons; made once, for all formats that want them."""
-        return outline(self.region)
+        return outline(self.region, self._simplify)
 
     @property
     def iou(self) -> float | None:
@@ -75,7 +77,7 @@ class ImageLabels:
 def labelled_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObject]:
     """The objects that the labels show, each with the mean of the confidence over it."""
     return [
-        LabelledObject(region, mean_score(region, label_map.confidence))
+        LabelledObject(region, mean_score(region, label_map.confidence), options.simplify)
         for region in object_regions(label_map, options)
     ]
 

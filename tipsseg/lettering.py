@@ -9,6 +9,9 @@ from PIL import ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
+#: What ends a name that was cut.
+_CUT = "..."
+
 # Pillow's own font has Latin letters without accents, and is the same everywhere. For other names the first of these
 # that the machine has, and that has all the letters.
 _OTHER_FONTS = (
@@ -39,14 +42,38 @@ def text_length(font: Font, text: str) -> float:
 
 def fit_name(name: str, spare_name: str, size: int, room: float) -> tuple[str, Font]:
     """A name, cut to `room` pixels, and a font that has its letters; the spare name where there is no such font."""
-    font = _font_with("".join(sorted(set(name))), size)
-    name = name if font else spare_name
+    # Hardly a letter is narrower than a pixel: the time does not go with the length of the name.
+    start = name[: max(int(room), 1)]
+    font = _font_with(start, size)
+    name, start = (name, start) if font else (spare_name, spare_name)
     font = font or _font("", size)
-    if text_length(font, name) > room:
-        while name and text_length(font, name + "...") > room:
-            name = name[:-1]
-        name += "..."
-    return name, font
+    if start == name and text_length(font, name) <= room:
+        return name, font
+    return start[: _letters_in(start, font, room)] + _CUT, font
+
+
+def fit_path(path: str, size: int, room: float) -> tuple[str, Font]:
+    """A path, of which the beginning is left out where it has not `room` pixels, and a font; letters of no font become "?"."""
+    end = path[-max(int(room), 1) :]
+    font = _font_with(end, size)
+    if font is None:
+        path, end = (text.encode("ascii", "replace").decode() for text in (path, end))
+        font = _font("", size)
+    if end == path and text_length(font, path) <= room:
+        return path, font
+    return _CUT + end[len(end) - _letters_in(end[::-1], font, room) :], font
+
+
+def _letters_in(text: str, font: Font, room: float) -> int:
+    """How many of its first letters have room, with what says that it was cut."""
+    fits, too_many = 0, len(text) + 1
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if text_length(font, text[:middle] + _CUT) <= room:
+            fits = middle
+        else:
+            too_many = middle
+    return fits
 
 
 def one_line(name: str) -> str:
@@ -60,18 +87,24 @@ def _font(name: str, size: int) -> Font:
     return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
 
 
-@lru_cache(maxsize=1024)
 def _font_with(letters: str, size: int) -> Font | None:
     """The first font that has all the letters."""
+    different = sorted(set(letters))
     for name in ("", *_OTHER_FONTS):
         try:
             font = _font(name, size)
         except OSError:
             continue
-        missing = _shape(font, "\uffff")
-        if all(letter == " " or _shape(font, letter) != missing for letter in letters):
+        if all(letter == " " or _has_letter(name, size, letter) for letter in different):
             return font
     return None
+
+
+@lru_cache(maxsize=4096)
+def _has_letter(name: str, size: int, letter: str) -> bool:
+    """Whether a font of that name, which is there, has the letter."""
+    font = _font(name, size)
+    return _shape(font, letter) != _shape(font, "\uffff")
 
 
 def _shape(font: Font, letter: str) -> tuple[tuple[int, int], bytes]:

@@ -15,6 +15,7 @@ from tipsseg.claim import LOCK_FILE, Claim
 from tipsseg.earlier import Earlier, restore_links
 from tipsseg.error_log import ErrorLog
 from tipsseg.errors import OutputError
+from tipsseg.file_options import val_fraction_of
 from tipsseg.files import remove_file, sweep, sweep_below
 from tipsseg.journal import Journal, write_run_file
 from tipsseg.manifest import MANIFEST_FILE, Entry, input_path
@@ -61,7 +62,11 @@ class OutputFolder:
             if not request.overwrite:
                 self.earlier.refuse_other_ids()
             self._record = dict(self.earlier.record or {})
-            self._run_files = [(name, file) for name in request.formats for file in run_files(name, context)]
+            self._fraction_before = val_fraction_of(self._record) if not request.overwrite else 0.0
+            asked = context.files.val_fraction
+            self._files = replace(context.files, val_fraction=self._fraction_before if asked is None else asked)
+            with_these = context.with_files(self._files)
+            self._run_files = [(name, file) for name in request.formats for file in run_files(name, with_these)]
             for path in self.run_paths:
                 context.ownership.refuse_changed(path)
             self._errors = ErrorLog(context.records)
@@ -84,7 +89,8 @@ class OutputFolder:
     @property
     def begun(self) -> bool:
         """Whether an earlier run of the same has written the records that come first."""
-        return self.earlier.of_the_same and (self._job.context.output / CLASSES_FILE).exists()
+        same = self.earlier.of_the_same and self._files.val_fraction == self._fraction_before
+        return same and (self._job.context.output / CLASSES_FILE).exists()
 
     @property
     def finished(self) -> bool:
@@ -110,7 +116,7 @@ class OutputFolder:
         context = self._job.context
         # A conversion that was broken off before is so still.
         kept = {key: value for key, value in self._record.items() if key == CONVERTING}
-        self._record = {**run_record(facts), **kept}
+        self._record = run_record(replace(facts, decides=replace(facts.decides, files=self._files))) | kept
         write_run(context.ownership, context.records, self._record)
         write_classes(context.ownership, context.output, context.classes, vocabulary.background_texts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 
-from tipsseg.records import Colour
+from tipsseg.records import Colour, LabelClass
 
 # The first dozen is chosen by hand: neighbours in the list, which are the classes of most runs, differ in hue and in
 # lightness.
@@ -47,6 +47,11 @@ def colour(index: int) -> Colour:
     saturation = _SATURATION[step // len(_LIGHTNESS) % len(_SATURATION)]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def palette_colour(entry: LabelClass) -> Colour:
+    """The colour of a class in the palette of a mask: its own, or that of PASCAL VOC where nobody gave it one."""
+    return voc_colour(entry.id) if entry.colour == colour(entry.id) else entry.colour
 
 
 def voc_colour(index: int) -> Colour:

@@ -15,10 +15,11 @@ from tipsseg.writers import RunContext
 def run_context(part: Part, record: Mapping[str, object], output: Path, records: Path) -> RunContext:
     """The context for writing into these folders, whose run.json is `record`, what `part` wrote into its own. Raises InputError."""
     info = {**_info(record), "vocabulary": [each.name for each in part.classes]}
-    return RunContext(output, records, part.classes, info, _file_options(part))
+    return RunContext(output, records, part.classes, info, file_options(part))
 
 
-def _file_options(part: Part) -> FileOptions:
+def file_options(part: Part) -> FileOptions:
+    """The options of files that the run of a part had. Raises InputError."""
     try:
         return parse_file_options(take(part.record, "options", dict))
     except ValueError as error:

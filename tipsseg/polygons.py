@@ -7,6 +7,7 @@ what is not in it, and readers add up the rings of an object: so a hole is cut o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -19,8 +20,11 @@ from tipsseg.regions import Region
 #: Corners of an outline, [K, 2] float64: (y, x) in pixels, where pixel (i, j) reaches from (i, j) to (i + 1, j + 1).
 Ring = NDArray[np.float64]
 
-#: The least IoU that simplified outlines may have with their region.
+#: The least IoU that outlines may have with their region.
 LEAST_IOU = 0.99
+
+#: The same where simpler ones are asked for. Small and thin regions would have nothing left.
+LEAST_SIMPLIFIED_IOU = 0.8
 
 # How far, in pixels, a simplified outline may be off; the next one is taken where that costs too much.
 _TOLERANCES = (0.5, 0.25, 0.0)
@@ -40,20 +44,32 @@ class Outline:
     iou: float
 
 
-def outline(region: Region) -> Outline:
-    """The polygons of a region: simplified by up to half a pixel, less where their IoU would fall below LEAST_IOU."""
+def outline(region: Region, simplify: float | None = None) -> Outline:
+    """The polygons of a region: simplified by up to half a pixel, less where their IoU would fall below LEAST_IOU.
+
+    With `simplify` by up to so many pixels, less where their IoU would fall below LEAST_SIMPLIFIED_IOU.
+    """
     y, x, _, _ = region.box
     parts = _contours(region.mask)
     best = Outline((), -1.0)
-    for tolerance in _TOLERANCES:
+    least = LEAST_IOU if simplify is None else LEAST_SIMPLIFIED_IOU
+    for tolerance in _TOLERANCES if simplify is None else _halved(simplify):
         rings = tuple(_keyhole(_simplified(outer, tolerance), [_simplified(hole, tolerance) for hole in holes])
                       for outer, holes in parts)  # fmt: skip
         iou = _iou(rings, region.mask)
         if iou > best.iou:
             best = Outline(rings, iou)
-        if iou >= LEAST_IOU:
+        if iou >= least:
             break
     return Outline(tuple(np.round(ring + np.array((y, x)), 3) for ring in best.rings), best.iou)
+
+
+def _halved(tolerance: float) -> Iterator[float]:
+    """The tolerance, and ever smaller ones."""
+    while tolerance > _TOLERANCES[0]:
+        yield tolerance
+        tolerance /= 2
+    yield from dict.fromkeys(min(tolerance, each) for each in _TOLERANCES)
 
 
 def _contours(mask: NDArray[np.bool_]) -> list[tuple[Ring, list[Ring]]]:
@@ -84,9 +100,14 @@ def _first(ring: Ring) -> tuple[float, float]:
 
 
 def _simplified(ring: Ring, tolerance: float) -> Ring:
-    """Fewer corners, none of the others farther off than the tolerance; the ring itself where less than a triangle would stay."""
-    short = cv2.approxPolyDP(ring.astype(np.float32), tolerance, True)[:, 0].astype(np.float64)
-    return short if len(short) >= 3 else ring
+    """Fewer corners, none of the others farther off than the tolerance; a smaller one where less than a triangle would stay."""
+    while True:
+        short = cv2.approxPolyDP(ring.astype(np.float32), tolerance, True)[:, 0].astype(np.float64)
+        if len(short) >= 3:
+            return short
+        if tolerance <= _TOLERANCES[0]:
+            return ring
+        tolerance = max(tolerance / 2, _TOLERANCES[0])
 
 
 def _keyhole(outer: Ring, holes: list[Ring]) -> Ring:
@@ -101,7 +122,10 @@ def _keyhole(outer: Ring, holes: list[Ring]) -> Ring:
 
 
 def _to_the_left(ring: Ring, point: Ring) -> tuple[int, Ring]:
-    """Where a line from a point straight to the left first meets the ring: the number of the edge, and the place, [1, 2]."""
+    """Where a line from a point straight to the left first meets the ring: the number of the edge, and the place, [1, 2].
+
+    The nearest corner of the ring where the line meets nothing.
+    """
     y, x = point
     start, end = ring, np.roll(ring, -1, axis=0)
     low, high = np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
@@ -112,6 +136,9 @@ def _to_the_left(ring: Ring, point: Ring) -> tuple[int, Ring]:
     meets = np.where(start[:, 0] == end[:, 0], np.maximum(start[:, 1], end[:, 1]), meets)
     meets = np.where((low <= y) & (y <= high) & (meets <= x), meets, -np.inf)
     edge = int(meets.argmax())
+    if np.isinf(meets[edge]):  # rings that were simplified far may cross
+        edge = int(np.hypot(*(ring - point).T).argmin())
+        return edge, ring[edge : edge + 1]
     return edge, np.array([[y, round(float(meets[edge]), 3)]])
 
 

@@ -65,7 +65,7 @@ def run_label(job: Job, find: Find, engine: Engine, progress: Progress) -> Count
         progress.note(
             f"The model has labelled all images: {', '.join(formats)} of {counted(len(names), 'image')} from those labels."
         )
-        convert_folder(request.output, formats, images.root, request.model.jobs, progress.without_results(), names)
+        convert_folder(request.output, formats, images.root, request.model.jobs, progress.without_results(), only=names)
     with OutputFolder(job) as folder:
         note_earlier(folder.earlier, images, progress)
         reporter = JsonReporter(progress) if request.jsonl else Reporter(progress)

@@ -71,7 +71,7 @@ class Decides:
             "labels_version": LABELS_VERSION,
             "model": model_identity(self.model),
             "vocabulary": vocabulary_identity(vocabulary_record(self.vocabulary, self.vocabulary)),
-            "options": self.option_record(),
+            "options": {**asdict(self.options), **self.files.image_record()},
             "dtype": self.dtype,
         }
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

@@ -35,7 +35,7 @@ class ObjectScores:
         that of all pixels of the class, which is what an object is where `options` say so.
         """
         return [
-            LabelledObject(region, self._score(region, label_map))
+            LabelledObject(region, self._score(region, label_map), self._options.simplify)
             for region in object_regions(label_map, self._options)
         ]
 

@@ -361,6 +361,8 @@ def test_what_goes_wrong_is_said_before_any_work(command: Command, tmp_path: Pat
         "--instances class",
         "--min-area 1",
         "--png-mode L",
+        "--simplify 1",
+        "--val-fraction 0.5",
         "--device auto",
         "--dtype auto",
         "--batch-size 8",

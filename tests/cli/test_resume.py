@@ -101,6 +101,7 @@ CHANGES: dict[str, Change] = {
     "another way": Change(nothing, ALL, ("--mode", "whole")),
     "another least confidence": Change(nothing, ALL, ("--min-confidence", "0.4")),
     "another least area": Change(nothing, ALL, ("--min-area", "9")),
+    "simpler polygons": Change(nothing, ALL, ("--simplify", "2")),
     "another dtype": Change(nothing, ALL, ("--dtype", "bfloat16")),
     "another batch size": Change(nothing, [], ("--batch-size", "3")),
     "other threads": Change(nothing, [], ("--jobs", "1")),
@@ -323,6 +324,7 @@ RECORDED: dict[str, tuple[object, ...]] = {
     "all options": (
         *("-c", CLASSES, "-f", "coco,confidence", "--mode", "whole", "--short-side", "42", "--min-confidence", "0.3"),
         *("--refine", "pamr", "--min-area", "4", "--batch-size", "3", "--dtype", "bfloat16"),
+        *("--simplify", "1.5", "--val-fraction", "0.5"),
     ),
 }
 
@@ -350,6 +352,26 @@ def test_options_that_are_given_win_over_the_record(run: Run) -> None:
     repeated = record(Path("again"))
     assert repeated["formats"] == ["png"]
     assert repeated["options"] == {**dict(record(Path("out"))["options"]), "mode": "slide"}  # type: ignore[call-overload]
+
+
+def test_images_are_divided_anew_without_labelling_them_anew(run: Run) -> None:
+    def divided() -> tuple[object, str]:
+        options: dict[str, object] = record(Path("out"))["options"]  # type: ignore[assignment]
+        return options.get("val_fraction"), Path("out/yolo/data.yaml").read_text().splitlines()[0]
+
+    steps: list[tuple[tuple[str, ...], float | None]] = [
+        (("-f", "png,yolo"), None),
+        (("-f", "png,yolo", "--val-fraction", "0.5"), 0.5),
+        (("-f", "png,yolo"), 0.5),  # as it was in the folder
+        (("-f", "png"), 0.5),
+        (("-f", "png", "--limit", "1", "--batch-size", "3"), 0.5),
+        (("-f", "png,yolo", "--val-fraction", "0"), None),
+    ]
+    for number, (options, fraction) in enumerate(steps):
+        run(*options)
+        assert run.code == 0
+        assert (run.labelled == []) == (number > 0), options
+        assert divided() == (fraction, "train: ." if fraction is None else "train: train.txt"), options
 
 
 def edited(**values: object) -> Callable[[], object]:

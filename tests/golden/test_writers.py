@@ -28,15 +28,18 @@ from tipsseg.errors import OutputError, UsageError
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
 from tipsseg.files import atomic_path, atomic_write
 from tipsseg.image_labels import ImageLabels, labelled_objects
-from tipsseg.palette import colour
 from tipsseg.ownership import Ownership
+from tipsseg.palette import colour, voc_colour
 from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses, label_dtype
+from tipsseg.shards import Shard
+from tipsseg.vocabulary_file import read_vocabulary
 from tipsseg.writers import FOLDERS, FORMATS, RecordFile, RunContext, check_format, create, record_file, run_files
 from tipsseg.writers.classes import write_classes
 from tipsseg.writers.cvat import label_map_text
 from tipsseg.writers.label_studio import local_address
 from tipsseg.writers.overlay import render
 from tipsseg.writers.panoptic import segment_colours
+from tipsseg.writers.yolo import is_for_validation
 
 # pycocotools' readers trip over numpy 2's newer protocol; the package does not call them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -427,8 +430,15 @@ def test_coco_has_the_supercategories_of_classes(tmp_path: Path) -> None:
     assert read["categories"] == [{"id": 1, "name": "oak", "supercategory": "tree"}]
 
 
-def test_no_class_is_called_as_the_background_of_cvat_is() -> None:
-    assert label_map_text(classes_of("Background", "VOID")).splitlines()[1] == "unlabelled:0,0,0::"
+@pytest.mark.parametrize(
+    ("names", "black"),
+    [
+        (("Background", "VOID"), "unlabelled"),
+        (("background", "unlabelled", "void", "nothing of these", "Background 2"), "background 3"),
+    ],
+)
+def test_no_class_is_called_as_the_background_of_cvat_is(names: tuple[str, ...], black: str) -> None:
+    assert label_map_text(classes_of(*names)).splitlines()[1] == f"{black}:0,0,0::"
 
 
 @pytest.mark.parametrize(
@@ -451,6 +461,77 @@ def test_label_studio_finds_images_from_the_folder_on(
     assert local_address(ImageRef(Path(path), PurePosixPath(relative))) == f"/data/local-files/?d={address}"
 
 
+# ---- palettes ----
+
+
+@pytest.mark.parametrize(
+    ("classes", "colours"),
+    [
+        (PANDA, [voc_colour(number) for number in range(256)]),
+        (
+            (PANDA[0], LabelClass(2, "tree", (1, 2, 3)), LabelClass(3, "bench", (0, 0, 0))),
+            [(0, 0, 0), (128, 0, 0), (1, 2, 3), (0, 0, 0), *(voc_colour(number) for number in range(4, 256))],
+        ),
+        (
+            read_vocabulary("voc20").classes,
+            [voc_colour(number) for number in range(256)],
+        ),
+    ],
+    ids=["none of their own", "two of their own", "those of the benchmark"],
+)
+def test_masks_with_a_palette_have_the_colours_of_the_classes(
+    tmp_path: Path, classes: tuple[LabelClass, ...], colours: list[tuple[int, int, int]]
+) -> None:
+    context = context_of(tmp_path, classes, FileOptions(png_mode="P"))
+    with Image.open(write_picture("png", context, "a.jpg", map_of(SMALL, classes))) as picture:
+        assert picture.mode == "P"
+        assert np.asarray(picture).tolist() == SMALL.tolist()
+        palette = picture.getpalette()
+    assert palette is not None
+    assert list(zip(*[iter(palette)] * 3, strict=True)) == colours
+
+
+# ---- yolo ----
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5])
+def test_a_part_of_the_images_is_for_validation_whatever_else_there_is(fraction: float) -> None:
+    names = [f"sub {number % 7}/{number}.jpg" for number in range(4000)]
+    chosen = {name for name in names if is_for_validation(name, fraction)}
+    assert abs(len(chosen) / len(names) - fraction) < 0.03
+    assert {name for name in names if is_for_validation(name, fraction + 0.2)} > chosen
+    # Of a shard too, which is drawn by a hash as well.
+    shard = [name for name in names if Shard(1, 4).takes(name)]
+    assert abs(len(chosen.intersection(shard)) / len(shard) - fraction) < 0.06
+
+
+def test_the_choice_of_images_is_the_same_for_ever() -> None:
+    names = ("a.png", "sub/b.jpg", "\u718a.png", "c.tif")
+    assert [is_for_validation(name, 0.5) for name in names] == [True, True, True, False]
+
+
+def test_yolo_lists_the_images_for_training_and_for_validation(tmp_path: Path) -> None:
+    images = ["a.png", "images/b c.jpg", "sub/\u718a.png", *(f"{number}.png" for number in range(20))]
+    files = run_files("yolo", context_of(tmp_path, options=FileOptions(val_fraction=0.4)))
+    assert [file.path.name for file in files] == ["data.yaml", "train.txt", "val.txt"]
+    for file in files:
+        file.write(images, lambda _: ())
+    assert (tmp_path / "yolo/data.yaml").read_text().startswith("train: train.txt\nval: val.txt\nnames:\n  0: ")
+    train, val = ((tmp_path / "yolo" / name).read_text("utf-8").splitlines() for name in ("train.txt", "val.txt"))
+    place = {name: f"./{PurePosixPath(name).parent / 'images' / PurePosixPath(name).name}" for name in images}
+    assert place["images/b c.jpg"] == "./images/images/b c.jpg"
+    assert train == [place[name] for name in images if not is_for_validation(name, 0.4)]
+    assert val == [place[name] for name in images if is_for_validation(name, 0.4)]
+    assert 4 < len(val) < len(train)
+
+
+@pytest.mark.parametrize("fraction", [None, 0.0])
+def test_yolo_takes_all_images_for_both_where_nothing_is_said(tmp_path: Path, fraction: float | None) -> None:
+    (file,) = run_files("yolo", context_of(tmp_path, options=FileOptions(val_fraction=fraction)))
+    file.write(["a.png"], lambda _: ())
+    assert file.path.read_text().startswith("train: .\nval: .\nnames:\n")
+
+
 # ---- classes.json ----
 
 
@@ -466,7 +547,10 @@ def test_classes_golden(tmp_path: Path) -> None:
         '    {\n      "id": 2,\n      "name": "\u718a\u732b",\n      "synonyms": [],\n'
         '      "colour": "#000aff",\n      "supercategory": "\u718a\u732b"\n    }\n  ]\n}\n'
     )
-    assert json.loads(write_classes(Ownership(tmp_path, tmp_path), tmp_path, numbered(255), ()).read_bytes())["ignore"] == 65535
+    assert (
+        json.loads(write_classes(Ownership(tmp_path, tmp_path), tmp_path, numbered(255), ()).read_bytes())["ignore"]
+        == 65535
+    )
 
 
 # ---- confidence ----
@@ -484,6 +568,8 @@ def test_confidence_is_written_as_255_steps(tmp_path: Path) -> None:
 
 # ---- overlays ----
 
+NAME = "s/a.png"
+
 
 @pytest.mark.parametrize(
     ("size", "canvas"),
@@ -497,7 +583,7 @@ def test_confidence_is_written_as_255_steps(tmp_path: Path) -> None:
 )
 def test_overlays_have_room_for_the_legend(tmp_path: Path, size: tuple[int, int], canvas: tuple[int, int]) -> None:
     label_map = map_of(np.random.default_rng(0).integers(0, 4, size).astype(np.uint8))
-    picture = render(blank(label_map), label_map)
+    picture = render(blank(label_map), label_map, NAME)
     assert picture.dtype == np.uint8
     assert picture.shape[1:] == (canvas[1], 3)
     assert picture.shape[0] > canvas[0] + 20
@@ -509,7 +595,7 @@ def test_overlays_have_room_for_the_legend(tmp_path: Path, size: tuple[int, int]
 
 def test_overlays_of_large_images_are_scaled_down() -> None:
     label_map = map_of(np.ones((5000, 40), np.uint8))
-    picture = render(np.full((4096, 33, 3), 128, np.uint8), label_map)
+    picture = render(np.full((4096, 33, 3), 128, np.uint8), label_map, NAME)
     assert picture.shape[1] == 320
     assert 4096 < picture.shape[0] < 4500
 
@@ -521,10 +607,10 @@ def test_overlays_show_classes_background_and_ignored_pixels() -> None:
     labels[:, 300:] = 255
     image = blank(map_of(labels))
     kept = image.copy()
-    picture = render(image, map_of(labels)).astype(int)
+    picture = render(image, map_of(labels), NAME).astype(int)
     assert np.array_equal(image, kept)  # the caller's picture is not painted on
     for x, number in ((50, 1), (150, 2)):
-        assert np.abs(picture[150, x] - (64 + np.array(colour(number)) / 2)).max() <= 1
+        assert np.abs(picture[50, x] - (64 + np.array(colour(number)) / 2)).max() <= 1
     assert (picture[150, 250] < 128).all()
     assert len(np.unique(picture[140:160, 350:370].reshape(-1, 3), axis=0)) == 2  # stripes
     assert picture[150, 99].tolist() == list(colour(1))  # outline
@@ -552,15 +638,54 @@ def test_overlays_show_classes_background_and_ignored_pixels() -> None:
 )
 def test_overlays_of_any_name(name: str) -> None:
     label_map = map_of(np.ones((30, 40), np.uint8), classes_of(name))
-    picture = render(blank(label_map), label_map)
+    picture = render(blank(label_map), label_map, NAME)
     assert picture.shape[1] == 320
     assert (picture[-40:] > 200).all(axis=2).any()  # something is written
 
 
 def test_overlays_of_many_classes() -> None:
     label_map = map_of(np.arange(1, 301, dtype=np.uint16).reshape(15, 20), numbered(300))
-    picture = render(blank(label_map), label_map)
+    picture = render(blank(label_map), label_map, NAME)
     assert picture.shape[0] < 3 * 15 * 16 * 2
+
+
+def has(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = (picture == np.array(colour, np.uint8)).all(2)
+    return found
+
+
+def test_a_legend_without_room_for_all_has_the_largest() -> None:
+    labels = np.repeat(np.arange(1, 301, dtype=np.uint16), np.arange(1, 301)).reshape(150, 301)
+    label_map = map_of(labels, numbered(300))
+    legend = render(blank(label_map), label_map, NAME)[2 * 150 :]
+    shown = [entry.id for entry in label_map.classes if has(legend, entry.colour).sum() >= 13 * 13]
+    assert len(shown) > 8
+    assert min(shown) > 300 - 2 * len(shown)
+
+
+def test_overlays_have_the_name_of_the_image_below() -> None:
+    label_map = map_of(np.zeros((240, 320), np.uint8))
+    pictures = [render(blank(label_map), label_map, name) for name in ("", "a.png", "b.png", "x" * 1000 + "/b.png")]
+    assert len({picture.shape for picture in pictures}) == 1
+    without, *named = pictures
+    for picture in named:
+        rows, columns = np.nonzero((picture != without).any(2))
+        assert 240 < rows.min() < rows.max() < 240 + 30
+        assert columns.min() > 5
+        assert columns.max() < 320 - 5
+    assert len({picture.tobytes() for picture in pictures}) == 4
+
+
+def test_overlays_have_names_on_the_larger_regions() -> None:
+    labels = np.zeros((240, 320), np.uint8)
+    labels[20:220, 10:150] = 1
+    labels[20:30, 160:300] = 2  # too low for letters
+    label_map = map_of(labels)
+    other = map_of(labels, classes_of("another", "tree", "bench"))
+    one, two = (render(blank(each), each, NAME)[:240] for each in (label_map, other))
+    rows, columns = np.nonzero((one != two).any(2))
+    assert 20 < rows.min() < 120 < rows.max() < 220
+    assert 10 < columns.min() < 80 < columns.max() < 150
 
 
 # ---- files ----

@@ -396,7 +396,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     # ---- overlay ----
     "an overlay that is cut off": (
         edit("out/overlays/a.jpg", lambda data: data[: len(data) // 2]),
-        ["out/overlays/a.jpg: truncated file (image file is truncated (8 bytes not processed))"],
+        ["out/overlays/a.jpg: truncated file (image file is truncated (1 bytes not processed))"],
     ),
     # ---- coco-polygon, coco-results ----
     "the polygons are gone": (remove(POLYGONS), ["out/annotations-polygon.json: missing"]),
@@ -520,7 +520,9 @@ def test_formats_that_hold_some_of_the_images_are_named(root: Path, capsys: pyte
         "few/manifest.jsonl",
         lambda each: each["image"] == "a.png",
         lambda each: each.update(
-            formats=["png"], files={"png": "masks/a.png"}, written={"png": each["written"]["png"]}  # type: ignore[index]
+            formats=["png"],
+            files={"png": "masks/a.png"},
+            written={"png": each["written"]["png"]},  # type: ignore[index]
         ),
     )(root)
     remove("few/yolo/labels/a.txt")(root)

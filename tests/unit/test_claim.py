@@ -203,3 +203,62 @@ def test_a_lock_that_cannot_be_opened(
     (tmp_path / LOCK_FILE).touch()
     monkeypatch.setattr(module, "FileLock", Refused)
     assert is_claimed(tmp_path) is expected
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_a_file_system_that_cannot_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    class Refused(FileLock):
+        def _acquire(self) -> None:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, "FileLock", Refused)
+    with pytest.raises(OutputError) as caught:
+        Claim(tmp_path)
+    assert caught.value.path == tmp_path
+    assert caught.value.reason == f"its file system cannot lock files ({os.strerror(number)})"
+    assert caught.value.hint == "Choose an output folder on another file system."
+    assert not caught.value.only_this
+
+
+_HOLD_WITHOUT_FLOCK = """
+import errno, fcntl, os, warnings
+def flock(fd, operation):
+    if not operation & fcntl.LOCK_UN:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+fcntl.flock = flock
+warnings.simplefilter("error")
+"""
+
+
+def test_where_flock_is_missing_one_process_has_the_claim_all_the_same(tmp_path: Path) -> None:
+    def process(script: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", _HOLD_WITHOUT_FLOCK + script, str(tmp_path)]
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def asked() -> tuple[str, str]:
+        return process(_ASK).communicate()
+
+    holder = process(_HOLD)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert asked() == ("True\nanother tipsseg is at work there\n", "")
+    holder.kill()
+    holder.communicate()
+    assert asked() == ("False\nheld\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+_ASK = """
+import sys
+from pathlib import Path
+from tipsseg.claim import Claim, is_claimed
+from tipsseg.errors import OutputError
+print(is_claimed(Path(sys.argv[1])))
+try:
+    Claim(Path(sys.argv[1])).give_back()
+    print("held")
+except OutputError as error:
+    print(error.reason)
+"""

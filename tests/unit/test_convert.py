@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +239,14 @@ def test_such_scores_are_counted_over_all_images(tmp_path: Path) -> None:
     assert any(line.startswith(f"The score of {len(scores(tmp_path / 'out'))} objects is the mean") for line in said)
 
 
+@pytest.mark.parametrize("of", [("png",), ("png", "coco")], ids=",".join)
+def test_of_scores_that_no_format_has_nothing_is_said(tmp_path: Path, of: tuple[str, ...]) -> None:
+    build(tmp_path, Case(of, UNSCORED))
+    failed, said = convert(tmp_path, *UNSCORED)
+    assert failed == 0
+    assert not any(line.startswith("The score") for line in said)
+
+
 def test_what_is_said(tmp_path: Path) -> None:
     build(tmp_path, Case(("png", "coco"), ("yolo", "coco-polygon"), options=CLASSWISE))
     _, said = convert(tmp_path, "yolo", "coco-polygon")
@@ -260,6 +268,65 @@ def test_how_well_polygons_fit_is_said_as_it_is(tmp_path: Path) -> None:
     _, said = convert(tmp_path, "yolo")
     mean = (sum(ious) + 4) / 6
     assert f"Polygons of 6 objects: IoU with their pixels {mean:.4f} on average, {ious[0]:.4f} at worst." in said
+
+
+# ---- options of files ----
+
+
+def test_polygons_are_simplified_as_in_the_run(tmp_path: Path) -> None:
+    y, x = np.mgrid[:60, :60] - 29.5
+    ids: LabelArray = (np.hypot(y, x) < 28).astype(np.uint8)
+    into = ("coco-polygon", "yolo", "labelme", "label-studio")
+    simple = Case(("png", "coco"), into, {"a.png": ids}, options=FileOptions(simplify=3.0))
+    build(tmp_path, simple)
+    assert convert(tmp_path, *into)[0] == 0
+    assert_same(tmp_path / "out", tmp_path / "wanted")
+    assert problems(tmp_path / "out") == []
+    (tmp_path / "plain").mkdir()
+    build(tmp_path / "plain", replace(simple, options=DEFAULT_FILE_OPTIONS))
+    for name in ("annotations-polygon.json", "yolo/labels/a.txt", "labelme/a.json", "label-studio.json"):
+        short, long = (tree(root / "wanted")[name] for root in (tmp_path, tmp_path / "plain"))
+        assert len(short) < 0.7 * len(long), name
+
+
+def divided(root: Path) -> tuple[object, str, dict[str, str]]:
+    """The fraction in run.json, data.yaml's first line, and the lists of images."""
+    files = tree(root / "out")
+    lists = {name: files[f"yolo/{name}"].decode() for name in ("train.txt", "val.txt") if f"yolo/{name}" in files}
+    options = json.loads(files["run.json"])["options"]
+    return options.get("val_fraction"), files["yolo/data.yaml"].decode().splitlines()[0], lists
+
+
+def test_images_for_validation(tmp_path: Path) -> None:
+    build(tmp_path, Case(("png", "yolo"), ("yolo",)))
+    before = tree(tmp_path / "out")
+    assert divided(tmp_path) == (None, "train: .", {})
+    convert_folder(tmp_path / "out", ["yolo"], None, 1, Notes(), val_fraction=0.5)
+    fraction, train, lists = divided(tmp_path)
+    assert (fraction, train) == (0.5, "train: train.txt")
+    assert len(lists["train.txt"].splitlines()) + len(lists["val.txt"].splitlines()) == len(IMAGES)
+    assert problems(tmp_path / "out") == []
+    convert(tmp_path, "yolo", "cvat")  # it stays so where nothing is said
+    assert divided(tmp_path) == (fraction, train, lists)
+    convert_folder(tmp_path / "out", ["yolo"], None, 1, Notes(), val_fraction=0)
+    assert divided(tmp_path)[:2] == (None, "train: .")
+    kept = {name: data for name, data in tree(tmp_path / "out").items() if name in before}
+    assert {**kept, "run.json": b"", "manifest.jsonl": b""} == {**before, "run.json": b"", "manifest.jsonl": b""}
+
+
+def test_lists_that_were_changed_are_a_problem(tmp_path: Path) -> None:
+    build(tmp_path, Case(("png", "yolo"), options=FileOptions(val_fraction=0.5)))
+    assert problems(tmp_path / "out") == []
+    edit("out/yolo/val.txt", lambda data: data + b"./images/a.png\n")(tmp_path)
+    assert problems(tmp_path / "out") == [
+        f"{tmp_path}/out/yolo/val.txt: not what tipsseg writes for these classes and images"
+    ]
+
+
+def test_a_fraction_without_yolo(tmp_path: Path) -> None:
+    build(tmp_path, Case(("png",)))
+    with pytest.raises(UsageError, match="--val-fraction is for the format yolo"):
+        convert_folder(tmp_path / "out", ["cvat"], None, 1, Notes(), val_fraction=0.5)
 
 
 # ---- images that fail ----

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -329,11 +330,36 @@ def names_of(result: Scores) -> list[str]:
         ("x" * 41, "x" * 37 + "...", 0),
         ("猫" * 21, "猫" * 18 + "...", 0),
         ("\n", "class 1", 0),
+        ("a\u0301" * 40, "a\u0301" * 40, 0),
+        ("a\u0301" * 41, "a\u0301" * 37 + "...", 0),
     ],
 )
 def test_names_of_any_length_and_width(name: str, shown: str, spaces: int) -> None:
     result = scores(confusion_of(truth_of([1]), labels_of([1]), background=False, classes=1), [name])
     assert names_of(result)[1] == shown + " " * spaces
+
+
+FORMULAS = {
+    "=1+1": "'=1+1",
+    "+x": "'+x",
+    "-x": "'-x",
+    "@SUM(A1)": "'@SUM(A1)",
+    "\t=x": "'\t=x",
+    "\uff1dx": "'\uff1dx",
+    "'=x": "''=x",
+    "''-x": "'''-x",
+    "'quoted'": "'quoted'",
+    "a=b": "a=b",
+    "12": "12",
+}
+
+
+def test_no_name_in_the_csv_is_a_formula() -> None:
+    names = list(FORMULAS)
+    first, *rows = list(csv.reader(io.StringIO(confusion_csv(Confusion(len(names), background=False), names))))
+    found = [row[0] for row in rows]
+    assert found == first[1:-1] == list(FORMULAS.values())
+    assert [re.sub(r"^'(?='*[=+\-@\t\uff1d])", "", name) for name in found] == names  # as whoever reads it may
 
 
 def test_the_matrix_as_csv() -> None:

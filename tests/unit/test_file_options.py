@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from tipsseg.errors import UsageError
@@ -11,6 +13,7 @@ from tipsseg.file_options import (
     LeastArea,
     parse_file_options,
     parse_least_area,
+    val_fraction_of,
 )
 
 AREAS = {
@@ -21,16 +24,23 @@ AREAS = {
     ".5%": LeastArea(0.5, percent=True),
     "100%": LeastArea(100, percent=True),
     "0%": LeastArea(0, percent=True),
+    "10%": LeastArea(10, percent=True),
+    "0.123456789%": LeastArea(0.123456789, percent=True),
+    "0.0000001%": LeastArea(1e-7, percent=True),
+    "33.333333333333336%": LeastArea(100 / 3, percent=True),
 }
 
 
 @pytest.mark.parametrize(("text", "area"), AREAS.items(), ids=AREAS.keys())
 def test_areas_are_read_and_written(text: str, area: LeastArea) -> None:
     assert parse_least_area(text) == area
+    assert str(area) == {" 7 ": "7", ".5%": "0.5%"}.get(text, text)
     assert parse_least_area(str(area)) == area
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "5 %", "%", "1e3", "-1%", "1%%", "٣", "1_000", "nan%"])
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1.5", "x", "5 %", "%", "1e3", "-1%", "1%%", "٣", "1_000", "nan%", "9" * 5000]
+)
 def test_what_is_no_area(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_least_area(text)
@@ -55,7 +65,10 @@ def test_pixels_are_those_of_the_image(area: str, pixels: int) -> None:
 OPTIONS = FileOptions("class", LeastArea(0.5, percent=True), "P")
 
 
-@pytest.mark.parametrize("options", [DEFAULT_FILE_OPTIONS, OPTIONS])
+SIMPLER = FileOptions(simplify=1.5, val_fraction=0.25)
+
+
+@pytest.mark.parametrize("options", [DEFAULT_FILE_OPTIONS, OPTIONS, SIMPLER, FileOptions(simplify=0.0)])
 def test_options_are_written_and_read(options: FileOptions) -> None:
     assert parse_file_options({**options.record(), "mode": "slide"}) == options
 
@@ -63,6 +76,9 @@ def test_options_are_written_and_read(options: FileOptions) -> None:
 def test_the_record() -> None:
     assert DEFAULT_FILE_OPTIONS.record() == {"instances": "component", "min_area": "1", "png_mode": "L"}
     assert OPTIONS.record() == {"instances": "class", "min_area": "0.5%", "png_mode": "P"}
+    assert SIMPLER.record() == {**SIMPLER.image_record(), "val_fraction": 0.25}
+    assert SIMPLER.image_record() == {**DEFAULT_FILE_OPTIONS.record(), "simplify": 1.5}
+    assert FileOptions(val_fraction=0.0).record() == DEFAULT_FILE_OPTIONS.record()
 
 
 @pytest.mark.parametrize(
@@ -73,6 +89,13 @@ def test_the_record() -> None:
         ({"min_area": 1}, "`min_area` is 1"),
         ({"min_area": "few"}, "--min-area few is no area"),
         ({"png_mode": "RGB"}, "unknown mode of PNG files 'RGB'"),
+        ({"simplify": "2"}, '`simplify` is "2"'),
+        ({"simplify": True}, "`simplify` is true"),
+        ({"simplify": 10**400}, "`simplify` is 1000"),
+        ({"simplify": math.nan}, "`simplify` is NaN"),
+        ({"simplify": -1}, "--simplify -1 is no distance"),
+        ({"val_fraction": 1}, "--val-fraction 1 is no part of the images"),
+        ({"val_fraction": []}, r"`val_fraction` is \[\]"),
     ],
 )
 def test_records_by_others(change: dict[str, object], message: str) -> None:
@@ -82,9 +105,31 @@ def test_records_by_others(change: dict[str, object], message: str) -> None:
 
 @pytest.mark.parametrize(
     ("options", "hint"),
-    [({"instances": "object"}, "Use one of component, class."), ({"png_mode": "rgb"}, "Use one of L, P.")],
+    [
+        ({"instances": "object"}, "Use one of component, class."),
+        ({"png_mode": "rgb"}, "Use one of L, P."),
+        ({"simplify": -0.5}, "Give a number from 0 to 1000; 1 or 2 are usual."),
+        ({"simplify": math.inf}, "Give a number from 0 to 1000; 1 or 2 are usual."),
+        ({"val_fraction": math.nan}, "Give a number from 0 to less than 1, such as 0.2."),
+        ({"val_fraction": 20.0}, "Give a number from 0 to less than 1, such as 0.2."),
+    ],
 )
-def test_wrong_options_say_what_there_is(options: dict[str, str], hint: str) -> None:
+def test_wrong_options_say_what_there_is(options: dict[str, object], hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         FileOptions(**options)  # type: ignore[arg-type]
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("record", "fraction"),
+    [
+        ({"options": SIMPLER.record()}, 0.25),
+        ({"options": DEFAULT_FILE_OPTIONS.record()}, 0.0),
+        ({"options": {"val_fraction": "a"}}, 0.0),
+        ({"options": {"val_fraction": 7}}, 0.0),
+        ({"options": None}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_the_fraction_in_a_run_json(record: dict[str, object], fraction: float) -> None:
+    assert val_fraction_of(record) == fraction

@@ -31,7 +31,15 @@ def entry(image: str, digest: str = "d", seconds: float = 0.5) -> Entry:
     files = {"png": f"masks/{image}.png"}
     written = {"png": Fingerprint(99, 10**18 + 2, "c" * 64)}
     return Entry(
-        image, f"/data/{image}", Fingerprint(7, 10**18 + 1, "ab"), digest, SUMMARY, files, ("png", "coco"), seconds, written
+        image,
+        f"/data/{image}",
+        Fingerprint(7, 10**18 + 1, "ab"),
+        digest,
+        SUMMARY,
+        files,
+        ("png", "coco"),
+        seconds,
+        written,
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from tipsseg.polygons import LEAST_IOU, Outline, Ring, outline
+from tipsseg.polygons import LEAST_IOU, LEAST_SIMPLIFIED_IOU, Outline, Ring, outline
 from tipsseg.regions import Region, components, whole_classes
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.
@@ -78,6 +78,7 @@ SHAPES: Mapping[str, tuple[Mask, int]] = {  # with the number of parts
     "a disc": (disc(40, 18), 1),
     "a donut": (disc(40, 18, 7), 1),
     "a thin donut": (disc(60, 28, 27), 1),
+    "a thinner donut": (disc(28, 12, 11), 1),
     "a comb": (mask_of("1111111 1010101 1010101"), 1),
 }
 
@@ -207,3 +208,52 @@ def test_an_outline_is_what_it_says() -> None:
     found = outline(whole(blobs(1)))
     assert isinstance(found, Outline)
     assert found.iou == iou(fill(found.rings, (80, 120)), blobs(1))
+
+
+def test_simplified_polygons_have_fewer_corners_and_say_what_that_costs() -> None:
+    corners, ious = [], []
+    for simplify in (None, 0.0, 1.0, 2.0, 4.0):
+        found = outline(whole(blobs(1)), simplify)
+        assert found.iou == iou(fill(found.rings, (80, 120)), blobs(1))
+        corners.append(sum(map(len, found.rings)))
+        ious.append(found.iou)
+    default, exact, *simplified = corners
+    assert exact > default
+    assert simplified == sorted(simplified, reverse=True)
+    assert simplified[-1] < default / 4
+    assert ious[1] >= ious[0] > ious[2] > ious[3] > ious[4] > 0.5
+
+
+@pytest.mark.parametrize("simplify", [1.0, 3.0, 1000.0])
+@pytest.mark.parametrize("mask", [shape for shape, _ in SHAPES.values()], ids=SHAPES)
+def test_simplified_polygons_are_polygons(mask: Mask, simplify: float) -> None:
+    found = outline(whole(mask), simplify)
+    assert len(found.rings) == len(outline(whole(mask)).rings)
+    assert all(len(ring) >= 3 for ring in found.rings)
+    assert found.iou >= LEAST_SIMPLIFIED_IOU
+    assert found.iou == iou(fill(found.rings, mask.shape), mask)
+
+
+def test_no_corner_of_a_simplified_polygon_is_farther_off_than_it_may_be() -> None:
+    mask = disc(200, 90)
+    (ring,), (exact,) = outline(whole(mask), 4.0).rings, outline(whole(mask), 0.0).rings
+    polygon = ring[:, ::-1].astype(np.float32)
+    far = [abs(cv2.pointPolygonTest(polygon, (float(x), float(y)), True)) for y, x in exact.tolist()]
+    assert 2 < max(far) <= 4
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=24)).filter(lambda mask: bool(mask.any())),
+    st.floats(0, 12),
+)
+def test_whatever_the_region_its_simplified_polygons_can_be_written(mask: Mask, simplify: float) -> None:
+    """Simplified far, a hole may come to lie across the outline, or outside of it."""
+    for region in (whole(mask), *components(mask.astype(np.uint8), 1)):
+        found = outline(region, simplify)
+        assert found.iou >= LEAST_SIMPLIFIED_IOU
+        for ring in found.rings:
+            assert len(ring) >= 3
+            assert np.array_equal(ring, np.round(ring, 3))
+            assert (ring > 0).all()
+            assert (ring < mask.shape).all()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tipsseg.palette import colour, voc_colour
 from tipsseg.vocabulary_file import preset_names, preset_summary, read_vocabulary
 
 
@@ -117,6 +118,28 @@ def test_ids_are_those_of_the_benchmark(preset: str) -> None:
     assert not vocabulary.auto
     assert vocabulary.source == preset
     assert 0 < len(preset_summary(preset)) <= 50
+
+
+#: Colours at both ends and where ids part, and a digest of all of them, which agreed with the sources when it was taken.
+COLOURS = {
+    "ade20k": ({1: (120, 120, 120), 2: (180, 120, 120), 13: (150, 5, 61), 150: (92, 0, 255)}, "ce475c915103"),
+    "cityscapes": ({1: (128, 64, 128), 14: (0, 0, 142), 19: (119, 11, 32)}, "5af5a8d200c6"),
+    "coco-stuff": ({1: (0, 192, 64), 27: (0, 0, 0), 80: (192, 160, 0), 171: (64, 64, 0)}, "788e8126c601"),
+    "voc20": ({number: voc_colour(number) for number in range(1, 21)}, "575bc08db511"),
+    "voc21": ({1: (128, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128)}, "575bc08db511"),
+}
+
+
+@pytest.mark.parametrize("preset", COLOURS)
+def test_colours_are_those_of_the_benchmark(preset: str) -> None:
+    some, digest = COLOURS[preset]
+    colours = {entry.id: entry.colour for entry in read_vocabulary(preset).classes}
+    assert {number: colours[number] for number in some} == some
+    assert hashlib.sha256(bytes(value for each in colours.values() for value in each)).hexdigest()[:12] == digest
+
+
+def test_other_presets_have_colours_of_ours() -> None:
+    assert [entry.colour for entry in read_vocabulary("pascal-context-59").classes] == [colour(n) for n in range(1, 60)]
 
 
 @pytest.mark.parametrize("preset", BENCHMARKS)

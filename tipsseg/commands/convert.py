@@ -18,7 +18,7 @@ Examples:
 \b
 The labels come from the masks (png, hf), archives (npz) or annotations (coco, coco-results) that
 are there; confidences from archives and confidence pictures. Options of the run that concern
-files, such as --min-area, are kept. Paths of results go to stdout, all else to stderr.
+files, such as --min-area, are kept; --val-fraction too, where it is not given. Paths of results go to stdout, all else to stderr.
 Exit code: 0 all converted, 1 some images failed (each named on stderr) or an error, 2 wrong usage.
 """
 
@@ -34,6 +34,7 @@ def convert(
         Path | None,
         typer.Option(help="Where the images are now.  [default: where they were]"),
     ] = None,
+    val_fraction: opt.ValFraction = None,
     jobs: opt.Threads = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     quiet: opt.Quiet = False,
@@ -45,5 +46,5 @@ def convert(
 
     limit_pixels(max_pixels)
     with Progress(quiet) as progress:
-        if convert_folder(output, opt.split_formats(formats), images, opt.threads(jobs), progress):
+        if convert_folder(output, opt.split_formats(formats), images, opt.threads(jobs), progress, val_fraction):
             raise typer.Exit(1)

@@ -41,7 +41,7 @@ _LABELLING = ("background", "templates", "model", "mode", "short_side", "refine"
               "device", "dtype", "batch_size", "null")  # fmt: skip
 
 #: Options that say how labels become files.
-_WRITING = ("instances", "min_area", "png_mode")
+_WRITING = ("instances", "min_area", "png_mode", "simplify", "val_fraction")
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -87,6 +87,8 @@ def evaluate(
     instances: opt.Instances = INSTANCES[0],
     min_area: opt.MinArea = "1",
     png_mode: opt.PngMode = PNG_MODES[0],
+    simplify: opt.Simplify = None,
+    val_fraction: opt.ValFraction = None,
     mode: opt.Mode = MODES[0],
     short_side: opt.ShortSide = None,
     refine: opt.Refine = REFINEMENTS[0],
@@ -137,13 +139,9 @@ def evaluate(
             )
             files = None
             if formats is not None and output is not None:
-                files = LabelRequest(
-                    request,
-                    output,
-                    opt.split_formats(formats),
-                    opt.file_options(instances, min_area, png_mode),
-                    resume=False,  # scores need all labels, so nothing is taken over from an earlier run
-                )
+                how = opt.file_options(instances, min_area, png_mode, simplify, val_fraction)
+                # Scores need all labels, so nothing is taken over from an earlier run.
+                files = LabelRequest(request, output, opt.split_formats(formats), how, resume=False)
             truths = truth.layout([entry.name for entry in vocabulary.classes])
             source = files.check() if files is not None else request.check()
             if output is not None:

@@ -83,6 +83,21 @@ MinArea = Annotated[
         help='Smaller objects are left out of formats that list objects: pixels, or percent of the image such as "0.1%".'
     ),
 ]
+Simplify = Annotated[
+    float | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Polygons with fewer corners, to be edited by hand: up to this far off.  [default: they keep to their pixels]",
+    ),
+]
+ValFraction = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="YOLO: this share of the images (0 to 1) for validation, chosen by their names.  "
+        "[default: as in the folder, or 0]",
+    ),
+]
 PngMode = Annotated[str, typer.Option(help="Masks as grey values (L), or with a palette (P) for tools that want it.")]
 Null = Annotated[bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not lines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
@@ -140,11 +155,13 @@ def model_request(
     return ModelRequest(model, vocabulary, options, device, dtype, batch_size, threads(jobs), quiet, max_pixels)
 
 
-def file_options(instances: str, min_area: str, png_mode: str) -> FileOptions:
-    """The values of --instances, --min-area and --png-mode as one record. Raises UsageError."""
+def file_options(
+    instances: str, min_area: str, png_mode: str, simplify: float | None, val_fraction: float | None
+) -> FileOptions:
+    """The values of --instances, --min-area, --png-mode, --simplify and --val-fraction as one record. Raises UsageError."""
     from tipsseg.file_options import FileOptions, parse_least_area
 
-    return FileOptions(instances, parse_least_area(min_area), png_mode)
+    return FileOptions(instances, parse_least_area(min_area), png_mode, simplify, val_fraction)
 
 
 def threads(jobs: int | None) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -43,7 +43,7 @@ class Format:
     leaf         a folder of this name is between the folders of an image and its file
     links        where it has links to the images, with their own suffixes, relative to the output folder; None where it has none
     links_leaf   as `leaf`, for those
-    files        names of its files for the whole run
+    files        names of its files for the whole run, but for such as options ask for
     records      whether the first of those is made of records, and can be read back
     parts        whether it can hold an object of several parts
     confidence   whether it needs the confidence of every pixel
@@ -217,6 +217,12 @@ class RunContext:
     def __post_init__(self) -> None:
         object.__setattr__(self, "ownership", Ownership(self.output, self.records, self.owner))
 
+    def with_files(self, files: FileOptions) -> RunContext:
+        """The same with other options of files, of the same folder."""
+        other = replace(self, files=files)
+        object.__setattr__(other, "ownership", self.ownership)
+        return other
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -301,7 +307,7 @@ def create(name: str, context: RunContext) -> Writer:
 
 
 def run_files(name: str, context: RunContext) -> tuple[RunFile, ...]:
-    """The files that format `name` has for the whole run, as `Format.files` names them; raises as `create` does."""
+    """The files that format `name` has for the whole run, those that `Format.files` names first; raises as `create` does."""
     check_format(name)
     if not FORMATS[name].files:
         return ()

@@ -7,7 +7,8 @@ palette, as no two classes may have the same.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -41,9 +42,16 @@ def encode(label_map: LabelMap) -> bytes:
 def label_map_text(classes: Sequence[LabelClass]) -> str:
     """labelmap.txt: what each colour means."""
     names = {each.name.casefold() for each in classes}
-    black = next(name for name in ("background", "unlabelled", "void", "nothing of these") if name not in names)
+    black = next(name for name in _black_names() if name not in names)
     entries = [(black, BACKGROUND), *((each.name, each.id) for each in classes)]
     return "".join(f"{line}\n" for line in (_HEAD, *(f"{name}:{_rgb(label_id)}::" for name, label_id in entries)))
+
+
+def _black_names() -> Iterator[str]:
+    """What black may be called, the best first."""
+    yield from ("background", "unlabelled", "void", "nothing of these")
+    for number in count(2):
+        yield f"background {number}"
 
 
 def _rgb(label_id: int) -> str:

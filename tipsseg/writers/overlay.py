@@ -1,4 +1,4 @@
-"""Pictures for eyes: the labels as colours on the image, outlined, with a legend below.
+"""Pictures for eyes: the labels as colours on the image, outlined, with names on the larger regions; below its name and a legend.
 
 Not for machines: large images are scaled down, small ones up, and the colours are JPEG's. The masks are the labels.
 """
@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from tipsseg.image_labels import ImageLabels
 from tipsseg.images import shown_size
-from tipsseg.lettering import fit_name, one_line, plain_font, text_length
+from tipsseg.lettering import Font, fit_name, fit_path, one_line, plain_font, text_length
 from tipsseg.records import BACKGROUND, Colour, LabelArray, LabelMap
+from tipsseg.region_names import place_names, shown_name, spare_name
 from tipsseg.regions import count_labels
 from tipsseg.writers import RunContext
 from tipsseg.writers.image_file import ImageFileWriter
@@ -33,27 +35,34 @@ _INK: Colour = (240, 240, 240)
 _INK_FAINT: Colour = (165, 170, 178)
 
 
-def render(image: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
-    """The picture of an image, [h, w, 3] RGB uint8 of `images.shown_size`, and its labels.
+def render(image: NDArray[np.uint8], label_map: LabelMap, name: str) -> NDArray[np.uint8]:
+    """The picture of an image, [h, w, 3] RGB uint8 of `images.shown_size`, and its labels; `name` is the image's.
 
     Its long side is between 320 and 4096 pixels, whatever the image's, plus the legend.
     """
     picture, labels = _scaled(image, label_map.labels)
     _paint(picture, labels, label_map)
-    return _with_legend(picture, _entries(label_map))
+    height, width = labels.shape
+    # 13 for 640 x 480, 80 for 4000 x 3000.
+    size = int(np.clip(round((height * max(width, _CANVAS_WIDTH_MIN)) ** 0.5 / 42), 13, 80))
+    return _with_legend(_with_names(picture, labels, label_map, size), name, _entries(label_map), size)
 
 
-def encode(image: NDArray[np.uint8], label_map: LabelMap) -> bytes:
+def encode(image: NDArray[np.uint8], label_map: LabelMap, name: str) -> bytes:
     """The same as a JPEG file."""
     buffer = io.BytesIO()
     # Full colour resolution: by halves the outlines and the legend's text get coloured seams.
-    Image.fromarray(render(image, label_map)).save(buffer, format="JPEG", quality=92, subsampling=0)
+    Image.fromarray(render(image, label_map, name)).save(buffer, format="JPEG", quality=92, subsampling=0)
     return buffer.getvalue()
 
 
 def create(context: RunContext) -> ImageFileWriter:
     """The writer of format "overlay"."""
-    return ImageFileWriter(context, "overlay", lambda labels: encode(labels.shown(), labels.label_map))
+    return ImageFileWriter(context, "overlay", _encode)
+
+
+def _encode(labels: ImageLabels) -> bytes:
+    return encode(labels.shown(), labels.label_map, labels.ref.name)
 
 
 def _scaled(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
@@ -111,7 +120,7 @@ def _entries(label_map: LabelMap) -> list[_Entry]:
     """The classes that occur, in their order, then background and ignored pixels."""
     counts = count_labels(label_map.labels) / label_map.labels.size
     entries = [
-        _Entry(one_line(each.name) or f"class {each.id}", f"class {each.id}", float(counts[each.id]), each.colour)
+        _Entry(shown_name(each), spare_name(each), float(counts[each.id]), each.colour)
         for each in label_map.classes
         if counts[each.id]
     ]
@@ -122,11 +131,31 @@ def _entries(label_map: LabelMap) -> list[_Entry]:
     return entries
 
 
-def _with_legend(picture: NDArray[np.uint8], entries: list[_Entry]) -> NDArray[np.uint8]:
+def _with_names(
+    picture: NDArray[np.uint8], labels: NDArray[np.uint16], label_map: LabelMap, size: int
+) -> NDArray[np.uint8]:
+    """The picture with the names of classes on their regions."""
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas)
+    for placed in place_names(labels, label_map.classes, size):
+        y, x = placed.middle
+        draw.text(
+            (x, y),
+            placed.text,
+            fill=_INK,
+            font=placed.font,
+            anchor="mm",
+            align="center",
+            stroke_width=max(size // 7, 1),
+            stroke_fill=_PAPER,
+        )
+    return np.asarray(canvas)
+
+
+def _with_legend(picture: NDArray[np.uint8], name: str, entries: list[_Entry], size: int) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
     canvas_width = max(width, _CANVAS_WIDTH_MIN)
-    text_size = int(np.clip(round((height * canvas_width) ** 0.5 / 42), 13, 80))
-    strip = _legend(entries, canvas_width, text_size, max(4, height // (2 * text_size)))
+    strip = _legend(name, entries, canvas_width, size, max(4, height // (2 * size)))
 
     canvas = np.empty((height + len(strip), canvas_width, 3), np.uint8)
     canvas[:] = np.array(_PAPER, np.uint8)
@@ -136,40 +165,55 @@ def _with_legend(picture: NDArray[np.uint8], entries: list[_Entry]) -> NDArray[n
     return canvas
 
 
-def _legend(entries: list[_Entry], width: int, size: int, row_limit: int) -> NDArray[np.uint8]:
-    """A strip of swatches, names and shares, in rows as a text is; what does not fit into the rows is counted."""
+def _legend(name: str, entries: list[_Entry], width: int, size: int, row_limit: int) -> NDArray[np.uint8]:
+    """A strip with the name of the image, and swatches, names and shares in rows as a text is.
+
+    Of what does not fit into the rows, the largest is there, and the others are counted.
+    """
     gap, line = round(size * 0.6), round(size * 1.75)
     plain = plain_font(size)
-    room = width - 4 * gap - size - text_length(plain, _percent(1.0))
+    rows, left_out = _rows(entries, width, size, row_limit)
+    if left_out:
+        rows, left_out = _rows(sorted(entries, key=lambda each: -each.share), width, size, row_limit)
 
-    rows: list[list[tuple[int, _Entry]]] = [[]]
+    strip = Image.new("RGB", (width, (1 + len(rows) + bool(left_out)) * line + 2 * gap), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    middle = gap + line // 2
+    title, font = fit_path(one_line(name), size, width - 2 * gap)
+    draw.text((gap, middle), title, fill=_INK_FAINT, font=font, anchor="lm")
+    for row in rows:
+        middle += line
+        for x, entry, text, letters in row:
+            strip.paste(_swatch(entry.colour, size), (x, middle - size // 2))
+            left = x + size + gap
+            draw.text((left, middle), text, fill=_INK, font=letters, anchor="lm")
+            left += round(text_length(letters, text)) + gap
+            draw.text((left, middle), _percent(entry.share), fill=_INK_FAINT, font=plain, anchor="lm")
+    if left_out:
+        draw.text((gap, middle + line), f"and {left_out} more", fill=_INK_FAINT, font=plain, anchor="lm")
+    return np.asarray(strip)
+
+
+def _rows(
+    entries: list[_Entry], width: int, size: int, limit: int
+) -> tuple[list[list[tuple[int, _Entry, str, Font]]], int]:
+    """Entries with their places from the left, their names and fonts, in rows; and how many have no room in so many rows."""
+    gap = round(size * 0.6)
+    plain = plain_font(size)
+    room = width - 4 * gap - size - text_length(plain, _percent(1.0))
+    rows: list[list[tuple[int, _Entry, str, Font]]] = [[]]
     x = gap
-    for entry in entries:
+    for number, entry in enumerate(entries):
         name, font = fit_name(entry.name, entry.spare_name, size, room)
         advance = round(size + 2 * gap + text_length(font, name) + text_length(plain, _percent(entry.share)))
         if rows[-1] and x + advance > width - gap:
+            if len(rows) == limit:
+                return rows, len(entries) - number
             rows.append([])
             x = gap
-        rows[-1].append((x, entry))
+        rows[-1].append((x, entry, name, font))
         x += advance + 2 * gap
-    left_out = sum(len(row) for row in rows[row_limit:])
-    del rows[row_limit:]
-
-    strip = Image.new("RGB", (width, (len(rows) + bool(left_out)) * line + 2 * gap), _PAPER)
-    draw = ImageDraw.Draw(strip)
-    middle = gap + line // 2
-    for row in rows:
-        for x, entry in row:
-            name, font = fit_name(entry.name, entry.spare_name, size, room)
-            strip.paste(_swatch(entry.colour, size), (x, middle - size // 2))
-            left = x + size + gap
-            draw.text((left, middle), name, fill=_INK, font=font, anchor="lm")
-            left += round(text_length(font, name)) + gap
-            draw.text((left, middle), _percent(entry.share), fill=_INK_FAINT, font=plain, anchor="lm")
-        middle += line
-    if left_out:
-        draw.text((gap, middle), f"and {left_out} more", fill=_INK_FAINT, font=plain, anchor="lm")
-    return np.asarray(strip)
+    return rows, 0
 
 
 def _swatch(colour: Colour | None, size: int) -> Image.Image:

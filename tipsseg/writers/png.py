@@ -11,20 +11,21 @@ import io
 import numpy as np
 from PIL import Image
 
-from tipsseg.palette import voc_colour
+from tipsseg.palette import palette_colour, voc_colour
 from tipsseg.records import LabelMap, label_dtype
 from tipsseg.writers import RunContext
 from tipsseg.writers.image_file import ImageFileWriter
 
-_VOC_PALETTE = [value for index in range(256) for value in voc_colour(index)]
-
 
 def encode(label_map: LabelMap, mode: str = "L") -> bytes:
-    """The labels as a PNG file: 8-bit grey, 16-bit above 254 classes; with `mode` "P" 8-bit, with the palette of PASCAL VOC."""
+    """The labels as a PNG file: 8-bit grey, 16-bit above 254 classes; with `mode` "P" 8-bit, with the
+    classes' own colours and those of PASCAL VOC's palette.
+    """
     labels = label_map.labels.astype(label_dtype(len(label_map.classes)), copy=False)
     picture = Image.fromarray(np.ascontiguousarray(labels))
     if mode == "P":
-        picture.putpalette(_VOC_PALETTE)
+        own = {each.id: palette_colour(each) for each in label_map.classes}
+        picture.putpalette([value for index in range(256) for value in own.get(index) or voc_colour(index)])
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()
