@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tipsseg.progress import printable
+from tipsseg.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Problem:
 
     def __str__(self) -> str:
         """One line, "path: what", that can be printed."""
-        return printable(f"{self.path}: {self.what}").replace("\n", "\\n").replace("\r", "\\r")
+        return printable(f"{self.path}: {self.what}")
 
 
 def by(size: tuple[int, int]) -> str:

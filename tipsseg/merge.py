@@ -63,6 +63,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     parts = _in_order([part for folder in folders for part in find_parts(folder, target)])
     refuse_broken_off(parts)
     if _has_all(target, parts):
+        progress.results([*run_paths(target, parts[0].formats), target / CLASSES_FILE])
         progress.note(f"Nothing to join: all of it is in {target} already.")
     else:
         _refuse_target(folders, target)
@@ -78,10 +79,11 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
             failed = _join(parts, target, progress)
         finally:
             drop_stage(target)
-        progress.note(f"{what} joined, into {target}")
+        progress.end()
+        progress.results([*run_paths(target, parts[0].formats), target / CLASSES_FILE])
         if failed:
             progress.note(f"{counted(failed, 'image')} failed, see {target / ERRORS_FILE}")
-    progress.results([*run_paths(target, parts[0].formats), target / CLASSES_FILE])
+        progress.note(f"{what} joined, into {target}")
 
 
 def _join(parts: Sequence[Part], target: Path, progress: Progress) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from tipsseg.images import reason_of
 from tipsseg.journal import journals_in
 from tipsseg.manifest import MANIFEST_FILE, Entry, parse_entry
 from tipsseg.merge_stage import JOINED
+from tipsseg.printable import shell_word
 from tipsseg.record_values import actual_path, short, take
 from tipsseg.run_record import CONVERTING, RUN_FILE, Counts, read_run
 from tipsseg.shards import SHARDS_FOLDER, Shard, shards_in
@@ -104,7 +104,7 @@ def unreadable(path: Path, error: Exception, output: Path) -> InputError:
 
 def check_hint(output: Path) -> str:
     """What to do where the records of an output folder are not as a run leaves them."""
-    return f"See what is wrong with it: tipsseg check {shlex.quote(str(output))}"
+    return f"See what is wrong with it: tipsseg check {shell_word(str(output))}"
 
 
 def conversion_begun(record: Mapping[str, object], records: Path) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ def broken_conversion(output: Path, formats: Sequence[str]) -> InputError:
     names = ",".join(formats)
     return InputError(
         f"{output}: a conversion into {names} was broken off",
-        f"Run it again first: tipsseg convert {shlex.quote(str(output))} --format {names}",
+        f"Run it again first: tipsseg convert {shell_word(str(output))} --format {names}",
     )
 
 

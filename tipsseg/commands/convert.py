@@ -36,6 +36,7 @@ def convert(
     ] = None,
     jobs: opt.Threads = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
+    null: opt.NullResults = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
@@ -44,6 +45,6 @@ def convert(
     from tipsseg.progress import Progress
 
     limit_pixels(max_pixels)
-    with Progress(quiet) as progress:
+    with Progress(quiet, null=null) as progress:
         if convert_folder(output, opt.split_formats(formats), images, opt.threads(jobs), progress):
             raise typer.Exit(1)

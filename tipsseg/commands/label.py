@@ -133,7 +133,7 @@ def label(
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Print one JSON object an image on stdout, in place of paths.")
     ] = False,
-    null: opt.Null = False,
+    null: opt.NullBoth = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
@@ -147,6 +147,8 @@ def label(
 
     limit_pixels(max_pixels)
     asked = Arguments(tuple(paths or ()), null, limit, sample, retry_failed)
+    if null and jsonl and asked.paths != ("-",):
+        raise UsageError("-0 separates paths, and --jsonl prints none", "Leave out -0.")
     if dry and jsonl:
         raise UsageError("--dry-run prints paths, and --jsonl records of labels", "Give one of them.")
     if retry_failed and not resume:
@@ -174,7 +176,7 @@ def label(
         jsonl,
     )
     source = request.check()
-    with Progress(quiet, results=not jsonl) as progress:
+    with Progress(quiet, results=not jsonl, null=null) as progress:
         opt.note_vocabulary(progress, classes, vocabulary)
         job = make_job(request, source)
         for note in [] if earlier is None else earlier.notes(job.decides):
