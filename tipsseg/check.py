@@ -10,7 +10,6 @@ check_files     what else is there
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import UsageError
 from tipsseg.files import is_folder
 from tipsseg.labelled_image import LabelledImage
+from tipsseg.printable import shell_word
 from tipsseg.progress import Progress, counted
 from tipsseg.run_record import RUN_FILE
 from tipsseg.threads import in_order
@@ -79,7 +79,7 @@ def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progres
     if tally.edited:
         progress.note(
             f"{counted(tally.edited, 'file')} changed by hand, which is no problem; "
-            f"tipsseg convert {shlex.quote(str(folder))} --format FORMAT takes changed masks into other formats."
+            f"tipsseg convert {shell_word(str(folder))} --format FORMAT takes changed masks into other formats."
         )
     looked = f"{counted(tally.images, 'image')}, {counted(tally.files, 'file')} checked"
     progress.note(f"{looked}: {counted(found, 'problem') if found else 'nothing wrong'}.")
@@ -151,7 +151,7 @@ def _note_runs(folder: Path, runs: Sequence[Run], whole: bool, progress: Progres
         if run.failed:
             progress.note(f"{counted(run.failed, 'image')} failed, see {run.records / ERRORS_FILE}")
     if whole and runs[0].shard is not None:
-        place = shlex.quote(str(folder))
+        place = shell_word(str(folder))
         progress.note(f"All {counted(len(runs), 'shard')} ended; join them: tipsseg merge {place} -o {place}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.images import reason_of
-from tipsseg.progress import printable
+from tipsseg.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Problem:
 
     def __str__(self) -> str:
         """One line, "path: what", that can be printed."""
-        return printable(f"{self.path}: {self.what}").replace("\n", "\\n").replace("\r", "\\r")
+        return printable(f"{self.path}: {self.what}")
 
 
 def unreadable(error: OSError, place: Path) -> Problem:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from tipsseg.errors import TipssegError
-from tipsseg.progress import printable
+from tipsseg.printable import printable
 
 _MAIN_HELP = "Label every pixel of images with your own phrases, by TIPSv2."
 
@@ -42,6 +43,10 @@ _COMMANDS: Mapping[str, str] = {
 _MODULES = {"eval": "evaluate"}
 
 
+# The base of typer's errors of usage has had several homes; this one of its children is public.
+_TyperUsageError: Any = typer.BadParameter.__mro__[1]
+
+
 class _Group(TyperGroup):
     """Loads the command that is asked for, and turns expected errors into `Error:` and `Hint:` lines and an exit code."""
 
@@ -52,17 +57,34 @@ class _Group(TyperGroup):
             self.commands[args[0]] = typer.main.get_command(module.app)
         return super().resolve_command(ctx, args)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _typer_errors_printable():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _typer_errors_printable():
+                return super().invoke(ctx)
         except TipssegError as error:
             print_error(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
             number = interrupt.number if isinstance(interrupt, _Stopped) else signal.SIGINT
             what = "Interrupted" if number == signal.SIGINT else "Terminated"
-            print(f"{': '.join([what, *getattr(interrupt, '__notes__', ())])}.", file=sys.stderr)
+            print(printable(f"{': '.join([what, *getattr(interrupt, '__notes__', ())])}."), file=sys.stderr)
             raise typer.Exit(128 + number) from None
+
+
+@contextmanager
+def _typer_errors_printable() -> Iterator[None]:
+    """Spell out what wrong arguments have in them, which typer prints as they are, or in part, by its version."""
+    try:
+        yield
+    except _TyperUsageError as error:
+        # A command without arguments is an error whose message is its help.
+        if error.ctx is None or error.message != error.ctx.get_help():
+            error.message = printable(error.message)
+        raise
 
 
 class _Stopped(KeyboardInterrupt):

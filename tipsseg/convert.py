@@ -9,7 +9,6 @@ stored_scores   objects with their scores
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -29,6 +28,7 @@ from tipsseg.outcome import Failed, Unchanged
 from tipsseg.output_folder import sweep_run
 from tipsseg.part_context import file_options, run_context
 from tipsseg.parts import Part, broken_conversion, conversion_begun, find_parts, read_entries
+from tipsseg.printable import shell_word
 from tipsseg.progress import Progress, counted
 from tipsseg.record_values import actual_name, actual_path, take
 from tipsseg.records import ImageRef
@@ -142,6 +142,7 @@ class _Run:
             interrupt.add_note(f"{done} done; the same command goes on from there")
             raise
         self._finish()
+        progress.end()
         progress.results(file.path for name in self._formats for file in run_files(name, self._context))
         self._note_end(progress, time.monotonic() - began)
         return self._failed
@@ -247,7 +248,7 @@ def _whole_run(output: Path) -> Part:
     if parts[0].shard is not None:
         raise InputError(
             f"{output}: it holds shards",
-            f"Join them first: tipsseg merge {shlex.quote(str(output))} -o {shlex.quote(str(output))}",
+            f"Join them first: tipsseg merge {shell_word(str(output))} -o {shell_word(str(output))}",
         )
     return parts[0]
 

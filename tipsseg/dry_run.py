@@ -15,7 +15,7 @@ from tipsseg.errors import OutputError
 from tipsseg.file_names import name_key
 from tipsseg.files import json_bytes
 from tipsseg.outcome import Failed, Labelled, Unchanged
-from tipsseg.progress import Progress, clock, counted, print_path
+from tipsseg.progress import Progress, clock, counted
 from tipsseg.records import ImageRef
 from tipsseg.request import Job, make_job
 from tipsseg.run import Find, items, refuse_mixture
@@ -65,7 +65,7 @@ def dry_run(job: Job, find: Find, progress: Progress, *, measure: bool) -> int:
                 case ImageRef():
                     todo.append(item)
                     replaced += any(path.exists() for path in own_paths(output, item, request.formats).values())
-                    print_path(item.path)
+                    progress.path(item.path)
     if is_claimed(job.context.records):
         progress.note(f"Another tipsseg is at work in {job.context.records}.")
     parts = [f"{counted(len(todo), 'image')} to label"]

@@ -77,6 +77,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     parts = _in_order([part for folder in folders for part in find_parts(folder, target)])
     refuse_broken_off(parts)
     if _has_all(target, parts):
+        progress.results([*run_paths(target, parts[0].formats), target / CLASSES_FILE])
         progress.note(f"Nothing to join: all of it is in {target} already.")
     else:
         refuse_target(folders, target)
@@ -90,10 +91,11 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
         what = f"{counted(number, 'image')} of {_counted_parts(parts)}"
         progress.begin(f"{what} to be joined.", number)
         failed = _join(folders, parts, target, progress)
-        progress.note(f"{what} joined, into {target}")
+        progress.end()
+        progress.results([*run_paths(target, parts[0].formats), target / CLASSES_FILE])
         if failed:
             progress.note(f"{counted(failed, 'image')} failed, see {target / ERRORS_FILE}")
-    progress.results([*run_paths(target, parts[0].formats), target / CLASSES_FILE])
+        progress.note(f"{what} joined, into {target}")
 
 
 def _join(folders: Sequence[Path], parts: Sequence[Part], target: Path, progress: Progress) -> int:

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import secrets
-import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import OutputError
 from tipsseg.files import TEMPORARY_PREFIX, atomic_write, is_folder, json_bytes, output_error, sweep_below
 from tipsseg.manifest import MANIFEST_FILE
+from tipsseg.printable import shell_word
 from tipsseg.record_values import actual_name, parse, take
 from tipsseg.records import printable_path
 from tipsseg.run_record import RUN_FILE
@@ -61,8 +61,8 @@ def is_unfinished(folder: Path) -> bool:
 
 def finish_command(folder: Path) -> str:
     """The command that finishes an unfinished merge into a folder."""
-    target = shlex.quote(str(folder))
-    named = [target] if is_folder(folder / JOINED) else [shlex.quote(str(each)) for each in _folders_of(folder)]
+    target = shell_word(str(folder))
+    named = [target] if is_folder(folder / JOINED) else [shell_word(str(each)) for each in _folders_of(folder)]
     return f"tipsseg merge {' '.join(named) or 'OUT...'} -o {target}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from tipsseg.images import reason_of
 from tipsseg.journal import journals_in
 from tipsseg.manifest import MANIFEST_FILE, Entry, parse_entry
 from tipsseg.merge_stage import finish_command, is_unfinished
+from tipsseg.printable import shell_word
 from tipsseg.record_values import actual_path, short, take
 from tipsseg.records import LabelClass
 from tipsseg.run_classes import class_faults, run_names
@@ -118,7 +118,7 @@ def other_version(path: Path, error: ValueError, output: Path) -> InputError:
 
 def check_hint(output: Path) -> str:
     """What to do where the records of an output folder are not as a run leaves them."""
-    return f"See what is wrong with it: tipsseg check {shlex.quote(str(output))}"
+    return f"See what is wrong with it: tipsseg check {shell_word(str(output))}"
 
 
 def conversion_begun(record: Mapping[str, object], records: Path) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ def broken_conversion(output: Path, formats: Sequence[str]) -> InputError:
     names = ",".join(formats)
     return InputError(
         f"{output}: a conversion into {names} was broken off",
-        f"Run it again first: tipsseg convert {shlex.quote(str(output))} --format {names}",
+        f"Run it again first: tipsseg convert {shell_word(str(output))} --format {names}",
     )
 
 

@@ -1,17 +1,22 @@
-"""What a run says: paths of results on stdout; on stderr a bar where somebody watches, a line now and then elsewhere."""
+"""What a run says: paths of results on stdout; on stderr a bar where somebody watches, a line now and then elsewhere.
+
+What goes to a person passes through `printable`, here and nowhere else; paths on stdout are bytes, for programs.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from tipsseg.errors import TipssegError
 from tipsseg.files import output_error
+from tipsseg.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -25,11 +30,16 @@ class Progress:
 
     quiet    leaves out notes and progress, never errors or results
     results  whether paths of finished files go to stdout
+    null     whether a NUL ends each path there, in place of a line end
+
+    The bar never shares a line with anything else: it is taken off the terminal before a line is printed, and drawn again
+    below it.
     """
 
-    def __init__(self, quiet: bool, *, results: bool = True) -> None:
+    def __init__(self, quiet: bool, *, results: bool = True, null: bool = False) -> None:
         self._quiet = quiet
         self._results = results
+        self._null = null
         self._total: int | None = 0
         self._before = 0
         self._began = self._last_line = time.monotonic()
@@ -53,7 +63,9 @@ class Progress:
         if sys.stderr.isatty() and not self._quiet:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=before, unit="image", file=sys.stderr, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total, initial=before, unit="image", file=sys.stderr, dynamic_ncols=True, leave=False
+            )
 
     def advance(self) -> None:
         """One more image is done, well or badly."""
@@ -65,6 +77,12 @@ class Progress:
             self._last_line = now
             self.note(status_line(self._done, self._total, now - self._began, self._before))
 
+    def end(self) -> None:
+        """Take the bar away: what follows are the last lines. Safe to call twice."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
     def note(self, line: str) -> None:
         """A line on stderr."""
         if not self._quiet:
@@ -75,15 +93,33 @@ class Progress:
         self._stderr(f"Error: {error.message}" + (f" ({error.hint})" if error.hint else ""))
 
     def results(self, paths: Iterable[Path]) -> None:
-        """Paths of finished files on stdout, one a line."""
+        """Paths of finished files on stdout. Raises OutputError."""
         for path in paths if self._results else ():
-            print_path(path)
+            self.path(path)
+
+    def path(self, path: Path) -> None:
+        """A path on stdout, whatever else goes there; see `print_path`."""
+        with self._without_bar(sys.stdout.isatty()):
+            print_path(path, null=self._null)
+
+    def text(self, text: str) -> None:
+        """Text on stdout; see `print_text`."""
+        with self._without_bar(sys.stdout.isatty()):
+            print_text(text)
 
     def _stderr(self, line: str) -> None:
-        from tqdm import tqdm
+        with self._without_bar(True):
+            print(printable(line), file=sys.stderr, flush=True)
 
-        # tqdm.write keeps an open bar below the line.
-        tqdm.write(printable(line), file=sys.stderr)
+    @contextmanager
+    def _without_bar(self, seen: bool) -> Iterator[None]:
+        """Take the bar off the terminal for a while, where what is printed is `seen` on one."""
+        if self._bar is None or not seen:
+            yield
+            return
+        with self._bar.external_write_mode(file=sys.stderr):
+            sys.stderr.flush()
+            yield
 
     def __enter__(self) -> Self:
         return self
@@ -91,18 +127,20 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self.end()
 
 
-def print_path(path: Path) -> None:
-    """A path on stdout, byte for byte: names need not be valid in the terminal's encoding. Raises OutputError."""
-    _print(os.fsencode(path) + b"\n")
+def print_path(path: Path, *, null: bool = False) -> None:
+    """A path on stdout, byte for byte: names need not be valid in the terminal's encoding. Raises OutputError.
+
+    `null` ends it with a NUL, as a name may have line ends in it.
+    """
+    _print(os.fsencode(path) + (b"\0" if null else b"\n"))
 
 
 def print_text(text: str) -> None:
-    """Text on stdout, in UTF-8 whatever the terminal's encoding. Raises OutputError."""
-    _print(text.encode("utf-8", "backslashreplace"))
+    """Lines on stdout, as `printable`, in UTF-8 whatever the terminal's encoding. Raises OutputError."""
+    _print(printable_lines(text).encode())
 
 
 def _print(data: bytes) -> None:
@@ -114,11 +152,6 @@ def _print(data: bytes) -> None:
         raise  # nobody reads any more, which is no error to tell of
     except OSError as error:
         raise output_error(Path("standard output"), error) from error
-
-
-def printable(text: str) -> str:
-    """The text with bytes of file names that are no UTF-8 spelled out, for a terminal."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError
 from tipsseg.files import json_bytes
 from tipsseg.manifest import Entry
-from tipsseg.progress import Progress, print_text
+from tipsseg.progress import Progress
 from tipsseg.records import ImageRef
 from tipsseg.summary import image_summary
 
@@ -35,5 +35,5 @@ class JsonReporter(Reporter):
 
     def done(self, ref: ImageRef, entry: Entry, files: Mapping[str, Path]) -> None:
         """Print the image's record."""
-        print_text(json_bytes(image_summary(ref, entry.summary, files)).decode() + "\n")
+        self._progress.text(json_bytes(image_summary(ref, entry.summary, files)).decode() + "\n")
         self._progress.advance()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.files import is_file, is_folder
 from tipsseg.label_options import MAX_PIXELS, REFINEMENTS, LabelOptions
 from tipsseg.loading import ModelSource, find_model
+from tipsseg.printable import shell_line
 from tipsseg.records import MAX_CLASSES_8_BIT
 from tipsseg.run_record import Decides, read_run
 from tipsseg.shards import SHARDS_FOLDER, Shard, shards_in
@@ -87,7 +87,7 @@ class ModelRequest:
             words += ["--min-confidence", str(self.options.min_confidence)]
         if self.options.refine != REFINEMENTS[0]:
             words += ["--refine", self.options.refine]
-        return shlex.join(words)
+        return shell_line(words)
 
 
 def _option_value(background: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -19,6 +18,7 @@ from tipsseg.file_names import NameKey, name_key
 from tipsseg.format_notes import note_fidelity, note_parts
 from tipsseg.outcome import Failed, Item, Labelled, Outcome, Unchanged
 from tipsseg.output_folder import OutputFolder
+from tipsseg.printable import shell_word
 from tipsseg.progress import Progress, counted
 from tipsseg.records import ImageRef
 from tipsseg.reporting import JsonReporter, Reporter
@@ -80,7 +80,6 @@ def run_label(job: Job, find: Find, engine: Engine, progress: Progress) -> Count
                 f"{counted(run.counts.labelled + run.counts.unchanged, 'image')} done; {again} goes on from there"
             )
             raise
-        progress.results(folder.run_paths)
     return run.counts
 
 
@@ -128,6 +127,8 @@ class _Run:
             batch_size = engine.batch_size()
         if not self._folder.finished or self.counts.labelled or self.counts.failed:
             self._folder.finish(self.counts, batch_size)
+        progress.end()
+        progress.results(self._folder.run_paths)
         note_fidelity(progress, self._fidelity)
         note_outdated(self._folder.earlier, self._job, progress)
         note_edited(self._job, self.counts, progress)
@@ -230,7 +231,7 @@ def note_outdated(earlier: Earlier, job: Job, progress: Progress) -> None:
     """Say which formats of an earlier run, or of a conversion, are not of the labels that are there now."""
     names = ",".join(name for name in FORMATS if name in earlier.outdated)
     if names:
-        place = shlex.quote(str(job.request.output))
+        place = shell_word(str(job.request.output))
         how = "" if job.request.shard else f"; tipsseg convert {place} --format {names} makes them anew"
         progress.note(f"The labels were in {names} too, as they were before{how}.")
 
@@ -239,7 +240,7 @@ def note_edited(job: Job, counts: Counts, progress: Progress) -> None:
     """Say how many images have files that were changed by hand."""
     if counts.edited:
         one = counts.edited == 1
-        place = shlex.quote(str(job.request.output))
+        place = shell_word(str(job.request.output))
         progress.note(
             f"Files of {counted(counts.edited, 'image')} were changed by hand and are kept; "
             f"--replace-edited labels {'it' if one else 'them'} anew, and tipsseg convert {place} --format FORMAT "

@@ -103,10 +103,10 @@ USAGE = {
         2,
         "Error: - stands for a list on stdin and cannot be mixed with other paths\n",
     ),
-    "-0 without a list": (
-        ["imgs", "-0", "-c", "a"],
+    "-0 without paths on either side": (
+        ["imgs", "-0", "--jsonl", "-c", "a"],
         2,
-        "Error: -0 is for a list on stdin, but the paths are arguments\nHint: Give - as the only path.\n",
+        "Error: -0 separates paths, and --jsonl prints none\nHint: Leave out -0.\n",
     ),
     "output is a file": (
         ["imgs", "-c", "a", "-o", "imgs/a.png"],
@@ -207,17 +207,12 @@ USAGE = {
     "a limit of nothing": (
         ["-c", "a", "--retry-failed", "--limit", "2"],
         2,
-        "Error: -0, --limit and --sample are for images that are given\nHint: Leave them out, or name images.\n",
+        "Error: --limit and --sample are for images that are given\nHint: Leave them out, or name images.\n",
     ),
     "a sample of nothing": (
         ["-c", "a", "--retry-failed", "--sample", "2"],
         2,
-        "Error: -0, --limit and --sample are for images that are given\nHint: Leave them out, or name images.\n",
-    ),
-    "NUL between nothing": (
-        ["-c", "a", "--retry-failed", "-0"],
-        2,
-        "Error: -0, --limit and --sample are for images that are given\nHint: Leave them out, or name images.\n",
+        "Error: --limit and --sample are for images that are given\nHint: Leave them out, or name images.\n",
     ),
     "no images": (
         ["-c", "a"],

@@ -173,7 +173,8 @@ def test_a_list_on_stdin(
     listed = separator.join([b"imgs/a.png", "imgs/sub/ü.bmp".encode(), b""])
     ran = command("label", "-", *flags, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png", stdin=listed)
     assert ran.code == 0, ran.err
-    assert ran.out.splitlines() == ["labels/masks/imgs/a.png", "labels/masks/imgs/sub/ü.png", "labels/classes.json"]
+    names = ["labels/masks/imgs/a.png", "labels/masks/imgs/sub/ü.png", "labels/classes.json"]
+    assert ran.out == "".join(name + ("\0" if null else "\n") for name in names)
 
 
 def test_outputs_inside_the_input_folder_never_become_inputs(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tipsseg.errors import ImageError
-from tipsseg.progress import Progress, clock, counted, printable, status_line
+from tipsseg.progress import Progress, clock, counted, status_line
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,6 @@ def test_quiet_says_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
         shown.error(ImageError(Path("b.jpg"), "truncated", "Fetch it again."))
         shown.advance()
     assert screen.getvalue() == "Error: b.jpg: truncated (Fetch it again.)\n"
-
-
-def test_names_that_are_no_utf8_can_be_printed() -> None:
-    assert printable("a\udcffb") == "a\\udcffb"
 
 
 def test_paths_of_results_go_to_stdout_unless_something_else_does(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -39,7 +39,7 @@ def check(
     """Read an output folder back: files, sizes, ids, areas, annotations, and whether the images are the same."""
     from tipsseg.check import check_folder
     from tipsseg.images import limit_pixels
-    from tipsseg.progress import Progress, print_text
+    from tipsseg.progress import Progress
 
     limit_pixels(max_pixels)
     threads = opt.threads(jobs)
@@ -47,6 +47,6 @@ def check(
     with Progress(quiet, results=False) as progress:
         for problem in check_folder(output, images, threads, progress):
             wrong = True
-            print_text(f"{problem}\n")
+            progress.text(f"{problem}\n")
     if wrong:
         raise typer.Exit(1)

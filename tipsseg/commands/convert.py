@@ -37,6 +37,7 @@ def convert(
     val_fraction: opt.ValFraction = None,
     jobs: opt.Threads = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
+    null: opt.NullResults = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
@@ -45,6 +46,6 @@ def convert(
     from tipsseg.progress import Progress
 
     limit_pixels(max_pixels)
-    with Progress(quiet) as progress:
+    with Progress(quiet, null=null) as progress:
         if convert_folder(output, opt.split_formats(formats), images, opt.threads(jobs), progress, val_fraction):
             raise typer.Exit(1)

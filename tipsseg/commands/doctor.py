@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from tipsseg.commands import options as opt
-from tipsseg.progress import counted, printable
+from tipsseg.printable import printable
+from tipsseg.progress import counted, print_text
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -32,9 +33,9 @@ def doctor(
     for finding in examine(device, dtype, image):
         failed += finding.state == "fail"
         state = "FAIL" if finding.state == "fail" else finding.state
-        print(printable(f"{state:5} {finding.what}: {finding.detail}"), flush=True)
+        print_text(f"{printable(f'{state:5} {finding.what}: {finding.detail}')}\n")
         if finding.hint:
-            print(printable(f"      {finding.hint}"), flush=True)
-    print(f"{counted(failed, 'check')} failed." if failed else "All is well.")
+            print_text(f"      {printable(finding.hint)}\n")
+    print_text(f"{counted(failed, 'check')} failed.\n" if failed else "All is well.\n")
     if failed:
         raise typer.Exit(1)

@@ -203,6 +203,8 @@ def _refuse_together(context: typer.Context) -> None:
             "images and --pred exclude each other" if pred else "nothing to score: no images and no --pred",
             "Give images to label and score, or --pred with a folder of masks.",
         )
+    if context.params["null"] and context.params["paths"] not in (None, ["-"]):
+        raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Give - as the only path.")
     for name in (*_LABELLING, *_WRITING):
         if pred and _given(context, name):
             raise UsageError(f"--{name.replace('_', '-')} is for labelling, and with --pred nothing is labelled")
@@ -225,7 +227,7 @@ def _given(context: typer.Context, name: str) -> bool:
 def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress: Progress) -> None:
     from tipsseg.evaluate import misplaced, row_names, table
     from tipsseg.files import json_bytes
-    from tipsseg.progress import counted, print_text
+    from tipsseg.progress import counted
     from tipsseg.run_eval import write_reports
 
     if output is not None:
@@ -245,4 +247,5 @@ def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress
         progress.note(
             "The truth has no pixel of any class. If its ids mean something else, see --ignore-index, --zero-based and --layout."
         )
-    print_text(json_bytes(evaluation.record()).decode() + "\n" if as_json else table(evaluation.scores))
+    progress.end()
+    progress.text(json_bytes(evaluation.record()).decode() + "\n" if as_json else table(evaluation.scores))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,6 +14,7 @@ from tipsseg.commands import options as opt
 from tipsseg.errors import OtherRunError, UsageError
 from tipsseg.file_options import INSTANCES, PNG_MODES
 from tipsseg.label_options import MAX_PIXELS, MODES, REFINEMENTS, LabelOptions
+from tipsseg.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
     from tipsseg.engine import Engine
@@ -150,7 +150,7 @@ def label(
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Print one JSON object an image on stdout, in place of paths.")
     ] = False,
-    null: opt.Null = False,
+    null: opt.NullBoth = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
@@ -164,6 +164,8 @@ def label(
 
     limit_pixels(max_pixels)
     asked = Arguments(tuple(paths or ()), null, limit, sample, retry_failed)
+    if null and jsonl and asked.paths != ("-",):
+        raise UsageError("-0 separates paths, and --jsonl prints none", "Leave out -0.")
     if dry and jsonl:
         raise UsageError("--dry-run prints paths, and --jsonl records of labels", "Give one of them.")
     if retry_failed and not resume:
@@ -193,7 +195,7 @@ def label(
         replace_edited,
     )
     source = request.check()
-    with Progress(quiet, results=not jsonl) as progress:
+    with Progress(quiet, results=not jsonl, null=null) as progress:
         opt.note_vocabulary(progress, classes, vocabulary)
         job = make_job(request, source)
         for note in [] if earlier is None else earlier.notes(job.decides):
@@ -214,8 +216,8 @@ def _commands_to_paste(output: Path) -> Iterator[None]:
     try:
         yield
     except OtherRunError as error:
-        command = shlex.join(["tipsseg", *sys.argv[1:]])
-        other = shlex.quote(f"{output}-2")
+        command = shell_line(["tipsseg", *sys.argv[1:]])
+        other = shell_word(f"{output}-2")
         first = "Label into another folder, or remove what that run wrote and begin anew:"
         error.hint = f"{first}\n  {command} -o {other}\n  {command} --overwrite"
         raise

@@ -36,10 +36,8 @@ class Arguments:
             return
         if not self.retry_failed:
             raise UsageError("no images given", "Name images or folders, or give - and a list of them on stdin.")
-        if self.null or self.limit is not None or self.sample is not None:
-            raise UsageError(
-                "-0, --limit and --sample are for images that are given", "Leave them out, or name images."
-            )
+        if self.limit is not None or self.sample is not None:
+            raise UsageError("--limit and --sample are for images that are given", "Leave them out, or name images.")
 
 
 def find_images(job: Job, asked: Arguments, progress: Progress) -> Find:
@@ -73,7 +71,7 @@ def _given(job: Job, asked: Arguments, progress: Progress) -> Find:
         refs += [each for each in found.refs if shard is None or shard.takes(each.name)]
         return Images(tuple(sorted(refs, key=lambda each: name_order(each.name))), found.root)
 
-    if asked.sample is None and opt.from_stdin(asked.paths, asked.null):
+    if asked.sample is None and opt.from_stdin(asked.paths):
         entries = opt.stdin_entries(asked.null)
         return listed
     found = inputs.choose(opt.find_images(asked.paths, asked.null, output), asked.limit, asked.sample)

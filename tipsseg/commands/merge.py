@@ -32,11 +32,12 @@ def merge(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Where all of it is to be: a new folder, or the one with the shards.")
     ],
+    null: opt.NullResults = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Join the shards of a run, or several runs, into one output folder."""
     from tipsseg.merge import merge_folders
     from tipsseg.progress import Progress
 
-    with Progress(quiet) as progress:
+    with Progress(quiet, null=null) as progress:
         merge_folders(folders, output, progress)

@@ -100,6 +100,14 @@ ValFraction = Annotated[
 ]
 PngMode = Annotated[str, typer.Option(help="Masks as grey values (L), or with a palette (P) for tools that want it.")]
 Null = Annotated[bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not lines.")]
+NullResults = Annotated[
+    bool,
+    typer.Option("--null", "-0", help="Paths on stdout end with NUL, not lines: names may have line ends in them."),
+]
+NullBoth = Annotated[
+    bool,
+    typer.Option("--null", "-0", help="A list on stdin is separated by NUL, not lines; so are the paths on stdout."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 
 #: What is written where nothing is said of it.
@@ -184,12 +192,12 @@ def find_images(paths: Sequence[str], null: bool, output: Path | None, apart: Pa
     """The images that the arguments name: paths, or - for a list on stdin; see `inputs.find` for the folders that are left out."""
     from tipsseg import inputs
 
-    if from_stdin(paths, null):
+    if from_stdin(paths):
         return inputs.from_list(stdin_entries(null), output=output, apart=apart)
     return inputs.find([Path(path) for path in paths], output=output, apart=apart)
 
 
-def from_stdin(paths: Sequence[str], null: bool) -> bool:
+def from_stdin(paths: Sequence[str]) -> bool:
     """Whether the arguments ask for a list on stdin. Raises UsageError for what cannot be meant."""
     if list(paths) == ["-"]:
         return True
@@ -198,8 +206,6 @@ def from_stdin(paths: Sequence[str], null: bool) -> bool:
     urls = [path for path in paths if "://" in path]
     if urls:
         raise UsageError(f"{urls[0]} is an address, not a path", "Download the image first.")
-    if null:
-        raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Give - as the only path.")
     return False
 
 
