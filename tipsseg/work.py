@@ -123,7 +123,7 @@ class ImageWork:
         seconds = round(loaded.seconds + time.monotonic() - began, 3)
         sizes = {name: actual_path(self._output, file).stat().st_size for name, file in files.items()}
         entry = Entry(ref.name, loaded.fingerprint, self._digest, summary, files, tuple(self._writers), seconds, sizes)
-        return Labelled(ref, entry, records, labels.fidelity)
+        return Labelled(ref, entry, records, labels.fidelity, prepared.squeezed)
 
     def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
         """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""
