@@ -22,7 +22,7 @@ from tipsseg.errors import ImageError
 _UNBOUND = frozenset({"JPEG2000", "ICNS"})  # the second may hold the first
 
 #: Formats whose decoder takes a file at once, in a time that goes with the number of pixels.
-_AT_ONCE = frozenset({"WEBP", "AVIF", "TIFF"})
+_AT_ONCE = frozenset({"WEBP", "AVIF", "HEIF", "TIFF"})
 
 #: So many pixels of those take about a second at the most, which nobody needs to stop; a process of its own takes a quarter of one.
 _FEW = 16_000_000

@@ -24,6 +24,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 from tipsseg.decode_apart import DecodingTimeoutError, decode_apart, needs_own_process
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.label_options import MAX_PIXELS
+from tipsseg.skipped import HEIC_HINT, VIDEO_HINT
 from tipsseg.upright import ORIENTATION, orientation_of, shown_rgb, upright_image, upright_rgb
 
 
@@ -61,9 +62,19 @@ def image_extensions() -> frozenset[str]:
 
 def image_formats() -> tuple[str, ...]:
     """The names of the formats that Pillow decodes by itself."""
-    # Asked anew each time: programs may register plug-ins, such as one for HEIC, at any time.
+    # Asked anew each time: programs may register plug-ins at any time.
     Image.init()
+    _register_heic()
     return tuple(name for name in Image.ID if name not in _FOREIGN)
+
+
+@cache
+def _register_heic() -> None:
+    """Let Pillow read HEIC where the package for it is installed, the extra "heic"."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener(thumbnails=False)
 
 
 def open_image(path: Path) -> NDArray[np.uint8]:
@@ -285,18 +296,22 @@ def _hush_libtiff() -> None:
 
 # ---- complaints ----
 
+_DAMAGED = ("broken image file: its header is damaged or cut off", "Fetch the image again, or remove it.")
+
+_HEIC = rb"(?s)....ftyp(hei|hev|mif|msf)"
+
 # What often lies where an image should, told by how it begins.
 _LOOKALIKES = (
     (
-        re.compile(rb"(?s)\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*|RIFF....WEBP|BM"),
-        "broken image file: its header is damaged or cut off",
-        "Fetch the image again, or remove it.",
+        re.compile(rb"(?s)\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*|RIFF....WEBP|BM|....ftypavi[fs]"),
+        *_DAMAGED,
     ),
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the image", "Run `git lfs pull` in its folder."),
     (re.compile(rb"(?i)\s*<(!doctype )?html"), "a web page, not an image", "Its download failed; fetch it again."),
     (re.compile(rb"(?i)\s*<(\?xml|svg)"), "XML or SVG text, not a pixel image", "Convert it to PNG first."),
     (re.compile(rb"%PDF|%!PS"), "a PDF or PostScript page, not a pixel image", "Convert it to PNG first."),
-    (re.compile(rb"(?s)....ftyp(hei|hev|mif|msf)"), "a HEIC image, which Pillow cannot read", "Convert it to JPEG."),
+    (re.compile(_HEIC), "a HEIC image, which Pillow cannot read", f"Convert it to JPEG. Or: {HEIC_HINT}"),
+    (re.compile(rb"(?s)....ftyp|RIFF....AVI |\x1aE\xdf\xa3"), "a video, not an image", VIDEO_HINT),
 )
 
 
@@ -306,6 +321,8 @@ def _not_an_image(path: Path, file: BinaryIO) -> ImageError:
         head = file.read(64)
     except (OSError, ValueError):
         head = b""
+    if re.match(_HEIC, head) and "HEIF" in image_formats():
+        return ImageError(path, *_DAMAGED)
     for pattern, reason, hint in _LOOKALIKES:
         if pattern.match(head):
             return ImageError(path, reason, hint)

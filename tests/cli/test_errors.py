@@ -296,7 +296,7 @@ def test_nothing_found(command: Command, tmp_path: Path) -> None:
     (tmp_path / "imgs" / "notes.txt").write_text("hello")
     ran = command("label", "imgs", "-c", "a")
     assert ran.code == 1
-    assert ran.err.startswith("Error: no images in imgs; skipped 1 other file(s)\nHint: ")
+    assert ran.err.startswith("Error: no images in imgs; skipped there: 1 .txt\nHint: ")
     ran = command("label", "elsewhere", "-c", "a")
     assert ran.code == 1
     assert ran.err.startswith("Error: elsewhere: no such file or folder")

@@ -266,7 +266,9 @@ def failure(path: Path) -> ImageError:
         (b'<?xml version="1.0"?><svg/>', "SVG"),
         (b"%PDF-1.7\n", "PDF"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "PostScript"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "a video"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0", "header is damaged"),
+        (b"\x1aE\xdf\xa3", "a video"),
         (b"\x89PNG\r\n\x1a\n", "header is damaged"),
         (b"\xff\xd8\xff\xe0\0", "header is damaged"),
     ],
@@ -275,6 +277,27 @@ def test_files_that_are_no_images(tmp_path: Path, content: bytes, reason: str) -
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     assert reason in failure(path).reason
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: bool) -> None:
+    """It is read where the package for it is installed, and named where it is not."""
+    heif = pytest.importorskip("pillow_heif")
+    colour = Image.new("RGB", (64, 48), (200, 30, 90))
+    images.image_formats()  # registers it
+    path = saved(tmp_path, colour, "a.heic")
+    assert ".heic" in images.image_extensions()
+    assert heif.is_supported(path)
+    if read:
+        assert np.abs(open_image(path).astype(int) - np.asarray(colour)).max() < 9
+        path.write_bytes(path.read_bytes()[:30])
+        assert "header is damaged" in failure(path).reason
+        return
+    formats = tuple(name for name in images.image_formats() if name != "HEIF")
+    monkeypatch.setattr(images, "image_formats", lambda: formats)
+    assert failure(path).reason == "a HEIC image, which Pillow cannot read"
+    assert "pip install 'tipsseg[heic]'" in failure(path).hint
+    assert not images.image_extensions() & {".heic", ".heif"}
 
 
 def test_paths_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
