@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
+import io
 import os
 import re
 import stat
 import threading
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
+from tipsseg.decode_apart import DecodingTimeoutError, decode_apart, needs_own_process
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.label_options import MAX_PIXELS
+from tipsseg.skipped import HEIC_HINT, VIDEO_HINT
+from tipsseg.upright import ORIENTATION, orientation_of, shown_rgb, upright_image, upright_rgb
 
 
 @dataclass(slots=True)
@@ -29,10 +37,10 @@ class _Limit:
 
 LIMIT = _Limit()
 
-#: The longest side, in pixels, of an image that is shown to people: enough for any screen, and little memory.
-SHOWN_SIDE = 4096
+#: Seconds of work that the decoding of an image may take. 100 million pixels take a few.
+DECODE_SECONDS = 60
 
-_Pixels = TypeVar("_Pixels")
+_Read = TypeVar("_Read")
 
 # Formats that Pillow lists and does not decode itself (it calls foreign programs, or has a stub for plug-ins), and page
 # descriptions, which have no pixels of their own.
@@ -54,9 +62,19 @@ def image_extensions() -> frozenset[str]:
 
 def image_formats() -> tuple[str, ...]:
     """The names of the formats that Pillow decodes by itself."""
-    # Asked anew each time: programs may register plug-ins, such as one for HEIC, at any time.
+    # Asked anew each time: programs may register plug-ins at any time.
     Image.init()
+    _register_heic()
     return tuple(name for name in Image.ID if name not in _FOREIGN)
+
+
+@cache
+def _register_heic() -> None:
+    """Let Pillow read HEIC where the package for it is installed, the extra "heic"."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener(thumbnails=False)
 
 
 def open_image(path: Path) -> NDArray[np.uint8]:
@@ -71,12 +89,40 @@ def open_image(path: Path) -> NDArray[np.uint8]:
     return decode_file(path, upright_rgb)
 
 
-def decode_file(path: Path, decode: Callable[[Image.Image], _Pixels]) -> _Pixels:
-    """What `decode` makes of the image in a file, which is closed afterwards.
+def decode_file(
+    path: Path, read: Callable[[Image.Image], _Read], admit: Callable[[tuple[int, int]], object] | None = None
+) -> _Read:
+    """What `read` makes of the decoded image in a file.
 
-    Whatever is wrong with the file, and an InputError of `decode`, becomes an ImageError. May be called from several threads.
+    admit  is called with the (height, width) before the pixels are decoded, and may wait
+
+    Whatever is wrong with the file, and an InputError of `read`, becomes an ImageError; other errors of `read` pass. Decoding takes
+    DECODE_SECONDS at most, see `decode_apart` and `_TimedFile`. May be called from several threads.
     """
+    with opened(path) as image:
+        if admit is not None:
+            admit((image.height, image.width))
+        decoded = _decoded(path, image)
+        with as_image_error(path):
+            return read(decoded)
+
+
+@contextmanager
+def as_image_error(path: Path) -> Iterator[None]:
+    """Make an ImageError of what is wrong with an image that was decoded, or of want of memory for it."""
+    try:
+        yield
+    except InputError as error:
+        raise ImageError(path, error.message, error.hint) from error
+    except MemoryError as error:
+        raise ImageError(path, "not enough memory for it", "Use fewer jobs, or a smaller image.") from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """The image in a file, not decoded yet, of a size that is allowed. Raises ImageError."""
     _hush_pillow()
+    _hush_libtiff()
     _lift_pillows_limit()
     try:
         status = path.stat()
@@ -88,37 +134,77 @@ def decode_file(path: Path, decode: Callable[[Image.Image], _Pixels]) -> _Pixels
             raise ImageError(path, "empty file (0 bytes)", "Fetch the image again, or remove it.")
         # Pillow gets the open file and not its name: by name it maps some formats into memory, and then a file that
         # another program cuts short kills the process.
-        file = path.open("rb")
+        file = _TimedFile(path.open("rb", buffering=0), DECODE_SECONDS)
     except (OSError, ValueError) as error:
         raise ImageError(path, reason_of(error)) from error
     with file:
-        try:
-            return _decode(path, file, decode)
-        except ImageError:
-            raise
-        except UnidentifiedImageError as error:
-            raise _not_an_image(path, file) from error
-        except Image.DecompressionBombError as error:
-            # Pillow looked before the size was known here; its message has the number of pixels.
-            pixels = re.search(r"\d+", str(error))
-            raise _too_large(path, f"{int(pixels[0]):,} pixels" if pixels else "the image") from error
-        except MemoryError as error:
-            raise ImageError(path, "not enough memory to decode it", "Use fewer jobs, or a smaller image.") from error
-        except Exception as error:
-            # On broken data decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, EOFError,
-            # IndexError, KeyError, TypeError, zlib.error, ... No file may take down a run, so all are taken here.
-            raise ImageError(path, _broken(error), "Fetch the image again, or remove it.") from error
+        with faults_of(path):
+            try:
+                image = Image.open(file, formats=image_formats())
+            except UnidentifiedImageError as error:
+                raise _not_an_image(path, file) from error
+        with image:
+            width, height = image.size
+            if width * height > LIMIT.pixels:
+                raise _too_large(path, f"{height} x {width} (height x width) = {width * height:,} pixels")
+            yield image
 
 
-def _decode(path: Path, file: BinaryIO, decode: Callable[[Image.Image], _Pixels]) -> _Pixels:
-    with Image.open(file, formats=image_formats()) as image:
-        width, height = image.size
-        if width * height > LIMIT.pixels:
-            raise _too_large(path, f"{height} x {width} (height x width) = {width * height:,} pixels")
-        try:
-            return decode(image)
-        except InputError as error:
-            raise ImageError(path, error.message, error.hint) from error
+def _decoded(path: Path, image: Image.Image) -> Image.Image:
+    """The image with its pixels; another one where they were decoded in another process. Raises ImageError."""
+    with faults_of(path):
+        apart = needs_own_process(image)
+        if not apart:
+            image.load()
+            return image
+    with faults_of(path):
+        # TIFF is turned upright while it is decoded.
+        orientation = 1 if image.format == "TIFF" else orientation_of(image)
+        decoded = decode_apart(path, DECODE_SECONDS, LIMIT.pixels)
+        decoded.getexif()[ORIENTATION] = orientation
+        decoded.format = image.format
+        return decoded
+
+
+@contextmanager
+def faults_of(path: Path) -> Iterator[None]:
+    """Make an ImageError of whatever Pillow raises while it reads a file; for nothing but calls of Pillow."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except DecodingTimeoutError as error:
+        raise ImageError(
+            path, f"decoding takes more than {DECODE_SECONDS} seconds", "Save it again as a PNG, or remove it."
+        ) from error
+    except Image.DecompressionBombError as error:
+        # Pillow looked before the size was known here; its message has the number of pixels.
+        pixels = re.search(r"\d+", str(error))
+        raise _too_large(path, f"{int(pixels[0]):,} pixels" if pixels else "the image") from error
+    except MemoryError as error:
+        raise ImageError(path, "not enough memory to decode it", "Use fewer jobs, or a smaller image.") from error
+    except Exception as error:
+        # On broken data decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, EOFError,
+        # IndexError, KeyError, TypeError, zlib.error, ... No file may take down a run, so all are taken here.
+        raise ImageError(path, _broken(error), "Fetch the image again, or remove it.") from error
+
+
+class _TimedFile(io.BufferedReader):
+    """A file whose `read` raises DecodingTimeoutError once its thread has worked for so many seconds since it was opened.
+
+    Most decoders of Pillow ask for their data block by block, so this ends them. The time of the thread and not that of the clock:
+    slow disks and busy machines take nothing from it.
+    """
+
+    def __init__(self, raw: io.FileIO, seconds: float) -> None:
+        super().__init__(raw)
+        self._until = time.thread_time() + seconds
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any file."""
+        if time.thread_time() > self._until:
+            raise DecodingTimeoutError
+        return super().read(size)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -127,7 +213,8 @@ def upright_size(path: Path) -> tuple[int, int]:
     Pixels are decoded only of a PNG that may have its orientation behind them. Raises ImageError as `open_image` does, but not for
     faults of the pixels.
     """
-    return decode_file(path, _upright_size)
+    with opened(path) as image, faults_of(path), as_image_error(path):
+        return _upright_size(image)
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
@@ -137,7 +224,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     if width == height or (image.format == "PNG" and not _may_be_turned(image)):
         return height, width
     # The size in the header of a TIFF is that of the image as its tag turns it.
-    turned = _orientation(image) in {5, 6, 7, 8} and _ORIENTATION not in getattr(image, "tag_v2", ())
+    turned = orientation_of(image) in {5, 6, 7, 8} and ORIENTATION not in getattr(image, "tag_v2", ())
     return (width, height) if turned else (height, width)
 
 
@@ -160,105 +247,9 @@ def _may_be_turned(image: Image.Image) -> bool:
         file.seek(here)
 
 
-def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of a Pillow image as `open_image` gives them: upright, [H, W, 3] uint8 RGB. Raises as `upright_image` does."""
-    return np.array(upright_image(image))
-
-
 def open_shown(path: Path) -> NDArray[np.uint8]:
     """An image file as it is shown to people, see `shown_rgb`. Raises as `open_image` does."""
     return decode_file(path, lambda image: shown_rgb(upright_image(image)))
-
-
-def shown_rgb(upright: Image.Image) -> NDArray[np.uint8]:
-    """An upright image in mode RGB at its `shown_size`, [h, w, 3] uint8; each pixel the mean of the area that it stands for."""
-    height, width = shown_size((upright.height, upright.width))
-    if (width, height) != upright.size:
-        upright = upright.resize((width, height), Image.Resampling.BOX)
-    return np.array(upright)
-
-
-def shown_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The size (height, width) at which an image of `size` is shown: its own, but not longer than SHOWN_SIDE."""
-    longest = max(size)
-    if longest <= SHOWN_SIDE:
-        return size
-    height, width = (max(1, round(side * SHOWN_SIDE / longest)) for side in size)
-    return height, width
-
-
-def upright_image(image: Image.Image) -> Image.Image:
-    """A Pillow image in mode RGB, as `open_image` understands it, turned upright; the same image where nothing is to be done.
-
-    Raises InputError for an image without pixels and for numbers that have no 8-bit meaning.
-    """
-    image.load()
-    if 0 in image.size:
-        raise InputError("an image without pixels")
-    # After `load`: PNG may keep the EXIF data behind the pixels, and TIFF turns the image by itself while loading.
-    turn = _TURNS.get(_orientation(image))
-    colours = _to_rgb(image)
-    return colours if turn is None else colours.transpose(turn)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        return _grey(_EIGHT_BIT[np.asarray(image)])
-    if image.mode == "I":
-        # Pillow's name for 32-bit integers, which also stands for 16-bit data of some formats and versions.
-        values = np.asarray(image)
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > 65535:
-            raise InputError(f"integer pixels from {low} to {high}, where 0 to 65535 is understood", _RESCALE)
-        # Nothing but its range tells 8-bit from 16-bit data here; a 16-bit picture this dark would be black anyway.
-        return _grey(values.astype(np.uint8) if high <= 255 else _EIGHT_BIT[values])
-    if image.mode == "F":
-        return _grey(_from_float(np.asarray(image)))
-    return image.convert("RGB")
-
-
-# v / 257, rounded to the nearest: 65535 / 257 = 255. Cutting off the low byte, or clipping, would darken or flatten.
-_EIGHT_BIT: NDArray[np.uint8] = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
-
-_RESCALE = "Save it with 8 or 16 bits a channel."
-
-
-def _from_float(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 255):  # false for NaN too
-        reason = f"float pixels from {low:g} to {high:g}, where 0 to 1 or 0 to 255 is understood"
-        raise InputError(reason, _RESCALE)
-    scaled = values * np.float32(255) if high <= 1 else values
-    return np.rint(scaled).astype(np.uint8)
-
-
-def _grey(values: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(values).convert("RGB")
-
-
-_ORIENTATION = 0x0112
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF beside sound pixels raises as many kinds as damaged pixels do
-        return 1
-    return value if isinstance(value, int) else 1
-
-
-#: What undoes an EXIF orientation; 1 and numbers that are none need nothing.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def _lift_pillows_limit() -> None:
@@ -288,20 +279,39 @@ def _hush_pillow() -> None:
             warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
+@cache
+def _hush_libtiff() -> None:
+    """Silence libtiff, which writes what it thinks of damaged files to stderr, past Python and between our own lines.
+
+    Its handlers are of the whole process: none at all, set once and for good, is safe with threads. What is wrong with a file comes
+    back through Pillow all the same. Where Pillow has libtiff within itself, as on Windows, the handlers cannot be reached.
+    """
+    with suppress(AttributeError, OSError):
+        pillow = ctypes.CDLL(_imaging.__file__)  # and what it was linked with
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            handler = pillow[name]
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
+
+
 # ---- complaints ----
+
+_DAMAGED = ("broken image file: its header is damaged or cut off", "Fetch the image again, or remove it.")
+
+_HEIC = rb"(?s)....ftyp(hei|hev|mif|msf)"
 
 # What often lies where an image should, told by how it begins.
 _LOOKALIKES = (
     (
-        re.compile(rb"(?s)\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*|RIFF....WEBP|BM"),
-        "broken image file: its header is damaged or cut off",
-        "Fetch the image again, or remove it.",
+        re.compile(rb"(?s)\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*|RIFF....WEBP|BM|....ftypavi[fs]"),
+        *_DAMAGED,
     ),
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the image", "Run `git lfs pull` in its folder."),
     (re.compile(rb"(?i)\s*<(!doctype )?html"), "a web page, not an image", "Its download failed; fetch it again."),
     (re.compile(rb"(?i)\s*<(\?xml|svg)"), "XML or SVG text, not a pixel image", "Convert it to PNG first."),
     (re.compile(rb"%PDF|%!PS"), "a PDF or PostScript page, not a pixel image", "Convert it to PNG first."),
-    (re.compile(rb"(?s)....ftyp(hei|hev|mif|msf)"), "a HEIC image, which Pillow cannot read", "Convert it to JPEG."),
+    (re.compile(_HEIC), "a HEIC image, which Pillow cannot read", f"Convert it to JPEG. Or: {HEIC_HINT}"),
+    (re.compile(rb"(?s)....ftyp|RIFF....AVI |\x1aE\xdf\xa3"), "a video, not an image", VIDEO_HINT),
 )
 
 
@@ -311,6 +321,8 @@ def _not_an_image(path: Path, file: BinaryIO) -> ImageError:
         head = file.read(64)
     except (OSError, ValueError):
         head = b""
+    if re.match(_HEIC, head) and "HEIF" in image_formats():
+        return ImageError(path, *_DAMAGED)
     for pattern, reason, hint in _LOOKALIKES:
         if pattern.match(head):
             return ImageError(path, reason, hint)

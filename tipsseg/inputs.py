@@ -19,6 +19,7 @@ from tipsseg.images import image_extensions, reason_of
 from tipsseg.outcome import Failed
 from tipsseg.records import ImageRef, name_order
 from tipsseg.shards import SHARDS_FOLDER, shards_in
+from tipsseg.skipped import Skipped
 from tipsseg.writers import CONFUSION_PICTURE, FOLDERS
 
 #: Pictures that runs leave in their output folders.
@@ -38,14 +39,14 @@ class Found:
     """The images of a run.
 
     refs     sorted by name, folder by folder; see `name_order`
-    skipped  files in the folders that are no images by their extension; hidden files are not counted
+    skipped  files in the folders that are no images by their extension, without hidden files
     root     the folder that the relative paths begin at
     outputs  folders that were not searched, because outputs of a run are or would be in them
     refused  folders that cannot be listed, sorted as the images are
     """
 
     refs: tuple[ImageRef, ...]
-    skipped: int
+    skipped: Skipped
     root: Path
     outputs: tuple[Path, ...] = ()
     refused: tuple[Failed, ...] = ()
@@ -193,7 +194,7 @@ class _Walker:
     """
 
     def __init__(self, output: Path | None, apart: Path | None) -> None:
-        self.skipped = 0
+        self.skipped = Skipped()
         self.outputs: list[Path] = []
         self._output = output
         self._apart = apart
@@ -250,7 +251,7 @@ class _Walker:
                 elif entry.name in ours:
                     continue
                 elif kind == "other" or PurePath(entry.name).suffix.lower() not in self._extensions:
-                    self.skipped += 1
+                    self.skipped.add(entry.name, file=kind == "file")
                 # Two linked files of different names are two images; hence the folder is resolved, not the file.
                 elif self.is_new(str(PurePath(real, entry.name))):
                     yield ImageRef(folder / entry.name, name / entry.name)
@@ -264,10 +265,11 @@ def _found(given: Sequence[tuple[Path, bool]], root: Path, walker: _Walker, wher
     if not refs and refused:
         raise InputError(refused[0].error.message, refused[0].error.hint)
     if not refs:
-        skipped = f"; skipped {walker.skipped} other file(s)" if walker.skipped else ""
+        skipped = f"; skipped there: {walker.skipped}" if walker.skipped else ""
         raise InputError(
             f"no images {where}{skipped}",
-            "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"
+            " ".join(walker.skipped.hints)
+            or "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"
             " a file that is named itself is taken whatever its extension.",
         )
     outputs = tuple(sorted(walker.outputs))

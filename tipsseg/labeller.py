@@ -15,7 +15,6 @@ from torch import Tensor
 from tipsseg.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning
 from tipsseg.encode import Encoder
 from tipsseg.errors import DeviceError, InputError, UsageError
-from tipsseg.images import upright_image
 from tipsseg.label_options import LabelOptions
 from tipsseg.match import Matched, Naming, best_groups, match, match_refined
 from tipsseg.prepare import MAX_WORKING_PIXELS, Prepared, prepare
@@ -24,6 +23,7 @@ from tipsseg.refine import pamr
 from tipsseg.resample import Values
 from tipsseg.scores import Scores, WholeScores, WindowScores
 from tipsseg.text_cache import remembered
+from tipsseg.upright import upright_image
 from tipsseg.vocabulary import Phrase, Vocabulary
 from tipsseg.windows import WindowPlan, cut_windows, stretched_size
 

@@ -18,12 +18,14 @@ class Labelled:
 
     records   for the files of the whole run, by format
     fidelity  of the polygons that were made of its labels
+    squeezed  whether the model saw it shorter than it is, see `windows.working_size`
     """
 
     ref: ImageRef
     entry: Entry
     records: Mapping[str, Records]
     fidelity: Fidelity
+    squeezed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import InputError
-from tipsseg.windows import WindowPlan, plan_windows
+from tipsseg.windows import WindowPlan, plan_windows, published_size
 
 #: Images that would have more pixels once their short side is as long as the model wants it are refused.
 MAX_WORKING_PIXELS = 178_956_970
@@ -27,9 +27,14 @@ class Prepared:
     resized: NDArray[np.uint8]
     plan: WindowPlan
 
+    @property
+    def squeezed(self) -> bool:
+        """Whether the model sees the image shorter than it is, see `working_size`."""
+        return self.plan.size != published_size(self.size, min(self.plan.size))
+
 
 def prepare(upright: Image.Image, native_size: int, short_side: int, patch_size: int) -> Prepared:
-    """Resize an upright image in mode RGB so that its short side is `short_side`, and plan its windows; bicubic, as published.
+    """Resize an upright image in mode RGB to its `working_size`, bicubic, and plan its windows.
 
     native_size  side of the model's windows, patch_size of its patches, in pixels
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from tipsseg.convert import convert_folder
 from tipsseg.earlier import Earlier, own_paths
 from tipsseg.engine import Engine, Started
-from tipsseg.fidelity import Fidelity
 from tipsseg.file_names import NameKey, name_key
-from tipsseg.format_notes import note_fidelity, note_parts
+from tipsseg.format_notes import note_parts
+from tipsseg.image_notes import ImageNotes
 from tipsseg.outcome import Failed, Item, Labelled, Outcome, Unchanged
 from tipsseg.output_folder import OutputFolder
 from tipsseg.printable import shell_word
@@ -69,7 +69,7 @@ def run_label(job: Job, find: Find, engine: Engine, progress: Progress) -> Count
     with OutputFolder(job) as folder:
         note_earlier(folder.earlier, images, progress)
         reporter = JsonReporter(progress) if request.jsonl else Reporter(progress)
-        run = _Run(job, folder, reporter)
+        run = _Run(job, folder, reporter, progress)
         try:
             run.go(images, engine, progress)
         except KeyboardInterrupt as interrupt:
@@ -101,9 +101,9 @@ def items(refs: Iterable[ImageRef | Failed], earlier: Earlier) -> Iterator[Item]
 class _Run:
     """Counts what becomes of the images, and tells the output folder and the user."""
 
-    def __init__(self, job: Job, folder: OutputFolder, reporter: Reporter) -> None:
+    def __init__(self, job: Job, folder: OutputFolder, reporter: Reporter, progress: Progress) -> None:
         self.counts = Counts()
-        self._fidelity = Fidelity()
+        self._notes = ImageNotes(job.decides.model, progress)
         self._job = job
         self._folder = folder
         self._reporter = reporter
@@ -129,7 +129,7 @@ class _Run:
             self._folder.finish(self.counts, batch_size)
         progress.end()
         progress.results(self._folder.run_paths)
-        note_fidelity(progress, self._fidelity)
+        self._notes.end()
         note_outdated(self._folder.earlier, self._job, progress)
         note_edited(self._job, self.counts, progress)
         note_end(progress, self.counts, time.monotonic() - began, f", into {self._job.request.output}")
@@ -154,7 +154,7 @@ class _Run:
             case Labelled(ref, entry):
                 self._folder.add(outcome)
                 self.counts = replace(counts, labelled=counts.labelled + 1)
-                self._fidelity += outcome.fidelity
+                self._notes.take(outcome)
             case Unchanged(ref, entry, edited):
                 self._folder.keep(outcome)
                 self.counts = replace(counts, unchanged=counts.unchanged + 1, edited=counts.edited + bool(edited))

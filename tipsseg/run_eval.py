@@ -19,10 +19,10 @@ from tipsseg import __version__, confusion_picture, evaluate, inputs
 from tipsseg.engine import LocalEngine
 from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
 from tipsseg.evaluate import Confusion, Scores
-from tipsseg.fidelity import Fidelity
 from tipsseg.file_names import name_key
 from tipsseg.files import atomic_write, json_bytes, read_regular
-from tipsseg.format_notes import note_fidelity, note_parts
+from tipsseg.format_notes import note_parts
+from tipsseg.image_notes import ImageNotes
 from tipsseg.inputs import Found
 from tipsseg.loading import ModelSource
 from tipsseg.outcome import Failed, Labelled, Unchanged
@@ -34,7 +34,7 @@ from tipsseg.progress import Progress, counted
 from tipsseg.record_values import parse
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.reporting import Reporter
-from tipsseg.request import LabelRequest, ModelRequest, check_folder, make_job
+from tipsseg.request import Job, LabelRequest, ModelRequest, check_folder, make_job
 from tipsseg.run import Images, begin, note_begin, note_end, note_folder, settle
 from tipsseg.run_record import Counts, written_files
 from tipsseg.truth import Layout, read_labels, read_truth
@@ -113,7 +113,7 @@ def evaluate_model(
             note_folder(folder, progress)
             note_parts(job.request.formats, job.request.files, progress)
             begin(job, images, folder, started)
-        counts = _label(images, engine, folder, progress)
+        counts = _label(job, images, engine, folder, progress)
     _require_some(counts.labelled, counts.failed)
     facts = {
         "tool": "tipsseg",
@@ -143,16 +143,16 @@ def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[Ima
     return tuple(found)
 
 
-def _label(images: Images, engine: LocalEngine, folder: OutputFolder | None, progress: Progress) -> Counts:
+def _label(job: Job, images: Images, engine: LocalEngine, folder: OutputFolder | None, progress: Progress) -> Counts:
     """Label the images, and keep the labels where there is a folder for them."""
     began = time.monotonic()
-    counts, fidelity = Counts(), Fidelity()
+    counts, notes = Counts(), ImageNotes(job.decides.model, progress)
     reporter = Reporter(progress)
     with closing(engine.outcomes(images.refs)) as outcomes:
         for outcome in outcomes:
             if isinstance(outcome, Labelled):
                 counts = replace(counts, labelled=counts.labelled + 1)
-                fidelity += outcome.fidelity
+                notes.take(outcome)
                 if folder is not None:
                     folder.add(outcome)
                 progress.advance()
@@ -163,7 +163,7 @@ def _label(images: Images, engine: LocalEngine, folder: OutputFolder | None, pro
                 reporter.failed(outcome.error)
     if folder is not None:
         folder.finish(counts, engine.batch_size())
-    note_fidelity(progress, fidelity)
+    notes.end()
     note_end(progress, counts, time.monotonic() - began, "")
     return counts
 

@@ -82,5 +82,4 @@ def read_picture(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDAr
     width, height = picture.size
     if (height, width) != size:
         raise InputError(f"{by((height, width))}, where the manifest says {by(size)}")
-    picture.load()
     return np.asarray(picture)

@@ -237,7 +237,6 @@ def _stored_ids(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
     An EXIF orientation is not applied. Masks are made for the upright image; where a mask has the tag, it was copied from the
     photograph together with the rest of its metadata.
     """
-    image.load()
     if 0 in image.size:
         raise InputError("an image without pixels")
     if image.format in _UNFIT_FORMATS:

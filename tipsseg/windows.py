@@ -47,12 +47,28 @@ class Taps:
         return Taps(self.low - self.low[0], self.high - self.low[0], self.weight)
 
 
-def working_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+#: An image that is enlarged for the model is not made longer than so many times as long as wide, see `working_size`.
+LONGEST_ASPECT = 16
+
+
+def published_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     """The size with its short side at `short_side`, aspect kept, the long side rounded down (but never below the short)."""
     height, width = size
     if height <= width:
         return short_side, width * short_side // height
     return height * short_side // width, short_side
+
+
+def working_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """The size at which the model sees an image: the published one, but of strips that would be blown up beyond all measure.
+
+    Of an image that is more than LONGEST_ASPECT times as long as wide, and that is enlarged, the long side is not made longer than
+    that many short sides, or than what gives the working image as many pixels as the image has. Without that, a strip of
+    3,000 x 2 pixels would take two thousand windows.
+    """
+    height, width = published_size(size, short_side)
+    most = max(LONGEST_ASPECT * short_side, size[0] * size[1] // short_side)
+    return min(height, most), min(width, most)
 
 
 def window_side(native: int, short_side: int, patch: int) -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +20,14 @@ from tipsseg.errors import ImageError
 from tipsseg.file_options import FileOptions
 from tipsseg.fingerprint import Fingerprint, fingerprint
 from tipsseg.image_labels import ImageLabels, labelled_objects
-from tipsseg.images import decode_file, reason_of, shown_rgb, upright_image
+from tipsseg.images import as_image_error, decode_file, reason_of
 from tipsseg.labeller import Labeller
 from tipsseg.manifest import Entry, input_path
 from tipsseg.outcome import Labelled
 from tipsseg.prepare import Prepared
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.summary import label_summary
+from tipsseg.upright import shown_rgb, upright_image
 from tipsseg.writers import FORMATS, Writer
 from tipsseg.writing import write_labels
 
@@ -45,7 +45,7 @@ _ATTEMPTS = 3
 class Loaded:
     """An image in memory, ready for the model.
 
-    shown    [h, w, 3] as overlays show it, see `images.shown_rgb`; 0 x 0 where no format needs it
+    shown    [h, w, 3] as overlays show it, see `upright.shown_rgb`; 0 x 0 where no format needs it
     seconds  what all this took
     """
 
@@ -84,12 +84,16 @@ class ImageWork:
         self._inspect = inspect
         self._needs_pixels = any(FORMATS[name].pixels for name in writers)
         self._top = TOP_CLASSES if any(FORMATS[name].top for name in writers) else 0
-        self._heavy = threading.Lock()
+        self._heavy = threading.RLock()  # an image that is read again has it already
 
     def load(self, ref: ImageRef) -> Loaded:
         """Read an image; may be called from several threads. Raises ImageError."""
         began = time.monotonic()
-        (shown, prepared), read_from = _read(ref.path, self._decode)
+        with ExitStack() as alone:
+            upright, read_from = _read(ref.path, lambda size: alone.enter_context(self._alone(size)))
+            with as_image_error(ref.path):
+                shown = shown_rgb(upright) if self._needs_pixels else np.empty((0, 0, 3), np.uint8)
+                prepared = self._labeller.prepare_upright(upright)
         return Loaded(ref, shown, prepared, read_from, time.monotonic() - began)
 
     @property
@@ -127,29 +131,20 @@ class ImageWork:
             seconds,
             done.written,
         )
-        return Labelled(ref, entry, done.records, labels.fidelity)
-
-    def _decode(self, image: Image.Image) -> tuple[NDArray[np.uint8], Prepared]:
-        with self._alone((image.height, image.width)):
-            upright = upright_image(image)
-            shown = shown_rgb(upright) if self._needs_pixels else np.empty((0, 0, 3), np.uint8)
-            return shown, self._labeller.prepare_upright(upright)
+        return Labelled(ref, entry, done.records, labels.fidelity, prepared.squeezed)
 
     def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
         """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""
         return self._heavy if size[0] * size[1] > _HEAVY else nullcontext()
 
 
-_Decoded = TypeVar("_Decoded")
-
-
-def _read(path: Path, decode: Callable[[Image.Image], _Decoded]) -> tuple[_Decoded, Fingerprint]:
-    """What `decode` makes of an image file, and the fingerprint of what it was read from. Raises ImageError."""
+def _read(path: Path, admit: Callable[[tuple[int, int]], object]) -> tuple[Image.Image, Fingerprint]:
+    """An upright image, and the fingerprint of the file that it was read from; `admit` as of `decode_file`. Raises ImageError."""
     for _ in range(_ATTEMPTS):
         before = _stamp(path)
         failure: ImageError | None = None
         try:
-            decoded = decode_file(path, decode)
+            upright = decode_file(path, upright_image, admit)
             found = fingerprint(path)
         except ImageError as error:
             failure = error
@@ -159,7 +154,7 @@ def _read(path: Path, decode: Callable[[Image.Image], _Decoded]) -> tuple[_Decod
             continue  # a half of the old file and a half of the new one may well decode
         if failure is not None:
             raise failure
-        return decoded, found
+        return upright, found
     raise ImageError(path, "it changes while it is read", "Label it again once it is complete.")
 
 

@@ -61,7 +61,7 @@ def test_labels_score_1_against_themselves_and_exactly_less_where_the_truth_diff
     alone = process("eval", pictures, "--gt", "gt", *model, "--json", cwd=tmp_path)
     assert result(alone) == record
     assert alone.err.startswith(
-        "Skipped in the folders: 1 other file, no image by its extension.\nChecking 3 truth masks.\n"
+        "Skipped in the folders, as no images by their extensions: 1 .txt.\nChecking 3 truth masks.\n"
     )
     assert scores(command("eval", "--pred", "labels", "--gt", "gt", "--json")) == scores(ran)
 

@@ -82,7 +82,7 @@ def test_a_folder_becomes_masks_annotations_overlays_and_records(
     printed = [str(out / name) for name in files(out) if name not in ("manifest.jsonl", "run.json")]
     assert sorted(ran.out.splitlines()) == sorted(printed)
     assert "3 images with" in ran.err
-    assert "Skipped in the folders: 1 other file" in ran.err
+    assert "Skipped in the folders, as no images by their extensions: 1 " in ran.err
     assert "3 images labelled" in ran.err
 
     annotations = json.loads((out / "annotations.json").read_text())

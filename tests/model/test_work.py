@@ -28,7 +28,8 @@ from tipsseg.windows import plan_windows
 from tipsseg.work import ImageWork
 from tipsseg.writers import RunContext, Written, create
 
-Decode = Callable[[Image.Image], object]
+Read = Callable[[Image.Image], object]
+Admit = Callable[[tuple[int, int]], object]
 
 TREE = (LabelClass(1, "tree", (1, 2, 3)),)
 
@@ -103,6 +104,21 @@ def test_what_the_labeller_cannot_take_keeps_its_advice(ref: ImageRef, tmp_path:
     )
 
 
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [(TypeError("a bug"), TypeError), (MemoryError(), ImageError)],
+)
+def test_a_bug_of_preparation_is_no_broken_image(
+    ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, told: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(FakeLabeller, "prepare_upright", fail)
+    with pytest.raises(told, match="a bug" if told is TypeError else "not enough memory"):
+        work_in(tmp_path).load(ref)
+
+
 @pytest.mark.parametrize(("only_this", "error"), [(True, ImageError), (False, OutputError)])
 def test_a_refused_file_is_a_matter_of_the_image_or_of_the_run(
     ref: ImageRef, tmp_path: Path, only_this: bool, error: type[Exception]
@@ -142,8 +158,8 @@ def test_an_image_that_is_changed_while_it_is_read_is_read_again(
 ) -> None:
     reads: list[Path] = []
 
-    def busy(path: Path, decode: Decode) -> object:
-        image = decode_file(path, decode)
+    def busy(path: Path, read: Read, admit: Admit) -> object:
+        image = decode_file(path, read, admit)
         reads.append(path)
         if len(reads) < 3:
             change(path, 100 + len(reads))
@@ -156,10 +172,18 @@ def test_an_image_that_is_changed_while_it_is_read_is_read_again(
     assert loaded.fingerprint == fingerprint(ref.path)
 
 
+def test_a_large_image_that_is_changed_while_it_is_read_is_read_again(
+    ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for its turn once, not for itself."""
+    monkeypatch.setattr("tipsseg.work._HEAVY", 15)
+    test_an_image_that_is_changed_while_it_is_read_is_read_again(ref, tmp_path, monkeypatch, replaced)
+
+
 def test_an_image_that_never_rests_is_named(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    def busy(path: Path, decode: Decode) -> object:
-        image = decode_file(path, decode)
+    def busy(path: Path, read: Read, admit: Admit) -> object:
+        image = decode_file(path, read, admit)
         os.utime(path, ns=(path.stat().st_mtime_ns + 1,) * 2)
         return image
 
@@ -175,9 +199,9 @@ def test_a_fault_of_a_half_written_image_is_not_reported_once_it_is_whole(
     whole = ref.path.read_bytes()
     ref.path.write_bytes(whole[:40])
 
-    def late(path: Path, decode: Decode) -> object:
+    def late(path: Path, read: Read, admit: Admit) -> object:
         try:
-            return decode_file(path, decode)
+            return decode_file(path, read, admit)
         finally:
             path.write_bytes(whole)
             os.utime(path, ns=(1, 1))
@@ -201,8 +225,8 @@ def test_the_seconds_are_of_reading_too(ref: ImageRef, tmp_path: Path) -> None:
 def test_an_image_that_vanishes_while_it_is_read_is_a_matter_of_the_image(
     ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def late(path: Path, decode: Decode) -> object:
-        image = decode_file(path, decode)
+    def late(path: Path, read: Read, admit: Admit) -> object:
+        image = decode_file(path, read, admit)
         path.unlink()
         return image
 
@@ -218,8 +242,8 @@ def test_each_sign_of_a_change_counts(
     """A program may restore the time, or the length may be as before."""
     reads: list[Path] = []
 
-    def busy(path: Path, decode: Decode) -> object:
-        image = decode_file(path, decode)
+    def busy(path: Path, read: Read, admit: Admit) -> object:
+        image = decode_file(path, read, admit)
         reads.append(path)
         if len(reads) == 1:
             before, data = path.stat(), path.read_bytes()
@@ -259,14 +283,14 @@ def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, tmp_path: Path, m
         assert all(pool.map(work.load, [ref, ref]))
         together.reset()
         monkeypatch.setattr("tipsseg.work._HEAVY", 15)
-        with pytest.raises(ImageError, match="BrokenBarrierError"):
+        with pytest.raises(threading.BrokenBarrierError):
             list(pool.map(work.load, [ref, ref]))
 
 
 def test_the_seconds_of_reading_are_measured(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(path: Path, decode: Decode) -> object:
+    def slow(path: Path, read: Read, admit: Admit) -> object:
         time.sleep(0.05)
-        return decode_file(path, decode)
+        return decode_file(path, read, admit)
 
     monkeypatch.setattr("tipsseg.work.decode_file", slow)
     assert work_in(tmp_path).load(ref).seconds >= 0.05

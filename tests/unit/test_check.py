@@ -166,6 +166,8 @@ VERSION = "not as this version of tipsseg writes it"
 LAYOUT = "not as tipsseg writes it"
 NOT_WANTED = "not in the manifest, or not in this format"
 NOT_ALL = "not all that belongs to an image"
+SET_ASIDE = "run the command that labelled the images again, which keeps the line in another file and labels the image"
+DONE_AGAIN = "run the command that labelled the images again, which labels those that are missing"
 
 FAULTS: dict[str, tuple[Change, list[str]]] = {
     # run.json
@@ -230,7 +232,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "the manifest is gone": (
         remove(MANIFEST),
         [
-            f"{MANIFEST}: it has 0 images, where run.json counts 3",
+            f"{MANIFEST}: it has 0 images, where run.json counts 3; {DONE_AGAIN}",
             *(f"{COCO}: image {name}: {NOT_WANTED}" for name in LABELS),
         ],
     ),
@@ -239,40 +241,40 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         [f"{MANIFEST}: Is a directory", *(f"{COCO}: image {name}: {NOT_WANTED}" for name in LABELS)],
     ),
     "a line that is no entry": (
-        edit(MANIFEST, lambda data: data + b'{"image": "x.png"}\n'), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"],
+        edit(MANIFEST, lambda data: data + b'{"image": "x.png"}\n'), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
-    "a line that is no JSON": (edit(MANIFEST, lambda data: data + b"\xff\n"), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"]),
+    "a line that is no JSON": (edit(MANIFEST, lambda data: data + b"\xff\n"), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"]),
     "a line with infinity": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b'"size": ', b'"size": Infinity, "x": ') + b"\n"),
-        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"],
+        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a line of lists in lists": (
-        edit(MANIFEST, lambda data: data + b"[" * 100_000 + b"\n"), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"],
+        edit(MANIFEST, lambda data: data + b"[" * 100_000 + b"\n"), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a name that leads out": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"../a.png") + b"\n"),
-        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"],
+        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a name from the root on": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"/a.png") + b"\n"),
-        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"],
+        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a name with a dot": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"./a.png") + b"\n"),
-        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}"],
+        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a line whose numbers are none": (
         entry("a.png", lambda r: r.update(height="6")),
-        [f'{MANIFEST}: line 1 is no entry: `height` is "6"', f"{COCO}: image a.png: {NOT_WANTED}"],
+        [f'{MANIFEST}: line 1 is no entry: `height` is "6"; {SET_ASIDE}', f"{COCO}: image a.png: {NOT_WANTED}"],
     ),
     "a class twice": (
         entry("a.png", lambda r: classes_of(r).append(classes_of(r)[0])),
-        [f"{MANIFEST}: line 1 is no entry: id 1 is there twice", f"{COCO}: image a.png: {NOT_WANTED}"],
+        [f"{MANIFEST}: line 1 is no entry: id 1 is there twice; {SET_ASIDE}", f"{COCO}: image a.png: {NOT_WANTED}"],
     ),
     "the last line is cut off": (
         edit(MANIFEST, lambda data: data[:-9]),
         [
-            f"{MANIFEST}: it has 2 images, where run.json counts 3",
+            f"{MANIFEST}: it has 2 images, where run.json counts 3; {DONE_AGAIN}",
             f"{COCO}: image sub/ü.png: {NOT_WANTED}",
         ],
     ),
@@ -281,7 +283,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
             edit(MANIFEST, lambda data: data[:-9]),
             edit_json(RUN, lambda r: r.update(counts={**COUNTS, "labelled": 0, "unchanged": 3})),
         ),
-        [f"{MANIFEST}: it has 2 images, where run.json counts 3", f"{COCO}: image sub/ü.png: {NOT_WANTED}"],
+        [f"{MANIFEST}: it has 2 images, where run.json counts 3; {DONE_AGAIN}", f"{COCO}: image sub/ü.png: {NOT_WANTED}"],
     ),
     "an annotation less, of other settings": (
         both(edit(COCO, drop_line(b'{"id": 2, "image_id"')), entry("a.png", lambda r: r.update(digest="f" * 32))), [],
@@ -296,11 +298,11 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "a file that leads out": (
         entry("a.png", lambda r: r["files"].update(overlay="../a.jpg")),  # type: ignore[attr-defined]
-        [f"{MANIFEST}: line 1 is no entry: {NOT_ALL}", f"{COCO}: image a.png: {NOT_WANTED}"],
+        [f"{MANIFEST}: line 1 is no entry: {NOT_ALL}; {SET_ASIDE}", f"{COCO}: image a.png: {NOT_WANTED}"],
     ),
     "a file without its digest": (
         entry("a.png", lambda r: r["written"].pop("overlay")),  # type: ignore[attr-defined]
-        [f"{MANIFEST}: line 1 is no entry: {NOT_ALL}", f"{COCO}: image a.png: {NOT_WANTED}"],
+        [f"{MANIFEST}: line 1 is no entry: {NOT_ALL}; {SET_ASIDE}", f"{COCO}: image a.png: {NOT_WANTED}"],
     ),
     "a file less than formats": (
         entry("a.png", lambda r: (r["files"].pop("overlay"), r["written"].pop("overlay"))),  # type: ignore[attr-defined]
@@ -316,7 +318,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a format of the future": (
         entry("a.png", lambda r: r.update(formats=["holo"])),
         [
-            f'{MANIFEST}: line 1 is no entry: `formats` is ["holo"]',
+            f'{MANIFEST}: line 1 is no entry: `formats` is ["holo; {SET_ASIDE}"]',
             f"{COCO}: image a.png: {NOT_WANTED}",
         ],
     ),
@@ -771,7 +773,7 @@ SHARD_FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a shard without its manifest": (
         remove(f"{TWO}/manifest.jsonl"),
         [
-            f"{TWO}/manifest.jsonl: it has 0 images, where run.json counts 1",
+            f"{TWO}/manifest.jsonl: it has 0 images, where run.json counts 1; {DONE_AGAIN}",
             f"{TWO}/annotations.json: image sub/b c.jpg: {NOT_WANTED}",
         ],
     ),

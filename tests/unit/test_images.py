@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from tipsseg import images
+from tipsseg import images, upright
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.images import open_image
 
@@ -91,13 +91,13 @@ def test_palette_with_alpha(tmp_path: Path) -> None:
     picture.info["transparency"] = bytes(range(256))  # Pillow warns when this is converted
     path = saved(tmp_path, picture, "a.png")
     assert np.array_equal(open_image(path), grey3(GREY))
-    pixels = images.upright_rgb(Image.fromarray(np.dstack([RGB, GREY])).convert("RGBA").quantize(8).convert("PA"))
+    pixels = upright.upright_rgb(Image.fromarray(np.dstack([RGB, GREY])).convert("RGBA").quantize(8).convert("PA"))
     check(pixels)
 
 
 def test_hsv() -> None:
     picture = Image.fromarray(RGB).convert("HSV")
-    assert np.array_equal(images.upright_rgb(picture), np.asarray(picture.convert("RGB")))
+    assert np.array_equal(upright.upright_rgb(picture), np.asarray(picture.convert("RGB")))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "jp2", "pgm"])
@@ -266,7 +266,9 @@ def failure(path: Path) -> ImageError:
         (b'<?xml version="1.0"?><svg/>', "SVG"),
         (b"%PDF-1.7\n", "PDF"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "PostScript"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "a video"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0", "header is damaged"),
+        (b"\x1aE\xdf\xa3", "a video"),
         (b"\x89PNG\r\n\x1a\n", "header is damaged"),
         (b"\xff\xd8\xff\xe0\0", "header is damaged"),
     ],
@@ -275,6 +277,27 @@ def test_files_that_are_no_images(tmp_path: Path, content: bytes, reason: str) -
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     assert reason in failure(path).reason
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: bool) -> None:
+    """It is read where the package for it is installed, and named where it is not."""
+    heif = pytest.importorskip("pillow_heif")
+    colour = Image.new("RGB", (64, 48), (200, 30, 90))
+    images.image_formats()  # registers it
+    path = saved(tmp_path, colour, "a.heic")
+    assert ".heic" in images.image_extensions()
+    assert heif.is_supported(path)
+    if read:
+        assert np.abs(open_image(path).astype(int) - np.asarray(colour)).max() < 9
+        path.write_bytes(path.read_bytes()[:30])
+        assert "header is damaged" in failure(path).reason
+        return
+    formats = tuple(name for name in images.image_formats() if name != "HEIF")
+    monkeypatch.setattr(images, "image_formats", lambda: formats)
+    assert failure(path).reason == "a HEIC image, which Pillow cannot read"
+    assert "pip install 'tipsseg[heic]'" in failure(path).hint
+    assert not images.image_extensions() & {".heic", ".heif"}
 
 
 def test_paths_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +310,7 @@ def test_paths_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     path = saved(tmp_path, Image.fromarray(RGB), "a.png")
 
-    def refuse(*_: object) -> object:
+    def refuse(*_: object, **__: object) -> object:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
@@ -330,6 +353,49 @@ def test_whatever_a_decoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     caught = failure(path)
     assert caught.reason
     assert caught.__cause__ is error
+
+
+def test_faults_of_our_own_are_no_faults_of_the_image(tmp_path: Path) -> None:
+    """What Pillow raises is told as a broken image; what comes after the decoding keeps its traceback."""
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
+
+    def bug(_: Image.Image) -> None:
+        raise TypeError("a bug")
+
+    with pytest.raises(TypeError, match="a bug"):
+        images.decode_file(path, bug)
+
+    def refuse(_: Image.Image) -> None:
+        raise InputError("not so", "but so")
+
+    with pytest.raises(ImageError, match="not so") as caught:
+        images.decode_file(path, refuse)
+    assert (caught.value.path, caught.value.hint) == (path, "but so")
+
+    def full(_: Image.Image) -> None:
+        raise MemoryError
+
+    with pytest.raises(ImageError, match="not enough memory"):
+        images.decode_file(path, full)
+
+
+def test_the_pixels_are_there_before_they_are_read(tmp_path: Path) -> None:
+    """So that no decoder runs outside of what tells its faults."""
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
+    seen: list[tuple[int, int]] = []
+    assert images.decode_file(path, lambda image: (len(seen), image.getpixel((0, 0))), seen.append) == (
+        1,
+        tuple(RGB[0, 0].tolist()),
+    )
+    assert seen == [(H, W)]
+
+
+@pytest.mark.parametrize(("mode", "error"), [("La", "ValueError"), ("L", "TypeError")])
+def test_colours_that_pillow_does_not_convert_are_told(mode: str, error: str) -> None:
+    picture = Image.new(mode, (2, 2))
+    picture.info["transparency"] = (1, 2, 3)  # not of a grey picture
+    with pytest.raises(InputError, match=rf"cannot convert its colours, of the kind {mode} \({error}: "):
+        upright.upright_image(picture)
 
 
 def test_an_interrupt_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,6 +510,7 @@ def test_damaged_files_give_an_array_or_an_image_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(images.LIMIT, "pixels", 1_000_000)  # damaged headers ask for much
+    monkeypatch.setattr(images, "needs_own_process", lambda image: False)  # which takes its time, see test_decode_apart
     whole = ORIGINALS[name]
     rng = np.random.default_rng(11)
     damaged = [whole[:length] for length in sorted({*range(0, 64, 3), *np.linspace(0, len(whole) - 1, 25).astype(int)})]
@@ -494,7 +561,7 @@ def test_pillows_limit_is_not_lowered(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_an_image_without_pixels() -> None:
     with pytest.raises(InputError, match="without pixels"):
-        images.upright_image(Image.new("RGB", (0, 3)))
+        upright.upright_image(Image.new("RGB", (0, 3)))
 
 
 def test_want_of_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -519,13 +586,13 @@ def test_want_of_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_the_size_at_which_images_are_shown(size: tuple[int, int], shown: tuple[int, int]) -> None:
-    assert images.shown_size(size) == shown
+    assert upright.shown_size(size) == shown
 
 
 def test_large_images_are_shown_as_means_of_areas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture: Pixels = RNG.integers(0, 256, (8, 12, 3), dtype=np.uint8)
     path = saved(tmp_path, Image.fromarray(picture), "a.png")
     assert np.array_equal(images.open_shown(path), picture)
-    monkeypatch.setattr(images, "SHOWN_SIDE", 6)
+    monkeypatch.setattr(upright, "SHOWN_SIDE", 6)
     means = picture.reshape(4, 2, 6, 2, 3).astype(float).mean((1, 3))
     assert np.abs(images.open_shown(path) - means).max() <= 1

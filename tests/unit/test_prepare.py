@@ -9,6 +9,20 @@ from tipsseg import prepare
 from tipsseg.errors import InputError
 
 
+@pytest.mark.parametrize(
+    ("size", "shape", "squeezed"),
+    {
+        "as published": ((30, 40), (56, 74, 3), False),
+        "on its side": ((40, 30), (74, 56, 3), False),
+        "a strip": ((3000, 2), (896, 56, 3), True),
+        "a strip that is not enlarged": ((56, 1000), (56, 1000, 3), False),
+    }.values(),
+)
+def test_strips_are_squeezed(size: tuple[int, int], shape: tuple[int, ...], squeezed: bool) -> None:
+    prepared = prepare.prepare(Image.new("RGB", size[::-1]), 56, 56, 14)
+    assert (prepared.size, prepared.resized.shape, prepared.squeezed) == (size, shape, squeezed)
+
+
 @pytest.mark.parametrize("most", [56 * 560 - 1, 56 * 560])
 def test_what_is_too_elongated_is_refused(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr(prepare, "MAX_WORKING_PIXELS", most)

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tipsseg.windows import bilinear_taps, plan_windows, stretched_size, window_side, window_starts, working_size
+from tipsseg.windows import (
+    bilinear_taps,
+    plan_windows,
+    published_size,
+    stretched_size,
+    window_side,
+    window_starts,
+    working_size,
+)
 
 lengths = st.integers(1, 3000)
 
@@ -18,7 +26,16 @@ lengths = st.integers(1, 3000)
         ((448, 700), 448, (448, 700)),
         ((100, 100), 448, (448, 448)),
         ((333, 1000), 448, (448, 1345)),
-        ((50, 20000), 448, (448, 179200)),
+        ((50, 800), 448, (448, 7168)),  # 16 to 1
+        ((50, 850), 448, (448, 7168)),  # longer, and enlarged: squeezed
+        ((20, 5000), 448, (448, 7168)),
+        ((3000, 2), 448, (7168, 448)),
+        ((20000, 50), 448, (7168, 448)),
+        ((400, 100_000), 448, (448, 89_285)),  # as many pixels as the image has
+        ((447, 44_700), 448, (448, 44_600)),
+        ((448, 44_800), 448, (448, 44_800)),  # not enlarged
+        ((1000, 100_000), 448, (448, 44_800)),
+        ((1, 1_000_000), 448, (448, 7168)),
         ((1, 1), 224, (224, 224)),
     ],
 )
@@ -28,10 +45,20 @@ def test_working_size(size: tuple[int, int], short_side: int, expected: tuple[in
 
 @given(height=lengths, width=lengths, short_side=st.integers(14, 1000))
 def test_the_short_side_is_exact_and_the_aspect_kept_to_a_pixel(height: int, width: int, short_side: int) -> None:
-    resized = working_size((height, width), short_side)
+    resized = published_size((height, width), short_side)
     assert min(resized) == short_side
     exact = max(height, width) * short_side / min(height, width)
     assert exact - 1 < max(resized) <= exact
+
+
+@given(height=lengths, width=lengths, short_side=st.integers(14, 1000))
+def test_only_strips_that_are_enlarged_are_not_as_published(height: int, width: int, short_side: int) -> None:
+    resized, published = working_size((height, width), short_side), published_size((height, width), short_side)
+    long, short = max(height, width), min(height, width)
+    if long <= 16 * short or short >= short_side:
+        assert resized == published
+    assert resized[0] * resized[1] <= max(16 * short_side**2, height * width)
+    assert min(resized) == short_side
 
 
 @pytest.mark.parametrize(

@@ -220,10 +220,10 @@ def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabular
 
 def note_inputs(progress: Progress, found: Found) -> None:
     """Notes on what was found."""
-    from tipsseg.progress import counted
-
     if found.skipped:
-        progress.note(f"Skipped in the folders: {counted(found.skipped, 'other file')}, no image by its extension.")
+        progress.note(f"Skipped in the folders, as no images by their extensions: {found.skipped}.")
+        for hint in found.skipped.hints:
+            progress.note(hint)
     if found.outputs:
         progress.note(f"Not searched, as a place of outputs: {', '.join(map(str, found.outputs))}.")
 

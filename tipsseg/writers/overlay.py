@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tipsseg.image_labels import ImageLabels
-from tipsseg.images import shown_size
 from tipsseg.lettering import Font, fit_name, fit_path, one_line, plain_font, text_length
 from tipsseg.records import BACKGROUND, Colour, LabelArray, LabelMap
 from tipsseg.region_names import place_names, shown_name, spare_name
 from tipsseg.regions import count_labels
+from tipsseg.upright import shown_size
 from tipsseg.writers import RunContext
 from tipsseg.writers.image_file import ImageFileWriter
 
@@ -36,7 +36,7 @@ _INK_FAINT: Colour = (165, 170, 178)
 
 
 def render(image: NDArray[np.uint8], label_map: LabelMap, name: str) -> NDArray[np.uint8]:
-    """The picture of an image, [h, w, 3] RGB uint8 of `images.shown_size`, and its labels; `name` is the image's.
+    """The picture of an image, [h, w, 3] RGB uint8 of `upright.shown_size`, and its labels; `name` is the image's.
 
     Its long side is between 320 and 4096 pixels, whatever the image's, plus the legend.
     """

@@ -1,0 +1,195 @@
+"""Files whose decoding never ends, or writes past Python, and decoding in a process of its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tipsseg import decode_apart, images
+from tipsseg.errors import ImageError
+from tipsseg.images import open_image
+
+H, W = 7, 11
+RNG = np.random.default_rng(5)
+RGB = RNG.integers(0, 256, (H, W, 3), dtype=np.uint8)
+
+
+def layered() -> bytes:
+    """JPEG 2000 that says of each of 16,384 tiles that it has 65,535 layers: 0.5 MB, and no end within minutes."""
+    file = io.BytesIO()
+    Image.new("RGB", (512, 512), 128).save(file, "JPEG2000", tile_size=(4, 4), no_jp2=True)
+    data = bytearray(file.getvalue())
+    style = data.index(b"\xff\x52")
+    data[style + 6 : style + 8] = b"\xff\xff"
+    return bytes(data)
+
+
+def tiled(number: int, height: int = 1 << 22) -> bytes:
+    """TIFF of 16 x 1 pixels a tile, whose tiles are 16 pixels wide and `height` high, and all of the same data."""
+    data = zlib.compress(bytes(16 * height), 9)
+    start = 8 + len(data) + len(data) % 2
+    lists = start + 2 + 12 * 12 + 4
+    tags = [
+        (256, 4, 1, 16 * number), (257, 4, 1, 1), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1), (284, 3, 1, 1),
+        (322, 4, 1, 16), (323, 4, 1, height), (324, 4, number, lists), (325, 4, number, lists + 4 * number), (339, 3, 1, 1),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    places = struct.pack(f"<{number}I", *[8] * number) + struct.pack(f"<{number}I", *[len(data)] * number)
+    return b"II*\0" + struct.pack("<I", start) + data + b"\0" * (len(data) % 2) + directory + places
+
+
+def animated(side: int) -> bytes:
+    """WebP of some hundred bytes, with frames of 9 x 9 pixels on a canvas of `side` x `side`."""
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (9, 9), (value, 0, 0)) for value in (0, 99)]
+    frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:])
+    data = bytearray(file.getvalue())
+    data[24:30] = (side - 1).to_bytes(3, "little") * 2
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("content", "apart"),
+    {
+        "JPEG 2000 of any size": (layered(), True),
+        "TIFF of large tiles": (tiled(100_000), True),
+        "TIFF of small tiles": (tiled(100, 16), False),
+        "animation on a large canvas": (animated(20_000), True),
+        "animation on a small canvas": (animated(100), False),
+    }.values(),
+)
+def test_files_that_take_long_get_a_process(tmp_path: Path, content: bytes, apart: bool) -> None:
+    (tmp_path / "a").write_bytes(content)
+    with images.opened(tmp_path / "a") as image:
+        assert decode_apart.needs_own_process(image) is apart
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there only the clock counts, ten times as long")
+@pytest.mark.parametrize("content", [layered(), tiled(100_000)], ids=["JPEG 2000", "TIFF"])
+def test_decoding_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(images, "DECODE_SECONDS", 1)
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(ImageError) as caught:
+        open_image(tmp_path / "a")
+    assert caught.value.reason == "decoding takes more than 1 seconds"
+    assert caught.value.hint
+
+
+def test_the_clock_ends_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(layered())
+    monkeypatch.setattr(decode_apart, "_WAIT", 0.01)
+    with pytest.raises(ImageError, match="decoding takes more than 60 seconds"):
+        open_image(tmp_path / "a")
+
+
+def test_a_decoder_that_asks_for_its_data_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "DECODE_SECONDS", -1)
+    with pytest.raises(ImageError, match="decoding takes more than"):
+        open_image(tmp_path / "a.png")
+
+
+def test_slow_disks_take_nothing_from_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the time that the thread works."""
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    monkeypatch.setattr("time.monotonic", lambda: 1e9)
+    monkeypatch.setattr("time.thread_time", lambda: 0.0)
+    assert np.array_equal(open_image(tmp_path / "a.png"), RGB)
+
+
+def pictures() -> dict[str, tuple[Image.Image, dict[str, Any]]]:
+    colour = Image.fromarray(RGB)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    return {
+        "a.jp2": (colour, {}),
+        "grey.jp2": (colour.convert("L"), {}),
+        "alpha.jp2": (colour.convert("RGBA"), {}),
+        "deep.jp2": (Image.fromarray(RNG.integers(0, 65536, (H, W), dtype=np.uint16)), {}),
+        "a.webp": (colour, {"lossless": True}),
+        "turned.webp": (colour, {"lossless": True, "exif": turned}),
+        "turned.tif": (colour, {"compression": "tiff_lzw", "exif": turned}),
+        "palette.tif": (colour.quantize(9), {"compression": "tiff_lzw"}),
+        "bits.tif": (colour.convert("1"), {"compression": "group4"}),
+        "deep.tif": (Image.fromarray(RNG.integers(0, 65536, (H, W), dtype=np.uint16)), {"compression": "tiff_lzw"}),
+        "inks.tif": (colour.convert("CMYK"), {"compression": "tiff_lzw"}),
+        "float.tif": (Image.fromarray(RNG.random((H, W), dtype=np.float32)), {"compression": "tiff_lzw"}),
+    }
+
+
+@pytest.mark.parametrize("name", pictures())
+def test_another_process_decodes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    picture, options = pictures()[name]
+    path = tmp_path / name
+    picture.save(path, **options)
+    seen: list[tuple[str | None, list[int], list[int]]] = []
+    for apart in (False, True):
+        monkeypatch.setattr(images, "needs_own_process", lambda image, apart=apart: apart)
+        stored = images.decode_file(path, lambda image: (image.format, np.asarray(image).tolist()))
+        seen.append((*stored, open_image(path).tolist()))
+    assert seen[0] == seen[1]
+
+
+def test_what_is_wrong_is_told_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    Image.fromarray(RGB.repeat(20, 0).repeat(20, 1)).save(file, "TIFF", compression="tiff_lzw")
+    data = bytearray(file.getvalue())
+    data[100:200] = bytes(100)
+    path = tmp_path / "-a.tif"
+    path.write_bytes(data)
+    told = []
+    for apart in (False, True):
+        monkeypatch.setattr(images, "needs_own_process", lambda image, apart=apart: apart)
+        with pytest.raises(ImageError) as caught:
+            open_image(path)
+        told.append((caught.value.path, caught.value.reason, caught.value.hint))
+    assert told[0] == told[1]
+    assert "broken image data" in told[0][1]
+
+
+def test_a_decoder_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.jp2")
+    for code, reason in (
+        ("import os; os.abort()", "was ended by signal 6"),
+        ("raise SystemExit('no room')", "failed (no room)"),
+    ):
+        monkeypatch.setattr(decode_apart, "_COMMAND", (sys.executable, "-c", code))
+        with pytest.raises(ImageError) as caught:
+            open_image(tmp_path / "a.jp2")
+        assert caught.value.reason == f"its decoder {reason}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Pillow has libtiff within itself there")
+def test_libtiff_is_silent(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(RGB.repeat(20, 0).repeat(20, 1)).save(file, "TIFF", compression="tiff_lzw")
+    data = bytearray(file.getvalue())
+    data[100:200] = bytes(100)
+    (tmp_path / "a.tif").write_bytes(data)
+    loud = "from PIL import Image\nimage = Image.open('a.tif')\ntry: image.load()\nexcept OSError: pass"
+    quiet = (
+        "from pathlib import Path\nfrom tipsseg.images import open_image\nfrom tipsseg.errors import ImageError\n"
+        "try: open_image(Path('a.tif'))\nexcept ImageError: print('told')"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            check=True,
+        )
+        for code in (loud, quiet)
+    ]
+    assert said[0].stderr
+    assert (said[1].stdout, said[1].stderr) == (b"told\n", b"")

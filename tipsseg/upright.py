@@ -1,0 +1,118 @@
+"""Pillow images of any mode to pixels: upright, 8-bit RGB, and as people are shown them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tipsseg.errors import InputError
+
+#: The longest side, in pixels, of an image that is shown to people: enough for any screen, and little memory.
+SHOWN_SIDE = 4096
+
+
+def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of a Pillow image as `open_image` gives them: upright, [H, W, 3] uint8 RGB. Raises as `upright_image` does."""
+    return np.array(upright_image(image))
+
+
+def upright_image(image: Image.Image) -> Image.Image:
+    """A Pillow image in mode RGB, as `open_image` understands it, turned upright; the same image where nothing is to be done.
+
+    Raises InputError for an image without pixels and for numbers that have no 8-bit meaning.
+    """
+    image.load()
+    if 0 in image.size:
+        raise InputError("an image without pixels")
+    # After `load`: PNG may keep the EXIF data behind the pixels, and TIFF turns the image by itself while loading.
+    turn = _TURNS.get(orientation_of(image))
+    colours = _to_rgb(image)
+    return colours if turn is None else colours.transpose(turn)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        return _grey(_EIGHT_BIT[np.asarray(image)])
+    if image.mode == "I":
+        # Pillow's name for 32-bit integers, which also stands for 16-bit data of some formats and versions.
+        values = np.asarray(image)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            raise InputError(f"integer pixels from {low} to {high}, where 0 to 65535 is understood", _RESCALE)
+        # Nothing but its range tells 8-bit from 16-bit data here; a 16-bit picture this dark would be black anyway.
+        return _grey(values.astype(np.uint8) if high <= 255 else _EIGHT_BIT[values])
+    if image.mode == "F":
+        return _grey(_from_float(np.asarray(image)))
+    try:
+        return image.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # as in `images.faults_of`: damaged palettes and transparency come to light only here
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"Pillow cannot convert its colours, of the kind {image.mode} ({what})", "Save it as RGB."
+        ) from error
+
+
+# v / 257, rounded to the nearest: 65535 / 257 = 255. Cutting off the low byte, or clipping, would darken or flatten.
+_EIGHT_BIT: NDArray[np.uint8] = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
+
+_RESCALE = "Save it with 8 or 16 bits a channel."
+
+
+def _from_float(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 255):  # false for NaN too
+        reason = f"float pixels from {low:g} to {high:g}, where 0 to 1 or 0 to 255 is understood"
+        raise InputError(reason, _RESCALE)
+    scaled = values * np.float32(255) if high <= 1 else values
+    return np.rint(scaled).astype(np.uint8)
+
+
+def _grey(values: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(values).convert("RGB")
+
+
+#: The tag of EXIF, and of TIFF, that says how an image is turned.
+ORIENTATION = 0x0112
+
+
+def orientation_of(image: Image.Image) -> int:
+    """How an image is turned, as EXIF has it; 1, which is upright, where nothing sound says so."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF beside sound pixels raises as many kinds as damaged pixels do
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+#: What undoes an EXIF orientation; 1 and numbers that are none need nothing.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def shown_rgb(upright: Image.Image) -> NDArray[np.uint8]:
+    """An upright image in mode RGB at its `shown_size`, [h, w, 3] uint8; each pixel the mean of the area that it stands for."""
+    height, width = shown_size((upright.height, upright.width))
+    if (width, height) != upright.size:
+        upright = upright.resize((width, height), Image.Resampling.BOX)
+    return np.array(upright)
+
+
+def shown_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size (height, width) at which an image of `size` is shown: its own, but not longer than SHOWN_SIDE."""
+    longest = max(size)
+    if longest <= SHOWN_SIDE:
+        return size
+    height, width = (max(1, round(side * SHOWN_SIDE / longest)) for side in size)
+    return height, width
