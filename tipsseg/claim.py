@@ -14,6 +14,9 @@ from tipsseg.files import TEMPORARY_PREFIX, is_folder, output_error
 
 LOCK_FILE = f"{TEMPORARY_PREFIX}lock"
 
+#: Seconds to wait for a lock that somebody only looks at.
+_MOMENT = 1.0
+
 #: What a file system without locks answers. Where flock is not there at all, ENOSYS, filelock makes do with the file itself.
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
 
@@ -28,10 +31,13 @@ class Claim:
         """
         path = records / LOCK_FILE
         self._path = path
-        self._lock = FileLock(path, blocking=False, thread_local=False)
+        # `is_claimed` has it for a moment.
+        self._lock = FileLock(path, timeout=_MOMENT, thread_local=False)
         self._made = [folder for folder in (records, *records.parents) if not is_folder(folder)]
         try:
             records.mkdir(parents=True, exist_ok=True)
+            if path.is_symlink():
+                raise OutputError(path, "it is a symbolic link", "Remove the link, or choose another output folder.")
             self.left_over = path.exists()
             _acquire(self._lock)
             while not path.exists():  # whoever had it before removed the file after it was opened here
@@ -60,7 +66,8 @@ class Claim:
                 self._path.unlink()
                 for folder in self._made:
                     folder.rmdir()
-        self._lock.release()
+        with suppress(OSError):  # the file is gone, and the lock ends with the process at the latest
+            self._lock.release()
 
 
 def is_claimed(records: Path) -> bool:
@@ -80,6 +87,7 @@ def is_claimed(records: Path) -> bool:
 
 
 def _acquire(lock: BaseFileLock) -> None:
+    """Take a lock. Raises Timeout and OSError."""
     with warnings.catch_warnings():
         # That there is no flock does not concern the user, as what stands in for it does the same.
         warnings.filterwarnings("ignore", "flock not supported", UserWarning)

@@ -66,13 +66,18 @@ def refuse_incomplete(parts: Sequence[Part]) -> None:
 
 
 def refuse_other_meanings(parts: Sequence[Part]) -> None:
-    """Raise InputError where not all parts are of one model, one vocabulary and the same formats."""
+    """Raise InputError where not all parts are of one model, one vocabulary, one dtype and the same formats."""
     first = parts[0]
     for part in parts[1:]:
         if other := differences(first.record, part.record):
             raise InputError(
                 f"{part.records}: labelled with another {' and another '.join(other)} than {first.records}",
                 "Ids would mean other things; join only what was labelled with the same model and vocabulary.",
+            )
+        if part.record.get("dtype") != first.record.get("dtype"):
+            raise InputError(
+                f"{part.records}: labelled in {part.record.get('dtype')}, and {first.records} in {first.record.get('dtype')}",
+                "The labels would differ by rounding; label one of them again with --dtype.",
             )
         if set(part.formats) != set(first.formats):
             raise InputError(

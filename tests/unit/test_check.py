@@ -318,7 +318,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a format of the future": (
         entry("a.png", lambda r: r.update(formats=["holo"])),
         [
-            f'{MANIFEST}: line 1 is no entry: `formats` is ["holo; {SET_ASIDE}"]',
+            f'{MANIFEST}: line 1 is no entry: `formats` is ["holo"]; {SET_ASIDE}',
             f"{COCO}: image a.png: {NOT_WANTED}",
         ],
     ),

@@ -43,9 +43,10 @@ from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
 from tipsseg.files import json_bytes
 from tipsseg.journal import Journal
 from tipsseg.merge_stage import JOINED
+from tipsseg.ownership import Ownership
 from tipsseg.polygons import outline
 from tipsseg.progress import Progress
-from tipsseg.records import LabelArray
+from tipsseg.records import ImageRef, LabelArray
 from tipsseg.regions import components, encode_rle
 from tipsseg.shards import Shard
 from tipsseg.writers import FORMATS
@@ -157,8 +158,12 @@ def assert_same(out: Path, wanted: Path) -> None:
         lines = [json.loads(line) for line in folder.pop("manifest.jsonl", b"").splitlines()]
         for line in lines:
             line["formats"].sort()
+            for file in line["written"].values():
+                del file["mtime_ns"]
         folder["manifest.jsonl"] = json.dumps(lines, sort_keys=True).encode()
         run = json.loads(folder.pop("run.json"))
+        for file in run["files"].values():
+            del file["mtime_ns"]
         folder["run.json"] = json.dumps({**run, "formats": sorted(run["formats"])}, sort_keys=True).encode()
     assert found == expected
     assert links(out) == links(wanted)
@@ -375,13 +380,14 @@ def odd_archive(says: str, **arrays: np.ndarray) -> Fault:
 
 CHECK = "See what is wrong with it: tipsseg check "
 GONE = "Give the folder that has it with --images, or leave out"
-CHANGED = "Only what the run wrote can be converted; move the file away and label the image again."
+CHANGED = "Move the file away and label the image again."
+BACK = "Correct the mask, or remove it and run the command that labelled the image again."
 LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
 
 FAULTS: Mapping[str, Fault] = {
     "a mask that is gone": Fault(f"out: no labels of b/c.jpg are left | {CHECK}out", remove("out/masks/b/c.png"), of=("png",)),
     "a mask that is none": Fault(
-        f"out/masks/b/c.png: not an image in a format that Pillow reads | {CHANGED}", write("out/masks/b/c.png", b"x"), of=("png",)
+        f"out/masks/b/c.png: changed by hand: not an image in a format that Pillow reads | {BACK}", write("out/masks/b/c.png", b"x"), of=("png",)
     ),
     "a mask of another kind": Fault(
         f"out/masks/b/c.png: a PNG of mode L, not a PNG of mode P | {CHANGED}",
@@ -390,12 +396,12 @@ FAULTS: Mapping[str, Fault] = {
         labels={"b/c.jpg": B},
     ),
     "a mask that is no PNG": Fault(
-        f"out/masks/b/c.png: a JPEG of mode L, not a PNG of mode L | {CHANGED}",
+        f"out/masks/b/c.png: changed by hand: a JPEG of mode L, not a PNG of mode L | {BACK}",
         lambda root: Image.fromarray(B).save(root / "out/masks/b/c.png", format="JPEG"),
         of=("png",),
     ),
     "a mask that lies on its side": Fault(
-        f"out/masks/b/c.png: 5 x 7 (height x width), where the manifest says 7 x 5 (height x width) | {CHANGED}",
+        f"out/masks/b/c.png: changed by hand: 5 x 7 (height x width), where the manifest says 7 x 5 (height x width) | {BACK}",
         repaint("out/masks/b/c.png", np.transpose),
         of=("png",),
     ),
@@ -466,7 +472,7 @@ FAULTS: Mapping[str, Fault] = {
         options=LEAST_3,
     ),
     "objects below the least area, and a mask that is none": Fault(
-        f"out/masks/a.png: not an image in a format that Pillow reads | {CHANGED}",
+        f"out/masks/a.png: changed by hand: not an image in a format that Pillow reads | {BACK}",
         write("out/masks/a.png", b"x"),
         labels={"a.png": SURE["a.png"], "b.jpg": B},
         options=LEAST_3,
@@ -839,11 +845,11 @@ def test_a_run_at_work_is_not_disturbed(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes, owner: str = "") -> None:
+    def full(ownership: Ownership, ref: ImageRef, path: Path, data: bytes) -> None:
         raise OutputError(path, "no space left on the device")
 
     build(tmp_path, CASES["masks and annotations"])
-    monkeypatch.setattr("tipsseg.writers.image_file.atomic_write", full)
+    monkeypatch.setattr("tipsseg.ownership.Ownership.write", full)
     with pytest.raises(OutputError, match="no space left"):
         convert(tmp_path, "cvat")
     monkeypatch.undo()
