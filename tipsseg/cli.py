@@ -126,10 +126,12 @@ def main() -> None:
 
 
 def print_error(error: TipssegError) -> None:
-    """`Error:` and, where there is one, `Hint:`, on stderr."""
+    """`Error:` and, where there are some, `Hint:` and commands to paste, on stderr."""
     print(f"Error: {printable(error.message)}", file=sys.stderr)
     if error.hint:
         print(f"Hint: {printable(error.hint)}", file=sys.stderr)
+    for command in error.commands:
+        print(f"  {printable(command)}", file=sys.stderr)
 
 
 def _show_version(wanted: bool) -> None:

@@ -29,10 +29,11 @@ class TipssegError(Exception):
     """Base of all expected errors. They can be pickled, fields and all.
 
     `message` says what happened and to what; `hint` (may be empty) says what to do; `exit_code` is what the command
-    line exits with.
+    line exits with. `commands` (may be empty) are whole command lines that the hint speaks of.
     """
 
     exit_code = 1
+    commands: tuple[str, ...] = ()
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

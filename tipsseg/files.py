@@ -190,8 +190,10 @@ def sweep(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()) -
 
 
 def sweep_below(tops: Iterable[Path], owner: str = "") -> None:
-    """`sweep` these folders and all that are below them."""
+    """`sweep` these folders and all that are below them, but where a link leads."""
     for top in tops:
+        if top.is_symlink():
+            continue
         sweep((Path(folder) for folder, _, _ in os.walk(top)), owner)
 
 

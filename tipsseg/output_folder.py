@@ -53,6 +53,7 @@ class OutputFolder:
         self.set_aside: list[Path] = []
         self.kept: list[Path] = []
         with ExitStack() as stack:
+            context.ownership.refuse_outside(context.records / RUN_FILE)
             claim = Claim(context.records)
             stack.callback(claim.give_back)
             if claim.left_over:

@@ -216,11 +216,22 @@ def _commands_to_paste(output: Path) -> Iterator[None]:
     try:
         yield
     except OtherRunError as error:
-        command = shell_line(["tipsseg", *sys.argv[1:]])
+        command = shell_line(["tipsseg", *_without_output(sys.argv[1:])])
         other = shell_word(f"{output}-2")
-        first = "Label into another folder, or remove what that run wrote and begin anew:"
-        error.hint = f"{first}\n  {command} -o {other}\n  {command} --overwrite"
+        error.hint = "Label into another folder, or remove what that run wrote and begin anew:"
+        error.commands = (f"{command} -o {other}", f"{command} -o {shell_word(str(output))} --overwrite")
         raise
+
+
+def _without_output(arguments: Sequence[str]) -> list[str]:
+    """The arguments of this command but for the output folder."""
+    left: list[str] = []
+    skip = False
+    for each in arguments:
+        if not skip and each not in ("-o", "--output") and not each.startswith(("-o", "--output=")):
+            left.append(each)
+        skip = not skip and each in ("-o", "--output")
+    return left
 
 
 def _workers(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tipsseg.files import json_bytes, read_regular
 from tipsseg.ownership import Ownership
+from tipsseg.printable import control_character
 from tipsseg.record_values import parse, take
 from tipsseg.records import BACKGROUND, LabelClass, ignore_id
 
@@ -43,6 +44,8 @@ def read_classes(output: Path) -> tuple[LabelClass, ...]:
 
 
 def _read_class(record: object) -> LabelClass:
+    if what := control_character(take(record, "name", str)):
+        raise ValueError(f"a name with the control character {what}")
     red, green, blue = bytes.fromhex(take(record, "colour", str).removeprefix("#"))
     return LabelClass(
         take(record, "id", int),
