@@ -63,7 +63,7 @@ def file_size(path: Path) -> int | None:
 
 
 class RegularFile(BufferedReader):
-    """A regular file, open for reading. As a context manager it names itself in errors of reading and closing."""
+    """A regular file, open for reading. As a context manager it names itself in errors of reading."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError, also for a pipe or a device, which another program would wait for."""
@@ -72,14 +72,10 @@ class RegularFile(BufferedReader):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with suppress(OSError):  # what was read was read
             self.close()
-        except OSError as failure:
-            failure.filename = failure.filename or self.name
-            raise
-        finally:
-            if isinstance(error, OSError):
-                error.filename = error.filename or self.name
+        if isinstance(error, OSError):
+            error.filename = error.filename or self.name
 
 
 def open_regular(path: Path) -> RegularFile:

@@ -130,7 +130,7 @@ class Ownership:
             with temporary.open("wb") as target:
                 shutil.copyfileobj(source, target)
             os.utime(temporary, ns=times)
-            self._put(path, _digest(temporary) or _OTHER, ref.replaceable, ref.name)
+            self._put(path, _sha256(temporary), ref.replaceable, ref.name)
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
@@ -142,7 +142,7 @@ class Ownership:
         self.refuse_outside(path)
         with atomic_path(path, self._owner) as temporary:
             yield temporary
-            digest = _digest(temporary) or _OTHER
+            digest = _sha256(temporary)
             written = _stamp(temporary, digest)
             self._put(path, digest, (), "")
         self._written[self._place(path)] = written
@@ -176,7 +176,7 @@ class Ownership:
             digest = LINK
             if not _make_link(ref.path, place, temporary):
                 shutil.copyfile(ref.path, temporary)
-                digest = _digest(temporary) or _OTHER
+                digest = _sha256(temporary)
             if not is_link and not self._may_replace(place, (*ref.replaceable, digest)):
                 raise OutputError(place, _NOT_OURS, _MOVE, only_this=True)
             self._note(place, digest, ref.name)
@@ -329,9 +329,14 @@ def _digest(path: Path) -> str | None:
             return None
         if not stat.S_ISREG(mode):
             return _OTHER
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _sha256(path)
     except FileNotFoundError:
         return None
     except OSError:
         return _OTHER
+
+
+def _sha256(path: Path) -> str:
+    """The sha256 of a regular file, in hex. Raises OSError."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

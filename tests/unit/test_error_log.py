@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tipsseg.append_log import AppendLog
-from tipsseg.error_log import ERRORS_FILE, ErrorLog, read_failed
+from tipsseg.error_log import ERRORS_FILE, UNREADABLE_FILE, ErrorLog, read_failed
 from tipsseg.errors import ImageError, OutputError
 from tipsseg.outcome import Failed
 from tipsseg.records import ImageRef
@@ -140,20 +140,29 @@ def test_a_run_that_was_killed_leaves_what_it_had(images: Path, records: Path) -
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"\xff", b"[]", b"7", b'{"image": "x"}', b'{"image": 7, "path": "x"}', b'{"image": "x", "path": 7}'],
+    [
+        *(b"", b"\xff", b"[]", b"7", b'{"image": "x"}', b'{"image": 7, "path": "x"}', b'{"image": "x", "path": 7}'),
+        *(b'{"image": "../../x", "path": "x"}', b'{"image": "/x", "path": "x"}', b'{"image": "x", "path": "\\u0000"}'),
+    ],
     ids=repr,
 )
 def test_lines_that_are_none_are_passed_over(images: Path, records: Path, line: bytes) -> None:
     with AppendLog(records / ERRORS_FILE) as log:
         log.append(line)
     assert run(records, failed(images, "a.png")) == ["a.png"]
+    assert len(lines(records)) == 1
+    assert (records / UNREADABLE_FILE).read_bytes() == line + b"\n"  # nobody else has it
 
 
 def test_a_log_that_cannot_be_read_or_written(images: Path, records: Path) -> None:
     (records / ERRORS_FILE).mkdir(parents=True)
     with pytest.raises(OutputError, match=r"errors.jsonl: it cannot be read: Is a directory"):
         read_failed(records)
+    with pytest.raises(OutputError, match=r"errors.jsonl: it cannot be read: Is a directory"):
+        ErrorLog(records)
+    (records / ERRORS_FILE).rmdir()
     log = ErrorLog(records)
+    (records / ERRORS_FILE).mkdir()
     for attempt in (lambda: log.add(failed(images, "a.png")), log.clear):
         with pytest.raises(OutputError, match=r"errors.jsonl: a folder has this name"):
             attempt()

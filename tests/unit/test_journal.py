@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,14 @@ from tipsseg.writers.coco import FILE_NAME
 JOURNAL = ".tipsseg-coco"
 
 
+@cache
+def context_of(folder: Path) -> RunContext:
+    """One for a folder, as what it wrote is its own."""
+    return RunContext(folder, folder, make_vocabulary(["tree"], "none").classes, {"version": "0"})
+
+
 def file_in(folder: Path) -> RecordFile:
-    context = RunContext(folder, folder, make_vocabulary(["tree"], "none").classes, {"version": "0"})
-    file = record_file("coco", context)
+    file = record_file("coco", context_of(folder))
     assert file is not None
     return file
 
@@ -68,29 +74,23 @@ def test_a_run_that_adds_nothing_touches_nothing(written: Path) -> None:
     before = (written / FILE_NAME).stat()
     journal = journal_in(written)
     assert [journal.has(name) for name in ("a.png", "b.png", "c.png")] == [True, True, False]
-    journal.drop("c.png")
     assert not journal.changed
     journal.close()
     assert names(written) == [FILE_NAME]
     assert (written / FILE_NAME).stat() == before
 
 
-def test_what_the_file_has_is_kept_unless_it_is_replaced_or_dropped(written: Path) -> None:
+def test_what_the_file_has_is_kept_unless_it_is_replaced(written: Path) -> None:
     journal = journal_in(written)
     journal.add("c.png", records_of("c.png"))
     journal.add("a.png", records_of("a.png", 1, 2))
-    journal.drop("b.png")
-    assert [journal.has(name) for name in ("a.png", "b.png", "c.png")] == [True, False, True]
+    assert [journal.has(name) for name in ("a.png", "b.png", "c.png")] == [True, True, True]
     journal.write(["a.png", "b.png", "c.png"])
-    assert dict(file_in(written).read(())) == {"a.png": records_of("a.png", 1, 2), "c.png": records_of("c.png")}
-
-
-def test_dropping_alone_is_a_change(written: Path) -> None:
-    journal = journal_in(written)
-    journal.drop("a.png")
-    assert journal.changed
-    journal.write(["a.png", "b.png"])
-    assert list(file_in(written).names(())) == ["b.png"]
+    assert dict(file_in(written).read(())) == {
+        "a.png": records_of("a.png", 1, 2),
+        "b.png": records_of("b.png", 7),
+        "c.png": records_of("c.png"),
+    }
 
 
 def test_a_run_that_was_killed_is_gone_on_from(written: Path) -> None:
@@ -126,18 +126,6 @@ def test_an_image_without_records_is_known_all_the_same(tmp_path: Path) -> None:
     }
 
 
-def test_clearing_lasts_even_if_nothing_follows(written: Path) -> None:
-    journal = journal_in(written)
-    journal.clear()
-    assert not journal.has("a.png")
-    journal.close()
-    journal = journal_in(written)
-    assert (journal.changed, journal.has("a.png")) == (True, False)
-    journal.write(["a.png"])
-    assert list(file_in(written).names(())) == []
-    assert names(written) == [FILE_NAME]
-
-
 def test_a_journal_with_lines_that_are_none_keeps_the_others(tmp_path: Path) -> None:
     journal = journal_in(tmp_path)
     journal.add("a.png", records_of("a.png", 1))
@@ -150,13 +138,15 @@ def test_a_journal_with_lines_that_are_none_keeps_the_others(tmp_path: Path) -> 
     assert dict(file_in(tmp_path).read(())) == {"a.png": records_of("a.png", 1)}
 
 
-def test_a_file_of_somebody_else_is_replaced(tmp_path: Path) -> None:
+def test_a_file_of_somebody_else_stays_and_so_does_the_journal(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text("{}")
     journal = journal_in(tmp_path)
     assert not journal.has("a.png")
     journal.add("a.png", records_of("a.png"))
-    journal.write(["a.png"])
-    assert list(file_in(tmp_path).names(())) == ["a.png"]
+    with pytest.raises(OutputError, match=r"annotations.json: tipsseg did not write the file that is there"):
+        journal.write(["a.png"])
+    assert names(tmp_path) == [JOURNAL, FILE_NAME]
+    assert (tmp_path / FILE_NAME).read_text() == "{}"
 
 
 def test_a_file_that_cannot_be_continued_is_left_as_it_is(written: Path) -> None:
@@ -181,8 +171,7 @@ images = st.sampled_from(["a", "b", "c"])
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("add"), images),
-        st.tuples(st.just("drop"), images),
-        *(st.tuples(st.just(step), st.just("")) for step in ("reopen", "torn", "write", "clear")),
+        *(st.tuples(st.just(step), st.just("")) for step in ("reopen", "torn", "write")),
     ),
     max_size=20,
 )
@@ -194,30 +183,21 @@ def test_a_journal_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: li
     folder = tmp_path_factory.mktemp("journal")
     journal = journal_in(folder)
     here: dict[str, Records] = {}
-    on_disk: dict[str, Records] = {}  # what is dropped is gone once the file is written
     for number, (step, image) in enumerate(steps):
         if step == "add":
-            here[image] = on_disk[image] = records_of(image, *range(number % 4))
+            here[image] = records_of(image, *range(number % 4))
             journal.add(image, here[image])
-        elif step == "drop":
-            here.pop(image, None)
-            journal.drop(image)
         elif step == "write":
             journal.write(["c", "a", "b"])
             assert dict(file_in(folder).read(())) == here
             assert list(file_in(folder).names(())) == [image for image in ("c", "a", "b") if image in here]
-            on_disk = dict(here)
             journal = journal_in(folder)  # one is for one run
-        elif step == "clear":
-            journal.clear()
-            here, on_disk = {}, {}
         else:
             journal.close()
             if step == "torn" and (folder / JOURNAL).exists():
                 with (folder / JOURNAL).open("ab") as file:
                     file.write(b'"b"\t{"file'[: 1 + number])
             journal = journal_in(folder)
-            here = dict(on_disk)
         assert {image for image in "abc" if journal.has(image)} == set(here)
     journal.write(["a", "b", "c"])
     assert dict(file_in(folder).read(())) == here

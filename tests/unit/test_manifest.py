@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tipsseg.errors import OutputError
 from tipsseg.files import json_bytes
 from tipsseg.fingerprint import Fingerprint
-from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest, parse_entry, read_entries
+from tipsseg.manifest import MANIFEST_FILE, UNREADABLE_FILE, Entry, Manifest, parse_entry, read_entries
 from tipsseg.records import ImageRef
 
 SUMMARY = {
@@ -159,16 +160,15 @@ def test_a_line_in_place_of_half_a_line_is_read_as_it_is(tmp_path: Path) -> None
 
 def test_whose_labels_were_decided_by_something_else(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path)
-    for image, digest in (("a", "old"), ("b", "new"), ("c", "old"), ("c", "new"), ("d", "old")):
+    for image, digest in (("a", "old"), ("b", "new"), ("c", "old"), ("c", "new")):
         manifest.add(entry(image, digest))
-    manifest.drop("d")
     assert manifest.others("new") == ["a"]
     manifest.close()
 
 
 def test_nothing_is_made_for_nothing(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path / "new")
-    manifest.clear()
+    assert manifest.set_aside() is None
     manifest.tidy()
     manifest.close()
     assert (manifest.get("a"), "a" in manifest, len(manifest)) == (None, False, 0)
@@ -187,8 +187,7 @@ images = st.sampled_from(["a", "b", "sub/a", "sub/ü"])
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("add"), images),
-        st.tuples(st.just("drop"), images),
-        *(st.tuples(st.just(step), st.just("")) for step in ("reopen", "torn", "tidy", "clear")),
+        *(st.tuples(st.just(step), st.just("")) for step in ("reopen", "torn", "strange", "tidy", "set aside")),
     ),
     max_size=20,
 )
@@ -200,36 +199,29 @@ def test_a_manifest_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: l
     folder = tmp_path_factory.mktemp("manifest")
     manifest = Manifest(folder)
     here: dict[str, Entry] = {}
-    on_disk: dict[str, Entry] = {}  # what is dropped is gone once it is tidied
     for number, (step, image) in enumerate(steps):
         if step == "add":
-            here[image] = on_disk[image] = entry(image, seconds=float(number))
+            here[image] = entry(image, seconds=float(number))
             manifest.add(here[image])
-        elif step == "drop":
-            here.pop(image, None)
-            manifest.drop(image)
         elif step == "tidy":
             manifest.tidy()
-            on_disk = dict(here)
+        elif step == "set aside":
+            manifest.set_aside()
             if here:
-                assert lines(folder) == [each.image for each in manifest.entries()]
-        elif step == "clear":
-            manifest.clear()
-            here, on_disk = {}, {}
+                assert set(lines(folder)) == set(here)
         else:
             manifest.close()
-            if step == "torn":
+            if step != "reopen":
                 with (folder / MANIFEST_FILE).open("ab") as file:
-                    file.write(SOUND[: 10 + 7 * number])
+                    file.write(SOUND[: 10 + 7 * number] + b"\n" * (step == "strange"))
             manifest = Manifest(folder)
-            here = dict(on_disk)
         assert {each.image: each for each in manifest.entries()} == here
         assert (len(manifest), {image for image in ("a", "b", "sub/a", "sub/ü") if image in manifest}) == (
             len(here),
             set(here),
         )
         assert set(manifest.others("another")) == set(here)
-        assert read_entries(folder) == on_disk
+        assert read_entries(folder) == here
     manifest.close()
 
 
@@ -241,12 +233,119 @@ def test_entries_that_are_only_read_come_folder_by_folder(tmp_path: Path) -> Non
     assert list(read_entries(tmp_path)) == ["a/z", "a-b", "b"]
 
 
-def test_a_manifest_that_was_cleared_is_tidy_again(tmp_path: Path) -> None:
+def test_whose_image_a_name_is_elsewhere(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path)
     manifest.add(entry("a"))
-    manifest.clear()
-    manifest.add(entry("b"))
-    before = (tmp_path / MANIFEST_FILE).stat().st_ino
-    manifest.tidy()
+    assert [manifest.is_elsewhere(image, path) for image, path in (("a", "/data/a"), ("a", "/b/a"), ("b", "/b"))] == [
+        False, True, False,
+    ]  # fmt: skip
+    assert [manifest.formats_of(image) for image in ("a", "b")] == [("png", "coco"), ()]
     manifest.close()
-    assert (tmp_path / MANIFEST_FILE).stat().st_ino == before
+
+
+def test_what_was_added_since_it_was_opened(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    assert list(manifest.added()) == []
+    for image in ("a", "b"):
+        manifest.add(entry(image))
+    manifest.close()
+    manifest = Manifest(tmp_path)
+    manifest.add(entry("b", seconds=2.0))
+    manifest.add(entry("c"))
+    assert list(manifest.added()) == [entry("b", seconds=2.0), entry("c")]
+    manifest.close()
+
+
+def test_that_it_was_removed_meanwhile_is_known(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    manifest.add(entry("a"))
+    assert not manifest.is_removed()
+    (tmp_path / MANIFEST_FILE).rename(tmp_path / "away")
+    assert manifest.is_removed()
+    (tmp_path / MANIFEST_FILE).touch()  # another of the same name
+    assert manifest.is_removed()
+    manifest.close()
+
+
+def test_lines_that_are_no_entries_are_kept_in_another_file(tmp_path: Path) -> None:
+    strange = [b"", b"image", b"\xff", b'{"image": "a"}', json_bytes({**entry("a").record(), "image": "../a"})]
+    for number in (1, 2):  # more of them join those that are there
+        with (tmp_path / MANIFEST_FILE).open("ab") as file:
+            file.write(b"".join(line + b"\n" for line in (SOUND, *strange)))
+        manifest = Manifest(tmp_path)
+        assert manifest.unreadable == len(strange)
+        assert manifest.set_aside() == tmp_path / UNREADABLE_FILE
+        assert manifest.unreadable == 0
+        assert manifest.set_aside() is None
+        assert list(manifest.entries()) == [entry("a")]
+        manifest.close()
+        assert (tmp_path / MANIFEST_FILE).read_bytes() == SOUND + b"\n"
+        assert (tmp_path / UNREADABLE_FILE).read_bytes() == number * b"".join(line + b"\n" for line in strange)
+
+
+NOT_INSIDE = ["../a", "/a", "a/../../b", ".", "", "./a", "a//b", "a\0b", "a/"]
+
+
+@pytest.mark.parametrize("name", NOT_INSIDE, ids=ascii)
+@pytest.mark.parametrize("change", ["image", "file"])
+def test_names_that_leave_the_folder_are_in_no_entry(name: str, change: str) -> None:
+    record = entry("a").record()
+    record.update({"image": name} if change == "image" else {"files": {"png": name}})
+    assert parse_entry(json_bytes(record)) is None
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {},
+        {"png": None},
+        {"png": {"bytes": 1, "mtime_ns": 1, "sha256": None}},
+        {"png": {"bytes": 1, "mtime_ns": 1, "sha256": "c" * 63}},
+        {"png": {"bytes": "1", "mtime_ns": 1, "sha256": "c" * 64}},
+        {"png": {"bytes": True, "mtime_ns": 1, "sha256": "c" * 64}},
+        {"hf": {"bytes": 1, "mtime_ns": 1, "sha256": "c" * 64}},
+    ],
+    ids=str,
+)
+def test_files_without_their_digests_are_in_no_entry(written: object) -> None:
+    assert parse_entry(json_bytes({**entry("a").record(), "written": written})) is None
+
+
+def test_what_its_files_may_be_replaced_by() -> None:
+    assert entry("a").replaceable == {"ab", "c" * 64}
+    assert dataclasses.replace(entry("a"), fingerprint=Fingerprint(1, 1, None)).replaceable == {"c" * 64}
+
+
+CALLS = 100_000
+
+
+def test_an_entry_is_found_while_others_are_added(tmp_path: Path) -> None:
+    """The reading of one thread does not move the position that another reads or writes at."""
+    manifest, count = Manifest(tmp_path), 50
+    for number in range(count):
+        manifest.add(entry(f"image {number}"))
+    lost: list[str] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        for number in range(CALLS // 2):
+            name = f"image {number % count}"
+            found = manifest.get(name)
+            if found is None or found.image != name:
+                lost.append(name)
+        done.set()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    asked = 0
+    while not done.is_set() or asked < CALLS // 2:
+        name = f"image {asked % count}"
+        if asked % 50 == 0:
+            manifest.add(entry(name, seconds=float(asked)))
+        found = manifest.get(name)
+        if found is None or found.image != name:
+            lost.append(name)
+        asked += 1
+    asking.join()
+    manifest.close()
+    assert lost == []
