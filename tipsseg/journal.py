@@ -67,19 +67,6 @@ class Journal:
         log = self._begun()
         self._offsets[image] = log.append(_line(image, records))
 
-    def drop(self, image: str) -> None:
-        """Forget an image. Raises OutputError."""
-        if image in self._offsets:
-            self._begun()
-            del self._offsets[image]
-
-    def clear(self) -> None:
-        """Forget all images. Raises OutputError."""
-        self._log = self._log or AppendLog(self._path)
-        self._log.clear()  # made now: that it is there says that what the file holds does not count
-        self._offsets.clear()
-        self._images = ()
-
     def write(self, images: Sequence[str]) -> None:
         """Write the file with those of these images that it has, in this order, and end the journal. Raises OutputError."""
         self._file.write([image for image in images if image in self._offsets], self._records)

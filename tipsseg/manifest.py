@@ -204,23 +204,6 @@ class Manifest:
         """Whether the file that was added to is not there any more."""
         return self._log.is_removed()
 
-    def drop(self, image: str) -> None:
-        """Forget an image, for good once the manifest is tidied."""
-        self._offsets.pop(image, None)
-        self._digests.pop(image, None)
-        self._paths.pop(image, None)
-        self._formats.pop(image, None)
-
-    def clear(self) -> None:
-        """Forget all images, for good. Raises OutputError."""
-        if self._path.exists():
-            self._log.clear()
-        self._offsets.clear()
-        self._digests.clear()
-        self._paths.clear()
-        self._formats.clear()
-        self._lines = 0
-
     def set_aside(self) -> Path | None:
         """Keep the lines that are no entries in UNREADABLE_FILE, beside the manifest, and leave them out here; None where all are.
 
