@@ -43,6 +43,7 @@ from tipsseg.parts import Part, find_parts, read_entries, refuse_at_work
 from tipsseg.progress import Progress, counted
 from tipsseg.request import check_folder
 from tipsseg.run_record import read_run
+from tipsseg.totals import total
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 
 
@@ -112,7 +113,8 @@ def _join(folders: Sequence[Path], parts: Sequence[Part], target: Path, progress
             context = run_context(parts[0], record, target, stage)
             write_run_files(parts, manifest, context)
             failed = join_errors(parts, manifest, stage)
-        write_joined_run(parts, record, stage, context.ownership)
+            summary = total((entry.summary for entry in manifest.entries()), context.classes)
+        write_joined_run(parts, {**record, "summary": summary.record()}, stage, context.ownership)
     copies = Ownership(target, target, OWNER)
     for part in parts:
         for entry in read_entries(part):

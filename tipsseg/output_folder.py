@@ -26,6 +26,7 @@ from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef
 from tipsseg.request import Job
 from tipsseg.run_record import CONVERTING, RUN_FILE, Counts, RunFacts, ended, run_record, write_run
+from tipsseg.totals import Totals, total
 from tipsseg.vocabulary import Vocabulary
 from tipsseg.writers import FOLDERS, FORMATS, link_path, run_files
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
@@ -156,7 +157,7 @@ class OutputFolder:
         record = ended(self._record, self._job.request.formats, counts, datetime.now(UTC))
         if batch_size is not None:
             record["batch_size"] = batch_size
-        write_run(context.ownership, context.records, record)
+        write_run(context.ownership, context.records, {**record, "summary": self.totals().record()})
         context.ownership.end(self.earlier.is_recorded)
         if removed is not None:
             raise OutputError(removed, "it was removed while the run went on", "Run the same command again.")
@@ -172,6 +173,10 @@ class OutputFolder:
                 if not os.path.lexists(path):
                     return path
         return None
+
+    def totals(self) -> Totals:
+        """What all images of the folder hold together. Raises OutputError."""
+        return total((entry.summary for entry in self.earlier.manifest.entries()), self._job.context.classes)
 
     def __enter__(self) -> Self:
         return self

@@ -132,6 +132,8 @@ class _Run:
         self._notes.end()
         note_outdated(self._folder.earlier, self._job, progress)
         note_edited(self._job, self.counts, progress)
+        for line in self._folder.totals().lines():
+            progress.note(line)
         note_end(progress, self.counts, time.monotonic() - began, f", into {self._job.request.output}")
 
     def _take_until_work(self, rest: Iterator[Item]) -> ImageRef | None:

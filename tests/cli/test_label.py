@@ -316,6 +316,31 @@ def test_commas_in_a_text_vocabulary_are_told(command: Command, mlp_checkpoint: 
         assert (ran.code, "commas and all" in ran.err) == (0, False)
 
 
+def test_the_end_says_what_all_images_of_the_folder_hold(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path
+) -> None:
+    def lines(*arguments: object) -> list[str]:
+        ran = command("label", *arguments, "-m", mlp_checkpoint, "-o", tmp_path / "out", "--device", "cpu")
+        assert ran.code == 0, ran.err
+        return [line for line in ran.err.splitlines() if line.startswith(("Found", "Never"))]
+
+    classes = ("-c", "panda leg,tree,sky", "--background", "none")
+    lines(pictures, *classes, "--limit", 1)
+    found = lines(pictures, *classes)
+    masks = [mask(path) for path in (tmp_path / "out/masks").rglob("*.png")]
+    of_class = {
+        name: (sum(int((each == number).sum()) for each in masks), sum((each == number).any() for each in masks))
+        for number, name in enumerate(("panda leg", "tree", "sky"), 1)
+    }
+    summary = json.loads((tmp_path / "out/run.json").read_bytes())["summary"]
+    assert {each["name"]: (each["pixels"], each["images"]) for each in summary["classes"]} == of_class
+    assert (summary["images"], summary["pixels"]) == (3, sum(each.size for each in masks))
+    named = " ".join(found)
+    assert all(f"{name} " in named or f"{name}." in named or f"{name}," in named for name in of_class)
+    assert ("Never found" in named) == (0 in [images for _, images in of_class.values()])
+    assert lines(pictures, *classes) == found  # also where nothing is left to be done
+
+
 def test_quiet_leaves_stderr_empty(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
     ran = command("label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-o", tmp_path / "out", "--quiet")
     assert ran.code == 0

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dying import STOPS, Killed, reached, stopped_after
@@ -242,10 +243,20 @@ def test_run_json_is_the_first_ones_of_a_whole_run(root: Path) -> None:
     at_times("out/shards/3-of-3", 15, 50, counts=counts[0])(root)
     first = run_json(root / "out/shards/1-of-3")
     merge(root, ["out"], "out")
-    joined = run_json(root / "out")
+    joined = {key: value for key, value in run_json(root / "out").items() if key != "summary"}
     changed = {"shard": None, "started": "2026-01-01T00:10:00+00:00", "ended": "2026-01-01T00:50:00+00:00"}
     assert joined == {**first, **changed, "counts": {"labelled": 1, "unchanged": 4, "failed": 8}}
     assert list(joined) == list(first)
+
+
+def test_run_json_says_what_all_parts_hold(root: Path) -> None:
+    build_shards(root, "out", "out", "out")
+    merge(root, ["out"], "out")
+    summary: Any = run_json(root / "out")["summary"]
+    own = [json.loads(line)["classes"] for line in (root / "out/manifest.jsonl").read_bytes().splitlines()]
+    trees = [each["pixels"] for classes in own for each in classes if each["name"] == "tree"]
+    assert summary["images"] == len(own) == len(ALL)
+    assert (summary["classes"][1]["images"], summary["classes"][1]["pixels"]) == (len(trees), sum(trees))
 
 
 DIFFERENCES: Mapping[str, tuple[Json, str]] = {
