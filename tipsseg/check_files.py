@@ -10,7 +10,7 @@ from tipsseg.check_manifest import Images
 from tipsseg.check_problem import Problem
 from tipsseg.files import TEMPORARY_PREFIX
 from tipsseg.records import printable_path
-from tipsseg.writers import FORMATS
+from tipsseg.writers import FORMATS, has_own_files, output_name
 
 
 class Owners:
@@ -23,13 +23,14 @@ class Owners:
         """Take all images up; a second one of a name without its suffix is a problem, as both would have one file."""
         for images in runs:
             for name in images.formats:
-                owner, _ = self._owners.setdefault(_stem(name), (name, images))
-                if owner != name:
+                owner, others = self._owners.setdefault(_stem(name, images), (name, images))
+                shared = set(images.formats[name]) & set(others.formats[owner])
+                if owner != name and has_own_files(shared):
                     yield Problem(images.path, f"{name}: its files would be those of {owner} too")
 
     def know(self, name: str, image: PurePosixPath) -> bool:
         """Whether an image of that name, whatever its suffix, has files in format `name`."""
-        owner = self._owners.get(_stem(printable_path(image)))
+        owner = self._owners.get(printable_path(image.with_suffix("")))
         return owner is not None and name in owner[1].formats[owner[0]]
 
 
@@ -59,8 +60,8 @@ def find_temporaries(output: Path) -> Iterator[Problem]:
         folders[:] = [name for name in folders if not name.startswith(TEMPORARY_PREFIX)]
 
 
-def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
+def _stem(name: str, images: Images) -> str:
+    return str(output_name(PurePosixPath(name), images.run.files.names))
 
 
 def _walk(top: Path) -> Iterator[Path]:

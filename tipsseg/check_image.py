@@ -70,7 +70,7 @@ def _check(place: Place, image: LabelledImage, annotated: CocoImage | None, repo
         Problem(run.records / MANIFEST_FILE, f"{image.entry.image}: {what}") for what in check_entry(run, image)
     ]
     labels: LabelArray | None = None
-    for name, file in expected_files(image.entry.image, image.entry.formats).items():
+    for name, file in expected_files(image.entry.image, image.entry.formats, run.files.names).items():
         report.files += 1
         path = actual_path(place.output, file)
         if _is_edited(path, image.entry.written.get(name)):
@@ -88,7 +88,7 @@ def _check(place: Place, image: LabelledImage, annotated: CocoImage | None, repo
                 report.problems += [Problem(path, what) for what in label_faults(labels, image, run.names)]
         elif image.entry.corrected is None or name not in OF_THE_MODEL:
             report.problems += [Problem(path, what) for what in check_own_file(name, path, image, run)]
-    _check_links(place, image, report)
+    _check_links(place, image, run.files.names, report)
     if annotated is not None:
         path = run.records / COCO_FILE
         report.problems += [Problem(path, what) for what in check_annotations(image, annotated, run, labels)]
@@ -121,9 +121,9 @@ def _check_edited(name: str, path: Path, image: LabelledImage, run: Run) -> Labe
     return next((Problem(path, what) for what in label_faults(labels, image, run.names)), labels)
 
 
-def _check_links(place: Place, image: LabelledImage, report: Report) -> None:
+def _check_links(place: Place, image: LabelledImage, names: str, report: Report) -> None:
     for name in image.entry.formats:
-        relative = link_path(name, PurePosixPath(image.entry.image))
+        relative = link_path(name, PurePosixPath(image.entry.image), names)
         if relative is not None:
             path = actual_path(place.output, str(relative))
             if not path.exists():

@@ -78,7 +78,7 @@ def check_entry(run: Run, image: LabelledImage) -> Iterator[str]:
     entry = image.entry
     if run.shard is not None and not run.shard.takes(entry.image):
         yield f"not an image of shard {run.shard}"
-    expected = expected_files(entry.image, entry.formats)
+    expected = expected_files(entry.image, entry.formats, run.files.names)
     for name in sorted(expected.keys() | entry.files.keys()):
         if entry.files.get(name) != expected.get(name):
             yield f"its file in the format {name} is {short(entry.files.get(name))}, not {short(expected.get(name))}"
@@ -90,7 +90,7 @@ def check_entry(run: Run, image: LabelledImage) -> Iterator[str]:
         yield f"{sum(image.pixels.values())} pixels in all, where {by(image.size)} are {height * width}"
 
 
-def expected_files(image: str, formats: tuple[str, ...]) -> dict[str, str]:
-    """The image's own file in each of the formats that has one, relative to the output folder."""
-    paths = {name: relative_path(name, PurePosixPath(image)) for name in formats}
+def expected_files(image: str, formats: tuple[str, ...], names: str) -> dict[str, str]:
+    """The image's own file in each of the formats that has one, relative to the output folder; `names` as of FileOptions."""
+    paths = {name: relative_path(name, PurePosixPath(image), names) for name in formats}
     return {name: str(path) for name, path in paths.items() if path is not None}

@@ -91,14 +91,14 @@ def _check_image(output: Path, images: Images, name: str, image: str, records: R
             areas[each.class_id] = areas.get(each.class_id, 0) + each.area
         yield from area_faults(areas, labelled, images.run)
     if name == "panoptic":
-        yield from _check_segments(output, image, records[1])
+        yield from _check_segments(output, image, records[1], images.run.files.names)
 
 
-def _check_segments(output: Path, image: str, record: bytes) -> Iterator[str]:
+def _check_segments(output: Path, image: str, record: bytes, names: str) -> Iterator[str]:
     """Whether the segments of an image are those of its PNG."""
     segments = take(parse(record), "segments_info", list)
     said = {take(each, "id", int): take(each, "area", int) for each in segments}
-    place = actual_path(output, expected_files(image, ("panoptic",))["panoptic"])
+    place = actual_path(output, expected_files(image, ("panoptic",), names)["panoptic"])
     try:
         colours = decode_file(place, lambda picture: np.asarray(picture.convert("RGB"))).astype(np.int32)  # [H, W, 3]
     except ImageError:  # said where the images are checked

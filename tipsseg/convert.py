@@ -20,6 +20,7 @@ from tipsseg.convert_image import Conversion, Converted, Item
 from tipsseg.earlier import in_place, is_recorded, own_paths, restore_links
 from tipsseg.errors import InputError, UsageError
 from tipsseg.fidelity import Fidelity
+from tipsseg.file_names import OutputNames, name_key
 from tipsseg.files import is_file, is_folder
 from tipsseg.format_notes import note_fidelity, note_parts
 from tipsseg.journal import Journal, journals_in, write_run_file
@@ -36,7 +37,7 @@ from tipsseg.run_record import CONVERTING, write_run, written_files
 from tipsseg.stored_labels import CONFIDENCES, LABELS
 from tipsseg.stored_records import LISTS, RecordStream
 from tipsseg.threads import in_order
-from tipsseg.writers import FORMATS, RunContext, check_formats, create, record_file, run_files
+from tipsseg.writers import FORMATS, RunContext, check_formats, create, has_own_files, record_file, run_files
 
 _LABELS = "labels"
 
@@ -75,6 +76,7 @@ def convert_folder(
         check_formats(formats, context.classes)
         _refuse_others_begun(part, formats)
         _refuse_unknown(part, formats)
+        _refuse_shared(part, context, formats)
         with ExitStack() as stack:
             root = _image_root(part, formats, images)
             return _Run(part, context, formats, root, only, stack).go(jobs, progress)
@@ -160,7 +162,7 @@ class _Run:
         # Records that say where the image is say it anew where it is said.
         if self._moved and FORMATS[name].image and name in self._journals and FORMATS[name].links is None:
             return True
-        return not in_place(name, entry, ref, self._context.output, self._journals.get(name))
+        return not in_place(name, entry, ref, self._context, self._journals.get(name))
 
     def _take(self, outcome: Converted | Unchanged | Failed, progress: Progress) -> None:
         match outcome:
@@ -181,8 +183,8 @@ class _Run:
                     self._journals[name].add(outcome.entry.image, records)
                 self._manifest.add(outcome.entry)
         if is_file(outcome.ref.path):
-            restore_links(self._context.ownership, self._context.output, outcome.ref, self._formats)
-        progress.results(own_paths(self._context.output, outcome.ref, self._formats).values())
+            restore_links(self._context, outcome.ref, self._formats)
+        progress.results(own_paths(self._context, outcome.ref, self._formats).values())
         progress.advance()
 
     def _finish(self) -> None:
@@ -293,6 +295,16 @@ def _refuse_unknown(part: Part, formats: Sequence[str]) -> None:
                 f"{part.output}: it does not hold the {what} of {first}{others}",
                 f"Run the command that made it again, with one of these formats beside its own: {', '.join(sources)}.",
             )
+
+
+def _refuse_shared(part: Part, context: RunContext, formats: Sequence[str]) -> None:
+    """Raise InputError where two images would have one file."""
+    if not has_own_files(formats):
+        return
+    names = OutputNames(name_key(context.output), context.files.names, formats)
+    for image in dict.fromkeys(entry.image for entry in read_entries(part)):
+        if shared := names.take(ImageRef(Path(image), PurePosixPath(image))):
+            raise InputError(f"{part.output}: {shared}", names.hint)
 
 
 def _image_root(part: Part, formats: Sequence[str], images: Path | None) -> Path | None:

@@ -106,7 +106,7 @@ class Conversion:
         found: list[str] = []
         kept: list[Path] = []
         for name in wanted:
-            path = own_path(name, output, ref.relative)
+            path = own_path(name, output, ref.relative, self.context.files.names)
             if name in entry.files and path is not None and self._is_edited(name, path, entry):
                 kept += [] if correction is not None and path == correction.path else [path]
             elif name in self.writers:

@@ -64,7 +64,7 @@ def dry_run(job: Job, find: Find, progress: Progress, *, measure: bool) -> int:
                     edited += bool(item.edited)
                 case ImageRef():
                     todo.append(item)
-                    replaced += any(path.exists() for path in own_paths(output, item, request.formats).values())
+                    replaced += any(path.exists() for path in own_paths(job.context, item, request.formats).values())
                     progress.path(item.path)
     if is_claimed(job.context.records):
         progress.note(f"Another tipsseg is at work in {job.context.records}.")

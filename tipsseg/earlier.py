@@ -14,7 +14,7 @@ from tipsseg.journal import Journal
 from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest, input_path
 from tipsseg.merge_stage import finish_command, is_unfinished
 from tipsseg.outcome import Failed, Item, Unchanged
-from tipsseg.ownership import LINK, Ownership, digest_of, write_ahead_logs
+from tipsseg.ownership import LINK, digest_of, write_ahead_logs
 from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef
 from tipsseg.request import Job
@@ -32,23 +32,23 @@ _OTHER_INPUT = (
 _MOVE = "Move the file away, or choose another output folder with -o."
 
 
-def own_paths(output: Path, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
+def own_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
     """Where an image's own file is, for each of the formats that has one."""
-    paths = {name: own_path(name, output, ref.relative) for name in formats}
+    paths = {name: own_path(name, context.output, ref.relative, context.files.names) for name in formats}
     return {name: path for name, path in paths.items() if path is not None}
 
 
-def restore_links(ownership: Ownership, output: Path, ref: ImageRef, formats: Iterable[str]) -> None:
+def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> None:
     """Let the links to an image lead to it where they do not, as after it was moved. Raises OutputError."""
     for name in formats:
-        place = link_path(name, ref.relative)
+        place = link_path(name, ref.relative, context.files.names)
         if place is not None:
-            ownership.restore_link(ref, output / place)
+            context.ownership.restore_link(ref, context.output / place)
 
 
-def in_place(name: str, entry: Entry, ref: ImageRef, output: Path, journal: Journal | None) -> bool:
+def in_place(name: str, entry: Entry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
     """Whether an image is in a format, as the manifest says: its own file is there, as written, and its records in the journal."""
-    path = own_path(name, output, ref.relative)
+    path = own_path(name, context.output, ref.relative, context.files.names)
     return (
         name in entry.formats
         and (path is None or (name in entry.written and entry.written[name].holds(path)))
@@ -62,7 +62,7 @@ def edited_formats(entry: Entry, ref: ImageRef, context: RunContext) -> tuple[st
     A file of the size and time that it was written with is not read; `convert_image` and `check_image` do.
     """
     found = []
-    for name, path in own_paths(context.output, ref, entry.files).items():
+    for name, path in own_paths(context, ref, entry.files).items():
         if os.path.lexists(path) and not entry.written[name].holds(path) and not context.ownership.is_pending(path):
             found.append(name)
     return tuple(found)
@@ -150,7 +150,7 @@ class Earlier:
             return Unchanged(ref, entry, edited)
         if self._resume and not edited and self._is_done(entry, ref):
             return Unchanged(ref, entry)
-        may_go = {digest_of(own_paths(context.output, ref, (name,))[name]) for name in edited}
+        may_go = {digest_of(own_paths(context, ref, (name,))[name]) for name in edited}
         return replace(ref, replaceable=entry.replaceable | may_go, linked=entry.formats)
 
     def refuse_in_the_way(self, refs: Iterable[ImageRef | Failed]) -> None:
@@ -193,10 +193,10 @@ class Earlier:
 
     def _derivable(self, ref: ImageRef) -> tuple[str, ...]:
         """The formats that an image lacks, where what is stored suffices for all of them; else none."""
-        entry, output = self.manifest.get(ref.name), self._job.context.output
+        entry, context = self.manifest.get(ref.name), self._job.context
         if entry is None or entry.digest != self._digest or entry.corrected or not entry.fingerprint.matches(ref.path):
             return ()
-        held = [name for name in entry.formats if in_place(name, entry, ref, output, self.journals.get(name))]
+        held = [name for name in entry.formats if in_place(name, entry, ref, context, self.journals.get(name))]
         missing = [name for name in self._job.request.formats if name not in held]
         return tuple(missing) if all(suffices(name, held) for name in missing) else ()
 
@@ -270,11 +270,11 @@ class Earlier:
 
     def _is_done(self, entry: Entry, ref: ImageRef) -> bool:
         """Whether it is the same input, with the same digest, and all files are in place, as they were written."""
-        output = self._job.context.output
+        context = self._job.context
         return (
             entry.digest == self._digest
             and entry.corrected is None
-            and all(in_place(name, entry, ref, output, self.journals.get(name)) for name in self._job.request.formats)
+            and all(in_place(name, entry, ref, context, self.journals.get(name)) for name in self._job.request.formats)
             and entry.fingerprint.matches(ref.path)
         )
 
@@ -289,14 +289,14 @@ class Earlier:
             return None
         context = self._job.context
         new = [name for name in self._job.request.formats if name not in manifest.formats_of(ref.name)]
-        for path in own_paths(context.output, ref, new).values():
+        for path in own_paths(context, ref, new).values():
             if os.path.lexists(path) and not context.ownership.is_pending(path):
                 return f"{path} is there, and is not what tipsseg wrote for this image", _MOVE
         return None
 
     def _paths(self, ref: ImageRef) -> set[Path]:
         """The files of an image that are there."""
-        paths = own_paths(self._job.context.output, ref, self._job.request.formats).values()
+        paths = own_paths(self._job.context, ref, self._job.request.formats).values()
         return {path for path in paths if os.path.lexists(path)}
 
     def _refuse_strange_records(self) -> None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import secrets
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from tipsseg.file_options import NAMES
 from tipsseg.files import TEMPORARY_PREFIX, is_folder
 from tipsseg.records import ImageRef
-from tipsseg.writers import SUFFIXES
+from tipsseg.writers import FORMATS, output_name
 
 #: Names with the same key are one file.
 NameKey = Callable[[str], str]
+
+_ALIKE = (
+    " Where they differ in case alone, or in how an accent is spelled: the file system of the output folder takes such "
+    "names for one."
+)
 
 
 def exact(name: str) -> str:
@@ -54,34 +60,53 @@ def name_key(folder: Path) -> NameKey:
 
 
 class OutputNames:
-    """The names that the outputs of some images take: relative paths without their suffix, and the folders of those.
+    """The names that the files of some images take: relative paths without their suffix, and the folders of those.
 
     Keeps two texts an image.
     """
 
-    def __init__(self, key: NameKey = exact) -> None:
-        self._key = key
+    def __init__(self, key: NameKey, names: str, formats: Iterable[str]) -> None:
+        """Which names are one to the file system, how files are named (see FileOptions), and the formats they are in."""
+        self.key = key
+        self._names = names
+        self._suffixes = tuple(
+            dict.fromkeys(FORMATS[name].suffix for name in formats if FORMATS[name].folder is not None)
+        )
         self._owners: dict[str, str] = {}  # the key of an output, without its suffix -> the path of its image
         self._folders: set[str] = set()
+
+    @property
+    def hint(self) -> str:
+        """What to do where two images would have one file."""
+        full = (
+            ""
+            if self._names == NAMES[1]
+            else " Or keep the suffixes of the images in the names of the files, with --names full."
+        )
+        alike = "" if self.key is exact else _ALIKE
+        return f"Rename one of the two, or label them in two runs with an output folder each.{full}{alike}"
 
     def take(self, ref: ImageRef) -> str:
         """Take the names of an image; where one of them is taken already, take none, and say which and by what.
 
-        Returns "" where all went well.
+        Returns "" where all went well, and where no format has a file for each image.
         """
-        name = PurePosixPath(ref.name)
-        stem = self._key(str(name.with_suffix("")))
+        if not self._suffixes:
+            return ""
+        image = PurePosixPath(ref.name)
+        name = output_name(image, self._names)
+        stem = self.key(str(name))
         if stem in self._owners:
-            return f"{self._owners[stem]} and {ref.path} would share one output, {name.with_suffix('')}"
-        for ending in SUFFIXES:
+            return f"{self._owners[stem]} and {ref.path} would share one output, {name}"
+        for ending in self._suffixes:
             if stem + ending in self._folders:
-                return f"the output of {ref.path} would have the name of the folder {name.with_suffix(ending)}"
+                return f"the output of {ref.path} would have the name of the folder {name}{ending}"
         folders: list[str] = []
-        for folder in name.parents[:-1]:  # the last is "."
-            key = self._key(str(folder))
+        for folder in image.parents[:-1]:  # the last is "."
+            key = self.key(str(folder))
             if key in self._folders:
                 break
-            for ending in SUFFIXES:
+            for ending in self._suffixes:
                 if key.endswith(ending) and (owner := self._owners.get(key.removesuffix(ending))):
                     return f"the output of {owner} would have the name of the folder {folder} of {ref.path}"
             folders.append(key)

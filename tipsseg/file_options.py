@@ -17,6 +17,9 @@ INSTANCES = ("component", "class")
 #: How masks hold the ids: as grey values, or as numbers of a palette's colours.
 PNG_MODES = ("L", "P")
 
+#: What the files of an image are named by: its path without its suffix, or with it.
+NAMES = ("stem", "full")
+
 #: Polygons that are farther off than this show nothing of an image.
 MAX_SIMPLIFY = 1000
 
@@ -51,6 +54,7 @@ class FileOptions:
     simplify      how far, in pixels, polygons may be off for the sake of fewer corners; None: see `polygons.outline`
     val_fraction  the part of the images that YOLO's data.yaml takes for validation, 0 <= x < 1; 0: it does not divide them;
                   None: as it was in the folder
+    names         "stem": the files of a.jpg are named a.png and the like; "full": a.jpg.png
 
     Raises UsageError for other values.
     """
@@ -60,6 +64,7 @@ class FileOptions:
     png_mode: str = PNG_MODES[0]
     simplify: float | None = None
     val_fraction: float | None = None
+    names: str = NAMES[0]
 
     def __post_init__(self) -> None:
         if self.instances not in INSTANCES:
@@ -76,6 +81,8 @@ class FileOptions:
                 f"--val-fraction {self.val_fraction:g} is no part of the images",
                 "Give a number from 0 to less than 1, such as 0.2.",
             )
+        if self.names not in NAMES:
+            raise UsageError(f"unknown names of files {self.names!r}", f"Use one of {', '.join(NAMES)}.")
 
     def image_record(self) -> dict[str, object]:
         """Those that decide what an image becomes, as `record` has them."""
@@ -84,7 +91,9 @@ class FileOptions:
             "min_area": str(self.min_area),
             "png_mode": self.png_mode,
         }
-        return record if self.simplify is None else {**record, "simplify": self.simplify}
+        # Each of the others only where it is not as it always was, so that earlier runs are runs of the same options.
+        record |= {} if self.simplify is None else {"simplify": self.simplify}
+        return record if self.names == NAMES[0] else {**record, "names": self.names}
 
     def record(self) -> dict[str, object]:
         """As run.json has them, and as the options of the command take them; without the last two where nothing is said."""
@@ -109,6 +118,12 @@ def parse_least_area(text: str) -> LeastArea:
     return LeastArea(int(pixels)) if percent is None else LeastArea(float(percent), percent=True)
 
 
+def recorded_names(run: Mapping[str, object]) -> str:
+    """One of NAMES: how the files of a run are named, whose run.json has that content."""
+    options = run.get("options")
+    return NAMES[1] if isinstance(options, dict) and options.get("names") == NAMES[1] else NAMES[0]
+
+
 def parse_file_options(record: Mapping[str, object]) -> FileOptions:
     """The options in what `FileOptions.record` gave, among others. Raises ValueError."""
     try:
@@ -118,6 +133,7 @@ def parse_file_options(record: Mapping[str, object]) -> FileOptions:
             take(record, "png_mode", str),
             _number(record, "simplify"),
             _number(record, "val_fraction"),
+            take(record, "names", str) if "names" in record else NAMES[0],
         )
     except UsageError as error:
         raise ValueError(error.message) from error

@@ -27,11 +27,6 @@ _OURS = FOLDERS | {CONFUSION_PICTURE}
 
 _OTHER_OUTPUT = "Choose another output folder with -o."
 _PERMISSIONS = "Check the path and its permissions."
-_RENAME = "Rename one of the two, or label them in two runs with an output folder each."
-_RENAME_ALIKE = (
-    f"{_RENAME} Where they differ in case alone, or in how an accent is spelled: the file system of the output folder takes "
-    "such names for one."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +74,19 @@ def from_list(entries: Iterable[str | bytes], *, output: Path | None, apart: Pat
     return _found(given, Path.cwd(), _Walker(output, apart), "in the list")
 
 
-def stream(entries: Iterable[str | bytes], *, output: Path | None, key: NameKey = exact) -> Iterator[ImageRef | Failed]:
+def stream(entries: Iterable[str | bytes], *, output: Path | None, names: OutputNames) -> Iterator[ImageRef | Failed]:
     """The images that a list names, like `from_list`, but each as soon as its entry comes, in the order of the list.
 
     The images of a folder come where the folder stands, sorted. What cannot be labelled becomes a Failed, and the stream
     goes on: names that the system does not take, folders that cannot be listed, files in the folders that this run writes
-    pictures to, and an image that would share an output with an earlier one; `key` as for `check_collisions`. A path that
+    pictures to, and an image that would share a file with an earlier one, as `names` tells. A path that
     does not exist is an ImageRef: it may be there when its turn comes, and if not, opening it fails by name.
 
     Keeps three texts an image.
     """
     root = Path.cwd()
     walker = _Walker(output, None)
-    outputs = _OutputFolders(output, key)
-    names = OutputNames(key)
-    hint = _RENAME if key is exact else _RENAME_ALIKE
+    outputs = _OutputFolders(output, names.key)
     for text in _clean_entries(entries):
         for image in _expand(Path(text), root, walker):
             if isinstance(image, Failed):
@@ -101,7 +94,7 @@ def stream(entries: Iterable[str | bytes], *, output: Path | None, key: NameKey 
             elif reason := outputs.place_of(image.path):
                 yield Failed(image, ImageError(image.path, reason, _OTHER_OUTPUT))
             elif reason := names.take(image):
-                yield Failed(image, ImageError(image.path, reason, hint))
+                yield Failed(image, ImageError(image.path, reason, names.hint))
             else:
                 yield image
 
@@ -140,22 +133,20 @@ def choose(found: Found, limit: int | None, sample: int | None) -> Found:
     return replace(found, refs=refs[:limit])
 
 
-def check_collisions(refs: Sequence[ImageRef], key: NameKey = exact) -> None:
-    """Refuse inputs whose outputs would have one name: outputs are named by the relative path without its suffix.
-
-    `key` tells which names are one to the file system of the outputs; see `file_names.name_key`. Raises InputError that
-    names the first pair in full and counts the others.
-    """
-    names = OutputNames(key)
+def check_collisions(refs: Sequence[ImageRef], names: OutputNames) -> None:
+    """Refuse inputs whose files would have one name; raises InputError that names the first pair in full and counts the others."""
     reasons = [reason for ref in refs if (reason := names.take(ref))]
     if reasons:
         pairs = len(reasons)
         more = f" (and {pairs - 1} more such pair{'s' if pairs > 2 else ''})" if pairs > 1 else ""
-        raise InputError(reasons[0] + more, _RENAME if key is exact else _RENAME_ALIKE)
+        raise InputError(reasons[0] + more, names.hint)
 
 
 def check_not_outputs(refs: Sequence[ImageRef], output: Path, key: NameKey = exact) -> None:
-    """Refuse inputs among the run's own pictures, which it may overwrite; raises InputError that names the first."""
+    """Refuse inputs among the run's own pictures, which it may overwrite; raises InputError that names the first.
+
+    `key` tells which names are one to the file system of the outputs; see `file_names.name_key`.
+    """
     outputs = _OutputFolders(output, key)
     for ref in refs:
         if reason := outputs.place_of(ref.path):

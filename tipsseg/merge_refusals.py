@@ -8,12 +8,14 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, OutputError
 from tipsseg.file_names import NameKey, OutputNames
+from tipsseg.file_options import recorded_names
 from tipsseg.journal import journals_in
 from tipsseg.manifest import MANIFEST_FILE
 from tipsseg.parts import RUN_AGAIN, Part, broken_conversion, conversion_begun, own_paths, read_entries
 from tipsseg.records import ImageRef
 from tipsseg.run_record import CONVERTING, RUN_FILE, differences
 from tipsseg.shards import Shard, missing_shards, shards_in
+from tipsseg.writers import FORMATS, has_own_files
 
 
 def refuse_broken_off(parts: Sequence[Part]) -> None:
@@ -114,13 +116,16 @@ def refuse_missing_files(parts: Sequence[Part]) -> None:
 
 def _doubles(parts: Sequence[Part], key: NameKey, owners: dict[str, Part]) -> Iterator[str]:
     """What is wrong with each image that cannot be joined; `owners` gets the part of each image."""
-    names = OutputNames(key)
+    # One way of naming, as `refuse_other_meanings` saw to it; and any formats, as images may be left in those of earlier runs.
+    names = OutputNames(key, recorded_names(parts[0].record), FORMATS)
     for part in parts:
         for entry in read_entries(part):
             owner = owners.setdefault(entry.image, part)
             if owner is not part:
                 yield f"{entry.image} is in {owner.records} and in {part.records}"
-            elif what := names.take(ImageRef(Path(f"{entry.image} of {part.records}"), PurePosixPath(entry.image))):
+                continue
+            ref = ImageRef(Path(f"{entry.image} of {part.records}"), PurePosixPath(entry.image))
+            if has_own_files(entry.formats) and (what := names.take(ref)):
                 yield what
 
 

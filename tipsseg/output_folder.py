@@ -15,7 +15,7 @@ from tipsseg.claim import LOCK_FILE, Claim
 from tipsseg.earlier import Earlier, restore_links
 from tipsseg.error_log import ErrorLog
 from tipsseg.errors import OutputError
-from tipsseg.file_options import val_fraction_of
+from tipsseg.file_options import recorded_names, val_fraction_of
 from tipsseg.files import remove_file, sweep, sweep_below
 from tipsseg.journal import Journal, write_run_file
 from tipsseg.manifest import MANIFEST_FILE, Entry, input_path
@@ -133,7 +133,7 @@ class OutputFolder:
         """Note that an image was done before, and where it is now. Raises OutputError."""
         ref, entry = unchanged.ref, unchanged.entry
         context = self._job.context
-        restore_links(context.ownership, context.output, ref, (*self._job.request.formats,))
+        restore_links(context, ref, self._job.request.formats)
         if entry.path != input_path(ref):
             self.earlier.manifest.add(replace(entry, path=input_path(ref)))
         self._errors.mend(ref.name)
@@ -208,7 +208,7 @@ class OutputFolder:
         """Remove the files of an image; returns those that were changed since, and stay."""
         context, ownership = self._job.context, self._job.context.ownership
         for name in entry.formats:
-            place = link_path(name, PurePosixPath(entry.image))
+            place = link_path(name, PurePosixPath(entry.image), recorded_names(self._record))
             if place is not None:
                 ownership.remove_link(actual_path(context.output, str(place)))
         kept = []

@@ -38,8 +38,9 @@ class Pairs:
 def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
     """Find the truth of every image in `folder` and its sub-folders.
 
-    A truth belongs to an image if both have the same relative path, but for the extension and the layout's suffixes. Where no
-    such file is there, the file name alone counts, if it is the only one of that name: so a folder of truths serves for a list
+    A truth belongs to an image if its relative path is the image's with an extension behind it, as a.jpg.png of a.jpg; or else if
+    both have the same relative path, but for the extension and the layout's suffixes. Where no such file is there, the file name
+    alone counts, if it is the only one of that name: so a folder of truths serves for a list
     of images from elsewhere too. Hidden files and folders are left out, links to folders are followed.
 
     Raises InputError for a folder that is missing or has no truths, for an image without a truth or with several, for an image that
@@ -93,7 +94,7 @@ class _Index:
 
     def find(self, ref: ImageRef, layout: Layout) -> tuple[Path, TruthKind] | None:
         """The truth of an image; raises InputError where several files have its name."""
-        names = _names(ref, layout)
+        names = _full_names(ref, layout) + _names(ref, layout)
         for name, kind in names:
             if name in self._files:
                 return self._files[name], kind
@@ -124,6 +125,11 @@ def _names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind
     """The relative paths, without extension, that an image's truth may have, the best first."""
     stem = ref.relative.stem.removesuffix(layout.image_suffix)
     return [(ref.relative.parent / (stem + kind.suffix), kind) for kind in layout.kinds]
+
+
+def _full_names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
+    """The same of a truth that keeps the image's suffix, as a run with --names full names its masks."""
+    return [(ref.relative.parent / (ref.relative.name + kind.suffix), kind) for kind in layout.kinds]
 
 
 def _hint(ref: ImageRef, folder: Path, layout: Layout) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from tipsseg.append_log import lines_of, whole_lines
 from tipsseg.claim import is_claimed
 from tipsseg.errors import InputError
+from tipsseg.file_options import recorded_names
 from tipsseg.files import is_folder
 from tipsseg.images import reason_of
 from tipsseg.journal import journals_in
@@ -85,7 +86,7 @@ def read_entries(part: Part) -> Iterator[Entry]:
     try:
         for number, (_, line) in enumerate(lines_of(path), start=1):
             entry = parse_entry(line)
-            if entry is None or not _is_sound(entry):
+            if entry is None or not _is_sound(entry, recorded_names(part.record)):
                 raise InputError(f"{path}: line {number} is no entry", check_hint(part.output))
             yield entry
     except OSError as error:
@@ -101,7 +102,7 @@ def own_paths(part: Part, entry: Entry) -> Iterator[Path]:
 def link_paths(part: Part, entry: Entry) -> Iterator[Path]:
     """Where there are links to an image."""
     for name in entry.formats:
-        path = link_path(name, PurePosixPath(entry.image))
+        path = link_path(name, PurePosixPath(entry.image), recorded_names(part.record))
         if path is not None:
             yield actual_path(part.output, str(path))
 
@@ -232,9 +233,9 @@ def _read_classes(part: Part) -> tuple[LabelClass, ...]:
     return classes
 
 
-def _is_sound(entry: Entry) -> bool:
+def _is_sound(entry: Entry, names: str) -> bool:
     """Whether its files are named after the image, and are so below the output folder."""
     if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
         return False
-    paths = {name: relative_path(name, PurePosixPath(entry.image)) for name in entry.formats}
+    paths = {name: relative_path(name, PurePosixPath(entry.image), names) for name in entry.formats}
     return entry.files == {name: str(path) for name, path in paths.items() if path is not None}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tipsseg import inputs
 from tipsseg.errors import InputError, UsageError
+from tipsseg.file_options import NAMES, recorded_names
 from tipsseg.files import is_file, is_folder, read_regular
 from tipsseg.inputs import Found
 from tipsseg.merge_stage import finish_command, is_unfinished
@@ -48,7 +50,18 @@ def find_masks(folder: Path) -> Found:
     except InputError as error:
         raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from error
     inputs.check_listed(found)
-    return found
+    if _names(folder) == NAMES[0]:
+        return found
+    # Such a mask is of the image whose whole name it has before its suffix.
+    return replace(found, refs=tuple(replace(ref, relative=ref.relative.with_suffix("")) for ref in found.refs))
+
+
+def _names(folder: Path) -> str:
+    """How the masks in a folder are named, see FileOptions: as the run says that wrote them."""
+    places = (folder, folder.absolute().parent) if folder.absolute().name == MASKS_FOLDER else (folder,)
+    records = [*places, *(place / SHARDS_FOLDER / shard.folder for place in places for shard in shards_in(place)[:1])]
+    found = (read_run(place) for place in records)
+    return recorded_names(next((record for record in found if record is not None), {}))
 
 
 def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ def _options(record: Any) -> dict[str, object]:
             key: options[key]
             for key in ("mode", "short_side", "min_confidence", "refine", "instances", "min_area", "png_mode")
         },
-        **{key: options[key] for key in ("simplify", "val_fraction") if key in options},
+        **{key: options[key] for key in ("simplify", "val_fraction", "names") if key in options},
         **{key: asked[key] for key in ("device", "dtype", "batch_size")},
     }
     return {key: value for key, value in found.items() if value is not None}

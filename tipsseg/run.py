@@ -160,7 +160,7 @@ class _Run:
             case Unchanged(ref, entry, edited):
                 self._folder.keep(outcome)
                 self.counts = replace(counts, unchanged=counts.unchanged + 1, edited=counts.edited + bool(edited))
-        self._reporter.done(ref, entry, own_paths(self._job.request.output, ref, self._job.request.formats))
+        self._reporter.done(ref, entry, own_paths(self._job.context, ref, self._job.request.formats))
 
 
 def settle(job: Job, started: Started, folder: OutputFolder | None) -> Job:

@@ -19,7 +19,7 @@ from tipsseg import __version__, confusion_picture, evaluate, inputs
 from tipsseg.engine import LocalEngine
 from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
 from tipsseg.evaluate import Confusion, Scores
-from tipsseg.file_names import name_key
+from tipsseg.file_names import OutputNames, exact, name_key
 from tipsseg.files import atomic_write, json_bytes, read_regular
 from tipsseg.format_notes import note_parts
 from tipsseg.image_notes import ImageNotes
@@ -83,7 +83,7 @@ def evaluate_model(
     inputs.check_listed(found)
     pairs = pair_truths(found.refs, truths, layout)
     if files is not None:
-        inputs.check_collisions(found.refs)
+        inputs.check_collisions(found.refs, OutputNames(exact, files.files.names, files.formats))
         inputs.check_not_outputs(found.refs, files.output)
     request.check_device(request.dtype)
     _check_truths(pairs, request.jobs, progress)
@@ -103,7 +103,8 @@ def evaluate_model(
         # Scores need all labels, so nothing is taken over from an earlier run.
         folder = stack.enter_context(OutputFolder(job)) if files is not None else None
         if folder is not None:
-            inputs.check_collisions(found.refs, name_key(job.context.records))
+            key = name_key(job.context.records)
+            inputs.check_collisions(found.refs, OutputNames(key, job.request.files.names, job.request.formats))
             folder.prepare(found.refs)
             images = replace(images, refs=_to_be_labelled(found.refs, folder))
         started = engine.start()

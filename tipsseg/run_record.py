@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tipsseg import __version__
 from tipsseg.errors import OutputError
-from tipsseg.file_options import FileOptions
+from tipsseg.file_options import FileOptions, recorded_names
 from tipsseg.files import atomic_write, json_bytes, read_regular
 from tipsseg.fingerprint import Fingerprint, parse_file
 from tipsseg.label_options import LabelOptions
@@ -54,7 +54,8 @@ class Decides:
 
     def record(self) -> dict[str, object]:
         """As run.json has it."""
-        return {"model": dict(self.model), "vocabulary": vocabulary_record(self.vocabulary, self.vocabulary)}
+        vocabulary = vocabulary_record(self.vocabulary, self.vocabulary)
+        return {"model": dict(self.model), "vocabulary": vocabulary, "options": self.option_record()}
 
     def settle(self, dtype: str) -> Decides:
         """The same with the dtype that the model computes in."""
@@ -196,12 +197,17 @@ def written_files(record: Mapping[str, object] | None) -> dict[str, Fingerprint]
 
 
 def differences(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
-    """What of "model" and "vocabulary" is not the same in two contents of run.json: of these, ids would mean other things."""
+    """What of the model, the vocabulary and the names of files is not the same in two contents of run.json.
+
+    Of the first two, ids would mean other things.
+    """
     found = []
     if model_identity(_mapping(one.get("model"))) != model_identity(_mapping(other.get("model"))):
         found.append("model")
     if vocabulary_identity(_mapping(one.get("vocabulary"))) != vocabulary_identity(_mapping(other.get("vocabulary"))):
         found.append("vocabulary")
+    if recorded_names(one) != recorded_names(other):
+        found.append("choice of --names")
     return found
 
 
@@ -221,6 +227,8 @@ def difference_texts(one: Mapping[str, object], other: Mapping[str, object]) -> 
             keys = [key for key in ("classes", "background", "auto", "templates") if first.get(key) != second.get(key)]
             what = {"classes": "what is said of the classes", "auto": "background"}
             texts.append(f"with the same classes, other {', '.join(dict.fromkeys(what.get(key, key) for key in keys))}")
+    if "choice of --names" in found:
+        texts.append(f"the names of files differ: --names {' / '.join(map(recorded_names, (one, other)))}")
     return texts
 
 

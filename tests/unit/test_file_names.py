@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tipsseg.file_names import NameKey, OutputNames, exact, name_key, without_case, without_case_and_form, without_form
 from tipsseg.records import ImageRef
+from tipsseg.writers import FORMATS
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 
@@ -197,7 +198,49 @@ TAKEN: dict[str, tuple[list[str], NameKey, list[str]]] = {
 @pytest.mark.parametrize("name", TAKEN)
 def test_names_are_taken_once(name: str) -> None:
     inputs, key, expected = TAKEN[name]
-    names = OutputNames(key)
+    names = OutputNames(key, "stem", FORMATS)
     assert [names.take(ImageRef(Path("/in") / item, PurePosixPath(item))) for item in inputs] == [
         text.replace("/in/", f"{Path('/in')}{os.sep}") for text in expected
     ]
+
+
+SHARED = "/in/a.jpg and /in/a.png would share one output, a"
+CHOICES: dict[str, tuple[list[str], str, tuple[str, ...], list[str]]] = {
+    "masks": (["a.jpg", "a.png"], "stem", ("coco", "png"), ["", SHARED]),
+    "no files of images": (["a.jpg", "a.png"], "stem", ("coco", "label-studio"), ["", ""]),
+    "no files of images, and a folder": (["a.jpg", "a.png/b.jpg"], "stem", ("coco",), ["", ""]),
+    "full names": (["a.jpg", "a.png", "a"], "full", ("png", "yolo", "overlay"), ["", "", ""]),
+    "full names that are one to the file system": (
+        ["a.jpg", "A.JPG"],
+        "full",
+        ("png",),
+        ["", "/in/a.jpg and /in/A.JPG would share one output, A.JPG"],
+    ),
+    "a folder of a full name": (
+        ["a.jpg", "a.jpg.png/b.jpg"],
+        "full",
+        ("png",),
+        ["", "the output of /in/a.jpg would have the name of the folder a.jpg.png of /in/a.jpg.png/b.jpg"],
+    ),
+    "a folder of a name in another format": (["a.jpg", "a.txt/b.jpg"], "stem", ("png",), ["", ""]),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_names_are_taken_as_formats_and_options_ask_for_them(name: str) -> None:
+    inputs, choice, formats, expected = CHOICES[name]
+    names = OutputNames(without_case, choice, formats)
+    assert [names.take(ImageRef(Path("/in") / item, PurePosixPath(item))) for item in inputs] == [
+        text.replace("/in/", f"{Path('/in')}{os.sep}") for text in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "choice", "full", "alike"),
+    [(exact, "stem", True, False), (without_case, "stem", True, True), (without_form, "full", False, True)],
+)
+def test_the_hint_names_a_way_out(key: NameKey, choice: str, full: bool, alike: bool) -> None:
+    hint = OutputNames(key, choice, ("png",)).hint
+    assert hint.startswith("Rename one of the two")
+    assert ("--names full" in hint) is full
+    assert ("in case alone" in hint) is alike

@@ -62,7 +62,7 @@ def test_pixels_are_those_of_the_image(area: str, pixels: int) -> None:
     assert parse_least_area(area).pixels((30, 40)) == pixels
 
 
-OPTIONS = FileOptions("class", LeastArea(0.5, percent=True), "P")
+OPTIONS = FileOptions("class", LeastArea(0.5, percent=True), "P", names="full")
 
 
 SIMPLER = FileOptions(simplify=1.5, val_fraction=0.25)
@@ -75,7 +75,7 @@ def test_options_are_written_and_read(options: FileOptions) -> None:
 
 def test_the_record() -> None:
     assert DEFAULT_FILE_OPTIONS.record() == {"instances": "component", "min_area": "1", "png_mode": "L"}
-    assert OPTIONS.record() == {"instances": "class", "min_area": "0.5%", "png_mode": "P"}
+    assert OPTIONS.record() == {"instances": "class", "min_area": "0.5%", "png_mode": "P", "names": "full"}
     assert SIMPLER.record() == {**SIMPLER.image_record(), "val_fraction": 0.25}
     assert SIMPLER.image_record() == {**DEFAULT_FILE_OPTIONS.record(), "simplify": 1.5}
     assert FileOptions(val_fraction=0.0).record() == DEFAULT_FILE_OPTIONS.record()
@@ -89,6 +89,8 @@ def test_the_record() -> None:
         ({"min_area": 1}, "`min_area` is 1"),
         ({"min_area": "few"}, "--min-area few is no area"),
         ({"png_mode": "RGB"}, "unknown mode of PNG files 'RGB'"),
+        ({"names": "long"}, "unknown names of files 'long'"),
+        ({"names": 1}, "`names` is 1"),
         ({"simplify": "2"}, '`simplify` is "2"'),
         ({"simplify": True}, "`simplify` is true"),
         ({"simplify": 10**400}, "`simplify` is 1000"),
@@ -108,6 +110,7 @@ def test_records_by_others(change: dict[str, object], message: str) -> None:
     [
         ({"instances": "object"}, "Use one of component, class."),
         ({"png_mode": "rgb"}, "Use one of L, P."),
+        ({"names": ""}, "Use one of stem, full."),
         ({"simplify": -0.5}, "Give a number from 0 to 1000; 1 or 2 are usual."),
         ({"simplify": math.inf}, "Give a number from 0 to 1000; 1 or 2 are usual."),
         ({"val_fraction": math.nan}, "Give a number from 0 to less than 1, such as 0.2."),

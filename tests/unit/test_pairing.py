@@ -46,6 +46,8 @@ def refs_of(folder: Path, names: str) -> list[ImageRef]:
             "a.png b.tif c.png d.tiff e.png",
             0,
         ),
+        # With the image's suffix, as of --names full.
+        ("plain", "a.jpg a.png b.jpg", "a.jpg.png a.png.png a.png b.png", "a.jpg.png a.png.png b.png", 1),
         # By the name alone, where it is the only one.
         ("plain", "x/y/a.jpg b.jpg", "a.png s/t/b.png", "a.png s/t/b.png", 0),
         ("plain", "a.jpg", "a.png s/a.png", "a.png", 1),

@@ -11,7 +11,7 @@ import typer
 
 from tipsseg.commands import options as opt
 from tipsseg.errors import UsageError
-from tipsseg.file_options import INSTANCES, PNG_MODES
+from tipsseg.file_options import INSTANCES, NAMES, PNG_MODES
 from tipsseg.label_options import MAX_PIXELS, MODES, REFINEMENTS, LabelOptions
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _LABELLING = ("background", "templates", "model", "mode", "short_side", "refine"
               "device", "dtype", "batch_size", "null")  # fmt: skip
 
 #: Options that say how labels become files.
-_WRITING = ("instances", "min_area", "png_mode", "simplify", "val_fraction")
+_WRITING = ("instances", "min_area", "png_mode", "simplify", "val_fraction", "names")
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -89,6 +89,7 @@ def evaluate(
     png_mode: opt.PngMode = PNG_MODES[0],
     simplify: opt.Simplify = None,
     val_fraction: opt.ValFraction = None,
+    names: opt.Names = NAMES[0],
     mode: opt.Mode = MODES[0],
     short_side: opt.ShortSide = None,
     refine: opt.Refine = REFINEMENTS[0],
@@ -119,11 +120,11 @@ def evaluate(
             given = None
             if classes or vocab is not None:
                 given = [entry.name for entry in opt.parse_vocabulary(classes, vocab, None, None).classes]
-            names = names_of(pred, given)
-            truths = truth.layout(names)
+            class_names = names_of(pred, given)
+            truths = truth.layout(class_names)
             if output is not None:
                 check_output(output, (gt, masks), labels=False)
-            evaluation = evaluate_masks(pred, gt, truths, names, threads, progress)
+            evaluation = evaluate_masks(pred, gt, truths, class_names, threads, progress)
         else:
             vocabulary = opt.parse_vocabulary(classes, vocab, templates, background)
             request = opt.model_request(
@@ -139,7 +140,7 @@ def evaluate(
             )
             files = None
             if formats is not None and output is not None:
-                how = opt.file_options(instances, min_area, png_mode, simplify, val_fraction)
+                how = opt.file_options(instances, min_area, png_mode, simplify, val_fraction, names)
                 # Scores need all labels, so nothing is taken over from an earlier run.
                 files = LabelRequest(request, output, opt.split_formats(formats), how, resume=False)
             truths = truth.layout([entry.name for entry in vocabulary.classes])

@@ -12,7 +12,7 @@ import typer
 
 from tipsseg.commands import options as opt
 from tipsseg.errors import OtherRunError, UsageError
-from tipsseg.file_options import INSTANCES, PNG_MODES
+from tipsseg.file_options import INSTANCES, NAMES, PNG_MODES
 from tipsseg.label_options import MAX_PIXELS, MODES, REFINEMENTS, LabelOptions
 from tipsseg.printable import shell_line, shell_word
 
@@ -79,6 +79,7 @@ def label(
     png_mode: opt.PngMode = PNG_MODES[0],
     simplify: opt.Simplify = None,
     val_fraction: opt.ValFraction = None,
+    names: opt.Names = NAMES[0],
     mode: opt.Mode = MODES[0],
     short_side: opt.ShortSide = None,
     refine: opt.Refine = REFINEMENTS[0],
@@ -187,7 +188,7 @@ def label(
         ),
         output,
         opt.split_formats(formats),
-        opt.file_options(instances, min_area, png_mode, simplify, val_fraction),
+        opt.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
         resume,
         None if shard is None else parse_shard(shard),
         jsonl,

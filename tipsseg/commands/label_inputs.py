@@ -11,7 +11,7 @@ from tipsseg import inputs
 from tipsseg.commands import options as opt
 from tipsseg.error_log import read_failed
 from tipsseg.errors import InputError, UsageError
-from tipsseg.file_names import NameKey
+from tipsseg.file_names import NameKey, OutputNames
 from tipsseg.outcome import Failed
 from tipsseg.progress import Progress
 from tipsseg.records import ImageRef, name_order
@@ -59,12 +59,15 @@ def find_images(job: Job, asked: Arguments, progress: Progress) -> Find:
 def _given(job: Job, asked: Arguments, progress: Progress) -> Find:
     output, shard = job.request.output, job.request.shard
 
+    def names(key: NameKey) -> OutputNames:
+        return OutputNames(key, job.request.files.names, job.request.formats)
+
     def listed(key: NameKey) -> Images:
-        images = islice(inputs.stream(entries, output=output, key=key), asked.limit)
+        images = islice(inputs.stream(entries, output=output, names=names(key)), asked.limit)
         return Images((each for each in images if shard is None or shard.takes(each.name)), Path.cwd())
 
     def chosen(key: NameKey) -> Images:
-        inputs.check_collisions(found.refs, key)
+        inputs.check_collisions(found.refs, names(key))
         inputs.check_not_outputs(found.refs, output, key)
         # A folder that cannot be listed is told by each shard, as its images are of any of them.
         refs: list[ImageRef | Failed] = [*found.refused]

@@ -99,6 +99,12 @@ ValFraction = Annotated[
     ),
 ]
 PngMode = Annotated[str, typer.Option(help="Masks as grey values (L), or with a palette (P) for tools that want it.")]
+Names = Annotated[
+    str,
+    typer.Option(
+        help="Names of the files of an image a.jpg: stem, as in a.png; full, as in a.jpg.png, where a.png is an image too."
+    ),
+]
 Null = Annotated[bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not lines.")]
 NullResults = Annotated[
     bool,
@@ -164,12 +170,12 @@ def model_request(
 
 
 def file_options(
-    instances: str, min_area: str, png_mode: str, simplify: float | None, val_fraction: float | None
+    instances: str, min_area: str, png_mode: str, simplify: float | None, val_fraction: float | None, names: str
 ) -> FileOptions:
-    """The values of --instances, --min-area, --png-mode, --simplify and --val-fraction as one record. Raises UsageError."""
+    """The values of the options on how labels become files, as one record. Raises UsageError."""
     from tipsseg.file_options import FileOptions, parse_least_area
 
-    return FileOptions(instances, parse_least_area(min_area), png_mode, simplify, val_fraction)
+    return FileOptions(instances, parse_least_area(min_area), png_mode, simplify, val_fraction, names)
 
 
 def threads(jobs: int | None) -> int:

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tipsseg.errors import UsageError
-from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
+from tipsseg.file_options import DEFAULT_FILE_OPTIONS, NAMES, FileOptions
 from tipsseg.fingerprint import Fingerprint
 from tipsseg.ownership import Ownership
 
@@ -61,6 +61,7 @@ class Format:
     leaf: str = ""
     links: str | None = None
     links_leaf: str = ""
+    paired: bool = False
     files: tuple[str, ...] = ()
     records: bool = False
     parts: bool = True
@@ -118,6 +119,7 @@ FORMATS: Mapping[str, Format] = {
         leaf="labels",
         links="yolo",
         links_leaf="images",
+        paired=True,
         files=("yolo/data.yaml",),
         parts=False,
         image=True,
@@ -128,6 +130,7 @@ FORMATS: Mapping[str, Format] = {
         folder="labelme",
         suffix=".json",
         links="labelme",
+        paired=True,
         image=True,
     ),
     "cvat": Format(
@@ -188,8 +191,6 @@ CONFUSION_PICTURE = "confusion.png"
 #: Sub-folders of the output folder that hold files of images; `inputs.find` does not take those for inputs.
 FOLDERS = frozenset(PurePosixPath(each.folder).parts[0] for each in FORMATS.values() if each.folder is not None)
 
-#: Suffixes of files of images.
-SUFFIXES = tuple(dict.fromkeys(each.suffix for each in FORMATS.values() if each.folder is not None))
 
 MASKS_FOLDER = "masks"
 
@@ -321,21 +322,34 @@ def record_file(name: str, context: RunContext) -> RecordFile | None:
     return next((file for file in run_files(name, context) if isinstance(file, RecordFile)), None)
 
 
-def relative_path(name: str, image: PurePosixPath) -> PurePosixPath | None:
+def has_own_files(formats: Iterable[str]) -> bool:
+    """Whether one of these formats has a file for each image."""
+    return any(FORMATS[name].folder is not None for name in formats)
+
+
+def output_name(image: PurePosixPath, names: str) -> PurePosixPath:
+    """What the files of an image are named by, without their suffixes; `names` is one of `file_options.NAMES`."""
+    return image.with_suffix("") if names == NAMES[0] else image
+
+
+def relative_path(name: str, image: PurePosixPath, names: str) -> PurePosixPath | None:
     """Where the file of an image is in format `name`, relative to the output folder; None where it has no file of its own."""
     form = FORMATS[name]
     if form.folder is None:
         return None
-    return PurePosixPath(form.folder) / image.parent / form.leaf / image.with_suffix(form.suffix).name
+    return PurePosixPath(form.folder) / image.parent / form.leaf / (output_name(image, names).name + form.suffix)
 
 
-def link_path(name: str, image: PurePosixPath) -> PurePosixPath | None:
+def link_path(name: str, image: PurePosixPath, names: str) -> PurePosixPath | None:
     """Where format `name` has a link to an image, relative to the output folder; None where it has none."""
     form = FORMATS[name]
-    return None if form.links is None else PurePosixPath(form.links) / image.parent / form.links_leaf / image.name
+    if form.links is None:
+        return None
+    link = output_name(image, names).name + image.suffix if form.paired else image.name
+    return PurePosixPath(form.links) / image.parent / form.links_leaf / link
 
 
-def own_path(name: str, output: Path, image: PurePosixPath) -> Path | None:
+def own_path(name: str, output: Path, image: PurePosixPath, names: str) -> Path | None:
     """Where the file of an image is in format `name`, below an output folder; None where it has no file of its own."""
-    relative = relative_path(name, image)
+    relative = relative_path(name, image, names)
     return None if relative is None else output / relative

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tipsseg.palette import voc_colour
 from tipsseg.records import BACKGROUND, LabelClass, LabelMap
-from tipsseg.writers import FORMATS, Records, RunContext
+from tipsseg.writers import FORMATS, Records, RunContext, output_name
 from tipsseg.writers.image_file import ImageFileWriter
 
 _HEAD = "# label:color_rgb:parts:actions"
@@ -72,17 +72,18 @@ class LabelMapFile:
 
 
 class ImageSetFile:
-    """ImageSets/Segmentation/default.txt: the names of the images, without suffixes."""
+    """ImageSets/Segmentation/default.txt: the names of the masks, without suffixes."""
 
     def __init__(self, context: RunContext) -> None:
         self.path = context.records / FORMATS["cvat"].files[1]
         self._ownership = context.ownership
+        self._names = context.files.names
 
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
         """Write the file, see RunFile."""
         with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             for image in images:
-                target.write(str(PurePosixPath(image).with_suffix("")).encode() + b"\n")
+                target.write(str(output_name(PurePosixPath(image), self._names)).encode() + b"\n")
 
 
 def create(context: RunContext) -> ImageFileWriter:

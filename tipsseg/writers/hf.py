@@ -16,9 +16,9 @@ from tipsseg.writers.png import encode
 _FOLDER = "hf"
 
 
-def metadata_record(ref: ImageRef) -> dict[str, object]:
-    """The line of metadata.jsonl for one image; names are relative to that file."""
-    image, mask = link_path("hf", ref.relative), relative_path("hf", ref.relative)
+def metadata_record(ref: ImageRef, names: str) -> dict[str, object]:
+    """The line of metadata.jsonl for one image; names are relative to that file. `names` as of FileOptions."""
+    image, mask = link_path("hf", ref.relative, names), relative_path("hf", ref.relative, names)
     if image is None or mask is None:
         raise ValueError("the format hf has images and masks")
     return {
@@ -36,7 +36,7 @@ class HfWriter:
     def write(self, labels: ImageLabels) -> Written:
         """Write the image's files; raises OutputError."""
         written = write_own_file(self._context, "hf", labels, encode(labels.label_map))
-        return replace(written, records=(json_bytes(metadata_record(labels.ref)),))
+        return replace(written, records=(json_bytes(metadata_record(labels.ref, self._context.files.names)),))
 
 
 class MetadataFile:

@@ -24,10 +24,10 @@ class ImageFileWriter:
 
 def write_own_file(context: RunContext, name: str, labels: ImageLabels, data: bytes) -> Written:
     """Write an image's file in format `name`, and the link to the image where the format has one. Raises OutputError."""
-    path = own_path(name, context.output, labels.ref.relative)
+    path = own_path(name, context.output, labels.ref.relative, context.files.names)
     if path is None:
         raise ValueError(f"the format {name} has no files of images")
-    place = link_path(name, labels.ref.relative)
+    place = link_path(name, labels.ref.relative, context.files.names)
     if place is not None:
         context.ownership.link(labels.ref, context.output / place, ours=name in labels.ref.linked)
     return Written(path, file=context.ownership.write(labels.ref, path, data))

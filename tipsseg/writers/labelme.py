@@ -10,19 +10,22 @@ from pathlib import PurePosixPath
 from tipsseg.files import json_bytes
 from tipsseg.image_labels import ImageLabels, LabelledObject
 from tipsseg.records import printable_path
-from tipsseg.writers import RunContext
+from tipsseg.writers import RunContext, link_path
 from tipsseg.writers.image_file import ImageFileWriter
 
 #: The version of LabelMe whose files these are like.
 _VERSION = "5.5.0"
 
 
-def file_record(labels: ImageLabels) -> dict[str, object]:
-    """The content of an image's file."""
+def file_record(labels: ImageLabels, names: str) -> dict[str, object]:
+    """The content of an image's file; `names` as of FileOptions."""
     height, width = labels.label_map.size
-    names = {each.id: each.name for each in labels.label_map.classes}
+    link = link_path("labelme", labels.ref.relative, names)
+    if link is None:
+        raise ValueError("the format labelme has links to the images")
+    classes = {each.id: each.name for each in labels.label_map.classes}
     shapes = [
-        _shape(names[each.region.class_id], points, number if len(each.outline.rings) > 1 else None)
+        _shape(classes[each.region.class_id], points, number if len(each.outline.rings) > 1 else None)
         for number, each in enumerate(labels.objects, start=1)
         for points in _points(each)
     ]
@@ -30,16 +33,16 @@ def file_record(labels: ImageLabels) -> dict[str, object]:
         "version": _VERSION,
         "flags": {},
         "shapes": shapes,
-        "imagePath": printable_path(PurePosixPath(labels.ref.relative.name)),
+        "imagePath": printable_path(PurePosixPath(link.name)),
         "imageData": None,
         "imageHeight": height,
         "imageWidth": width,
     }
 
 
-def encode(labels: ImageLabels) -> bytes:
-    """An image's file."""
-    return json_bytes(file_record(labels), indent=2) + b"\n"
+def encode(labels: ImageLabels, names: str) -> bytes:
+    """An image's file; `names` as of FileOptions."""
+    return json_bytes(file_record(labels, names), indent=2) + b"\n"
 
 
 def _points(labelled: LabelledObject) -> list[list[list[float]]]:
@@ -60,4 +63,4 @@ def _shape(name: str, points: list[list[float]], group: int | None) -> dict[str,
 
 def create(context: RunContext) -> ImageFileWriter:
     """The writer of format "labelme"."""
-    return ImageFileWriter(context, "labelme", encode)
+    return ImageFileWriter(context, "labelme", lambda labels: encode(labels, context.files.names))

@@ -20,7 +20,7 @@ from tipsseg.files import json_bytes, open_regular
 from tipsseg.image_labels import ImageLabels
 from tipsseg.record_values import parse
 from tipsseg.records import LabelClass, printable_path
-from tipsseg.writers import FORMATS, Records, RunContext, Written
+from tipsseg.writers import FORMATS, Records, RunContext, Written, output_name
 from tipsseg.writers.coco import Record, box, category_record, image_lines, image_record, write_head
 from tipsseg.writers.image_file import write_own_file
 from tipsseg.writers.listing import match, read_section, write_section
@@ -74,7 +74,7 @@ class PanopticWriter:
     def write(self, labels: ImageLabels) -> Written:
         """Write the image's PNG; raises OutputError."""
         written = write_own_file(self._context, "panoptic", labels, encode(segment_colours(labels)))
-        name = printable_path(labels.ref.relative.with_suffix(".png"))
+        name = f"{printable_path(output_name(labels.ref.relative, self._context.files.names))}.png"
         records = image_record(labels.ref, labels.label_map.size), annotation_record(labels, name)
         return replace(written, records=tuple(json_bytes(record) for record in records))
 

@@ -74,6 +74,7 @@ class ImageList:
         self.path = (context.records / FORMATS["yolo"].files[0]).with_name(name)
         self._ownership = context.ownership
         self._fraction = context.files.val_fraction
+        self._names = context.files.names
         self._validation = name == VAL_LIST
 
     def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
@@ -81,12 +82,12 @@ class ImageList:
         with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             for image in images:
                 if is_for_validation(image, self._fraction or 0.0) == self._validation:
-                    target.write(f"./{_place(image)}\n".encode())
+                    target.write(f"./{_place(image, self._names)}\n".encode())
 
 
-def _place(image: str) -> PurePosixPath:
-    """Where the link to an image is, relative to data.yaml."""
-    place = link_path("yolo", PurePosixPath(image))
+def _place(image: str, names: str) -> PurePosixPath:
+    """Where the link to an image is, relative to data.yaml; `names` as of FileOptions."""
+    place = link_path("yolo", PurePosixPath(image), names)
     if place is None:
         raise ValueError("the format yolo has images")
     return place.relative_to(PurePosixPath(FORMATS["yolo"].files[0]).parent)
