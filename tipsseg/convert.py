@@ -37,6 +37,7 @@ from tipsseg.run_record import CONVERTING, write_run, written_files
 from tipsseg.stored_labels import CONFIDENCES, LABELS
 from tipsseg.stored_records import LISTS, RecordStream
 from tipsseg.threads import in_order
+from tipsseg.totals import total
 from tipsseg.writers import FORMATS, RunContext, check_formats, create, has_own_files, record_file, run_files
 
 _LABELS = "labels"
@@ -195,6 +196,9 @@ class _Run:
                 write_run_file(file, self._journals.get(name), self._manifest.holding(name), anew=False)
         record = {key: value for key, value in self._part.record.items() if key != CONVERTING}
         formats = list(dict.fromkeys((*self._part.formats, *self._formats)))
+        if self._corrected:
+            held = total((entry.summary for entry in self._manifest.entries()), self._context.classes)
+            record["summary"] = held.record()
         write_run(self._context.ownership, self._context.records, {**record, "formats": formats})
         self._context.ownership.end(self._is_recorded)
 
