@@ -15,7 +15,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from tipsseg import digests, hub_errors, weights
-from tipsseg.digests import Expected, Mismatch, expected_from_name, find_mismatch, stamped
+from tipsseg.digests import Expected, Mismatch, expected_from_name, find_mismatch, sha256_of, stamped
 from tipsseg.errors import IntegrityError, WeightsError
 from tipsseg.records import LockedFile, ModelSpec
 
@@ -80,15 +80,19 @@ def test_a_verified_file_is_hashed_once(file: Path, tmp_path: Path, hashed: list
     assert len(hashed) == 3
 
 
-@pytest.mark.parametrize("what", ["content", "time", "inode"])
+@pytest.mark.parametrize("what", ["size", "time", "inode", "content"])
 def test_a_changed_file_is_hashed_again(file: Path, what: str) -> None:
     assert find_mismatch(file, SHA256) is None
     status = file.stat()
     other = b"SOME content"
-    if what == "content":
+    if what == "size":
         other += b"+"
         file.write_bytes(other)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif what == "content":  # and nothing else that a program can set
+        file.write_bytes(other)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert (file.stat().st_size, file.stat().st_ino) == (status.st_size, status.st_ino)
     elif what == "time":
         file.write_bytes(other)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
@@ -97,6 +101,7 @@ def test_a_changed_file_is_hashed_again(file: Path, what: str) -> None:
         new.write_bytes(other)
         os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
         new.replace(file)
+    assert sha256_of(file) == hashlib.sha256(other).hexdigest()
     mismatch = find_mismatch(file, Expected("sha256", SHA256.digest))
     assert mismatch == Mismatch("sha256", SHA256.digest, hashlib.sha256(other).hexdigest())
 
@@ -114,6 +119,21 @@ def test_a_corrupted_stamp_is_ignored(file: Path, tmp_path: Path, hashed: list[P
 
 def test_a_file_that_fails_is_not_stamped(file: Path, tmp_path: Path) -> None:
     find_mismatch(file, Expected("sha256", "0" * 64))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_not_stamped(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = digests.digest_of
+
+    def changing(path: Path, kind: digests.Kind) -> str:
+        found = plain(path, kind)
+        path.write_bytes(b"SOME content")
+        return found
+
+    monkeypatch.setattr(digests, "digest_of", changing)
+    assert sha256_of(file) == SHA256.digest
     assert not (tmp_path / "cache").exists()
 
 
