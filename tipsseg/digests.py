@@ -1,7 +1,9 @@
 """Is a file what it should be? Hashes, and stamps that spare hashing a file again that was hashed before.
 
-A stamp says: this file, when it had this size, modification time and inode, had this hash. It is a small JSON file in the folder
-`verified` of tipsseg's cache. Stamps only save time: one that cannot be written or read costs a hashing, never an error.
+A stamp says: this file, when it had this size, inode and these times, had this hash. One of the times is that of the last change
+of the inode, which no program can set: a file that was written to since is hashed again, even where its size and its modification
+time were put back. A stamp is a small JSON file in the folder `verified` of tipsseg's cache. Stamps only save time: one that cannot
+be written or read costs a hashing, never an error.
 """
 
 from __future__ import annotations
@@ -90,14 +92,11 @@ def sha256_of(path: Path) -> str:
     known = stamped(path)
     if known is not None and known.kind == "sha256" and _load_stamp(path) == _stamp(path, known):
         return known.digest
+    before = _state(path)
     found = Expected("sha256", digest_of(path, "sha256"))
-    remember(path, found)
+    if _state(path) == before:  # else something writes to it right now
+        _save_stamp(path, _stamp(path, found))
     return found.digest
-
-
-def remember(path: Path, expected: Expected) -> None:
-    """Stamp a file that was just found to be what is expected."""
-    _save_stamp(path, _stamp(path, expected))
 
 
 def stamped(path: Path) -> Expected | None:
@@ -108,14 +107,18 @@ def stamped(path: Path) -> Expected | None:
 
 
 def _stamp(path: Path, expected: Expected) -> dict[str, object]:
+    return {**_state(path), "kind": expected.kind, "digest": expected.digest}
+
+
+def _state(path: Path) -> dict[str, object]:
+    """What of a file changes when it is written to."""
     status = path.stat()
     return {
         "path": str(path.resolve()),
         "size": status.st_size,
         "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
         "inode": status.st_ino,
-        "kind": expected.kind,
-        "digest": expected.digest,
     }
 
 

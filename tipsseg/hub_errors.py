@@ -1,72 +1,76 @@
 """What huggingface_hub, its HTTP library and the disk raise, as one DownloadError that says what to do.
 
-The errors of the HTTP library come through, and which library that is (requests, httpx, httpx2) depends on the version
-of huggingface_hub. tipsseg depends on none of them, so their types are told by name.
+The errors of the HTTP library come through, and which library that is (httpx, httpx2) depends on the version of huggingface_hub.
+tipsseg depends on none of them: their base is asked of huggingface_hub, and what lies behind one is told by the errors of Python
+that caused it.
 """
 
 from __future__ import annotations
 
 import errno
-from pathlib import Path
+import socket
+import ssl
+from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from tipsseg.errors import DownloadError
 
-_TRANSIENT_STATUS = (429, 500, 502, 503, 504)
 _CHECK_NETWORK = "Check the network, HF_ENDPOINT and the proxy settings."
 _CHECK_LOCK = "Check weights.lock, or update tipsseg."
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether asking again may help: the hub is busy or down, the connection broke, or another process got there first."""
-    # FileExistsError: huggingface_hub links a file into the snapshot without looking whether somebody just did.
-    return _status(error) in _TRANSIENT_STATUS or _is_broken_off(error) or isinstance(error, FileExistsError)
+def expected() -> tuple[type[Exception], ...]:
+    """The errors that the hub, the network and the disk may cause inside of huggingface_hub; any other is a bug.
+
+    RuntimeError is what its Xet transfer raises, ValueError what an answer that is no hub's causes.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP library
+    return OSError, RuntimeError, ValueError, http_error
 
 
-def is_expected(error: BaseException) -> bool:
-    """Whether this is an error of the hub, the network or the disk, and not a bug."""
-    from huggingface_hub.errors import EntryNotFoundError
-
-    return isinstance(error, OSError | EntryNotFoundError) or _is_a(error, "HTTPError", "InvalidURL", "StreamError")
+def check_endpoint(repository: str, revision: str, file: str) -> None:
+    """Raise DownloadError where HF_ENDPOINT is no address of the web."""
+    endpoint = _endpoint()
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        reason = f"cannot reach {endpoint!r}: it is no address that begins with https://"
+        raise DownloadError(repository, revision, file, reason, "Check HF_ENDPOINT.")
 
 
 def download_error(
-    error: BaseException, *, model: str, repository: str, revision: str, file: str, storage: Path, in_cache: bool
+    error: Exception, *, model: str, repository: str, revision: str, file: str, in_cache: bool
 ) -> DownloadError:
-    """The error to raise for one that `is_expected`.
+    """The DownloadError for an `expected` error that was met while getting a file of a model.
 
-    `storage` is the repository's folder in the cache; `in_cache` tells whether the file is there.
+    `in_cache` says that the file is there all the same.
     """
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    while isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+    while isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # it wraps what went wrong
     reason, hint = (
-        _offline(error, model, storage, in_cache=in_cache)
+        _offline(error, model, in_cache=in_cache)
         or _refused(error, repository, revision)
         or _bad_status(error)
-        or _unreachable(error)
         or _disk(error)
-        or (
-            f"the transfer was broken off ({_first_line(error)})",
-            "Run the command again; it goes on where it stopped.",
-        )
+        or _unreachable(error, model)
+        or (f"the transfer failed ({_first_line(error)})", "Run the command again.")
     )
     return DownloadError(repository, revision, file, reason, hint)
 
 
-def _offline(error: BaseException, model: str, storage: Path, *, in_cache: bool) -> tuple[str, str] | None:
+def _offline(error: Exception, model: str, *, in_cache: bool) -> tuple[str, str] | None:
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
     if not isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
         return None
-    where = "" if in_cache else f" and the file is not in the cache at {storage}"
-    return (
-        f"offline mode is on{where}",
-        f"Unset HF_HUB_OFFLINE, or run `tipsseg weights download {model}` on a machine with network and copy its cache.",
-    )
+    where = "" if in_cache else f" and the file is not in the cache at {_cache()}"
+    return f"offline mode is on{where}", f"Unset HF_HUB_OFFLINE. {_without_network(model)}"
 
 
-def _refused(error: BaseException, repository: str, revision: str) -> tuple[str, str] | None:
+def _refused(error: Exception, repository: str, revision: str) -> tuple[str, str] | None:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -92,39 +96,29 @@ def _refused(error: BaseException, repository: str, revision: str) -> tuple[str,
     return None
 
 
-def _bad_status(error: BaseException) -> tuple[str, str] | None:
-    status = _status(error)
-    if status is None:
+def _bad_status(error: Exception) -> tuple[str, str] | None:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not isinstance(error, HfHubHTTPError):
         return None
+    status = error.response.status_code
     hints = {
         401: "Set HF_TOKEN to a token that may read this repository; an expired token must be replaced.",
         403: "Set HF_TOKEN to a token that may read this repository.",
         404: f"{_CHECK_LOCK} If HF_ENDPOINT is set, check that it is a hub.",
         429: "Too many requests: wait some minutes; with HF_TOKEN set more are allowed.",
     }
-    return f"{_endpoint()} answered with HTTP {status}", hints.get(status, "Try again later; what has arrived is kept.")
+    return f"{_endpoint()} answered with HTTP {status}", hints.get(status, "Run the command again later.")
 
 
-def _unreachable(error: BaseException) -> tuple[str, str] | None:
-    text = _first_line(error)
-    if _is_a(error, "Timeout", "TimeoutException", "TimeoutError"):
-        return (
-            f"{_endpoint()} did not answer in time ({text})",
-            f"{_CHECK_NETWORK} HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT set the seconds to wait.",
-        )
-    names = ("ConnectError", "ConnectionError", "ProxyError", "InvalidURL", "MissingSchema", "UnsupportedProtocol")
-    if _is_a(error, *names) and not _is_broken_off(error):
-        return f"cannot reach {_endpoint()} ({text})", _CHECK_NETWORK
-    return None
-
-
-def _disk(error: BaseException) -> tuple[str, str] | None:
-    if not isinstance(error, OSError) or error.errno is None:
+def _disk(error: Exception) -> tuple[str, str] | None:
+    of_network = isinstance(error, ConnectionError | TimeoutError) or _is_no_connection(error)
+    if not isinstance(error, OSError) or of_network or error.errno is None:
         return None
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"the disk is full ({_first_line(error)})",
-            "Make room, or set HF_HOME to a folder on a larger disk; what has arrived is kept.",
+            "Free some space, or set HF_HOME to a folder on a larger disk.",
         )
     return (
         f"the cache cannot be used ({_first_line(error)})",
@@ -132,20 +126,40 @@ def _disk(error: BaseException) -> tuple[str, str] | None:
     )
 
 
-def _status(error: BaseException) -> int | None:
-    from huggingface_hub.errors import HfHubHTTPError
+def _unreachable(error: Exception, model: str) -> tuple[str, str] | None:
+    causes = tuple(_causes(error))
+    if any(isinstance(cause, TimeoutError) for cause in causes):
+        return (
+            f"{_endpoint()} did not answer in time ({_first_line(error)})",
+            f"{_CHECK_NETWORK} HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT set the seconds to wait. "
+            f"{_without_network(model)}",
+        )
+    if any(_is_no_connection(cause) for cause in causes):
+        return f"cannot reach {_endpoint()} ({_first_line(error)})", f"{_CHECK_NETWORK} {_without_network(model)}"
+    return None
 
-    # `response` may be None in older versions.
-    return getattr(error.response, "status_code", None) if isinstance(error, HfHubHTTPError) else None
+
+def _is_no_connection(error: BaseException) -> bool:
+    """Whether no connection came about at all: no such name, nobody there, no trust."""
+    unreachable = isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+    return unreachable or isinstance(error, ConnectionRefusedError | socket.gaierror | ssl.SSLError)
 
 
-def _is_a(error: BaseException, *names: str) -> bool:
-    return any(kind.__name__ in names for kind in type(error).__mro__)
+def _without_network(model: str) -> str:
+    return (
+        f"Without network: try `--model tiny`, which needs no download, or run `tipsseg weights download {model}` on a machine "
+        f"with network and copy its cache to {_cache()}."
+    )
 
 
-def _is_broken_off(error: BaseException) -> bool:
-    # requests may call a body that ends early a ConnectionError, as it does a refused connection; only the text tells.
-    return _is_a(error, "ReadError", "RemoteProtocolError", "ChunkedEncodingError") or "IncompleteRead" in str(error)
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what caused it, what caused that, and so on."""
+    seen: set[int] = set()
+    step: BaseException | None = error
+    while step is not None and id(step) not in seen:
+        seen.add(id(step))
+        yield step
+        step = step.__cause__ or step.__context__
 
 
 def _first_line(error: BaseException) -> str:
@@ -156,3 +170,9 @@ def _endpoint() -> str:
     from huggingface_hub import constants
 
     return constants.ENDPOINT
+
+
+def _cache() -> str:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_CACHE

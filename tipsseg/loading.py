@@ -60,7 +60,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 
 def find_model(name: str) -> ModelSource:
-    """The model of that id in weights.lock, or the local folder of that path.
+    """The model of that id or hub repository in weights.lock, or the local folder of that path.
 
     A folder needs a path that is no id: "./tiny" rather than "tiny". Raises UsageError for a name that is neither, and
     CheckpointError for a folder without a model in it.
@@ -69,7 +69,8 @@ def find_model(name: str) -> ModelSource:
         raise UsageError("the model's name is empty", "Use one of the ids in `tipsseg weights list`, or a folder.")
     folder = Path(name)
     if name in weights.read_lock() or not is_folder(folder):
-        return ModelSource(name, weights.get_model(name))
+        spec = weights.get_model(name)
+        return ModelSource(spec.id, spec)
     for file in FILES:
         if not is_file(folder / file):
             raise CheckpointError(folder / file, "no such file", FOLDER_HINT)
@@ -81,7 +82,8 @@ def load(
 ) -> Encoder:
     """Fetch, verify and load a model.
 
-    model       an id in weights.lock (l14, b14, so400m14, g14, tiny), or a folder in the hub layout
+    model       an id in weights.lock (l14, b14, so400m14, g14, tiny), its repository ("google/tipsv2-l14"), or a folder in the
+                hub layout
     device      "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1", "mps"
     dtype       "auto", "float32", "bfloat16", "float16"
     batch_size  windows that go through the vision tower at once

@@ -1,13 +1,13 @@
 """Text vectors on disk, so that a vocabulary goes through the text tower of a model once.
 
 They are files in the folder `text` of tipsseg's cache, named by all that decides them: the phrases and their templates, the files
-of the model, versions, device and dtype. They only save time: one that cannot be read or written costs the computing, no error.
+of the model, versions, device and dtype. Each begins with the sha256 of its name and its numbers: one that was damaged, or stands
+under the name of another, is not taken. They only save time: one that cannot be read or written costs the computing, no error.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,6 +27,10 @@ from tipsseg.vocabulary import Phrase
 
 #: So many vocabularies are kept, those that were used last.
 _KEPT = 100
+
+_SUFFIX = ".vectors"
+_EARLIER_SUFFIX = ".npy"  # of earlier versions, which wrote no checksum
+_NUMBERS = np.dtype("<f4")
 
 Vectors = NDArray[np.float32]
 
@@ -54,29 +58,34 @@ def _file(encoder: Encoder, phrases: Sequence[Phrase]) -> Path | None:
             "model": file_hashes(encoder.folder),
             "phrases": [[phrase.text, list(phrase.templates)] for phrase in phrases],
         }
-        return cache_folder() / "text" / f"{hashlib.sha256(json_bytes(decides)).hexdigest()[:40]}.npy"
+        return cache_folder() / "text" / f"{hashlib.sha256(json_bytes(decides)).hexdigest()[:40]}{_SUFFIX}"
     return None
 
 
 def _read(file: Path, shape: tuple[int, int]) -> Vectors | None:
+    """The vectors of that shape in the file; None where it is not there, or not as it was written."""
+    length = shape[0] * shape[1] * _NUMBERS.itemsize
     try:
         with file.open("rb") as opened:
-            vectors = np.load(opened, allow_pickle=False)
-    except Exception:  # damaged files raise many kinds
-        return None
-    fits = isinstance(vectors, np.ndarray) and vectors.shape == shape
-    if not fits or vectors.dtype != np.float32 or not np.allclose((vectors**2).sum(1), 1, atol=1e-3):
+            checksum, data = opened.read(hashlib.sha256().digest_size), opened.read(length)
+            if len(data) != length or opened.read(1) or checksum != _checksum(file, data):
+                return None
+    except OSError:
         return None
     with suppress(OSError):
         file.touch()  # so that it is told from those that nobody uses
-    return vectors
+    return np.frombuffer(data, _NUMBERS).reshape(shape).astype(np.float32)
 
 
 def _write(file: Path, vectors: Vectors) -> None:
-    data = io.BytesIO()
-    np.save(data, vectors, allow_pickle=False)
+    data = vectors.astype(_NUMBERS).tobytes()
     with suppress(TipssegError, OSError):
-        atomic_write(file, data.getvalue())
-        kept = sorted(file.parent.glob("*.npy"), key=lambda each: each.stat().st_mtime, reverse=True)
+        atomic_write(file, _checksum(file, data) + data)
+        there = [each for each in file.parent.iterdir() if each.suffix in (_SUFFIX, _EARLIER_SUFFIX)]
+        kept = sorted(there, key=lambda each: each.stat().st_mtime, reverse=True)
         for each in kept[_KEPT:]:
             each.unlink()
+
+
+def _checksum(file: Path, data: bytes) -> bytes:
+    return hashlib.sha256(file.name.encode() + data).digest()

@@ -1,15 +1,15 @@
 """From a model's id to a folder of verified files: weights.lock says what, the hub delivers, every file is checked.
 
-A file is held to the sha256 and size in weights.lock. Where the lock has none, it is held to what the hub states for
-the pinned revision; a cached file carries that statement in the name of its blob, so that works without network. A
-file that is not what it should be is removed from the hub cache and stops the program.
+Nothing is loaded that was not verified. A file is held to the sha256 and size in weights.lock. Where the lock has none, it is held
+to what the hub states for the pinned revision; a cached file carries that statement in the name of its blob, so that works without
+network. A file that is not what it should be is removed from the hub cache and stops the program.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,18 +54,21 @@ class FileReport:
     state: Literal["ok", "absent", "unknown"]
 
 
-def get_model(model_id: str) -> ModelSpec:
-    """The entry of a model in this installation's lock.
+def get_model(name: str) -> ModelSpec:
+    """The entry of a model in this installation's lock, by its id or by the name of its repository on the hub.
 
-    Raises UsageError for an id that is not there and LockError for a lock that cannot be used.
+    Raises UsageError for a name that is not there and LockError for a lock that cannot be used.
     """
     models = read_lock()
-    if model_id in models:
-        return models[model_id]
-    close = difflib.get_close_matches(model_id, models, n=1, cutoff=0.5)
-    guess = f"Did you mean {close[0]}? " if close else ""
+    known = models | {model.repository.lower(): model for model in models.values() if model.repository is not None}
+    # The hub takes capitals and small letters in names of repositories for the same.
+    found = models.get(name) or known.get(name.lower())
+    if found is not None:
+        return found
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    guess = f"Did you mean {known[close[0]].id}? " if close else ""
     raise UsageError(
-        f"unknown model {model_id!r}; the known ones are {', '.join(models)}",
+        f"unknown model {name!r}; the known ones are {', '.join(models)}",
         f"{guess}A model in a local folder is given as the path of that folder, which must exist.",
     )
 
@@ -76,8 +79,7 @@ def fetch(spec: ModelSpec, *, quiet: bool = False) -> Path:
     No network is used when all files are there. Raises DownloadError, IntegrityError (the bad file is removed from the
     hub cache) and WeightsError.
     """
-    paths = [_ensure(spec, file, quiet=quiet) for file in spec.files]
-    return _folder(spec, paths[0])
+    return _folder(spec, _ensure(spec, spec.files, quiet=quiet))
 
 
 def locate(spec: ModelSpec) -> Path | None:
@@ -124,22 +126,33 @@ def _resolved(spec: ModelSpec, file: LockedFile) -> LockedFile:
     stated = hub.stated_by_hub(spec, file)
     if stated.kind == "sha256" and stated.size is not None:
         return LockedFile(file.name, stated.size, stated.digest)
-    path = _ensure(spec, file, quiet=True)
+    path = _ensure(spec, [file], quiet=True)
     with _readable(path):
         _require(spec, path, find_mismatch(path, stated, trust_stamp=False))
         return LockedFile(file.name, path.stat().st_size, digest_of(path, "sha256"))
 
 
-def _ensure(spec: ModelSpec, file: LockedFile, *, quiet: bool) -> Path:
-    path = _find(spec, file)
-    if path is None:
-        if spec.embedded is not None:
-            raise WeightsError(f"{_PACKAGE / spec.embedded / file.name} is missing from the installation", _REINSTALL)
-        return hub.download(spec, file, quiet=quiet)
-    with _readable(path):
-        expected = stated_locally(spec, file, path) or _stated_by_hub(spec, file, path)
-        _require(spec, path, find_mismatch(path, expected))
-    return path
+def _ensure(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool) -> Path:
+    """Verify what is here of the files, and download the others; gives the path of the first."""
+    absent = []
+    for file in files:
+        path = _find(spec, file)
+        if path is None:
+            absent.append(file)
+            continue
+        with _readable(path):
+            expected = stated_locally(spec, file, path) or _stated_by_hub(spec, file, path)
+            _require(spec, path, find_mismatch(path, expected))
+    if absent and spec.embedded is not None:
+        raise WeightsError(f"{_PACKAGE / spec.embedded / absent[0].name} is missing from the installation", _REINSTALL)
+    if absent:
+        hub.download(spec, absent, quiet=quiet)
+    first = _find(spec, files[0])
+    if first is None:
+        raise WeightsError(
+            f"{files[0].name} of {spec.id} was removed while it was looked for", "Run the command again."
+        )
+    return first
 
 
 def _find(spec: ModelSpec, file: LockedFile) -> Path | None:

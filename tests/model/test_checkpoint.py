@@ -39,7 +39,7 @@ LAST = "vision_encoder.norm.weight"
         (lambda t: t.update({"head.weight": torch.zeros(2)}), "head.weight", "is not part of the model"),
         (lambda t: t.update({LAST: torch.zeros(65)}), LAST, "has shape [65], but config.json asks for [64]"),
         (lambda t: t.update({LAST: t[LAST].reshape(1, 64)}), LAST, "has shape [1, 64]"),
-        (lambda t: t.update({LAST: t[LAST].to(torch.int64)}), LAST, "is torch.int64, not floating point"),
+        (lambda t: t.update({LAST: t[LAST].to(torch.int64)}), LAST, "is I64, not floating point"),
     ],
     ids=["missing", "two missing", "unexpected", "shape", "rank", "integer"],
 )
@@ -108,5 +108,7 @@ def test_a_truncated_weights_file_is_refused(copy: Path) -> None:
 def test_a_tokenizer_larger_than_the_embedding_is_refused(copy: Path) -> None:
     config = (copy / "config.json").read_text()
     (copy / "config.json").write_text(config.replace('"vocab_size": 1200', '"vocab_size": 300'))
+    embedding = "text_encoder.token_embedding.weight"
+    rewrite(copy, lambda t: t.update({embedding: t[embedding][:300].clone()}))
     with pytest.raises(CheckpointError, match=r"pieces, but config\.json states 300"):
         checkpoint.load(copy, CPU, torch.float32)

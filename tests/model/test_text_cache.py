@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -110,31 +108,38 @@ def test_versions_count(cache: Path, model: Path, computed: Computed, monkeypatc
     assert computed.of(model, vocabulary)[0] == 3
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"damaged",
-        np.ones((3, 64), np.float32),
-        np.eye(2, 64, dtype=np.float32),
-        np.full((3, 64), np.nan, np.float32),
-    ],
-    ids=["empty", "damaged", "not of unit length", "number", "nan"],
-)
-def test_a_damaged_file_costs_the_computing(
-    cache: Path, model: Path, computed: Computed, content: bytes | np.ndarray
-) -> None:
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "garbage": lambda data: b"damaged",
+    "one bit of one number": lambda data: data[:-4] + bytes([data[-4] ^ 1]) + data[-3:],
+    "one bit of the checksum": lambda data: bytes([data[0] ^ 1]) + data[1:],
+    "cut": lambda data: data[:-4],
+    "longer": lambda data: data + bytes(4),
+    "nothing but zeros": lambda data: bytes(len(data)),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_a_damaged_file_costs_the_computing(cache: Path, model: Path, computed: Computed, case: str) -> None:
     vocabulary = make_vocabulary(CLASSES, ())
     _, expected = computed.of(model, vocabulary)
     (file,) = cache.iterdir()
-    if isinstance(content, bytes):
-        file.write_bytes(content)
-    else:
-        np.save(file, content)
+    file.write_bytes(DAMAGES[case](file.read_bytes()))
     number, vectors = computed.of(model, vocabulary)
     assert number == 3
     assert torch.equal(vectors, expected)
     assert computed.of(model, vocabulary)[0] == 0
+
+
+def test_a_file_under_the_name_of_another_is_not_taken(cache: Path, model: Path, computed: Computed) -> None:
+    computed.of(model, make_vocabulary(("tree", "sky"), ()))
+    (first,) = cache.iterdir()
+    _, expected = computed.of(model, make_vocabulary(("sea", "sand"), ()))
+    (second,) = set(cache.iterdir()) - {first}
+    shutil.copy(first, second)
+    number, vectors = computed.of(model, make_vocabulary(("sea", "sand"), ()))
+    assert number == 2
+    assert torch.equal(vectors, expected)
 
 
 def test_a_cache_that_cannot_be_written_costs_the_computing(
@@ -203,55 +208,6 @@ def test_where_no_file_can_be_named_the_vectors_are_computed(
 
     monkeypatch.setattr(text_cache, "file_hashes" if isinstance(error, TipssegError) else "cache_folder", fail)
     assert computed.of(model, make_vocabulary(CLASSES, ()))[0] == 3
-
-
-class Trap:
-    """What a pickle may do."""
-
-    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
-        return os._exit, (77,)
-
-
-def pickled() -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.array([Trap()], dtype=object), allow_pickle=True)
-    return buffer.getvalue()
-
-
-def zipped() -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, a=np.eye(3, 64, dtype=np.float32))
-    return buffer.getvalue()
-
-
-def saved(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        pickled(),
-        zipped(),
-        zipped()[:-30],
-        saved(np.ones(3, np.float32)),
-        saved(np.eye(3, 64)),
-        saved(np.eye(3, 63, dtype=np.float32)),
-        saved(np.eye(3, 64, dtype=np.float32) * np.float32(0.9)),
-    ],
-    ids=["pickle", "zip", "broken zip", "one dimension", "float64", "width", "shorter"],
-)
-def test_what_is_no_file_of_vectors_costs_the_computing(
-    cache: Path, model: Path, computed: Computed, content: bytes
-) -> None:
-    _, expected = computed.of(model, make_vocabulary(CLASSES, ()))
-    (file,) = cache.iterdir()
-    file.write_bytes(content)
-    number, vectors = computed.of(model, make_vocabulary(CLASSES, ()))
-    assert number == 3
-    assert torch.equal(vectors, expected)
 
 
 def test_a_cache_that_cannot_be_touched_or_tidied_is_used(

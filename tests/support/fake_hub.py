@@ -1,21 +1,24 @@
 """A small hub on 127.0.0.1 that speaks the endpoints that a download from the Hugging Face hub uses.
 
 HEAD and GET of /{owner}/{name}/resolve/{revision}/{file}, with a redirect of large files to a content server at another
-port (so another origin, which must not see the token), byte ranges, and the hub's error codes. It can be told to
-misbehave, and keeps a list of what it was asked.
+port (so another origin, which must not see the token), byte ranges, and the hub's error codes; and as much of Xet, at the
+content server, as brings a file in one piece. It can be told to misbehave, and keeps a list of what it was asked.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 
 _RESOLVE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+_CHUNK = 1 << 16  # bytes; Xet refuses larger ones than twice that
 
 
 @dataclass
@@ -32,6 +35,8 @@ class Fault:
     stall: int | None = None  # nothing more comes after this byte of the file
     delay: float = 0.0  # seconds before the answer
     ignore_range: bool = False
+    endless: int | None = None  # bytes that go on and on behind the file, this many at most; the length is not stated
+    byte_by_byte: float | None = None  # seconds before each byte
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,14 @@ class Request:
     content_server: bool
     range: str | None
     token: str | None
+    agent: str | None
 
 
 @dataclass(frozen=True)
 class _File:
     content: bytes
     large: bool
+    xet: bool
 
     @property
     def etag(self) -> str:
@@ -70,8 +77,15 @@ class FakeHub:
             server.hub = self
         self.url, self.content_url = (f"http://127.0.0.1:{server.server_address[1]}" for server in self._servers)
 
-    def add(self, repository: str, revision: str, name: str, content: bytes, *, large: bool) -> None:
-        self._files[repository, revision, name] = _File(content, large)
+    def add(self, repository: str, revision: str, name: str, content: bytes, *, large: bool, xet: bool = False) -> None:
+        self._files[repository, revision, name] = _File(content, large, xet)
+
+    def find_xet(self, digest: str) -> tuple[str, _File] | None:
+        """Name and content of a file that is to be had by Xet; its hash there is its sha256, as any would do."""
+        return next(
+            ((key[2], file) for key, file in self._files.items() if file.xet and file.etag == digest),
+            None,
+        )
 
     def find(self, repository: str, revision: str, name: str) -> _File | tuple[int, str]:
         """The file, or the status and the error code of the hub."""
@@ -128,6 +142,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        """What Xet reports; nobody wants to know."""
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self._head(200, {})
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass
 
@@ -135,13 +154,11 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.server.hub
         match = _RESOLVE.fullmatch(self.path)
         if match is None:
-            self._head(404, {})
+            self._answer_of_xet()
             return
         content_server = self.headers["Host"] in hub.content_url
         name = match["name"]
-        with hub.lock:
-            asked = Request(self.command, name, content_server, self.headers["Range"], self.headers["Authorization"])
-            hub.requests.append(asked)
+        self._note(name, content_server=content_server)
         file = hub.find(match["repository"], match["revision"], name)
         if isinstance(file, tuple):
             self._head(file[0], {"X-Error-Code": file[1]})
@@ -157,10 +174,55 @@ class _Handler(BaseHTTPRequestHandler):
         if redirect:
             headers["Location"] = hub.content_url + self.path
             headers |= {"X-Linked-Size": str(len(file.content)), "X-Linked-Etag": f'"{file.etag}"'}
+            if file.xet:
+                headers |= {"X-Xet-Hash": file.etag, "X-Xet-Refresh-Route": f"{hub.url}/xet-token"}
             self._head(302, headers | fault.headers)
             return
         headers["ETag"] = f'"{file.etag}"'
         self._body(file.content if fault.content is None else fault.content, fault, headers | fault.headers)
+
+    def _note(self, name: str, *, content_server: bool) -> None:
+        with self.server.hub.lock:
+            sent = (self.headers[key] for key in ("Range", "Authorization", "User-Agent"))
+            self.server.hub.requests.append(Request(self.command, name, content_server, *sent))
+
+    def _answer_of_xet(self) -> None:
+        """Where the content is, how it is made of chunks of stored blocks (here: of one), and the block."""
+        hub = self.server.hub
+        digest = self.path.rpartition("/")[2]
+        if self.path == "/xet-token":
+            self._note("xet-token", content_server=False)
+            expires = str(int(time.time()) + 3600)
+            headers = {"X-Xet-Cas-Url": f"{hub.content_url}/xet", "X-Xet-Access-Token": "xet-secret"}
+            self._head(200, {**headers, "X-Xet-Token-Expiration": expires})
+            return
+        found = hub.find_xet(digest)
+        if found is None or "/v2/" in self.path or self.command != "GET":  # the second version need not be there
+            self._head(404, {})
+            return
+        name, file = found
+        block = self.path.startswith("/block/")
+        fault = hub.take_fault("GET", name) if block else Fault()
+        self._note(name if block else "xet-plan", content_server=True)
+        content = file.content if fault.content is None else fault.content
+        parts = [content[start : start + _CHUNK] for start in range(0, len(content), _CHUNK)]
+        # Before each chunk of a block: version, length as stored, kind of compression (none), length.
+        stored = b"".join(b"\0%b\0%b%b" % (*[len(part).to_bytes(3, "little")] * 2, part) for part in parts)
+        if fault.status is not None:
+            self._head(fault.status, fault.headers)
+        elif block:
+            self._head(
+                206, {"Content-Length": str(len(stored)), "Content-Range": f"bytes 0-{len(stored) - 1}/{len(stored)}"}
+            )
+            self.wfile.write(stored)
+        else:
+            chunks, places = {"start": 0, "end": len(parts)}, {"start": 0, "end": len(stored) - 1}
+            place = {"range": chunks, "url": f"{hub.content_url}/block/{digest}", "url_range": places}
+            term = {"hash": digest, "unpacked_length": len(content), "range": chunks}
+            plan = {"offset_into_first_range": 0, "terms": [term], "fetch_info": {digest: [place]}}
+            data = json.dumps(plan).encode()
+            self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(data))})
+            self.wfile.write(data)
 
     def _body(self, content: bytes, fault: Fault, headers: dict[str, str | None]) -> None:
         start = 0
@@ -172,8 +234,14 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             status = 206
             headers = headers | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        if self.command == "GET" and fault.endless is not None:
+            self._pour(content, fault.endless, headers)
+            return
         self._head(status, {"Content-Length": str(len(content) - start), **headers})
         if self.command == "HEAD":
+            return
+        if fault.byte_by_byte is not None:
+            self._trickle(content, fault.byte_by_byte)
             return
         end = min(len(content), *(n for n in (fault.cut, fault.stall) if n is not None), len(content))
         try:
@@ -186,6 +254,29 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.hub.closing.wait(30)
         if end < len(content):
             self.close_connection = True
+
+    def _pour(self, content: bytes, more: int, headers: dict[str, str | None]) -> None:
+        """The content and more than was stated, in chunks of HTTP."""
+        self._head(200, {**headers, "Content-Length": None, "Transfer-Encoding": "chunked"})
+        chunk = content + bytes(1 << 20)
+        sent = 0
+        try:
+            while sent <= more and not self.server.hub.closing.is_set():
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                sent += len(chunk)
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            self.close_connection = True
+
+    def _trickle(self, content: bytes, wait: float) -> None:
+        for value in content:
+            if self.server.hub.closing.wait(wait):
+                break
+            try:
+                self.wfile.write(bytes([value]))
+            except OSError:
+                break
+        self.close_connection = True
 
     def _head(self, status: int, headers: dict[str, str | None]) -> None:
         self.send_response(status)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tipsseg.errors import LockError, OutputError, UsageError
+from tipsseg.errors import CheckpointError, LockError, OutputError, UsageError
+from tipsseg.loading import find_model
 from tipsseg.lock import find_lock, lock_text, read_lock, write_lock
 from tipsseg.records import LockedFile, ModelSpec
 from tipsseg.weights import get_model
@@ -193,8 +194,23 @@ def test_write_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.lock", "weights.lock"]
 
 
+@pytest.mark.parametrize("name", ["l14", "google/tipsv2-l14", "Google/TIPSv2-L14"])
+def test_a_model_by_its_id_or_its_repository(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert get_model(name).id == "l14"
+    assert find_model(name) == find_model("l14")
+    # As ever, a folder that is there is that folder.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "google" / "tipsv2-l14").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"google/tipsv2-l14/config\.json: no such file"):
+        find_model("google/tipsv2-l14")
+
+
 def test_get_model() -> None:
     assert get_model("l14").repository == "google/tipsv2-l14"
+    for close in ("tipsv2-l14", "google/tipsv2-l1", "google/tips-l14"):
+        with pytest.raises(UsageError) as caught:
+            get_model(close)
+        assert "Did you mean l14?" in caught.value.hint
     with pytest.raises(UsageError) as caught:
         get_model("so400m")
     assert "so400m'" in caught.value.message

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from tipsseg import digests, hub_errors, weights
-from tipsseg.digests import Expected, Mismatch, expected_from_name, find_mismatch, stamped
+from tipsseg.digests import Expected, Mismatch, expected_from_name, find_mismatch, sha256_of, stamped
 from tipsseg.errors import IntegrityError, WeightsError
 from tipsseg.records import LockedFile, ModelSpec
 
@@ -78,15 +80,19 @@ def test_a_verified_file_is_hashed_once(file: Path, tmp_path: Path, hashed: list
     assert len(hashed) == 3
 
 
-@pytest.mark.parametrize("what", ["content", "time", "inode"])
+@pytest.mark.parametrize("what", ["size", "time", "inode", "content"])
 def test_a_changed_file_is_hashed_again(file: Path, what: str) -> None:
     assert find_mismatch(file, SHA256) is None
     status = file.stat()
     other = b"SOME content"
-    if what == "content":
+    if what == "size":
         other += b"+"
         file.write_bytes(other)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif what == "content":  # and nothing else that a program can set
+        file.write_bytes(other)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert (file.stat().st_size, file.stat().st_ino) == (status.st_size, status.st_ino)
     elif what == "time":
         file.write_bytes(other)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
@@ -95,6 +101,7 @@ def test_a_changed_file_is_hashed_again(file: Path, what: str) -> None:
         new.write_bytes(other)
         os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
         new.replace(file)
+    assert sha256_of(file) == hashlib.sha256(other).hexdigest()
     mismatch = find_mismatch(file, Expected("sha256", SHA256.digest))
     assert mismatch == Mismatch("sha256", SHA256.digest, hashlib.sha256(other).hexdigest())
 
@@ -112,6 +119,21 @@ def test_a_corrupted_stamp_is_ignored(file: Path, tmp_path: Path, hashed: list[P
 
 def test_a_file_that_fails_is_not_stamped(file: Path, tmp_path: Path) -> None:
     find_mismatch(file, Expected("sha256", "0" * 64))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_not_stamped(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = digests.digest_of
+
+    def changing(path: Path, kind: digests.Kind) -> str:
+        found = plain(path, kind)
+        path.write_bytes(b"SOME content")
+        return found
+
+    monkeypatch.setattr(digests, "digest_of", changing)
+    assert sha256_of(file) == SHA256.digest
     assert not (tmp_path / "cache").exists()
 
 
@@ -169,46 +191,61 @@ def test_an_embedded_file_that_is_missing(embedded: ModelSpec, tmp_path: Path) -
         weights.fetch(embedded)
 
 
-class ConnectionError(OSError):  # noqa: A001
-    """As the one of requests, which older versions of huggingface_hub use."""
+class TransportError(Exception):
+    """As those of an HTTP library, whose cause tells what it is."""
+
+
+def caused(cause: BaseException) -> TransportError:
+    error = TransportError("of the library")
+    error.__cause__ = TransportError("of a library of it")
+    error.__cause__.__context__ = cause
+    return error
 
 
 FAILURES = {
     "disk full": (OSError(errno.ENOSPC, "No space left on device"), "the disk is full", "HF_HOME"),
     "quota": (OSError(errno.EDQUOT, "Quota exceeded"), "the disk is full", "HF_HOME"),
     "read-only": (OSError(errno.EROFS, "Read-only file system"), "cannot be used", "HF_HOME"),
-    "timeout": (TimeoutError("timed out"), "did not answer in time", "HF_HUB_ETAG_TIMEOUT"),
-    "name not found": (ConnectionError("Name or service not known"), "cannot reach", "HF_ENDPOINT"),
-    "requests: ended early": (ConnectionError("IncompleteRead(3 bytes read)"), "was broken off", "again"),
-    "says nothing": (OSError(), "was broken off (OSError)", "again"),
+    "timeout": (TimeoutError("timed out"), "did not answer in time (timed out)", "HF_HUB_ETAG_TIMEOUT"),
+    "timeout of a library": (caused(TimeoutError()), "did not answer in time (of the library)", "--model tiny"),
+    "nobody there": (caused(ConnectionRefusedError(111, "refused")), "cannot reach http", "--model tiny"),
+    "no such name": (caused(socket.gaierror(-2, "Name or service not known")), "cannot reach http", "HF_ENDPOINT"),
+    "no trust": (caused(ssl.SSLError(1, "certificate verify failed")), "cannot reach http", "HF_ENDPOINT"),
+    "no network": (caused(OSError(errno.ENETUNREACH, "Network is unreachable")), "cannot reach http", "HF_ENDPOINT"),
+    "broken off": (caused(ConnectionResetError(104, "reset")), "the transfer failed (of the library)", "again"),
+    "says nothing": (OSError(), "the transfer failed (OSError)", "again"),
 }
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_failures_say_what_to_do(tmp_path: Path, case: str) -> None:
+def test_failures_say_what_to_do(case: str) -> None:
     cause, message, hint = FAILURES[case]
-    assert hub_errors.is_expected(cause)
     error = hub_errors.download_error(
-        cause, model="demo", repository="owner/demo", revision="1", file="f", storage=tmp_path, in_cache=False
+        cause, model="demo", repository="owner/demo", revision="1", file="f", in_cache=False
     )
     assert message in error.message
     assert "cannot get f of owner/demo at revision 1" in error.message
     assert hint in error.hint
 
 
-def test_an_error_that_wraps_another_names_the_other(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_though_the_connection_had_broken_off_before() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    full.__context__ = TimeoutError("timed out")
+    error = hub_errors.download_error(
+        full, model="demo", repository="owner/demo", revision="1", file="f", in_cache=False
+    )
+    assert "the disk is full" in error.message
+
+
+def test_an_error_that_wraps_another_names_the_other() -> None:
     wrapping = LocalEntryNotFoundError("check your connection")
     wrapping.__cause__ = TimeoutError("timed out")
     error = hub_errors.download_error(
-        wrapping, model="demo", repository="owner/demo", revision="1", file="f", storage=tmp_path, in_cache=False
+        wrapping, model="demo", repository="owner/demo", revision="1", file="f", in_cache=False
     )
     assert "did not answer in time (timed out)" in error.message
 
 
 def test_a_bug_stays_a_bug() -> None:
-    assert not hub_errors.is_expected(AttributeError("x"))
-    assert not hub_errors.is_transient(OSError())
-
-
-def test_a_link_that_another_process_just_made_is_asked_for_again() -> None:
-    assert hub_errors.is_transient(FileExistsError(17, "File exists"))
+    assert not isinstance(AttributeError("x"), hub_errors.expected())
+    assert not isinstance(TypeError("x"), hub_errors.expected())

@@ -11,7 +11,10 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from tipsseg.errors import CheckpointError
-from tipsseg.model.config import FOLDER_HINT
+from tipsseg.model.config import read_bytes
+
+#: Bytes of a tokenizer.model that are read; the released ones have less than a million.
+_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,15 +40,10 @@ class Tokenizer:
         """Raises CheckpointError where `path` is not a SentencePiece model with pad id 0."""
         self.path = path
         self.max_length = max_length
+        # Bytes rather than a path: SentencePiece opens files by a name in UTF-8 only.
+        content = read_bytes(path, _BYTES)
         try:
-            # Bytes rather than a path: SentencePiece opens files by a name in UTF-8 only.
-            self._pieces = SentencePieceProcessor(model_proto=path.read_bytes())
-        except OSError as error:
-            raise CheckpointError(
-                path,
-                f"cannot be read: {error.strerror or error}",
-                FOLDER_HINT,
-            ) from error
+            self._pieces = SentencePieceProcessor(model_proto=content)
         except RuntimeError as error:
             raise CheckpointError(path, "is not a SentencePiece model") from error
         self.vocab_size: int = self._pieces.get_piece_size()
