@@ -21,7 +21,7 @@ from pathlib import Path
 from tipsseg.claim import LOCK_FILE
 from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import OutputError
-from tipsseg.files import TEMPORARY_PREFIX, atomic_write, is_folder, json_bytes, output_error, sweep_below
+from tipsseg.files import TEMPORARY_PREFIX, atomic_write, is_file, is_folder, json_bytes, output_error, sweep_below
 from tipsseg.manifest import MANIFEST_FILE
 from tipsseg.printable import shell_word
 from tipsseg.record_values import actual_name, parse, take
@@ -56,7 +56,10 @@ def is_unfinished(folder: Path) -> bool:
 
     Where the shards are still there, they can be used as if no merge had been begun.
     """
-    return is_folder(folder / JOINED) or (is_folder(folder / JOINING) and not shards_in(folder))
+    if is_folder(folder / JOINED):
+        return True
+    runs = (folder / SHARDS_FOLDER / shard.folder / RUN_FILE for shard in shards_in(folder))
+    return is_folder(folder / JOINING) and not any(is_file(run) for run in runs)
 
 
 def finish_command(folder: Path) -> str:
