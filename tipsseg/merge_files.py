@@ -49,8 +49,7 @@ def refuse_strangers(parts: Sequence[Part], target: Path) -> None:
     names = [RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *(file for name in formats for file in FORMATS[name].files)]
     if all(part.output != target for part in parts):
         names.append(CLASSES_FILE)
-    strangers = chain((target / name for name in names), strangers_in_shards(target))
-    for path in strangers:
+    for path in chain((target / name for name in names), strangers_in_shards(target)):
         if os.path.lexists(path):
             raise stranger_error(path)
     for part in parts:
@@ -157,9 +156,8 @@ def _records(name: str, part: Part) -> Iterator[tuple[str, Records]]:
 def _places(part: Part, entry: Entry, target: Path) -> Iterator[tuple[Path, Path]]:
     """The files of an image that are to be copied, each with its place in `target`."""
     if part.output != target:
-        links = (
-            path for path in link_paths(part, entry) if path.exists()
-        )  # where the image is gone there is nothing to link to
+        # Where the image is gone there is nothing to link to.
+        links = (path for path in link_paths(part, entry) if path.exists())
         for path in chain(links, own_paths(part, entry)):
             yield path, target / path.relative_to(part.output)
 

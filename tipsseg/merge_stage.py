@@ -21,7 +21,7 @@ from pathlib import Path
 from tipsseg.claim import LOCK_FILE
 from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import OutputError
-from tipsseg.files import TEMPORARY_PREFIX, atomic_write, is_folder, json_bytes, output_error, sweep_below
+from tipsseg.files import TEMPORARY_PREFIX, atomic_write, is_file, is_folder, json_bytes, output_error, sweep_below
 from tipsseg.manifest import MANIFEST_FILE
 from tipsseg.printable import shell_word
 from tipsseg.record_values import actual_name, parse, take
@@ -43,11 +43,11 @@ JOINED = f"{TEMPORARY_PREFIX}{OWNER}joined"
 _FOLDERS_FILE = "folders.json"
 
 #: Temporary files of shards, see `RunContext.owner`.
-_OF_SHARD = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9]+-of-[0-9]+-")
+_SHARD_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9]+-of-[0-9]+-")
 
-#: What there may be in the folder of a shard.
-_OF_SHARDS = frozenset(
-    {RUN_FILE, MANIFEST_FILE, ERRORS_FILE, LOCK_FILE, *(file for form in FORMATS.values() for file in form.files)}
+#: What there may be in the folder of a shard, but for temporary files.
+_SHARD_FILES = frozenset(
+    {RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *(file for form in FORMATS.values() for file in form.files)}
 )
 
 
@@ -56,7 +56,10 @@ def is_unfinished(folder: Path) -> bool:
 
     Where the shards are still there, they can be used as if no merge had been begun.
     """
-    return is_folder(folder / JOINED) or (is_folder(folder / JOINING) and not shards_in(folder))
+    if is_folder(folder / JOINED):
+        return True
+    runs = (folder / SHARDS_FOLDER / shard.folder / RUN_FILE for shard in shards_in(folder))
+    return is_folder(folder / JOINING) and not any(is_file(run) for run in runs)
 
 
 def finish_command(folder: Path) -> str:
@@ -105,7 +108,7 @@ def sweep_files(target: Path) -> None:
 
 
 def commit(target: Path) -> None:
-    """Let the stage, with all of the records in it, count; `settle` does the rest. Raises OutputError."""
+    """Let the stage, with all of the records in it, count; `finish` does the rest. Raises OutputError."""
     stage = target / JOINING
     try:
         for place in _files_in(stage):  # on the disk, before what they were made of is removed
@@ -117,7 +120,7 @@ def commit(target: Path) -> None:
 
 
 def take_back(target: Path) -> None:
-    """Undo `commit`, before `settle`. Raises OutputError."""
+    """Undo `commit`, before `finish`. Raises OutputError."""
     try:
         (target / JOINED).rename(target / JOINING)
     except OSError as error:
@@ -144,7 +147,7 @@ def settle(target: Path) -> bool:
 
 
 def finish(target: Path) -> None:
-    """Move the records of the stage to their places and remove the shards.
+    """Move the records of the stage to their places and remove the shards. Can be stopped and called again.
 
     Raises OutputError, also for what others put where the records belong, or among the shards.
     """
@@ -172,7 +175,7 @@ def strangers_in_shards(target: Path) -> Iterator[Path]:
     try:
         for path in _below(shards):
             shard, *inner = path.relative_to(shards).parts
-            known = path.name.startswith(TEMPORARY_PREFIX) or "/".join(inner) in _OF_SHARDS
+            known = path.name.startswith(TEMPORARY_PREFIX) or "/".join(inner) in _SHARD_FILES
             if parse_folder(shard) is None or not known:
                 yield path
     except OSError as error:
@@ -221,7 +224,7 @@ def _sweep(target: Path) -> None:
     """Remove what was left in `target` under temporary names, but by shards, which may be at work. Raises OSError."""
     for name in os.listdir(target):  # noqa: PTH208  names are enough
         path = target / name
-        if not name.startswith(TEMPORARY_PREFIX) or name in (LOCK_FILE, JOINED) or _OF_SHARD.match(name):
+        if not name.startswith(TEMPORARY_PREFIX) or name in (LOCK_FILE, JOINED) or _SHARD_TEMPORARY.match(name):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -448,6 +448,47 @@ def test_names_are_those_nearest_to_the_masks(command: Command, tmp_path: Path) 
     assert names(command("eval", "--pred", ".", "--gt", "../../gt", "--json")) == ["background", "dog", "cat"]
 
 
+@pytest.mark.parametrize(
+    ("run", "code", "first"),
+    [
+        (
+            {"tool": "tipsseg", "vocabulary": {"classes": [{"id": 1, "name": "panda"}, {"id": 2, "name": "tree"}]}},
+            0,
+            "",
+        ),
+        (
+            {"tool": "tipsseg", "vocabulary": {"classes": [{"id": 1, "name": "panda"}, {"id": 2, "name": "bush"}]}},
+            1,
+            'Error: run/classes.json: class 2 is "tree", in run.json "bush"',
+        ),
+        (
+            {"tool": "tipsseg", "vocabulary": {"classes": [{"id": 1, "name": "panda"}]}},
+            1,
+            "Error: run/classes.json: 2 classes, where run.json has 1",
+        ),
+        ({"tool": "tipsseg"}, 1, "Error: {records}/run.json is not what tipsseg writes: no `vocabulary`"),
+        ({"tool": "another"}, 0, ""),
+    ],
+)
+@pytest.mark.parametrize("records", ["run", "run/shards/1-of-1"])
+@pytest.mark.usefixtures("masks")
+def test_names_are_those_of_the_run(
+    command: Command, tmp_path: Path, records: str, run: object, code: int, first: str
+) -> None:
+    masks = tmp_path / "run" / "masks"
+    masks.parent.mkdir()
+    Path("pred").rename(masks)
+    Path("run/classes.json").write_text('{"classes": [{"id": 1, "name": "panda"}, {"id": 2, "name": "tree"}]}')
+    Path(records).mkdir(parents=True, exist_ok=True)
+    Path(records, "run.json").write_text(json.dumps(run))
+    for folder in ("run", "run/masks"):
+        ran = command("eval", "--pred", folder, "--gt", "gt")
+        assert (ran.code, ran.out) == (code, "" if code else TABLE)
+        said = ran.err.replace(f"{tmp_path}/", "").splitlines()[0]
+        assert not code or said == first.format(records=records)
+    assert command("eval", "--pred", "run", "--gt", "gt", "-c", "panda,tree").out == TABLE
+
+
 @pytest.mark.parametrize("content", ['{"classes": []}', '{"classes": {}}', '{"classes": [{"name": 1}, {"name": "a"}]}'])
 @pytest.mark.usefixtures("masks")
 def test_a_classes_file_without_names(command: Command, content: str) -> None:

@@ -79,3 +79,29 @@ def test_a_kill_of_a_plain_process(command: Command, tmp_path: Path) -> None:
     subprocess.run(line, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
     assert command("label", SCENES, *OPTIONS, "-o", tmp_path / "undisturbed").code == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(
+    ("stop", "places", "target"),
+    [("SIGKILL", ["one", "one"], "one"), ("SIGTERM", ["one", "one"], "one"), ("SIGTERM", ["one", "two"], "new")],
+)
+def test_a_merge_that_is_stopped_before_each_change_of_a_file(
+    command: Command, tmp_path: Path, stop: str, places: list[str], target: str
+) -> None:
+    source = tmp_path / "source"
+    (source / "imgs").mkdir(parents=True)
+    for name in ("desert.png", "sea.gif"):
+        shutil.copy2(SCENES / name, source / "imgs")
+    for index, place in enumerate(places, start=1):
+        assert command("label", "imgs", *FEW, "-o", place, "--shard", f"{index}/2", cwd=source).code == 0
+    arguments = ["merge", *sorted(set(places)), "-o", target]
+    shutil.copytree(source, tmp_path / "undisturbed", symlinks=True)
+    assert command(*arguments, cwd=tmp_path / "undisturbed").code == 0
+    expected = contents(tmp_path / "undisturbed" / target)
+
+    (tmp_path / "stopped").mkdir()
+    kills = killing(tmp_path / "stopped", "copies", stop, source, *arguments)
+    assert kills > 20
+    for folder in (tmp_path / "stopped").iterdir():
+        assert contents(folder / target) == expected, folder.name
+    assert command("check", tmp_path / "stopped" / str(kills) / target).code == 0

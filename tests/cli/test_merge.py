@@ -44,7 +44,7 @@ def label(command: Command, mlp_checkpoint: Path, pictures: Path) -> Label:
 @pytest.mark.parametrize(
     ("places", "target"),
     [(["out", "out", "out"], "out"), (["c", "a", "b"], "new"), (["b", "b", "a"], "a")],
-    ids=["in place", "into a new folder", "into one of them"],
+    ids=["in place", "into a new folder", "in place of the shards of one of them"],
 )
 def test_joined_shards_are_what_one_run_writes(
     command: Command, label: Label, tmp_path: Path, places: Sequence[str], target: str
@@ -87,6 +87,60 @@ def _codes(out: Path) -> list[tuple[int, int]]:
     from tipsseg.shards import Shard
 
     return [(index, int(Shard(index, 2).takes("a.png"))) for index in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("step", "places", "target", "finish", "shard_is_refused"),
+    [
+        ("finish", ["out", "out"], "out", "tipsseg merge {root}/out -o {root}/out", True),
+        ("finish", ["a", "b"], "new", "tipsseg merge {root}/new -o {root}/new", True),
+        ("commit", ["a", "b"], "new", "tipsseg merge {root}/a {root}/b -o {root}/new", True),
+        ("commit", ["out", "out"], "out", "tipsseg merge {root}/out -o {root}/out", False),
+    ],
+)
+def test_every_command_names_a_merge_that_was_stopped(
+    command: Command,
+    label: Label,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    step: str,
+    places: Sequence[str],
+    target: str,
+    finish: str,
+    shard_is_refused: bool,
+) -> None:
+    def interrupt(target: Path) -> None:
+        raise KeyboardInterrupt
+
+    for index, place in enumerate(places, start=1):
+        label(tmp_path / place, "--shard", f"{index}/2")
+    arguments = ["merge", *(tmp_path / place for place in sorted(set(places))), "-o", tmp_path / target]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"tipsseg.merge.{step}", interrupt)
+        ran = command(*arguments)
+    assert (ran.code, ran.err.splitlines()[-1]) == (130, "Interrupted: the same command goes on from there.")
+
+    out, again = tmp_path / target, finish.format(root=tmp_path)
+    unfinished = f"{out}: a merge into it has not ended"
+    ran = command("check", out)
+    assert (ran.code, ran.out.splitlines()[0]) == (1, f"{unfinished}; finish it: {again}")
+    (out / ".tipsseg-lock").touch()  # as after a kill: whoever comes then removes what was left
+    if shard_is_refused:
+        for more in ([], ["--shard", "1/2"], ["--dry-run"]):
+            err = label(out, *more, code=1).err.splitlines()
+            assert err[-2:] == [
+                f"Error: cannot write {unfinished}",
+                f"Hint: Choose another output folder with -o, or finish it first: {again}",
+            ]
+        ran = command("convert", out, "-f", "yolo")
+        assert ran.err.splitlines() == [f"Error: {unfinished}", f"Hint: Finish it first: {again}"]
+    else:
+        assert "unchanged" in label(out, "--shard", "1/2").err  # it can be mended
+    assert command(*again.split()[1:]).code == 0
+    assert command("check", out).code == 0
+    label(tmp_path / "whole")
+    assert files(out) == files(tmp_path / "whole")
+    assert "Nothing to join" in command(*arguments).err
 
 
 def test_runs_of_two_folders_are_joined(command: Command, label: Label, tmp_path: Path) -> None:

@@ -1,16 +1,22 @@
-"""Runs `tipsseg label` again and again in processes that are killed, without warning, as by kill -9 or the system's lack of memory.
+"""Runs `tipsseg` again and again in processes that are killed, without warning, as by kill -9 or the system's lack of memory.
 
-    python killing.py random SEED KILLS ARGUMENTS...   at random moments, until so many were killed and the last run ended by itself
-    python killing.py each FOLDER ARGUMENTS...         before each change of a file below the current folder in turn: the n-th run
-                                                       goes to FOLDER/n, is killed before its n-th, and then goes on undisturbed
+    python killing.py random SEED KILLS ARGUMENTS...
+        `tipsseg label` at random moments, until so many were killed and the last run ended by itself
+    python killing.py each FOLDER ARGUMENTS...
+        `tipsseg label` before each change of a file below the current folder in turn: the n-th run goes to FOLDER/n, is killed
+        before its n-th, and then goes on undisturbed
+    python killing.py copies SIGNAL SOURCE ARGUMENTS...
+        `tipsseg` before each change of a file in turn, by this signal: the n-th run is in a copy of the folder SOURCE, named n
 
 Processes are forked from one that has imported all they need, so that they begin to work at once. Prints the number of kills.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -37,8 +43,8 @@ def prepare() -> None:
     Image.init()
 
 
-def start(arguments: list[str], kill_before: int | None = None) -> int:
-    """The number of a new process that labels."""
+def start(arguments: list[str], kill_before: int | None = None, number: int = signal.SIGKILL) -> int:
+    """The number of a new process that runs `tipsseg` with these arguments."""
     child = os.fork()
     if child:
         return child
@@ -48,8 +54,8 @@ def start(arguments: list[str], kill_before: int | None = None) -> int:
         from tipsseg.cli import main
 
         if kill_before is not None:
-            kill_at_operation(kill_before)
-        sys.argv = ["tipsseg", "label", *arguments]
+            kill_at_operation(kill_before, number)
+        sys.argv = ["tipsseg", *arguments]
         main()
     except SystemExit as end:
         os._exit(int(end.code or 0))
@@ -58,8 +64,8 @@ def start(arguments: list[str], kill_before: int | None = None) -> int:
     return 0
 
 
-def kill_at_operation(number: int) -> None:
-    """Kill this process before it changes a file for that time, counted from 1."""
+def kill_at_operation(number: int, by: int) -> None:
+    """Kill this process by a signal before it changes a file for that time, counted from 1."""
     here = os.fsencode(Path.cwd())
     left = number
 
@@ -75,15 +81,15 @@ def kill_at_operation(number: int) -> None:
         if os.fsencode(os.path.abspath(os.fsdecode(path))).startswith(here):  # noqa: PTH100
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), by)
 
     sys.addaudithook(hook)
 
 
-def ended(child: int) -> bool:
+def ended(child: int, number: int = signal.SIGKILL) -> bool:
     """Wait for a process; whether it ended by itself. Whatever else went wrong ends the test."""
     _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+    if os.waitstatus_to_exitcode(status) in (-number, 128 + number):
         return False
     if status:
         raise SystemExit(f"the run failed: {os.waitstatus_to_exitcode(status)}")
@@ -94,7 +100,7 @@ def at_random(seed: int, kills: int, arguments: list[str]) -> int:
     generator = random.Random(seed)
     killed, longest = 0, 2.0
     while True:
-        child = start(arguments)
+        child = start(["label", *arguments])
         began = time.monotonic()
         if killed < kills:
             time.sleep(generator.uniform(0, longest))
@@ -113,7 +119,7 @@ def at_random(seed: int, kills: int, arguments: list[str]) -> int:
 def at_each(folder: Path, arguments: list[str]) -> int:
     number = 1
     while True:
-        to = [*arguments, "-o", str(folder / str(number))]
+        to = ["label", *arguments, "-o", str(folder / str(number))]
         if ended(start(to, number)):
             return number - 1
         if not ended(start(to)):
@@ -121,7 +127,24 @@ def at_each(folder: Path, arguments: list[str]) -> int:
         number += 1
 
 
+def in_copies(number: int, source: Path, arguments: list[str]) -> int:
+    top = Path.cwd()
+    for step in itertools.count(1):
+        shutil.copytree(source, top / str(step), symlinks=True)
+        os.chdir(top / str(step))
+        if ended(start(arguments, step, number), number):
+            return step - 1
+        if not ended(start(arguments)):
+            raise SystemExit("killed by another")
+    return 0
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "copies":
+        import tipsseg.merge  # noqa: F401
+
+        print(in_copies(signal.Signals[sys.argv[2]], Path(sys.argv[3]).resolve(), sys.argv[4:]))
+        sys.exit()
     prepare()
     if sys.argv[1] == "random":
         print(at_random(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))

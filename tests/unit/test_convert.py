@@ -754,6 +754,16 @@ REFUSALS: Mapping[str, Refusal] = {
         "out/manifest.jsonl: line 1 is no entry",
         edit("out/manifest.jsonl", lambda data: data.replace(b"a.png", b"../a.png", 1).replace(b"a.png", b"../a.png")),
     ),
+    "a manifest that lost a line": Refusal(
+        "out/manifest.jsonl: 1 of 6 images are lost from it: run.json counts more than it has (a.png)",
+        edit("out/manifest.jsonl", lambda data: data.partition(b"\n")[2]),
+        hint="Run the command that made it again; what is done there stays.",
+    ),
+    "a classes.json with other names": Refusal(
+        'out/classes.json: class 2 is "bush", in run.json "tree"',
+        edit_json("out/classes.json", lambda each: each["classes"][1].update(name="bush")),  # type: ignore[index]
+        hint="Restore classes.json. Or remove it and run the command that made it again, which writes it anew.",
+    ),
     "no classes.json": Refusal("out/classes.json: no such file", remove("out/classes.json")),
     "a classes.json of others": Refusal(
         "out/classes.json: not as this version of tipsseg writes it: no `classes`", write("out/classes.json", b"{}")

@@ -694,7 +694,7 @@ def test_a_run_that_is_at_work_is_let_alone(root: Path, records: str) -> None:
     assert all(path.exists() for path in at_work)
 
 
-def test_a_run_that_begins_meanwhile_is_let_alone(root: Path) -> None:
+def test_a_run_that_begins_meanwhile_is_let_alone(root: Path, images: Path) -> None:
     build_shards(root, "one", "one", count=2)
     claims: list[Claim] = []
 
@@ -707,7 +707,10 @@ def test_a_run_that_begins_meanwhile_is_let_alone(root: Path) -> None:
         merge(root, ["one"], "one", Beginning(quiet=True))
     claims[0].give_back()
     assert not (root / "one/manifest.jsonl").exists()
+    assert not is_unfinished(root / "one")
+    assert len(list((root / "one/shards").iterdir())) == 2
     merge(root, ["one"], "one")
+    assert labels(root / "one") == labels(images / "whole")
 
 
 def test_names_that_the_target_takes_for_one_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
