@@ -25,7 +25,7 @@ from tipsseg.check_run import Run, check_classes, find_runs
 from tipsseg.check_run_files import check_run_files
 from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import UsageError
-from tipsseg.files import is_folder
+from tipsseg.files import is_file, is_folder
 from tipsseg.labelled_image import LabelledImage
 from tipsseg.printable import shell_word
 from tipsseg.progress import Progress, counted
@@ -109,6 +109,9 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
             if there:
                 yield from annotations.check(holders)
             yield from _other_run_files(folder, each)
+            for name, file in each.run.written.items():
+                if is_file(folder / name) and not file.same_bytes(folder / name):
+                    progress.note(f"{folder / name}: changed by hand")
             _note_gaps(each, progress)
             place = Place(folder, each.run, images or each.run.image_root)
             pairs = _paired(each, annotations if there else None)

@@ -11,13 +11,14 @@ from tipsseg.check_problem import Problem
 from tipsseg.claim import is_claimed
 from tipsseg.file_options import FileOptions, parse_file_options
 from tipsseg.files import is_folder, read_regular
+from tipsseg.fingerprint import Fingerprint
 from tipsseg.images import reason_of
 from tipsseg.merge_stage import JOINING, finish_command, is_unfinished
 from tipsseg.parts import broken_conversion, conversion_begun
 from tipsseg.record_values import actual_path, parse, short, take
 from tipsseg.records import ignore_id
 from tipsseg.run_classes import class_faults, run_names
-from tipsseg.run_record import RUN_FILE
+from tipsseg.run_record import RUN_FILE, written_files
 from tipsseg.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in
 from tipsseg.writers import FORMATS
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
@@ -36,6 +37,7 @@ class Run:
     converting  formats that a conversion was to write which did not come to its end
     labelled    images that it labelled, or found labelled; 0 before its end
     failed      images that it could not label; 0 before its end
+    written     files that stand for the whole run, as it wrote them, by their paths relative to the output folder
     """
 
     records: Path
@@ -49,6 +51,7 @@ class Run:
     converting: tuple[str, ...]
     labelled: int
     failed: int
+    written: Mapping[str, Fingerprint]
 
     @property
     def path(self) -> Path:
@@ -146,6 +149,7 @@ def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
             conversion_begun(record, records) if ended else (),
             take(counts, "labelled", int) + take(counts, "unchanged", int),
             take(counts, "failed", int),
+            written_files(record),
         )
     except (OSError, ValueError) as error:
         return _unreadable(path, error)

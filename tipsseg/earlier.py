@@ -143,15 +143,16 @@ class Earlier:
         reason = self._in_the_way(ref, entry)
         if reason:
             return Failed(ref, ImageError(ref.path, *reason))
+        left = context.ownership.pending(own_paths(context, ref, self._job.request.formats).values())
         if entry is None:
-            return ref
+            return replace(ref, replaceable=left) if left else ref
         edited = edited_formats(entry, ref, context)
         if edited and not self._replace_edited:
             return Unchanged(ref, entry, edited)
         if self._resume and not edited and self._is_done(entry, ref):
             return Unchanged(ref, entry)
         may_go = {digest_of(own_paths(context, ref, (name,))[name]) for name in edited}
-        return replace(ref, replaceable=entry.replaceable | may_go, linked=entry.formats)
+        return replace(ref, replaceable=entry.replaceable | left | may_go, linked=entry.formats)
 
     def refuse_in_the_way(self, refs: Iterable[ImageRef | Failed]) -> None:
         """Raise OutputError where the folder has labels of other images under names of these, or files that nobody recorded.

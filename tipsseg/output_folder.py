@@ -69,8 +69,10 @@ class OutputFolder:
             self._files = replace(context.files, val_fraction=self._fraction_before if asked is None else asked)
             with_these = context.with_files(self._files)
             self._run_files = [(name, file) for name in request.formats for file in run_files(name, with_these)]
-            for path in self.run_paths:
-                context.ownership.refuse_changed(path)
+            for _, file in self._run_files:
+                context.ownership.refuse_changed(file.path)
+            if request.shard is None:  # else it may be another shard's, with the same content
+                context.ownership.refuse_changed(context.output / CLASSES_FILE)
             self._errors = ErrorLog(context.records)
             stack.callback(self._errors.close)
             self._stack = stack.pop_all()

@@ -18,7 +18,7 @@ import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -78,6 +78,7 @@ class Ownership:
         """
         self._logs = True
         self._written = dict(written)
+        self._pending = {}
         logs = write_ahead_logs(self._records)
         self.broken_off = len(logs) > 1
         for log in logs:
@@ -90,6 +91,10 @@ class Ownership:
     def record(self) -> dict[str, object]:
         """The files that stand for the whole run, as run.json has them under `files`."""
         return {place: file_record(self._written[place]) for place in sorted(self._written)}
+
+    def pending(self, paths: Iterable[Path]) -> frozenset[str]:
+        """Digests that a run which was broken off may have left at these paths."""
+        return frozenset().union(*(self._pending.get(self._place(path), ()) for path in paths))
 
     def is_pending(self, path: Path) -> bool:
         """Whether the file at a path is one that a run which was broken off was about to put there."""

@@ -547,10 +547,9 @@ def test_classes_golden(tmp_path: Path) -> None:
         '    {\n      "id": 2,\n      "name": "\u718a\u732b",\n      "synonyms": [],\n'
         '      "colour": "#000aff",\n      "supercategory": "\u718a\u732b"\n    }\n  ]\n}\n'
     )
-    assert (
-        json.loads(write_classes(Ownership(tmp_path, tmp_path), tmp_path, numbered(255), ()).read_bytes())["ignore"]
-        == 65535
-    )
+    wide = tmp_path / "wide"
+    path = write_classes(Ownership(wide, wide), wide, numbered(255), ())
+    assert json.loads(path.read_bytes())["ignore"] == 65535
 
 
 # ---- confidence ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -145,6 +146,7 @@ def test_a_file_of_somebody_else_stays_and_so_does_the_journal(tmp_path: Path) -
     journal.add("a.png", records_of("a.png"))
     with pytest.raises(OutputError, match=r"annotations.json: tipsseg did not write the file that is there"):
         journal.write(["a.png"])
+    journal.close()
     assert names(tmp_path) == [JOURNAL, FILE_NAME]
     assert (tmp_path / FILE_NAME).read_text() == "{}"
 
@@ -201,3 +203,25 @@ def test_a_journal_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: li
         assert {image for image in "abc" if journal.has(image)} == set(here)
     journal.write(["a", "b", "c"])
     assert dict(file_in(folder).read(())) == here
+
+
+def test_an_image_is_known_while_others_are_added(written: Path) -> None:
+    """Also at the first of them, when the journal takes up what the file has."""
+    lost: list[str] = []
+    for _ in range(20):
+        journal = journal_in(written)
+        done = threading.Event()
+
+        def ask(journal: Journal = journal, done: threading.Event = done) -> None:
+            for _ in range(2_000):
+                lost.extend(name for name in ("a.png", "b.png") if not journal.has(name))
+            done.set()
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        while not done.is_set():
+            journal.add("c.png", records_of("c.png", 1))
+        asking.join()
+        journal.close()
+        (written / JOURNAL).unlink()
+    assert lost == []

@@ -204,11 +204,13 @@ def test_a_manifest_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: l
             here[image] = entry(image, seconds=float(number))
             manifest.add(here[image])
         elif step == "tidy":
+            manifest.set_aside()
             manifest.tidy()
+            if here:
+                assert lines(folder) == [each.image for each in manifest.entries()]
         elif step == "set aside":
             manifest.set_aside()
-            if here:
-                assert set(lines(folder)) == set(here)
+            assert manifest.unreadable == 0
         else:
             manifest.close()
             if step != "reopen":
@@ -316,7 +318,7 @@ def test_what_its_files_may_be_replaced_by() -> None:
     assert dataclasses.replace(entry("a"), fingerprint=Fingerprint(1, 1, None)).replaceable == {"c" * 64}
 
 
-CALLS = 100_000
+CALLS = 20_000
 
 
 def test_an_entry_is_found_while_others_are_added(tmp_path: Path) -> None:
@@ -328,7 +330,7 @@ def test_an_entry_is_found_while_others_are_added(tmp_path: Path) -> None:
     done = threading.Event()
 
     def ask() -> None:
-        for number in range(CALLS // 2):
+        for number in range(CALLS):
             name = f"image {number % count}"
             found = manifest.get(name)
             if found is None or found.image != name:
@@ -337,15 +339,15 @@ def test_an_entry_is_found_while_others_are_added(tmp_path: Path) -> None:
 
     asking = threading.Thread(target=ask)
     asking.start()
-    asked = 0
-    while not done.is_set() or asked < CALLS // 2:
-        name = f"image {asked % count}"
-        if asked % 50 == 0:
-            manifest.add(entry(name, seconds=float(asked)))
-        found = manifest.get(name)
+    added = 0
+    while not done.is_set():
+        name = f"image {added % count}"
+        manifest.add(entry(name, seconds=float(added)))
+        found = manifest.get(name)  # as with_other_formats does
         if found is None or found.image != name:
             lost.append(name)
-        asked += 1
+        added += 1
+        done.wait(0.001)
     asking.join()
     manifest.close()
     assert lost == []
