@@ -32,7 +32,7 @@ def files(folder: Path) -> list[str]:
 def contents(folder: Path) -> dict[str, bytes]:
     """All files but for the times in them."""
     found = {name: (folder / name).read_bytes() for name in files(folder) if name != "run.json"}
-    found["manifest.jsonl"] = re.sub(rb'"seconds": [0-9.]+', b"", found["manifest.jsonl"])
+    found["manifest.jsonl"] = re.sub(rb'"(seconds|mtime_ns)": [0-9.]+', b"", found["manifest.jsonl"])
     return found
 
 
@@ -104,7 +104,7 @@ def test_a_folder_becomes_masks_annotations_overlays_and_records(
 
     run = json.loads((out / "run.json").read_text())
     assert run["tool"] == "tipsseg"
-    assert run["counts"] == {"labelled": 3, "unchanged": 0, "failed": 0}
+    assert run["counts"] == {"labelled": 3, "unchanged": 0, "failed": 0, "edited": 0}
     assert run["vocabulary"]["classes"] == [
         {"id": 1, "name": "panda leg"},
         {"id": 2, "name": "tree"},
@@ -452,8 +452,7 @@ def test_a_vocabulary_file_is_used_and_written_out(
     before = contents(out)
     ran = command(*arguments, "-f", "png")
     assert (ran.code, ran.out) == (1, "")
-    assert "it holds labels of another run (tipsseg label --model" in ran.err
-    assert "; other: vocabulary\nHint: " in ran.err
+    assert "it holds labels of another run: with the same classes, other what is said of the classes\nHint: " in ran.err
     assert contents(out) == before
 
 
@@ -549,7 +548,7 @@ def test_records_say_what_was_run_and_not_what_was_left_open(
     run = json.loads((out / "run.json").read_text())
     assert "auto" not in (run["device"], run["dtype"])
     assert run["formats"] == ["png", "coco"]
-    assert run["counts"] == {"labelled": 3, "unchanged": 0, "failed": 1}
+    assert run["counts"] == {"labelled": 3, "unchanged": 0, "failed": 1, "edited": 0}
     assert run["started"] <= run["ended"]
     assert run["model"]["id"] == str(mlp_checkpoint)
     info = json.loads((out / "annotations.json").read_text())["info"]
@@ -587,7 +586,9 @@ def test_masks_of_a_run_that_is_broken_off_can_be_read(
     assert ran.code == 130
     assert ran.err.splitlines()[-1] == "Interrupted: 2 images done; the same command goes on from there."
     masks = ["masks/a.png", "masks/sub/b c.png"]
-    assert files(pictures / "out") == [".tipsseg-coco", "classes.json", "manifest.jsonl", *masks, "run.json"]
+    log, *others = (name for name in files(pictures / "out") if name != ".tipsseg-coco")
+    assert log.startswith(".tipsseg-writes-")
+    assert others == ["classes.json", "manifest.jsonl", *masks, "run.json"]
     run = json.loads((pictures / "out/run.json").read_text())
     assert (run["ended"], run["counts"]) == (None, None)
     # Its masks are outputs, for another run too.
@@ -599,16 +600,18 @@ def test_masks_of_a_run_that_is_broken_off_can_be_read(
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '"run"', "{}", '{"command": 3}', b"\xff\xfe"])
-def test_a_record_that_cannot_be_read_stops_nothing(
+def test_a_file_with_the_name_of_a_record_stops_the_run(
     command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, content: str | bytes
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / "run.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    data = content if isinstance(content, bytes) else content.encode()
+    (out / "run.json").write_bytes(data)
     ran = command("label", pictures / "a.png", "-c", "tree", "-m", mlp_checkpoint, "-f", "png", "-o", out)
-    assert ran.code == 0
-    assert "another run" not in ran.err
-    assert json.loads((out / "run.json").read_text())["tool"] == "tipsseg"
+    assert ran.code == 1
+    assert f"Error: cannot write {out}/run.json: the file that is there is not the record of a run, or cannot be" in ran.err
+    assert [path.name for path in out.iterdir()] == ["run.json"]
+    assert (out / "run.json").read_bytes() == data
 
 
 @pytest.mark.parametrize("listed", [False, True], ids=["a folder", "a list"])
@@ -673,7 +676,7 @@ def test_a_part_of_the_images(
     assert ran.code == 0
     assert len([line for line in ran.out.splitlines() if "masks" in line]) == 2
     assert "2 images labelled" in ran.err
-    assert json.loads((tmp_path / "out/run.json").read_text())["counts"] == {"labelled": 2, "unchanged": 0, "failed": 0}
+    assert json.loads((tmp_path / "out/run.json").read_text())["counts"] == {"labelled": 2, "unchanged": 0, "failed": 0, "edited": 0}
 
 
 def test_work_begins_before_a_list_ends(mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:

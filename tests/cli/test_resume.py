@@ -91,12 +91,11 @@ CHANGES: dict[str, Change] = {
     "a new image": Change(lambda: shutil.copy("imgs/a.png", "imgs/c.png"), ["c.png"]),
     "a mask that is gone": Change(without("out/masks/a.png"), ["a.png"]),
     "no annotations": Change(without("out/annotations.json"), ALL),
-    "annotations by another program": Change(lambda: Path("out/annotations.json").write_text("{}"), ALL),
     "no manifest": Change(without("out/manifest.jsonl"), ALL),
     "half a line in the manifest": Change(cut("out/manifest.jsonl"), ["sub/ü.bmp"]),
-    "no record of the run": Change(without("out/run.json"), []),
     "no classes": Change(without("out/classes.json"), []),
-    "another format": Change(nothing, ALL, ("-f", "png,coco,overlay")),
+    "another format": Change(nothing, [], ("-f", "png,coco,overlay")),  # from the labels that are there
+    "another format that needs the model": Change(nothing, ALL, ("-f", "png,coco,confidence")),
     "one format less": Change(nothing, [], ("-f", "png")),
     "another way": Change(nothing, ALL, ("--mode", "whole")),
     "another least confidence": Change(nothing, ALL, ("--min-confidence", "0.4")),
@@ -144,7 +143,9 @@ def test_other_options_for_a_part_of_the_images_are_refused(run: Run) -> None:
         "Error: cannot write out: it holds the labels of sub/b c.jpg and 1 more, made with other options (tipsseg label --model"
         in err
     )
-    assert "start over in this one with --no-resume; what is not replaced then stays." in err
+    assert "\nHint: Label into another folder, or remove what that run wrote and begin anew:\n  tipsseg " in err
+    assert err.splitlines()[-2].endswith(" -o out-2")
+    assert err.splitlines()[-1].endswith(" --overwrite")
     assert contents(Path("out")) == before
 
 
@@ -158,14 +159,18 @@ def test_what_other_ids_mean_is_refused_unless_asked(run: Run, swiglu_checkpoint
         run.model = swiglu_checkpoint
     err = run("--limit", "1", options=options)
     assert (run.code, run.labelled) == (1, [])
-    assert f"other: {other}\n" in err
+    said = {"vocabulary": "the classes differ: panda leg, tree, sky / tree, panda leg, sky", "model": "the models differ: "}
+    assert f"Error: cannot write out: it holds labels of another run: {said[other]}" in err
     assert contents(Path("out")) == before
-    err = run("--limit", "1", "--no-resume", options=options)
+    run("--limit", "1", "--no-resume", options=options)  # no ids of two meanings
+    assert (run.code, run.labelled) == (1, [])
+    assert contents(Path("out")) == before
+    run("--limit", "1", "--overwrite", options=options)
     assert (run.code, run.labelled) == (0, ["a.png"])
-    assert "3 images of an earlier run forgotten; what this run does not replace stays." in err
     assert len(Path("out/manifest.jsonl").read_text().splitlines()) == 1
     assert [each["file_name"] for each in json.loads(Path("out/annotations.json").read_bytes())["images"]] == ["a.png"]
-    assert Path("out/masks/sub/ü.png").exists()
+    run("--limit", "1", output="fresh", options=options)
+    assert contents(Path("out")) == contents(Path("fresh"))
 
 
 def test_starting_over_does_everything_again(run: Run) -> None:
@@ -177,15 +182,19 @@ def test_starting_over_does_everything_again(run: Run) -> None:
     assert contents(Path("out")) == before
 
 
-def test_an_image_that_fails_now_counts_no_more(run: Run) -> None:
+def test_an_image_that_fails_now_keeps_what_was_made_of_it(run: Run) -> None:
     run()
+    before, image = contents(Path("out")), Path("imgs/a.png").read_bytes()
     Path("imgs/a.png").write_bytes(b"not an image any more")
     run()
     assert run.code == 1
-    assert "a.png" not in Path("out/manifest.jsonl").read_text()
-    assert "a.png" not in Path("out/annotations.json").read_text()
-    assert [json.loads(line)["image"] for line in Path("out/errors.jsonl").read_text().splitlines()] == ["a.png"]
-    assert record(Path("out"))["counts"] == {"labelled": 0, "unchanged": 2, "failed": 1}
+    failures = contents(Path("out")).pop("errors.jsonl").splitlines()
+    assert {**before, "errors.jsonl": b""} == {**contents(Path("out")), "errors.jsonl": b""}
+    assert [json.loads(line)["image"] for line in failures] == ["a.png"]
+    assert record(Path("out"))["counts"] == {"labelled": 0, "unchanged": 2, "failed": 1, "edited": 0}
+    Path("imgs/a.png").write_bytes(image)
+    run()
+    assert (run.code, run.labelled, contents(Path("out"))) == (0, [], before)
 
 
 def test_a_part_first_and_then_the_rest(run: Run) -> None:
@@ -339,7 +348,7 @@ def test_a_run_is_repeated_from_its_record(run: Run, case: str) -> None:
         assert ran.code == 0, ran.err
         assert contents(Path("again")) == contents(Path("out"))
     different = {key for key in record(Path("out")) if record(Path("out"))[key] != record(Path("again"))[key]}
-    assert different <= {"started", "ended", "counts"}
+    assert different <= {"started", "ended", "counts", "files"}  # the times of those
     # And what is there counts as done by the same.
     run.labelled.clear()
     assert run.command("label", "imgs", "--from", "out", "-o", "out").code == 0
@@ -461,13 +470,16 @@ def test_a_dry_run_tells_what_would_be_done(run: Run) -> None:
 
 def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:
     run()
-    for options, error in (
-        (["--mode", "whole", "--limit", "1"], "made with other options"),
-        (["-o", "imgs/a.png"], "is a file"),
-    ):
-        assert error in run("--dry-run", *options)
-        assert (run.code, run.out) == (1, "")
-    assert "another run" in run("--dry-run", options=("-c", "tree"))
+    assert "is a file" in run("--dry-run", "-o", "imgs/a.png")
+    assert (run.code, run.out) == (1, "")
+    # Other labels in the folder are told, and what the run would be too.
+    assert "The run would be refused: cannot write out: it holds the labels of sub/b c.jpg and 1 more, made with other" in run(
+        "--dry-run", "--mode", "whole", "--limit", "1"
+    )
+    assert (run.code, run.out) == (0, "imgs/a.png\n")
+    assert "The run would be refused: cannot write out: it holds labels of another run: the classes differ" in run(
+        "--dry-run", options=("-c", "tree")
+    )
     shutil.copy("imgs/a.png", "imgs/a.jpg")
     assert "would share one output" in run("--dry-run")
     assert "--dry-run prints paths, and --jsonl records of labels" in run("--dry-run", "--jsonl")

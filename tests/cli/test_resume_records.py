@@ -20,7 +20,7 @@ from tipsseg.request import Job
 from tipsseg.run_record import Counts
 
 
-def interrupt(self: object, counts: object) -> None:
+def interrupt(self: object, counts: object, batch_size: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -39,9 +39,9 @@ def test_what_a_killed_run_left_is_swept_and_its_work_is_kept(run: Run, monkeypa
     claimed: list[bool] = []
     plain = OutputFolder.finish
 
-    def finish(self: OutputFolder, counts: Counts) -> None:
+    def finish(self: OutputFolder, counts: Counts, batch_size: int | None) -> None:
         claimed.append(is_claimed(Path("out")))
-        plain(self, counts)
+        plain(self, counts, batch_size)
 
     monkeypatch.setattr(OutputFolder, "finish", finish)
     run("-f", "png")  # what is kept for the other format stays
@@ -106,23 +106,27 @@ def test_a_run_in_which_all_failed_binds_nobody(run: Run) -> None:
         assert [each["name"] for each in record(Path("out"))["vocabulary"]["classes"]] == classes.split(",")  # type: ignore[index]
 
 
-def test_starting_over_forgets_what_is_not_tried_again(run: Run) -> None:
+def test_labelling_again_keeps_what_is_not_given_and_beginning_anew_does_not(run: Run) -> None:
     Path("imgs/broken.jpg").write_bytes(b"")
     run()
     run("--no-resume", "--limit", "1")
-    assert (run.code, run.labelled, Path("out/errors.jsonl").exists()) == (0, ["a.png"], False)
-    label = ["label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "--device", "cpu", "--no-resume"]
-    assert run.command(*label, stdin=b"gone.png\n").code == 1
-    assert images_of("out") == []
+    assert (run.code, run.labelled, Path("out/errors.jsonl").exists()) == (0, ["a.png"], True)
+    label = ["label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "--device", "cpu"]
+    assert run.command(*label, "--no-resume", stdin=b"gone.png\n").code == 1
+    assert images_of("out") == ALL
+    run("--overwrite", "--limit", "1")
+    assert (run.code, run.labelled, Path("out/errors.jsonl").exists(), images_of("out")) == (0, ["a.png"], False, ["a.png"])
+    assert [path.name for path in Path("out/masks").rglob("*.png")] == ["a.png"]
+    assert "--overwrite and --no-resume exclude each other" in run("--overwrite", "--no-resume")
+    assert run.code == 2
 
 
 def test_an_image_is_done_where_all_its_pictures_are(run: Run) -> None:
     run("-f", "png,overlay")
     Path("out/overlays/a.jpg").unlink()
     Path("out/masks/sub/ü.png").unlink()
-    Path("out/masks/sub/ü.png").mkdir()
-    assert "a folder has this name" in run("-f", "png,overlay")
-    assert (run.code, run.labelled) == (1, ["a.png", "sub/ü.bmp"])
+    run("-f", "png,overlay")
+    assert (run.code, run.labelled) == (0, ["a.png", "sub/ü.bmp"])
 
 
 def test_one_image_with_other_options_is_named_alone(run: Run) -> None:
@@ -143,7 +147,11 @@ def test_an_interrupted_run_says_what_is_done_and_how_to_go_on(run: Run, monkeyp
     run("--limit", "1")
     Path("imgs/broken.jpg").write_bytes(b"")
     monkeypatch.setattr(OutputFolder, "finish", interrupt)
-    for options, how in ((), "the same command"), (("--no-resume",), "the same command without --no-resume"):
+    for options, how in (
+        ((), "the same command"),
+        (("--no-resume",), "the same command without --no-resume"),
+        (("--overwrite",), "the same command without --overwrite"),
+    ):
         err = run(*options)
         assert run.code == 130
         assert err.splitlines()[-1] == f"Interrupted: 3 images done; {how} goes on from there."
@@ -292,27 +300,38 @@ def test_the_first_image_of_an_estimate_only_warms_up(
     assert (found[0].start, found[0].seconds) == cost
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", None], ids=["empty", "of others", "gone"])
-def test_a_file_of_records_that_is_lost_is_told_of_and_made_again(run: Run, damage: bytes | None) -> None:
+@pytest.mark.parametrize("damage", [b"", b"{}"], ids=["empty", "of others"])
+def test_a_file_of_records_that_was_changed_stops_the_run(run: Run, damage: bytes) -> None:
+    run()
+    Path("out/annotations.json").write_bytes(damage)
+    before = contents(Path("out"))
+    for options in ([], ["--no-resume"], ["--overwrite"], ["--limit", "1"]):
+        assert (
+            "Error: cannot write out/annotations.json: tipsseg did not write the file that is there, or the file was changed"
+            in run(*options)
+        )
+        assert (run.code, run.labelled, contents(Path("out"))) == (1, [], before)
+
+
+def test_a_file_of_records_that_is_lost_is_told_of_and_made_again(run: Run) -> None:
     run()
     path = Path("out/annotations.json")
     before = path.read_bytes()
-    if damage is None:
-        path.unlink()
-    else:
-        path.write_bytes(damage)
+    path.unlink()
     assert f"{path} is gone, or not as it was written: 3 images of it to be labelled again.\n" in run()
     assert (run.code, run.labelled, path.read_bytes()) == (0, ALL, before)
     assert "not as it was written" not in run("--no-resume")
 
 
-def test_a_picture_of_another_size_is_made_again(run: Run) -> None:
+def test_a_picture_that_was_changed_is_kept_unless_it_is_asked_for(run: Run) -> None:
     run()
     mask = Path("out/masks/a.png")
     before = mask.read_bytes()
     for damage in (b"", before[:-1], before + b"0"):
         mask.write_bytes(damage)
-        run()
+        assert "Files of 1 image were changed by hand and are kept; --replace-edited labels it anew" in run()
+        assert (run.labelled, mask.read_bytes()) == ([], damage)
+        run("--replace-edited")
         assert (run.labelled, mask.read_bytes()) == (["a.png"], before)
 
 
@@ -344,9 +363,12 @@ def formats_of(image: str) -> list[str]:
 
 def test_formats_may_come_one_after_the_other(run: Run) -> None:
     run("-f", "png,coco")
-    run("-f", "overlay,coco-results")
+    run("-f", "overlay,confidence")
     assert run.labelled == ALL
-    assert formats_of("a.png") == ["overlay", "coco-results", "png", "coco"]
+    assert formats_of("a.png") == ["overlay", "confidence", "png", "coco"]
+    run("-f", "coco-results")
+    assert run.labelled == []  # from the labels that are there
+    assert formats_of("a.png") == ["overlay", "confidence", "png", "coco", "coco-results"]
     assert run.command("check", "out").code == 0
     run("-f", "png,coco,coco-results,overlay")
     assert run.labelled == []
@@ -361,7 +383,7 @@ def test_formats_of_other_labels_do_not_stay(run: Run, change: str) -> None:
     if change == "mask":
         Path("out/masks/a.png").write_bytes(b"")
     run("-f", "overlay", *options)
-    assert formats_of("a.png") == ["overlay"]
+    assert formats_of("a.png") == (["png"] if change == "mask" else ["overlay"])  # a mask of a person stays as it is
 
 
 def test_a_broken_off_run_goes_on_in_formats_with_a_folder_of_their_own(
@@ -388,7 +410,7 @@ def test_formats_that_are_of_other_labels_now_are_named(run: Run) -> None:
     )
     assert run.command("convert", "out", "-f", "yolo,hf").code == 0
     assert "labels were in" not in run("-f", "png", "--min-area", "5", "--no-resume")
-    assert run.command("check", "out").code == 1  # files that are of no image any more
+    assert run.command("check", "out").code == 0  # the labels are the same
 
 
 def test_links_of_images_that_moved_are_mended_without_the_model(run: Run) -> None:

@@ -219,6 +219,7 @@ def test_an_image_is_known_while_others_are_added(written: Path) -> None:
 
         asking = threading.Thread(target=ask)
         asking.start()
+        journal.add("c.png", records_of("c.png", 1))
         while not done.is_set():
             journal.add("c.png", records_of("c.png", 1))
         asking.join()
