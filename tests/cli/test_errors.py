@@ -370,6 +370,7 @@ def test_a_bad_image_costs_one_line_and_the_others_are_done(
         "labelled": 2,
         "unchanged": 0,
         "failed": 1,
+        "edited": 0,
     }
 
     bad.unlink()
