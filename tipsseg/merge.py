@@ -22,6 +22,7 @@ from tipsseg.merge_files import (
     copy_classes,
     copy_own_files,
     join_errors,
+    keep_asides,
     refuse_strangers,
     run_paths,
     write_joined_run,
@@ -114,6 +115,7 @@ def _join(folders: Sequence[Path], parts: Sequence[Part], target: Path, progress
             write_run_files(parts, manifest, context)
             failed = join_errors(parts, manifest, stage)
             summary = total((entry.summary for entry in manifest.entries()), context.classes)
+        keep_asides(parts, target, stage)
         write_joined_run(parts, {**record, "summary": summary.record()}, stage, context.ownership)
     copies = Ownership(target, target, OWNER)
     for part in parts:

@@ -18,8 +18,8 @@ from tipsseg.files import atomic_write, json_bytes, open_regular, read_regular
 from tipsseg.fingerprint import file_record, fingerprint
 from tipsseg.journal import Journal
 from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest
-from tipsseg.merge_stage import OWNER, stranger_error, strangers_in_shards
-from tipsseg.ownership import Ownership
+from tipsseg.merge_stage import OWNER, SET_ASIDE, stranger_error, strangers_in_shards
+from tipsseg.ownership import Ownership, write_ahead_logs
 from tipsseg.parts import Part, check_hint, link_paths, own_paths, read_entries, unreadable
 from tipsseg.record_values import parse
 from tipsseg.records import ImageRef, name_order
@@ -42,11 +42,30 @@ def copy_classes(source: Path, stage: Path) -> None:
     atomic_write(stage / CLASSES_FILE, data, OWNER)
 
 
+def keep_asides(parts: Sequence[Part], target: Path, stage: Path) -> None:
+    """Keep what only shards in `target`, which are removed, have: write-ahead logs, and lines that could not be read.
+
+    Raises InputError and OutputError.
+    """
+    aside: dict[str, bytes] = {}
+    for part in parts:
+        if part.output == target:
+            names = (*SET_ASIDE, *(log.name for log in write_ahead_logs(part.records)))
+            for path in (part.records / name for name in names if os.path.lexists(part.records / name)):
+                try:
+                    aside[path.name] = aside.get(path.name, b"") + read_regular(path)
+                except OSError as error:
+                    raise unreadable(path, error, part.output) from error
+    for name, data in aside.items():
+        atomic_write(stage / name, data, OWNER)
+
+
 def refuse_strangers(parts: Sequence[Part], target: Path) -> None:
     """Raise OutputError where there is a file in `target` that is not of the parts, and would be replaced or removed."""
     formats = {name for part in parts for entry in read_entries(part) for name in entry.formats}
     formats.update(parts[0].formats)
-    names = [RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *(file for name in formats for file in FORMATS[name].files)]
+    names = [RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE]
+    names += [file for name in formats for file in FORMATS[name].files]
     if all(part.output != target for part in parts):
         names.append(CLASSES_FILE)
     for path in chain((target / name for name in names), strangers_in_shards(target)):

@@ -17,6 +17,7 @@ def merged_record(parts: Sequence[Part]) -> dict[str, object]:
         sum(part.counts.labelled for part in parts),
         sum(part.counts.unchanged for part in parts),
         sum(part.counts.failed for part in parts),
+        sum(part.counts.edited for part in parts),
     )
     first = parts[0].record
     return {

@@ -20,9 +20,12 @@ from pathlib import Path
 
 from tipsseg.claim import LOCK_FILE
 from tipsseg.error_log import ERRORS_FILE
+from tipsseg.error_log import UNREADABLE_FILE as UNREADABLE_ERRORS
 from tipsseg.errors import OutputError
 from tipsseg.files import TEMPORARY_PREFIX, atomic_write, is_file, is_folder, json_bytes, output_error, sweep_below
 from tipsseg.manifest import MANIFEST_FILE
+from tipsseg.manifest import UNREADABLE_FILE as UNREADABLE_ENTRIES
+from tipsseg.ownership import LOG_PREFIX
 from tipsseg.printable import shell_word
 from tipsseg.record_values import actual_name, parse, take
 from tipsseg.records import printable_path
@@ -45,9 +48,12 @@ _FOLDERS_FILE = "folders.json"
 #: Temporary files of shards, see `RunContext.owner`.
 _SHARD_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9]+-of-[0-9]+-")
 
+#: Lines of records that could not be read.
+SET_ASIDE = (UNREADABLE_ENTRIES, UNREADABLE_ERRORS)
+
 #: What there may be in the folder of a shard, but for temporary files.
 _SHARD_FILES = frozenset(
-    {RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *(file for form in FORMATS.values() for file in form.files)}
+    {RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE, *(file for form in FORMATS.values() for file in form.files)}
 )
 
 
@@ -221,10 +227,14 @@ def _fail(error: OSError) -> None:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what was left in `target` under temporary names, but by shards, which may be at work. Raises OSError."""
+    """Remove what was left in `target` under temporary names, but write-ahead logs, and what is of shards, which may be at work.
+
+    Raises OSError.
+    """
     for name in os.listdir(target):  # noqa: PTH208  names are enough
         path = target / name
-        if not name.startswith(TEMPORARY_PREFIX) or name in (LOCK_FILE, JOINED) or _SHARD_TEMPORARY.match(name):
+        kept = name in (LOCK_FILE, JOINED) or name.startswith(LOG_PREFIX) or _SHARD_TEMPORARY.match(name)
+        if kept or not name.startswith(TEMPORARY_PREFIX):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -326,6 +326,12 @@ def digest_of(path: Path) -> str:
     return _digest(path) or _OTHER
 
 
+def _sha256(path: Path) -> str:
+    """The sha256 of a regular file, in hex. Raises OSError."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _digest(path: Path) -> str | None:
     """The sha256 of a file, in hex; None where nothing is there, or a folder, which no file can replace; _OTHER for all else."""
     try:

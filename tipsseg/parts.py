@@ -163,7 +163,10 @@ def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> P
             shard,
             record,
             tuple(take(record, "formats", list)),
-            Counts(**{key: take(counts, key, int) for key in ("labelled", "unchanged", "failed")}),
+            Counts(
+                **{key: take(counts, key, int) for key in ("labelled", "unchanged", "failed")},
+                edited=take(counts, "edited", int) if "edited" in counts else 0,
+            ),
             take(record, "started", str),
             take(record, "ended", str),
             (),
