@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from tipsseg import __version__
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.files import is_folder
 from tipsseg.images import reason_of
+from tipsseg.record_values import parse
 from tipsseg.run_record import RUN_FILE, Decides, differences
 from tipsseg.vocabulary import Vocabulary, make_vocabulary
 from tipsseg.vocabulary_file import parse_entry
@@ -47,7 +47,7 @@ def read_run_file(path: Path) -> EarlierRun:
     """What the run with that run.json, or that output folder, was asked for. Raises UsageError."""
     path = path / RUN_FILE if is_folder(path) else path
     try:
-        record = json.loads(path.read_bytes())
+        record = parse(path.read_bytes())
     except OSError as error:
         raise UsageError(f"--from {path}: {reason_of(error)}", _HINT) from error
     except ValueError as error:

@@ -305,7 +305,7 @@ def test_commas_in_a_text_vocabulary_are_told(command: Command, mlp_checkpoint: 
     note = "list.txt has one class a line, commas and all, such as 'salt, pepper'.\n"
     listed = pictures.parent / "list.txt"
     listed.write_text("salt, pepper\ntree\n")
-    assert command(*label, listed).err.startswith(note)
+    assert command(*label, listed).err.startswith(f'2 classes of list.txt: "salt, pepper", tree.\n{note}')
     assert command(*label, listed, "--quiet").err == ""
     listed.write_text("salt\ntree\n")
     assert "commas and all" not in command(*label, listed).err
