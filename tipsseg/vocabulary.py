@@ -147,6 +147,8 @@ def make_vocabulary(
         for number, each in enumerate(positive, start=1)
     )
     stuff = _background(background, named)
+    if not isinstance(source, str):
+        raise VocabularyError(f"source must be a text, not {quoted(source)}")
     return Vocabulary(entries, records, stuff, common, background == "auto", source)
 
 

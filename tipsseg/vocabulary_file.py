@@ -81,6 +81,8 @@ def read_vocabulary(
 
     Raises VocabularyError, with path and line where there is one.
     """
+    if not isinstance(source, str | Path):
+        raise VocabularyError(f"a vocabulary is the name of a preset or a path, not {quoted(source)}")
     path = _locate(source)
     toml = path.suffix.lower() == ".toml"
     text = read_text(path, "a vocabulary file")
