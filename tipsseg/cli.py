@@ -61,7 +61,7 @@ class _Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _typer_errors_printable():
-            if args and args[0].startswith("-") and not ctx.resilient_parsing and _says_what_to_label(args):
+            if args and args[0][:1] == "-" != args[0] and not ctx.resilient_parsing and _says_what_to_label(args):
                 ctx.fail(f"The command is missing. Run: {shell_line(['tipsseg', 'label', *args])}")
             return super().parse_args(ctx, args)
 
