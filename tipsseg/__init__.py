@@ -4,7 +4,7 @@
     from PIL import Image
 
     model = tipsseg.load("tiny")
-    labeller = tipsseg.Labeller(model, tipsseg.make_vocabulary(["panda leg", "tree"]))
+    labeller = tipsseg.Labeller(model, ["panda leg", "tree"])
     result = labeller.label(Image.open("panda.jpg"))
     result.labels        # [H, W] uint8: 0 background, 1 panda leg, 2 tree
     result.confidence    # [H, W] float32

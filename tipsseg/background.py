@@ -1,12 +1,13 @@
 """The general background of `--background auto`: which phrases compete with the user's, and which mean the same.
 
 A background phrase that means the same as a class would take the class's pixels away. The same words are told by the text alone
-(`same_words`); other words for the same thing, "ocean" for "sea", by the text tower (`same_meaning`).
+(`without_words_of`); other words for the same thing, "ocean" for "sea", by the text tower (`same_meaning`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,12 +50,16 @@ _MISTAKEN = 0.05
 _ARTICLE = re.compile(r"^(a|an|the|some) ")
 
 
-def same_words(one: str, other: str) -> bool:
-    """Whether two phrases differ at most in case, in a leading article and in the plural's "s" or "es"."""
-    first, second = _bare(one), _bare(other)
-    return first == second or any(
-        longer == shorter + ending for longer, shorter in ((first, second), (second, first)) for ending in ("s", "es")
-    )
+def without_words_of(phrases: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """The phrases without those that are the same words as a name: all but case, a leading article and the plural's "s" or "es"."""
+    bare = {_bare(name) for name in names}
+    return tuple(phrase for phrase in phrases if bare.isdisjoint(_forms(_bare(phrase))))
+
+
+def _forms(text: str) -> set[str]:
+    """A text, and what differs from it in a plural's ending alone."""
+    shorter = {text.removesuffix(ending) for ending in ("s", "es")}
+    return {text, f"{text}s", f"{text}es", *shorter}
 
 
 def meaning_threshold(vectors: NDArray[np.float32]) -> float:

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +15,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tipsseg.errors import TipssegError
-from tipsseg.printable import printable
+from tipsseg.errors import TipssegError, UsageError
+from tipsseg.printable import printable, quoted, shell_line
 
 _MAIN_HELP = "Label every pixel of images with your own phrases, by TIPSv2."
 
@@ -52,6 +53,7 @@ class _Group(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         # To import all of them, and to look through their options, takes 0.45 of the time that importing typer takes.
+        _refuse_missing_command(ctx, args)
         if args[0] in _COMMANDS:
             module = import_module(f"tipsseg.commands.{_MODULES.get(args[0], args[0])}")
             self.commands[args[0]] = typer.main.get_command(module.app)
@@ -59,6 +61,8 @@ class _Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _typer_errors_printable():
+            if args and args[0][:1] == "-" != args[0] and not ctx.resilient_parsing and _says_what_to_label(args):
+                ctx.fail(f"The command is missing. Run: {shell_line(['tipsseg', 'label', *args])}")
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -73,6 +77,23 @@ class _Group(TyperGroup):
             what = "Interrupted" if number == signal.SIGINT else "Terminated"
             print(printable(f"{': '.join([what, *getattr(interrupt, '__notes__', ())])}."), file=sys.stderr)
             raise typer.Exit(128 + number) from None
+
+
+def _says_what_to_label(args: list[str]) -> bool:
+    return not {"-c", "--classes", "-v", "--vocab"}.isdisjoint(args)
+
+
+def _refuse_missing_command(ctx: Any, args: list[str]) -> None:
+    """Raise UsageError where a path stands in the place of the command."""
+    first = args[0]
+    # What completes a command line must not raise.
+    if first in _COMMANDS or ctx.resilient_parsing:
+        return
+    alike = get_close_matches(first, _COMMANDS)
+    if first == "-" or os.path.lexists(first) or (_says_what_to_label(args) and not alike):
+        raise UsageError(
+            f"the command is missing: {quoted(first)} is none", f"Run: {shell_line(['tipsseg', 'label', *args])}"
+        )
 
 
 @contextmanager
@@ -110,7 +131,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # As wide as the terminal, where the default ends at 80.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 10_000},
 )
 
 
@@ -145,7 +167,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     pass

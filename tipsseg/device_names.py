@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tipsseg.errors import UsageError
+from tipsseg.printable import quoted
 
 DTYPE_NAMES = ("auto", "float32", "bfloat16", "float16")
 
@@ -13,11 +14,11 @@ _DEVICE = re.compile("auto|(cpu|cuda|mps)(:[0-9]+)?")
 
 def check_device_name(name: str) -> None:
     """Raise UsageError for what cannot be a device, whether this machine has it or not."""
-    if not _DEVICE.fullmatch(name):
-        raise UsageError(f"unknown device {name!r}", "Use auto, cpu, cuda, cuda:N or mps.")
+    if not isinstance(name, str) or not _DEVICE.fullmatch(name):
+        raise UsageError(f"unknown device {quoted(name)}", "Use auto, cpu, cuda, cuda:N or mps.")
 
 
 def check_dtype_name(name: str) -> None:
     """Raise UsageError for what is no dtype to compute in."""
     if name not in DTYPE_NAMES:
-        raise UsageError(f"unknown dtype {name!r}", f"Use one of {', '.join(DTYPE_NAMES)}.")
+        raise UsageError(f"unknown dtype {quoted(name)}", f"Use one of {', '.join(DTYPE_NAMES)}.")

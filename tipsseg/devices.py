@@ -21,7 +21,7 @@ def resolve_device(name: str) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, colon, index = name.partition(":")
-    hint = "Use --device auto to take what there is, or --device cpu."
+    hint = "Use device auto to take what there is, or device cpu."
     if kind == "cuda":
         if not torch.cuda.is_available():
             built = (
@@ -50,5 +50,5 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and native_bfloat16 else torch.float32
     if name == "bfloat16" and not native_bfloat16:
-        raise DeviceError(str(device), f"device {device} has no bfloat16", "Use --dtype float16 or float32.")
+        raise DeviceError(str(device), f"device {device} has no bfloat16", "Use dtype float16 or float32.")
     return _DTYPES[name]

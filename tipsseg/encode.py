@@ -16,6 +16,7 @@ from tipsseg.devices import resolve_device, resolve_dtype
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.model import checkpoint
 from tipsseg.model.inference import ValueFeatures
+from tipsseg.printable import quoted
 
 #: Texts that go through the text tower at once.
 _TEXT_BATCH = 256
@@ -44,8 +45,7 @@ class Encoder:
 
         Raises CheckpointError, DeviceError, UsageError.
         """
-        if batch_size < 1:
-            raise UsageError(f"batch size {batch_size} is not positive")
+        check_batch_size(batch_size)
         self.folder = folder
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
@@ -126,7 +126,7 @@ class Encoder:
             raise DeviceError(
                 str(self.device),
                 f"not enough memory on the device for an image of {width} x {height} pixels as a whole",
-                "Use --mode slide, a smaller --short-side, or --device cpu.",
+                "Use mode slide, a smaller short side, or device cpu.",
             ) from None
 
     def _batch_cosines(self, windows: Sequence[NDArray[np.uint8]], vectors: Tensor) -> Tensor | None:
@@ -152,7 +152,7 @@ class Encoder:
             raise DeviceError(
                 str(self.device),
                 "not enough memory on the device for one window",
-                "Use --device cpu, or another --dtype.",
+                "Use device cpu, or another dtype.",
             )
         self.batch_size //= 2
         self.on_less_memory(self.batch_size)
@@ -166,6 +166,12 @@ class Encoder:
         # torch warns of arrays that are not writable, such as Pillow's.
         tensor = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
         return (tensor.permute(0, 3, 1, 2).to(torch.float32) / 255).to(dtype or self.dtype).contiguous()
+
+
+def check_batch_size(size: int) -> None:
+    """Raise UsageError for what is no number of windows."""
+    if type(size) is not int or size < 1:
+        raise UsageError(f"batch size must be a whole number from 1 on, not {quoted(size)}")
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

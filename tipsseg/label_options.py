@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tipsseg.errors import UsageError
+from tipsseg.printable import quoted
 
 #: How an image can be shown to the model.
 MODES = ("slide", "whole")
@@ -35,10 +36,15 @@ class LabelOptions:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise UsageError(f"unknown mode {self.mode!r}", f"Use one of {', '.join(MODES)}.")
+            raise UsageError(f"unknown mode {quoted(self.mode)}", f"Use one of {', '.join(MODES)}.")
         if self.refine not in REFINEMENTS:
-            raise UsageError(f"unknown refinement {self.refine!r}", f"Use one of {', '.join(REFINEMENTS)}.")
-        if self.short_side is not None and self.short_side < 1:
-            raise UsageError(f"short side {self.short_side} is not positive")
+            raise UsageError(f"unknown refinement {quoted(self.refine)}", f"Use one of {', '.join(REFINEMENTS)}.")
+        if self.short_side is not None:
+            if type(self.short_side) is not int:
+                raise UsageError(f"short side must be a whole number of pixels, not {quoted(self.short_side)}")
+            if self.short_side < 1:
+                raise UsageError(f"short side {quoted(self.short_side)} is not positive")
+        if isinstance(self.min_confidence, bool) or not isinstance(self.min_confidence, int | float):
+            raise UsageError(f"minimum confidence must be a number, not {quoted(self.min_confidence)}")
         if not 0 <= self.min_confidence <= 1:
-            raise UsageError(f"minimum confidence {self.min_confidence} is not between 0 and 1")
+            raise UsageError(f"minimum confidence {quoted(self.min_confidence)} is not between 0 and 1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import cast
 
@@ -18,13 +18,14 @@ from tipsseg.errors import DeviceError, InputError, UsageError
 from tipsseg.label_options import LabelOptions
 from tipsseg.match import Matched, Naming, best_groups, match, match_refined
 from tipsseg.prepare import MAX_WORKING_PIXELS, Prepared, prepare
+from tipsseg.printable import quoted
 from tipsseg.records import BACKGROUND, LabelArray, LabelMap, TopClasses, ignore_id, label_dtype
 from tipsseg.refine import pamr
 from tipsseg.resample import Values
 from tipsseg.scores import Scores, WholeScores, WindowScores
 from tipsseg.text_cache import remembered
 from tipsseg.upright import upright_image
-from tipsseg.vocabulary import Phrase, Vocabulary
+from tipsseg.vocabulary import Entry, Phrase, Vocabulary, make_vocabulary
 from tipsseg.windows import WindowPlan, cut_windows, stretched_size
 
 
@@ -36,8 +37,29 @@ class Labeller:
     vectors     of the phrases of the vocabulary, [P, D] float32 of unit length, on the device
     """
 
-    def __init__(self, encoder: Encoder, vocabulary: Vocabulary, options: LabelOptions | None = None) -> None:
-        """Encodes the vocabulary's phrases, once. Raises UsageError for a short side below one patch or beyond all measure."""
+    def __init__(
+        self,
+        encoder: Encoder,
+        vocabulary: Vocabulary | Sequence[str | Entry],
+        options: LabelOptions | None = None,
+    ) -> None:
+        """Encodes the vocabulary's phrases, once.
+
+        encoder     as `tipsseg.load` gives it
+        vocabulary  classes alone stand for the vocabulary that `make_vocabulary` makes of them
+
+        Raises VocabularyError for classes that cannot be, UsageError for a short side below one patch or beyond all measure.
+        """
+        if not isinstance(encoder, Encoder):
+            raise UsageError(
+                f"the model must be an Encoder, not {quoted(encoder)}", 'For example: tipsseg.load("l14").'
+            )
+        if not isinstance(vocabulary, Vocabulary):
+            vocabulary = make_vocabulary(vocabulary)
+        if not isinstance(options, LabelOptions | None):
+            raise UsageError(
+                f"options must be LabelOptions, not {quoted(options)}", 'For example: LabelOptions(mode="whole").'
+            )
         self.encoder = encoder
         self.options = options or LabelOptions()
         self.short_side = self.options.short_side or encoder.native_size
@@ -112,7 +134,7 @@ class Labeller:
             raise DeviceError(
                 str(self.encoder.device),
                 f"the model gives values that are no numbers in {self.encoder.dtype_name} on {self.encoder.device}",
-                "Use --dtype float32, and see tipsseg doctor.",
+                "Use dtype float32, and see tipsseg doctor.",
             )
         scores = self._scores(prepared, values)
         matched = self._match(scores, prepared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from tipsseg.errors import CheckpointError, UsageError
 from tipsseg.files import is_file, is_folder
 from tipsseg.images import reason_of
 from tipsseg.model.config import FILES, FOLDER_HINT
+from tipsseg.printable import quoted
 from tipsseg.records import ModelSpec
 
 if TYPE_CHECKING:
@@ -78,12 +80,12 @@ def find_model(name: str) -> ModelSource:
 
 
 def load(
-    model: str = "l14", *, device: str = "auto", dtype: str = "auto", batch_size: int = 8, quiet: bool = False
+    model: str | Path = "l14", *, device: str = "auto", dtype: str = "auto", batch_size: int = 8, quiet: bool = False
 ) -> Encoder:
     """Fetch, verify and load a model.
 
     model       an id in weights.lock (l14, b14, so400m14, g14, tiny), its repository ("google/tipsv2-l14"), or a folder in the
-                hub layout
+                hub layout; a Path is a folder
     device      "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1", "mps"
     dtype       "auto", "float32", "bfloat16", "float16"
     batch_size  windows that go through the vision tower at once
@@ -92,8 +94,12 @@ def load(
     Raises UsageError, DeviceError, WeightsError, CheckpointError.
     """
     from tipsseg.devices import resolve_device, resolve_dtype
-    from tipsseg.encode import Encoder
+    from tipsseg.encode import Encoder, check_batch_size
 
-    source = find_model(model)
+    if not isinstance(model, str | Path):
+        raise UsageError(f"the model must be an id or a folder, not {quoted(model)}", 'For example: load("l14").')
+    # A Path is a folder, be its name that of a model; pathlib drops the dot that says so.
+    source = find_model(model if isinstance(model, str) else os.path.join(".", model))  # noqa: PTH118
+    check_batch_size(batch_size)
     resolve_dtype(dtype, resolve_device(device))  # before any download
     return Encoder(source.fetch(quiet=quiet), device, dtype, batch_size)

@@ -10,11 +10,14 @@ import re
 import shlex
 from collections.abc import Iterable
 
-# Control characters (C0, DEL, C1), separators of lines, marks that change the direction of writing, and bytes of file names that
-# are no UTF-8, which Python holds as surrogates.
-_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Control characters (C0, DEL, C1), separators of lines, marks that change the direction of writing, bytes of file names that are
+# no UTF-8, which Python holds as surrogates, and two codes that are no characters, and that XML forbids like control characters.
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+#: Characters of a value that a message shows.
+_QUOTED = 80
+
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -32,7 +35,7 @@ def printable_lines(text: str) -> str:
 
 
 def control_character(text: str) -> str:
-    """The first control character of a text, spelled out; "" where there is none."""
+    """The first character of a text that is a control character or none at all, spelled out; "" where there is none."""
     found = _CONTROL.search(text)
     return printable(found[0]) if found else ""
 
@@ -40,6 +43,20 @@ def control_character(text: str) -> str:
 def is_utf8(text: str) -> bool:
     """Whether the text can be written as UTF-8; what came from bytes that are no UTF-8 cannot."""
     return _SURROGATE.search(text) is None
+
+
+def quoted(value: object) -> str:
+    """A value for a line of text, as Python writes it, cut to what a person reads."""
+    try:
+        text = repr(value[: _QUOTED + 1] if isinstance(value, str) else value)
+    except (ValueError, RecursionError):  # numbers of thousands of digits, lists in lists in lists
+        return f"a value of type {type(value).__name__}"
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """A text cut to what a person reads of it in a message."""
+    return text if len(text) <= _QUOTED + 2 else f"{text[: _QUOTED - 3]}..."
 
 
 def shell_word(word: str) -> str:

@@ -40,6 +40,7 @@ class Progress:
         self._quiet = quiet
         self._results = results
         self._null = null
+        self._head = ""
         self._total: int | None = 0
         self._before = 0
         self._began = self._last_line = time.monotonic()
@@ -83,10 +84,18 @@ class Progress:
             self._bar.close()
             self._bar = None
 
+    def head(self, line: str) -> None:
+        """The line to come before all notes; not where there is none, as where a run is refused."""
+        self._head = line
+
     def note(self, line: str) -> None:
         """A line on stderr."""
-        if not self._quiet:
-            self._stderr(line)
+        if self._quiet:
+            return
+        if self._head:
+            self._stderr(self._head)
+            self._head = ""
+        self._stderr(line)
 
     def error(self, error: TipssegError) -> None:
         """The one line that an image costs which cannot be labelled."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tipsseg.errors import VocabularyError
-from tipsseg.text_file import content_lines, is_there, read_text
+from tipsseg.printable import quoted
+from tipsseg.text_file import check_text, content_lines, is_there, read_text
 
 #: The templates of the published protocol (reference: the authors' zero-shot segmentation notebook).
 PROTOCOL_TEMPLATES: tuple[str, ...] = (
@@ -25,23 +26,30 @@ PROTOCOL_TEMPLATES: tuple[str, ...] = (
 TEMPLATES: Mapping[str, tuple[str, ...]] = {"protocol": PROTOCOL_TEMPLATES, "plain": ("{}",)}
 
 
+#: More templates would take the time of as many vocabularies.
+MAX_TEMPLATES = 1000
+
+
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """The templates, trimmed; raises VocabularyError for none at all, and for one that has not exactly one `{}`."""
+    """The templates, trimmed; raises VocabularyError for none at all, for too many, and for what `check_template` refuses."""
     if isinstance(templates, str):
-        raise VocabularyError(f"templates must be a list of texts, not the text {templates!r}")
+        raise VocabularyError(f"templates must be a list of texts, not the text {quoted(templates)}")
+    if not isinstance(templates, Sequence):
+        raise VocabularyError(f"templates must be a list of texts, not {quoted(templates)}")
     if not templates:
         raise VocabularyError("no templates", 'Give at least one, such as "a photo of a {}."')
+    if len(templates) > MAX_TEMPLATES:
+        raise VocabularyError(f"{len(templates)} templates are too many; the most is {MAX_TEMPLATES}")
     return tuple(check_template(template) for template in templates)
 
 
 def check_template(template: object) -> str:
-    """The template, trimmed; raises VocabularyError where it has not exactly one `{}`."""
-    if not isinstance(template, str):
-        raise VocabularyError(f"a template must be a text, not {template!r}")
+    """The template, trimmed; raises VocabularyError where it has not exactly one `{}`, and for a text that cannot be a phrase."""
+    template = check_text(template, "a template")
     count = template.count("{}")
     if count != 1:
         raise VocabularyError(
-            f"the template {template!r} has {f'{count} places' if count else 'no place'} for the phrase",
+            f"the template {quoted(template)} has {f'{count} places' if count else 'no place'} for the phrase",
             "Mark one with {}, as in: a photo of a {}.",
         )
     return " ".join(template.split())
@@ -55,9 +63,9 @@ def find_templates(name: str) -> tuple[str, ...]:
     if name in TEMPLATES:
         return TEMPLATES[name]
     path = Path(name)
-    if not is_there(path):
+    if not name or not is_there(path):
         raise VocabularyError(
-            f"--templates {name!r} is no file and none of {', '.join(TEMPLATES)}",
+            f"--templates {quoted(name)} is no file and none of {', '.join(TEMPLATES)}",
             "A file has one template a line, such as: a photo of a {}.",
         )
     templates = []

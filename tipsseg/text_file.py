@@ -1,4 +1,4 @@
-"""Small text files that people write: UTF-8 with or without a byte order mark, any line ends, comments."""
+"""Texts that people write: small files, UTF-8 with or without a byte order mark, any line ends, comments; what a phrase may be."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from pathlib import Path
 
 from tipsseg.errors import VocabularyError
 from tipsseg.images import reason_of
+from tipsseg.printable import control_character, is_utf8, quoted
+
+_BLANKS = str.maketrans(dict.fromkeys("\t\n\r\v\f", " "))
+
+#: Bytes of a file; the largest vocabulary that a mask can hold takes about as many.
+MAX_BYTES = 8_000_000
+
+#: Characters of a phrase: many more than the text towers read of it.
+MAX_TEXT = 1000
 
 #: A comment begins a line, or stands apart: "#" in "item #5" is a part of the name.
 _COMMENT = re.compile(r"(^|\s)#(\s.*)?$|^\s*#.*$")
@@ -20,11 +29,14 @@ def read_text(path: Path, what: str) -> str:
     Raises VocabularyError where the file cannot be read or is no UTF-8 text; then it names the line.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:  # which may be a pipe, or have no end
+            data = file.read(MAX_BYTES + 1)
     except IsADirectoryError as error:
         raise VocabularyError(f"{path}: a folder, not {what}") from error
     except (OSError, ValueError) as error:
         raise VocabularyError(f"{path}: {reason_of(error)}") from error
+    if len(data) > MAX_BYTES:
+        raise VocabularyError(f"{path}: more than {MAX_BYTES // 1_000_000} MB, which is too much for {what}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -38,12 +50,34 @@ def read_text(path: Path, what: str) -> str:
     return text
 
 
+def check_text(text: object, what: str) -> str:
+    """The text, trimmed, with spaces for tabs and line ends; `what` names it in an error, for example "a synonym".
+
+    Raises VocabularyError for what is no text, for one that is no UTF-8 or too long, and for one with other control characters:
+    those mean nothing to the model, and files and terminals do not take them.
+    """
+    if not isinstance(text, str):
+        raise VocabularyError(f"{what} must be a text, not {quoted(text)}")
+    text = text.translate(_BLANKS).strip(" ")
+    if len(text) > MAX_TEXT:
+        raise VocabularyError(f"{what} has {len(text)} characters; the most is {MAX_TEXT}: {quoted(text)}")
+    if not is_utf8(text):
+        raise VocabularyError(f"{what} is no UTF-8 text: {quoted(text)}", "Use a terminal, or a file, in UTF-8.")
+    if character := control_character(text):
+        raise VocabularyError(
+            f"{what} has the control character {character} in it: {quoted(text)}", "Leave that character out."
+        )
+    return text
+
+
 def is_there(path: Path) -> bool:
     """Whether there is a file or a folder; a text that is too long for a name of one, such as a list of names, is none."""
     try:
         return path.exists()
     except OSError as error:
         return error.errno != errno.ENAMETOOLONG
+    except ValueError:  # a name that no file can have
+        return False
 
 
 def content_lines(text: str) -> Iterator[tuple[int, str]]:

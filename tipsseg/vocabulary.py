@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 
-from tipsseg.background import GENERAL_BACKGROUND, same_words
+from tipsseg.background import GENERAL_BACKGROUND, without_words_of
 from tipsseg.errors import VocabularyError
 from tipsseg.palette import colour
+from tipsseg.printable import quoted, shortened
 from tipsseg.records import BACKGROUND, Colour, LabelClass
 from tipsseg.templates import PROTOCOL_TEMPLATES, check_templates
+from tipsseg.text_file import check_text
 
 #: 16-bit masks hold ids 1..65534 beside background 0 and ignore 65535.
 MAX_CLASSES = 65534
+
+#: Names and synonyms, of classes and of what is negative: their vectors take a gigabyte.
+MAX_PHRASES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +120,16 @@ def make_vocabulary(
     its `entry` says which entry is meant, its `key` what of it.
     """
     if isinstance(classes, str):
-        raise VocabularyError("classes must be a list of names, not a string", f"For one class: [{classes!r}].")
-    given = [Entry(each) if isinstance(each, str) else each for each in classes]
+        raise VocabularyError("classes must be a list of names, not a string", f"For one class: [{quoted(classes)}].")
+    if not isinstance(classes, Iterable):
+        raise VocabularyError(
+            f"classes must be a list of names, not {quoted(classes)}", 'For example: ["panda leg", "tree"]'
+        )
+    given = [_entry(each, index) for index, each in enumerate(classes)]
     if not any(not each.negative for each in given):
-        raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
+        raise VocabularyError("no classes given", 'Name what to label, for example "panda leg" and "tree".')
     entries = tuple(_checked(each, index, len(given)) for index, each in enumerate(given))
+    check_number(sum(len(each.texts) for each in entries))
     positive = [each for each in entries if not each.negative]
     if len(positive) > MAX_CLASSES:
         raise VocabularyError(f"{len(positive)} classes are more than a 16-bit mask can hold ({MAX_CLASSES})")
@@ -136,6 +147,8 @@ def make_vocabulary(
         for number, each in enumerate(positive, start=1)
     )
     stuff = _background(background, named)
+    if not isinstance(source, str):
+        raise VocabularyError(f"source must be a text, not {quoted(source)}")
     return Vocabulary(entries, records, stuff, common, background == "auto", source)
 
 
@@ -150,30 +163,37 @@ def parse_background(value: str) -> str | tuple[str, ...]:
     return word if word in ("auto", "none") else split_names([value])
 
 
+def check_number(phrases: int) -> None:
+    """Raise VocabularyError for more phrases than a vocabulary may have."""
+    if phrases > MAX_PHRASES:
+        raise VocabularyError(f"{phrases} names and synonyms are too many; the most is {MAX_PHRASES}")
+
+
 def _background(background: str | Sequence[str], named: dict[str, int]) -> tuple[str, ...]:
     """The background phrases; `named` has the names of the classes."""
     if background == "auto":
-        return tuple(phrase for phrase in GENERAL_BACKGROUND if not any(same_words(phrase, name) for name in named))
+        return without_words_of(GENERAL_BACKGROUND, named)
     if background == "none":
         return ()
-    if isinstance(background, str):
+    if isinstance(background, str) or not isinstance(background, Iterable):
         raise VocabularyError(
-            f"background {background!r} is neither 'auto' nor 'none'", "Give phrases as a list of strings."
+            f"background {quoted(background)} is neither 'auto' nor 'none'", "Give phrases as a list of strings."
         )
-    phrases = tuple(_clean(phrase) for phrase in background)
+    phrases = tuple(_clean(phrase, "a background phrase") for phrase in background)
+    check_number(len(phrases))
     seen: set[str] = set()
     for number, phrase in enumerate(phrases, start=1):
         if not phrase:
             raise VocabularyError(
                 f"background phrase {number} of {len(phrases)} is empty",
-                "Remove the extra comma, or use --background none.",
+                "Leave it out; 'none' in place of the list stands for no background.",
             )
         if _key(phrase) in named:
             raise VocabularyError(
-                f"{phrase!r} is both a class and a background phrase", "Leave it out of one of the two."
+                f"{quoted(phrase)} is both a class and a background phrase", "Leave it out of one of the two."
             )
         if _key(phrase) in seen:
-            raise VocabularyError(f"background phrase {phrase!r} is given twice", _SAME)
+            raise VocabularyError(f"background phrase {quoted(phrase)} is given twice", _SAME)
         seen.add(_key(phrase))
     return phrases
 
@@ -181,39 +201,82 @@ def _background(background: str | Sequence[str], named: dict[str, int]) -> tuple
 _SAME = "Names that differ only in case or spacing are the same to the model."
 
 
+def _entry(value: object, index: int) -> Entry:
+    """The entry that an item of a list stands for; `index` from 0."""
+    if isinstance(value, Entry):
+        return value
+    if isinstance(value, str):
+        return Entry(value)
+    raise VocabularyError(f"class {index + 1} must be a name or an Entry, not {quoted(value)}", entry=index)
+
+
 def _checked(entry: Entry, index: int, count: int) -> Entry:
-    """The entry with clean names; `index` of `count`, from 0."""
-    name = _clean(entry.name)
-    if not name:
-        raise VocabularyError(
-            f"class {index + 1} of {count} is empty",
-            "Remove the extra comma. If a name has a comma in it, repeat the option, once for each name: "
-            '-c "salt, pepper" -c tree',
-            entry=index,
-        )
-    synonyms = tuple(_clean(synonym) for synonym in entry.synonyms)
-    if "" in synonyms:
-        raise VocabularyError(f"a synonym of {name!r} is empty", entry=index, key="synonyms")
-    confidence = entry.min_confidence
-    if confidence is not None and not 0 <= confidence <= 1:
-        raise VocabularyError(
-            f"the minimum confidence {confidence} of {name!r} is not between 0 and 1", entry=index, key="min_confidence"
-        )
-    if entry.colour is not None and not all(0 <= value <= 255 for value in entry.colour):
-        raise VocabularyError(
-            f"the colour {entry.colour} of {name!r} is not three numbers from 0 to 255", entry=index, key="colour"
-        )
-    if entry.negative and (entry.colour or confidence is not None or entry.supercategory):
-        raise VocabularyError(
-            f"{name!r} is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
-            "Leave those out, or leave out `negative`.",
-            entry=index,
-        )
+    """The entry with clean names, and values that can be; `index` of `count`, from 0."""
+    key = "name"
     try:
-        templates = None if entry.templates is None else check_templates(entry.templates)
+        name = _clean(entry.name, f"the name of class {index + 1}")
+        if not name:
+            key = ""
+            raise VocabularyError(f"class {index + 1} of {count} is empty", "Leave it out, or give it a name.")
+        key = "synonyms"
+        synonyms = tuple(_clean(text, f"a synonym of {quoted(name)}") for text in _texts(entry.synonyms, key, name))
+        if "" in synonyms:
+            raise VocabularyError(f"a synonym of {quoted(name)} is empty")
+        key = "min_confidence"
+        confidence = _confidence(entry.min_confidence, name)
+        key = "colour"
+        own_colour = _colour(entry.colour, name)
+        key = "supercategory"
+        supercategory = _clean(entry.supercategory, f"the supercategory of {quoted(name)}")
+        key = "negative"
+        if not isinstance(entry.negative, bool):
+            raise VocabularyError(f"negative of {quoted(name)} must be True or False, not {quoted(entry.negative)}")
+        key = ""
+        if entry.negative and (own_colour or confidence is not None or supercategory):
+            raise VocabularyError(
+                f"{quoted(name)} is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
+                "Leave those out, or leave out `negative`.",
+            )
+        key = "templates"
+        templates = None if entry.templates is None else _own_templates(entry.templates, name)
     except VocabularyError as error:
-        raise VocabularyError(f"{name!r}: {error.reason}", error.hint, entry=index, key="templates") from error
-    return replace(entry, name=name, synonyms=synonyms, supercategory=_clean(entry.supercategory), templates=templates)
+        raise VocabularyError(error.reason, error.hint, entry=index, key=key) from error
+    return Entry(name, synonyms, own_colour, confidence, supercategory, templates, entry.negative)
+
+
+def _texts(value: object, key: str, name: str) -> Sequence[object]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise VocabularyError(f"{key} of {quoted(name)} must be a list of texts, not {quoted(value)}")
+    return value
+
+
+def _confidence(value: object, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise VocabularyError(f"the minimum confidence of {quoted(name)} must be a number, not {quoted(value)}")
+    if not 0 <= value <= 1:
+        raise VocabularyError(f"the minimum confidence {quoted(value)} of {quoted(name)} is not between 0 and 1")
+    return value if isinstance(value, int | float) else float(value)
+
+
+def _colour(value: object, name: str) -> Colour | None:
+    if value is None:
+        return None
+    if (
+        not isinstance(value, Sequence)
+        or len(value) != 3
+        or not all(type(each) is int and 0 <= each <= 255 for each in value)
+    ):
+        raise VocabularyError(f"the colour {quoted(value)} of {quoted(name)} is not three numbers from 0 to 255")
+    return value[0], value[1], value[2]
+
+
+def _own_templates(templates: Sequence[str], name: str) -> tuple[str, ...]:
+    try:
+        return check_templates(templates)
+    except VocabularyError as error:
+        raise VocabularyError(f"{quoted(name)}: {error.reason}", error.hint) from error
 
 
 def _require_distinct(entries: Sequence[Entry]) -> dict[str, int]:
@@ -225,18 +288,19 @@ def _require_distinct(entries: Sequence[Entry]) -> dict[str, int]:
             continue
         names = (entries[first].name, entries[index].name)
         if {_key(text)} == {_key(name) for name in names}:
-            reason = f"class {text!r} is given twice, as number {first + 1} and number {index + 1}"
+            reason = f"class {quoted(text)} is given twice, as number {first + 1} and number {index + 1}"
         else:
-            reason = f"{text!r} stands for two classes, {names[0]!r} and {names[1]!r}"
+            reason = f"{quoted(text)} stands for two classes, {quoted(names[0])} and {quoted(names[1])}"
         raise VocabularyError(reason, _SAME, entry=index)
     for index, entry in enumerate(entries):
         if len({_key(text) for text in entry.texts}) < len(entry.texts):
-            raise VocabularyError(f"{entry.name!r} has a name twice: {', '.join(entry.texts)}", _SAME, entry=index)
+            texts = shortened(", ".join(entry.texts))
+            raise VocabularyError(f"{quoted(entry.name)} has a name twice: {texts}", _SAME, entry=index)
     return seen
 
 
-def _clean(name: str) -> str:
-    return " ".join(name.replace("_", " ").split())
+def _clean(name: object, what: str) -> str:
+    return " ".join(check_text(name, what).replace("_", " ").split())
 
 
 def _key(name: str) -> str:

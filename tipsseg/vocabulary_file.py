@@ -24,18 +24,20 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from importlib import resources
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeGuard
 
 from tipsseg.errors import VocabularyError
+from tipsseg.printable import quoted, shortened
 from tipsseg.records import Colour
 from tipsseg.templates import PROTOCOL_TEMPLATES, TEMPLATES, check_templates
 from tipsseg.text_file import content_lines, is_there, read_text
-from tipsseg.vocabulary import Entry, Vocabulary, make_vocabulary
+from tipsseg.vocabulary import Entry, Vocabulary, check_number, make_vocabulary
 
 _FOLDER = resources.files("tipsseg") / "assets" / "vocabularies"
 
@@ -79,6 +81,8 @@ def read_vocabulary(
 
     Raises VocabularyError, with path and line where there is one.
     """
+    if not isinstance(source, str | Path):
+        raise VocabularyError(f"a vocabulary is the name of a preset or a path, not {quoted(source)}")
     path = _locate(source)
     toml = path.suffix.lower() == ".toml"
     text = read_text(path, "a vocabulary file")
@@ -134,11 +138,18 @@ def entry_record(entry: Entry) -> dict[str, object]:
 
 
 def _toml(value: object) -> str:
-    # What JSON writes of texts, numbers, truth values and lists of them is TOML, but for one character. JSON has no dates; they
-    # come up only in errors.
-    if isinstance(value, date | time):
-        return value.isoformat()
+    # What JSON writes of texts, numbers, truth values and lists of them is TOML, but for one character.
     return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")
+
+
+def _shown(value: object) -> str:
+    """A value of a file for a line of text, about as TOML writes it."""
+    if isinstance(value, date | time):  # which JSON does not have
+        return value.isoformat()
+    try:
+        return shortened(_toml(value))
+    except (ValueError, RecursionError):  # numbers of thousands of digits, lists in lists in lists
+        return quoted(value)
 
 
 def _locate(source: str | Path) -> Path:
@@ -146,11 +157,12 @@ def _locate(source: str | Path) -> Path:
     if isinstance(source, str) and source in presets:
         return Path(str(_FOLDER / f"{source}.toml"))
     path = Path(source)
-    if not is_there(path):
-        close = difflib.get_close_matches(str(source).lower(), presets, n=1)
+    if not str(source) or not is_there(path):
+        close = difflib.get_close_matches(shortened(str(source).lower()), presets, n=1)
         guess = f"Did you mean {close[0]}? " if close else ""
         raise VocabularyError(
-            f"the vocabulary {str(source)!r} is no file and no preset", f"{guess}The presets are: {', '.join(presets)}."
+            f"the vocabulary {quoted(str(source))} is no file and no preset",
+            f"{guess}The presets are: {', '.join(presets)}.",
         )
     return path
 
@@ -163,6 +175,7 @@ def _parse_lines(path: Path, text: str) -> _Content:
             path=path,
         )
     lines = list(content_lines(text))
+    _check_number(path, len(lines))
     for pattern, what, hint in _NO_LINES:
         for number, line in lines:
             if re.search(pattern, line):
@@ -174,26 +187,71 @@ def _parse_lines(path: Path, text: str) -> _Content:
             path=path,
             line=lines[0][0],
         )
+    for number, line in lines:
+        if _BETWEEN.search(line):
+            raise VocabularyError(
+                "a comma between two names, in a file that has one class a line",
+                "Write one class a line. A name that has such a comma is given in a file that ends in .toml.",
+                path=path,
+                line=number,
+            )
     return _Content(tuple(Entry(line) for _, line in lines), None, None)
 
 
 _OTHER_KINDS = (".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".xml")
+
+_NUMBERS = "Leave out the numbers; ids are given in the order of the lines, from 1."
 
 # What a line of a plain list never looks like, and how it comes to be there. TOML first: its lists have commas at line ends too.
 _NO_LINES = (
     (r"^\[\[classes\]\]$|^classes\s*=\s*\[", "this looks like TOML", "Give the file a name that ends in .toml."),
     (r",$", "a comma at the end of the line", "Write one class a line, without commas between them."),
     (r"\t", "a tab in the line", "Leave out columns of numbers; ids are given in the order of the lines."),
+    (r"^-\s|^\w+:$", "this looks like YAML", "Write one class a line, and nothing else."),
+    (r"^\d+\s*[:=]|^\d+[.)]\s", "a number before the name", _NUMBERS),
 )
+
+#: A comma that is no part of a name; "salt, pepper" may be one.
+_BETWEEN = re.compile(r"[^\s,\d],[^\s,]")
+
+#: Parts of a key, as in a.b.c: no table of a vocabulary lies that deep.
+_MOST_PARTS = 32
+
+# A quote that is not closed ends with its line, so that nothing is read twice.
+_PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?)"""
+_KEY = re.compile(rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART})*+")
+
+
+def _long_key(text: str) -> int | None:
+    """Where a key of too many parts begins; None where there is none."""
+    for found in _KEY.finditer(text):
+        if found[0].count(".") >= _MOST_PARTS and len(re.findall(_PART, found[0])) > _MOST_PARTS:
+            return found.start()
+    return None
+
+
+def _check_number(path: Path, number: int) -> None:
+    """Raise VocabularyError for more classes than phrases may be, before much is made of them."""
+    try:
+        check_number(number)
+    except VocabularyError as error:
+        raise VocabularyError(error.reason, error.hint, path=path) from error
 
 
 def _parse_toml(path: Path, text: str) -> _Content:
+    # tomllib takes memory by the square of the number of parts.
+    long = _long_key(text)
+    if long is not None:
+        line = _line_at(text, long)
+        raise VocabularyError(f"a key of more than {_MOST_PARTS} parts", "The keys have one.", path=path, line=line)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(path, text, error) from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
-        raise VocabularyError(f"not a vocabulary: {error}", path=path) from error
+    except RecursionError as error:
+        raise VocabularyError("not a vocabulary: lists in lists in lists, or tables in tables", path=path) from error
+    except ValueError as error:  # numbers of thousands of digits
+        raise VocabularyError(f"not a vocabulary: {shortened(str(error))}", path=path) from error
     key = ""
     try:
         for key in table:
@@ -208,6 +266,7 @@ def _parse_toml(path: Path, text: str) -> _Content:
         classes = table.get("classes", [])
         if not isinstance(classes, list):
             raise VocabularyError("`classes` must be a list", 'For example: classes = ["panda leg", "tree"]')
+        check_number(len(classes))
     except VocabularyError as error:
         line = _line_where(text, lambda read, key=key: key in read)  # type: ignore[misc]
         raise VocabularyError(error.reason, error.hint, path=path, line=line) from error
@@ -233,7 +292,7 @@ def _background(table: Table) -> str | tuple[str, ...] | None:
     if value is None or value in ("auto", "none"):
         return value if isinstance(value, str) else None
     if not _is_texts(value):
-        raise VocabularyError(f'`background` must be "auto", "none" or a list of phrases, not {_toml(value)}')
+        raise VocabularyError(f'`background` must be "auto", "none" or a list of phrases, not {_shown(value)}')
     return tuple(value)
 
 
@@ -246,7 +305,7 @@ def _templates(table: Table, what: str = "`templates`") -> tuple[str, ...] | Non
         return TEMPLATES[value]
     if not _is_texts(value):
         known = ", ".join(f'"{name}"' for name in TEMPLATES)
-        raise VocabularyError(f"{what} must be {known} or a list of texts, not {_toml(value)}")
+        raise VocabularyError(f"{what} must be {known} or a list of texts, not {_shown(value)}")
     return tuple(value)
 
 
@@ -255,7 +314,7 @@ def parse_entry(value: object) -> Entry:
     if isinstance(value, str):
         value = {"name": value}
     if not isinstance(value, dict):
-        raise _KeyError("", f"a class must be a text or a table, not {_toml(value)}", 'For example: { name = "tree" }')
+        raise _KeyError("", f"a class must be a text or a table, not {_shown(value)}", 'For example: { name = "tree" }')
     for key in value:
         try:
             _require_known(key, _CLASS_KEYS)
@@ -266,19 +325,23 @@ def parse_entry(value: object) -> Entry:
         raise _KeyError("", "a class without a name", 'Each needs one, for example: name = "tree"')
     name = value["name"]
     if not isinstance(name, str) or not name.replace("_", " ").strip():
-        raise _KeyError("name", f"a name must be a text that is not empty, not {_toml(name)}")
+        raise _KeyError("name", f"a name must be a text that is not empty, not {_shown(name)}")
     if "synonyms" in value and not _is_texts(value["synonyms"]):
-        raise _KeyError("synonyms", f"`synonyms` of {name!r} must be a list of texts, not {_toml(value['synonyms'])}")
+        raise _KeyError(
+            "synonyms", f"`synonyms` of {quoted(name)} must be a list of texts, not {_shown(value['synonyms'])}"
+        )
     try:
-        templates = _templates(value, f"`templates` of {name!r}")
+        templates = _templates(value, f"`templates` of {quoted(name)}")
     except VocabularyError as error:
         raise _KeyError("templates", error.reason, error.hint) from error
     for key, kind, what in (("supercategory", str, "a text"), ("negative", bool, "true or false")):
         if not isinstance(value.get(key, kind()), kind):
-            raise _KeyError(key, f"`{key}` of {name!r} must be {what}, not {_toml(value[key])}")
+            raise _KeyError(key, f"`{key}` of {quoted(name)} must be {what}, not {_shown(value[key])}")
     confidence = value.get("min_confidence")
     if isinstance(confidence, bool) or not isinstance(confidence, int | float | None):
-        raise _KeyError("min_confidence", f"`min_confidence` of {name!r} must be a number, not {_toml(confidence)}")
+        raise _KeyError(
+            "min_confidence", f"`min_confidence` of {quoted(name)} must be a number, not {_shown(confidence)}"
+        )
     return Entry(
         name,
         tuple(value.get("synonyms", ())),
@@ -299,7 +362,9 @@ def _colour(name: str, value: object) -> Colour | None:
     if isinstance(value, list) and len(value) == 3 and all(type(each) is int and 0 <= each <= 255 for each in value):
         return value[0], value[1], value[2]
     raise _KeyError(
-        "colour", f"{_toml(value)} is no colour of {name!r}", 'Write "#rrggbb" or [red, green, blue], each 0 to 255.'
+        "colour",
+        f"{_shown(value)} is no colour of {quoted(name)}",
+        'Write "#rrggbb" or [red, green, blue], each 0 to 255.',
     )
 
 
@@ -309,9 +374,9 @@ def _is_texts(value: object) -> TypeGuard[list[str]]:
 
 def _require_known(key: str, known: Sequence[str]) -> None:
     if key not in known:
-        close = difflib.get_close_matches(key.lower(), known, n=1)
+        close = difflib.get_close_matches(shortened(key.lower()), known, n=1)
         guess = f"Did you mean `{close[0]}`? " if close else ""
-        raise VocabularyError(f"unknown key `{key}`", f"{guess}The keys are: {', '.join(known)}.")
+        raise VocabularyError(f"unknown key `{shortened(key)}`", f"{guess}The keys are: {', '.join(known)}.")
 
 
 # ---- where in the file ----
@@ -327,22 +392,41 @@ def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Voca
         line = int(place[1]) if place[1] else line
     twice = message.startswith(("Cannot", "Duplicate"))  # overwrite, declare twice, mutate
     hint = _GIVEN_ONCE if twice else _IN_QUOTES
-    return VocabularyError(f"not TOML: {message}", hint, path=path, line=line)
+    if message.startswith("Unclosed array"):
+        hint = _CLOSED
+        # The error is where the list does not go on; what has to be mended is more likely where it begins.
+        begun = [_line_at(text, each.start()) for each in _LIST_BEGINS.finditer(text)]
+        line = max((each for each in begun if each <= line), default=line)
+    return VocabularyError(f"not TOML: {shortened(message)}", hint, path=path, line=line)
 
 
 _GIVEN_ONCE = "A key is given once, and `classes` either as a list or as [[classes]]."
 _IN_QUOTES = 'Texts stand in quotes, as in name = "tree".'
+_CLOSED = 'Close the list that begins here with "]"; put a comma between its items, and each text into quotes.'
+
+_LIST_BEGINS = re.compile(r"^[ \t]*[\w.\"'-]+[ \t]*=[ \t]*\[", re.MULTILINE)
 
 
-def _line_where(text: str, there: Callable[[Table], bool]) -> int:
-    """The first line of the statement that makes `there` true of what has been read so far."""
+def _line_at(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+#: Characters that are read at most in search of a line: some seconds.
+_SEARCHED = 16_000_000
+
+
+def _line_where(text: str, there: Callable[[Table], bool]) -> int | None:
+    """The first line of the statement that makes `there` true of what has been read so far; None where that takes too long."""
     lines = text.split("\n")
+    ends = list(accumulate(len(line) + 1 for line in lines))
     low, high = 0, len(lines)  # up to `low` lines it is not there, up to `high` it is
+    left = _SEARCHED
     while True:
-        between = range(low + 1, high)
-        middle = (low + high) // 2
         # A statement of several lines cannot be read in parts, so the nearest whole part to the middle is taken.
-        for count in sorted(between, key=lambda count: abs(count - middle)):
+        for count in _from_the_middle(low + 1, high):
+            left -= ends[count - 1]
+            if left < 0:
+                return None
             table = _read_part(lines[:count])
             if table is not None:
                 low, high = (low, count) if there(table) else (count, high)
@@ -350,6 +434,13 @@ def _line_where(text: str, there: Callable[[Table], bool]) -> int:
         else:
             break
     return low + 1  # blank lines and comments ahead can be read, so they are below `low`
+
+
+def _from_the_middle(start: int, stop: int) -> Iterator[int]:
+    """The numbers of a range, those in its middle first."""
+    middle = (start - 1 + stop) // 2
+    for distance in range(stop - start + 1):
+        yield from (each for each in sorted({middle - distance, middle + distance}) if start <= each < stop)
 
 
 def _read_part(lines: Sequence[str]) -> Table | None:
@@ -362,7 +453,7 @@ def _read_part(lines: Sequence[str]) -> Table | None:
     return None
 
 
-def _line_of_class(text: str, index: int, key: str = "") -> int:
+def _line_of_class(text: str, index: int, key: str = "") -> int | None:
     """The line of class `index`, from 0, or of its key."""
 
     def there(table: Table) -> bool:

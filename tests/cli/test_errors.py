@@ -176,7 +176,7 @@ USAGE = {
     "empty background": (
         ["imgs", "-c", "a", "--background", ""],
         2,
-        "Error: background phrase 1 of 1 is empty\nHint: Remove the extra comma, or use --background none.\n",
+        "Error: background phrase 1 of 1 is empty\nHint: Leave it out; 'none' in place of the list stands for no background.\n",
     ),
     "unknown engine": (
         ["imgs", "-c", "a", "--engine", "dask"],

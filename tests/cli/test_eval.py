@@ -61,7 +61,8 @@ def test_labels_score_1_against_themselves_and_exactly_less_where_the_truth_diff
     alone = process("eval", pictures, "--gt", "gt", *model, "--json", cwd=tmp_path)
     assert result(alone) == record
     assert alone.err.startswith(
-        "Skipped in the folders, as no images by their extensions: 1 .txt.\nChecking 3 truth masks.\n"
+        "3 classes: panda leg, tree, sky.\nSkipped in the folders, as no images by their extensions: 1 .txt.\n"
+        "Checking 3 truth masks.\n"
     )
     assert scores(command("eval", "--pred", "labels", "--gt", "gt", "--json")) == scores(ran)
 
@@ -117,8 +118,9 @@ def test_names_with_commas_in_a_text_file_are_told(command: Command, mlp_checkpo
             "eval", "imgs", "--gt", "gt", "--vocab", name, "-m", mlp_checkpoint, "--background", "none", "--json"
         )
         assert names(ran) == ["background", "salt, pepper", "tree"]
-        assert ran.err.startswith(f"{name} has one class a line, commas and all, such as 'salt, pepper'.\n") == told
-        assert ("commas" in ran.err) == told
+        assert ran.err.startswith(f'2 classes of {name}: "salt, pepper", tree.\n')
+        note = f"\n{name} has one class a line, commas and all, such as 'salt, pepper'.\n"
+        assert (note in ran.err) == ("commas" in ran.err) == told
 
 
 @pytest.mark.parametrize("null", [False, True])

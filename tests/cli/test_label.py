@@ -305,7 +305,7 @@ def test_commas_in_a_text_vocabulary_are_told(command: Command, mlp_checkpoint: 
     note = "list.txt has one class a line, commas and all, such as 'salt, pepper'.\n"
     listed = pictures.parent / "list.txt"
     listed.write_text("salt, pepper\ntree\n")
-    assert command(*label, listed).err.startswith(note)
+    assert command(*label, listed).err.startswith(f'2 classes of list.txt: "salt, pepper", tree.\n{note}')
     assert command(*label, listed, "--quiet").err == ""
     listed.write_text("salt\ntree\n")
     assert "commas and all" not in command(*label, listed).err
@@ -609,7 +609,10 @@ def test_a_file_with_the_name_of_a_record_stops_the_run(
     (out / "run.json").write_bytes(data)
     ran = command("label", pictures / "a.png", "-c", "tree", "-m", mlp_checkpoint, "-f", "png", "-o", out)
     assert ran.code == 1
-    assert f"Error: cannot write {out}/run.json: the file that is there is not the record of a run, or cannot be" in ran.err
+    assert (
+        f"Error: cannot write {out}/run.json: the file that is there is not the record of a run, or cannot be"
+        in ran.err
+    )
     assert [path.name for path in out.iterdir()] == ["run.json"]
     assert (out / "run.json").read_bytes() == data
 
@@ -676,7 +679,12 @@ def test_a_part_of_the_images(
     assert ran.code == 0
     assert len([line for line in ran.out.splitlines() if "masks" in line]) == 2
     assert "2 images labelled" in ran.err
-    assert json.loads((tmp_path / "out/run.json").read_text())["counts"] == {"labelled": 2, "unchanged": 0, "failed": 0, "edited": 0}
+    assert json.loads((tmp_path / "out/run.json").read_text())["counts"] == {
+        "labelled": 2,
+        "unchanged": 0,
+        "failed": 0,
+        "edited": 0,
+    }
 
 
 def test_work_begins_before_a_list_ends(mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:

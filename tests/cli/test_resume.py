@@ -159,7 +159,10 @@ def test_what_other_ids_mean_is_refused_unless_asked(run: Run, swiglu_checkpoint
         run.model = swiglu_checkpoint
     err = run("--limit", "1", options=options)
     assert (run.code, run.labelled) == (1, [])
-    said = {"vocabulary": "the classes differ: panda leg, tree, sky / tree, panda leg, sky", "model": "the models differ: "}
+    said = {
+        "vocabulary": "the classes differ: panda leg, tree, sky / tree, panda leg, sky",
+        "model": "the models differ: ",
+    }
     assert f"Error: cannot write out: it holds labels of another run: {said[other]}" in err
     assert contents(Path("out")) == before
     run("--limit", "1", "--no-resume", options=options)  # no ids of two meanings
@@ -473,8 +476,9 @@ def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:
     assert "is a file" in run("--dry-run", "-o", "imgs/a.png")
     assert (run.code, run.out) == (1, "")
     # Other labels in the folder are told, and what the run would be too.
-    assert "The run would be refused: cannot write out: it holds the labels of sub/b c.jpg and 1 more, made with other" in run(
-        "--dry-run", "--mode", "whole", "--limit", "1"
+    assert (
+        "The run would be refused: cannot write out: it holds the labels of sub/b c.jpg and 1 more, made with other"
+        in run("--dry-run", "--mode", "whole", "--limit", "1")
     )
     assert (run.code, run.out) == (0, "imgs/a.png\n")
     assert "The run would be refused: cannot write out: it holds labels of another run: the classes differ" in run(

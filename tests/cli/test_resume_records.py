@@ -115,7 +115,12 @@ def test_labelling_again_keeps_what_is_not_given_and_beginning_anew_does_not(run
     assert run.command(*label, "--no-resume", stdin=b"gone.png\n").code == 1
     assert images_of("out") == ALL
     run("--overwrite", "--limit", "1")
-    assert (run.code, run.labelled, Path("out/errors.jsonl").exists(), images_of("out")) == (0, ["a.png"], False, ["a.png"])
+    assert (run.code, run.labelled, Path("out/errors.jsonl").exists(), images_of("out")) == (
+        0,
+        ["a.png"],
+        False,
+        ["a.png"],
+    )
     assert [path.name for path in Path("out/masks").rglob("*.png")] == ["a.png"]
     assert "--overwrite and --no-resume exclude each other" in run("--overwrite", "--no-resume")
     assert run.code == 2

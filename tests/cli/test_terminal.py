@@ -43,7 +43,10 @@ def test_names_of_files_are_spelled_out_for_people_and_are_bytes_on_stdout(
     ran = label(command, folder, mlp_checkpoint)
     assert ran.code == 1
     assert harmless(ran.err), ran.err
-    assert f"Error: {SPELLED}/{SPELLED}z.png: empty file (0 bytes)" in ran.err.splitlines()[2]
+    assert (
+        f"Error: {SPELLED}/{SPELLED}z.png: empty file (0 bytes) (Fetch the image again, or remove it.)"
+        in ran.err.splitlines()
+    )
     assert f"{HOSTILE}/out/masks/{HOSTILE}a.png\n" in ran.out
     again = label(command, folder, mlp_checkpoint, "--mode", "whole")
     assert again.code == 1
@@ -165,6 +168,7 @@ def test_a_run_in_a_terminal(pictures: Path, mlp_checkpoint: Path, tmp_path: Pat
     assert b"image/s]" in data
     notes = [line for line in seen(data) if not line.startswith(("labels/", "Left out of", "Skipped "))]
     assert [re.sub(r"(with|in) \S+ (on|s,)", r"\1 \2", line) for line in notes] == [
+        "2 classes: tree, sky.",
         "4 images with on cpu (float32).",
         "Error: imgs/z.png: empty file (0 bytes) (Fetch the image again, or remove it.)",
         "3 images labelled, 1 failed in s, into labels",

@@ -145,7 +145,8 @@ FAULTS = {
     "syntax": (
         "v.toml",
         'classes = ["tree", "sky"\n\n[[more]]\n',
-        "Error: v.toml:3: not TOML: Unclosed array\n" + IN_QUOTES,
+        "Error: v.toml:1: not TOML: Unclosed array\n"
+        'Hint: Close the list that begins here with "]"; put a comma between its items, and each text into quotes.\n',
     ),
     "a text without quotes": (
         "v.toml",
@@ -254,7 +255,7 @@ def test_a_fault_is_named_with_file_and_line(command: Command, verb: str, case: 
 @pytest.mark.parametrize(
     ("arguments", "end"),
     [
-        (["show"], "\nError: Missing argument 'name'.\n"),
+        (["show"], "\nError: Missing argument 'NAME'.\n"),
         (["chek", "voc20"], "\nError: No such command 'chek'. Did you mean 'check'?\n"),
         (["check", "voc20", "voc21"], " (voc21)\n"),
     ],

@@ -45,7 +45,9 @@ class Notes(Progress):
         self.lines.append(f"{error.message} | {error.hint}")
 
 
-def build(root: Path, *formats: str, labels: Mapping[str, LabelArray] = LABELS, options: FileOptions | None = None) -> None:
+def build(
+    root: Path, *formats: str, labels: Mapping[str, LabelArray] = LABELS, options: FileOptions | None = None
+) -> None:
     if not (root / "imgs").exists():
         save_inputs(root / "imgs", labels)
     make_run(root / "out", root / "imgs", labels, formats=formats, options=options or FileOptions())
@@ -284,7 +286,10 @@ def test_check_tells_of_changed_files_and_what_takes_them(tmp_path: Path) -> Non
     assert problems == []
     assert noted.count("out/masks/a.png: changed by hand") == 1
     assert noted.count("out/overlays/sub/b c.jpg: changed by hand") == 1
-    assert any(re.match(r"2 files changed by hand, which is no problem; tipsseg convert .*out --format FORMAT", each) for each in noted)
+    assert any(
+        re.match(r"2 files changed by hand, which is no problem; tipsseg convert .*out --format FORMAT", each)
+        for each in noted
+    )
     assert noted[-1].endswith("checked: nothing wrong.")
     (tmp_path / "out/overlays/a.jpg").write_bytes(b"none")
     assert [line.split(":")[0] for line in check(tmp_path)[0]] == ["out/overlays/a.jpg"]
@@ -306,7 +311,9 @@ def test_a_file_of_the_run_that_was_changed_stays(tmp_path: Path) -> None:
     (tmp_path / "out/annotations.json").write_text("{}")
     paint(tmp_path / "out/masks/a.png", CORRECTED)
     before = tree(tmp_path / "out")
-    with pytest.raises(OutputError, match="tipsseg did not write the file that is there, or the file was changed since"):
+    with pytest.raises(
+        OutputError, match="tipsseg did not write the file that is there, or the file was changed since"
+    ):
         convert(tmp_path, "coco")
     assert tree(tmp_path / "out") == before
     convert(tmp_path, "yolo")
@@ -325,5 +332,3 @@ def test_what_somebody_put_there_is_not_replaced(tmp_path: Path) -> None:
     assert any("yolo/labels/a.txt: tipsseg did not write the file that is there" in line for line in said)
     assert (tmp_path / "out/annotations.json").read_text() == '{"mine": 1}'
     assert (tmp_path / "out/yolo/labels/a.txt").read_text() == "mine"
-
-

@@ -352,7 +352,18 @@ def test_a_pending_file_that_was_changed_is_nobodys(out: Path) -> None:
 
 def test_lines_of_a_damaged_log_are_passed_over(out: Path) -> None:
     sound = json.dumps(["a.png", "masks/a.png", digest(OLD)]).encode()
-    strange = [b"", b"\xff", b"{}", b"[]", b"7", b'["a"]', b'["a", 7, "x"]', b"[" * 100_000, b"\0" * 40, b'["a","b","c","d"]']
+    strange = [
+        b"",
+        b"\xff",
+        b"{}",
+        b"[]",
+        b"7",
+        b'["a"]',
+        b'["a", 7, "x"]',
+        b"[" * 100_000,
+        b"\0" * 40,
+        b'["a","b","c","d"]',
+    ]
     (out / f"{LOG_PREFIX}killed").write_bytes(b"\n".join((*strange, sound, *strange)) + b"\n" + sound[:-5])
     (out / "masks/a.png").write_bytes(OLD)
     ownership = loaded(out)

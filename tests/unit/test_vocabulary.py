@@ -15,10 +15,7 @@ from tipsseg.templates import PROTOCOL_TEMPLATES
 from tipsseg.vocabulary import MAX_CLASSES, Entry, Phrase, make_vocabulary, parse_background, split_names
 
 SAME = "Names that differ only in case or spacing are the same to the model."
-EXTRA_COMMA = (
-    "Remove the extra comma. If a name has a comma in it, repeat the option, once for each name: "
-    '-c "salt, pepper" -c tree'
-)
+A_NAME = "Leave it out, or give it a name."
 
 
 def test_classes_keep_their_order_and_are_numbered_from_1() -> None:
@@ -166,7 +163,7 @@ class Refused:
     key: str = ""
 
 
-NO_CLASSES = Refused([], "no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
+NO_CLASSES = Refused([], "no classes given", 'Name what to label, for example "panda leg" and "tree".')
 NEGATIVE = (
     "'a b' is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
     "Leave those out, or leave out `negative`.",
@@ -178,9 +175,9 @@ REFUSED = {
     "a string": Refused("tree", "classes must be a list of names, not a string", "For one class: ['tree']."),
     "no classes": NO_CLASSES,
     "only negatives": Refused([Entry("a", negative=True)], NO_CLASSES.message, NO_CLASSES.hint),
-    "empty": Refused(["a", "", "b"], "class 2 of 3 is empty", EXTRA_COMMA, 1),
-    "blank": Refused(["a", " _ "], "class 2 of 2 is empty", EXTRA_COMMA, 1),
-    "all kinds of blanks": Refused(["\u00a0\u3000\t"], "class 1 of 1 is empty", EXTRA_COMMA, 0),
+    "empty": Refused(["a", "", "b"], "class 2 of 3 is empty", A_NAME, 1),
+    "blank": Refused(["a", " _ "], "class 2 of 2 is empty", A_NAME, 1),
+    "all kinds of blanks": Refused(["\u00a0\u3000\t"], "class 1 of 1 is empty", A_NAME, 0),
     "empty synonym": Refused(["b", Entry("a_b", ("c", " _"))], "a synonym of 'a b' is empty", "", 1, key="synonyms"),
     "twice": Refused(["a", "b", "A"], "class 'A' is given twice, as number 1 and number 3", SAME, 2),
     "twice, spacing": Refused(
@@ -268,7 +265,7 @@ REFUSED = {
     "empty background phrase": Refused(
         ["a"],
         "background phrase 2 of 3 is empty",
-        "Remove the extra comma, or use --background none.",
+        "Leave it out; 'none' in place of the list stands for no background.",
         background=["sky", "_", "sea"],
     ),
     "background twice": Refused(

@@ -36,12 +36,10 @@ KEYS = "The keys are: classes, background, templates."
 CLASS_KEYS = "The keys are: name, synonyms, colour, min_confidence, supercategory, templates, negative."
 PRESETS = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-context-60, voc20, voc21"
 SAME = "Names that differ only in case or spacing are the same to the model."
-EXTRA_COMMA = (
-    "Remove the extra comma. If a name has a comma in it, repeat the option, once for each name: "
-    '-c "salt, pepper" -c tree'
-)
+A_NAME = "Leave it out, or give it a name."
 MARK_ONE = "Mark one with {}, as in: a photo of a {}."
 IN_QUOTES = 'Texts stand in quotes, as in name = "tree".'
+CLOSED = 'Close the list that begins here with "]"; put a comma between its items, and each text into quotes.'
 GIVEN_ONCE = "A key is given once, and `classes` either as a list or as [[classes]]."
 
 
@@ -199,7 +197,8 @@ def test_an_extension_in_capitals_is_toml_too(folder: Path) -> None:
         ("tree # of any kind\nsky\t#\tblue\nsea #", ["tree", "sky", "sea"]),
         ("item #5\nC# code\n#5\n#1 fan #2 # really # yes\ntree#\n# # #", ["item #5", "C# code", "tree#"]),
         ("tree # oak, elm,\n", ["tree"]),
-        ("tree,big\n , sky\n", ["tree,big", ", sky"]),
+        ("tree , big\n , sky\n", ["tree , big", ", sky"]),
+        ("1,000 dollars\n7 dwarfs\n3D print\n2.5 litres\n", ["1,000 dollars", "7 dwarfs", "3D print", "2.5 litres"]),
         ("salt, pepper\n\"quoted\"\n'a'\\n", ["salt, pepper", '"quoted"', "'a'\\n"]),
         ("Größe\n熊猫\n", ["Größe", "熊猫"]),
         ("classes\n[classes]\nclasses = all\n", ["classes", "[classes]", "classes = all"]),
@@ -319,7 +318,11 @@ FAULTS = {
     "text for a table": Fault(
         "# mine\n\n▶tree\nsky\n", "not TOML: Expected '=' after a key in a key/value pair", IN_QUOTES
     ),
-    "open list": Fault('classes = [\n"a",\n▶"b"', "not TOML: Unclosed array", IN_QUOTES),
+    "open list": Fault('background = [\n"sky"]\n▶classes = [\n"a",\n"b"', "not TOML: Unclosed array", CLOSED),
+    "open list of a class": Fault(
+        table('name = "tree"\n▶synonyms = ["oak",\n"elm"\nnegative = true'), "not TOML: Unclosed array", CLOSED
+    ),
+    "list without a comma": Fault('▶classes = ["a" "b"]\n', "not TOML: Unclosed array", CLOSED),
     "key twice": Fault(
         table('name = "tree"\nnegative = true\n▶name = "sky"'), "not TOML: Cannot overwrite a value", GIVEN_ONCE
     ),
@@ -374,7 +377,7 @@ FAULTS = {
     "empty background phrase": Fault(
         'background = ["sky", ""]\nclasses = ["tree"]',
         "background phrase 2 of 2 is empty",
-        "Remove the extra comma, or use --background none.",
+        "Leave it out; 'none' in place of the list stands for no background.",
     ),
     "background twice": Fault(
         'background = ["sky", "Sky"]\nclasses = ["tree"]', "background phrase 'Sky' is given twice", SAME
@@ -651,6 +654,15 @@ TAB = (
     "a tab in the line, in a file that has one class a line",
     "Leave out columns of numbers; ids are given in the order of the lines.",
 )
+BETWEEN = (
+    "a comma between two names, in a file that has one class a line",
+    "Write one class a line. A name that has such a comma is given in a file that ends in .toml.",
+)
+NUMBERS = (
+    "a number before the name, in a file that has one class a line",
+    "Leave out the numbers; ids are given in the order of the lines, from 1.",
+)
+YAML = ("this looks like YAML, in a file that has one class a line", "Write one class a line, and nothing else.")
 ONE_LINE = ("one line with commas would be one class, commas and all", "Write one class a line.")
 
 TEXT_FAULTS = {
@@ -659,7 +671,7 @@ TEXT_FAULTS = {
     "twice": Fault(
         "# a\ntree\n\nsky # tree\n▶Tree # sky\nsea", "class 'Tree' is given twice, as number 1 and number 3", SAME
     ),
-    "blank": Fault("tree\n\n▶_\nsky", "class 2 of 3 is empty", EXTRA_COMMA),
+    "blank": Fault("tree\n\n▶_\nsky", "class 2 of 3 is empty", A_NAME),
     "TOML tables": Fault(
         '# mine\nbackground = "none"\n\n▶[[classes]]\nname = "a"\n',
         *LOOKS_LIKE_TOML,
@@ -678,6 +690,14 @@ TEXT_FAULTS = {
     "comma at the end": Fault("tree\n# sky,\n▶sky,\nsea,", *COMMA_AT_END),
     "comma at the end, before a comment": Fault("▶tree ,  # big\nsky\n", *COMMA_AT_END),
     "comma at the end of the only line": Fault("\n▶tree,\n", *COMMA_AT_END),
+    "a comma between names": Fault("sky\n▶tree,person\nsea", *BETWEEN),
+    "a comma between names, after one that may be in a name": Fault("▶a tree, big,person\nsea", *BETWEEN),
+    "numbers": Fault("# mine\n▶0: tree\n1: sky\n", *NUMBERS),
+    "numbers, equals": Fault("▶1=tree\n2=sky\n", *NUMBERS),
+    "numbers, dot": Fault("tree\n▶12. sky\n", *NUMBERS),
+    "numbers, bracket": Fault("▶1) tree\n2) sky\n", *NUMBERS),
+    "a list of YAML": Fault("▶- tree\n- sky\n", *YAML),
+    "names of YAML": Fault("▶names:\n  0: tree\n", *YAML),
     "tab": Fault("tree\n\tsky\t\n▶sea\t3 # blue\n", *TAB),
     "columns": Fault("# id\tname\n▶0\ttree\n1\tsky\n", *TAB),
     "all in one line": Fault("# mine\n\n▶tree, sky,sea\n", *ONE_LINE),
@@ -764,7 +784,8 @@ def test_what_is_no_file_and_no_preset(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(VocabularyError) as caught:
         read_vocabulary(source)
-    assert caught.value.message == f"the vocabulary {source!r} is no file and no preset"
+    shown = repr(source) if len(source) < 80 else f"{source!r:.77}..."
+    assert caught.value.message == f"the vocabulary {shown} is no file and no preset"
     assert caught.value.hint == f"{guess}The presets are: {PRESETS}."
 
 
@@ -787,11 +808,11 @@ def test_a_folder_is_no_vocabulary(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read(
     raised: OSError, reason: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path) -> bytes:
+    def fail(path: Path, mode: str) -> bytes:
         raise raised
 
     path = saved(folder, "tree", "mine.txt")
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(VocabularyError) as caught:
         read_vocabulary(path)
     assert (caught.value.message, caught.value.hint) == (f"{path}: {reason}", "")
@@ -801,7 +822,7 @@ def test_a_file_in_a_folder_without_permission(monkeypatch: pytest.MonkeyPatch) 
     def fail(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    for name in ("exists", "is_dir", "stat", "read_bytes"):
+    for name in ("exists", "is_dir", "stat", "open"):
         monkeypatch.setattr(Path, name, fail)
     with pytest.raises(VocabularyError) as caught:
         read_vocabulary("locked/mine.txt")
@@ -1045,11 +1066,13 @@ def cleaned(text: str) -> str:
 
 
 AWKWARD = [
-    '"', "'", '"""', "'''", "\\", "\\n", "\\u0041", "#", " # ", "[[classes]]", "]", "{}", "=", ",", "\x00", "\x01", "\x08", "\x1b",
-    "\x7f", "\x80", "\u00ad", "\u200b", "\ufeff", "é", "熊猫", "🐼", "\U0010ffff",
+    '"', "'", '"""', "'''", "\\", "\\n", "\\u0041", "#", " # ", "[[classes]]", "]", "{}", "=", ",", "\t", "\n", "\u2028", "\u202e",
+    "\u00ad", "\u200b", "\ufeff", "é", "熊猫", "🐼", "\U0010ffff",
 ]  # fmt: skip
+LETTERS = st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff")
 TEXT = st.one_of(
-    st.lists(st.one_of(st.sampled_from(AWKWARD), st.text(max_size=3)), min_size=1, max_size=4).map("".join), st.text()
+    st.lists(st.one_of(st.sampled_from(AWKWARD), st.text(LETTERS, max_size=3)), min_size=1, max_size=4).map("".join),
+    st.text(LETTERS),
 )
 NAME_TEXT = TEXT.map(cleaned).filter(bool)
 TEMPLATE = st.tuples(TEXT, TEXT).map("{}".join).map(lambda text: " ".join(text.split()))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from tipsseg.commands import options as opt
+from tipsseg.commands.help import Command
 from tipsseg.label_options import MAX_PIXELS
 
 EPILOG = """\b
@@ -25,13 +23,10 @@ Exit code: 0 nothing wrong, 1 problems, 2 wrong usage.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(epilog=EPILOG, no_args_is_help=True)
+@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
 def check(
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of tipsseg label.")],
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Where the images are now.  [default: where they were]"),
-    ] = None,
+    output: opt.Folder,
+    images: opt.Images = None,
     jobs: opt.Threads = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     quiet: opt.Quiet = False,

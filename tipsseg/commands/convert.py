@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tipsseg.commands import options as opt
+from tipsseg.commands.completion import formats as formats_of_a_list
+from tipsseg.commands.help import Command
+from tipsseg.commands.mistakes import refuse_stray_formats
+from tipsseg.errors import UsageError
 from tipsseg.label_options import MAX_PIXELS
+from tipsseg.printable import quoted
 
 EPILOG = """\b
 Examples:
@@ -26,14 +30,16 @@ Exit code: 0 all converted, 1 some images failed (each named on stderr) or an er
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(epilog=EPILOG, no_args_is_help=True)
+# The parts of a list of formats that a space divides come as further arguments.
+@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True, context_settings={"allow_extra_args": True})
 def convert(
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of tipsseg label.")],
-    formats: Annotated[list[str], typer.Option("--format", "-f", help=opt.FORMAT_HELP)],
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Where the images are now.  [default: where they were]"),
-    ] = None,
+    context: typer.Context,
+    output: opt.Folder,
+    formats: Annotated[
+        list[str],
+        typer.Option("--format", "-f", metavar="NAMES", autocompletion=formats_of_a_list, help=opt.FORMAT_HELP),
+    ],
+    images: opt.Images = None,
     val_fraction: opt.ValFraction = None,
     jobs: opt.Threads = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
@@ -45,6 +51,9 @@ def convert(
     from tipsseg.images import limit_pixels
     from tipsseg.progress import Progress
 
+    refuse_stray_formats(context.args, formats)
+    if context.args:
+        raise UsageError(f"one folder is converted at a time, and {quoted(context.args[0])} is another argument")
     limit_pixels(max_pixels)
     with Progress(quiet, null=null) as progress:
         if convert_folder(output, opt.split_formats(formats), images, opt.threads(jobs), progress, val_fraction):

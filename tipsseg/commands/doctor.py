@@ -8,19 +8,24 @@ from typing import Annotated
 import typer
 
 from tipsseg.commands import options as opt
+from tipsseg.commands.help import Command
 from tipsseg.printable import printable
 from tipsseg.progress import counted, print_text
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(cls=Command)
 def doctor(
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     image: Annotated[
         Path | None,
-        typer.Option(help="COCO val2017 000000039769.jpg, to check published image values too, where b14 is here."),
+        typer.Option(
+            metavar="FILE",
+            parser=opt.path_of("--image"),
+            help="COCO val2017 000000039769.jpg, to check published image values too, where b14 is here.",
+        ),
     ] = None,
 ) -> None:
     """Check this installation: versions, devices, numbers, cache and weights. Uses no network.

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tipsseg.commands import options as opt
+from tipsseg.commands.completion import formats as formats_of_a_list
+from tipsseg.commands.completion import one_of
+from tipsseg.commands.help import FILES, TRUTH, Command
+from tipsseg.commands.mistakes import refuse_split_lists
 from tipsseg.errors import UsageError
 from tipsseg.file_options import INSTANCES, NAMES, PNG_MODES
 from tipsseg.label_options import MAX_PIXELS, MODES, REFINEMENTS, LabelOptions
@@ -47,38 +51,85 @@ _WRITING = ("instances", "min_area", "png_mode", "simplify", "val_fraction", "na
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command("eval", epilog=EPILOG, no_args_is_help=True)
+@app.command("eval", cls=Command, epilog=EPILOG, no_args_is_help=True)
 def evaluate(
     context: typer.Context,
-    gt: Annotated[Path, typer.Option("--gt", help="Folder of the truth masks.")],
+    gt: Annotated[
+        Path,
+        typer.Option(
+            "--gt", metavar="DIR", parser=opt.path_of("--gt"), rich_help_panel=TRUTH, help="Folder of the truth masks."
+        ),
+    ],
     paths: Annotated[
         list[str] | None,
         typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin; not with --pred."),
     ] = None,
     pred: Annotated[
-        Path | None, typer.Option(help="Score the masks in this folder, which may be a run's output folder.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            parser=opt.path_of("--pred"),
+            rich_help_panel=TRUTH,
+            help="Score the masks in this folder, which may be a run's output folder.",
+        ),
     ] = None,
     classes: opt.Classes = None,
     vocab: opt.Vocab = None,
     layout: Annotated[
-        str | None, typer.Option(help=f"Names and ids as a benchmark has them, and its classes: {_LAYOUT_NAMES}.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=TRUTH,
+            autocompletion=one_of(*_LAYOUT_NAMES.split(", ")),
+            help=f"Names and ids as a benchmark has them, and its classes: {_LAYOUT_NAMES}.",
+        ),
     ] = None,
     ignore_index: Annotated[
-        int | None, typer.Option(help="Truth id of pixels that do not count.  [default: 255; above 254 classes 65535]")
+        int | None,
+        typer.Option(
+            metavar="ID",
+            rich_help_panel=TRUTH,
+            help="Truth id of pixels that do not count.  [default: 255; above 254 classes 65535]",
+        ),
     ] = None,
     reduce_zero_label: Annotated[
-        bool, typer.Option("--reduce-zero-label", help="Truth id 0 does not count, rather than being background.")
+        bool,
+        typer.Option(
+            "--reduce-zero-label",
+            rich_help_panel=TRUTH,
+            help="Truth id 0 does not count, rather than being background.",
+        ),
     ] = False,
     zero_based: Annotated[
-        bool, typer.Option("--zero-based", help="Truth id 0 is the first class; there is no background.")
+        bool,
+        typer.Option(
+            "--zero-based", rich_help_panel=TRUTH, help="Truth id 0 is the first class; there is no background."
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as one JSON object.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", rich_help_panel=FILES, help="Print the scores as one JSON object.")
+    ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for eval.json, confusion.csv, confusion.png and --format."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            parser=opt.path_of("--output"),
+            rich_help_panel=FILES,
+            help="Folder for eval.json, confusion.csv, confusion.png and --format.",
+        ),
     ] = None,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", "-f", help="Write the labels too. " + opt.FORMAT_HELP)
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="NAMES",
+            rich_help_panel=FILES,
+            autocompletion=formats_of_a_list,
+            help="Write the labels too. " + opt.FORMAT_HELP,
+        ),
     ] = None,
     model: opt.Model = "l14",
     background: opt.Background = None,
@@ -108,6 +159,7 @@ def evaluate(
     from tipsseg.request import LabelRequest
     from tipsseg.run_eval import check_output, evaluate_masks, evaluate_model
 
+    refuse_split_lists(paths or (), classes, formats)
     _refuse_together(context)
     limit_pixels(max_pixels)
     truth = _TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
@@ -204,7 +256,7 @@ def _refuse_together(context: typer.Context) -> None:
             "images and --pred exclude each other" if pred else "nothing to score: no images and no --pred",
             "Give images to label and score, or --pred with a folder of masks.",
         )
-    if context.params["null"] and context.params["paths"] not in (None, ["-"]):
+    if images and _given(context, "null") and context.params["paths"] != ["-"]:
         raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Give - as the only path.")
     for name in (*_LABELLING, *_WRITING):
         if pred and _given(context, name):

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tipsseg.commands import options as opt
-from tipsseg.errors import OtherRunError, UsageError
+from tipsseg.commands.completion import one_of
+from tipsseg.commands.help import FILES, IMAGES, MACHINES, WHAT, Command
+from tipsseg.commands.mistakes import refuse_split_lists
+from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.file_options import INSTANCES, NAMES, PNG_MODES
 from tipsseg.label_options import MAX_PIXELS, MODES, REFINEMENTS, LabelOptions
 from tipsseg.printable import shell_line, shell_word
@@ -42,7 +45,12 @@ Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage, 130 or 14
 
 
 def _take_from(context: typer.Context, path: Path | None) -> Path | None:
-    """Let the options of an earlier run stand for those that are not given."""
+    """Let the options of an earlier run stand for those that are not given; returns the path of that run.
+
+    With --retry-failed and nothing that says what to label it is the run whose images failed.
+    """
+    if path is None and context.params.get("retry_failed") and not any(map(context.params.get, _WHAT)):
+        path = _run_to_retry(context.params["output"], context.params.get("shard"))
     if path is not None:
         from tipsseg.repeat import read_run_file
 
@@ -50,10 +58,25 @@ def _take_from(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+#: The options that say what to label. Like all that `_take_from` looks at they are eager: it has to come after them, and before the
+#: options that it has values for.
+_WHAT = ("classes", "vocab", "templates", "background")
+
+
+def _run_to_retry(output: Path, shard: str | None) -> Path:
+    from tipsseg.run_record import read_run
+    from tipsseg.shards import SHARDS_FOLDER, parse_shard
+
+    records = output if shard is None else output / SHARDS_FOLDER / parse_shard(shard).folder
+    if read_run(records) is None:
+        raise InputError(f"no run in {records}, so nothing to retry", "Leave out --retry-failed.")
+    return records
+
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(epilog=EPILOG, no_args_is_help=True)
+@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
 def label(
     paths: Annotated[
         list[str] | None,
@@ -65,37 +88,55 @@ def label(
     ] = None,
     classes: opt.Classes = None,
     vocab: opt.Vocab = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path("labels"),
-    model: opt.Model = "l14",
-    formats: Annotated[
-        list[str] | None,
-        typer.Option("--format", "-f", help=f"{opt.FORMAT_HELP}  [default: {','.join(opt.DEFAULT_FORMATS)}]"),
-    ] = None,
     background: opt.Background = None,
     templates: opt.Templates = None,
     min_confidence: opt.MinConfidence = 0.0,
+    model: opt.Model = "l14",
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    mode: opt.Mode = MODES[0],
+    short_side: opt.ShortSide = None,
+    refine: opt.Refine = REFINEMENTS[0],
+    batch_size: opt.BatchSize = 8,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            parser=opt.path_of("--output"),
+            is_eager=True,
+            rich_help_panel=FILES,
+            help="Output folder.",
+        ),
+    ] = Path("labels"),
+    formats: opt.Format = None,
     instances: opt.Instances = INSTANCES[0],
     min_area: opt.MinArea = "1",
     png_mode: opt.PngMode = PNG_MODES[0],
     simplify: opt.Simplify = None,
     val_fraction: opt.ValFraction = None,
     names: opt.Names = NAMES[0],
-    mode: opt.Mode = MODES[0],
-    short_side: opt.ShortSide = None,
-    refine: opt.Refine = REFINEMENTS[0],
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "auto",
-    batch_size: opt.BatchSize = 8,
-    jobs: opt.Jobs = None,
-    max_pixels: opt.MaxPixels = MAX_PIXELS,
-    limit: Annotated[int | None, typer.Option(help="Only the first N images.", metavar="N")] = None,
-    sample: Annotated[
-        int | None, typer.Option(help="Only N images, drawn at random, always the same.", metavar="N")
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", rich_help_panel=IMAGES, help="Only the first N images.")
     ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(metavar="N", rich_help_panel=IMAGES, help="Only N images, drawn at random, always the same."),
+    ] = None,
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel=IMAGES,
+            help="Print the images that would be labelled; estimate time and disk by labelling a few.",
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume/--no-resume",
+            rich_help_panel=IMAGES,
             help="Go on from what is done in the output folder; or label all given images again, for the same classes.",
         ),
     ] = True,
@@ -103,55 +144,84 @@ def label(
         bool,
         typer.Option(
             "--overwrite",
-            help="Begin anew: remove what an earlier run wrote into the output folder; changed files stay.",
+            rich_help_panel=FILES,
+            help="Begin anew: remove what an earlier run wrote into the output folder. Files that were changed since stay.",
         ),
     ] = False,
     replace_edited: Annotated[
         bool,
         typer.Option(
-            "--replace-edited", help="Label images anew whose files were changed by hand; they are kept without."
+            "--replace-edited",
+            rich_help_panel=FILES,
+            help="Label images anew whose files were changed by hand. Without it such files are kept.",
         ),
     ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed",
+            is_eager=True,
+            rich_help_panel=IMAGES,
+            help="Only images in errors.jsonl; of PATHS, or all where none are given. Without --classes and --vocab: "
+            "as that run was asked.",
+        ),
+    ] = False,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
+    jsonl: Annotated[
+        bool,
+        typer.Option(
+            "--jsonl", rich_help_panel=IMAGES, help="Print one JSON object per image on stdout, in place of paths."
+        ),
+    ] = False,
+    null: opt.NullBoth = False,
     shard: Annotated[
         str | None,
         typer.Option(
-            help="Only part I of N parts, for several processes or machines; see tipsseg merge.", metavar="I/N"
+            metavar="I/N",
+            is_eager=True,
+            rich_help_panel=MACHINES,
+            help="Only part I of N parts, for several processes or machines; see tipsseg merge.",
         ),
     ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Only images in errors.jsonl; of PATHS, or all where none are given.")
-    ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray",
+            rich_help_panel=MACHINES,
+            autocompletion=one_of("local", "ray"),
+            help="local: this process; ray: actors of a Ray cluster, see the README (pip install 'tipsseg[ray]').",
+        ),
+    ] = "local",
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            rich_help_panel=MACHINES,
+            help="With --engine ray: actors, each with a model of its own.  [default: 1]",
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            rich_help_panel=MACHINES,
+            help="With --engine ray: GPUs of each actor, such as 1 or 0.5.  [default: 0]",
+        ),
+    ] = None,
+    # Behind all that it looks at; see `_take_from`.
     from_run: Annotated[
         Path | None,
         typer.Option(
             "--from",
+            metavar="FILE|DIR",
+            parser=opt.path_of("--from"),
+            rich_help_panel=WHAT,
             help="Repeat a run: classes and options of its run.json, but for options that are given here.",
             callback=_take_from,
             is_eager=True,
         ),
     ] = None,
-    dry: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Print the images that would be labelled; estimate time and disk by labelling a few."
-        ),
-    ] = False,
-    engine: Annotated[
-        str,
-        typer.Option(
-            help="local: this process; ray: actors of a Ray cluster, see the README (pip install 'tipsseg[ray]')."
-        ),
-    ] = "local",
-    actors: Annotated[
-        int | None, typer.Option(help="With --engine ray: actors, each with a model of its own.  [default: 1]")
-    ] = None,
-    gpus: Annotated[
-        float | None, typer.Option(help="With --engine ray: GPUs of each actor, such as 1 or 0.5.  [default: 0]")
-    ] = None,
-    jsonl: Annotated[
-        bool, typer.Option("--jsonl", help="Print one JSON object an image on stdout, in place of paths.")
-    ] = False,
-    null: opt.NullBoth = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
@@ -164,6 +234,7 @@ def label(
     from tipsseg.shards import parse_shard
 
     limit_pixels(max_pixels)
+    refuse_split_lists(paths or (), classes, formats)
     asked = Arguments(tuple(paths or ()), null, limit, sample, retry_failed)
     if null and jsonl and asked.paths != ("-",):
         raise UsageError("-0 separates paths, and --jsonl prints none", "Leave out -0.")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.commands import options as opt
+from tipsseg.commands.help import Command
 
 EPILOG = """\b
 Examples:
@@ -26,11 +27,21 @@ Exit code: 0 all joined, 1 an error, 2 wrong usage.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(epilog=EPILOG, no_args_is_help=True)
+@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
 def merge(
-    folders: Annotated[list[Path], typer.Argument(metavar="OUT", help="Output folders of tipsseg label.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="OUT", parser=opt.path_of("a folder"), help="Output folders of tipsseg label."),
+    ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where all of it is to be: a new folder, or the one with the shards.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            parser=opt.path_of("--output"),
+            help="Where all of it is to be: a new folder, or the one with the shards.",
+        ),
     ],
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import FileIO
 from itertools import chain
 from pathlib import Path
@@ -12,17 +12,44 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tipsseg.errors import UsageError
+from tipsseg.commands import completion
+from tipsseg.commands.help import FILES, IMAGES, MODEL, WHAT
+from tipsseg.commands.mistakes import refuse_picture, refuse_semicolons
+from tipsseg.device_names import DTYPE_NAMES
+from tipsseg.errors import UsageError, VocabularyError
+from tipsseg.file_options import INSTANCES, NAMES, PNG_MODES, FileOptions, parse_least_area
 from tipsseg.files import is_file
 from tipsseg.label_options import MODES, REFINEMENTS, LabelOptions
 from tipsseg.writers import FORMATS
 
 if TYPE_CHECKING:
-    from tipsseg.file_options import FileOptions
     from tipsseg.inputs import Found
     from tipsseg.progress import Progress
     from tipsseg.request import ModelRequest
     from tipsseg.vocabulary import Vocabulary
+
+#: What is written where nothing is said of it.
+DEFAULT_FORMATS = ("png", "coco")
+
+FORMAT_HELP = f"One or more, with commas: {', '.join(FORMATS)}."
+
+#: Names of classes in the first line of a run.
+_NAMES_SHOWN = 20
+
+EMPTY_PATH = "Is it of a variable that is not set? The current folder is . (a dot)."
+
+
+def path_of(option: str) -> Callable[[str | Path], Path]:
+    """What makes a path of the value of an option or argument; it raises UsageError where that is empty."""
+
+    def parse(value: str | Path) -> Path:
+        if isinstance(value, str) and not value:
+            # pathlib takes it for the current folder.
+            raise UsageError(f"the path of {option} is empty", EMPTY_PATH)
+        return Path(value)
+
+    return parse
+
 
 Classes = Annotated[
     list[str] | None,
@@ -30,6 +57,8 @@ Classes = Annotated[
         "--classes",
         "-c",
         metavar="NAMES",
+        is_eager=True,
+        rich_help_panel=WHAT,
         help='What to label: "panda leg,tree". A name with a comma: repeat -c, once for each name.',
     ),
 ]
@@ -38,55 +67,132 @@ Vocab = Annotated[
     typer.Option(
         "--vocab",
         "-v",
+        metavar="FILE|PRESET",
+        is_eager=True,
+        rich_help_panel=WHAT,
+        autocompletion=completion.presets,
         help="A vocabulary file (.toml, or text with one class a line), or a preset: tipsseg vocab list.",
     ),
 ]
 Templates = Annotated[
     str | None,
     typer.Option(
-        help="Prompt templates: protocol, plain, or a file with one a line.  [default: the vocabulary's, or protocol]"
+        metavar="NAME|FILE",
+        is_eager=True,
+        rich_help_panel=WHAT,
+        autocompletion=completion.one_of("protocol", "plain"),
+        help="Prompt templates: protocol, plain, or a file with one a line.  [default: the vocabulary's, or protocol]",
     ),
 ]
 Background = Annotated[
     str | None,
     typer.Option(
+        metavar="NAMES",
+        is_eager=True,
+        rich_help_panel=WHAT,
+        autocompletion=completion.one_of("auto", "none"),
         help='Phrases that compete and are written as 0: auto (general stuff), none, or a list such as "sky,wall".  '
-        "[default: the vocabulary's, or auto]"
+        "[default: the vocabulary's, or auto]",
+    ),
+]
+MinConfidence = Annotated[
+    float,
+    typer.Option(
+        metavar="0..1", rich_help_panel=WHAT, help="Pixels below this confidence are written as 255, ignored."
     ),
 ]
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="l14, b14, so400m14, g14, tiny, or a folder in the hub layout.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="ID|DIR",
+        rich_help_panel=MODEL,
+        autocompletion=completion.models,
+        help="l14, b14, so400m14, g14, tiny, or a folder in the hub layout.",
+    ),
 ]
-MinConfidence = Annotated[float, typer.Option(help="Pixels below this confidence (0..1) are written as 255, ignored.")]
-Mode = Annotated[str, typer.Option(help=f"{MODES[0]}: overlapping windows; {MODES[1]}: the image at once.")]
+Mode = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(MODES),
+        rich_help_panel=MODEL,
+        autocompletion=completion.one_of(*MODES),
+        help=f"{MODES[0]}: overlapping windows; {MODES[1]}: the image at once.",
+    ),
+]
 ShortSide = Annotated[
-    int | None, typer.Option(help="Resize the shorter side to this many pixels.  [default: the model's own size]")
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        rich_help_panel=MODEL,
+        help="Resize the shorter side to this many pixels.  [default: the model's own size]",
+    ),
 ]
-Refine = Annotated[str, typer.Option(help=f"Let edges follow the image's colours: {', '.join(REFINEMENTS)}.")]
-Device = Annotated[str, typer.Option(help="auto (cuda, then mps, then cpu), cpu, cuda, cuda:N, mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
-BatchSize = Annotated[int, typer.Option(help="Windows that a GPU takes at once; a CPU takes one.")]
-Jobs = Annotated[
-    int | None, typer.Option(help="Threads that decode images, and make labels and files.  [default: up to 4]")
+Refine = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(REFINEMENTS),
+        rich_help_panel=MODEL,
+        autocompletion=completion.one_of(*REFINEMENTS),
+        help="Let edges follow the image's colours.",
+    ),
 ]
-Threads = Annotated[int | None, typer.Option(help="Threads.  [default: up to 4]")]
-MaxPixels = Annotated[int, typer.Option(help="Larger images are refused, as they may be meant to fill the memory.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        rich_help_panel=MODEL,
+        autocompletion=completion.one_of("auto", "cpu", "cuda", "mps"),
+        help="auto (cuda, then mps, then cpu), cpu, cuda, cuda:N, mps.",
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        metavar="DTYPE",
+        rich_help_panel=MODEL,
+        autocompletion=completion.one_of(*DTYPE_NAMES),
+        help=f"{', '.join(DTYPE_NAMES)}.",
+    ),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(metavar="N", rich_help_panel=MODEL, help="Windows that a GPU takes at once; a CPU takes one."),
+]
+Format = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="NAMES",
+        rich_help_panel=FILES,
+        autocompletion=completion.formats,
+        help=f"{FORMAT_HELP}  [default: {','.join(DEFAULT_FORMATS)}]",
+    ),
+]
 Instances = Annotated[
     str,
     typer.Option(
-        help="What formats that list objects take for one: component (a connected region), class (all of a class)."
+        metavar="|".join(INSTANCES),
+        rich_help_panel=FILES,
+        autocompletion=completion.one_of(*INSTANCES),
+        help="What formats that list objects take for one: component (a connected region), class (all of a class).",
     ),
 ]
 MinArea = Annotated[
     str,
     typer.Option(
-        help='Smaller objects are left out of formats that list objects: pixels, or percent of the image such as "0.1%".'
+        metavar="AREA",
+        rich_help_panel=FILES,
+        help='Smaller objects are left out of formats that list objects: pixels, or percent of the image such as "0.1%".',
     ),
 ]
 Simplify = Annotated[
     float | None,
     typer.Option(
         metavar="PIXELS",
+        rich_help_panel=FILES,
         help="Polygons with fewer corners, to be edited by hand: up to this far off.  [default: they keep to their pixels]",
     ),
 ]
@@ -94,32 +200,73 @@ ValFraction = Annotated[
     float | None,
     typer.Option(
         metavar="SHARE",
+        rich_help_panel=FILES,
         help="YOLO: this share of the images (0 to 1) for validation, chosen by their names.  "
         "[default: as in the folder, or 0]",
     ),
 ]
-PngMode = Annotated[str, typer.Option(help="Masks as grey values (L), or with a palette (P) for tools that want it.")]
 Names = Annotated[
     str,
     typer.Option(
-        help="Names of the files of an image a.jpg: stem, as in a.png; full, as in a.jpg.png, where a.png is an image too."
+        metavar="|".join(NAMES),
+        rich_help_panel=FILES,
+        autocompletion=completion.one_of(*NAMES),
+        help="Names of the files of an image a.jpg: stem, as in a.png; full, as in a.jpg.png, where a.png is an image too.",
     ),
 ]
-Null = Annotated[bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not lines.")]
+PngMode = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(PNG_MODES),
+        rich_help_panel=FILES,
+        autocompletion=completion.one_of(*PNG_MODES),
+        help="Masks as grey values (L), or with a palette (P) for tools that want it.",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=IMAGES,
+        help="Threads that decode images, and make labels and files.  [default: up to 4]",
+    ),
+]
+Threads = Annotated[int | None, typer.Option("--jobs", metavar="N", help="Threads.  [default: up to 4]")]
+MaxPixels = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=IMAGES,
+        help="Larger images are refused, as they may be meant to fill the memory.",
+    ),
+]
+Null = Annotated[
+    bool,
+    typer.Option("--null", "-0", rich_help_panel=IMAGES, help="The list on stdin is separated by NUL, not lines."),
+]
 NullResults = Annotated[
     bool,
     typer.Option("--null", "-0", help="Paths on stdout end with NUL, not lines: names may have line ends in them."),
 ]
 NullBoth = Annotated[
     bool,
-    typer.Option("--null", "-0", help="A list on stdin is separated by NUL, not lines; so are the paths on stdout."),
+    typer.Option(
+        "--null",
+        "-0",
+        rich_help_panel=IMAGES,
+        help="A list on stdin is separated by NUL, not lines; so are the paths on stdout.",
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", parser=path_of("--images"), help="Where the images are now.  [default: where they were]"
+    ),
+]
+Folder = Annotated[
+    Path, typer.Argument(metavar="OUT", parser=path_of("the folder"), help="The output folder of tipsseg label.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
-
-#: What is written where nothing is said of it.
-DEFAULT_FORMATS = ("png", "coco")
-
-FORMAT_HELP = f"One or more, with commas: {', '.join(FORMATS)}."
 
 
 def parse_vocabulary(
@@ -140,12 +287,23 @@ def parse_vocabulary(
             f"--background takes phrases, and {background} is the name of a file",
             "Put the phrases into the vocabulary file, as `background`, or name them: --background sky,wall",
         )
+    if not classes and vocab is None:
+        raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
+    refuse_semicolons(classes or ())
     prompts = None if templates is None else find_templates(templates)
     stuff = None if background is None else parse_background(background)
     if vocab is not None:
         return read_vocabulary(vocab, stuff, prompts)
+    names = split_names(classes or ())
+    for number, name in enumerate(names, start=1):
+        if not name.strip(" _"):
+            raise VocabularyError(
+                f"class {number} of {len(names)} is empty",
+                "Remove the extra comma. If a name has a comma in it, repeat the option, once for each name: "
+                '-c "salt, pepper" -c tree',
+            )
     return make_vocabulary(
-        split_names(classes or ()),
+        names,
         "auto" if stuff is None else stuff,
         PROTOCOL_TEMPLATES if prompts is None else prompts,
     )
@@ -173,8 +331,6 @@ def file_options(
     instances: str, min_area: str, png_mode: str, simplify: float | None, val_fraction: float | None, names: str
 ) -> FileOptions:
     """The values of the options on how labels become files, as one record. Raises UsageError."""
-    from tipsseg.file_options import FileOptions, parse_least_area
-
     return FileOptions(instances, parse_least_area(min_area), png_mode, simplify, val_fraction, names)
 
 
@@ -207,6 +363,8 @@ def from_stdin(paths: Sequence[str]) -> bool:
     """Whether the arguments ask for a list on stdin. Raises UsageError for what cannot be meant."""
     if list(paths) == ["-"]:
         return True
+    if "" in paths:
+        raise UsageError("the path of an image is empty", EMPTY_PATH)
     if "-" in paths:
         raise UsageError("- stands for a list on stdin and cannot be mixed with other paths")
     urls = [path for path in paths if "://" in path]
@@ -216,12 +374,24 @@ def from_stdin(paths: Sequence[str]) -> bool:
 
 
 def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabulary: Vocabulary) -> None:
-    """Notes on what was made of the names of the classes."""
+    """What is looked for, as the first line of a run; and notes on what was made of the names."""
+    progress.head(classes_line(vocabulary))
     with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
     if with_comma and vocabulary.source and not vocabulary.source.lower().endswith(".toml"):
         progress.note(f"{vocabulary.source} has one class a line, commas and all, such as {with_comma[0]!r}.")
     if classes and len(classes) > 1 and any("," in value for value in classes):
         progress.note("--classes was given several times, so each value is one class, commas and all.")
+
+
+def classes_line(vocabulary: Vocabulary) -> str:
+    """The names of the classes in a line, as many as a person reads."""
+    from tipsseg.progress import counted
+
+    names = [entry.name for entry in vocabulary.classes]
+    shown = [f'"{name}"' if "," in name else name for name in names[:_NAMES_SHOWN]]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    source = f" of {vocabulary.source}" if vocabulary.source else ""
+    return f"{counted(len(names), 'class', 'classes')}{source}: {', '.join(shown)}{more}."
 
 
 def note_inputs(progress: Progress, found: Found) -> None:
@@ -270,5 +440,9 @@ def _stdin_blocks() -> Iterator[bytes]:
         stream: Any = FileIO(sys.stdin.fileno(), closefd=False)
     except (OSError, ValueError):  # stdin is no file, as under a test runner
         stream = sys.stdin.buffer
+    first = True
     while block := stream.read(1 << 16):
+        if first:
+            refuse_picture(block)
+        first = False
         yield block

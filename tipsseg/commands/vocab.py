@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from tipsseg.commands import options as opt
+from tipsseg.commands.completion import presets
+from tipsseg.commands.help import Command
 from tipsseg.progress import counted, print_text
 
 app = typer.Typer(
@@ -16,10 +18,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Name = Annotated[str, typer.Argument(help="A preset, or a vocabulary file.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=presets, help="A preset, or a vocabulary file.")]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_presets() -> None:
     """The presets, for --vocab."""
     from tipsseg.vocabulary_file import preset_names, preset_summary, read_vocabulary
@@ -30,7 +32,7 @@ def list_presets() -> None:
         print_text(f"{name:20} {len(vocabulary.classes):4} classes{with_background:13}  {preset_summary(name)}\n")
 
 
-@app.command()
+@app.command(cls=Command)
 def show(name: Name, background: opt.Background = None, templates: opt.Templates = None) -> None:
     """Print a vocabulary as a TOML file, for a look or as the start of one's own."""
     from tipsseg.vocabulary_file import vocabulary_toml
@@ -38,7 +40,7 @@ def show(name: Name, background: opt.Background = None, templates: opt.Templates
     print_text(vocabulary_toml(opt.parse_vocabulary(None, name, templates, background)))
 
 
-@app.command()
+@app.command(cls=Command)
 def check(name: Name) -> None:
     """Read a vocabulary as `tipsseg label` would, and say what is in it; an error names file and line."""
     vocabulary = opt.parse_vocabulary(None, name, None, None)

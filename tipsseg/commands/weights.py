@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from tipsseg.commands.completion import models as ids
+from tipsseg.commands.help import Command
 from tipsseg.errors import WeightsError
 from tipsseg.progress import print_path
 
@@ -14,7 +16,12 @@ app = typer.Typer(
 )
 
 
-@app.command("list")
+Models = Annotated[
+    list[str] | None, typer.Argument(metavar="ID", autocompletion=ids, help="Ids of models; all when left out.")
+]
+
+
+@app.command("list", cls=Command)
 def list_weights() -> None:
     """The models in weights.lock, and which are here."""
     from tipsseg import weights
@@ -33,9 +40,12 @@ def list_weights() -> None:
         )
 
 
-@app.command()
+@app.command(cls=Command)
 def download(
-    models: Annotated[list[str], typer.Argument(help="Ids of models: l14, b14, so400m14, g14, tiny.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="ID", autocompletion=ids, help="Ids of models: l14, b14, so400m14, g14, tiny."),
+    ],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
 ) -> None:
     """Download models into the hub cache, and verify them."""
@@ -45,9 +55,12 @@ def download(
         print_path(weights.fetch(spec, quiet=quiet))
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(
-    models: Annotated[list[str] | None, typer.Argument(help="Ids of models; all when left out.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", autocompletion=ids, help="Ids of models; all when left out."),
+    ] = None,
 ) -> None:
     """Hash the files that are here afresh; a wrong one is removed, with an error.
 
@@ -67,8 +80,13 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
-def lock(models: Annotated[list[str] | None, typer.Argument(help="Ids of models; all when left out.")] = None) -> None:
+@app.command(cls=Command)
+def lock(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", autocompletion=ids, help="Ids of models; all when left out."),
+    ] = None,
+) -> None:
     """Ask the hub for sizes and hashes of the pinned revisions, and write them into weights.lock."""
     from tipsseg import weights
 
@@ -80,8 +98,8 @@ def lock(models: Annotated[list[str] | None, typer.Argument(help="Ids of models;
     print_path(path)
 
 
-@app.command("path")
-def show_path(model: Annotated[str, typer.Argument(help="Id of a model.")]) -> None:
+@app.command("path", cls=Command)
+def show_path(model: Annotated[str, typer.Argument(metavar="ID", autocompletion=ids, help="Id of a model.")]) -> None:
     """The folder of a model's files; an error when they are not here."""
     from tipsseg import weights
 

@@ -1,0 +1,316 @@
+"""`tipsseg label` on folders that people have worked in: what they did is kept, what is not the program's is left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from resuming import ALL, CLASSES, Run, contents, record
+
+from tipsseg.output_folder import OutputFolder
+from tipsseg.outcome import Labelled
+
+NOT_OURS = "tipsseg did not write the file that is there, or the file was changed since"
+
+
+def tree(folder: str | Path) -> dict[str, object]:
+    """All that is below a folder, links as links."""
+
+    def what(path: Path) -> object:
+        return path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
+
+    return {str(path.relative_to(folder)): what(path) for path in sorted(Path(folder).rglob("*")) if not path.is_dir() or path.is_symlink()}
+
+
+def correct(path: Path) -> bytes:
+    """Another class in one corner of a mask."""
+    with Image.open(path) as picture:
+        ids = np.array(picture)
+    ids[:9, :9] = 1 + (ids[:9, :9] == 1)
+    Image.fromarray(ids).save(path)
+    return path.read_bytes()
+
+
+# ---- what was changed by hand ----
+
+
+@pytest.mark.parametrize("options", [[], ["--no-resume"], ["--mode", "whole", "--no-resume"], ["-f", "png,coco,overlay"]], ids=str)
+def test_a_corrected_mask_is_kept(run: Run, options: list[str]) -> None:
+    run()
+    mask = Path("out/masks/a.png")
+    data = correct(mask)
+    err = run(*options)
+    assert (run.code, "a.png" in run.labelled, mask.read_bytes()) == (0, False, data)
+    assert (
+        "Files of 1 image were changed by hand and are kept; --replace-edited labels it anew, and tipsseg convert out "
+        "--format FORMAT takes a changed mask into other formats.\n"
+    ) in err
+    assert "out/masks/a.png" in run.out.splitlines()
+
+
+def test_corrected_masks_are_counted(run: Run) -> None:
+    run()
+    for name in ("a.png", "sub/ü.png"):
+        correct(Path("out/masks", name))
+    assert "2 of those changed by hand, and kept" in run("--dry-run")
+    shutil.copy("imgs/a.png", "imgs/new.png")
+    assert "Files of 2 images were changed by hand and are kept; --replace-edited labels them anew" in run()
+    assert record(Path("out"))["counts"] == {"labelled": 1, "unchanged": 3, "failed": 0, "edited": 2}
+    assert run.command("check", "out").code == 0
+
+
+def test_a_corrected_mask_is_labelled_anew_where_that_is_asked_for(run: Run) -> None:
+    run()
+    before = contents(Path("out"))
+    correct(Path("out/masks/a.png"))
+    run.command("convert", "out", "-f", "coco")
+    assert contents(Path("out"))["annotations.json"] != before["annotations.json"]
+    run("--replace-edited")
+    assert (run.code, run.labelled, contents(Path("out"))) == (0, ["a.png"], before)
+
+
+def test_a_mask_that_convert_took_up_is_kept_too(run: Run) -> None:
+    run()
+    data = correct(Path("out/masks/a.png"))
+    assert run.command("convert", "out", "-f", "coco,yolo").code == 0
+    before = contents(Path("out"))
+    run()
+    run("--no-resume")
+    assert "a.png" not in run.labelled
+    assert Path("out/masks/a.png").read_bytes() == data
+    assert {**contents(Path("out")), "manifest.jsonl": b""} == {**before, "manifest.jsonl": b""}
+    assert run.command("check", "out").code == 0
+
+
+def test_other_files_that_were_changed_are_kept(run: Run) -> None:
+    run("-f", "png,labelme")
+    path = Path("out/labelme/a.json")
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "flags": {"seen": True}}))
+    data = path.read_bytes()
+    shutil.copy("imgs/a.png", "imgs/new.png")
+    assert "1 image were changed by hand" in run("-f", "png,labelme")
+    assert (run.labelled, path.read_bytes()) == (["new.png"], data)
+
+
+def test_beginning_anew_removes_what_the_program_wrote_and_names_what_it_keeps(run: Run) -> None:
+    run("-f", "png,coco,yolo,overlay")
+    data = correct(Path("out/masks/sub/ü.png"))
+    Path("out/notes.txt").write_text("mine")
+    err = run("--overwrite", "-f", "png", "--limit", "2", options=("-c", "tree"))
+    assert (run.code, run.labelled) == (0, ALL[:2])
+    assert "out/masks/sub/ü.png was changed by hand, and is kept.\n" in err
+    found = tree("out")
+    assert found.pop("masks/sub/ü.png") == data
+    assert found.pop("notes.txt") == b"mine"
+    assert set(found) == {"classes.json", "manifest.jsonl", "masks/a.png", "masks/sub/b c.png", "run.json"}
+    # What is in the way of an image now is told, and stays.
+    assert "out/masks/sub/ü.png is there, and is not what tipsseg wrote for this image" in run("-f", "png", options=("-c", "tree"))
+    assert (run.code, run.labelled, Path("out/masks/sub/ü.png").read_bytes()) == (1, [], data)
+
+
+def test_beginning_anew_replaces_what_was_changed_where_that_is_asked_for(run: Run) -> None:
+    run()
+    correct(Path("out/masks/a.png"))
+    run("--overwrite", "--replace-edited", options=("-c", "tree"))
+    assert (run.code, run.labelled) == (0, ALL)
+    run(output="fresh", options=("-c", "tree"))
+    assert contents(Path("out")) == contents(Path("fresh"))
+
+
+# ---- other inputs of the same names ----
+
+
+def test_a_second_folder_with_the_same_names_is_refused(run: Run) -> None:
+    run()
+    shutil.copytree("imgs", "day2")
+    shutil.copy("imgs/sub/ü.bmp", "day2/a.png")
+    before = tree("out")
+    label = ["label", "day2", "-c", CLASSES, "-m", run.model, "--device", "cpu", "-o", "out"]
+    for options in ([], ["--no-resume"]):
+        ran = run.command(*label, *options)
+        assert (ran.code, ran.out) == (1, "")
+        assert f"day2/a.png: the folder has labels of another image of that name, {Path('imgs/a.png').resolve()}" in ran.err
+        assert tree("out") == before
+    assert run.command(*label, "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("how", ["renamed", "copied"])
+def test_an_image_that_was_moved_is_the_same(run: Run, how: str) -> None:
+    run()
+    if how == "renamed":
+        Path("imgs").rename("moved")
+    else:
+        shutil.copytree("imgs", "moved", copy_function=shutil.copyfile)
+    run.labelled.clear()
+    ran = run.command("label", "moved", "-c", CLASSES, "-m", run.model, "--device", "cpu", "-o", "out")
+    assert (ran.code, run.labelled) == (0, [])
+    assert "0 images labelled, 3 unchanged" in ran.err
+    paths = [json.loads(line)["path"] for line in Path("out/manifest.jsonl").read_text().splitlines()]
+    assert paths == [str(Path("moved").resolve() / name) for name in ALL]
+
+
+# ---- what others put into the folder ----
+
+STRANGERS: dict[str, Callable[[], object]] = {
+    "a mask": lambda: shutil.copy("imgs/a.png", "out/masks/a.png"),
+    "annotations.json": lambda: Path("out/annotations.json").write_text('{"mine": 1}'),
+    "classes.json": lambda: Path("out/classes.json").write_text('{"mine": 1}'),
+    "errors.jsonl": lambda: Path("out/errors.jsonl").write_text('{"mine": 1}\n'),
+    "manifest.jsonl": lambda: Path("out/manifest.jsonl").write_text('{"mine": 1}\n'),
+    "run.json": lambda: Path("out/run.json").write_text('{"mine": 1}'),
+    "a link in the place of a mask": lambda: Path("out/masks/a.png").symlink_to("../../imgs/a.png"),
+    "a pipe in the place of annotations": lambda: os.mkfifo("out/annotations.json"),
+}
+
+
+@pytest.mark.parametrize("options", [[], ["--no-resume"], ["--overwrite"]], ids=str)
+@pytest.mark.parametrize("case", STRANGERS)
+def test_what_is_not_the_programs_stops_the_run_before_any_work(run: Run, case: str, options: list[str]) -> None:
+    Path("out/masks").mkdir(parents=True)
+    STRANGERS[case]()
+    before = tree(".")
+    err = run(*options)
+    assert (run.code, run.labelled, run.out) == (1, [], "")
+    assert "Hint: " in err
+    assert tree(".") == before
+
+
+def test_an_input_in_the_place_of_a_mask_is_not_written_to(run: Run) -> None:
+    """The pictures lie where their masks would."""
+    Path("imgs/masks").mkdir()
+    shutil.copy("imgs/a.png", "imgs/masks/x.png")
+    shutil.copy("imgs/sub/ü.bmp", "imgs/x.bmp")
+    before = tree("imgs")
+    run("-f", "png", output="imgs")
+    assert run.code == 1
+    assert {name: data for name, data in tree("imgs").items() if name in before} == before
+
+
+# ---- damaged records ----
+
+
+@pytest.mark.parametrize("line", [b"", b"   ", b"{", b"[]", b'{"image": "a.png"}', b"\0" * 40], ids=repr)
+def test_lines_that_are_no_entries_are_set_aside_and_their_images_labelled_again(run: Run, line: bytes) -> None:
+    run()
+    before = contents(Path("out"))
+    path = Path("out/manifest.jsonl")
+    first, *rest = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join((line, *rest)) + b"\n")
+    assert run.command("check", "out").code == 1
+    err = run()
+    assert (run.code, run.labelled) == (0, ["a.png"])
+    assert "Lines of the records in out cannot be read; out/manifest-unreadable.jsonl keeps them" in err
+    after = contents(Path("out"))
+    assert after.pop("manifest-unreadable.jsonl") == line + b"\n"
+    assert after == before
+    run()
+    assert (run.code, run.labelled) == (0, [])
+
+
+def test_a_manifest_that_lost_lines_is_told_of_and_they_are_done_again(run: Run) -> None:
+    run()
+    before = contents(Path("out"))
+    path = Path("out/manifest.jsonl")
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    assert "it has 1 images, where run.json counts 3" in run.command("check", "out").out
+    err = run("--limit", "1")
+    assert "The manifest lacks 2 images that run.json counts; labelled again where given.\n" in err
+    run()
+    assert (run.code, run.labelled, contents(Path("out"))) == (0, ALL[1:], before)
+
+
+def test_a_corrected_mask_of_which_the_record_is_lost_is_kept(run: Run) -> None:
+    run()
+    data = correct(Path("out/masks/a.png"))
+    path = Path("out/manifest.jsonl")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    err = run()
+    assert run.code == 1
+    assert f"out/masks/a.png: {NOT_OURS}" in err
+    assert Path("out/masks/a.png").read_bytes() == data
+
+
+# ---- forged records ----
+
+
+@pytest.fixture
+def victim() -> Path:
+    """What nobody may touch."""
+    folder = Path("victim")
+    folder.mkdir()
+    shutil.copy("imgs/a.png", folder / "pw.png")
+    (folder / "file").write_text("mine")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["../../victim/pw.jpg", "../victim/pw.jpg", "/tmp/pw.jpg", "sub/../../victim/pw.jpg", "", ".", "a\0b"], ids=ascii)
+def test_a_name_that_leads_out_is_no_failure_to_try_again(run: Run, victim: Path, name: str) -> None:
+    run("-f", "png,yolo,labelme")
+    forged = {"image": name, "path": str(Path("imgs/a.png").resolve()), "reason": "", "hint": ""}
+    Path("out/errors.jsonl").write_text(json.dumps(forged) + "\n")
+    outside = {name: data for name, data in tree(".").items() if not name.startswith("out/")}
+    run("--retry-failed", "-f", "png,yolo,labelme")
+    assert run.labelled == []
+    assert {name: data for name, data in tree(".").items() if not name.startswith("out/")} == outside
+
+
+@pytest.mark.parametrize("record_name", ["manifest.jsonl", "errors.jsonl", "run.json", "classes.json", "annotations.json", ".tipsseg-lock", ".tipsseg-coco", "masks", "."])
+@pytest.mark.parametrize("begun", [False, True], ids=["a new folder", "a folder of a run"])
+@pytest.mark.parametrize("dangling", [False, True], ids=["to something", "to nothing"])
+def test_no_link_is_written_through(run: Run, victim: Path, record_name: str, begun: bool, dangling: bool) -> None:
+    if begun:
+        run()
+    Path("out").mkdir(exist_ok=True)
+    place, target = Path("out", record_name), victim / ("masks" if record_name == "masks" else "file")
+    if record_name == ".":
+        pytest.skip("the folder itself may be a link")
+    if record_name == "masks":
+        target.mkdir()
+        if place.exists():
+            shutil.copytree(place, target, dirs_exist_ok=True)
+            shutil.rmtree(place)
+        if dangling:
+            shutil.rmtree(target)
+    else:
+        if place.exists():
+            shutil.copy(place, target)
+        place.unlink(missing_ok=True)
+        if dangling:
+            target.unlink()
+    place.symlink_to(f"../{target}")
+    Path("imgs/bad.png").write_bytes(b"")
+    shutil.copy("imgs/a.png", "imgs/new.png")
+    before = tree(victim)
+    for options in ([], ["--no-resume"], ["--overwrite"], ["--retry-failed"]):
+        run(*options)
+        assert tree(victim) == before, options
+
+
+# ---- what vanishes while the run goes on ----
+
+
+@pytest.mark.parametrize("what", ["out/masks", "out/manifest.jsonl"])
+def test_what_is_removed_while_the_run_goes_on_is_told(run: Run, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    plain = OutputFolder.add
+
+    def add(self: OutputFolder, labelled: Labelled) -> None:
+        plain(self, labelled)
+        if labelled.ref.name == ALL[-1]:
+            shutil.rmtree(what) if Path(what).is_dir() else Path(what).unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "add", add)
+        err = run()
+    assert run.code == 1
+    assert f"Error: cannot write {what}" in err
+    assert "it was removed while the run went on\nHint: Run the same command again.\n" in err
+    run()
+    run(output="fresh")
+    assert contents(Path("out")) == contents(Path("fresh"))
+    assert run.command("check", "out").code == 0

@@ -1,0 +1,237 @@
+"""Common mistakes in a command line: what is said, and that the hint is what would have been right."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from running import Command
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Image.new("RGB", (60, 60), (10, 200, 30)).save("photos/a.png")
+    Path("coco").mkdir()
+
+
+QUOTES = "Put the list into quotes, so that the shell keeps it in one piece: -c"
+COMMAS = "Join formats with commas, without spaces: -f"
+UNSET = "Is it of a variable that is not set? The current folder is . (a dot)."
+
+# name: (arguments, error, hint)
+MISTAKES = {
+    "a space in the list": (
+        ["label", "photos", "-c", "car,", "tree"],
+        "'tree' is no file, and --classes car, seems to go on there",
+        f"{QUOTES} 'car, tree'",
+    ),
+    "a space in a longer list": (
+        ["label", "-c", "car,", "panda", "leg,", "tree", "photos"],
+        "'panda' is no file, and --classes car, seems to go on there",
+        f"{QUOTES} 'car, panda, leg, tree'",
+    ),
+    "a space before the comma": (
+        ["label", "photos", "-c", "car", ",tree"],
+        "',tree' is no file, and --classes car seems to go on there",
+        f"{QUOTES} 'car, tree'",
+    ),
+    "a space in the list of eval": (
+        ["eval", "photos", "--gt", "gt", "-c", "car,", "tree"],
+        "'tree' is no file, and --classes car, seems to go on there",
+        f"{QUOTES} 'car, tree'",
+    ),
+    "a comma at the end": (
+        ["label", "photos", "-c", "car,"],
+        "class 2 of 2 is empty",
+        "Remove the extra comma. If a name has a comma in it, repeat the option, once for each name: "
+        '-c "salt, pepper" -c tree',
+    ),
+    "semicolons": (
+        ["label", "photos", "-c", "car; red tree"],
+        "classes are separated by commas, and --classes 'car; red tree' has a semicolon",
+        "Use commas: -c 'car,red tree'. A name with a semicolon in it is given in a vocabulary file.",
+    ),
+    "a format among the paths": (
+        ["label", "photos", "-c", "car", "-f", "png", "yolo"],
+        "'yolo' is a format, and stands where a path belongs",
+        f"{COMMAS} png,yolo",
+    ),
+    "formats with commas and spaces": (
+        ["label", "photos", "-c", "car", "-f", "png,", "yolo,", "overlay"],
+        "'yolo,' is a format, and stands where a path belongs",
+        f"{COMMAS} png,yolo,overlay",
+    ),
+    "a format more to convert into": (
+        ["convert", "photos", "-f", "yolo", "cvat"],
+        "'cvat' is a format, and stands where a path belongs",
+        f"{COMMAS} yolo,cvat",
+    ),
+    "two folders to convert": (
+        ["convert", "photos", "others", "-f", "yolo"],
+        "one folder is converted at a time, and 'others' is another argument",
+        "",
+    ),
+    "no command": (
+        ["photos", "-c", "car"],
+        "the command is missing: 'photos' is none",
+        "Run: tipsseg label photos -c car",
+    ),
+    "no command, a list": (
+        ["-", "--vocab", "my list.txt"],
+        "the command is missing: '-' is none",
+        "Run: tipsseg label - --vocab 'my list.txt'",
+    ),
+    "no command, no such folder": (
+        ["pictures/", "-c", "car"],
+        "the command is missing: 'pictures/' is none",
+        "Run: tipsseg label pictures/ -c car",
+    ),
+    "empty output": (["label", "photos", "-c", "car", "-o", ""], "the path of --output is empty", UNSET),
+    "empty image": (["label", "photos", "", "-c", "car"], "the path of an image is empty", UNSET),
+    "empty run": (["label", "photos", "--from", ""], "the path of --from is empty", UNSET),
+    "empty vocabulary": (["vocab", "check", ""], "the vocabulary '' is no file and no preset", None),
+    "empty templates": (
+        ["label", "photos", "-c", "a", "--templates", ""],
+        "--templates '' is no file and none of",
+        None,
+    ),
+    "empty truth": (["eval", "photos", "--gt", "", "-c", "car"], "the path of --gt is empty", UNSET),
+    "empty masks": (["eval", "--pred", "", "--gt", "photos"], "the path of --pred is empty", UNSET),
+    "empty output of eval": (
+        ["eval", "photos", "--gt", "gt", "-c", "car", "-o", ""],
+        "the path of --output is empty",
+        UNSET,
+    ),
+    "empty folder to convert": (["convert", "", "-f", "yolo"], "the path of the folder is empty", UNSET),
+    "empty place of images": (
+        ["convert", "photos", "-f", "yolo", "--images", ""],
+        "the path of --images is empty",
+        UNSET,
+    ),
+    "empty folder to check": (["check", ""], "the path of the folder is empty", UNSET),
+    "empty folder to merge": (["merge", "photos", "", "-o", "all"], "the path of a folder is empty", UNSET),
+    "empty target": (["merge", "photos", "-o", ""], "the path of --output is empty", UNSET),
+    "empty image of doctor": (["doctor", "--image", ""], "the path of --image is empty", UNSET),
+    "escape in a class": (
+        ["label", "photos", "-c", "tree,a\x1b[2J"],
+        "the name of class 2 has the control character \\u001b in it: 'a\\x1b[2J'",
+        "Leave that character out.",
+    ),
+    "escape in the background": (
+        ["label", "photos", "-c", "tree", "--background", "a\x07"],
+        "a background phrase has the control character \\u0007 in it: 'a\\x07'",
+        "Leave that character out.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes(command: Command, case: str, tmp_path: Path) -> None:
+    arguments, error, hint = MISTAKES[case]
+    ran = command(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    if hint is None:
+        assert ran.err.startswith(f"Error: {error}")
+    else:
+        assert ran.err == f"Error: {error}\n" + (f"Hint: {hint}\n" if hint else "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["coco", "photos"]
+
+
+def test_what_is_there_is_a_path_and_no_mistake(command: Command) -> None:
+    ran = command("label", "photos", "coco", "-c", "car", "-f", "png", "-m", "tine")
+    assert ran.err.startswith("Error: unknown model 'tine'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        (["-c", "car tree", "photos"], "Error: The command is missing. Run: tipsseg label -c 'car tree' photos\n"),
+        (["lable", "-c", "car", "pictures"], "Error: No such command 'lable'. Did you mean 'label'?\n"),
+        (["pictures"], "Error: No such command 'pictures'.\n"),
+    ],
+)
+def test_a_command_that_is_missing_or_none(command: Command, arguments: list[str], end: str) -> None:
+    ran = command(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.endswith(end)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
+@pytest.mark.parametrize("flags", [[], ["-0"]])
+def test_a_picture_in_place_of_a_list(command: Command, kind: str, flags: list[str]) -> None:
+    data = io.BytesIO()
+    Image.effect_noise((40, 40), 60).convert("RGB").save(data, kind)
+    ran = command("label", "-", "-c", "car", "-m", "tiny", *flags, stdin=data.getvalue())
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.splitlines()[-2:] == [
+        "Error: a picture came on stdin, where - stands for a list of paths",
+        "Hint: Give the path of the picture, or save it first.",
+    ]
+
+
+def test_a_class_that_is_no_utf8(tmp_path: Path) -> None:
+    line = f"'{sys.executable}' -m tipsseg label photos -m tiny -c $'tr\\xffee'"
+    ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == (
+        "Error: the name of class 1 is no UTF-8 text: 'tr\\udcffee'\nHint: Use a terminal, or a file, in UTF-8.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "source", "line"),
+    [
+        ("tree", "", "1 class: tree."),
+        ("tree,sky", "", "2 classes: tree, sky."),
+        (
+            ",".join(f"c{number}" for number in range(25)),
+            "",
+            f"25 classes: {', '.join(f'c{n}' for n in range(20))} and 5 more.",
+        ),
+        ("", "voc20", "20 classes of voc20: aeroplane, bicycle, "),
+    ],
+)
+def test_the_first_line_lists_the_classes(
+    command: Command, mlp_checkpoint: Path, names: str, source: str, line: str
+) -> None:
+    what = ["--vocab", source] if source else ["-c", names]
+    ran = command("label", "photos", *what, "-m", mlp_checkpoint, "-f", "png")
+    assert ran.code == 0
+    assert ran.err.startswith(line)
+    assert command("label", "photos", *what, "-m", mlp_checkpoint, "-f", "png", "-q").err == ""
+
+
+# ---- --retry-failed without classes ----
+
+
+def test_retrying_takes_classes_and_options_of_the_run(command: Command, mlp_checkpoint: Path) -> None:
+    Path("photos/b.png").write_bytes(b"")
+    asked = ["-c", "tree,sky", "-m", mlp_checkpoint, "--mode", "whole", "-f", "png"]
+    for place, shard in (("out", []), ("parts", ["--shard", "1/1"])):
+        Path("photos/b.png").write_bytes(b"")
+        assert command("label", "photos", *asked, "-o", place, *shard).code == 1
+        Image.new("RGB", (50, 40), (90, 20, 30)).save("photos/b.png")
+        # In whichever order the options come.
+        ran = command("label", "--retry-failed", *shard, "-o", place)
+        assert ran.code == 0, ran.err
+        assert ran.err.startswith("2 classes: tree, sky.\n1 image with ")
+        again = command("label", "-o", place, *shard, "--retry-failed")
+        assert again.code == 0
+        assert f"No image failed in {place}" in again.err
+    record = json.loads(Path("out/run.json").read_text())
+    assert (record["options"]["mode"], record["formats"]) == ("whole", ["png"])
+    assert command("check", "out").code == 0
+
+
+def test_nothing_to_take_classes_from(command: Command) -> None:
+    ran = command("label", "--retry-failed", "-o", "out")
+    assert (ran.code, ran.err) == (1, "Error: no run in out, so nothing to retry\nHint: Leave out --retry-failed.\n")
+    ran = command("label", "photos")
+    assert (ran.code, ran.err.splitlines()[0]) == (2, "Error: no classes given")

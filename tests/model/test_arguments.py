@@ -1,0 +1,234 @@
+"""What is wrong in the library's arguments is a TipssegError that says so, and names no option of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tipsseg
+from tipsseg import Entry, Labeller, LabelOptions, TipssegError, load, make_vocabulary, read_vocabulary
+from tipsseg.device_names import check_device_name
+from tipsseg.encode import Encoder
+
+#: Whatever a caller may pass, typed or not.
+loose: Any = tipsseg
+
+
+@pytest.fixture(scope="module")
+def model(mlp_checkpoint: Path) -> Encoder:
+    return load(mlp_checkpoint, device="cpu")
+
+
+# name: (call with a model, what the message begins with)
+WRONG: dict[str, tuple[Callable[[Encoder], object], str]] = {
+    "model, none": (lambda _: loose.load(None), "the model must be an id or a folder, not None"),
+    "model, number": (lambda _: loose.load(14), "the model must be an id or a folder, not 14"),
+    "model, empty": (lambda _: load(""), "the model's name is empty"),
+    "model, unknown": (lambda _: load("l15"), "unknown model 'l15'"),
+    "model, NUL": (lambda _: load("l\0"), "unknown model 'l\\x00'"),
+    "model, no such folder": (lambda _: load(Path("tiny")), "unknown model './tiny'"),
+    "device, unknown": (lambda _: load("tiny", device="tpu"), "unknown device 'tpu'"),
+    "device, number": (lambda _: loose.load("tiny", device=0), "unknown device 0"),
+    "device, absent": (lambda _: load("tiny", device="mps"), "device 'mps' is not available"),
+    "dtype, unknown": (lambda _: load("tiny", dtype="int8"), "unknown dtype 'int8'"),
+    "dtype, list": (lambda _: loose.load("tiny", dtype=["float32"]), "unknown dtype ['float32']"),
+    "batch size, 0": (lambda _: load("tiny", batch_size=0), "batch size must be a whole number from 1 on, not 0"),
+    "batch size, text": (
+        lambda _: loose.load("tiny", batch_size="8"),
+        "batch size must be a whole number from 1 on, not '8'",
+    ),
+    "batch size, True": (
+        lambda _: load("tiny", batch_size=True),
+        "batch size must be a whole number from 1 on, not True",
+    ),
+    "labeller, name of a model": (lambda _: loose.Labeller("tiny", ["a"]), "the model must be an Encoder, not 'tiny'"),
+    "labeller, text": (lambda model: Labeller(model, "tree"), "classes must be a list of names, not a string"),
+    "labeller, nothing": (lambda model: loose.Labeller(model, None), "classes must be a list of names, not None"),
+    "labeller, no classes": (lambda model: Labeller(model, []), "no classes given"),
+    "labeller, number": (lambda model: loose.Labeller(model, ["a", 1]), "class 2 must be a name or an Entry, not 1"),
+    "labeller, dict of options": (
+        lambda model: loose.Labeller(model, ["a"], {"mode": "whole"}),
+        "options must be LabelOptions, not {'mode': 'whole'}",
+    ),
+    "labeller, small side": (
+        lambda model: Labeller(model, ["a"], LabelOptions(short_side=3)),
+        "short side 3 is smaller than",
+    ),
+    "labeller, large side": (
+        lambda model: Labeller(model, ["a"], LabelOptions(short_side=10**6)),
+        "short side 1000000 is too",
+    ),
+    "image, path": (
+        lambda model: loose.Labeller(model, ["a"]).label("a.jpg"),
+        "a Pillow image or an array can be labelled",
+    ),
+    "image, floats": (
+        lambda model: loose.Labeller(model, ["a"]).label(np.zeros((5, 5, 3))),
+        "an image array must be [H, W, 3] uint8 RGB",
+    ),
+    "classes, bytes": (lambda _: loose.make_vocabulary(b"tree"), "class 1 must be a name or an Entry, not 116"),
+    "classes, number": (lambda _: loose.make_vocabulary(5), "classes must be a list of names, not 5"),
+    "classes, empty name": (lambda _: make_vocabulary(["a", " "]), "class 2 of 2 is empty"),
+    "classes, control character": (
+        lambda _: make_vocabulary(["a\x1b[2Jb"]),
+        "the name of class 1 has the control character \\u001b in it: 'a\\x1b[2Jb'",
+    ),
+    "classes, NUL": (lambda _: make_vocabulary(["a\0"]), "the name of class 1 has the control character \\u0000 in it"),
+    "classes, C1": (
+        lambda _: make_vocabulary(["a\x9bb"]),
+        "the name of class 1 has the control character \\u009b in it",
+    ),
+    "classes, no character": (
+        lambda _: make_vocabulary(["a\uffff"]),
+        "the name of class 1 has the control character \\uffff",
+    ),
+    "classes, surrogate": (lambda _: make_vocabulary(["\udcff"]), "the name of class 1 is no UTF-8 text: '\\udcff'"),
+    "classes, endless name": (
+        lambda _: make_vocabulary(["a" * 1001]),
+        "the name of class 1 has 1001 characters; the most is 1000",
+    ),
+    "classes, too many": (
+        lambda _: make_vocabulary([Entry("a", tuple(map(str, range(200_000))))]),
+        "200001 names and synonyms are too many; the most is 200000",
+    ),
+    "entry, name": (lambda _: make_vocabulary([loose.Entry(5)]), "the name of class 1 must be a text, not 5"),
+    "entry, synonyms a text": (
+        lambda _: make_vocabulary([loose.Entry("tree", "oak")]),
+        "synonyms of 'tree' must be a list of texts, not 'oak'",
+    ),
+    "entry, synonym": (
+        lambda _: make_vocabulary([loose.Entry("tree", (5,))]),
+        "a synonym of 'tree' must be a text, not 5",
+    ),
+    "entry, synonym with a bell": (
+        lambda _: make_vocabulary([Entry("tree", ("o\x07k",))]),
+        "a synonym of 'tree' has the control character \\u0007 in it: 'o\\x07k'",
+    ),
+    "entry, supercategory": (
+        lambda _: make_vocabulary([Entry("tree", supercategory="\x1bx")]),
+        "the supercategory of 'tree' has the control character \\u001b in it",
+    ),
+    "entry, supercategory none": (
+        lambda _: make_vocabulary([loose.Entry("tree", supercategory=None)]),
+        "the supercategory of 'tree' must be a text, not None",
+    ),
+    "entry, colour text": (
+        lambda _: make_vocabulary([loose.Entry("tree", colour="#ffffff")]),
+        "the colour '#ffffff' of 'tree' is not three numbers from 0 to 255",
+    ),
+    "entry, two colours": (
+        lambda _: make_vocabulary([loose.Entry("tree", colour=(1, 2))]),
+        "the colour (1, 2) of 'tree'",
+    ),
+    "entry, colour of floats": (
+        lambda _: make_vocabulary([loose.Entry("tree", colour=(1.0, 0, 0))]),
+        "the colour (1.0, 0, 0)",
+    ),
+    "entry, confidence text": (
+        lambda _: make_vocabulary([loose.Entry("tree", min_confidence="0.5")]),
+        "the minimum confidence of 'tree' must be a number, not '0.5'",
+    ),
+    "entry, confidence": (
+        lambda _: make_vocabulary([Entry("tree", min_confidence=2)]),
+        "the minimum confidence 2 of 'tree'",
+    ),
+    "entry, negative": (
+        lambda _: make_vocabulary(["a", loose.Entry("tree", negative="yes")]),
+        "negative of 'tree' must be True or False, not 'yes'",
+    ),
+    "entry, templates": (
+        lambda _: make_vocabulary([loose.Entry("tree", templates="a {}")]),
+        "'tree': templates must be a list of texts, not the text 'a {}'",
+    ),
+    "background, word": (lambda _: make_vocabulary(["a"], "sky"), "background 'sky' is neither 'auto' nor 'none'"),
+    "background, number": (lambda _: loose.make_vocabulary(["a"], 5), "background 5 is neither 'auto' nor 'none'"),
+    "background, none": (lambda _: loose.make_vocabulary(["a"], None), "background None is neither 'auto' nor 'none'"),
+    "background, empty": (lambda _: make_vocabulary(["a"], [""]), "background phrase 1 of 1 is empty"),
+    "background, not a text": (
+        lambda _: loose.make_vocabulary(["a"], [5]),
+        "a background phrase must be a text, not 5",
+    ),
+    "background, escape": (
+        lambda _: make_vocabulary(["a"], ["\x1bc"]),
+        "a background phrase has the control character \\u001b",
+    ),
+    "templates, text": (
+        lambda _: make_vocabulary(["a"], "auto", "a {}"),
+        "templates must be a list of texts, not the text",
+    ),
+    "templates, none": (
+        lambda _: loose.make_vocabulary(["a"], "auto", None),
+        "templates must be a list of texts, not None",
+    ),
+    "templates, number": (lambda _: loose.make_vocabulary(["a"], "auto", [5]), "a template must be a text, not 5"),
+    "templates, surrogate": (lambda _: make_vocabulary(["a"], "auto", ["{}\udcff"]), "a template is no UTF-8 text"),
+    "templates, too many": (lambda _: make_vocabulary(["a"], "auto", ["{}"] * 1001), "1001 templates are too many"),
+    "source": (lambda _: loose.make_vocabulary(["a"], source=Path("a")), "source must be a text, not "),
+    "vocabulary, number": (lambda _: loose.read_vocabulary(5), "a vocabulary is the name of a preset or a path, not 5"),
+    "vocabulary, empty": (lambda _: read_vocabulary(""), "the vocabulary '' is no file and no preset"),
+    "vocabulary, NUL": (lambda _: read_vocabulary("a\0"), "the vocabulary 'a\\x00' is no file and no preset"),
+    "vocabulary, none": (lambda _: read_vocabulary("voc"), "the vocabulary 'voc' is no file and no preset"),
+    "vocabulary, background": (lambda _: read_vocabulary("voc20", "sky"), "voc20: background 'sky' is neither"),
+    "mode": (lambda _: LabelOptions(mode="tile"), "unknown mode 'tile'"),
+    "mode, number": (lambda _: loose.LabelOptions(mode=5), "unknown mode 5"),
+    "refinement": (lambda _: loose.LabelOptions(refine=None), "unknown refinement None"),
+    "short side, text": (
+        lambda _: loose.LabelOptions(short_side="448"),
+        "short side must be a whole number of pixels, not '448'",
+    ),
+    "short side, float": (
+        lambda _: loose.LabelOptions(short_side=4.5),
+        "short side must be a whole number of pixels, not 4.5",
+    ),
+    "short side, 0": (lambda _: LabelOptions(short_side=0), "short side 0 is not positive"),
+    "confidence, text": (
+        lambda _: loose.LabelOptions(min_confidence="1"),
+        "minimum confidence must be a number, not '1'",
+    ),
+    "confidence, none": (
+        lambda _: loose.LabelOptions(min_confidence=None),
+        "minimum confidence must be a number, not None",
+    ),
+    "confidence, nan": (
+        lambda _: LabelOptions(min_confidence=float("nan")),
+        "minimum confidence nan is not between 0 and 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments(case: str, model: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    call, begin = WRONG[case]
+    with pytest.raises(TipssegError) as caught:
+        call(model)
+    error = caught.value
+    assert error.message.startswith(begin)
+    assert "--" not in error.message + error.hint
+    assert " -c " not in error.hint
+
+
+def test_names_alone_are_a_vocabulary(model: Encoder) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (70, 60, 3), np.uint8)
+    plain = Labeller(model, ["panda leg", Entry("tree", ("oak",))])
+    made = Labeller(model, make_vocabulary(["panda leg", Entry("tree", ("oak",))]))
+    assert plain.vocabulary == made.vocabulary
+    assert (plain.label(pixels).labels == made.label(pixels).labels).all()
+
+
+def test_a_path_is_a_folder_whatever_its_name(
+    mlp_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny").symlink_to(mlp_checkpoint)
+    assert load(Path("tiny"), device="cpu").native_size == 56
+    assert load("tiny", device="cpu").native_size == 224
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:1", "mps"])
+def test_names_of_devices(name: str) -> None:
+    check_device_name(name)
