@@ -15,7 +15,7 @@ from tools import HEAVY, LIGHT, Reader
 from tipsseg.file_options import FileOptions
 from tipsseg.records import LabelArray
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = Path(__file__).resolve().parents[1] / "readers" / "README.md"
 
 # What the tools themselves do in a way that will not do for ever.
 pytestmark = [

@@ -1,0 +1,224 @@
+"""The README and the pages beside the examples, as a newcomer takes them: block by block, in an empty folder beside `examples`.
+
+The language of a block says what it is:
+
+    sh              commands: they are run by bash, as they stand, and must end with 0
+    sh and a reason commands that a test cannot run: these are read only, see `test_what_is_not_run`
+    python          a program of its own, run as well
+    console         what the block before it prints, on stdout and stderr; a line of three dots stands for any number of lines;
+                    seconds and sizes of files may be others, and scores may be others by a little
+    toml, json, text    neither
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from running import Command
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+README = REPOSITORY / "README.md"
+PAGES = (README, *(page for page in sorted(REPOSITORY.glob("examples/**/README.md")) if page.parent.name != "pretrain"))
+MEASURED = tuple(sorted(REPOSITORY.glob("tests/*/README.md")))
+
+RUN = ("sh", "python")
+SHOWN = ("toml", "json", "text")
+
+#: Commands that are not run here, as they change the installation. `.ci/run` does both in an environment of its own.
+INSTALLATIONS = {"pip install .", "pip install --quiet '.[test]' && pytest"}
+
+#: Options of other programs.
+FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--gres", "--parsable", "--quiet", "--requeue", "--wrap")
+
+_BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+
+#: What another machine prints otherwise: times, and sizes of files and disks.
+_VARYING = re.compile(r"\b\d[\d.,]* ?(s|min|ms|MB|GB|kB)\b")
+
+
+#: Scores, which may differ by a little from processor to processor: percents by so much.
+_DECIMAL = re.compile(r"(?<![\w.])(\d+\.\d+)(?![\w.])")
+_CLOSE = 0.3
+
+#: What a run says now and then where it takes longer than here.
+_PROGRESS = re.compile(r"^\d+ of \d+ images, .* left\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page: its language, why it is not run, the text, and the line that it begins at."""
+
+    language: str
+    reason: str
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text("utf-8")
+    return [
+        Block(*found[1].partition(" ")[::2], found[2], text.count("\n", 0, found.start()) + 1)
+        for found in _BLOCK.finditer(text)
+    ]
+
+
+def commands(block: Block) -> Iterator[str]:
+    """The lines of a block of commands, those that go on put together, and without comments."""
+    for line in block.text.replace("\\\n", "").splitlines():
+        command = re.sub(r"(^|\s)#\s.*", "", line).strip()
+        if command:
+            yield command
+
+
+def is_printed(expected: str, printed: str) -> bool:
+    """Whether a block of output is what was printed."""
+    found = re.fullmatch("".join(map(_pattern, expected.splitlines())), _without_varying(_PROGRESS.sub("", printed)))
+    numbers = _DECIMAL.findall(_without_varying(expected))
+    return found is not None and all(
+        abs(float(one) - float(other)) <= _CLOSE for one, other in zip(numbers, found.groups(), strict=True)
+    )
+
+
+def _pattern(line: str) -> str:
+    if line == "...":
+        return r"(?:.*\n)*"
+    parts = _DECIMAL.split(_without_varying(line))
+    return r"(\d+\.\d+)".join(re.escape(part) for part in parts[::2]) + r"\n"
+
+
+def _without_varying(text: str) -> str:
+    return _VARYING.sub(r"N \1", text)
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY).parent)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """This Python and this tipsseg, whatever else is installed, on a machine without a GPU."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for program, arguments in (("tipsseg", "-W error -m tipsseg"), ("python", "")):
+        (programs / program).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+        (programs / program).chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "CUDA_VISIBLE_DEVICES": "", "PYTHONIOENCODING": "utf-8", "LC_ALL": "C.UTF-8"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_block_does_what_the_page_says(page: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    folder = tmp_path / "empty"
+    shutil.copytree(REPOSITORY / "examples", folder / "examples", ignore=shutil.ignore_patterns("pretrain"))
+    printed = ""
+    for block in blocks(page):
+        if block.language in RUN and not block.reason and block.text.strip() not in INSTALLATIONS:
+            runner = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else ["python", "-c"]
+            done = subprocess.run(
+                [*runner, block.text],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=600,
+            )
+            printed = done.stdout.decode()
+            assert done.returncode == 0, f"line {block.line}:\n{block.text}\n{printed}"
+        elif block.language == "console":
+            assert is_printed(block.text, printed), f"line {block.line}:\n{block.text}\nbut it printed\n{printed}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_blocks_are_marked(page: Path) -> None:
+    found = blocks(page)
+    assert {block.language for block in found} <= {*RUN, *SHOWN, "console"}
+    assert page.read_text("utf-8").count("\n```") == 2 * len(found)
+    for before, after in pairwise(found):
+        assert after.language != "console" or before.language in RUN, after
+    assert not re.search(r"\n\n    \S", page.read_text("utf-8")), "a block without a language"
+
+
+def test_installations_are_the_only_commands_that_are_skipped() -> None:
+    skipped = {
+        line
+        for page in PAGES
+        for block in blocks(page)
+        if block.language == "sh"
+        for line in commands(block)
+        if line.startswith("pip ")
+    }
+    assert skipped == INSTALLATIONS
+    done = (REPOSITORY / ".ci" / "run").read_text("utf-8").replace(" --quiet", "").splitlines()
+    assert {line.replace(" --quiet", "") for line in skipped} <= set(done)
+
+
+def test_what_is_not_run() -> None:
+    """It is sound shell all the same, and says why."""
+    found = [block for page in PAGES for block in blocks(page) if block.reason]
+    for block in found:
+        assert block.reason.startswith("needs "), block
+        subprocess.run(["bash", "-n", "-c", block.text], check=True)
+    assert {block.language for block in found} == {"sh"}
+
+
+def test_options_that_pages_name_exist(command: Command) -> None:
+    known: set[str] = set(FOREIGN)
+    for name in ("label", "convert", "check", "merge", "eval"):
+        known |= set(_OPTION.findall(command(name, "--help").out))
+    for page in PAGES:
+        assert set(_OPTION.findall(page.read_text("utf-8"))) <= known, page
+
+
+@pytest.mark.parametrize("page", [*PAGES, *MEASURED], ids=name)
+def test_links_lead_to_something(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if "://" not in target:
+            path, _, heading = target.partition("#")
+            there = page.parent / path if path else page
+            assert there.exists(), target
+            headings = re.findall(r"^#+ (.*)$", there.read_text("utf-8"), re.MULTILINE) if heading else []
+            assert not heading or heading in map(_anchor, headings), target
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_readme_can_be_read_at_one_sitting() -> None:
+    lines = README.read_text("utf-8").splitlines()
+    assert len(lines) <= 250
+    assert [line for line in lines if len(line) > 130 and not line.startswith("|")] == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "same"),
+    [
+        ("a\n", "a\n", True),
+        ("a\n", "b\n", False),
+        ("a\n", "a\nb\n", False),
+        ("...\nb\n", "a\nb\n", True),
+        ("...\nb\n", "b\n", True),
+        ("a\n...\n", "a\n", True),
+        ("a\n...\nc\n", "a\nb\n", False),
+        ("done in 2.2 s, into out\n", "done in 13 s, into out\n", True),
+        ("a\nb\n", "a\n8 of 12 images, 0.3 images/s, about 0:16 left\nb\n", True),
+        ("mean IoU  76.70   over 26\n", "mean IoU  76.82   over 26\n", True),
+        ("mean IoU  76.70   over 26\n", "mean IoU  77.70   over 26\n", False),
+        ("12 images\n", "13 images\n", False),
+    ],
+)
+def test_output_is_compared(expected: str, printed: str, same: bool) -> None:
+    assert is_printed(expected, printed) == same
