@@ -219,8 +219,17 @@ def test_a_manifest_that_lost_lines_is_told_of_and_they_are_done_again(run: Run)
     path = Path("out/manifest.jsonl")
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
     assert "it has 1 images, where run.json counts 3" in run.command("check", "out").out
-    err = run("--limit", "1")
-    assert "The manifest lacks 2 images that run.json counts; labelled again where given.\n" in err
+    assert "The manifest lacks 2 images that run.json counts; labelled again where given.\n" in run()
+    assert (run.code, run.labelled, contents(Path("out"))) == (0, ALL[1:], before)
+
+
+def test_images_that_a_manifest_lost_are_done_again_whenever_they_are_given(run: Run) -> None:
+    run()
+    before = contents(Path("out"))
+    path = Path("out/manifest.jsonl")
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    run("--limit", "1")
+    assert (run.code, run.labelled) == (0, [])
     run()
     assert (run.code, run.labelled, contents(Path("out"))) == (0, ALL[1:], before)
 
@@ -260,34 +269,30 @@ def test_a_name_that_leads_out_is_no_failure_to_try_again(run: Run, victim: Path
     assert {name: data for name, data in tree(".").items() if not name.startswith("out/")} == outside
 
 
-@pytest.mark.parametrize("record_name", ["manifest.jsonl", "errors.jsonl", "run.json", "classes.json", "annotations.json", ".tipsseg-lock", ".tipsseg-coco", "masks", "."])
-@pytest.mark.parametrize("begun", [False, True], ids=["a new folder", "a folder of a run"])
-@pytest.mark.parametrize("dangling", [False, True], ids=["to something", "to nothing"])
-def test_no_link_is_written_through(run: Run, victim: Path, record_name: str, begun: bool, dangling: bool) -> None:
+#: A link in the place of a record or of a folder, and whether there has been a run before.
+LINKS = [
+    *((name, begun) for name in ("manifest.jsonl", "errors.jsonl", "run.json", "masks") for begun in (False, True)),
+    *((name, True) for name in ("classes.json", "annotations.json", ".tipsseg-lock", ".tipsseg-coco")),
+]
+
+
+@pytest.mark.parametrize(("name", "begun"), LINKS)
+def test_no_link_is_written_through(run: Run, victim: Path, name: str, begun: bool) -> None:
     if begun:
         run()
     Path("out").mkdir(exist_ok=True)
-    place, target = Path("out", record_name), victim / ("masks" if record_name == "masks" else "file")
-    if record_name == ".":
-        pytest.skip("the folder itself may be a link")
-    if record_name == "masks":
+    place, target = Path("out", name), victim / name
+    if place.exists():
+        place.rename(target)
+    elif name == "masks":
         target.mkdir()
-        if place.exists():
-            shutil.copytree(place, target, dirs_exist_ok=True)
-            shutil.rmtree(place)
-        if dangling:
-            shutil.rmtree(target)
     else:
-        if place.exists():
-            shutil.copy(place, target)
-        place.unlink(missing_ok=True)
-        if dangling:
-            target.unlink()
+        target.write_text("mine")
     place.symlink_to(f"../{target}")
     Path("imgs/bad.png").write_bytes(b"")
     shutil.copy("imgs/a.png", "imgs/new.png")
     before = tree(victim)
-    for options in ([], ["--no-resume"], ["--overwrite"], ["--retry-failed"]):
+    for options in ([], ["--overwrite"]):
         run(*options)
         assert tree(victim) == before, options
 
@@ -314,3 +319,38 @@ def test_what_is_removed_while_the_run_goes_on_is_told(run: Run, monkeypatch: py
     run(output="fresh")
     assert contents(Path("out")) == contents(Path("fresh"))
     assert run.command("check", "out").code == 0
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_link_of_somebody_else_is_not_replaced(run: Run, edited: bool) -> None:
+    """Also not for an image that is kept as it is, and so gets into no other format."""
+    run("-f", "png")
+    if edited:
+        correct(Path("out/masks/a.png"))
+    place = Path("out/yolo/images/a.png")
+    place.parent.mkdir(parents=True)
+    place.symlink_to("../../../notes")
+    run("-f", "png,yolo")
+    assert place.readlink() == Path("../../../notes")
+    place.unlink()
+    run("-f", "png,yolo")
+    assert os.path.lexists(place) is Path("out/yolo/labels/a.txt").exists() is not edited
+
+
+#: What `check` takes for no entry, though each value has a place.
+ODD = {"height": "6", "formats": ["holo"], "classes": [{"id": 1}], "ignored": -1}
+
+
+@pytest.mark.parametrize("key", ODD)
+def test_what_check_says_of_an_entry_mends_it(run: Run, key: str) -> None:
+    run()
+    before = contents(Path("out"))
+    path = Path("out/manifest.jsonl")
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(json.dumps({**json.loads(first), key: ODD[key]}).encode() + b"\n" + b"".join(rest))
+    assert "line 1 is no entry" in run.command("check", "out").out
+    run()
+    assert (run.code, run.labelled) == (0, ["a.png"])
+    after = contents(Path("out"))
+    assert after.pop("manifest-unreadable.jsonl")
+    assert after == before

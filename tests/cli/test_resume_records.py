@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from resuming import ALL, CLASSES, Run, record
+from resuming import ALL, CLASSES, Run, contents, record
 
 from tipsseg import dry_run
 from tipsseg.claim import Claim, is_claimed
