@@ -217,9 +217,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(stored)
         else:
             chunks, places = {"start": 0, "end": len(parts)}, {"start": 0, "end": len(stored) - 1}
-            place = {"range": chunks, "url": f"{hub.content_url}/block/{digest}", "url_range": places}
+            where = {"range": chunks, "url": f"{hub.content_url}/block/{digest}", "url_range": places}
             term = {"hash": digest, "unpacked_length": len(content), "range": chunks}
-            plan = {"offset_into_first_range": 0, "terms": [term], "fetch_info": {digest: [place]}}
+            plan = {"offset_into_first_range": 0, "terms": [term], "fetch_info": {digest: [where]}}
             self._json(plan, {})
 
     def _body(self, content: bytes, fault: Fault, headers: dict[str, str | None]) -> None:
