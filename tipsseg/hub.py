@@ -196,7 +196,11 @@ def _storage(repository: str) -> Path:
 def _progress_bars(quiet: bool) -> Iterator[None]:
     """huggingface_hub's progress bars, off where `quiet`. The user's HF_HUB_DISABLE_PROGRESS_BARS has precedence."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented, but not typed as exported
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     if not quiet or are_progress_bars_disabled() or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None:
         yield

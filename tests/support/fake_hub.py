@@ -192,9 +192,9 @@ class _Handler(BaseHTTPRequestHandler):
         digest = self.path.rpartition("/")[2]
         if self.path == "/xet-token":
             self._note("xet-token", content_server=False)
-            expires = str(int(time.time()) + 3600)
-            headers = {"X-Xet-Cas-Url": f"{hub.content_url}/xet", "X-Xet-Access-Token": "xet-secret"}
-            self._head(200, {**headers, "X-Xet-Token-Expiration": expires})
+            place, secret, expires = f"{hub.content_url}/xet", "xet-secret", int(time.time()) + 3600
+            headers = {"X-Xet-Cas-Url": place, "X-Xet-Access-Token": secret, "X-Xet-Token-Expiration": str(expires)}
+            self._json({"casUrl": place, "accessToken": secret, "exp": expires}, headers)
             return
         found = hub.find_xet(digest)
         if found is None or "/v2/" in self.path or self.command != "GET":  # the second version need not be there
@@ -217,12 +217,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(stored)
         else:
             chunks, places = {"start": 0, "end": len(parts)}, {"start": 0, "end": len(stored) - 1}
-            place = {"range": chunks, "url": f"{hub.content_url}/block/{digest}", "url_range": places}
+            where = {"range": chunks, "url": f"{hub.content_url}/block/{digest}", "url_range": places}
             term = {"hash": digest, "unpacked_length": len(content), "range": chunks}
-            plan = {"offset_into_first_range": 0, "terms": [term], "fetch_info": {digest: [place]}}
-            data = json.dumps(plan).encode()
-            self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(data))})
-            self.wfile.write(data)
+            plan = {"offset_into_first_range": 0, "terms": [term], "fetch_info": {digest: [where]}}
+            self._json(plan, {})
 
     def _body(self, content: bytes, fault: Fault, headers: dict[str, str | None]) -> None:
         start = 0
@@ -254,6 +252,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.hub.closing.wait(30)
         if end < len(content):
             self.close_connection = True
+
+    def _json(self, value: object, headers: dict[str, str]) -> None:
+        data = json.dumps(value).encode()
+        self._head(200, {**headers, "Content-Type": "application/json", "Content-Length": str(len(data))})
+        self.wfile.write(data)
 
     def _pour(self, content: bytes, more: int, headers: dict[str, str | None]) -> None:
         """The content and more than was stated, in chunks of HTTP."""
