@@ -153,17 +153,21 @@ def opened(path: Path) -> Iterator[Image.Image]:
 def _decoded(path: Path, image: Image.Image) -> Image.Image:
     """The image with its pixels; another one where they were decoded in another process. Raises ImageError."""
     with faults_of(path):
-        apart = needs_own_process(image)
-        if not apart:
+        if not needs_own_process(image):
             image.load()
             return image
-    with faults_of(path):
-        # TIFF is turned upright while it is decoded.
-        orientation = 1 if image.format == "TIFF" else orientation_of(image)
-        decoded = decode_apart(path, DECODE_SECONDS, LIMIT.pixels)
-        decoded.getexif()[ORIENTATION] = orientation
-        decoded.format = image.format
-        return decoded
+    # TIFF is turned upright while it is decoded.
+    orientation = 1 if image.format == "TIFF" else orientation_of(image)
+    try:
+        with as_image_error(path):
+            decoded = decode_apart(path, DECODE_SECONDS, LIMIT.pixels)
+    except DecodingTimeoutError as error:
+        raise _too_slow(path) from error
+    except OSError as error:  # no process, or no room for what it makes
+        raise ImageError(path, f"cannot be decoded: {reason_of(error)}") from error
+    decoded.getexif()[ORIENTATION] = orientation
+    decoded.format = image.format
+    return decoded
 
 
 @contextmanager
@@ -174,9 +178,7 @@ def faults_of(path: Path) -> Iterator[None]:
     except ImageError:
         raise
     except DecodingTimeoutError as error:
-        raise ImageError(
-            path, f"decoding takes more than {DECODE_SECONDS} seconds", "Save it again as a PNG, or remove it."
-        ) from error
+        raise _too_slow(path) from error
     except Image.DecompressionBombError as error:
         # Pillow looked before the size was known here; its message has the number of pixels.
         pixels = re.search(r"\d+", str(error))
@@ -334,6 +336,12 @@ def _too_large(path: Path, size: str) -> ImageError:
         path,
         f"too large: {size}; the limit is {LIMIT.pixels:,}",
         "Scale it down, or allow it with --max-pixels if there is memory for it, 4 to 11 bytes a pixel.",
+    )
+
+
+def _too_slow(path: Path) -> ImageError:
+    return ImageError(
+        path, f"decoding takes more than {DECODE_SECONDS} seconds", "Save it again as a PNG, or remove it."
     )
 
 

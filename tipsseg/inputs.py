@@ -18,7 +18,7 @@ from tipsseg.files import is_folder
 from tipsseg.images import image_extensions, reason_of
 from tipsseg.outcome import Failed
 from tipsseg.records import ImageRef, name_order
-from tipsseg.shards import SHARDS_FOLDER, shards_in
+from tipsseg.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.skipped import Skipped
 from tipsseg.writers import CONFUSION_PICTURE, FOLDERS
 
@@ -155,9 +155,11 @@ def check_not_outputs(refs: Sequence[ImageRef], output: Path, key: NameKey = exa
 
 def is_output(folder: Path) -> bool:
     """Whether a run of tipsseg wrote into the folder, be it as a whole or a shard of it."""
-    return any(_names_tool(folder / name) for name in ("run.json", "eval.json")) or any(
-        _names_tool(folder / SHARDS_FOLDER / shard.folder / "run.json") for shard in shards_in(folder)
-    )
+    shards: list[Shard] = []
+    with suppress(InputError):  # what cannot be looked into is told where it is searched for images
+        shards = shards_in(folder)
+    records = ("run.json", "eval.json", *(f"{SHARDS_FOLDER}/{shard.folder}/run.json" for shard in shards))
+    return any(_names_tool(folder / name) for name in records)
 
 
 class _OutputFolders:

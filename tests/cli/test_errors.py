@@ -325,11 +325,20 @@ def jpeg() -> bytes:
     return data.getvalue()
 
 
+def endless() -> bytes:
+    """JPEG 2000 that says that each of its many tiles has as many layers as there can be; no decoder comes to its end."""
+    data = io.BytesIO()
+    Image.new("RGB", (512, 512), 128).save(data, "JPEG2000", tile_size=(4, 4), no_jp2=True)
+    style = data.getvalue().index(b"\xff\x52")
+    return data.getvalue()[: style + 6] + b"\xff\xff" + data.getvalue()[style + 8 :]
+
+
 BAD_IMAGES = {
     "zero bytes": (b"", "empty file (0 bytes)"),
     "text": (b"this is no picture\n", "not an image"),
     "truncated": (jpeg()[:700], "truncated"),
     "bomb": (png_of_size(40_000, 30_000), "pixels"),
+    "endless": (endless(), "decoding takes more than 1 seconds"),
     "unreadable": (jpeg(), "no permission to read it"),
 }
 
@@ -343,6 +352,7 @@ def test_a_bad_image_costs_one_line_and_the_others_are_done(
         make_image(tmp_path / "imgs" / name)
     bad = tmp_path / "imgs" / "m.jpg"
     bad.write_bytes(content)
+    monkeypatch.setattr("tipsseg.images.DECODE_SECONDS", 1)
     if case == "unreadable":
         real_open = Path.open
 

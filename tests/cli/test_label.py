@@ -834,3 +834,28 @@ def test_less_memory_is_told(
     ]
     for path in ("masks/a.png", "masks/sub/b c.png"):
         assert (mask(tmp_path / "out" / path) == mask(tmp_path / "expected" / path)).all()
+
+
+def test_strips_are_labelled_and_said_to_be_squeezed(command: Command, mlp_checkpoint: Path, tmp_path: Path) -> None:
+    """3,000 x 2 pixels would be two thousand windows."""
+    (tmp_path / "imgs").mkdir()
+    for name, size in (("wide", (3000, 2)), ("square", (30, 30))):
+        Image.new("RGB", size, "green").save(tmp_path / f"imgs/{name}.png")
+    model = ("-c", "a", "-m", mlp_checkpoint)
+    ran = command("label", tmp_path / "imgs", *model, "-o", tmp_path / "out")
+    assert ran.code == 0
+    (note,) = [line for line in ran.err.splitlines() if "more than 16 times as long as wide" in line]
+    assert note.startswith("wide.png: ")
+    assert mask(tmp_path / "out/masks/wide.png").shape == (2, 3000)
+    ran = command("label", tmp_path / "imgs/square.png", *model, "-o", tmp_path / "other")
+    assert "16 times" not in ran.err
+
+
+def test_tiny_says_once_that_it_knows_drawn_scenes_only(command: Command, tmp_path: Path) -> None:
+    scenes = Path(__file__).resolve().parents[2] / "examples/scenes"
+    (tmp_path / "imgs").mkdir()
+    for number in range(2):
+        Image.new("RGB", (30, 30), (0, 90, number)).save(tmp_path / f"imgs/{number}.png")
+    label = ("label", "-c", "panda", "-m", "tiny", "-o", tmp_path / "out")
+    assert "drawn scenes only" not in command(*label, scenes / "desert.png").err
+    assert command(*label, tmp_path / "imgs", "--overwrite").err.count("drawn scenes only") == 1

@@ -169,6 +169,27 @@ def test_a_decoder_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert caught.value.reason == f"its decoder {reason}"
 
 
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (TypeError("a bug"), TypeError),
+        (OSError(28, "No space left on device"), ImageError),
+        (MemoryError(), ImageError),
+    ],
+)
+def test_what_stops_it_here_is_told_and_a_bug_is_a_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, told: type[Exception]
+) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.jp2")
+
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(images, "decode_apart", fail)
+    with pytest.raises(told, match=r"a bug|cannot be decoded: No space left on device|not enough memory"):
+        open_image(tmp_path / "a.jp2")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Pillow has libtiff within itself there")
 def test_libtiff_is_silent(tmp_path: Path) -> None:
     file = io.BytesIO()

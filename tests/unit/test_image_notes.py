@@ -37,7 +37,7 @@ def said(model: str, images: Sequence[tuple[str | None, bool]]) -> list[str]:
     notes = ImageNotes(find_model(model).facts(), cast(Progress, progress))
     for number, (sha256, squeezed) in enumerate(images):
         ref = ImageRef(Path(f"in/{number}.png"), PurePosixPath(f"{number}.png"))
-        entry = Entry(ref.name, Fingerprint(1, 1, sha256), "", {}, {}, (), 0.0, {})
+        entry = Entry(ref.name, str(ref.path), Fingerprint(1, 1, sha256), "", {}, {}, (), 0.0, {})
         notes.take(Labelled(ref, entry, {}, Fidelity(), squeezed))
     progress.note("|")
     notes.end()
