@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from running import Command
+from screen import run_in_terminal
 
 import tipsseg
 from tipsseg.cli import _COMMANDS
@@ -64,13 +67,139 @@ def test_a_command_that_is_none_gets_a_suggestion(command: Command) -> None:
     assert "Did you mean 'label'?" in ran.err
 
 
-def test_options_of_a_command_are_completed() -> None:
-    completing = {"_TIPSSEG_COMPLETE": "complete_bash", "COMP_WORDS": "tipsseg label --ref", "COMP_CWORD": "2"}
+COMMANDS = [
+    *([name] for name in _COMMANDS if name not in ("vocab", "weights")),
+    *(["vocab", name] for name in ("list", "show", "check")),
+    *(["weights", name] for name in ("list", "download", "verify", "lock", "path")),
+]
+
+# What typer or click show where nothing else is said: names of Python's types, and of click's.
+TYPES = re.compile(
+    r"<[\w\[\]| ]+>|\b(TEXT|INTEGER|FLOAT|PATH|PARSE|FUNCTION|BOOLEAN|RANGE|PATH_OF|Path|None|str|int|float|list)\b"
+)
+
+
+@pytest.mark.parametrize("name", [[], *COMMANDS, ["vocab"], ["weights"]], ids=" ".join)
+def test_help_shows_no_types(command: Command, name: list[str]) -> None:
+    shown = command(*name, "-h").out
+    assert shown == command(*name, "--help").out
+    usage = shown.partition("Examples:")[0]
+    options = [line.strip().split("  ")[0] for line in usage.splitlines() if line.startswith("  -")]
+    assert options
+    for line in options:
+        assert not TYPES.search(line), line
+    assert not re.search(r"<\w+", usage), usage
+
+
+GROUPS = {
+    "What to label": ["--classes", "--vocab", "--background", "--templates", "--min-confidence", "--from"],
+    "The model": ["--model", "--device", "--dtype", "--mode", "--short-side", "--refine", "--batch-size"],
+    "The files": ["--output", "--format", "--instances", "--min-area", "--png-mode"],
+    "Many images": [
+        "--limit",
+        "--sample",
+        "--dry-run",
+        "--resume",
+        "--retry-failed",
+        "--jobs",
+        "--max-pixels",
+        "--jsonl",
+        "--null",
+    ],
+    "Many machines": ["--shard", "--engine", "--actors", "--gpus"],
+    "Other options": ["--quiet", "--help"],
+}
+
+
+def test_the_options_of_label_stand_in_groups(command: Command) -> None:
+    groups: dict[str, list[str]] = {}
+    heading = ""
+    for line in command("label", "--help").out.partition("Examples:")[0].splitlines():
+        if line and not line.startswith(" "):
+            heading = line.removesuffix(":")
+        elif option := re.match(r"  (?:-\w, )?(--[\w-]+)", line):
+            groups.setdefault(heading, []).append(option[1])
+    assert list(groups) == list(GROUPS)
+    for name, options in GROUPS.items():
+        assert set(options) <= set(groups[name])
+    # An option that is in none of the groups that say what it is for.
+    assert groups["Other options"] == GROUPS["Other options"]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 132, 200])
+def test_help_is_as_wide_as_the_terminal(columns: int) -> None:
+    code, data = run_in_terminal([sys.executable, "-m", "tipsseg", "label", "-h"], columns=columns)
+    assert code == 0
+    lines = data.decode().partition("Examples:")[0].splitlines()
+    longest = max(map(len, lines))
+    assert columns - 20 < longest <= columns
+
+
+def answer(environment: dict[str, str]) -> str:
+    """What the program says to a shell that asks for completions."""
     script = "import sys; sys.argv = ['tipsseg']; from tipsseg.cli import main; main()"
     ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **completing}
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **environment}
     )
-    assert ran.stdout.split() == ["--refine"]
+    assert ran.stderr == ""
+    return ran.stdout
+
+
+def completed(words: str) -> list[str]:
+    completing = {"_TIPSSEG_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    return answer(completing).split()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("tipsseg la", ["label"]),
+        ("tipsseg label --ref", ["--refine"]),
+        ("tipsseg label -m so", ["so400m14"]),
+        ("tipsseg label --model ", ["b14", "l14", "so400m14", "g14", "tiny"]),
+        ("tipsseg label -f co", ["coco", "coco-polygon", "coco-results", "confidence"]),
+        ("tipsseg label -f png,coco,coco-", ["png,coco,coco-polygon", "png,coco,coco-results"]),
+        ("tipsseg convert out -f ov", ["overlay"]),
+        ("tipsseg label --vocab voc", ["voc20", "voc21"]),
+        ("tipsseg vocab show ade", ["ade20k"]),
+        ("tipsseg weights verify ti", ["tiny"]),
+        ("tipsseg eval --layout ci", ["cityscapes"]),
+        ("tipsseg label --mode ", ["slide", "whole"]),
+        ("tipsseg label --dtype b", ["bfloat16"]),
+        ("tipsseg label --png-mode ", ["L", "P"]),
+        ("tipsseg label --engine r", ["ray"]),
+        ("tipsseg label --background n", ["none"]),
+        ("tipsseg label photos -o ", []),  # the shell's own files
+        ("tipsseg photos -c a", []),
+    ],
+)
+def test_a_shell_completes_options_and_their_values(words: str, found: list[str]) -> None:
+    assert sorted(completed(words)) == sorted(found)
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_plain_text(shell: str) -> None:
+    completing = {
+        "_TIPSSEG_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": "tipsseg label --e",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    found = answer(completing)
+    assert "--engine" in found
+    assert "\x1b" not in found
+
+
+def test_completion_is_installed_as_typer_does(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "tipsseg", "--show-completion", "bash"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **home},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "COMPLETE=complete_bash" in ran.stdout
+    assert "\x1b" not in ran.stdout + ran.stderr
 
 
 def test_help_has_examples_and_all_formats(command: Command) -> None:
@@ -90,7 +219,8 @@ def test_the_help_of_eval_names_every_layout(command: Command) -> None:
 
 
 def test_version(command: Command) -> None:
-    assert command("--version").out == f"tipsseg {tipsseg.__version__}\n"
+    for option in ("--version", "-V"):
+        assert command(option).out == f"tipsseg {tipsseg.__version__}\n"
 
 
 def test_importing_the_package_is_light_and_lists_its_names() -> None:
