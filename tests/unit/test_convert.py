@@ -285,6 +285,17 @@ def test_how_well_polygons_fit_is_said_as_it_is(tmp_path: Path) -> None:
     assert f"Polygons of 6 objects: IoU with their pixels {mean:.4f} on average, {ious[0]:.4f} at worst." in said
 
 
+def test_the_summary_of_the_run_follows_corrected_masks(tmp_path: Path) -> None:
+    build(tmp_path, Case(("png",), ("yolo",), {"a.png": A, "b.png": B}))
+    edit_json("out/run.json", lambda record: record.update(summary={}))(tmp_path)
+    repaint("out/masks/b.png", lambda ids: np.where(ids == 2, 1, ids).astype(np.uint8))(tmp_path)
+    assert convert(tmp_path, "yolo")[0] == 0
+    summary = json.loads((tmp_path / "out/run.json").read_bytes())["summary"]
+    pixels = {each["id"]: (each["images"], each["pixels"]) for each in summary["classes"]}
+    b = int((B == 2).sum())
+    assert pixels == {1: (2, int((A == 1).sum()) + b), 2: (1, int((A == 2).sum())), 3: (1, int((A == 3).sum()))}
+
+
 # ---- options of files ----
 
 
