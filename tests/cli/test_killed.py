@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -27,9 +26,13 @@ FEW = [*_PLAIN, "-f", "coco,panoptic,yolo"]
 def contents(folder: Path) -> dict[str, bytes]:
     """All files, but for times."""
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    found["manifest.jsonl"] = re.sub(rb'"seconds": [0-9.]+', b"", found["manifest.jsonl"])
+    entries = list(map(json.loads, found["manifest.jsonl"].splitlines()))
     run = json.loads(found["run.json"])
     assert run["ended"] is not None
+    for written in (run["files"], *(entry["written"] for entry in entries)):
+        for each in written.values():
+            del each["mtime_ns"]
+    found["manifest.jsonl"] = json.dumps([{**entry, "seconds": 0} for entry in entries]).encode()
     found["run.json"] = json.dumps({key: run[key] for key in run if key not in ("started", "ended", "counts")}).encode()
     return found
 

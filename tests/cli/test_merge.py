@@ -16,9 +16,12 @@ CLASSES = "panda leg,tree,sky"
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All files below an output folder but run.json, and manifest.jsonl without the times that labelling took."""
+    """All files below an output folder but run.json, and manifest.jsonl without the times that labelling took, and of files."""
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     lines = [json.loads(line) for line in found["manifest.jsonl"].splitlines()]
+    for line in lines:
+        for file in line["written"].values():
+            del file["mtime_ns"]
     timeless = json.dumps([{key: value for key, value in line.items() if key != "seconds"} for line in lines])
     return {**found, "manifest.jsonl": timeless.encode(), "run.json": b""}
 
