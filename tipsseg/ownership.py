@@ -43,7 +43,7 @@ _LOG = "log"
 _OTHER = ""
 
 #: What the system says where it has no links, or the user may make none.
-_NOLINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})
 
 _NOT_OURS = "tipsseg did not write the file that is there, or the file was changed since"
 _MOVE = "Move the file away, or choose another output folder with -o."
@@ -298,7 +298,7 @@ def _make_link(image: Path, place: Path, temporary: Path) -> bool:
     try:
         temporary.symlink_to(os.path.relpath(os.path.realpath(image), os.path.realpath(place.parent)))
     except OSError as error:
-        if error.errno not in _NOLINKS:
+        if error.errno not in _NO_LINKS:
             raise
         return False
     return True
@@ -324,12 +324,6 @@ def _stamp(path: Path, digest: str) -> Fingerprint:
 def digest_of(path: Path) -> str:
     """The sha256 of a regular file, in hex; "" where there is none."""
     return _digest(path) or _OTHER
-
-
-def _sha256(path: Path) -> str:
-    """The sha256 of a regular file, in hex. Raises OSError."""
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(path: Path) -> str | None:

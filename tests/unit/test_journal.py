@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from functools import cache
 from pathlib import Path
@@ -207,22 +208,32 @@ def test_a_journal_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: li
 
 def test_an_image_is_known_while_others_are_added(written: Path) -> None:
     """Also at the first of them, when the journal takes up what the file has."""
-    lost: list[str] = []
-    for _ in range(20):
-        journal = journal_in(written)
-        done = threading.Event()
+    interval = sys.getswitchinterval()
+    asked, lost = 0, 0
+    try:
+        sys.setswitchinterval(1e-6)
+        for _ in range(40):
+            journal = journal_in(written)
+            begun, done = threading.Event(), threading.Event()
 
-        def ask(journal: Journal = journal, done: threading.Event = done) -> None:
-            for _ in range(2_000):
-                lost.extend(name for name in ("a.png", "b.png") if not journal.has(name))
+            def ask(journal: Journal = journal, begun: threading.Event = begun, done: threading.Event = done) -> None:
+                nonlocal asked, lost
+                while not done.is_set():
+                    begun.set()
+                    for _ in range(100):
+                        asked += 2
+                        lost += (not journal.has("a.png")) + (not journal.has("b.png"))
+
+            asking = threading.Thread(target=ask)
+            asking.start()
+            begun.wait()
+            for number in range(20):
+                journal.add("c.png", records_of("c.png", number))
             done.set()
-
-        asking = threading.Thread(target=ask)
-        asking.start()
-        journal.add("c.png", records_of("c.png", 1))
-        while not done.is_set():
-            journal.add("c.png", records_of("c.png", 1))
-        asking.join()
-        journal.close()
-        (written / JOURNAL).unlink()
-    assert lost == []
+            asking.join()
+            journal.close()
+            (written / JOURNAL).unlink()
+    finally:
+        sys.setswitchinterval(interval)
+    assert lost == 0
+    assert asked > 0

@@ -9,15 +9,17 @@ import os
 import pickle
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pytest
 
+from tipsseg.append_log import AppendLog
 from tipsseg.errors import OutputError
 from tipsseg.fingerprint import Fingerprint, fingerprint
-from tipsseg.ownership import LINK, LOG_PREFIX, Ownership, write_ahead_logs
+from tipsseg.ownership import LINK, LOG_PREFIX, Ownership, digest_of, write_ahead_logs
 from tipsseg.records import ImageRef
 
 NEW, OLD, OTHER = b"what is to be written", b"what an earlier run wrote", b"a person's work"
@@ -221,6 +223,20 @@ def test_an_image_that_was_copied_into_the_folder_is_no_file_of_the_program(out:
         loaded(out).write(image_ref(out), out / "masks/a.png", NEW)
 
 
+@pytest.mark.parametrize("there", [os.mkfifo, link_to("nothing"), link_to("../../victim/a.png")])
+def test_what_is_no_regular_file_has_no_digest(out: Path, there: Callable[[Path], object]) -> None:
+    """So that no digest lets it be replaced, as where a caller asks for what is there and may take the answer for one."""
+    path = out / "masks/a.png"
+    there(path)
+    assert digest_of(path) == ""
+    ownership, before = loaded(out), tree(out.parent)
+    ref = ImageRef(out.parent / "image.png", PurePosixPath("a.png"), replaceable=frozenset({""}))
+    with pytest.raises(OutputError, match=NOT_OURS):
+        ownership.write(ref, path, NEW)
+    assert not ownership.remove(path, {""})
+    assert tree(out.parent) == before
+
+
 # ---- files of the whole run ----
 
 
@@ -393,7 +409,23 @@ def test_a_log_that_is_a_link_or_a_folder(out: Path) -> None:
 # ---- threads and processes ----
 
 
-def test_two_threads_write(out: Path) -> None:
+def test_two_threads_write(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watched(AppendLog):
+        """Whoever opens the log cuts off what follows its last line end: the half of a line of another thread."""
+
+        def __enter__(self) -> Watched:
+            at_work.append(self)
+            together.append(len(at_work))
+            time.sleep(1e-4)
+            return self
+
+        def __exit__(self, *arguments: object) -> None:
+            super().__exit__(*arguments)  # type: ignore[arg-type]
+            at_work.remove(self)
+
+    at_work: list[AppendLog] = []
+    together: list[int] = []
+    monkeypatch.setattr("tipsseg.ownership.AppendLog", Watched)
     ownership, failures = loaded(out), []
 
     def write(thread: int) -> None:
@@ -409,6 +441,7 @@ def test_two_threads_write(out: Path) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+    assert set(together) == {1}
     (log,) = write_ahead_logs(out)
     noted = {tuple(json.loads(line)) for line in log.read_bytes().splitlines()}
     assert noted == {
