@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg import __version__
 from tipsseg.device_names import DTYPE_NAMES, check_device_name, check_dtype_name
-from tipsseg.errors import DeviceError, OutputError, UsageError
+from tipsseg.errors import DeviceError, InputError, OutputError, UsageError
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.files import is_file, is_folder
 from tipsseg.label_options import MAX_PIXELS, REFINEMENTS, LabelOptions
@@ -173,8 +174,10 @@ def make_job(request: LabelRequest, source: ModelSource) -> Job:
 
 def begun_dtype(context: RunContext) -> str | None:
     """The dtype that the labels in an output folder were begun in, by this run or another shard of it; None where there is none."""
-    output = context.output
-    for records in (context.records, *(output / SHARDS_FOLDER / shard.folder for shard in shards_in(output))):
+    output, shards = context.output, []
+    with suppress(InputError):  # told when the folder is taken
+        shards = shards_in(output)
+    for records in (context.records, *(output / SHARDS_FOLDER / shard.folder for shard in shards)):
         dtype = (read_run(records) or {}).get("dtype")
         if isinstance(dtype, str) and dtype in DTYPE_NAMES:
             return dtype
