@@ -240,6 +240,14 @@ def test_an_edited_mask_is_carried(root: Path) -> None:
     assert set((root / "one/manifest.jsonl").read_bytes().splitlines()) == entries
 
 
+def test_what_a_merge_that_was_stopped_left_is_removed(root: Path, images: Path) -> None:
+    build_runs(root)
+    for name in (".tipsseg-0123-A", "masks/b/.tipsseg-merge-0123.png", "yolo/images/.tipsseg-merge-0123.png"):
+        write(f"new/{name}", b"half")(root)
+    merge(root, ["one", "two"], "new")
+    assert labels(root / "new") == labels(images / "whole")
+
+
 def test_what_no_other_record_has_is_kept(root: Path) -> None:
     """Lines that could not be read, and what a shard that was killed was about to write."""
     build_shards(root, "one", "two", "one")
