@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from tipsseg.errors import UsageError
 from tipsseg.file_options import DEFAULT_FILE_OPTIONS, NAMES, FileOptions
 from tipsseg.fingerprint import Fingerprint
-from tipsseg.ownership import Ownership
 
 if TYPE_CHECKING:
     from tipsseg.image_labels import ImageLabels
+    from tipsseg.ownership import Ownership
     from tipsseg.records import LabelClass
 
 #: Lines of JSON, without line ends or tabs: what a format with a file of records has for one image.
@@ -216,6 +216,9 @@ class RunContext:
     ownership: Ownership = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        # Not with the names of the formats, which --help needs, and which must not wait for numpy.
+        from tipsseg.ownership import Ownership
+
         object.__setattr__(self, "ownership", Ownership(self.output, self.records, self.owner))
 
     def with_files(self, files: FileOptions) -> RunContext:
