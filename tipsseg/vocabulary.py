@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
+from typing import Any
 
 from tipsseg.background import GENERAL_BACKGROUND, without_words_of
 from tipsseg.errors import VocabularyError
@@ -255,9 +256,10 @@ def _confidence(value: object, name: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
         raise VocabularyError(f"the minimum confidence of {quoted(name)} must be a number, not {quoted(value)}")
-    if not 0 <= value <= 1:
+    number: Any = value  # which of all kinds of numbers it is, is not known
+    if not 0 <= number <= 1:
         raise VocabularyError(f"the minimum confidence {quoted(value)} of {quoted(name)} is not between 0 and 1")
-    return value if isinstance(value, int | float) else float(value)
+    return value if isinstance(value, int | float) else float(number)
 
 
 def _colour(value: object, name: str) -> Colour | None:

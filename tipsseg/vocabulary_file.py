@@ -242,8 +242,8 @@ def _parse_toml(path: Path, text: str) -> _Content:
     # tomllib takes memory by the square of the number of parts.
     long = _long_key(text)
     if long is not None:
-        line = _line_at(text, long)
-        raise VocabularyError(f"a key of more than {_MOST_PARTS} parts", "The keys have one.", path=path, line=line)
+        reason = f"a key of more than {_MOST_PARTS} parts"
+        raise VocabularyError(reason, "The keys have one.", path=path, line=_line_at(text, long))
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

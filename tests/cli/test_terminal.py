@@ -12,6 +12,9 @@ from PIL import Image
 from running import Command, Ran
 from screen import run_in_terminal, seen
 
+from tipsseg.cli import print_error
+from tipsseg.errors import TipssegError
+
 HOSTILE = "a\x1b[2J\x9b31m\u202e\nError: forged"
 SPELLED = "a\\u001b[2J\\u009b31m\\u202e\\nError: forged"
 STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
@@ -117,6 +120,11 @@ def test_a_hint_with_a_command_can_be_pasted(command: Command, folder: str, mlp_
     assert ran.err.splitlines()[-1] == f"Hint: Join them first: tipsseg merge {quoted} -o {quoted}"
 
 
+def test_errors_and_hints_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    print_error(TipssegError("no file\nError: forged", "See \x1b[2J\nHint: forged."))
+    assert capsys.readouterr().err == "Error: no file\\nError: forged\nHint: See \\u001b[2J\\nHint: forged.\n"
+
+
 # ---- in a pseudo-terminal ----
 
 SCRIPT = """
@@ -166,7 +174,8 @@ def test_a_run_in_a_terminal(pictures: Path, mlp_checkpoint: Path, tmp_path: Pat
     code, data = run_in_terminal(command, tmp_path)
     assert code == 1
     assert b"image/s]" in data
-    notes = [line for line in seen(data) if not line.startswith(("labels/", "Left out of", "Skipped "))]
+    others = ("labels/", "Left out of", "Skipped ", "Found in", "Never found")
+    notes = [line for line in seen(data) if not line.startswith(others)]
     assert [re.sub(r"(with|in) \S+ (on|s,)", r"\1 \2", line) for line in notes] == [
         "2 classes: tree, sky.",
         "4 images with on cpu (float32).",
@@ -174,6 +183,7 @@ def test_a_run_in_a_terminal(pictures: Path, mlp_checkpoint: Path, tmp_path: Pat
         "3 images labelled, 1 failed in s, into labels",
     ]
     assert seen(data)[-1] == notes[-1]
+    assert data.endswith(b", into labels\r\n")  # the bar is gone by then
     assert [line for line in seen(data) if line.startswith("labels/")] == [
         "labels/masks/a.png",
         "labels/masks/sub/b c.png",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tipsseg import append_log
 from tipsseg.errors import OutputError
 from tipsseg.files import json_bytes
 from tipsseg.journal import Journal
@@ -237,3 +239,19 @@ def test_an_image_is_known_while_others_are_added(written: Path) -> None:
         sys.setswitchinterval(interval)
     assert lost == 0
     assert asked > 0
+
+
+def test_what_the_file_has_is_known_while_the_journal_takes_it_up(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another thread would see it, between the lines."""
+    journal = journal_in(written)
+    plain, seen = append_log.lines_of, []
+
+    def watched(path: Path) -> Iterator[tuple[int, bytes]]:
+        for line in plain(path):
+            seen.append([journal.has(name) for name in ("a.png", "b.png")])
+            yield line
+
+    monkeypatch.setattr("tipsseg.journal.lines_of", watched)
+    journal.add("c.png", records_of("c.png", 1))
+    journal.close()
+    assert seen == [[True, True]] * 2
