@@ -213,6 +213,10 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "a length without end": (safetensors({}, length=(1 << 64) - 1), "is not a whole safetensors file"),
     "longer than the file": (safetensors({}, length=1 << 20), "is not a whole safetensors file"),
     "as long as is read, and no more there": (safetensors({}, length=16 << 20), "is not a whole safetensors file"),
+    "much of a header, of nothing": (
+        safetensors(b"{" + b" " * (16 << 20) + b"}"),
+        "is not a whole safetensors file (it states 16,777,218 bytes of header)",
+    ),
     "nested": (safetensors(b"[" * 100_000), "is not a whole safetensors file"),
     "a list": (safetensors([]), "is not a whole safetensors file"),
     "no UTF-8": (safetensors(b'{"\xff": 1}'), "is not a whole safetensors file"),
