@@ -27,7 +27,7 @@ from tipsseg.append_log import AppendLog, lines_of
 from tipsseg.errors import OutputError
 from tipsseg.files import TEMPORARY_PREFIX, atomic_path, json_bytes, open_regular, output_error, remove_file
 from tipsseg.fingerprint import Fingerprint, file_record
-from tipsseg.record_values import parse
+from tipsseg.record_values import actual_path, is_inside, parse
 from tipsseg.records import ImageRef, printable_path
 
 #: Write-ahead logs begin with this; each process that writes has its own.
@@ -87,6 +87,11 @@ class Ownership:
                     self.broken_off = True
                 else:
                     self._pending.setdefault(place, set()).add(digest)
+                    path = actual_path(self._output, place)
+                    # A file of the whole run that got to its place, but not into run.json.
+                    if not image and digest_of(path) == digest:
+                        self.broken_off = True
+                        self._written[place] = _stamp(path, digest)
 
     def record(self) -> dict[str, object]:
         """The files that stand for the whole run, as run.json has them under `files`."""
@@ -309,7 +314,7 @@ def _log_lines(log: Path) -> Iterator[tuple[str, str, str]]:
         for _, line in lines_of(log):
             with suppress(ValueError, TypeError):  # as after a loss of power
                 image, place, digest = parse(line)
-                if isinstance(image, str) and isinstance(place, str) and isinstance(digest, str):
+                if isinstance(image, str) and isinstance(digest, str) and is_inside(place):
                     yield image, place, digest
     except OSError as error:
         raise output_error(log, error) from error
