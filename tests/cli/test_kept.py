@@ -338,7 +338,7 @@ def test_a_link_of_somebody_else_is_not_replaced(run: Run, edited: bool) -> None
 
 
 #: What `check` takes for no entry, though each value has a place.
-ODD = {"height": "6", "formats": ["holo"], "classes": [{"id": 1}], "ignored": -1}
+ODD = {"height": "6", "formats": ["holo"], "classes": [{"id": 1}], "width": -5}
 
 
 @pytest.mark.parametrize("key", ODD)

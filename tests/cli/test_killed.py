@@ -22,6 +22,9 @@ OPTIONS = [*_PLAIN, "-f", ",".join(FORMATS)]
 #: One format of each kind: records alone, with a picture, and a file and a link an image beside one for all.
 FEW = [*_PLAIN, "-f", "coco,panoptic,yolo"]
 
+#: What of run.json is of the run that came last, which may have had nothing to label.
+OF_THE_LAST = ("started", "ended", "counts", "batch_size")
+
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All files, but for times."""
@@ -33,7 +36,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         for each in written.values():
             del each["mtime_ns"]
     found["manifest.jsonl"] = json.dumps([{**entry, "seconds": 0} for entry in entries]).encode()
-    found["run.json"] = json.dumps({key: run[key] for key in run if key not in ("started", "ended", "counts")}).encode()
+    found["run.json"] = json.dumps({key: run[key] for key in run if key not in OF_THE_LAST}).encode()
     return found
 
 

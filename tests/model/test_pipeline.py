@@ -26,7 +26,7 @@ REFS = [ImageRef(Path(f"{n}.png"), PurePosixPath(f"{n}.png")) for n in range(40)
 
 
 def entry_of(ref: ImageRef) -> Entry:
-    return Entry(ref.name, Fingerprint(1, 1, None), "digest", {}, {}, (), 0.0, {})
+    return Entry(ref.name, str(ref.path), Fingerprint(1, 1, None), "digest", {}, {}, (), 0.0, {})
 
 
 @dataclass(frozen=True)

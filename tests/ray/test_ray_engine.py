@@ -135,7 +135,7 @@ def test_outcomes_come_in_order_and_as_the_images_come() -> None:
     """An image is labelled though no other has come; and of many that have come, not all are taken at once."""
     taken = 0
     first_done = threading.Event()
-    entry = Entry("known", Fingerprint(1, 1, None), "", {}, {}, (), 0.0, {})
+    entry = Entry("known", "/known", Fingerprint(1, 1, None), "", {}, {}, (), 0.0, {})
 
     def items() -> Iterator[Item]:
         nonlocal taken
