@@ -103,7 +103,6 @@ def _numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, in
     yield "positions in the vision tower", 1 + vision.grid_size**2, size("vision_encoder.pos_embed", 1)
     yield "register tokens", vision.num_register_tokens, size("vision_encoder.register_tokens", 1)
     yield "pieces of text", text.vocab_size, size("text_encoder.token_embedding.weight", 0)
-    yield "channels in the text tower", text.hidden_size, size("text_encoder.token_embedding.weight", 1)
     yield "layers in the text tower", text.num_hidden_layers, layers(resblocks)
     yield "channels in the MLP of the text tower", text.intermediate_size, size(f"{resblocks}0.mlp.c_proj.weight", 1)
 
