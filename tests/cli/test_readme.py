@@ -65,12 +65,11 @@ class Block:
     line: int
 
 
-def blocks(page: Path) -> list[Block]:
+def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text("utf-8")
-    return [
-        Block(*found[1].partition(" ")[::2], found[2], text.count("\n", 0, found.start()) + 1)
-        for found in _BLOCK.finditer(text)
-    ]
+    for found in _BLOCK.finditer(text):
+        language, _, reason = found[1].partition(" ")
+        yield Block(language, reason, found[2], text.count("\n", 0, found.start()) + 1)
 
 
 def commands(block: Block) -> Iterator[str]:
@@ -152,7 +151,7 @@ def test_every_block_does_what_the_page_says(page: Path, tmp_path: Path, environ
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_blocks_are_marked(page: Path) -> None:
-    found = blocks(page)
+    found = list(blocks(page))
     assert {block.language for block in found} <= {*RUN, *SHOWN, "console"}
     assert page.read_text("utf-8").count("\n```") == 2 * len(found)
     for before, after in pairwise(found):
@@ -185,8 +184,8 @@ def test_what_is_not_run() -> None:
 
 def test_options_that_pages_name_exist(command: Command) -> None:
     known: set[str] = set(FOREIGN)
-    for name in ("label", "convert", "check", "merge", "eval"):
-        known |= set(_OPTION.findall(command(name, "--help").out))
+    for words in ((), ("label",), ("convert",), ("check",), ("merge",), ("eval",)):
+        known |= set(_OPTION.findall(command(*words, "--help").out))
     for page in PAGES:
         assert set(_OPTION.findall(page.read_text("utf-8"))) <= known, page
 
