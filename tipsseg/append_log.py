@@ -113,14 +113,16 @@ class AppendLog:
         if self._file is None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                file = FileIO(open_appending(self.path), "a+")
+                self._file = FileIO(open_appending(self.path), "a+")
                 self._end = whole_lines(self.path)
-                if file.tell() != self._end:
-                    file.truncate(self._end)
+                if self._file.tell() != self._end:
+                    self._file.truncate(self._end)
                     self._stale = True
             except OSError as error:
+                if self._file is not None:
+                    self._file.close()
+                    self._file = None
                 raise output_error(self.path, error) from error
-            self._file = file
         return self._file
 
     def __enter__(self) -> Self:

@@ -18,7 +18,7 @@ from tipsseg.parts import broken_conversion, conversion_begun
 from tipsseg.record_values import actual_path, parse, short, take
 from tipsseg.records import ignore_id
 from tipsseg.run_classes import class_faults, run_names
-from tipsseg.run_record import RUN_FILE, written_files
+from tipsseg.run_record import RUN_FILE, images_of, written_files
 from tipsseg.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in
 from tipsseg.writers import FORMATS
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
@@ -35,7 +35,7 @@ class Run:
     image_root  the folder that the images' names begin at; None where that is not one, as after a merge
     ended       whether the run came to its end
     converting  formats that a conversion was to write which did not come to its end
-    labelled    images that it labelled, or found labelled; 0 before its end
+    labelled    images that the folder had at its end; 0 before that
     failed      images that it could not label; 0 before its end
     written     files that stand for the whole run, as it wrote them, by their paths relative to the output folder
     """
@@ -147,7 +147,7 @@ def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
             None if record.get("image_root") is None else actual_path(Path(), take(record, "image_root", str)),
             ended,
             conversion_begun(record, records) if ended else (),
-            take(counts, "labelled", int) + take(counts, "unchanged", int),
+            images_of(record) if ended else 0,
             take(counts, "failed", int),
             written_files(record),
         )

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.claim import Claim
 from tipsseg.convert_image import Conversion, Converted, Item
+from tipsseg.corrections import OF_THE_MODEL
 from tipsseg.earlier import in_place, is_recorded, own_paths, restore_links
 from tipsseg.errors import InputError, UsageError
 from tipsseg.fidelity import Fidelity
@@ -202,6 +203,11 @@ class _Run:
         write_run(self._context.ownership, self._context.records, {**record, "formats": formats})
         self._context.ownership.end(self._is_recorded)
 
+    @property
+    def _corrected_formats(self) -> list[str]:
+        """The formats that follow a mask that a person corrected."""
+        return [name for name in (*self._formats, *self._followers) if name not in OF_THE_MODEL]
+
     def _is_recorded(self, image: str, digest: str) -> bool:
         return is_recorded(self._manifest.get(image), digest)
 
@@ -212,7 +218,7 @@ class _Run:
         if self._corrected:
             progress.note(
                 f"{counted(self._corrected, 'mask')} changed by hand: "
-                f"the formats {', '.join((*self._formats, *self._followers))} have the corrected labels."
+                f"the formats {', '.join(self._corrected_formats)} have the corrected labels."
             )
         if self._kept:
             first = min(self._kept)

@@ -18,7 +18,7 @@ from tipsseg.ownership import LINK, digest_of, write_ahead_logs
 from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef
 from tipsseg.request import Job
-from tipsseg.run_record import RUN_FILE, difference_texts, read_run, refuse_other_record, written_files
+from tipsseg.run_record import RUN_FILE, difference_texts, images_of, read_run, refuse_other_record, written_files
 from tipsseg.shards import SHARDS_FOLDER, shards_in
 from tipsseg.stored_labels import suffices
 from tipsseg.writers import RunContext, link_path, own_path, record_file
@@ -99,7 +99,7 @@ class Earlier:
         self._refuse_strange_records()
         self.manifest = Manifest(context.records)
         context.ownership.load(written_files(self.record), self.is_recorded)
-        self.lost = max(0, _counted(self.record) - len(self.manifest))
+        self.lost = max(0, images_of(self.record or {}) - len(self.manifest))
         self.outdated: set[str] = set()
         files = {name: record_file(name, context) for name in job.request.formats}
         self.journals = {
@@ -346,10 +346,3 @@ def _is_other(entry: Entry, path: Path) -> bool:
         return not fingerprint(path).same_content(entry.fingerprint)
     except (OSError, ValueError):
         return False
-
-
-def _counted(record: Mapping[str, object] | None) -> int:
-    """How many images a run had labelled in the end, by its run.json."""
-    counts = (record or {}).get("counts")
-    numbers = [counts.get(key) for key in ("labelled", "unchanged")] if isinstance(counts, dict) else []
-    return sum(number for number in numbers if isinstance(number, int))

@@ -21,7 +21,7 @@ from tipsseg.printable import shell_word
 from tipsseg.record_values import actual_path, short, take
 from tipsseg.records import LabelClass
 from tipsseg.run_classes import class_faults, run_names
-from tipsseg.run_record import CONVERTING, RUN_FILE, Counts, read_run
+from tipsseg.run_record import CONVERTING, RUN_FILE, Counts, images_of, read_run
 from tipsseg.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.writers import FORMATS, RunContext, link_path, record_file, relative_path
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
@@ -184,7 +184,7 @@ def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> P
 def _check_files(part: Part) -> None:
     """Raise InputError where the manifest is cut off or gone, or has lost lines, or nothing says what the ids mean."""
     path = part.records / MANIFEST_FILE
-    done = part.counts.labelled + part.counts.unchanged
+    done = images_of(part.record)
     try:
         if whole_lines(path) < path.stat().st_size:
             raise InputError(f"{path}: its last line is cut off", RUN_AGAIN)

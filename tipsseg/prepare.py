@@ -46,7 +46,7 @@ def prepare(upright: Image.Image, native_size: int, short_side: int, patch_size:
         raise InputError(
             f"{height} x {width} (height x width) pixels are too elongated: at a short side of {short_side} this would be "
             f"{plan.size[0]} x {plan.size[1]} pixels, more than {MAX_WORKING_PIXELS:,}",
-            "Cut it into pieces, or use a smaller --short-side.",
+            "Cut it into pieces, or use a smaller short side.",
         )
     if (height, width) != plan.size:
         upright = upright.resize(plan.size[::-1], Image.Resampling.BICUBIC)

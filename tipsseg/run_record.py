@@ -186,6 +186,14 @@ def read_run(records: Path) -> dict[str, object] | None:
     return record if isinstance(record, dict) and record.get("tool") == "tipsseg" else None
 
 
+def images_of(record: Mapping[str, object]) -> int:
+    """How many images the folder had at the end of a run, by its run.json; what is missing there, or is no number, is 0."""
+    counts, summary = _mapping(record.get("counts")), _mapping(record.get("summary"))
+    done = [counts.get(key) for key in ("labelled", "unchanged")]
+    held = summary.get("images")
+    return max(sum(number for number in done if isinstance(number, int)), held if isinstance(held, int) else 0)
+
+
 def written_files(record: Mapping[str, object] | None) -> dict[str, Fingerprint]:
     """The files that stand for the whole run, of the content of run.json, by their paths; those that are sound."""
     found: dict[str, Fingerprint] = {}

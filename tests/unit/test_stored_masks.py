@@ -24,7 +24,7 @@ def test_a_damaged_archive_is_unreadable_or_whole(tmp_path: Path) -> None:
             damaged[generator.randrange(len(damaged))] = generator.randrange(256)
         path.write_bytes(damaged)
         try:
-            labels, scores = read_arrays(path, ("labels", "scores"))
+            labels, scores = read_arrays(path, ("labels", "scores"), (20, 20))
         except UNREADABLE as error:
             said.add(what_is_wrong(error))
         else:
@@ -40,7 +40,7 @@ def test_an_archive_whose_header_does_not_end(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("labels.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(ValueError, match="EOF in multi-line statement"):
-        read_arrays(path, ("labels",))
+        read_arrays(path, ("labels",), (2, 3))
 
 
 def test_an_error_without_a_text_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,4 +50,15 @@ def test_an_error_without_a_text_is_told_by_its_name(tmp_path: Path, monkeypatch
     np.savez(tmp_path / "a.npz", labels=np.zeros(3))
     monkeypatch.setattr(np, "load", full)
     with pytest.raises(ValueError, match=r"^MemoryError$"):
-        read_arrays(tmp_path / "a.npz", ("labels",))
+        read_arrays(tmp_path / "a.npz", ("labels",), (1, 3))
+
+
+def test_an_archive_that_would_fill_the_memory_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "a.npz", labels=np.zeros((9000, 9000), np.uint8))
+    assert (tmp_path / "a.npz").stat().st_size < 100_000
+    assert read_arrays(tmp_path / "a.npz", ("labels",), (9000, 9000))[0].shape == (9000, 9000)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was unpacked"))
+    with pytest.raises(ValueError, match=r"^81,000,\d+ bytes unpacked, where 67,108,912 are possible$"):
+        read_arrays(tmp_path / "a.npz", ("labels",), (2, 3))

@@ -190,7 +190,7 @@ def label(
             metavar="local|ray",
             rich_help_panel=MACHINES,
             autocompletion=one_of("local", "ray"),
-            help="local: this process; ray: actors of a Ray cluster, see the README (pip install 'tipsseg[ray]').",
+            help="local: this process; ray: actors of a Ray cluster (pip install 'tipsseg[ray]').",
         ),
     ] = "local",
     actors: Annotated[
