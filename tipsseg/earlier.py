@@ -226,7 +226,7 @@ class Earlier:
 
     def refuse_other_ids(self) -> None:
         """Raise OtherRunError where it, or another shard, has labels of another model or vocabulary."""
-        own = [self.record] if len(self.manifest) and self.record is not None else []
+        own = [self.record] if self.record is not None and (len(self.manifest) or self.lost) else []
         output = self._job.context.output
         records = [output / SHARDS_FOLDER / shard.folder for shard in shards_in(output)]
         others = [read_run(each) for each in records if each != self._job.context.records]

@@ -135,7 +135,7 @@ class OutputFolder:
         """Note that an image was done before, and where it is now. Raises OutputError."""
         ref, entry = unchanged.ref, unchanged.entry
         context = self._job.context
-        restore_links(context, ref, self._job.request.formats)
+        restore_links(context, ref, [name for name in self._job.request.formats if name in entry.formats])
         if entry.path != input_path(ref):
             self.earlier.manifest.add(replace(entry, path=input_path(ref)))
         self._errors.mend(ref.name)

@@ -160,7 +160,8 @@ class _Run:
             case Unchanged(ref, entry, edited):
                 self._folder.keep(outcome)
                 self.counts = replace(counts, unchanged=counts.unchanged + 1, edited=counts.edited + bool(edited))
-        self._reporter.done(ref, entry, own_paths(self._job.context, ref, self._job.request.formats))
+        held = [name for name in self._job.request.formats if name in entry.formats]
+        self._reporter.done(ref, entry, own_paths(self._job.context, ref, held))
 
 
 def settle(job: Job, started: Started, folder: OutputFolder | None) -> Job:

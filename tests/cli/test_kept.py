@@ -25,7 +25,11 @@ def tree(folder: str | Path) -> dict[str, object]:
     def what(path: Path) -> object:
         return path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
 
-    return {str(path.relative_to(folder)): what(path) for path in sorted(Path(folder).rglob("*")) if not path.is_dir() or path.is_symlink()}
+    return {
+        str(path.relative_to(folder)): what(path)
+        for path in sorted(Path(folder).rglob("*"))
+        if not path.is_dir() or path.is_symlink()
+    }
 
 
 def correct(path: Path) -> bytes:
@@ -40,7 +44,9 @@ def correct(path: Path) -> bytes:
 # ---- what was changed by hand ----
 
 
-@pytest.mark.parametrize("options", [[], ["--no-resume"], ["--mode", "whole", "--no-resume"], ["-f", "png,coco,overlay"]], ids=str)
+@pytest.mark.parametrize(
+    "options", [[], ["--no-resume"], ["--mode", "whole", "--no-resume"], ["-f", "png,coco,overlay"]], ids=str
+)
 def test_a_corrected_mask_is_kept(run: Run, options: list[str]) -> None:
     run()
     mask = Path("out/masks/a.png")
@@ -110,7 +116,9 @@ def test_beginning_anew_removes_what_the_program_wrote_and_names_what_it_keeps(r
     assert found.pop("notes.txt") == b"mine"
     assert set(found) == {"classes.json", "manifest.jsonl", "masks/a.png", "masks/sub/b c.png", "run.json"}
     # What is in the way of an image now is told, and stays.
-    assert "out/masks/sub/ü.png is there, and is not what tipsseg wrote for this image" in run("-f", "png", options=("-c", "tree"))
+    assert "out/masks/sub/ü.png is there, and is not what tipsseg wrote for this image" in run(
+        "-f", "png", options=("-c", "tree")
+    )
     assert (run.code, run.labelled, Path("out/masks/sub/ü.png").read_bytes()) == (1, [], data)
 
 
@@ -135,7 +143,10 @@ def test_a_second_folder_with_the_same_names_is_refused(run: Run) -> None:
     for options in ([], ["--no-resume"]):
         ran = run.command(*label, *options)
         assert (ran.code, ran.out) == (1, "")
-        assert f"day2/a.png: the folder has labels of another image of that name, {Path('imgs/a.png').resolve()}" in ran.err
+        assert (
+            f"day2/a.png: the folder has labels of another image of that name, {Path('imgs/a.png').resolve()}"
+            in ran.err
+        )
         assert tree("out") == before
     assert run.command(*label, "--overwrite").code == 0
 
@@ -258,7 +269,11 @@ def victim() -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["../../victim/pw.jpg", "../victim/pw.jpg", "/tmp/pw.jpg", "sub/../../victim/pw.jpg", "", ".", "a\0b"], ids=ascii)
+@pytest.mark.parametrize(
+    "name",
+    ["../../victim/pw.jpg", "../victim/pw.jpg", "/tmp/pw.jpg", "sub/../../victim/pw.jpg", "", ".", "a\0b"],
+    ids=ascii,
+)
 def test_a_name_that_leads_out_is_no_failure_to_try_again(run: Run, victim: Path, name: str) -> None:
     run("-f", "png,yolo,labelme")
     forged = {"image": name, "path": str(Path("imgs/a.png").resolve()), "reason": "", "hint": ""}

@@ -241,7 +241,9 @@ def test_an_image_is_known_while_others_are_added(written: Path) -> None:
     assert asked > 0
 
 
-def test_what_the_file_has_is_known_while_the_journal_takes_it_up(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_file_has_is_known_while_the_journal_takes_it_up(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As another thread would see it, between the lines."""
     journal = journal_in(written)
     plain, seen = append_log.lines_of, []
