@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from resuming import ALL, CLASSES, Run, contents, record
 
-from tipsseg.output_folder import OutputFolder
 from tipsseg.outcome import Labelled
+from tipsseg.output_folder import OutputFolder
 
 NOT_OURS = "tipsseg did not write the file that is there, or the file was changed since"
 
@@ -211,7 +211,7 @@ def test_lines_that_are_no_entries_are_set_aside_and_their_images_labelled_again
     run()
     before = contents(Path("out"))
     path = Path("out/manifest.jsonl")
-    first, *rest = path.read_bytes().splitlines()
+    _, *rest = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join((line, *rest)) + b"\n")
     assert run.command("check", "out").code == 1
     err = run()

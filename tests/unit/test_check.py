@@ -243,7 +243,9 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a line that is no entry": (
         edit(MANIFEST, lambda data: data + b'{"image": "x.png"}\n'), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
-    "a line that is no JSON": (edit(MANIFEST, lambda data: data + b"\xff\n"), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"]),
+    "a line that is no JSON": (
+        edit(MANIFEST, lambda data: data + b"\xff\n"), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],
+    ),
     "a line with infinity": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b'"size": ', b'"size": Infinity, "x": ') + b"\n"),
         [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],

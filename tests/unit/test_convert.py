@@ -408,7 +408,9 @@ LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label wi
 FAULTS: Mapping[str, Fault] = {
     "a mask that is gone": Fault(f"out: no labels of b/c.jpg are left | {CHECK}out", remove("out/masks/b/c.png"), of=("png",)),
     "a mask that is none": Fault(
-        f"out/masks/b/c.png: changed by hand: not an image in a format that Pillow reads | {BACK}", write("out/masks/b/c.png", b"x"), of=("png",)
+        f"out/masks/b/c.png: changed by hand: not an image in a format that Pillow reads | {BACK}",
+        write("out/masks/b/c.png", b"x"),
+        of=("png",),
     ),
     "a mask of another kind": Fault(
         f"out/masks/b/c.png: a PNG of mode L, not a PNG of mode P | {CHANGED}",

@@ -18,7 +18,7 @@ from PIL import Image
 from tipsseg.check import check_folder
 from tipsseg.convert import convert_folder
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.file_options import FileOptions
+from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.manifest import Entry, read_entries
 from tipsseg.progress import Progress
 from tipsseg.records import LabelArray
@@ -194,14 +194,15 @@ class Wrong:
 
     change: Callable[[Path], object]
     says: str
-    options: FileOptions = FileOptions()
+    options: FileOptions = DEFAULT_FILE_OPTIONS
 
 
 HINT = "Correct the mask, or remove it and run the command that labelled the image again."
 WRONG: Mapping[str, Wrong] = {
     "an id that is no class": Wrong(lambda path: paint(path, np.where(A == 1, 9, A).astype(np.uint8)), "ids that are no class: 9"),
     "ids that are no class": Wrong(
-        lambda path: paint(path, np.where(A == 1, 9, np.where(A == 2, 4, A)).astype(np.uint8)), "ids that are no class: 4 and 1 more"
+        lambda path: paint(path, np.where(A == 1, 9, np.where(A == 2, 4, A)).astype(np.uint8)),
+        "ids that are no class: 4 and 1 more",
     ),
     "another size": Wrong(
         lambda path: paint(path, A.T.copy()), "8 x 6 (height x width), where the manifest says 6 x 8 (height x width)"
@@ -325,7 +326,7 @@ def test_what_somebody_put_there_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "out/annotations.json").write_text('{"mine": 1}')
     (tmp_path / "out/yolo/labels").mkdir(parents=True)
     (tmp_path / "out/yolo/labels/a.txt").write_text("mine")
-    with pytest.raises(OutputError, match="annotations.json: tipsseg did not write the file that is there"):
+    with pytest.raises(OutputError, match=r"annotations.json: tipsseg did not write the file that is there"):
         convert(tmp_path, "coco")
     failed, said = convert(tmp_path, "yolo")
     assert failed == 1
