@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from tipsseg.check_manifest import Images
 from tipsseg.check_problem import Problem
 from tipsseg.files import TEMPORARY_PREFIX
+from tipsseg.ownership import LOG_PREFIX
 from tipsseg.records import printable_path
 from tipsseg.writers import FORMATS, has_own_files, output_name
 
@@ -55,7 +56,7 @@ def find_temporaries(output: Path) -> Iterator[Problem]:
     for folder, folders, names in os.walk(output):
         folders.sort()
         for name in sorted((*folders, *names)):
-            if name.startswith(TEMPORARY_PREFIX):
+            if name.startswith(TEMPORARY_PREFIX) and not name.startswith(LOG_PREFIX):  # what a log has, no record has
                 yield Problem(Path(folder, name), "a process that was killed left this; remove it")
         folders[:] = [name for name in folders if not name.startswith(TEMPORARY_PREFIX)]
 

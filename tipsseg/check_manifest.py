@@ -11,7 +11,7 @@ from tipsseg.check_run import Run
 from tipsseg.errors import OutputError
 from tipsseg.images import reason_of
 from tipsseg.labelled_image import LabelledImage, labelled_image
-from tipsseg.manifest import MANIFEST_FILE, Manifest, parse_entry
+from tipsseg.manifest import MANIFEST_FILE, Manifest, read_entry
 from tipsseg.record_values import short
 from tipsseg.records import name_order
 from tipsseg.writers import relative_path
@@ -43,7 +43,7 @@ class Images:
         try:
             for number, (_, line) in enumerate(lines_of(self.path), start=1):
                 try:
-                    entry = labelled_image(parse_entry(line), len(self.run.names)).entry
+                    entry = labelled_image(read_entry(line), len(self.run.names)).entry
                     formats[entry.image] = same.setdefault(entry.formats, entry.formats)
                 except ValueError as error:
                     problems.append(f"line {number} is no entry: {error}; {_SET_ASIDE}")

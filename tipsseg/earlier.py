@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import ImageError, OtherRunError, OutputError
+from tipsseg.files import is_folder
 from tipsseg.fingerprint import fingerprint
 from tipsseg.journal import Journal
 from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest, input_path
@@ -18,7 +19,7 @@ from tipsseg.ownership import LINK, digest_of, write_ahead_logs
 from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef
 from tipsseg.request import Job
-from tipsseg.run_record import RUN_FILE, difference_texts, images_of, read_run, refuse_other_record, written_files
+from tipsseg.run_record import LOST, RUN_FILE, difference_texts, images_of, read_run, refuse_other_record, written_files
 from tipsseg.shards import SHARDS_FOLDER, shards_in
 from tipsseg.stored_labels import suffices
 from tipsseg.writers import RunContext, link_path, own_path, record_file
@@ -131,10 +132,13 @@ class Earlier:
     def incomplete(self) -> bool:
         """Whether its records may lack what it did: files may be there then that no record has."""
         return self.record is not None and (
-            self.record.get("ended") is None
-            or bool(self.lost or self.manifest.unreadable)
-            or self._job.context.ownership.broken_off
+            self.record.get("ended") is None or self.incomplete_for_good or self._job.context.ownership.broken_off
         )
+
+    @property
+    def incomplete_for_good(self) -> bool:
+        """Whether records of images were lost: nobody can say which files they had."""
+        return bool(self.lost or self.manifest.unreadable or (self.record or {}).get(LOST))
 
     def item(self, ref: ImageRef) -> Item:
         """The image with what of its files may be replaced; or that it is done, or cannot be. May be called from another thread."""
@@ -291,7 +295,8 @@ class Earlier:
         context = self._job.context
         new = [name for name in self._job.request.formats if name not in manifest.formats_of(ref.name)]
         for path in own_paths(context, ref, new).values():
-            if os.path.lexists(path) and not context.ownership.is_pending(path):
+            # A folder is in no danger: no file can replace it. The image fails by itself.
+            if os.path.lexists(path) and not is_folder(path) and not context.ownership.is_pending(path):
                 return f"{path} is there, and is not what tipsseg wrote for this image", _MOVE
         return None
 

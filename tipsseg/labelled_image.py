@@ -10,10 +10,9 @@ import numpy as np
 from tipsseg.check_problem import by, class_text
 from tipsseg.images import LIMIT
 from tipsseg.manifest import Entry
-from tipsseg.record_values import short, take, take_share
+from tipsseg.record_values import take, take_share
 from tipsseg.records import BACKGROUND, LabelArray, ignore_id
 from tipsseg.regions import count_labels
-from tipsseg.writers import FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +36,8 @@ def labelled_image(entry: Entry | None, number_of_classes: int) -> LabelledImage
     """An entry of a run with so many classes. Raises ValueError where there is none, or its names or numbers are none."""
     if entry is None:
         raise ValueError("not all that belongs to an image")
-    if any(part in ("", ".", "..") for part in entry.image.split("/")):
-        raise ValueError(f"`image` is {short(entry.image)}")
-    if not FORMATS.keys() >= set(entry.formats):
-        raise ValueError(f"`formats` is {short(list(entry.formats))}")
     summary = dict(entry.summary)
     size = take(summary, "height", int), take(summary, "width", int)
-    if size[0] < 1 or size[1] < 1:
-        raise ValueError(f"{by(size)} is no size of an image")
     if size[0] * size[1] > LIMIT.pixels:
         raise ValueError(f"{by(size)} pixels, where --max-pixels allows {LIMIT.pixels:,}")
     names: dict[int, str] = {}

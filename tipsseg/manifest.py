@@ -17,8 +17,9 @@ from tipsseg.append_log import AppendLog, lines_of, whole_lines
 from tipsseg.errors import OutputError
 from tipsseg.files import atomic_path, json_bytes
 from tipsseg.fingerprint import Fingerprint, file_record, parse_file
-from tipsseg.record_values import is_inside, parse
-from tipsseg.records import ImageRef, name_order, printable_path
+from tipsseg.record_values import is_inside, parse, short, take, take_share
+from tipsseg.records import BACKGROUND, ImageRef, name_order, printable_path
+from tipsseg.writers import FORMATS
 
 MANIFEST_FILE = "manifest.jsonl"
 
@@ -88,6 +89,14 @@ def input_path(ref: ImageRef) -> str:
 def parse_entry(line: bytes) -> Entry | None:
     """The entry in a line of manifest.jsonl; None where it is none."""
     try:
+        return read_entry(line)
+    except ValueError:
+        return None
+
+
+def read_entry(line: bytes) -> Entry:
+    """The entry in a line of manifest.jsonl. Raises ValueError where it is none, or names or numbers in it are none."""
+    try:
         record = parse(line)
         entry = Entry(
             str(record["image"]),
@@ -101,14 +110,40 @@ def parse_entry(line: bytes) -> Entry | None:
             {str(name): parse_file(file) for name, file in record["written"].items()},
             None if record.get("corrected") is None else str(record["corrected"]),
         )
-        return entry if _is_sound(entry) else None
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError("not all that belongs to an image") from error
+    _check_names(entry)
+    _check_summary(entry.summary)
+    return entry
 
 
-def _is_sound(entry: Entry) -> bool:
-    """Whether its names are of files below an output folder, and each file has its record."""
-    return all(map(is_inside, (entry.image, *entry.files.values()))) and entry.files.keys() == entry.written.keys()
+def _check_names(entry: Entry) -> None:
+    """Raise ValueError for names that are not of files below an output folder, and for files without their record."""
+    for what, name in (("image", entry.image), *((f"files.{form}", file) for form, file in entry.files.items())):
+        if not is_inside(name):
+            raise ValueError(f"`{what}` is {short(name)}")
+    if not FORMATS.keys() >= set(entry.formats):
+        raise ValueError(f"`formats` is {short(list(entry.formats))}")
+    if entry.files.keys() != entry.written.keys():
+        raise ValueError("`written` is not of the files")
+
+
+def _check_summary(summary: Mapping[str, object]) -> None:
+    """Raise ValueError for what `summary.label_summary` does not give."""
+    size = take(summary, "height", int), take(summary, "width", int)
+    if size[0] < 1 or size[1] < 1:
+        raise ValueError(f"{size[0]} x {size[1]} (height x width) is no size of an image")
+    take(take(summary, "background", dict), "pixels", int)
+    take(summary, "ignored", int)
+    seen = {BACKGROUND}
+    for each in take(summary, "classes", list):
+        label_id = take(each, "id", int)
+        take(each, "name", str)
+        take(each, "pixels", int)
+        take_share(each, "confidence")
+        if label_id in seen:
+            raise ValueError(f"id {label_id} is there twice")
+        seen.add(label_id)
 
 
 class Manifest:

@@ -25,7 +25,7 @@ from tipsseg.ownership import digest_of, write_ahead_logs
 from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef
 from tipsseg.request import Job
-from tipsseg.run_record import CONVERTING, RUN_FILE, Counts, RunFacts, ended, run_record, write_run
+from tipsseg.run_record import CONVERTING, LOST, RUN_FILE, Counts, RunFacts, ended, run_record, write_run
 from tipsseg.totals import Totals, total
 from tipsseg.vocabulary import Vocabulary
 from tipsseg.writers import FOLDERS, FORMATS, link_path, run_files
@@ -53,6 +53,7 @@ class OutputFolder:
         context, request = job.context, job.request
         self.set_aside: list[Path] = []
         self.kept: list[Path] = []
+        self._moved = False
         with ExitStack() as stack:
             context.ownership.refuse_outside(context.records / RUN_FILE)
             claim = Claim(context.records)
@@ -104,7 +105,7 @@ class OutputFolder:
             and self._record.get("ended") is not None
             and not any(journal.changed for journal in self.earlier.journals.values())
             and not self._errors.path.exists()
-            and not self._job.context.ownership.broken_off
+            and not (self._job.context.ownership.broken_off or self._job.context.ownership.noted or self._moved)
             and not self.set_aside
             and not self.earlier.lost
             and all(path.exists() for path in self.run_paths)
@@ -119,7 +120,7 @@ class OutputFolder:
         """Write the records that come first: they say what masks mean, and that they are no inputs. Raises OutputError."""
         context = self._job.context
         # A conversion that was broken off before is so still.
-        kept = {key: value for key, value in self._record.items() if key == CONVERTING}
+        kept = {key: value for key, value in self._record.items() if key in (CONVERTING, LOST)}
         self._record = run_record(replace(facts, decides=replace(facts.decides, files=self._files))) | kept
         write_run(context.ownership, context.records, self._record)
         write_classes(context.ownership, context.output, context.classes, vocabulary.background_texts)
@@ -138,6 +139,7 @@ class OutputFolder:
         restore_links(context, ref, [name for name in self._job.request.formats if name in entry.formats])
         if entry.path != input_path(ref):
             self.earlier.manifest.add(replace(entry, path=input_path(ref)))
+            self._moved = True
         self._errors.mend(ref.name)
 
     def fail(self, failed: Failed) -> None:
@@ -149,7 +151,9 @@ class OutputFolder:
     def finish(self, counts: Counts, batch_size: int | None) -> None:
         """Write the records that come last. Raises OutputError, also where files of this run were removed meanwhile."""
         manifest, context = self.earlier.manifest, self._job.context
-        removed = self._removed()
+        if manifest.is_removed():  # nothing that follows would be true
+            raise _removed(context.records / MANIFEST_FILE)
+        removed = self._removed_file()
         # First, so that no file lacks an image that the manifest has, should the run be killed now.
         manifest.tidy()
         for name, file in self._run_files:
@@ -159,16 +163,16 @@ class OutputFolder:
         record = ended(self._record, self._job.request.formats, counts, datetime.now(UTC))
         if batch_size is not None:
             record["batch_size"] = batch_size
+        if self.earlier.incomplete_for_good or self.set_aside:
+            record[LOST] = True
         write_run(context.ownership, context.records, {**record, "summary": self.totals().record()})
         context.ownership.end(self.earlier.is_recorded)
         if removed is not None:
-            raise OutputError(removed, "it was removed while the run went on", "Run the same command again.")
+            raise _removed(removed)
 
-    def _removed(self) -> Path | None:
-        """The first file of an image of this run that is not there any more, or the manifest; None where all are there."""
+    def _removed_file(self) -> Path | None:
+        """The first file of an image of this run that is not there any more; None where all are there."""
         context = self._job.context
-        if self.earlier.manifest.is_removed():
-            return context.records / MANIFEST_FILE
         for entry in self.earlier.manifest.added():
             for file in entry.files.values():
                 path = actual_path(context.output, file)
@@ -227,6 +231,10 @@ class OutputFolder:
         if self._job.request.shard is not None:
             sweep([context.output], context.owner)
         sweep_run(context.output, context.records, context.owner)
+
+
+def _removed(path: Path) -> OutputError:
+    return OutputError(path, "it was removed while the run went on", "Run the same command again.")
 
 
 def sweep_run(output: Path, records: Path, owner: str = "") -> None:

@@ -54,6 +54,7 @@ class Ownership:
     """What of an output folder is this program's. Any thread may write; a copy in another process knows what the caller tells it.
 
     broken_off  whether a run ended without tidying up its write-ahead logs
+    noted       whether this process has written to one
     """
 
     def __init__(self, output: Path, records: Path, owner: str = "") -> None:
@@ -63,6 +64,7 @@ class Ownership:
         self._owner = owner
         self._real = ""
         self.broken_off = False
+        self.noted = False
         self._written: dict[str, Fingerprint] = {}
         self._pending: dict[str, set[str]] = {}
         self._log = records / f"{LOG_PREFIX}{secrets.token_hex(8)}"
@@ -77,6 +79,7 @@ class Ownership:
             recorded: whether the manifest has a file of that digest of the image of that name, so that no log need tell.
         """
         self._logs = True
+        self.noted = False
         self._written = dict(written)
         self._pending = {}
         logs = write_ahead_logs(self._records)
@@ -139,8 +142,9 @@ class Ownership:
         with atomic_path(path, self._owner) as temporary:
             with temporary.open("wb") as target:
                 shutil.copyfileobj(source, target)
-            os.utime(temporary, ns=times)
-            self._put(path, _sha256(temporary), ref.replaceable, ref.name)
+            digest = _sha256(temporary)
+            os.utime(temporary, ns=times)  # after it was read, which is an access
+            self._put(path, digest, ref.replaceable, ref.name)
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
@@ -271,6 +275,7 @@ class Ownership:
         """Write ahead what will be in place; after that it is this program's, however the process ends."""
         if not self._logs:
             return
+        self.noted = True
         line = json_bytes([image, self._place(path), digest])
         # Opened for each line: so there is nothing to close, whichever process or thread ends first.
         with self._alone, AppendLog(self._log) as log:
@@ -335,13 +340,12 @@ def _digest(path: Path) -> str | None:
     """The sha256 of a file, in hex; None where nothing is there, or a folder, which no file can replace; _OTHER for all else."""
     try:
         mode = path.lstat().st_mode
-        if stat.S_ISDIR(mode):
-            return None
-        if not stat.S_ISREG(mode):
-            return _OTHER
-        return _sha256(path)
-    except FileNotFoundError:
+    except OSError:  # nothing, or nothing that can be seen; then writing says why
         return None
+    if stat.S_ISDIR(mode):
+        return None
+    try:
+        return _sha256(path) if stat.S_ISREG(mode) else _OTHER
     except OSError:
         return _OTHER
 

@@ -33,6 +33,9 @@ LABELS_VERSION = 1
 #: The key of the formats that the labels are being converted into; there is none once that is done.
 CONVERTING = "converting"
 
+#: The key that says that records of images were lost once: files may be there then that no record has.
+LOST = "lost"
+
 #: Packages whose version may matter to labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")
 
@@ -162,7 +165,8 @@ def write_run(ownership: Ownership, records: Path, record: Mapping[str, object])
     path = records / RUN_FILE
     refuse_other_record(records)
     ownership.refuse_outside(path)
-    atomic_write(path, json_bytes({**record, "files": ownership.record()}, indent=2) + b"\n")
+    rest = {key: value for key, value in record.items() if key != "files"}  # of an earlier run, and in another place
+    atomic_write(path, json_bytes({**rest, "files": ownership.record()}, indent=2) + b"\n")
     return path
 
 

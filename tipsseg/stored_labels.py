@@ -96,10 +96,14 @@ def _is_gone(name: str, stored: StoredImage, context: RunContext) -> bool:
 
 
 def _other_size(name: str, stored: StoredImage, context: RunContext) -> str:
-    """What is wrong with a file whose size is not the one that it was written with; "" for others."""
+    """What is wrong with a file that is not as it was written, by size or content; "" for others."""
     known = stored.labelled.entry.written.get(name)
     size = None if known is None else file_size(stored.own_path(name, context.output))
-    return "" if known is None or size == known.size else f"{size} bytes, where the manifest says {known.size}"
+    if known is None:
+        return ""
+    if size != known.size:
+        return f"{size} bytes, where the manifest says {known.size}"
+    return "" if known.same_bytes(stored.own_path(name, context.output)) else "changed since it was written"
 
 
 def suffices(name: str, held: Collection[str]) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from masks import PRED, TABLE, TRUTH, Rows, files, ious, names, result, save, save_photo, scores
+from masks import PRED, TABLE, TRUTH, Rows, files, ious, names, result, save, save_photo, scores, without_files
 from PIL import Image
 from running import Command
 
@@ -51,7 +51,7 @@ def test_without_an_output_folder_nothing_is_written(command: Command, mlp_check
 def test_the_reports(command: Command) -> None:
     arguments = ["--pred", "pred", "--gt", "gt", "-c", 'panda "leg", left', "-c", "tree"]
     ran = command("eval", *arguments, "--json", "-o", "deep/out")
-    assert json.loads(Path("deep/out/eval.json").read_bytes()) == result(ran)
+    assert without_files(Path("deep/out/eval.json")) == result(ran)
     record = result(ran)
     assert (record["pred"], record["gt"]) == ("pred", "gt")
     assert not {"command", "labels", "image_root"} & set(record)

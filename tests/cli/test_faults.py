@@ -24,6 +24,7 @@ from running import Command
 import tipsseg
 from tipsseg import weights
 from tipsseg.journal import Journal
+from tipsseg.ownership import LOG_PREFIX
 from tipsseg.writers import FORMATS
 
 TIPSSEG = [sys.executable, "-m", "tipsseg"]
@@ -64,7 +65,8 @@ JOURNALS = {Journal.file_name(name) for name in FORMATS}
 
 
 def temporary(folder: Path) -> list[str]:
-    return [path.name for path in folder.rglob(".tipsseg-*") if path.name not in JOURNALS]
+    found = (path.name for path in folder.rglob(".tipsseg-*") if path.name not in JOURNALS)
+    return [name for name in found if not name.startswith(LOG_PREFIX)]
 
 
 # ---- disks ----

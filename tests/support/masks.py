@@ -76,3 +76,13 @@ def names(ran: Ran) -> list[str]:
     classes = result(ran)["classes"]
     assert isinstance(classes, list)
     return [entry["name"] for entry in classes]
+
+
+def without_files(path: Path) -> dict[str, object]:
+    """An eval.json, but for what it says of the files beside it: those are there, as it says."""
+    record: dict[str, object] = json.loads(path.read_bytes())
+    files = record.pop("files")
+    assert isinstance(files, dict)
+    assert sorted(files) == ["confusion.csv", "confusion.png"]
+    assert all(files[name]["bytes"] == (path.parent / name).stat().st_size for name in files)
+    return record

@@ -529,14 +529,6 @@ FAULTS: Mapping[str, Fault] = {
         f"out/annotations.json: a.png: not as tipsseg writes it: lists in lists without end | {CHECK}out",
         edit("out/annotations.json", lambda data: data.replace(b'"iscrowd": 0', b'"x": ' + b"[" * 99_999 + b"]" * 99_999, 1)),
     ),
-    "an entry of a size that no image has": Fault(
-        f"out/manifest.jsonl: a.png: not as tipsseg writes it: -6 x 8 (height x width) is no size of an image | {CHECK}out",
-        entry("a.png", lambda each: each.update(height=-6)),
-    ),
-    "an entry without a size": Fault(
-        f"out/manifest.jsonl: a.png: not as tipsseg writes it: `height` is \"6\" | {CHECK}out",
-        entry("a.png", lambda each: each.update(height="6")),
-    ),
     "an image that is gone": Fault(
         f"imgs/b/c.jpg: no such file | {GONE} yolo and overlay.",
         remove("imgs/b/c.jpg"),
