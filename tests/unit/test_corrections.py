@@ -126,7 +126,7 @@ def test_all_formats_follow_a_corrected_mask(tmp_path: Path, name: str, seen: bo
     for each in ("hf/masks/a.png", "masks/a.png"):
         assert each not in wanted or np.array_equal(pixels(found[each], tmp_path), CORRECTED)
     for file in ("annotations.json", "annotations-polygon.json"):
-        assert annotations(found[file]) == annotations(wanted[file])
+        assert listed_annotations(found[file]) == listed_annotations(wanted[file])
     assert {key: data for key, data in others(tmp_path).items() if key in before} == before
     assert check(tmp_path)[0] == []
 
@@ -141,7 +141,7 @@ def pixels(data: bytes, folder: Path) -> np.ndarray:
         return np.array(picture)
 
 
-def annotations(data: bytes) -> list[dict[str, object]]:
+def listed_annotations(data: bytes) -> list[dict[str, object]]:
     found = json.loads(data)["annotations"]
     return [{key: value for key, value in each.items() if key != "score"} for each in found]
 
@@ -184,7 +184,7 @@ def test_a_mask_that_is_put_back_is_followed_again(tmp_path: Path) -> None:
     after = tree(tmp_path / "out")
     for name in ("labelme/a.json", "yolo/labels/a.txt", "masks/a.png"):
         assert after[name] == before[name]
-    assert annotations(after["annotations.json"]) == annotations(before["annotations.json"])
+    assert listed_annotations(after["annotations.json"]) == listed_annotations(before["annotations.json"])
     assert check(tmp_path)[0] == []
 
 
@@ -224,13 +224,13 @@ def test_a_mask_that_cannot_be_taken_is_an_error_of_its_image_and_stays(tmp_path
     build(tmp_path, "png", "coco", options=wrong.options)
     path = tmp_path / "out/masks/a.png"
     wrong.change(path)
-    data, before = path.read_bytes(), annotations(tree(tmp_path / "out")["annotations.json"])
+    data, before = path.read_bytes(), listed_annotations(tree(tmp_path / "out")["annotations.json"])
     failed, said = convert(tmp_path, "yolo")
     assert failed == 1
     assert f"out/masks/a.png: changed by hand: {wrong.says} | {HINT}" in said
     assert said[-1].startswith("2 images converted, 1 failed in ")
     assert path.read_bytes() == data
-    assert annotations(tree(tmp_path / "out")["annotations.json"]) == before
+    assert listed_annotations(tree(tmp_path / "out")["annotations.json"]) == before
     assert sorted(path.name for path in (tmp_path / "out/yolo").rglob("*.txt")) == ["b c.txt", "ü.txt"]
     assert check(tmp_path)[0] == [f"out/masks/a.png: changed by hand: {wrong.says}"]
 

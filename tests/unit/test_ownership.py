@@ -79,6 +79,16 @@ def pending(out: Path, *lines: object) -> None:
 # ---- the rule ----
 
 
+def then(*steps: Callable[[Path], object]) -> Callable[[Path], object]:
+    """One step after the other, each with the same path."""
+
+    def take(path: Path) -> None:
+        for step in steps:
+            step(path)
+
+    return take
+
+
 @dataclass(frozen=True)
 class Case:
     """What is there, what the records say of it, and whether it may be replaced.
@@ -135,18 +145,21 @@ CASES: dict[str, Case] = {
     "changed since run.json": Case(holding(OTHER), run=OLD, reason=NOT_OURS),
     "changed since a run was killed": Case(holding(OTHER), logged=(OLD,), reason=NOT_OURS),
     "a link to a file inside": Case(
-        lambda path: (path.with_name("b.png").write_bytes(OLD), path.symlink_to("b.png")), known=(OLD,), reason=NOT_OURS
+        then(lambda path: path.with_name("b.png").write_bytes(OLD), lambda path: path.symlink_to("b.png")),
+        known=(OLD,),
+        reason=NOT_OURS,
     ),
     "a link to a file outside": Case(link_to("../../victim/a.png"), known=(OTHER,), reason=NOT_OURS),
     "a link to nothing": Case(link_to("nothing"), known=(OLD,), reason=NOT_OURS),
     "a link to a file of the content that is to be written": Case(
-        lambda path: (path.with_name("b.png").write_bytes(NEW), path.symlink_to("b.png")), reason=NOT_OURS
+        then(lambda path: path.with_name("b.png").write_bytes(NEW), lambda path: path.symlink_to("b.png")),
+        reason=NOT_OURS,
     ),
     "a folder": Case(lambda path: path.mkdir(), known=(OLD,), reason="a folder has this name"),
     "a pipe": Case(os.mkfifo, known=(OLD,), reason=NOT_OURS),
     "a folder that is a link out": Case(folder_link, known=(OTHER,), reason=LEADS_OUT),
     "a file in the place of the folder": Case(
-        lambda path: (path.parent.rmdir(), path.parent.write_bytes(OTHER)),
+        then(lambda path: path.parent.rmdir(), lambda path: path.parent.write_bytes(OTHER)),
         known=(OLD,),
         reason="one of its parent folders is a file",
     ),
@@ -609,8 +622,8 @@ def test_no_link_is_made_in_a_folder_that_leads_out(out: Path) -> None:
 
 def test_links_lead_to_the_image_again_and_what_is_none_stays(out: Path) -> None:
     ownership, place = loaded(out), out / "a.png"
-    for lost in (lambda: None, place.unlink, lambda: (place.unlink(), place.symlink_to("../gone.png"))):
-        lost()
+    for lost in (lambda path: None, Path.unlink, then(Path.unlink, lambda path: path.symlink_to("../gone.png"))):
+        lost(place)
         ownership.restore_link(image_ref(out), place)
         assert place.resolve() == out.parent / "image.png"
     place.unlink()
