@@ -124,7 +124,8 @@ class Conversion:
     def _convert(
         self, item: Item, formats: tuple[str, ...], kept: tuple[Path, ...], correction: Correction | None
     ) -> Converted:
-        ref, entry = replace(item.ref, replaceable=item.entry.replaceable, linked=item.entry.formats), item.entry
+        entry = item.entry
+        ref = replace(item.ref, replaceable=entry.replaceable, linked=entry.formats, former=entry.fingerprint.sha256)
         unseen = [name for name in formats if FORMATS[name].image]
         if unseen:
             _refuse_other_image(ref, entry, unseen)

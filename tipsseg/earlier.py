@@ -155,8 +155,9 @@ class Earlier:
             return Unchanged(ref, entry, edited)
         if self._resume and not edited and self._is_done(entry, ref):
             return Unchanged(ref, entry)
-        may_go = {digest_of(own_paths(context, ref, (name,))[name]) for name in edited}
-        return replace(ref, replaceable=entry.replaceable | left | may_go, linked=entry.formats)
+        may_go = frozenset(digest_of(own_paths(context, ref, (name,))[name]) for name in edited)
+        may_go |= entry.replaceable | left
+        return replace(ref, replaceable=may_go, linked=entry.formats, former=entry.fingerprint.sha256)
 
     def refuse_in_the_way(self, refs: Iterable[ImageRef | Failed]) -> None:
         """Raise OutputError where the folder has labels of other images under names of these, or files that nobody recorded.

@@ -76,9 +76,8 @@ class Entry:
 
     @property
     def replaceable(self) -> frozenset[str]:
-        """sha256 of what its files were when they were written, and of the input, of which there may be a copy."""
-        known = (self.fingerprint.sha256, *(file.sha256 for file in self.written.values()))
-        return frozenset(digest for digest in known if digest is not None)
+        """sha256 of what its files were when they were written."""
+        return frozenset(file.sha256 for file in self.written.values() if file.sha256 is not None)
 
 
 def input_path(ref: ImageRef) -> str:

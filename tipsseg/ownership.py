@@ -191,7 +191,7 @@ class Ownership:
             if not _make_link(ref.path, place, temporary):
                 shutil.copyfile(ref.path, temporary)
                 digest = _sha256(temporary)
-            if not is_link and not self._may_replace(place, (*ref.replaceable, digest)):
+            if not is_link and not self._may_replace(place, (digest, *((ref.former,) if ref.former else ()))):
                 raise OutputError(place, _NOT_OURS, _MOVE, only_this=True)
             self._note(place, digest, ref.name)
 

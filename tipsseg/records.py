@@ -56,12 +56,14 @@ class ImageRef:
     relative     its path relative to the image root (posix, names the outputs)
     replaceable  sha256 of contents that its files in the output folder may have when they are replaced: those of an earlier run
     linked       the formats that it was in after that run, so that a link to it there is that run's
+    former       sha256 of what it was in that run, of which there may be copies in place of links
     """
 
     path: Path
     relative: PurePosixPath
     replaceable: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     linked: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    former: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:

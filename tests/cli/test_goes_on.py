@@ -1,0 +1,181 @@
+"""What a folder was begun in goes on in it: its dtype, its vocabulary, its stored labels; and the commands for what does not."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from resuming import ALL, CLASSES, Run, contents, record
+
+from tipsseg import devices
+from tipsseg.engine import LocalEngine
+from tipsseg.errors import DeviceError
+
+# ---- dtype ----
+
+
+def test_a_folder_goes_on_in_its_dtype(run: Run) -> None:
+    run("--dtype", "bfloat16", "--limit", "1")
+    assert "(bfloat16)" in run()
+    assert run.labelled == ALL[1:]
+    found = record(Path("out"))
+    assert (found["dtype"], found["asked"]) == ("bfloat16", {"device": "cpu", "dtype": "auto", "batch_size": 8})
+    run("--dtype", "bfloat16")
+    assert run.labelled == []
+
+
+def test_another_folder_does_not(run: Run) -> None:
+    run("--dtype", "bfloat16", "--limit", "1")
+    assert "(float32)" in run(output="other")
+
+
+def test_one_dtype_that_is_asked_for_is_the_one_that_is_meant(run: Run) -> None:
+    run()
+    assert record(Path("out"))["dtype"] == "float32"
+    run("--dtype", "float32")
+    assert run.labelled == []
+
+
+def test_all_shards_have_the_dtype_of_the_first(run: Run) -> None:
+    run("--shard", "1/2", "--dtype", "bfloat16")
+    run("--shard", "2/2")
+    assert record(Path("out/shards/2-of-2"))["dtype"] == "bfloat16"
+    assert run.command("merge", "out", "-o", "out").code == 0
+
+
+def test_shards_of_two_dtypes_are_not_joined(run: Run) -> None:
+    run("--shard", "1/2", "--dtype", "bfloat16")
+    run("--shard", "2/2", "--dtype", "float32")
+    ran = run.command("merge", "out", "-o", "out")
+    assert ran.code == 1
+    assert ran.err == (
+        "Error: out/shards/2-of-2: labelled in float32, and out/shards/1-of-2 in bfloat16\n"
+        "Hint: The labels would differ by rounding; label one of them again with --dtype.\n"
+    )
+
+
+def test_a_device_without_the_dtype_of_the_folder_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("--dtype", "bfloat16", "--limit", "1")
+
+    def without(name: str, device: object) -> None:
+        raise DeviceError("cpu", "device cpu has no bfloat16", "Use float32.")
+
+    monkeypatch.setattr(devices, "resolve_dtype", without)
+    assert run().endswith(
+        "Error: the labels in the output folder were begun in bfloat16, and device cpu has no bfloat16\n"
+        "Hint: Go on where that device is, or choose another output folder with -o.\n"
+    )
+    assert run.code == 1
+
+
+def test_how_many_windows_were_a_batch_in_the_end_is_noted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+    assert record(Path("out"))["batch_size"] == 1  # as it is on a CPU
+    monkeypatch.setattr(LocalEngine, "batch_size", lambda _: 2)
+    run("--no-resume", "--batch-size", "4")
+    assert record(Path("out"))["batch_size"] == 2
+
+
+# ---- another release ----
+
+
+def test_another_release_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+    monkeypatch.setattr("tipsseg.run_record.__version__", "99.0")
+    run()
+    assert (run.code, run.labelled) == (0, [])
+
+
+def test_another_version_of_the_labels_does_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+    monkeypatch.setattr("tipsseg.run_record.LABELS_VERSION", 2)
+    assert "other: version of the labels" in run("--limit", "1")
+    run()
+    assert run.labelled == ALL
+
+
+# ---- another run in the folder ----
+
+
+def test_other_classes_are_refused_with_commands_to_paste(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+    before = contents(Path("out"))
+    line = ["label", "imgs", "-c", "car", "-m", str(run.model), "--device", "cpu", "-o", "out"]
+    monkeypatch.setattr(sys, "argv", ["tipsseg", *line])
+    ran = run.command(*line)
+    *_, error, hint, elsewhere, anew = ran.err.splitlines()
+    assert ran.code == 1
+    assert error == (
+        "Error: cannot write out: it holds labels of another run: the classes differ: panda leg, tree, sky / car"
+    )
+    assert hint == "Hint: Label into another folder, or remove what that run wrote and begin anew:"
+    assert contents(Path("out")) == before
+    for command, folder in ((elsewhere, "out-2"), (anew, "out")):
+        program, *arguments = shlex.split(command)
+        assert program == "tipsseg"
+        assert run.command(*arguments).code == 0
+        classes = json.loads(Path(folder, "classes.json").read_bytes())["classes"]
+        assert [each["name"] for each in classes] == ["car"]
+        assert run.command("check", folder).code == 0
+
+
+def test_a_dry_run_is_told_and_not_stopped(run: Run) -> None:
+    run()
+    before = contents(Path("out"))
+    err = run("--dry-run", options=("-c", "car"))
+    assert run.code == 0
+    assert "The run would be refused: cannot write out: it holds labels of another run: the classes differ" in err
+    assert "3 images to label, files of 3 would be replaced" in err
+    assert run.out.splitlines() == [f"imgs/{name}" for name in ALL]
+    assert contents(Path("out")) == before
+
+
+def test_a_fault_of_an_option_is_told_before_one_of_the_folder(run: Run) -> None:
+    Path("out").write_text("a file")
+    assert "unknown model 'no'" in run("-m", "no")
+    assert run.code == 2
+
+
+# ---- formats more ----
+
+
+@pytest.mark.parametrize("more", ["overlay", "overlay,yolo,labelme,cvat,hf", "coco-polygon,panoptic,label-studio"])
+def test_a_format_more_comes_from_the_stored_labels(run: Run, more: str) -> None:
+    run("-f", f"png,coco,{more}", output="wanted")
+    run()
+    err = run("-f", more)
+    assert (run.code, run.labelled) == (0, [])
+    assert "of 3 images from those labels." in err
+    found, wanted = contents(Path("out")), contents(Path("wanted"))
+    assert {name for name in wanted if name != "manifest.jsonl"} == {name for name in found if name != "manifest.jsonl"}
+    assert all(found[name] == wanted[name] for name in wanted if name != "manifest.jsonl")
+    assert run.command("check", "out").code == 0
+    run("-f", more)
+    assert (run.code, run.labelled) == (0, [])
+
+
+@pytest.mark.parametrize("more", ["npz", "confidence"])
+def test_what_only_the_model_knows_comes_from_the_model(run: Run, more: str) -> None:
+    run()
+    run("-f", more)
+    assert run.labelled == ALL
+
+
+def test_an_image_more_needs_the_model_for_all_that_lack_the_format(run: Run) -> None:
+    run("--limit", "2")
+    run("-f", "png,overlay")
+    assert (run.code, run.labelled) == (0, ALL)
+
+
+def test_scores_that_were_not_kept_come_from_the_model(run: Run) -> None:
+    run("-f", "png")
+    run("-f", "coco")
+    assert (run.code, run.labelled) == (0, ALL)
+
+
+def test_the_classes_of_the_run_are_named_first(run: Run) -> None:
+    assert run().startswith("3 classes: panda leg, tree, sky.\n")
+    assert CLASSES == "panda leg,tree,sky"
