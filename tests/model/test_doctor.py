@@ -300,7 +300,7 @@ def test_a_device_that_is_absent_is_a_failure(monkeypatch: pytest.MonkeyPatch, d
     findings = report(device)
     assert failed(findings) == ["numbers"]
     assert findings["numbers"].detail.startswith(f"device {device!r} is not available")
-    assert "--device cpu" in findings["numbers"].hint
+    assert "device cpu" in findings["numbers"].hint
     assert findings["cuda"].state == findings["mps"].state == "note"
 
 
