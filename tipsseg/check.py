@@ -105,7 +105,9 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
             annotations = Annotations(each.run)
             holders = {name: None for name, formats in each.formats.items() if _COCO in formats}
             # Before the end of a run it is not written. Images of an earlier run may have been in more formats.
-            there = each.run.ended and bool(_COCO in each.run.formats or holders or annotations.path.exists())
+            there = each.run.ended and bool(
+                _COCO in each.run.formats or holders or each.run.wrote(annotations.path, folder)
+            )
             if there:
                 yield from annotations.check(holders)
             yield from _other_run_files(folder, each)

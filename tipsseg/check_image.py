@@ -74,8 +74,8 @@ def _check(place: Place, image: LabelledImage, annotated: CocoImage | None, repo
         report.files += 1
         path = actual_path(place.output, file)
         if _is_edited(path, image.entry.written.get(name)):
-            report.edited.append(path)
             found = _check_edited(name, path, image, run)
+            report.edited += [] if isinstance(found, Problem) else [path]
             labels = found if name == "png" and isinstance(found, np.ndarray) else labels
             report.problems += [found] if isinstance(found, Problem) else []
         elif name == "png":  # annotations are compared with it

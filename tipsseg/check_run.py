@@ -53,6 +53,10 @@ class Run:
     failed: int
     written: Mapping[str, Fingerprint]
 
+    def wrote(self, path: Path, output: Path) -> bool:
+        """Whether a file that stands for the whole run is there, and this run wrote it; others are somebody's own."""
+        return path.exists() and path.relative_to(output).as_posix() in self.written
+
     @property
     def path(self) -> Path:
         """Its run.json."""

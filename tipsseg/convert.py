@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -51,7 +51,7 @@ def convert_folder(
     jobs: int,
     progress: Progress,
     val_fraction: float | None = None,
-    only: Container[str] | None = None,
+    only: Collection[str] | None = None,
 ) -> int:
     """Write the labels in an output folder in more formats, as its run would have; returns how many images failed.
 
@@ -95,7 +95,7 @@ class _Run:
         context: RunContext,
         formats: Sequence[str],
         root: Path | None,
-        only: Container[str] | None,
+        only: Collection[str] | None,
         stack: ExitStack,
     ) -> None:
         self._part = part
@@ -128,7 +128,7 @@ class _Run:
     def go(self, jobs: int, progress: Progress) -> int:
         """Returns how many images failed."""
         began = time.monotonic()
-        number = len(self._manifest)
+        number = len(self._manifest) if self._only is None else len(self._only)
         progress.begin(f"{counted(number, 'image')} of {self._part.output} into {', '.join(self._formats)}.", number)
         note_parts(self._formats, self._context.files, progress)
         # Whoever finds the folder half done knows from this how to go on.
@@ -203,11 +203,6 @@ class _Run:
         write_run(self._context.ownership, self._context.records, {**record, "formats": formats})
         self._context.ownership.end(self._is_recorded)
 
-    @property
-    def _corrected_formats(self) -> list[str]:
-        """The formats that follow a mask that a person corrected."""
-        return [name for name in (*self._formats, *self._followers) if name not in OF_THE_MODEL]
-
     def _is_recorded(self, image: str, digest: str) -> bool:
         return is_recorded(self._manifest.get(image), digest)
 
@@ -217,8 +212,9 @@ class _Run:
                 progress.note(f"{stream.file.path}: {stream.fault}; done without it.")
         if self._corrected:
             progress.note(
-                f"{counted(self._corrected, 'mask')} changed by hand: "
-                f"the formats {', '.join(self._corrected_formats)} have the corrected labels."
+                f"{counted(self._corrected, 'mask')} changed by hand: all formats that "
+                f"{'its image is' if self._corrected == 1 else 'their images are'} in have the corrected labels, but for those of "
+                f"the model ({', '.join(OF_THE_MODEL)})."
             )
         if self._kept:
             first = min(self._kept)

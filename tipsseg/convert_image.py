@@ -128,7 +128,7 @@ class Conversion:
         ref = replace(item.ref, replaceable=entry.replaceable, linked=entry.formats, former=entry.fingerprint.sha256)
         unseen = [name for name in formats if FORMATS[name].image]
         if unseen:
-            _refuse_other_image(ref, entry, unseen)
+            _refuse_other_image(ref, entry, unseen, corrected=correction is not None)
         stored = self._stored(item)
         scored = any(FORMATS[name].scores for name in formats)
         listed = self._listed(item, stored) if scored else []
@@ -181,10 +181,13 @@ class Conversion:
         return LabelMap(labels, confidence, self.context.classes, top)
 
 
-def _refuse_other_image(ref: ImageRef, entry: Entry, formats: list[str]) -> None:
-    """Raise ImageError where an image is not the one that was labelled."""
+def _refuse_other_image(ref: ImageRef, entry: Entry, formats: list[str], *, corrected: bool) -> None:
+    """Raise ImageError where an image is not the one that was labelled; `corrected` tells whether its mask was."""
     if not entry.fingerprint.matches(ref.path):
         without = f"or leave out {' and '.join(formats)}."
-        if is_file(ref.path):
-            raise ImageError(ref.path, "changed since it was labelled", f"Label it again, {without}")
-        raise ImageError(ref.path, "no such file", f"Give the folder that has it with --images, {without}")
+        if not is_file(ref.path):
+            raise ImageError(ref.path, "no such file", f"Give the folder that has it with --images, {without}")
+        again = "Label it again,"
+        if corrected:
+            again = "Put back the image of before, label it anew with --replace-edited, which gives the correction up,"
+        raise ImageError(ref.path, "changed since it was labelled", f"{again} {without}")

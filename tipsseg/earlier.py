@@ -16,10 +16,19 @@ from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest, input_path
 from tipsseg.merge_stage import finish_command, is_unfinished
 from tipsseg.outcome import Failed, Item, Unchanged
 from tipsseg.ownership import LINK, digest_of, write_ahead_logs
-from tipsseg.record_values import actual_path
+from tipsseg.record_values import actual_path, is_inside
 from tipsseg.records import ImageRef
 from tipsseg.request import Job
-from tipsseg.run_record import LOST, RUN_FILE, difference_texts, images_of, read_run, refuse_other_record, written_files
+from tipsseg.run_record import (
+    KEPT,
+    LOST,
+    RUN_FILE,
+    difference_texts,
+    images_of,
+    read_run,
+    refuse_other_record,
+    written_files,
+)
 from tipsseg.shards import SHARDS_FOLDER, shards_in
 from tipsseg.stored_labels import suffices
 from tipsseg.writers import RunContext, link_path, own_path, record_file
@@ -27,10 +36,11 @@ from tipsseg.writers import RunContext, link_path, own_path, record_file
 _ANOTHER_FOLDER = "Choose another output folder with -o"
 _START_OVER = f"{_ANOTHER_FOLDER}, or begin anew in this one with --overwrite."
 _OTHER_INPUT = (
-    f"{_ANOTHER_FOLDER}, or give all folders in one command, so that the names begin at their common parent; "
-    "where the image was moved and changed, begin anew with --overwrite."
+    f"{_ANOTHER_FOLDER}. Or give all folders in one command and a new output folder: the names begin at their common parent then. "
+    "Where the image was moved and changed, begin anew with --overwrite."
 )
 _MOVE = "Move the file away, or choose another output folder with -o."
+_MOVE_OR_REPLACE = "Move the file away; or label the image anew with --replace-edited, which replaces the file."
 
 
 def own_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
@@ -82,6 +92,7 @@ class Earlier:
     outdated  formats in which images were that have been labelled otherwise since
     journals  the formats of the job that keep records
     lost      how many images run.json counts that the manifest does not have
+    kept      files of a run before it that were changed by hand, and that no record has since the folder was begun anew
     """
 
     def __init__(self, job: Job, *, resume: bool = True, replace_edited: bool = False) -> None:
@@ -102,6 +113,8 @@ class Earlier:
         context.ownership.load(written_files(self.record), self.is_recorded)
         self.lost = max(0, images_of(self.record or {}) - len(self.manifest))
         self.outdated: set[str] = set()
+        self._owners: dict[Path, str] | None = None  # of files, made when one is in the way
+        self.kept = _kept(self.record, context.output)
         files = {name: record_file(name, context) for name in job.request.formats}
         self.journals = {
             name: Journal(name, file, context.records, self.manifest.holding(name))
@@ -147,12 +160,17 @@ class Earlier:
         reason = self._in_the_way(ref, entry)
         if reason:
             return Failed(ref, ImageError(ref.path, *reason))
-        left = context.ownership.pending(own_paths(context, ref, self._job.request.formats).values())
+        paths = own_paths(context, ref, self._job.request.formats).values()
+        left = context.ownership.pending(paths)
+        if self._replace_edited:
+            left |= {digest_of(path) for path in paths if path in self.kept}
         if entry is None:
             return replace(ref, replaceable=left) if left else ref
         edited = edited_formats(entry, ref, context)
         if edited and not self._replace_edited:
-            return Unchanged(ref, entry, edited)
+            return Unchanged(
+                ref, entry, edited, self._lacking(entry, ref, edited), not entry.fingerprint.matches(ref.path)
+            )
         if self._resume and not edited and self._is_done(entry, ref):
             return Unchanged(ref, entry)
         may_go = frozenset(digest_of(own_paths(context, ref, (name,))[name]) for name in edited)
@@ -164,7 +182,8 @@ class Earlier:
 
         Of an earlier run whose records are incomplete such files may be; then it is known only when the image is labelled.
         """
-        found = [(ref, reason) for ref in refs if isinstance(ref, ImageRef) and (reason := self._in_the_way(ref, None))]
+        images = (ref for ref in refs if isinstance(ref, ImageRef) and not self._paths(ref) & self.kept)
+        found = [(ref, reason) for ref in images if (reason := self._in_the_way(ref, None))]
         if found and self._job.request.overwrite:  # files of other images, by names of the same stem, are removed
             ours = {actual_path(self._job.context.output, file) for file in self.manifest.files()}
             found = [(ref, reason) for ref, reason in found if not self._paths(ref) <= ours]
@@ -274,6 +293,15 @@ class Earlier:
         command = (self.record or {}).get("command")
         return f" ({command})" if isinstance(command, str) else ""
 
+    def _lacking(self, entry: Entry, ref: ImageRef, edited: Container[str]) -> tuple[str, ...]:
+        """The formats of the job that an image is not in, but for files that were edited."""
+        asked, context = self._job.request.formats, self._job.context
+        return tuple(
+            name
+            for name in asked
+            if name not in edited and not in_place(name, entry, ref, context, self.journals.get(name))
+        )
+
     def _is_done(self, entry: Entry, ref: ImageRef) -> bool:
         """Whether it is the same input, with the same digest, and all files are in place, as they were written."""
         context = self._job.context
@@ -298,8 +326,26 @@ class Earlier:
         for path in own_paths(context, ref, new).values():
             # A folder is in no danger: no file can replace it. The image fails by itself.
             if os.path.lexists(path) and not is_folder(path) and not context.ownership.is_pending(path):
-                return f"{path} is there, and is not what tipsseg wrote for this image", _MOVE
+                return self._what_is_there(path)
         return None
+
+    def _what_is_there(self, path: Path) -> tuple[str, str] | None:
+        """What a file in the way is, and what to do; None where it may be replaced."""
+        output = self._job.context.output
+        if path in self.kept:
+            if self._replace_edited:
+                return None
+            return f"{path} was changed by hand, and was kept when the folder was begun anew", _MOVE_OR_REPLACE
+        if self._owners is None:
+            self._owners = {
+                actual_path(output, file): each.path for each in self.manifest.entries() for file in each.files.values()
+            }
+        if path in self._owners:
+            return (
+                f"{path} has the labels of another image, {self._owners[path]}",
+                f"{_OTHER_INPUT} Or give --names full.",
+            )
+        return f"{path} is there, and is not what tipsseg wrote for this image", _MOVE
 
     def _paths(self, ref: ImageRef) -> set[Path]:
         """The files of an image that are there."""
@@ -342,6 +388,13 @@ class Earlier:
                 "it holds a whole run, and this is a shard",
                 f"{_ANOTHER_FOLDER}, and join both then with tipsseg merge.",
             )
+
+
+def _kept(record: Mapping[str, object] | None, output: Path) -> frozenset[Path]:
+    """The files that run.json names as kept."""
+    places = (record or {}).get(KEPT)
+    names = [place for place in places if isinstance(place, str)] if isinstance(places, list) else []
+    return frozenset(actual_path(output, place) for place in names if is_inside(place))
 
 
 def _is_other(entry: Entry, path: Path) -> bool:

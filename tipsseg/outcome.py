@@ -32,12 +32,16 @@ class Labelled:
 class Unchanged:
     """It was labelled before, and nothing that matters has changed since; or its labels were edited, and are kept.
 
-    edited  the formats whose files were edited
+    edited       the formats whose files were edited
+    lacking      formats that were asked for, and that an edited image is not in
+    other_input  whether the image of edited labels was changed since
     """
 
     ref: ImageRef
     entry: Entry
     edited: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+    other_input: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from tipsseg.merge_stage import JOINED, JOINING
 from tipsseg.outcome import Failed, Labelled, Unchanged
 from tipsseg.ownership import digest_of, write_ahead_logs
 from tipsseg.record_values import actual_path
-from tipsseg.records import ImageRef
+from tipsseg.records import ImageRef, printable_path
 from tipsseg.request import Job
-from tipsseg.run_record import CONVERTING, LOST, RUN_FILE, Counts, RunFacts, ended, run_record, write_run
+from tipsseg.run_record import CONVERTING, KEPT, LOST, RUN_FILE, Counts, RunFacts, ended, run_record, write_run
 from tipsseg.totals import Totals, total
 from tipsseg.vocabulary import Vocabulary
 from tipsseg.writers import FOLDERS, FORMATS, link_path, run_files
@@ -120,7 +120,7 @@ class OutputFolder:
         """Write the records that come first: they say what masks mean, and that they are no inputs. Raises OutputError."""
         context = self._job.context
         # A conversion that was broken off before is so still.
-        kept = {key: value for key, value in self._record.items() if key in (CONVERTING, LOST)}
+        kept = {key: value for key, value in self._record.items() if key in (CONVERTING, LOST, KEPT)}
         self._record = run_record(replace(facts, decides=replace(facts.decides, files=self._files))) | kept
         write_run(context.ownership, context.records, self._record)
         write_classes(context.ownership, context.output, context.classes, vocabulary.background_texts)
@@ -129,8 +129,22 @@ class OutputFolder:
         """Note that an image is done. Raises OutputError."""
         for name, records in labelled.records.items():
             self.earlier.journals[name].add(labelled.ref.name, records)
-        self.earlier.manifest.add(self.earlier.with_other_formats(labelled.entry))
+        before = self.earlier.manifest.get(labelled.ref.name)
+        entry = self.earlier.with_other_formats(labelled.entry)
+        if before is not None:
+            self._remove_outdated(before, entry)
+        self.earlier.manifest.add(entry)
         self._errors.mend(labelled.ref.name)
+
+    def _remove_outdated(self, before: Entry, entry: Entry) -> None:
+        """Remove what an image had in formats that it is in no more: older labels, which nobody is to take for its labels.
+
+        What was changed by hand stays. Raises OutputError.
+        """
+        formats = [name for name in before.formats if name not in entry.formats]
+        files = {name: file for name, file in before.files.items() if name in formats}
+        written = {name: before.written[name] for name in files}
+        self._remove(replace(before, formats=tuple(formats), files=files, written=written), edited=False)
 
     def keep(self, unchanged: Unchanged) -> None:
         """Note that an image was done before, and where it is now. Raises OutputError."""
@@ -199,7 +213,7 @@ class OutputFolder:
         """Remove what an earlier run wrote; files of images that were changed since stay. Raises OutputError."""
         context, ownership = self._job.context, self._job.context.ownership
         for entry in self.earlier.manifest.entries():
-            self.kept += self._remove(entry)
+            self.kept += self._remove(entry, edited=self._job.request.replace_edited)
         ownership.remove_run_files()
         self._errors.clear()
         self.earlier.close()
@@ -207,11 +221,13 @@ class OutputFolder:
         for name in (*map(Journal.file_name, FORMATS), MANIFEST_FILE, RUN_FILE):
             remove_file(context.records / name)
         ownership.end(lambda image, digest: True)
-        self._record = {}
-        self.earlier = Earlier(self._job)
+        kept = {*self.kept, *(path for path in self.earlier.kept if os.path.lexists(path))}
+        self._record = {KEPT: sorted(printable_path(path.relative_to(context.output)) for path in kept)} if kept else {}
+        self.earlier = Earlier(self._job, replace_edited=self._job.request.replace_edited)
+        self.earlier.kept = frozenset(kept)
 
-    def _remove(self, entry: Entry) -> list[Path]:
-        """Remove the files of an image; returns those that were changed since, and stay."""
+    def _remove(self, entry: Entry, *, edited: bool) -> list[Path]:
+        """Remove the files of an image; returns those that were changed since, and stay unless `edited` ones may go too."""
         context, ownership = self._job.context, self._job.context.ownership
         for name in entry.formats:
             place = link_path(name, PurePosixPath(entry.image), recorded_names(self._record))
@@ -220,8 +236,7 @@ class OutputFolder:
         kept = []
         for file in entry.files.values():
             path = actual_path(context.output, file)
-            edited = {digest_of(path)} if self._job.request.replace_edited else set()
-            if not ownership.remove(path, entry.replaceable | edited):
+            if not ownership.remove(path, entry.replaceable | ({digest_of(path)} if edited else set())):
                 kept.append(path)
         return kept
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
 from tipsseg.convert import convert_folder
+from tipsseg.corrections import OF_THE_MODEL
 from tipsseg.earlier import Earlier, own_paths
 from tipsseg.engine import Engine, Started
 from tipsseg.file_names import NameKey, name_key
@@ -54,19 +55,24 @@ def run_label(job: Job, find: Find, engine: Engine, progress: Progress) -> Count
     Raises TipssegError for what ends a run; a bad image is reported and counted.
     """
     request = job.request
-    with OutputFolder(job) as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(OutputFolder(job))
         images = find(name_key(job.context.records))
         refs = images.refs if isinstance(images.refs, tuple) else ()
         folder.prepare(refs)
         images = refuse_mixture(folder.earlier, images)
         note_folder(folder, progress)
         formats, names = folder.earlier.derivable(refs)
-    if formats:
-        progress.note(
-            f"The model has labelled all images: {', '.join(formats)} of {counted(len(names), 'image')} from those labels."
-        )
-        convert_folder(request.output, formats, images.root, request.model.jobs, progress.without_results(), only=names)
-    with OutputFolder(job) as folder:
+        if formats:
+            stack.close()
+            progress.note(
+                f"The model has labelled all images: {', '.join(formats)} of {counted(len(names), 'image')} "
+                "from those labels."
+            )
+            convert_folder(
+                request.output, formats, images.root, request.model.jobs, progress.without_results(), only=names
+            )
+            folder = stack.enter_context(OutputFolder(job))
         note_earlier(folder.earlier, images, progress)
         reporter = JsonReporter(progress) if request.jsonl else Reporter(progress)
         run = _Run(job, folder, reporter, progress)
@@ -80,7 +86,18 @@ def run_label(job: Job, find: Find, engine: Engine, progress: Progress) -> Count
                 f"{counted(run.counts.labelled + run.counts.unchanged, 'image')} done; {again} goes on from there"
             )
             raise
-    return run.counts
+    failed = _follow_edited(job, images, run.edited, progress)
+    return replace(run.counts, failed=run.counts.failed + failed)
+
+
+def _follow_edited(job: Job, images: Images, edited: Edited, progress: Progress) -> int:
+    """Write edited images in the formats that were asked for and that they lack; returns how many failed."""
+    request = job.request
+    formats = tuple(name for name in edited.lacking if name not in OF_THE_MODEL)
+    if not formats or request.shard is not None:
+        return 0
+    told = progress.without_results() if request.jsonl else progress
+    return convert_folder(request.output, formats, images.root, request.model.jobs, told, only=frozenset(edited.images))
 
 
 def refuse_mixture(earlier: Earlier, images: Images) -> Images:
@@ -98,11 +115,33 @@ def items(refs: Iterable[ImageRef | Failed], earlier: Earlier) -> Iterator[Item]
         yield earlier.item(ref) if isinstance(ref, ImageRef) else ref
 
 
+@dataclass(slots=True)
+class Edited:
+    """Images of a run whose files were changed by hand.
+
+    images      those that lack formats
+    lacking     these formats
+    other_input how many have an image that was changed since
+    """
+
+    images: set[str] = field(default_factory=set)
+    lacking: dict[str, None] = field(default_factory=dict)
+    other_input: int = 0
+
+    def take(self, unchanged: Unchanged) -> None:
+        """Take an image."""
+        if unchanged.lacking:
+            self.images.add(unchanged.ref.name)
+            self.lacking |= dict.fromkeys(unchanged.lacking)
+        self.other_input += unchanged.other_input
+
+
 class _Run:
     """Counts what becomes of the images, and tells the output folder and the user."""
 
     def __init__(self, job: Job, folder: OutputFolder, reporter: Reporter, progress: Progress) -> None:
         self.counts = Counts()
+        self.edited = Edited()
         self._notes = ImageNotes(job.decides.model, progress)
         self._job = job
         self._folder = folder
@@ -131,7 +170,7 @@ class _Run:
         progress.results(self._folder.run_paths)
         self._notes.end()
         note_outdated(self._folder.earlier, self._job, progress)
-        note_edited(self._job, self.counts, progress)
+        note_edited(self._job, self.counts, self.edited, progress)
         for line in self._folder.totals().lines():
             progress.note(line)
         note_end(progress, self.counts, time.monotonic() - began, f", into {self._job.request.output}")
@@ -159,6 +198,7 @@ class _Run:
                 self._notes.take(outcome)
             case Unchanged(ref, entry, edited):
                 self._folder.keep(outcome)
+                self.edited.take(outcome)
                 self.counts = replace(counts, unchanged=counts.unchanged + 1, edited=counts.edited + bool(edited))
         held = [name for name in self._job.request.formats if name in entry.formats]
         self._reporter.done(ref, entry, own_paths(self._job.context, ref, held))
@@ -215,7 +255,8 @@ def note_earlier(earlier: Earlier, images: Images, progress: Progress) -> None:
     root = None if earlier.record is None or not len(earlier.manifest) else earlier.record.get("image_root")
     if root is not None and root != str(images.root):
         progress.note(
-            f"The names of images begin at {images.root} now, and began at {root} in the run before: an image of both has two."
+            f"The names of images begin at {images.root} now, and began at {root} in the run before: "
+            "images of both are labelled twice."
         )
 
 
@@ -227,7 +268,7 @@ def note_begin(job: Job, images: Images, started: Started, counts: Counts, progr
     progress.begin(f"{what} with {asked.model} on {started.device} ({started.dtype}){before}.", number, counts.done)
     if started.dropped:
         same = ", ".join(f"{stuff} (close to {name})" for stuff, name in started.dropped.items())
-        progress.note(f"Left out of the automatic background, as the model takes it for a class: {same}.")
+        progress.note(f"No part of the background, as each means the same as a class to this model: {same}.")
 
 
 def note_outdated(earlier: Earlier, job: Job, progress: Progress) -> None:
@@ -235,12 +276,12 @@ def note_outdated(earlier: Earlier, job: Job, progress: Progress) -> None:
     names = ",".join(name for name in FORMATS if name in earlier.outdated)
     if names:
         place = shell_word(str(job.request.output))
-        how = "" if job.request.shard else f"; tipsseg convert {place} --format {names} makes them anew"
-        progress.note(f"The labels were in {names} too, as they were before{how}.")
+        how = "" if job.request.shard else f"; tipsseg convert {place} --format {names} writes them"
+        progress.note(f"Images that were labelled anew are not in {names} any more{how}.")
 
 
-def note_edited(job: Job, counts: Counts, progress: Progress) -> None:
-    """Say how many images have files that were changed by hand."""
+def note_edited(job: Job, counts: Counts, edited: Edited, progress: Progress) -> None:
+    """Say how many images have files that were changed by hand, and what does not follow from them."""
     if counts.edited:
         one = counts.edited == 1
         place = shell_word(str(job.request.output))
@@ -248,6 +289,14 @@ def note_edited(job: Job, counts: Counts, progress: Progress) -> None:
             f"Files of {counted(counts.edited, 'image')} were changed by hand and are kept; "
             f"--replace-edited labels {'it' if one else 'them'} anew, and tipsseg convert {place} --format FORMAT "
             "takes a changed mask into other formats."
+        )
+    if edited.other_input:
+        progress.note(
+            f"The image itself was changed since in {edited.other_input} of these cases: the kept labels are of the image before."
+        )
+    if never := [name for name in edited.lacking if name in OF_THE_MODEL]:
+        progress.note(
+            f"Only the model can write {', '.join(never)}, so that {counted(len(edited.images), 'changed image')} lack it."
         )
 
 

@@ -36,6 +36,9 @@ CONVERTING = "converting"
 #: The key that says that records of images were lost once: files may be there then that no record has.
 LOST = "lost"
 
+#: The key of files that were changed by hand, and were kept when the folder was begun anew.
+KEPT = "kept"
+
 #: Packages whose version may matter to labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")
 

@@ -17,10 +17,10 @@ _HEIC = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 _VIDEO = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts", ".3gp"})
 
 #: What to do to have HEIC images read.
-HEIC_HINT = "Install the package that reads HEIC: pip install 'tipsseg[heic]'"
+HEIC_HINT = ".heic: install the package that reads it: pip install 'tipsseg[heic]'"
 
 #: What to do with a video.
-VIDEO_HINT = "Take pictures from the video, here one a second: ffmpeg -i VIDEO -vf fps=1 frames/%05d.png"
+VIDEO_HINT = "Video: take pictures from it, here one a second: ffmpeg -i VIDEO -vf fps=1 frames/%05d.png"
 
 
 class Skipped:

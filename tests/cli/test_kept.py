@@ -116,7 +116,7 @@ def test_beginning_anew_removes_what_the_program_wrote_and_names_what_it_keeps(r
     assert found.pop("notes.txt") == b"mine"
     assert set(found) == {"classes.json", "manifest.jsonl", "masks/a.png", "masks/sub/b c.png", "run.json"}
     # What is in the way of an image now is told, and stays.
-    assert "out/masks/sub/ü.png is there, and is not what tipsseg wrote for this image" in run(
+    assert "out/masks/sub/ü.png was changed by hand, and was kept when the folder was begun anew" in run(
         "-f", "png", options=("-c", "tree")
     )
     assert (run.code, run.labelled, Path("out/masks/sub/ü.png").read_bytes()) == (1, [], data)
@@ -338,7 +338,7 @@ def test_what_is_removed_while_the_run_goes_on_is_told(run: Run, monkeypatch: py
 
 @pytest.mark.parametrize("edited", [False, True])
 def test_a_link_of_somebody_else_is_not_replaced(run: Run, edited: bool) -> None:
-    """Also not for an image that is kept as it is, and so gets into no other format."""
+    """Also not for an image whose mask was corrected, and whose other formats follow from it."""
     run("-f", "png")
     if edited:
         correct(Path("out/masks/a.png"))
@@ -349,7 +349,8 @@ def test_a_link_of_somebody_else_is_not_replaced(run: Run, edited: bool) -> None
     assert place.readlink() == Path("../../../notes")
     place.unlink()
     run("-f", "png,yolo")
-    assert os.path.lexists(place) is Path("out/yolo/labels/a.txt").exists() is not edited
+    assert place.resolve() == Path("imgs/a.png").resolve()
+    assert Path("out/yolo/labels/a.txt").exists()
 
 
 #: What `check` takes for no entry, though each value has a place.
@@ -369,3 +370,146 @@ def test_what_check_says_of_an_entry_mends_it(run: Run, key: str) -> None:
     after = contents(Path("out"))
     assert after.pop("manifest-unreadable.jsonl")
     assert after == before
+
+
+# ---- what follows from a change ----
+
+
+def make_other(path: Path) -> None:
+    """Another image in the place of one."""
+    with Image.open(path) as picture:
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+
+
+def change_image(run: Run) -> None:
+    make_other(Path("imgs/a.png"))
+    run()
+
+
+def correct_and_replace(run: Run) -> None:
+    correct(Path("out/masks/a.png"))
+    run.command("convert", "out", "-f", "yolo")
+    run("--replace-edited")
+
+
+def correct_and_take_back(run: Run) -> None:
+    mask = Path("out/masks/a.png")
+    before = mask.read_bytes()
+    correct(mask)
+    run.command("convert", "out", "-f", "yolo")
+    mask.write_bytes(before)
+    run()
+
+
+RELABELLED: dict[str, Callable[[Run], object]] = {
+    "an image that was changed": change_image,
+    "other options": lambda run: run("--min-area", "5"),
+    "a correction that was replaced": correct_and_replace,
+    "a correction that was taken back": correct_and_take_back,
+}
+
+
+@pytest.mark.parametrize("case", RELABELLED)
+def test_formats_of_older_labels_do_not_stay_and_can_be_written_again(run: Run, case: str) -> None:
+    run()
+    formats = "yolo,overlay,labelme,cvat,hf,panoptic,coco-polygon"
+    assert run.command("convert", "out", "-f", formats).code == 0
+    RELABELLED[case](run)
+    assert (run.code, "a.png" in run.labelled) == (0, True)
+    assert not Path("out/yolo/labels/a.txt").exists()
+    assert not Path("out/yolo/images/a.png").is_symlink()
+    ran = run.command("convert", "out", "-f", formats)
+    assert (ran.code, run.command("check", "out").code) == (0, 0), ran.err
+    assert Path("out/yolo/labels/a.txt").exists()
+
+
+def test_a_changed_file_of_older_labels_stays(run: Run) -> None:
+    run("-f", "png,coco,labelme")
+    shape = Path("out/labelme/a.json")
+    shape.write_bytes(shape.read_bytes() + b" ")
+    data = shape.read_bytes()
+    make_other(Path("imgs/a.png"))
+    run("--replace-edited")
+    assert run.labelled == ["a.png"]
+    assert shape.read_bytes() == data
+
+
+@pytest.mark.parametrize(("formats", "file"), [("overlay", "overlays/a.jpg"), ("png,yolo", "yolo/labels/a.txt")])
+def test_a_corrected_image_is_in_a_format_more_too(run: Run, formats: str, file: str) -> None:
+    run()
+    correct(Path("out/masks/a.png"))
+    err = run("-f", formats)
+    assert (run.code, run.labelled) == (0, [])
+    assert Path("out", file).exists()
+    assert "1 mask changed by hand: all formats that its image is in have the corrected labels" in err
+    assert run.command("check", "out").code == 0
+    kept = Path("out", file).read_bytes()
+    run("-f", formats)
+    assert Path("out", file).read_bytes() == kept
+
+
+def test_annotations_that_were_lost_come_back_for_a_corrected_image(run: Run) -> None:
+    run()
+    correct(Path("out/masks/a.png"))
+    Path("out/annotations.json").unlink()
+    run()
+    assert run.code == 0
+    images = json.loads(Path("out/annotations.json").read_bytes())["images"]
+    assert [each["file_name"] for each in images] == ALL
+    assert run.command("check", "out").code == 0
+
+
+def test_what_cannot_be_taken_from_a_corrected_mask_is_told(run: Run) -> None:
+    run()
+    Image.fromarray(np.full((3, 3), 9, np.uint8)).save("out/masks/a.png")
+    err = run("-f", "overlay")
+    assert run.code == 1
+    assert "Error: out/masks/a.png: changed by hand: " in err
+    err = run("-f", "npz")
+    assert "Only the model can write npz" in err
+    assert "a.png" not in run.labelled
+
+
+def test_an_image_that_was_changed_beside_its_corrected_mask_is_told(run: Run) -> None:
+    run()
+    correct(Path("out/masks/a.png"))
+    make_other(Path("imgs/a.png"))
+    assert "The image itself was changed since in 1 of these cases: the kept labels are of the image before.\n" in run()
+    ran = run.command("convert", "out", "-f", "yolo")
+    assert ran.code == 1
+    assert "label it anew with --replace-edited, which gives the correction up, or leave out yolo." in ran.err
+
+
+def test_what_was_kept_when_a_folder_was_begun_anew_can_be_replaced_later(run: Run) -> None:
+    run()
+    mask = Path("out/masks/a.png")
+    data = correct(mask)
+    other = ("-c", "car")
+    err = run("--overwrite", options=other)
+    assert (run.code, mask.read_bytes()) == (1, data)
+    assert "out/masks/a.png was changed by hand, and was kept when the folder was begun anew" in err
+    assert "a.png" not in run.labelled
+    run(options=other)
+    assert (run.code, run.labelled, mask.read_bytes()) == (1, [], data)
+    run("--overwrite", options=other)
+    assert (run.code, mask.read_bytes()) == (1, data)
+    run("--replace-edited", options=other)
+    assert (run.code, run.labelled) == (0, ["a.png"])
+    assert run.command("check", "out").code == 0
+
+
+def test_a_file_of_another_image_is_said_to_be_its(run: Run) -> None:
+    run()
+    Path("more").mkdir()
+    with Image.open("imgs/a.png") as picture:
+        picture.convert("RGB").save("more/a.jpg")
+    ran = run.command("label", "more", "-c", CLASSES, "-m", run.model, "--device", "cpu", "-o", "out")
+    assert ran.code == 1
+    assert f"more/a.jpg: out/masks/a.png has the labels of another image, {Path('imgs/a.png').absolute()}" in ran.err
+    assert "--names full" in ran.err
+
+
+def test_annotations_of_somebody_else_are_not_checked(run: Run) -> None:
+    run("-f", "png")
+    Path("out/annotations.json").write_text('{"mine": 1}')
+    assert run.command("check", "out").code == 0

@@ -354,9 +354,7 @@ def test_another_folder_that_names_begin_at_is_told_of(run: Run) -> None:
     ran = run.command("label", "imgs/sub", "-c", CLASSES, "-m", run.model, "-o", "out", "--device", "cpu")
     assert ran.code == 0
     here = Path.cwd() / "imgs"
-    said = (
-        f"The names of images begin at {here}/sub now, and began at {here} in the run before: an image of both has two."
-    )
+    said = f"The names of images begin at {here}/sub now, and began at {here} in the run before: images of both are labelled twice."
     assert said in ran.err.splitlines()
 
 
@@ -410,7 +408,7 @@ def test_formats_that_are_of_other_labels_now_are_named(run: Run) -> None:
     run("-f", "png,yolo,hf")
     err = run("-f", "png", "--min-area", "5")
     assert (
-        "The labels were in yolo,hf too, as they were before; tipsseg convert out --format yolo,hf makes them anew.\n"
+        "Images that were labelled anew are not in yolo,hf any more; tipsseg convert out --format yolo,hf writes them.\n"
         in err
     )
     assert run.command("convert", "out", "-f", "yolo,hf").code == 0

@@ -893,10 +893,10 @@ def test_a_folder_of_images_that_is_not_there_is_a_wrong_usage(root: Path) -> No
         problems(root, images=Path("no"))
 
 
-def test_annotations_that_the_run_has_not_written_are_checked_too(tmp_path: Path) -> None:
+def test_annotations_that_the_run_has_not_written_are_somebodys_own(tmp_path: Path) -> None:
     build(tmp_path, formats=("png",))
     write(COCO, b"")(tmp_path)
-    assert problems(tmp_path) == [f"{COCO}: {LAYOUT}: it has not one record a line"]
+    assert problems(tmp_path) == []
 
 
 def test_annotations_of_no_image_have_to_be_there(tmp_path: Path) -> None:

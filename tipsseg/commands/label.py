@@ -217,7 +217,7 @@ def label(
             metavar="FILE|DIR",
             parser=opt.path_of("--from"),
             rich_help_panel=WHAT,
-            help="Repeat a run: classes and options of its run.json, but for options that are given here.",
+            help="Repeat a run: model, classes and options of its run.json, but for options that are given here.",
             callback=_take_from,
             is_eager=True,
         ),
