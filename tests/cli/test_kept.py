@@ -513,3 +513,37 @@ def test_annotations_of_somebody_else_are_not_checked(run: Run) -> None:
     run("-f", "png")
     Path("out/annotations.json").write_text('{"mine": 1}')
     assert run.command("check", "out").code == 0
+
+
+def test_ids_keep_their_meaning_where_the_manifest_is_lost(run: Run) -> None:
+    run()
+    Path("out/manifest.jsonl").unlink()
+    before = tree("out")
+    assert "it holds labels of another run: the classes differ" in run(options=("-c", "tree"))
+    assert (run.code, run.labelled, tree("out")) == (1, [], before)
+    run()
+    assert (run.code, run.labelled) == (0, ALL)
+
+
+def test_another_shard_has_the_same_ids(run: Run) -> None:
+    run("--shard", "1/2")
+    before = tree("out")
+    assert "it holds labels of another run: the classes differ" in run("--shard", "2/2", options=("-c", "tree"))
+    assert (run.code, run.labelled, tree("out")) == (1, [], before)
+
+
+def test_shards_are_not_behind_a_link(run: Run, victim: Path) -> None:
+    before = tree(victim)
+    Path("out").mkdir()
+    Path("out/shards").symlink_to("../victim")
+    assert "a link leads out of the output folder" in run("--shard", "1/2")
+    assert (run.code, run.labelled, tree(victim)) == (1, [], before)
+
+
+def test_what_a_killed_run_left_is_not_looked_for_behind_a_link(run: Run, victim: Path) -> None:
+    (victim / ".tipsseg-0.png").write_bytes(b"somebody's")
+    run("-f", "coco")
+    Path("out/masks").symlink_to("../victim")
+    Path("out/.tipsseg-lock").touch()  # as after a kill: what is temporary is swept
+    run("-f", "coco")
+    assert (victim / ".tipsseg-0.png").exists()

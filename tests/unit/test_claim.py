@@ -262,3 +262,23 @@ try:
 except OutputError as error:
     print(error.reason)
 """
+
+
+def test_a_look_at_the_claim_does_not_refuse_whoever_takes_it(tmp_path: Path) -> None:
+    """As `tipsseg check` looks, which has the lock for a moment."""
+    look = FileLock(tmp_path / LOCK_FILE, thread_local=False)
+    look.acquire()
+    release = threading.Timer(0.2, look.release)
+    release.start()
+    claim = Claim(tmp_path)
+    claim.give_back()
+    release.join()
+
+
+def test_a_link_is_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / LOCK_FILE).symlink_to("../victim")
+    with pytest.raises(OutputError, match="it is a symbolic link"):
+        Claim(tmp_path / "out")
+    assert (tmp_path / "victim").read_bytes() == b"mine"
