@@ -46,6 +46,7 @@ class _Tally:
     other: int = 0
     gone: int = 0
     edited: int = 0
+    behind: int = 0
 
 
 def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progress) -> Iterator[Problem]:
@@ -80,6 +81,10 @@ def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progres
         progress.note(
             f"{counted(tally.edited, 'file')} changed by hand, which is no problem; "
             f"tipsseg convert {shell_word(str(folder))} --format FORMAT takes changed masks into other formats."
+        )
+    if tally.behind:
+        progress.note(
+            f"Other formats of {counted(tally.behind, 'corrected image')} have the labels of before the correction."
         )
     looked = f"{counted(tally.images, 'image')}, {counted(tally.files, 'file')} checked"
     progress.note(f"{looked}: {counted(found, 'problem') if found else 'nothing wrong'}.")
@@ -125,6 +130,7 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
                 for path in report.edited:
                     progress.note(f"{path}: changed by hand")
                 tally.edited += len(report.edited)
+                tally.behind += report.behind
                 progress.advance()
                 yield from report.problems
         if found.whole and all(each.sound for each in runs):

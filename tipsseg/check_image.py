@@ -43,6 +43,7 @@ class Report:
 
     files     of its own, that were looked at
     edited    those of them that were changed by hand, which is no problem
+    behind    1 where a mask was, and the other formats have the labels of before
     other     it was labelled with other settings than run.json says, as may be after a merge
     gone      the input was not to be found
     """
@@ -50,6 +51,7 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
     files: int = 0
     edited: list[Path] = field(default_factory=list)
+    behind: int = 0
     other: bool = False
     gone: bool = False
 
@@ -70,12 +72,15 @@ def _check(place: Place, image: LabelledImage, annotated: CocoImage | None, repo
         Problem(run.records / MANIFEST_FILE, f"{image.entry.image}: {what}") for what in check_entry(run, image)
     ]
     labels: LabelArray | None = None
+    corrected: dict[str, Path] = {}
     for name, file in expected_files(image.entry.image, image.entry.formats, run.files.names).items():
         report.files += 1
         path = actual_path(place.output, file)
         if _is_edited(path, image.entry.written.get(name)):
             found = _check_edited(name, path, image, run)
             report.edited += [] if isinstance(found, Problem) else [path]
+            if name in MASKS:
+                corrected[digest_of(path)] = path
             labels = found if name == "png" and isinstance(found, np.ndarray) else labels
             report.problems += [found] if isinstance(found, Problem) else []
         elif name == "png":  # annotations are compared with it
@@ -88,6 +93,11 @@ def _check(place: Place, image: LabelledImage, annotated: CocoImage | None, repo
                 report.problems += [Problem(path, what) for what in label_faults(labels, image, run.names)]
         elif image.entry.corrected is None or name not in OF_THE_MODEL:
             report.problems += [Problem(path, what) for what in check_own_file(name, path, image, run)]
+    if len(corrected) > 1:
+        one, other = corrected.values()
+        report.problems.append(Problem(one, f"changed by hand, and {other} was changed in another way"))
+    elif corrected and image.entry.corrected not in corrected:
+        report.behind += 1
     _check_links(place, image, run.files.names, report)
     if annotated is not None:
         path = run.records / COCO_FILE

@@ -106,6 +106,7 @@ class _Run:
         self._only = only
         self._done = self._unchanged = self._failed = self._rough = self._corrected = 0
         self._kept: set[Path] = set()
+        self._left: dict[str, None] = {}
         self._fidelity = Fidelity()
         self._manifest = stack.enter_context(closing(Manifest(context.records)))
         context.ownership.load(written_files(part.record), self._is_recorded)
@@ -180,6 +181,7 @@ class _Run:
                 self._rough += outcome.rough
                 self._corrected += outcome.corrected
                 self._kept.update(outcome.kept)
+                self._left |= dict.fromkeys(outcome.left)
                 self._fidelity += outcome.fidelity
                 for name, records in outcome.records.items():
                     self._journals[name].add(outcome.entry.image, records)
@@ -214,7 +216,12 @@ class _Run:
             progress.note(
                 f"{counted(self._corrected, 'mask')} changed by hand: all formats that "
                 f"{'its image is' if self._corrected == 1 else 'their images are'} in have the corrected labels, but for those of "
-                f"the model ({', '.join(OF_THE_MODEL)})."
+                f"the model ({', '.join(OF_THE_MODEL)}) and files that were changed by hand."
+            )
+        if self._left:
+            progress.note(
+                f"Corrected images that are gone or were changed are not in {', '.join(self._left)} any more: "
+                "those formats need the image. --images says where images are now."
             )
         if self._kept:
             first = min(self._kept)

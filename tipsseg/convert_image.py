@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tipsseg.corrections import (
     CERTAIN,
@@ -27,11 +27,12 @@ from tipsseg.manifest import MANIFEST_FILE, Entry
 from tipsseg.outcome import Failed, Unchanged
 from tipsseg.ownership import digest_of
 from tipsseg.parts import check_hint
+from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.stored_labels import StoredImage, read_confidence, read_labels, unknown_confidence
 from tipsseg.stored_records import StoredObject
 from tipsseg.stored_scores import ObjectScores
-from tipsseg.writers import FORMATS, Records, RunContext, Writer, own_path, run_files
+from tipsseg.writers import FORMATS, Records, RunContext, Writer, link_path, own_path, run_files
 from tipsseg.writing import write_labels
 
 
@@ -59,6 +60,7 @@ class Converted:
     rough      objects whose score was written as the mean of their class, for want of anything better
     corrected  whether its labels are those of a mask that a person corrected
     kept       files of formats that it should be in, which were changed by hand, and stay
+    left       formats that it is in no more, as they need the image, which is gone or was changed
     """
 
     ref: ImageRef
@@ -68,6 +70,7 @@ class Converted:
     rough: int
     corrected: bool
     kept: tuple[Path, ...]
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +129,13 @@ class Conversion:
     ) -> Converted:
         entry = item.entry
         ref = replace(item.ref, replaceable=entry.replaceable, linked=entry.formats, former=entry.fingerprint.sha256)
-        unseen = [name for name in formats if FORMATS[name].image]
+        unseen = [name for name in formats if FORMATS[name].image and name in self.formats]
         if unseen:
             _refuse_other_image(ref, entry, unseen, corrected=correction is not None)
+        # What nobody asked for does not keep the rest from following.
+        without_image = () if entry.fingerprint.matches(ref.path) else self._needing_the_image(formats)
+        formats = tuple(name for name in formats if name not in without_image)
+        entry = self._without(entry, without_image)
         stored = self._stored(item)
         scored = any(FORMATS[name].scores for name in formats)
         listed = self._listed(item, stored) if scored else []
@@ -154,7 +161,26 @@ class Conversion:
             corrected=None if correction is None else correction.digest,
         )
         rough = scores.rough if scored and source is None else 0
-        return Converted(ref, with_these, done.records, image.fidelity, rough, correction is not None, kept)
+        corrected = correction is not None
+        return Converted(ref, with_these, done.records, image.fidelity, rough, corrected, kept, without_image)
+
+    def _needing_the_image(self, formats: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in formats if FORMATS[name].image and name not in self.formats)
+
+    def _without(self, entry: Entry, formats: tuple[str, ...]) -> Entry:
+        """An entry in fewer formats: their files have older labels, and are removed. Raises OutputError."""
+        for name in formats:
+            if name in entry.files:
+                self.context.ownership.remove(actual_path(self.context.output, entry.files[name]), entry.replaceable)
+            place = link_path(name, PurePosixPath(entry.image), self.context.files.names)
+            if place is not None:
+                self.context.ownership.remove_link(actual_path(self.context.output, str(place)))
+        return replace(
+            entry,
+            formats=tuple(name for name in entry.formats if name not in formats),
+            files={name: file for name, file in entry.files.items() if name not in formats},
+            written={name: file for name, file in entry.written.items() if name not in formats},
+        )
 
     def _stored(self, item: Item) -> StoredImage:
         try:

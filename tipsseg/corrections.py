@@ -26,7 +26,7 @@ OF_THE_MODEL = ("npz", "confidence")
 #: The confidence of what a person labelled.
 CERTAIN = 1.0
 
-_BACK = "Correct the mask, or remove it and run the command that labelled the image again."
+_BACK = "Correct the mask, or label the image anew: the command that labelled it, with --replace-edited."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ def find_correction(entry: Entry, output: Path, ownership: Ownership) -> Correct
     for name in MASKS:
         if name in entry.files:
             path = actual_path(output, entry.files[name])
+            if path.is_symlink():
+                raise ImageError(path, "a link is in the place of the mask", "Put the file itself there.")
             digest = digest_of(path)
             if digest and digest != entry.written[name].sha256 and not ownership.is_pending(path):
                 found.append(Correction(name, path, digest))

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tipsseg.corrections import MASKS
 from tipsseg.error_log import ERRORS_FILE
 from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.files import is_folder
@@ -40,6 +41,7 @@ _OTHER_INPUT = (
     "Where the image was moved and changed, begin anew with --overwrite."
 )
 _MOVE = "Move the file away, or choose another output folder with -o."
+_PUT_BACK = "Put it back; or label the image anew with --replace-edited, which gives the correction up."
 _MOVE_OR_REPLACE = "Move the file away; or label the image anew with --replace-edited, which replaces the file."
 
 
@@ -171,6 +173,9 @@ class Earlier:
             return Unchanged(
                 ref, entry, edited, self._lacking(entry, ref, edited), not entry.fingerprint.matches(ref.path)
             )
+        gone = None if edited or entry.corrected is None or self._replace_edited else self._gone_mask(entry, ref)
+        if gone is not None:
+            return Failed(ref, ImageError(gone, "it was corrected by hand, and is gone", _PUT_BACK))
         if self._resume and not edited and self._is_done(entry, ref):
             return Unchanged(ref, entry)
         may_go = frozenset(digest_of(own_paths(context, ref, (name,))[name]) for name in edited)
@@ -301,6 +306,11 @@ class Earlier:
             for name in asked
             if name not in edited and not in_place(name, entry, ref, context, self.journals.get(name))
         )
+
+    def _gone_mask(self, entry: Entry, ref: ImageRef) -> Path | None:
+        """A mask of an image that is not there any more."""
+        paths = own_paths(self._job.context, ref, [name for name in MASKS if name in entry.files]).values()
+        return next((path for path in paths if not os.path.lexists(path)), None)
 
     def _is_done(self, entry: Entry, ref: ImageRef) -> bool:
         """Whether it is the same input, with the same digest, and all files are in place, as they were written."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -28,7 +28,7 @@ from tipsseg.request import Job
 from tipsseg.run_record import CONVERTING, KEPT, LOST, RUN_FILE, Counts, RunFacts, ended, run_record, write_run
 from tipsseg.totals import Totals, total
 from tipsseg.vocabulary import Vocabulary
-from tipsseg.writers import FOLDERS, FORMATS, link_path, run_files
+from tipsseg.writers import FOLDERS, FORMATS, RecordFile, link_path, run_files
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 from tipsseg.writers.classes import write_classes
 
@@ -173,6 +173,7 @@ class OutputFolder:
         for name, file in self._run_files:
             journal = self.earlier.journals.get(name)
             write_run_file(file, journal, manifest.holding(name), anew=not self.earlier.of_the_same)
+        self._write_outdated()
         self._errors.finish()
         record = ended(self._record, self._job.request.formats, counts, datetime.now(UTC))
         if batch_size is not None:
@@ -183,6 +184,20 @@ class OutputFolder:
         context.ownership.end(self.earlier.is_recorded)
         if removed is not None:
             raise _removed(removed)
+
+    def _write_outdated(self) -> None:
+        """Leave images that are in a format no more out of its files for the whole run. Raises OutputError."""
+        context, manifest = self._job.context, self.earlier.manifest
+        for name in self.earlier.outdated.difference(self._job.request.formats):
+            holders = manifest.holding(name)
+            for file in run_files(name, context):
+                if not file.path.exists() or not context.ownership.is_unchanged(file.path):
+                    continue
+                if not isinstance(file, RecordFile):
+                    file.write(holders, lambda _: ())
+                    continue
+                with closing(Journal(name, file, context.records, holders)) as journal:
+                    journal.write(holders)
 
     def _removed_file(self) -> Path | None:
         """The first file of an image of this run that is not there any more; None where all are there."""

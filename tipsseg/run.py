@@ -276,7 +276,10 @@ def note_outdated(earlier: Earlier, job: Job, progress: Progress) -> None:
     names = ",".join(name for name in FORMATS if name in earlier.outdated)
     if names:
         place = shell_word(str(job.request.output))
-        how = "" if job.request.shard else f"; tipsseg convert {place} --format {names} writes them"
+        later = ",".join(name for name in names.split(",") if name not in OF_THE_MODEL)
+        how = f"; tipsseg convert {place} --format {later} writes them" if later and not job.request.shard else ""
+        if later != names:
+            how += "; only the model can write the scores of npz and confidence, with tipsseg label --format"
         progress.note(f"Images that were labelled anew are not in {names} any more{how}.")
 
 

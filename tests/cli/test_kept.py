@@ -547,3 +547,77 @@ def test_what_a_killed_run_left_is_not_looked_for_behind_a_link(run: Run, victim
     Path("out/.tipsseg-lock").touch()  # as after a kill: what is temporary is swept
     run("-f", "coco")
     assert (victim / ".tipsseg-0.png").exists()
+
+
+def test_a_correction_is_not_given_up_silently(run: Run) -> None:
+    run("-f", "png,coco,hf")
+    correct(Path("out/masks/a.png"))
+    assert run.command("convert", "out", "-f", "coco").code == 0
+    copy = Path("out/hf/masks/a.png").read_bytes()
+    Path("out/masks/a.png").unlink()
+    err = run("-f", "png,coco,hf")
+    assert (run.code, run.labelled, Path("out/hf/masks/a.png").read_bytes()) == (1, [], copy)
+    assert "imgs/a.png" not in err.split("Error: ")[0]
+    assert "Error: out/masks/a.png: it was corrected by hand, and is gone (Put it back; or label the image anew" in err
+    run("-f", "png,coco,hf", "--replace-edited")
+    assert (run.code, run.labelled) == (0, ["a.png"])
+    assert run.command("check", "out").code == 0
+
+
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_formats_that_need_the_image_do_not_keep_others_from_following(run: Run, how: str) -> None:
+    run("-f", "png,coco,yolo")
+    correct(Path("out/masks/a.png"))
+    before = Path("out/annotations.json").read_bytes()
+    if how == "changed":
+        make_other(Path("imgs/a.png"))
+    else:
+        Path("imgs/a.png").unlink()
+    ran = run.command("convert", "out", "-f", "coco")
+    assert ran.code == 0, ran.err
+    assert Path("out/annotations.json").read_bytes() != before
+    assert "Corrected images that are gone or were changed are not in yolo any more: " in ran.err
+    assert not Path("out/yolo/labels/a.txt").exists()
+    assert not Path("out/yolo/images/a.png").is_symlink()
+    assert run.command("check", "out").out.count("\n") == (how == "changed")  # the image itself
+
+
+def test_a_link_in_the_place_of_a_mask_is_no_correction(run: Run) -> None:
+    run()
+    correct(Path("out/masks/a.png"))
+    Path("out/masks/a.png").rename("mine.png")
+    Path("out/masks/a.png").symlink_to("../../mine.png")
+    ran = run.command("convert", "out", "-f", "coco")
+    assert ran.code == 1
+    assert "Error: out/masks/a.png: a link is in the place of the mask (Put the file itself there.)" in ran.err
+
+
+def test_lists_of_formats_that_a_run_is_not_for_lose_what_is_labelled_anew(run: Run) -> None:
+    run("-f", "png,coco,coco-polygon,coco-results,panoptic,cvat,label-studio,npz")
+    correct(Path("out/masks/a.png"))
+    assert run.command("convert", "out", "-f", "coco").code == 0
+    err = run("--replace-edited")
+    assert (
+        "not in coco-polygon,coco-results,panoptic,cvat,label-studio,npz any more; "
+        "tipsseg convert out --format coco-polygon,coco-results,panoptic,cvat,label-studio writes them; only the model can"
+    ) in err
+    ran = run.command("check", "out")
+    assert (ran.code, ran.out) == (0, "")
+    assert run.command("convert", "out", "-f", "coco-polygon,coco-results,panoptic,cvat,label-studio").code == 0
+    assert run.command("check", "out").code == 0
+
+
+def test_check_tells_what_does_not_follow_yet_and_what_contradicts(run: Run) -> None:
+    run("-f", "png,coco,hf")
+    correct(Path("out/masks/a.png"))
+    assert (
+        "Other formats of 1 corrected image have the labels of before the correction.\n"
+        in run.command("check", "out").err
+    )
+    assert run.command("convert", "out", "-f", "coco").code == 0
+    assert "of before the correction" not in run.command("check", "out").err
+    ids = np.zeros_like(np.array(Image.open("out/masks/a.png")))
+    Image.fromarray(ids).save("out/hf/masks/a.png")
+    ran = run.command("check", "out")
+    assert ran.code == 1
+    assert "out/masks/a.png: changed by hand, and out/hf/masks/a.png was changed in another way" in ran.out

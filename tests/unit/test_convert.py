@@ -402,7 +402,7 @@ def odd_archive(says: str, **arrays: np.ndarray) -> Fault:
 CHECK = "See what is wrong with it: tipsseg check "
 GONE = "Give the folder that has it with --images, or leave out"
 CHANGED = "Move the file away and label the image again."
-BACK = "Correct the mask, or remove it and run the command that labelled the image again."
+BACK = "Correct the mask, or label the image anew: the command that labelled it, with --replace-edited."
 LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
 
 FAULTS: Mapping[str, Fault] = {
