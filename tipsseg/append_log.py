@@ -73,16 +73,6 @@ class AppendLog:
         except OSError as error:
             raise output_error(self.path, error) from error
 
-    def clear(self) -> None:
-        """Drop all lines. Raises OutputError."""
-        with self._alone:
-            try:
-                self._opened().truncate(0)
-            except OSError as error:
-                raise output_error(self.path, error) from error
-            self._end = 0
-            self._stale = True
-
     def trim(self) -> None:
         """Cut off what follows the last line end, where there is a file. Raises OutputError."""
         with self._alone:

@@ -182,6 +182,8 @@ class _Run:
                 self._corrected += outcome.corrected
                 self._kept.update(outcome.kept)
                 self._left |= dict.fromkeys(outcome.left)
+                for name in self._journals.keys() & set(outcome.left):
+                    self._journals[name].begin()  # so that its file is written without the image
                 self._fidelity += outcome.fidelity
                 for name, records in outcome.records.items():
                     self._journals[name].add(outcome.entry.image, records)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tipsseg.corrections import (
     CERTAIN,
@@ -17,6 +17,7 @@ from tipsseg.corrections import (
     read_correction,
     written_mask,
 )
+from tipsseg.earlier import remove_files
 from tipsseg.errors import ImageError
 from tipsseg.fidelity import Fidelity
 from tipsseg.files import is_file
@@ -27,12 +28,11 @@ from tipsseg.manifest import MANIFEST_FILE, Entry
 from tipsseg.outcome import Failed, Unchanged
 from tipsseg.ownership import digest_of
 from tipsseg.parts import check_hint
-from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef, LabelMap
 from tipsseg.stored_labels import StoredImage, read_confidence, read_labels, unknown_confidence
 from tipsseg.stored_records import StoredObject
 from tipsseg.stored_scores import ObjectScores
-from tipsseg.writers import FORMATS, Records, RunContext, Writer, link_path, own_path, run_files
+from tipsseg.writers import FORMATS, Records, RunContext, Writer, own_path, run_files
 from tipsseg.writing import write_labels
 
 
@@ -70,7 +70,7 @@ class Converted:
     rough: int
     corrected: bool
     kept: tuple[Path, ...]
-    left: tuple[str, ...] = ()
+    left: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +133,10 @@ class Conversion:
         if unseen:
             _refuse_other_image(ref, entry, unseen, corrected=correction is not None)
         # What nobody asked for does not keep the rest from following.
-        without_image = () if entry.fingerprint.matches(ref.path) else self._needing_the_image(formats)
-        formats = tuple(name for name in formats if name not in without_image)
-        entry = self._without(entry, without_image)
+        left = tuple(name for name in formats if FORMATS[name].image and name not in self.formats)
+        if left and entry.fingerprint.matches(ref.path):
+            left = ()
+        formats = tuple(name for name in formats if name not in left)
         stored = self._stored(item)
         scored = any(FORMATS[name].scores for name in formats)
         listed = self._listed(item, stored) if scored else []
@@ -152,6 +153,8 @@ class Conversion:
             scores = ObjectScores(listed, {each.id: CERTAIN for each in classes}, self.context.files)
         image = ImageLabels(ref, lambda: open_shown(ref.path), label_map, scores.objects)
         done = write_labels(image, {name: self.writers[name] for name in formats}, self.context.output)
+        remove_files(entry, left, self.context, self.context.files.names)
+        entry = entry.without(left)
         with_these = replace(
             entry,
             summary=summary,
@@ -162,25 +165,7 @@ class Conversion:
         )
         rough = scores.rough if scored and source is None else 0
         corrected = correction is not None
-        return Converted(ref, with_these, done.records, image.fidelity, rough, corrected, kept, without_image)
-
-    def _needing_the_image(self, formats: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in formats if FORMATS[name].image and name not in self.formats)
-
-    def _without(self, entry: Entry, formats: tuple[str, ...]) -> Entry:
-        """An entry in fewer formats: their files have older labels, and are removed. Raises OutputError."""
-        for name in formats:
-            if name in entry.files:
-                self.context.ownership.remove(actual_path(self.context.output, entry.files[name]), entry.replaceable)
-            place = link_path(name, PurePosixPath(entry.image), self.context.files.names)
-            if place is not None:
-                self.context.ownership.remove_link(actual_path(self.context.output, str(place)))
-        return replace(
-            entry,
-            formats=tuple(name for name in entry.formats if name not in formats),
-            files={name: file for name, file in entry.files.items() if name not in formats},
-            written={name: file for name, file in entry.written.items() if name not in formats},
-        )
+        return Converted(ref, with_these, done.records, image.fidelity, rough, corrected, kept, left)
 
     def _stored(self, item: Item) -> StoredImage:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tipsseg.corrections import MASKS
 from tipsseg.error_log import ERRORS_FILE
@@ -16,7 +16,7 @@ from tipsseg.journal import Journal
 from tipsseg.manifest import MANIFEST_FILE, Entry, Manifest, input_path
 from tipsseg.merge_stage import finish_command, is_unfinished
 from tipsseg.outcome import Failed, Item, Unchanged
-from tipsseg.ownership import LINK, digest_of, write_ahead_logs
+from tipsseg.ownership import LINK, MOVE, digest_of, write_ahead_logs
 from tipsseg.record_values import actual_path, is_inside
 from tipsseg.records import ImageRef
 from tipsseg.request import Job
@@ -40,7 +40,6 @@ _OTHER_INPUT = (
     f"{_ANOTHER_FOLDER}. Or give all folders in one command and a new output folder: the names begin at their common parent then. "
     "Where the image was moved and changed, begin anew with --overwrite."
 )
-_MOVE = "Move the file away, or choose another output folder with -o."
 _PUT_BACK = "Put it back; or label the image anew with --replace-edited, which gives the correction up."
 _MOVE_OR_REPLACE = "Move the file away; or label the image anew with --replace-edited, which replaces the file."
 
@@ -57,6 +56,30 @@ def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) ->
         place = link_path(name, ref.relative, context.files.names)
         if place is not None:
             context.ownership.restore_link(ref, context.output / place)
+
+
+def remove_files(
+    entry: Entry, formats: Iterable[str], context: RunContext, names: str, *, edited: bool = False
+) -> list[Path]:
+    """Remove the files and links of an image in these formats; returns those that were changed since, and stay. Raises OutputError.
+
+    Args:
+        entry: the image.
+        formats: those that it is in no more.
+        context: of the output folder.
+        names: how its files are named, see FileOptions.
+        edited: whether files that were changed since may go too.
+    """
+    ownership, kept = context.ownership, []
+    for name in formats:
+        place = link_path(name, PurePosixPath(entry.image), names)
+        if place is not None:
+            ownership.remove_link(actual_path(context.output, str(place)))
+        if name in entry.files:
+            path = actual_path(context.output, entry.files[name])
+            if not ownership.remove(path, entry.replaceable | ({digest_of(path)} if edited else set())):
+                kept.append(path)
+    return kept
 
 
 def in_place(name: str, entry: Entry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
@@ -187,7 +210,7 @@ class Earlier:
 
         Of an earlier run whose records are incomplete such files may be; then it is known only when the image is labelled.
         """
-        images = (ref for ref in refs if isinstance(ref, ImageRef) and not self._paths(ref) & self.kept)
+        images = (ref for ref in refs if isinstance(ref, ImageRef) and not (self.kept and self._paths(ref) & self.kept))
         found = [(ref, reason) for ref in images if (reason := self._in_the_way(ref, None))]
         if found and self._job.request.overwrite:  # files of other images, by names of the same stem, are removed
             ours = {actual_path(self._job.context.output, file) for file in self.manifest.files()}
@@ -355,7 +378,7 @@ class Earlier:
                 f"{path} has the labels of another image, {self._owners[path]}",
                 f"{_OTHER_INPUT} Or give --names full.",
             )
-        return f"{path} is there, and is not what tipsseg wrote for this image", _MOVE
+        return f"{path} is there, and is not what tipsseg wrote for this image", MOVE
 
     def _paths(self, ref: ImageRef) -> set[Path]:
         """The files of an image that are there."""
@@ -369,7 +392,7 @@ class Earlier:
         if self.record is None:
             for name in (MANIFEST_FILE, ERRORS_FILE):
                 if os.path.lexists(records / name) and not write_ahead_logs(records):
-                    raise OutputError(records / name, f"it is there without a {RUN_FILE} that tells whose it is", _MOVE)
+                    raise OutputError(records / name, f"it is there without a {RUN_FILE} that tells whose it is", MOVE)
         elif "files" not in self.record:
             raise OutputError(
                 records,

@@ -57,8 +57,13 @@ class Fingerprint:
 
     def same_bytes(self, path: Path) -> bool:
         """Whether a file has this content, by its digest. Raises OSError."""
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+        return content_digest(path) == self.sha256
+
+
+def content_digest(path: Path) -> str:
+    """The sha256 of a regular file, in hex. Raises OSError."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(path: Path) -> Fingerprint:

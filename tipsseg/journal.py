@@ -67,6 +67,10 @@ class Journal:
         log = self._begun()
         self._offsets[image] = log.append(_line(image, records))
 
+    def begin(self) -> None:
+        """Let the file be written again, as where images are in the format no more. Raises OutputError."""
+        self._begun()
+
     def write(self, images: Sequence[str]) -> None:
         """Write the file with those of these images that it has, in this order, and end the journal. Raises OutputError."""
         self._file.write([image for image in images if image in self._offsets], self._records)

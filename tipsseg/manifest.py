@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tipsseg.append_log import AppendLog, lines_of, whole_lines
@@ -73,6 +73,15 @@ class Entry:
             "seconds": self.seconds,
             **({} if self.corrected is None else {"corrected": self.corrected}),
         }
+
+    def without(self, formats: Collection[str]) -> Entry:
+        """The entry of the image in fewer formats."""
+        return replace(
+            self,
+            formats=tuple(name for name in self.formats if name not in formats),
+            files={name: file for name, file in self.files.items() if name not in formats},
+            written={name: file for name, file in self.written.items() if name not in formats},
+        )
 
     @property
     def replaceable(self) -> frozenset[str]:

@@ -7,28 +7,28 @@ from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tipsseg.claim import LOCK_FILE, Claim
-from tipsseg.earlier import Earlier, restore_links
+from tipsseg.earlier import Earlier, remove_files, restore_links
 from tipsseg.error_log import ErrorLog
 from tipsseg.errors import OutputError
 from tipsseg.file_options import recorded_names, val_fraction_of
 from tipsseg.files import remove_file, sweep, sweep_below
 from tipsseg.journal import Journal, write_run_file
-from tipsseg.manifest import MANIFEST_FILE, Entry, input_path
+from tipsseg.manifest import MANIFEST_FILE, input_path
 from tipsseg.merge_stage import JOINED, JOINING
 from tipsseg.outcome import Failed, Labelled, Unchanged
-from tipsseg.ownership import digest_of, write_ahead_logs
+from tipsseg.ownership import write_ahead_logs
 from tipsseg.record_values import actual_path
 from tipsseg.records import ImageRef, printable_path
 from tipsseg.request import Job
 from tipsseg.run_record import CONVERTING, KEPT, LOST, RUN_FILE, Counts, RunFacts, ended, run_record, write_run
 from tipsseg.totals import Totals, total
 from tipsseg.vocabulary import Vocabulary
-from tipsseg.writers import FOLDERS, FORMATS, RecordFile, link_path, run_files
+from tipsseg.writers import FOLDERS, FORMATS, RecordFile, run_files
 from tipsseg.writers.classes import FILE_NAME as CLASSES_FILE
 from tipsseg.writers.classes import write_classes
 
@@ -54,6 +54,7 @@ class OutputFolder:
         self.set_aside: list[Path] = []
         self.kept: list[Path] = []
         self._moved = False
+        self._totals: Totals | None = None
         with ExitStack() as stack:
             context.ownership.refuse_outside(context.records / RUN_FILE)
             claim = Claim(context.records)
@@ -131,20 +132,11 @@ class OutputFolder:
             self.earlier.journals[name].add(labelled.ref.name, records)
         before = self.earlier.manifest.get(labelled.ref.name)
         entry = self.earlier.with_other_formats(labelled.entry)
-        if before is not None:
-            self._remove_outdated(before, entry)
+        if before is not None:  # older labels, which nobody is to take for its labels
+            outdated = [name for name in before.formats if name not in entry.formats]
+            remove_files(before, outdated, self._job.context, recorded_names(self._record))
         self.earlier.manifest.add(entry)
         self._errors.mend(labelled.ref.name)
-
-    def _remove_outdated(self, before: Entry, entry: Entry) -> None:
-        """Remove what an image had in formats that it is in no more: older labels, which nobody is to take for its labels.
-
-        What was changed by hand stays. Raises OutputError.
-        """
-        formats = [name for name in before.formats if name not in entry.formats]
-        files = {name: file for name, file in before.files.items() if name in formats}
-        written = {name: before.written[name] for name in files}
-        self._remove(replace(before, formats=tuple(formats), files=files, written=written), edited=False)
 
     def keep(self, unchanged: Unchanged) -> None:
         """Note that an image was done before, and where it is now. Raises OutputError."""
@@ -210,8 +202,11 @@ class OutputFolder:
         return None
 
     def totals(self) -> Totals:
-        """What all images of the folder hold together. Raises OutputError."""
-        return total((entry.summary for entry in self.earlier.manifest.entries()), self._job.context.classes)
+        """What all images of the folder hold together, once all are labelled. Raises OutputError."""
+        if self._totals is None:  # all of the manifest is read
+            summaries = (entry.summary for entry in self.earlier.manifest.entries())
+            self._totals = total(summaries, self._job.context.classes)
+        return self._totals
 
     def __enter__(self) -> Self:
         return self
@@ -228,7 +223,8 @@ class OutputFolder:
         """Remove what an earlier run wrote; files of images that were changed since stay. Raises OutputError."""
         context, ownership = self._job.context, self._job.context.ownership
         for entry in self.earlier.manifest.entries():
-            self.kept += self._remove(entry, edited=self._job.request.replace_edited)
+            names, edited = recorded_names(self._record), self._job.request.replace_edited
+            self.kept += remove_files(entry, entry.formats, context, names, edited=edited)
         ownership.remove_run_files()
         self._errors.clear()
         self.earlier.close()
@@ -240,20 +236,6 @@ class OutputFolder:
         self._record = {KEPT: sorted(printable_path(path.relative_to(context.output)) for path in kept)} if kept else {}
         self.earlier = Earlier(self._job, replace_edited=self._job.request.replace_edited)
         self.earlier.kept = frozenset(kept)
-
-    def _remove(self, entry: Entry, *, edited: bool) -> list[Path]:
-        """Remove the files of an image; returns those that were changed since, and stay unless `edited` ones may go too."""
-        context, ownership = self._job.context, self._job.context.ownership
-        for name in entry.formats:
-            place = link_path(name, PurePosixPath(entry.image), recorded_names(self._record))
-            if place is not None:
-                ownership.remove_link(actual_path(context.output, str(place)))
-        kept = []
-        for file in entry.files.values():
-            path = actual_path(context.output, file)
-            if not ownership.remove(path, entry.replaceable | ({digest_of(path)} if edited else set())):
-                kept.append(path)
-        return kept
 
     def _sweep(self) -> None:
         """Remove what a killed run left behind."""

@@ -25,8 +25,8 @@ from typing import BinaryIO
 
 from tipsseg.append_log import AppendLog, lines_of
 from tipsseg.errors import OutputError
-from tipsseg.files import TEMPORARY_PREFIX, atomic_path, json_bytes, open_regular, output_error, remove_file
-from tipsseg.fingerprint import Fingerprint, file_record
+from tipsseg.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error, remove_file
+from tipsseg.fingerprint import Fingerprint, content_digest, file_record
 from tipsseg.record_values import actual_path, is_inside, parse
 from tipsseg.records import ImageRef, printable_path
 
@@ -46,7 +46,8 @@ _OTHER = ""
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})
 
 _NOT_OURS = "tipsseg did not write the file that is there, or the file was changed since"
-_MOVE = "Move the file away, or choose another output folder with -o."
+#: What to do about a file that is in the way.
+MOVE = "Move the file away, or choose another output folder with -o."
 _OUTSIDE = "Put a folder in the place of the link, or choose another output folder with -o."
 
 
@@ -102,6 +103,8 @@ class Ownership:
 
     def pending(self, paths: Iterable[Path]) -> frozenset[str]:
         """Digests that a run which was broken off may have left at these paths."""
+        if not self._pending:
+            return frozenset()
         return frozenset().union(*(self._pending.get(self._place(path), ()) for path in paths))
 
     def is_pending(self, path: Path) -> bool:
@@ -124,7 +127,7 @@ class Ownership:
     def refuse_changed(self, path: Path) -> None:
         """Raise OutputError where a file that stands for the whole run is there, and is not as this program wrote it."""
         if not self.is_unchanged(path):
-            raise OutputError(path, _NOT_OURS, _MOVE, only_this=True)
+            raise OutputError(path, _NOT_OURS, MOVE, only_this=True)
 
     def write(self, ref: ImageRef, path: Path, data: bytes) -> Fingerprint:
         """Write a file of an image, by the rule above. Returns what the file is now, for the manifest. Raises OutputError."""
@@ -142,7 +145,7 @@ class Ownership:
         with atomic_path(path, self._owner) as temporary:
             with temporary.open("wb") as target:
                 shutil.copyfileobj(source, target)
-            digest = _sha256(temporary)
+            digest = content_digest(temporary)
             os.utime(temporary, ns=times)  # after it was read, which is an access
             self._put(path, digest, ref.replaceable, ref.name)
 
@@ -156,7 +159,7 @@ class Ownership:
         self.refuse_outside(path)
         with atomic_path(path, self._owner) as temporary:
             yield temporary
-            digest = _sha256(temporary)
+            digest = content_digest(temporary)
             written = _stamp(temporary, digest)
             self._put(path, digest, (), "")
         self._written[self._place(path)] = written
@@ -185,14 +188,14 @@ class Ownership:
         self.refuse_outside(place)
         is_link = place.is_symlink()
         if is_link and not ours and LINK not in self._pending.get(self._place(place), ()):
-            raise OutputError(place, _NOT_OURS, _MOVE, only_this=True)
+            raise OutputError(place, _NOT_OURS, MOVE, only_this=True)
         with atomic_path(place, self._owner) as temporary:
             digest = LINK
             if not _make_link(ref.path, place, temporary):
                 shutil.copyfile(ref.path, temporary)
-                digest = _sha256(temporary)
+                digest = content_digest(temporary)
             if not is_link and not self._may_replace(place, (digest, *((ref.former,) if ref.former else ()))):
-                raise OutputError(place, _NOT_OURS, _MOVE, only_this=True)
+                raise OutputError(place, _NOT_OURS, MOVE, only_this=True)
             self._note(place, digest, ref.name)
 
     def restore_link(self, ref: ImageRef, place: Path) -> None:
@@ -252,7 +255,7 @@ class Ownership:
     def _put(self, path: Path, digest: str, replaceable: Collection[str], image: str) -> None:
         """Approve that a file of that digest gets the name `path`. Raises OutputError."""
         if not self._may_replace(path, (*replaceable, digest)):
-            raise OutputError(path, _NOT_OURS, _MOVE, only_this=True)
+            raise OutputError(path, _NOT_OURS, MOVE, only_this=True)
         self._note(path, digest, image)
 
     def _may_replace(self, path: Path, digests: Collection[str]) -> bool:
@@ -345,12 +348,6 @@ def _digest(path: Path) -> str | None:
     if stat.S_ISDIR(mode):
         return None
     try:
-        return _sha256(path) if stat.S_ISREG(mode) else _OTHER
+        return content_digest(path) if stat.S_ISREG(mode) else _OTHER
     except OSError:
         return _OTHER
-
-
-def _sha256(path: Path) -> str:
-    """The sha256 of a regular file, in hex. Raises OSError."""
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

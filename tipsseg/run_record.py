@@ -19,7 +19,7 @@ from tipsseg.file_options import FileOptions, recorded_names
 from tipsseg.files import atomic_write, json_bytes, read_regular
 from tipsseg.fingerprint import Fingerprint, parse_file
 from tipsseg.label_options import LabelOptions
-from tipsseg.ownership import Ownership
+from tipsseg.ownership import MOVE, Ownership
 from tipsseg.record_values import is_inside, parse
 from tipsseg.records import BACKGROUND
 from tipsseg.vocabulary import Vocabulary
@@ -180,7 +180,7 @@ def refuse_other_record(records: Path) -> None:
         raise OutputError(
             path,
             "the file that is there is not the record of a run, or cannot be read",
-            "Move the file away, or choose another output folder with -o.",
+            MOVE,
         )
 
 

@@ -84,7 +84,7 @@ def read_labels(stored: StoredImage, context: RunContext) -> LabelArray:
         except UNREADABLE as error:
             raise _failure(name, stored, context, what_is_wrong(error)) from error
         names = {each.id: each.name for each in context.classes}
-        wrong = next(label_faults(labels, stored.labelled, names), "") or _other_size(name, stored, context)
+        wrong = next(label_faults(labels, stored.labelled, names), "") or _other_content(name, stored, context)
         if wrong:
             raise _failure(name, stored, context, wrong)
         return labels
@@ -95,7 +95,7 @@ def _is_gone(name: str, stored: StoredImage, context: RunContext) -> bool:
     return name in stored.labelled.entry.files and not stored.own_path(name, context.output).exists()
 
 
-def _other_size(name: str, stored: StoredImage, context: RunContext) -> str:
+def _other_content(name: str, stored: StoredImage, context: RunContext) -> str:
     """What is wrong with a file that is not as it was written, by size or content; "" for others."""
     known = stored.labelled.entry.written.get(name)
     size = None if known is None else file_size(stored.own_path(name, context.output))

@@ -100,10 +100,13 @@ def test_another_version_of_the_labels_does_not(run: Run, monkeypatch: pytest.Mo
 # ---- another run in the folder ----
 
 
-def test_other_classes_are_refused_with_commands_to_paste(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", [[], ["--no-resume"]], ids=["plain", "again"])
+def test_other_classes_are_refused_with_commands_to_paste(
+    run: Run, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
     run()
     before = contents(Path("out"))
-    line = ["label", "imgs", "-c", "car", "-m", str(run.model), "--device", "cpu", "-o", "out"]
+    line = ["label", "imgs", "-c", "car", "-m", str(run.model), "--device", "cpu", "-o", "out", *more]
     monkeypatch.setattr(sys, "argv", ["tipsseg", *line])
     ran = run.command(*line)
     *_, error, hint, elsewhere, anew = ran.err.splitlines()

@@ -621,3 +621,34 @@ def test_check_tells_what_does_not_follow_yet_and_what_contradicts(run: Run) -> 
     ran = run.command("check", "out")
     assert ran.code == 1
     assert "out/masks/a.png: changed by hand, and out/hf/masks/a.png was changed in another way" in ran.out
+
+
+def test_a_correction_that_cannot_be_taken_costs_no_file(run: Run) -> None:
+    """Nothing of an image is removed before what replaces it is known."""
+    run("-f", "png,coco,yolo")
+    Image.fromarray(np.full((3, 3), 9, np.uint8)).save("out/masks/a.png")
+    Path("imgs/a.png").unlink()
+    before = tree("out/yolo")
+    assert run.command("convert", "out", "-f", "coco").code == 1
+    assert tree("out/yolo") == before
+
+
+def test_lists_of_formats_that_need_the_image_lose_it_too(run: Run) -> None:
+    run("-f", "png,coco,label-studio,hf,overlay")
+    correct(Path("out/masks/a.png"))
+    Path("imgs/a.png").unlink()
+    ran = run.command("convert", "out", "-f", "coco")
+    assert (ran.code, "not in label-studio, hf, overlay any more" in ran.err) == (0, True), ran.err
+    ran = run.command("check", "out")
+    assert (ran.code, ran.out) == (0, "")
+
+
+@pytest.mark.parametrize("paths", [(), ("imgs",)])
+def test_beginning_anew_is_not_for_what_failed(run: Run, paths: tuple[str, ...]) -> None:
+    """It would remove the labels of all images, and label those that failed."""
+    run()
+    before = tree("out")
+    ran = run.command("label", *paths, "-c", CLASSES, "-m", run.model, "-o", "out", "--retry-failed", "--overwrite")
+    assert ran.code == 2
+    assert "Error: --retry-failed goes on from a run, and --overwrite starts over\n" in ran.err
+    assert tree("out") == before

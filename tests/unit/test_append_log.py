@@ -70,22 +70,6 @@ def test_a_line_that_is_cut_off_counts_for_nothing(path: Path, found: bytes, who
     assert path.read_bytes() == whole + b"new\n"
 
 
-def test_lines_that_are_dropped_are_gone(path: Path) -> None:
-    with AppendLog(path) as log:
-        log.append(b"old")
-        assert log.read(0) == b"old"
-        log.clear()
-        assert path.read_bytes() == b""
-        assert log.append(b"new and longer") == 0
-        assert log.read(0) == b"new and longer"
-
-
-def test_clearing_makes_the_file(path: Path) -> None:
-    with AppendLog(path) as log:
-        log.clear()
-    assert path.read_bytes() == b""
-
-
 def test_closing_twice_is_no_harm(path: Path) -> None:
     log = AppendLog(path)
     log.append(b"a")
@@ -183,9 +167,9 @@ REFUSED: dict[str, tuple[str, str]] = {
 def test_what_the_system_refuses(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "file").touch()
     log = AppendLog(tmp_path / name)
-    for attempt in (lambda: log.append(b"a"), log.clear):
+    for _ in range(2):
         with pytest.raises(OutputError, match=reason):
-            attempt()
+            log.append(b"a")
     log.close()
 
 
@@ -220,7 +204,6 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("append"), texts),
         st.tuples(st.just("reopen"), st.just(b"")),
-        st.tuples(st.just("clear"), st.just(b"")),
         st.tuples(st.just("torn"), texts.filter(bool)),
     ),
     max_size=20,
@@ -235,9 +218,6 @@ def test_a_log_is_a_list_of_lines(tmp_path_factory: pytest.TempPathFactory, step
     for step, text in steps:
         if step == "append":
             model[log.append(text)] = text
-        elif step == "clear":
-            log.clear()
-            model.clear()
         else:
             log.close()
             if step == "torn":
@@ -269,14 +249,3 @@ def test_a_reader_that_saw_half_a_line_reads_what_came_in_its_place(
             log.append(b"second")
         assert log.append(b"third") == 6
         assert log.read(6) == b"third"
-
-
-def test_a_reader_that_read_ahead_reads_what_came_after_all_was_dropped(path: Path) -> None:
-    with AppendLog(path) as log:
-        for line in (b"a", b"b"):
-            log.append(line)
-        assert log.read(0) == b"a"
-        log.clear()
-        for line in (b"c", b"d"):
-            log.append(line)
-        assert log.read(2) == b"d"

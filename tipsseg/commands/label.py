@@ -242,6 +242,8 @@ def label(
         raise UsageError("--dry-run prints paths, and --jsonl records of labels", "Give one of them.")
     if retry_failed and not resume:
         raise UsageError("--retry-failed goes on from a run, and --no-resume starts over", "Give one of them.")
+    if retry_failed and overwrite:
+        raise UsageError("--retry-failed goes on from a run, and --overwrite starts over", "Give one of them.")
     workers = _workers(engine, actors, gpus, device)
     earlier = _earlier(from_run, [classes, vocab, templates, background])
     vocabulary = opt.parse_vocabulary(classes, vocab, templates, background) if earlier is None else earlier.vocabulary
@@ -296,11 +298,11 @@ def _commands_to_paste(output: Path) -> Iterator[None]:
 
 
 def _without_output(arguments: Sequence[str]) -> list[str]:
-    """The arguments of this command but for the output folder."""
+    """The arguments of this command but for the output folder, and for --no-resume, which means nothing in another one."""
     left: list[str] = []
     skip = False
     for each in arguments:
-        if not skip and each not in ("-o", "--output") and not each.startswith(("-o", "--output=")):
+        if not skip and each not in ("-o", "--output", "--no-resume") and not each.startswith(("-o", "--output=")):
             left.append(each)
         skip = not skip and each in ("-o", "--output")
     return left
