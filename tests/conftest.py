@@ -46,8 +46,8 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
     """(name, content of config.json) -> a folder in the hub layout, with seeded random float32 weights."""
     import torch
 
-    from tipsseg.model.checkpoint import Tipsv2, save_weights
-    from tipsseg.model.config import parse_config
+    from tipsseg.backbones.tipsv2.checkpoint import Tipsv2, save_weights
+    from tipsseg.backbones.tipsv2.config import parse_config
 
     folders: dict[str, Path] = {}
 

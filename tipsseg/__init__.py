@@ -19,14 +19,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tipsseg.encode import Encoder
+    from tipsseg.backbones.loading import load
+    from tipsseg.backbones.tipsv2.encoder import Encoder
     from tipsseg.errors import TipssegError
-    from tipsseg.label_options import LabelOptions
-    from tipsseg.labeller import Labeller
-    from tipsseg.loading import load
-    from tipsseg.records import LabelClass, LabelMap
-    from tipsseg.vocabulary import Entry, Vocabulary, make_vocabulary
-    from tipsseg.vocabulary_file import read_vocabulary
+    from tipsseg.labelling.labeller import Labeller
+    from tipsseg.options import LabelOptions
+    from tipsseg.types import LabelClass, LabelMap
+    from tipsseg.vocabulary.files import read_vocabulary
+    from tipsseg.vocabulary.vocabulary import Entry, Vocabulary, make_vocabulary
 
 __version__ = "0.1.0"
 
@@ -46,17 +46,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Encoder": "encode",
-    "Entry": "vocabulary",
-    "LabelClass": "records",
-    "LabelMap": "records",
-    "LabelOptions": "label_options",
-    "Labeller": "labeller",
+    "Encoder": "backbones.tipsv2.encoder",
+    "Entry": "vocabulary.vocabulary",
+    "LabelClass": "types",
+    "LabelMap": "types",
+    "LabelOptions": "options",
+    "Labeller": "labelling.labeller",
     "TipssegError": "errors",
-    "Vocabulary": "vocabulary",
-    "load": "loading",
-    "make_vocabulary": "vocabulary",
-    "read_vocabulary": "vocabulary_file",
+    "Vocabulary": "vocabulary.vocabulary",
+    "load": "backbones.loading",
+    "make_vocabulary": "vocabulary.vocabulary",
+    "read_vocabulary": "vocabulary.files",
 }
 
 

@@ -1,6 +1,6 @@
 """`python -m tipsseg` is the `tipsseg` command."""
 
-from tipsseg.cli import main
+from tipsseg.cli.main import main
 
 if __name__ == "__main__":
     main()

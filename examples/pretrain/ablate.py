@@ -29,7 +29,7 @@ from recipe import Recipe, kept_parameters
 from store import drawn, stored_short
 from world import WHOLE_LIST
 
-from tipsseg.model.vision import VisionTower
+from tipsseg.backbones.tipsv2.vision import VisionTower
 
 HERE = Path(__file__).parent
 

@@ -17,9 +17,9 @@ from network import encode_texts
 from store import drawn
 from world import LEAF_LIST, WHOLE_LIST
 
-from tipsseg.model.checkpoint import Tipsv2
-from tipsseg.model.tokenizer import Tokenizer
-from tipsseg.templates import PROTOCOL_TEMPLATES
+from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
+from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
+from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 
 SCENES, FIRST_SEED = 100, 20_000_000  # apart from those of training and of the evaluation
 _LISTS = {"whole": WHOLE_LIST, "parts": LEAF_LIST}

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from world import ABSENT_WORDS, CONCEPTS, LEAF_LIST, WHOLES, ancestors, leaf_ids
 
-from tipsseg.background import GENERAL_BACKGROUND
-from tipsseg.templates import PROTOCOL_TEMPLATES
+from tipsseg.vocabulary.background import GENERAL_BACKGROUND
+from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 
 #: Truth is compared on a grid of this side over an image.
 SAMPLES = 56

@@ -13,8 +13,8 @@ from store import Store, drawn, middle, stored_short
 from torch import Tensor
 from world import WHOLE_LIST
 
-from tipsseg.model.config import VisionConfig
-from tipsseg.prepare import prepare
+from tipsseg.backbones.tipsv2.config import VisionConfig
+from tipsseg.labelling.prepare import prepare
 
 
 def held_out(work: Path, count: int, config: VisionConfig) -> Store:

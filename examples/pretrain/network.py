@@ -10,17 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tipsseg.model.checkpoint import Tipsv2, save_weights
-from tipsseg.model.config import (
-    CONFIG_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    ModelConfig,
-    TextConfig,
-    VisionConfig,
-    nested_config,
-)
-from tipsseg.model.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2.checkpoint import Tipsv2, save_weights
+from tipsseg.backbones.tipsv2.config import ModelConfig, TextConfig, VisionConfig, nested_config
+from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
+from tipsseg.weights.layout import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 
 TEMPERATURE = 0.04
 MAX_TOKENS = 64

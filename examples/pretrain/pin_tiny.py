@@ -9,9 +9,9 @@ import hashlib
 
 from safetensors import safe_open
 
-from tipsseg.lock import find_lock, read_lock, write_lock
-from tipsseg.model.config import FILES
-from tipsseg.records import LockedFile, ModelSpec
+from tipsseg.types import LockedFile, ModelSpec
+from tipsseg.weights.layout import FILES
+from tipsseg.weights.lock import find_lock, read_lock, write_lock
 
 FOLDER = "assets/tiny"
 

@@ -35,11 +35,11 @@ from torch import Tensor, nn
 from views import Views, ahead, local_side, make_views
 from vocabulary_file import train_tokenizer
 
-from tipsseg.devices import resolve_device
+from tipsseg.backbones.devices import resolve_device
+from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.errors import InputError, UsageError
-from tipsseg.model import checkpoint
-from tipsseg.model.config import TOKENIZER_FILE
-from tipsseg.model.tokenizer import Tokenizer
+from tipsseg.weights.layout import TOKENIZER_FILE
 
 FIRST_SEED = 10_000_000  # of the scenes, apart from those of the evaluation
 WARM_UP = 200

@@ -22,8 +22,8 @@ from store import Store
 from torch import Tensor
 from world import WHOLE_LIST
 
-from tipsseg.model import checkpoint
-from tipsseg.model.vision import VisionTower
+from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.backbones.tipsv2.vision import VisionTower
 
 RIDGE = 1.0
 

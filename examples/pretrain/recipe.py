@@ -24,8 +24,8 @@ from heads import ProjectionHead, follow
 from network import TEMPERATURE
 from torch import Tensor, nn
 
-from tipsseg.model.checkpoint import Tipsv2
-from tipsseg.model.vision import VisionOutput, VisionTower
+from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
+from tipsseg.backbones.tipsv2.vision import VisionOutput, VisionTower
 
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.05
 DINO_WEIGHT, PATCH_WEIGHT, DENSE_WEIGHT = 1.0, 2.0, 5.0

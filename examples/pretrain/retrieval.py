@@ -19,9 +19,9 @@ from network import encode_texts
 from store import Store
 from torch import Tensor
 
-from tipsseg.model import checkpoint
-from tipsseg.model.checkpoint import Tipsv2
-from tipsseg.model.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
+from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 
 
 def recall_at_1(queries: Tensor, found: Tensor, names: Sequence[str]) -> float:

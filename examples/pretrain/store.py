@@ -23,8 +23,8 @@ from scenes import draw_scene
 from tqdm import tqdm
 
 from tipsseg.errors import InputError
-from tipsseg.files import is_file
-from tipsseg.images import open_image
+from tipsseg.images.decoding import open_image
+from tipsseg.util.files import is_file
 
 #: Pictures that are longer than this, in shares of their short side, are cut at both ends.
 LONGEST = 10 / 7

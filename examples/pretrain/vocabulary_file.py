@@ -11,8 +11,8 @@ from scenes import draw_scene
 from sentencepiece import SentencePieceTrainer
 from world import ABSENT_WORDS, CONCEPTS
 
-from tipsseg.background import GENERAL_BACKGROUND
-from tipsseg.templates import PROTOCOL_TEMPLATES
+from tipsseg.vocabulary.background import GENERAL_BACKGROUND
+from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 
 
 def train_tokenizer(path: Path) -> None:

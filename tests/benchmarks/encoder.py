@@ -24,9 +24,9 @@ from models import CONFIGS, machine
 from torch import Tensor
 from transformers import Tipsv2VisionConfig, Tipsv2VisionModel
 
-from tipsseg.model.config import VisionConfig
-from tipsseg.model.inference import ValueFeatures
-from tipsseg.model.vision import VisionTower
+from tipsseg.backbones.tipsv2.config import VisionConfig
+from tipsseg.backbones.tipsv2.inference import ValueFeatures
+from tipsseg.backbones.tipsv2.vision import VisionTower
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -28,16 +28,16 @@ from models import machine, save_model
 from PIL import Image
 
 from tipsseg import Labeller, make_vocabulary
-from tipsseg.encode import Encoder
-from tipsseg.file_options import DEFAULT_FILE_OPTIONS
-from tipsseg.golden import picture
-from tipsseg.outcome import Labelled
-from tipsseg.pipeline import label_images
-from tipsseg.prepare import prepare
-from tipsseg.records import ImageRef
-from tipsseg.windows import cut_windows
-from tipsseg.work import ImageWork, Loaded
-from tipsseg.writers import RunContext, create
+from tipsseg.backbones.tipsv2.encoder import Encoder
+from tipsseg.formats import RunContext, create
+from tipsseg.labelling.golden import picture
+from tipsseg.labelling.prepare import prepare
+from tipsseg.labelling.windows import cut_windows
+from tipsseg.options import DEFAULT_FILE_OPTIONS
+from tipsseg.runs.pipeline import label_images
+from tipsseg.runs.work import ImageWork, Loaded
+from tipsseg.store.results import Labelled
+from tipsseg.types import ImageRef
 
 CLASSES = (
     "panda,tree,house,car,boat,dog,cat,horse,cow,sheep,bird,bus,train,bicycle,person,chair,table,bottle,flower,umbrella"

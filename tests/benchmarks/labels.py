@@ -3,7 +3,7 @@
     PYTHONPATH=examples/pretrain python tests/benchmarks/labels.py --scenes 200 --json labels.json
 
 Prints tables in Markdown: the closed list with and without refinement and at several short sides; lists of three phrases with and
-without a background; confidence thresholds. All scores are of pixels at the truth's own size, by `tipsseg.evaluate`.
+without a background; confidence thresholds. All scores are of pixels at the truth's own size, by `tipsseg.evaluation.metrics`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from scenes import draw_scene
 from world import CLOSED_LIST, WHOLE_LIST
 
 import tipsseg
-from tipsseg.evaluate import Confusion, scores
-from tipsseg.truth import IGNORED
+from tipsseg.evaluation.metrics import Confusion, scores
+from tipsseg.evaluation.truth import IGNORED
 
 #: Every thing of the drawn world once, in lists as people write them.
 THREES = (

@@ -20,7 +20,7 @@ from pathlib import Path
 from models import machine
 from PIL import Image
 
-from tipsseg.golden import picture
+from tipsseg.labelling.golden import picture
 
 CLASSES = "panda,tree,house,car,grass,sky,water,rock"
 DECODE = "import sys; from PIL import Image; Image.MAX_IMAGE_PIXELS = None; Image.open(sys.argv[1]).load()"

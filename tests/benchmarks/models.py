@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from tipsseg.model.checkpoint import Tipsv2, save_weights
-from tipsseg.model.config import ModelConfig, TextConfig, VisionConfig, nested_config, parse_config
+from tipsseg.backbones.tipsv2.checkpoint import Tipsv2, save_weights
+from tipsseg.backbones.tipsv2.config import ModelConfig, TextConfig, VisionConfig, nested_config, parse_config
 
 TINY = Path(__file__).resolve().parents[2] / "tipsseg" / "assets" / "tiny"
 

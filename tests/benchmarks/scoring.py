@@ -24,10 +24,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.match import Naming, match
-from tipsseg.records import LabelArray, label_dtype
-from tipsseg.scores import WindowScores
-from tipsseg.windows import WindowPlan, plan_windows
+from tipsseg.labelling.assign import Naming, match
+from tipsseg.labelling.scores import WindowScores
+from tipsseg.labelling.windows import WindowPlan, plan_windows
+from tipsseg.types import LabelArray, label_dtype
 
 WIDTH = 768
 TEMPERATURE = 0.005

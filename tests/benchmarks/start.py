@@ -23,11 +23,14 @@ from pathlib import Path
 from models import machine, save_model
 
 from tipsseg import Labeller, make_vocabulary
-from tipsseg.encode import Encoder
-from tipsseg.golden import picture
-from tipsseg.templates import PROTOCOL_TEMPLATES
+from tipsseg.backbones.tipsv2.encoder import Encoder
+from tipsseg.labelling.golden import picture
+from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 
-LOAD = "import sys; from pathlib import Path; from tipsseg.encode import Encoder; Encoder(Path(sys.argv[1]), 'cpu', sys.argv[2])"
+LOAD = """
+import sys; from pathlib import Path; from tipsseg.backbones.tipsv2.encoder import Encoder
+Encoder(Path(sys.argv[1]), 'cpu', sys.argv[2])
+"""
 
 
 def main() -> None:
@@ -67,7 +70,7 @@ def measure_commands(place: Path, rounds: int) -> None:
 def measure_loading(place: Path) -> None:
     model = save_model("l14", place / "l14")
     file = (model / "model.safetensors").stat().st_size
-    idle = peak(["-c", "import tipsseg.encode"])
+    idle = peak(["-c", "import tipsseg.backbones.tipsv2.encoder"])
     for dtype in ("float32", "bfloat16"):
         used = peak(["-c", LOAD, str(model), dtype]) - idle
         print(f"| peak memory of loading l14, {dtype}, above its imports | its file | {used / file:.2f} |", flush=True)

@@ -13,9 +13,10 @@ from resuming import Run
 from running import Command, Ran
 from typer.testing import CliRunner
 
-from tipsseg import images, weights
-from tipsseg.cli import app
-from tipsseg.engine import LocalEngine
+from tipsseg.cli.main import app
+from tipsseg.images import decoding as images
+from tipsseg.runs.engine import LocalEngine
+from tipsseg.weights import fetching as weights
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def masks(no_weights_in_folder: None) -> None:
 
 @pytest.fixture
 def run(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    from tipsseg.request import Job
+    from tipsseg.store.spec import Job
 
     monkeypatch.chdir(tmp_path)
     labelled: list[str] = []

@@ -9,7 +9,7 @@ from output_folders import tree
 from resuming import CLASSES, contents
 from running import Command, Ran
 
-from tipsseg.writers import FORMATS
+from tipsseg.formats import FORMATS
 
 MORE = [name for name in FORMATS if name not in ("png", "coco", "npz", "confidence")]
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from running import Command
 
-from tipsseg import doctor, golden
-from tipsseg.finding import Finding
+from tipsseg.labelling import golden
+from tipsseg.runs.doctor import report as doctor
+from tipsseg.runs.doctor.diagnostic import Finding
 
 
 def test_all_is_well(process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

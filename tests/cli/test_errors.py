@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from running import Command
 
-from tipsseg import weights
-from tipsseg.writers import FORMATS
+from tipsseg.formats import FORMATS
+from tipsseg.weights import fetching as weights
 
 
 @pytest.fixture(autouse=True)
@@ -352,7 +352,7 @@ def test_a_bad_image_costs_one_line_and_the_others_are_done(
         make_image(tmp_path / "imgs" / name)
     bad = tmp_path / "imgs" / "m.jpg"
     bad.write_bytes(content)
-    monkeypatch.setattr("tipsseg.images.DECODE_SECONDS", 1)
+    monkeypatch.setattr("tipsseg.images.decoding.DECODE_SECONDS", 1)
     if case == "unreadable":
         real_open = Path.open
 

@@ -10,8 +10,8 @@ import pytest
 from masks import PRED, TRUTH, files, save, save_photo
 from running import Command
 
-from tipsseg.vocabulary_file import read_vocabulary
-from tipsseg.writers import FORMATS
+from tipsseg.formats import FORMATS
+from tipsseg.vocabulary.files import read_vocabulary
 
 pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
 
@@ -383,7 +383,7 @@ def test_options_of_labelling_have_no_place_beside_masks(command: Command, optio
 def test_every_option_is_either_refused_or_of_use_beside_masks() -> None:
     import typer
 
-    from tipsseg.commands.evaluate import _LABELLING, _WRITING, app
+    from tipsseg.cli.evaluate import _LABELLING, _WRITING, app
 
     names = {parameter.name for parameter in typer.main.get_command(app).params}
     used = {

@@ -14,8 +14,8 @@ from masks import PRED, TABLE, TRUTH, Rows, files, ious, names, result, save, sa
 from PIL import Image
 from running import Command
 
-from tipsseg import run_eval
-from tipsseg.predictions import in_other_order
+from tipsseg.runs import evaluate as run_eval
+from tipsseg.runs.predictions import in_other_order
 
 pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
 

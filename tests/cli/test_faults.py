@@ -22,10 +22,10 @@ from PIL import Image
 from running import Command
 
 import tipsseg
-from tipsseg import weights
-from tipsseg.journal import Journal
-from tipsseg.ownership import LOG_PREFIX
-from tipsseg.writers import FORMATS
+from tipsseg.formats import FORMATS
+from tipsseg.store.journal import Journal
+from tipsseg.util.ownership import LOG_PREFIX
+from tipsseg.weights import fetching as weights
 
 TIPSSEG = [sys.executable, "-m", "tipsseg"]
 TINY = Path(tipsseg.__file__).parent / "assets" / "tiny"
@@ -375,7 +375,7 @@ def test_an_input_that_vanishes(
     command: Command, mlp_checkpoint: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After it was found, before it is read."""
-    from tipsseg import run
+    from tipsseg.runs import label as run
 
     plain = run.items
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from resuming import ALL, CLASSES, Run, contents, record
 
-from tipsseg import devices
-from tipsseg.engine import LocalEngine
+from tipsseg.backbones import devices
 from tipsseg.errors import DeviceError
+from tipsseg.runs.engine import LocalEngine
 
 # ---- dtype ----
 
@@ -84,14 +84,14 @@ def test_how_many_windows_were_a_batch_in_the_end_is_noted(run: Run, monkeypatch
 
 def test_another_release_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run()
-    monkeypatch.setattr("tipsseg.run_record.__version__", "99.0")
+    monkeypatch.setattr("tipsseg.store.run_record.__version__", "99.0")
     run()
     assert (run.code, run.labelled) == (0, [])
 
 
 def test_another_version_of_the_labels_does_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run()
-    monkeypatch.setattr("tipsseg.run_record.LABELS_VERSION", 2)
+    monkeypatch.setattr("tipsseg.store.run_record.LABELS_VERSION", 2)
     assert "other: version of the labels" in run("--limit", "1")
     run()
     assert run.labelled == ALL

@@ -11,9 +11,9 @@ from running import Command
 from screen import run_in_terminal
 
 import tipsseg
-from tipsseg.cli import _COMMANDS
-from tipsseg.truth import LAYOUTS
-from tipsseg.writers import FORMATS
+from tipsseg.cli.main import _COMMANDS
+from tipsseg.evaluation.truth import LAYOUTS
+from tipsseg.formats import FORMATS
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_help_is_as_wide_as_the_terminal(columns: int) -> None:
 
 def answer(environment: dict[str, str]) -> str:
     """What the program says to a shell that asks for completions."""
-    script = "import sys; sys.argv = ['tipsseg']; from tipsseg.cli import main; main()"
+    script = "import sys; sys.argv = ['tipsseg']; from tipsseg.cli.main import main; main()"
     ran = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **environment}
     )

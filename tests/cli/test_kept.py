@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from resuming import ALL, CLASSES, Run, contents, record
 
-from tipsseg.outcome import Labelled
-from tipsseg.output_folder import OutputFolder
+from tipsseg.store.folder import OutputFolder
+from tipsseg.store.results import Labelled
 
 NOT_OURS = "tipsseg did not write the file that is there, or the file was changed since"
 

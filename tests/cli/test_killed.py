@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from running import Command
 
-from tipsseg.writers import FORMATS
+from tipsseg.formats import FORMATS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLING = REPOSITORY / "tests" / "support" / "killing.py"

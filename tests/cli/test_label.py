@@ -18,9 +18,9 @@ from pycocotools import mask as coco_mask
 from running import Command
 
 import tipsseg
-from tipsseg.images import upright_size
-from tipsseg.model.inference import ValueFeatures
-from tipsseg.prepare import Prepared
+from tipsseg.backbones.tipsv2.inference import ValueFeatures
+from tipsseg.images.decoding import upright_size
+from tipsseg.labelling.prepare import Prepared
 
 CLASSES = "panda leg,tree,sky"
 

@@ -87,7 +87,7 @@ def test_a_bad_image_stays_a_failure_and_can_be_mended(
 
 def _codes(out: Path) -> list[tuple[int, int]]:
     """The two shards, with the exit code of each: which one has a.png is decided by its name."""
-    from tipsseg.shards import Shard
+    from tipsseg.store.shards import Shard
 
     return [(index, int(Shard(index, 2).takes("a.png"))) for index in (1, 2)]
 
@@ -119,7 +119,7 @@ def test_every_command_names_a_merge_that_was_stopped(
         label(tmp_path / place, "--shard", f"{index}/2")
     arguments = ["merge", *(tmp_path / place for place in sorted(set(places))), "-o", tmp_path / target]
     with monkeypatch.context() as patch:
-        patch.setattr(f"tipsseg.merge.{step}", interrupt)
+        patch.setattr(f"tipsseg.runs.merge.folders.{step}", interrupt)
         ran = command(*arguments)
     assert (ran.code, ran.err.splitlines()[-1]) == (130, "Interrupted: the same command goes on from there.")
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from running import Command
 
-from tipsseg.writers import FORMATS
+from tipsseg.formats import FORMATS
 
 NAMES = ("a.jpg", "a.png", "s/b.png")
 LABEL = ("label", "imgs", "-c", "a,b", "--background", "none", "--quiet")

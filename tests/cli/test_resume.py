@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from resuming import ALL, CLASSES, Run, contents, record
 
-from tipsseg.engine import LocalEngine, Started
+from tipsseg.runs.engine import LocalEngine, Started
 
 
 def test_a_run_that_is_done_costs_no_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -491,7 +491,7 @@ def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:
 
 
 def test_the_estimate_is_of_what_is_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tipsseg import dry_run
+    from tipsseg.runs import dry_run
 
     found: list[dry_run.Estimate | None] = []
     plain = dry_run.estimate

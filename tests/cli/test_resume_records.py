@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import pytest
 from resuming import ALL, CLASSES, Run, contents, record
 
-from tipsseg import dry_run
-from tipsseg.claim import Claim, is_claimed
-from tipsseg.dry_run import Estimate
-from tipsseg.output_folder import OutputFolder
-from tipsseg.progress import Progress
-from tipsseg.records import ImageRef
-from tipsseg.request import Job
-from tipsseg.run_record import Counts
+from tipsseg.runs import dry_run
+from tipsseg.runs.dry_run import Estimate
+from tipsseg.runs.progress import Progress
+from tipsseg.store.folder import OutputFolder
+from tipsseg.store.lock import Claim, is_claimed
+from tipsseg.store.run_record import Counts
+from tipsseg.store.spec import Job
+from tipsseg.types import ImageRef
 
 
 def interrupt(self: object, counts: object, batch_size: object) -> None:
@@ -281,7 +281,7 @@ def test_no_estimate_of_images_that_cannot_be_labelled(run: Run) -> None:
     ("size", "told"), [(60_000.0, "180.0 kB"), (333_334.0, "1.0 MB"), (1_234_567.0, "3.7 MB"), (333_000.0, "999.0 kB")]
 )
 def test_what_an_estimate_says(run: Run, monkeypatch: pytest.MonkeyPatch, size: float, told: str) -> None:
-    monkeypatch.setattr("tipsseg.dry_run.estimate", lambda job, todo: Estimate(10.0, 2.0, size, 2))
+    monkeypatch.setattr("tipsseg.runs.dry_run.estimate", lambda job, todo: Estimate(10.0, 2.0, size, 2))
     assert run("--dry-run").endswith(f"\nAbout 0:16 and {told} on this machine, by labelling 2 of them.\n")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tipsseg.ownership import LOG_PREFIX
+from tipsseg.util.ownership import LOG_PREFIX
 
 STOPS = {
     "Ctrl-C": (signal.SIGINT, 130, "Interrupted"),
@@ -64,7 +64,7 @@ def test_a_signal_that_the_caller_ignores_is_ignored() -> None:
     """As after nohup, and in background jobs of a shell script."""
     script = """
 import signal
-from tipsseg import cli
+from tipsseg.cli import main as cli
 cli.app = lambda: signal.raise_signal(signal.SIGINT)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 cli.main()
@@ -82,7 +82,7 @@ except KeyboardInterrupt:
 def test_a_second_signal_stops_at_once() -> None:
     script = """
 import signal
-from tipsseg import cli
+from tipsseg.cli import main as cli
 
 def busy():
     try:

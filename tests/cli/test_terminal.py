@@ -12,7 +12,7 @@ from PIL import Image
 from running import Command, Ran
 from screen import run_in_terminal, seen
 
-from tipsseg.cli import print_error
+from tipsseg.cli.main import print_error
 from tipsseg.errors import TipssegError
 
 HOSTILE = "a\x1b[2J\x9b31m\u202e\nError: forged"
@@ -130,7 +130,7 @@ def test_errors_and_hints_are_a_line_each(capsys: pytest.CaptureFixture[str]) ->
 SCRIPT = """
 from pathlib import Path
 from tipsseg.errors import ImageError
-from tipsseg.progress import Progress
+from tipsseg.runs.progress import Progress
 with Progress(False) as progress:
     progress.begin("3 images with tiny", 3)
     progress.results([Path("out/a.png"), Path("out/a.json")])

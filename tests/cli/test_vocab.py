@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from running import Command
 
-from tipsseg.vocabulary_file import preset_names, read_vocabulary
+from tipsseg.vocabulary.files import preset_names, read_vocabulary
 
 PRESETS = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-context-60, voc20, voc21"
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from output_folders import make_run, save_inputs
 
-from tipsseg.file_options import FileOptions
-from tipsseg.records import LabelArray
-from tipsseg.writers import FORMATS
+from tipsseg.formats import FORMATS
+from tipsseg.options import FileOptions
+from tipsseg.types import LabelArray
 
 EXPECTED = Path(__file__).parent / "expected"
 

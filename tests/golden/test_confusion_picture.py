@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.confusion_picture import draw, render
-from tipsseg.evaluate import Confusion
+from tipsseg.evaluation.confusion_picture import draw, render
+from tipsseg.evaluation.metrics import Confusion
 
 PAPER = (252, 252, 253)
 NO_TRUTH = (236, 237, 240)

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from reading import EXACT, POLYGONS, WITHOUT_IGNORED, Ids
 
-from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
-from tipsseg.image_labels import ImageLabels, labelled_objects
-from tipsseg.palette import colour
-from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses
-from tipsseg.regions import components
-from tipsseg.writers import FORMATS, Records, RunContext, create, run_files
-from tipsseg.writing import write_labels
+from tipsseg.formats import FORMATS, Records, RunContext, create, run_files
+from tipsseg.formats.writing import write_labels
+from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
+from tipsseg.regions.components import components
+from tipsseg.regions.objects import ImageLabels, labelled_objects
+from tipsseg.types import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses
+from tipsseg.vocabulary.palette import colour
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

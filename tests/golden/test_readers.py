@@ -12,8 +12,8 @@ from comparing import least_iou
 from output_folders import make_run, save_inputs
 from tools import HEAVY, LIGHT, Reader
 
-from tipsseg.file_options import FileOptions
-from tipsseg.records import LabelArray
+from tipsseg.options import FileOptions
+from tipsseg.types import LabelArray
 
 README = Path(__file__).resolve().parents[1] / "readers" / "README.md"
 

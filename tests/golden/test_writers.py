@@ -25,21 +25,21 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tipsseg.errors import OutputError, UsageError
-from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
-from tipsseg.files import atomic_path, atomic_write
-from tipsseg.image_labels import ImageLabels, labelled_objects
-from tipsseg.ownership import Ownership
-from tipsseg.palette import colour, voc_colour
-from tipsseg.records import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses, label_dtype
-from tipsseg.shards import Shard
-from tipsseg.vocabulary_file import read_vocabulary
-from tipsseg.writers import FOLDERS, FORMATS, RecordFile, RunContext, check_format, create, record_file, run_files
-from tipsseg.writers.classes import write_classes
-from tipsseg.writers.cvat import label_map_text
-from tipsseg.writers.label_studio import local_address
-from tipsseg.writers.overlay import render
-from tipsseg.writers.panoptic import segment_colours
-from tipsseg.writers.yolo import is_for_validation
+from tipsseg.formats import FOLDERS, FORMATS, RecordFile, RunContext, check_format, create, record_file, run_files
+from tipsseg.formats.cvat import label_map_text
+from tipsseg.formats.label_studio import local_address
+from tipsseg.formats.overlay import render
+from tipsseg.formats.panoptic import segment_colours
+from tipsseg.formats.yolo import is_for_validation
+from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
+from tipsseg.regions.objects import ImageLabels, labelled_objects
+from tipsseg.store.classes_file import write_classes
+from tipsseg.store.shards import Shard
+from tipsseg.types import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses, label_dtype
+from tipsseg.util.files import atomic_path, atomic_write
+from tipsseg.util.ownership import Ownership
+from tipsseg.vocabulary.files import read_vocabulary
+from tipsseg.vocabulary.palette import colour, voc_colour
 
 # pycocotools' readers trip over numpy 2's newer protocol; the package does not call them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

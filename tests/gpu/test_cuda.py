@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tipsseg import Encoder, Labeller, LabelOptions, make_vocabulary
-from tipsseg.golden import picture
+from tipsseg.labelling.golden import picture
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 

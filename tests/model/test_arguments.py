@@ -11,8 +11,8 @@ import pytest
 
 import tipsseg
 from tipsseg import Entry, Labeller, LabelOptions, TipssegError, load, make_vocabulary, read_vocabulary
-from tipsseg.device_names import check_device_name
-from tipsseg.encode import Encoder
+from tipsseg.backbones.tipsv2.encoder import Encoder
+from tipsseg.options import check_device_name
 
 #: Whatever a caller may pass, typed or not.
 loose: Any = tipsseg

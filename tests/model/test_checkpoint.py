@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.errors import CheckpointError
-from tipsseg.model import checkpoint
-from tipsseg.model.config import FILES
+from tipsseg.weights.layout import FILES
 
 CPU = torch.device("cpu")
 Tensors = dict[str, Tensor]

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from tipsseg.backbones.tipsv2.config import (
+    ModelConfig,
+    TextConfig,
+    VisionConfig,
+    nested_config,
+    parse_config,
+    read_config,
+)
 from tipsseg.errors import CheckpointError
-from tipsseg.model.config import ModelConfig, TextConfig, VisionConfig, nested_config, parse_config, read_config
 
 FLAT = {"model_type": "tipsv2", "patch_size": 14, "img_size": 448, "init_values": 1.0, "num_register_tokens": 1}
 FLAT |= {"vocab_size": 32000, "max_len": 64}
@@ -86,7 +93,7 @@ def test_both_shapes_say_the_same(model: str) -> None:
 def test_released_sizes_have_the_published_number_of_parameters(model: str) -> None:
     import torch
 
-    from tipsseg.model.checkpoint import Tipsv2
+    from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
 
     with torch.device("meta"):
         towers = Tipsv2(parse_config(RELEASED[model][0], Path("config.json")))

@@ -19,17 +19,20 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Tipsv2Model
 
-from tipsseg import digests, golden, installation, weights
-from tipsseg.doctor import Finding, check_golden, examine
-from tipsseg.encode import Encoder
+from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.backbones.tipsv2.config import read_config
+from tipsseg.backbones.tipsv2.encoder import Encoder
+from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.errors import UsageError
-from tipsseg.golden import B14, Agreement, Comparison, Published, Table, compare
-from tipsseg.installation import examine_packages
-from tipsseg.lock import write_lock
-from tipsseg.model import checkpoint
-from tipsseg.model.config import read_config
-from tipsseg.model.tokenizer import Tokenizer
-from tipsseg.records import LockedFile, ModelSpec
+from tipsseg.labelling import golden
+from tipsseg.labelling.golden import B14, Agreement, Comparison, Published, Table, compare
+from tipsseg.runs.doctor import installation
+from tipsseg.runs.doctor.installation import examine_packages
+from tipsseg.runs.doctor.report import Finding, check_golden, examine
+from tipsseg.types import LockedFile, ModelSpec
+from tipsseg.util import digests
+from tipsseg.weights import fetching as weights
+from tipsseg.weights.lock import write_lock
 
 REVISION = "0123456789" * 4
 
@@ -127,7 +130,7 @@ def test_another_build_of_opencv_will_do() -> None:
 
 
 def test_what_needs_a_package_that_is_too_old_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tipsseg.doctor.metadata.requires", lambda _: ["torch>=99"])
+    monkeypatch.setattr("tipsseg.runs.doctor.report.metadata.requires", lambda _: ["torch>=99"])
     findings = report()
     assert failed(findings) == ["torch"]
     assert list(findings) == ["tipsseg", "Python", "torch", "memory", "all else"]
@@ -550,7 +553,7 @@ def test_a_package_whose_library_is_broken(monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(name: str) -> None:
         raise OSError("libGL.so.1: cannot open shared object file")
 
-    monkeypatch.setattr("tipsseg.installation.importlib.import_module", refuse)
+    monkeypatch.setattr("tipsseg.runs.doctor.installation.importlib.import_module", refuse)
     (finding,) = examine_packages(["opencv-python>=4"], lambda _: "5.0")
     assert finding.state == "fail"
     assert finding.detail == "5.0 cannot be imported: libGL.so.1: cannot open shared object file"

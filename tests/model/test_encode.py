@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg import Encoder, Labeller, LabelOptions, make_vocabulary
-from tipsseg.batches import Batches
+from tipsseg.backbones.tipsv2.inference import ValueFeatures
 from tipsseg.errors import DeviceError, UsageError
-from tipsseg.model.inference import ValueFeatures
-from tipsseg.prepare import Prepared
+from tipsseg.labelling.batches import Batches
+from tipsseg.labelling.prepare import Prepared
 
 
 def encoder_of(folder: Path, batch_size: int) -> Encoder:

@@ -27,7 +27,7 @@ import json, sys
 from pathlib import Path
 import torch
 from tipsseg.errors import CheckpointError
-from tipsseg.model import checkpoint
+from tipsseg.backbones.tipsv2 import checkpoint
 
 outcomes = {}
 for folder in sorted(Path(sys.argv[1]).iterdir()):
@@ -179,8 +179,8 @@ def test_numbers_that_are_not_those_of_the_tensors(
 ) -> None:
     import torch
 
+    from tipsseg.backbones.tipsv2 import checkpoint
     from tipsseg.errors import CheckpointError
-    from tipsseg.model import checkpoint
 
     def build(*_: object) -> None:
         raise AssertionError("a model was built before the numbers were compared")

@@ -14,9 +14,9 @@ from world import CLOSED_LIST, leaf_ids
 
 import tipsseg
 from tipsseg import Encoder, Entry, Labeller, LabelMap, LabelOptions, make_vocabulary
-from tipsseg.background import GENERAL_BACKGROUND
 from tipsseg.errors import UsageError
-from tipsseg.templates import TEMPLATES
+from tipsseg.vocabulary.background import GENERAL_BACKGROUND
+from tipsseg.vocabulary.templates import TEMPLATES
 
 NAMES = ["panda leg", "tree", "sky", "a big stone", "road"]
 

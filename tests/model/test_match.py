@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tipsseg import match, scores
-from tipsseg.match import Matched, Naming, Refine, best_groups, match_refined, occurring_groups
-from tipsseg.refine import pamr
-from tipsseg.resample import Values
-from tipsseg.scores import Scores, WholeScores, WindowScores
-from tipsseg.windows import WindowPlan, bilinear_taps, plan_windows
+from tipsseg.labelling import assign as match
+from tipsseg.labelling import scores
+from tipsseg.labelling.assign import Matched, Naming, Refine, best_groups, match_refined, occurring_groups
+from tipsseg.labelling.refine import pamr
+from tipsseg.labelling.resample import Values
+from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
+from tipsseg.labelling.windows import WindowPlan, bilinear_taps, plan_windows
 
 
 @pytest.mark.parametrize(("source", "target"), [(4, 56), (56, 333), (100, 31), (7, 7), (1, 9), (9, 1)])

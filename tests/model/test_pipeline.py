@@ -14,13 +14,13 @@ from typing import Any, cast
 import pytest
 
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.fidelity import Fidelity
-from tipsseg.fingerprint import Fingerprint
-from tipsseg.manifest import Entry
-from tipsseg.outcome import Failed, Item, Labelled, Outcome, Unchanged
-from tipsseg.pipeline import label_images
-from tipsseg.records import ImageRef
-from tipsseg.work import ImageWork
+from tipsseg.regions.quality import Fidelity
+from tipsseg.runs.pipeline import label_images
+from tipsseg.runs.work import ImageWork
+from tipsseg.store.manifest import Entry
+from tipsseg.store.results import Failed, Item, Labelled, Outcome, Unchanged
+from tipsseg.types import ImageRef
+from tipsseg.util.fingerprint import Fingerprint
 
 REFS = [ImageRef(Path(f"{n}.png"), PurePosixPath(f"{n}.png")) for n in range(40)]
 

@@ -11,7 +11,7 @@ import world
 from evaluate import grid_best, iou, to_list
 from scenes import draw_scene
 
-from tipsseg.vocabulary import make_vocabulary
+from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 PRETRAIN = Path(__file__).resolve().parents[2] / "examples" / "pretrain"
 

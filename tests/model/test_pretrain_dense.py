@@ -16,7 +16,7 @@ from network import SIZES, make_model
 from vocabulary_file import train_tokenizer
 from world import CONCEPTS, LEAF_ID, LEAF_LIST, WHOLE_LIST
 
-from tipsseg.model.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 
 #: Two phrases; leaf 1 is the first of them, leaf 2 the second, leaf 3 may be either.
 POSITIVE = np.zeros((1, 2, 27), bool)

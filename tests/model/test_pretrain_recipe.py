@@ -15,9 +15,9 @@ from heads import ProjectionHead, follow
 from recipe import MASKED_SHARE, Batch, Parts, Pretraining, Recipe, kept_parameters, random_mask
 from torch import Tensor, nn
 
-from tipsseg.model.checkpoint import Tipsv2
-from tipsseg.model.config import ModelConfig, TextConfig, VisionConfig
-from tipsseg.model.vision import VisionTower
+from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
+from tipsseg.backbones.tipsv2.config import ModelConfig, TextConfig, VisionConfig
+from tipsseg.backbones.tipsv2.vision import VisionTower
 
 IMAGES, PATCHES, WIDTH = 3, 16, 24
 

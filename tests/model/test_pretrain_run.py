@@ -25,8 +25,8 @@ from store import drawn
 from views import make_views
 
 import tipsseg
-from tipsseg import weights
-from tipsseg.model import checkpoint
+from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.weights import fetching as weights
 
 PRETRAIN = Path(__file__).resolve().parents[2] / "examples" / "pretrain"
 TINY_CONFIG = Path(tipsseg.__file__).parent / "assets" / "tiny" / "config.json"

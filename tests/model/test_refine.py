@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tipsseg import refine
-from tipsseg.refine import pamr, reach
+from tipsseg.labelling import refine
+from tipsseg.labelling.refine import pamr, reach
 
 
 def random_maps(count: int, size: tuple[int, int], seed: int = 1) -> torch.Tensor:

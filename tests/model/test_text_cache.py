@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tipsseg import Encoder, Labeller, make_vocabulary, text_cache
+from tipsseg import Encoder, Labeller, make_vocabulary
 from tipsseg.errors import TipssegError
-from tipsseg.vocabulary import Vocabulary
+from tipsseg.labelling import text_cache
+from tipsseg.vocabulary.vocabulary import Vocabulary
 
 CLASSES = ("panda leg", "tree", "sky")
 

@@ -13,8 +13,8 @@ from scenes import draw_scene
 from world import CLOSED_LIST, LEAF_LIST
 
 import tipsseg
-from tipsseg import weights
-from tipsseg.images import open_image
+from tipsseg.images.decoding import open_image
+from tipsseg.weights import fetching as weights
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

@@ -17,16 +17,16 @@ import torch
 from PIL import Image
 
 from tipsseg.errors import ImageError, InputError, OutputError
-from tipsseg.file_options import DEFAULT_FILE_OPTIONS
-from tipsseg.fingerprint import fingerprint
-from tipsseg.image_labels import ImageLabels
-from tipsseg.images import decode_file
-from tipsseg.labeller import Labeller
-from tipsseg.prepare import Prepared
-from tipsseg.records import ImageRef, LabelClass, LabelMap
-from tipsseg.windows import plan_windows
-from tipsseg.work import ImageWork
-from tipsseg.writers import RunContext, Written, create
+from tipsseg.formats import RunContext, Written, create
+from tipsseg.images.decoding import decode_file
+from tipsseg.labelling.labeller import Labeller
+from tipsseg.labelling.prepare import Prepared
+from tipsseg.labelling.windows import plan_windows
+from tipsseg.options import DEFAULT_FILE_OPTIONS
+from tipsseg.regions.objects import ImageLabels
+from tipsseg.runs.work import ImageWork
+from tipsseg.types import ImageRef, LabelClass, LabelMap
+from tipsseg.util.fingerprint import fingerprint
 
 Read = Callable[[Image.Image], object]
 Admit = Callable[[tuple[int, int]], object]
@@ -165,7 +165,7 @@ def test_an_image_that_is_changed_while_it_is_read_is_read_again(
             change(path, 100 + len(reads))
         return image
 
-    monkeypatch.setattr("tipsseg.work.decode_file", busy)
+    monkeypatch.setattr("tipsseg.runs.work.decode_file", busy)
     loaded = work_in(tmp_path).load(ref)
     assert len(reads) == 3
     assert (loaded.shown == 102).all()  # of the file as it is now, to which the fingerprint belongs too
@@ -176,7 +176,7 @@ def test_a_large_image_that_is_changed_while_it_is_read_is_read_again(
     ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for its turn once, not for itself."""
-    monkeypatch.setattr("tipsseg.work._HEAVY", 15)
+    monkeypatch.setattr("tipsseg.runs.work._HEAVY", 15)
     test_an_image_that_is_changed_while_it_is_read_is_read_again(ref, tmp_path, monkeypatch, replaced)
 
 
@@ -187,7 +187,7 @@ def test_an_image_that_never_rests_is_named(ref: ImageRef, tmp_path: Path, monke
         os.utime(path, ns=(path.stat().st_mtime_ns + 1,) * 2)
         return image
 
-    monkeypatch.setattr("tipsseg.work.decode_file", busy)
+    monkeypatch.setattr("tipsseg.runs.work.decode_file", busy)
     with pytest.raises(ImageError, match="it changes while it is read") as caught:
         work_in(tmp_path).load(ref)
     assert caught.value.hint
@@ -206,7 +206,7 @@ def test_a_fault_of_a_half_written_image_is_not_reported_once_it_is_whole(
             path.write_bytes(whole)
             os.utime(path, ns=(1, 1))
 
-    monkeypatch.setattr("tipsseg.work.decode_file", late)
+    monkeypatch.setattr("tipsseg.runs.work.decode_file", late)
     assert (work_in(tmp_path).load(ref).prepared.resized == 10).all()
 
 
@@ -230,7 +230,7 @@ def test_an_image_that_vanishes_while_it_is_read_is_a_matter_of_the_image(
         path.unlink()
         return image
 
-    monkeypatch.setattr("tipsseg.work.decode_file", late)
+    monkeypatch.setattr("tipsseg.runs.work.decode_file", late)
     with pytest.raises(ImageError, match="no such file"):
         work_in(tmp_path).load(ref)
 
@@ -255,7 +255,7 @@ def test_each_sign_of_a_change_counts(
             os.utime(path, ns=(0, before.st_mtime_ns + (part == "time")))
         return image
 
-    monkeypatch.setattr("tipsseg.work.decode_file", busy)
+    monkeypatch.setattr("tipsseg.runs.work.decode_file", busy)
     work_in(tmp_path).load(ref)
     assert len(reads) == 2
 
@@ -282,7 +282,7 @@ def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, tmp_path: Path, m
     with ThreadPoolExecutor(2) as pool:
         assert all(pool.map(work.load, [ref, ref]))
         together.reset()
-        monkeypatch.setattr("tipsseg.work._HEAVY", 15)
+        monkeypatch.setattr("tipsseg.runs.work._HEAVY", 15)
         with pytest.raises(threading.BrokenBarrierError):
             list(pool.map(work.load, [ref, ref]))
 
@@ -292,7 +292,7 @@ def test_the_seconds_of_reading_are_measured(ref: ImageRef, tmp_path: Path, monk
         time.sleep(0.05)
         return decode_file(path, read, admit)
 
-    monkeypatch.setattr("tipsseg.work.decode_file", slow)
+    monkeypatch.setattr("tipsseg.runs.work.decode_file", slow)
     assert work_in(tmp_path).load(ref).seconds >= 0.05
 
 
@@ -316,7 +316,7 @@ def test_large_images_are_labelled_one_at_a_time(
     alone: bool,
 ) -> None:
     together = threading.Barrier(2)
-    monkeypatch.setattr("tipsseg.work._HEAVY", 16)
+    monkeypatch.setattr("tipsseg.runs.work._HEAVY", 16)
 
     def meet(self: FakeLabeller, prepared: Prepared, cosines: torch.Tensor, top: int) -> LabelMap:
         together.wait(timeout=0.5)
@@ -362,7 +362,7 @@ def test_a_file_that_cannot_be_read_again_says_why(
     def refuse(path: Path) -> object:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tipsseg.work.fingerprint", refuse)
+    monkeypatch.setattr("tipsseg.runs.work.fingerprint", refuse)
     with pytest.raises(ImageError) as caught:
         work_in(tmp_path).load(ref)
     assert caught.value.reason == "no permission to read it"

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import Tipsv2Model
 
-from tipsseg.model import checkpoint
-from tipsseg.model.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
 

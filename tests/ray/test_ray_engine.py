@@ -20,21 +20,21 @@ from pathlib import Path, PurePosixPath
 import pytest
 import ray
 
-from tipsseg.engine import Engine, LocalEngine
 from tipsseg.errors import CheckpointError, ImageError, TipssegError
-from tipsseg.fingerprint import Fingerprint
-from tipsseg.inputs import find
-from tipsseg.label_options import LabelOptions
-from tipsseg.manifest import Entry
-from tipsseg.outcome import Failed, Item, Labelled, Unchanged
-from tipsseg.progress import Progress
-from tipsseg.ray_engine import RayEngine
-from tipsseg.records import ImageRef
-from tipsseg.request import Job, LabelRequest, ModelRequest, make_job
-from tipsseg.run import Images, run_label
-from tipsseg.run_record import Counts
-from tipsseg.vocabulary import make_vocabulary
-from tipsseg.writers import FORMATS
+from tipsseg.formats import FORMATS
+from tipsseg.options import LabelOptions
+from tipsseg.runs.engine import Engine, LocalEngine
+from tipsseg.runs.inputs import find
+from tipsseg.runs.label import Images, run_label
+from tipsseg.runs.progress import Progress
+from tipsseg.runs.ray_engine import RayEngine
+from tipsseg.store.manifest import Entry
+from tipsseg.store.results import Failed, Item, Labelled, Unchanged
+from tipsseg.store.run_record import Counts
+from tipsseg.store.spec import Job, LabelRequest, ModelRequest, make_job
+from tipsseg.types import ImageRef
+from tipsseg.util.fingerprint import Fingerprint
+from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 # Ray sets its own deprecated settings when it makes its defaults.
 pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context")
@@ -234,14 +234,14 @@ def processes() -> Iterator[tuple[int, str]]:
 SCRIPT = """
 import sys
 from pathlib import Path
-from tipsseg import cli
-from tipsseg.inputs import find
-from tipsseg.progress import Progress
-from tipsseg.ray_engine import RayEngine
-from tipsseg.label_options import LabelOptions
-from tipsseg.request import LabelRequest, ModelRequest, make_job
-from tipsseg.run import Images, run_label
-from tipsseg.vocabulary import make_vocabulary
+from tipsseg.cli import main as cli
+from tipsseg.runs.inputs import find
+from tipsseg.runs.progress import Progress
+from tipsseg.runs.ray_engine import RayEngine
+from tipsseg.options import LabelOptions
+from tipsseg.store.spec import LabelRequest, ModelRequest, make_job
+from tipsseg.runs.label import Images, run_label
+from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 @cli.app.command()
 def with_ray(actors: int) -> None:

@@ -30,15 +30,6 @@ def prepare() -> None:
     import torch
     from PIL import Image
 
-    import tipsseg.cli
-    import tipsseg.encode
-    import tipsseg.labeller
-    import tipsseg.pipeline
-    import tipsseg.refine
-    import tipsseg.run
-    import tipsseg.writers.overlay
-    import tipsseg.writers.png  # noqa: F401
-
     torch.set_num_threads(1)
     Image.init()
 
@@ -51,7 +42,7 @@ def start(arguments: list[str], kill_before: int | None = None, number: int = si
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     try:
-        from tipsseg.cli import main
+        from tipsseg.cli.main import main
 
         if kill_before is not None:
             kill_at_operation(kill_before, number)
@@ -141,7 +132,7 @@ def in_copies(number: int, source: Path, arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "copies":
-        import tipsseg.merge  # noqa: F401
+        import tipsseg.runs.merge.folders  # noqa: F401
 
         print(in_copies(signal.Signals[sys.argv[2]], Path(sys.argv[3]).resolve(), sys.argv[4:]))
         sys.exit()

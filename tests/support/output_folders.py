@@ -10,23 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.check import check_folder
-from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
-from tipsseg.files import atomic_write, json_bytes
-from tipsseg.fingerprint import file_record, fingerprint
-from tipsseg.image_labels import ImageLabels, labelled_objects
-from tipsseg.images import open_shown
-from tipsseg.manifest import Entry, Manifest, input_path, parse_entry
-from tipsseg.progress import Progress
-from tipsseg.record_values import actual_path
-from tipsseg.records import ImageRef, LabelArray, LabelMap, TopClasses, printable_path
-from tipsseg.run_record import read_run, write_run
-from tipsseg.shards import SHARDS_FOLDER, Shard, shards_in
-from tipsseg.summary import label_summary
-from tipsseg.vocabulary import make_vocabulary
-from tipsseg.writers import FORMATS, Records, RunContext, create, run_files
-from tipsseg.writers.classes import write_classes
-from tipsseg.writing import write_labels
+from tipsseg.formats import FORMATS, Records, RunContext, create, run_files
+from tipsseg.formats.writing import write_labels
+from tipsseg.images.decoding import open_shown
+from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
+from tipsseg.regions.objects import ImageLabels, labelled_objects
+from tipsseg.runs.check.folder import check_folder
+from tipsseg.runs.progress import Progress
+from tipsseg.store.classes_file import write_classes
+from tipsseg.store.manifest import Entry, Manifest, input_path, parse_entry
+from tipsseg.store.run_record import read_run, write_run
+from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
+from tipsseg.store.summary import label_summary
+from tipsseg.types import ImageRef, LabelArray, LabelMap, TopClasses, printable_path
+from tipsseg.util.files import atomic_write, json_bytes
+from tipsseg.util.fingerprint import file_record, fingerprint
+from tipsseg.util.json_values import actual_path
+from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 ALL_FORMATS = tuple(FORMATS)
 SOME_FORMATS = ("png", "coco", "overlay", "confidence")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from running import Command
 
-from tipsseg.records import name_order
+from tipsseg.types import name_order
 
 CLASSES = "panda leg,tree,sky"
 ALL = ["a.png", "sub/b c.jpg", "sub/ü.bmp"]

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tipsseg import append_log
-from tipsseg.append_log import AppendLog, lines_of, whole_lines
 from tipsseg.errors import OutputError
+from tipsseg.util import append_log
+from tipsseg.util.append_log import AppendLog, lines_of, whole_lines
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_file_that_may_not_grow_keeps_its_whole_lines(path: Path) -> None:
     script = """
 import resource, signal, sys
 from pathlib import Path
-from tipsseg.append_log import AppendLog
+from tipsseg.util.append_log import AppendLog
 from tipsseg.errors import OutputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -140,7 +140,7 @@ def test_a_process_may_be_killed_at_any_moment(path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from tipsseg.append_log import AppendLog
+from tipsseg.util.append_log import AppendLog
 log = AppendLog(Path(sys.argv[1]))
 for number in range(10**9):
     log.append(b"%d" % number * 50)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tipsseg.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning, without_words_of
+from tipsseg.vocabulary.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning, without_words_of
 
 KIN = (("tree", "wood"), ("sea", "river"), ("mountain", "hill"))
 

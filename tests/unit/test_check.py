@@ -34,14 +34,14 @@ from output_folders import (
 )
 from PIL import Image
 
-from tipsseg.check import check_folder
-from tipsseg.claim import Claim
 from tipsseg.errors import UsageError
-from tipsseg.file_options import FileOptions, LeastArea
-from tipsseg.progress import Progress
-from tipsseg.records import LabelArray
-from tipsseg.regions import encode_rle
-from tipsseg.shards import Shard
+from tipsseg.options import FileOptions, LeastArea
+from tipsseg.regions.components import encode_rle
+from tipsseg.runs.check.folder import check_folder
+from tipsseg.runs.progress import Progress
+from tipsseg.store.lock import Claim
+from tipsseg.store.shards import Shard
+from tipsseg.types import LabelArray
 
 WIDE_CLASSES = tuple(f"thing {number}" for number in range(1, 301))
 WIDE: LabelArray = np.array([[0, 1, 254, 254], [255, 256, 300, 65535]], np.uint16)

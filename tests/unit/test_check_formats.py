@@ -28,10 +28,10 @@ from output_folders import (
 )
 from PIL import Image
 
-from tipsseg.check import check_folder
-from tipsseg.progress import Progress
-from tipsseg.records import LabelArray
-from tipsseg.shards import Shard
+from tipsseg.runs.check.folder import check_folder
+from tipsseg.runs.progress import Progress
+from tipsseg.store.shards import Shard
+from tipsseg.types import LabelArray
 
 LABELS: Mapping[str, LabelArray] = {"a.png": A, "sub/b c.jpg": B}
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tipsseg import claim as module
-from tipsseg.claim import LOCK_FILE, Claim, is_claimed
 from tipsseg.errors import OutputError
+from tipsseg.store import lock as module
+from tipsseg.store.lock import LOCK_FILE, Claim, is_claimed
 
 _HOLD = """
 import sys
 from pathlib import Path
-from tipsseg.claim import Claim
+from tipsseg.store.lock import Claim
 claim = Claim(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -90,7 +90,7 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from tipsseg.claim import Claim
+from tipsseg.store.lock import Claim
 from tipsseg.errors import OutputError
 sys.stdin.readline()
 try:
@@ -253,7 +253,7 @@ def test_where_flock_is_missing_one_process_has_the_claim_all_the_same(tmp_path:
 _ASK = """
 import sys
 from pathlib import Path
-from tipsseg.claim import Claim, is_claimed
+from tipsseg.store.lock import Claim, is_claimed
 from tipsseg.errors import OutputError
 print(is_claimed(Path(sys.argv[1])))
 try:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tipsseg.files import json_bytes
-from tipsseg.vocabulary import make_vocabulary
-from tipsseg.writers import Records, RunContext, record_file
-from tipsseg.writers.coco import FILE_NAME
-from tipsseg.writers.coco_file import CocoImage, images, names, read
+from tipsseg.formats import Records, RunContext, record_file
+from tipsseg.formats.coco import FILE_NAME
+from tipsseg.formats.coco_file import CocoImage, images, names, read
+from tipsseg.util.files import json_bytes
+from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 
 def write(folder: Path, records: dict[str, Records]) -> Path:

@@ -37,20 +37,20 @@ from output_folders import (
 )
 from PIL import Image
 
-from tipsseg.claim import LOCK_FILE, Claim
-from tipsseg.convert import convert_folder
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
-from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
-from tipsseg.files import json_bytes
-from tipsseg.journal import Journal
-from tipsseg.merge_stage import JOINED
-from tipsseg.ownership import Ownership
-from tipsseg.polygons import outline
-from tipsseg.progress import Progress
-from tipsseg.records import ImageRef, LabelArray
-from tipsseg.regions import components, encode_rle
-from tipsseg.shards import Shard
-from tipsseg.writers import FORMATS
+from tipsseg.formats import FORMATS
+from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
+from tipsseg.regions.components import components, encode_rle
+from tipsseg.regions.polygons import outline
+from tipsseg.runs.convert import convert_folder
+from tipsseg.runs.progress import Progress
+from tipsseg.store.journal import Journal
+from tipsseg.store.lock import LOCK_FILE, Claim
+from tipsseg.store.merge_stage import JOINED
+from tipsseg.store.shards import Shard
+from tipsseg.types import ImageRef, LabelArray
+from tipsseg.util.files import json_bytes
+from tipsseg.util.ownership import Ownership
 
 #: Images in the order of their names. One lies on its side, one has a name that is no UTF-8, one spells such a name out.
 IMAGES: Mapping[str, LabelArray] = {
@@ -875,7 +875,7 @@ def test_a_full_disk_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OutputError(path, "no space left on the device")
 
     build(tmp_path, CASES["masks and annotations"])
-    monkeypatch.setattr("tipsseg.ownership.Ownership.write", full)
+    monkeypatch.setattr("tipsseg.util.ownership.Ownership.write", full)
     with pytest.raises(OutputError, match="no space left"):
         convert(tmp_path, "cvat")
     monkeypatch.undo()

@@ -15,13 +15,13 @@ import pytest
 from output_folders import LABELS, A, B, make_run, save_inputs, stamp, tree
 from PIL import Image
 
-from tipsseg.check import check_folder
-from tipsseg.convert import convert_folder
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.file_options import DEFAULT_FILE_OPTIONS, FileOptions
-from tipsseg.manifest import Entry, read_entries
-from tipsseg.progress import Progress
-from tipsseg.records import LabelArray
+from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
+from tipsseg.runs.check.folder import check_folder
+from tipsseg.runs.convert import convert_folder
+from tipsseg.runs.progress import Progress
+from tipsseg.store.manifest import Entry, read_entries
+from tipsseg.types import LabelArray
 
 #: What is converted into.
 INTO = ("coco", "yolo", "labelme", "hf", "cvat", "panoptic", "overlay", "label-studio", "coco-polygon")

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tipsseg import decode_apart, images
 from tipsseg.errors import ImageError
-from tipsseg.images import open_image
+from tipsseg.images import apart as decode_apart
+from tipsseg.images import decoding as images
+from tipsseg.images.decoding import open_image
 
 H, W = 7, 11
 RNG = np.random.default_rng(5)
@@ -199,7 +200,7 @@ def test_libtiff_is_silent(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(data)
     loud = "from PIL import Image\nimage = Image.open('a.tif')\ntry: image.load()\nexcept OSError: pass"
     quiet = (
-        "from pathlib import Path\nfrom tipsseg.images import open_image\nfrom tipsseg.errors import ImageError\n"
+        "from pathlib import Path\nfrom tipsseg.images.decoding import open_image\nfrom tipsseg.errors import ImageError\n"
         "try: open_image(Path('a.tif'))\nexcept ImageError: print('told')"
     )
     said = [

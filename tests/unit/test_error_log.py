@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tipsseg.append_log import AppendLog
-from tipsseg.error_log import ERRORS_FILE, UNREADABLE_FILE, ErrorLog, read_failed
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.outcome import Failed
-from tipsseg.records import ImageRef
+from tipsseg.store.error_log import ERRORS_FILE, UNREADABLE_FILE, ErrorLog, read_failed
+from tipsseg.store.results import Failed
+from tipsseg.types import ImageRef
+from tipsseg.util.append_log import AppendLog
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from tipsseg import evaluate
 from tipsseg.errors import InputError, UsageError
-from tipsseg.evaluate import Confusion, Scores, confusion_csv, misplaced, record, scores, table
-from tipsseg.records import LabelArray
-from tipsseg.truth import IGNORED
+from tipsseg.evaluation import metrics as evaluate
+from tipsseg.evaluation.metrics import Confusion, Scores, confusion_csv, misplaced, record, scores, table
+from tipsseg.evaluation.truth import IGNORED
+from tipsseg.types import LabelArray
 
 NAMES = ("cat", "dog", "cow")
 

@@ -12,9 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tipsseg.file_names import NameKey, OutputNames, exact, name_key, without_case, without_case_and_form, without_form
-from tipsseg.records import ImageRef
-from tipsseg.writers import FORMATS
+from tipsseg.formats import FORMATS
+from tipsseg.store.file_names import (
+    NameKey,
+    OutputNames,
+    exact,
+    name_key,
+    without_case,
+    without_case_and_form,
+    without_form,
+)
+from tipsseg.types import ImageRef
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tipsseg.errors import UsageError
-from tipsseg.file_options import (
+from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     FileOptions,
     LeastArea,

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tipsseg.errors import OutputError
-from tipsseg.files import (
+from tipsseg.util.files import (
     TEMPORARY_PREFIX,
     atomic_path,
     atomic_write,
@@ -34,7 +34,7 @@ def killed_while_writing(path: Path, owner: str = "") -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
-from tipsseg.files import atomic_path
+from tipsseg.util.files import atomic_path
 with atomic_path(Path(sys.argv[1]), sys.argv[2]) as temporary:
     temporary.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -87,7 +87,7 @@ def test_a_disk_that_gets_full_leaves_nothing(tmp_path: Path) -> None:
 import resource, signal, sys
 from pathlib import Path
 from tipsseg.errors import OutputError
-from tipsseg.files import atomic_write
+from tipsseg.util.files import atomic_write
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

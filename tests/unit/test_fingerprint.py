@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tipsseg import fingerprint as module
-from tipsseg.fingerprint import Fingerprint, fingerprint
+from tipsseg.util import fingerprint as module
+from tipsseg.util.fingerprint import Fingerprint, fingerprint
 
 TIME = 1_700_000_000_123_456_789
 

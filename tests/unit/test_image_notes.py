@@ -10,14 +10,14 @@ from typing import cast
 
 import pytest
 
-from tipsseg.fidelity import Fidelity
-from tipsseg.fingerprint import Fingerprint
-from tipsseg.image_notes import ImageNotes, example_hashes
-from tipsseg.loading import find_model
-from tipsseg.manifest import Entry
-from tipsseg.outcome import Labelled
-from tipsseg.progress import Progress
-from tipsseg.records import ImageRef
+from tipsseg.regions.quality import Fidelity
+from tipsseg.runs.image_notes import ImageNotes, example_hashes
+from tipsseg.runs.progress import Progress
+from tipsseg.store.manifest import Entry
+from tipsseg.store.results import Labelled
+from tipsseg.types import ImageRef
+from tipsseg.util.fingerprint import Fingerprint
+from tipsseg.weights.sources import find_model
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
 EXAMPLE = sorted(example_hashes())[0]

@@ -17,9 +17,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from tipsseg import images, upright
 from tipsseg.errors import ImageError, InputError, UsageError
-from tipsseg.images import open_image
+from tipsseg.images import decoding as images
+from tipsseg.images import upright
+from tipsseg.images.decoding import open_image
 
 Pixels = NDArray[np.uint8]
 

@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tipsseg import inputs
 from tipsseg.errors import InputError, UsageError
-from tipsseg.file_names import NameKey, OutputNames, exact, without_case, without_form
-from tipsseg.images import image_extensions
-from tipsseg.inputs import (
+from tipsseg.formats import FORMATS
+from tipsseg.images.decoding import image_extensions
+from tipsseg.runs import inputs
+from tipsseg.runs.inputs import (
     Found,
     again,
     check_choice,
@@ -26,9 +26,9 @@ from tipsseg.inputs import (
     from_list,
     is_output,
 )
-from tipsseg.outcome import Failed
-from tipsseg.records import ImageRef
-from tipsseg.writers import FORMATS
+from tipsseg.store.file_names import NameKey, OutputNames, exact, without_case, without_form
+from tipsseg.store.results import Failed
+from tipsseg.types import ImageRef
 
 OUT = Path("nowhere")
 

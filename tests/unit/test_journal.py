@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tipsseg import append_log
 from tipsseg.errors import OutputError
-from tipsseg.files import json_bytes
-from tipsseg.journal import Journal
-from tipsseg.vocabulary import make_vocabulary
-from tipsseg.writers import RecordFile, Records, RunContext, record_file
-from tipsseg.writers.coco import FILE_NAME
+from tipsseg.formats import RecordFile, Records, RunContext, record_file
+from tipsseg.formats.coco import FILE_NAME
+from tipsseg.store.journal import Journal
+from tipsseg.util import append_log
+from tipsseg.util.files import json_bytes
+from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 JOURNAL = ".tipsseg-coco"
 
@@ -253,7 +253,7 @@ def test_what_the_file_has_is_known_while_the_journal_takes_it_up(
             seen.append([journal.has(name) for name in ("a.png", "b.png")])
             yield line
 
-    monkeypatch.setattr("tipsseg.journal.lines_of", watched)
+    monkeypatch.setattr("tipsseg.store.journal.lines_of", watched)
     journal.add("c.png", records_of("c.png", 1))
     journal.close()
     assert seen == [[True, True]] * 2

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from tipsseg.device_names import check_device_name, check_dtype_name
 from tipsseg.errors import UsageError
-from tipsseg.label_options import LabelOptions
+from tipsseg.options import LabelOptions, check_device_name, check_dtype_name
 
 
 @pytest.mark.parametrize(

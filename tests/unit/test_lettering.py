@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tipsseg import lettering
-from tipsseg.lettering import fit_name, fit_path, plain_font, text_length
+from tipsseg.util import lettering
+from tipsseg.util.lettering import fit_name, fit_path, plain_font, text_length
 
 
 @pytest.mark.parametrize("size", [13, 80])

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tipsseg.errors import CheckpointError, LockError, OutputError, UsageError
-from tipsseg.loading import find_model
-from tipsseg.lock import find_lock, lock_text, read_lock, write_lock
-from tipsseg.records import LockedFile, ModelSpec
-from tipsseg.weights import get_model
+from tipsseg.types import LockedFile, ModelSpec
+from tipsseg.weights.fetching import get_model
+from tipsseg.weights.lock import find_lock, lock_text, read_lock, write_lock
+from tipsseg.weights.sources import find_model
 
 SHA = "0123456789abcdef" * 4
 REVISION = "0123456789" * 4
@@ -161,7 +161,7 @@ def test_found_in_the_wheel_and_beside_an_editable_package(
 ) -> None:
     package = tmp_path / "tipsseg"
     package.mkdir()
-    monkeypatch.setattr("tipsseg.lock._PACKAGE", package)
+    monkeypatch.setattr("tipsseg.weights.lock._PACKAGE", package)
     with pytest.raises(LockError, match="no such file"):
         find_lock()
     path = written(tmp_path if beside else package, HUB)

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tipsseg.errors import OutputError
-from tipsseg.files import json_bytes
-from tipsseg.fingerprint import Fingerprint
-from tipsseg.manifest import MANIFEST_FILE, UNREADABLE_FILE, Entry, Manifest, parse_entry, read_entries
-from tipsseg.records import ImageRef
+from tipsseg.store.manifest import MANIFEST_FILE, UNREADABLE_FILE, Entry, Manifest, parse_entry, read_entries
+from tipsseg.types import ImageRef
+from tipsseg.util.files import json_bytes
+from tipsseg.util.fingerprint import Fingerprint
 
 SUMMARY = {
     "height": 4,

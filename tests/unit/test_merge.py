@@ -36,22 +36,22 @@ from output_folders import (
     write,
 )
 
-from tipsseg.claim import LOCK_FILE, Claim
-from tipsseg.convert import convert_folder
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
-from tipsseg.file_options import DEFAULT_FILE_OPTIONS
-from tipsseg.files import json_bytes
-from tipsseg.fingerprint import file_record, fingerprint
-from tipsseg.journal import Journal
-from tipsseg.merge import merge_folders
-from tipsseg.merge_stage import JOINED, JOINING, is_unfinished
-from tipsseg.ownership import LOG_PREFIX
-from tipsseg.parts import OTHER_CLASSES, RUN_AGAIN
-from tipsseg.predictions import masks_folder
-from tipsseg.progress import Progress
-from tipsseg.records import LabelArray, name_order, printable_path
-from tipsseg.shards import Shard
-from tipsseg.writers import FORMATS
+from tipsseg.formats import FORMATS
+from tipsseg.options import DEFAULT_FILE_OPTIONS
+from tipsseg.runs.convert import convert_folder
+from tipsseg.runs.merge.folders import merge_folders
+from tipsseg.runs.predictions import masks_folder
+from tipsseg.runs.progress import Progress
+from tipsseg.store.journal import Journal
+from tipsseg.store.lock import LOCK_FILE, Claim
+from tipsseg.store.merge_stage import JOINED, JOINING, is_unfinished
+from tipsseg.store.reader import OTHER_CLASSES, RUN_AGAIN
+from tipsseg.store.shards import Shard
+from tipsseg.types import LabelArray, name_order, printable_path
+from tipsseg.util.files import json_bytes
+from tipsseg.util.fingerprint import file_record, fingerprint
+from tipsseg.util.ownership import LOG_PREFIX
 
 
 def by_name(path: str) -> tuple[str, ...]:
@@ -757,7 +757,7 @@ def test_a_run_that_begins_meanwhile_is_let_alone(root: Path, images: Path) -> N
 
 def test_names_that_the_target_takes_for_one_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of_images(["a.png"], ["A.png"])(root)
-    monkeypatch.setattr("tipsseg.merge.name_key", lambda target: str.casefold)
+    monkeypatch.setattr("tipsseg.runs.merge.folders.name_key", lambda target: str.casefold)
     with pytest.raises(InputError, match="would share one output"):
         merge(root, ["one", "two"], "new")
 
@@ -924,7 +924,7 @@ def interrupted(root: Path, before: str, folders: Sequence[str], target: str) ->
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"tipsseg.merge.{before}", interrupt)
+        patch.setattr(f"tipsseg.runs.merge.folders.{before}", interrupt)
         with pytest.raises(KeyboardInterrupt):
             merge(root, folders, target)
 

@@ -17,11 +17,11 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tipsseg.append_log import AppendLog
 from tipsseg.errors import OutputError
-from tipsseg.fingerprint import Fingerprint, fingerprint
-from tipsseg.ownership import LINK, LOG_PREFIX, Ownership, digest_of, write_ahead_logs
-from tipsseg.records import ImageRef
+from tipsseg.types import ImageRef
+from tipsseg.util.append_log import AppendLog
+from tipsseg.util.fingerprint import Fingerprint, fingerprint
+from tipsseg.util.ownership import LINK, LOG_PREFIX, Ownership, digest_of, write_ahead_logs
 
 NEW, OLD, OTHER = b"what is to be written", b"what an earlier run wrote", b"a person's work"
 
@@ -438,7 +438,7 @@ def test_two_threads_write(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     at_work: list[AppendLog] = []
     together: list[int] = []
-    monkeypatch.setattr("tipsseg.ownership.AppendLog", Watched)
+    monkeypatch.setattr("tipsseg.util.ownership.AppendLog", Watched)
     ownership, failures = loaded(out), []
 
     def write(thread: int) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tipsseg.errors import InputError
-from tipsseg.pairing import pair_truths
-from tipsseg.records import ImageRef
-from tipsseg.truth import get_layout, plain_ids, plain_layout
+from tipsseg.evaluation.pairing import pair_truths
+from tipsseg.evaluation.truth import get_layout, plain_ids, plain_layout
+from tipsseg.types import ImageRef
 
 PLAIN = plain_layout(plain_ids(3))
 CITY, COCO = get_layout("cityscapes"), get_layout("coco-stuff")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from tipsseg.polygons import LEAST_IOU, LEAST_SIMPLIFIED_IOU, Outline, Ring, outline
-from tipsseg.regions import Region, components, whole_classes
+from tipsseg.regions.components import Region, components, whole_classes
+from tipsseg.regions.polygons import LEAST_IOU, LEAST_SIMPLIFIED_IOU, Outline, Ring, outline
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

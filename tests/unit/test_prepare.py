@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from tipsseg import prepare
 from tipsseg.errors import InputError
+from tipsseg.labelling import prepare
 
 
 @pytest.mark.parametrize(

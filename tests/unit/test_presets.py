@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tipsseg.palette import colour, voc_colour
-from tipsseg.vocabulary_file import preset_names, preset_summary, read_vocabulary
+from tipsseg.vocabulary.files import preset_names, preset_summary, read_vocabulary
+from tipsseg.vocabulary.palette import colour, voc_colour
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import unicodedata
 
 import pytest
 
-from tipsseg.printable import control_character, is_utf8, printable, printable_lines, shell_line, shell_word
+from tipsseg.util.printable import control_character, is_utf8, printable, printable_lines, shell_line, shell_word
 
 
 @pytest.mark.parametrize(

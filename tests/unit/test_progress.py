@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tipsseg.errors import ImageError
-from tipsseg.progress import Progress, clock, counted, status_line
+from tipsseg.runs.progress import Progress, status_line
+from tipsseg.util.printable import clock, counted
 
 
 @pytest.mark.parametrize(

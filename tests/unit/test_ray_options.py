@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tipsseg import __version__, ray_actor, ray_engine
+from tipsseg import __version__
 from tipsseg.errors import TipssegError, UsageError
-from tipsseg.ray_engine import check_ray
+from tipsseg.runs import ray_actor, ray_engine
+from tipsseg.runs.ray_engine import check_ray
 
 WRONG = {
     "no actor": (0, 0.0, "auto", "--actors 0 is too small"),

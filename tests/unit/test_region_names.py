@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tipsseg.palette import colour
-from tipsseg.records import LabelClass
-from tipsseg.region_names import PlacedName, place_names
+from tipsseg.regions.name_places import PlacedName, place_names
+from tipsseg.types import LabelClass
+from tipsseg.vocabulary.palette import colour
 
 
 def classes_of(*names: str) -> list[LabelClass]:

@@ -14,10 +14,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from tipsseg import regions
-from tipsseg.palette import colour
-from tipsseg.records import LabelArray
-from tipsseg.regions import (
+from tipsseg.regions import components as regions
+from tipsseg.regions.components import (
     Region,
     components,
     count_labels,
@@ -26,6 +24,8 @@ from tipsseg.regions import (
     mean_over,
     whole_classes,
 )
+from tipsseg.types import LabelArray
+from tipsseg.vocabulary.palette import colour
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

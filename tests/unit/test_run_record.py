@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tipsseg import run_record as module
 from tipsseg.errors import OutputError
-from tipsseg.file_options import FileOptions, LeastArea
-from tipsseg.label_options import LabelOptions
-from tipsseg.ownership import Ownership
-from tipsseg.run_record import (
+from tipsseg.options import FileOptions, LabelOptions, LeastArea
+from tipsseg.store import run_record as module
+from tipsseg.store.run_record import (
     RUN_FILE,
     Counts,
     Decides,
@@ -28,7 +26,8 @@ from tipsseg.run_record import (
     run_record,
     write_run,
 )
-from tipsseg.vocabulary import Entry, make_vocabulary
+from tipsseg.util.ownership import Ownership
+from tipsseg.vocabulary.vocabulary import Entry, make_vocabulary
 
 HUB = {"id": "l14", "repository": "owner/l14", "revision": "1" * 40, "sha256": {"config.json": "a"}}
 LOCAL = {"id": "/models/l14", "repository": None, "revision": None, "sha256": {"config.json": "a"}}

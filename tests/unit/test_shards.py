@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tipsseg.errors import UsageError
-from tipsseg.shards import Shard, missing_shards, parse_folder, parse_shard, shards_in
+from tipsseg.store.shards import Shard, missing_shards, parse_folder, parse_shard, shards_in
 
 image_names = st.text(st.characters(codec="utf-8"))
 shards = st.integers(1, 999_999_999).flatmap(lambda count: st.builds(Shard, st.integers(1, count), st.just(count)))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tipsseg.skipped import HEIC_HINT, VIDEO_HINT, Skipped
+from tipsseg.images.skipped import HEIC_HINT, VIDEO_HINT, Skipped
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tipsseg.stored_masks import UNREADABLE, read_arrays, what_is_wrong
+from tipsseg.store.stored_masks import UNREADABLE, read_arrays, what_is_wrong
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing:UserWarning")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tipsseg.errors import VocabularyError
-from tipsseg.templates import PROTOCOL_TEMPLATES, check_template, check_templates, find_templates
+from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, check_template, check_templates, find_templates
 
 MARK_ONE = "Mark one with {}, as in: a photo of a {}."
 

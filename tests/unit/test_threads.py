@@ -9,7 +9,7 @@ from time import sleep
 
 import pytest
 
-from tipsseg.threads import in_order
+from tipsseg.util.threads import in_order
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 5])

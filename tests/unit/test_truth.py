@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg import images
 from tipsseg.errors import ImageError, LabelIdError, UsageError
-from tipsseg.truth import IGNORED, LAYOUTS, TruthIds, get_layout, plain_ids, plain_layout, read_labels, read_truth
+from tipsseg.evaluation.truth import (
+    IGNORED,
+    LAYOUTS,
+    TruthIds,
+    get_layout,
+    plain_ids,
+    plain_layout,
+    read_labels,
+    read_truth,
+)
+from tipsseg.images import decoding as images
 
 PLAIN = plain_ids(3)
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from tipsseg.background import GENERAL_BACKGROUND
 from tipsseg.errors import VocabularyError
-from tipsseg.palette import colour
-from tipsseg.records import Colour
-from tipsseg.templates import PROTOCOL_TEMPLATES
-from tipsseg.vocabulary import MAX_CLASSES, Entry, Phrase, make_vocabulary, parse_background, split_names
+from tipsseg.types import Colour
+from tipsseg.vocabulary.background import GENERAL_BACKGROUND
+from tipsseg.vocabulary.palette import colour
+from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
+from tipsseg.vocabulary.vocabulary import MAX_CLASSES, Entry, Phrase, make_vocabulary, parse_background, split_names
 
 SAME = "Names that differ only in case or spacing are the same to the model."
 A_NAME = "Leave it out, or give it a name."

@@ -67,7 +67,7 @@ HOSTILE: dict[str, tuple[str, Callable[[], str], str]] = {
 SCRIPT = """
 import resource, sys
 from tipsseg.errors import VocabularyError
-from tipsseg.vocabulary_file import read_vocabulary
+from tipsseg.vocabulary.files import read_vocabulary
 resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000,) * 2)
 resource.setrlimit(resource.RLIMIT_CPU, (60,) * 2)
 for path in sys.argv[1:]:

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tipsseg.background import GENERAL_BACKGROUND
 from tipsseg.errors import VocabularyError
-from tipsseg.palette import colour
-from tipsseg.records import Colour
-from tipsseg.templates import PROTOCOL_TEMPLATES
-from tipsseg.text_file import content_lines
-from tipsseg.vocabulary import Entry, make_vocabulary
-from tipsseg.vocabulary_file import entry_record, preset_names, preset_summary, read_vocabulary, vocabulary_toml
+from tipsseg.types import Colour
+from tipsseg.util.text_file import content_lines
+from tipsseg.vocabulary.background import GENERAL_BACKGROUND
+from tipsseg.vocabulary.files import entry_record, preset_names, preset_summary, read_vocabulary, vocabulary_toml
+from tipsseg.vocabulary.palette import colour
+from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
+from tipsseg.vocabulary.vocabulary import Entry, make_vocabulary
 
 Stored = Callable[[str], bytes]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tipsseg.windows import (
+from tipsseg.labelling.windows import (
     bilinear_taps,
     plan_windows,
     published_size,

@@ -20,7 +20,7 @@ from fake_hub import FakeHub, Fault
 from PIL import Image
 
 import tipsseg
-from tipsseg.lock import find_lock, read_lock
+from tipsseg.weights.lock import find_lock, read_lock
 
 REPOSITORY = "google/tipsv2-l14"
 PACKAGE = Path(tipsseg.__file__).parent

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from tipsseg import digests, hub_errors, weights
-from tipsseg.digests import Expected, Mismatch, expected_from_name, find_mismatch, sha256_of, stamped
 from tipsseg.errors import IntegrityError, WeightsError
-from tipsseg.records import LockedFile, ModelSpec
+from tipsseg.types import LockedFile, ModelSpec
+from tipsseg.util import digests
+from tipsseg.util.digests import Expected, Mismatch, expected_from_name, find_mismatch, sha256_of, stamped
+from tipsseg.weights import fetching as weights
+from tipsseg.weights import hub_errors
 
 CONTENT = b"some content"
 SHA256 = Expected("sha256", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))

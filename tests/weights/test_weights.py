@@ -22,8 +22,8 @@ import pytest
 from fake_hub import FakeHub, Fault
 
 from tipsseg import __version__
-from tipsseg.lock import read_lock, write_lock
-from tipsseg.records import LockedFile, ModelSpec
+from tipsseg.types import LockedFile, ModelSpec
+from tipsseg.weights.lock import read_lock, write_lock
 
 REPOSITORY = "owner/demo"
 REVISION = "0123456789" * 4
@@ -50,7 +50,8 @@ sleep = time.sleep
 time.sleep = lambda seconds: sleep(seconds / 50)
 from dataclasses import asdict
 from pathlib import Path
-from tipsseg import digests, weights
+from tipsseg.util import digests
+from tipsseg.weights import fetching as weights
 from tipsseg.errors import TipssegError
 
 hashed = []

@@ -1,0 +1,54 @@
+"""Names of devices and dtypes -> torch's, with clear errors for what this machine does not have."""
+
+from __future__ import annotations
+
+import torch
+
+from tipsseg.errors import DeviceError
+from tipsseg.options import check_device_name, check_dtype_name
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes CUDA before MPS before CPU.
+
+    Raises UsageError for a name that is none, DeviceError for a device that is absent.
+    """
+    check_device_name(name)
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, colon, index = name.partition(":")
+    hint = "Use device auto to take what there is, or device cpu."
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            built = (
+                f"torch {torch.__version__} was built without CUDA"
+                if torch.version.cuda is None
+                else "no usable GPU found"
+            )
+            raise DeviceError(name, f"device {name!r} is not available: {built}", hint)
+        if colon and int(index) >= torch.cuda.device_count():
+            raise DeviceError(
+                name, f"device {name!r} is not available: there are {torch.cuda.device_count()} GPUs", hint
+            )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(name, "device 'mps' is not available: it needs macOS on Apple silicon", hint)
+    return torch.device(name)
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; "auto" is float32, but bfloat16 on a CUDA device that has it.
+
+    Raises UsageError for an unknown name, DeviceError where the device cannot compute in it.
+    """
+    check_dtype_name(name)
+    # Older cards emulate bfloat16, slowly.
+    native_bfloat16 = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" and native_bfloat16 else torch.float32
+    if name == "bfloat16" and not native_bfloat16:
+        raise DeviceError(str(device), f"device {device} has no bfloat16", "Use dtype float16 or float32.")
+    return _DTYPES[name]

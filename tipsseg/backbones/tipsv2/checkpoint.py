@@ -1,0 +1,171 @@
+"""A folder in the hub layout -> a TIPSv2 model, strictly: every tensor is there, known and of the right shape.
+
+The numbers of config.json are compared with the shapes in the header of model.safetensors before anything is built by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tipsseg.backbones.tipsv2.config import ModelConfig, read_config
+from tipsseg.backbones.tipsv2.text import TextTower
+from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2.vision import VisionTower
+from tipsseg.errors import CheckpointError
+from tipsseg.weights.layout import CONFIG_FILE, FOLDER_HINT, TOKENIZER_FILE, WEIGHTS_FILE
+
+#: What the header of a file may have at most: bytes (the released ones: about 100,000), tensors (715), characters of a name (64),
+#: dimensions of a tensor (4).
+_HEADER_BYTES = 16 << 20
+_TENSORS = 10_000
+_NAME = 200
+_AXES = 8
+
+#: The types of stored numbers that are read.
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+_WHOLE = "Get the file again."
+_ONE_MODEL = "config.json and model.safetensors must come from one model."
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Tipsv2(nn.Module):
+    """Both towers, under the names of the checkpoint."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision_encoder = VisionTower(config.vision)
+        self.text_encoder = TextTower(config.text)
+
+
+def load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Tipsv2, Tokenizer]:
+    """Read config.json, model.safetensors and tokenizer.model of `folder`.
+
+    Tensors go one by one from the memory-mapped file to `device` and `dtype`, whatever floating type they are stored in.
+    Returns the model in evaluation mode, without gradients, and its tokenizer.
+
+    Raises CheckpointError, naming the file and the first tensor at fault.
+    """
+    config = read_config(folder / CONFIG_FILE)
+    shapes = _read_shapes(folder / WEIGHTS_FILE)
+    for what, stated, there in _numbers(config, shapes):
+        if there is not None and there != stated:
+            reason = f"describes a model with {stated:,} {what}, but {WEIGHTS_FILE} has {there:,}"
+            raise CheckpointError(folder / CONFIG_FILE, reason, _ONE_MODEL)
+    tokenizer = Tokenizer(folder / TOKENIZER_FILE, config.text.max_position_embeddings)
+    if tokenizer.vocab_size > config.text.vocab_size:
+        raise CheckpointError(
+            tokenizer.path,
+            f"has {tokenizer.vocab_size} pieces, but config.json states {config.text.vocab_size}",
+            "Take all three files from one revision of one model.",
+        )
+    # On the meta device nothing is allocated or initialised: the file's tensors become the parameters.
+    with torch.device("meta"):
+        model = Tipsv2(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    _check_names(folder / WEIGHTS_FILE, shapes, expected)
+    _check_shapes(folder / WEIGHTS_FILE, shapes, expected)
+    tensors = _read_tensors(folder / WEIGHTS_FILE, expected, device, dtype)
+    model.load_state_dict(tensors, strict=True, assign=True)
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def save_weights(path: Path, model: Tipsv2, dtype: torch.dtype) -> None:
+    """Write the weights of `model` as safetensors, in the names and layout of the hub."""
+    save_file({name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}, path)
+
+
+def _numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, int | None]]:
+    """What config.json says of the model, and what the tensors say: None where they do not tell."""
+
+    def size(name: str, axis: int) -> int | None:
+        shape = shapes.get(name, ())
+        return shape[axis] if axis < len(shape) else None
+
+    def layers(prefix: str) -> int | None:
+        return len({name.removeprefix(prefix).split(".")[0] for name in shapes if name.startswith(prefix)}) or None
+
+    vision, text = config.vision, config.text
+    blocks, resblocks = "vision_encoder.blocks.", "text_encoder.transformer.resblocks."
+    mlp = size(f"{blocks}0.mlp.w3.weight" if vision.use_swiglu_ffn else f"{blocks}0.mlp.fc2.weight", 1)
+    yield "channels in the vision tower", vision.hidden_size, size("vision_encoder.cls_token", 2)
+    yield "layers in the vision tower", vision.num_hidden_layers, layers(blocks)
+    yield "channels in the MLP of the vision tower", vision.mlp_hidden_size, mlp
+    yield "pixels along a patch", vision.patch_size, size("vision_encoder.patch_embed.proj.weight", 2)
+    yield "positions in the vision tower", 1 + vision.grid_size**2, size("vision_encoder.pos_embed", 1)
+    yield "register tokens", vision.num_register_tokens, size("vision_encoder.register_tokens", 1)
+    yield "pieces of text", text.vocab_size, size("text_encoder.token_embedding.weight", 0)
+    yield "layers in the text tower", text.num_hidden_layers, layers(resblocks)
+    yield "channels in the MLP of the text tower", text.intermediate_size, size(f"{resblocks}0.mlp.c_proj.weight", 1)
+
+
+def _read_shapes(path: Path) -> Shapes:
+    """The shapes of the tensors in a file, from its header. Raises CheckpointError, also for tensors of other than floats."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    with _readable(path):
+        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+            raise CheckpointError(path, "is no regular file", FOLDER_HINT)
+        with path.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+        if length > _HEADER_BYTES:
+            reason = f"is not a whole safetensors file (it states {length:,} bytes of header)"
+            raise CheckpointError(path, reason, _WHOLE)
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = list(file.keys())
+            if len(names) > _TENSORS:
+                raise CheckpointError(path, f"has {len(names):,} tensors, more than any TIPSv2 model has", _ONE_MODEL)
+            for name in names:
+                if len(name) > _NAME:
+                    raise CheckpointError(path, f"has a tensor whose name has {len(name):,} characters", _ONE_MODEL)
+                tensor = file.get_slice(name)
+                dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())
+                if dtype not in _FLOATS:
+                    reason = f"tensor {name} is {dtype}, not floating point ({', '.join(_FLOATS)})"
+                    raise CheckpointError(path, reason, tensor=name)
+                if len(shape) > _AXES:
+                    raise CheckpointError(path, f"tensor {name} has {len(shape):,} dimensions", _ONE_MODEL, tensor=name)
+                shapes[name] = shape
+    return shapes
+
+
+def _read_tensors(path: Path, names: Collection[str], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    with _readable(path), safe_open(path, framework="pt", device="cpu") as file:
+        return {name: file.get_tensor(name).to(device=device, dtype=dtype) for name in names}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise CheckpointError(path, "no such file", FOLDER_HINT) from None
+    except SafetensorError as error:
+        raise CheckpointError(path, f"is not a whole safetensors file ({error})", _WHOLE) from error
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read: {error.strerror or error}") from error
+
+
+def _check_names(path: Path, names: Collection[str], expected: Collection[str]) -> None:
+    for verdict, odd in (
+        ("is missing", sorted(set(expected) - set(names))),
+        ("is not part of the model that config.json describes", sorted(set(names) - set(expected))),
+    ):
+        if odd:
+            others = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+            raise CheckpointError(path, f"tensor {odd[0]} {verdict}{others}", _ONE_MODEL, tensor=odd[0])
+
+
+def _check_shapes(path: Path, shapes: Shapes, expected: Shapes) -> None:
+    for name, shape in shapes.items():
+        if shape != expected[name]:
+            reason = f"tensor {name} has shape {list(shape)}, but config.json asks for {list(expected[name])}"
+            raise CheckpointError(path, reason, _ONE_MODEL, tensor=name)

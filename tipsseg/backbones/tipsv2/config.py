@@ -1,0 +1,327 @@
+"""config.json -> the two tower configurations.
+
+The hub has two shapes of the same facts: a flat one (older revisions) and a nested one with `vision_config` and
+`text_config`, whose absent fields take the class defaults, which describe B/14. Unknown fields are ignored, as both
+formats carry many that say nothing about the architecture.
+
+Every number has bounds, many times what the released models state, so that a file that is wrong ends in an error and not in a model
+that no machine can build or run. `checkpoint` compares the numbers with the tensors as well.
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tipsseg.errors import CheckpointError
+from tipsseg.weights.layout import FOLDER_HINT
+
+#: TIPSv2's own temperature defaults to that of B/14; it is stated in config.json, it is no tensor.
+DEFAULT_TEMPERATURE = 0.005065968260169029
+
+# The largest of each whole number that is taken, and the smallest and largest of the others. The released models have at most 1,536
+# channels, 6,144 in the MLP, 40 layers, 24 heads, 32 patches of 14 pixels along a side, 1 register, 32,000 pieces, 64 tokens.
+_WIDTH = 16_384
+_MLP_WIDTH = 131_072
+_LAYERS = 256
+_HEADS = 256
+_GRID = 128
+_PATCH_SIZE = 256
+_REGISTERS = 256
+_PIECES = 1_000_000
+_TOKENS = 1_024
+_MLP_RATIO = (1 / 64, 64.0)
+_LAYER_NORM_EPS = (1e-12, 0.1)
+_TEMPERATURE = (1e-4, 100.0)
+
+#: Bytes of a config.json that are read; the released ones have less than 2,000.
+_CONFIG_BYTES = 1 << 20
+
+_NOT_TIPSV2 = "This does not describe a TIPSv2 model."
+
+# (depth, heads) behind the names that the flat shape uses.
+_FLAT_TOWERS = {
+    "vit_base": (12, 12),
+    "vit_large": (24, 16),
+    "vit_so400m": (27, 16),
+    "vit_giant2": (40, 24),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VisionConfig:
+    """The vision tower: a pre-norm ViT whose position grid is `image_size // patch_size` on a side."""
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    mlp_hidden_size: int = 3072
+    use_swiglu_ffn: bool = False
+    image_size: int = 448
+    patch_size: int = 14
+    num_register_tokens: int = 1
+    layer_norm_eps: float = 1e-6
+
+    @property
+    def grid_size(self) -> int:
+        """Patches along one side of the learned position grid."""
+        return self.image_size // self.patch_size
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens in front of the patches: the class token and the registers."""
+        return 1 + self.num_register_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class TextConfig:
+    """The text tower: a pre-norm transformer over at most `max_position_embeddings` SentencePiece tokens."""
+
+    vocab_size: int = 32000
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    max_position_embeddings: int = 64
+    layer_norm_eps: float = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Both towers, of equal width, and the temperature of logits = cosine / temperature."""
+
+    vision: VisionConfig
+    text: TextConfig
+    temperature: float = DEFAULT_TEMPERATURE
+
+
+class _Fields:
+    """Typed access to one JSON object; every error names the file and the key."""
+
+    def __init__(self, path: Path, where: str, values: Mapping[str, object]) -> None:
+        self._path = path
+        self._where = where
+        self._values = values
+
+    def integer(self, key: str, most: int, default: int | None = None) -> int:
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise self._error(key, f"should be a whole number from 1 to {most:,}, is {reprlib.repr(value)}")
+        return value
+
+    def number(self, key: str, bounds: tuple[float, float], default: float | None = None) -> float:
+        least, most = bounds
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise self._error(key, f"should be a number from {least:g} to {most:g}, is {reprlib.repr(value)}")
+        return float(value)
+
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise self._error(key, f"should be true or false, is {reprlib.repr(value)}")
+        return value
+
+    def choice(self, key: str, choices: Mapping[str, object] | tuple[str, ...]) -> str:
+        value = self._get(key, None)
+        if not isinstance(value, str) or value not in choices:
+            raise self._error(key, f"should be one of {', '.join(choices)}, is {reprlib.repr(value)}")
+        return value
+
+    def _get(self, key: str, default: object) -> object:
+        value = self._values.get(key, default)
+        if value is None:
+            raise self._error(key, "is missing")
+        return value
+
+    def _error(self, key: str, reason: str) -> CheckpointError:
+        return CheckpointError(self._path, f"{self._where}{key} {reason}", _NOT_TIPSV2)
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read a config.json of either shape.
+
+    Raises CheckpointError, naming the file and the key, where it does not describe a TIPSv2 model.
+    """
+    try:
+        values = json.loads(read_bytes(path, _CONFIG_BYTES))
+    except ValueError as error:  # JSON and UTF-8 errors alike
+        raise CheckpointError(path, f"is not JSON: {error}") from error
+    except RecursionError:
+        raise CheckpointError(path, "is nested too deeply", _NOT_TIPSV2) from None
+    if not isinstance(values, dict):
+        raise CheckpointError(path, "should hold a JSON object")
+    if values.get("model_type", "tipsv2") != "tipsv2":
+        raise CheckpointError(
+            path,
+            f"model_type is {reprlib.repr(values['model_type'])}, not 'tipsv2'",
+            "tipsseg runs TIPSv2 image-text models only.",
+        )
+    return parse_config(values, path)
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a file of a model, which has at most that many bytes. Raises CheckpointError."""
+    try:
+        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+            raise CheckpointError(path, "is no regular file", FOLDER_HINT)
+        with path.open("rb") as opened:
+            data = opened.read(most + 1)
+    except FileNotFoundError:
+        raise CheckpointError(path, "no such file", FOLDER_HINT) from None
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read: {error.strerror or error}", "Check its permissions.") from error
+    if len(data) > most:
+        raise CheckpointError(path, f"has more than {most:,} bytes, which no such file has")
+    return data
+
+
+def parse_config(values: Mapping[str, object], path: Path) -> ModelConfig:
+    """The configuration that a parsed config.json of either shape describes; `path` only names it in errors."""
+    config = _parse_nested(values, path) if _is_nested(values) else _parse_flat(values, path)
+    _check(config, path)
+    return config
+
+
+def nested_config(config: ModelConfig) -> dict[str, object]:
+    """The nested config.json of `config`, as a plain dict; `parse_config` reads it back."""
+    vision, text = config.vision, config.text
+    ratio = vision.mlp_hidden_size / vision.hidden_size
+    if vision.use_swiglu_ffn:
+        # The stored ratio is that of a plain MLP, of which SwiGLU keeps two thirds (rounded up to a multiple of 8).
+        ratio = 4.0
+    return {
+        "architectures": ["Tipsv2Model"],
+        "model_type": "tipsv2",
+        "temperature_init_value": config.temperature,
+        "vision_config": {
+            "model_type": "tipsv2_vision_model",
+            "hidden_size": vision.hidden_size,
+            "num_hidden_layers": vision.num_hidden_layers,
+            "num_attention_heads": vision.num_attention_heads,
+            "mlp_ratio": int(ratio) if ratio.is_integer() else ratio,
+            "use_swiglu_ffn": vision.use_swiglu_ffn,
+            "image_size": vision.image_size,
+            "patch_size": vision.patch_size,
+            "num_register_tokens": vision.num_register_tokens,
+            "layer_norm_eps": vision.layer_norm_eps,
+        },
+        "text_config": {
+            "model_type": "tipsv2_text_model",
+            "vocab_size": text.vocab_size,
+            "hidden_size": text.hidden_size,
+            "intermediate_size": text.intermediate_size,
+            "num_hidden_layers": text.num_hidden_layers,
+            "num_attention_heads": text.num_attention_heads,
+            "max_position_embeddings": text.max_position_embeddings,
+            "layer_norm_eps": text.layer_norm_eps,
+        },
+    }
+
+
+def swiglu_hidden_size(mlp_hidden_size: int) -> int:
+    """Hidden width of SwiGLU: two thirds of the plain MLP's, rounded up to a multiple of 8."""
+    return (int(mlp_hidden_size * 2 / 3) + 7) // 8 * 8
+
+
+def _is_nested(values: Mapping[str, object]) -> bool:
+    # A nested file may leave out both towers, as the defaults describe B/14; a flat one always names its tower.
+    return "vision_config" in values or "text_config" in values or "vision_fn" not in values
+
+
+def _parse_nested(values: Mapping[str, object], path: Path) -> ModelConfig:
+    def section(name: str) -> _Fields:
+        inner = values.get(name)
+        if inner is not None and not isinstance(inner, dict):
+            raise CheckpointError(path, f"{name} should be a JSON object", _NOT_TIPSV2)
+        return _Fields(path, f"{name}.", inner or {})
+
+    vision, text = section("vision_config"), section("text_config")
+    hidden_size = vision.integer("hidden_size", _WIDTH, 768)
+    # A ratio such as 4304 / 1152 may come back a hair below the whole number that it stands for.
+    mlp_hidden_size = int(hidden_size * vision.number("mlp_ratio", _MLP_RATIO, 4.0) + 1e-6)
+    use_swiglu_ffn = vision.boolean("use_swiglu_ffn", False)
+    return ModelConfig(
+        vision=VisionConfig(
+            hidden_size=hidden_size,
+            num_hidden_layers=vision.integer("num_hidden_layers", _LAYERS, 12),
+            num_attention_heads=vision.integer("num_attention_heads", _HEADS, 12),
+            mlp_hidden_size=swiglu_hidden_size(mlp_hidden_size) if use_swiglu_ffn else mlp_hidden_size,
+            use_swiglu_ffn=use_swiglu_ffn,
+            image_size=vision.integer("image_size", _GRID * _PATCH_SIZE, 448),
+            patch_size=vision.integer("patch_size", _PATCH_SIZE, 14),
+            num_register_tokens=vision.integer("num_register_tokens", _REGISTERS, 1),
+            layer_norm_eps=vision.number("layer_norm_eps", _LAYER_NORM_EPS, 1e-6),
+        ),
+        text=TextConfig(
+            vocab_size=text.integer("vocab_size", _PIECES, 32000),
+            hidden_size=text.integer("hidden_size", _WIDTH, 768),
+            intermediate_size=text.integer("intermediate_size", _MLP_WIDTH, 3072),
+            num_hidden_layers=text.integer("num_hidden_layers", _LAYERS, 12),
+            num_attention_heads=text.integer("num_attention_heads", _HEADS, 12),
+            max_position_embeddings=text.integer("max_position_embeddings", _TOKENS, 64),
+            layer_norm_eps=text.number("layer_norm_eps", _LAYER_NORM_EPS, 1e-5),
+        ),
+        temperature=_Fields(path, "", values).number("temperature_init_value", _TEMPERATURE, DEFAULT_TEMPERATURE),
+    )
+
+
+def _parse_flat(values: Mapping[str, object], path: Path) -> ModelConfig:
+    fields = _Fields(path, "", values)
+    depth, heads = _FLAT_TOWERS[fields.choice("vision_fn", _FLAT_TOWERS)]
+    hidden_size = fields.integer("embed_dim", _WIDTH)
+    use_swiglu_ffn = fields.choice("ffn_layer", ("mlp", "swiglu")) == "swiglu"
+    text_mlp = fields.integer("text_mlp_dim", _MLP_WIDTH)
+    # So400m is the one tower whose MLP is not four times its width; there the text tower states the same number.
+    mlp_hidden_size = text_mlp if values["vision_fn"] == "vit_so400m" else 4 * hidden_size
+    return ModelConfig(
+        vision=VisionConfig(
+            hidden_size=hidden_size,
+            num_hidden_layers=depth,
+            num_attention_heads=heads,
+            mlp_hidden_size=swiglu_hidden_size(mlp_hidden_size) if use_swiglu_ffn else mlp_hidden_size,
+            use_swiglu_ffn=use_swiglu_ffn,
+            image_size=fields.integer("img_size", _GRID * _PATCH_SIZE, 448),
+            patch_size=fields.integer("patch_size", _PATCH_SIZE, 14),
+            num_register_tokens=fields.integer("num_register_tokens", _REGISTERS, 1),
+        ),
+        text=TextConfig(
+            vocab_size=fields.integer("vocab_size", _PIECES, 32000),
+            hidden_size=fields.integer("text_hidden_size", _WIDTH),
+            intermediate_size=text_mlp,
+            num_hidden_layers=fields.integer("text_num_layers", _LAYERS),
+            num_attention_heads=fields.integer("text_num_heads", _HEADS),
+            max_position_embeddings=fields.integer("max_len", _TOKENS, 64),
+        ),
+        temperature=fields.number("temperature", _TEMPERATURE),
+    )
+
+
+def _check(config: ModelConfig, path: Path) -> None:
+    vision, text = config.vision, config.text
+    problems = {
+        f"the towers differ in width: vision {vision.hidden_size}, text {text.hidden_size}": (
+            vision.hidden_size != text.hidden_size
+        ),
+        f"vision width {vision.hidden_size} is not a multiple of its {vision.num_attention_heads} heads": (
+            vision.hidden_size % vision.num_attention_heads != 0
+        ),
+        f"text width {text.hidden_size} is not a multiple of its {text.num_attention_heads} heads": (
+            text.hidden_size % text.num_attention_heads != 0
+        ),
+        f"image_size {vision.image_size} is not a multiple of patch_size {vision.patch_size}": (
+            vision.image_size % vision.patch_size != 0
+        ),
+        f"image_size {vision.image_size} is more than {_GRID} times patch_size {vision.patch_size}": (
+            vision.grid_size > _GRID
+        ),
+        f"the MLP of the vision tower has {vision.mlp_hidden_size:,} channels, not 1 to {_MLP_WIDTH:,}": (
+            not 1 <= vision.mlp_hidden_size <= _MLP_WIDTH
+        ),
+    }
+    for reason, holds in problems.items():
+        if holds:
+            raise CheckpointError(path, reason, _NOT_TIPSV2)

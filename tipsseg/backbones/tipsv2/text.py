@@ -1,0 +1,117 @@
+"""The text tower of TIPSv2: a pre-norm transformer with ReLU MLPs and masked mean pooling.
+
+Shapes: P texts, T tokens, D width. Module and parameter names follow the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tipsseg.backbones.tipsv2.config import TextConfig
+
+
+class TextAttention(nn.Module):
+    """Multi-head self-attention; the fused projection has no module of its own in the checkpoint."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """[P, T, D] -> [P, T, D]; `visible` [P, 1, 1, T] bool says which tokens may be attended to."""
+        batch, tokens, width = x.shape
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # [P, T, 3 D]
+        qkv = qkv.view(batch, tokens, 3, self.heads, width // self.heads)  # [P, T, 3, heads, d]
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [P, heads, T, d]
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)  # [P, heads, T, d]
+        return self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))  # [P, T, D]
+
+
+class TextMlp(nn.Module):
+    """Linear, ReLU, linear."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, hidden)
+        self.c_proj = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[P, T, D] -> [P, T, D]."""
+        return self.c_proj(F.relu(self.c_fc(x)))
+
+
+class TextBlock(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.ln_1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.attn = TextAttention(width, config.num_attention_heads)
+        self.ln_2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mlp = TextMlp(width, config.intermediate_size)
+
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """[P, T, D] -> [P, T, D]."""
+        x = x + self.attn(self.ln_1(x), visible)
+        return x + self.mlp(self.ln_2(x))
+
+
+class TextTransformer(nn.Module):
+    """The stack of blocks, under the name that the checkpoint gives it."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(TextBlock(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """[P, T, D] -> [P, T, D]."""
+        for block in self.resblocks:
+            x = block(x, visible)
+        return x
+
+
+class TextTower(nn.Module):
+    """Token ids -> one vector a text."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        embedding = torch.empty(config.vocab_size, config.hidden_size)
+        if not embedding.is_meta:  # torch loads a second's worth of modules for random numbers that are none
+            nn.init.normal_(embedding)
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size, _weight=embedding)
+        self.transformer = TextTransformer(config)
+        self.ln_final = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Mean of the real tokens after the final norm, not normalised: [P, T] int64, [P] int64 -> [P, D].
+
+        Tokens at and after a text's length are padding: they are neither attended to nor averaged. A text of length 0
+        (the empty string) gives the zero vector.
+        """
+        real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]  # [P, T]
+        # A text without any token would make a softmax over nothing; it may look at its padding, as it is not averaged.
+        visible = real | (lengths == 0)[:, None]  # [P, T]
+        width = self.config.hidden_size
+        x = self.token_embedding(ids) * math.sqrt(width)  # [P, T, D]
+        x = x + sinusoidal_positions(ids.shape[1], width, x.device).to(x.dtype)
+        x = self.ln_final(self.transformer(x, visible[:, None, None, :]))  # [P, T, D]
+        weights = real.to(x.dtype)
+        return (x * weights[..., None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)  # [P, D]
+
+
+def sinusoidal_positions(length: int, width: int, device: torch.device) -> Tensor:
+    """Sines in the first half of the channels, cosines in the second; time scales from 1 to 10,000: [length, width]."""
+    half = width // 2
+    rates = torch.exp(torch.arange(half, device=device, dtype=torch.float32) * -(math.log(10_000) / max(half - 1, 1)))
+    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * rates  # [length, half]
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width % 2))  # [length, width]

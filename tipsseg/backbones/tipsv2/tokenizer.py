@@ -1,0 +1,64 @@
+"""Text -> token ids, through the model's own SentencePiece file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from sentencepiece import SentencePieceProcessor
+from torch import Tensor
+
+from tipsseg.backbones.tipsv2.config import read_bytes
+from tipsseg.errors import CheckpointError
+
+#: Bytes of a tokenizer.model that are read; the released ones have less than a million.
+_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """Padded token ids.
+
+    ids      [P, max_length] int64, zero padded
+    lengths  [P] int64, number of real tokens of each text
+    """
+
+    ids: Tensor
+    lengths: Tensor
+
+
+class Tokenizer:
+    """Lower-cases, splits into pieces without BOS or EOS, truncates every text on its own, pads with zeros.
+
+    The published tokenizer drops the padding mask of a whole batch when one of its texts is too long; here texts in a batch
+    never affect each other.
+    """
+
+    def __init__(self, path: Path, max_length: int) -> None:
+        """Raises CheckpointError where `path` is not a SentencePiece model with pad id 0."""
+        self.path = path
+        self.max_length = max_length
+        # Bytes rather than a path: SentencePiece opens files by a name in UTF-8 only.
+        content = read_bytes(path, _BYTES)
+        try:
+            self._pieces = SentencePieceProcessor(model_proto=content)
+        except RuntimeError as error:
+            raise CheckpointError(path, "is not a SentencePiece model") from error
+        self.vocab_size: int = self._pieces.get_piece_size()
+        if self.vocab_size == 0:
+            raise CheckpointError(path, "is an empty SentencePiece model")
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one text, at most `max_length`."""
+        ids: list[int] = self._pieces.encode(text.lower())
+        return ids[: self.max_length]
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        """Token ids of several texts, padded to `max_length`."""
+        rows = [self.encode(text) for text in texts]
+        ids = torch.zeros(len(rows), self.max_length, dtype=torch.int64)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        return Tokens(ids, torch.tensor([len(row) for row in rows], dtype=torch.int64))

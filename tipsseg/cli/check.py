@@ -1,0 +1,47 @@
+"""`tipsseg check`."""
+
+from __future__ import annotations
+
+import typer
+
+from tipsseg.cli import options as opt
+from tipsseg.cli.help import Command
+from tipsseg.options import MAX_PIXELS
+
+EPILOG = """\b
+Examples:
+  tipsseg check labels/
+  tipsseg check labels/ --images /mnt/photos
+
+\b
+Each problem is a line on stdout: the file, and what is wrong with it. Images that are not
+there any more are counted, on stderr, and are no problem.
+Exit code: 0 nothing wrong, 1 problems, 2 wrong usage.
+"""
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
+def check(
+    output: opt.Folder,
+    images: opt.Images = None,
+    jobs: opt.Threads = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Read an output folder back: files, sizes, ids, areas, annotations, and whether the images are the same."""
+    from tipsseg.images.decoding import limit_pixels
+    from tipsseg.runs.check.folder import check_folder
+    from tipsseg.runs.progress import Progress
+
+    limit_pixels(max_pixels)
+    threads = opt.threads(jobs)
+    wrong = False
+    with Progress(quiet, results=False) as progress:
+        for problem in check_folder(output, images, threads, progress):
+            wrong = True
+            progress.text(f"{problem}\n")
+    if wrong:
+        raise typer.Exit(1)

@@ -1,0 +1,60 @@
+"""`tipsseg convert`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tipsseg.cli import options as opt
+from tipsseg.cli.completion import formats as formats_of_a_list
+from tipsseg.cli.help import Command
+from tipsseg.cli.mistakes import refuse_stray_formats
+from tipsseg.errors import UsageError
+from tipsseg.options import MAX_PIXELS
+from tipsseg.util.printable import quoted
+
+EPILOG = """\b
+Examples:
+  tipsseg convert labels/ --format yolo,cvat
+  tipsseg convert labels/ --format hf --images /mnt/photos
+
+\b
+The labels come from the masks (png, hf), archives (npz) or annotations (coco, coco-results) that
+are there; confidences from archives and confidence pictures. Options of the run that concern
+files, such as --min-area, are kept; --val-fraction too, where it is not given. Paths of results go to stdout, all else to stderr.
+Exit code: 0 all converted, 1 some images failed (each named on stderr) or an error, 2 wrong usage.
+"""
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+# The parts of a list of formats that a space divides come as further arguments.
+@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True, context_settings={"allow_extra_args": True})
+def convert(
+    context: typer.Context,
+    output: opt.Folder,
+    formats: Annotated[
+        list[str],
+        typer.Option("--format", "-f", metavar="NAMES", autocompletion=formats_of_a_list, help=opt.FORMAT_HELP),
+    ],
+    images: opt.Images = None,
+    val_fraction: opt.ValFraction = None,
+    jobs: opt.Threads = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
+    null: opt.NullResults = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Write the labels in an output folder in more formats, without the model."""
+    from tipsseg.images.decoding import limit_pixels
+    from tipsseg.runs.convert import convert_folder
+    from tipsseg.runs.progress import Progress
+
+    refuse_stray_formats(context.args, formats)
+    if context.args:
+        raise UsageError(f"one folder is converted at a time, and {quoted(context.args[0])} is another argument")
+    limit_pixels(max_pixels)
+    with Progress(quiet, null=null) as progress:
+        if convert_folder(output, opt.split_formats(formats), images, opt.threads(jobs), progress, val_fraction):
+            raise typer.Exit(1)

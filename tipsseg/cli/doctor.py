@@ -1,0 +1,46 @@
+"""`tipsseg doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tipsseg.cli import options as opt
+from tipsseg.cli.help import Command
+from tipsseg.runs.progress import print_text
+from tipsseg.util.printable import counted, printable
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(cls=Command)
+def doctor(
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=opt.path_of("--image"),
+            help="COCO val2017 000000039769.jpg, to check published image values too, where b14 is here.",
+        ),
+    ] = None,
+) -> None:
+    """Check this installation: versions, devices, numbers, cache and weights. Uses no network.
+
+    Exit code 0: all is well; 1: a line says FAIL.
+    """
+    from tipsseg.runs.doctor.report import examine
+
+    failed = 0
+    for finding in examine(device, dtype, image):
+        failed += finding.state == "fail"
+        state = "FAIL" if finding.state == "fail" else finding.state
+        print_text(f"{printable(f'{state:5} {finding.what}: {finding.detail}')}\n")
+        if finding.hint:
+            print_text(f"      {printable(finding.hint)}\n")
+    print_text(f"{counted(failed, 'check')} failed.\n" if failed else "All is well.\n")
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,303 @@
+"""`tipsseg eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tipsseg.cli import options as opt
+from tipsseg.cli.completion import formats as formats_of_a_list
+from tipsseg.cli.completion import one_of
+from tipsseg.cli.help import FILES, TRUTH, Command
+from tipsseg.cli.mistakes import refuse_split_lists
+from tipsseg.errors import UsageError
+from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS, LabelOptions
+
+if TYPE_CHECKING:
+    from tipsseg.evaluation.truth import Layout
+    from tipsseg.runs.evaluate import Evaluation
+    from tipsseg.runs.progress import Progress
+
+EPILOG = """\b
+Examples:
+  tipsseg eval photos/ --gt masks/ --classes "panda leg,tree"
+  tipsseg eval --pred labels/ --gt masks/
+  tipsseg eval ADEChallengeData2016/images/validation \\
+      --gt ADEChallengeData2016/annotations/validation --layout ade20k
+
+\b
+Truth masks hold ids: 0 background (scored as a class), 1..N the classes in the order given,
+255 pixels that do not count; other numberings: --ignore-index, --reduce-zero-label,
+--zero-based, --layout. A truth has the relative path of its image, or its file name.
+All pixels of all images are counted in one confusion matrix, at the truth's size.
+Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
+"""
+
+_LAYOUT_NAMES = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-context-60, voc20, voc21"
+
+#: Options that say how to label; without use where masks are given.
+_LABELLING = ("background", "templates", "model", "mode", "short_side", "refine", "min_confidence",
+              "device", "dtype", "batch_size", "null")  # fmt: skip
+
+#: Options that say how labels become files.
+_WRITING = ("instances", "min_area", "png_mode", "simplify", "val_fraction", "names")
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command("eval", cls=Command, epilog=EPILOG, no_args_is_help=True)
+def evaluate(
+    context: typer.Context,
+    gt: Annotated[
+        Path,
+        typer.Option(
+            "--gt", metavar="DIR", parser=opt.path_of("--gt"), rich_help_panel=TRUTH, help="Folder of the truth masks."
+        ),
+    ],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin; not with --pred."),
+    ] = None,
+    pred: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            parser=opt.path_of("--pred"),
+            rich_help_panel=TRUTH,
+            help="Score the masks in this folder, which may be a run's output folder.",
+        ),
+    ] = None,
+    classes: opt.Classes = None,
+    vocab: opt.Vocab = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=TRUTH,
+            autocompletion=one_of(*_LAYOUT_NAMES.split(", ")),
+            help=f"Names and ids as a benchmark has them, and its classes: {_LAYOUT_NAMES}.",
+        ),
+    ] = None,
+    ignore_index: Annotated[
+        int | None,
+        typer.Option(
+            metavar="ID",
+            rich_help_panel=TRUTH,
+            help="Truth id of pixels that do not count.  [default: 255; above 254 classes 65535]",
+        ),
+    ] = None,
+    reduce_zero_label: Annotated[
+        bool,
+        typer.Option(
+            "--reduce-zero-label",
+            rich_help_panel=TRUTH,
+            help="Truth id 0 does not count, rather than being background.",
+        ),
+    ] = False,
+    zero_based: Annotated[
+        bool,
+        typer.Option(
+            "--zero-based", rich_help_panel=TRUTH, help="Truth id 0 is the first class; there is no background."
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", rich_help_panel=FILES, help="Print the scores as one JSON object.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            parser=opt.path_of("--output"),
+            rich_help_panel=FILES,
+            help="Folder for eval.json, confusion.csv, confusion.png and --format.",
+        ),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="NAMES",
+            rich_help_panel=FILES,
+            autocompletion=formats_of_a_list,
+            help="Write the labels too. " + opt.FORMAT_HELP,
+        ),
+    ] = None,
+    model: opt.Model = "l14",
+    background: opt.Background = None,
+    templates: opt.Templates = None,
+    min_confidence: opt.MinConfidence = 0.0,
+    instances: opt.Instances = INSTANCES[0],
+    min_area: opt.MinArea = "1",
+    png_mode: opt.PngMode = PNG_MODES[0],
+    simplify: opt.Simplify = None,
+    val_fraction: opt.ValFraction = None,
+    names: opt.Names = NAMES[0],
+    mode: opt.Mode = MODES[0],
+    short_side: opt.ShortSide = None,
+    refine: opt.Refine = REFINEMENTS[0],
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    batch_size: opt.BatchSize = 8,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
+    null: opt.Null = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Score labels against truth masks: mean IoU, IoU of each class, confusion matrix."""
+    from tipsseg.images.decoding import limit_pixels
+    from tipsseg.runs.evaluate import check_output, evaluate_masks, evaluate_model
+    from tipsseg.runs.predictions import masks_folder, names_of
+    from tipsseg.runs.progress import Progress
+    from tipsseg.store.spec import LabelRequest
+
+    refuse_split_lists(paths or (), classes, formats)
+    _refuse_together(context)
+    limit_pixels(max_pixels)
+    truth = _TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
+    if layout is not None and not classes and vocab is None:
+        vocab = truth.benchmark().vocabulary
+    with Progress(quiet, results=False) as progress:
+        if pred is not None:
+            threads = opt.threads(jobs)
+            masks = masks_folder(pred)
+            given = None
+            if classes or vocab is not None:
+                given = [entry.name for entry in opt.parse_vocabulary(classes, vocab, None, None).classes]
+            class_names = names_of(pred, given)
+            truths = truth.layout(class_names)
+            if output is not None:
+                check_output(output, (gt, masks), labels=False)
+            evaluation = evaluate_masks(pred, gt, truths, class_names, threads, progress)
+        else:
+            vocabulary = opt.parse_vocabulary(classes, vocab, templates, background)
+            request = opt.model_request(
+                vocabulary,
+                LabelOptions(mode, short_side, min_confidence, refine),
+                model=model,
+                device=device,
+                dtype=dtype,
+                batch_size=batch_size,
+                jobs=jobs,
+                quiet=quiet,
+                max_pixels=max_pixels,
+            )
+            files = None
+            if formats is not None and output is not None:
+                how = opt.file_options(instances, min_area, png_mode, simplify, val_fraction, names)
+                # Scores need all labels, so nothing is taken over from an earlier run.
+                files = LabelRequest(request, output, opt.split_formats(formats), how, resume=False)
+            truths = truth.layout([entry.name for entry in vocabulary.classes])
+            source = files.check() if files is not None else request.check()
+            if output is not None:
+                check_output(output, (gt,), labels=files is not None)
+            found = opt.find_images(paths or (), null, output, apart=gt)
+            opt.note_vocabulary(progress, classes, vocabulary)
+            opt.note_inputs(progress, found)
+            evaluation = evaluate_model(request, source, found, gt, truths, files, progress)
+        _report(evaluation, output, as_json, progress)
+    if evaluation.failed:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _TruthOptions:
+    """What the options say of the truth masks' names and ids."""
+
+    name: str | None
+    ignore_index: int | None
+    reduce_zero_label: bool
+    zero_based: bool
+
+    def benchmark(self) -> Layout:
+        """The layout that was named. Raises UsageError."""
+        from tipsseg.evaluation.truth import get_layout
+
+        layout = get_layout(self.name or "")
+        if self.ignore_index is not None or self.reduce_zero_label or self.zero_based:
+            raise UsageError(
+                f"--layout {self.name} says already what the ids of the truth mean",
+                "Leave out --ignore-index, --reduce-zero-label and --zero-based.",
+            )
+        return layout
+
+    def layout(self, names: Sequence[str]) -> Layout:
+        """The layout for a vocabulary of these classes. Raises UsageError."""
+        from tipsseg.evaluation.truth import plain_ids, plain_layout
+        from tipsseg.runs.predictions import in_other_order
+        from tipsseg.vocabulary.files import read_vocabulary
+
+        if self.name is None:
+            return plain_layout(plain_ids(len(names), self.ignore_index, self.reduce_zero_label, self.zero_based))
+        layout = self.benchmark()
+        hint = f"Leave out --classes and --vocab to take the preset {layout.vocabulary}."
+        if len(names) != layout.classes:
+            raise UsageError(
+                f"the layout {self.name} has {layout.classes} classes, the vocabulary has {len(names)}", hint
+            )
+        if in_other_order(names, [entry.name for entry in read_vocabulary(self.name).classes]):
+            raise UsageError(f"the vocabulary has the classes of {self.name} in another order", hint)
+        return layout
+
+
+def _refuse_together(context: typer.Context) -> None:
+    """Raise UsageError for arguments that have no meaning together."""
+    images, pred = bool(context.params["paths"]), _given(context, "pred")
+    if images == pred:
+        raise UsageError(
+            "images and --pred exclude each other" if pred else "nothing to score: no images and no --pred",
+            "Give images to label and score, or --pred with a folder of masks.",
+        )
+    if images and _given(context, "null") and context.params["paths"] != ["-"]:
+        raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Give - as the only path.")
+    for name in (*_LABELLING, *_WRITING):
+        if pred and _given(context, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for labelling, and with --pred nothing is labelled")
+    if not _given(context, "formats"):
+        for name in _WRITING:
+            if _given(context, name):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is for the labels that --format writes",
+                    "Give --format coco, and a folder with -o.",
+                )
+    elif pred or not _given(context, "output"):
+        raise UsageError("--format writes labels of images into a folder", "Give images, and the folder with -o.")
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress: Progress) -> None:
+    from tipsseg.evaluation.metrics import misplaced, row_names, table
+    from tipsseg.runs.evaluate import write_reports
+    from tipsseg.util.files import json_bytes
+    from tipsseg.util.printable import counted
+
+    if output is not None:
+        written = write_reports(evaluation, output)
+        progress.note(f"Written: {', '.join(map(str, written))}")
+    if swapped := misplaced(evaluation.confusion):
+        names = row_names(evaluation.confusion, evaluation.names)
+        first, taken = swapped[0]
+        progress.note(
+            f"Most of what is {names[first]!r} in the truth is labelled {names[taken]!r}, and likewise for "
+            f"{counted(len(swapped) - 1, 'more class', 'more classes')}. Are the classes in the order of the truth's ids? If these "
+            "begin otherwise, see --zero-based and --layout."
+        )
+    if evaluation.failed:
+        progress.note(f"The scores leave out {evaluation.failed} that failed.")
+    if not evaluation.scores.truth_pixels[[number > 0 for number in evaluation.scores.ids]].any():
+        progress.note(
+            "The truth has no pixel of any class. If its ids mean something else, see --ignore-index, --zero-based and --layout."
+        )
+    progress.end()
+    progress.text(json_bytes(evaluation.record()).decode() + "\n" if as_json else table(evaluation.scores))

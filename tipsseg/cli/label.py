@@ -1,0 +1,337 @@
+"""`tipsseg label`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tipsseg.cli import options as opt
+from tipsseg.cli.completion import one_of
+from tipsseg.cli.help import FILES, IMAGES, MACHINES, WHAT, Command
+from tipsseg.cli.mistakes import refuse_split_lists
+from tipsseg.errors import InputError, OtherRunError, UsageError
+from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS, LabelOptions
+from tipsseg.util.printable import shell_line, shell_word
+
+if TYPE_CHECKING:
+    from tipsseg.runs.engine import Engine
+    from tipsseg.runs.repeat import EarlierRun
+    from tipsseg.store.spec import Job
+
+EPILOG = """\b
+Examples:
+  tipsseg label photos/ --classes "panda leg,tree"
+  tipsseg label a.jpg b.png -c sky -c "salt, pepper" --format png,overlay -o out
+  tipsseg label photos/ --vocab farm.toml --min-confidence 0.5
+  find photos -name '*.jpg' -print0 | tipsseg label -0 - -c "car,road" --model b14
+  tipsseg label photos/ -c "panda" --jsonl | jq -r 'select(.classes != []).path'
+  tipsseg label photos/ -c "panda" --shard 3/8        (of 8 processes or machines the third)
+  tipsseg label photos/ --from labels/run.json -o again
+  tipsseg label examples/scenes -c "panda,tree" --model tiny
+
+\b
+Masks are 8-bit index PNGs: 0 background, 1..N the classes in the order given (also the
+COCO category ids), 255 below --min-confidence; 16-bit above 254 classes.
+A run that was broken off goes on by the same command; what is done and unchanged is kept.
+Paths of written files go to stdout, all else to stderr.
+Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage, 130 or 143 interrupted.
+"""
+
+
+def _take_from(context: typer.Context, path: Path | None) -> Path | None:
+    """Let the options of an earlier run stand for those that are not given; returns the path of that run.
+
+    With --retry-failed and nothing that says what to label it is the run whose images failed.
+    """
+    if path is None and context.params.get("retry_failed") and not any(map(context.params.get, _WHAT)):
+        path = _run_to_retry(context.params["output"], context.params.get("shard"))
+    if path is not None:
+        from tipsseg.runs.repeat import read_run_file
+
+        context.default_map = dict(read_run_file(path).options)
+    return path
+
+
+#: The options that say what to label. Like all that `_take_from` looks at they are eager: it has to come after them, and before the
+#: options that it has values for.
+_WHAT = ("classes", "vocab", "templates", "background")
+
+
+def _run_to_retry(output: Path, shard: str | None) -> Path:
+    from tipsseg.store.run_record import read_run
+    from tipsseg.store.shards import SHARDS_FOLDER, parse_shard
+
+    records = output if shard is None else output / SHARDS_FOLDER / parse_shard(shard).folder
+    if read_run(records) is None:
+        raise InputError(f"no run in {records}, so nothing to retry", "Leave out --retry-failed.")
+    return records
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
+def label(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATHS",
+            help="Images, folders (searched recursively), or - for a list on stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    classes: opt.Classes = None,
+    vocab: opt.Vocab = None,
+    background: opt.Background = None,
+    templates: opt.Templates = None,
+    min_confidence: opt.MinConfidence = 0.0,
+    model: opt.Model = "l14",
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    mode: opt.Mode = MODES[0],
+    short_side: opt.ShortSide = None,
+    refine: opt.Refine = REFINEMENTS[0],
+    batch_size: opt.BatchSize = 8,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            parser=opt.path_of("--output"),
+            is_eager=True,
+            rich_help_panel=FILES,
+            help="Output folder.",
+        ),
+    ] = Path("labels"),
+    formats: opt.Format = None,
+    instances: opt.Instances = INSTANCES[0],
+    min_area: opt.MinArea = "1",
+    png_mode: opt.PngMode = PNG_MODES[0],
+    simplify: opt.Simplify = None,
+    val_fraction: opt.ValFraction = None,
+    names: opt.Names = NAMES[0],
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", rich_help_panel=IMAGES, help="Only the first N images.")
+    ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(metavar="N", rich_help_panel=IMAGES, help="Only N images, drawn at random, always the same."),
+    ] = None,
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel=IMAGES,
+            help="Print the images that would be labelled; estimate time and disk by labelling a few.",
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            rich_help_panel=IMAGES,
+            help="Go on from what is done in the output folder; or label all given images again, for the same classes.",
+        ),
+    ] = True,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            rich_help_panel=FILES,
+            help="Begin anew: remove what an earlier run wrote into the output folder. Files that were changed since stay.",
+        ),
+    ] = False,
+    replace_edited: Annotated[
+        bool,
+        typer.Option(
+            "--replace-edited",
+            rich_help_panel=FILES,
+            help="Label images anew whose files were changed by hand. Without it such files are kept.",
+        ),
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed",
+            is_eager=True,
+            rich_help_panel=IMAGES,
+            help="Only images in errors.jsonl; of PATHS, or all where none are given. Without --classes and --vocab: "
+            "as that run was asked.",
+        ),
+    ] = False,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
+    jsonl: Annotated[
+        bool,
+        typer.Option(
+            "--jsonl", rich_help_panel=IMAGES, help="Print one JSON object per image on stdout, in place of paths."
+        ),
+    ] = False,
+    null: opt.NullBoth = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            is_eager=True,
+            rich_help_panel=MACHINES,
+            help="Only part I of N parts, for several processes or machines; see tipsseg merge.",
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray",
+            rich_help_panel=MACHINES,
+            autocompletion=one_of("local", "ray"),
+            help="local: this process; ray: actors of a Ray cluster (pip install 'tipsseg[ray]').",
+        ),
+    ] = "local",
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            rich_help_panel=MACHINES,
+            help="With --engine ray: actors, each with a model of its own.  [default: 1]",
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            rich_help_panel=MACHINES,
+            help="With --engine ray: GPUs of each actor, such as 1 or 0.5.  [default: 0]",
+        ),
+    ] = None,
+    # Behind all that it looks at; see `_take_from`.
+    from_run: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE|DIR",
+            parser=opt.path_of("--from"),
+            rich_help_panel=WHAT,
+            help="Repeat a run: model, classes and options of its run.json, but for options that are given here.",
+            callback=_take_from,
+            is_eager=True,
+        ),
+    ] = None,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Label images: write a mask, COCO annotations or an overlay of each."""
+    from tipsseg.cli.label_inputs import Arguments, find_images
+    from tipsseg.images.decoding import limit_pixels
+    from tipsseg.runs.dry_run import dry_run
+    from tipsseg.runs.label import run_label
+    from tipsseg.runs.progress import Progress
+    from tipsseg.store.shards import parse_shard
+    from tipsseg.store.spec import LabelRequest, make_job
+
+    limit_pixels(max_pixels)
+    refuse_split_lists(paths or (), classes, formats)
+    asked = Arguments(tuple(paths or ()), null, limit, sample, retry_failed)
+    if null and jsonl and asked.paths != ("-",):
+        raise UsageError("-0 separates paths, and --jsonl prints none", "Leave out -0.")
+    if dry and jsonl:
+        raise UsageError("--dry-run prints paths, and --jsonl records of labels", "Give one of them.")
+    if retry_failed and not resume:
+        raise UsageError("--retry-failed goes on from a run, and --no-resume starts over", "Give one of them.")
+    if retry_failed and overwrite:
+        raise UsageError("--retry-failed goes on from a run, and --overwrite starts over", "Give one of them.")
+    workers = _workers(engine, actors, gpus, device)
+    earlier = _earlier(from_run, [classes, vocab, templates, background])
+    vocabulary = opt.parse_vocabulary(classes, vocab, templates, background) if earlier is None else earlier.vocabulary
+    request = LabelRequest(
+        opt.model_request(
+            vocabulary,
+            LabelOptions(mode, short_side, min_confidence, refine),
+            model=model,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            jobs=jobs,
+            quiet=quiet,
+            max_pixels=max_pixels,
+        ),
+        output,
+        opt.split_formats(formats),
+        opt.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
+        resume,
+        None if shard is None else parse_shard(shard),
+        jsonl,
+        overwrite,
+        replace_edited,
+    )
+    source = request.check()
+    with Progress(quiet, results=not jsonl, null=null) as progress:
+        opt.note_vocabulary(progress, classes, vocabulary)
+        job = make_job(request, source)
+        for note in [] if earlier is None else earlier.notes(job.decides):
+            progress.note(note)
+        find = find_images(job, asked, progress)
+        if dry:
+            failed = dry_run(job, find, progress, measure=engine == "local")
+        else:
+            with workers(job, progress.note) as labeller, _commands_to_paste(output):
+                failed = run_label(job, find, labeller, progress).failed
+    if failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _commands_to_paste(output: Path) -> Iterator[None]:
+    """Say as whole commands what there is to do where the folder has labels of another run."""
+    try:
+        yield
+    except OtherRunError as error:
+        command = shell_line(["tipsseg", *_without_output(sys.argv[1:])])
+        other = shell_word(f"{output}-2")
+        error.hint = "Label into another folder, or remove what that run wrote and begin anew:"
+        error.commands = (f"{command} -o {other}", f"{command} -o {shell_word(str(output))} --overwrite")
+        raise
+
+
+def _without_output(arguments: Sequence[str]) -> list[str]:
+    """The arguments of this command but for the output folder, and for --no-resume, which means nothing in another one."""
+    left: list[str] = []
+    skip = False
+    for each in arguments:
+        if not skip and each not in ("-o", "--output", "--no-resume") and not each.startswith(("-o", "--output=")):
+            left.append(each)
+        skip = not skip and each in ("-o", "--output")
+    return left
+
+
+def _workers(
+    engine: str, actors: int | None, gpus: float | None, device: str
+) -> Callable[[Job, Callable[[str], None]], AbstractContextManager[Engine]]:
+    """What makes the engine of that name, of a job and of what takes its notes. Raises UsageError."""
+    from tipsseg.runs.engine import LocalEngine
+
+    if engine == "local":
+        if actors is not None or gpus is not None:
+            raise UsageError("--actors and --gpus are for --engine ray", "Leave them out, or add --engine ray.")
+        return lambda job, note: nullcontext(LocalEngine(job, note=note))
+    if engine != "ray":
+        raise UsageError(f"unknown engine {engine!r}", "Use one of local, ray.")
+    from tipsseg.runs.ray_engine import RayEngine, check_ray
+
+    number, each = 1 if actors is None else actors, 0.0 if gpus is None else gpus
+    check_ray(number, each, device)
+    return lambda job, _: RayEngine(job, number, each)
+
+
+def _earlier(path: Path | None, own: Sequence[object]) -> EarlierRun | None:
+    """The run to repeat; `own` are the options that say what to label. Raises UsageError."""
+    from tipsseg.runs.repeat import read_run_file
+
+    if path is None:
+        return None
+    if any(value is not None for value in own):
+        raise UsageError("--from says what to label", "Leave out --classes, --vocab, --templates and --background.")
+    return read_run_file(path)

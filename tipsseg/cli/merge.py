@@ -1,0 +1,54 @@
+"""`tipsseg merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tipsseg.cli import options as opt
+from tipsseg.cli.help import Command
+
+EPILOG = """\b
+Examples:
+  tipsseg merge labels/ -o labels/        the shards in it become one run
+  tipsseg merge node1/ node2/ -o labels/  shards, or runs, of several folders
+
+\b
+Pictures are copied, but for those that are in the folder of -o already. Nothing in it is replaced.
+What is joined has to be of one model and one vocabulary, and no image in it twice.
+A merge that was stopped goes on when the same command is run again.
+Paths of the files that stand for all images go to stdout, all else to stderr.
+Exit code: 0 all joined, 1 an error, 2 wrong usage.
+"""
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
+def merge(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="OUT", parser=opt.path_of("a folder"), help="Output folders of tipsseg label."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            parser=opt.path_of("--output"),
+            help="Where all of it is to be: a new folder, or the one with the shards.",
+        ),
+    ],
+    null: opt.NullResults = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Join the shards of a run, or several runs, into one output folder."""
+    from tipsseg.runs.merge.folders import merge_folders
+    from tipsseg.runs.progress import Progress
+
+    with Progress(quiet, null=null) as progress:
+        merge_folders(folders, output, progress)

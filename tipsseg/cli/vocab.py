@@ -1,0 +1,61 @@
+"""`tipsseg vocab`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tipsseg.cli import options as opt
+from tipsseg.cli.completion import presets
+from tipsseg.cli.help import Command
+from tipsseg.runs.progress import print_text
+from tipsseg.util.printable import counted
+
+app = typer.Typer(
+    help="Vocabularies: the presets, and files of your own.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=presets, help="A preset, or a vocabulary file.")]
+
+
+@app.command("list", cls=Command)
+def list_presets() -> None:
+    """The presets, for --vocab."""
+    from tipsseg.vocabulary.files import preset_names, preset_summary, read_vocabulary
+
+    for name in preset_names():
+        vocabulary = read_vocabulary(name)
+        with_background = " + background" if vocabulary.background else ""
+        print_text(f"{name:20} {len(vocabulary.classes):4} classes{with_background:13}  {preset_summary(name)}\n")
+
+
+@app.command(cls=Command)
+def show(name: Name, background: opt.Background = None, templates: opt.Templates = None) -> None:
+    """Print a vocabulary as a TOML file, for a look or as the start of one's own."""
+    from tipsseg.vocabulary.files import vocabulary_toml
+
+    print_text(vocabulary_toml(opt.parse_vocabulary(None, name, templates, background)))
+
+
+@app.command(cls=Command)
+def check(name: Name) -> None:
+    """Read a vocabulary as `tipsseg label` would, and say what is in it; an error names file and line."""
+    vocabulary = opt.parse_vocabulary(None, name, None, None)
+    negative = len(vocabulary.entries) - len(vocabulary.classes)
+    stuff = counted(len(vocabulary.background), "phrase") if vocabulary.background else "none"
+    background = "auto" if vocabulary.auto else stuff
+    parts = [
+        counted(len(vocabulary.classes), "class", "classes"),
+        counted(len(vocabulary.phrases) - len(vocabulary.background_texts), "phrase"),
+        *([f"{negative} negative"] if negative else []),
+        f"background {background}",
+        counted(len(vocabulary.templates), "template"),
+    ]
+    print_text(f"{name}: ok, {', '.join(parts)}\n")
+    for entry in vocabulary.classes:
+        synonyms = f"  ({', '.join(entry.synonyms)})" if entry.synonyms else ""
+        print_text(f"{entry.id:5}  {entry.name}{synonyms}\n")

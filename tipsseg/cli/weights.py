@@ -1,0 +1,109 @@
+"""`tipsseg weights`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tipsseg.cli.completion import models as ids
+from tipsseg.cli.help import Command
+from tipsseg.errors import WeightsError
+from tipsseg.runs.progress import print_path
+
+app = typer.Typer(
+    help="Download and verify the pinned weights.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
+
+
+Models = Annotated[
+    list[str] | None, typer.Argument(metavar="ID", autocompletion=ids, help="Ids of models; all when left out.")
+]
+
+
+@app.command("list", cls=Command)
+def list_weights() -> None:
+    """The models in weights.lock, and which are here."""
+    from tipsseg.weights import fetching as weights
+
+    for model in weights.read_lock().values():
+        size = sum(file.size or 0 for file in model.files)
+        known = all(file.sha256 for file in model.files)
+        state = "embedded" if model.embedded else "downloaded" if weights.locate(model) else "not downloaded"
+        hashes = "hashes in the lock" if known else "hashes from the hub"
+        source = (
+            f"{model.repository}@{model.revision[:12]}" if model.repository and model.revision else "in the package"
+        )
+        megabytes = f"{size / 1e6:.1f} MB" if known else f"{model.parameters * 4 / 1e6:.0f} MB as float32"
+        print(
+            f"{model.id:10} {model.parameters / 1e6:8.1f}M parameters  {megabytes}  {model.licence}  {source}  {state}, {hashes}"
+        )
+
+
+@app.command(cls=Command)
+def download(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="ID", autocompletion=ids, help="Ids of models: l14, b14, so400m14, g14, tiny."),
+    ],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+) -> None:
+    """Download models into the hub cache, and verify them."""
+    from tipsseg.weights import fetching as weights
+
+    for spec in [weights.get_model(model) for model in models]:
+        print_path(weights.fetch(spec, quiet=quiet))
+
+
+@app.command(cls=Command)
+def verify(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", autocompletion=ids, help="Ids of models; all when left out."),
+    ] = None,
+) -> None:
+    """Hash the files that are here afresh; a wrong one is removed, with an error.
+
+    Models that are named must be all here, or the exit code is 1 too.
+    """
+    from tipsseg.weights import fetching as weights
+
+    lock = weights.read_lock()
+    wanted = [weights.get_model(model) for model in models] if models else list(lock.values())
+    complete = True
+    for spec in wanted:
+        for report in weights.verify(spec):
+            print(f"{spec.id:10} {report.name:20} {report.state}")
+            complete = complete and report.state == "ok"
+    # Models that nobody asked for may be absent.
+    if models and not complete:
+        raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def lock(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", autocompletion=ids, help="Ids of models; all when left out."),
+    ] = None,
+) -> None:
+    """Ask the hub for sizes and hashes of the pinned revisions, and write them into weights.lock."""
+    from tipsseg.weights import fetching as weights
+
+    path = weights.find_lock()
+    entries = weights.read_lock(path)
+    for spec in [weights.get_model(model) for model in models] if models else list(entries.values()):
+        entries[spec.id] = weights.resolve_hashes(spec)
+    weights.write_lock(path, entries)
+    print_path(path)
+
+
+@app.command("path", cls=Command)
+def show_path(model: Annotated[str, typer.Argument(metavar="ID", autocompletion=ids, help="Id of a model.")]) -> None:
+    """The folder of a model's files; an error when they are not here."""
+    from tipsseg.weights import fetching as weights
+
+    folder = weights.locate(weights.get_model(model))
+    if folder is None:
+        raise WeightsError(f"the files of {model} are not here", f"Run: tipsseg weights download {model}")
+    print_path(folder)

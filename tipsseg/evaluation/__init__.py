@@ -1,0 +1,1 @@
+"""Labels against truth: truth masks, pairing, scores."""

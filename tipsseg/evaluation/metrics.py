@@ -1,0 +1,289 @@
+"""Labels against truth: one confusion matrix over all images, the scores from it, and their records.
+
+The scores are those of semantic segmentation benchmarks: IoU as in Pascal VOC (Everingham et al., IJCV 2010), mean IoU and the
+accuracies as in Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015. The pixels of all images are
+counted in one matrix, and the scores taken from that, not image by image.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.errors import InputError, UsageError
+from tipsseg.evaluation.truth import IGNORED
+from tipsseg.types import BACKGROUND, LabelArray, ignore_id
+from tipsseg.util.lettering import one_line
+
+#: The matrix grows with the square of the classes; this many take 72 MB.
+MAX_SCORED_CLASSES = 3000
+
+#: What background is called where it is scored, and the column of pixels that got no scored label.
+BACKGROUND_NAME = "background"
+NO_LABEL_NAME = "none"
+
+#: What a spreadsheet takes for a formula begins with one of these; the last four are wide forms of = + - @.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+
+_LEFT_OUT = -1
+_INVALID = -2
+_PIECE = 1 << 20
+
+
+class Confusion:
+    """How often each label was given where each truth is, in pixels.
+
+    counts      [R, R + 1] int64. Row: truth, the classes 1..N, with background before them where it is scored. Column: what was
+                predicted, in the same order, and last what is no scored label: pixels below the minimum confidence, and background
+                where background is not scored
+    classes     N
+    background  whether background is scored as a class of its own: R = N + 1, else R = N
+    """
+
+    def __init__(self, classes: int, background: bool) -> None:
+        """All counts are 0. Raises UsageError for more than MAX_SCORED_CLASSES classes."""
+        if classes > MAX_SCORED_CLASSES:
+            raise UsageError(
+                f"{classes} classes cannot be scored: the limit is {MAX_SCORED_CLASSES}",
+                "Evaluate with the classes that occur in the truth.",
+            )
+        self.classes = classes
+        self.background = background
+        first = 0 if background else 1
+        rows = classes + 1 - first
+        self.counts: NDArray[np.int64] = np.zeros((rows, rows + 1), np.int64)
+        self._row = np.full(65536, _INVALID, np.int64)
+        self._row[first : classes + 1] = np.arange(rows)
+        self._column = self._row.copy()
+        self._row[IGNORED] = _LEFT_OUT
+        self._column[ignore_id(classes)] = rows
+        if not background:
+            self._column[BACKGROUND] = rows
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The label id of each row."""
+        return tuple(range(0 if self.background else 1, self.classes + 1))
+
+    def add(self, truth: NDArray[np.uint16], labels: LabelArray) -> None:
+        """Count the pixels of one image.
+
+        truth   [H, W] uint16: scored label ids, and IGNORED, which does not count
+        labels  [H, W] uint8 or uint16: 0, 1..N and the ignore id
+
+        Raises InputError where the sizes differ, ValueError for ids that are neither.
+        """
+        if truth.shape != labels.shape:
+            raise InputError(
+                f"the labels are {_size(labels)} (height x width), the truth is {_size(truth)}",
+                "The truth must belong to this image and have its size, with the image upright.",
+            )
+        flat_truth, flat_labels = truth.reshape(-1), labels.reshape(-1)
+        added = np.zeros(self.counts.size, np.int64)
+        # By pieces: the indices take 8 bytes a pixel, several times over.
+        for start in range(0, flat_truth.size, _PIECE):
+            row = self._row[flat_truth[start : start + _PIECE]]
+            column = self._column[flat_labels[start : start + _PIECE]]
+            if row.min() == _INVALID or column.min() == _INVALID:
+                raise ValueError(f"ids beyond those of {self.classes} classes")
+            cell = row * self.counts.shape[1] + column
+            added += np.bincount(cell[row != _LEFT_OUT], minlength=self.counts.size)
+        self.counts += added.reshape(self.counts.shape)
+
+    def merge(self, other: Confusion) -> None:
+        """Add the counts of other images, of the same classes."""
+        if (self.classes, self.background) != (other.classes, other.background):
+            raise ValueError("the matrices are of different classes")
+        self.counts += other.counts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """The scores of a confusion matrix. All are shares, 0..1; NaN where there is nothing to divide by.
+
+    With t the truth pixels of a class, p the pixels predicted as it and c those that are both, pixels of ignored truth left out:
+
+    ids             [R] label id of each scored class
+    names           [R]
+    iou             [R] float64, c / (t + p - c)
+    precision       [R] float64, c / p ("user's accuracy")
+    recall          [R] float64, c / t (class accuracy, "producer's accuracy")
+    truth_pixels    [R] int64, t
+    mean_iou        mean of `iou` over the classes that occur in truth or prediction
+    pixel_accuracy  sum of c / `counted`
+    mean_accuracy   mean of `recall` over the classes that occur in the truth
+    counted         pixels that count: all whose truth is not ignored
+    """
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+    iou: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    truth_pixels: NDArray[np.int64]
+    mean_iou: float
+    pixel_accuracy: float
+    mean_accuracy: float
+    counted: int
+
+
+def row_names(confusion: Confusion, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of the rows, from the names of the classes 1..N; raises ValueError for another number of names."""
+    if len(names) != confusion.classes:
+        raise ValueError(f"{len(names)} names for {confusion.classes} classes")
+    return ((BACKGROUND_NAME,) if confusion.background else ()) + tuple(names)
+
+
+def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
+    """The scores of a confusion matrix; `names` are those of the classes 1..N, without background."""
+    counts = confusion.counts
+    correct = np.diagonal(counts)  # [R]
+    truth = counts.sum(1)  # [R]
+    predicted = counts[:, :-1].sum(0)  # [R]
+    counted = int(truth.sum())
+    iou = _shares(correct, truth + predicted - correct)
+    recall = _shares(correct, truth)
+    return Scores(
+        ids=confusion.ids,
+        names=row_names(confusion, names),
+        iou=iou,
+        precision=_shares(correct, predicted),
+        recall=recall,
+        truth_pixels=truth,
+        mean_iou=_mean(iou),
+        pixel_accuracy=int(correct.sum()) / counted if counted else math.nan,
+        mean_accuracy=_mean(recall),
+        counted=counted,
+    )
+
+
+def misplaced(confusion: Confusion) -> list[tuple[int, int]]:
+    """(row, column) of classes most of whose pixels got one certain other class, where that looks like names in another order.
+
+    It does where these others are two or more, and half as many as the classes in the truth or more: a model that is merely bad
+    gives many classes the same one. Background is not looked at. Empty where all is well.
+    """
+    first = 1 if confusion.background else 0
+    counts = confusion.counts[first:, first:-1]  # [N, N]
+    total = confusion.counts[first:].sum(1)
+    best = counts.argmax(1)
+    rows = np.flatnonzero((best != np.arange(len(best))) & (2 * counts.max(1) > total))
+    others = len(np.unique(best[rows]))
+    if others < 2 or 2 * others < (total > 0).sum():
+        return []
+    return [(first + int(row), first + int(best[row])) for row in rows]
+
+
+def record(result: Scores) -> dict[str, object]:
+    """The scores as JSON values; None stands for what is not defined."""
+    return {
+        "mean_iou": _defined(result.mean_iou),
+        "pixel_accuracy": _defined(result.pixel_accuracy),
+        "mean_accuracy": _defined(result.mean_accuracy),
+        "pixels": result.counted,
+        "classes": [
+            {
+                "id": result.ids[row],
+                "name": result.names[row],
+                "iou": _defined(result.iou[row]),
+                "precision": _defined(result.precision[row]),
+                "recall": _defined(result.recall[row]),
+                "pixels": int(result.truth_pixels[row]),
+            }
+            for row in range(len(result.ids))
+        ],
+    }
+
+
+def table(result: Scores) -> str:
+    """The scores in per cent as text for a terminal: a line for each class, then the means. "-": not defined."""
+    columns = ("IoU", "precision", "recall", "of truth")
+    share = result.truth_pixels / max(result.counted, 1)
+    names = [
+        _clipped(one_line(name) or f"class {number}") for number, name in zip(result.ids, result.names, strict=True)
+    ]
+    width = max(_cells(name) for name in ("in %", *names))
+    lines = [_padded("in %", width) + "".join(f"{column:>11}" for column in columns)]
+    for row, name in enumerate(names):
+        values = (result.iou[row], result.precision[row], result.recall[row], share[row] or math.nan)
+        lines.append(_padded(name, width) + "".join(f"{_percent(value):>11}" for value in values))
+    occurring = int((~np.isnan(result.iou)).sum())
+    lines += [
+        "",
+        f"mean IoU             {_percent(result.mean_iou):>6}   over the {occurring} of {len(names)} that occur in truth or labels",
+        f"mean class accuracy  {_percent(result.mean_accuracy):>6}",
+        f"pixel accuracy       {_percent(result.pixel_accuracy):>6}   of {result.counted:,} pixels",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def confusion_csv(confusion: Confusion, names: Sequence[str]) -> str:
+    """The counts as CSV text: a row for each truth, a column for each prediction, and their names in front.
+
+    A name that a spreadsheet would take for a formula has an apostrophe before it, and so has one that looks like that already:
+    of a name with apostrophes before one of = + - @ whoever reads the file takes the first away.
+    """
+    rows = [f"'{name}" if _FORMULA.match(name) else name for name in row_names(confusion, names)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["truth / predicted", *rows, NO_LABEL_NAME])
+    for name, counts in zip(rows, confusion.counts.tolist(), strict=True):
+        writer.writerow([name, *counts])
+    return text.getvalue()
+
+
+def _shares(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    defined = values[~np.isnan(values)].tolist()
+    return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 6)
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _size(array: NDArray[np.generic]) -> str:
+    return " x ".join(str(length) for length in array.shape)
+
+
+# ---- names in a terminal ----
+
+_WIDEST = 40
+
+
+def _cells(text: str) -> int:
+    """How many columns of a terminal a text takes: wide East Asian letters take two, combining marks none."""
+    return sum(_cells_of(letter) for letter in text)
+
+
+def _cells_of(letter: str) -> int:
+    if unicodedata.category(letter) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+def _clipped(text: str) -> str:
+    if _cells(text) <= _WIDEST:
+        return text
+    return text[: bisect_right(list(accumulate(map(_cells_of, text))), _WIDEST - 3)] + "..."
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _cells(text))

@@ -1,0 +1,183 @@
+"""Images and the truth masks that belong to them, by their names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PurePosixPath
+
+from tipsseg.errors import InputError
+from tipsseg.evaluation.truth import Layout, TruthKind
+from tipsseg.types import ImageRef
+from tipsseg.util.files import is_file, is_folder, reason_of
+from tipsseg.util.text_file import is_there
+
+#: The extensions of truth files; where files differ in nothing else, the earlier counts.
+EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image, its truth file, and what kind of truth file that is."""
+
+    ref: ImageRef
+    truth: Path
+    kind: TruthKind
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The pairs in the order of the images, and how many truths belong to none of them."""
+
+    pairs: tuple[Pair, ...]
+    unused: int
+
+
+def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
+    """Find the truth of every image in `folder` and its sub-folders.
+
+    A truth belongs to an image if its relative path is the image's with an extension behind it, as a.jpg.png of a.jpg; or else if
+    both have the same relative path, but for the extension and the layout's suffixes. Where no such file is there, the file name
+    alone counts, if it is the only one of that name: so a folder of truths serves for a list
+    of images from elsewhere too. Hidden files and folders are left out, links to folders are followed.
+
+    Raises InputError for a folder that is missing or has no truths, for an image without a truth or with several, for an image that
+    would be its own truth, and for two images of one truth.
+    """
+    index = _Index(folder)
+    owners: dict[Path, ImageRef] = {}
+    pairs: list[Pair] = []
+    missing: list[ImageRef] = []
+    for ref in refs:
+        found = index.find(ref, layout)
+        if found is None:
+            missing.append(ref)
+            continue
+        path, kind = found
+        _refuse_itself(ref, path)
+        owner = owners.setdefault(path, ref)
+        if owner is not ref:
+            raise InputError(
+                f"{owner.path} and {ref.path} would share one truth, {path}",
+                "Give images and truths the same sub-folders, or evaluate the two in runs of their own.",
+            )
+        pairs.append(Pair(ref, path, kind))
+    if missing:
+        more = f" (and for {len(missing) - 1} more image{'s' if len(missing) > 2 else ''})" if len(missing) > 1 else ""
+        names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)))
+        raise InputError(
+            f"no truth for {missing[0].path} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
+            _hint(missing[0], folder, layout),
+        )
+    return Pairs(tuple(pairs), index.count(layout) - len(pairs))
+
+
+class _Index:
+    """The truth files of a folder, by their paths relative to it without extension."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[PurePosixPath, Path] = {}
+        for relative in sorted(_walk(folder), key=_rank):
+            self._files.setdefault(relative.with_suffix(""), folder / relative)
+        if not self._files:
+            raise InputError(
+                f"no truth masks in {folder}",
+                f"Folders are searched for files with one of {' '.join(EXTENSIONS)}."
+                " If these are the photographs, images and --gt are swapped.",
+            )
+        self._by_stem: dict[str, list[Path]] = {}
+        for name, path in self._files.items():
+            self._by_stem.setdefault(name.name, []).append(path)
+
+    def find(self, ref: ImageRef, layout: Layout) -> tuple[Path, TruthKind] | None:
+        """The truth of an image; raises InputError where several files have its name."""
+        names = _full_names(ref, layout) + _names(ref, layout)
+        for name, kind in names:
+            if name in self._files:
+                return self._files[name], kind
+        for name, kind in names:
+            paths = self._by_stem.get(name.name, [])
+            if len(paths) > 1:
+                raise InputError(
+                    f"{paths[0]} and {paths[1]} have the same name, and either may be the truth of {ref.path}",
+                    "Give images and truths the same sub-folders, or the one sub-folder that belongs to the images.",
+                )
+            if paths:
+                return paths[0], kind
+        return None
+
+    def count(self, layout: Layout) -> int:
+        """The number of truths: files of several kinds that stand for one image count once, files of no kind not at all."""
+        # The longest first, or the suffix of one kind would seem to be a part of another kind's name.
+        suffixes = sorted((kind.suffix for kind in layout.kinds), key=len, reverse=True)
+        stems = set()
+        for name in self._files:
+            suffix = next((suffix for suffix in suffixes if name.name.endswith(suffix)), None)
+            if suffix is not None:
+                stems.add((name.parent, name.name.removesuffix(suffix)))
+        return len(stems)
+
+
+def _names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
+    """The relative paths, without extension, that an image's truth may have, the best first."""
+    stem = ref.relative.stem.removesuffix(layout.image_suffix)
+    return [(ref.relative.parent / (stem + kind.suffix), kind) for kind in layout.kinds]
+
+
+def _full_names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
+    """The same of a truth that keeps the image's suffix, as a run with --names full names its masks."""
+    return [(ref.relative.parent / (ref.relative.name + kind.suffix), kind) for kind in layout.kinds]
+
+
+def _hint(ref: ImageRef, folder: Path, layout: Layout) -> str:
+    """What to do about an image without a truth."""
+    for name, _ in _names(ref, layout):
+        for other in (".jpg", ".jpeg", ".webp"):
+            path = folder / f"{name}{other}"
+            if is_there(path):
+                return f"{path} is there, but truth masks need exact ids, as in a PNG. Or are images and --gt swapped?"
+    return (
+        "Truths are found by the image's path in its folder, or by its file name. Name the images that have one, or the"
+        " benchmark with --layout."
+    )
+
+
+def _refuse_itself(ref: ImageRef, truth: Path) -> None:
+    if os.path.realpath(ref.path) == os.path.realpath(truth):
+        raise InputError(
+            f"{ref.path} would be its own truth",
+            "Images and truths lie in one folder, or the truths inside the images' folder. Name the images alone, for example "
+            "by a pattern such as photos/*.jpg.",
+        )
+
+
+def _rank(relative: PurePosixPath) -> tuple[tuple[str, ...], int, str]:
+    """Sorts files by name, and those of one name by the order of EXTENSIONS."""
+    return relative.with_suffix("").parts, EXTENSIONS.index(relative.suffix.lower()), relative.suffix
+
+
+def _walk(top: Path) -> Iterable[PurePosixPath]:
+    """The relative paths of all files below a folder that may be truths."""
+    if not is_folder(top):
+        reason = "not a folder" if is_file(top) else "no such folder"
+        raise InputError(f"{top}: {reason}", "--gt takes the folder that the truth masks are in.")
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(top, onerror=_refuse_folder, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        relative = PurePosixPath(PurePath(folder).relative_to(top))
+        for name in names:
+            if not name.startswith(".") and PurePath(name).suffix.lower() in EXTENSIONS:
+                yield relative / name
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise InputError(
+        f"cannot list the folder {error.filename}: {reason_of(error)}", "Check its permissions."
+    ) from error

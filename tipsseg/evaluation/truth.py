@@ -1,0 +1,274 @@
+"""Truth masks: which id in a file means which class, in the files of well-known benchmarks too, and their reading.
+
+On this side 0 is background and 1..N are the classes, as in the masks that are written here. Truth files number otherwise:
+some begin with the classes at 0, some keep 0 for pixels that do not count.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tipsseg.errors import InputError, LabelIdError, UsageError
+from tipsseg.images.decoding import decode_file
+from tipsseg.regions.components import count_labels
+from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
+
+#: In truth arrays, the id of pixels that do not count.
+IGNORED = 65535
+
+_UNKNOWN = -1
+_TOP_ID = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class TruthIds:
+    """What the ids in truth files mean.
+
+    classes  N, the number of classes that are scored
+    meaning  id in the file, 0..65535 -> label id, 0 background or 1..N, or IGNORED; ids that are not in it are a fault of the file
+    """
+
+    classes: int
+    meaning: Mapping[int, int]
+
+    @property
+    def background(self) -> bool:
+        """Whether the truth knows background, which then is scored as a class of its own."""
+        return BACKGROUND in self.meaning.values()
+
+    def table(self) -> NDArray[np.int32]:
+        """[65536] int32: for each id the label id, IGNORED, or -1 for an unknown one."""
+        table = np.full(_TOP_ID + 1, _UNKNOWN, np.int32)
+        table[list(self.meaning.keys())] = list(self.meaning.values())
+        return table
+
+
+@dataclass(frozen=True, slots=True)
+class TruthKind:
+    """A kind of truth file: what its name ends with, before the extension, and what its ids mean."""
+
+    suffix: str
+    ids: TruthIds
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a benchmark names its files and numbers its classes.
+
+    name          of the layout
+    vocabulary    the preset vocabulary that it scores; None: the user's own
+    image_suffix  what an image's name ends with, before the extension, and its truth's does not
+    kinds         the kinds of truth file that it may have, the best first; all score the same classes
+    """
+
+    name: str
+    vocabulary: str | None
+    image_suffix: str
+    kinds: tuple[TruthKind, ...]
+
+    @property
+    def classes(self) -> int:
+        """N, the number of classes."""
+        return self.kinds[0].ids.classes
+
+    @property
+    def background(self) -> bool:
+        """Whether background is scored as a class of its own."""
+        return self.kinds[0].ids.background
+
+
+def plain_ids(
+    classes: int, ignore_index: int | None = None, reduce_zero_label: bool = False, zero_based: bool = False
+) -> TruthIds:
+    """The ids of truth files in which `classes` classes are numbered in order.
+
+    By default 0 is background, which is scored, and 1..N are the classes.
+
+    ignore_index       this id does not count, whatever else is said about it; None: 255, or 65535 above 254 classes
+    reduce_zero_label  0 does not count, 1..N are the classes
+    zero_based         0..N-1 are the classes, and there is no background
+
+    Raises UsageError for both of the last two at once and for an ignore index outside of 0..65535.
+    """
+    if reduce_zero_label and zero_based:
+        raise UsageError(
+            "--reduce-zero-label and --zero-based exclude each other",
+            "Use the first where 0 stands for pixels that do not count, the second where 0 is the first class.",
+        )
+    if ignore_index is None:
+        ignore_index = ignore_id(classes)
+    if not 0 <= ignore_index <= _TOP_ID:
+        raise UsageError(f"ignore index {ignore_index} is not between 0 and {_TOP_ID}")
+    if zero_based:
+        meaning = {number - 1: number for number in range(1, classes + 1)}
+    else:
+        meaning = {number: number for number in range(classes + 1)}
+        if reduce_zero_label:
+            meaning[0] = IGNORED
+    return TruthIds(classes, {**meaning, ignore_index: IGNORED})
+
+
+def plain_layout(ids: TruthIds) -> Layout:
+    """The layout of a dataset whose truth files are named like the images."""
+    return Layout("plain", None, "", (TruthKind("", ids),))
+
+
+# ---- benchmarks ----
+
+# Cityscapes: classes in the order of their training ids, by the ids of the labelIds files; the other ids are not evaluated.
+_CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+# COCO-Stuff: of 182 categories these have no pixels in the 2017 edition; ids in the stuffthingmaps files begin at 0.
+_COCO_STUFF_UNUSED = frozenset({11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90})
+
+
+def _cityscapes_label_ids() -> TruthIds:
+    classes = {number: index for index, number in enumerate(_CITYSCAPES, start=1)}
+    return TruthIds(len(classes), {number: classes.get(number, IGNORED) for number in range(34)})
+
+
+def _coco_stuff_raw_ids() -> TruthIds:
+    used = [number for number in range(182) if number not in _COCO_STUFF_UNUSED]
+    meaning = {number: index for index, number in enumerate(used, start=1)}
+    return TruthIds(len(used), {**meaning, 255: IGNORED})
+
+
+def _layout(name: str, *kinds: TruthKind, image_suffix: str = "") -> Layout:
+    return Layout(name, name, image_suffix, kinds)
+
+
+_ALL_LAYOUTS = (
+    # ADEChallengeData2016: images/validation/X.jpg, annotations/validation/X.png
+    _layout("ade20k", TruthKind("", plain_ids(150, reduce_zero_label=True))),
+    # VOC2012: JPEGImages/X.jpg, SegmentationClass/X.png; 255 is the seam around objects
+    _layout("voc20", TruthKind("", plain_ids(20, reduce_zero_label=True))),
+    _layout("voc21", TruthKind("", plain_ids(20))),
+    # VOC2010: JPEGImages/X.jpg, SegmentationClassContext/X.png, whose ids are the 59 frequent classes in alphabetical order
+    _layout("pascal-context-59", TruthKind("", plain_ids(59, reduce_zero_label=True))),
+    _layout("pascal-context-60", TruthKind("", plain_ids(59))),
+    # leftImg8bit/val/CITY/X_leftImg8bit.png, gtFine/val/CITY/X_gtFine_labelIds.png
+    _layout(
+        "cityscapes",
+        TruthKind("_gtFine_labelTrainIds", plain_ids(len(_CITYSCAPES), zero_based=True)),
+        TruthKind("_gtFine_labelIds", _cityscapes_label_ids()),
+        image_suffix="_leftImg8bit",
+    ),
+    # val2017/X.jpg, stuffthingmaps/val2017/X.png or what mmsegmentation's converter makes of it
+    _layout(
+        "coco-stuff",
+        TruthKind("_labelTrainIds", plain_ids(171, zero_based=True)),
+        TruthKind("", _coco_stuff_raw_ids()),
+    ),
+)
+
+#: The layouts by name; each is named like the vocabulary that it scores. 255 does not count in any of them.
+LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in _ALL_LAYOUTS}
+
+
+def get_layout(name: str) -> Layout:
+    """The layout of a name in LAYOUTS; raises UsageError for another."""
+    if name not in LAYOUTS:
+        close = difflib.get_close_matches(name.lower(), LAYOUTS, n=1)
+        known = f"The layouts are: {', '.join(LAYOUTS)}."
+        raise UsageError(f"unknown layout {name!r}", f"Did you mean {close[0]!r}? {known}" if close else known)
+    return LAYOUTS[name]
+
+
+# ---- reading ----
+
+
+def read_truth(path: Path, ids: TruthIds) -> NDArray[np.uint16]:
+    """The truth in a mask file: [H, W] uint16, 0 background, 1..N the classes, IGNORED.
+
+    Takes grey pictures of 1, 8 and 16 bits, whose values are the ids, and palette pictures, whose indices are. Raises ImageError
+    for a file that cannot be read and for other kinds of picture, LabelIdError for ids that `ids` does not know.
+    """
+    stored = decode_file(path, _stored_ids)
+    table = ids.table()
+    _refuse_unknown(
+        path,
+        stored,
+        table != _UNKNOWN,
+        f"The vocabulary has {_count(ids.classes, 'class', 'classes')}. If that is right, say what the ids mean with "
+        "--ignore-index, --reduce-zero-label or --zero-based, or name the benchmark with --layout.",
+    )
+    return table.astype(np.uint16)[stored]
+
+
+def read_labels(path: Path, classes: int) -> LabelArray:
+    """The labels in a mask file as `tipsseg label` writes it for so many classes: [H, W] uint8, uint16 above 254 classes.
+
+    Raises ImageError as `read_truth` does, LabelIdError for ids other than 0, 1..N and 255 (65535 above 254 classes).
+    """
+    stored = decode_file(path, _stored_ids)
+    known = np.zeros(_TOP_ID + 1, bool)
+    known[: classes + 1] = True
+    known[ignore_id(classes)] = True
+    _refuse_unknown(
+        path,
+        stored,
+        known,
+        f"Predicted masks hold 0 for background, 1..{classes} for the classes in the vocabulary's order and "
+        f"{ignore_id(classes)} for pixels without a label. Give the vocabulary that they were made with.",
+    )
+    if label_dtype(classes) is np.uint8:
+        return stored.astype(np.uint8)
+    return stored.astype(np.uint16)
+
+
+# Formats that do not give back the numbers that were put in.
+_UNFIT_FORMATS = {
+    "JPEG": "a JPEG, whose values are not exact",
+    "MPO": "a JPEG, whose values are not exact",
+    "GIF": "a GIF, which programs renumber when they save it",
+}
+
+
+def _stored_ids(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The ids in a mask [H, W] as they are stored: palette indices and grey values, with 0 and 1 in pictures of one bit.
+
+    An EXIF orientation is not applied. Masks are made for the upright image; where a mask has the tag, it was copied from the
+    photograph together with the rest of its metadata.
+    """
+    if 0 in image.size:
+        raise InputError("an image without pixels")
+    if image.format in _UNFIT_FORMATS:
+        raise InputError(f"{_UNFIT_FORMATS[image.format]}; masks must hold exact class ids", _SAVE_AS_PNG)
+    if image.mode in ("1", "L", "P"):
+        return np.asarray(image).astype(np.uint8)
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if image.mode == "I":
+        values = np.asarray(image)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > _TOP_ID:
+            raise InputError(f"ids from {low} to {high}, where 0 to {_TOP_ID} is understood", _SAVE_AS_PNG)
+        return values.astype(np.uint16)
+    kind = _KINDS.get(image.mode, "a colour picture")
+    hint = _SAVE_AS_PNG if image.mode == "F" else f"{_SAVE_AS_PNG} If it is a photograph, images and masks are swapped."
+    raise InputError(f"{kind} ({image.mode}); masks must hold class ids (grey or palette)", hint)
+
+
+_KINDS = {"F": "float pixels", "LA": "a picture with transparency", "PA": "a picture with transparency"}
+_SAVE_AS_PNG = "Save it as a PNG of one channel, 8 or 16 bits, whose values are the class ids."
+
+
+def _refuse_unknown(path: Path, stored: LabelArray, known: NDArray[np.bool_], hint: str) -> None:
+    """Raise LabelIdError where `stored` [H, W] has ids that are not in `known` [65536]."""
+    counts = count_labels(stored)
+    unknown = np.flatnonzero((counts > 0) & ~known[: counts.size]).tolist()
+    if unknown:
+        shown = ", ".join(f"{number} ({_count(int(counts[number]), 'pixel')})" for number in unknown[:4])
+        more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
+        raise LabelIdError(path, f"ids that are no class: {shown}{more}", hint)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

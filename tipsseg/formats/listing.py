@@ -1,0 +1,83 @@
+"""Lists in JSON files with one record a line: two runs can be compared line by line, and no file has to fit into memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from tipsseg.util.files import open_regular
+
+#: How files end whose last list is in an object.
+OBJECT_END = b"]\n}\n"
+
+#: How files end that are one list.
+LIST_END = b"]\n"
+
+
+def check_end(path: Path, end: bytes) -> None:
+    """Raise ValueError for a file that does not end so, as one that was cut off. Raises OSError."""
+    with open_regular(path) as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - len(end), 0))
+        if file.read() != end:
+            raise ValueError("its end is not there")
+
+
+def write_records(target: IO[bytes], records: Iterable[bytes]) -> None:
+    """Write a list of records."""
+    target.write(b"[")
+    separator = b"\n"
+    for record in records:
+        target.write(separator + record)
+        separator = b",\n"
+    target.write(b"\n]" if separator == b",\n" else b"]")
+
+
+def write_section(target: IO[bytes], key: bytes, records: Iterable[bytes]) -> None:
+    """Write a list as the value of a key that is not the first in its object."""
+    target.write(b',\n"' + key + b'": ')
+    write_records(target, records)
+
+
+def read_section(file: IO[bytes], key: bytes) -> Iterator[bytes]:
+    """The records of the list of that key, from the beginning of the file. Raises ValueError."""
+    first = b'"' + key + b'": ['
+    for line in file:
+        if line.startswith(first):
+            if line.startswith(first + b"]"):
+                return
+            break
+    yield from _rest(file, f"list {key.decode()!r}")
+
+
+def read_records(file: IO[bytes]) -> Iterator[bytes]:
+    """The records of a file that is one list. Raises ValueError."""
+    first = file.readline(3)
+    if first == b"[]\n":
+        return
+    if first != b"[\n":
+        raise ValueError("it has not one record a line")
+    yield from _rest(file, "list")
+
+
+def match(pattern: re.Pattern[bytes], line: bytes) -> re.Match[bytes]:
+    """The match of a pattern with all of a record. Raises ValueError where there is none."""
+    found = pattern.fullmatch(line)
+    if found is None:
+        raise ValueError(f"a record that is none: {line[:40].decode('utf-8', 'replace')!r}")
+    return found
+
+
+def _rest(file: IO[bytes], what: str) -> Iterator[bytes]:
+    more = True
+    for line in file:
+        if more == line.startswith(b"]"):
+            raise ValueError(f"a comma too many or too few in the {what}")
+        if not more:
+            return
+        record = line.rstrip(b"\n")
+        more = record.endswith(b",")
+        yield record.removesuffix(b",")
+    raise ValueError(f"no whole {what} in the file")

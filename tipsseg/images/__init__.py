@@ -1,0 +1,1 @@
+"""Image files to pixels: upright 8-bit RGB."""

@@ -1,0 +1,58 @@
+"""Files in folders that are no images: which kinds there were, and what may be done about them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import PurePath
+
+from tipsseg.util.printable import counted
+
+#: So many kinds are named.
+_NAMED = 8
+
+#: What is no regular file: pipes, sockets, devices.
+_OTHER = "other"
+
+_HEIC = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+_VIDEO = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts", ".3gp"})
+
+#: What to do to have HEIC images read.
+HEIC_HINT = ".heic: install the package that reads it: pip install 'tipsseg[heic]'"
+
+#: What to do with a video.
+VIDEO_HINT = "Video: take pictures from it, here one a second: ffmpeg -i VIDEO -vf fps=1 frames/%05d.png"
+
+
+class Skipped:
+    """Counts files by their extensions, in lower case."""
+
+    def __init__(self) -> None:
+        self._kinds: Counter[str] = Counter()
+
+    def add(self, name: str, *, file: bool) -> None:
+        """One more; `file` tells whether it is a regular one."""
+        self._kinds[PurePath(name).suffix.lower() if file else _OTHER] += 1
+
+    def __len__(self) -> int:
+        return self._kinds.total()
+
+    def __str__(self) -> str:
+        """For example "3 .heic, 1 .mp4", the most frequent first."""
+        kinds = sorted(self._kinds.items(), key=lambda item: (-item[1], item[0]))
+        parts = [f"{number} {_called(kind)}" for kind, number in kinds[:_NAMED]]
+        if kinds[_NAMED:]:
+            rest = sum(number for _, number in kinds[_NAMED:])
+            parts.append(f"{rest} of {counted(len(kinds) - _NAMED, 'other kind')}")
+        return ", ".join(parts)
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What to do to have some of them labelled."""
+        hints = ((_HEIC, HEIC_HINT), (_VIDEO, VIDEO_HINT))
+        return tuple(hint for kinds, hint in hints if kinds & self._kinds.keys())
+
+
+def _called(kind: str) -> str:
+    if kind == _OTHER:
+        return "special file"
+    return kind or "without an extension"

@@ -1,0 +1,380 @@
+"""Cosine maps -> label and confidence of every pixel, tile by tile.
+
+The published protocol merges sliding windows as follows: cosines are resized to the window (bilinear), made to
+probabilities by a softmax over phrases without temperature, summed over windows, divided by the number of windows that saw the
+pixel, resized to the image (bilinear), and the largest wins. Here the same numbers are made for a tile of the image at a time, and
+at its resolution only for phrases that can win there (see `match`). Phrases that stand for one thing are merged at the very end, by
+their maximum at each pixel, so that the winner is the owner of the best phrase.
+
+All of it is numpy, on one core: images are matched in threads beside the model, whatever device that is on.
+
+Shapes: P phrases, G groups of phrases that stand for one thing, H x W the labels, h x w a patch grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.labelling.resample import Values, resize, resize_columns, resize_rows
+from tipsseg.labelling.scores import Ids, Scores
+from tipsseg.labelling.windows import Taps, bilinear_taps
+from tipsseg.types import ConfidenceArray, LabelArray
+
+#: Scores that are at hand at once, phrases x rows x columns: 1 MB, so that they stay in the cache of a core.
+_CHUNK = 1 << 18
+
+#: Rows and columns of a tile, of the image and of the image as the model sees it (four patches), where not more than _FEW phrases
+#: can win; and the least that it is cut down to where there are more. Smaller tiles have fewer phrases, and more of the work that
+#: every tile costs.
+_TILE, _WORKING_TILE, _FEW, _LEAST = 128, 56, 8, 16
+
+#: Two cosines this close may change places by rounding: ten times what sums of float32 of this size can be off.
+_ROUNDING = 1e-5
+
+#: Temperatures by which the cosine of a phrase stays below the best: from the first on it counts for the confidence as the working
+#: size has it (0.14 of the best at most), from the second on not at all (less than 5e-5).
+_CLOSE, _NOTHING = 2.0, 10.0
+
+#: Leading phrases that a bound is made of, at most.
+_LEADERS = 4
+
+#: Larger images have their confidence in 16 bits: in 32 it would take as much memory as their decoding.
+_LARGE = 64_000_000
+
+#: Soft maps that are refined at once, maps x rows x columns: 256 MB.
+_REFINED_ELEMENTS = 64_000_000
+
+#: Maps [K, h, w] and an image [h, w, 3] -> the maps, refined.
+Refine = Callable[[Values, NDArray[np.uint8]], Values]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Naming:
+    """What the phrases stand for.
+
+    groups     how many phrases each group has, in the order of the phrases
+    label_ids  [G], of the groups
+    least      [N] float32, by label id: confidences below it make a pixel ignored
+    ignore     the label id of such pixels
+    """
+
+    groups: Sequence[int]
+    label_ids: LabelArray
+    least: NDArray[np.float32]
+    ignore: int
+
+    def labels(self, groups: Ids, index: NDArray[np.unsignedinteger], confidence: Values) -> LabelArray:
+        """Label ids, [H, W], of winners: `index` [H, W] among `groups`, and `confidence` [H, W]."""
+        labels = self.label_ids[groups][index]
+        if self.least.any():
+            labels[confidence < self.least[labels]] = self.ignore
+        return labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matched:
+    """What won at each pixel.
+
+    labels      [H, W], the label id of the winning group, or that of ignored pixels
+    confidence  [H, W] float32 in [0, 1]; float16 above _LARGE pixels
+    """
+
+    labels: LabelArray
+    confidence: ConfidenceArray
+
+
+def match(scores: Scores, size: tuple[int, int], naming: Naming) -> Matched:
+    """The label of every pixel of an image of `size` (H, W), and its confidence.
+
+    Phrases that cannot win in a tile are told by the cosines alone, and left out of what is made at the size of the image:
+
+    1. Within a tile a map of cosines lies between its values at a few corners (see `scores`): the cosine c_g(x) of phrase g at a
+       pixel x of a window is a mean of them, with weights that are the same for all phrases.
+    2. Let h be a mean of the maps of some leading phrases, h = sum of a_k c_k with positive a_k of sum 1. If c_g is below h at all
+       corners (of all windows that see some of the tile), then c_g(x) < h(x) at every x.
+    3. exp is convex: exp(c_g(x)) < exp(h(x)) <= sum of a_k exp(c_k(x)). The softmax divides all of it by one sum, so for its
+       probabilities p_g(x) < sum of a_k p_k(x).
+    4. The mean over windows and the resizing to the image are means, with weights that do not depend on the phrase. So at every
+       pixel of the tile the score of g is below a mean of the leaders' scores, and below the best of them: g does not win there.
+
+    The test has a margin for rounding, so leaving g out changes no label. The sum of the softmax needs every phrase, at the working
+    size, and has it. In "whole" mode the cosines are the scores, and 1 and 2 suffice.
+
+    The confidence is softmax(log score / temperature) of the winner over all groups (see `Scores.logits`). Groups that may win in
+    the tile, or come close, are in its sum as they are at the pixel. The sum over the others is made at the working size and its
+    logarithm resized. That is nearly linear there: even where the cosines of neighbouring patches differ at random by up to 0.2,
+    the confidence is off by less than 0.0002 on average, and by more than 0.01 at less than 0.5 % of the pixels (the tests say so).
+
+    Memory beside the result: some MB, and for each window a map of the sums at its size.
+    """
+    labels = np.empty(size, naming.label_ids.dtype)
+    confidence = _confidence_of(size)
+    owners = np.repeat(np.arange(len(naming.groups)), naming.groups)
+    for tile in _tiles(scores, size, owners):
+        here = tile.rows, tile.columns
+        for band, groups, index, share in _won(scores, tile, owners):
+            labels[here][band] = naming.labels(groups, index, share)
+            confidence[here][band] = share
+    return Matched(cast(LabelArray, labels), confidence)
+
+
+def match_refined(
+    scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], naming: Naming, refine: Refine
+) -> Matched:
+    """The same after the probabilities of the groups were drawn to the edges of the image, by `refine` (see `refine.pamr`).
+
+    image  [h', w', 3] uint8 RGB; the refinement is made at this size, and its result resized (bilinear) to `size`
+
+    Only groups that win somewhere are refined. The confidence of a pixel is the refined probability of its winner.
+    """
+    small = (image.shape[0], image.shape[1])
+    occurring = occurring_groups(scores, small, naming.groups)
+    at_once = max(_REFINED_ELEMENTS // (small[0] * small[1]), 1)
+    labels = np.empty(size, naming.label_ids.dtype)
+    confidence = _confidence_of(size)
+    confidence[:] = -1
+    for start in range(0, len(occurring), at_once):
+        chosen = occurring[start : start + at_once]
+        refined = refine(_probabilities(scores, small, naming.groups, chosen), image)
+        for band, resized in _resized_bands(refined, size):
+            best = resized.max(0)  # [rows, W]
+            wins = best.astype(confidence.dtype) > confidence[band]  # as it is kept, so that of equals the first wins
+            labels[band][wins] = naming.labels(chosen, _first_index(resized, best)[wins], best[wins])
+            confidence[band][wins] = best[wins]
+    return Matched(cast(LabelArray, labels), confidence)
+
+
+def _confidence_of(size: tuple[int, int]) -> ConfidenceArray:
+    """Room for the confidence of an image of `size`."""
+    large = size[0] * size[1] > _LARGE
+    return cast(ConfidenceArray, np.empty(size, np.float16 if large else np.float32))
+
+
+def best_groups(
+    scores: Scores, size: tuple[int, int], groups: Sequence[int], count: int
+) -> tuple[NDArray[np.intp], NDArray[np.float16]]:
+    """The best `count` groups at each cell of a grid of `size` (h, w), and softmax(log score / temperature) of each over all.
+
+    Both are [count, h, w], the best first; of equals the first group comes first.
+    """
+    index = np.empty((count, *size), np.intp)
+    share = np.empty((count, *size), np.float16)
+    for band, shares in _shares(scores, size, groups):
+        order = np.argsort(-shares, axis=0, kind="stable")[:count]  # [count, rows, w]
+        index[:, band] = order
+        share[:, band] = np.take_along_axis(shares, order, 0)
+    return index, share
+
+
+def occurring_groups(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ids:
+    """The groups that win somewhere in an image of `size` (H, W), in their order."""
+    numbers = np.arange(len(groups), dtype=np.uint16)
+    won = match(scores, size, Naming(groups, numbers, np.zeros(len(groups), np.float32), 0)).labels
+    return np.flatnonzero(np.bincount(won.reshape(-1), minlength=len(groups)))
+
+
+def merge_names(values: Values, owners: Ids) -> tuple[Values, Ids]:
+    """The maximum over the phrases of each owner, [K, ...] -> [G', ...], and the owners [G']; `owners` [K] is sorted."""
+    firsts = np.flatnonzero(np.diff(owners, prepend=-1))
+    if len(firsts) == len(owners):
+        return values, owners
+    merged = np.empty((len(firsts), *values.shape[1:]), np.float32)
+    # numpy's reduceat takes three times as long.
+    for target, start, stop in zip(merged, firsts, [*firsts[1:], len(owners)], strict=True):
+        values[start:stop].max(0, out=target)
+    return merged, owners[firsts]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tile:
+    """A part of the image.
+
+    rows, columns     of the image
+    source            how they come from the scores' grid, down and across
+    working           and from the working size
+    contenders        phrases of groups that may win here, or come near that
+    others            those of other groups that count for the confidence
+    """
+
+    rows: slice
+    columns: slice
+    source: tuple[Taps, Taps]
+    working: tuple[Taps, Taps]
+    contenders: Ids
+    others: Ids
+
+
+def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile]:
+    """Tiles of an image of `size`, in rows; those where many phrases can win are cut up, as smaller ones tell more apart."""
+    source, working = (
+        [bilinear_taps(*lengths) for lengths in zip(grid, size, strict=True)]
+        for grid in (scores.size, scores.working_size)
+    )
+
+    def parts(*spans: slice) -> Iterator[_Tile]:
+        rows, columns = spans
+        down, across = (taps.part(span.start, span.stop) for taps, span in zip(source, spans, strict=True))
+        down_working, across_working = (
+            taps.part(span.start, span.stop) for taps, span in zip(working, spans, strict=True)
+        )
+        rivals = _rivals(scores, down, across, owners)
+        tile = _Tile(rows, columns, (down, across), (down_working, across_working), *rivals)
+        height, width = (span.stop - span.start for span in spans)
+        if (
+            len(tile.contenders) <= _FEW
+            or len(tile.contenders) * height * width <= _CHUNK
+            or max(height, width) < 2 * _LEAST
+        ):
+            yield tile
+        elif height >= width:
+            for part in _halves(rows):
+                yield from parts(part, columns)
+        else:
+            for part in _halves(columns):
+                yield from parts(rows, part)
+
+    steps = [
+        max(_TILE, _WORKING_TILE * length // whole) if length >= whole else max(_TILE * length // whole, 1)
+        for length, whole in zip(size, scores.working_size, strict=True)
+    ]
+    for top in range(0, size[0], steps[0]):
+        for left in range(0, size[1], steps[1]):
+            yield from parts(slice(top, min(top + steps[0], size[0])), slice(left, min(left + steps[1], size[1])))
+
+
+def _halves(span: slice) -> tuple[slice, slice]:
+    middle = (span.start + span.stop) // 2
+    return slice(span.start, middle), slice(middle, span.stop)
+
+
+def _rivals(scores: Scores, rows: Taps, columns: Taps, owners: Ids) -> tuple[Ids, Ids]:
+    """Phrases that matter in a part of the image: the best of groups that come near winning, and others that count at all."""
+    corners = scores.corners(rows, columns)
+    behind = _behind(corners)  # [P]
+    contends = behind <= max(_ROUNDING, _CLOSE * scores.temperature)
+    groups = np.zeros(owners[-1] + 1, bool)
+    groups[owners[contends]] = True
+    others = np.flatnonzero(~groups[owners] & (behind <= _NOTHING * scores.temperature))
+    for group in np.flatnonzero(groups & (np.bincount(owners) > 1)):
+        own = slice(*np.searchsorted(owners, [group, group + 1]))
+        # Of a group only what may be its own best somewhere; the argument of `match`, with leaders of the group.
+        contends[own] = _behind(corners[:, own]) <= _ROUNDING
+    return np.flatnonzero(contends), others
+
+
+def _behind(corners: Values) -> Values:
+    """[N, P] -> [P]: the least distance of each phrase to a mean of a few leading ones, over all corners.
+
+    The more corners differ in what is best there, the more leaders it takes so that their mean is high at all of them.
+    """
+    bound = corners[:, corners.mean(0).argmax()]  # [N]
+    for number in range(2, _LEADERS + 1):
+        best_at_worst = corners[:, corners[bound.argmin()].argmax()]
+        wider: Values = bound + (best_at_worst - bound) / np.float32(number)
+        if wider.min() <= bound.min():
+            break
+        bound = wider
+    behind: Values = (bound[:, None] - corners).min(0)
+    return behind
+
+
+def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
+    """log of the sum of exp(logit / temperature) over the other groups: what of the working size the tile needs, [r, c]."""
+    phrases = tile.others
+    if not len(phrases):
+        return None
+    rows, columns = (taps.span for taps in tile.working)
+    rest = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
+    step = max(_CHUNK // (len(phrases) * rest.shape[1]), 1)
+    for start in range(rows.start, rows.stop, step):
+        stop = min(start + step, rows.stop)
+        logits, _ = merge_names(scores.working_logits(slice(start, stop), columns, phrases), owners[phrases])
+        logits /= scores.temperature
+        most = logits.max(0)
+        logits -= most
+        rest[start - rows.start : stop - rows.start] = most + np.log(np.exp(logits, out=logits).sum(0))
+    return rest
+
+
+def _won(scores: Scores, tile: _Tile, owners: Ids) -> Iterator[tuple[slice, Ids, NDArray[np.unsignedinteger], Values]]:
+    """Bands of rows of a tile, each with the groups that contend, the index of the winner among them, and its confidence."""
+    (rows, columns), phrases = tile.source, tile.contenders
+    rest = _log_rest(scores, tile, owners)
+    if rest is not None:
+        rest = resize_columns(rest, tile.working[1].within)  # [r, columns]
+    step = max(_CHUNK // (len(phrases) * len(columns.low)), 1)
+    for start in range(0, len(rows.low), step):
+        part = rows.part(start, start + step)
+        values = scores.values(part.span, columns.span, phrases)
+        merged, groups = merge_names(
+            resize(values, part.within, columns.within), owners[phrases]
+        )  # [G', rows, columns]
+        best = merged.max(0)
+        index = _first_index(merged, best)
+        logits, logit = scores.logits(merged), scores.logits(best)
+        logits -= logit
+        logits /= scores.temperature
+        total = np.exp(logits, out=logits).sum(0)
+        if rest is not None:
+            logit /= scores.temperature
+            share = resize_rows(rest, tile.working[0].within.part(start, start + step))
+            share -= logit
+            total += np.exp(share, out=share)
+        yield slice(start, start + step), groups, index, np.reciprocal(total, out=total)
+
+
+def _first_index(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
+    """The first index at which [K, ...] holds its maximum `best`."""
+    # numpy's argmax along the first axis takes ten times as long.
+    index = np.zeros(best.shape, np.uint8 if len(values) <= 256 else np.uint16)
+    behind = np.ones(best.shape, bool)
+    for each in values[:-1]:
+        behind &= each != best
+        index += behind
+    return index
+
+
+def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Iterator[tuple[slice, Values]]:
+    """Bands of rows of an image of `size`, each with softmax(log score / temperature) of all groups, [G, rows, W]."""
+    owners = np.repeat(np.arange(len(groups)), groups)
+    everything = np.arange(len(owners))
+    taps, columns = (bilinear_taps(*lengths) for lengths in zip(scores.size, size, strict=True))
+    # A row of the image may come from many of the grid; it is made in pieces so that neither is too much at once.
+    finer = [max(-(-source // length), 1) for source, length in zip(scores.size, size, strict=True)]
+    width = max(min(_CHUNK // (len(owners) * 2 * finer[0] * finer[1]), size[1]), 1)
+    step = max(_CHUNK // (len(owners) * size[1] * finer[0] * finer[1]), 1)
+    for start in range(0, size[0], step):
+        rows = taps.part(start, start + step)
+        pieces = []
+        for left in range(0, size[1], width):
+            part = columns.part(left, left + width)
+            values = scores.values(rows.span, part.span, everything)
+            pieces.append(merge_names(resize(values, rows.within, part.within), owners)[0])
+        shares = scores.logits(np.concatenate(pieces, 2))
+        shares -= shares.max(0)
+        shares /= scores.temperature
+        np.exp(shares, out=shares)
+        shares /= shares.sum(0)
+        yield slice(start, start + step), shares
+
+
+def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int], chosen: Ids) -> Values:
+    """softmax(log score / temperature) over all groups, for the chosen ones: [K, h', w']."""
+    soft = np.empty((len(chosen), *size), np.float32)
+    for band, shares in _shares(scores, size, groups):
+        soft[:, band] = shares[chosen]
+    return soft
+
+
+def _resized_bands(maps: Values, size: tuple[int, int]) -> Iterator[tuple[slice, Values]]:
+    """Bands of rows of maps [K, h, w] resized to `size`, [K, rows, W] each."""
+    rows, columns = (bilinear_taps(*lengths) for lengths in zip(maps.shape[1:], size, strict=True))
+    step = max(_CHUNK // (len(maps) * size[1]), 1)
+    for start in range(0, size[0], step):
+        part = rows.part(start, start + step)
+        yield slice(start, start + step), resize(maps[:, part.span], part.within, columns)

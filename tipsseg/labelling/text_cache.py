@@ -1,0 +1,91 @@
+"""Text vectors on disk, so that a vocabulary goes through the text tower of a model once.
+
+They are files in the folder `text` of tipsseg's cache, named by all that decides them: the phrases and their templates, the files
+of the model, versions, device and dtype. Each begins with the sha256 of its name and its numbers: one that was damaged, or stands
+under the name of another, is not taken. They only save time: one that cannot be read or written costs the computing, no error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tipsseg import __version__
+from tipsseg.backbones.tipsv2.encoder import Encoder
+from tipsseg.errors import TipssegError
+from tipsseg.util.cache_folder import cache_folder
+from tipsseg.util.files import atomic_write, json_bytes
+from tipsseg.vocabulary.vocabulary import Phrase
+from tipsseg.weights.sources import file_hashes
+
+#: So many vocabularies are kept, those that were used last.
+_KEPT = 100
+
+_SUFFIX = ".vectors"
+_EARLIER_SUFFIX = ".npy"  # of earlier versions, which wrote no checksum
+_NUMBERS = np.dtype("<f4")
+
+Vectors = NDArray[np.float32]
+
+
+def remembered(encoder: Encoder, phrases: Sequence[Phrase], compute: Callable[[], Vectors]) -> Vectors:
+    """The vectors of the phrases, [P, D] of unit length: from the cache, or computed and put there."""
+    file = _file(encoder, phrases)
+    vectors = None if file is None else _read(file, (len(phrases), encoder.width))
+    if vectors is None:
+        vectors = compute()
+        if file is not None:
+            _write(file, vectors)
+    return vectors
+
+
+def _file(encoder: Encoder, phrases: Sequence[Phrase]) -> Path | None:
+    """The file for them; None where none can be named."""
+    device = encoder.device
+    on = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    with suppress(TipssegError, RuntimeError):
+        decides = {
+            "versions": [__version__, torch.__version__, np.__version__],
+            "device": [platform.system(), platform.machine(), device.type, on, torch.get_num_threads()],
+            "dtype": encoder.dtype_name,
+            "model": file_hashes(encoder.folder),
+            "phrases": [[phrase.text, list(phrase.templates)] for phrase in phrases],
+        }
+        return cache_folder() / "text" / f"{hashlib.sha256(json_bytes(decides)).hexdigest()[:40]}{_SUFFIX}"
+    return None
+
+
+def _read(file: Path, shape: tuple[int, int]) -> Vectors | None:
+    """The vectors of that shape in the file; None where it is not there, or not as it was written."""
+    length = shape[0] * shape[1] * _NUMBERS.itemsize
+    try:
+        with file.open("rb") as opened:
+            checksum, data = opened.read(hashlib.sha256().digest_size), opened.read(length)
+            if len(data) != length or opened.read(1) or checksum != _checksum(file, data):
+                return None
+    except OSError:
+        return None
+    with suppress(OSError):
+        file.touch()  # so that it is told from those that nobody uses
+    return np.frombuffer(data, _NUMBERS).reshape(shape).astype(np.float32)
+
+
+def _write(file: Path, vectors: Vectors) -> None:
+    data = vectors.astype(_NUMBERS).tobytes()
+    with suppress(TipssegError, OSError):
+        atomic_write(file, _checksum(file, data) + data)
+        there = [each for each in file.parent.iterdir() if each.suffix in (_SUFFIX, _EARLIER_SUFFIX)]
+        kept = sorted(there, key=lambda each: each.stat().st_mtime, reverse=True)
+        for each in kept[_KEPT:]:
+            each.unlink()
+
+
+def _checksum(file: Path, data: bytes) -> bytes:
+    return hashlib.sha256(file.name.encode() + data).digest()

@@ -1,0 +1,220 @@
+"""What is asked for beside the images, the model and the phrases: how images are labelled, how labels become files, on what.
+
+Imports nothing that takes its time: `--help` needs this.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from tipsseg.errors import UsageError
+from tipsseg.util.json_values import short, take
+from tipsseg.util.printable import quoted
+
+DTYPE_NAMES = ("auto", "float32", "bfloat16", "float16")
+
+_DEVICE = re.compile("auto|(cpu|cuda|mps)(:[0-9]+)?")
+
+
+def check_device_name(name: str) -> None:
+    """Raise UsageError for what cannot be a device, whether this machine has it or not."""
+    if not isinstance(name, str) or not _DEVICE.fullmatch(name):
+        raise UsageError(f"unknown device {quoted(name)}", "Use auto, cpu, cuda, cuda:N or mps.")
+
+
+def check_dtype_name(name: str) -> None:
+    """Raise UsageError for what is no dtype to compute in."""
+    if name not in DTYPE_NAMES:
+        raise UsageError(f"unknown dtype {quoted(name)}", f"Use one of {', '.join(DTYPE_NAMES)}.")
+
+
+#: How an image can be shown to the model.
+MODES = ("slide", "whole")
+
+#: How edges can be refined.
+REFINEMENTS = ("none", "pamr")
+
+#: Images of more pixels are refused unless more are allowed: decoded, this many take 2 GB.
+MAX_PIXELS = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOptions:
+    """How an image is labelled, beside the model and the vocabulary.
+
+    mode            "slide": overlapping windows of the model's native size; "whole": the image at once
+    short_side      the image's shorter side is resized to this many pixels; None: the model's native size
+    min_confidence  pixels whose confidence is below this get the ignore id; 0..1
+    refine          "pamr": edges follow the colours of the image; "none": labels as the model gives them
+
+    Raises UsageError for values that no model could use.
+    """
+
+    mode: str = "slide"
+    short_side: int | None = None
+    min_confidence: float = 0.0
+    refine: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UsageError(f"unknown mode {quoted(self.mode)}", f"Use one of {', '.join(MODES)}.")
+        if self.refine not in REFINEMENTS:
+            raise UsageError(f"unknown refinement {quoted(self.refine)}", f"Use one of {', '.join(REFINEMENTS)}.")
+        if self.short_side is not None:
+            if type(self.short_side) is not int:
+                raise UsageError(f"short side must be a whole number of pixels, not {quoted(self.short_side)}")
+            if self.short_side < 1:
+                raise UsageError(f"short side {quoted(self.short_side)} is not positive")
+        if isinstance(self.min_confidence, bool) or not isinstance(self.min_confidence, int | float):
+            raise UsageError(f"minimum confidence must be a number, not {quoted(self.min_confidence)}")
+        if not 0 <= self.min_confidence <= 1:
+            raise UsageError(f"minimum confidence {quoted(self.min_confidence)} is not between 0 and 1")
+
+
+#: What formats that list objects take for one.
+INSTANCES = ("component", "class")
+
+#: How masks hold the ids: as grey values, or as numbers of a palette's colours.
+PNG_MODES = ("L", "P")
+
+#: What the files of an image are named by: its path without its suffix, or with it.
+NAMES = ("stem", "full")
+
+#: Polygons that are farther off than this show nothing of an image.
+MAX_SIMPLIFY = 1000
+
+_LEAST_AREA = re.compile(r"(\d{1,18})|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class LeastArea:
+    """The area that an object has at least: a whole number of pixels, or a percentage of the image's."""
+
+    value: float
+    percent: bool = False
+
+    def pixels(self, size: tuple[int, int]) -> int:
+        """In an image of `size` (height, width)."""
+        height, width = size
+        return math.ceil(self.value / 100 * height * width) if self.percent else int(self.value)
+
+    def __str__(self) -> str:
+        """As `parse_least_area` reads it."""
+        # All digits, and none of them in powers of ten.
+        return f"{Decimal(repr(self.value)).normalize():f}%" if self.percent else str(int(self.value))
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """How labels become files.
+
+    instances     "component": each 8-connected region of a class is an object; "class": all pixels of a class in an image are one
+    min_area      smaller objects are left out of formats that list objects
+    png_mode      of index masks, "L" or "P"
+    simplify      how far, in pixels, polygons may be off for the sake of fewer corners; None: see `polygons.outline`
+    val_fraction  the part of the images that YOLO's data.yaml takes for validation, 0 <= x < 1; 0: it does not divide them;
+                  None: as it was in the folder
+    names         "stem": the files of a.jpg are named a.png and the like; "full": a.jpg.png
+
+    Raises UsageError for other values.
+    """
+
+    instances: str = INSTANCES[0]
+    min_area: LeastArea = LeastArea(1)
+    png_mode: str = PNG_MODES[0]
+    simplify: float | None = None
+    val_fraction: float | None = None
+    names: str = NAMES[0]
+
+    def __post_init__(self) -> None:
+        if self.instances not in INSTANCES:
+            raise UsageError(f"unknown instances {self.instances!r}", f"Use one of {', '.join(INSTANCES)}.")
+        if self.png_mode not in PNG_MODES:
+            raise UsageError(f"unknown mode of PNG files {self.png_mode!r}", f"Use one of {', '.join(PNG_MODES)}.")
+        if self.simplify is not None and not 0 <= self.simplify <= MAX_SIMPLIFY:
+            raise UsageError(
+                f"--simplify {self.simplify:g} is no distance in pixels",
+                f"Give a number from 0 to {MAX_SIMPLIFY}; 1 or 2 are usual.",
+            )
+        if self.val_fraction is not None and not 0 <= self.val_fraction < 1:
+            raise UsageError(
+                f"--val-fraction {self.val_fraction:g} is no part of the images",
+                "Give a number from 0 to less than 1, such as 0.2.",
+            )
+        if self.names not in NAMES:
+            raise UsageError(f"unknown names of files {self.names!r}", f"Use one of {', '.join(NAMES)}.")
+
+    def image_record(self) -> dict[str, object]:
+        """Those that decide what an image becomes, as `record` has them."""
+        record: dict[str, object] = {
+            "instances": self.instances,
+            "min_area": str(self.min_area),
+            "png_mode": self.png_mode,
+        }
+        # Each of the others only where it is not as it always was, so that earlier runs are runs of the same options.
+        record |= {} if self.simplify is None else {"simplify": self.simplify}
+        return record if self.names == NAMES[0] else {**record, "names": self.names}
+
+    def record(self) -> dict[str, object]:
+        """As run.json has them, and as the options of the command take them; without the last two where nothing is said."""
+        return {**self.image_record(), **({"val_fraction": self.val_fraction} if self.val_fraction else {})}
+
+
+#: What is done where nothing is said of it.
+DEFAULT_FILE_OPTIONS = FileOptions()
+
+
+def parse_least_area(text: str) -> LeastArea:
+    """The value of --min-area: "50" pixels, or "0.1%" of the image. Raises UsageError."""
+    found = _LEAST_AREA.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(
+            f"--min-area {text} is no area",
+            'Give a whole number of pixels, or a percentage of the image such as "0.1%".',
+        )
+    pixels, percent = found.groups()
+    if percent is not None and float(percent) > 100:
+        raise UsageError(f"--min-area {text} is more than the whole image")
+    return LeastArea(int(pixels)) if percent is None else LeastArea(float(percent), percent=True)
+
+
+def recorded_names(run: Mapping[str, object]) -> str:
+    """One of NAMES: how the files of a run are named, whose run.json has that content."""
+    options = run.get("options")
+    return NAMES[1] if isinstance(options, dict) and options.get("names") == NAMES[1] else NAMES[0]
+
+
+def parse_file_options(record: Mapping[str, object]) -> FileOptions:
+    """The options in what `FileOptions.record` gave, among others. Raises ValueError."""
+    try:
+        return FileOptions(
+            take(record, "instances", str),
+            parse_least_area(take(record, "min_area", str)),
+            take(record, "png_mode", str),
+            _number(record, "simplify"),
+            _number(record, "val_fraction"),
+            take(record, "names", str) if "names" in record else NAMES[0],
+        )
+    except UsageError as error:
+        raise ValueError(error.message) from error
+
+
+def val_fraction_of(record: Mapping[str, object]) -> float:
+    """The `val_fraction` in the options of a run.json; 0 where it has none, or what is none."""
+    options = record.get("options")
+    value = options.get("val_fraction") if isinstance(options, dict) else None
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1 else 0.0
+
+
+def _number(record: Mapping[str, object], key: str) -> float | None:
+    """The number of a key, None where it is not there. Raises ValueError."""
+    value = record.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -1e9 <= value <= 1e9:
+        raise ValueError(f"`{key}` is {short(value)}")
+    return float(value)

@@ -1,0 +1,1 @@
+"""Labels as regions: components, run-length codes, polygons, objects."""

@@ -1,0 +1,211 @@
+"""Label ids -> regions and their run-length codes. numpy and pycocotools only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from tipsseg.types import ConfidenceArray, LabelArray
+
+#: Pixels that are looked at at once: what is made of them takes some 20 bytes each.
+_PIECE = 1 << 20
+
+
+class Rle(TypedDict):
+    """A mask as COCO's compressed run-length code: `size` [h, w] and `counts`, ASCII text."""
+
+    size: list[int]
+    counts: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Pixels in runs down the columns, one behind the other as COCO counts pixels: columns from the left, each from its top.
+
+    column, top, stop  [R] int32: a run is the pixels `top` .. `stop` - 1 of a column
+    """
+
+    column: NDArray[np.int32]
+    top: NDArray[np.int32]
+    stop: NDArray[np.int32]
+
+    def __getitem__(self, which: slice | NDArray[np.intp] | NDArray[np.bool_]) -> Runs:
+        return Runs(self.column[which], self.top[which], self.stop[which])
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """Pixels of one class: a connected component, or all of them. Kept as runs: a mask of each would be as large as the image.
+
+    class_id  the label id
+    area      pixels
+    box       (y, x, h, w): the smallest box around it
+    runs      its pixels
+    """
+
+    class_id: int
+    area: int
+    box: tuple[int, int, int, int]
+    runs: Runs
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """[h, w], the region inside its box; made anew each time."""
+        y, x, h, w = self.box
+        edges = np.zeros(w * h + 1, np.int8)
+        at = (self.runs.column.astype(np.int64) - x) * h - y
+        edges[at + self.runs.top] += 1
+        edges[at + self.runs.stop] -= 1
+        inside: NDArray[np.bool_] = np.cumsum(edges[:-1], dtype=np.int8).view(np.bool_).reshape(w, h).T
+        return np.ascontiguousarray(inside)
+
+
+def count_labels(labels: LabelArray) -> NDArray[np.int64]:
+    """The number of pixels of each label id in `labels` [H, W]: 256 counts for uint8, 65536 for uint16."""
+    ids = int(np.iinfo(labels.dtype).max) + 1
+    counts = np.zeros(ids, np.int64)
+    flat = labels.reshape(-1)
+    # By pieces: numpy's count makes 64-bit copies, eight times a large map.
+    for start in range(0, flat.size, 1 << 20):
+        counts += np.bincount(flat[start : start + (1 << 20)], minlength=ids)
+    return counts
+
+
+def components(labels: LabelArray, number_of_classes: int, min_area: int = 1) -> list[Region]:
+    """The 8-connected components of the classes 1..N in `labels` [H, W], uint8 or uint16.
+
+    Components of fewer than `min_area` pixels are left out; background and ignored pixels belong to none. Sorted by
+    class id, then top row, then left column (then by the leftmost pixel of the top row, which no two share).
+    """
+    runs, class_ids = _runs(labels, number_of_classes)
+    return _regions(runs, class_ids, _connected(runs, class_ids, labels.shape[0]), min_area)
+
+
+def whole_classes(labels: LabelArray, number_of_classes: int, min_area: int = 1) -> list[Region]:
+    """All pixels of each of the classes 1..N in `labels` [H, W] as one region, where there are at least `min_area`; by class id."""
+    runs, class_ids = _runs(labels, number_of_classes)
+    return _regions(runs, class_ids, class_ids.astype(np.intp), min_area)
+
+
+def _runs(labels: LabelArray, number_of_classes: int) -> tuple[Runs, LabelArray]:
+    """The runs of the classes 1..N, and the class id of each."""
+    height, width = labels.shape
+    found: list[tuple[Runs, LabelArray]] = []
+    step = max(_PIECE // height, 1)
+    for left in range(0, width, step):
+        piece = np.ascontiguousarray(labels[:, left : left + step].T)  # [columns, H]
+        starts = np.ones(piece.shape, np.bool_)
+        np.not_equal(piece[:, 1:], piece[:, :-1], out=starts[:, 1:])
+        first = np.flatnonzero(starts)
+        length = np.diff(first, append=piece.size)
+        ids = cast(LabelArray, piece.reshape(-1)[first])
+        wanted = (ids >= 1) & (ids <= number_of_classes)
+        column, top = np.divmod(first[wanted], height)
+        runs = Runs((column + left).astype(np.int32), top.astype(np.int32), (top + length[wanted]).astype(np.int32))
+        found.append((runs, ids[wanted]))
+    together = Runs(*(np.concatenate([getattr(runs, name) for runs, _ in found]) for name in ("column", "top", "stop")))
+    return together, cast(LabelArray, np.concatenate([ids for _, ids in found]))
+
+
+def _connected(runs: Runs, class_ids: LabelArray, height: int) -> NDArray[np.intp]:
+    """A number for each run, the same for those of one class that touch, be it at a corner, directly or by others."""
+    # Down the columns, with two rows between them, all runs have places that only grow.
+    column, pitch = runs.column.astype(np.int64), height + 2
+    next_column = (column + 1) * pitch
+    first = np.searchsorted(column * pitch + runs.stop, next_column + runs.top, "left")
+    last = np.searchsorted(column * pitch + runs.top, next_column + runs.stop, "right")
+    count = np.maximum(last - first, 0)
+    here = np.repeat(np.arange(len(runs)), count)
+    there = np.arange(len(here)) - np.repeat(np.cumsum(count) - count - first, count)
+    alike = class_ids[here] == class_ids[there]
+    return _joined(len(runs), here[alike], there[alike])
+
+
+def _joined(number: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.intp]:
+    """[number]: for each, the least number that it is joined with, directly or by others; `one` and `other` are the joints."""
+    least = np.arange(number)
+    while True:
+        roots, other_roots = least[one], least[other]
+        apart = roots != other_roots
+        if not apart.any():
+            return least
+        one, other, roots, other_roots = one[apart], other[apart], roots[apart], other_roots[apart]
+        np.minimum.at(least, np.maximum(roots, other_roots), np.minimum(roots, other_roots))
+        while True:  # all the way down
+            deeper = least[least]
+            if (deeper == least).all():
+                break
+            least = deeper
+
+
+def _regions(runs: Runs, class_ids: LabelArray, numbers: NDArray[np.intp], min_area: int) -> list[Region]:
+    """A region for each number, in the order of `components`."""
+    order = np.argsort(numbers, kind="stable")
+    runs, class_ids = runs[order], class_ids[order]
+    firsts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+    if not len(firsts):
+        return []
+    areas = np.add.reduceat(runs.stop - runs.top, firsts, dtype=np.int64)
+    tops, stops = np.minimum.reduceat(runs.top, firsts), np.maximum.reduceat(runs.stop, firsts)
+    bounds = [*firsts.tolist(), len(runs)]
+    keyed = []
+    for index in np.flatnonzero(areas >= min_area).tolist():
+        own = runs[bounds[index] : bounds[index + 1]]
+        y, x = int(tops[index]), int(own.column[0])
+        box = (y, x, int(stops[index]) - y, int(own.column[-1]) - x + 1)
+        class_id = int(class_ids[bounds[index]])
+        # The leftmost pixel of the top row begins the first run that begins there.
+        leftmost = int(own.column[(own.top == y).argmax()])
+        keyed.append(((class_id, y, x, leftmost), Region(class_id, int(areas[index]), box, own)))
+    return [region for _, region in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def mean_over(region: Region, values: ConfidenceArray) -> float:
+    """The mean of `values` [H, W] over a region."""
+    y, x, h, w = region.box
+    step = max(_PIECE // h, 1)
+    total = 0.0
+    for left in range(x, x + w, step):
+        start, stop = np.searchsorted(region.runs.column, [left, left + step])
+        runs = region.runs[start:stop]
+        if not len(runs):
+            continue
+        piece = values[y : y + h, left : min(left + step, x + w)].T.astype(np.float64)  # [columns, h]
+        at = (runs.column.astype(np.int64) - left) * h - y
+        edges = np.stack([at + runs.top, at + runs.stop], axis=1).reshape(-1)
+        # A zero at the end, as an edge must lie in the array. Every second sum is of what is between two runs.
+        total += float(np.add.reduceat(np.append(piece, 0.0), edges)[::2].sum())
+    return total / region.area
+
+
+def encode_rle(mask: NDArray[np.bool_]) -> Rle:
+    """The compressed run-length code of a whole mask [H, W]."""
+    height, width = mask.shape
+    code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [height, width], "counts": code["counts"].decode("ascii")}
+
+
+def encode_region(region: Region, size: tuple[int, int]) -> Rle:
+    """The compressed run-length code of a region in an image of `size` (height, width).
+
+    Equal to `encode_rle` of the whole mask, but the work goes with the region's runs and not with the image, which
+    matters where a map has thousands of regions.
+    """
+    height, width = size
+    base = region.runs.column.astype(np.int64) * height
+    edges = np.stack([base + region.runs.top, base + region.runs.stop], axis=1).ravel()
+    # A run that ends at the bottom of the image goes on at the top of the next column: drop both edges.
+    joined = np.flatnonzero(edges[1:-1:2] == edges[2::2])
+    edges = np.delete(edges, np.concatenate([2 * joined + 1, 2 * joined + 2]))
+    runs = np.diff(edges, prepend=0)
+    rest = height * width - int(edges[-1])
+    counts = runs.tolist() + ([rest] if rest else [])
+    code = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": code["counts"].decode("ascii")}

@@ -1,0 +1,96 @@
+"""Rules of manifest.jsonl: its lines are entries, which are of the one run and agree with its vocabulary and with themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from tipsseg.errors import OutputError
+from tipsseg.formats import relative_path
+from tipsseg.formats.problem import Problem, by, class_text
+from tipsseg.runs.check.run import Run
+from tipsseg.store.labelled_image import LabelledImage, labelled_image
+from tipsseg.store.manifest import MANIFEST_FILE, Manifest, read_entry
+from tipsseg.types import name_order
+from tipsseg.util.append_log import lines_of
+from tipsseg.util.files import reason_of
+from tipsseg.util.json_values import short
+
+#: What mends a manifest.
+_DONE_AGAIN = "run the command that labelled the images again, which labels those that are missing"
+_SET_ASIDE = "run the command that labelled the images again, which keeps the line in another file and labels the image"
+
+
+class Images:
+    """The images of a run, by its manifest. In memory are a name, an offset and the formats of each.
+
+    formats  of each image by its name, in the order of names
+    sound    whether no image is missing for all that is known
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.path = run.records / MANIFEST_FILE
+        self.formats: dict[str, tuple[str, ...]] = {}
+        self.sound = True
+        self._manifest: Manifest | None = None
+
+    def read(self) -> Iterator[Problem]:
+        """Take up what the file has; once, before all else."""
+        formats: dict[str, tuple[str, ...]] = {}
+        same: dict[tuple[str, ...], tuple[str, ...]] = {}
+        problems: list[str] = []
+        try:
+            for number, (_, line) in enumerate(lines_of(self.path), start=1):
+                try:
+                    entry = labelled_image(read_entry(line), len(self.run.names)).entry
+                    formats[entry.image] = same.setdefault(entry.formats, entry.formats)
+                except ValueError as error:
+                    problems.append(f"line {number} is no entry: {error}; {_SET_ASIDE}")
+            self._manifest = Manifest(self.run.records)
+        except OSError as error:
+            problems.append(reason_of(error))
+            formats.clear()
+        except OutputError as error:
+            problems.append(error.reason)
+            formats.clear()
+        if not problems and len(formats) < self.run.labelled:
+            problems.append(
+                f"it has {len(formats)} images, where {self.run.path.name} counts {self.run.labelled}; {_DONE_AGAIN}"
+            )
+        self.formats = {image: formats[image] for image in sorted(formats, key=name_order)}
+        self.sound = not problems
+        for what in problems:
+            yield Problem(self.path, what)
+
+    def get(self, name: str) -> LabelledImage:
+        """One of the images. Raises OutputError where the file cannot be read."""
+        return labelled_image(None if self._manifest is None else self._manifest.get(name), len(self.run.names))
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        if self._manifest is not None:
+            self._manifest.close()
+
+
+def check_entry(run: Run, image: LabelledImage) -> Iterator[str]:
+    """Whether an entry is of the run, and agrees with its vocabulary and with itself."""
+    entry = image.entry
+    if run.shard is not None and not run.shard.takes(entry.image):
+        yield f"not an image of shard {run.shard}"
+    expected = expected_files(entry.image, entry.formats, run.files.names)
+    for name in sorted(expected.keys() | entry.files.keys()):
+        if entry.files.get(name) != expected.get(name):
+            yield f"its file in the format {name} is {short(entry.files.get(name))}, not {short(expected.get(name))}"
+    for label_id, name in image.names.items():
+        if run.names.get(label_id) != name:
+            yield f"{class_text(image.names, label_id)} is not in the vocabulary"
+    height, width = image.size
+    if sum(image.pixels.values()) != height * width:
+        yield f"{sum(image.pixels.values())} pixels in all, where {by(image.size)} are {height * width}"
+
+
+def expected_files(image: str, formats: tuple[str, ...], names: str) -> dict[str, str]:
+    """The image's own file in each of the formats that has one, relative to the output folder; `names` as of FileOptions."""
+    paths = {name: relative_path(name, PurePosixPath(image), names) for name in formats}
+    return {name: str(path) for name, path in paths.items() if path is not None}

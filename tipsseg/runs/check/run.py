@@ -1,0 +1,172 @@
+"""Rules of run.json and classes.json: which runs an output folder has the records of, whether they ended, what their ids mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tipsseg.formats import FORMATS
+from tipsseg.formats.problem import Problem
+from tipsseg.options import FileOptions, parse_file_options
+from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
+from tipsseg.store.lock import is_claimed
+from tipsseg.store.merge_stage import JOINING, finish_command, is_unfinished
+from tipsseg.store.reader import broken_conversion, conversion_begun
+from tipsseg.store.run_classes import class_faults, run_names
+from tipsseg.store.run_record import RUN_FILE, images_of, written_files
+from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in
+from tipsseg.types import ignore_id
+from tipsseg.util.files import is_folder, read_regular, reason_of
+from tipsseg.util.fingerprint import Fingerprint
+from tipsseg.util.json_values import actual_path, parse, short, take
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the run.json in a folder of records says.
+
+    records     that folder
+    shard       None for a whole run
+    names       of the classes by id, 1..N
+    files       how labels became files
+    image_root  the folder that the images' names begin at; None where that is not one, as after a merge
+    ended       whether the run came to its end
+    converting  formats that a conversion was to write which did not come to its end
+    labelled    images that the folder had at its end; 0 before that
+    failed      images that it could not label; 0 before its end
+    written     files that stand for the whole run, as it wrote them, by their paths relative to the output folder
+    """
+
+    records: Path
+    shard: Shard | None
+    digest: str
+    names: Mapping[int, str]
+    formats: tuple[str, ...]
+    files: FileOptions
+    image_root: Path | None
+    ended: bool
+    converting: tuple[str, ...]
+    labelled: int
+    failed: int
+    written: Mapping[str, Fingerprint]
+
+    def wrote(self, path: Path, output: Path) -> bool:
+        """Whether a file that stands for the whole run is there, and this run wrote it; others are somebody's own."""
+        return path.exists() and path.relative_to(output).as_posix() in self.written
+
+    @property
+    def path(self) -> Path:
+        """Its run.json."""
+        return self.records / RUN_FILE
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The runs in an output folder, and what is wrong with their run.json; `whole` tells that all are there and have ended."""
+
+    runs: tuple[Run, ...]
+    problems: tuple[Problem, ...]
+    whole: bool
+
+
+def find_runs(folder: Path) -> Runs:
+    """The runs whose records are in an output folder: one, or those of its shards."""
+    if not is_folder(folder):
+        return Runs((), (Problem(folder, "not a folder" if os.path.lexists(folder) else "no such folder"),), False)
+    unfinished = Problem(folder, f"a merge into it has not ended; finish it: {finish_command(folder)}")
+    if is_unfinished(folder):
+        return Runs((), (unfinished,), False)
+    place = folder / SHARDS_FOLDER
+    shards = shards_in(folder)
+    problems = [unfinished] if is_folder(folder / JOINING) else []
+    if os.path.lexists(folder / RUN_FILE):
+        found = [_read_run(folder, None)]
+        if shards:
+            problems.append(Problem(place, f"shards beside the {RUN_FILE} of a whole run"))
+    elif shards:
+        found = [_read_run(place / shard.folder, shard) for shard in shards]
+        problems += _missing_shards(place, shards)
+    else:
+        return Runs((), (Problem(folder, f"not an output folder of tipsseg label: no {RUN_FILE} in it"),), False)
+    runs = tuple(run for run in found if isinstance(run, Run))
+    for each in found:
+        if isinstance(each, Problem):
+            problems.append(each)
+        elif not each.ended:
+            problems.append(Problem(each.path, "the run was broken off; run the same command again"))
+        elif each.converting:
+            error = broken_conversion(folder, each.converting)
+            problems.append(Problem(each.path, f"{error.message.removeprefix(f'{folder}: ')}. {error.hint}"))
+        elif each.digest != runs[0].digest:
+            problems.append(Problem(each.path, f"labelled with other settings than {runs[0].path}"))
+    return Runs(runs, tuple(problems), not problems)
+
+
+def check_classes(folder: Path, run: Run) -> Iterator[Problem]:
+    """Whether classes.json gives the ids the meaning that they had in the run."""
+    path = folder / CLASSES_FILE
+    try:
+        record = parse(read_regular(path))
+        classes = [(take(each, "id", int), take(each, "name", str)) for each in take(record, "classes", list)]
+        ignore = take(record, "ignore", int)
+    except (OSError, ValueError) as error:
+        yield _unreadable(path, error)
+        return
+    for what in class_faults(classes, run.names):
+        yield Problem(path, what)
+    if ignore != ignore_id(len(run.names)):
+        yield Problem(path, f"`ignore` is {ignore}, not {ignore_id(len(run.names))}")
+
+
+def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
+    counts = sorted({shard.count for shard in shards})
+    if len(counts) > 1:
+        yield Problem(
+            place, f"shards of {' and '.join(map(str, counts))} parts; those of one run have one number of parts"
+        )
+    elif gaps := missing_shards([shard.index for shard in shards], counts[0]):
+        yield Problem(place, f"of {counts[0]} shards, these are missing: {gaps}; label them with --shard I/{counts[0]}")
+
+
+def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
+    if is_claimed(records):
+        return Problem(records, "a run is at work there; check it once that has ended")
+    path = records / RUN_FILE
+    try:
+        record = parse(read_regular(path))
+        if take(record, "tool", str) != "tipsseg" or record.get("shard") != (shard and str(shard)):
+            raise ValueError(f"the tool is {short(record['tool'])}, the shard {short(record.get('shard'))}")
+        ended = record.get("ended") is not None
+        counts = take(record, "counts", dict) if ended else {"labelled": 0, "unchanged": 0, "failed": 0}
+        return Run(
+            records,
+            shard,
+            take(record, "digest", str),
+            run_names(record),
+            known_formats(record),
+            parse_file_options(take(record, "options", dict)),
+            None if record.get("image_root") is None else actual_path(Path(), take(record, "image_root", str)),
+            ended,
+            conversion_begun(record, records) if ended else (),
+            images_of(record) if ended else 0,
+            take(counts, "failed", int),
+            written_files(record),
+        )
+    except (OSError, ValueError) as error:
+        return _unreadable(path, error)
+
+
+def known_formats(record: object) -> tuple[str, ...]:
+    """The `formats` in a record. Raises ValueError where they are none."""
+    formats = take(record, "formats", list)
+    if not all(isinstance(name, str) and name in FORMATS for name in formats):
+        raise ValueError(f"`formats` is {short(formats)}")
+    return tuple(formats)
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> Problem:
+    if isinstance(error, OSError):
+        return Problem(path, reason_of(error))
+    return Problem(path, f"not as this version of tipsseg writes it: {error}")

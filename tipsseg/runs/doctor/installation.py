@@ -1,0 +1,208 @@
+"""Packages, memory, the hub cache and the weights of this installation -> findings. Uses no network, changes no model.
+
+What may be broken is imported inside the functions, so that it can be reported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tipsseg.errors import IntegrityError, LockError
+from tipsseg.runs.doctor.diagnostic import Finding, failure, gigabytes, reason_of
+from tipsseg.types import LockedFile, ModelSpec
+
+if TYPE_CHECKING:
+    pass
+
+# ---- packages ----
+
+# Distributions whose module has another name, and those that stand in for another one.
+_MODULES = {"opencv-python": "cv2", "pillow": "PIL"}
+_SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")}
+
+_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:.*>=\s*(?P<floor>[0-9][0-9.]*))?")
+
+
+def examine_packages(requirements: Sequence[str], version_of: Callable[[str], str]) -> Iterator[Finding]:
+    """Whether each required package is installed, new enough, and can be imported.
+
+    requirements  such as importlib.metadata.requires gives, `name>=floor`; those with a marker (of extras) are left out
+    version_of    the version of a distribution; raises PackageNotFoundError
+    """
+    for requirement in requirements:
+        if ";" not in requirement:
+            yield _package(requirement, version_of)
+
+
+def _package(requirement: str, version_of: Callable[[str], str]) -> Finding:
+    matched = _REQUIREMENT.match(requirement)
+    name, floor = (matched["name"], matched["floor"] or "0") if matched else (requirement, "0")
+    hint = f"Run: pip install '{requirement}'"
+    for distribution in (name, *_SUBSTITUTES.get(name, ())):
+        with suppress(metadata.PackageNotFoundError):
+            version = version_of(distribution)
+            break
+    else:
+        return Finding("fail", name, "is not installed", hint)
+    if _release(version) < _release(floor):
+        return Finding("fail", distribution, f"{version} is too old: {floor} or newer is needed", hint)
+    module = _MODULES.get(name, name.replace("-", "_"))
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError) as error:  # OSError: a shared library that it needs
+        hint = f'Reinstall it, or what it needs; python -c "import {module}" tells more.'
+        return Finding("fail", distribution, f"{version} cannot be imported: {reason_of(error)}", hint)
+    return Finding("ok", distribution, f"{version} ({_torch_build()})" if name == "torch" else version)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version's release, so that tuples compare as versions do: 2.10.0rc1 -> (2, 10)."""
+    matched = re.match(r"[0-9]+(\.[0-9]+)*", version)
+    numbers = [int(part) for part in matched[0].split(".")] if matched else []
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _torch_build() -> str:
+    import torch
+
+    if torch.version.hip:
+        return f"ROCm {torch.version.hip} build"
+    if torch.version.cuda:
+        return f"CUDA {torch.version.cuda} build"
+    return "MPS build" if torch.backends.mps.is_built() else "CPU build"
+
+
+# ---- memory and disk ----
+
+
+def examine_memory() -> Finding:
+    """The memory of the machine, where it tells."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return Finding("note", "memory", "how much there is cannot be told on this system")
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+    except (ValueError, OSError, StopIteration):
+        return Finding("note", "memory", f"{gigabytes(total)}; how much is available cannot be told on this system")
+    return Finding("ok", "memory", f"{gigabytes(available)} of {gigabytes(total)} available")
+
+
+def examine_cache() -> Iterator[Finding]:
+    """The hub cache in use: can it be written to, how much room is there; and whether the hub may be asked."""
+    from huggingface_hub import constants
+
+    try:
+        yield _cache(Path(constants.HF_HUB_CACHE).absolute())
+    except OSError as error:
+        yield Finding("fail", "cache", f"{constants.HF_HUB_CACHE} cannot be used: {error.strerror or error}", _HF_HOME)
+    if constants.HF_HUB_OFFLINE:
+        yield Finding("note", "offline mode", "on (HF_HUB_OFFLINE): nothing will be downloaded")
+    else:
+        yield Finding("ok", "offline mode", "off")
+
+
+_HF_HOME = "Set HF_HOME to a folder that can be written to."
+
+
+def _cache(folder: Path) -> Finding:
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if not existing.is_dir():
+        return Finding("fail", "cache", f"{folder} cannot be made: {existing} is not a folder", _HF_HOME)
+    if os.access(existing, os.W_OK | os.X_OK):
+        made = "" if existing == folder else " (will be made)"
+        return Finding("ok", "cache", f"{folder}{made}, {gigabytes(shutil.disk_usage(existing).free)} free")
+    if existing == folder:
+        return Finding("note", "cache", f"{folder} is read-only: what is there is used, nothing can be added", _HF_HOME)
+    return Finding("fail", "cache", f"{folder} cannot be made: {existing} is read-only", _HF_HOME)
+
+
+# ---- weights ----
+
+_REINSTALL = "Reinstall tipsseg."
+
+
+def examine_lock() -> tuple[Finding, tuple[ModelSpec, ...]]:
+    """A finding about weights.lock, and the models in it."""
+    from tipsseg.weights import fetching as weights
+
+    try:
+        path = weights.find_lock()
+        models = weights.read_lock(path)
+    except LockError as error:
+        return failure("weights.lock", error), ()
+    return Finding("ok", "weights.lock", f"{path}, {len(models)} models"), tuple(models.values())
+
+
+def examine_model(spec: ModelSpec) -> tuple[Finding, Path | None]:
+    """A finding about the files of a model, and their folder where they are here and none is known to be wrong.
+
+    Files are hashed, except those that were hashed before and have not changed since.
+    """
+    from tipsseg.weights import fetching as weights
+
+    folder = weights.locate(spec)
+    finding = _absent(spec) if folder is None else _present(spec, folder)
+    return finding, None if finding.state == "fail" else folder
+
+
+def _absent(spec: ModelSpec) -> Finding:
+    if spec.embedded is not None:
+        return Finding("fail", f"model {spec.id}", "is missing from the installation", _REINSTALL)
+    return Finding(
+        "note", f"model {spec.id}", f"not downloaded; will be held to {_origin_of_hashes(spec)}", _download(spec)
+    )
+
+
+def _present(spec: ModelSpec, folder: Path) -> Finding:
+    what = f"model {spec.id}"
+    try:
+        unknown = [file.name for file in spec.files if not _is_verified(spec, file, folder / file.name)]
+    except IntegrityError as error:
+        return failure(what, error)
+    except OSError as error:
+        reason = f"{error.filename or folder} cannot be read: {error.strerror or error}"
+        return Finding("fail", what, reason, "Check its permissions.")
+    if unknown:
+        detail = f"in {folder}; not verified, because nothing here states the hash of {', '.join(unknown)}"
+        return Finding("note", what, detail, _download(spec))
+    return Finding("ok", what, f"in {folder}; verified by {_origin_of_hashes(spec)}")
+
+
+def _origin_of_hashes(spec: ModelSpec) -> str:
+    pinned = all(file.sha256 is not None for file in spec.files)
+    return "the hashes in weights.lock" if pinned else "the hashes that the hub states"
+
+
+def _download(spec: ModelSpec) -> str:
+    return f"Run: tipsseg weights download {spec.id}"
+
+
+def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
+    """Hash a file that no stamp vouches for; False where nothing here states what its hash must be.
+
+    Unlike `weights.fetch` this asks no hub and leaves a wrong file where it is. Raises IntegrityError.
+    """
+    from tipsseg.util.digests import find_mismatch
+    from tipsseg.weights import fetching as weights
+
+    expected = weights.stated_locally(spec, file, path)
+    if expected is None:
+        return False
+    mismatch = find_mismatch(path, expected)
+    if mismatch is not None:
+        # Verifying removes it from the hub cache, and the next download brings it anew.
+        hint = _REINSTALL if spec.embedded is not None else f"`tipsseg weights verify {spec.id}` removes it."
+        raise IntegrityError(path, mismatch.what, mismatch.expected, mismatch.got, hint)
+    return True

@@ -1,0 +1,123 @@
+"""`--dry-run`: what a run would do, and what it would cost, measured by labelling a few images into a temporary folder."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tipsseg.errors import OutputError
+from tipsseg.runs.engine import LocalEngine
+from tipsseg.runs.label import Find, items, refuse_mixture
+from tipsseg.runs.progress import Progress
+from tipsseg.store.file_names import name_key
+from tipsseg.store.lock import is_claimed
+from tipsseg.store.results import Failed, Labelled, Unchanged
+from tipsseg.store.resume import Earlier, own_paths
+from tipsseg.store.spec import Job, make_job
+from tipsseg.types import ImageRef
+from tipsseg.util.files import json_bytes
+from tipsseg.util.printable import clock, counted
+
+#: So many images are labelled for the estimate, from all over the run; the first only warms up.
+_SAMPLE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one image costs: seconds, and bytes of all that is written for it; `start` is the seconds before the first."""
+
+    start: float
+    seconds: float
+    size: float
+    sample: int
+
+
+def dry_run(job: Job, find: Find, progress: Progress, *, measure: bool) -> int:
+    """Print the images that would be labelled, and note the rest; returns how many cannot be. Raises as a run does.
+
+    `measure` asks for the estimate of time and disk, by labelling some of them here.
+    """
+    request, output = job.request, job.request.output
+    unchanged = failed = replaced = 0
+    todo: list[ImageRef] = []
+    edited = 0
+    with closing(Earlier(job, resume=request.resume, replace_edited=request.replace_edited)) as earlier:
+        images = find(name_key(job.context.records))
+        try:
+            if not request.overwrite:
+                earlier.refuse_other_ids()
+                images = refuse_mixture(earlier, images)
+            earlier.refuse_in_the_way(images.refs if isinstance(images.refs, tuple) else ())
+        except OutputError as refusal:  # this tells what there is to do all the same
+            progress.note(
+                f"The run would be refused: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else "")
+            )
+        for item in images.refs if request.overwrite else items(images.refs, earlier):
+            match item:
+                case Failed(_, error):
+                    failed += 1
+                    progress.error(error)
+                case Unchanged():
+                    unchanged += 1
+                    edited += bool(item.edited)
+                case ImageRef():
+                    todo.append(item)
+                    replaced += any(path.exists() for path in own_paths(job.context, item, request.formats).values())
+                    progress.path(item.path)
+    if is_claimed(job.context.records):
+        progress.note(f"Another tipsseg is at work in {job.context.records}.")
+    parts = [f"{counted(len(todo), 'image')} to label"]
+    parts += [f"{unchanged} unchanged"] if unchanged else []
+    parts += [f"{edited} of those changed by hand, and kept"] if edited else []
+    parts += [f"{failed} cannot be labelled"] if failed else []
+    parts += [f"files of {replaced} would be replaced"] if replaced else []
+    progress.note(f"{', '.join(parts)}, into {output}. Nothing was written.")
+    if todo and measure:
+        progress.note(_cost(job, todo))
+    return failed
+
+
+def _cost(job: Job, todo: list[ImageRef]) -> str:
+    """A sentence on time and disk."""
+    asked = job.request.model
+    if not job.source.is_here:
+        return f"No estimate of time and disk: get the weights first, with tipsseg weights download {asked.model}"
+    found = estimate(job, todo)
+    if found is None:
+        return "No estimate of time and disk: none of the images that were tried can be labelled."
+    seconds, size = round(found.start + found.seconds * len(todo)), found.size * len(todo)
+    return f"About {clock(seconds)} and {_readable(size)} on this machine, by labelling {found.sample} of them."
+
+
+def _readable(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
+
+
+def estimate(job: Job, todo: list[ImageRef]) -> Estimate | None:
+    """The cost of an image, by labelling a few into a temporary folder; None where none of them can be. Raises TipssegError."""
+    step = max(1, len(todo) // _SAMPLE)
+    refs = todo[::step][:_SAMPLE]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tipsseg-") as folder:
+        trial = make_job(replace(job.request, output=Path(folder), shard=None), job.source)
+        engine = LocalEngine(trial)
+        engine.start()
+        start = time.monotonic() - began
+        times: list[float] = []
+        size = 0
+        with closing(engine.outcomes(refs)) as outcomes:
+            for outcome in outcomes:
+                times.append(time.monotonic())
+                if isinstance(outcome, Labelled):
+                    size += len(json_bytes(outcome.entry.record()))
+                    size += sum(map(len, (record for records in outcome.records.values() for record in records)))
+                    size += sum(Path(folder, file).stat().st_size for file in outcome.entry.files.values())
+                else:
+                    times.pop()
+    if not times:
+        return None
+    seconds = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0] - began - start
+    return Estimate(start, seconds, size / len(times), len(times))

@@ -1,0 +1,328 @@
+"""One `tipsseg eval` run: labels against truth, made on the spot or read from files."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg import __version__
+from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
+from tipsseg.evaluation import confusion_picture
+from tipsseg.evaluation import metrics as evaluate
+from tipsseg.evaluation.metrics import Confusion, Scores
+from tipsseg.evaluation.pairing import Pair, Pairs, pair_truths
+from tipsseg.evaluation.truth import Layout, read_labels, read_truth
+from tipsseg.formats import CONFUSION_PICTURE, FOLDERS
+from tipsseg.runs import inputs
+from tipsseg.runs.engine import LocalEngine
+from tipsseg.runs.format_notes import note_parts
+from tipsseg.runs.image_notes import ImageNotes
+from tipsseg.runs.inputs import Found
+from tipsseg.runs.label import Images, begin, note_begin, note_end, note_folder, settle
+from tipsseg.runs.predictions import find_masks, masks_folder
+from tipsseg.runs.progress import Progress
+from tipsseg.runs.reporting import Reporter
+from tipsseg.store.file_names import OutputNames, exact, name_key
+from tipsseg.store.folder import OutputFolder
+from tipsseg.store.results import Failed, Labelled, Unchanged
+from tipsseg.store.run_record import Counts, written_files
+from tipsseg.store.spec import Job, LabelRequest, ModelRequest, check_folder, make_job
+from tipsseg.types import ImageRef, LabelMap
+from tipsseg.util.files import atomic_write, json_bytes, read_regular
+from tipsseg.util.json_values import parse
+from tipsseg.util.ownership import Ownership
+from tipsseg.util.printable import counted
+from tipsseg.weights.sources import ModelSource
+
+SCORES_FILE = "eval.json"
+CSV_FILE = "confusion.csv"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """How an evaluation ended.
+
+    facts    what was evaluated, as JSON values
+    scored   images
+    failed   images that are left out of the scores
+    names    of the classes 1..N
+    """
+
+    facts: Mapping[str, object]
+    scored: int
+    failed: int
+    confusion: Confusion
+    scores: Scores
+    names: tuple[str, ...]
+
+    def record(self) -> dict[str, object]:
+        """The result as JSON values."""
+        return {**self.facts, "images": self.scored, "failed": self.failed, **evaluate.record(self.scores)}
+
+
+def evaluate_model(
+    request: ModelRequest,
+    source: ModelSource,
+    found: Found,
+    truths: Path,
+    layout: Layout,
+    files: LabelRequest | None,
+    progress: Progress,
+) -> Evaluation:
+    """Label the images and score the labels; `files` asks for the labels to be written too.
+
+    Raises TipssegError for what ends the run, before any work where truths are missing or hold ids that are no class; an image that
+    cannot be read, or that has another size than its truth, is reported and left out.
+    """
+    inputs.check_listed(found)
+    pairs = pair_truths(found.refs, truths, layout)
+    if files is not None:
+        inputs.check_collisions(found.refs, OutputNames(exact, files.files.names, files.formats))
+        inputs.check_not_outputs(found.refs, files.output)
+    request.check_device(request.dtype)
+    _check_truths(pairs, request.jobs, progress)
+    job = make_job(files or LabelRequest(request, Path(), ()), source)
+    confusion = Confusion(layout.classes, layout.background)
+    by_ref = {pair.ref: pair for pair in pairs.pairs}
+
+    counting = threading.Lock()
+
+    def count(ref: ImageRef, label_map: LabelMap) -> None:
+        with counting:
+            _score(confusion, by_ref[ref], label_map.labels)
+
+    engine = LocalEngine(job, count, progress.note)
+    images = Images(found.refs, found.root)
+    with ExitStack() as stack:
+        # Scores need all labels, so nothing is taken over from an earlier run.
+        folder = stack.enter_context(OutputFolder(job)) if files is not None else None
+        if folder is not None:
+            key = name_key(job.context.records)
+            inputs.check_collisions(found.refs, OutputNames(key, job.request.files.names, job.request.formats))
+            folder.prepare(found.refs)
+            images = replace(images, refs=_to_be_labelled(found.refs, folder))
+        started = engine.start()
+        job = settle(job, started, folder)
+        note_begin(job, images, started, Counts(), progress)
+        if folder is not None:
+            note_folder(folder, progress)
+            note_parts(job.request.formats, job.request.files, progress)
+            begin(job, images, folder, started)
+        counts = _label(job, images, engine, folder, progress)
+    _require_some(counts.labelled, counts.failed)
+    facts = {
+        "tool": "tipsseg",
+        "version": __version__,
+        "image_root": str(found.root),
+        "gt": str(truths),
+        "labels": request.command(),
+        "device": started.device,
+        "dtype": started.dtype,
+        "layout": layout.name,
+    }
+    names = [entry.name for entry in request.vocabulary.classes]
+    return _evaluation(facts, confusion, names, counts.labelled, counts.failed)
+
+
+def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[ImageRef | Failed, ...]:
+    """The images for the engine. Raises OutputError where files of one were changed by hand, as scores need the labels of all."""
+    found: list[ImageRef | Failed] = []
+    for item in (folder.earlier.item(ref) for ref in refs):
+        if isinstance(item, Unchanged):
+            raise OutputError(
+                folder.path,
+                f"files of {item.ref.name} in it were changed by hand, and this run would write them anew",
+                "Choose another output folder with -o.",
+            )
+        found.append(item)
+    return tuple(found)
+
+
+def _label(job: Job, images: Images, engine: LocalEngine, folder: OutputFolder | None, progress: Progress) -> Counts:
+    """Label the images, and keep the labels where there is a folder for them."""
+    began = time.monotonic()
+    counts, notes = Counts(), ImageNotes(job.decides.model, progress)
+    reporter = Reporter(progress)
+    with closing(engine.outcomes(images.refs)) as outcomes:
+        for outcome in outcomes:
+            if isinstance(outcome, Labelled):
+                counts = replace(counts, labelled=counts.labelled + 1)
+                notes.take(outcome)
+                if folder is not None:
+                    folder.add(outcome)
+                progress.advance()
+            elif isinstance(outcome, Failed):
+                counts = replace(counts, failed=counts.failed + 1)
+                if folder is not None:
+                    folder.fail(outcome)
+                reporter.failed(outcome.error)
+    if folder is not None:
+        folder.finish(counts, engine.batch_size())
+    notes.end()
+    note_end(progress, counts, time.monotonic() - began, "")
+    return counts
+
+
+def evaluate_masks(
+    predicted: Path, truths: Path, layout: Layout, names: Sequence[str], jobs: int, progress: Progress
+) -> Evaluation:
+    """Score masks that are there already, against the truths.
+
+    predicted  the masks' folder; see `find_masks`
+    names      of the classes 1..N
+    jobs       threads that read masks
+
+    Raises UsageError where both are one folder, InputError where masks are missing or one has no truth, ImageError for a truth that
+    cannot be read and for ids that are no class. A predicted mask that cannot be read is reported and left out.
+    """
+    if os.path.realpath(masks_folder(predicted)) == os.path.realpath(truths):
+        raise UsageError("--pred and --gt are one folder", "Give the folder of the truth masks as --gt.")
+    found = find_masks(predicted)
+    pairs = pair_truths(found.refs, truths, layout)
+    _check_truths(pairs, jobs, progress)
+    _check_labels(pairs, layout.classes, jobs)
+    confusion = Confusion(layout.classes, layout.background)
+    progress.begin(f"{counted(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
+    failed = 0
+    for pair in pairs.pairs:
+        try:
+            _score(confusion, pair, read_labels(pair.ref.path, layout.classes))
+        except ImageError as error:
+            failed += 1
+            progress.error(error)
+        progress.advance()
+    _require_some(len(pairs.pairs) - failed, failed)
+    facts = {
+        "tool": "tipsseg",
+        "version": __version__,
+        "pred": str(predicted),
+        "gt": str(truths),
+        "layout": layout.name,
+    }
+    return _evaluation(facts, confusion, names, len(pairs.pairs) - failed, failed)
+
+
+def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
+    """Raise OutputError where the folder of the results cannot be made, or they would come among or upon masks that are read.
+
+    masks   the folders of masks that are read
+    labels  whether the labels are written too
+    """
+    check_folder(output)
+    ownership = _reports(output)
+    for name in (CSV_FILE, CONFUSION_PICTURE):
+        ownership.refuse_changed(output / name)
+    place = Path(os.path.realpath(output))
+    for folder in masks:
+        real = Path(os.path.realpath(folder))
+        if place.is_relative_to(real) or (labels and any(real.is_relative_to(place / name) for name in FOLDERS)):
+            raise OutputError(
+                output, f"the results would come among the masks in {folder}", "Choose another output folder with -o."
+            )
+
+
+def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
+    """Write eval.json, confusion.csv and confusion.png, and return their paths; raises OutputError."""
+    confusion, names = evaluation.confusion, evaluation.names
+    mean = evaluation.scores.mean_iou
+    contents = {
+        CSV_FILE: evaluate.confusion_csv(confusion, names).encode("utf-8"),
+        CONFUSION_PICTURE: confusion_picture.draw(confusion, names, None if math.isnan(mean) else mean),
+    }
+    ownership = _reports(output)
+    for name, data in contents.items():
+        ownership.write_run_file(output / name, data)
+    scores = output / SCORES_FILE
+    ownership.refuse_outside(scores)
+    atomic_write(scores, json_bytes({**evaluation.record(), "files": ownership.record()}, indent=2) + b"\n")
+    ownership.end(lambda image, digest: True)
+    return [scores, *(output / name for name in contents)]
+
+
+def _reports(output: Path) -> Ownership:
+    """The reports of an earlier evaluation in a folder. Raises OutputError where eval.json is not by this program."""
+    path = output / SCORES_FILE
+    try:
+        record = parse(read_regular(path)) if os.path.lexists(path) else {"tool": "tipsseg", "layout": ""}
+        ours = isinstance(record, dict) and record.get("tool") == "tipsseg" and "layout" in record
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise OutputError(
+            path,
+            "the file that is there is no result of tipsseg eval",
+            "Move it away, or choose another folder with -o.",
+        )
+    ownership = Ownership(output, output)
+    ownership.load(written_files(record), lambda image, digest: False)
+    return ownership
+
+
+def _score(confusion: Confusion, pair: Pair, labels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    truth = read_truth(pair.truth, pair.kind.ids)
+    try:
+        confusion.add(truth, labels)
+    except InputError as error:
+        raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from error
+
+
+def _check_truths(pairs: Pairs, jobs: int, progress: Progress) -> None:
+    """Read all truths once: ids that are no class mean a wrong vocabulary or layout, which is better known now than in an hour."""
+    _note_unused(pairs, progress)
+    progress.note(f"Checking {counted(len(pairs.pairs), 'truth mask')}.")
+
+    def check(pair: Pair) -> None:
+        read_truth(pair.truth, pair.kind.ids)
+
+    _for_each(pairs, jobs, check)
+
+
+def _check_labels(pairs: Pairs, classes: int, jobs: int) -> None:
+    """Read all predicted masks once, for ids that are no class; other faults cost a line each, later."""
+
+    def check(pair: Pair) -> None:
+        try:
+            read_labels(pair.ref.path, classes)
+        except LabelIdError:
+            raise
+        except ImageError:
+            pass
+
+    _for_each(pairs, jobs, check)
+
+
+def _for_each(pairs: Pairs, jobs: int, check: Callable[[Pair], None]) -> None:
+    """Check all pairs in threads; raises what the first of them does. A check returns nothing, as results would stay in memory."""
+    with ThreadPoolExecutor(jobs, thread_name_prefix="mask") as pool:
+        checks = [pool.submit(check, pair) for pair in pairs.pairs]
+        try:
+            for each in checks:
+                each.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _note_unused(pairs: Pairs, progress: Progress) -> None:
+    if pairs.unused:
+        progress.note(f"{counted(pairs.unused, 'truth mask')} without an image.")
+
+
+def _require_some(scored: int, failed: int) -> None:
+    if not scored:
+        raise InputError(f"nothing was scored: {failed} of {failed} failed", "The lines above say why.")
+
+
+def _evaluation(
+    facts: Mapping[str, object], confusion: Confusion, names: Sequence[str], scored: int, failed: int
+) -> Evaluation:
+    return Evaluation(facts, scored, failed, confusion, evaluate.scores(confusion, names), tuple(names))

@@ -1,0 +1,193 @@
+"""Many images: decoding, the model, and labels and files overlap; results come in order, and a bad image ends nothing.
+
+items ─ a thread ─► load, in threads ─► the model, in batches, in the caller's thread ─► finish, in threads ─► outcomes
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from torch import Tensor
+
+from tipsseg.errors import ImageError
+from tipsseg.labelling.batches import Batches
+from tipsseg.labelling.prepare import Prepared
+from tipsseg.runs.work import ImageWork, Loaded
+from tipsseg.store.results import Failed, Item, Outcome
+from tipsseg.types import ImageRef
+
+#: Seconds that a feeder gets to end; one that waits for stdin does not, and is harmless.
+_GRACE = 0.5
+
+
+def label_images(items: Iterable[Item], work: ImageWork, jobs: int) -> Generator[Outcome, None, None]:
+    """What becomes of each image, in the order of `items`; `jobs` threads decode, and make labels and files.
+
+    `items` is gone through in a thread of its own and may come slowly: what has come is done, not held up for more. At most
+    2 * `jobs` images are in memory, and as many more as windows make a batch. An image that cannot be read, or that a writer cannot
+    take, is a Failed; other errors are raised.
+    """
+    happened = threading.Event()
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="work")
+    batches: Batches[_Image] = work.batches()
+    line: deque[Future[Outcome]] = deque()  # what was taken and not yielded yet, in order
+    loading: deque[_Loading] = deque()  # the images in it that the model has not got
+    writing: set[Future[None]] = set()
+
+    def encode(step: Iterable[tuple[_Image, Tensor]]) -> Generator[Outcome, None, bool]:
+        """A step of the model; whether it had any images ready. What was done before its error is told of before the error."""
+        any_ready = False
+        try:
+            for image, cosines in step:
+                any_ready = True
+                task = pool.submit(_finish, work, image, cosines)
+                writing.add(task)
+                task.add_done_callback(writing.discard)
+        except Exception:
+            wait(set(writing))
+            while line and line[0].done():
+                yield line.popleft().result()
+            raise
+        return any_ready
+
+    feed = _Feed(items, 2 * jobs + work.windows_at_once, happened.set)
+    try:
+        while True:
+            happened.clear()
+            while line and line[0].done():
+                feed.make_room()
+                yield line.popleft().result()
+            if loading and loading[0].loaded.done():
+                image = loading.popleft().image()
+                if image is not None:
+                    yield from encode(batches.add(image))
+            elif (item := feed.take()) is not None:
+                outcome: Future[Outcome] = Future()
+                outcome.add_done_callback(lambda _: happened.set())
+                line.append(outcome)
+                if (begun := _begin(item, outcome, work, pool)) is not None:
+                    begun.loaded.add_done_callback(lambda _: happened.set())
+                    loading.append(begun)
+            elif (yield from encode(batches.flush())):
+                continue
+            elif not line and feed.ended:
+                return
+            else:
+                happened.wait()
+    finally:
+        feed.stop()
+        pool.shutdown(wait=False, cancel_futures=True)
+        # Files that are being written get whole, or not begun, before anybody else may have the folder.
+        wait(set(writing))
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An image that was read, and where its outcome goes."""
+
+    loaded: Loaded
+    outcome: Future[Outcome]
+
+    @property
+    def prepared(self) -> Prepared:
+        """As the model takes it."""
+        return self.loaded.prepared
+
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """An image that a thread reads, and where its outcome goes."""
+
+    ref: ImageRef
+    loaded: Future[Loaded]
+    outcome: Future[Outcome]
+
+    def image(self) -> _Image | None:
+        """The image, once it was read; None where it could not be."""
+        try:
+            return _Image(self.loaded.result(), self.outcome)
+        except ImageError as error:
+            self.outcome.set_result(Failed(self.ref, error))
+        except Exception as error:  # whatever it is, it is raised in its turn
+            self.outcome.set_exception(error)
+        return None
+
+
+def _begin(
+    item: Item | BaseException, outcome: Future[Outcome], work: ImageWork, pool: ThreadPoolExecutor
+) -> _Loading | None:
+    """Have an image read; of everything else the outcome is known."""
+    if isinstance(item, ImageRef):
+        return _Loading(item, pool.submit(work.load, item), outcome)
+    if isinstance(item, BaseException):
+        outcome.set_exception(item)
+    else:
+        outcome.set_result(item)
+    return None
+
+
+def _finish(work: ImageWork, image: _Image, cosines: Tensor) -> None:
+    try:
+        image.outcome.set_result(work.finish(image.loaded, cosines))
+    except ImageError as error:
+        image.outcome.set_result(Failed(image.loaded.ref, error))
+    except BaseException as error:  # whatever it is, it is raised in its turn
+        image.outcome.set_exception(error)
+
+
+class _Feed:
+    """Takes the items from where they come, in a thread of its own, as long as there is room for them."""
+
+    def __init__(self, items: Iterable[Item], room: int, happened: Callable[[], None]) -> None:
+        """`room` is for how many; `happened` is called when there is something to take, or the end is reached."""
+        self._items = items
+        self._happened = happened
+        self._ready: SimpleQueue[Item | BaseException] = SimpleQueue()
+        self._room = threading.Semaphore(room)
+        self._stopped = threading.Event()
+        self._ended = threading.Event()
+        # A daemon, as nothing ends a thread that waits for a line on stdin.
+        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+        self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to take and nothing more comes."""
+        return self._ended.is_set() and self._ready.empty()
+
+    def take(self) -> Item | BaseException | None:
+        """What comes next, if it is here; an error in the place of the rest."""
+        try:
+            return self._ready.get_nowait()
+        except Empty:
+            return None
+
+    def make_room(self) -> None:
+        """One of those that were taken is gone."""
+        self._room.release()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+        self._room.release()
+        # One that was let go and still runs while the interpreter ends brings the process down (SIGABRT).
+        self._thread.join(timeout=_GRACE)
+
+    def _run(self) -> None:
+        try:
+            for item in self._items:
+                self._room.acquire()
+                if self._stopped.is_set():
+                    return
+                self._ready.put(item)
+                self._happened()
+        except BaseException as error:  # it belongs to who asked for the images
+            self._ready.put(error)
+        finally:
+            self._ended.set()
+            self._happened()

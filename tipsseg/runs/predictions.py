@@ -1,0 +1,142 @@
+"""Masks that are there already, for `tipsseg eval --pred`: where they are, and what their ids are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tipsseg.errors import InputError, UsageError
+from tipsseg.formats import MASKS_FOLDER
+from tipsseg.options import NAMES, recorded_names
+from tipsseg.runs import inputs
+from tipsseg.runs.inputs import Found
+from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
+from tipsseg.store.merge_stage import finish_command, is_unfinished
+from tipsseg.store.reader import OTHER_CLASSES
+from tipsseg.store.run_classes import class_faults, run_names
+from tipsseg.store.run_record import RUN_FILE, read_run
+from tipsseg.store.shards import SHARDS_FOLDER, shards_in
+from tipsseg.util.files import is_file, is_folder, read_regular
+from tipsseg.util.json_values import parse
+from tipsseg.util.printable import counted
+
+_GIVE = "Give the classes with --classes or --vocab."
+_PRED = "--pred takes a folder of masks, or the output folder of a run with --format png."
+
+
+def masks_folder(folder: Path) -> Path:
+    """The folder itself; of a run's output folder its masks/. Raises InputError where it is no folder, or a run without masks.
+
+    That is also where a merge into the folder has not ended: masks may be missing.
+    """
+    if not is_folder(folder):
+        raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
+    if is_unfinished(folder):
+        raise InputError(f"{folder}: a merge into it has not ended", f"Finish it first: {finish_command(folder)}")
+    inner = folder / MASKS_FOLDER
+    if not (folder / RUN_FILE).is_file() and not shards_in(folder):
+        return folder
+    if not inner.is_dir() and (folder / CLASSES_FILE).is_file():
+        raise InputError(f"the run in {folder} wrote no masks", "Label with --format png.")
+    return inner if inner.is_dir() else folder
+
+
+def find_masks(folder: Path) -> Found:
+    """The masks in a folder; in the output folder of a run, those of its masks/. Raises InputError."""
+    masks = masks_folder(folder)
+    try:
+        found = inputs.find([masks], output=None)
+    except InputError as error:
+        raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from error
+    inputs.check_listed(found)
+    if _names(folder) == NAMES[0]:
+        return found
+    # Such a mask is of the image whose whole name it has before its suffix.
+    return replace(found, refs=tuple(replace(ref, relative=ref.relative.with_suffix("")) for ref in found.refs))
+
+
+def _names(folder: Path) -> str:
+    """How the masks in a folder are named, see FileOptions: as the run says that wrote them."""
+    places = (folder, folder.absolute().parent) if folder.absolute().name == MASKS_FOLDER else (folder,)
+    records = [*places, *(place / SHARDS_FOLDER / shard.folder for place in places for shard in shards_in(place)[:1])]
+    found = (read_run(place) for place in records)
+    return recorded_names(next((record for record in found if record is not None), {}))
+
+
+def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the classes 1..N of masks: those given, otherwise those that the run wrote beside the masks.
+
+    Raises UsageError where there are none, and where those given are more or less than the run's, or the run's in another order, as
+    then the ids would be those of other classes; InputError where there are none given and the run's cannot be read.
+    """
+    if given is None:
+        return names_beside(folder)
+    try:
+        written = names_beside(folder)
+    except (UsageError, InputError):  # masks from elsewhere
+        return tuple(given)
+    if len(given) != len(written):
+        raise UsageError(
+            f"{counted(len(given), 'class', 'classes')} given, but the masks in {folder} were made with {len(written)}: "
+            f"{_few(written)}",
+            "The names are known from that run: leave out --classes and --vocab. To score by --layout, label with the vocabulary "
+            "of its name.",
+        )
+    if in_other_order(given, written):
+        raise UsageError(
+            f"the masks in {folder} were made with the classes in another order: {', '.join(written)}",
+            "Leave out --classes and --vocab; the names are known from that run. The truth must have its order.",
+        )
+    return tuple(given)
+
+
+def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether these are the same names, but not in the same order."""
+    first, second = [name.casefold() for name in names], [name.casefold() for name in others]
+    return first != second and sorted(first) == sorted(second)
+
+
+def names_beside(folder: Path) -> tuple[str, ...]:
+    """The class names in the classes.json of a run's output folder, or of the folder that holds its masks/.
+
+    Raises UsageError where there is none, InputError where it cannot be used.
+    """
+    places = [folder]
+    if folder.absolute().name == MASKS_FOLDER:  # beside other folders it would be about other masks
+        places.append(folder.absolute().parent)
+    path = next((place / CLASSES_FILE for place in places if (place / CLASSES_FILE).is_file()), None)
+    if path is None:
+        raise UsageError(
+            f"no {CLASSES_FILE} beside the masks in {folder} says what their ids mean",
+            "Give the classes with --classes, --vocab or --layout.",
+        )
+    try:
+        entries = parse(read_regular(path))["classes"]
+        names = tuple(entry["name"] for entry in entries)
+        ids = [entry.get("id", number) for number, entry in enumerate(entries, start=1)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not what tipsseg writes", _GIVE) from error
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} names no classes", _GIVE)
+    _refuse_other_names(path, tuple(zip(ids, names, strict=True)))
+    return names
+
+
+def _refuse_other_names(path: Path, classes: Sequence[tuple[int, str]]) -> None:
+    """Raise InputError where the run.json beside a classes.json, or one of the shards', gives the ids another meaning."""
+    output = path.parent
+    for records in (output, *(output / SHARDS_FOLDER / shard.folder for shard in shards_in(output))):
+        record = read_run(records)
+        if record is None:
+            continue
+        try:
+            names = run_names(record)
+        except ValueError as error:
+            raise InputError(f"{records / RUN_FILE} is not what tipsseg writes: {error}", _GIVE) from error
+        for what in class_faults(classes, names):
+            raise InputError(f"{path}: {what}", f"{OTHER_CLASSES} {_GIVE}")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -1,0 +1,171 @@
+"""What a run says: paths of results on stdout; on stderr a bar where somebody watches, a line now and then elsewhere.
+
+What goes to a person passes through `printable`, here and nowhere else; paths on stdout are bytes, for programs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from tipsseg.errors import TipssegError
+from tipsseg.util.files import output_error
+from tipsseg.util.printable import clock, counted, printable, printable_lines
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+#: Seconds between two lines when stderr is no terminal.
+_LINE_EVERY = 30.0
+
+
+class Progress:
+    """Counts images; use as a context manager.
+
+    quiet    leaves out notes and progress, never errors or results
+    results  whether paths of finished files go to stdout
+    null     whether a NUL ends each path there, in place of a line end
+
+    The bar never shares a line with anything else: it is taken off the terminal before a line is printed, and drawn again
+    below it.
+    """
+
+    def __init__(self, quiet: bool, *, results: bool = True, null: bool = False) -> None:
+        self._quiet = quiet
+        self._results = results
+        self._null = null
+        self._head = ""
+        self._total: int | None = 0
+        self._before = 0
+        self._began = self._last_line = time.monotonic()
+        self._done = 0
+        self._bar: tqdm[None] | None = None
+
+    def without_results(self) -> Progress:
+        """Another that says the same, but has no paths on stdout."""
+        return Progress(self._quiet, results=False)
+
+    def begin(self, line: str, total: int | None, before: int = 0) -> None:
+        """Say what is about to be done, to `total` images, and begin to measure time.
+
+        total   None where it is not known
+        before  how many of them are done already, in no time
+        """
+        self.note(line)
+        self._total = total
+        self._done = self._before = before
+        self._began = self._last_line = time.monotonic()
+        if sys.stderr.isatty() and not self._quiet:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, initial=before, unit="image", file=sys.stderr, dynamic_ncols=True, leave=False
+            )
+
+    def advance(self) -> None:
+        """One more image is done, well or badly."""
+        self._done += 1
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update()
+        elif now - self._last_line >= _LINE_EVERY:
+            self._last_line = now
+            self.note(status_line(self._done, self._total, now - self._began, self._before))
+
+    def end(self) -> None:
+        """Take the bar away: what follows are the last lines. Safe to call twice."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def head(self, line: str) -> None:
+        """The line to come before all notes; not where there is none, as where a run is refused."""
+        self._head = line
+
+    def note(self, line: str) -> None:
+        """A line on stderr."""
+        if self._quiet:
+            return
+        if self._head:
+            self._stderr(self._head)
+            self._head = ""
+        self._stderr(line)
+
+    def error(self, error: TipssegError) -> None:
+        """The one line that an image costs which cannot be labelled."""
+        self._stderr(f"Error: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+
+    def results(self, paths: Iterable[Path]) -> None:
+        """Paths of finished files on stdout. Raises OutputError."""
+        for path in paths if self._results else ():
+            self.path(path)
+
+    def path(self, path: Path) -> None:
+        """A path on stdout, whatever else goes there; see `print_path`."""
+        with self._without_bar(sys.stdout.isatty()):
+            print_path(path, null=self._null)
+
+    def text(self, text: str) -> None:
+        """Text on stdout; see `print_text`."""
+        with self._without_bar(sys.stdout.isatty()):
+            print_text(text)
+
+    def _stderr(self, line: str) -> None:
+        with self._without_bar(True):
+            print(printable(line), file=sys.stderr, flush=True)
+
+    @contextmanager
+    def _without_bar(self, seen: bool) -> Iterator[None]:
+        """Take the bar off the terminal for a while, where what is printed is `seen` on one."""
+        if self._bar is None or not seen:
+            yield
+            return
+        with self._bar.external_write_mode(file=sys.stderr):
+            sys.stderr.flush()
+            yield
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+
+def print_path(path: Path, *, null: bool = False) -> None:
+    """A path on stdout, byte for byte: names need not be valid in the terminal's encoding. Raises OutputError.
+
+    `null` ends it with a NUL, as a name may have line ends in it.
+    """
+    _print(os.fsencode(path) + (b"\0" if null else b"\n"))
+
+
+def print_text(text: str) -> None:
+    """Lines on stdout, as `printable`, in UTF-8 whatever the terminal's encoding. Raises OutputError."""
+    _print(printable_lines(text).encode())
+
+
+def _print(data: bytes) -> None:
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise  # nobody reads any more, which is no error to tell of
+    except OSError as error:
+        raise output_error(Path("standard output"), error) from error
+
+
+def status_line(done: int, total: int | None, seconds: float, before: int = 0) -> str:
+    """For example "120 of 400 images, 2.4 images/s, about 1:57 left"; the rate is that of the images since `before`."""
+    rate = (done - before) / max(seconds, 1e-9)
+    if total is None:
+        return f"{counted(done, 'image')}, {rate:.1f} images/s"
+    return f"{done} of {total} images, {rate:.1f} images/s, about {clock(round((total - done) / max(rate, 1e-9)))} left"

@@ -1,0 +1,129 @@
+"""Names of outputs: which ones a file system takes for one, and which inputs would share one."""
+
+from __future__ import annotations
+
+import secrets
+import unicodedata
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from tipsseg.formats import FORMATS, output_name
+from tipsseg.options import NAMES
+from tipsseg.types import ImageRef
+from tipsseg.util.files import TEMPORARY_PREFIX, is_folder
+
+#: Names with the same key are one file.
+NameKey = Callable[[str], str]
+
+_ALIKE = (
+    " Where they differ in case alone, or in how an accent is spelled: the file system of the output folder takes such "
+    "names for one."
+)
+
+
+def exact(name: str) -> str:
+    """The key where only equal names are one file."""
+    return name
+
+
+def without_case(name: str) -> str:
+    """The key where upper and lower case are one; rather too many names are taken for one than too few."""
+    return name.casefold()
+
+
+def without_form(name: str) -> str:
+    """The key where the ways to spell an accented letter, in one character or in two, are one."""
+    return unicodedata.normalize("NFD", name)
+
+
+def without_case_and_form(name: str) -> str:
+    """The key of a file system that does both."""
+    # Normalised twice, as in Unicode's canonical caseless matching: folding case may undo the first.
+    return without_form(without_case(without_form(name)))
+
+
+def name_key(folder: Path) -> NameKey:
+    """The key for the names of files in `folder`, or in the nearest of its parents that exists.
+
+    Finds out with two hidden files, which are removed at once; a process that is killed meanwhile leaves one, as it does other
+    temporary files. Where they cannot be written, only equal names are taken for one.
+    """
+    place = next((each for each in (folder, *folder.absolute().parents) if is_folder(each)), Path())
+    keys = {
+        (False, False): exact,
+        (True, False): without_case,
+        (False, True): without_form,
+        (True, True): without_case_and_form,
+    }
+    return keys[_is_one(place, "A", "a"), _is_one(place, "\u00e9", "e\u0301")]
+
+
+class OutputNames:
+    """The names that the files of some images take: relative paths without their suffix, and the folders of those.
+
+    Keeps two texts an image.
+    """
+
+    def __init__(self, key: NameKey, names: str, formats: Iterable[str]) -> None:
+        """Which names are one to the file system, how files are named (see FileOptions), and the formats they are in."""
+        self.key = key
+        self._names = names
+        self._suffixes = tuple(
+            dict.fromkeys(FORMATS[name].suffix for name in formats if FORMATS[name].folder is not None)
+        )
+        self._owners: dict[str, str] = {}  # the key of an output, without its suffix -> the path of its image
+        self._folders: set[str] = set()
+
+    @property
+    def hint(self) -> str:
+        """What to do where two images would have one file."""
+        full = (
+            ""
+            if self._names == NAMES[1]
+            else " Or keep the suffixes of the images in the names of the files, with --names full."
+        )
+        alike = "" if self.key is exact else _ALIKE
+        return f"Rename one of the two, or label them in two runs with an output folder each.{full}{alike}"
+
+    def take(self, ref: ImageRef) -> str:
+        """Take the names of an image; where one of them is taken already, take none, and say which and by what.
+
+        Returns "" where all went well, and where no format has a file for each image.
+        """
+        if not self._suffixes:
+            return ""
+        image = PurePosixPath(ref.name)
+        name = output_name(image, self._names)
+        stem = self.key(str(name))
+        if stem in self._owners:
+            return f"{self._owners[stem]} and {ref.path} would share one output, {name}"
+        for ending in self._suffixes:
+            if stem + ending in self._folders:
+                return f"the output of {ref.path} would have the name of the folder {name}{ending}"
+        folders: list[str] = []
+        for folder in image.parents[:-1]:  # the last is "."
+            key = self.key(str(folder))
+            if key in self._folders:
+                break
+            for ending in self._suffixes:
+                if key.endswith(ending) and (owner := self._owners.get(key.removesuffix(ending))):
+                    return f"the output of {owner} would have the name of the folder {folder} of {ref.path}"
+            folders.append(key)
+        self._folders.update(folders)
+        self._owners[stem] = str(ref.path)
+        return ""
+
+
+def _is_one(folder: Path, name: str, other: str) -> bool:
+    """Whether a file of one name in `folder` is also found by the other."""
+    start = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-"
+    path = folder / (start + name)
+    try:
+        path.touch(exist_ok=False)
+        return (folder / (start + other)).exists()
+    except (OSError, ValueError):  # ValueError: a name that the system cannot encode
+        return False
+    finally:
+        with suppress(OSError, ValueError):
+            path.unlink()

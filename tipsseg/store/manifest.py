@@ -1,0 +1,304 @@
+"""manifest.jsonl: which images are labelled, from which input, into which files, with which result.
+
+A line is added only after an image's files are in place under their final names, so what it says is true however the run ends. Of
+several lines of one image the last one counts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tipsseg.errors import OutputError
+from tipsseg.formats import FORMATS
+from tipsseg.types import BACKGROUND, ImageRef, name_order, printable_path
+from tipsseg.util.append_log import AppendLog, lines_of, whole_lines
+from tipsseg.util.files import atomic_path, json_bytes
+from tipsseg.util.fingerprint import Fingerprint, file_record, parse_file
+from tipsseg.util.json_values import is_inside, parse, short, take, take_share
+
+MANIFEST_FILE = "manifest.jsonl"
+
+#: What of a manifest could not be read, kept beside it.
+UNREADABLE_FILE = "manifest-unreadable.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One labelled image.
+
+    image        its name, see ImageRef.name
+    path         where the input was, absolute, when it was labelled
+    fingerprint  of the input then
+    digest       of all that decided the labels
+    summary      what the labels hold, see `summary.label_summary`: height, width, classes, background, ignored
+    files        its own picture in each format that has one, relative to the output folder, posix
+    formats      all formats that hold the image
+    seconds      from opening the input to the last file
+    written      what those files were when they were written; a file that is not so any more was edited
+    corrected    sha256 of the edited mask that the labels are of; None where they are the run's own
+    """
+
+    image: str
+    path: str
+    fingerprint: Fingerprint
+    digest: str
+    summary: Mapping[str, object]
+    files: Mapping[str, str]
+    formats: tuple[str, ...]
+    seconds: float
+    written: Mapping[str, Fingerprint]
+    corrected: str | None = None
+
+    def record(self) -> dict[str, object]:
+        """The entry as a line's JSON value."""
+        size = {key: self.summary[key] for key in ("height", "width")}
+        rest = {key: value for key, value in self.summary.items() if key not in size}
+        return {
+            "image": self.image,
+            "path": self.path,
+            "size": self.fingerprint.size,
+            "mtime_ns": self.fingerprint.mtime_ns,
+            "sha256": self.fingerprint.sha256,
+            "digest": self.digest,
+            **size,
+            "files": dict(self.files),
+            "written": {name: file_record(file) for name, file in self.written.items()},
+            "formats": list(self.formats),
+            **rest,
+            "seconds": self.seconds,
+            **({} if self.corrected is None else {"corrected": self.corrected}),
+        }
+
+    def without(self, formats: Collection[str]) -> Entry:
+        """The entry of the image in fewer formats."""
+        return replace(
+            self,
+            formats=tuple(name for name in self.formats if name not in formats),
+            files={name: file for name, file in self.files.items() if name not in formats},
+            written={name: file for name, file in self.written.items() if name not in formats},
+        )
+
+    @property
+    def replaceable(self) -> frozenset[str]:
+        """sha256 of what its files were when they were written."""
+        return frozenset(file.sha256 for file in self.written.values() if file.sha256 is not None)
+
+
+def input_path(ref: ImageRef) -> str:
+    """Where an input is, as entries have it: absolute, links kept as they were given."""
+    return printable_path(Path(os.path.abspath(ref.path)))  # noqa: PTH100  Path.resolve follows links
+
+
+def parse_entry(line: bytes) -> Entry | None:
+    """The entry in a line of manifest.jsonl; None where it is none."""
+    try:
+        return read_entry(line)
+    except ValueError:
+        return None
+
+
+def read_entry(line: bytes) -> Entry:
+    """The entry in a line of manifest.jsonl. Raises ValueError where it is none, or names or numbers in it are none."""
+    try:
+        record = parse(line)
+        entry = Entry(
+            str(record["image"]),
+            str(record["path"]),
+            Fingerprint(int(record["size"]), int(record["mtime_ns"]), record["sha256"]),
+            str(record["digest"]),
+            {key: record[key] for key in ("height", "width", "classes", "background", "ignored")},
+            {str(name): str(path) for name, path in record["files"].items()},
+            tuple(map(str, record["formats"])),
+            float(record["seconds"]),
+            {str(name): parse_file(file) for name, file in record["written"].items()},
+            None if record.get("corrected") is None else str(record["corrected"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError("not all that belongs to an image") from error
+    _check_names(entry)
+    _check_summary(entry.summary)
+    return entry
+
+
+def _check_names(entry: Entry) -> None:
+    """Raise ValueError for names that are not of files below an output folder, and for files without their record."""
+    for what, name in (("image", entry.image), *((f"files.{form}", file) for form, file in entry.files.items())):
+        if not is_inside(name):
+            raise ValueError(f"`{what}` is {short(name)}")
+    if not FORMATS.keys() >= set(entry.formats):
+        raise ValueError(f"`formats` is {short(list(entry.formats))}")
+    if entry.files.keys() != entry.written.keys():
+        raise ValueError("`written` is not of the files")
+
+
+def _check_summary(summary: Mapping[str, object]) -> None:
+    """Raise ValueError for what `summary.label_summary` does not give."""
+    size = take(summary, "height", int), take(summary, "width", int)
+    if size[0] < 1 or size[1] < 1:
+        raise ValueError(f"{size[0]} x {size[1]} (height x width) is no size of an image")
+    take(take(summary, "background", dict), "pixels", int)
+    take(summary, "ignored", int)
+    seen = {BACKGROUND}
+    for each in take(summary, "classes", list):
+        label_id = take(each, "id", int)
+        take(each, "name", str)
+        take(each, "pixels", int)
+        take_share(each, "confidence")
+        if label_id in seen:
+            raise ValueError(f"id {label_id} is there twice")
+        seen.add(label_id)
+
+
+class Manifest:
+    """The manifest of a folder of records, read and added to. In memory are a name and two numbers an image.
+
+    Any thread may ask `get`, `in` and `is_elsewhere` while one thread adds to it.
+
+    unreadable  how many lines were no entries when it was opened
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the manifest in `folder`, which may be new; lines that are no entries are passed over. Raises OutputError."""
+        self._path = folder / MANIFEST_FILE
+        self.unreadable = 0
+        self._open()
+
+    def _open(self) -> None:
+        self._log = AppendLog(self._path)
+        self._lines = 0
+        self._offsets: dict[str, int] = {}
+        self._digests: dict[str, str] = {}
+        self._paths: dict[str, int] = {}  # hashes: the texts would be most of the memory
+        self._formats: dict[str, tuple[str, ...]] = {}
+        self._opened_at = 0  # where the lines of this process begin
+        self._known_formats: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for offset, entry in _entries(self._path):
+            self._lines += 1
+            if entry is not None:
+                self._place(entry, offset)
+            else:
+                self.unreadable += 1
+        with suppress(OSError):
+            self._opened_at = whole_lines(self._path)
+
+    def _place(self, entry: Entry, offset: int) -> None:
+        self._offsets[entry.image] = offset
+        self._digests[entry.image] = sys.intern(entry.digest)
+        self._paths[entry.image] = hash(entry.path)
+        # One tuple for all images of the same formats.
+        self._formats[entry.image] = self._known_formats.setdefault(entry.formats, entry.formats)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __contains__(self, image: object) -> bool:
+        return image in self._offsets
+
+    def get(self, image: str) -> Entry | None:
+        """The entry of an image. Raises OutputError where the file cannot be read."""
+        offset = self._offsets.get(image)
+        return None if offset is None else parse_entry(self._log.read(offset))
+
+    def is_elsewhere(self, image: str, path: str) -> bool:
+        """Whether an image of that name is there, and was labelled from another path."""
+        return image in self._paths and self._paths[image] != hash(path)
+
+    def formats_of(self, image: str) -> tuple[str, ...]:
+        """The formats that an image is in; none where it is not here."""
+        return self._formats.get(image, ())
+
+    def others(self, digest: str) -> list[str]:
+        """The images whose labels were decided by something else."""
+        return [image for image, own in self._digests.items() if own != digest]
+
+    def entries(self) -> Iterator[Entry]:
+        """The entries in the order of their names."""
+        for image in self._order():
+            entry = self.get(image)
+            if entry is not None:
+                yield entry
+
+    def files(self) -> Iterator[str]:
+        """The files of all images, relative to the output folder."""
+        for entry in self.entries():
+            yield from entry.files.values()
+
+    def holding(self, name: str) -> list[str]:
+        """The images that the files of a format hold, in the order of their names."""
+        return [image for image in self._order() if name in self._formats[image]]
+
+    def add(self, entry: Entry) -> None:
+        """Add an image, or say anew what became of it. Raises OutputError."""
+        self._place(entry, self._log.append(json_bytes(entry.record())))
+        self._lines += 1
+
+    def added(self) -> Iterator[Entry]:
+        """The entries that were added since it was opened."""
+        for image, offset in list(self._offsets.items()):
+            if offset >= self._opened_at and (entry := self.get(image)) is not None:
+                yield entry
+
+    def is_removed(self) -> bool:
+        """Whether the file that was added to is not there any more."""
+        return self._log.is_removed()
+
+    def set_aside(self) -> Path | None:
+        """Keep the lines that are no entries in UNREADABLE_FILE, beside the manifest, and leave them out here; None where all are.
+
+        Raises OutputError.
+        """
+        if not self.unreadable:
+            return None
+        aside = self._path.with_name(UNREADABLE_FILE)
+        with closing(AppendLog(aside)) as log:
+            for _, line in _lines(self._path):
+                if parse_entry(line) is None:
+                    log.append(line)
+        self._rewrite()
+        self.unreadable = 0
+        return aside
+
+    def tidy(self) -> None:
+        """Rewrite the file in the order of names with one line an image, where it is not so already. Raises OutputError."""
+        order = self._order()
+        if self._lines == len(order) and order == list(self._offsets):
+            self._log.trim()
+        else:
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        with atomic_path(self._path) as temporary, temporary.open("wb") as file:
+            for image in self._order():
+                file.write(self._log.read(self._offsets[image]) + b"\n")
+        self._log.close()
+        self._open()
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._log.close()
+
+    def _order(self) -> list[str]:
+        return sorted(self._offsets, key=name_order)
+
+
+def read_entries(folder: Path) -> dict[str, Entry]:
+    """The entries of the manifest in `folder` by image, in the order of names, for reading only. Raises OutputError."""
+    found = {entry.image: entry for _, entry in _entries(folder / MANIFEST_FILE) if entry is not None}
+    return {image: found[image] for image in sorted(found, key=name_order)}
+
+
+def _entries(path: Path) -> Iterator[tuple[int, Entry | None]]:
+    for offset, line in _lines(path):
+        yield offset, parse_entry(line)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        yield from lines_of(path)
+    except OSError as error:
+        raise OutputError(path, f"it cannot be read: {error.strerror or error}", "Check its permissions.") from error

@@ -1,0 +1,243 @@
+"""The records of runs and of shards that have ended, read from their output folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from tipsseg.errors import InputError
+from tipsseg.formats import FORMATS, RunContext, link_path, record_file, relative_path
+from tipsseg.options import recorded_names
+from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
+from tipsseg.store.classes_file import read_classes
+from tipsseg.store.journal import journals_in
+from tipsseg.store.lock import is_claimed
+from tipsseg.store.manifest import MANIFEST_FILE, Entry, parse_entry
+from tipsseg.store.merge_stage import finish_command, is_unfinished
+from tipsseg.store.run_classes import class_faults, run_names
+from tipsseg.store.run_record import CONVERTING, RUN_FILE, Counts, images_of, read_run
+from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
+from tipsseg.types import LabelClass
+from tipsseg.util.append_log import lines_of, whole_lines
+from tipsseg.util.files import is_folder, reason_of
+from tipsseg.util.json_values import actual_path, short, take
+from tipsseg.util.printable import shell_word
+
+#: What to do with a run that was broken off.
+RUN_AGAIN = "Run the command that made it again; what is done there stays."
+
+#: What to do where classes.json gives ids another meaning than run.json.
+OTHER_CLASSES = f"Restore {CLASSES_FILE}. Or remove it and run the command that made it again, which writes it anew."
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The records of a run that has ended, or of a shard of one.
+
+    output   its output folder, in which the files of images are
+    records  the folder of the records; the output folder, but for a shard
+    shard    None for a whole run
+    record   the content of its run.json, of which the rest is a part
+    classes  in classes.json of the output folder, with the ids and names that run.json has
+    """
+
+    output: Path
+    records: Path
+    shard: Shard | None
+    record: Mapping[str, object]
+    formats: tuple[str, ...]
+    counts: Counts
+    started: str
+    ended: str
+    classes: tuple[LabelClass, ...]
+
+
+def find_parts(folder: Path, own: Path) -> list[Part]:
+    """The parts in an output folder: a run, or the shards that are there. `own` is the folder whose claim the caller has.
+
+    There may be journals of a run, or of a conversion, that came later and was broken off. Raises InputError for what is no output
+    folder, is at work, or has not ended.
+    """
+    if not is_folder(folder):
+        raise InputError(f"{folder}: no such folder", "Give output folders of tipsseg label.")
+    if is_unfinished(folder):
+        raise InputError(f"{folder}: a merge into it has not ended", f"Finish it first: {finish_command(folder)}")
+    shards = shards_in(folder)
+    if not shards:
+        return [_read_part(folder, folder, None, own)]
+    if any(os.path.lexists(folder / name) for name in (RUN_FILE, MANIFEST_FILE)):
+        raise InputError(f"{folder}: it holds both a whole run and shards", check_hint(folder))
+    return [_read_part(folder, folder / SHARDS_FOLDER / shard.folder, shard, own) for shard in shards]
+
+
+def refuse_at_work(records: Path, own: Path) -> None:
+    """Raise InputError where a run is at work in a folder of records."""
+    if records != own and is_claimed(records):
+        raise InputError(f"{records}: a run is at work there", "Wait for it to end.")
+
+
+def read_entries(part: Part) -> Iterator[Entry]:
+    """The entries of its manifest, as they come. Raises InputError for a manifest that is not as an ended run leaves it."""
+    path = part.records / MANIFEST_FILE
+    try:
+        for number, (_, line) in enumerate(lines_of(path), start=1):
+            entry = parse_entry(line)
+            if entry is None or not _is_sound(entry, recorded_names(part.record)):
+                raise InputError(f"{path}: line {number} is no entry", check_hint(part.output))
+            yield entry
+    except OSError as error:
+        raise unreadable(path, error, part.output) from error
+
+
+def own_paths(part: Part, entry: Entry) -> Iterator[Path]:
+    """Where the files of an image are."""
+    for name in entry.files.values():
+        yield actual_path(part.output, name)
+
+
+def link_paths(part: Part, entry: Entry) -> Iterator[Path]:
+    """Where there are links to an image."""
+    for name in entry.formats:
+        path = link_path(name, PurePosixPath(entry.image), recorded_names(part.record))
+        if path is not None:
+            yield actual_path(part.output, str(path))
+
+
+def unreadable(path: Path, error: Exception, output: Path) -> InputError:
+    """The InputError for a file of an output folder that cannot be read."""
+    return InputError(f"{path}: {reason_of(error)}", check_hint(output))
+
+
+def other_version(path: Path, error: ValueError, output: Path) -> InputError:
+    """The InputError for a record of an output folder that is not as it is written."""
+    return InputError(f"{path}: not as this version of tipsseg writes it: {error}", check_hint(output))
+
+
+def check_hint(output: Path) -> str:
+    """What to do where the records of an output folder are not as a run leaves them."""
+    return f"See what is wrong with it: tipsseg check {shell_word(str(output))}"
+
+
+def conversion_begun(record: Mapping[str, object], records: Path) -> tuple[str, ...]:
+    """The formats of a conversion that was begun in a folder of records, whose run.json is `record`, and has not ended."""
+    noted = record.get(CONVERTING)
+    named = [name for name in noted if name in FORMATS] if isinstance(noted, list) else []
+    return tuple(dict.fromkeys((*named, *journals_in(records))))
+
+
+def broken_conversion(output: Path, formats: Sequence[str]) -> InputError:
+    """The InputError where `tipsseg convert` into these formats was broken off: the manifest has them, and no file does."""
+    names = ",".join(formats)
+    return InputError(
+        f"{output}: a conversion into {names} was broken off",
+        f"Run it again first: tipsseg convert {shell_word(str(output))} --format {names}",
+    )
+
+
+def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> Part:
+    refuse_at_work(records, own)
+    path = records / RUN_FILE
+    record = read_run(records)
+    if record is None:
+        if os.path.lexists(path):
+            raise InputError(f"{path}: not by tipsseg, or damaged", check_hint(output))
+        raise InputError(
+            f"{records}: no {RUN_FILE} in it, so it is not what tipsseg label leaves",
+            "Give output folders of tipsseg label.",
+        )
+    if shard is None and record.get("shard") is not None:
+        raise InputError(
+            f"{records}: these are the records of one shard, {record['shard']}", "Give the output folder that has them."
+        )
+    if record.get("ended") is None:
+        raise InputError(f"{records}: the run was broken off", RUN_AGAIN)
+    try:
+        counts = take(record, "counts", dict)
+        part = Part(
+            output,
+            records,
+            shard,
+            record,
+            tuple(take(record, "formats", list)),
+            Counts(
+                **{key: take(counts, key, int) for key in ("labelled", "unchanged", "failed")},
+                edited=take(counts, "edited", int) if "edited" in counts else 0,
+            ),
+            take(record, "started", str),
+            take(record, "ended", str),
+            (),
+        )
+        if shard is not None and record.get("shard") != str(shard):
+            raise ValueError(f"`shard` is {short(record.get('shard'))}, not as its folder's name says")
+        if unknown := [name for name in part.formats if name not in tuple(FORMATS)]:
+            raise ValueError(f"unknown format {short(unknown[0])}")
+    except ValueError as error:
+        raise other_version(path, error, output) from error
+    _check_files(part)
+    return replace(part, classes=_read_classes(part))
+
+
+def _check_files(part: Part) -> None:
+    """Raise InputError where the manifest is cut off or gone, or has lost lines, or nothing says what the ids mean."""
+    path = part.records / MANIFEST_FILE
+    done = images_of(part.record)
+    try:
+        if whole_lines(path) < path.stat().st_size:
+            raise InputError(f"{path}: its last line is cut off", RUN_AGAIN)
+    except OSError as error:
+        # A run that labelled nothing has none.
+        if not isinstance(error, FileNotFoundError) or done:
+            raise unreadable(path, error, part.output) from error
+    if not (part.output / CLASSES_FILE).is_file():
+        raise InputError(f"{part.output / CLASSES_FILE}: no such file", RUN_AGAIN)
+    images = {entry.image for entry in read_entries(part)}
+    if len(images) < done:
+        raise InputError(
+            f"{path}: {done - len(images)} of {done} images are lost from it: {RUN_FILE} counts more than it has"
+            f"{_named(_lost(part, images))}",
+            RUN_AGAIN,
+        )
+
+
+def _lost(part: Part, images: Container[str]) -> list[str]:
+    """The images that files of the whole run have and the manifest has not, as far as such files are there."""
+    found: dict[str, None] = {}
+    for name in part.formats:
+        file = record_file(name, RunContext(part.output, part.records, (), {}))
+        with suppress(OSError, ValueError):
+            found.update(dict.fromkeys(() if file is None else file.names(())))
+    return [image for image in found if image not in images]
+
+
+def _named(images: Sequence[str]) -> str:
+    more = f" and {len(images) - 3} more" if len(images) > 3 else ""
+    return f" ({', '.join(images[:3])}{more})" if images else ""
+
+
+def _read_classes(part: Part) -> tuple[LabelClass, ...]:
+    """The classes in classes.json. Raises InputError where run.json gives the ids another meaning."""
+    path = part.output / CLASSES_FILE
+    try:
+        classes = read_classes(part.output)
+    except OSError as error:
+        raise unreadable(path, error, part.output) from error
+    except ValueError as error:
+        raise other_version(path, error, part.output) from error
+    try:
+        names = run_names(part.record)
+    except ValueError as error:
+        raise other_version(part.records / RUN_FILE, error, part.output) from error
+    for what in class_faults([(each.id, each.name) for each in classes], names):
+        raise InputError(f"{path}: {what}", OTHER_CLASSES)
+    return classes
+
+
+def _is_sound(entry: Entry, names: str) -> bool:
+    """Whether its files are named after the image, and are so below the output folder."""
+    if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
+        return False
+    paths = {name: relative_path(name, PurePosixPath(entry.image), names) for name in entry.formats}
+    return entry.files == {name: str(path) for name, path in paths.items() if path is not None}

@@ -1,0 +1,440 @@
+"""What an earlier run left in an output folder, and what of it a job can go on from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from tipsseg.errors import ImageError, OtherRunError, OutputError
+from tipsseg.formats import RunContext, link_path, own_path, record_file
+from tipsseg.store.corrections import MASKS
+from tipsseg.store.error_log import ERRORS_FILE
+from tipsseg.store.journal import Journal
+from tipsseg.store.manifest import MANIFEST_FILE, Entry, Manifest, input_path
+from tipsseg.store.merge_stage import finish_command, is_unfinished
+from tipsseg.store.results import Failed, Item, Unchanged
+from tipsseg.store.run_record import (
+    KEPT,
+    LOST,
+    RUN_FILE,
+    difference_texts,
+    images_of,
+    read_run,
+    refuse_other_record,
+    written_files,
+)
+from tipsseg.store.shards import SHARDS_FOLDER, shards_in
+from tipsseg.store.spec import Job
+from tipsseg.store.stored_labels import suffices
+from tipsseg.types import ImageRef
+from tipsseg.util.files import is_folder
+from tipsseg.util.fingerprint import fingerprint
+from tipsseg.util.json_values import actual_path, is_inside
+from tipsseg.util.ownership import LINK, MOVE, digest_of, write_ahead_logs
+
+_ANOTHER_FOLDER = "Choose another output folder with -o"
+_START_OVER = f"{_ANOTHER_FOLDER}, or begin anew in this one with --overwrite."
+_OTHER_INPUT = (
+    f"{_ANOTHER_FOLDER}. Or give all folders in one command and a new output folder: the names begin at their common parent then. "
+    "Where the image was moved and changed, begin anew with --overwrite."
+)
+_PUT_BACK = "Put it back; or label the image anew with --replace-edited, which gives the correction up."
+_MOVE_OR_REPLACE = "Move the file away; or label the image anew with --replace-edited, which replaces the file."
+
+
+def own_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
+    """Where an image's own file is, for each of the formats that has one."""
+    paths = {name: own_path(name, context.output, ref.relative, context.files.names) for name in formats}
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> None:
+    """Let the links to an image lead to it where they do not, as after it was moved. Raises OutputError."""
+    for name in formats:
+        place = link_path(name, ref.relative, context.files.names)
+        if place is not None:
+            context.ownership.restore_link(ref, context.output / place)
+
+
+def remove_files(
+    entry: Entry, formats: Iterable[str], context: RunContext, names: str, *, edited: bool = False
+) -> list[Path]:
+    """Remove the files and links of an image in these formats; returns those that were changed since, and stay. Raises OutputError.
+
+    Args:
+        entry: the image.
+        formats: those that it is in no more.
+        context: of the output folder.
+        names: how its files are named, see FileOptions.
+        edited: whether files that were changed since may go too.
+    """
+    ownership, kept = context.ownership, []
+    for name in formats:
+        place = link_path(name, PurePosixPath(entry.image), names)
+        if place is not None:
+            ownership.remove_link(actual_path(context.output, str(place)))
+        if name in entry.files:
+            path = actual_path(context.output, entry.files[name])
+            if not ownership.remove(path, entry.replaceable | ({digest_of(path)} if edited else set())):
+                kept.append(path)
+    return kept
+
+
+def in_place(name: str, entry: Entry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
+    """Whether an image is in a format, as the manifest says: its own file is there, as written, and its records in the journal."""
+    path = own_path(name, context.output, ref.relative, context.files.names)
+    return (
+        name in entry.formats
+        and (path is None or (name in entry.written and entry.written[name].holds(path)))
+        and (journal is None or journal.has(ref.name))
+    )
+
+
+def edited_formats(entry: Entry, ref: ImageRef, context: RunContext) -> tuple[str, ...]:
+    """The formats in which an image has a file that is there, and not as this program wrote it.
+
+    A file of the size and time that it was written with is not read; `convert_image` and `check_image` do.
+    """
+    found = []
+    for name, path in own_paths(context, ref, entry.files).items():
+        if os.path.lexists(path) and not entry.written[name].holds(path) and not context.ownership.is_pending(path):
+            found.append(name)
+    return tuple(found)
+
+
+def is_recorded(entry: Entry | None, digest: str) -> bool:
+    """Whether an entry has a file of that digest, or a link; see `Ownership.load`."""
+    return entry is not None and (digest == LINK or any(digest == file.sha256 for file in entry.written.values()))
+
+
+class Earlier:
+    """The records of an earlier run, opened and not changed; close it in the end.
+
+    record    the content of its run.json; None where there is none
+    manifest  its images
+    outdated  formats in which images were that have been labelled otherwise since
+    journals  the formats of the job that keep records
+    lost      how many images run.json counts that the manifest does not have
+    kept      files of a run before it that were changed by hand, and that no record has since the folder was begun anew
+    """
+
+    def __init__(self, job: Job, *, resume: bool = True, replace_edited: bool = False) -> None:
+        """Without `resume` no image is unchanged; with `replace_edited` edited files count for nothing.
+
+        Raises OutputError where records cannot be read or are not by this program, or the folder has those of a whole run and the
+        job is a shard, or the other way round.
+        """
+        self._job = job
+        self._resume = resume
+        self._replace_edited = replace_edited
+        self._digest = job.decides.digest
+        self._refuse_neighbours()
+        context = job.context
+        self.record: Mapping[str, object] | None = read_run(context.records)
+        self._refuse_strange_records()
+        self.manifest = Manifest(context.records)
+        context.ownership.load(written_files(self.record), self.is_recorded)
+        self.lost = max(0, images_of(self.record or {}) - len(self.manifest))
+        self.outdated: set[str] = set()
+        self._owners: dict[Path, str] | None = None  # of files, made when one is in the way
+        self.kept = _kept(self.record, context.output)
+        files = {name: record_file(name, context) for name in job.request.formats}
+        self.journals = {
+            name: Journal(name, file, context.records, self.manifest.holding(name))
+            for name, file in files.items()
+            if file is not None
+        }
+
+    def is_recorded(self, image: str, digest: str) -> bool:
+        """Whether the manifest has a file of that digest, or a link, of an image; see `Ownership.load`."""
+        return is_recorded(self.manifest.get(image), digest)
+
+    def settle(self, job: Job) -> None:
+        """Take the same job, with the dtype that is known by now."""
+        self._job = job
+        self._digest = job.decides.digest
+
+    @property
+    def of_the_same(self) -> bool:
+        """Whether it was asked for the same labels."""
+        return self.record is not None and self.record.get("digest") == self._digest
+
+    @property
+    def mixed(self) -> bool:
+        """Whether there are labels of it that this job would not give."""
+        return bool(self.manifest.others(self._digest))
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether its records may lack what it did: files may be there then that no record has."""
+        return self.record is not None and (
+            self.record.get("ended") is None or self.incomplete_for_good or self._job.context.ownership.broken_off
+        )
+
+    @property
+    def incomplete_for_good(self) -> bool:
+        """Whether records of images were lost: nobody can say which files they had."""
+        return bool(self.lost or self.manifest.unreadable or (self.record or {}).get(LOST))
+
+    def item(self, ref: ImageRef) -> Item:
+        """The image with what of its files may be replaced; or that it is done, or cannot be. May be called from another thread."""
+        context = self._job.context
+        entry = self.manifest.get(ref.name)
+        reason = self._in_the_way(ref, entry)
+        if reason:
+            return Failed(ref, ImageError(ref.path, *reason))
+        paths = own_paths(context, ref, self._job.request.formats).values()
+        left = context.ownership.pending(paths)
+        if self._replace_edited:
+            left |= {digest_of(path) for path in paths if path in self.kept}
+        if entry is None:
+            return replace(ref, replaceable=left) if left else ref
+        edited = edited_formats(entry, ref, context)
+        if edited and not self._replace_edited:
+            return Unchanged(
+                ref, entry, edited, self._lacking(entry, ref, edited), not entry.fingerprint.matches(ref.path)
+            )
+        gone = None if edited or entry.corrected is None or self._replace_edited else self._gone_mask(entry, ref)
+        if gone is not None:
+            return Failed(ref, ImageError(gone, "it was corrected by hand, and is gone", _PUT_BACK))
+        if self._resume and not edited and self._is_done(entry, ref):
+            return Unchanged(ref, entry)
+        may_go = frozenset(digest_of(own_paths(context, ref, (name,))[name]) for name in edited)
+        may_go |= entry.replaceable | left
+        return replace(ref, replaceable=may_go, linked=entry.formats, former=entry.fingerprint.sha256)
+
+    def refuse_in_the_way(self, refs: Iterable[ImageRef | Failed]) -> None:
+        """Raise OutputError where the folder has labels of other images under names of these, or files that nobody recorded.
+
+        Of an earlier run whose records are incomplete such files may be; then it is known only when the image is labelled.
+        """
+        images = (ref for ref in refs if isinstance(ref, ImageRef) and not (self.kept and self._paths(ref) & self.kept))
+        found = [(ref, reason) for ref in images if (reason := self._in_the_way(ref, None))]
+        if found and self._job.request.overwrite:  # files of other images, by names of the same stem, are removed
+            ours = {actual_path(self._job.context.output, file) for file in self.manifest.files()}
+            found = [(ref, reason) for ref, reason in found if not self._paths(ref) <= ours]
+        if found:
+            ref, (reason_of_it, hint) = found[0]
+            more = f" (and {len(found) - 1} more such images)" if len(found) > 1 else ""
+            raise OutputError(self._job.context.output, f"{ref.path}: {reason_of_it}{more}", hint)
+
+    def derivable(self, refs: Sequence[ImageRef | Failed]) -> tuple[tuple[str, ...], frozenset[str]]:
+        """Formats that images lack, and the names of those images, where the labels that are stored suffice for all these images.
+
+        Then no image needs the model: all are labelled as asked, and what is stored gives the formats byte for byte.
+        """
+        formats = self._job.request.formats
+        lacking = [ref for ref in refs if not set(formats) <= set(self.manifest.formats_of(ref.name))]
+        finished = self.of_the_same and not self.incomplete and self._resume and self._job.request.shard is None
+        if not lacking or not finished or not all(ref.name in self.manifest for ref in refs):
+            return (), frozenset()
+        missing: dict[str, None] = {}
+        names: set[str] = set()
+        for ref in refs:
+            item = self.item(ref) if isinstance(ref, ImageRef) else ref
+            if isinstance(item, Failed):
+                return (), frozenset()
+            if isinstance(item, ImageRef):
+                of_it = self._derivable(item)
+                if not of_it:
+                    return (), frozenset()
+                missing |= dict.fromkeys(of_it)
+                names.add(ref.name)
+        return tuple(name for name in formats if name in missing), frozenset(names)
+
+    def _derivable(self, ref: ImageRef) -> tuple[str, ...]:
+        """The formats that an image lacks, where what is stored suffices for all of them; else none."""
+        entry, context = self.manifest.get(ref.name), self._job.context
+        if entry is None or entry.digest != self._digest or entry.corrected or not entry.fingerprint.matches(ref.path):
+            return ()
+        held = [name for name in entry.formats if in_place(name, entry, ref, context, self.journals.get(name))]
+        missing = [name for name in self._job.request.formats if name not in held]
+        return tuple(missing) if all(suffices(name, held) for name in missing) else ()
+
+    def with_other_formats(self, entry: Entry) -> Entry:
+        """The entry of an image that was labelled just now, with other formats of an earlier entry for the same labels.
+
+        Formats of other labels are no more the image's; `outdated` has them.
+        """
+        before = self.manifest.get(entry.image)
+        if before is None:
+            return entry
+        same = before.digest == entry.digest and entry.fingerprint.same_content(before.fingerprint)
+        if not same or before.corrected is not None:
+            self.outdated |= set(before.formats) - set(entry.formats)
+            return entry
+        output = self._job.context.output
+        others = {name: file for name, file in before.files.items() if name not in entry.formats}
+        gone = {name for name, file in others.items() if not before.written[name].holds(actual_path(output, file))}
+        kept = [name for name in before.formats if name not in entry.formats and name not in gone]
+        return replace(
+            entry,
+            formats=(*entry.formats, *kept),
+            files={**entry.files, **{name: others[name] for name in kept if name in others}},
+            written={**entry.written, **{name: before.written[name] for name in kept if name in others}},
+        )
+
+    def refuse_other_ids(self) -> None:
+        """Raise OtherRunError where it, or another shard, has labels of another model or vocabulary."""
+        own = [self.record] if self.record is not None and (len(self.manifest) or self.lost) else []
+        output = self._job.context.output
+        records = [output / SHARDS_FOLDER / shard.folder for shard in shards_in(output)]
+        others = [read_run(each) for each in records if each != self._job.context.records]
+        for record in (*own, *others):
+            other = [] if record is None else difference_texts(record, self._job.decides.record())
+            if other:
+                raise OtherRunError(output, f"it holds labels of another run: {'; '.join(other)}", _START_OVER)
+
+    def refuse_mixture(self, covered: Container[str]) -> None:
+        """Raise OutputError where labels of it would stay, that were made with other options.
+
+        `covered` are the names of the images of the job.
+        """
+        left = [image for image in self.manifest.others(self._digest) if image not in covered]
+        if left:
+            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            raise OtherRunError(
+                self._job.context.output,
+                f"it holds the labels of {left[0]}{more}, made with other options{self._by_whom()}, and this run is not for those; "
+                f"other: {', '.join(self._other_options()) or 'version of the labels'}",
+                _START_OVER,
+            )
+
+    def close(self) -> None:
+        """Close the files; safe to call twice."""
+        self.manifest.close()
+        for journal in self.journals.values():
+            journal.close()
+
+    def _other_options(self) -> list[str]:
+        """The names of the options that are not as they were."""
+        record = self.record or {}
+        before, now = record.get("options"), self._job.decides.option_record()
+        names = [name for name, value in now.items() if isinstance(before, dict) and before.get(name) != value]
+        if record.get("dtype") != self._job.decides.dtype:
+            names.append("dtype")
+        return [name.replace("_", "-") for name in names]
+
+    def _by_whom(self) -> str:
+        command = (self.record or {}).get("command")
+        return f" ({command})" if isinstance(command, str) else ""
+
+    def _lacking(self, entry: Entry, ref: ImageRef, edited: Container[str]) -> tuple[str, ...]:
+        """The formats of the job that an image is not in, but for files that were edited."""
+        asked, context = self._job.request.formats, self._job.context
+        return tuple(
+            name
+            for name in asked
+            if name not in edited and not in_place(name, entry, ref, context, self.journals.get(name))
+        )
+
+    def _gone_mask(self, entry: Entry, ref: ImageRef) -> Path | None:
+        """A mask of an image that is not there any more."""
+        paths = own_paths(self._job.context, ref, [name for name in MASKS if name in entry.files]).values()
+        return next((path for path in paths if not os.path.lexists(path)), None)
+
+    def _is_done(self, entry: Entry, ref: ImageRef) -> bool:
+        """Whether it is the same input, with the same digest, and all files are in place, as they were written."""
+        context = self._job.context
+        return (
+            entry.digest == self._digest
+            and entry.corrected is None
+            and all(in_place(name, entry, ref, context, self.journals.get(name)) for name in self._job.request.formats)
+            and entry.fingerprint.matches(ref.path)
+        )
+
+    def _in_the_way(self, ref: ImageRef, entry: Entry | None) -> tuple[str, str] | None:
+        """Why an image cannot have its names in the folder, and what to do; None where it can. `entry` is read where it is None."""
+        manifest = self.manifest
+        if not self._job.request.overwrite and manifest.is_elsewhere(ref.name, input_path(ref)):
+            entry = entry or manifest.get(ref.name)
+            if entry is not None and _is_other(entry, ref.path):
+                return f"the folder has labels of another image of that name, {entry.path}", _OTHER_INPUT
+        if self.incomplete:
+            return None
+        context = self._job.context
+        new = [name for name in self._job.request.formats if name not in manifest.formats_of(ref.name)]
+        for path in own_paths(context, ref, new).values():
+            # A folder is in no danger: no file can replace it. The image fails by itself.
+            if os.path.lexists(path) and not is_folder(path) and not context.ownership.is_pending(path):
+                return self._what_is_there(path)
+        return None
+
+    def _what_is_there(self, path: Path) -> tuple[str, str] | None:
+        """What a file in the way is, and what to do; None where it may be replaced."""
+        output = self._job.context.output
+        if path in self.kept:
+            if self._replace_edited:
+                return None
+            return f"{path} was changed by hand, and was kept when the folder was begun anew", _MOVE_OR_REPLACE
+        if self._owners is None:
+            self._owners = {
+                actual_path(output, file): each.path for each in self.manifest.entries() for file in each.files.values()
+            }
+        if path in self._owners:
+            return (
+                f"{path} has the labels of another image, {self._owners[path]}",
+                f"{_OTHER_INPUT} Or give --names full.",
+            )
+        return f"{path} is there, and is not what tipsseg wrote for this image", MOVE
+
+    def _paths(self, ref: ImageRef) -> set[Path]:
+        """The files of an image that are there."""
+        paths = own_paths(self._job.context, ref, self._job.request.formats).values()
+        return {path for path in paths if os.path.lexists(path)}
+
+    def _refuse_strange_records(self) -> None:
+        """Raise OutputError where there are records that are not by this program, or not by this version of it."""
+        records = self._job.context.records
+        refuse_other_record(records)
+        if self.record is None:
+            for name in (MANIFEST_FILE, ERRORS_FILE):
+                if os.path.lexists(records / name) and not write_ahead_logs(records):
+                    raise OutputError(records / name, f"it is there without a {RUN_FILE} that tells whose it is", MOVE)
+        elif "files" not in self.record:
+            raise OutputError(
+                records,
+                f"its {RUN_FILE} is of an earlier version of tipsseg, which did not note what it wrote",
+                f"{_ANOTHER_FOLDER}.",
+            )
+
+    def _refuse_neighbours(self) -> None:
+        output, shard = self._job.context.output, self._job.request.shard
+        if is_unfinished(output):
+            raise OutputError(
+                output,
+                "a merge into it has not ended",
+                f"{_ANOTHER_FOLDER}, or finish it first: {finish_command(output)}",
+            )
+        others = [each for each in shards_in(output) if shard is None or each.count != shard.count]
+        if others:
+            raise OutputError(
+                output,
+                f"it holds {others[0].folder}, a part of a run in shards",
+                f"{_ANOTHER_FOLDER}, or join its shards: tipsseg merge {output} -o {output}",
+            )
+        if shard is not None and (output / MANIFEST_FILE).exists():
+            raise OutputError(
+                output,
+                "it holds a whole run, and this is a shard",
+                f"{_ANOTHER_FOLDER}, and join both then with tipsseg merge.",
+            )
+
+
+def _kept(record: Mapping[str, object] | None, output: Path) -> frozenset[Path]:
+    """The files that run.json names as kept."""
+    places = (record or {}).get(KEPT)
+    names = [place for place in places if isinstance(place, str)] if isinstance(places, list) else []
+    return frozenset(actual_path(output, place) for place in names if is_inside(place))
+
+
+def _is_other(entry: Entry, path: Path) -> bool:
+    """Whether a file has not the content that an entry was labelled from; what cannot be read is told in its turn."""
+    try:
+        if path.stat().st_size != entry.fingerprint.size:
+            return True
+        return not fingerprint(path).same_content(entry.fingerprint)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,139 @@
+"""Is a file what it should be? Hashes, and stamps that spare hashing a file again that was hashed before.
+
+A stamp says: this file, when it had this size, inode and these times, had this hash. One of the times is that of the last change
+of the inode, which no program can set: a file that was written to since is hashed again, even where its size and its modification
+time were put back. A stamp is a small JSON file in the folder `verified` of tipsseg's cache. Stamps only save time: one that cannot
+be written or read costs a hashing, never an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tipsseg.errors import OutputError
+from tipsseg.util.cache_folder import cache_folder
+from tipsseg.util.files import atomic_write
+
+Kind = Literal["sha256", "git-sha1"]
+
+_HEX = re.compile(r"[0-9a-f]+")
+_KIND_BY_LENGTH: dict[int, Kind] = {64: "sha256", 40: "git-sha1"}
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The hash that a file must have, and its size in bytes where that is known."""
+
+    kind: Kind
+    digest: str
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """How a file differs from what was expected; `what` is "size", "sha256" or "git-sha1"."""
+
+    what: str
+    expected: str
+    got: str
+
+
+def expected_from_name(name: str, size: int | None = None) -> Expected | None:
+    """What the hub states with a hash alone (an ETag, or a blob's file name); None for what is no such hash.
+
+    Large files go by their sha256, 64 digits; files in git go by the hash of their git blob, 40 digits.
+    """
+    kind = _KIND_BY_LENGTH.get(len(name)) if _HEX.fullmatch(name) else None
+    return None if kind is None else Expected(kind, name, size)
+
+
+def digest_of(path: Path, kind: Kind) -> str:
+    """The hash of a file's content, in hex."""
+    if kind == "sha256":
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    sha1 = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            sha1.update(block)
+    return sha1.hexdigest()
+
+
+def compare(path: Path, expected: Expected) -> Mismatch | None:
+    """None when the file is what is expected; its size is looked at first, then it is hashed."""
+    size = path.stat().st_size
+    if expected.size is not None and size != expected.size:
+        return Mismatch("size", f"{expected.size} bytes", f"{size} bytes")
+    got = digest_of(path, expected.kind)
+    return None if got == expected.digest else Mismatch(expected.kind, expected.digest, got)
+
+
+def find_mismatch(path: Path, expected: Expected, *, trust_stamp: bool = True) -> Mismatch | None:
+    """As compare, but a file that a stamp vouches for is not hashed again, and one found right is stamped."""
+    before = _stamp(path, expected)
+    if trust_stamp and expected.size in (None, before["size"]) and _load_stamp(path) == before:
+        return None
+    mismatch = compare(path, expected)
+    if mismatch is None and _stamp(path, expected) == before:  # else something writes to it right now
+        _save_stamp(path, before)
+    return mismatch
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex; a file that a stamp vouches for is not hashed again. Raises OSError."""
+    known = stamped(path)
+    if known is not None and known.kind == "sha256" and _load_stamp(path) == _stamp(path, known):
+        return known.digest
+    before = _state(path)
+    found = Expected("sha256", digest_of(path, "sha256"))
+    if _state(path) == before:  # else something writes to it right now
+        _save_stamp(path, _stamp(path, found))
+    return found.digest
+
+
+def stamped(path: Path) -> Expected | None:
+    """The hash that this path was last found to have, whatever became of the file since; None without a stamp."""
+    stamp = _load_stamp(path)
+    digest = stamp.get("digest")
+    return expected_from_name(digest) if isinstance(digest, str) and stamp.get("path") == str(path.resolve()) else None
+
+
+def _stamp(path: Path, expected: Expected) -> dict[str, object]:
+    return {**_state(path), "kind": expected.kind, "digest": expected.digest}
+
+
+def _state(path: Path) -> dict[str, object]:
+    """What of a file changes when it is written to."""
+    status = path.stat()
+    return {
+        "path": str(path.resolve()),
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+    }
+
+
+def _stamp_file(path: Path) -> Path:
+    return cache_folder() / "verified" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
+
+
+def _load_stamp(path: Path) -> dict[str, object]:
+    try:
+        stamp = json.loads(_stamp_file(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: the user has no home folder
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def _save_stamp(path: Path, stamp: dict[str, object]) -> None:
+    with contextlib.suppress(OutputError, RuntimeError):  # RuntimeError: the user has no home folder
+        atomic_write(_stamp_file(path), json.dumps(stamp).encode())

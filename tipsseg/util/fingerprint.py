@@ -1,0 +1,89 @@
+"""Is an input still the file that was labelled? Size and modification time first, then the content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from tipsseg.util.files import open_regular
+
+#: Larger files go by size and time alone: reading them twice costs more than it is worth.
+HASH_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What tells a file from what it was.
+
+    size      bytes
+    mtime_ns  modification time, nanoseconds since 1970
+    sha256    of the content, in hex; None for files above HASH_LIMIT
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str | None
+
+    def same_content(self, other: Fingerprint) -> bool:
+        """Whether both are of one content, as far as is known without reading: of the same hash, or else size and time."""
+        if self.sha256 is not None and other.sha256 is not None:
+            return self.sha256 == other.sha256
+        return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+
+    def matches(self, path: Path) -> bool:
+        """Whether the file is the same: of that size and time, or of that content whatever its time, as after copying."""
+        try:
+            status = path.stat()
+            if status.st_size != self.size:
+                return False
+            if status.st_mtime_ns == self.mtime_ns:
+                return True
+            return self.sha256 is not None and fingerprint(path).sha256 == self.sha256
+        except OSError:
+            return False
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file that this program wrote is as it was: of that size, and of that time or that content."""
+        try:
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
+                return False
+            return status.st_mtime_ns == self.mtime_ns or self.same_bytes(path)
+        except OSError:
+            return False
+
+    def same_bytes(self, path: Path) -> bool:
+        """Whether a file has this content, by its digest. Raises OSError."""
+        return content_digest(path) == self.sha256
+
+
+def content_digest(path: Path) -> str:
+    """The sha256 of a regular file, in hex. Raises OSError."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """The fingerprint of a file. Raises OSError."""
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest() if status.st_size <= HASH_LIMIT else None
+    return Fingerprint(status.st_size, status.st_mtime_ns, sha256)
+
+
+def file_record(file: Fingerprint) -> dict[str, object]:
+    """A written file as records have it."""
+    return {"bytes": file.size, "mtime_ns": file.mtime_ns, "sha256": file.sha256}
+
+
+def parse_file(record: object) -> Fingerprint:
+    """The written file in what `file_record` gave. Raises ValueError."""
+    if not isinstance(record, dict):
+        raise ValueError("no record of a file")
+    size, time, digest = record.get("bytes"), record.get("mtime_ns"), record.get("sha256")
+    if type(size) is not int or type(time) is not int or not isinstance(digest, str) or len(digest) != 64:
+        raise ValueError("no record of a file")
+    return Fingerprint(size, time, digest)

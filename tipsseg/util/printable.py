@@ -1,0 +1,89 @@
+"""Text for a person: what would steer a terminal, or break a line in two, is spelled out.
+
+Names of files and classes come from anywhere. A name with an escape sequence or a line end in it could clear the screen or
+pass for a line of the program's own.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+
+# Control characters (C0, DEL, C1), separators of lines, marks that change the direction of writing, bytes of file names that are
+# no UTF-8, which Python holds as surrogates, and two codes that are no characters, and that XML forbids like control characters.
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+#: Characters of a value that a message shows.
+_QUOTED = 80
+
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def printable(text: str) -> str:
+    """The text as one line: line ends, control characters and bytes that are no UTF-8 are spelled out, as in "a\\u001bb".
+
+    They are spelled as JSON and TOML spell them, so that a line of those keeps its value.
+    """
+    return _STEERING.sub(lambda found: _SHORT.get(found[0], f"\\u{ord(found[0]):04x}"), text)
+
+
+def printable_lines(text: str) -> str:
+    """The text with its own line ends; else as `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def control_character(text: str) -> str:
+    """The first character of a text that is a control character or none at all, spelled out; "" where there is none."""
+    found = _CONTROL.search(text)
+    return printable(found[0]) if found else ""
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text can be written as UTF-8; what came from bytes that are no UTF-8 cannot."""
+    return _SURROGATE.search(text) is None
+
+
+def quoted(value: object) -> str:
+    """A value for a line of text, as Python writes it, cut to what a person reads."""
+    try:
+        text = repr(value[: _QUOTED + 1] if isinstance(value, str) else value)
+    except (ValueError, RecursionError):  # numbers of thousands of digits, lists in lists in lists
+        return f"a value of type {type(value).__name__}"
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """A text cut to what a person reads of it in a message."""
+    return text if len(text) <= _QUOTED + 2 else f"{text[: _QUOTED - 3]}..."
+
+
+def shell_word(word: str) -> str:
+    """The word as a shell takes it back: quoted where it has to be, and as $'a\\nb' where it cannot be printed as it is."""
+    if _STEERING.search(word) is None:
+        return shlex.quote(word)
+    plain = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{_STEERING.sub(_octal, plain)}'"
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """The words as a command line, each as `shell_word` has it."""
+    return " ".join(map(shell_word, words))
+
+
+def _octal(found: re.Match[str]) -> str:
+    # Three digits end by themselves, whatever follows; the bytes of hexadecimal digits would run into what follows.
+    return "".join(f"\\{byte:03o}" for byte in found[0].encode("utf-8", "surrogateescape"))
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun: "1 image", "2 images"; `plural` where it takes more than an "s"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def clock(seconds: int) -> str:
+    """Minutes and seconds, or hours, minutes and seconds: "1:57", "2:05:09"."""
+    minutes, second = divmod(seconds, 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -1,0 +1,1 @@
+"""What is asked for: class names, their files and presets, prompt templates, the background, colours."""

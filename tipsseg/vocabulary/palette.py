@@ -1,0 +1,65 @@
+"""Colours for class ids: our own, which are fixed, far apart and readable on photographs, and those of PASCAL VOC."""
+
+from __future__ import annotations
+
+import colorsys
+
+from tipsseg.types import Colour, LabelClass
+
+# The first dozen is chosen by hand: neighbours in the list, which are the classes of most runs, differ in hue and in
+# lightness.
+_FIRST: tuple[Colour, ...] = (
+    (230, 57, 70),  # red
+    (46, 134, 222),  # blue
+    (250, 200, 40),  # yellow
+    (44, 182, 105),  # green
+    (155, 89, 208),  # violet
+    (247, 131, 43),  # orange
+    (38, 198, 208),  # turquoise
+    (240, 98, 176),  # pink
+    (150, 206, 60),  # lime
+    (92, 98, 214),  # indigo
+    (166, 108, 66),  # brown
+    (150, 220, 190),  # mint
+)
+
+# A turn by the golden angle lands in the widest gap that earlier turns left; lightness and saturation take turns too,
+# so that ids whose hues come close differ in those. Start and values were searched for the widest gap in CIELAB within
+# the first thirty colours.
+_GOLDEN_TURN = 0.381966
+_FIRST_HUE = 0.04
+_LIGHTNESS = (0.36, 0.50, 0.74)
+_SATURATION = (0.90, 0.45)
+
+
+def colour(index: int) -> Colour:
+    """The colour (red, green, blue) of class id `index` >= 1: always the same, never near black, white or grey.
+
+    Ids up to some dozens are easy to tell apart; above that the colours still differ, but less.
+    """
+    if index < 1:
+        raise ValueError(f"class ids begin at 1, got {index}")
+    if index <= len(_FIRST):
+        return _FIRST[index - 1]
+    step = index - len(_FIRST) - 1
+    hue = (_FIRST_HUE + step * _GOLDEN_TURN) % 1.0
+    lightness = _LIGHTNESS[step % len(_LIGHTNESS)]
+    saturation = _SATURATION[step // len(_LIGHTNESS) % len(_SATURATION)]
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def palette_colour(entry: LabelClass) -> Colour:
+    """The colour of a class in the palette of a mask: its own, or that of PASCAL VOC where nobody gave it one."""
+    return voc_colour(entry.id) if entry.colour == colour(entry.id) else entry.colour
+
+
+def voc_colour(index: int) -> Colour:
+    """The colour of class id `index` >= 0 in the palette of PASCAL VOC: black for 0, and below 2 ** 24 no two the same."""
+    red = green = blue = 0
+    for shift in range(7, -1, -1):
+        red |= (index & 1) << shift
+        green |= (index >> 1 & 1) << shift
+        blue |= (index >> 2 & 1) << shift
+        index >>= 3
+    return red, green, blue

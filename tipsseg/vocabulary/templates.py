@@ -1,0 +1,79 @@
+"""Prompt templates: the sentences that a phrase is filled into, at `{}`, before it goes to the text tower."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tipsseg.errors import VocabularyError
+from tipsseg.util.printable import quoted
+from tipsseg.util.text_file import check_text, content_lines, is_there, read_text
+
+#: The templates of the published protocol (reference: the authors' zero-shot segmentation notebook).
+PROTOCOL_TEMPLATES: tuple[str, ...] = (
+    "itap of a {}.",
+    "a bad photo of a {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+    "a photo of many {}.",
+    "a photo of {}s.",
+)
+
+#: The sets that have a name.
+TEMPLATES: Mapping[str, tuple[str, ...]] = {"protocol": PROTOCOL_TEMPLATES, "plain": ("{}",)}
+
+
+#: More templates would take the time of as many vocabularies.
+MAX_TEMPLATES = 1000
+
+
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """The templates, trimmed; raises VocabularyError for none at all, for too many, and for what `check_template` refuses."""
+    if isinstance(templates, str):
+        raise VocabularyError(f"templates must be a list of texts, not the text {quoted(templates)}")
+    if not isinstance(templates, Sequence):
+        raise VocabularyError(f"templates must be a list of texts, not {quoted(templates)}")
+    if not templates:
+        raise VocabularyError("no templates", 'Give at least one, such as "a photo of a {}."')
+    if len(templates) > MAX_TEMPLATES:
+        raise VocabularyError(f"{len(templates)} templates are too many; the most is {MAX_TEMPLATES}")
+    return tuple(check_template(template) for template in templates)
+
+
+def check_template(template: object) -> str:
+    """The template, trimmed; raises VocabularyError where it has not exactly one `{}`, and for a text that cannot be a phrase."""
+    template = check_text(template, "a template")
+    count = template.count("{}")
+    if count != 1:
+        raise VocabularyError(
+            f"the template {quoted(template)} has {f'{count} places' if count else 'no place'} for the phrase",
+            "Mark one with {}, as in: a photo of a {}.",
+        )
+    return " ".join(template.split())
+
+
+def find_templates(name: str) -> tuple[str, ...]:
+    """The templates of that name, "protocol" or "plain", or those in the file of that path, one a line.
+
+    Raises VocabularyError for a name that is neither, and for a file with a line that is no template.
+    """
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    path = Path(name)
+    if not name or not is_there(path):
+        raise VocabularyError(
+            f"--templates {quoted(name)} is no file and none of {', '.join(TEMPLATES)}",
+            "A file has one template a line, such as: a photo of a {}.",
+        )
+    templates = []
+    for line, template in content_lines(read_text(path, "a file of templates")):
+        try:
+            templates.append(check_template(template))
+        except VocabularyError as error:
+            raise VocabularyError(error.reason, error.hint, path=path, line=line) from error
+    if not templates:
+        raise VocabularyError("no templates", "Give one a line, such as: a photo of a {}.", path=path)
+    return tuple(templates)

@@ -1,0 +1,238 @@
+"""Files of a pinned revision out of the Hugging Face hub, into the hub's ordinary cache.
+
+huggingface_hub looks into the cache, transfers (with Xet where the hub has it) and links; its cache, and so every file, is shared
+with transformers. Here the hub is asked for hashes and sizes before anything is transferred, free disk space is compared with
+them, and a file is hashed as soon as it is in the cache: one that is wrong is removed again, and the program stops.
+
+What huggingface_hub does by itself, tried with 1.20.1 and 2.4.0 and left as it is:
+
+* Each process writes a temporary file of its own and renames it when it is whole, so that two processes at once cannot mix their
+  bytes even where the file system ignores locks.
+* A connection that breaks off is taken up again where it stopped, in steps of 10 MiB, until it broke off six times without one. A
+  program that is stopped begins that file anew the next time. SIGKILL leaves the temporary file in the cache, `blobs/*.incomplete`.
+* A body that is longer than stated is written to its end, then refused and removed. One without an end is written until the disk
+  is full or the program is stopped, and removed then.
+* A body may come as slowly as it likes, as long as something comes within HF_HUB_DOWNLOAD_TIMEOUT seconds (10).
+* Xet does not compare what it brings with the hash of the file.
+* Where the hub answers the request for a body with HTTP 429 and `Retry-After`, 2.4.0 waits as long as that says, be it 27 hours,
+  and says so on stderr; 1.20.1 waits some seconds. HTTP 429 to the question for hash and size, which comes first, ends the program.
+
+huggingface_hub is imported inside the functions: it is slow to import, and reads HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE
+and the like from the environment at that moment.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from tipsseg import __version__
+from tipsseg.errors import DownloadError, IntegrityError
+from tipsseg.types import LockedFile, ModelSpec
+from tipsseg.util.digests import Expected, Mismatch, expected_from_name, find_mismatch
+from tipsseg.weights import hub_errors
+
+_Result = TypeVar("_Result")
+
+#: Seconds to wait before asking again when the hub is down.
+_WAITS = (1.0, 2.0)
+_DOWN = (500, 502, 503, 504)
+
+_AGAIN = (
+    "Run the command again to download it afresh; if this repeats, the hub or a proxy on the way delivers something "
+    "else than is pinned."
+)
+_DISAGREE = (
+    "weights.lock and the hub disagree about this revision: if the revision in weights.lock was changed by hand, "
+    "remove the size and sha256 of its files and run `tipsseg weights lock`; otherwise do not trust this endpoint."
+)
+
+
+def cached(spec: ModelSpec, name: str) -> Path | None:
+    """Where the hub cache has this file of the pinned revision; None when it does not. No network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, revision = source(spec)
+    found = try_to_load_from_cache(repository, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def stated_in_cache(path: Path, size: int | None = None) -> Expected | None:
+    """The hash that the hub stated for a cached file: it is the name of the blob that the snapshot links to.
+
+    None where the cache works without symbolic links.
+    """
+    return expected_from_name(path.readlink().name, size) if path.is_symlink() else None
+
+
+def stated_by_hub(spec: ModelSpec, file: LockedFile) -> Expected:
+    """Ask the hub for hash and size of a file of the pinned revision.
+
+    Raises DownloadError, and IntegrityError where hub and lock contradict each other.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    repository, revision = source(spec)
+    hub_errors.check_endpoint(repository, revision, file.name)
+    metadata = _from_hub(
+        spec,
+        file.name,
+        lambda: get_hf_file_metadata(
+            hf_hub_url(repository, file.name, revision=revision),
+            timeout=constants.HF_HUB_ETAG_TIMEOUT,
+            library_name="tipsseg",
+            library_version=__version__,
+        ),
+    )
+    stated = expected_from_name(metadata.etag or "", metadata.size)
+    reason = None
+    if metadata.commit_hash != revision:
+        reason = f"{constants.ENDPOINT} answered for revision {metadata.commit_hash}"
+    elif stated is None:
+        reason = f"{constants.ENDPOINT} states no sha256 for it, but {metadata.etag!r}"
+    if reason is not None or stated is None:
+        raise DownloadError(repository, revision, file.name, reason or "", "Check HF_ENDPOINT and the proxy settings.")
+    path = _storage(repository) / "snapshots" / revision / file.name
+    if None not in (file.size, stated.size) and file.size != stated.size:
+        raise IntegrityError(path, "size", f"{file.size} bytes", f"{stated.size} bytes", _DISAGREE)
+    if stated.kind == "sha256" and file.sha256 not in (None, stated.digest):
+        raise IntegrityError(path, "sha256", str(file.sha256), stated.digest, _DISAGREE)
+    return stated
+
+
+def download(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool) -> None:
+    """Bring files of the pinned revision into the hub cache, and verify them.
+
+    Nothing is transferred unless there is room for all of them. Raises DownloadError, and IntegrityError for a file that is not
+    what lock and hub state; that one is not kept.
+    """
+    stated = [stated_by_hub(spec, file) for file in files]
+    _check_space(spec, files, stated)
+    with _progress_bars(quiet):
+        for file, by_hub in zip(files, stated, strict=True):
+            _download(spec, file, by_hub)
+
+
+def reject(path: Path, mismatch: Mismatch) -> IntegrityError:
+    """Remove a bad file from the hub cache, its links and its blob; gives the error to raise.
+
+    Nothing outside the hub cache is removed.
+    """
+    from huggingface_hub import constants
+
+    hint = _AGAIN
+    cache = Path(constants.HF_HUB_CACHE).resolve()
+    step: Path | None = path
+    try:
+        while step is not None:
+            here = step.parent.resolve() / step.name
+            if not here.is_relative_to(cache):
+                break
+            step = here.parent / here.readlink() if here.is_symlink() else None
+            here.unlink(missing_ok=True)
+    except OSError as error:
+        hint = f"It could not be removed ({error.strerror}): remove it by hand first. {_AGAIN}"
+    return IntegrityError(path, mismatch.what, mismatch.expected, mismatch.got, hint)
+
+
+def source(spec: ModelSpec) -> tuple[str, str]:
+    """Repository and revision of a model that lives on the hub."""
+    if spec.repository is None or spec.revision is None:
+        raise ValueError(f"{spec.id} does not come from the hub")
+    return spec.repository, spec.revision
+
+
+def _download(spec: ModelSpec, file: LockedFile, stated: Expected) -> None:
+    from huggingface_hub import hf_hub_download
+
+    repository, revision = source(spec)
+    path = Path(
+        _from_hub(
+            spec,
+            file.name,
+            lambda: hf_hub_download(
+                repository, file.name, revision=revision, library_name="tipsseg", library_version=__version__
+            ),
+        )
+    )
+    size = file.size if file.size is not None else stated.size
+    expected = Expected("sha256", file.sha256, size) if file.sha256 else Expected(stated.kind, stated.digest, size)
+    if (mismatch := find_mismatch(path, expected)) is not None:
+        raise reject(path, mismatch)
+
+
+def _check_space(spec: ModelSpec, files: Sequence[LockedFile], stated: Sequence[Expected]) -> None:
+    """Raise DownloadError where the disk of the cache has no room for what is not there yet."""
+    repository, revision = source(spec)
+    storage = _storage(repository)
+    absent = [
+        (file.name, by_hub.size or 0)
+        for file, by_hub in zip(files, stated, strict=True)
+        if not (storage / "blobs" / by_hub.digest).exists()
+    ]
+    needed = sum(size for _, size in absent)
+    try:
+        free = shutil.disk_usage(next(folder for folder in storage.parents if folder.exists())).free
+    except OSError:
+        return  # what is wrong with the folder is told when it is used
+    if needed > free:
+        largest, _ = max(absent, key=lambda each: each[1])
+        reason = f"{needed:,} bytes are to be downloaded, and the disk of {storage.parent} has {free:,} bytes free"
+        hint = "Free some space, or set HF_HOME to a folder on a larger disk."
+        raise DownloadError(repository, revision, largest, reason, hint)
+
+
+def _storage(repository: str) -> Path:
+    """The folder of a repository in the cache; the layout is documented and shared by all programs that use the hub."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+
+
+@contextmanager
+def _progress_bars(quiet: bool) -> Iterator[None]:
+    """huggingface_hub's progress bars, off where `quiet`. The user's HF_HUB_DISABLE_PROGRESS_BARS has precedence."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented, but not typed as exported
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if not quiet or are_progress_bars_disabled() or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None:
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _from_hub(spec: ModelSpec, name: str, work: Callable[[], _Result]) -> _Result:
+    """Do something with the hub, again where the hub is down, and turn what goes wrong into a DownloadError."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        for wait in _WAITS:
+            try:
+                return work()
+            except HfHubHTTPError as error:
+                if error.response.status_code not in _DOWN:
+                    raise
+                time.sleep(wait)
+        return work()
+    except hub_errors.expected() as error:
+        repository, revision = source(spec)
+        raise hub_errors.download_error(
+            error,
+            model=spec.id,
+            repository=repository,
+            revision=revision,
+            file=name,
+            in_cache=cached(spec, name) is not None,
+        ) from error
