@@ -10,32 +10,32 @@ from tipsseg.errors import UsageError
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     FileOptions,
-    LeastArea,
+    MinArea,
     parse_file_options,
-    parse_least_area,
+    parse_min_area,
     val_fraction_of,
 )
 
 AREAS = {
-    "0": LeastArea(0),
-    "50": LeastArea(50),
-    " 7 ": LeastArea(7),
-    "0.1%": LeastArea(0.1, percent=True),
-    ".5%": LeastArea(0.5, percent=True),
-    "100%": LeastArea(100, percent=True),
-    "0%": LeastArea(0, percent=True),
-    "10%": LeastArea(10, percent=True),
-    "0.123456789%": LeastArea(0.123456789, percent=True),
-    "0.0000001%": LeastArea(1e-7, percent=True),
-    "33.333333333333336%": LeastArea(100 / 3, percent=True),
+    "0": MinArea(0),
+    "50": MinArea(50),
+    " 7 ": MinArea(7),
+    "0.1%": MinArea(0.1, percent=True),
+    ".5%": MinArea(0.5, percent=True),
+    "100%": MinArea(100, percent=True),
+    "0%": MinArea(0, percent=True),
+    "10%": MinArea(10, percent=True),
+    "0.123456789%": MinArea(0.123456789, percent=True),
+    "0.0000001%": MinArea(1e-7, percent=True),
+    "33.333333333333336%": MinArea(100 / 3, percent=True),
 }
 
 
 @pytest.mark.parametrize(("text", "area"), AREAS.items(), ids=AREAS.keys())
-def test_areas_are_read_and_written(text: str, area: LeastArea) -> None:
-    assert parse_least_area(text) == area
+def test_areas_are_read_and_written(text: str, area: MinArea) -> None:
+    assert parse_min_area(text) == area
     assert str(area) == {" 7 ": "7", ".5%": "0.5%"}.get(text, text)
-    assert parse_least_area(str(area)) == area
+    assert parse_min_area(str(area)) == area
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ def test_areas_are_read_and_written(text: str, area: LeastArea) -> None:
 )
 def test_what_is_no_area(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_least_area(text)
+        parse_min_area(text)
     assert caught.value.message == f"--min-area {text} is no area"
     assert caught.value.hint == 'Give a whole number of pixels, or a percentage of the image such as "0.1%".'
 
 
 def test_more_than_the_image() -> None:
     with pytest.raises(UsageError, match="--min-area 101% is more than the whole image"):
-        parse_least_area("101%")
+        parse_min_area("101%")
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_more_than_the_image() -> None:
 )
 def test_pixels_are_those_of_the_image(area: str, pixels: int) -> None:
     """Rounded up: an object of exactly the percentage is large enough, one below it is not."""
-    assert parse_least_area(area).pixels((30, 40)) == pixels
+    assert parse_min_area(area).pixels((30, 40)) == pixels
 
 
-OPTIONS = FileOptions("class", LeastArea(0.5, percent=True), "P", names="full")
+OPTIONS = FileOptions("class", MinArea(0.5, percent=True), "P", names="full")
 
 
 SIMPLER = FileOptions(simplify=1.5, val_fraction=0.25)

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from tipsseg.options import LabelOptions
     from tipsseg.types import LabelClass, LabelMap
     from tipsseg.vocabulary.files import read_vocabulary
-    from tipsseg.vocabulary.vocabulary import Entry, Vocabulary, make_vocabulary
+    from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClassSpec",
     "Encoder",
-    "Entry",
     "LabelClass",
     "LabelMap",
     "LabelOptions",
@@ -47,7 +47,7 @@ __all__ = [
 
 _HOMES = {
     "Encoder": "backbones.tipsv2.encoder",
-    "Entry": "vocabulary.vocabulary",
+    "ClassSpec": "vocabulary.vocabulary",
     "LabelClass": "types",
     "LabelMap": "types",
     "LabelOptions": "options",

@@ -87,11 +87,11 @@ NAMES = ("stem", "full")
 #: Polygons that are farther off than this show nothing of an image.
 MAX_SIMPLIFY = 1000
 
-_LEAST_AREA = re.compile(r"(\d{1,18})|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
+_MIN_AREA = re.compile(r"(\d{1,18})|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class LeastArea:
+class MinArea:
     """The area that an object has at least: a whole number of pixels, or a percentage of the image's."""
 
     value: float
@@ -103,7 +103,7 @@ class LeastArea:
         return math.ceil(self.value / 100 * height * width) if self.percent else int(self.value)
 
     def __str__(self) -> str:
-        """As `parse_least_area` reads it."""
+        """As `parse_min_area` reads it."""
         # All digits, and none of them in powers of ten.
         return f"{Decimal(repr(self.value)).normalize():f}%" if self.percent else str(int(self.value))
 
@@ -124,7 +124,7 @@ class FileOptions:
     """
 
     instances: str = INSTANCES[0]
-    min_area: LeastArea = LeastArea(1)
+    min_area: MinArea = MinArea(1)
     png_mode: str = PNG_MODES[0]
     simplify: float | None = None
     val_fraction: float | None = None
@@ -168,9 +168,9 @@ class FileOptions:
 DEFAULT_FILE_OPTIONS = FileOptions()
 
 
-def parse_least_area(text: str) -> LeastArea:
+def parse_min_area(text: str) -> MinArea:
     """The value of --min-area: "50" pixels, or "0.1%" of the image. Raises UsageError."""
-    found = _LEAST_AREA.fullmatch(text.strip())
+    found = _MIN_AREA.fullmatch(text.strip())
     if found is None:
         raise UsageError(
             f"--min-area {text} is no area",
@@ -179,7 +179,7 @@ def parse_least_area(text: str) -> LeastArea:
     pixels, percent = found.groups()
     if percent is not None and float(percent) > 100:
         raise UsageError(f"--min-area {text} is more than the whole image")
-    return LeastArea(int(pixels)) if percent is None else LeastArea(float(percent), percent=True)
+    return MinArea(int(pixels)) if percent is None else MinArea(float(percent), percent=True)
 
 
 def recorded_names(run: Mapping[str, object]) -> str:
@@ -193,7 +193,7 @@ def parse_file_options(record: Mapping[str, object]) -> FileOptions:
     try:
         return FileOptions(
             take(record, "instances", str),
-            parse_least_area(take(record, "min_area", str)),
+            parse_min_area(take(record, "min_area", str)),
             take(record, "png_mode", str),
             _number(record, "simplify"),
             _number(record, "val_fraction"),

@@ -68,7 +68,7 @@ def test_the_memory_is_used_again_and_nothing_of_it_is_given_out(folder: Path) -
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_cosines_do_not_depend_on_what_shares_the_batch(folder: Path, batch_size: int) -> None:
     encoder = encoder_of(folder, batch_size)
-    vectors = encoder.text_vectors(["tree", "sky"], ["a {}"])
+    vectors = encoder.encode_text(["tree", "sky"], ["a {}"])
     cut = windows(7)
     together = encoder.window_cosines(cut, vectors)
     assert together.shape == (7, 4, 4, 2)
@@ -147,7 +147,7 @@ class Full:
 
 def test_where_memory_runs_out_the_batch_is_halved_and_the_work_goes_on(mlp_checkpoint: Path) -> None:
     encoder = encoder_of(mlp_checkpoint, 8)
-    vectors = encoder.text_vectors(["tree", "sky"], ["a {}"])
+    vectors = encoder.encode_text(["tree", "sky"], ["a {}"])
     cut = windows(11)
     expected = encoder.window_cosines(cut, vectors)
     told: list[int] = []
@@ -161,7 +161,7 @@ def test_where_memory_runs_out_the_batch_is_halved_and_the_work_goes_on(mlp_chec
 
 def test_a_device_that_does_not_hold_one_window_is_an_error(mlp_checkpoint: Path) -> None:
     encoder = encoder_of(mlp_checkpoint, 4)
-    vectors = encoder.text_vectors(["tree"], ["a {}"])
+    vectors = encoder.encode_text(["tree"], ["a {}"])
     Full(encoder, 0)
     with pytest.raises(DeviceError, match="not enough memory on the device for one window") as caught:
         encoder.window_cosines(windows(2), vectors)
@@ -183,7 +183,7 @@ def test_a_device_that_does_not_hold_an_image_as_a_whole_is_an_error(mlp_checkpo
 
 def test_other_faults_of_a_device_are_not_taken_for_want_of_memory(mlp_checkpoint: Path) -> None:
     encoder = encoder_of(mlp_checkpoint, 4)
-    vectors = encoder.text_vectors(["tree"], ["a {}"])
+    vectors = encoder.encode_text(["tree"], ["a {}"])
     Full(encoder, 0, "CUDA error: an illegal memory access was encountered")
     with pytest.raises(RuntimeError, match="illegal memory access"):
         encoder.window_cosines(windows(2), vectors)
@@ -243,7 +243,7 @@ def test_one_thread_at_a_time_computes(mlp_checkpoint: Path, mode: str) -> None:
 
 def test_memory_is_given_back_before_less_is_tried(mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = encoder_of(mlp_checkpoint, 4)
-    vectors = encoder.text_vectors(["tree"], ["a {}"])
+    vectors = encoder.encode_text(["tree"], ["a {}"])
     done: list[str] = []
     Full(encoder, 2)
     monkeypatch.setattr(type(encoder._features), "forget", lambda _: done.append("forgotten"))
@@ -263,7 +263,7 @@ def test_the_room_is_given_back(mlp_checkpoint: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_whole_image_is_stretched_as_published(mlp_checkpoint: Path, dtype: str) -> None:
     encoder = Encoder(mlp_checkpoint, "cpu", dtype)
-    vectors = encoder.text_vectors(["tree", "sky"], ["a {}"])
+    vectors = encoder.encode_text(["tree", "sky"], ["a {}"])
     image = np.random.default_rng(5).integers(0, 2, (60, 75, 3), np.uint8) * np.uint8(255)
     seen: list[Tensor] = []
     plain = encoder._features
@@ -309,15 +309,13 @@ def test_a_batch_of_none_is_refused(mlp_checkpoint: Path) -> None:
 
 def test_a_phrase_of_nothing_and_odd_phrases_have_vectors(mlp_checkpoint: Path) -> None:
     encoder = Encoder(mlp_checkpoint, "cpu", "float32")
-    assert torch.isfinite(encoder.text_vectors([""], ["{}"])).all()
-    assert torch.equal(encoder.text_vectors(["tree"], ["a {} {x}"]), encoder.text_vectors(["a tree {x}"], ["{}"]))
-    assert torch.equal(
-        encoder.text_vectors(["tree"], ["a {} and {}"]), encoder.text_vectors(["a tree and tree"], ["{}"])
-    )
+    assert torch.isfinite(encoder.encode_text([""], ["{}"])).all()
+    assert torch.equal(encoder.encode_text(["tree"], ["a {} {x}"]), encoder.encode_text(["a tree {x}"], ["{}"]))
+    assert torch.equal(encoder.encode_text(["tree"], ["a {} and {}"]), encoder.encode_text(["a tree and tree"], ["{}"]))
 
 
 def test_templates_count_alike(mlp_checkpoint: Path) -> None:
     encoder = Encoder(mlp_checkpoint, "cpu", "float32")
-    ways = [encoder.text_vectors(["tree"], [way]) for way in ("a {}", "a photo of the {} there")]
+    ways = [encoder.encode_text(["tree"], [way]) for way in ("a {}", "a photo of the {} there")]
     mean = F.normalize((ways[0] + ways[1]) / 2, dim=-1)
-    torch.testing.assert_close(encoder.text_vectors(["tree"], ["a {}", "a photo of the {} there"]), mean)
+    torch.testing.assert_close(encoder.encode_text(["tree"], ["a {}", "a photo of the {} there"]), mean)

@@ -35,7 +35,7 @@ from tipsseg.labelling.prepare import prepare
 from tipsseg.labelling.windows import cut_windows
 from tipsseg.options import DEFAULT_FILE_OPTIONS
 from tipsseg.runs.pipeline import label_images
-from tipsseg.runs.work import ImageWork, Loaded
+from tipsseg.runs.work import ImageTask, Loaded
 from tipsseg.store.results import Labelled
 from tipsseg.types import ImageRef
 
@@ -94,7 +94,7 @@ def draw(folder: Path, number: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{index:04}.jpg", quality=92)
 
 
-class Timed(ImageWork):
+class Timed(ImageTask):
     """Adds up how long images are read, encoded and finished."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -187,7 +187,7 @@ def tower_alone(folder: Path, model: Path, how: Sequence[str], number: int) -> f
         with Image.open(path) as image:
             prepared = prepare(image, encoder.native_size, encoder.native_size, encoder.patch_size)
         windows += cut_windows(prepared.resized, prepared.plan.corners, prepared.plan.side)
-    vectors = encoder.text_vectors(CLASSES.split(","), ("a {}",))
+    vectors = encoder.encode_text(CLASSES.split(","), ("a {}",))
     encoder.window_cosines(windows[: encoder.batch_size], vectors).cpu()  # to warm up
     began = time.perf_counter()
     for start in range(0, len(windows), encoder.batch_size):

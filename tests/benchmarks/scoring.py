@@ -24,7 +24,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.assign import Naming, match
+from tipsseg.labelling.assign import LabelTable, match
 from tipsseg.labelling.scores import WindowScores
 from tipsseg.labelling.windows import WindowPlan, plan_windows
 from tipsseg.types import LabelArray, label_dtype
@@ -96,10 +96,10 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def naming(classes: int) -> Naming:
+def naming(classes: int) -> LabelTable:
     """Each phrase its own class."""
     ids = np.arange(1, classes + 1, dtype=label_dtype(classes))
-    return Naming([1] * classes, cast(LabelArray, ids), np.zeros(classes + 1, np.float32), 0)
+    return LabelTable([1] * classes, cast(LabelArray, ids), np.zeros(classes + 1, np.float32), 0)
 
 
 def drawn_cosines(size: tuple[int, int], classes: int) -> tuple[NDArray[np.float32], WindowPlan]:

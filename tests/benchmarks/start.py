@@ -80,9 +80,9 @@ def measure_texts(place: Path, number: int) -> None:
     encoder = Encoder(save_model("b14", place / "b14"), "cpu", "float32")
     names = [f"{one} {two}" for one in ("red", "old", "new", "tall") for two in range(number // 4 + 1)][:number]
     vocabulary = make_vocabulary(names, ())
-    batched = seconds(lambda: encoder.text_vectors(names, PROTOCOL_TEMPLATES))
+    batched = seconds(lambda: encoder.encode_text(names, PROTOCOL_TEMPLATES))
     part = names[:: max(number // 50, 1)]
-    single = seconds(lambda: [encoder.text_vectors([name], PROTOCOL_TEMPLATES) for name in part]) * number / len(part)
+    single = seconds(lambda: [encoder.encode_text([name], PROTOCOL_TEMPLATES) for name in part]) * number / len(part)
     print(f"| text vectors of {number} classes, b14, in batches | one class after the other | {batched / single:.2f} |")
     first = seconds(lambda: Labeller(encoder, vocabulary))
     again = seconds(lambda: Labeller(encoder, vocabulary))

@@ -7,7 +7,7 @@ from running import Command
 
 from tipsseg.labelling import golden
 from tipsseg.runs.doctor import report as doctor
-from tipsseg.runs.doctor.diagnostic import Finding
+from tipsseg.runs.doctor.diagnostic import Diagnostic
 
 
 def test_all_is_well(process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,9 +39,12 @@ def test_a_device_that_is_none(command: Command) -> None:
 def test_options_and_hints_are_passed_on(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[object, ...]] = []
 
-    def examine(*arguments: object) -> list[Finding]:
+    def examine(*arguments: object) -> list[Diagnostic]:
         asked.append(arguments)
-        return [Finding("fail", "cpu", "it is slow", "Buy another."), Finding("note", "cuda", "absent", "Install it.")]
+        return [
+            Diagnostic("fail", "cpu", "it is slow", "Buy another."),
+            Diagnostic("note", "cuda", "absent", "Install it."),
+        ]
 
     monkeypatch.setattr(doctor, "examine", examine)
     ran = command("doctor", "--device", "cpu", "--dtype", "float16", "--image", "cats.jpg")

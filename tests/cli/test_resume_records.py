@@ -14,7 +14,7 @@ from tipsseg.runs import dry_run
 from tipsseg.runs.dry_run import Estimate
 from tipsseg.runs.progress import Progress
 from tipsseg.store.folder import OutputFolder
-from tipsseg.store.lock import Claim, is_claimed
+from tipsseg.store.lock import FolderLock, is_locked
 from tipsseg.store.run_record import Counts
 from tipsseg.store.spec import Job
 from tipsseg.types import ImageRef
@@ -40,7 +40,7 @@ def test_what_a_killed_run_left_is_swept_and_its_work_is_kept(run: Run, monkeypa
     plain = OutputFolder.finish
 
     def finish(self: OutputFolder, counts: Counts, batch_size: int | None) -> None:
-        claimed.append(is_claimed(Path("out")))
+        claimed.append(is_locked(Path("out")))
         plain(self, counts, batch_size)
 
     monkeypatch.setattr(OutputFolder, "finish", finish)
@@ -249,7 +249,7 @@ def test_a_dry_run_counts_what_cannot_be_labelled(run: Run) -> None:
 
 @pytest.mark.parametrize(("records", "options"), [("out", []), ("out/shards/1-of-2", ["--shard", "1/2"])])
 def test_a_dry_run_tells_of_another_at_work(run: Run, records: str, options: list[str]) -> None:
-    claim = Claim(Path(records))
+    claim = FolderLock(Path(records))
     try:
         assert f"Another tipsseg is at work in {records}.\n" in run("--dry-run", *options)
     finally:

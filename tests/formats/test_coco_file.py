@@ -10,22 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tipsseg.formats import Records, RunContext, record_file
+from tipsseg.formats import Rows, RunContext, rows_file
 from tipsseg.formats.coco import FILE_NAME
 from tipsseg.formats.coco_file import CocoImage, images, names, read
 from tipsseg.util.files import json_bytes
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 
-def write(folder: Path, records: dict[str, Records]) -> Path:
+def write(folder: Path, records: dict[str, Rows]) -> Path:
     context = RunContext(folder, folder, make_vocabulary(["tree", "sky"], "none").classes, {"version": "0"})
-    file = record_file("coco", context)
+    file = rows_file("coco", context)
     assert file is not None
     file.write(list(records), records.__getitem__)
     return folder / FILE_NAME
 
 
-def record_of(name: str, *annotations: int) -> Records:
+def record_of(name: str, *annotations: int) -> Rows:
     """As CocoWriter makes them, but for the contents of annotations."""
     image = {"file_name": name, "width": 3, "height": 2, "license": 1}
     return tuple(map(json_bytes, (image, *({"category_id": 1, "area": number} for number in annotations))))

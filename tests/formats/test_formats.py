@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from reading import EXACT, POLYGONS, WITHOUT_IGNORED, Ids
 
-from tipsseg.formats import FORMATS, Records, RunContext, create, run_files
+from tipsseg.formats import FORMATS, Rows, RunContext, create, run_files
 from tipsseg.formats.writing import write_labels
-from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
+from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components
 from tipsseg.regions.objects import ImageLabels, labelled_objects
 from tipsseg.types import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses
@@ -86,7 +86,7 @@ def write(out: Path, case: Case, options: FileOptions = DEFAULT_FILE_OPTIONS) ->
     classes = classes_of(case.names)
     context = RunContext(out, out, classes, {"version": "0.1.0", "model": "tiny"}, options)
     writers = {name: create(name, context) for name in READABLE}
-    kept: dict[str, dict[str, Records]] = {name: {} for name in READABLE}
+    kept: dict[str, dict[str, Rows]] = {name: {} for name in READABLE}
     for name, ids in case.maps.items():
         top = TopClasses(ids[None, :1, :1], np.ones((1, 1, 1), np.float16))
         label_map = LabelMap(ids, np.full(ids.shape, 0.75, np.float32), classes, top)
@@ -94,7 +94,7 @@ def write(out: Path, case: Case, options: FileOptions = DEFAULT_FILE_OPTIONS) ->
         labels = ImageLabels(
             ref, lambda: np.zeros((1, 1, 3), np.uint8), label_map, lambda m: labelled_objects(m, options)
         )
-        for form, records in write_labels(labels, writers, out).records.items():
+        for form, records in write_labels(labels, writers, out).rows.items():
             kept[form][name] = records
     for form in READABLE:
         for file in run_files(form, context):
@@ -180,7 +180,7 @@ def test_one_object_a_class(tmp_path: Path) -> None:
 def test_objects_below_the_least_area_are_in_no_list(tmp_path: Path) -> None:
     labels = blocks(6, (64, 80), 3)
     labels[0, 0], labels[0, 1] = 0, 3
-    least = LeastArea(1, percent=True)
+    least = MinArea(1, percent=True)
     write(tmp_path, one(labels), FileOptions(min_area=least))
     wanted = len(components(labels, 3, 52))  # 51.2 pixels are one percent
     assert 0 < wanted < len(components(labels, 3))

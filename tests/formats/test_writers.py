@@ -25,13 +25,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tipsseg.errors import OutputError, UsageError
-from tipsseg.formats import FOLDERS, FORMATS, RecordFile, RunContext, check_format, create, record_file, run_files
+from tipsseg.formats import FOLDERS, FORMATS, RowsFile, RunContext, check_format, create, rows_file, run_files
 from tipsseg.formats.cvat import label_map_text
 from tipsseg.formats.label_studio import local_address
 from tipsseg.formats.overlay import render
 from tipsseg.formats.panoptic import segment_colours
 from tipsseg.formats.yolo import is_for_validation
-from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
+from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.objects import ImageLabels, labelled_objects
 from tipsseg.store.classes_file import write_classes
 from tipsseg.store.shards import Shard
@@ -83,7 +83,7 @@ def blank(label_map: LabelMap) -> NDArray[np.uint8]:
 
 def write_coco(context: RunContext, maps: Mapping[str, LabelMap]) -> Path:
     writer = create("coco", context)
-    records = {name: writer.write(labels_of(name, each, context.files)).records for name, each in maps.items()}
+    records = {name: writer.write(labels_of(name, each, context.files)).rows for name, each in maps.items()}
     (file,) = run_files("coco", context)
     file.write(list(maps), records.__getitem__)
     return file.path
@@ -125,9 +125,9 @@ def test_the_registry_names_every_format(tmp_path: Path) -> None:
         context = context_of(tmp_path / name)
         create(name, context)
         files = run_files(name, context)
-        assert [file.path for file in files] == [context.records / file for file in entry.files]
-        assert [isinstance(file, RecordFile) for file in files[:1]] == [entry.records] * bool(files)
-        assert (record_file(name, context) is None) == (not entry.records)
+        assert [file.path for file in files] == [context.state / file for file in entry.files]
+        assert [isinstance(file, RowsFile) for file in files[:1]] == [entry.rows] * bool(files)
+        assert (rows_file(name, context) is None) == (not entry.rows)
         assert files or entry.folder
     with pytest.raises(UsageError) as caught:
         create("coc", context_of(tmp_path))
@@ -149,7 +149,7 @@ def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path)
     for name, entry in FORMATS.items():
         written = create(name, context_of(tmp_path)).write(labels_of("sub/a.jpg", label_map))
         assert (written.path is None) == (entry.folder is None)
-        assert bool(written.records) == entry.records
+        assert bool(written.rows) == entry.rows
         assert written.path is None or written.path.relative_to(tmp_path).parts[0] in FOLDERS
     found = (path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink())
     assert sorted(path.relative_to(tmp_path).as_posix() for path in found) == [
@@ -286,7 +286,7 @@ def test_coco_is_read_back_record_by_record(tmp_path: Path) -> None:
     """So runs are continued and joined: the file is what its records say, whichever images are in it and in whatever order."""
     context = context_of(tmp_path)
     path = write_coco(context, golden_maps())
-    file = record_file("coco", context)
+    file = rows_file("coco", context)
     assert file is not None
     records = dict(file.read(()))
     assert list(file.names(())) == list(records) == list(golden_maps())
@@ -306,14 +306,14 @@ def test_coco_without_images(tmp_path: Path) -> None:
 
 def test_coco_leaves_small_regions_out(tmp_path: Path) -> None:
     read = json.loads(
-        write_coco(context_of(tmp_path, options=FileOptions(min_area=LeastArea(2))), golden_maps()).read_bytes()
+        write_coco(context_of(tmp_path, options=FileOptions(min_area=MinArea(2))), golden_maps()).read_bytes()
     )
     assert [(each["id"], each["area"]) for each in read["annotations"]] == [(1, 3), (2, 2)]
 
 
 def test_coco_undecodable_names(tmp_path: Path) -> None:
     context, label_map = context_of(tmp_path, classes_of("caf\udce9")), map_of(SMALL)
-    records = create("coco", context).write(labels_of("caf\udce9.png", label_map)).records
+    records = create("coco", context).write(labels_of("caf\udce9.png", label_map)).rows
     (file,) = run_files("coco", context)
     file.write(["any"], lambda _: records)
     read = json.loads(file.path.read_text("utf-8"))
@@ -408,7 +408,7 @@ def test_a_file_that_is_not_done_leaves_the_old_one(tmp_path: Path, name: str, n
     file = run_files(name, context)[number]
     file.write([], lambda _: ())
     before = file.path.read_bytes()
-    records = create(name, context).write(labels_of("a.png", map_of(SMALL))).records
+    records = create(name, context).write(labels_of("a.png", map_of(SMALL))).rows
     listing = sorted(tmp_path.rglob("*"))
     with contextlib.suppress(EndsError):  # not all of them ask for the images
         file.write(Images(), lambda _: records)

@@ -32,7 +32,7 @@ def test_labels_agree_with_those_of_the_cpu(tiny_checkpoint: Path, mode: str, re
 @pytest.mark.parametrize("dtype", ["float32", "auto"])
 def test_labels_do_not_depend_on_what_shares_the_batch(tiny_checkpoint: Path, dtype: str) -> None:
     encoder = Encoder(tiny_checkpoint, "cuda", dtype, batch_size=4)
-    vectors = encoder.text_vectors(CLASSES, ["a {}"])
+    vectors = encoder.encode_text(CLASSES, ["a {}"])
     rng = np.random.default_rng(1)
     windows = [rng.integers(0, 256, (224, 224, 3), np.uint8) for _ in range(7)]
     together = encoder.window_cosines(windows, vectors)
@@ -42,7 +42,7 @@ def test_labels_do_not_depend_on_what_shares_the_batch(tiny_checkpoint: Path, dt
 
 def test_memory_that_runs_out_halves_the_batch(tiny_checkpoint: Path) -> None:
     encoder = Encoder(tiny_checkpoint, "cuda", "float32", batch_size=4096)
-    vectors = encoder.text_vectors(CLASSES, ["a {}"])
+    vectors = encoder.encode_text(CLASSES, ["a {}"])
     told: list[int] = []
     encoder.on_less_memory = told.append
     free, total = torch.cuda.mem_get_info()

@@ -593,7 +593,7 @@ def test_the_size_at_which_images_are_shown(size: tuple[int, int], shown: tuple[
 def test_large_images_are_shown_as_means_of_areas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture: Pixels = RNG.integers(0, 256, (8, 12, 3), dtype=np.uint8)
     path = saved(tmp_path, Image.fromarray(picture), "a.png")
-    assert np.array_equal(images.open_shown(path), picture)
+    assert np.array_equal(images.open_thumbnail(path), picture)
     monkeypatch.setattr(upright, "SHOWN_SIDE", 6)
     means = picture.reshape(4, 2, 6, 2, 3).astype(float).mean((1, 3))
-    assert np.abs(images.open_shown(path) - means).max() <= 1
+    assert np.abs(images.open_thumbnail(path) - means).max() <= 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tipsseg
-from tipsseg import Entry, Labeller, LabelOptions, TipssegError, load, make_vocabulary, read_vocabulary
+from tipsseg import ClassSpec, Labeller, LabelOptions, TipssegError, load, make_vocabulary, read_vocabulary
 from tipsseg.backbones.tipsv2.encoder import Encoder
 from tipsseg.options import check_device_name
 
@@ -49,7 +49,10 @@ WRONG: dict[str, tuple[Callable[[Encoder], object], str]] = {
     "labeller, text": (lambda model: Labeller(model, "tree"), "classes must be a list of names, not a string"),
     "labeller, nothing": (lambda model: loose.Labeller(model, None), "classes must be a list of names, not None"),
     "labeller, no classes": (lambda model: Labeller(model, []), "no classes given"),
-    "labeller, number": (lambda model: loose.Labeller(model, ["a", 1]), "class 2 must be a name or an Entry, not 1"),
+    "labeller, number": (
+        lambda model: loose.Labeller(model, ["a", 1]),
+        "class 2 must be a name or a ClassSpec, not 1",
+    ),
     "labeller, dict of options": (
         lambda model: loose.Labeller(model, ["a"], {"mode": "whole"}),
         "options must be LabelOptions, not {'mode': 'whole'}",
@@ -70,7 +73,7 @@ WRONG: dict[str, tuple[Callable[[Encoder], object], str]] = {
         lambda model: loose.Labeller(model, ["a"]).label(np.zeros((5, 5, 3))),
         "an image array must be [H, W, 3] uint8 RGB",
     ),
-    "classes, bytes": (lambda _: loose.make_vocabulary(b"tree"), "class 1 must be a name or an Entry, not 116"),
+    "classes, bytes": (lambda _: loose.make_vocabulary(b"tree"), "class 1 must be a name or a ClassSpec, not 116"),
     "classes, number": (lambda _: loose.make_vocabulary(5), "classes must be a list of names, not 5"),
     "classes, empty name": (lambda _: make_vocabulary(["a", " "]), "class 2 of 2 is empty"),
     "classes, control character": (
@@ -92,56 +95,56 @@ WRONG: dict[str, tuple[Callable[[Encoder], object], str]] = {
         "the name of class 1 has 1001 characters; the most is 1000",
     ),
     "classes, too many": (
-        lambda _: make_vocabulary([Entry("a", tuple(map(str, range(200_000))))]),
+        lambda _: make_vocabulary([ClassSpec("a", tuple(map(str, range(200_000))))]),
         "200001 names and synonyms are too many; the most is 200000",
     ),
-    "entry, name": (lambda _: make_vocabulary([loose.Entry(5)]), "the name of class 1 must be a text, not 5"),
+    "entry, name": (lambda _: make_vocabulary([loose.ClassSpec(5)]), "the name of class 1 must be a text, not 5"),
     "entry, synonyms a text": (
-        lambda _: make_vocabulary([loose.Entry("tree", "oak")]),
+        lambda _: make_vocabulary([loose.ClassSpec("tree", "oak")]),
         "synonyms of 'tree' must be a list of texts, not 'oak'",
     ),
     "entry, synonym": (
-        lambda _: make_vocabulary([loose.Entry("tree", (5,))]),
+        lambda _: make_vocabulary([loose.ClassSpec("tree", (5,))]),
         "a synonym of 'tree' must be a text, not 5",
     ),
     "entry, synonym with a bell": (
-        lambda _: make_vocabulary([Entry("tree", ("o\x07k",))]),
+        lambda _: make_vocabulary([ClassSpec("tree", ("o\x07k",))]),
         "a synonym of 'tree' has the control character \\u0007 in it: 'o\\x07k'",
     ),
     "entry, supercategory": (
-        lambda _: make_vocabulary([Entry("tree", supercategory="\x1bx")]),
+        lambda _: make_vocabulary([ClassSpec("tree", supercategory="\x1bx")]),
         "the supercategory of 'tree' has the control character \\u001b in it",
     ),
     "entry, supercategory none": (
-        lambda _: make_vocabulary([loose.Entry("tree", supercategory=None)]),
+        lambda _: make_vocabulary([loose.ClassSpec("tree", supercategory=None)]),
         "the supercategory of 'tree' must be a text, not None",
     ),
     "entry, colour text": (
-        lambda _: make_vocabulary([loose.Entry("tree", colour="#ffffff")]),
+        lambda _: make_vocabulary([loose.ClassSpec("tree", colour="#ffffff")]),
         "the colour '#ffffff' of 'tree' is not three numbers from 0 to 255",
     ),
     "entry, two colours": (
-        lambda _: make_vocabulary([loose.Entry("tree", colour=(1, 2))]),
+        lambda _: make_vocabulary([loose.ClassSpec("tree", colour=(1, 2))]),
         "the colour (1, 2) of 'tree'",
     ),
     "entry, colour of floats": (
-        lambda _: make_vocabulary([loose.Entry("tree", colour=(1.0, 0, 0))]),
+        lambda _: make_vocabulary([loose.ClassSpec("tree", colour=(1.0, 0, 0))]),
         "the colour (1.0, 0, 0)",
     ),
     "entry, confidence text": (
-        lambda _: make_vocabulary([loose.Entry("tree", min_confidence="0.5")]),
+        lambda _: make_vocabulary([loose.ClassSpec("tree", min_confidence="0.5")]),
         "the minimum confidence of 'tree' must be a number, not '0.5'",
     ),
     "entry, confidence": (
-        lambda _: make_vocabulary([Entry("tree", min_confidence=2)]),
+        lambda _: make_vocabulary([ClassSpec("tree", min_confidence=2)]),
         "the minimum confidence 2 of 'tree'",
     ),
     "entry, negative": (
-        lambda _: make_vocabulary(["a", loose.Entry("tree", negative="yes")]),
+        lambda _: make_vocabulary(["a", loose.ClassSpec("tree", negative="yes")]),
         "negative of 'tree' must be True or False, not 'yes'",
     ),
     "entry, templates": (
-        lambda _: make_vocabulary([loose.Entry("tree", templates="a {}")]),
+        lambda _: make_vocabulary([loose.ClassSpec("tree", templates="a {}")]),
         "'tree': templates must be a list of texts, not the text 'a {}'",
     ),
     "background, word": (lambda _: make_vocabulary(["a"], "sky"), "background 'sky' is neither 'auto' nor 'none'"),
@@ -214,8 +217,8 @@ def test_wrong_arguments(case: str, model: Encoder, tmp_path: Path, monkeypatch:
 
 def test_names_alone_are_a_vocabulary(model: Encoder) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (70, 60, 3), np.uint8)
-    plain = Labeller(model, ["panda leg", Entry("tree", ("oak",))])
-    made = Labeller(model, make_vocabulary(["panda leg", Entry("tree", ("oak",))]))
+    plain = Labeller(model, ["panda leg", ClassSpec("tree", ("oak",))])
+    made = Labeller(model, make_vocabulary(["panda leg", ClassSpec("tree", ("oak",))]))
     assert plain.vocabulary == made.vocabulary
     assert (plain.label(pixels).labels == made.label(pixels).labels).all()
 

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from tipsseg.labelling import assign as match
 from tipsseg.labelling import scores
-from tipsseg.labelling.assign import Matched, Naming, Refine, best_groups, match_refined, occurring_groups
+from tipsseg.labelling.assign import Assignment, LabelTable, Refine, best_groups, match_refined, occurring_groups
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
-from tipsseg.labelling.windows import WindowPlan, bilinear_taps, plan_windows
+from tipsseg.labelling.windows import WindowPlan, interpolation_weights, plan_windows
 
 
 @pytest.mark.parametrize(("source", "target"), [(4, 56), (56, 333), (100, 31), (7, 7), (1, 9), (9, 1)])
 def test_taps_are_those_of_torch(source: int, target: int) -> None:
     signal = torch.randn(1, 1, source, generator=torch.Generator().manual_seed(1))
     expected = F.interpolate(signal, target, mode="linear", align_corners=False)[0, 0].numpy()
-    taps = bilinear_taps(source, target)
+    taps = interpolation_weights(source, target)
     values = signal[0, 0].numpy()
     np.testing.assert_allclose(
         values[taps.low] * (1 - taps.weight) + values[taps.high] * taps.weight, expected, atol=1e-5
@@ -56,12 +56,12 @@ def scores_of(mode: str, cosines: Values, plan: WindowPlan, temperature: float) 
     return WholeScores(cosines[0], plan.size, temperature) if whole else WindowScores(cosines, plan, temperature)
 
 
-def naming(groups: Sequence[int]) -> Naming:
+def naming(groups: Sequence[int]) -> LabelTable:
     """Each group is the class of its number."""
-    return Naming(groups, np.arange(len(groups), dtype=np.uint16), np.zeros(len(groups), np.float32), 0)
+    return LabelTable(groups, np.arange(len(groups), dtype=np.uint16), np.zeros(len(groups), np.float32), 0)
 
 
-def matched(made: Scores, size: tuple[int, int], groups: Sequence[int]) -> Matched:
+def matched(made: Scores, size: tuple[int, int], groups: Sequence[int]) -> Assignment:
     return match.match(made, size, naming(groups))
 
 
@@ -80,9 +80,9 @@ def plain_scores(mode: str, cosines: Values, plan: WindowPlan, size: tuple[int, 
     return F.interpolate((total / count)[None], size, mode="bilinear", align_corners=False)[0]
 
 
-def unpruned(monkeypatch: pytest.MonkeyPatch, made: Scores, size: tuple[int, int], groups: Sequence[int]) -> Matched:
+def unpruned(monkeypatch: pytest.MonkeyPatch, made: Scores, size: tuple[int, int], groups: Sequence[int]) -> Assignment:
     with monkeypatch.context() as patch:
-        patch.setattr(match, "_behind", lambda corners: np.full(corners.shape[1], -1, np.float32))
+        patch.setattr(match, "_margins", lambda corners: np.full(corners.shape[1], -1, np.float32))
         return matched(made, size, groups)
 
 
@@ -207,7 +207,7 @@ def test_scores_do_not_depend_on_what_is_asked_for_with_them() -> None:
 def test_the_sum_of_the_softmax_is_that_of_every_phrase(patch: int) -> None:
     cosines = np.random.default_rng(1).normal(0.1, 0.2, (5, 5, 300)).astype(np.float32)
     side = 5 * patch
-    got = scores._sum_of_exp(cosines, bilinear_taps(5, side))
+    got = scores._sum_of_exp(cosines, interpolation_weights(5, side))
     maps = torch.from_numpy(cosines).permute(2, 0, 1)[None]
     expected = F.interpolate(maps, (side, side), mode="bilinear", align_corners=False)[0].exp().sum(0).numpy()
     np.testing.assert_allclose(got, expected, rtol=2e-6)
@@ -237,7 +237,7 @@ def test_low_confidence_is_ignored_class_by_class() -> None:
     made = WindowScores(cosines, plan, 0.05)
     plain = matched(made, (90, 130), [1] * 9)
     least = np.array([0.2, 0.5, 0.3, 0, 1, 0.25, 0.2, 0.2, 0.2], np.float32)
-    got = match.match(made, (90, 130), Naming([1] * 9, np.arange(9, dtype=np.uint8), least, 255))
+    got = match.match(made, (90, 130), LabelTable([1] * 9, np.arange(9, dtype=np.uint8), least, 255))
     ignored = plain.confidence < least[plain.labels]
     assert 0.1 < ignored.mean() < 0.9
     assert (got.labels == np.where(ignored, 255, plain.labels)).all()
@@ -334,7 +334,7 @@ def test_of_equals_the_first_wins() -> None:
 def test_large_images_have_their_confidence_in_16_bits(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     cosines, plan = random_windows((90, 130), 9, 0.1)
     made = scores_of(mode, cosines, plan, 0.05)
-    least = Naming([1] * 9, np.arange(9, dtype=np.uint8), np.full(9, 0.2, np.float32), 255)
+    least = LabelTable([1] * 9, np.arange(9, dtype=np.uint8), np.full(9, 0.2, np.float32), 255)
     expected = match.match(made, (90, 130), least)
     monkeypatch.setattr(match, "_LARGE", 90 * 130 - 1)
     got = match.match(made, (90, 130), least)

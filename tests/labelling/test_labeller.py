@@ -13,7 +13,7 @@ from scenes import draw_scene
 from world import CLOSED_LIST, leaf_ids
 
 import tipsseg
-from tipsseg import Encoder, Entry, Labeller, LabelMap, LabelOptions, make_vocabulary
+from tipsseg import ClassSpec, Encoder, Labeller, LabelMap, LabelOptions, make_vocabulary
 from tipsseg.errors import UsageError
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND
 from tipsseg.vocabulary.templates import TEMPLATES
@@ -36,7 +36,7 @@ def image() -> NDArray[np.uint8]:
     return draw_scene(FIRST_SEED + 5000, 150, 220).image
 
 
-def label(encoder: Encoder, image: NDArray[np.uint8], *entries: str | Entry, **options: object) -> LabelMap:
+def label(encoder: Encoder, image: NDArray[np.uint8], *entries: str | ClassSpec, **options: object) -> LabelMap:
     vocabulary = make_vocabulary(list(entries), "none")
     return Labeller(encoder, vocabulary, LabelOptions(**options)).label(image)  # type: ignore[arg-type]
 
@@ -51,8 +51,8 @@ def test_synonyms_and_negatives_are_the_plain_labels_renumbered(tiny: Encoder, m
     merged = label(
         tiny,
         image,
-        Entry(CLOSED_LIST[first - 1], (CLOSED_LIST[third - 1],)),
-        Entry(CLOSED_LIST[second - 1], negative=True),
+        ClassSpec(CLOSED_LIST[first - 1], (CLOSED_LIST[third - 1],)),
+        ClassSpec(CLOSED_LIST[second - 1], negative=True),
         *rest,
         mode=mode,
     )
@@ -69,8 +69,8 @@ def test_synonyms_and_negatives_are_the_plain_labels_renumbered(tiny: Encoder, m
 def test_confidence_is_of_the_class_and_not_of_its_best_name(random: Encoder, image: NDArray[np.uint8]) -> None:
     """A class with two names for one thing is as sure as with one of them."""
     one = label(random, image, "tree", "sky")
-    two = label(random, image, Entry("tree", ("trees", "a tree", "TREE  trunk")), "sky")
-    same = label(random, image, Entry("tree", ("Tree.",)), "sky")
+    two = label(random, image, ClassSpec("tree", ("trees", "a tree", "TREE  trunk")), "sky")
+    same = label(random, image, ClassSpec("tree", ("Tree.",)), "sky")
     kept = (one.labels == 2) & (same.labels == 2)
     assert kept.any()
     assert not (two.confidence == one.confidence).all()
@@ -94,7 +94,7 @@ def test_the_least_confidence_of_a_class_replaces_that_of_the_run(random: Encode
     middle = float(np.median(plain.confidence))
     first, second = np.argsort(np.bincount(plain.labels.ravel(), minlength=6))[-2:]  # the two of the largest areas
     own = {first: 0.0, second: 1.0}
-    entries = [Entry(name, min_confidence=own.get(number)) for number, name in enumerate(NAMES, start=1)]
+    entries = [ClassSpec(name, min_confidence=own.get(number)) for number, name in enumerate(NAMES, start=1)]
     got = label(random, image, *entries, min_confidence=middle)
     least = np.array([np.nan, *(own.get(number, middle) for number in range(1, 6))], np.float32)[plain.labels]
     assert (got.labels == np.where(plain.confidence < least, 255, plain.labels)).all()
@@ -105,7 +105,7 @@ def test_the_least_confidence_of_a_class_replaces_that_of_the_run(random: Encode
 
 def test_each_phrase_is_filled_into_its_own_templates(random: Encoder, image: NDArray[np.uint8]) -> None:
     plain = make_vocabulary(["tree", "sky"], "none", TEMPLATES["plain"])
-    mixed = make_vocabulary([Entry("tree", templates=("{}",)), Entry("sky", templates=("{}",))], "none")
+    mixed = make_vocabulary([ClassSpec("tree", templates=("{}",)), ClassSpec("sky", templates=("{}",))], "none")
     protocol = make_vocabulary(["tree", "sky"], "none")
     by = [Labeller(random, vocabulary).label(image).confidence for vocabulary in (plain, mixed, protocol)]
     assert (by[0] == by[1]).all()
@@ -135,9 +135,9 @@ def test_auto_background_leaves_out_what_means_the_same(tiny: Encoder, name: str
 
 
 def test_synonyms_count_and_negatives_and_lists_do_not(tiny: Encoder) -> None:
-    by_synonym = Labeller(tiny, make_vocabulary([Entry("wet stuff", ("ocean",))]))
+    by_synonym = Labeller(tiny, make_vocabulary([ClassSpec("wet stuff", ("ocean",))]))
     assert by_synonym.dropped == {"sea": "ocean", "river": "ocean"}
-    assert Labeller(tiny, make_vocabulary(["umbrella", Entry("ocean", negative=True)])).dropped == {}
+    assert Labeller(tiny, make_vocabulary(["umbrella", ClassSpec("ocean", negative=True)])).dropped == {}
     assert Labeller(tiny, make_vocabulary(["ocean"], ["sea", "wall"])).vocabulary.background == ("sea", "wall")
 
 
@@ -194,7 +194,7 @@ def test_refinement_takes_odd_images(random: Encoder, mode: str, size: tuple[int
 
 
 def test_background_is_held_to_the_least_confidence_of_the_run(random: Encoder, image: NDArray[np.uint8]) -> None:
-    vocabulary = make_vocabulary(["tree", Entry("sky", negative=True)], ["road", "wall"])
+    vocabulary = make_vocabulary(["tree", ClassSpec("sky", negative=True)], ["road", "wall"])
     plain = Labeller(random, vocabulary).label(image)
     background = plain.labels == 0
     middle = float(np.median(plain.confidence[background]))
@@ -208,7 +208,7 @@ def test_a_confidence_of_just_the_least_is_enough(random: Encoder, image: NDArra
     got = label(random, image, "tree", min_confidence=1.0)
     assert (got.confidence == 1).all()
     assert (got.labels == 1).all()
-    got = label(random, image, Entry("tree", min_confidence=1.0))
+    got = label(random, image, ClassSpec("tree", min_confidence=1.0))
     assert (got.labels == 1).all()
 
 
@@ -226,13 +226,15 @@ def test_one_list_may_have_phrases_of_several_templates(random: Encoder, image: 
     """Each phrase by its own: with another one's the confidence is another."""
     plain, protocol = ("{}",), TEMPLATES["protocol"]
     by = {
-        templates: label(random, image, Entry("tree", templates=templates[0]), Entry("sky", templates=templates[1]))
+        templates: label(
+            random, image, ClassSpec("tree", templates=templates[0]), ClassSpec("sky", templates=templates[1])
+        )
         for templates in ((plain, plain), (plain, protocol), (protocol, plain), (protocol, protocol))
     }
     confidences = [each.confidence for each in by.values()]
     for number, one in enumerate(confidences):
         assert all(not np.allclose(one, other) for other in confidences[:number])
-    turned = label(random, image, Entry("sky", templates=protocol), Entry("tree", templates=plain))
+    turned = label(random, image, ClassSpec("sky", templates=protocol), ClassSpec("tree", templates=plain))
     np.testing.assert_allclose(turned.confidence, by[plain, protocol].confidence, atol=1e-5)
 
 
@@ -245,7 +247,7 @@ def test_a_pillow_image_is_turned_upright(random: Encoder, image: NDArray[np.uin
 
 
 def test_refinement_knows_synonyms_and_negatives(random: Encoder, image: NDArray[np.uint8]) -> None:
-    entries = [Entry("tree", ("sky", "panda leg")), Entry("road"), Entry("a big stone", negative=True)]
+    entries = [ClassSpec("tree", ("sky", "panda leg")), ClassSpec("road"), ClassSpec("a big stone", negative=True)]
     plain, refined = (label(random, image, *entries, refine=refine) for refine in ("none", "pamr"))
     assert (plain.labels == refined.labels).mean() > 0.7
     assert len(np.unique(refined.labels)) > 1

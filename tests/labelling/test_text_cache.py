@@ -34,13 +34,13 @@ class Computed:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.phrases = 0
-        plain = Encoder.text_vectors
+        plain = Encoder.encode_text
 
         def counting(encoder: Encoder, phrases: list[str], templates: list[str]) -> torch.Tensor:
             self.phrases += len(phrases)
             return plain(encoder, phrases, templates)
 
-        monkeypatch.setattr(Encoder, "text_vectors", counting)
+        monkeypatch.setattr(Encoder, "encode_text", counting)
 
     def of(self, model: Path, vocabulary: Vocabulary, dtype: str = "float32") -> tuple[int, torch.Tensor]:
         """Of a labeller made anew: how many now, and its vectors."""
@@ -169,8 +169,8 @@ def test_what_was_not_used_for_long_makes_room(
 
 def test_texts_do_not_depend_on_longer_ones(mlp_checkpoint: Path) -> None:
     encoder = Encoder(mlp_checkpoint, "cpu", "float32")
-    alone = encoder.text_vectors(["tree"], ["a {}"])
-    together = encoder.text_vectors(["tree", "a house with a roof and many windows", ""], ["a {}"])
+    alone = encoder.encode_text(["tree"], ["a {}"])
+    together = encoder.encode_text(["tree", "a house with a roof and many windows", ""], ["a {}"])
     torch.testing.assert_close(alone, together[:1], rtol=0, atol=1e-6)
 
 

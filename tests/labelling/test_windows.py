@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tipsseg.labelling.windows import (
-    bilinear_taps,
+    interpolation_weights,
     plan_windows,
     published_size,
     stretched_size,
@@ -108,7 +108,7 @@ def test_stretched_size_is_the_next_multiple(height: int, width: int) -> None:
 
 @given(source=st.integers(1, 600), target=st.integers(1, 600))
 def test_taps_are_convex_and_reproduce_a_ramp(source: int, target: int) -> None:
-    taps = bilinear_taps(source, target)
+    taps = interpolation_weights(source, target)
     assert ((taps.weight >= 0) & (taps.weight <= 1)).all()
     assert ((taps.low >= 0) & (taps.high < source)).all()
     position = taps.low * (1 - taps.weight) + taps.high * taps.weight
@@ -121,14 +121,14 @@ def test_windows_stand_row_by_row() -> None:
 
 
 def test_taps_of_equal_sizes_are_the_identity() -> None:
-    taps = bilinear_taps(37, 37)
+    taps = interpolation_weights(37, 37)
     assert (taps.low == np.arange(37)).all()
     assert (taps.weight == 0).all()
 
 
 def test_a_part_is_a_slice_and_a_source_may_be_cut_down_to_it() -> None:
-    part = bilinear_taps(10, 100).part(30, 40)
-    whole = bilinear_taps(10, 100)
+    part = interpolation_weights(10, 100).part(30, 40)
+    whole = interpolation_weights(10, 100)
     assert (part.low == whole.low[30:40]).all()
     assert (part.high == whole.high[30:40]).all()
     assert (part.weight == whole.weight[30:40]).all()

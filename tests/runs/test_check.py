@@ -35,18 +35,18 @@ from output_folders import (
 from PIL import Image
 
 from tipsseg.errors import UsageError
-from tipsseg.options import FileOptions, LeastArea
+from tipsseg.options import FileOptions, MinArea
 from tipsseg.regions.components import encode_rle
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.progress import Progress
-from tipsseg.store.lock import Claim
+from tipsseg.store.lock import FolderLock
 from tipsseg.store.shards import Shard
 from tipsseg.types import LabelArray
 
 WIDE_CLASSES = tuple(f"thing {number}" for number in range(1, 301))
 WIDE: LabelArray = np.array([[0, 1, 254, 254], [255, 256, 300, 65535]], np.uint16)
 
-LEAST_3 = FileOptions(min_area=LeastArea(3))
+LEAST_3 = FileOptions(min_area=MinArea(3))
 
 Build = Callable[[Path], None]
 
@@ -86,7 +86,7 @@ SOUND: dict[str, dict[str, object]] = {
     "annotations alone": {"formats": ("coco",)},
     "annotations alone, with a least area": {"formats": ("coco",), "options": LEAST_3},
     "a least area that leaves out components": {"options": LEAST_3},
-    "a least area of nothing": {"options": FileOptions(min_area=LeastArea(0))},
+    "a least area of nothing": {"options": FileOptions(min_area=MinArea(0))},
     "ids of 16 bits": {"labels": {"w.png": WIDE, "v/w.png": WIDE[:, :2]}, "classes": WIDE_CLASSES},
     "254 classes, the most of 8 bits": {"labels": {"w.png": A}, "classes": WIDE_CLASSES[:254]},
     "one pixel": {"labels": {"p.png": np.array([[1]], np.uint8)}},
@@ -727,7 +727,7 @@ WITHOUT_MASKS: dict[str, tuple[Change, int, list[str]]] = {
 def test_annotations_without_masks_are_held_against_the_manifest(
     tmp_path: Path, change: Change, min_area: int, expected: list[str]
 ) -> None:
-    build(tmp_path, formats=("coco",), options=FileOptions(min_area=LeastArea(min_area)))
+    build(tmp_path, formats=("coco",), options=FileOptions(min_area=MinArea(min_area)))
     change(tmp_path)
     assert problems(tmp_path) == [f"{COCO}: {what}" for what in expected]
 
@@ -860,7 +860,7 @@ def test_problems_come_in_the_order_of_names(tmp_path: Path, jobs: int) -> None:
 
 
 def test_a_folder_in_which_a_run_is_at_work_is_left_to_it(root: Path) -> None:
-    claim = Claim(root / "out")
+    claim = FolderLock(root / "out")
     try:
         assert problems(root) == ["out: a run is at work there; check it once that has ended"]
     finally:
@@ -907,7 +907,7 @@ def test_annotations_of_no_image_have_to_be_there(tmp_path: Path) -> None:
 
 def test_a_shard_at_work_is_left_to_it(tmp_path: Path) -> None:
     build_shards(tmp_path)
-    claim = Claim(tmp_path / TWO)
+    claim = FolderLock(tmp_path / TWO)
     try:
         assert problems(tmp_path) == [f"{TWO}: a run is at work there; check it once that has ended"]
     finally:

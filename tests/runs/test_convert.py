@@ -39,13 +39,13 @@ from PIL import Image
 
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS
-from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LeastArea
+from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components, encode_rle
 from tipsseg.regions.polygons import outline
 from tipsseg.runs.convert import convert_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.store.journal import Journal
-from tipsseg.store.lock import LOCK_FILE, Claim
+from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.merge_stage import JOINED
 from tipsseg.store.shards import Shard
 from tipsseg.types import ImageRef, LabelArray
@@ -82,7 +82,7 @@ class Case:
     options: FileOptions = DEFAULT_FILE_OPTIONS
 
 
-LEAST_3 = FileOptions(min_area=LeastArea(3))
+LEAST_3 = FileOptions(min_area=MinArea(3))
 CLASSWISE = FileOptions(instances="class")
 
 #: Here the very bytes are those of the run.
@@ -862,7 +862,7 @@ def test_what_to_do_first_can_be_pasted(
 
 def test_a_run_at_work_is_not_disturbed(tmp_path: Path) -> None:
     build(tmp_path, CASES["masks and annotations"])
-    claim = Claim(tmp_path / "out")
+    claim = FolderLock(tmp_path / "out")
     try:
         with pytest.raises(OutputError, match="another tipsseg is at work there"):
             convert(tmp_path, "yolo")

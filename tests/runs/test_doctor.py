@@ -28,7 +28,7 @@ from tipsseg.labelling import golden
 from tipsseg.labelling.golden import B14, Agreement, Comparison, Published, Table, compare
 from tipsseg.runs.doctor import installation
 from tipsseg.runs.doctor.installation import examine_packages
-from tipsseg.runs.doctor.report import Finding, check_golden, examine
+from tipsseg.runs.doctor.report import Diagnostic, check_golden, examine
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.util import digests
 from tipsseg.weights import fetching as weights
@@ -53,13 +53,13 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "hub"
 
 
-def report(device: str = "cpu", dtype: str = "float32", image: Path | None = None) -> dict[str, Finding]:
+def report(device: str = "cpu", dtype: str = "float32", image: Path | None = None) -> dict[str, Diagnostic]:
     findings = list(examine(device, dtype, image))
     assert len({finding.what for finding in findings}) == len(findings)
     return {finding.what: finding for finding in findings}
 
 
-def failed(findings: Mapping[str, Finding]) -> list[str]:
+def failed(findings: Mapping[str, Diagnostic]) -> list[str]:
     return [finding.what for finding in findings.values() if finding.state == "fail"]
 
 
@@ -77,7 +77,7 @@ def test_a_sound_installation_has_no_failure(dtype: str, cache: Path) -> None:
     assert list(findings)[:2] == ["tipsseg", "Python"]
     assert findings["torch"].detail.startswith(f"{torch.__version__} (")
     assert findings["opencv-python"].state == findings["typer"].state == "ok"
-    assert findings["cache"] == Finding("ok", "cache", findings["cache"].detail)
+    assert findings["cache"] == Diagnostic("ok", "cache", findings["cache"].detail)
     assert findings["cache"].detail.startswith(f"{cache} (will be made), ")
     assert findings["weights.lock"].detail == f"{weights.find_lock()}, {len(weights.read_lock())} models"
     assert findings["model tiny"].state == "ok"
@@ -126,7 +126,7 @@ def test_another_build_of_opencv_will_do() -> None:
         raise PackageNotFoundError(name)
 
     findings = list(examine_packages(["opencv-python>=4.10"], version_of))
-    assert findings == [Finding("ok", "opencv-python-headless", "4.12.0.88")]
+    assert findings == [Diagnostic("ok", "opencv-python-headless", "4.12.0.88")]
 
 
 def test_what_needs_a_package_that_is_too_old_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,7 +473,7 @@ def published(mlp_checkpoint: Path, photo: Path) -> Published:
 NAMES = [f"golden values, {table.name}" for table in (*B14.text, *B14.image)]
 
 
-def states(findings: Sequence[Finding]) -> dict[str, str]:
+def states(findings: Sequence[Diagnostic]) -> dict[str, str]:
     return {finding.what: finding.state for finding in findings}
 
 
@@ -562,7 +562,7 @@ def test_a_package_whose_library_is_broken(monkeypatch: pytest.MonkeyPatch) -> N
 
 # content of /proc/meminfo (None: no such file), what is said
 MEMORY = {
-    "told": ("MemTotal: 9 kB\nMemAvailable:  2000000 kB\n", Finding("ok", "memory", "2.0 GB of 8.2 GB available")),
+    "told": ("MemTotal: 9 kB\nMemAvailable:  2000000 kB\n", Diagnostic("ok", "memory", "2.0 GB of 8.2 GB available")),
     "an old kernel": ("MemTotal: 9 kB\n", None),
     "another system": (None, None),
     "nonsense": ("MemAvailable: much kB\n", None),
@@ -570,7 +570,7 @@ MEMORY = {
 
 
 @pytest.mark.parametrize(("content", "expected"), MEMORY.values(), ids=MEMORY)
-def test_memory(monkeypatch: pytest.MonkeyPatch, content: str | None, expected: Finding | None) -> None:
+def test_memory(monkeypatch: pytest.MonkeyPatch, content: str | None, expected: Diagnostic | None) -> None:
     def read_text(path: Path, **_: object) -> str:
         assert path == Path("/proc/meminfo")
         if content is None:
@@ -579,7 +579,7 @@ def test_memory(monkeypatch: pytest.MonkeyPatch, content: str | None, expected: 
 
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2_000_000, "SC_PAGE_SIZE": 4096}.__getitem__)
     monkeypatch.setattr(Path, "read_text", read_text)
-    unknown = Finding("note", "memory", "8.2 GB; how much is available cannot be told on this system")
+    unknown = Diagnostic("note", "memory", "8.2 GB; how much is available cannot be told on this system")
     assert installation.examine_memory() == (expected or unknown)
 
 

@@ -10,10 +10,10 @@ from typing import cast
 
 import pytest
 
-from tipsseg.regions.quality import Fidelity
+from tipsseg.regions.quality import PolygonQuality
 from tipsseg.runs.image_notes import ImageNotes, example_hashes
 from tipsseg.runs.progress import Progress
-from tipsseg.store.manifest import Entry
+from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.results import Labelled
 from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import Fingerprint
@@ -37,8 +37,8 @@ def said(model: str, images: Sequence[tuple[str | None, bool]]) -> list[str]:
     notes = ImageNotes(find_model(model).facts(), cast(Progress, progress))
     for number, (sha256, squeezed) in enumerate(images):
         ref = ImageRef(Path(f"in/{number}.png"), PurePosixPath(f"{number}.png"))
-        entry = Entry(ref.name, str(ref.path), Fingerprint(1, 1, sha256), "", {}, {}, (), 0.0, {})
-        notes.take(Labelled(ref, entry, {}, Fidelity(), squeezed))
+        entry = ManifestEntry(ref.name, str(ref.path), Fingerprint(1, 1, sha256), "", {}, {}, (), 0.0, {})
+        notes.take(Labelled(ref, entry, {}, PolygonQuality(), squeezed))
     progress.note("|")
     notes.end()
     return progress.lines

@@ -44,7 +44,7 @@ from tipsseg.runs.merge.folders import merge_folders
 from tipsseg.runs.predictions import masks_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.store.journal import Journal
-from tipsseg.store.lock import LOCK_FILE, Claim
+from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.merge_stage import JOINED, JOINING, is_unfinished
 from tipsseg.store.reader import OTHER_CLASSES, RUN_AGAIN
 from tipsseg.store.shards import Shard
@@ -723,7 +723,7 @@ def test_refused_and_nothing_changed(root: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_run_that_is_at_work_is_let_alone(root: Path, records: str) -> None:
     build_shards(root, "one", "one", count=2)
     make_run(root / "two", root / "imgs", {})
-    claim = Claim(root / records)
+    claim = FolderLock(root / records)
     at_work = [root / "one/.tipsseg-1-of-2-0123.json", root / "one/masks/.tipsseg-1-of-2-0123.png"]
     for path in at_work:
         path.write_bytes(b"half")
@@ -738,12 +738,12 @@ def test_a_run_that_is_at_work_is_let_alone(root: Path, records: str) -> None:
 
 def test_a_run_that_begins_meanwhile_is_let_alone(root: Path, images: Path) -> None:
     build_shards(root, "one", "one", count=2)
-    claims: list[Claim] = []
+    claims: list[FolderLock] = []
 
     class Beginning(Progress):
         def advance(self) -> None:
             if not claims:
-                claims.append(Claim(root / "one/shards/2-of-2"))
+                claims.append(FolderLock(root / "one/shards/2-of-2"))
 
     with pytest.raises(InputError, match="one/shards/2-of-2: a run is at work there"):
         merge(root, ["one"], "one", Beginning(quiet=True))
@@ -764,7 +764,7 @@ def test_names_that_the_target_takes_for_one_are_refused(root: Path, monkeypatch
 
 def test_another_merge_is_not_disturbed(root: Path) -> None:
     build_runs(root)
-    claim = Claim(root / "new")
+    claim = FolderLock(root / "new")
     try:
         with pytest.raises(OutputError, match="another tipsseg is at work there"):
             merge(root, ["one", "two"], "new")

@@ -14,19 +14,19 @@ from typing import Any, cast
 import pytest
 
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.regions.quality import Fidelity
+from tipsseg.regions.quality import PolygonQuality
 from tipsseg.runs.pipeline import label_images
-from tipsseg.runs.work import ImageWork
-from tipsseg.store.manifest import Entry
-from tipsseg.store.results import Failed, Item, Labelled, Outcome, Unchanged
+from tipsseg.runs.work import ImageTask
+from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.results import Failed, ImageResult, Item, Labelled, Unchanged
 from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import Fingerprint
 
 REFS = [ImageRef(Path(f"{n}.png"), PurePosixPath(f"{n}.png")) for n in range(40)]
 
 
-def entry_of(ref: ImageRef) -> Entry:
-    return Entry(ref.name, str(ref.path), Fingerprint(1, 1, None), "digest", {}, {}, (), 0.0, {})
+def entry_of(ref: ImageRef) -> ManifestEntry:
+    return ManifestEntry(ref.name, str(ref.path), Fingerprint(1, 1, None), "digest", {}, {}, (), 0.0, {})
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ class FakeWork:
         with self._lock:
             self.finished += 1
             self.ahead.append(self.loaded - self.finished)
-        return Labelled(ref, entry_of(ref), {}, Fidelity())
+        return Labelled(ref, entry_of(ref), {}, PolygonQuality())
 
 
-def outcomes(items: Iterator[Item] | list[ImageRef], work: FakeWork, jobs: int) -> Generator[Outcome, None, None]:
-    return label_images(items, cast(ImageWork, work), jobs)
+def outcomes(items: Iterator[Item] | list[ImageRef], work: FakeWork, jobs: int) -> Generator[ImageResult, None, None]:
+    return label_images(items, cast(ImageTask, work), jobs)
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

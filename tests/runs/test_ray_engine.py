@@ -28,7 +28,7 @@ from tipsseg.runs.inputs import find
 from tipsseg.runs.label import Images, run_label
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.ray_engine import RayEngine
-from tipsseg.store.manifest import Entry
+from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.results import Failed, Item, Labelled, Unchanged
 from tipsseg.store.run_record import Counts
 from tipsseg.store.spec import Job, LabelRequest, ModelRequest, make_job
@@ -140,7 +140,7 @@ def test_outcomes_come_in_order_and_as_the_images_come() -> None:
     """An image is labelled though no other has come; and of many that have come, not all are taken at once."""
     taken = 0
     first_done = threading.Event()
-    entry = Entry("known", "/known", Fingerprint(1, 1, None), "", {}, {}, (), 0.0, {})
+    entry = ManifestEntry("known", "/known", Fingerprint(1, 1, None), "", {}, {}, (), 0.0, {})
 
     def items() -> Iterator[Item]:
         nonlocal taken

@@ -24,7 +24,7 @@ from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.windows import plan_windows
 from tipsseg.options import DEFAULT_FILE_OPTIONS
 from tipsseg.regions.objects import ImageLabels
-from tipsseg.runs.work import ImageWork
+from tipsseg.runs.work import ImageTask
 from tipsseg.types import ImageRef, LabelClass, LabelMap
 from tipsseg.util.fingerprint import fingerprint
 
@@ -73,10 +73,10 @@ def work_in(
     output: Path,
     inspect: Callable[[ImageRef, LabelMap], None] | None = None,
     formats: Sequence[str] = ("png", "coco", "overlay"),
-) -> ImageWork:
+) -> ImageTask:
     context = RunContext(output, output, TREE, {})
     writers = {name: create(name, context) for name in formats}
-    return ImageWork(cast(Labeller, FakeLabeller()), writers, DEFAULT_FILE_OPTIONS, output, "digest", inspect)
+    return ImageTask(cast(Labeller, FakeLabeller()), writers, DEFAULT_FILE_OPTIONS, output, "digest", inspect)
 
 
 def test_an_image_is_labelled(ref: ImageRef, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_an_image_is_labelled(ref: ImageRef, tmp_path: Path) -> None:
     assert all((tmp_path / "out" / file).is_file() for file in entry.files.values())
     assert entry.fingerprint == fingerprint(ref.path)
     assert [entry.summary[key] for key in ("height", "width")] == [4, 4]
-    assert list(done.records) == ["coco"]
+    assert list(done.rows) == ["coco"]
     assert entry.seconds >= 0
 
 
@@ -123,7 +123,7 @@ def test_a_bug_of_preparation_is_no_broken_image(
 def test_a_refused_file_is_a_matter_of_the_image_or_of_the_run(
     ref: ImageRef, tmp_path: Path, only_this: bool, error: type[Exception]
 ) -> None:
-    work = ImageWork(cast(Labeller, FakeLabeller()), {"png": Full(only_this)}, DEFAULT_FILE_OPTIONS, tmp_path, "digest")
+    work = ImageTask(cast(Labeller, FakeLabeller()), {"png": Full(only_this)}, DEFAULT_FILE_OPTIONS, tmp_path, "digest")
     loaded = work.load(ref)
     with pytest.raises(error, match="cannot write out/x: refused"):
         work.finish(loaded, COSINES)
@@ -211,7 +211,7 @@ def test_a_fault_of_a_half_written_image_is_not_reported_once_it_is_whole(
 
 
 def test_the_advice_of_a_writer_is_kept(ref: ImageRef, tmp_path: Path) -> None:
-    work = ImageWork(cast(Labeller, FakeLabeller()), {"png": Full(True)}, DEFAULT_FILE_OPTIONS, tmp_path, "digest")
+    work = ImageTask(cast(Labeller, FakeLabeller()), {"png": Full(True)}, DEFAULT_FILE_OPTIONS, tmp_path, "digest")
     with pytest.raises(ImageError) as caught:
         work.finish(work.load(ref), COSINES)
     assert (caught.value.path, caught.value.hint) == (ref.path, "Choose another.")

@@ -20,7 +20,7 @@ from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.convert import convert_folder
 from tipsseg.runs.progress import Progress
-from tipsseg.store.manifest import Entry, read_entries
+from tipsseg.store.manifest import ManifestEntry, read_entries
 from tipsseg.types import LabelArray
 
 #: What is converted into.
@@ -90,7 +90,7 @@ def paint_unseen(path: Path, ids: np.ndarray) -> bytes:
     return data
 
 
-def entry_of(root: Path, image: str = "a.png") -> Entry:
+def entry_of(root: Path, image: str = "a.png") -> ManifestEntry:
     return read_entries(root / "out")[image]
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tipsseg.errors import OutputError
-from tipsseg.formats import RecordFile, Records, RunContext, record_file
+from tipsseg.formats import Rows, RowsFile, RunContext, rows_file
 from tipsseg.formats.coco import FILE_NAME
 from tipsseg.store.journal import Journal
 from tipsseg.util import append_log
@@ -29,8 +29,8 @@ def context_of(folder: Path) -> RunContext:
     return RunContext(folder, folder, make_vocabulary(["tree"], "none").classes, {"version": "0"})
 
 
-def file_in(folder: Path) -> RecordFile:
-    file = record_file("coco", context_of(folder))
+def file_in(folder: Path) -> RowsFile:
+    file = rows_file("coco", context_of(folder))
     assert file is not None
     return file
 
@@ -39,7 +39,7 @@ def journal_in(folder: Path) -> Journal:
     return Journal("coco", file_in(folder), folder, ())
 
 
-def records_of(name: str, *annotations: int) -> Records:
+def records_of(name: str, *annotations: int) -> Rows:
     image = {"file_name": name, "width": 3, "height": 2, "license": 1}
     return tuple(map(json_bytes, (image, *({"category_id": 1, "area": number} for number in annotations))))
 
@@ -115,7 +115,7 @@ def test_a_run_that_was_killed_is_gone_on_from(written: Path) -> None:
 def test_an_image_without_records_is_known_all_the_same(tmp_path: Path) -> None:
     """As one without objects in results.json."""
     context = RunContext(tmp_path, tmp_path, (), {})
-    file = record_file("coco-results", context)
+    file = rows_file("coco-results", context)
     assert file is not None
     killed = Journal("coco-results", file, tmp_path, ())
     killed.add("empty.png", ())
@@ -187,7 +187,7 @@ steps = st.lists(
 def test_a_journal_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str]]) -> None:
     folder = tmp_path_factory.mktemp("journal")
     journal = journal_in(folder)
-    here: dict[str, Records] = {}
+    here: dict[str, Rows] = {}
     for number, (step, image) in enumerate(steps):
         if step == "add":
             here[image] = records_of(image, *range(number % 4))

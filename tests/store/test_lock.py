@@ -16,13 +16,13 @@ from filelock import FileLock
 
 from tipsseg.errors import OutputError
 from tipsseg.store import lock as module
-from tipsseg.store.lock import LOCK_FILE, Claim, is_claimed
+from tipsseg.store.lock import LOCK_FILE, FolderLock, is_locked
 
 _HOLD = """
 import sys
 from pathlib import Path
-from tipsseg.store.lock import Claim
-claim = Claim(Path(sys.argv[1]))
+from tipsseg.store.lock import FolderLock
+claim = FolderLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
 claim.give_back()
@@ -45,7 +45,7 @@ def another_process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def assert_refused(folder: Path) -> None:
     with pytest.raises(OutputError) as caught:
-        Claim(folder)
+        FolderLock(folder)
     assert caught.value.path == folder
     assert caught.value.reason == "another tipsseg is at work there"
     assert caught.value.hint == "Wait for it to end, or work in another folder."
@@ -55,10 +55,10 @@ def assert_refused(folder: Path) -> None:
 def test_a_second_process_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     with another_process(tmp_path) as process:
         assert_refused(tmp_path)
-        assert is_claimed(tmp_path)
+        assert is_locked(tmp_path)
         process.communicate()  # it ends by itself
         assert not (tmp_path / LOCK_FILE).exists()
-        claim = Claim(tmp_path)
+        claim = FolderLock(tmp_path)
         assert not claim.left_over
         claim.give_back()
 
@@ -68,21 +68,21 @@ def test_what_a_killed_process_had_can_be_taken(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert (tmp_path / LOCK_FILE).exists()
-    assert not is_claimed(tmp_path)
-    claim = Claim(tmp_path)
+    assert not is_locked(tmp_path)
+    claim = FolderLock(tmp_path)
     assert claim.left_over
-    assert is_claimed(tmp_path)
+    assert is_locked(tmp_path)
     claim.give_back()
     assert not (tmp_path / LOCK_FILE).exists()
 
 
 def test_a_claim_is_refused_in_one_process_too_and_stays_with_who_has_it(tmp_path: Path) -> None:
-    claim = Claim(tmp_path)
+    claim = FolderLock(tmp_path)
     assert_refused(tmp_path)
     assert_refused(tmp_path)
     claim.give_back()
     claim.give_back()
-    Claim(tmp_path).give_back()
+    FolderLock(tmp_path).give_back()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,11 +90,11 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from tipsseg.store.lock import Claim
+from tipsseg.store.lock import FolderLock
 from tipsseg.errors import OutputError
 sys.stdin.readline()
 try:
-    claim = Claim(Path(sys.argv[1]))
+    claim = FolderLock(Path(sys.argv[1]))
 except OutputError:
     print("refused", flush=True)
 else:
@@ -128,10 +128,10 @@ def test_a_lock_that_its_last_holder_removes_meanwhile_is_made_anew(
                 Path(self.lock_file).unlink()
 
     monkeypatch.setattr(module, "FileLock", Late)
-    claim = Claim(tmp_path)
+    claim = FolderLock(tmp_path)
     monkeypatch.undo()
     assert not Late.late
-    assert is_claimed(tmp_path)
+    assert is_locked(tmp_path)
     claim.give_back()
 
 
@@ -141,20 +141,20 @@ def test_a_folder_that_was_made_for_it_goes_again_unless_it_is_used(tmp_path: Pa
     folder = tmp_path / "new/folder"
     if there:
         folder.mkdir(parents=True)
-    claim = Claim(folder)
+    claim = FolderLock(folder)
     if used:
         (folder / "run.json").touch()
     claim.give_back()
     assert folder.exists() == (tmp_path / "new").exists() == (there or used)
-    assert not is_claimed(folder)
+    assert not is_locked(folder)
 
 
 def test_the_lock_of_one_who_came_between_is_left_alone(tmp_path: Path) -> None:
-    first = Claim(tmp_path)
+    first = FolderLock(tmp_path)
     first.give_back()
-    second = Claim(tmp_path)
+    second = FolderLock(tmp_path)
     first.give_back()
-    assert is_claimed(tmp_path)
+    assert is_locked(tmp_path)
     second.give_back()
 
 
@@ -162,12 +162,12 @@ def test_the_lock_of_one_who_came_between_is_left_alone(tmp_path: Path) -> None:
 def test_a_file_in_place_of_the_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="one of its parent folders is a file"):
-        Claim(tmp_path / name)
+        FolderLock(tmp_path / name)
 
 
 def test_asking_makes_nothing(tmp_path: Path) -> None:
-    assert not is_claimed(tmp_path / "nowhere")
-    assert not is_claimed(tmp_path)
+    assert not is_locked(tmp_path / "nowhere")
+    assert not is_locked(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -180,12 +180,12 @@ def test_the_file_goes_before_the_lock(tmp_path: Path, monkeypatch: pytest.Monke
             super()._release()
 
     monkeypatch.setattr(module, "FileLock", Watched)
-    Claim(tmp_path).give_back()
+    FolderLock(tmp_path).give_back()
     assert there == [False]  # afterwards it may be another's
 
 
 def test_another_thread_may_give_it_back(tmp_path: Path) -> None:
-    claim = Claim(tmp_path)
+    claim = FolderLock(tmp_path)
     thread = threading.Thread(target=claim.give_back)
     thread.start()
     thread.join()
@@ -202,7 +202,7 @@ def test_a_lock_that_cannot_be_opened(
 
     (tmp_path / LOCK_FILE).touch()
     monkeypatch.setattr(module, "FileLock", Refused)
-    assert is_claimed(tmp_path) is expected
+    assert is_locked(tmp_path) is expected
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
@@ -213,7 +213,7 @@ def test_a_file_system_that_cannot_lock(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(module, "FileLock", Refused)
     with pytest.raises(OutputError) as caught:
-        Claim(tmp_path)
+        FolderLock(tmp_path)
     assert caught.value.path == tmp_path
     assert caught.value.reason == f"its file system cannot lock files ({os.strerror(number)})"
     assert caught.value.hint == "Choose an output folder on another file system."
@@ -253,11 +253,11 @@ def test_where_flock_is_missing_one_process_has_the_claim_all_the_same(tmp_path:
 _ASK = """
 import sys
 from pathlib import Path
-from tipsseg.store.lock import Claim, is_claimed
+from tipsseg.store.lock import FolderLock, is_locked
 from tipsseg.errors import OutputError
-print(is_claimed(Path(sys.argv[1])))
+print(is_locked(Path(sys.argv[1])))
 try:
-    Claim(Path(sys.argv[1])).give_back()
+    FolderLock(Path(sys.argv[1])).give_back()
     print("held")
 except OutputError as error:
     print(error.reason)
@@ -270,7 +270,7 @@ def test_a_look_at_the_claim_does_not_refuse_whoever_takes_it(tmp_path: Path) ->
     look.acquire()
     release = threading.Timer(0.2, look.release)
     release.start()
-    claim = Claim(tmp_path)
+    claim = FolderLock(tmp_path)
     claim.give_back()
     release.join()
 
@@ -280,5 +280,5 @@ def test_a_link_is_no_lock(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / LOCK_FILE).symlink_to("../victim")
     with pytest.raises(OutputError, match="it is a symbolic link"):
-        Claim(tmp_path / "out")
+        FolderLock(tmp_path / "out")
     assert (tmp_path / "victim").read_bytes() == b"mine"

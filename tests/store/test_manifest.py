@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tipsseg.errors import OutputError
-from tipsseg.store.manifest import MANIFEST_FILE, UNREADABLE_FILE, Entry, Manifest, parse_entry, read_entries
+from tipsseg.store.manifest import MANIFEST_FILE, UNREADABLE_FILE, Manifest, ManifestEntry, parse_entry, read_entries
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
 from tipsseg.util.fingerprint import Fingerprint
@@ -28,10 +28,10 @@ SUMMARY = {
 }
 
 
-def entry(image: str, digest: str = "d", seconds: float = 0.5) -> Entry:
+def entry(image: str, digest: str = "d", seconds: float = 0.5) -> ManifestEntry:
     files = {"png": f"masks/{image}.png"}
     written = {"png": Fingerprint(99, 10**18 + 2, "c" * 64)}
-    return Entry(
+    return ManifestEntry(
         image,
         f"/data/{image}",
         Fingerprint(7, 10**18 + 1, "ab"),
@@ -49,7 +49,7 @@ def lines(folder: Path) -> list[str]:
     return [json.loads(line)["image"] for line in (folder / MANIFEST_FILE).read_bytes().splitlines()]
 
 
-ENTRIES: dict[str, Entry] = {
+ENTRIES: dict[str, ManifestEntry] = {
     "plain": entry("a.png"),
     "a name of many kinds of letters": entry('sub/ü "b",\t\n\\ \u2028.jpg'),
     "a file too large for a hash": dataclasses.replace(entry("a"), fingerprint=Fingerprint(2**40, 0, None)),
@@ -59,7 +59,7 @@ ENTRIES: dict[str, Entry] = {
 
 
 @pytest.mark.parametrize("given", ENTRIES.values(), ids=ENTRIES.keys())
-def test_an_entry_is_a_line_and_back(given: Entry) -> None:
+def test_an_entry_is_a_line_and_back(given: ManifestEntry) -> None:
     line = json_bytes(given.record())
     assert b"\n" not in line
     assert parse_entry(line) == given
@@ -198,7 +198,7 @@ steps = st.lists(
 def test_a_manifest_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str]]) -> None:
     folder = tmp_path_factory.mktemp("manifest")
     manifest = Manifest(folder)
-    here: dict[str, Entry] = {}
+    here: dict[str, ManifestEntry] = {}
     for number, (step, image) in enumerate(steps):
         if step == "add":
             here[image] = entry(image, seconds=float(number))

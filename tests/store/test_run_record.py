@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tipsseg.errors import OutputError
-from tipsseg.options import FileOptions, LabelOptions, LeastArea
+from tipsseg.options import FileOptions, LabelOptions, MinArea
 from tipsseg.store import run_record as module
 from tipsseg.store.run_record import (
     RUN_FILE,
@@ -27,11 +27,11 @@ from tipsseg.store.run_record import (
     write_run,
 )
 from tipsseg.util.ownership import Ownership
-from tipsseg.vocabulary.vocabulary import Entry, make_vocabulary
+from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
 HUB = {"id": "l14", "repository": "owner/l14", "revision": "1" * 40, "sha256": {"config.json": "a"}}
 LOCAL = {"id": "/models/l14", "repository": None, "revision": None, "sha256": {"config.json": "a"}}
-VOCABULARY = make_vocabulary(["panda leg", "tree", Entry("wall", negative=True)], "auto", ["a {}", "the {}"])
+VOCABULARY = make_vocabulary(["panda leg", "tree", ClassSpec("wall", negative=True)], "auto", ["a {}", "the {}"])
 DECIDES = Decides(HUB, VOCABULARY, LabelOptions(), FileOptions(), "auto")
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
 FACTS = RunFacts(
@@ -60,12 +60,12 @@ def model(**values: object) -> Change:
 
 
 def vocabulary(
-    classes: list[str | Entry], background: str | list[str], templates: list[str], source: str = ""
+    classes: list[str | ClassSpec], background: str | list[str], templates: list[str], source: str = ""
 ) -> Change:
     return lambda decides: replace(decides, vocabulary=make_vocabulary(classes, background, templates, source))
 
 
-WALL = Entry("wall", negative=True)
+WALL = ClassSpec("wall", negative=True)
 TEMPLATES = ["a {}", "the {}"]
 
 #: What changes the digest; and what of these makes ids mean something else.
@@ -74,7 +74,7 @@ DECIDING: dict[str, tuple[Change, list[str]]] = {
     "short side": (options(short_side=448), []),
     "least confidence": (options(min_confidence=0.1), []),
     "refinement": (options(refine="pamr"), []),
-    "least area": (lambda decides: replace(decides, files=FileOptions(min_area=LeastArea(2))), []),
+    "least area": (lambda decides: replace(decides, files=FileOptions(min_area=MinArea(2))), []),
     "dtype": (lambda decides: replace(decides, dtype="float32"), []),
     "revision": (model(revision="2" * 40), ["model"]),
     "repository": (model(repository="other/l14"), ["model"]),
@@ -82,10 +82,10 @@ DECIDING: dict[str, tuple[Change, list[str]]] = {
     "another class": (vocabulary(["panda leg", "bush", WALL], "auto", TEMPLATES), ["vocabulary"]),
     "another order": (vocabulary(["tree", "panda leg", WALL], "auto", TEMPLATES), ["vocabulary"]),
     "a class more": (vocabulary(["panda leg", "tree", "sky", WALL], "auto", TEMPLATES), ["vocabulary"]),
-    "a synonym": (vocabulary(["panda leg", Entry("tree", ("bush",)), WALL], "auto", TEMPLATES), ["vocabulary"]),
-    "a colour": (vocabulary(["panda leg", Entry("tree", colour=(0, 0, 1)), WALL], "auto", TEMPLATES), ["vocabulary"]),
+    "a synonym": (vocabulary(["panda leg", ClassSpec("tree", ("bush",)), WALL], "auto", TEMPLATES), ["vocabulary"]),
+    "a colour": (vocabulary(["panda leg", ClassSpec("tree", colour=(0, 0, 1)), WALL], "auto", TEMPLATES), ["vocabulary"]),
     "a confidence of a class": (
-        vocabulary(["panda leg", Entry("tree", min_confidence=0.0), WALL], "auto", TEMPLATES), ["vocabulary"],
+        vocabulary(["panda leg", ClassSpec("tree", min_confidence=0.0), WALL], "auto", TEMPLATES), ["vocabulary"],
     ),
     "no negative class": (vocabulary(["panda leg", "tree"], "auto", TEMPLATES), ["vocabulary"]),
     "a background": (vocabulary(["panda leg", "tree", WALL], ["sky"], TEMPLATES), ["vocabulary"]),

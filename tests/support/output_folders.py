@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.formats import FORMATS, Records, RunContext, create, run_files
+from tipsseg.formats import FORMATS, Rows, RunContext, create, run_files
 from tipsseg.formats.writing import write_labels
-from tipsseg.images.decoding import open_shown
+from tipsseg.images.decoding import open_thumbnail
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.regions.objects import ImageLabels, labelled_objects
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.store.classes_file import write_classes
-from tipsseg.store.manifest import Entry, Manifest, input_path, parse_entry
+from tipsseg.store.manifest import Manifest, ManifestEntry, input_path, parse_entry
 from tipsseg.store.run_record import read_run, write_run
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.store.summary import label_summary
@@ -67,7 +67,7 @@ def save_inputs(folder: Path, labels: Mapping[str, LabelArray]) -> None:
 
 def image_labels(ref: ImageRef, label_map: LabelMap, options: FileOptions = DEFAULT_FILE_OPTIONS) -> ImageLabels:
     """An image with its labels."""
-    return ImageLabels(ref, lambda: open_shown(ref.path), label_map, lambda each: labelled_objects(each, options))
+    return ImageLabels(ref, lambda: open_thumbnail(ref.path), label_map, lambda each: labelled_objects(each, options))
 
 
 def confidence_of(ids: LabelArray) -> NDArray[np.float32]:
@@ -93,7 +93,7 @@ def make_run(
     context = RunContext(output, records, meanings, {"version": "0", "vocabulary": list(classes)}, options)
     writers = {name: create(name, context) for name in formats}
     manifest = Manifest(records)
-    kept: dict[str, dict[str, Records]] = {}
+    kept: dict[str, dict[str, Rows]] = {}
     for name, ids in labels.items():
         ref = ImageRef(images / name, PurePosixPath(name))
         if shard is not None and not shard.takes(ref.name):
@@ -101,11 +101,11 @@ def make_run(
         top = TopClasses(ids[None, :2, :2].copy(), np.full((1, *ids[:2, :2].shape), 0.5, np.float16))
         label_map = LabelMap(ids, confidence_of(ids), meanings, top)
         done = write_labels(image_labels(ref, label_map, options), writers, output)
-        for form, lines in done.records.items():
+        for form, lines in done.rows.items():
             kept.setdefault(form, {})[ref.name] = lines
         summary = label_summary(label_map)
         manifest.add(
-            Entry(
+            ManifestEntry(
                 ref.name,
                 input_path(ref),
                 fingerprint(ref.path),

@@ -18,11 +18,11 @@ from tipsseg.util.files import (
     TEMPORARY_PREFIX,
     atomic_path,
     atomic_write,
+    clean_up,
     is_file,
     is_folder,
     json_bytes,
     output_error,
-    sweep,
 )
 
 
@@ -49,7 +49,7 @@ def test_a_killed_process_leaves_the_old_file_and_one_to_sweep(tmp_path: Path) -
     assert left.startswith(TEMPORARY_PREFIX)
     assert left.endswith(".png")
     assert (tmp_path / "a.png").read_bytes() == b"old"
-    sweep([tmp_path])
+    clean_up([tmp_path])
     assert names(tmp_path) == {"a.png"}
 
 
@@ -60,16 +60,16 @@ def test_only_what_the_owner_left_is_swept(tmp_path: Path) -> None:
         before = names(tmp_path)
         killed_while_writing(tmp_path / "a.png", owner)
         (left[owner],) = names(tmp_path) - before
-    sweep([tmp_path], owners[0])
+    clean_up([tmp_path], owners[0])
     assert names(tmp_path) == {left[owners[1]], left[owners[2]]}
-    sweep([tmp_path], keep={left[owners[1]]})
+    clean_up([tmp_path], keep={left[owners[1]]})
     assert names(tmp_path) == {left[owners[1]]}
 
 
 def test_what_is_not_temporary_is_not_swept(tmp_path: Path) -> None:
     for name in ("a.png", ".hidden", ".tipsseg", "x.tipsseg-1", ".tipsseg-1", "sub/.tipsseg-1"):
         atomic_write(tmp_path / name, b"")
-    sweep([tmp_path / "nowhere", tmp_path / "a.png", tmp_path])
+    clean_up([tmp_path / "nowhere", tmp_path / "a.png", tmp_path])
     assert names(tmp_path) == {"a.png", ".hidden", ".tipsseg", "x.tipsseg-1", "sub/.tipsseg-1"}
 
 
@@ -77,7 +77,7 @@ def test_temporary_folders_are_swept_with_all_in_them(tmp_path: Path) -> None:
     for name in (".tipsseg-a/sub/x", ".tipsseg-a/y", "folder/x"):
         atomic_write(tmp_path / name, b"")
     (tmp_path / ".tipsseg-link").symlink_to("folder")
-    sweep([tmp_path])
+    clean_up([tmp_path])
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     assert names(tmp_path) == {"folder/x"}
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_removed_keeps_nothing_else(tmp_path: Path, monkeypatch: 
     for name in (".tipsseg-1", ".tipsseg-2", ".tipsseg-3"):
         (tmp_path / name).touch()
     monkeypatch.setattr(Path, "unlink", refuse_once)
-    sweep([tmp_path])
+    clean_up([tmp_path])
     assert len(names(tmp_path)) == 1
 
 
@@ -198,11 +198,11 @@ def test_a_folder_that_is_removed_in_part_is_not_taken_for_the_whole(
 ) -> None:
     atomic_write(tmp_path / ".tipsseg-1-of-2-joined/a", b"")
     monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)  # killed before it came to anything
-    sweep([tmp_path], "1-of-2-")
+    clean_up([tmp_path], "1-of-2-")
     (left,) = tmp_path.iterdir()
     assert left.name != ".tipsseg-1-of-2-joined"
     monkeypatch.undo()
-    sweep([tmp_path], "1-of-2-")  # it is still known whose it was
+    clean_up([tmp_path], "1-of-2-")  # it is still known whose it was
     assert list(tmp_path.iterdir()) == []
 
 

@@ -65,7 +65,7 @@ def test_no_two_phrases_of_the_general_background_are_the_same() -> None:
     assert {phrase for pair in KIN for phrase in pair} < set(GENERAL_BACKGROUND)
 
 
-def text_vectors(kin: tuple[float, float, float], group: int) -> NDArray[np.float32]:
+def encode_text(kin: tuple[float, float, float], group: int) -> NDArray[np.float32]:
     """Unit vectors [25, 25] of GENERAL_BACKGROUND with known cosines.
 
     The pairs of KIN have the cosines `kin`; of the phrases that are in no pair, the first `group` have 0.8 with each other. All
@@ -96,7 +96,7 @@ def text_vectors(kin: tuple[float, float, float], group: int) -> NDArray[np.floa
     ],
 )
 def test_meaning_threshold(kin: tuple[float, float, float], group: int, threshold: float) -> None:
-    assert meaning_threshold(text_vectors(kin, group)) == pytest.approx(threshold, abs=1e-6)
+    assert meaning_threshold(encode_text(kin, group)) == pytest.approx(threshold, abs=1e-6)
 
 
 E0, E1, E2 = np.eye(3, dtype=np.float32)

@@ -18,7 +18,7 @@ from tipsseg.vocabulary.background import GENERAL_BACKGROUND
 from tipsseg.vocabulary.files import entry_record, preset_names, preset_summary, read_vocabulary, vocabulary_toml
 from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
-from tipsseg.vocabulary.vocabulary import Entry, make_vocabulary
+from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
 Stored = Callable[[str], bytes]
 
@@ -94,7 +94,7 @@ def test_all_keys(stored: Stored, folder: Path) -> None:
     path = saved(folder, stored(ALL_KEYS))
     vocabulary = read_vocabulary(path)
     assert vocabulary.entries == (
-        Entry(
+        ClassSpec(
             "panda leg",
             ("leg of a panda", "paw # 1"),
             (230, 57, 255),
@@ -103,9 +103,9 @@ def test_all_keys(stored: Stored, folder: Path) -> None:
             ("a photo of a {}.",),
             negative=False,
         ),
-        Entry("bamboo", negative=True),
-        Entry("tree # 2", colour=(230, 0, 255), min_confidence=1.0),
-        Entry("sea"),
+        ClassSpec("bamboo", negative=True),
+        ClassSpec("tree # 2", colour=(230, 0, 255), min_confidence=1.0),
+        ClassSpec("sea"),
     )
     assert [(c.id, c.name, c.colour) for c in vocabulary.classes] == [
         (1, "panda leg", (230, 57, 255)),
@@ -175,12 +175,17 @@ def test_templates_of_a_class_may_be_a_set_with_a_name(folder: Path) -> None:
 
 def test_names_and_tables_may_be_mixed(folder: Path) -> None:
     path = saved(folder, 'classes = ["a_b", { name = "c", synonyms = ["d"] }, { name = "e", negative = true }, "f"]')
-    assert read_vocabulary(path).entries == (Entry("a b"), Entry("c", ("d",)), Entry("e", negative=True), Entry("f"))
+    assert read_vocabulary(path).entries == (
+        ClassSpec("a b"),
+        ClassSpec("c", ("d",)),
+        ClassSpec("e", negative=True),
+        ClassSpec("f"),
+    )
 
 
 def test_an_extension_in_capitals_is_toml_too(folder: Path) -> None:
     vocabulary = read_vocabulary(saved(folder, 'classes = ["a"]', "MINE.TOML"))
-    assert (vocabulary.entries, vocabulary.source) == ((Entry("a"),), "MINE.TOML")
+    assert (vocabulary.entries, vocabulary.source) == ((ClassSpec("a"),), "MINE.TOML")
 
 
 # ---- text files ----
@@ -206,7 +211,7 @@ def test_an_extension_in_capitals_is_toml_too(folder: Path) -> None:
 )
 def test_a_text_file_has_one_class_a_line(stored: Stored, text: str, names: list[str], folder: Path) -> None:
     vocabulary = read_vocabulary(saved(folder, stored(text), "mine.txt"))
-    assert vocabulary.entries == tuple(Entry(name) for name in names)
+    assert vocabulary.entries == tuple(ClassSpec(name) for name in names)
     assert [entry.id for entry in vocabulary.classes] == list(range(1, len(names) + 1))
     assert (vocabulary.background, vocabulary.auto) == (
         make_vocabulary(names).background,
@@ -230,7 +235,7 @@ def test_a_preset_is_named_and_a_file_of_that_name_is_a_path(tmp_path: Path, mon
     assert (len(preset.classes), preset.source) == (150, "ade20k")
     for path in ("./ade20k", Path("ade20k"), tmp_path / "ade20k", str(tmp_path / "ade20k")):
         mine = read_vocabulary(path)
-        assert (mine.entries, mine.source) == ((Entry("tree"),), "ade20k")
+        assert (mine.entries, mine.source) == ((ClassSpec("tree"),), "ade20k")
 
 
 def test_background_and_templates_of_a_preset_may_be_replaced() -> None:
@@ -732,7 +737,7 @@ def test_files_of_other_kinds_are_refused_whatever_is_in_them(name: str, folder:
 
 @pytest.mark.parametrize("name", ["mine", "mine.names", "my.csv.txt", "mine.v2", "csv", ".json"])
 def test_other_names_are_those_of_text_files(name: str, folder: Path) -> None:
-    assert read_vocabulary(saved(folder, "tree\nsky\n", name)).entries == (Entry("tree"), Entry("sky"))
+    assert read_vocabulary(saved(folder, "tree\nsky\n", name)).entries == (ClassSpec("tree"), ClassSpec("sky"))
 
 
 UTF8 = "Save the file as UTF-8."
@@ -991,15 +996,15 @@ def test_the_line_of_a_fault_in_any_file(written: Written, stored: Stored, folde
 
 # ---- what is written reads back ----
 
-TREE = Entry("tree")
+TREE = ClassSpec("tree")
 
 
 def test_what_a_vocabulary_looks_like_as_toml() -> None:
     vocabulary = make_vocabulary(
         [
             TREE,
-            Entry("panda_leg", ("paw",), (230, 57, 10), 0.0, "panda", ("a {}", "the {}")),
-            Entry('the "other"', negative=True),
+            ClassSpec("panda_leg", ("paw",), (230, 57, 10), 0.0, "panda", ("a {}", "the {}")),
+            ClassSpec('the "other"', negative=True),
         ],
         ["sky", "stone wall"],
         ["my {}"],
@@ -1055,7 +1060,7 @@ def test_a_resolved_background_is_written_out() -> None:
         ),
     ],
 )
-def test_entry_record_leaves_out_what_is_left_open(entry: Entry, record: dict[str, object]) -> None:
+def test_entry_record_leaves_out_what_is_left_open(entry: ClassSpec, record: dict[str, object]) -> None:
     found = entry_record(entry)
     assert found == record
     assert list(found) == list(record)
@@ -1082,14 +1087,14 @@ COLOURS: st.SearchStrategy[Colour] = st.tuples(BYTE, BYTE, BYTE)
 
 
 @st.composite
-def entries(draw: st.DrawFn, names: list[str]) -> Entry:
+def entries(draw: st.DrawFn, names: list[str]) -> ClassSpec:
     negative = draw(st.booleans())
     name, *synonyms = names
     templates = draw(st.none() | TEMPLATE_LISTS.map(tuple))
     if negative:
-        return Entry(name, tuple(synonyms), templates=templates, negative=True)
+        return ClassSpec(name, tuple(synonyms), templates=templates, negative=True)
     confidence = draw(st.none() | st.floats(0, 1) | st.sampled_from([0.0, 1.0]))
-    return Entry(name, tuple(synonyms), draw(st.none() | COLOURS), confidence, draw(TEXT.map(cleaned)), templates)
+    return ClassSpec(name, tuple(synonyms), draw(st.none() | COLOURS), confidence, draw(TEXT.map(cleaned)), templates)
 
 
 @settings(deadline=None, max_examples=200)
@@ -1103,7 +1108,7 @@ def test_a_written_vocabulary_reads_back(data: st.DataObject, folder: Path) -> N
         background = groups.pop() if len(groups) > 1 else []
     made = [data.draw(entries(group)) for group in groups]
     if all(entry.negative for entry in made):
-        made[0] = Entry(made[0].name, made[0].synonyms)
+        made[0] = ClassSpec(made[0].name, made[0].synonyms)
     vocabulary = make_vocabulary(made, background, data.draw(TEMPLATE_LISTS | st.sampled_from([PROTOCOL_TEMPLATES])))
     if data.draw(st.booleans()):
         vocabulary = vocabulary.resolved(set(vocabulary.background[::2]))

@@ -12,7 +12,7 @@ from tipsseg.types import Colour
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND
 from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
-from tipsseg.vocabulary.vocabulary import MAX_CLASSES, Entry, Phrase, make_vocabulary, parse_background, split_names
+from tipsseg.vocabulary.vocabulary import MAX_CLASSES, ClassSpec, Phrase, make_vocabulary, parse_background, split_names
 
 SAME = "Names that differ only in case or spacing are the same to the model."
 A_NAME = "Leave it out, or give it a name."
@@ -36,11 +36,11 @@ def test_entries_say_more() -> None:
     own: Colour = (0, 0, 0)
     vocabulary = make_vocabulary(
         [
-            Entry("not _me", ("  nor  me",), negative=True),
-            Entry("panda_leg", ("paw", " leg of  a panda"), own, 0, " big  animal ", ("  my {}",)),
+            ClassSpec("not _me", ("  nor  me",), negative=True),
+            ClassSpec("panda_leg", ("paw", " leg of  a panda"), own, 0, " big  animal ", ("  my {}",)),
             "tree",
-            Entry("bamboo", negative=True, templates=("some {}",)),
-            Entry("sea", min_confidence=1),
+            ClassSpec("bamboo", negative=True, templates=("some {}",)),
+            ClassSpec("sea", min_confidence=1),
         ],
         ["sky"],
         ["a {}", "{}"],
@@ -101,12 +101,12 @@ def test_one_value_is_split_at_commas_and_several_are_not(values: list[str], nam
         pytest.param(["TREES"], ["tree"], id="plural"),
         pytest.param(["the_sky"], ["sky"], id="article"),
         pytest.param(["tree trunk", "skyline", "shelves"], [], id="another thing"),
-        pytest.param([Entry("lake", ("sea", "rivers"))], ["sea", "river"], id="synonyms"),
-        pytest.param(["panda", Entry("walls", ("fence",), negative=True)], ["wall", "fence"], id="negative"),
+        pytest.param([ClassSpec("lake", ("sea", "rivers"))], ["sea", "river"], id="synonyms"),
+        pytest.param(["panda", ClassSpec("walls", ("fence",), negative=True)], ["wall", "fence"], id="negative"),
         pytest.param(list(GENERAL_BACKGROUND), list(GENERAL_BACKGROUND), id="all"),
     ],
 )
-def test_auto_background_leaves_out_what_the_classes_name(classes: list[str | Entry], left_out: list[str]) -> None:
+def test_auto_background_leaves_out_what_the_classes_name(classes: list[str | ClassSpec], left_out: list[str]) -> None:
     vocabulary = make_vocabulary(classes)
     assert vocabulary.background == tuple(phrase for phrase in GENERAL_BACKGROUND if phrase not in left_out)
     assert vocabulary.phrases[len(vocabulary.phrases) - len(vocabulary.background) :] == tuple(
@@ -116,7 +116,7 @@ def test_auto_background_leaves_out_what_the_classes_name(classes: list[str | En
 
 
 def test_resolved_drops_phrases_of_the_background_alone() -> None:
-    vocabulary = make_vocabulary(["pond", Entry("sea", negative=True)], "auto", ["{}"], "a.txt")
+    vocabulary = make_vocabulary(["pond", ClassSpec("sea", negative=True)], "auto", ["{}"], "a.txt")
     resolved = vocabulary.resolved({"river", "pond", "sea", "no such phrase"})
     assert resolved.background == tuple(text for text in GENERAL_BACKGROUND if text not in ("sea", "river"))
     assert (vocabulary.auto, resolved.auto) == (True, False)
@@ -154,7 +154,7 @@ def test_an_empty_list_is_no_background() -> None:
 class Refused:
     """Arguments of make_vocabulary, and what the error says; `entry` is the index of the class that is meant, `key` what of it."""
 
-    classes: Sequence[str | Entry]
+    classes: Sequence[str | ClassSpec]
     message: str
     hint: str = ""
     entry: int | None = None
@@ -174,88 +174,90 @@ MARK_ONE = "Mark one with {}, as in: a photo of a {}."
 REFUSED = {
     "a string": Refused("tree", "classes must be a list of names, not a string", "For one class: ['tree']."),
     "no classes": NO_CLASSES,
-    "only negatives": Refused([Entry("a", negative=True)], NO_CLASSES.message, NO_CLASSES.hint),
+    "only negatives": Refused([ClassSpec("a", negative=True)], NO_CLASSES.message, NO_CLASSES.hint),
     "empty": Refused(["a", "", "b"], "class 2 of 3 is empty", A_NAME, 1),
     "blank": Refused(["a", " _ "], "class 2 of 2 is empty", A_NAME, 1),
     "all kinds of blanks": Refused(["\u00a0\u3000\t"], "class 1 of 1 is empty", A_NAME, 0),
-    "empty synonym": Refused(["b", Entry("a_b", ("c", " _"))], "a synonym of 'a b' is empty", "", 1, key="synonyms"),
+    "empty synonym": Refused(
+        ["b", ClassSpec("a_b", ("c", " _"))], "a synonym of 'a b' is empty", "", 1, key="synonyms"
+    ),
     "twice": Refused(["a", "b", "A"], "class 'A' is given twice, as number 1 and number 3", SAME, 2),
     "twice, spacing": Refused(
         ["panda leg", "Panda_ leg"], "class 'Panda leg' is given twice, as number 1 and number 2", SAME, 1
     ),
     "twice, synonym of another": Refused(
-        [Entry("a", ("b",)), "c", Entry("d", ("e", "_B"))],
+        [ClassSpec("a", ("b",)), "c", ClassSpec("d", ("e", "_B"))],
         "'B' stands for two classes, 'a' and 'd'",
         SAME,
         2,
     ),
     "twice, name and synonym of another": Refused(
-        [Entry("a", ("b",)), "b"], "'b' stands for two classes, 'a' and 'b'", SAME, 1
+        [ClassSpec("a", ("b",)), "b"], "'b' stands for two classes, 'a' and 'b'", SAME, 1
     ),
     "twice, synonym and name of another": Refused(
-        ["c", "panda_leg", Entry("b", ("d", "Panda  Leg"))],
+        ["c", "panda_leg", ClassSpec("b", ("d", "Panda  Leg"))],
         "'Panda Leg' stands for two classes, 'panda leg' and 'b'",
         SAME,
         2,
     ),
     "twice, names before synonyms": Refused(
-        [Entry("a", ("b",)), Entry("A", ("b",))], "class 'A' is given twice, as number 1 and number 2", SAME, 1
+        [ClassSpec("a", ("b",)), ClassSpec("A", ("b",))], "class 'A' is given twice, as number 1 and number 2", SAME, 1
     ),
     "twice, class and synonym of a negative": Refused(
-        ["a", Entry("b", ("A",), negative=True)], "'A' stands for two classes, 'a' and 'b'", SAME, 1
+        ["a", ClassSpec("b", ("A",), negative=True)], "'A' stands for two classes, 'a' and 'b'", SAME, 1
     ),
     "twice, class and negative": Refused(
-        ["a", Entry("A", negative=True)], "class 'A' is given twice, as number 1 and number 2", SAME, 1
+        ["a", ClassSpec("A", negative=True)], "class 'A' is given twice, as number 1 and number 2", SAME, 1
     ),
     "twice, negatives": Refused(
-        ["a", Entry("b", negative=True), Entry("b", negative=True)],
+        ["a", ClassSpec("b", negative=True), ClassSpec("b", negative=True)],
         "class 'b' is given twice, as number 2 and number 3",
         SAME,
         2,
     ),
-    "synonym twice": Refused(["a", Entry("b", ("c", "C"))], "'b' has a name twice: b, c, C", SAME, 1),
-    "synonym twice, to the letter": Refused([Entry("b", ("c", "c"))], "'b' has a name twice: b, c, c", SAME, 0),
-    "synonym that is the name": Refused([Entry("b", ("B",)), "a"], "'b' has a name twice: b, B", SAME, 0),
+    "synonym twice": Refused(["a", ClassSpec("b", ("c", "C"))], "'b' has a name twice: b, c, C", SAME, 1),
+    "synonym twice, to the letter": Refused([ClassSpec("b", ("c", "c"))], "'b' has a name twice: b, c, c", SAME, 0),
+    "synonym that is the name": Refused([ClassSpec("b", ("B",)), "a"], "'b' has a name twice: b, B", SAME, 0),
     "confidence above 1": Refused(
-        ["b", Entry("a_", min_confidence=1.01)],
+        ["b", ClassSpec("a_", min_confidence=1.01)],
         "the minimum confidence 1.01 of 'a' is not between 0 and 1",
         "",
         1,
         key="min_confidence",
     ),
     "confidence below 0": Refused(
-        [Entry("a", min_confidence=-0.1)],
+        [ClassSpec("a", min_confidence=-0.1)],
         "the minimum confidence -0.1 of 'a' is not between 0 and 1",
         "",
         0,
         key="min_confidence",
     ),
     "confidence that is no number": Refused(
-        [Entry("a", min_confidence=float("nan"))],
+        [ClassSpec("a", min_confidence=float("nan"))],
         "the minimum confidence nan of 'a' is not between 0 and 1",
         "",
         0,
         key="min_confidence",
     ),
     "colour beyond 255": Refused(
-        ["b", Entry("a", colour=(0, 256, 0))],
+        ["b", ClassSpec("a", colour=(0, 256, 0))],
         "the colour (0, 256, 0) of 'a' is not three numbers from 0 to 255",
         "",
         1,
         key="colour",
     ),
-    "negative with colour": Refused(["c", Entry("a_b", colour=(0, 0, 0), negative=True)], *NEGATIVE),
-    "negative with confidence": Refused(["c", Entry("a b", min_confidence=0.0, negative=True)], *NEGATIVE),
-    "negative with supercategory": Refused(["c", Entry("a b", supercategory="c", negative=True)], *NEGATIVE),
+    "negative with colour": Refused(["c", ClassSpec("a_b", colour=(0, 0, 0), negative=True)], *NEGATIVE),
+    "negative with confidence": Refused(["c", ClassSpec("a b", min_confidence=0.0, negative=True)], *NEGATIVE),
+    "negative with supercategory": Refused(["c", ClassSpec("a b", supercategory="c", negative=True)], *NEGATIVE),
     "own template": Refused(
-        ["c", Entry("a_b", templates=("{}", "a"))],
+        ["c", ClassSpec("a_b", templates=("{}", "a"))],
         "'a b': the template 'a' has no place for the phrase",
         MARK_ONE,
         1,
         key="templates",
     ),
     "no own templates": Refused(
-        [Entry("a", templates=())],
+        [ClassSpec("a", templates=())],
         "'a': no templates",
         'Give at least one, such as "a photo of a {}."',
         0,
@@ -278,13 +280,13 @@ REFUSED = {
         background=["sky", "stone_wall"],
     ),
     "background that is a synonym": Refused(
-        [Entry("a", ("b",))],
+        [ClassSpec("a", ("b",))],
         "'B' is both a class and a background phrase",
         "Leave it out of one of the two.",
         background=["B"],
     ),
     "background that is a negative": Refused(
-        ["a", Entry("b", negative=True)],
+        ["a", ClassSpec("b", negative=True)],
         "'b' is both a class and a background phrase",
         "Leave it out of one of the two.",
         background=["b"],
@@ -313,10 +315,10 @@ def test_what_is_refused(refused: Refused) -> None:
 
 def test_as_many_classes_as_a_mask_can_hold_beside_negatives() -> None:
     names = [f"c{number}" for number in range(MAX_CLASSES)]
-    vocabulary = make_vocabulary([Entry("n", negative=True), *names], "none")
+    vocabulary = make_vocabulary([ClassSpec("n", negative=True), *names], "none")
     assert (len(vocabulary.classes), vocabulary.classes[-1].id) == (65534, 65534)
 
 
 @pytest.mark.parametrize("confidence", [0, 0.0, 0.5, 1, 1.0])
 def test_confidence_may_be_at_either_end(confidence: float) -> None:
-    assert make_vocabulary([Entry("a", min_confidence=confidence)]).classes[0].min_confidence == confidence
+    assert make_vocabulary([ClassSpec("a", min_confidence=confidence)]).classes[0].min_confidence == confidence

@@ -44,12 +44,12 @@ def find_images(job: Job, asked: Arguments, progress: Progress) -> Find:
     """Look for the images, as far as that can be done before the run begins. Raises UsageError and InputError."""
     if not asked.retry_failed:
         return _given(job, asked, progress)
-    record = read_run(job.context.records)
+    record = read_run(job.context.state)
     if record is None:
-        raise InputError(f"no run in {job.context.records}, so nothing to retry", "Leave out --retry-failed.")
-    failed = read_failed(job.context.records)
+        raise InputError(f"no run in {job.context.state}, so nothing to retry", "Leave out --retry-failed.")
+    failed = read_failed(job.context.state)
     if not failed:
-        progress.note(f"No image failed in {job.context.records}.")
+        progress.note(f"No image failed in {job.context.state}.")
     if asked.paths:
         return _only(_given(job, asked, progress), {ref.name for ref in failed})
     root = Path(str(record.get("image_root") or "."))

@@ -26,7 +26,7 @@ from tipsseg.options import (
     REFINEMENTS,
     FileOptions,
     LabelOptions,
-    parse_least_area,
+    parse_min_area,
 )
 from tipsseg.util.files import is_file
 
@@ -339,7 +339,7 @@ def file_options(
     instances: str, min_area: str, png_mode: str, simplify: float | None, val_fraction: float | None, names: str
 ) -> FileOptions:
     """The values of the options on how labels become files, as one record. Raises UsageError."""
-    return FileOptions(instances, parse_least_area(min_area), png_mode, simplify, val_fraction, names)
+    return FileOptions(instances, parse_min_area(min_area), png_mode, simplify, val_fraction, names)
 
 
 def threads(jobs: int | None) -> int:

@@ -3,9 +3,9 @@
 A writer makes what is due for one image, in whatever process and order. What a format has for the whole run is written at its end:
 
     writer = create("coco", context)
-    written = writer.write(labels)              the image's own file, records for the file of the whole run, or both
+    written = writer.write(labels)              the image's own file, rows for the file of the whole run, or both
     for file in run_files("coco", context):
-        file.write(images, records)
+        file.write(images, rows)
 
 Files appear whole or not at all, and hold no clock: the same labels give the same bytes.
 """
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tipsseg.util.fingerprint import Fingerprint
     from tipsseg.util.ownership import Ownership
 
-#: Lines of JSON, without line ends or tabs: what a format with a file of records has for one image.
-Records = tuple[bytes, ...]
+#: Lines of JSON, without line ends or tabs: what a format with a file of rows has for one image.
+Rows = tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Format:
     links        where it has links to the images, with their own suffixes, relative to the output folder; None where it has none
     links_leaf   as `leaf`, for those
     files        names of its files for the whole run, but for such as options ask for
-    records      whether the first of those is made of records, and can be read back
+    rows      whether the first of those is made of rows, and can be read back
     parts        whether it can hold an object of several parts
     confidence   whether it needs the confidence of every pixel
     top          whether it needs the best classes of every patch
@@ -63,7 +63,7 @@ class Format:
     links_leaf: str = ""
     paired: bool = False
     files: tuple[str, ...] = ()
-    records: bool = False
+    rows: bool = False
     parts: bool = True
     confidence: bool = False
     top: bool = False
@@ -85,21 +85,21 @@ FORMATS: Mapping[str, Format] = {
         "COCO instances: annotations.json, masks as run-length codes",
         "tipsseg.formats.coco",
         files=("annotations.json",),
-        records=True,
+        rows=True,
         scores=True,
     ),
     "coco-polygon": Format(
         "COCO instances with polygons: annotations-polygon.json",
         "tipsseg.formats.coco_polygon",
         files=("annotations-polygon.json",),
-        records=True,
+        rows=True,
         scores=True,
     ),
     "coco-results": Format(
         "COCO results: results.json, the bare list that loadRes takes",
         "tipsseg.formats.coco_results",
         files=("results.json",),
-        records=True,
+        rows=True,
         scores=True,
     ),
     "panoptic": Format(
@@ -108,7 +108,7 @@ FORMATS: Mapping[str, Format] = {
         folder="panoptic",
         suffix=".png",
         files=("panoptic.json",),
-        records=True,
+        rows=True,
         scores=True,
     ),
     "yolo": Format(
@@ -145,7 +145,7 @@ FORMATS: Mapping[str, Format] = {
         "Label Studio: label-studio.json, polygons as predictions, and the interface, label-studio.xml",
         "tipsseg.formats.label_studio",
         files=("label-studio.json", "label-studio.xml"),
-        records=True,
+        rows=True,
         parts=False,
         scores=True,
         image=True,
@@ -157,7 +157,7 @@ FORMATS: Mapping[str, Format] = {
         suffix=".png",
         links="hf/images",
         files=("hf/metadata.jsonl",),
-        records=True,
+        rows=True,
         image=True,
     ),
     "npz": Format(
@@ -200,15 +200,15 @@ class RunContext:
     """What all images of a run share.
 
     output   the output folder
-    records  the folder of the files that stand for the whole run; the output folder, but for shards
+    state    the folder of the files that stand for the whole run; the output folder, but for shards
     classes  by id, 1..N
     info     facts about the run by name: version, command, model, revision, vocabulary; values must fit into JSON
     files    how labels become files
-    owner    begins the names of temporary files of images, where several processes write into one folder; see `files.sweep`
+    owner    begins the names of temporary files of images, where several processes write into one folder; see `files.clean_up`
     """
 
     output: Path
-    records: Path
+    state: Path
     classes: tuple[LabelClass, ...]
     info: Mapping[str, object]
     files: FileOptions = DEFAULT_FILE_OPTIONS
@@ -218,7 +218,7 @@ class RunContext:
     def __post_init__(self) -> None:
         from tipsseg.util.ownership import Ownership
 
-        object.__setattr__(self, "ownership", Ownership(self.output, self.records, self.owner))
+        object.__setattr__(self, "ownership", Ownership(self.output, self.state, self.owner))
 
     def with_files(self, files: FileOptions) -> RunContext:
         """The same with other options of files, of the same folder."""
@@ -229,10 +229,10 @@ class RunContext:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a writer made of one image: its own file, what that file is on the disk, and records for the file of the whole run."""
+    """What a writer made of one image: its own file, what that file is on the disk, and rows for the file of the whole run."""
 
     path: Path | None = None
-    records: Records = ()
+    rows: Rows = ()
     file: Fingerprint | None = None
 
 
@@ -253,13 +253,13 @@ class RunFile(Protocol):
     def path(self) -> Path:
         """Where it is."""
 
-    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
-        """Write the file, whole, with these images in this order; `records` may be asked twice for each. Raises OutputError."""
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
+        """Write the file, whole, with these images in this order; `rows` may be asked twice for each. Raises OutputError."""
 
 
 @runtime_checkable
-class RecordFile(RunFile, Protocol):
-    """One that is made of records."""
+class RowsFile(RunFile, Protocol):
+    """One that is made of rows."""
 
     def names(self, images: Sequence[str]) -> Iterator[str]:
         """The names of the images that the file holds; it was written with `images`, but for some that it may have lost.
@@ -267,8 +267,8 @@ class RecordFile(RunFile, Protocol):
         Raises OSError, and ValueError for a file that is not as it was written.
         """
 
-    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
-        """The images that the file holds, with their records, some of them perhaps in parts. Takes and raises as `names` does."""
+    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        """The images that the file holds, with their rows, some of them perhaps in parts. Takes and raises as `names` does."""
 
 
 def check_format(name: str) -> None:
@@ -318,13 +318,13 @@ def run_files(name: str, context: RunContext) -> tuple[RunFile, ...]:
     return files
 
 
-def record_file(name: str, context: RunContext) -> RecordFile | None:
-    """The one of them that is made of records, None where none is; raises as `create` does."""
+def rows_file(name: str, context: RunContext) -> RowsFile | None:
+    """The one of them that is made of rows, None where none is; raises as `create` does."""
     check_format(name)
-    return next((file for file in run_files(name, context) if isinstance(file, RecordFile)), None)
+    return next((file for file in run_files(name, context) if isinstance(file, RowsFile)), None)
 
 
-def has_own_files(formats: Iterable[str]) -> bool:
+def has_image_files(formats: Iterable[str]) -> bool:
     """Whether one of these formats has a file for each image."""
     return any(FORMATS[name].folder is not None for name in formats)
 
@@ -351,7 +351,7 @@ def link_path(name: str, image: PurePosixPath, names: str) -> PurePosixPath | No
     return PurePosixPath(form.links) / image.parent / form.links_leaf / link
 
 
-def own_path(name: str, output: Path, image: PurePosixPath, names: str) -> Path | None:
+def image_path(name: str, output: Path, image: PurePosixPath, names: str) -> Path | None:
     """Where the file of an image is in format `name`, below an output folder; None where it has no file of its own."""
     relative = relative_path(name, image, names)
     return None if relative is None else output / relative

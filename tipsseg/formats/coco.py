@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
-from tipsseg.formats import FORMATS, Records, RunContext, Written, coco_file
+from tipsseg.formats import FORMATS, Rows, RunContext, Written, coco_file
 from tipsseg.formats.listing import write_section
 from tipsseg.regions.components import encode_region
 from tipsseg.regions.objects import ImageLabels, LabelledObject
@@ -76,18 +76,18 @@ def write_head(
 
 
 class CocoWriter:
-    """Makes the records of each image: that of the image, then its annotations."""
+    """Makes the rows of each image: that of the image, then its annotations."""
 
     def __init__(self, segmentation: Segmentation) -> None:
         self._segmentation = segmentation
 
     def write(self, labels: ImageLabels) -> Written:
-        """The records of one image."""
-        records = (
+        """The rows of one image."""
+        rows = (
             image_record(labels.ref, labels.label_map.size),
             *annotation_records(labels, self._segmentation),
         )
-        return Written(records=tuple(json_bytes(record) for record in records))
+        return Written(rows=tuple(json_bytes(record) for record in rows))
 
 
 class CocoRunFile:
@@ -95,36 +95,36 @@ class CocoRunFile:
 
     def __init__(self, context: RunContext, name: str) -> None:
         """`name` is the format's."""
-        self.path = context.records / FORMATS[name].files[0]
+        self.path = context.state / FORMATS[name].files[0]
         self._context = context
 
     def names(self, images: Sequence[str]) -> Iterator[str]:
-        """The images in the file, see RecordFile."""
+        """The images in the file, see RowsFile."""
         return coco_file.names(self.path)
 
-    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
-        """The images in the file with their records, see RecordFile."""
+    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        """The images in the file with their rows, see RowsFile."""
         return coco_file.read(self.path)
 
-    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
-        """Join the records into the file, ids in the order of `images`; raises OutputError."""
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
+        """Join the rows into the file, ids in the order of `images`; raises OutputError."""
         with self._context.ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             write_head(target, self._context, _DESCRIPTION, map(category_record, self._context.classes))
-            write_section(target, b"images", image_lines(images, records))
-            write_section(target, b"annotations", _annotations(images, records))
+            write_section(target, b"images", image_lines(images, rows))
+            write_section(target, b"annotations", _annotations(images, rows))
             target.write(b"\n}\n")
 
 
-def image_lines(images: Sequence[str], records: Callable[[str], Records]) -> Iterator[bytes]:
+def image_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
     """The entries of `images`, of the first record of each image."""
     for number, image in enumerate(images, start=1):
-        yield b'{"id": %d, ' % number + records(image)[0].removeprefix(b"{")
+        yield b'{"id": %d, ' % number + rows(image)[0].removeprefix(b"{")
 
 
-def _annotations(images: Sequence[str], records: Callable[[str], Records]) -> Iterator[bytes]:
+def _annotations(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
     annotation = 0
     for number, image in enumerate(images, start=1):
-        for record in records(image)[1:]:
+        for record in rows(image)[1:]:
             annotation += 1
             yield b'{"id": %d, "image_id": %d, ' % (annotation, number) + record.removeprefix(b"{")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from tipsseg.formats import Records
+from tipsseg.formats import Rows
 from tipsseg.formats.listing import match, read_section
 from tipsseg.util.files import open_regular
 from tipsseg.util.json_values import parse
@@ -27,13 +27,13 @@ class CocoImage:
 
     id           its own
     name         its file name
-    records      as `coco.CocoWriter` makes them: that of the image, then its annotations
+    rows      as `coco.CocoWriter` makes them: that of the image, then its annotations
     annotations  their ids
     """
 
     id: int
     name: str
-    records: Records
+    rows: Rows
     annotations: tuple[int, ...]
 
 
@@ -44,10 +44,10 @@ def names(path: Path) -> Iterator[str]:
             yield _name(b"{" + match(_IMAGE, line)[2])
 
 
-def read(path: Path) -> Iterator[tuple[str, Records]]:
-    """Each image's file name with its records. Raises OSError and ValueError."""
+def read(path: Path) -> Iterator[tuple[str, Rows]]:
+    """Each image's file name with its rows. Raises OSError and ValueError."""
     for image in images(path):
-        yield image.name, image.records
+        yield image.name, image.rows
 
 
 def images(path: Path) -> Iterator[CocoImage]:
@@ -63,8 +63,8 @@ def images(path: Path) -> Iterator[CocoImage]:
                 own = list(waiting[1])
                 waiting = next(grouped, None)
             record = b"{" + image[2]
-            records = (record, *(b"{" + each[3] for each in own))
-            yield CocoImage(int(image[1]), _name(record), records, tuple(int(each[1]) for each in own))
+            rows = (record, *(b"{" + each[3] for each in own))
+            yield CocoImage(int(image[1]), _name(record), rows, tuple(int(each[1]) for each in own))
         if waiting is not None:
             raise ValueError(f"annotations of an image {waiting[0]} that is not there, or not in its place")
 

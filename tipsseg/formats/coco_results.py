@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-from tipsseg.formats import FORMATS, Records, RunContext, Written
-from tipsseg.formats.listing import match, read_records, write_records
+from tipsseg.formats import FORMATS, Rows, RunContext, Written
+from tipsseg.formats.listing import match, read_records, write_rows
 from tipsseg.regions.components import encode_region
 from tipsseg.regions.objects import ImageLabels
 from tipsseg.util.files import json_bytes, open_regular
@@ -21,12 +21,12 @@ _RESULT = re.compile(rb'\{"image_id": \d+, (.*"file_name": (".*")\})')
 
 
 class CocoResultsWriter:
-    """Makes the records of each image: one an object."""
+    """Makes the rows of each image: one an object."""
 
     def write(self, labels: ImageLabels) -> Written:
-        """The records of one image."""
+        """The rows of one image."""
         return Written(
-            records=tuple(
+            rows=tuple(
                 json_bytes(
                     {
                         "category_id": each.region.class_id,
@@ -44,16 +44,16 @@ class CocoResultsFile:
     """results.json."""
 
     def __init__(self, context: RunContext) -> None:
-        self.path = context.records / FORMATS["coco-results"].files[0]
+        self.path = context.state / FORMATS["coco-results"].files[0]
         self._ownership = context.ownership
 
     def names(self, images: Sequence[str]) -> Iterator[str]:
-        """The images that it was written with, see RecordFile: which of them have no objects it does not say."""
+        """The images that it was written with, see RowsFile: which of them have no objects it does not say."""
         with open_regular(self.path):
             yield from images
 
-    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
-        """Those images with their records, and others that it may have; see RecordFile."""
+    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        """Those images with their rows, and others that it may have; see RowsFile."""
         left = dict.fromkeys(images)
         with open_regular(self.path) as file:
             results = (match(_RESULT, line) for line in read_records(file))
@@ -64,16 +64,16 @@ class CocoResultsFile:
         for image in left:
             yield image, ()
 
-    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
-        """Write the records of all images in one list; raises OutputError."""
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
+        """Write the rows of all images in one list; raises OutputError."""
         with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
-            write_records(target, _results(images, records))
+            write_rows(target, _results(images, rows))
             target.write(b"\n")
 
 
-def _results(images: Sequence[str], records: Callable[[str], Records]) -> Iterator[bytes]:
+def _results(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
     for number, image in enumerate(images, start=1):
-        for record in records(image):
+        for record in rows(image):
             yield b'{"image_id": %d, ' % number + record.removeprefix(b"{")
 
 

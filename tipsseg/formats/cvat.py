@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.formats import FORMATS, Records, RunContext, output_name
+from tipsseg.formats import FORMATS, Rows, RunContext, output_name
 from tipsseg.formats.image_file import ImageFileWriter
 from tipsseg.types import BACKGROUND, LabelClass, LabelMap
 from tipsseg.vocabulary.palette import voc_colour
@@ -62,11 +62,11 @@ class LabelMapFile:
     """labelmap.txt."""
 
     def __init__(self, context: RunContext) -> None:
-        self.path = context.records / FORMATS["cvat"].files[0]
+        self.path = context.state / FORMATS["cvat"].files[0]
         self._ownership = context.ownership
         self._classes = context.classes
 
-    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
         """Write the file, see RunFile."""
         self._ownership.write_run_file(self.path, label_map_text(self._classes).encode("utf-8", "backslashreplace"))
 
@@ -75,11 +75,11 @@ class ImageSetFile:
     """ImageSets/Segmentation/default.txt: the names of the masks, without suffixes."""
 
     def __init__(self, context: RunContext) -> None:
-        self.path = context.records / FORMATS["cvat"].files[1]
+        self.path = context.state / FORMATS["cvat"].files[1]
         self._ownership = context.ownership
         self._names = context.files.names
 
-    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
         """Write the file, see RunFile."""
         with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             for image in images:

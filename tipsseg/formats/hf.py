@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from tipsseg.formats import FORMATS, Records, RunContext, Written, link_path, relative_path
-from tipsseg.formats.image_file import write_own_file
+from tipsseg.formats import FORMATS, Rows, RunContext, Written, link_path, relative_path
+from tipsseg.formats.image_file import write_image_file
 from tipsseg.formats.png import encode
 from tipsseg.regions.objects import ImageLabels
 from tipsseg.types import ImageRef, printable_path
@@ -35,24 +35,24 @@ class HfWriter:
 
     def write(self, labels: ImageLabels) -> Written:
         """Write the image's files; raises OutputError."""
-        written = write_own_file(self._context, "hf", labels, encode(labels.label_map))
-        return replace(written, records=(json_bytes(metadata_record(labels.ref, self._context.files.names)),))
+        written = write_image_file(self._context, "hf", labels, encode(labels.label_map))
+        return replace(written, rows=(json_bytes(metadata_record(labels.ref, self._context.files.names)),))
 
 
 class MetadataFile:
     """metadata.jsonl."""
 
     def __init__(self, context: RunContext) -> None:
-        self.path = context.records / FORMATS["hf"].files[0]
+        self.path = context.state / FORMATS["hf"].files[0]
         self._ownership = context.ownership
 
     def names(self, images: Sequence[str]) -> Iterator[str]:
-        """The images in the file, see RecordFile."""
+        """The images in the file, see RowsFile."""
         for name, _ in self.read(images):
             yield name
 
-    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
-        """The images in the file with their records, see RecordFile."""
+    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        """The images in the file with their rows, see RowsFile."""
         with open_regular(self.path) as file:
             for line in file:
                 record = parse(line)
@@ -61,11 +61,11 @@ class MetadataFile:
                     raise ValueError("a line without the name of its image")
                 yield name.removeprefix("images/"), (line.rstrip(b"\n"),)
 
-    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
         """Write a line an image; raises OutputError."""
         with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             for image in images:
-                target.write(records(image)[0] + b"\n")
+                target.write(rows(image)[0] + b"\n")
 
 
 def create(context: RunContext) -> HfWriter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tipsseg.formats import RunContext, Written, link_path, own_path
+from tipsseg.formats import RunContext, Written, image_path, link_path
 from tipsseg.regions.objects import ImageLabels
 
 
@@ -19,12 +19,12 @@ class ImageFileWriter:
 
     def write(self, labels: ImageLabels) -> Written:
         """Write the image's file. Raises OutputError, and what `encode` raises."""
-        return write_own_file(self._context, self._name, labels, self._encode(labels))
+        return write_image_file(self._context, self._name, labels, self._encode(labels))
 
 
-def write_own_file(context: RunContext, name: str, labels: ImageLabels, data: bytes) -> Written:
+def write_image_file(context: RunContext, name: str, labels: ImageLabels, data: bytes) -> Written:
     """Write an image's file in format `name`, and the link to the image where the format has one. Raises OutputError."""
-    path = own_path(name, context.output, labels.ref.relative, context.files.names)
+    path = image_path(name, context.output, labels.ref.relative, context.files.names)
     if path is None:
         raise ValueError(f"the format {name} has no files of images")
     place = link_path(name, labels.ref.relative, context.files.names)

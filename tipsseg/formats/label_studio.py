@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from tipsseg.formats import FORMATS, Records, RunContext, Written
-from tipsseg.formats.listing import read_records, write_records
+from tipsseg.formats import FORMATS, Rows, RunContext, Written
+from tipsseg.formats.listing import read_records, write_rows
 from tipsseg.regions.objects import ImageLabels
 from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.files import json_bytes, open_regular
@@ -81,23 +81,23 @@ class LabelStudioWriter:
 
     def write(self, labels: ImageLabels) -> Written:
         """The record of one image."""
-        return Written(records=(json_bytes(task_record(labels, local_address(labels.ref), self._model)),))
+        return Written(rows=(json_bytes(task_record(labels, local_address(labels.ref), self._model)),))
 
 
 class TasksFile:
     """label-studio.json."""
 
     def __init__(self, context: RunContext) -> None:
-        self.path = context.records / FORMATS["label-studio"].files[0]
+        self.path = context.state / FORMATS["label-studio"].files[0]
         self._ownership = context.ownership
 
     def names(self, images: Sequence[str]) -> Iterator[str]:
-        """The images in the file, see RecordFile."""
+        """The images in the file, see RowsFile."""
         for name, _ in self.read(images):
             yield name
 
-    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
-        """The images in the file with their records, see RecordFile."""
+    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        """The images in the file with their rows, see RowsFile."""
         with open_regular(self.path) as file:
             for line in read_records(file):
                 try:
@@ -106,10 +106,10 @@ class TasksFile:
                     raise ValueError("a task without the name of its image") from error
                 yield name, (line,)
 
-    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
         """Write the tasks in one list; raises OutputError."""
         with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
-            write_records(target, (records(image)[0] for image in images))
+            write_rows(target, (rows(image)[0] for image in images))
             target.write(b"\n")
 
 
@@ -117,11 +117,11 @@ class InterfaceFile:
     """label-studio.xml."""
 
     def __init__(self, context: RunContext) -> None:
-        self.path = context.records / FORMATS["label-studio"].files[1]
+        self.path = context.state / FORMATS["label-studio"].files[1]
         self._ownership = context.ownership
         self._classes = context.classes
 
-    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
         """Write the file, see RunFile."""
         self._ownership.write_run_file(self.path, interface(self._classes).encode("utf-8", "backslashreplace"))
 

@@ -25,24 +25,24 @@ def check_end(path: Path, end: bytes) -> None:
             raise ValueError("its end is not there")
 
 
-def write_records(target: IO[bytes], records: Iterable[bytes]) -> None:
-    """Write a list of records."""
+def write_rows(target: IO[bytes], rows: Iterable[bytes]) -> None:
+    """Write a list of rows."""
     target.write(b"[")
     separator = b"\n"
-    for record in records:
+    for record in rows:
         target.write(separator + record)
         separator = b",\n"
     target.write(b"\n]" if separator == b",\n" else b"]")
 
 
-def write_section(target: IO[bytes], key: bytes, records: Iterable[bytes]) -> None:
+def write_section(target: IO[bytes], key: bytes, rows: Iterable[bytes]) -> None:
     """Write a list as the value of a key that is not the first in its object."""
     target.write(b',\n"' + key + b'": ')
-    write_records(target, records)
+    write_rows(target, rows)
 
 
 def read_section(file: IO[bytes], key: bytes) -> Iterator[bytes]:
-    """The records of the list of that key, from the beginning of the file. Raises ValueError."""
+    """The rows of the list of that key, from the beginning of the file. Raises ValueError."""
     first = b'"' + key + b'": ['
     for line in file:
         if line.startswith(first):
@@ -53,7 +53,7 @@ def read_section(file: IO[bytes], key: bytes) -> Iterator[bytes]:
 
 
 def read_records(file: IO[bytes]) -> Iterator[bytes]:
-    """The records of a file that is one list. Raises ValueError."""
+    """The rows of a file that is one list. Raises ValueError."""
     first = file.readline(3)
     if first == b"[]\n":
         return

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.formats import FORMATS, Records, RunContext, Written, output_name
+from tipsseg.formats import FORMATS, Rows, RunContext, Written, output_name
 from tipsseg.formats.coco import Record, box, category_record, image_lines, image_record, write_head
-from tipsseg.formats.image_file import write_own_file
+from tipsseg.formats.image_file import write_image_file
 from tipsseg.formats.listing import match, read_section, write_section
 from tipsseg.regions.objects import ImageLabels
 from tipsseg.types import LabelClass, printable_path
@@ -66,50 +66,48 @@ def annotation_record(labels: ImageLabels, file_name: str) -> Record:
 
 
 class PanopticWriter:
-    """Writes the PNG of each image, and makes its records: that of the image, then its annotation."""
+    """Writes the PNG of each image, and makes its rows: that of the image, then its annotation."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
 
     def write(self, labels: ImageLabels) -> Written:
         """Write the image's PNG; raises OutputError."""
-        written = write_own_file(self._context, "panoptic", labels, encode(segment_colours(labels)))
+        written = write_image_file(self._context, "panoptic", labels, encode(segment_colours(labels)))
         name = f"{printable_path(output_name(labels.ref.relative, self._context.files.names))}.png"
-        records = image_record(labels.ref, labels.label_map.size), annotation_record(labels, name)
-        return replace(written, records=tuple(json_bytes(record) for record in records))
+        rows = image_record(labels.ref, labels.label_map.size), annotation_record(labels, name)
+        return replace(written, rows=tuple(json_bytes(record) for record in rows))
 
 
 class PanopticFile:
     """panoptic.json."""
 
     def __init__(self, context: RunContext) -> None:
-        self.path = context.records / FORMATS["panoptic"].files[0]
+        self.path = context.state / FORMATS["panoptic"].files[0]
         self._context = context
 
     def names(self, images: Sequence[str]) -> Iterator[str]:
-        """The images in the file, see RecordFile."""
+        """The images in the file, see RowsFile."""
         for name, _ in self.read(images):
             yield name
 
-    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Records]]:
-        """The images in the file with their records, see RecordFile."""
+    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        """The images in the file with their rows, see RowsFile."""
         with open_regular(self.path) as file, open_regular(self.path) as beside:
             pairs = zip_longest(read_section(file, b"images"), read_section(beside, b"annotations"), fillvalue=b"")
             for image, annotation in pairs:
                 if not image or not annotation:
                     raise ValueError("not as many annotations as images")
-                records = tuple(
-                    b"{" + match(kind, line)[1] for kind, line in ((_IMAGE, image), (_ANNOTATION, annotation))
-                )
-                yield parse(records[0])["file_name"], records
+                rows = tuple(b"{" + match(kind, line)[1] for kind, line in ((_IMAGE, image), (_ANNOTATION, annotation)))
+                yield parse(rows[0])["file_name"], rows
 
-    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
-        """Join the records into the file, ids in the order of `images`; raises OutputError."""
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
+        """Join the rows into the file, ids in the order of `images`; raises OutputError."""
         categories = (self._category(each) for each in self._context.classes)
         with self._context.ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             write_head(target, self._context, _DESCRIPTION, categories)
-            write_section(target, b"images", image_lines(images, records))
-            write_section(target, b"annotations", _annotations(images, records))
+            write_section(target, b"images", image_lines(images, rows))
+            write_section(target, b"annotations", _annotations(images, rows))
             target.write(b"\n}\n")
 
     def _category(self, entry: LabelClass) -> Record:
@@ -118,9 +116,9 @@ class PanopticFile:
         return {**category_record(entry), "isthing": int(thing), "color": list(entry.colour)}
 
 
-def _annotations(images: Sequence[str], records: Callable[[str], Records]) -> Iterator[bytes]:
+def _annotations(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
     for number, image in enumerate(images, start=1):
-        yield b'{"image_id": %d, ' % number + records(image)[1].removeprefix(b"{")
+        yield b'{"image_id": %d, ' % number + rows(image)[1].removeprefix(b"{")
 
 
 def create(context: RunContext) -> PanopticWriter:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.formats import FORMATS, Records, Writer
+from tipsseg.formats import FORMATS, Rows, Writer
 from tipsseg.regions.objects import ImageLabels
 from tipsseg.types import printable_path
 from tipsseg.util.fingerprint import Fingerprint
@@ -19,12 +19,12 @@ class WrittenFiles:
 
     files    its own file, relative to the output folder
     written  what that file is on the disk
-    records  for the file of the whole run
+    rows  for the file of the whole run
     """
 
     files: Mapping[str, str]
     written: Mapping[str, Fingerprint]
-    records: Mapping[str, Records]
+    rows: Mapping[str, Rows]
 
 
 def write_labels(labels: ImageLabels, writers: Mapping[str, Writer], output: Path) -> WrittenFiles:
@@ -34,7 +34,7 @@ def write_labels(labels: ImageLabels, writers: Mapping[str, Writer], output: Pat
     """
     files: dict[str, str] = {}
     on_disk: dict[str, Fingerprint] = {}
-    records: dict[str, Records] = {}
+    rows: dict[str, Rows] = {}
     for name, writer in writers.items():
         try:
             written = writer.write(labels)
@@ -45,6 +45,6 @@ def write_labels(labels: ImageLabels, writers: Mapping[str, Writer], output: Pat
         if written.path is not None and written.file is not None:
             files[name] = printable_path(written.path.relative_to(output))
             on_disk[name] = written.file
-        if FORMATS[name].records:
-            records[name] = written.records
-    return WrittenFiles(files, on_disk, records)
+        if FORMATS[name].rows:
+            rows[name] = written.rows
+    return WrittenFiles(files, on_disk, rows)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
-from tipsseg.formats import FORMATS, Records, RunContext, link_path
+from tipsseg.formats import FORMATS, Rows, RunContext, link_path
 from tipsseg.formats.image_file import ImageFileWriter
 from tipsseg.regions.objects import ImageLabels
 from tipsseg.types import LabelClass
@@ -55,12 +55,12 @@ class DataFile:
     """data.yaml."""
 
     def __init__(self, context: RunContext) -> None:
-        self.path = context.records / FORMATS["yolo"].files[0]
+        self.path = context.state / FORMATS["yolo"].files[0]
         self._ownership = context.ownership
         self._classes = context.classes
         self._lists = (TRAIN_LIST, VAL_LIST) if context.files.val_fraction else ()
 
-    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
         """Write the file, see RunFile."""
         self._ownership.write_run_file(
             self.path, data_yaml(self._classes, *self._lists).encode("utf-8", "backslashreplace")
@@ -71,13 +71,13 @@ class ImageList:
     """train.txt or val.txt: the images for one of both, a line each, from the folder of the file on."""
 
     def __init__(self, context: RunContext, name: str) -> None:
-        self.path = (context.records / FORMATS["yolo"].files[0]).with_name(name)
+        self.path = (context.state / FORMATS["yolo"].files[0]).with_name(name)
         self._ownership = context.ownership
         self._fraction = context.files.val_fraction
         self._names = context.files.names
         self._validation = name == VAL_LIST
 
-    def write(self, images: Sequence[str], records: Callable[[str], Records]) -> None:
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
         """Write the file, see RunFile."""
         with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             for image in images:

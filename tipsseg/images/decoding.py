@@ -24,7 +24,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.images.apart import DecodingTimeoutError, decode_apart, needs_own_process
 from tipsseg.images.skipped import HEIC_HINT, VIDEO_HINT
-from tipsseg.images.upright import ORIENTATION, orientation_of, shown_rgb, upright_image, upright_rgb
+from tipsseg.images.upright import ORIENTATION, orientation_of, thumbnail_rgb, upright_image, upright_rgb
 from tipsseg.options import MAX_PIXELS
 from tipsseg.util.files import reason_of
 
@@ -250,9 +250,9 @@ def _may_be_turned(image: Image.Image) -> bool:
         file.seek(here)
 
 
-def open_shown(path: Path) -> NDArray[np.uint8]:
-    """An image file as it is shown to people, see `shown_rgb`. Raises as `open_image` does."""
-    return decode_file(path, lambda image: shown_rgb(upright_image(image)))
+def open_thumbnail(path: Path) -> NDArray[np.uint8]:
+    """An image file as it is shown to people, see `thumbnail_rgb`. Raises as `open_image` does."""
+    return decode_file(path, lambda image: thumbnail_rgb(upright_image(image)))
 
 
 def _lift_pillows_limit() -> None:

@@ -101,7 +101,7 @@ _TURNS = {
 }
 
 
-def shown_rgb(upright: Image.Image) -> NDArray[np.uint8]:
+def thumbnail_rgb(upright: Image.Image) -> NDArray[np.uint8]:
     """An upright image in mode RGB at its `shown_size`, [h, w, 3] uint8; each pixel the mean of the area that it stands for."""
     height, width = shown_size((upright.height, upright.width))
     if (width, height) != upright.size:

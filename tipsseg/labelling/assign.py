@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tipsseg.labelling.resample import Values, resize, resize_columns, resize_rows
 from tipsseg.labelling.scores import Ids, Scores
-from tipsseg.labelling.windows import Taps, bilinear_taps
+from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import ConfidenceArray, LabelArray
 
 #: Scores that are at hand at once, phrases x rows x columns: 1 MB, so that they stay in the cache of a core.
@@ -54,7 +54,7 @@ Refine = Callable[[Values, NDArray[np.uint8]], Values]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Naming:
+class LabelTable:
     """What the phrases stand for.
 
     groups     how many phrases each group has, in the order of the phrases
@@ -77,7 +77,7 @@ class Naming:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Matched:
+class Assignment:
     """What won at each pixel.
 
     labels      [H, W], the label id of the winning group, or that of ignored pixels
@@ -88,7 +88,7 @@ class Matched:
     confidence: ConfidenceArray
 
 
-def match(scores: Scores, size: tuple[int, int], naming: Naming) -> Matched:
+def match(scores: Scores, size: tuple[int, int], naming: LabelTable) -> Assignment:
     """The label of every pixel of an image of `size` (H, W), and its confidence.
 
     Phrases that cannot win in a tile are told by the cosines alone, and left out of what is made at the size of the image:
@@ -120,12 +120,12 @@ def match(scores: Scores, size: tuple[int, int], naming: Naming) -> Matched:
         for band, groups, index, share in _won(scores, tile, owners):
             labels[here][band] = naming.labels(groups, index, share)
             confidence[here][band] = share
-    return Matched(cast(LabelArray, labels), confidence)
+    return Assignment(cast(LabelArray, labels), confidence)
 
 
 def match_refined(
-    scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], naming: Naming, refine: Refine
-) -> Matched:
+    scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], naming: LabelTable, refine: Refine
+) -> Assignment:
     """The same after the probabilities of the groups were drawn to the edges of the image, by `refine` (see `refine.pamr`).
 
     image  [h', w', 3] uint8 RGB; the refinement is made at this size, and its result resized (bilinear) to `size`
@@ -146,7 +146,7 @@ def match_refined(
             wins = best.astype(confidence.dtype) > confidence[band]  # as it is kept, so that of equals the first wins
             labels[band][wins] = naming.labels(chosen, _first_index(resized, best)[wins], best[wins])
             confidence[band][wins] = best[wins]
-    return Matched(cast(LabelArray, labels), confidence)
+    return Assignment(cast(LabelArray, labels), confidence)
 
 
 def _confidence_of(size: tuple[int, int]) -> ConfidenceArray:
@@ -174,7 +174,7 @@ def best_groups(
 def occurring_groups(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ids:
     """The groups that win somewhere in an image of `size` (H, W), in their order."""
     numbers = np.arange(len(groups), dtype=np.uint16)
-    won = match(scores, size, Naming(groups, numbers, np.zeros(len(groups), np.float32), 0)).labels
+    won = match(scores, size, LabelTable(groups, numbers, np.zeros(len(groups), np.float32), 0)).labels
     return np.flatnonzero(np.bincount(won.reshape(-1), minlength=len(groups)))
 
 
@@ -203,8 +203,8 @@ class _Tile:
 
     rows: slice
     columns: slice
-    source: tuple[Taps, Taps]
-    working: tuple[Taps, Taps]
+    source: tuple[InterpolationWeights, InterpolationWeights]
+    working: tuple[InterpolationWeights, InterpolationWeights]
     contenders: Ids
     others: Ids
 
@@ -212,7 +212,7 @@ class _Tile:
 def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile]:
     """Tiles of an image of `size`, in rows; those where many phrases can win are cut up, as smaller ones tell more apart."""
     source, working = (
-        [bilinear_taps(*lengths) for lengths in zip(grid, size, strict=True)]
+        [interpolation_weights(*lengths) for lengths in zip(grid, size, strict=True)]
         for grid in (scores.size, scores.working_size)
     )
 
@@ -222,7 +222,7 @@ def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile
         down_working, across_working = (
             taps.part(span.start, span.stop) for taps, span in zip(working, spans, strict=True)
         )
-        rivals = _rivals(scores, down, across, owners)
+        rivals = _candidates(scores, down, across, owners)
         tile = _Tile(rows, columns, (down, across), (down_working, across_working), *rivals)
         height, width = (span.stop - span.start for span in spans)
         if (
@@ -252,10 +252,12 @@ def _halves(span: slice) -> tuple[slice, slice]:
     return slice(span.start, middle), slice(middle, span.stop)
 
 
-def _rivals(scores: Scores, rows: Taps, columns: Taps, owners: Ids) -> tuple[Ids, Ids]:
+def _candidates(
+    scores: Scores, rows: InterpolationWeights, columns: InterpolationWeights, owners: Ids
+) -> tuple[Ids, Ids]:
     """Phrases that matter in a part of the image: the best of groups that come near winning, and others that count at all."""
     corners = scores.corners(rows, columns)
-    behind = _behind(corners)  # [P]
+    behind = _margins(corners)  # [P]
     contends = behind <= max(_ROUNDING, _CLOSE * scores.temperature)
     groups = np.zeros(owners[-1] + 1, bool)
     groups[owners[contends]] = True
@@ -263,11 +265,11 @@ def _rivals(scores: Scores, rows: Taps, columns: Taps, owners: Ids) -> tuple[Ids
     for group in np.flatnonzero(groups & (np.bincount(owners) > 1)):
         own = slice(*np.searchsorted(owners, [group, group + 1]))
         # Of a group only what may be its own best somewhere; the argument of `match`, with leaders of the group.
-        contends[own] = _behind(corners[:, own]) <= _ROUNDING
+        contends[own] = _margins(corners[:, own]) <= _ROUNDING
     return np.flatnonzero(contends), others
 
 
-def _behind(corners: Values) -> Values:
+def _margins(corners: Values) -> Values:
     """[N, P] -> [P]: the least distance of each phrase to a mean of a few leading ones, over all corners.
 
     The more corners differ in what is best there, the more leaders it takes so that their mean is high at all of them.
@@ -343,7 +345,7 @@ def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ite
     """Bands of rows of an image of `size`, each with softmax(log score / temperature) of all groups, [G, rows, W]."""
     owners = np.repeat(np.arange(len(groups)), groups)
     everything = np.arange(len(owners))
-    taps, columns = (bilinear_taps(*lengths) for lengths in zip(scores.size, size, strict=True))
+    taps, columns = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))
     # A row of the image may come from many of the grid; it is made in pieces so that neither is too much at once.
     finer = [max(-(-source // length), 1) for source, length in zip(scores.size, size, strict=True)]
     width = max(min(_CHUNK // (len(owners) * 2 * finer[0] * finer[1]), size[1]), 1)
@@ -373,7 +375,7 @@ def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int],
 
 def _resized_bands(maps: Values, size: tuple[int, int]) -> Iterator[tuple[slice, Values]]:
     """Bands of rows of maps [K, h, w] resized to `size`, [K, rows, W] each."""
-    rows, columns = (bilinear_taps(*lengths) for lengths in zip(maps.shape[1:], size, strict=True))
+    rows, columns = (interpolation_weights(*lengths) for lengths in zip(maps.shape[1:], size, strict=True))
     step = max(_CHUNK // (len(maps) * size[1]), 1)
     for start in range(0, size[0], step):
         part = rows.part(start, start + step)

@@ -211,6 +211,6 @@ def _cosines(encoder: Encoder) -> Tensor:
     side = encoder.native_size
     stride = side * 3 // 4
     corners = [(top, left) for top in (0, stride) for left in (0, stride)]
-    vectors = encoder.text_vectors(_PHRASES, _TEMPLATES)
+    vectors = encoder.encode_text(_PHRASES, _TEMPLATES)
     windows = cut_windows(picture(side + stride, side + stride), corners, side)
     return encoder.window_cosines(windows, vectors).cpu().permute(0, 3, 1, 2)  # [4, P, h, w]

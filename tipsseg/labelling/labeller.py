@@ -15,7 +15,7 @@ from torch import Tensor
 from tipsseg.backbones.tipsv2.encoder import Encoder
 from tipsseg.errors import DeviceError, InputError, UsageError
 from tipsseg.images.upright import upright_image
-from tipsseg.labelling.assign import Matched, Naming, best_groups, match, match_refined
+from tipsseg.labelling.assign import Assignment, LabelTable, best_groups, match, match_refined
 from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
@@ -26,7 +26,7 @@ from tipsseg.options import LabelOptions
 from tipsseg.types import BACKGROUND, LabelArray, LabelMap, TopClasses, ignore_id, label_dtype
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning
-from tipsseg.vocabulary.vocabulary import Entry, Phrase, Vocabulary, make_vocabulary
+from tipsseg.vocabulary.vocabulary import ClassSpec, Phrase, Vocabulary, make_vocabulary
 
 
 class Labeller:
@@ -40,7 +40,7 @@ class Labeller:
     def __init__(
         self,
         encoder: Encoder,
-        vocabulary: Vocabulary | Sequence[str | Entry],
+        vocabulary: Vocabulary | Sequence[str | ClassSpec],
         options: LabelOptions | None = None,
     ) -> None:
         """Encodes the vocabulary's phrases, once.
@@ -83,7 +83,7 @@ class Labeller:
             (label_id, len(list(group))) for label_id, group in groupby(each.label_id for each in vocabulary.phrases)
         ]
         least = [each.min_confidence for each in self._classes]
-        self._naming = Naming(
+        self._naming = LabelTable(
             [count for _, count in ids],
             cast(LabelArray, np.array([label_id for label_id, _ in ids], label_dtype(len(self._classes)))),
             np.array(
@@ -146,7 +146,7 @@ class Labeller:
         groups, shares = best_groups(scores, (height, width), self._naming.groups, min(count, len(self._naming.groups)))
         return TopClasses(self._naming.label_ids[groups], shares)
 
-    def _match(self, scores: Scores, prepared: Prepared) -> Matched:
+    def _match(self, scores: Scores, prepared: Prepared) -> Assignment:
         if self.options.refine == "pamr":
             return match_refined(scores, prepared.resized, prepared.size, self._naming, self._refine)
         return match(scores, prepared.size, self._naming)
@@ -185,7 +185,7 @@ def _text_vectors(encoder: Encoder, vocabulary: Vocabulary) -> Mapping[Phrase, V
 
     def compute() -> Values:
         parts = [
-            encoder.text_vectors([phrase.text for phrase in group], templates)
+            encoder.encode_text([phrase.text for phrase in group], templates)
             for templates, group in groupby(phrases, lambda phrase: phrase.templates)
         ]
         vectors: Values = torch.cat(parts).cpu().numpy()

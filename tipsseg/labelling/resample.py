@@ -5,28 +5,28 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.windows import Taps
+from tipsseg.labelling.windows import InterpolationWeights
 
 Values = NDArray[np.float32]
 
 
-def resize_columns(values: Values, taps: Taps) -> Values:
+def resize_columns(values: Values, taps: InterpolationWeights) -> Values:
     """[..., h, w] float32 -> [..., h, n], by the n taps of the columns."""
     return _between(values, taps, values.ndim - 1, taps.weight)
 
 
-def resize_rows(values: Values, taps: Taps) -> Values:
+def resize_rows(values: Values, taps: InterpolationWeights) -> Values:
     """[..., h, w] float32 -> [..., n, w], by the n taps of the rows."""
     return _between(values, taps, values.ndim - 2, taps.weight[:, None])
 
 
-def resize(values: Values, rows: Taps, columns: Taps) -> Values:
+def resize(values: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
     """[..., h, w] float32 -> [..., n, m]."""
     # Columns first: there are fewer rows yet, and taking whole rows apart is cheaper than single values.
     return resize_rows(resize_columns(values, columns), rows)
 
 
-def _between(values: Values, taps: Taps, axis: int, weight: Values) -> Values:
+def _between(values: Values, taps: InterpolationWeights, axis: int, weight: Values) -> Values:
     # Elementwise and in this order, so that a value does not depend on what is resized with it.
     steps = np.zeros_like(values)
     ahead = [slice(None)] * axis + [slice(1, None)]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.labelling.resample import Values, resize, resize_rows
-from tipsseg.labelling.windows import Taps, WindowPlan, bilinear_taps
+from tipsseg.labelling.windows import InterpolationWeights, WindowPlan, interpolation_weights
 
 Ids = NDArray[np.intp]
 
@@ -32,7 +32,7 @@ class Scores(Protocol):
     phrases: int
     temperature: float
 
-    def corners(self, rows: Taps, columns: Taps) -> Values:
+    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
         """[N, P]: cosines at a few points, so that those at all pixels that `rows` and `columns` resize are means of them.
 
         The weights of a mean are the same for all phrases.
@@ -62,7 +62,7 @@ class WindowScores:
         self.temperature = temperature
         self._cosines = cosines
         self._plan = plan
-        self._taps = bilinear_taps(cosines.shape[1], plan.side)
+        self._taps = interpolation_weights(cosines.shape[1], plan.side)
         # Windows stand in rows and columns: so many of them see a pixel as rows of them see its row, times columns its column.
         down, across = (np.zeros(length, np.float32) for length in plan.size)
         for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
@@ -74,7 +74,7 @@ class WindowScores:
             for each, (top, left) in zip(cosines, plan.corners, strict=True)
         ]  # each [side, side]
 
-    def corners(self, rows: Taps, columns: Taps) -> Values:
+    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
         """See Scores; of all windows that see some of the part."""
         seen = []
         for window, (down, across) in self._windows(rows.span, columns.span):
@@ -133,9 +133,9 @@ class WholeScores:
         self.phrases = cosines.shape[2]
         self.temperature = temperature
         self._cosines = cosines
-        self._taps = [bilinear_taps(*lengths) for lengths in zip(self.size, working_size, strict=True)]
+        self._taps = [interpolation_weights(*lengths) for lengths in zip(self.size, working_size, strict=True)]
 
-    def corners(self, rows: Taps, columns: Taps) -> Values:
+    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
         """See Scores."""
         return _corners(self._cosines, rows, columns)
 
@@ -155,7 +155,7 @@ class WholeScores:
         return scores
 
 
-def _corners(cosines: Values, rows: Taps, columns: Taps) -> Values:
+def _corners(cosines: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
     """The corners of what `rows` and `columns` resize, and the patches among them: [h, w, P] -> [N, P].
 
     A resized map is bilinear between the centres of four patches. So at any pixel it is a mean of its values at the first and last
@@ -168,19 +168,19 @@ def _corners(cosines: Values, rows: Taps, columns: Taps) -> Values:
     return resize_rows(values.reshape(-1, width, phrases), across.within).reshape(-1, phrases)
 
 
-def _knots(taps: Taps) -> Taps:
+def _knots(taps: InterpolationWeights) -> InterpolationWeights:
     """Of the outputs only the first and the last, and the sources between them."""
     between = np.arange(taps.low[0] + 1, taps.low[-1] + 1)
     ends = [0, -1]
     low, high, weight = taps.low[ends], taps.high[ends], taps.weight[ends]
-    return Taps(
+    return InterpolationWeights(
         np.concatenate([low[:1], between, low[1:]]),
         np.concatenate([high[:1], between, high[1:]]),
         np.concatenate([weight[:1], np.zeros(len(between), np.float32), weight[1:]]),
     )
 
 
-def _sum_of_exp(cosines: Values, taps: Taps) -> Values:
+def _sum_of_exp(cosines: Values, taps: InterpolationWeights) -> Values:
     """The sum over phrases of exp(cosine), at the size of the window: [h, w, P] -> [side, side].
 
     Between the centres of two patches a cosine is linear, so its exp goes from pixel to pixel by one factor: a product in place of

@@ -22,7 +22,7 @@ class WindowPlan:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Taps:
+class InterpolationWeights:
     """Bilinear resizing along one axis: output i is source[low[i]] * (1 - weight[i]) + source[high[i]] * weight[i].
 
     low, high  [n] int64;  weight  [n] float32 in [0, 1)
@@ -32,9 +32,9 @@ class Taps:
     high: NDArray[np.int64]
     weight: NDArray[np.float32]
 
-    def part(self, start: int, stop: int) -> Taps:
-        """The taps of outputs start .. stop - 1."""
-        return Taps(self.low[start:stop], self.high[start:stop], self.weight[start:stop])
+    def part(self, start: int, stop: int) -> InterpolationWeights:
+        """The weights of outputs start .. stop - 1."""
+        return InterpolationWeights(self.low[start:stop], self.high[start:stop], self.weight[start:stop])
 
     @property
     def span(self) -> slice:
@@ -42,9 +42,9 @@ class Taps:
         return slice(int(self.low[0]), int(self.high[-1]) + 1)
 
     @property
-    def within(self) -> Taps:
+    def within(self) -> InterpolationWeights:
         """The same taps of a source that is cut down to `span`."""
-        return Taps(self.low - self.low[0], self.high - self.low[0], self.weight)
+        return InterpolationWeights(self.low - self.low[0], self.high - self.low[0], self.weight)
 
 
 #: An image that is enlarged for the model is not made longer than so many times as long as wide, see `working_size`.
@@ -105,12 +105,12 @@ def stretched_size(size: tuple[int, int], patch: int) -> tuple[int, int]:
     return -(-height // patch) * patch, -(-width // patch) * patch
 
 
-def bilinear_taps(source: int, target: int) -> Taps:
-    """Taps of bilinear resizing with pixel centres at half-integers (torch's align_corners=False, no antialiasing)."""
+def interpolation_weights(source: int, target: int) -> InterpolationWeights:
+    """Weights of bilinear resizing with pixel centres at half-integers (torch's align_corners=False, no antialiasing)."""
     # In float32 as torch does it, so that ties fall the same way.
     scale = np.float32(source) / np.float32(target)
     centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
     centre = np.maximum(centre, np.float32(0))
     low = np.minimum(centre.astype(np.int64), source - 1)
     high = np.minimum(low + 1, source - 1)
-    return Taps(low, high, np.clip(centre - low.astype(np.float32), 0, 1).astype(np.float32))
+    return InterpolationWeights(low, high, np.clip(centre - low.astype(np.float32), 0, 1).astype(np.float32))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region, components, mean_over, whole_classes
 from tipsseg.regions.polygons import Outline, outline
-from tipsseg.regions.quality import Fidelity
+from tipsseg.regions.quality import PolygonQuality
 from tipsseg.types import ConfidenceArray, ImageRef, LabelMap
 
 
@@ -68,10 +68,10 @@ class ImageLabels:
         return self._find_objects(self.label_map)
 
     @property
-    def fidelity(self) -> Fidelity:
+    def fidelity(self) -> PolygonQuality:
         """How well the polygons that were made fit."""
         found: Iterable[LabelledObject] = self.__dict__.get("objects", ())
-        return Fidelity.of(each.iou for each in found)
+        return PolygonQuality.of(each.iou for each in found)
 
 
 def labelled_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObject]:

@@ -2,7 +2,7 @@
 
 convert_image   one image: read back, then written as `tipsseg label` writes it
 stored_labels   label ids and confidences, read back
-stored_records  lists of objects, read back
+stored_rows  lists of objects, read back
 stored_scores   objects with their scores
 """
 
@@ -16,24 +16,24 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.formats import FORMATS, RunContext, check_formats, create, has_own_files, record_file, run_files
-from tipsseg.regions.quality import Fidelity
+from tipsseg.formats import FORMATS, RunContext, check_formats, create, has_image_files, rows_file, run_files
+from tipsseg.regions.quality import PolygonQuality
 from tipsseg.runs.convert_image import Conversion, Converted, Item
-from tipsseg.runs.format_notes import note_fidelity, note_parts
+from tipsseg.runs.format_notes import note_parts, note_polygon_quality
 from tipsseg.runs.progress import Progress
 from tipsseg.store.corrections import OF_THE_MODEL
 from tipsseg.store.file_names import OutputNames, name_key
-from tipsseg.store.folder import sweep_run
+from tipsseg.store.folder import clean_up_run
 from tipsseg.store.journal import Journal, journals_in, write_run_file
-from tipsseg.store.lock import Claim
-from tipsseg.store.manifest import Entry, Manifest
+from tipsseg.store.lock import FolderLock
+from tipsseg.store.manifest import Manifest, ManifestEntry
 from tipsseg.store.part_context import file_options, run_context
-from tipsseg.store.reader import Part, broken_conversion, conversion_begun, find_parts, read_entries
+from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begun, find_runs, read_entries
 from tipsseg.store.results import Failed, Unchanged
-from tipsseg.store.resume import in_place, is_recorded, own_paths, restore_links
+from tipsseg.store.resume import image_paths, in_place, is_recorded, restore_links
 from tipsseg.store.run_record import CONVERTING, write_run, written_files
 from tipsseg.store.stored_labels import CONFIDENCES, LABELS
-from tipsseg.store.stored_records import LISTS, RecordStream
+from tipsseg.store.stored_rows import LISTS, RowStream
 from tipsseg.store.totals import total
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file, is_folder
@@ -69,10 +69,10 @@ def convert_folder(
         raise UsageError(f"--images {images}: no such folder", "Give the folder that the images' names begin at.")
     if not is_folder(output):
         raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
-    claim = Claim(output)
+    claim = FolderLock(output)
     try:
         if claim.left_over:
-            sweep_run(output, output)
+            clean_up_run(output, output)
         part = _with_fraction(_whole_run(output), formats, val_fraction)
         context = run_context(part, part.record, output, output)
         check_formats(formats, context.classes)
@@ -91,7 +91,7 @@ class _Run:
 
     def __init__(
         self,
-        part: Part,
+        part: FinishedRun,
         context: RunContext,
         formats: Sequence[str],
         root: Path | None,
@@ -107,8 +107,8 @@ class _Run:
         self._done = self._unchanged = self._failed = self._rough = self._corrected = 0
         self._kept: set[Path] = set()
         self._left: dict[str, None] = {}
-        self._fidelity = Fidelity()
-        self._manifest = stack.enter_context(closing(Manifest(context.records)))
+        self._fidelity = PolygonQuality()
+        self._manifest = stack.enter_context(closing(Manifest(context.state)))
         context.ownership.load(written_files(part.record), self._is_recorded)
         for path in _run_paths(formats, context):
             context.ownership.refuse_changed(path)
@@ -120,9 +120,9 @@ class _Run:
         )
         self._journals: dict[str, Journal] = {}
         for name in (*formats, *self._followers):
-            file = record_file(name, context)
+            file = rows_file(name, context)
             if file is not None:
-                journal = Journal(name, file, context.records, self._manifest.holding(name))
+                journal = Journal(name, file, context.state, self._manifest.holding(name))
                 self._journals[name] = stack.enter_context(closing(journal))
         self._streams = _streams(context, self._manifest)
 
@@ -133,9 +133,7 @@ class _Run:
         progress.begin(f"{counted(number, 'image')} of {self._part.output} into {', '.join(self._formats)}.", number)
         note_parts(self._formats, self._context.files, progress)
         # Whoever finds the folder half done knows from this how to go on.
-        write_run(
-            self._context.ownership, self._context.records, {**self._part.record, CONVERTING: list(self._formats)}
-        )
+        write_run(self._context.ownership, self._context.state, {**self._part.record, CONVERTING: list(self._formats)})
         writers = {name: create(name, self._context) for name in (*self._formats, *self._followers)}
         conversion = Conversion(self._context, tuple(self._formats), writers)
         try:
@@ -161,7 +159,7 @@ class _Run:
             listing = [name for name in self._streams if name in entry.formats][:1]
             yield Item(ref, entry, tuple(missing), {name: self._streams[name].of(entry.image) for name in listing})
 
-    def _is_missing(self, name: str, entry: Entry, ref: ImageRef) -> bool:
+    def _is_missing(self, name: str, entry: ManifestEntry, ref: ImageRef) -> bool:
         # Records that say where the image is say it anew where it is said.
         if self._moved and FORMATS[name].image and name in self._journals and FORMATS[name].links is None:
             return True
@@ -185,12 +183,12 @@ class _Run:
                 for name in self._journals.keys() & set(outcome.left):
                     self._journals[name].begin()  # so that its file is written without the image
                 self._fidelity += outcome.fidelity
-                for name, records in outcome.records.items():
+                for name, records in outcome.rows.items():
                     self._journals[name].add(outcome.entry.image, records)
                 self._manifest.add(outcome.entry)
         if is_file(outcome.ref.path):
             restore_links(self._context, outcome.ref, self._formats)
-        progress.results(own_paths(self._context, outcome.ref, self._formats).values())
+        progress.results(image_paths(self._context, outcome.ref, self._formats).values())
         progress.advance()
 
     def _finish(self) -> None:
@@ -204,7 +202,7 @@ class _Run:
         if self._corrected:
             held = total((entry.summary for entry in self._manifest.entries()), self._context.classes)
             record["summary"] = held.record()
-        write_run(self._context.ownership, self._context.records, {**record, "formats": formats})
+        write_run(self._context.ownership, self._context.state, {**record, "formats": formats})
         self._context.ownership.end(self._is_recorded)
 
     def _is_recorded(self, image: str, digest: str) -> bool:
@@ -234,7 +232,7 @@ class _Run:
                 f"The score of {counted(self._rough, 'object')} is the mean confidence of its class in the image: "
                 f"{self._part.output} holds nothing closer."
             )
-        note_fidelity(progress, self._fidelity)
+        note_polygon_quality(progress, self._fidelity)
         parts = [f"{counted(self._done, 'image')} converted"]
         parts += [f"{self._unchanged} unchanged"] if self._unchanged else []
         parts += [f"{self._failed} failed"] if self._failed else []
@@ -246,22 +244,22 @@ def _run_paths(formats: Sequence[str], context: RunContext) -> list[Path]:
     return [file.path for name in formats for file in run_files(name, context)]
 
 
-def _streams(context: RunContext, manifest: Manifest) -> dict[str, RecordStream]:
+def _streams(context: RunContext, manifest: Manifest) -> dict[str, RowStream]:
     """The lists of objects that are there, the best first.
 
     Of one with a journal the file may lack images, where a conversion into it was broken off; those are the last choice.
     """
-    begun = journals_in(context.records)
-    files = {name: record_file(name, context) for name in sorted(LISTS, key=lambda name: name in begun)}
+    begun = journals_in(context.state)
+    files = {name: rows_file(name, context) for name in sorted(LISTS, key=lambda name: name in begun)}
     return {
-        name: RecordStream(file, manifest.holding(name))
+        name: RowStream(file, manifest.holding(name))
         for name, file in files.items()
         if file is not None and (file.path.exists() or name not in begun)
     }
 
 
-def _whole_run(output: Path) -> Part:
-    parts = find_parts(output, output)
+def _whole_run(output: Path) -> FinishedRun:
+    parts = find_runs(output, output)
     if parts[0].shard is not None:
         raise InputError(
             f"{output}: it holds shards",
@@ -270,7 +268,7 @@ def _whole_run(output: Path) -> Part:
     return parts[0]
 
 
-def _with_fraction(part: Part, formats: Sequence[str], val_fraction: float | None) -> Part:
+def _with_fraction(part: FinishedRun, formats: Sequence[str], val_fraction: float | None) -> FinishedRun:
     """The part with another `val_fraction` in its options, where there is one. Raises UsageError and InputError."""
     if val_fraction is None:
         return part
@@ -281,14 +279,14 @@ def _with_fraction(part: Part, formats: Sequence[str], val_fraction: float | Non
     return replace(part, record={**part.record, "options": {**kept, **options.record()}})
 
 
-def _refuse_others_begun(part: Part, formats: Sequence[str]) -> None:
+def _refuse_others_begun(part: FinishedRun, formats: Sequence[str]) -> None:
     """Raise InputError where a conversion into other formats was broken off: the manifest has them, and not all files do."""
-    begun = conversion_begun(part.record, part.records)
+    begun = conversion_begun(part.record, part.state)
     if not set(begun) <= set(formats):
         raise broken_conversion(part.output, begun)
 
 
-def _refuse_unknown(part: Part, formats: Sequence[str]) -> None:
+def _refuse_unknown(part: FinishedRun, formats: Sequence[str]) -> None:
     """Raise InputError where the files of some image do not have what the formats need."""
     needs = [(_LABELS, tuple(LABELS))]
     if any(FORMATS[name].top for name in formats):
@@ -312,9 +310,9 @@ def _refuse_unknown(part: Part, formats: Sequence[str]) -> None:
             )
 
 
-def _refuse_shared(part: Part, context: RunContext, formats: Sequence[str]) -> None:
+def _refuse_shared(part: FinishedRun, context: RunContext, formats: Sequence[str]) -> None:
     """Raise InputError where two images would have one file."""
-    if not has_own_files(formats):
+    if not has_image_files(formats):
         return
     names = OutputNames(name_key(context.output), context.files.names, formats)
     for image in dict.fromkeys(entry.image for entry in read_entries(part)):
@@ -322,7 +320,7 @@ def _refuse_shared(part: Part, context: RunContext, formats: Sequence[str]) -> N
             raise InputError(f"{part.output}: {shared}", names.hint)
 
 
-def _image_root(part: Part, formats: Sequence[str], images: Path | None) -> Path | None:
+def _image_root(part: FinishedRun, formats: Sequence[str], images: Path | None) -> Path | None:
     """The folder that the names of the images begin at. Raises InputError where it is needed and not there."""
     noted = part.record.get("image_root")
     root = images or (None if noted is None else actual_path(Path(), str(noted)))
@@ -336,7 +334,7 @@ def _image_root(part: Part, formats: Sequence[str], images: Path | None) -> Path
     return root
 
 
-def _image_ref(entry: Entry, output: Path, root: Path | None) -> ImageRef:
+def _image_ref(entry: ManifestEntry, output: Path, root: Path | None) -> ImageRef:
     """The image of an entry, whose name may spell out bytes, see `records.printable_path`."""
     name = entry.image
     if actual_name(name) != name and not _as_written(name, entry, output, root):
@@ -344,7 +342,7 @@ def _image_ref(entry: Entry, output: Path, root: Path | None) -> ImageRef:
     return ImageRef((root or Path()) / name, PurePosixPath(name))
 
 
-def _as_written(name: str, entry: Entry, output: Path, root: Path | None) -> bool:
+def _as_written(name: str, entry: ManifestEntry, output: Path, root: Path | None) -> bool:
     places = [output / file for file in entry.files.values()]
     places += [] if root is None else [root / name]
     return any(os.path.lexists(place) for place in places)

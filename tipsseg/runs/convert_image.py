@@ -9,11 +9,11 @@ from itertools import chain
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, Records, RunContext, Writer, own_path, run_files
+from tipsseg.formats import FORMATS, Rows, RunContext, Writer, image_path, run_files
 from tipsseg.formats.writing import write_labels
-from tipsseg.images.decoding import open_shown
+from tipsseg.images.decoding import open_thumbnail
 from tipsseg.regions.objects import ImageLabels
-from tipsseg.regions.quality import Fidelity
+from tipsseg.regions.quality import PolygonQuality
 from tipsseg.store.corrections import (
     CERTAIN,
     OF_THE_MODEL,
@@ -24,12 +24,12 @@ from tipsseg.store.corrections import (
     written_mask,
 )
 from tipsseg.store.labelled_image import labelled_image
-from tipsseg.store.manifest import MANIFEST_FILE, Entry
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
 from tipsseg.store.reader import check_hint
 from tipsseg.store.results import Failed, Unchanged
 from tipsseg.store.resume import remove_files
 from tipsseg.store.stored_labels import StoredImage, read_confidence, read_labels, unknown_confidence
-from tipsseg.store.stored_records import StoredObject
+from tipsseg.store.stored_rows import StoredObject
 from tipsseg.store.stored_scores import ObjectScores
 from tipsseg.types import ImageRef, LabelMap
 from tipsseg.util.files import is_file
@@ -41,13 +41,13 @@ class Item:
     """An image to be converted.
 
     missing  the formats of the conversion that it is not in yet
-    records  in one format of `stored_records.LISTS` that it is in, where there is one
+    records  in one format of `stored_rows.LISTS` that it is in, where there is one
     """
 
     ref: ImageRef
-    entry: Entry
+    entry: ManifestEntry
     missing: tuple[str, ...]
-    records: Mapping[str, Records]
+    rows: Mapping[str, Rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ class Converted:
     """
 
     ref: ImageRef
-    entry: Entry
-    records: Mapping[str, Records]
-    fidelity: Fidelity
+    entry: ManifestEntry
+    rows: Mapping[str, Rows]
+    fidelity: PolygonQuality
     rough: int
     corrected: bool
     kept: tuple[Path, ...]
@@ -109,14 +109,14 @@ class Conversion:
         found: list[str] = []
         kept: list[Path] = []
         for name in wanted:
-            path = own_path(name, output, ref.relative, self.context.files.names)
+            path = image_path(name, output, ref.relative, self.context.files.names)
             if name in entry.files and path is not None and self._is_edited(name, path, entry):
                 kept += [] if correction is not None and path == correction.path else [path]
             elif name in self.writers:
                 found.append(name)
         return tuple(found), tuple(kept)
 
-    def _is_edited(self, name: str, path: Path, entry: Entry) -> bool:
+    def _is_edited(self, name: str, path: Path, entry: ManifestEntry) -> bool:
         there = digest_of(path)
         return (
             os.path.lexists(path)
@@ -151,7 +151,7 @@ class Conversion:
             label_map = LabelMap(labels, unknown_confidence(size), classes, None)
             summary = corrected_summary(labels, classes, entry.summary)
             scores = ObjectScores(listed, {each.id: CERTAIN for each in classes}, self.context.files)
-        image = ImageLabels(ref, lambda: open_shown(ref.path), label_map, scores.objects)
+        image = ImageLabels(ref, lambda: open_thumbnail(ref.path), label_map, scores.objects)
         done = write_labels(image, {name: self.writers[name] for name in formats}, self.context.output)
         remove_files(entry, left, self.context, self.context.files.names)
         entry = entry.without(left)
@@ -165,20 +165,20 @@ class Conversion:
         )
         rough = scores.rough if scored and source is None else 0
         corrected = correction is not None
-        return Converted(ref, with_these, done.records, image.fidelity, rough, corrected, kept, left)
+        return Converted(ref, with_these, done.rows, image.fidelity, rough, corrected, kept, left)
 
     def _stored(self, item: Item) -> StoredImage:
         try:
             number = len(self.context.classes)
-            return StoredImage(labelled_image(item.entry, number), item.records, number)
+            return StoredImage(labelled_image(item.entry, number), item.rows, number)
         except ValueError as error:
-            raise self._wrong(self.context.records / MANIFEST_FILE, item, error) from error
+            raise self._wrong(self.context.state / MANIFEST_FILE, item, error) from error
 
     def _listed(self, item: Item, stored: StoredImage) -> list[StoredObject]:
         try:
             return list(chain.from_iterable(stored.objects.values()))
         except ValueError as error:
-            (name,) = item.records
+            (name,) = item.rows
             raise self._wrong(run_files(name, self.context)[0].path, item, error) from error
 
     def _wrong(self, path: Path, item: Item, error: ValueError) -> ImageError:
@@ -192,7 +192,7 @@ class Conversion:
         return LabelMap(labels, confidence, self.context.classes, top)
 
 
-def _refuse_other_image(ref: ImageRef, entry: Entry, formats: list[str], *, corrected: bool) -> None:
+def _refuse_other_image(ref: ImageRef, entry: ManifestEntry, formats: list[str], *, corrected: bool) -> None:
     """Raise ImageError where an image is not the one that was labelled; `corrected` tells whether its mask was."""
     if not entry.fingerprint.matches(ref.path):
         without = f"or leave out {' and '.join(formats)}."

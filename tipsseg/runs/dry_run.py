@@ -13,9 +13,9 @@ from tipsseg.runs.engine import LocalEngine
 from tipsseg.runs.label import Find, items, refuse_mixture
 from tipsseg.runs.progress import Progress
 from tipsseg.store.file_names import name_key
-from tipsseg.store.lock import is_claimed
+from tipsseg.store.lock import is_locked
 from tipsseg.store.results import Failed, Labelled, Unchanged
-from tipsseg.store.resume import Earlier, own_paths
+from tipsseg.store.resume import ResumeState, image_paths
 from tipsseg.store.spec import Job, make_job
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
@@ -44,8 +44,8 @@ def dry_run(job: Job, find: Find, progress: Progress, *, measure: bool) -> int:
     unchanged = failed = replaced = 0
     todo: list[ImageRef] = []
     edited = 0
-    with closing(Earlier(job, resume=request.resume, replace_edited=request.replace_edited)) as earlier:
-        images = find(name_key(job.context.records))
+    with closing(ResumeState(job, resume=request.resume, replace_edited=request.replace_edited)) as earlier:
+        images = find(name_key(job.context.state))
         try:
             if not request.overwrite:
                 earlier.refuse_other_ids()
@@ -65,10 +65,10 @@ def dry_run(job: Job, find: Find, progress: Progress, *, measure: bool) -> int:
                     edited += bool(item.edited)
                 case ImageRef():
                     todo.append(item)
-                    replaced += any(path.exists() for path in own_paths(job.context, item, request.formats).values())
+                    replaced += any(path.exists() for path in image_paths(job.context, item, request.formats).values())
                     progress.path(item.path)
-    if is_claimed(job.context.records):
-        progress.note(f"Another tipsseg is at work in {job.context.records}.")
+    if is_locked(job.context.state):
+        progress.note(f"Another tipsseg is at work in {job.context.state}.")
     parts = [f"{counted(len(todo), 'image')} to label"]
     parts += [f"{unchanged} unchanged"] if unchanged else []
     parts += [f"{edited} of those changed by hand, and kept"] if edited else []
@@ -113,7 +113,7 @@ def estimate(job: Job, todo: list[ImageRef]) -> Estimate | None:
                 times.append(time.monotonic())
                 if isinstance(outcome, Labelled):
                     size += len(json_bytes(outcome.entry.record()))
-                    size += sum(map(len, (record for records in outcome.records.values() for record in records)))
+                    size += sum(map(len, (record for records in outcome.rows.values() for record in records)))
                     size += sum(Path(folder, file).stat().st_size for file in outcome.entry.files.values())
                 else:
                     times.pop()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tipsseg.formats import create
 from tipsseg.images.decoding import limit_pixels
-from tipsseg.store.results import Item, Outcome
+from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.spec import Job
 from tipsseg.types import ImageRef, LabelMap
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -40,7 +40,7 @@ class Engine(Protocol):
     def batch_size(self) -> int | None:
         """How many windows make a batch, after batches were halved for want of memory; None where that is not known."""
 
-    def outcomes(self, items: Iterable[Item]) -> Generator[Outcome, None, None]:
+    def outcomes(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
         """What becomes of each image, in the order of `items`. Raises TipssegError for what ends the run."""
 
 
@@ -66,7 +66,7 @@ class LocalEngine:
         """Load the model, see Engine."""
         from tipsseg.backbones.tipsv2.encoder import Encoder
         from tipsseg.labelling.labeller import Labeller
-        from tipsseg.runs.work import ImageWork
+        from tipsseg.runs.work import ImageTask
 
         job, asked = self._job, self._job.request.model
         limit_pixels(asked.max_pixels)
@@ -79,7 +79,7 @@ class LocalEngine:
             )
         labeller = Labeller(encoder, asked.vocabulary, asked.options)
         writers = {name: create(name, job.context) for name in job.request.formats}
-        self._work = ImageWork(
+        self._work = ImageTask(
             labeller,
             writers,
             job.context.files,
@@ -96,7 +96,7 @@ class LocalEngine:
         """That of the model, see Engine."""
         return self._encoder.batch_size
 
-    def outcomes(self, items: Iterable[Item]) -> Generator[Outcome, None, None]:
+    def outcomes(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
         """Label the images, see Engine."""
         from tipsseg.runs.pipeline import label_images
 

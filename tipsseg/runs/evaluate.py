@@ -107,7 +107,7 @@ def evaluate_model(
         # Scores need all labels, so nothing is taken over from an earlier run.
         folder = stack.enter_context(OutputFolder(job)) if files is not None else None
         if folder is not None:
-            key = name_key(job.context.records)
+            key = name_key(job.context.state)
             inputs.check_collisions(found.refs, OutputNames(key, job.request.files.names, job.request.formats))
             folder.prepare(found.refs)
             images = replace(images, refs=_to_be_labelled(found.refs, folder))

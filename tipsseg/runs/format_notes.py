@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tipsseg.formats import FORMATS
 from tipsseg.options import FileOptions
-from tipsseg.regions.quality import Fidelity
+from tipsseg.regions.quality import PolygonQuality
 from tipsseg.runs.progress import Progress
 from tipsseg.util.printable import counted
 
@@ -18,7 +18,7 @@ def note_parts(formats: Iterable[str], options: FileOptions, progress: Progress)
         progress.note(f"In {' and '.join(unfit)} an object has one part, so each part of a class is an object there.")
 
 
-def note_fidelity(progress: Progress, fidelity: Fidelity) -> None:
+def note_polygon_quality(progress: Progress, fidelity: PolygonQuality) -> None:
     """Say how well the polygons fit that were made."""
     if fidelity.objects:
         progress.note(

@@ -7,8 +7,8 @@ from functools import cache
 from importlib import resources
 
 from tipsseg.labelling.windows import LONGEST_ASPECT
-from tipsseg.regions.quality import Fidelity
-from tipsseg.runs.format_notes import note_fidelity
+from tipsseg.regions.quality import PolygonQuality
+from tipsseg.runs.format_notes import note_polygon_quality
 from tipsseg.runs.progress import Progress
 from tipsseg.store.results import Labelled
 from tipsseg.util.printable import counted
@@ -25,7 +25,7 @@ class ImageNotes:
     def __init__(self, model: Mapping[str, object], progress: Progress) -> None:
         """`model` as `ModelSource.facts` gives it."""
         self._progress = progress
-        self._fidelity = Fidelity()
+        self._fidelity = PolygonQuality()
         self._squeezed = 0
         self._first_squeezed = ""
         self._beyond = model.get("sha256") == ModelSource(_DRAWN, weights.get_model(_DRAWN)).facts()["sha256"]
@@ -45,7 +45,7 @@ class ImageNotes:
 
     def end(self) -> None:
         """All images are done."""
-        note_fidelity(self._progress, self._fidelity)
+        note_polygon_quality(self._progress, self._fidelity)
         if self._squeezed:
             more = f" and {counted(self._squeezed - 1, 'more image')}" if self._squeezed > 1 else ""
             self._progress.note(

@@ -20,8 +20,8 @@ from tipsseg.runs.reporting import JsonReporter, Reporter
 from tipsseg.store.corrections import OF_THE_MODEL
 from tipsseg.store.file_names import NameKey, name_key
 from tipsseg.store.folder import OutputFolder
-from tipsseg.store.results import Failed, Item, Labelled, Outcome, Unchanged
-from tipsseg.store.resume import Earlier, own_paths
+from tipsseg.store.results import Failed, ImageResult, Item, Labelled, Unchanged
+from tipsseg.store.resume import ResumeState, image_paths
 from tipsseg.store.run_record import RUN_FILE, Counts, RunFacts
 from tipsseg.store.spec import Job
 from tipsseg.types import ImageRef
@@ -57,7 +57,7 @@ def run_label(job: Job, find: Find, engine: Engine, progress: Progress) -> Count
     request = job.request
     with ExitStack() as stack:
         folder = stack.enter_context(OutputFolder(job))
-        images = find(name_key(job.context.records))
+        images = find(name_key(job.context.state))
         refs = images.refs if isinstance(images.refs, tuple) else ()
         folder.prepare(refs)
         images = refuse_mixture(folder.earlier, images)
@@ -100,8 +100,8 @@ def _follow_edited(job: Job, images: Images, edited: Edited, progress: Progress)
     return convert_folder(request.output, formats, images.root, request.model.jobs, told, only=frozenset(edited.images))
 
 
-def refuse_mixture(earlier: Earlier, images: Images) -> Images:
-    """The images again, all at hand where that had to be known. Raises OutputError, see Earlier."""
+def refuse_mixture(earlier: ResumeState, images: Images) -> Images:
+    """The images again, all at hand where that had to be known. Raises OutputError, see ResumeState."""
     if not earlier.mixed:
         return images
     refs = tuple(images.refs)
@@ -109,7 +109,7 @@ def refuse_mixture(earlier: Earlier, images: Images) -> Images:
     return replace(images, refs=refs)
 
 
-def items(refs: Iterable[ImageRef | Failed], earlier: Earlier) -> Iterator[Item]:
+def items(refs: Iterable[ImageRef | Failed], earlier: ResumeState) -> Iterator[Item]:
     """The images, with those in their places that are done, or cannot be."""
     for ref in refs:
         yield earlier.item(ref) if isinstance(ref, ImageRef) else ref
@@ -183,7 +183,7 @@ class _Run:
             self.take(item)
         return None
 
-    def take(self, outcome: Outcome) -> None:
+    def take(self, outcome: ImageResult) -> None:
         """Note what became of an image, then tell of it."""
         counts = self.counts
         match outcome:
@@ -201,7 +201,7 @@ class _Run:
                 self.edited.take(outcome)
                 self.counts = replace(counts, unchanged=counts.unchanged + 1, edited=counts.edited + bool(edited))
         held = [name for name in self._job.request.formats if name in entry.formats]
-        self._reporter.done(ref, entry, own_paths(self._job.context, ref, held))
+        self._reporter.done(ref, entry, image_paths(self._job.context, ref, held))
 
 
 def settle(job: Job, started: Started, folder: OutputFolder | None) -> Job:
@@ -245,7 +245,7 @@ def note_folder(folder: OutputFolder, progress: Progress) -> None:
         )
 
 
-def note_earlier(earlier: Earlier, images: Images, progress: Progress) -> None:
+def note_earlier(earlier: ResumeState, images: Images, progress: Progress) -> None:
     """What there is to say of an earlier run that this one goes on from."""
     for journal in earlier.journals.values():
         if journal.lost:
@@ -271,7 +271,7 @@ def note_begin(job: Job, images: Images, started: Started, counts: Counts, progr
         progress.note(f"No part of the background, as each means the same as a class to this model: {same}.")
 
 
-def note_outdated(earlier: Earlier, job: Job, progress: Progress) -> None:
+def note_outdated(earlier: ResumeState, job: Job, progress: Progress) -> None:
     """Say which formats of an earlier run, or of a conversion, are not of the labels that are there now."""
     names = ",".join(name for name in FORMATS if name in earlier.outdated)
     if names:

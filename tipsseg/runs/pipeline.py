@@ -17,15 +17,15 @@ from torch import Tensor
 from tipsseg.errors import ImageError
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.runs.work import ImageWork, Loaded
-from tipsseg.store.results import Failed, Item, Outcome
+from tipsseg.runs.work import ImageTask, Loaded
+from tipsseg.store.results import Failed, ImageResult, Item
 from tipsseg.types import ImageRef
 
 #: Seconds that a feeder gets to end; one that waits for stdin does not, and is harmless.
 _GRACE = 0.5
 
 
-def label_images(items: Iterable[Item], work: ImageWork, jobs: int) -> Generator[Outcome, None, None]:
+def label_images(items: Iterable[Item], work: ImageTask, jobs: int) -> Generator[ImageResult, None, None]:
     """What becomes of each image, in the order of `items`; `jobs` threads decode, and make labels and files.
 
     `items` is gone through in a thread of its own and may come slowly: what has come is done, not held up for more. At most
@@ -35,11 +35,11 @@ def label_images(items: Iterable[Item], work: ImageWork, jobs: int) -> Generator
     happened = threading.Event()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="work")
     batches: Batches[_Image] = work.batches()
-    line: deque[Future[Outcome]] = deque()  # what was taken and not yielded yet, in order
+    line: deque[Future[ImageResult]] = deque()  # what was taken and not yielded yet, in order
     loading: deque[_Loading] = deque()  # the images in it that the model has not got
     writing: set[Future[None]] = set()
 
-    def encode(step: Iterable[tuple[_Image, Tensor]]) -> Generator[Outcome, None, bool]:
+    def encode(step: Iterable[tuple[_Image, Tensor]]) -> Generator[ImageResult, None, bool]:
         """A step of the model; whether it had any images ready. What was done before its error is told of before the error."""
         any_ready = False
         try:
@@ -67,7 +67,7 @@ def label_images(items: Iterable[Item], work: ImageWork, jobs: int) -> Generator
                 if image is not None:
                     yield from encode(batches.add(image))
             elif (item := feed.take()) is not None:
-                outcome: Future[Outcome] = Future()
+                outcome: Future[ImageResult] = Future()
                 outcome.add_done_callback(lambda _: happened.set())
                 line.append(outcome)
                 if (begun := _begin(item, outcome, work, pool)) is not None:
@@ -91,7 +91,7 @@ class _Image:
     """An image that was read, and where its outcome goes."""
 
     loaded: Loaded
-    outcome: Future[Outcome]
+    outcome: Future[ImageResult]
 
     @property
     def prepared(self) -> Prepared:
@@ -105,7 +105,7 @@ class _Loading:
 
     ref: ImageRef
     loaded: Future[Loaded]
-    outcome: Future[Outcome]
+    outcome: Future[ImageResult]
 
     def image(self) -> _Image | None:
         """The image, once it was read; None where it could not be."""
@@ -119,7 +119,7 @@ class _Loading:
 
 
 def _begin(
-    item: Item | BaseException, outcome: Future[Outcome], work: ImageWork, pool: ThreadPoolExecutor
+    item: Item | BaseException, outcome: Future[ImageResult], work: ImageTask, pool: ThreadPoolExecutor
 ) -> _Loading | None:
     """Have an image read; of everything else the outcome is known."""
     if isinstance(item, ImageRef):
@@ -131,7 +131,7 @@ def _begin(
     return None
 
 
-def _finish(work: ImageWork, image: _Image, cosines: Tensor) -> None:
+def _finish(work: ImageTask, image: _Image, cosines: Tensor) -> None:
     try:
         image.outcome.set_result(work.finish(image.loaded, cosines))
     except ImageError as error:

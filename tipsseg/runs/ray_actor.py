@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tipsseg import __version__
 from tipsseg.errors import TipssegError, UsageError
 from tipsseg.runs.engine import LocalEngine, Started
-from tipsseg.store.results import Outcome
+from tipsseg.store.results import ImageResult
 from tipsseg.store.spec import Job
 from tipsseg.types import ImageRef
 
@@ -58,7 +58,7 @@ class Answer:
     """
 
     first: int
-    outcomes: tuple[Outcome | TipssegError, ...] = ()
+    outcomes: tuple[ImageResult | TipssegError, ...] = ()
     started: Started | None = None
     ran_on: tuple[str, str] | None = None
 
@@ -89,7 +89,7 @@ class LabelActor:
         ran_on = (self._started.device, self._started.dtype)
         if not batch.refs:
             return Answer(batch.first, (), self._started, ran_on)
-        outcomes: list[Outcome | TipssegError] = []
+        outcomes: list[ImageResult | TipssegError] = []
         try:
             with closing(self._engine.outcomes(batch.refs)) as labelled:
                 outcomes.extend(labelled)

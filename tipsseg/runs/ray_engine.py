@@ -29,10 +29,10 @@ from tipsseg.errors import DeviceError, TipssegError, UsageError
 from tipsseg.formats import FOLDERS
 from tipsseg.runs.engine import Started
 from tipsseg.runs.ray_actor import Answer, Batch, LabelActor, Plan, from_table, to_table
-from tipsseg.store.results import Item, Outcome
+from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.spec import Job
 from tipsseg.types import ImageRef
-from tipsseg.util.files import sweep_below
+from tipsseg.util.files import clean_up_below
 
 if TYPE_CHECKING:
     import pyarrow
@@ -125,10 +125,10 @@ class RayEngine:
         """Not known: each actor has its own, see Engine."""
         return None
 
-    def outcomes(self, items: Iterable[Item]) -> Generator[Outcome, None, None]:
+    def outcomes(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
         """Label the images, see Engine. `items` is gone through in a thread of its own, as in `pipeline.label_images`."""
         feed = _Feed(items, self._queue, self._actors * _WINDOW * _BATCH)
-        done: dict[int, Outcome | TipssegError] = {}
+        done: dict[int, ImageResult | TipssegError] = {}
         number = 0
         finished = False
         try:
@@ -154,7 +154,7 @@ class RayEngine:
         """End the actors in the middle of their work, and remove what they were writing."""
         self._stack.close()
         context = self._plan.job.context
-        sweep_below((context.output / folder for folder in FOLDERS), context.owner)
+        clean_up_below((context.output / folder for folder in FOLDERS), context.owner)
 
     def __enter__(self) -> Self:
         return self

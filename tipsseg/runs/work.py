@@ -19,13 +19,13 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, Writer
 from tipsseg.formats.writing import write_labels
 from tipsseg.images.decoding import as_image_error, decode_file
-from tipsseg.images.upright import shown_rgb, upright_image
+from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.options import FileOptions
 from tipsseg.regions.objects import ImageLabels, labelled_objects
-from tipsseg.store.manifest import Entry, input_path
+from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.results import Labelled
 from tipsseg.store.summary import label_summary
 from tipsseg.types import ImageRef, LabelMap
@@ -46,7 +46,7 @@ _ATTEMPTS = 3
 class Loaded:
     """An image in memory, ready for the model.
 
-    shown    [h, w, 3] as overlays show it, see `upright.shown_rgb`; 0 x 0 where no format needs it
+    shown    [h, w, 3] as overlays show it, see `upright.thumbnail_rgb`; 0 x 0 where no format needs it
     seconds  what all this took
     """
 
@@ -57,7 +57,7 @@ class Loaded:
     seconds: float
 
 
-class ImageWork:
+class ImageTask:
     """Labels images and writes their files, each image in three steps: `load`, its cosines from `batches`, `finish`."""
 
     def __init__(
@@ -93,7 +93,7 @@ class ImageWork:
         with ExitStack() as alone:
             upright, read_from = _read(ref.path, lambda size: alone.enter_context(self._alone(size)))
             with as_image_error(ref.path):
-                shown = shown_rgb(upright) if self._needs_pixels else np.empty((0, 0, 3), np.uint8)
+                shown = thumbnail_rgb(upright) if self._needs_pixels else np.empty((0, 0, 3), np.uint8)
                 prepared = self._labeller.prepare_upright(upright)
         return Loaded(ref, shown, prepared, read_from, time.monotonic() - began)
 
@@ -121,7 +121,7 @@ class ImageWork:
             done = write_labels(labels, self._writers, self._output)
             summary = label_summary(label_map)
         seconds = round(loaded.seconds + time.monotonic() - began, 3)
-        entry = Entry(
+        entry = ManifestEntry(
             ref.name,
             input_path(ref),
             loaded.fingerprint,
@@ -132,7 +132,7 @@ class ImageWork:
             seconds,
             done.written,
         )
-        return Labelled(ref, entry, done.records, labels.fidelity, prepared.squeezed)
+        return Labelled(ref, entry, done.rows, labels.fidelity, prepared.squeezed)
 
     def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
         """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""

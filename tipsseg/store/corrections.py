@@ -11,7 +11,7 @@ import numpy as np
 from tipsseg.errors import ImageError
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import count_labels
-from tipsseg.store.manifest import Entry
+from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.stored_masks import read_mask
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 from tipsseg.util.json_values import actual_path
@@ -43,7 +43,7 @@ class Correction:
     digest: str
 
 
-def find_correction(entry: Entry, output: Path, ownership: Ownership) -> Correction | None:
+def find_correction(entry: ManifestEntry, output: Path, ownership: Ownership) -> Correction | None:
     """The corrected mask of an image; None where no mask was changed, whatever its time and size say.
 
     Raises ImageError where two masks were changed, each in its own way.
@@ -66,7 +66,7 @@ def find_correction(entry: Entry, output: Path, ownership: Ownership) -> Correct
     return found[0] if found else None
 
 
-def written_mask(entry: Entry, output: Path) -> Correction:
+def written_mask(entry: ManifestEntry, output: Path) -> Correction:
     """The mask of an image that is as the run wrote it. Raises ImageError where there is none any more."""
     for name in MASKS:
         if name in entry.files:

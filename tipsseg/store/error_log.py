@@ -73,7 +73,7 @@ class ErrorLog:
 
 
 def read_failed(records: Path) -> tuple[ImageRef, ...]:
-    """The images in errors.jsonl of a folder of records, in the order of their names. Raises OutputError."""
+    """The images in errors.jsonl of a state folder, in the order of their names. Raises OutputError."""
     path = records / ERRORS_FILE
     found = {record["image"]: record["path"] for record, _ in _lines(path)}
     return tuple(

@@ -12,22 +12,22 @@ from types import TracebackType
 from typing import Self
 
 from tipsseg.errors import OutputError
-from tipsseg.formats import FOLDERS, FORMATS, RecordFile, run_files
+from tipsseg.formats import FOLDERS, FORMATS, RowsFile, run_files
 from tipsseg.options import recorded_names, val_fraction_of
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.classes_file import write_classes
 from tipsseg.store.error_log import ErrorLog
 from tipsseg.store.journal import Journal, write_run_file
-from tipsseg.store.lock import LOCK_FILE, Claim
+from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.manifest import MANIFEST_FILE, input_path
 from tipsseg.store.merge_stage import JOINED, JOINING
 from tipsseg.store.results import Failed, Labelled, Unchanged
-from tipsseg.store.resume import Earlier, remove_files, restore_links
+from tipsseg.store.resume import ResumeState, remove_files, restore_links
 from tipsseg.store.run_record import CONVERTING, KEPT, LOST, RUN_FILE, Counts, RunFacts, ended, run_record, write_run
 from tipsseg.store.spec import Job
 from tipsseg.store.totals import Totals, total
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.files import remove_file, sweep, sweep_below
+from tipsseg.util.files import clean_up, clean_up_below, remove_file
 from tipsseg.util.json_values import actual_path
 from tipsseg.util.ownership import write_ahead_logs
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -56,12 +56,12 @@ class OutputFolder:
         self._moved = False
         self._totals: Totals | None = None
         with ExitStack() as stack:
-            context.ownership.refuse_outside(context.records / RUN_FILE)
-            claim = Claim(context.records)
+            context.ownership.refuse_outside(context.state / RUN_FILE)
+            claim = FolderLock(context.state)
             stack.callback(claim.give_back)
             if claim.left_over:
                 self._sweep()
-            self.earlier = Earlier(job, resume=request.resume, replace_edited=request.replace_edited)
+            self.earlier = ResumeState(job, resume=request.resume, replace_edited=request.replace_edited)
             stack.callback(self._close_earlier)
             if not request.overwrite:
                 self.earlier.refuse_other_ids()
@@ -75,7 +75,7 @@ class OutputFolder:
                 context.ownership.refuse_changed(file.path)
             if request.shard is None:  # else it may be another shard's, with the same content
                 context.ownership.refuse_changed(context.output / CLASSES_FILE)
-            self._errors = ErrorLog(context.records)
+            self._errors = ErrorLog(context.state)
             stack.callback(self._errors.close)
             self._stack = stack.pop_all()
 
@@ -123,12 +123,12 @@ class OutputFolder:
         # A conversion that was broken off before is so still.
         kept = {key: value for key, value in self._record.items() if key in (CONVERTING, LOST, KEPT)}
         self._record = run_record(replace(facts, decides=replace(facts.decides, files=self._files))) | kept
-        write_run(context.ownership, context.records, self._record)
+        write_run(context.ownership, context.state, self._record)
         write_classes(context.ownership, context.output, context.classes, vocabulary.background_texts)
 
     def add(self, labelled: Labelled) -> None:
         """Note that an image is done. Raises OutputError."""
-        for name, records in labelled.records.items():
+        for name, records in labelled.rows.items():
             self.earlier.journals[name].add(labelled.ref.name, records)
         before = self.earlier.manifest.get(labelled.ref.name)
         entry = self.earlier.with_other_formats(labelled.entry)
@@ -158,7 +158,7 @@ class OutputFolder:
         """Write the records that come last. Raises OutputError, also where files of this run were removed meanwhile."""
         manifest, context = self.earlier.manifest, self._job.context
         if manifest.is_removed():  # nothing that follows would be true
-            raise _removed(context.records / MANIFEST_FILE)
+            raise _removed(context.state / MANIFEST_FILE)
         removed = self._removed_file()
         # First, so that no file lacks an image that the manifest has, should the run be killed now.
         manifest.tidy()
@@ -172,7 +172,7 @@ class OutputFolder:
             record["batch_size"] = batch_size
         if self.earlier.incomplete_for_good or self.set_aside:
             record[LOST] = True
-        write_run(context.ownership, context.records, {**record, "summary": self.totals().record()})
+        write_run(context.ownership, context.state, {**record, "summary": self.totals().record()})
         context.ownership.end(self.earlier.is_recorded)
         if removed is not None:
             raise _removed(removed)
@@ -185,10 +185,10 @@ class OutputFolder:
             for file in run_files(name, context):
                 if not file.path.exists() or not context.ownership.is_unchanged(file.path):
                     continue
-                if not isinstance(file, RecordFile):
+                if not isinstance(file, RowsFile):
                     file.write(holders, lambda _: ())
                     continue
-                with closing(Journal(name, file, context.records, holders)) as journal:
+                with closing(Journal(name, file, context.state, holders)) as journal:
                     journal.write(holders)
 
     def _removed_file(self) -> Path | None:
@@ -230,30 +230,30 @@ class OutputFolder:
         self.earlier.close()
         # run.json last: as long as it is there, the same command can go on.
         for name in (*map(Journal.file_name, FORMATS), MANIFEST_FILE, RUN_FILE):
-            remove_file(context.records / name)
+            remove_file(context.state / name)
         ownership.end(lambda image, digest: True)
         kept = {*self.kept, *(path for path in self.earlier.kept if os.path.lexists(path))}
         self._record = {KEPT: sorted(printable_path(path.relative_to(context.output)) for path in kept)} if kept else {}
-        self.earlier = Earlier(self._job, replace_edited=self._job.request.replace_edited)
+        self.earlier = ResumeState(self._job, replace_edited=self._job.request.replace_edited)
         self.earlier.kept = frozenset(kept)
 
     def _sweep(self) -> None:
         """Remove what a killed run left behind."""
         context = self._job.context
         if self._job.request.shard is not None:
-            sweep([context.output], context.owner)
-        sweep_run(context.output, context.records, context.owner)
+            clean_up([context.output], context.owner)
+        clean_up_run(context.output, context.state, context.owner)
 
 
 def _removed(path: Path) -> OutputError:
     return OutputError(path, "it was removed while the run went on", "Run the same command again.")
 
 
-def sweep_run(output: Path, records: Path, owner: str = "") -> None:
+def clean_up_run(output: Path, records: Path, owner: str = "") -> None:
     """Remove what was left in the folders of a run under temporary names, but what a run or a merge goes on from.
 
-    See `files.sweep`.
+    See `files.clean_up`.
     """
     kept = {LOCK_FILE, JOINING, JOINED, *map(Journal.file_name, FORMATS)}
-    sweep([records], keep=kept.union(log.name for log in write_ahead_logs(records)))
-    sweep_below((output / folder for folder in FOLDERS), owner)
+    clean_up([records], keep=kept.union(log.name for log in write_ahead_logs(records)))
+    clean_up_below((output / folder for folder in FOLDERS), owner)

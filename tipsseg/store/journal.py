@@ -1,6 +1,6 @@
 """What a format with one file for the whole run keeps of each image until that file is written.
 
-The journal is a hidden file in the folder of records, and outlives a process that is killed. It begins with what the file holds
+The journal is a hidden file in the state folder, and outlives a process that is killed. It begins with what the file holds
 already, once there is something to add; so a run that adds nothing costs nothing.
 """
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tipsseg.errors import OutputError
-from tipsseg.formats import FORMATS, RecordFile, Records, RunFile
+from tipsseg.formats import FORMATS, Rows, RowsFile, RunFile
 from tipsseg.util.append_log import AppendLog, lines_of
 from tipsseg.util.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error, remove_file
 from tipsseg.util.json_values import parse
@@ -23,8 +23,8 @@ class Journal:
     One thread changes it; meanwhile any thread may ask `has`.
     """
 
-    def __init__(self, name: str, file: RecordFile, records: Path, images: Sequence[str]) -> None:
-        """Of the format `name` with this file in a folder of records, which was written with `images`. Raises OutputError."""
+    def __init__(self, name: str, file: RowsFile, records: Path, images: Sequence[str]) -> None:
+        """Of the format `name` with this file in a state folder, which was written with `images`. Raises OutputError."""
         self._file = file
         self._images = images
         self._path = records / self.file_name(name)
@@ -82,7 +82,7 @@ class Journal:
         if self._log is not None:
             self._log.close()
 
-    def _records(self, image: str) -> Records:
+    def _records(self, image: str) -> Rows:
         _, _, records = self._begun().read(self._offsets[image]).partition(b"\t")
         return tuple(records.split(b"\t")) if records else ()
 
@@ -128,7 +128,7 @@ def _image_of(line: bytes) -> str | None:
 
 
 def journals_in(records: Path) -> list[str]:
-    """The formats that have a journal in a folder of records."""
+    """The formats that have a journal in a state folder."""
     return [name for name in FORMATS if (records / Journal.file_name(name)).exists()]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from tipsseg.formats.problem import by, class_text
 from tipsseg.images.decoding import LIMIT
 from tipsseg.regions.components import count_labels
-from tipsseg.store.manifest import Entry
+from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id
 from tipsseg.util.json_values import take, take_share
 
@@ -25,14 +25,14 @@ class LabelledImage:
     means   of their confidence
     """
 
-    entry: Entry
+    entry: ManifestEntry
     size: tuple[int, int]
     pixels: Mapping[int, int]
     names: Mapping[int, str]
     means: Mapping[int, float]
 
 
-def labelled_image(entry: Entry | None, number_of_classes: int) -> LabelledImage:
+def labelled_image(entry: ManifestEntry | None, number_of_classes: int) -> LabelledImage:
     """An entry of a run with so many classes. Raises ValueError where there is none, or its names or numbers are none."""
     if entry is None:
         raise ValueError("not all that belongs to an image")

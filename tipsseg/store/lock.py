@@ -1,4 +1,4 @@
-"""One run at a time in a folder of records: a lock that ends with the process that holds it, however that ends."""
+"""One run at a time in a state folder: a lock that ends with the process that holds it, however that ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOMENT = 1.0
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
 
 
-class Claim:
+class FolderLock:
     """The right to write a folder's records."""
 
     def __init__(self, records: Path) -> None:
@@ -31,7 +31,7 @@ class Claim:
         """
         path = records / LOCK_FILE
         self._path = path
-        # `is_claimed` has it for a moment.
+        # `is_locked` has it for a moment.
         self._lock = FileLock(path, timeout=_MOMENT, thread_local=False)
         self._made = [folder for folder in (records, *records.parents) if not is_folder(folder)]
         try:
@@ -70,8 +70,8 @@ class Claim:
             self._lock.release()
 
 
-def is_claimed(records: Path) -> bool:
-    """Whether a living process has the claim of that folder of records."""
+def is_locked(records: Path) -> bool:
+    """Whether a living process has the claim of that state folder."""
     path = records / LOCK_FILE
     if not path.exists():
         return False

@@ -28,7 +28,7 @@ UNREADABLE_FILE = "manifest-unreadable.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ManifestEntry:
     """One labelled image.
 
     image        its name, see ImageRef.name
@@ -74,7 +74,7 @@ class Entry:
             **({} if self.corrected is None else {"corrected": self.corrected}),
         }
 
-    def without(self, formats: Collection[str]) -> Entry:
+    def without(self, formats: Collection[str]) -> ManifestEntry:
         """The entry of the image in fewer formats."""
         return replace(
             self,
@@ -94,7 +94,7 @@ def input_path(ref: ImageRef) -> str:
     return printable_path(Path(os.path.abspath(ref.path)))  # noqa: PTH100  Path.resolve follows links
 
 
-def parse_entry(line: bytes) -> Entry | None:
+def parse_entry(line: bytes) -> ManifestEntry | None:
     """The entry in a line of manifest.jsonl; None where it is none."""
     try:
         return read_entry(line)
@@ -102,11 +102,11 @@ def parse_entry(line: bytes) -> Entry | None:
         return None
 
 
-def read_entry(line: bytes) -> Entry:
+def read_entry(line: bytes) -> ManifestEntry:
     """The entry in a line of manifest.jsonl. Raises ValueError where it is none, or names or numbers in it are none."""
     try:
         record = parse(line)
-        entry = Entry(
+        entry = ManifestEntry(
             str(record["image"]),
             str(record["path"]),
             Fingerprint(int(record["size"]), int(record["mtime_ns"]), record["sha256"]),
@@ -125,7 +125,7 @@ def read_entry(line: bytes) -> Entry:
     return entry
 
 
-def _check_names(entry: Entry) -> None:
+def _check_names(entry: ManifestEntry) -> None:
     """Raise ValueError for names that are not of files below an output folder, and for files without their record."""
     for what, name in (("image", entry.image), *((f"files.{form}", file) for form, file in entry.files.items())):
         if not is_inside(name):
@@ -155,7 +155,7 @@ def _check_summary(summary: Mapping[str, object]) -> None:
 
 
 class Manifest:
-    """The manifest of a folder of records, read and added to. In memory are a name and two numbers an image.
+    """The manifest of a state folder, read and added to. In memory are a name and two numbers an image.
 
     Any thread may ask `get`, `in` and `is_elsewhere` while one thread adds to it.
 
@@ -186,7 +186,7 @@ class Manifest:
         with suppress(OSError):
             self._opened_at = whole_lines(self._path)
 
-    def _place(self, entry: Entry, offset: int) -> None:
+    def _place(self, entry: ManifestEntry, offset: int) -> None:
         self._offsets[entry.image] = offset
         self._digests[entry.image] = sys.intern(entry.digest)
         self._paths[entry.image] = hash(entry.path)
@@ -199,7 +199,7 @@ class Manifest:
     def __contains__(self, image: object) -> bool:
         return image in self._offsets
 
-    def get(self, image: str) -> Entry | None:
+    def get(self, image: str) -> ManifestEntry | None:
         """The entry of an image. Raises OutputError where the file cannot be read."""
         offset = self._offsets.get(image)
         return None if offset is None else parse_entry(self._log.read(offset))
@@ -216,7 +216,7 @@ class Manifest:
         """The images whose labels were decided by something else."""
         return [image for image, own in self._digests.items() if own != digest]
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[ManifestEntry]:
         """The entries in the order of their names."""
         for image in self._order():
             entry = self.get(image)
@@ -232,12 +232,12 @@ class Manifest:
         """The images that the files of a format hold, in the order of their names."""
         return [image for image in self._order() if name in self._formats[image]]
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ManifestEntry) -> None:
         """Add an image, or say anew what became of it. Raises OutputError."""
         self._place(entry, self._log.append(json_bytes(entry.record())))
         self._lines += 1
 
-    def added(self) -> Iterator[Entry]:
+    def added(self) -> Iterator[ManifestEntry]:
         """The entries that were added since it was opened."""
         for image, offset in list(self._offsets.items()):
             if offset >= self._opened_at and (entry := self.get(image)) is not None:
@@ -286,13 +286,13 @@ class Manifest:
         return sorted(self._offsets, key=name_order)
 
 
-def read_entries(folder: Path) -> dict[str, Entry]:
+def read_entries(folder: Path) -> dict[str, ManifestEntry]:
     """The entries of the manifest in `folder` by image, in the order of names, for reading only. Raises OutputError."""
     found = {entry.image: entry for _, entry in _entries(folder / MANIFEST_FILE) if entry is not None}
     return {image: found[image] for image in sorted(found, key=name_order)}
 
 
-def _entries(path: Path) -> Iterator[tuple[int, Entry | None]]:
+def _entries(path: Path) -> Iterator[tuple[int, ManifestEntry | None]]:
     for offset, line in _lines(path):
         yield offset, parse_entry(line)
 

@@ -28,7 +28,15 @@ from tipsseg.store.manifest import UNREADABLE_FILE as UNREADABLE_ENTRIES
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.shards import SHARDS_FOLDER, parse_folder, shards_in
 from tipsseg.types import printable_path
-from tipsseg.util.files import TEMPORARY_PREFIX, atomic_write, is_file, is_folder, json_bytes, output_error, sweep_below
+from tipsseg.util.files import (
+    TEMPORARY_PREFIX,
+    atomic_write,
+    clean_up_below,
+    is_file,
+    is_folder,
+    json_bytes,
+    output_error,
+)
 from tipsseg.util.json_values import actual_name, parse, take
 from tipsseg.util.ownership import LOG_PREFIX
 from tipsseg.util.printable import shell_word
@@ -110,7 +118,7 @@ def refuse_another(target: Path, folders: Sequence[Path]) -> None:
 
 def sweep_files(target: Path) -> None:
     """Remove what a merge that was stopped left among the files of images."""
-    sweep_below((target / folder for folder in FOLDERS), OWNER)
+    clean_up_below((target / folder for folder in FOLDERS), OWNER)
 
 
 def commit(target: Path) -> None:

@@ -7,23 +7,23 @@ from pathlib import Path
 
 from tipsseg.formats import RunContext
 from tipsseg.options import FileOptions, parse_file_options
-from tipsseg.store.reader import Part, other_version
+from tipsseg.store.reader import FinishedRun, other_version
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.util.json_values import take
 
 
-def run_context(part: Part, record: Mapping[str, object], output: Path, records: Path) -> RunContext:
+def run_context(part: FinishedRun, record: Mapping[str, object], output: Path, records: Path) -> RunContext:
     """The context for writing into these folders, whose run.json is `record`, what `part` wrote into its own. Raises InputError."""
     info = {**_info(record), "vocabulary": [each.name for each in part.classes]}
     return RunContext(output, records, part.classes, info, file_options(part))
 
 
-def file_options(part: Part) -> FileOptions:
+def file_options(part: FinishedRun) -> FileOptions:
     """The options of files that the run of a part had. Raises InputError."""
     try:
         return parse_file_options(take(part.record, "options", dict))
     except ValueError as error:
-        raise other_version(part.records / RUN_FILE, error, part.output) from error
+        raise other_version(part.state / RUN_FILE, error, part.output) from error
 
 
 def _info(record: Mapping[str, object]) -> dict[str, object]:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError
-from tipsseg.formats import FORMATS, RunContext, link_path, record_file, relative_path
+from tipsseg.formats import FORMATS, RunContext, link_path, relative_path, rows_file
 from tipsseg.options import recorded_names
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.classes_file import read_classes
 from tipsseg.store.journal import journals_in
-from tipsseg.store.lock import is_claimed
-from tipsseg.store.manifest import MANIFEST_FILE, Entry, parse_entry
+from tipsseg.store.lock import is_locked
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, parse_entry
 from tipsseg.store.merge_stage import finish_command, is_unfinished
 from tipsseg.store.run_classes import class_faults, run_names
 from tipsseg.store.run_record import CONVERTING, RUN_FILE, Counts, images_of, read_run
@@ -34,18 +34,18 @@ OTHER_CLASSES = f"Restore {CLASSES_FILE}. Or remove it and run the command that 
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FinishedRun:
     """The records of a run that has ended, or of a shard of one.
 
     output   its output folder, in which the files of images are
-    records  the folder of the records; the output folder, but for a shard
+    records  the state folder; the output folder, but for a shard
     shard    None for a whole run
     record   the content of its run.json, of which the rest is a part
     classes  in classes.json of the output folder, with the ids and names that run.json has
     """
 
     output: Path
-    records: Path
+    state: Path
     shard: Shard | None
     record: Mapping[str, object]
     formats: tuple[str, ...]
@@ -55,7 +55,7 @@ class Part:
     classes: tuple[LabelClass, ...]
 
 
-def find_parts(folder: Path, own: Path) -> list[Part]:
+def find_runs(folder: Path, own: Path) -> list[FinishedRun]:
     """The parts in an output folder: a run, or the shards that are there. `own` is the folder whose claim the caller has.
 
     There may be journals of a run, or of a conversion, that came later and was broken off. Raises InputError for what is no output
@@ -74,14 +74,14 @@ def find_parts(folder: Path, own: Path) -> list[Part]:
 
 
 def refuse_at_work(records: Path, own: Path) -> None:
-    """Raise InputError where a run is at work in a folder of records."""
-    if records != own and is_claimed(records):
+    """Raise InputError where a run is at work in a state folder."""
+    if records != own and is_locked(records):
         raise InputError(f"{records}: a run is at work there", "Wait for it to end.")
 
 
-def read_entries(part: Part) -> Iterator[Entry]:
+def read_entries(part: FinishedRun) -> Iterator[ManifestEntry]:
     """The entries of its manifest, as they come. Raises InputError for a manifest that is not as an ended run leaves it."""
-    path = part.records / MANIFEST_FILE
+    path = part.state / MANIFEST_FILE
     try:
         for number, (_, line) in enumerate(lines_of(path), start=1):
             entry = parse_entry(line)
@@ -92,13 +92,13 @@ def read_entries(part: Part) -> Iterator[Entry]:
         raise unreadable(path, error, part.output) from error
 
 
-def own_paths(part: Part, entry: Entry) -> Iterator[Path]:
+def image_paths(part: FinishedRun, entry: ManifestEntry) -> Iterator[Path]:
     """Where the files of an image are."""
     for name in entry.files.values():
         yield actual_path(part.output, name)
 
 
-def link_paths(part: Part, entry: Entry) -> Iterator[Path]:
+def link_paths(part: FinishedRun, entry: ManifestEntry) -> Iterator[Path]:
     """Where there are links to an image."""
     for name in entry.formats:
         path = link_path(name, PurePosixPath(entry.image), recorded_names(part.record))
@@ -122,7 +122,7 @@ def check_hint(output: Path) -> str:
 
 
 def conversion_begun(record: Mapping[str, object], records: Path) -> tuple[str, ...]:
-    """The formats of a conversion that was begun in a folder of records, whose run.json is `record`, and has not ended."""
+    """The formats of a conversion that was begun in a state folder, whose run.json is `record`, and has not ended."""
     noted = record.get(CONVERTING)
     named = [name for name in noted if name in FORMATS] if isinstance(noted, list) else []
     return tuple(dict.fromkeys((*named, *journals_in(records))))
@@ -137,7 +137,7 @@ def broken_conversion(output: Path, formats: Sequence[str]) -> InputError:
     )
 
 
-def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> Part:
+def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> FinishedRun:
     refuse_at_work(records, own)
     path = records / RUN_FILE
     record = read_run(records)
@@ -156,7 +156,7 @@ def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> P
         raise InputError(f"{records}: the run was broken off", RUN_AGAIN)
     try:
         counts = take(record, "counts", dict)
-        part = Part(
+        part = FinishedRun(
             output,
             records,
             shard,
@@ -180,9 +180,9 @@ def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> P
     return replace(part, classes=_read_classes(part))
 
 
-def _check_files(part: Part) -> None:
+def _check_files(part: FinishedRun) -> None:
     """Raise InputError where the manifest is cut off or gone, or has lost lines, or nothing says what the ids mean."""
-    path = part.records / MANIFEST_FILE
+    path = part.state / MANIFEST_FILE
     done = images_of(part.record)
     try:
         if whole_lines(path) < path.stat().st_size:
@@ -202,11 +202,11 @@ def _check_files(part: Part) -> None:
         )
 
 
-def _lost(part: Part, images: Container[str]) -> list[str]:
+def _lost(part: FinishedRun, images: Container[str]) -> list[str]:
     """The images that files of the whole run have and the manifest has not, as far as such files are there."""
     found: dict[str, None] = {}
     for name in part.formats:
-        file = record_file(name, RunContext(part.output, part.records, (), {}))
+        file = rows_file(name, RunContext(part.output, part.state, (), {}))
         with suppress(OSError, ValueError):
             found.update(dict.fromkeys(() if file is None else file.names(())))
     return [image for image in found if image not in images]
@@ -217,7 +217,7 @@ def _named(images: Sequence[str]) -> str:
     return f" ({', '.join(images[:3])}{more})" if images else ""
 
 
-def _read_classes(part: Part) -> tuple[LabelClass, ...]:
+def _read_classes(part: FinishedRun) -> tuple[LabelClass, ...]:
     """The classes in classes.json. Raises InputError where run.json gives the ids another meaning."""
     path = part.output / CLASSES_FILE
     try:
@@ -229,13 +229,13 @@ def _read_classes(part: Part) -> tuple[LabelClass, ...]:
     try:
         names = run_names(part.record)
     except ValueError as error:
-        raise other_version(part.records / RUN_FILE, error, part.output) from error
+        raise other_version(part.state / RUN_FILE, error, part.output) from error
     for what in class_faults([(each.id, each.name) for each in classes], names):
         raise InputError(f"{path}: {what}", OTHER_CLASSES)
     return classes
 
 
-def _is_sound(entry: Entry, names: str) -> bool:
+def _is_sound(entry: ManifestEntry, names: str) -> bool:
     """Whether its files are named after the image, and are so below the output folder."""
     if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
         return False

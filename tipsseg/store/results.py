@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import Records
-from tipsseg.regions.quality import Fidelity
-from tipsseg.store.manifest import Entry
+from tipsseg.formats import Rows
+from tipsseg.regions.quality import PolygonQuality
+from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import ImageRef
 
 
@@ -22,9 +22,9 @@ class Labelled:
     """
 
     ref: ImageRef
-    entry: Entry
-    records: Mapping[str, Records]
-    fidelity: Fidelity
+    entry: ManifestEntry
+    rows: Mapping[str, Rows]
+    fidelity: PolygonQuality
     squeezed: bool = False
 
 
@@ -38,7 +38,7 @@ class Unchanged:
     """
 
     ref: ImageRef
-    entry: Entry
+    entry: ManifestEntry
     edited: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
     other_input: bool = False
@@ -57,7 +57,7 @@ class Failed:
         return self.ref.name
 
 
-Outcome = Labelled | Unchanged | Failed
+ImageResult = Labelled | Unchanged | Failed
 
 #: An image to be labelled, or one of which it is known already what became of it.
 Item = ImageRef | Unchanged | Failed

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, OtherRunError, OutputError
-from tipsseg.formats import RunContext, link_path, own_path, record_file
+from tipsseg.formats import RunContext, image_path, link_path, rows_file
 from tipsseg.store.corrections import MASKS
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.journal import Journal
-from tipsseg.store.manifest import MANIFEST_FILE, Entry, Manifest, input_path
+from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, input_path
 from tipsseg.store.merge_stage import finish_command, is_unfinished
 from tipsseg.store.results import Failed, Item, Unchanged
 from tipsseg.store.run_record import (
@@ -44,9 +44,9 @@ _PUT_BACK = "Put it back; or label the image anew with --replace-edited, which g
 _MOVE_OR_REPLACE = "Move the file away; or label the image anew with --replace-edited, which replaces the file."
 
 
-def own_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
+def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
     """Where an image's own file is, for each of the formats that has one."""
-    paths = {name: own_path(name, context.output, ref.relative, context.files.names) for name in formats}
+    paths = {name: image_path(name, context.output, ref.relative, context.files.names) for name in formats}
     return {name: path for name, path in paths.items() if path is not None}
 
 
@@ -59,7 +59,7 @@ def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) ->
 
 
 def remove_files(
-    entry: Entry, formats: Iterable[str], context: RunContext, names: str, *, edited: bool = False
+    entry: ManifestEntry, formats: Iterable[str], context: RunContext, names: str, *, edited: bool = False
 ) -> list[Path]:
     """Remove the files and links of an image in these formats; returns those that were changed since, and stay. Raises OutputError.
 
@@ -82,9 +82,9 @@ def remove_files(
     return kept
 
 
-def in_place(name: str, entry: Entry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
+def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
     """Whether an image is in a format, as the manifest says: its own file is there, as written, and its records in the journal."""
-    path = own_path(name, context.output, ref.relative, context.files.names)
+    path = image_path(name, context.output, ref.relative, context.files.names)
     return (
         name in entry.formats
         and (path is None or (name in entry.written and entry.written[name].holds(path)))
@@ -92,24 +92,24 @@ def in_place(name: str, entry: Entry, ref: ImageRef, context: RunContext, journa
     )
 
 
-def edited_formats(entry: Entry, ref: ImageRef, context: RunContext) -> tuple[str, ...]:
+def edited_formats(entry: ManifestEntry, ref: ImageRef, context: RunContext) -> tuple[str, ...]:
     """The formats in which an image has a file that is there, and not as this program wrote it.
 
     A file of the size and time that it was written with is not read; `convert_image` and `check_image` do.
     """
     found = []
-    for name, path in own_paths(context, ref, entry.files).items():
+    for name, path in image_paths(context, ref, entry.files).items():
         if os.path.lexists(path) and not entry.written[name].holds(path) and not context.ownership.is_pending(path):
             found.append(name)
     return tuple(found)
 
 
-def is_recorded(entry: Entry | None, digest: str) -> bool:
+def is_recorded(entry: ManifestEntry | None, digest: str) -> bool:
     """Whether an entry has a file of that digest, or a link; see `Ownership.load`."""
     return entry is not None and (digest == LINK or any(digest == file.sha256 for file in entry.written.values()))
 
 
-class Earlier:
+class ResumeState:
     """The records of an earlier run, opened and not changed; close it in the end.
 
     record    the content of its run.json; None where there is none
@@ -132,17 +132,17 @@ class Earlier:
         self._digest = job.decides.digest
         self._refuse_neighbours()
         context = job.context
-        self.record: Mapping[str, object] | None = read_run(context.records)
+        self.record: Mapping[str, object] | None = read_run(context.state)
         self._refuse_strange_records()
-        self.manifest = Manifest(context.records)
+        self.manifest = Manifest(context.state)
         context.ownership.load(written_files(self.record), self.is_recorded)
         self.lost = max(0, images_of(self.record or {}) - len(self.manifest))
         self.outdated: set[str] = set()
         self._owners: dict[Path, str] | None = None  # of files, made when one is in the way
         self.kept = _kept(self.record, context.output)
-        files = {name: record_file(name, context) for name in job.request.formats}
+        files = {name: rows_file(name, context) for name in job.request.formats}
         self.journals = {
-            name: Journal(name, file, context.records, self.manifest.holding(name))
+            name: Journal(name, file, context.state, self.manifest.holding(name))
             for name, file in files.items()
             if file is not None
         }
@@ -185,7 +185,7 @@ class Earlier:
         reason = self._in_the_way(ref, entry)
         if reason:
             return Failed(ref, ImageError(ref.path, *reason))
-        paths = own_paths(context, ref, self._job.request.formats).values()
+        paths = image_paths(context, ref, self._job.request.formats).values()
         left = context.ownership.pending(paths)
         if self._replace_edited:
             left |= {digest_of(path) for path in paths if path in self.kept}
@@ -201,7 +201,7 @@ class Earlier:
             return Failed(ref, ImageError(gone, "it was corrected by hand, and is gone", _PUT_BACK))
         if self._resume and not edited and self._is_done(entry, ref):
             return Unchanged(ref, entry)
-        may_go = frozenset(digest_of(own_paths(context, ref, (name,))[name]) for name in edited)
+        may_go = frozenset(digest_of(image_paths(context, ref, (name,))[name]) for name in edited)
         may_go |= entry.replaceable | left
         return replace(ref, replaceable=may_go, linked=entry.formats, former=entry.fingerprint.sha256)
 
@@ -253,7 +253,7 @@ class Earlier:
         missing = [name for name in self._job.request.formats if name not in held]
         return tuple(missing) if all(suffices(name, held) for name in missing) else ()
 
-    def with_other_formats(self, entry: Entry) -> Entry:
+    def with_other_formats(self, entry: ManifestEntry) -> ManifestEntry:
         """The entry of an image that was labelled just now, with other formats of an earlier entry for the same labels.
 
         Formats of other labels are no more the image's; `outdated` has them.
@@ -281,7 +281,7 @@ class Earlier:
         own = [self.record] if self.record is not None and (len(self.manifest) or self.lost) else []
         output = self._job.context.output
         records = [output / SHARDS_FOLDER / shard.folder for shard in shards_in(output)]
-        others = [read_run(each) for each in records if each != self._job.context.records]
+        others = [read_run(each) for each in records if each != self._job.context.state]
         for record in (*own, *others):
             other = [] if record is None else difference_texts(record, self._job.decides.record())
             if other:
@@ -321,7 +321,7 @@ class Earlier:
         command = (self.record or {}).get("command")
         return f" ({command})" if isinstance(command, str) else ""
 
-    def _lacking(self, entry: Entry, ref: ImageRef, edited: Container[str]) -> tuple[str, ...]:
+    def _lacking(self, entry: ManifestEntry, ref: ImageRef, edited: Container[str]) -> tuple[str, ...]:
         """The formats of the job that an image is not in, but for files that were edited."""
         asked, context = self._job.request.formats, self._job.context
         return tuple(
@@ -330,12 +330,12 @@ class Earlier:
             if name not in edited and not in_place(name, entry, ref, context, self.journals.get(name))
         )
 
-    def _gone_mask(self, entry: Entry, ref: ImageRef) -> Path | None:
+    def _gone_mask(self, entry: ManifestEntry, ref: ImageRef) -> Path | None:
         """A mask of an image that is not there any more."""
-        paths = own_paths(self._job.context, ref, [name for name in MASKS if name in entry.files]).values()
+        paths = image_paths(self._job.context, ref, [name for name in MASKS if name in entry.files]).values()
         return next((path for path in paths if not os.path.lexists(path)), None)
 
-    def _is_done(self, entry: Entry, ref: ImageRef) -> bool:
+    def _is_done(self, entry: ManifestEntry, ref: ImageRef) -> bool:
         """Whether it is the same input, with the same digest, and all files are in place, as they were written."""
         context = self._job.context
         return (
@@ -345,7 +345,7 @@ class Earlier:
             and entry.fingerprint.matches(ref.path)
         )
 
-    def _in_the_way(self, ref: ImageRef, entry: Entry | None) -> tuple[str, str] | None:
+    def _in_the_way(self, ref: ImageRef, entry: ManifestEntry | None) -> tuple[str, str] | None:
         """Why an image cannot have its names in the folder, and what to do; None where it can. `entry` is read where it is None."""
         manifest = self.manifest
         if not self._job.request.overwrite and manifest.is_elsewhere(ref.name, input_path(ref)):
@@ -356,7 +356,7 @@ class Earlier:
             return None
         context = self._job.context
         new = [name for name in self._job.request.formats if name not in manifest.formats_of(ref.name)]
-        for path in own_paths(context, ref, new).values():
+        for path in image_paths(context, ref, new).values():
             # A folder is in no danger: no file can replace it. The image fails by itself.
             if os.path.lexists(path) and not is_folder(path) and not context.ownership.is_pending(path):
                 return self._what_is_there(path)
@@ -382,12 +382,12 @@ class Earlier:
 
     def _paths(self, ref: ImageRef) -> set[Path]:
         """The files of an image that are there."""
-        paths = own_paths(self._job.context, ref, self._job.request.formats).values()
+        paths = image_paths(self._job.context, ref, self._job.request.formats).values()
         return {path for path in paths if os.path.lexists(path)}
 
     def _refuse_strange_records(self) -> None:
         """Raise OutputError where there are records that are not by this program, or not by this version of it."""
-        records = self._job.context.records
+        records = self._job.context.state
         refuse_other_record(records)
         if self.record is None:
             for name in (MANIFEST_FILE, ERRORS_FILE):
@@ -430,7 +430,7 @@ def _kept(record: Mapping[str, object] | None, output: Path) -> frozenset[Path]:
     return frozenset(actual_path(output, place) for place in names if is_inside(place))
 
 
-def _is_other(entry: Entry, path: Path) -> bool:
+def _is_other(entry: ManifestEntry, path: Path) -> bool:
     """Whether a file has not the content that an entry was labelled from; what cannot be read is told in its turn."""
     try:
         if path.stat().st_size != entry.fingerprint.size:

@@ -160,7 +160,7 @@ def ended(record: Mapping[str, object], formats: Sequence[str], counts: Counts, 
 
 
 def write_run(ownership: Ownership, records: Path, record: Mapping[str, object]) -> Path:
-    """Write run.json into a folder of records and return its path. Raises OutputError.
+    """Write run.json into a state folder and return its path. Raises OutputError.
 
     Its `files` are the files that stand for the whole run, each with its size, time and digest.
     """
@@ -184,7 +184,7 @@ def refuse_other_record(records: Path) -> None:
 
 
 def read_run(records: Path) -> dict[str, object] | None:
-    """The content of run.json in a folder of records; None where there is none, or it is not by this tool."""
+    """The content of run.json in a state folder; None where there is none, or it is not by this tool."""
     try:
         record = parse(read_regular(records / RUN_FILE))
     except (OSError, ValueError):

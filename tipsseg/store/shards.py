@@ -61,7 +61,7 @@ def parse_folder(name: str) -> Shard | None:
 
 
 def shards_in(output: Path) -> list[Shard]:
-    """The shards that have a folder of records in an output folder, in their order. Raises InputError where it cannot be listed."""
+    """The shards that have a state folder in an output folder, in their order. Raises InputError where it cannot be listed."""
     place = output / SHARDS_FOLDER
     try:
         found = [parse_folder(name) for name in os.listdir(place)]  # noqa: PTH208  names are enough

@@ -184,7 +184,7 @@ def begun_dtype(context: RunContext) -> str | None:
     output, shards = context.output, []
     with suppress(InputError):  # told when the folder is taken
         shards = shards_in(output)
-    for records in (context.records, *(output / SHARDS_FOLDER / shard.folder for shard in shards)):
+    for records in (context.state, *(output / SHARDS_FOLDER / shard.folder for shard in shards)):
         dtype = (read_run(records) or {}).get("dtype")
         if isinstance(dtype, str) and dtype in DTYPE_NAMES:
             return dtype

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, Records, RunContext, run_files
+from tipsseg.formats import FORMATS, Rows, RunContext, run_files
 from tipsseg.images.decoding import decode_file
 from tipsseg.regions.rle import inside
 from tipsseg.store.labelled_image import LabelledImage, label_faults
 from tipsseg.store.reader import check_hint
 from tipsseg.store.stored_masks import UNREADABLE, read_arrays, read_mask, read_picture, what_is_wrong
-from tipsseg.store.stored_records import LISTS, StoredObject, stored_objects
+from tipsseg.store.stored_rows import LISTS, StoredObject, stored_objects
 from tipsseg.types import ConfidenceArray, LabelArray, TopClasses, label_dtype
 from tipsseg.util.files import file_size
 from tipsseg.util.json_values import actual_path
@@ -32,18 +32,18 @@ class StoredImage:
     """An image of a run that has ended.
 
     labelled  what the manifest says of it
-    records   in a format of `stored_records.LISTS` that holds it, where there is one
+    records   in a format of `stored_rows.LISTS` that holds it, where there is one
     classes   how many there are
     """
 
     labelled: LabelledImage
-    records: Mapping[str, Records]
+    rows: Mapping[str, Rows]
     classes: int
 
     @cached_property
     def objects(self) -> Mapping[str, list[StoredObject]]:
         """What is in its records. Raises ValueError where they are not as they were written."""
-        found = {name: stored_objects(name, records, self.labelled.size) for name, records in self.records.items()}
+        found = {name: stored_objects(name, records, self.labelled.size) for name, records in self.rows.items()}
         for each in chain.from_iterable(found.values()):
             if not 1 <= each.class_id <= self.classes:
                 raise ValueError(f"an object of a class {each.class_id} that there is not")
@@ -56,9 +56,9 @@ class StoredImage:
 
     def holds(self, name: str) -> bool:
         """Whether it is in a format, and that format can be read."""
-        return name in self.labelled.entry.formats and (name not in LISTS or name in self.records)
+        return name in self.labelled.entry.formats and (name not in LISTS or name in self.rows)
 
-    def own_path(self, name: str, output: Path) -> Path:
+    def image_path(self, name: str, output: Path) -> Path:
         """Where its own file is in a format that has one and holds it."""
         return actual_path(output, self.labelled.entry.files[name])
 
@@ -92,18 +92,18 @@ def read_labels(stored: StoredImage, context: RunContext) -> LabelArray:
 
 
 def _is_gone(name: str, stored: StoredImage, context: RunContext) -> bool:
-    return name in stored.labelled.entry.files and not stored.own_path(name, context.output).exists()
+    return name in stored.labelled.entry.files and not stored.image_path(name, context.output).exists()
 
 
 def _other_content(name: str, stored: StoredImage, context: RunContext) -> str:
     """What is wrong with a file that is not as it was written, by size or content; "" for others."""
     known = stored.labelled.entry.written.get(name)
-    size = None if known is None else file_size(stored.own_path(name, context.output))
+    size = None if known is None else file_size(stored.image_path(name, context.output))
     if known is None:
         return ""
     if size != known.size:
         return f"{size} bytes, where the manifest says {known.size}"
-    return "" if known.same_bytes(stored.own_path(name, context.output)) else "changed since it was written"
+    return "" if known.same_bytes(stored.image_path(name, context.output)) else "changed since it was written"
 
 
 def suffices(name: str, held: Collection[str]) -> bool:
@@ -136,7 +136,7 @@ def read_confidence(stored: StoredImage, context: RunContext) -> tuple[NDArray[n
     for name in CONFIDENCES:
         if not stored.holds(name):
             continue
-        path = stored.own_path(name, context.output)
+        path = stored.image_path(name, context.output)
         try:
             if name == "npz":
                 archive = _read_archive(path, size, len(context.classes))
@@ -154,13 +154,13 @@ def _as_share(confidence: NDArray[np.generic]) -> NDArray[np.float32]:
 def _mask(name: str) -> Callable[[StoredImage, RunContext], LabelArray]:
     def read(stored: StoredImage, context: RunContext) -> LabelArray:
         mode = context.files.png_mode if name == "png" else "L"
-        return read_mask(stored.own_path(name, context.output), stored.labelled.size, len(context.classes), mode)
+        return read_mask(stored.image_path(name, context.output), stored.labelled.size, len(context.classes), mode)
 
     return read
 
 
 def _archived(stored: StoredImage, context: RunContext) -> LabelArray:
-    path = stored.own_path("npz", context.output)
+    path = stored.image_path("npz", context.output)
     return _read_archive(path, stored.labelled.size, len(context.classes)).labels
 
 
@@ -189,7 +189,7 @@ def _painted(name: str) -> Callable[[StoredImage, RunContext], LabelArray]:
 
 def _failure(name: str, stored: StoredImage, context: RunContext, reason: str) -> ImageError:
     if name in stored.labelled.entry.files:
-        path = stored.own_path(name, context.output)
+        path = stored.image_path(name, context.output)
         return ImageError(path, reason, _NOT_AS_WRITTEN if path.exists() else check_hint(context.output))
     return ImageError(run_files(name, context)[0].path, f"{stored.name}: {reason}", _LEFT_OUT)
 

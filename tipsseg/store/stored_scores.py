@@ -8,7 +8,7 @@ from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region
 from tipsseg.regions.objects import LabelledObject, mean_score, object_regions
 from tipsseg.store.stored_labels import is_known
-from tipsseg.store.stored_records import StoredObject
+from tipsseg.store.stored_rows import StoredObject
 from tipsseg.types import LabelMap
 
 #: Class, area and box: no two objects have the same, as regions of one class that touch all four sides of one box meet.

@@ -141,7 +141,7 @@ def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends, remove it when the block raises.
 
     Creates the parent folders. The temporary name is hidden, is like no other's on any machine, and keeps the suffix;
-    `owner` is a part of it, by which `sweep` tells whose it is.
+    `owner` is a part of it, by which `clean_up` tells whose it is.
     Readers see the old file or the new one, never a part. Raises OutputError where the system refuses, also for an
     OSError from inside the block.
     """
@@ -172,7 +172,7 @@ def remove_file(path: Path) -> None:
         raise output_error(path, error) from error
 
 
-def sweep(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()) -> None:
+def clean_up(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()) -> None:
     """Remove what a process of this owner left in the folders under temporary names when it was killed, but what to `keep`.
 
     Whoever calls it has to know that no such process lives any more.
@@ -185,12 +185,12 @@ def sweep(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()) -
                         _remove(Path(folder, name), owner)
 
 
-def sweep_below(tops: Iterable[Path], owner: str = "") -> None:
-    """`sweep` these folders and all that are below them, but where a link leads."""
+def clean_up_below(tops: Iterable[Path], owner: str = "") -> None:
+    """`clean_up` these folders and all that are below them, but where a link leads."""
     for top in tops:
         if top.is_symlink():
             continue
-        sweep((Path(folder) for folder, _, _ in os.walk(top)), owner)
+        clean_up((Path(folder) for folder, _, _ in os.walk(top)), owner)
 
 
 def _remove(path: Path, owner: str) -> None:

@@ -297,7 +297,7 @@ class Ownership:
 
 
 def write_ahead_logs(records: Path) -> list[Path]:
-    """The write-ahead logs in a folder of records. Raises OutputError where it cannot be listed."""
+    """The write-ahead logs in a state folder. Raises OutputError where it cannot be listed."""
     try:
         return sorted(records / name for name in os.listdir(records) if name.startswith(LOG_PREFIX))  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):

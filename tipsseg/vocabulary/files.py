@@ -37,7 +37,7 @@ from tipsseg.types import Colour
 from tipsseg.util.printable import quoted, shortened
 from tipsseg.util.text_file import content_lines, is_there, read_text
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, TEMPLATES, check_templates
-from tipsseg.vocabulary.vocabulary import Entry, Vocabulary, check_number, make_vocabulary
+from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, check_number, make_vocabulary
 
 _FOLDER = resources.files("tipsseg") / "assets" / "vocabularies"
 
@@ -51,7 +51,7 @@ Table = Mapping[str, object]
 class _Content:
     """What a file says; None where it says nothing."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ClassSpec, ...]
     background: str | tuple[str, ...] | None
     templates: tuple[str, ...] | None
 
@@ -123,7 +123,7 @@ def vocabulary_toml(vocabulary: Vocabulary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def entry_record(entry: Entry) -> dict[str, object]:
+def entry_record(entry: ClassSpec) -> dict[str, object]:
     """The keys that an entry has in a vocabulary file; those that it leaves open are left out."""
     record: dict[str, object] = {
         "name": entry.name,
@@ -195,7 +195,7 @@ def _parse_lines(path: Path, text: str) -> _Content:
                 path=path,
                 line=number,
             )
-    return _Content(tuple(Entry(line) for _, line in lines), None, None)
+    return _Content(tuple(ClassSpec(line) for _, line in lines), None, None)
 
 
 _OTHER_KINDS = (".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".xml")
@@ -309,7 +309,7 @@ def _templates(table: Table, what: str = "`templates`") -> tuple[str, ...] | Non
     return tuple(value)
 
 
-def parse_entry(value: object) -> Entry:
+def parse_entry(value: object) -> ClassSpec:
     """The entry that a vocabulary file means by an item of `classes`; see `entry_record`. Raises VocabularyError."""
     if isinstance(value, str):
         value = {"name": value}
@@ -342,7 +342,7 @@ def parse_entry(value: object) -> Entry:
         raise _KeyError(
             "min_confidence", f"`min_confidence` of {quoted(name)} must be a number, not {_shown(confidence)}"
         )
-    return Entry(
+    return ClassSpec(
         name,
         tuple(value.get("synonyms", ())),
         _colour(name, value.get("colour")),

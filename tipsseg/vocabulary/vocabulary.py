@@ -24,7 +24,7 @@ MAX_PHRASES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ClassSpec:
     """One thing of a vocabulary, as it is asked for.
 
     name            what it is called; also the first phrase that stands for it
@@ -71,7 +71,7 @@ class Vocabulary:
     source      the preset or the file that the classes come from; "" where they were named one by one
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ClassSpec, ...]
     classes: tuple[LabelClass, ...]
     background: tuple[str, ...]
     templates: tuple[str, ...] = PROTOCOL_TEMPLATES
@@ -103,7 +103,7 @@ class Vocabulary:
 
 
 def make_vocabulary(
-    classes: Sequence[str | Entry],
+    classes: Sequence[str | ClassSpec],
     background: str | Sequence[str] = "auto",
     templates: Sequence[str] = PROTOCOL_TEMPLATES,
     source: str = "",
@@ -202,16 +202,16 @@ def _background(background: str | Sequence[str], named: dict[str, int]) -> tuple
 _SAME = "Names that differ only in case or spacing are the same to the model."
 
 
-def _entry(value: object, index: int) -> Entry:
+def _entry(value: object, index: int) -> ClassSpec:
     """The entry that an item of a list stands for; `index` from 0."""
-    if isinstance(value, Entry):
+    if isinstance(value, ClassSpec):
         return value
     if isinstance(value, str):
-        return Entry(value)
-    raise VocabularyError(f"class {index + 1} must be a name or an Entry, not {quoted(value)}", entry=index)
+        return ClassSpec(value)
+    raise VocabularyError(f"class {index + 1} must be a name or a ClassSpec, not {quoted(value)}", entry=index)
 
 
-def _checked(entry: Entry, index: int, count: int) -> Entry:
+def _checked(entry: ClassSpec, index: int, count: int) -> ClassSpec:
     """The entry with clean names, and values that can be; `index` of `count`, from 0."""
     key = "name"
     try:
@@ -242,7 +242,7 @@ def _checked(entry: Entry, index: int, count: int) -> Entry:
         templates = None if entry.templates is None else _own_templates(entry.templates, name)
     except VocabularyError as error:
         raise VocabularyError(error.reason, error.hint, entry=index, key=key) from error
-    return Entry(name, synonyms, own_colour, confidence, supercategory, templates, entry.negative)
+    return ClassSpec(name, synonyms, own_colour, confidence, supercategory, templates, entry.negative)
 
 
 def _texts(value: object, key: str, name: str) -> Sequence[object]:
@@ -281,7 +281,7 @@ def _own_templates(templates: Sequence[str], name: str) -> tuple[str, ...]:
         raise VocabularyError(f"{quoted(name)}: {error.reason}", error.hint) from error
 
 
-def _require_distinct(entries: Sequence[Entry]) -> dict[str, int]:
+def _require_distinct(entries: Sequence[ClassSpec]) -> dict[str, int]:
     """The key of each name with the index of its entry."""
     seen: dict[str, int] = {}
     for index, text in [(index, text) for index, entry in enumerate(entries) for text in entry.texts]:

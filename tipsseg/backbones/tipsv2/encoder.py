@@ -66,7 +66,7 @@ class Encoder:
         self.temperature = config.temperature
 
     @torch.inference_mode()
-    def text_vectors(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
+    def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Unit vectors of the phrases, [P, D] float32 on the device.
 
         Each phrase is filled into each template; the embeddings are normalised, averaged and normalised again (the

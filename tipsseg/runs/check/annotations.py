@@ -20,7 +20,7 @@ def check_annotations(image: LabelledImage, found: CocoImage, run: Run, labels: 
     """What is wrong with an image of annotations.json; `labels` [H, W] is its mask, None where there is none to compare with."""
     name = image.entry.image
     try:
-        record, *annotations = [parse(each) for each in found.records]
+        record, *annotations = [parse(each) for each in found.rows]
     except ValueError as error:
         yield f"image {name}: not JSON: {error}"
         return

@@ -20,7 +20,7 @@ class Annotations:
     """The annotations.json of a run; `sound` tells whether it can be read."""
 
     def __init__(self, run: Run) -> None:
-        self.path = run.records / FILE_NAME
+        self.path = run.state / FILE_NAME
         self.sound = True
         self._run = run
 

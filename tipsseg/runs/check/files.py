@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from tipsseg.formats import FORMATS, has_own_files, output_name
+from tipsseg.formats import FORMATS, has_image_files, output_name
 from tipsseg.formats.problem import Problem
 from tipsseg.runs.check.manifest import Images
 from tipsseg.types import printable_path
@@ -26,7 +26,7 @@ class Owners:
             for name in images.formats:
                 owner, others = self._owners.setdefault(_stem(name, images), (name, images))
                 shared = set(images.formats[name]) & set(others.formats[owner])
-                if owner != name and has_own_files(shared):
+                if owner != name and has_image_files(shared):
                     yield Problem(images.path, f"{name}: its files would be those of {owner} too")
 
     def know(self, name: str, image: PurePosixPath) -> bool:

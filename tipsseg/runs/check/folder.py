@@ -160,7 +160,7 @@ def _note_gaps(images: Images, progress: Progress) -> None:
 def _note_runs(folder: Path, runs: Sequence[Run], whole: bool, progress: Progress) -> None:
     for run in runs:
         if run.failed:
-            progress.note(f"{counted(run.failed, 'image')} failed, see {run.records / ERRORS_FILE}")
+            progress.note(f"{counted(run.failed, 'image')} failed, see {run.state / ERRORS_FILE}")
     if whole and runs[0].shard is not None:
         place = shell_word(str(folder))
         progress.note(f"All {counted(len(runs), 'shard')} ended; join them: tipsseg merge {place} -o {place}")

@@ -69,7 +69,7 @@ def check_image(place: Place, image: LabelledImage, annotated: CocoImage | None)
 def _check(place: Place, image: LabelledImage, annotated: CocoImage | None, report: Report) -> None:
     run = place.run
     report.problems += [
-        Problem(run.records / MANIFEST_FILE, f"{image.entry.image}: {what}") for what in check_entry(run, image)
+        Problem(run.state / MANIFEST_FILE, f"{image.entry.image}: {what}") for what in check_entry(run, image)
     ]
     labels: LabelArray | None = None
     corrected: dict[str, Path] = {}
@@ -100,7 +100,7 @@ def _check(place: Place, image: LabelledImage, annotated: CocoImage | None, repo
         report.behind += 1
     _check_links(place, image, run.files.names, report)
     if annotated is not None:
-        path = run.records / COCO_FILE
+        path = run.state / COCO_FILE
         report.problems += [Problem(path, what) for what in check_annotations(image, annotated, run, labels)]
     _check_input(None if place.images is None else actual_path(place.images, image.entry.image), image, report)
 

@@ -30,7 +30,7 @@ class Images:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.path = run.records / MANIFEST_FILE
+        self.path = run.state / MANIFEST_FILE
         self.formats: dict[str, tuple[str, ...]] = {}
         self.sound = True
         self._manifest: Manifest | None = None
@@ -47,7 +47,7 @@ class Images:
                     formats[entry.image] = same.setdefault(entry.formats, entry.formats)
                 except ValueError as error:
                     problems.append(f"line {number} is no entry: {error}; {_SET_ASIDE}")
-            self._manifest = Manifest(self.run.records)
+            self._manifest = Manifest(self.run.state)
         except OSError as error:
             problems.append(reason_of(error))
             formats.clear()

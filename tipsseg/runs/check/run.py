@@ -11,7 +11,7 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.problem import Problem
 from tipsseg.options import FileOptions, parse_file_options
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
-from tipsseg.store.lock import is_claimed
+from tipsseg.store.lock import is_locked
 from tipsseg.store.merge_stage import JOINING, finish_command, is_unfinished
 from tipsseg.store.reader import broken_conversion, conversion_begun
 from tipsseg.store.run_classes import class_faults, run_names
@@ -25,9 +25,9 @@ from tipsseg.util.json_values import actual_path, parse, short, take
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the run.json in a folder of records says.
+    """What the run.json in a state folder says.
 
-    records     that folder
+    state       that folder
     shard       None for a whole run
     names       of the classes by id, 1..N
     files       how labels became files
@@ -39,7 +39,7 @@ class Run:
     written     files that stand for the whole run, as it wrote them, by their paths relative to the output folder
     """
 
-    records: Path
+    state: Path
     shard: Shard | None
     digest: str
     names: Mapping[int, str]
@@ -59,7 +59,7 @@ class Run:
     @property
     def path(self) -> Path:
         """Its run.json."""
-        return self.records / RUN_FILE
+        return self.state / RUN_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
 
 
 def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
-    if is_claimed(records):
+    if is_locked(records):
         return Problem(records, "a run is at work there; check it once that has ended")
     path = records / RUN_FILE
     try:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import RecordFile, Records, RunContext, RunFile, run_files
+from tipsseg.formats import Rows, RowsFile, RunContext, RunFile, run_files
 from tipsseg.formats.listing import LIST_END, OBJECT_END, check_end
 from tipsseg.formats.problem import Problem
 from tipsseg.images.decoding import decode_file
 from tipsseg.runs.check.annotations import area_faults
 from tipsseg.runs.check.manifest import Images, expected_files
 from tipsseg.store.classes_file import read_classes
-from tipsseg.store.stored_records import LISTS, stored_objects
+from tipsseg.store.stored_rows import LISTS, stored_objects
 from tipsseg.util.files import reason_of
 from tipsseg.util.json_values import actual_path, parse, take
 
@@ -31,11 +31,11 @@ _ENDS = {
 
 def check_run_files(output: Path, images: Images, name: str) -> Iterator[Problem]:
     """What is wrong with the files that format `name` has for the run of these images."""
-    context = RunContext(output, images.run.records, (), {}, images.run.files)
+    context = RunContext(output, images.run.state, (), {}, images.run.files)
     for file in run_files(name, context):
         if not file.path.is_file():
             yield Problem(file.path, "missing")
-        elif isinstance(file, RecordFile):
+        elif isinstance(file, RowsFile):
             yield from _check_records(output, images, name, file)
         elif not _is_as_written(output, images, name, file):
             yield Problem(file.path, "not what tipsseg writes for these classes and images")
@@ -51,13 +51,13 @@ def _is_as_written(output: Path, images: Images, name: str, file: RunFile) -> bo
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for again in run_files(name, RunContext(place, place, classes, {}, images.run.files)):
-            if again.path.relative_to(place) == file.path.relative_to(images.run.records):
+            if again.path.relative_to(place) == file.path.relative_to(images.run.state):
                 again.write(holders, lambda _: ())
                 return again.path.read_bytes() == file.path.read_bytes()
     return True
 
 
-def _check_records(output: Path, images: Images, name: str, file: RecordFile) -> Iterator[Problem]:
+def _check_records(output: Path, images: Images, name: str, file: RowsFile) -> Iterator[Problem]:
     wanted = dict.fromkeys(image for image, formats in images.formats.items() if name in formats)
     seen: set[str] = set()
     try:
@@ -81,7 +81,7 @@ def _check_records(output: Path, images: Images, name: str, file: RecordFile) ->
                 yield Problem(file.path, f"image {image}: missing")
 
 
-def _check_image(output: Path, images: Images, name: str, image: str, records: Records) -> Iterator[str]:
+def _check_image(output: Path, images: Images, name: str, image: str, records: Rows) -> Iterator[str]:
     """What is wrong with the records of one image. Raises ValueError for what is none."""
     for record in records:
         parse(record)

@@ -9,7 +9,7 @@ from tipsseg.errors import TipssegError
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnostic:
     """What one check found.
 
     state   "ok"; "note": worth knowing, but nothing is wrong; "fail": tipsseg does not work as it should
@@ -24,9 +24,9 @@ class Finding:
     hint: str = ""
 
 
-def failure(what: str, error: TipssegError) -> Finding:
+def failure(what: str, error: TipssegError) -> Diagnostic:
     """The finding that an expected error makes."""
-    return Finding("fail", what, error.message, error.hint)
+    return Diagnostic("fail", what, error.message, error.hint)
 
 
 def reason_of(error: Exception) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.errors import IntegrityError, LockError
-from tipsseg.runs.doctor.diagnostic import Finding, failure, gigabytes, reason_of
+from tipsseg.runs.doctor.diagnostic import Diagnostic, failure, gigabytes, reason_of
 from tipsseg.types import LockedFile, ModelSpec
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-pyth
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:.*>=\s*(?P<floor>[0-9][0-9.]*))?")
 
 
-def examine_packages(requirements: Sequence[str], version_of: Callable[[str], str]) -> Iterator[Finding]:
+def examine_packages(requirements: Sequence[str], version_of: Callable[[str], str]) -> Iterator[Diagnostic]:
     """Whether each required package is installed, new enough, and can be imported.
 
     requirements  such as importlib.metadata.requires gives, `name>=floor`; those with a marker (of extras) are left out
@@ -42,7 +42,7 @@ def examine_packages(requirements: Sequence[str], version_of: Callable[[str], st
             yield _package(requirement, version_of)
 
 
-def _package(requirement: str, version_of: Callable[[str], str]) -> Finding:
+def _package(requirement: str, version_of: Callable[[str], str]) -> Diagnostic:
     matched = _REQUIREMENT.match(requirement)
     name, floor = (matched["name"], matched["floor"] or "0") if matched else (requirement, "0")
     hint = f"Run: pip install '{requirement}'"
@@ -51,16 +51,16 @@ def _package(requirement: str, version_of: Callable[[str], str]) -> Finding:
             version = version_of(distribution)
             break
     else:
-        return Finding("fail", name, "is not installed", hint)
+        return Diagnostic("fail", name, "is not installed", hint)
     if _release(version) < _release(floor):
-        return Finding("fail", distribution, f"{version} is too old: {floor} or newer is needed", hint)
+        return Diagnostic("fail", distribution, f"{version} is too old: {floor} or newer is needed", hint)
     module = _MODULES.get(name, name.replace("-", "_"))
     try:
         importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library that it needs
         hint = f'Reinstall it, or what it needs; python -c "import {module}" tells more.'
-        return Finding("fail", distribution, f"{version} cannot be imported: {reason_of(error)}", hint)
-    return Finding("ok", distribution, f"{version} ({_torch_build()})" if name == "torch" else version)
+        return Diagnostic("fail", distribution, f"{version} cannot be imported: {reason_of(error)}", hint)
+    return Diagnostic("ok", distribution, f"{version} ({_torch_build()})" if name == "torch" else version)
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -85,47 +85,51 @@ def _torch_build() -> str:
 # ---- memory and disk ----
 
 
-def examine_memory() -> Finding:
+def examine_memory() -> Diagnostic:
     """The memory of the machine, where it tells."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return Finding("note", "memory", "how much there is cannot be told on this system")
+        return Diagnostic("note", "memory", "how much there is cannot be told on this system")
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
     except (ValueError, OSError, StopIteration):
-        return Finding("note", "memory", f"{gigabytes(total)}; how much is available cannot be told on this system")
-    return Finding("ok", "memory", f"{gigabytes(available)} of {gigabytes(total)} available")
+        return Diagnostic("note", "memory", f"{gigabytes(total)}; how much is available cannot be told on this system")
+    return Diagnostic("ok", "memory", f"{gigabytes(available)} of {gigabytes(total)} available")
 
 
-def examine_cache() -> Iterator[Finding]:
+def examine_cache() -> Iterator[Diagnostic]:
     """The hub cache in use: can it be written to, how much room is there; and whether the hub may be asked."""
     from huggingface_hub import constants
 
     try:
         yield _cache(Path(constants.HF_HUB_CACHE).absolute())
     except OSError as error:
-        yield Finding("fail", "cache", f"{constants.HF_HUB_CACHE} cannot be used: {error.strerror or error}", _HF_HOME)
+        yield Diagnostic(
+            "fail", "cache", f"{constants.HF_HUB_CACHE} cannot be used: {error.strerror or error}", _HF_HOME
+        )
     if constants.HF_HUB_OFFLINE:
-        yield Finding("note", "offline mode", "on (HF_HUB_OFFLINE): nothing will be downloaded")
+        yield Diagnostic("note", "offline mode", "on (HF_HUB_OFFLINE): nothing will be downloaded")
     else:
-        yield Finding("ok", "offline mode", "off")
+        yield Diagnostic("ok", "offline mode", "off")
 
 
 _HF_HOME = "Set HF_HOME to a folder that can be written to."
 
 
-def _cache(folder: Path) -> Finding:
+def _cache(folder: Path) -> Diagnostic:
     existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if not existing.is_dir():
-        return Finding("fail", "cache", f"{folder} cannot be made: {existing} is not a folder", _HF_HOME)
+        return Diagnostic("fail", "cache", f"{folder} cannot be made: {existing} is not a folder", _HF_HOME)
     if os.access(existing, os.W_OK | os.X_OK):
         made = "" if existing == folder else " (will be made)"
-        return Finding("ok", "cache", f"{folder}{made}, {gigabytes(shutil.disk_usage(existing).free)} free")
+        return Diagnostic("ok", "cache", f"{folder}{made}, {gigabytes(shutil.disk_usage(existing).free)} free")
     if existing == folder:
-        return Finding("note", "cache", f"{folder} is read-only: what is there is used, nothing can be added", _HF_HOME)
-    return Finding("fail", "cache", f"{folder} cannot be made: {existing} is read-only", _HF_HOME)
+        return Diagnostic(
+            "note", "cache", f"{folder} is read-only: what is there is used, nothing can be added", _HF_HOME
+        )
+    return Diagnostic("fail", "cache", f"{folder} cannot be made: {existing} is read-only", _HF_HOME)
 
 
 # ---- weights ----
@@ -133,7 +137,7 @@ def _cache(folder: Path) -> Finding:
 _REINSTALL = "Reinstall tipsseg."
 
 
-def examine_lock() -> tuple[Finding, tuple[ModelSpec, ...]]:
+def examine_lock() -> tuple[Diagnostic, tuple[ModelSpec, ...]]:
     """A finding about weights.lock, and the models in it."""
     from tipsseg.weights import fetching as weights
 
@@ -142,10 +146,10 @@ def examine_lock() -> tuple[Finding, tuple[ModelSpec, ...]]:
         models = weights.read_lock(path)
     except LockError as error:
         return failure("weights.lock", error), ()
-    return Finding("ok", "weights.lock", f"{path}, {len(models)} models"), tuple(models.values())
+    return Diagnostic("ok", "weights.lock", f"{path}, {len(models)} models"), tuple(models.values())
 
 
-def examine_model(spec: ModelSpec) -> tuple[Finding, Path | None]:
+def examine_model(spec: ModelSpec) -> tuple[Diagnostic, Path | None]:
     """A finding about the files of a model, and their folder where they are here and none is known to be wrong.
 
     Files are hashed, except those that were hashed before and have not changed since.
@@ -157,15 +161,15 @@ def examine_model(spec: ModelSpec) -> tuple[Finding, Path | None]:
     return finding, None if finding.state == "fail" else folder
 
 
-def _absent(spec: ModelSpec) -> Finding:
+def _absent(spec: ModelSpec) -> Diagnostic:
     if spec.embedded is not None:
-        return Finding("fail", f"model {spec.id}", "is missing from the installation", _REINSTALL)
-    return Finding(
+        return Diagnostic("fail", f"model {spec.id}", "is missing from the installation", _REINSTALL)
+    return Diagnostic(
         "note", f"model {spec.id}", f"not downloaded; will be held to {_origin_of_hashes(spec)}", _download(spec)
     )
 
 
-def _present(spec: ModelSpec, folder: Path) -> Finding:
+def _present(spec: ModelSpec, folder: Path) -> Diagnostic:
     what = f"model {spec.id}"
     try:
         unknown = [file.name for file in spec.files if not _is_verified(spec, file, folder / file.name)]
@@ -173,11 +177,11 @@ def _present(spec: ModelSpec, folder: Path) -> Finding:
         return failure(what, error)
     except OSError as error:
         reason = f"{error.filename or folder} cannot be read: {error.strerror or error}"
-        return Finding("fail", what, reason, "Check its permissions.")
+        return Diagnostic("fail", what, reason, "Check its permissions.")
     if unknown:
         detail = f"in {folder}; not verified, because nothing here states the hash of {', '.join(unknown)}"
-        return Finding("note", what, detail, _download(spec))
-    return Finding("ok", what, f"in {folder}; verified by {_origin_of_hashes(spec)}")
+        return Diagnostic("note", what, detail, _download(spec))
+    return Diagnostic("ok", what, f"in {folder}; verified by {_origin_of_hashes(spec)}")
 
 
 def _origin_of_hashes(spec: ModelSpec) -> str:

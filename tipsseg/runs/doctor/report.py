@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 
 from tipsseg.errors import DeviceError, TipssegError
 from tipsseg.runs.doctor import installation
-from tipsseg.runs.doctor.diagnostic import Finding, failure, gigabytes, reason_of
+from tipsseg.runs.doctor.diagnostic import Diagnostic, failure, gigabytes, reason_of
 
 if TYPE_CHECKING:
     import torch
 
     from tipsseg.labelling.golden import Published
 
-__all__ = ["Finding", "check_golden", "examine"]
+__all__ = ["Diagnostic", "check_golden", "examine"]
 
 
-def examine(device: str, dtype: str, image: Path | None = None) -> Iterator[Finding]:
+def examine(device: str, dtype: str, image: Path | None = None) -> Iterator[Diagnostic]:
     """Examine packages, memory, the cache, weights and devices, one after the other, and check some numbers.
 
     device  the device whose numbers are compared with the CPU's, as `load` takes it
@@ -38,15 +38,15 @@ def examine(device: str, dtype: str, image: Path | None = None) -> Iterator[Find
     """
     with suppress(ImportError, OSError):  # what cannot be imported is a finding below
         _check_names(device, dtype)
-    yield Finding("ok", "tipsseg", f"{metadata.version('tipsseg')} in {Path(__file__).parents[2]}")
-    yield Finding("ok", "Python", f"{platform.python_version()} on {platform.platform()}")
+    yield Diagnostic("ok", "tipsseg", f"{metadata.version('tipsseg')} in {Path(__file__).parents[2]}")
+    yield Diagnostic("ok", "Python", f"{platform.python_version()} on {platform.platform()}")
     whole = True
     for finding in installation.examine_packages(metadata.requires("tipsseg") or [], metadata.version):
         yield finding
         whole = whole and finding.state != "fail"
     yield installation.examine_memory()
     if not whole:
-        yield Finding("note", "all else", "was left out, because it needs the packages above")
+        yield Diagnostic("note", "all else", "was left out, because it needs the packages above")
         return
     yield from installation.examine_cache()
     finding, models = installation.examine_lock()
@@ -76,7 +76,7 @@ def _check_names(device: str, dtype: str) -> None:
 # ---- devices ----
 
 
-def _devices() -> Iterator[Finding]:
+def _devices() -> Iterator[Diagnostic]:
     import torch
 
     cpu = torch.device("cpu")
@@ -84,7 +84,7 @@ def _devices() -> Iterator[Finding]:
     for kind in ("cuda", "mps"):
         absence = _absence(kind)
         if absence:
-            yield Finding("note", kind, absence)
+            yield Diagnostic("note", kind, absence)
         elif kind == "cuda":
             for index in range(torch.cuda.device_count()):
                 gpu = torch.device("cuda", index)
@@ -104,16 +104,16 @@ def _absence(kind: str) -> str:
     return ""
 
 
-def _device(device: torch.device, describe: Callable[[], str]) -> Finding:
+def _device(device: torch.device, describe: Callable[[], str]) -> Diagnostic:
     try:
         description = describe()
         trials = {name: _trial(device, name) for name in ("float32", "bfloat16", "float16")}
     except RuntimeError as error:
-        return Finding("fail", str(device), reason_of(error), "Check the driver, or use --device cpu.")
+        return Diagnostic("fail", str(device), reason_of(error), "Check the driver, or use --device cpu.")
     dtypes = ", ".join(f"{name} {result}" for name, result in trials.items())
     sound = trials["float32"].startswith("works")
     hint = "" if sound else "Check the driver, and that torch was built for this device; or use another --device."
-    return Finding("ok" if sound else "fail", str(device), f"{description}; {dtypes}", hint)
+    return Diagnostic("ok" if sound else "fail", str(device), f"{description}; {dtypes}", hint)
 
 
 def _gpu(device: torch.device) -> str:
@@ -156,7 +156,7 @@ def _emulated() -> str:
 # ---- numbers ----
 
 
-def _numbers(folder: Path | None, device: str, dtype: str) -> Finding:
+def _numbers(folder: Path | None, device: str, dtype: str) -> Diagnostic:
     """The chosen device and dtype against the CPU in float32, by the embedded model."""
     from tipsseg.backbones.devices import resolve_device, resolve_dtype
     from tipsseg.labelling import golden
@@ -166,12 +166,12 @@ def _numbers(folder: Path | None, device: str, dtype: str) -> Finding:
         chosen = resolve_device(device)
         precision = resolve_dtype(dtype, chosen)
         if folder is None:
-            return Finding("note", what, "not compared, because that takes the embedded model")
+            return Diagnostic("note", what, "not compared, because that takes the embedded model")
         found = golden.agreement(folder, device, dtype)
     except TipssegError as error:
         return failure(what, error)
     except RuntimeError as error:
-        return Finding("fail", what, f"it does not run: {reason_of(error)}", "Try --device cpu --dtype float32.")
+        return Diagnostic("fail", what, f"it does not run: {reason_of(error)}", "Try --device cpu --dtype float32.")
     limit = golden.LIMITS[precision]
     detail = (
         f"{chosen} in {str(precision).removeprefix('torch.')} against cpu in float32: cosines differ by up to "
@@ -179,11 +179,11 @@ def _numbers(folder: Path | None, device: str, dtype: str) -> Finding:
         f"patches (limit {limit.same_winner:.1%})"
     )
     if found.within(limit):
-        return Finding("ok", what, detail)
-    return Finding("fail", what, detail, "Update the driver and torch, or use --device cpu or --dtype float32.")
+        return Diagnostic("ok", what, detail)
+    return Diagnostic("fail", what, detail, "Update the driver and torch, or use --device cpu or --dtype float32.")
 
 
-def _recorded(folder: Path | None) -> Iterator[Finding]:
+def _recorded(folder: Path | None) -> Iterator[Diagnostic]:
     """The CPU in float32 against what another CPU computed."""
     from tipsseg.labelling import golden
 
@@ -196,7 +196,7 @@ def _recorded(folder: Path | None) -> Iterator[Finding]:
         yield failure(what, error)
         return
     except RuntimeError as error:
-        yield Finding("fail", what, f"it does not run: {reason_of(error)}")
+        yield Diagnostic("fail", what, f"it does not run: {reason_of(error)}")
         return
     detail = (
         f"cpu in float32 differs by up to {result.difference:.1e} from them (tolerance {golden.RECORDED.tolerance:.0e})"
@@ -204,21 +204,21 @@ def _recorded(folder: Path | None) -> Iterator[Finding]:
     hint = (
         "" if result.agrees else "This build of torch computes something else on this CPU: do not trust these labels."
     )
-    yield Finding("ok" if result.agrees else "fail", what, detail, hint)
+    yield Diagnostic("ok" if result.agrees else "fail", what, detail, hint)
 
 
-def _published(folders: Mapping[str, Path], image: Path | None) -> Iterator[Finding]:
+def _published(folders: Mapping[str, Path], image: Path | None) -> Iterator[Diagnostic]:
     from tipsseg.labelling import golden
 
     folder = folders.get(golden.B14_ID)
     if folder is None:
         detail = f"not checked, because they are for {golden.B14_ID}, which is not here"
-        yield Finding("note", "golden values", detail, f"Run: tipsseg weights download {golden.B14_ID}")
+        yield Diagnostic("note", "golden values", detail, f"Run: tipsseg weights download {golden.B14_ID}")
         return
     yield from check_golden(folder, image, golden.B14)
 
 
-def check_golden(folder: Path, image: Path | None, published: Published) -> Iterator[Finding]:
+def check_golden(folder: Path, image: Path | None, published: Published) -> Iterator[Diagnostic]:
     """Compare a model with what is published of it; one finding for each row of numbers."""
     from tipsseg.labelling import golden
 
@@ -231,11 +231,11 @@ def check_golden(folder: Path, image: Path | None, published: Published) -> Iter
             detail = (
                 f"differ by up to {result.difference:.1e} from the published ones (tolerance {table.tolerance:.0e})"
             )
-            yield Finding("ok", what, detail) if result.agrees else Finding("fail", what, detail, hint)
+            yield Diagnostic("ok", what, detail) if result.agrees else Diagnostic("fail", what, detail, hint)
     except TipssegError as error:
         yield failure("golden values", error)
     except RuntimeError as error:  # no memory
-        yield Finding("fail", "golden values", f"cannot be computed: {reason_of(error)}")
+        yield Diagnostic("fail", "golden values", f"cannot be computed: {reason_of(error)}")
     if image is None:
         detail = "those of a picture were left out"
-        yield Finding("note", "golden values", detail, "Give COCO val2017 000000039769.jpg with --image.")
+        yield Diagnostic("note", "golden values", detail, "Give COCO val2017 000000039769.jpg with --image.")

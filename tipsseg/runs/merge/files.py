@@ -12,13 +12,13 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError
-from tipsseg.formats import FORMATS, RecordFile, Records, RunContext, record_file, run_files
+from tipsseg.formats import FORMATS, Rows, RowsFile, RunContext, rows_file, run_files
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.journal import Journal
-from tipsseg.store.manifest import MANIFEST_FILE, Entry, Manifest
+from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry
 from tipsseg.store.merge_stage import OWNER, SET_ASIDE, stranger_error, strangers_in_shards
-from tipsseg.store.reader import Part, check_hint, link_paths, own_paths, read_entries, unreadable
+from tipsseg.store.reader import FinishedRun, check_hint, image_paths, link_paths, read_entries, unreadable
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.types import ImageRef, name_order
 from tipsseg.util.append_log import lines_of
@@ -42,7 +42,7 @@ def copy_classes(source: Path, stage: Path) -> None:
     atomic_write(stage / CLASSES_FILE, data, OWNER)
 
 
-def keep_asides(parts: Sequence[Part], target: Path, stage: Path) -> None:
+def keep_asides(parts: Sequence[FinishedRun], target: Path, stage: Path) -> None:
     """Keep what only shards in `target`, which are removed, have: write-ahead logs, and lines that could not be read.
 
     Raises InputError and OutputError.
@@ -50,8 +50,8 @@ def keep_asides(parts: Sequence[Part], target: Path, stage: Path) -> None:
     aside: dict[str, bytes] = {}
     for part in parts:
         if part.output == target:
-            names = (*SET_ASIDE, *(log.name for log in write_ahead_logs(part.records)))
-            for path in (part.records / name for name in names if os.path.lexists(part.records / name)):
+            names = (*SET_ASIDE, *(log.name for log in write_ahead_logs(part.state)))
+            for path in (part.state / name for name in names if os.path.lexists(part.state / name)):
                 try:
                     aside[path.name] = aside.get(path.name, b"") + read_regular(path)
                 except OSError as error:
@@ -60,7 +60,7 @@ def keep_asides(parts: Sequence[Part], target: Path, stage: Path) -> None:
         atomic_write(stage / name, data, OWNER)
 
 
-def refuse_strangers(parts: Sequence[Part], target: Path) -> None:
+def refuse_strangers(parts: Sequence[FinishedRun], target: Path) -> None:
     """Raise OutputError where there is a file in `target` that is not of the parts, and would be replaced or removed."""
     formats = {name for part in parts for entry in read_entries(part) for name in entry.formats}
     formats.update(parts[0].formats)
@@ -77,7 +77,7 @@ def refuse_strangers(parts: Sequence[Part], target: Path) -> None:
                 is_copied(path, place)
 
 
-def copy_own_files(part: Part, entry: Entry, target: Path, ownership: Ownership) -> None:
+def copy_own_files(part: FinishedRun, entry: ManifestEntry, target: Path, ownership: Ownership) -> None:
     """Copy the files of an image as they are, but for those that are copied already. Raises InputError and OutputError."""
     ref = ImageRef(Path(), PurePosixPath(entry.image))
     links = set(link_paths(part, entry))
@@ -104,7 +104,7 @@ def is_copied(path: Path, place: Path) -> bool:
     return True
 
 
-def write_run_files(parts: Sequence[Part], manifest: Manifest, context: RunContext) -> None:
+def write_run_files(parts: Sequence[FinishedRun], manifest: Manifest, context: RunContext) -> None:
     """Write the files that formats have for the whole run, in the order of the names. Raises InputError and OutputError."""
     for name in FORMATS:
         images = manifest.holding(name)
@@ -112,17 +112,19 @@ def write_run_files(parts: Sequence[Part], manifest: Manifest, context: RunConte
         if not images and name not in parts[0].formats:
             continue
         for file in run_files(name, context):
-            if not isinstance(file, RecordFile):
+            if not isinstance(file, RowsFile):
                 file.write(images, lambda _: ())
                 continue
-            with closing(Journal(name, file, context.records, ())) as journal:
+            with closing(Journal(name, file, context.state, ())) as journal:
                 for part in parts:
                     for image, records in _records(name, part):
                         journal.add(image, records)
                 journal.write(images)
 
 
-def write_joined_run(parts: Sequence[Part], record: Mapping[str, object], stage: Path, ownership: Ownership) -> None:
+def write_joined_run(
+    parts: Sequence[FinishedRun], record: Mapping[str, object], stage: Path, ownership: Ownership
+) -> None:
     """Write run.json of the whole into the stage; its `files` are where they will be. Raises InputError and OutputError."""
     begin = f"{stage.name}/"
     files = {place.removeprefix(begin): file for place, file in ownership.record().items()}
@@ -134,14 +136,14 @@ def write_joined_run(parts: Sequence[Part], record: Mapping[str, object], stage:
     atomic_write(stage / RUN_FILE, json_bytes({**record, "files": files}, indent=2) + b"\n", OWNER)
 
 
-def join_errors(parts: Sequence[Part], labelled: Manifest, stage: Path) -> int:
+def join_errors(parts: Sequence[FinishedRun], labelled: Manifest, stage: Path) -> int:
     """Write errors.jsonl, one line an image, none for those that are labelled; returns how many lines.
 
     There is no such file where there are none. Raises InputError and OutputError.
     """
     failed: dict[str, bytes] = {}
     for part in parts:
-        path = part.records / ERRORS_FILE
+        path = part.state / ERRORS_FILE
         try:
             for _, line in lines_of(path):
                 with suppress(ValueError, KeyError, TypeError):  # as a run does, what is no record is passed over
@@ -154,11 +156,11 @@ def join_errors(parts: Sequence[Part], labelled: Manifest, stage: Path) -> int:
     return len(left)
 
 
-def _records(name: str, part: Part) -> Iterator[tuple[str, Records]]:
+def _records(name: str, part: FinishedRun) -> Iterator[tuple[str, Rows]]:
     """The records that a part has of its images in a format that keeps some. Raises InputError."""
     images = list(dict.fromkeys(entry.image for entry in read_entries(part) if name in entry.formats))
     wanted = set(images)
-    file = record_file(name, RunContext(part.output, part.records, (), {}))
+    file = rows_file(name, RunContext(part.output, part.state, (), {}))
     if file is None or not wanted:
         return
     try:
@@ -172,12 +174,12 @@ def _records(name: str, part: Part) -> Iterator[tuple[str, Records]]:
         raise InputError(f"{file.path}: {min(wanted, key=name_order)} is not in it", check_hint(part.output))
 
 
-def _places(part: Part, entry: Entry, target: Path) -> Iterator[tuple[Path, Path]]:
+def _places(part: FinishedRun, entry: ManifestEntry, target: Path) -> Iterator[tuple[Path, Path]]:
     """The files of an image that are to be copied, each with its place in `target`."""
     if part.output != target:
         # Where the image is gone there is nothing to link to.
         links = (path for path in link_paths(part, entry) if path.exists())
-        for path in chain(links, own_paths(part, entry)):
+        for path in chain(links, image_paths(part, entry)):
             yield path, target / path.relative_to(part.output)
 
 

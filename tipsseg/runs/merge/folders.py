@@ -37,11 +37,11 @@ from tipsseg.runs.progress import Progress
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.file_names import name_key
-from tipsseg.store.lock import Claim
+from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import Manifest
 from tipsseg.store.merge_stage import OWNER, commit, finish, new_stage, refuse_another, settle, sweep_files, take_back
 from tipsseg.store.part_context import run_context
-from tipsseg.store.reader import Part, find_parts, read_entries, refuse_at_work
+from tipsseg.store.reader import FinishedRun, find_runs, read_entries, refuse_at_work
 from tipsseg.store.run_record import read_run
 from tipsseg.store.spec import check_folder
 from tipsseg.store.totals import total
@@ -62,7 +62,7 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
         if any(_same(folder, other) for other in folders[:number]):
             raise UsageError(f"{folder} is named twice", "Name each output folder once.")
     check_folder(target)
-    claim = Claim(target)
+    claim = FolderLock(target)
     try:
         if settle(target):
             progress.note(f"The merge into {target} that had not ended is finished.")
@@ -77,7 +77,7 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
 
 def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     refuse_another(target, folders)
-    parts = _in_order([part for folder in folders for part in find_parts(folder, target)])
+    parts = _in_order([part for folder in folders for part in find_runs(folder, target)])
     refuse_broken_off(parts)
     if _has_all(target, parts):
         progress.results([*run_paths(target, parts[0].formats), target / CLASSES_FILE])
@@ -101,7 +101,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
         progress.note(f"{what} joined, into {target}")
 
 
-def _join(folders: Sequence[Path], parts: Sequence[Part], target: Path, progress: Progress) -> int:
+def _join(folders: Sequence[Path], parts: Sequence[FinishedRun], target: Path, progress: Progress) -> int:
     """Returns how many images failed."""
     record = merged_record(parts)
     with new_stage(target, folders) as stage:
@@ -127,7 +127,7 @@ def _join(folders: Sequence[Path], parts: Sequence[Part], target: Path, progress
     commit(target)
     try:
         for part in parts:
-            refuse_at_work(part.records, target)  # it may have begun meanwhile, and from now on it cannot
+            refuse_at_work(part.state, target)  # it may have begun meanwhile, and from now on it cannot
     except InputError:
         take_back(target)
         raise
@@ -135,26 +135,23 @@ def _join(folders: Sequence[Path], parts: Sequence[Part], target: Path, progress
     return failed
 
 
-def _in_order(parts: Sequence[Part]) -> list[Part]:
+def _in_order(parts: Sequence[FinishedRun]) -> list[FinishedRun]:
     """Shards by their number, whatever the order of their folders; whole runs as they were named."""
     return sorted(parts, key=lambda part: (part.shard.count, part.shard.index) if part.shard else (0, 0))
 
 
-def _has_all(target: Path, parts: Sequence[Part]) -> bool:
+def _has_all(target: Path, parts: Sequence[FinishedRun]) -> bool:
     """Whether the target is a whole run that has the images of all parts, labelled when theirs were."""
     record = read_run(target)
     if record is None or record.get("ended") is None:
         return False
     with closing(Manifest(target)) as manifest:
         return all(
-            manifest.get(entry.image) == entry
-            for part in parts
-            if part.records != target
-            for entry in read_entries(part)
+            manifest.get(entry.image) == entry for part in parts if part.state != target for entry in read_entries(part)
         )
 
 
-def _counted_parts(parts: Sequence[Part]) -> str:
+def _counted_parts(parts: Sequence[FinishedRun]) -> str:
     shards = sum(part.shard is not None for part in parts)
     runs = len(parts) - shards
     return " and ".join([counted(runs, "run")] * bool(runs) + [counted(shards, "shard")] * bool(shards))

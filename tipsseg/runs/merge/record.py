@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from tipsseg.store.reader import Part
+from tipsseg.store.reader import FinishedRun
 from tipsseg.store.run_record import Counts
 
 Record = Mapping[str, object]
 
 
-def merged_record(parts: Sequence[Part]) -> dict[str, object]:
+def merged_record(parts: Sequence[FinishedRun]) -> dict[str, object]:
     """The content of run.json for all parts: that of the first, of a whole run, with their counts summed."""
     counts = Counts(
         sum(part.counts.labelled for part in parts),
@@ -31,7 +31,7 @@ def merged_record(parts: Sequence[Part]) -> dict[str, object]:
     }
 
 
-def notes(parts: Sequence[Part]) -> Iterator[str]:
+def notes(parts: Sequence[FinishedRun]) -> Iterator[str]:
     """A line for each way in which the parts differ that does not keep them from being joined."""
     first = parts[0]
     settings = [_settings(part.record) for part in parts]
@@ -41,13 +41,13 @@ def notes(parts: Sequence[Part]) -> Iterator[str]:
         if other is not None:
             yield (
                 f"Not all was labelled with the same {name}: "
-                f"{_text(values[0])} in {first.records}, {_text(values[other])} in {parts[other].records}."
+                f"{_text(values[0])} in {first.state}, {_text(values[other])} in {parts[other].state}."
             )
     if not _one_root(parts):
         yield "Not all images are from one folder, so `image_root` in run.json is null."
 
 
-def _one_root(parts: Sequence[Part]) -> bool:
+def _one_root(parts: Sequence[FinishedRun]) -> bool:
     return all(part.record.get("image_root") == parts[0].record.get("image_root") for part in parts)
 
 

@@ -7,24 +7,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, OutputError
-from tipsseg.formats import FORMATS, has_own_files
+from tipsseg.formats import FORMATS, has_image_files
 from tipsseg.options import recorded_names
 from tipsseg.store.file_names import NameKey, OutputNames
 from tipsseg.store.journal import journals_in
 from tipsseg.store.manifest import MANIFEST_FILE
-from tipsseg.store.reader import RUN_AGAIN, Part, broken_conversion, conversion_begun, own_paths, read_entries
+from tipsseg.store.reader import RUN_AGAIN, FinishedRun, broken_conversion, conversion_begun, image_paths, read_entries
 from tipsseg.store.run_record import CONVERTING, RUN_FILE, differences
 from tipsseg.store.shards import Shard, missing_shards, shards_in
 from tipsseg.types import ImageRef
 
 
-def refuse_broken_off(parts: Sequence[Part]) -> None:
+def refuse_broken_off(parts: Sequence[FinishedRun]) -> None:
     """Raise InputError where a run that had ended was begun anew, or a conversion begun, and broken off."""
     for part in parts:
         if CONVERTING in part.record:
-            raise broken_conversion(part.output, conversion_begun(part.record, part.records))
-        if journals_in(part.records):
-            raise InputError(f"{part.records}: the run was broken off", RUN_AGAIN)
+            raise broken_conversion(part.output, conversion_begun(part.record, part.state))
+        if journals_in(part.state):
+            raise InputError(f"{part.state}: the run was broken off", RUN_AGAIN)
 
 
 def refuse_target(folders: Sequence[Path], target: Path) -> None:
@@ -39,9 +39,9 @@ def refuse_target(folders: Sequence[Path], target: Path) -> None:
         )
 
 
-def refuse_incomplete(parts: Sequence[Part]) -> None:
+def refuse_incomplete(parts: Sequence[FinishedRun]) -> None:
     """Raise InputError where a shard is missing, or there twice."""
-    shards: dict[Shard, Part] = {}
+    shards: dict[Shard, FinishedRun] = {}
     for part in parts:
         if part.shard is None:
             continue
@@ -67,33 +67,33 @@ def refuse_incomplete(parts: Sequence[Part]) -> None:
             )
 
 
-def refuse_other_meanings(parts: Sequence[Part]) -> None:
+def refuse_other_meanings(parts: Sequence[FinishedRun]) -> None:
     """Raise InputError where not all parts are of one model, one vocabulary, one dtype and the same formats."""
     first = parts[0]
     for part in parts[1:]:
         if other := differences(first.record, part.record):
             raise InputError(
-                f"{part.records}: labelled with another {' and another '.join(other)} than {first.records}",
+                f"{part.state}: labelled with another {' and another '.join(other)} than {first.state}",
                 "Ids would mean other things; join only what was labelled with the same model and vocabulary.",
             )
         if part.record.get("dtype") != first.record.get("dtype"):
             raise InputError(
-                f"{part.records}: labelled in {part.record.get('dtype')}, and {first.records} in {first.record.get('dtype')}",
+                f"{part.state}: labelled in {part.record.get('dtype')}, and {first.state} in {first.record.get('dtype')}",
                 "The labels would differ by rounding; label one of them again with --dtype.",
             )
         if set(part.formats) != set(first.formats):
             raise InputError(
-                f"{part.records} has the formats {', '.join(part.formats)}; {first.records} has {', '.join(first.formats)}",
+                f"{part.state} has the formats {', '.join(part.formats)}; {first.state} has {', '.join(first.formats)}",
                 "Files would be missing; write what is missing first, with tipsseg convert.",
             )
 
 
-def refuse_doubles(parts: Sequence[Part], key: NameKey) -> int:
+def refuse_doubles(parts: Sequence[FinishedRun], key: NameKey) -> int:
     """Raise InputError where two parts have one image, or two images would have one file; returns how many images there are.
 
     `key` tells which names are one to the file system of the target.
     """
-    owners: dict[str, Part] = {}
+    owners: dict[str, FinishedRun] = {}
     _refuse_any(
         _doubles(parts, key, owners),
         "Images are told apart by their paths below the folder that was labelled: label a folder that has them all, "
@@ -102,19 +102,19 @@ def refuse_doubles(parts: Sequence[Part], key: NameKey) -> int:
     return len(owners)
 
 
-def refuse_missing_files(parts: Sequence[Part]) -> None:
+def refuse_missing_files(parts: Sequence[FinishedRun]) -> None:
     """Raise InputError where a file that a manifest names is not there."""
     gone = (
         f"{path} is not there"
         for part in parts
         for entry in read_entries(part)
-        for path in own_paths(part, entry)
+        for path in image_paths(part, entry)
         if not path.is_file()
     )
     _refuse_any(gone, "Run the command again that labelled it: what is gone is made anew.")
 
 
-def _doubles(parts: Sequence[Part], key: NameKey, owners: dict[str, Part]) -> Iterator[str]:
+def _doubles(parts: Sequence[FinishedRun], key: NameKey, owners: dict[str, FinishedRun]) -> Iterator[str]:
     """What is wrong with each image that cannot be joined; `owners` gets the part of each image."""
     # One way of naming, as `refuse_other_meanings` saw to it; and any formats, as images may be left in those of earlier runs.
     names = OutputNames(key, recorded_names(parts[0].record), FORMATS)
@@ -122,10 +122,10 @@ def _doubles(parts: Sequence[Part], key: NameKey, owners: dict[str, Part]) -> It
         for entry in read_entries(part):
             owner = owners.setdefault(entry.image, part)
             if owner is not part:
-                yield f"{entry.image} is in {owner.records} and in {part.records}"
+                yield f"{entry.image} is in {owner.state} and in {part.state}"
                 continue
-            ref = ImageRef(Path(f"{entry.image} of {part.records}"), PurePosixPath(entry.image))
-            if has_own_files(entry.formats) and (what := names.take(ref)):
+            ref = ImageRef(Path(f"{entry.image} of {part.state}"), PurePosixPath(entry.image))
+            if has_image_files(entry.formats) and (what := names.take(ref)):
                 yield what
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tipsseg.formats import RecordFile, Records
+from tipsseg.formats import Rows, RowsFile
 from tipsseg.regions.rle import Runs, area, box, decode_runs
 from tipsseg.types import name_order
 from tipsseg.util.files import reason_of
@@ -29,21 +29,21 @@ class StoredObject:
     runs: Runs | None = None
 
 
-class RecordStream:
+class RowStream:
     """The records in the file of a format, image after image.
 
     file   that
     fault  why it cannot be read, or not further; "" where it can
     """
 
-    def __init__(self, file: RecordFile, images: Sequence[str]) -> None:
+    def __init__(self, file: RowsFile, images: Sequence[str]) -> None:
         """`images` are those that it was written with."""
         self.file = file
         self.fault = ""
         self._records = iter(file.read(images))
-        self._next: tuple[str, Records] | None = ("", ())  # before all images
+        self._next: tuple[str, Rows] | None = ("", ())  # before all images
 
-    def of(self, image: str) -> Records:
+    def of(self, image: str) -> Rows:
         """The records of an image; none where the file does not have it. To be asked for images in the order of their names."""
         while self._next is not None and name_order(self._next[0]) < name_order(image):
             self._advance()
@@ -57,7 +57,7 @@ class RecordStream:
             self.fault = reason_of(error)
 
 
-def stored_objects(name: str, records: Records, size: tuple[int, int]) -> list[StoredObject]:
+def stored_objects(name: str, records: Rows, size: tuple[int, int]) -> list[StoredObject]:
     """The objects in the records of an image of `size` (height, width) in one of LISTS, in their order.
 
     Raises ValueError for what is no such record.
@@ -65,24 +65,24 @@ def stored_objects(name: str, records: Records, size: tuple[int, int]) -> list[S
     return LISTS[name](records, size)
 
 
-def _coded(records: Records, size: tuple[int, int]) -> list[StoredObject]:
+def _coded(records: Rows, size: tuple[int, int]) -> list[StoredObject]:
     return [_with_code(parse(record), size) for record in records[1:]]
 
 
-def _results(records: Records, size: tuple[int, int]) -> list[StoredObject]:
+def _results(records: Rows, size: tuple[int, int]) -> list[StoredObject]:
     return [_with_code(parse(record), size) for record in records]
 
 
-def _polygons(records: Records, size: tuple[int, int]) -> list[StoredObject]:
+def _polygons(records: Rows, size: tuple[int, int]) -> list[StoredObject]:
     return [_with_box(parse(record)) for record in records[1:]]
 
 
-def _segments(records: Records, size: tuple[int, int]) -> list[StoredObject]:
+def _segments(records: Rows, size: tuple[int, int]) -> list[StoredObject]:
     return [_with_box(segment) for each in records[1:] for segment in take(parse(each), "segments_info", list)]
 
 
 #: The formats that list objects with their scores; those that have all pixels first.
-LISTS: Mapping[str, Callable[[Records, tuple[int, int]], list[StoredObject]]] = {
+LISTS: Mapping[str, Callable[[Rows, tuple[int, int]], list[StoredObject]]] = {
     "coco": _coded,
     "coco-results": _results,
     "coco-polygon": _polygons,
