@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.images import decoding as images
 from tipsseg.images import upright
-from tipsseg.images.decoding import open_image
+from tipsseg.images.decoding import open_image, upright_size
 
 Pixels = NDArray[np.uint8]
 
@@ -243,6 +243,32 @@ def test_orientation_of_deep_images(tmp_path: Path, orientation: int, suffix: st
 @pytest.mark.parametrize("exif", [b"Exif\0\0rubbish", b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03", b"Exif\0\0II*\0"])
 def test_damaged_exif_does_not_matter(tmp_path: Path, exif: bytes) -> None:
     assert open_image(saved(tmp_path, Image.fromarray(RGB), "a.jpg", exif=exif)).shape == (H, W, 3)
+
+
+def test_an_orientation_beside_damaged_metadata_counts(tmp_path: Path) -> None:
+    """Its resolution is a byte, which Pillow reads and cannot write again."""
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x01\x1a\0\x01\0\0\0\x01\x02\0\0\0\0\0\0\0"
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png", exif=exif)
+    with Image.open(path) as image, pytest.raises(TypeError, match="bytes"):
+        ImageOps.exif_transpose(image)
+    assert np.array_equal(open_image(path), UPRIGHT[6](RGB))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("behind", [False, True], ids=["in front", "behind"])
+def test_upright_sizes(tmp_path: Path, orientation: int, behind: bool) -> None:
+    """PNG may have its metadata in front of the pixels or behind them."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png", exif=exif)
+    data = path.read_bytes()
+    start, pixels, end = (data.index(kind) - 4 for kind in (b"eXIf", b"IDAT", b"IEND"))
+    assert start < pixels
+    if behind:
+        path.write_bytes(data[:start] + data[pixels:end] + data[start:pixels] + data[end:])
+    upright = UPRIGHT[orientation](RGB)
+    assert np.array_equal(open_image(path), upright)
+    assert upright_size(path) == upright.shape[:2]
 
 
 # ---- failures ----

@@ -283,6 +283,7 @@ def _given(context: typer.Context, name: str) -> bool:
 
 def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress: Progress) -> None:
     from tipsseg.evaluation.metrics import misplaced, row_names, table
+    from tipsseg.formats import CONFUSION_PICTURE
     from tipsseg.runs.evaluate import write_reports
     from tipsseg.util.files import json_bytes
     from tipsseg.util.printable import counted
@@ -290,6 +291,8 @@ def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress
     if output is not None:
         written = write_reports(evaluation, output)
         progress.note(f"Written: {', '.join(map(str, written))}")
+        if output / CONFUSION_PICTURE not in written:
+            progress.note(f"For {CONFUSION_PICTURE} too, install matplotlib: pip install 'tipsseg[plot]'")
     if swapped := misplaced(evaluation.confusion):
         names = row_names(evaluation.confusion, evaluation.names)
         first, taken = swapped[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import io
-import os
 import re
 import stat
 import threading
@@ -19,7 +18,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
+from PIL import Image, UnidentifiedImageError, _imaging
 
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.images.apart import DecodingTimeoutError, decode_apart, needs_own_process
@@ -213,8 +212,8 @@ class _TimedFile(io.BufferedReader):
 def upright_size(path: Path) -> tuple[int, int]:
     """(height, width) of what `open_image` makes of a file, from its header and its EXIF orientation.
 
-    Pixels are decoded only of a PNG that may have its orientation behind them. Raises ImageError as `open_image` does, but not for
-    faults of the pixels.
+    Decodes no pixels, but for a PNG without EXIF data in front of them: PNG may have it behind them. Raises ImageError as
+    `open_image` does, but not for faults of the pixels.
     """
     with opened(path) as image, faults_of(path), as_image_error(path):
         return _upright_size(image)
@@ -224,30 +223,11 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
     if not width or not height:
         raise InputError("an image without pixels")
-    if width == height or (image.format == "PNG" and not _may_be_turned(image)):
+    if width == height:
         return height, width
     # The size in the header of a TIFF is that of the image as its tag turns it.
     turned = orientation_of(image) in {5, 6, 7, 8} and ORIENTATION not in getattr(image, "tag_v2", ())
     return (width, height) if turned else (height, width)
-
-
-def _may_be_turned(image: Image.Image) -> bool:
-    """Whether there may be an orientation in a PNG. Pillow decodes the pixels to see whether there is one behind them."""
-    if image.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}:
-        return True
-    if not isinstance(image, ImageFile.ImageFile) or (file := image.fp) is None:
-        return True
-    here, behind = file.tell(), False
-    try:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            behind = behind or head[4:] == b"IDAT"
-            if behind and head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
-                return True
-            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
-        return False
-    finally:
-        file.seek(here)
 
 
 def open_thumbnail(path: Path) -> NDArray[np.uint8]:

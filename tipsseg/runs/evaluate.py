@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -231,14 +230,21 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
 
 
 def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
-    """Write eval.json, confusion.csv and confusion.png, and return their paths; raises OutputError."""
+    """Write eval.json, confusion.csv and, where matplotlib is installed, confusion.png.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        OutputError: where a file cannot be written, or is in the way.
+    """
     confusion, names = evaluation.confusion, evaluation.names
-    mean = evaluation.scores.mean_iou
-    contents = {
-        CSV_FILE: evaluate.confusion_csv(confusion, names).encode("utf-8"),
-        CONFUSION_PICTURE: confusion_picture.draw(confusion, names, None if math.isnan(mean) else mean),
-    }
+    contents = {CSV_FILE: evaluate.confusion_csv(confusion, names).encode("utf-8")}
     ownership = _reports(output)
+    try:
+        contents[CONFUSION_PICTURE] = confusion_picture.draw(confusion, names, evaluation.scores.mean_iou)
+    except ImportError:
+        ownership.remove_run_file(output / CONFUSION_PICTURE)  # of an earlier evaluation
     for name, data in contents.items():
         ownership.write_run_file(output / name, data)
     scores = output / SCORES_FILE
