@@ -225,14 +225,16 @@ def label(
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
     from tipsseg.cli.label_inputs import Arguments, find_images
-    from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.decoding import check_max_pixels
+    from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.dry_run import dry_run
     from tipsseg.runs.label import run_label
     from tipsseg.runs.progress import Progress
     from tipsseg.store.shards import parse_shard
     from tipsseg.store.spec import LabelRequest, make_job
 
-    limit_pixels(max_pixels)
+    check_max_pixels(max_pixels)
+    silence_decoders()
     refuse_split_lists(paths or (), classes, formats)
     asked = Arguments(tuple(paths or ()), null, limit, sample, retry_failed)
     if null and jsonl and asked.paths != ("-",):

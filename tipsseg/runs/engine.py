@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tipsseg.formats import create
-from tipsseg.images.decoding import limit_pixels
 from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.spec import Job
 from tipsseg.types import ImageRef, LabelMap
@@ -66,10 +65,9 @@ class LocalEngine:
         """Load the model, see Engine."""
         from tipsseg.backbones.tipsv2.encoder import Encoder
         from tipsseg.labelling.labeller import Labeller
-        from tipsseg.runs.work import ImageTask
+        from tipsseg.runs.image_task import ImageTask
 
         job, asked = self._job, self._job.request.model
-        limit_pixels(asked.max_pixels)
         asked.check_device(job.decides.dtype)  # before any download
         model = job.source.fetch(quiet=asked.quiet)
         encoder = Encoder(model, asked.device, job.decides.dtype, asked.batch_size)
@@ -86,6 +84,7 @@ class LocalEngine:
             job.context.output,
             job.decides.settle(encoder.dtype_name).digest,
             self._inspect,
+            asked.max_pixels,
         )
         self._encoder = encoder
         return Started(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tipsseg import __version__
 from tipsseg.errors import TipssegError, UsageError
+from tipsseg.images.pillow import silence_decoders
 from tipsseg.runs.engine import LocalEngine, Started
 from tipsseg.store.results import ImageResult
 from tipsseg.store.spec import Job
@@ -72,6 +73,7 @@ class LabelActor:
         try:
             _refuse_rebirth()
             enter(plan.folder, plan.version)
+            silence_decoders()  # this process is the run's own
             self._engine = LocalEngine(plan.job)
             self._started = self._engine.start()
         except Exception as error:
