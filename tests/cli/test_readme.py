@@ -30,6 +30,10 @@ README = REPOSITORY / "README.md"
 PAGES = (README, *(page for page in sorted(REPOSITORY.glob("examples/**/README.md")) if page.parent.name != "pretrain"))
 MEASURED = tuple(sorted(REPOSITORY.glob("tests/*/README.md")))
 
+CLUSTER_SCRIPTS = tuple(
+    each for each in sorted((REPOSITORY / "examples" / "cluster").iterdir()) if each.suffix != ".md"
+)
+
 RUN = ("sh", "python")
 SHOWN = ("toml", "json", "text")
 
@@ -37,7 +41,7 @@ SHOWN = ("toml", "json", "text")
 INSTALLATIONS = {"pip install .", "pip install --quiet '.[test]' && pytest"}
 
 #: Options of other programs.
-FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--gres", "--parsable", "--quiet", "--requeue", "--wrap")
+FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--gres", "--parsable", "--quiet", "--requeue")
 
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -182,11 +186,26 @@ def test_what_is_not_run() -> None:
     assert {block.language for block in found} == {"sh"}
 
 
+def test_the_scripts_for_slurm_label_and_join_shards(tmp_path: Path, environment: dict[str, str]) -> None:
+    """As the tasks of an array that Slurm starts, one after the other."""
+    cluster = REPOSITORY / "examples" / "cluster"
+    street, names = (
+        REPOSITORY / "examples" / "scenes" / "street",
+        REPOSITORY / "examples" / "vocabularies" / "street.txt",
+    )
+    for task in ("1", "2"):
+        array = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_COUNT": "2"}
+        label = ["bash", cluster / "label.slurm", street, names, tmp_path / "out", "--model", "tiny"]
+        subprocess.run(label, env={**environment, **array}, check=True, timeout=600)
+    subprocess.run(["bash", cluster / "merge.slurm", tmp_path / "out"], env=environment, check=True, timeout=600)
+    assert len(list((tmp_path / "out" / "masks").rglob("*.png"))) == len(list(street.glob("*.*")))
+
+
 def test_options_that_pages_name_exist(command: Command) -> None:
     known: set[str] = set(FOREIGN)
     for words in ((), ("label",), ("convert",), ("check",), ("merge",), ("eval",)):
         known |= set(_OPTION.findall(command(*words, "--help").out))
-    for page in PAGES:
+    for page in (*PAGES, *CLUSTER_SCRIPTS):
         assert set(_OPTION.findall(page.read_text("utf-8"))) <= known, page
 
 

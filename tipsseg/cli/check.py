@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tipsseg.cli import options as opt
+from tipsseg.cli import values
 from tipsseg.cli.help import Command
 from tipsseg.options import MAX_PIXELS
 
@@ -39,7 +40,7 @@ def check(
 
     limit_pixels(max_pixels)
     silence_decoders()
-    threads = opt.threads(jobs)
+    threads = values.threads(jobs)
     wrong = False
     with Progress(quiet, results=False) as progress:
         for problem in check_folder(output, images, threads, progress):

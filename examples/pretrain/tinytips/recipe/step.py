@@ -17,13 +17,13 @@ import copy
 from dataclasses import dataclass
 from typing import TypeVar
 
-import losses
 import torch
-from dense import Question, dense_loss
-from heads import ProjectionHead, follow
-from network import TEMPERATURE
 from torch import Tensor, nn
 
+from tinytips.recipe import losses
+from tinytips.recipe.dense import Question, dense_loss
+from tinytips.recipe.heads import ProjectionHead, follow
+from tinytips.recipe.network import TEMPERATURE
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
 from tipsseg.backbones.tipsv2.vision import VisionOutput, VisionTower
 

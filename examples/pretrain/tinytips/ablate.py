@@ -1,11 +1,11 @@
 """The paper's ablation in miniature: one idea after the other, each on the same budget, with several seeds.
 
-    python examples/pretrain/ablate.py --work work --steps 1500 --seeds 1,2
+    python -m tinytips.ablate --work work --steps 1500 --seeds 1,2
 
-Each run is `pretrain.py` in a process of its own, scored on held-out scenes by `evaluate.py` (mean IoU of the list of whole
-things, by value features), `retrieval.py`, `probe.py` and `prototypes.py`. What is there is not done again, so an ablation that was
-broken off goes on by the same command. Writes results.json into the work folder, and prints tables in Markdown; plot.py draws the
-curves. Two runs go on at once, each with half of the cores, which is faster than one after the other.
+Each run is `tinytips.pretrain` in a process of its own. It is scored on held-out scenes by `evaluate` (mean IoU of the list of
+whole things, by value features), `retrieval`, `probe` and `prototypes`. What is there is not done again: an ablation that was
+broken off goes on by the same command. Writes results.json into the work folder, and prints tables in Markdown. `tinytips.plot`
+draws the curves. Two runs go on at once, each with half of the cores, which is faster than one after the other.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from arguments import stoppable
-from check import Check
-from heads import ProjectionHead
-from network import SIZES, make_config
-from pretrain import BOTTLENECK, FIRST_SEED, HIDDEN, PROTOTYPES
-from recipe import Recipe, kept_parameters
-from store import drawn, stored_short
-from world import WHOLE_LIST
-
+from tinytips.arguments import stoppable
+from tinytips.check import Check
+from tinytips.data.store import drawn, stored_short
+from tinytips.pretrain import BOTTLENECK, FIRST_SEED, HIDDEN, PROTOTYPES
+from tinytips.recipe.heads import ProjectionHead
+from tinytips.recipe.network import SIZES, make_config
+from tinytips.recipe.step import Recipe, kept_parameters
+from tinytips.world.concepts import WHOLE_LIST
 from tipsseg.backbones.tipsv2.vision import VisionTower
 
-HERE = Path(__file__).parent
+#: The folder that holds this package, for the processes of the runs.
+PACKAGES = Path(__file__).parents[1]
 
 #: One idea more in each. Whatever trains no patches has no teacher.
 ARMS: dict[str, Recipe] = {
@@ -45,7 +46,7 @@ ARMS: dict[str, Recipe] = {
 AT_ONCE = 2
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Train and score the arms of the ablation.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=200, help="scenes to score on")
     parser.add_argument("--bfloat16", action="store_true", help="faster on processors that have it; slower on others")
     parser.add_argument("--seeds", default="1,2", help="with commas")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     side = SIZES["small"].side
     drawn(options.work / "images", options.scenes, FIRST_SEED, stored_short(side))
     Check(options.work / "images", side)
@@ -87,20 +88,20 @@ def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]
     }
     wanted |= {flag: None for flag, on in {"dense": recipe.dense, "bfloat16": options.bfloat16}.items() if on}
     # Of a run that is done this makes nothing new, but it refuses one with other options.
-    run("pretrain.py", {"work": folder, "out": folder / "model", **wanted})
+    run("pretrain", {"work": folder, "out": folder / "model", **wanted})
     held_out: dict[str, object] = {"model": folder / "model", "scenes": options.held_out}
     segmentation = folder / f"segmentation-{options.held_out}.json"
     if not segmentation.exists():
-        run("evaluate.py", {**held_out, "grid": 8, "json": segmentation})
+        run("evaluate", {**held_out, "grid": 8, "json": segmentation})
     found = {}
     looks: dict[str, dict[str, object]] = {"retrieval": held_out, "probe": held_out}
     if recipe.distils:
         looks["prototypes"] = {"run": folder, "scenes": options.held_out}
-    for script, what in looks.items():
-        file = folder / f"{script}-{options.held_out}.json"
+    for command, what in looks.items():
+        file = folder / f"{command}-{options.held_out}.json"
         if not file.exists():
-            file.write_text(run(f"{script}.py", {**what, "work": options.work}))
-        found[script] = json.loads(file.read_text())
+            file.write_text(run(command, {**what, "work": options.work}))
+        found[command] = json.loads(file.read_text())
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     whole = json.loads(segmentation.read_text())["every thing whole"]
     return {
@@ -113,14 +114,16 @@ def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]
     }
 
 
-def run(script: str, options: dict[str, object]) -> str:
-    """What a script of this folder prints."""
+def run(name: str, options: dict[str, object]) -> str:
+    """What a command of this package prints."""
     words = [
-        word for name, value in options.items() for word in (f"--{name}", *([] if value is None else [str(value)]))
+        word for option, value in options.items() for word in (f"--{option}", *([] if value is None else [str(value)]))
     ]
-    print(script, *words, file=sys.stderr)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // AT_ONCE, 1))}
-    command = [sys.executable, str(HERE / script), *words]
+    print(name, *words, file=sys.stderr)
+    threads = max((os.cpu_count() or 1) // AT_ONCE, 1)
+    path = os.pathsep.join([str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    command = [sys.executable, "-m", f"tinytips.{name}", *words]
     ran = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
     if ran.returncode:
         raise SystemExit(ran.returncode)  # it has said why

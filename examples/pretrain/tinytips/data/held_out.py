@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from evaluate import FIRST_SEED, grid_best, to_list
 from numpy.typing import NDArray
 from PIL import Image
-from store import Store, drawn, middle, stored_short
 from torch import Tensor
-from world import WHOLE_LIST
 
+from tinytips.data.scoring import FIRST_SEED, grid_best, to_list
+from tinytips.data.store import Store, drawn, middle, stored_short
+from tinytips.world.concepts import WHOLE_LIST
 from tipsseg.backbones.tipsv2.config import VisionConfig
 from tipsseg.labelling.prepare import prepare
 

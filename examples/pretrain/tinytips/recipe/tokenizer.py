@@ -6,11 +6,11 @@ import io
 from pathlib import Path
 
 import numpy as np
-from captions import captions
-from scenes import draw_scene
 from sentencepiece import SentencePieceTrainer
-from world import ABSENT_WORDS, CONCEPTS
 
+from tinytips.world.captions import captions
+from tinytips.world.concepts import ABSENT_WORDS, CONCEPTS
+from tinytips.world.scenes import draw_scene
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 

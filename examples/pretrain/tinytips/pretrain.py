@@ -1,13 +1,13 @@
 """Trains by the TIPSv2 recipe, on drawn scenes or on your own pictures with captions.
 
-    python examples/pretrain/pretrain.py --work work/run --out model
-    python examples/pretrain/pretrain.py --work work/run --out model --pictures photos.jsonl --start RELEASED_MODEL
+    python -m tinytips.pretrain --work work/run --out model
+    python -m tinytips.pretrain --work work/run --out model --pictures photos.jsonl --start RELEASED_MODEL
 
-`--patches`, `--captions` and `--teacher` switch the paper's ideas on and off, see recipe.py; `--dense` adds a loss on the truth
-masks of drawn scenes. A run that was broken off goes on from its last log line by the same command. `--out` becomes a folder in
-the hub layout, for `tipsseg label --model`. The log has a line of JSON for every 50 steps: the losses' means, seconds a step
-(median) and the most memory in MB that was held at the end of a forward; with drawn scenes every fifth has mean IoU on a few
-held-out ones.
+`--patches`, `--captions` and `--teacher` switch the paper's ideas on and off (see `recipe/step.py`). `--dense` adds a loss on the
+truth masks of drawn scenes. A run that was broken off goes on from its last log line by the same command. `--out` becomes a
+folder in the hub layout, for `tipsseg label --model`. The log has a line of JSON for every 50 steps: the losses' means, seconds per
+step (median) and the most memory in MB that was held at the end of a forward. With drawn scenes, every fifth line has mean IoU on a
+few held-out ones.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from arguments import positive, stoppable, told
-from check import Check
-from heads import ProjectionHead
-from network import MAX_TOKENS, PATCH, SIZES, encode_texts, make_model, write_model
-from recipe import Batch, Parts, Pretraining, Recipe, random_mask
-from store import Store, drawn, pictures, stored_short
 from torch import Tensor, nn
-from views import Views, ahead, local_side, make_views
-from vocabulary_file import train_tokenizer
 
+from tinytips.arguments import positive, stoppable, told
+from tinytips.check import Check
+from tinytips.data.store import Store, drawn, pictures, stored_short
+from tinytips.data.views import Views, ahead, local_side, make_views
+from tinytips.recipe.heads import ProjectionHead
+from tinytips.recipe.network import MAX_TOKENS, PATCH, SIZES, encode_texts, make_model, write_model
+from tinytips.recipe.step import Batch, Parts, Pretraining, Recipe, random_mask
+from tinytips.recipe.tokenizer import train_tokenizer
 from tipsseg.backbones.devices import resolve_device
 from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
@@ -215,7 +215,7 @@ def train(run: Run, store: Store, batch_size: int, log: Path, check: Check | Non
             times.clear()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Train by the TIPSv2 recipe.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--side", type=positive, help="of the images, in pixels; the model's own where it is not given")
     parser.add_argument("--bfloat16", action="store_true", help="faster on processors that have it; slower on others")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, or auto for the best that there is")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with told(parser):
         if options.dense and options.pictures:
             raise UsageError("--dense needs truth masks, and --pictures has none", "Leave one of them out.")
@@ -283,7 +283,9 @@ def load_run(work: Path) -> Run:
     try:
         options = json.loads((work / OPTIONS_FILE).read_text())
     except OSError as error:
-        raise InputError(f"{work}: no run of pretrain.py: {error}", "Name the folder that was its --work.") from error
+        raise InputError(
+            f"{work}: no run of tinytips.pretrain: {error}", "Name the folder that was its --work."
+        ) from error
     return Run(work, plan_of(argparse.Namespace(**options, device="cpu")))
 
 

@@ -1,6 +1,6 @@
 """What the teacher's answers for patches mean: how many prototypes it uses, and whether each stands for one kind of thing.
 
-    python examples/pretrain/prototypes.py --run work/run --work work
+    python -m tinytips.prototypes --run work/run --work work
 
 `in use` is the perplexity of the mean answer: of 256 prototypes as many as that share the patches of held-out scenes. `an answer`
 is that of a single one: 1 is certain. `purity` is the share of patches that belong to the kind of thing that is most frequent among
@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from arguments import positive, told
-from held_out import held_out, middles, patch_labels
-from losses import teacher_targets
-from pretrain import Run, load_run
-from recipe import TEACHER_TEMPERATURE
-from store import Store
 from torch import Tensor
+
+from tinytips.arguments import positive, told
+from tinytips.data.held_out import held_out, middles, patch_labels
+from tinytips.data.store import Store
+from tinytips.pretrain import Run, load_run
+from tinytips.recipe.losses import teacher_targets
+from tinytips.recipe.step import TEACHER_TEMPERATURE
 
 
 @torch.inference_mode()
@@ -48,14 +50,14 @@ def _entropy(shares: Tensor) -> Tensor:
     return -torch.special.xlogy(shares, shares).sum(-1)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Look at the prototypes of a run.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="the --work of pretrain.py")
+    parser.add_argument("--run", type=Path, required=True, help="the --work of tinytips.pretrain")
     parser.add_argument("--work", type=Path, required=True, help="where scenes are kept")
     parser.add_argument("--scenes", type=positive, default=200, help="how many")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with told(parser):
         run = load_run(options.run)
     if not run.plan.recipe.distils:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from world import ABSENT_WORDS, CONCEPTS, LEAF_LIST, WHOLES, ancestors, leaf_ids
 
+from tinytips.world.concepts import ABSENT_WORDS, CONCEPTS, LEAF_LIST, WHOLES, ancestors, leaf_ids
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 

@@ -9,11 +9,12 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-from dense import SAMPLES, Question, ask
-from network import PATCH
 from numpy.typing import NDArray
-from recipe import Recipe
-from store import Store
+
+from tinytips.data.store import Store
+from tinytips.recipe.dense import SAMPLES, Question, ask
+from tinytips.recipe.network import PATCH
+from tinytips.recipe.step import Recipe
 
 #: Local crops of each image, and their area in shares of the whole crop's.
 LOCAL_CROPS, LOCAL_AREA = 2, (0.1, 0.4)

@@ -1,6 +1,6 @@
 """What patches know, whether text finds it or not: a linear probe of value features on truth masks.
 
-    python examples/pretrain/probe.py --model model --work work
+    python -m tinytips.probe --model model --work work
 
 Half of the held-out scenes are fitted (ridge regression of the whole things, patch by patch), mean IoU is that of the other
 half's patches.
@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from arguments import positive, told
-from evaluate import iou
-from held_out import held_out, middles, patch_labels
-from store import Store
 from torch import Tensor
-from world import WHOLE_LIST
 
+from tinytips.arguments import positive, told
+from tinytips.data.held_out import held_out, middles, patch_labels
+from tinytips.data.scoring import iou
+from tinytips.data.store import Store
+from tinytips.world.concepts import WHOLE_LIST
 from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.backbones.tipsv2.vision import VisionTower
 
@@ -48,14 +49,14 @@ def probe(tower: VisionTower, store: Store) -> float:
     return float(np.nanmean(iou(list(labels[half:]), list(guesses), classes - 1)[1:]))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Probe patches on held-out scenes.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--model", type=Path, required=True, help="a folder in the hub layout")
     parser.add_argument("--work", type=Path, required=True, help="where scenes are kept")
     parser.add_argument("--scenes", type=positive, default=200, help="how many")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with told(parser):
         model, _ = checkpoint.load(options.model, torch.device("cpu"), torch.float32)
     store = held_out(options.work, options.scenes, model.config.vision)

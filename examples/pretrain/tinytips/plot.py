@@ -1,19 +1,21 @@
 """Draws the curves of an ablation: zero-shot mean IoU of its arms, and the patch loss on masked and on visible patches.
 
-python examples/pretrain/plot.py --results work/results.json --out curves.png
+python -m tinytips.plot --results work/results.json --out curves.png
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ablate import ARMS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from recipe import Recipe
+
+from tinytips.ablate import ARMS
+from tinytips.recipe.step import Recipe
 
 #: Apart from each other for people who see no red or no green, too.
 COLOURS = ("#7f7f7f", "#d55e00", "#0072b2", "#009e73", "#cc79a7")
@@ -64,21 +66,21 @@ def _loss(recipe: Recipe) -> str:
     return {"masked": "iBOT", "all": "iBOT++"}[recipe.patches]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Draw the curves of an ablation.")
     parser.add_argument(
-        "--results", type=Path, required=True, help="what ablate.py writes: results.json of its work folder"
+        "--results", type=Path, required=True, help="what tinytips.ablate writes: results.json of its work folder"
     )
     parser.add_argument("--out", type=Path, required=True, help="the picture to write")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not options.results.exists():
-        parser.error(f"there is no {options.results}: ablate.py writes it when all its runs are done")
+        parser.error(f"there is no {options.results}: tinytips.ablate writes it when all its runs are done")
     try:
         results = json.loads(options.results.read_text())
     except (OSError, ValueError) as error:
-        parser.error(f"{options.results} is not what ablate.py writes: {error}")
+        parser.error(f"{options.results} is not what tinytips.ablate writes: {error}")
     if not isinstance(results, dict) or not set(ARMS) <= set(results):
-        parser.error(f"{options.results} is not what ablate.py writes")
+        parser.error(f"{options.results} is not what tinytips.ablate writes")
     plot(results, options.out)
 
 

@@ -1,6 +1,6 @@
 """Image-text retrieval on held-out scenes: does an image find its own caption among all, and a caption its image?
 
-python examples/pretrain/retrieval.py --model model --work work --scenes 500
+python -m tinytips.retrieval --model model --work work --scenes 500
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from arguments import positive, told
-from held_out import held_out, middles
-from network import encode_texts
-from store import Store
 from torch import Tensor
 
+from tinytips.arguments import positive, told
+from tinytips.data.held_out import held_out, middles
+from tinytips.data.store import Store
+from tinytips.recipe.network import encode_texts
 from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
@@ -52,14 +52,14 @@ def measure(model: Tipsv2, tokenizer: Tokenizer, store: Store) -> dict[str, floa
     return found
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Measure retrieval on held-out scenes.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--model", type=Path, required=True, help="a folder in the hub layout")
     parser.add_argument("--work", type=Path, required=True, help="where scenes are kept")
     parser.add_argument("--scenes", type=positive, default=500, help="how many")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with told(parser):
         model, tokenizer = checkpoint.load(options.model, torch.device("cpu"), torch.float32)
     store = held_out(options.work, options.scenes, model.config.vision)

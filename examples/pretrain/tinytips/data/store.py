@@ -17,11 +17,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from captions import Captions, captions
 from numpy.typing import NDArray
-from scenes import draw_scene
 from tqdm import tqdm
 
+from tinytips.world.captions import Captions, captions
+from tinytips.world.scenes import draw_scene
 from tipsseg.errors import InputError
 from tipsseg.images.decoding import open_image
 from tipsseg.util.files import is_file

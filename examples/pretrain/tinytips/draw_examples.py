@@ -1,6 +1,6 @@
 """Draws examples/scenes/: twelve scenes in several sizes and formats; and examples/truth/, their truth masks.
 
-    python examples/pretrain/draw_examples.py examples
+    python -m tinytips.draw_examples examples
 
 Truth masks are index PNGs, ids as in truth/classes.json; they are apart from the scenes, so that labelling the folder of
 scenes does not take them for images. One picture is stored on its side with an EXIF orientation; its truth is upright.
@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from scenes import draw_scene
-from world import LEAF_LIST, LEAVES, WHOLES, leaf_ids
+
+from tinytips.world.concepts import LEAF_LIST, LEAVES, WHOLES, leaf_ids
+from tinytips.world.scenes import draw_scene
 
 # name, seed, (height, width)
 SCENES = (

@@ -10,8 +10,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from scenes import Colour, Scene, Thing
-from world import CONCEPTS
+
+from tinytips.world.concepts import CONCEPTS
+from tinytips.world.painter import Colour
+from tinytips.world.scenes import Scene, Thing
 
 #: What colours are called: the nearest of these.
 COLOURS = {

@@ -1,6 +1,6 @@
 """A quick look at what a model has learnt, while it is trained: mean IoU on windows of drawn scenes.
 
-The evaluation proper is evaluate.py.
+The whole evaluation is `tinytips.evaluate`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from evaluate import iou, to_list
-from network import encode_texts
-from store import drawn
-from world import LEAF_LIST, WHOLE_LIST
 
+from tinytips.data.scoring import iou, to_list
+from tinytips.data.store import drawn
+from tinytips.recipe.network import encode_texts
+from tinytips.world.concepts import LEAF_LIST, WHOLE_LIST
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES

@@ -1,6 +1,6 @@
 """Pins the embedded model in weights.lock: parameter count, and size and sha256 of its files as they are now.
 
-python examples/pretrain/pin_tiny.py
+python -m tinytips.pin_tiny
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Measures zero-shot segmentation on held-out drawn scenes, through the `tipsseg eval` command itself.
 
-    python examples/pretrain/evaluate.py --model tiny --scenes 200
+    python -m tinytips.evaluate --model tiny --scenes 200
 
-Prints IoU per class of three lists of classes (see world.py), each beside the best that a labelling could reach that gives
-every cell of the model's grid over the short side one label; then what an open question does to pixels that are neither.
+Prints IoU per class of three lists of classes (see `world/concepts.py`). Beside each stands the best that a labelling could reach
+with one label per cell of the model's grid over the short side. Then comes what an open question does to pixels that are neither.
 """
 
 from __future__ import annotations
@@ -17,23 +17,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from arguments import positive
-from numpy.typing import NDArray
 from PIL import Image
-from scenes import draw_scene
-from world import CLOSED_LIST, LEAF_LIST, WHOLE_LIST, leaf_ids
 
-FIRST_SEED = 30_000_000  # apart from the seeds of training
-SIZES = ((448, 600), (480, 640), (600, 450), (400, 400), (360, 640), (720, 560), (300, 420))
-GRID = 16
+from tinytips.arguments import positive
+from tinytips.data.scoring import FIRST_SEED, GRID, SIZES, Labels, grid_best, iou, to_list
+from tinytips.world.concepts import CLOSED_LIST, LEAF_LIST, WHOLE_LIST
+from tinytips.world.scenes import draw_scene
 
 LISTS = {
     "closed list, panda and house and car and boat in parts": CLOSED_LIST,
     "every thing whole": WHOLE_LIST,
     "every part apart": LEAF_LIST,
 }
-
-Labels = NDArray[np.uint8]
 
 
 def draw(folder: Path, count: int) -> list[Labels]:
@@ -65,38 +60,7 @@ def score(
     return found, [np.asarray(Image.open(path)) for path in sorted((work / "out" / "masks").glob("*.png"))]
 
 
-def to_list(truth: Labels, classes: Sequence[str]) -> Labels:
-    """Leaf ids -> 1..N in the order of `classes`, 0 for what none of them covers."""
-    table = np.zeros(256, np.uint8)
-    for number, name in enumerate(classes, start=1):
-        table[list(leaf_ids(name))] = number
-    return table[truth]
-
-
-def grid_best(truth: Labels, cells: int = GRID) -> Labels:
-    """Each cell of a grid, with so many along the short side, gets the label that most of its pixels have."""
-    height, width = truth.shape
-    short = min(height, width)
-    rows, columns = round(cells * height / short), round(cells * width / short)
-    cell = (np.arange(height) * rows // height)[:, None] * columns + np.arange(width) * columns // width
-    votes = np.zeros((rows * columns, int(truth.max()) + 1), np.int64)
-    np.add.at(votes, (cell, truth), 1)
-    return votes.argmax(1).astype(np.uint8)[cell]
-
-
-def iou(truths: Sequence[Labels], guesses: Sequence[Labels], classes: int) -> NDArray[np.float64]:
-    """IoU of labels 0..classes from one confusion matrix over all pixels; NaN where a label does not occur."""
-    size = classes + 1
-    confusion = np.zeros((size, size), np.int64)
-    for truth, guess in zip(truths, guesses, strict=True):
-        pairs = truth.astype(np.int64) * size + guess
-        confusion += np.bincount(pairs.ravel(), minlength=size * size).reshape(size, size)
-    union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
-    with np.errstate(invalid="ignore"):
-        return np.diag(confusion) / union
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Evaluate a model on held-out drawn scenes.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -106,7 +70,7 @@ def main() -> None:
         "--grid", type=positive, default=GRID, help="patches along the short side of the model's window"
     )
     parser.add_argument("--json", type=Path, help="also write the numbers here")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     results: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
