@@ -130,6 +130,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_block_does_what_the_page_says(page: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     folder = tmp_path / "empty"
