@@ -196,7 +196,7 @@ def test_the_scripts_for_slurm_label_and_join_shards(tmp_path: Path, environment
     )
     for task in ("1", "2"):
         array = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_COUNT": "2"}
-        label = ["bash", cluster / "label.slurm", street, names, tmp_path / "out", "--model", "tiny"]
+        label = ["bash", *map(str, (cluster / "label.slurm", street, names, tmp_path / "out")), "--model", "tiny"]
         subprocess.run(label, env={**environment, **array}, check=True, timeout=600)
     subprocess.run(["bash", cluster / "merge.slurm", tmp_path / "out"], env=environment, check=True, timeout=600)
     assert len(list((tmp_path / "out" / "masks").rglob("*.png"))) == len(list(street.glob("*.*")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tipsseg.cli import options as opt
+from tipsseg.cli import values
 from tipsseg.cli.help import Command
 from tipsseg.options import MAX_PIXELS
 
@@ -37,7 +38,7 @@ def check(
     from tipsseg.runs.progress import Progress
 
     limit_pixels(max_pixels)
-    threads = opt.threads(jobs)
+    threads = values.threads(jobs)
     wrong = False
     with Progress(quiet, results=False) as progress:
         for problem in check_folder(output, images, threads, progress):

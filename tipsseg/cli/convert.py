@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
+from tipsseg.cli import values
 from tipsseg.cli.completion import formats as formats_of_a_list
 from tipsseg.cli.help import Command
 from tipsseg.cli.mistakes import refuse_stray_formats
@@ -56,5 +57,5 @@ def convert(
         raise UsageError(f"one folder is converted at a time, and {quoted(context.args[0])} is another argument")
     limit_pixels(max_pixels)
     with Progress(quiet, null=null) as progress:
-        if convert_folder(output, opt.split_formats(formats), images, opt.threads(jobs), progress, val_fraction):
+        if convert_folder(output, values.split_formats(formats), images, values.threads(jobs), progress, val_fraction):
             raise typer.Exit(1)

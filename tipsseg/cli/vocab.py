@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
+from tipsseg.cli import values
 from tipsseg.cli.completion import presets
 from tipsseg.cli.help import Command
 from tipsseg.runs.progress import print_text
@@ -38,13 +39,13 @@ def show(name: Name, background: opt.Background = None, templates: opt.Templates
     """Print a vocabulary as a TOML file, for a look or as the start of one's own."""
     from tipsseg.vocabulary.files import vocabulary_toml
 
-    print_text(vocabulary_toml(opt.parse_vocabulary(None, name, templates, background)))
+    print_text(vocabulary_toml(values.parse_vocabulary(None, name, templates, background)))
 
 
 @app.command(cls=Command)
 def check(name: Name) -> None:
     """Read a vocabulary as `tipsseg label` would, and say what is in it; an error names file and line."""
-    vocabulary = opt.parse_vocabulary(None, name, None, None)
+    vocabulary = values.parse_vocabulary(None, name, None, None)
     negative = len(vocabulary.entries) - len(vocabulary.classes)
     stuff = counted(len(vocabulary.background), "phrase") if vocabulary.background else "none"
     background = "auto" if vocabulary.auto else stuff

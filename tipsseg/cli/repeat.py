@@ -9,7 +9,7 @@ from typing import Any
 
 from tipsseg import __version__
 from tipsseg.errors import UsageError, VocabularyError
-from tipsseg.store.run_record import RUN_FILE, Decides, differences
+from tipsseg.store.run_record import RUN_FILE, RunInfo, asked_record, differences
 from tipsseg.util.files import is_folder, read_regular, reason_of
 from tipsseg.util.json_values import parse
 from tipsseg.vocabulary.files import parse_entry
@@ -30,14 +30,14 @@ class EarlierRun:
     options: Mapping[str, object]
     vocabulary: Vocabulary
 
-    def notes(self, decides: Decides) -> list[str]:
+    def notes(self, info: RunInfo) -> list[str]:
         """Why the labels of a run with its options may still be others."""
         found = []
         if self.record.get("version") != __version__:
             found.append(
                 f"{self.path} is of version {self.record.get('version')} of tipsseg, and this is {__version__}."
             )
-        if "model" in differences(self.record, decides.record()):
+        if "model" in differences(self.record, asked_record(info)):
             found.append(f"The model is not the one of {self.path}; it has other files.")
         return found
 

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from tipsseg.regions.quality import PolygonQuality
-from tipsseg.runs.image_notes import ImageNotes, example_hashes
+from tipsseg.runs.notes import ImageNotes, example_hashes
 from tipsseg.runs.progress import Progress
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.results import Labelled
