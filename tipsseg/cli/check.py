@@ -34,10 +34,12 @@ def check(
 ) -> None:
     """Read an output folder back: files, sizes, ids, areas, annotations, and whether the images are the same."""
     from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.check.folder import check_folder
     from tipsseg.runs.progress import Progress
 
     limit_pixels(max_pixels)
+    silence_decoders()
     threads = values.threads(jobs)
     wrong = False
     with Progress(quiet, results=False) as progress:

@@ -49,6 +49,7 @@ def convert(
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
     from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.convert import convert_folder
     from tipsseg.runs.progress import Progress
 
@@ -56,6 +57,7 @@ def convert(
     if context.args:
         raise UsageError(f"one folder is converted at a time, and {quoted(context.args[0])} is another argument")
     limit_pixels(max_pixels)
+    silence_decoders()
     with Progress(quiet, null=null) as progress:
         if convert_folder(output, values.split_formats(formats), images, values.threads(jobs), progress, val_fraction):
             raise typer.Exit(1)

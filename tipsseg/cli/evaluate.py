@@ -154,6 +154,7 @@ def evaluate(
 ) -> None:
     """Score labels against truth masks: mean IoU, IoU of each class, confusion matrix."""
     from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.evaluate import check_output, evaluate_masks, evaluate_model
     from tipsseg.runs.image_list import found_images, note_inputs
     from tipsseg.runs.predictions import masks_folder, names_of
@@ -163,6 +164,7 @@ def evaluate(
     refuse_split_lists(paths or (), classes, formats)
     _refuse_together(context)
     limit_pixels(max_pixels)
+    silence_decoders()
     truth = _TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
     if layout is not None and not classes and vocab is None:
         vocab = truth.benchmark().vocabulary

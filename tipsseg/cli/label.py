@@ -226,6 +226,7 @@ def label(
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
     from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.dry_run import dry_run
     from tipsseg.runs.image_list import Choice, check_choice, find_images
     from tipsseg.runs.label import run_label
@@ -235,6 +236,7 @@ def label(
     from tipsseg.store.spec import RunSpec
 
     limit_pixels(max_pixels)
+    silence_decoders()
     given = tuple(paths or ())
     refuse_split_lists(given, classes, formats)
     check_choice(bool(given), limit, sample, retry_failed=retry_failed)

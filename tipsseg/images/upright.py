@@ -9,12 +9,7 @@ from PIL import Image, ImageOps
 from tipsseg.errors import InputError
 
 #: The longest side, in pixels, of an image that is shown to people: enough for any screen, and little memory.
-SHOWN_SIDE = 4096
-
-
-def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of a Pillow image as `open_image` gives them: upright, [H, W, 3] uint8 RGB. Raises as `upright_image` does."""
-    return np.array(upright_image(image))
+THUMBNAIL_SIDE = 4096
 
 
 def upright_image(image: Image.Image) -> Image.Image:
@@ -99,17 +94,17 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def thumbnail_rgb(upright: Image.Image) -> NDArray[np.uint8]:
-    """An upright image in mode RGB at its `shown_size`, [h, w, 3] uint8; each pixel the mean of the area that it stands for."""
-    height, width = shown_size((upright.height, upright.width))
+    """An upright image in mode RGB at its `thumbnail_size`, [h, w, 3] uint8; each pixel the mean of the area that it stands for."""
+    height, width = thumbnail_size((upright.height, upright.width))
     if (width, height) != upright.size:
         upright = upright.resize((width, height), Image.Resampling.BOX)
     return np.array(upright)
 
 
-def shown_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The size (height, width) at which an image of `size` is shown: its own, but not longer than SHOWN_SIDE."""
+def thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size (height, width) at which an image of `size` is shown: its own, but not longer than THUMBNAIL_SIDE."""
     longest = max(size)
-    if longest <= SHOWN_SIDE:
+    if longest <= THUMBNAIL_SIDE:
         return size
-    height, width = (max(1, round(side * SHOWN_SIDE / longest)) for side in size)
+    height, width = (max(1, round(side * THUMBNAIL_SIDE / longest)) for side in size)
     return height, width

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from tipsseg.errors import DeviceError
 from tipsseg.formats import RunContext, create
-from tipsseg.images.decoding import limit_pixels
 from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.run_record import RunInfo
 from tipsseg.store.spec import RunSpec
@@ -64,10 +63,9 @@ class LocalEngine:
         """Load the model, see Engine."""
         from tipsseg.backbones.tipsv2.encoder import Encoder
         from tipsseg.labelling.labeller import Labeller
-        from tipsseg.runs.work import ImageTask
+        from tipsseg.runs.image_task import ImageTask
 
         spec, dtype = self._info.spec, self._info.dtype
-        limit_pixels(spec.max_pixels)
         check_device(spec, dtype)  # before any download
         model = find_model(spec.model).fetch(quiet=self._quiet)
         encoder = Encoder(model, spec.device, dtype, spec.batch_size)
@@ -85,7 +83,9 @@ class LocalEngine:
             dropped=labeller.dropped,
         )
         writers = {name: create(name, context) for name in spec.formats}
-        self._work = ImageTask(labeller, writers, context.files, context.output, info.digest, self._inspect)
+        self._work = ImageTask(
+            labeller, writers, context.files, context.output, info.digest, self._inspect, spec.max_pixels
+        )
         self._encoder = encoder
         return info
 

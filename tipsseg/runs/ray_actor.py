@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tipsseg import __version__
 from tipsseg.errors import TipssegError, UsageError
 from tipsseg.formats import RunContext
+from tipsseg.images.pillow import silence_decoders
 from tipsseg.runs.engine import LocalEngine
 from tipsseg.store.results import ImageResult
 from tipsseg.store.run_record import RunInfo
@@ -74,6 +75,7 @@ class LabelActor:
         try:
             _refuse_rebirth()
             enter(plan.folder, plan.version)
+            silence_decoders()  # this process is the run's own
             self._engine = LocalEngine(plan.info, quiet=True)
             self._started = self._engine.start(plan.context)
         except Exception as error:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, Writer
 from tipsseg.formats.writing import write_labels
-from tipsseg.images.decoding import as_image_error, decode_file
+from tipsseg.images.decoding import as_image_error, opened
 from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.options import FileOptions
+from tipsseg.options import MAX_PIXELS, FileOptions
 from tipsseg.regions.objects import ImageLabels, labelled_objects
 from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.results import Labelled
@@ -46,15 +45,17 @@ _ATTEMPTS = 3
 class Loaded:
     """An image in memory, ready for the model.
 
-    shown    [h, w, 3] as overlays show it, see `upright.thumbnail_rgb`; 0 x 0 where no format needs it
-    seconds  what all this took
+    Attributes:
+        thumbnail: [h, w, 3] uint8, see `thumbnail_rgb`; 0 x 0 where no format needs it.
+        fingerprint: Of the file that it was read from.
+        seconds: What reading it took.
     """
 
     ref: ImageRef
-    shown: NDArray[np.uint8]
+    thumbnail: NDArray[np.uint8]
     prepared: Prepared
     fingerprint: Fingerprint
-    seconds: float
+    seconds: float = 0.0
 
 
 class ImageTask:
@@ -68,14 +69,18 @@ class ImageTask:
         output: Path,
         digest: str,
         inspect: Callable[[ImageRef, LabelMap], None] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """How it is done:
+        """Say how it is done.
 
-        writers  by format
-        files    how labels become files
-        output   the output folder
-        digest   of all that decides the labels
-        inspect  sees each image's labels before anything is written, in one of several threads, and may raise ImageError
+        Args:
+            labeller: Makes the labels.
+            writers: By format.
+            files: How labels become files.
+            output: The output folder.
+            digest: Of all that decides the labels.
+            inspect: Sees the labels of each image before anything is written, in one of several threads, and may raise ImageError.
+            max_pixels: Images of more pixels are refused.
         """
         self._labeller = labeller
         self._writers = writers
@@ -83,19 +88,37 @@ class ImageTask:
         self._output = output
         self._digest = digest
         self._inspect = inspect
+        self._max_pixels = max_pixels
         self._needs_pixels = any(FORMATS[name].pixels for name in writers)
         self._top = TOP_CLASSES if any(FORMATS[name].top for name in writers) else 0
-        self._heavy = threading.RLock()  # an image that is read again has it already
+        self._heavy = threading.Lock()
 
     def load(self, ref: ImageRef) -> Loaded:
         """Read an image; may be called from several threads. Raises ImageError."""
         began = time.monotonic()
-        with ExitStack() as alone:
-            upright, read_from = _read(ref.path, lambda size: alone.enter_context(self._alone(size)))
-            with as_image_error(ref.path):
-                shown = thumbnail_rgb(upright) if self._needs_pixels else np.empty((0, 0, 3), np.uint8)
-                prepared = self._labeller.prepare_upright(upright)
-        return Loaded(ref, shown, prepared, read_from, time.monotonic() - began)
+        for _ in range(_ATTEMPTS):
+            before = _stamp(ref.path)
+            failure: ImageError | None = None
+            try:
+                loaded = self._load(ref)
+            except ImageError as error:
+                failure = error
+            if _stamp(ref.path) != before:
+                continue  # a half of the old file and a half of the new one may well decode
+            if failure is not None:
+                raise failure
+            return replace(loaded, seconds=time.monotonic() - began)
+        raise ImageError(ref.path, "it changes while it is read", "Label it again once it is complete.")
+
+    def _load(self, ref: ImageRef) -> Loaded:
+        with opened(ref.path, self._max_pixels) as image, self._alone(image.size), as_image_error(ref.path):
+            upright = upright_image(image.decode())
+            thumbnail = thumbnail_rgb(upright) if self._needs_pixels else np.empty((0, 0, 3), np.uint8)
+            prepared = self._labeller.prepare_upright(upright)
+        try:
+            return Loaded(ref, thumbnail, prepared, fingerprint(ref.path))
+        except OSError as error:
+            raise ImageError(ref.path, reason_of(error)) from error
 
     @property
     def windows_at_once(self) -> int:
@@ -117,7 +140,9 @@ class ImageTask:
             ref, label_map = loaded.ref, self._labeller.label_encoded(prepared, cosines, self._top)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
-            labels = ImageLabels(ref, lambda: loaded.shown, label_map, lambda each: labelled_objects(each, self._files))
+            labels = ImageLabels(
+                ref, lambda: loaded.thumbnail, label_map, lambda each: labelled_objects(each, self._files)
+            )
             done = write_labels(labels, self._writers, self._output)
             summary = label_summary(label_map)
         seconds = round(loaded.seconds + time.monotonic() - began, 3)
@@ -137,26 +162,6 @@ class ImageTask:
     def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
         """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""
         return self._heavy if size[0] * size[1] > _HEAVY else nullcontext()
-
-
-def _read(path: Path, admit: Callable[[tuple[int, int]], object]) -> tuple[Image.Image, Fingerprint]:
-    """An upright image, and the fingerprint of the file that it was read from; `admit` as of `decode_file`. Raises ImageError."""
-    for _ in range(_ATTEMPTS):
-        before = _stamp(path)
-        failure: ImageError | None = None
-        try:
-            upright = decode_file(path, upright_image, admit)
-            found = fingerprint(path)
-        except ImageError as error:
-            failure = error
-        except OSError as error:
-            failure = ImageError(path, reason_of(error))
-        if _stamp(path) != before:
-            continue  # a half of the old file and a half of the new one may well decode
-        if failure is not None:
-            raise failure
-        return upright, found
-    raise ImageError(path, "it changes while it is read", "Label it again once it is complete.")
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -18,18 +19,15 @@ from PIL import Image
 
 from tipsseg.errors import ImageError, InputError, OutputError
 from tipsseg.formats import RunContext, Written, create
-from tipsseg.images.decoding import decode_file
+from tipsseg.images.decoding import OpenImage, opened
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.windows import plan_windows
 from tipsseg.options import DEFAULT_FILE_OPTIONS
 from tipsseg.regions.objects import ImageLabels
-from tipsseg.runs.work import ImageTask
+from tipsseg.runs.image_task import ImageTask
 from tipsseg.types import ImageRef, LabelClass, LabelMap
 from tipsseg.util.fingerprint import fingerprint
-
-Read = Callable[[Image.Image], object]
-Admit = Callable[[tuple[int, int]], object]
 
 TREE = (LabelClass(1, "tree", (1, 2, 3)),)
 
@@ -62,6 +60,20 @@ class Full:
 def ref(tmp_path: Path) -> ImageRef:
     save(tmp_path / "in/a.png", 10)
     return ImageRef(tmp_path / "in/a.png", PurePosixPath("sub/a.png"))
+
+
+def after_reading(monkeypatch: pytest.MonkeyPatch, happens: Callable[[Path], None]) -> None:
+    """Let something happen to a file each time that it was read, or could not be read."""
+
+    @contextmanager
+    def busy(path: Path, max_pixels: int) -> Iterator[OpenImage]:
+        try:
+            with opened(path, max_pixels) as image:
+                yield image
+        finally:
+            happens(path)
+
+    monkeypatch.setattr("tipsseg.runs.image_task.opened", busy)
 
 
 def save(path: Path, value: int, size: tuple[int, int] = (4, 4)) -> None:
@@ -158,17 +170,15 @@ def test_an_image_that_is_changed_while_it_is_read_is_read_again(
 ) -> None:
     reads: list[Path] = []
 
-    def busy(path: Path, read: Read, admit: Admit) -> object:
-        image = decode_file(path, read, admit)
+    def busy(path: Path) -> None:
         reads.append(path)
         if len(reads) < 3:
             change(path, 100 + len(reads))
-        return image
 
-    monkeypatch.setattr("tipsseg.runs.work.decode_file", busy)
+    after_reading(monkeypatch, busy)
     loaded = work_in(tmp_path).load(ref)
     assert len(reads) == 3
-    assert (loaded.shown == 102).all()  # of the file as it is now, to which the fingerprint belongs too
+    assert (loaded.thumbnail == 102).all()  # of the file as it is now, to which the fingerprint belongs too
     assert loaded.fingerprint == fingerprint(ref.path)
 
 
@@ -176,18 +186,16 @@ def test_a_large_image_that_is_changed_while_it_is_read_is_read_again(
     ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for its turn once, not for itself."""
-    monkeypatch.setattr("tipsseg.runs.work._HEAVY", 15)
+    monkeypatch.setattr("tipsseg.runs.image_task._HEAVY", 15)
     test_an_image_that_is_changed_while_it_is_read_is_read_again(ref, tmp_path, monkeypatch, replaced)
 
 
 def test_an_image_that_never_rests_is_named(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    def busy(path: Path, read: Read, admit: Admit) -> object:
-        image = decode_file(path, read, admit)
+    def busy(path: Path) -> None:
         os.utime(path, ns=(path.stat().st_mtime_ns + 1,) * 2)
-        return image
 
-    monkeypatch.setattr("tipsseg.runs.work.decode_file", busy)
+    after_reading(monkeypatch, busy)
     with pytest.raises(ImageError, match="it changes while it is read") as caught:
         work_in(tmp_path).load(ref)
     assert caught.value.hint
@@ -199,14 +207,11 @@ def test_a_fault_of_a_half_written_image_is_not_reported_once_it_is_whole(
     whole = ref.path.read_bytes()
     ref.path.write_bytes(whole[:40])
 
-    def late(path: Path, read: Read, admit: Admit) -> object:
-        try:
-            return decode_file(path, read, admit)
-        finally:
-            path.write_bytes(whole)
-            os.utime(path, ns=(1, 1))
+    def late(path: Path) -> None:
+        path.write_bytes(whole)
+        os.utime(path, ns=(1, 1))
 
-    monkeypatch.setattr("tipsseg.runs.work.decode_file", late)
+    after_reading(monkeypatch, late)
     assert (work_in(tmp_path).load(ref).prepared.resized == 10).all()
 
 
@@ -225,12 +230,10 @@ def test_the_seconds_are_of_reading_too(ref: ImageRef, tmp_path: Path) -> None:
 def test_an_image_that_vanishes_while_it_is_read_is_a_matter_of_the_image(
     ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def late(path: Path, read: Read, admit: Admit) -> object:
-        image = decode_file(path, read, admit)
-        path.unlink()
-        return image
+    def late(path: Path) -> None:
+        path.unlink(missing_ok=True)
 
-    monkeypatch.setattr("tipsseg.runs.work.decode_file", late)
+    after_reading(monkeypatch, late)
     with pytest.raises(ImageError, match="no such file"):
         work_in(tmp_path).load(ref)
 
@@ -242,8 +245,7 @@ def test_each_sign_of_a_change_counts(
     """A program may restore the time, or the length may be as before."""
     reads: list[Path] = []
 
-    def busy(path: Path, read: Read, admit: Admit) -> object:
-        image = decode_file(path, read, admit)
+    def busy(path: Path) -> None:
         reads.append(path)
         if len(reads) == 1:
             before, data = path.stat(), path.read_bytes()
@@ -253,9 +255,8 @@ def test_each_sign_of_a_change_counts(
             else:
                 path.write_bytes(data + b"." * (part == "size"))
             os.utime(path, ns=(0, before.st_mtime_ns + (part == "time")))
-        return image
 
-    monkeypatch.setattr("tipsseg.runs.work.decode_file", busy)
+    after_reading(monkeypatch, busy)
     work_in(tmp_path).load(ref)
     assert len(reads) == 2
 
@@ -266,7 +267,7 @@ def test_pixels_are_kept_only_where_a_format_needs_them(
 ) -> None:
     work = work_in(tmp_path / "out", formats=formats)
     loaded = work.load(ref)
-    assert loaded.shown.shape == ((4, 4, 3) if kept else (0, 0, 3))
+    assert loaded.thumbnail.shape == ((4, 4, 3) if kept else (0, 0, 3))
     assert set(work.finish(loaded, COSINES).entry.files) == set(formats) - {"coco"}
 
 
@@ -282,17 +283,16 @@ def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, tmp_path: Path, m
     with ThreadPoolExecutor(2) as pool:
         assert all(pool.map(work.load, [ref, ref]))
         together.reset()
-        monkeypatch.setattr("tipsseg.runs.work._HEAVY", 15)
+        monkeypatch.setattr("tipsseg.runs.image_task._HEAVY", 15)
         with pytest.raises(threading.BrokenBarrierError):
             list(pool.map(work.load, [ref, ref]))
 
 
 def test_the_seconds_of_reading_are_measured(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(path: Path, read: Read, admit: Admit) -> object:
+    def slow(path: Path) -> None:
         time.sleep(0.05)
-        return decode_file(path, read, admit)
 
-    monkeypatch.setattr("tipsseg.runs.work.decode_file", slow)
+    after_reading(monkeypatch, slow)
     assert work_in(tmp_path).load(ref).seconds >= 0.05
 
 
@@ -316,7 +316,7 @@ def test_large_images_are_labelled_one_at_a_time(
     alone: bool,
 ) -> None:
     together = threading.Barrier(2)
-    monkeypatch.setattr("tipsseg.runs.work._HEAVY", 16)
+    monkeypatch.setattr("tipsseg.runs.image_task._HEAVY", 16)
 
     def meet(self: FakeLabeller, prepared: Prepared, cosines: torch.Tensor, top: int) -> LabelMap:
         together.wait(timeout=0.5)
@@ -362,7 +362,7 @@ def test_a_file_that_cannot_be_read_again_says_why(
     def refuse(path: Path) -> object:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tipsseg.runs.work.fingerprint", refuse)
+    monkeypatch.setattr("tipsseg.runs.image_task.fingerprint", refuse)
     with pytest.raises(ImageError) as caught:
         work_in(tmp_path).load(ref)
     assert caught.value.reason == "no permission to read it"
