@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from tipsseg.formats import RunContext
 from tipsseg.formats.image_file import ImageFileWriter
-from tipsseg.images.upright import shown_size
+from tipsseg.images.upright import thumbnail_size
 from tipsseg.regions.components import count_labels
 from tipsseg.regions.name_places import place_names, shown_name, spare_name
 from tipsseg.regions.objects import ImageLabels
@@ -36,7 +36,7 @@ _INK_FAINT: Colour = (165, 170, 178)
 
 
 def render(image: NDArray[np.uint8], label_map: LabelMap, name: str) -> NDArray[np.uint8]:
-    """The picture of an image, [h, w, 3] RGB uint8 of `upright.shown_size`, and its labels; `name` is the image's.
+    """The picture of an image, [h, w, 3] RGB uint8 of `upright.thumbnail_size`, and its labels; `name` is the image's.
 
     Its long side is between 320 and 4096 pixels, whatever the image's, plus the legend.
     """
@@ -67,7 +67,7 @@ def _encode(labels: ImageLabels) -> bytes:
 
 def _scaled(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
     """Copies of both at a size for eyes, the labels as 16 bits."""
-    height, width = shown_size(labels.shape)
+    height, width = thumbnail_size(labels.shape)
     if (height, width) != labels.shape:
         small = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         return image.copy(), small.astype(np.uint16)

@@ -44,7 +44,7 @@ class ImageLabels:
     """One image with its labels.
 
     ref        the image
-    shown      gives it as it is shown to people, [h, w, 3] RGB uint8 of `upright.shown_size`; not all formats need it. Raises
+    shown      gives it as it is shown to people, [h, w, 3] RGB uint8 of `upright.thumbnail_size`; not all formats need it. Raises
                ImageError where it cannot be read
     label_map  its labels
     """

@@ -19,7 +19,7 @@ from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import FORMATS, RunContext, check_formats, create, has_image_files, rows_file, run_files
 from tipsseg.regions.quality import PolygonQuality
 from tipsseg.runs.convert_image import Conversion, Converted, Item
-from tipsseg.runs.format_notes import note_parts, note_polygon_quality
+from tipsseg.runs.notes import note_parts, note_polygon_quality
 from tipsseg.runs.progress import Progress
 from tipsseg.store.corrections import OF_THE_MODEL
 from tipsseg.store.file_names import OutputNames, name_key

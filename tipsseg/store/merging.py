@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tipsseg.store.run_record import RUN_FILE
-from tipsseg.store.shards import shards_in
+from tipsseg.store.shards import state_folders
 from tipsseg.types import printable_path
 from tipsseg.util.files import TEMPORARY_PREFIX, atomic_write, is_file, json_bytes
 from tipsseg.util.json_values import actual_name
@@ -35,7 +35,10 @@ def is_unfinished(folder: Path) -> bool:
 
     While the folder has shards and no run.json, the shards can be used as if no merge had begun: it will read them again.
     """
-    return is_begun(folder) and (os.path.lexists(folder / RUN_FILE) or not shards_in(folder))
+    if not is_begun(folder):
+        return False
+    beside_shards = any(is_file(state / RUN_FILE) for state in state_folders(folder))
+    return os.path.lexists(folder / RUN_FILE) or not beside_shards
 
 
 def finish_command(folder: Path) -> str:

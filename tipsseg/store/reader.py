@@ -19,7 +19,7 @@ from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, parse_entry
 from tipsseg.store.merging import finish_command, is_begun, is_unfinished
 from tipsseg.store.run_classes import class_faults, run_names
 from tipsseg.store.run_record import CONVERTING, RUN_FILE, Counts, images_of, read_run
-from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
+from tipsseg.store.shards import Shard, shards_in, state_folder
 from tipsseg.types import LabelClass
 from tipsseg.util.append_log import lines_of, whole_lines
 from tipsseg.util.files import is_folder, reason_of
@@ -73,7 +73,7 @@ def find_runs(folder: Path, own: Path) -> list[FinishedRun]:
 
 def find_shards(folder: Path, own: Path) -> list[FinishedRun]:
     """The shards in an output folder; see `find_runs`."""
-    return [_read_part(folder, folder / SHARDS_FOLDER / shard.folder, shard, own) for shard in shards_in(folder)]
+    return [_read_part(folder, state_folder(folder, shard), shard, own) for shard in shards_in(folder)]
 
 
 def refuse_at_work(records: Path, own: Path) -> None:

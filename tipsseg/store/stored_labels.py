@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, Rows, RunContext, run_files
-from tipsseg.images.decoding import decode_file
 from tipsseg.regions.rle import inside
 from tipsseg.store.labelled_image import LabelledImage, label_faults
 from tipsseg.store.reader import check_hint
@@ -141,7 +140,7 @@ def read_confidence(stored: StoredImage, context: RunContext) -> tuple[NDArray[n
             if name == "npz":
                 archive = _read_archive(path, size, len(context.classes))
                 return _as_share(archive.confidence), archive.top
-            return _as_share(decode_file(path, lambda picture: read_picture(picture, "L", size))), None
+            return _as_share(read_picture(path, "L", size)), None
         except UNREADABLE as error:
             raise _failure(name, stored, context, what_is_wrong(error)) from error
     return unknown_confidence(size), None

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.problem import by
-from tipsseg.images.decoding import decode_file
+from tipsseg.images.decoding import as_image_error, decode_stored
 from tipsseg.types import LabelArray, label_dtype
 from tipsseg.util.files import open_regular, reason_of
 
@@ -71,12 +71,18 @@ def _refuse_bombs(file: BinaryIO, size: tuple[int, int]) -> None:
 def read_mask(path: Path, size: tuple[int, int], number_of_classes: int, mode: str) -> LabelArray:
     """The ids in an index mask [H, W], of `mode` "L" or "P" up to 254 classes; raises ImageError where it is no such mask."""
     if label_dtype(number_of_classes) is np.uint8:
-        return decode_file(path, lambda picture: read_picture(picture, mode, size)).astype(np.uint8)
-    return decode_file(path, lambda picture: read_picture(picture, "I;16", size)).astype(np.uint16)
+        return read_picture(path, mode, size).astype(np.uint8)
+    return read_picture(path, "I;16", size).astype(np.uint16)
 
 
-def read_picture(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[np.generic]:
-    """The numbers in a PNG [H, W] or [H, W, 3]; raises InputError for a picture of another kind or size."""
+def read_picture(path: Path, mode: str, size: tuple[int, int]) -> NDArray[np.generic]:
+    """The numbers in a PNG file, [H, W] or [H, W, 3]; raises ImageError for a picture of another kind or size."""
+    picture = decode_stored(path)
+    with as_image_error(path):
+        return _checked(picture, mode, size)
+
+
+def _checked(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[np.generic]:
     if picture.format != "PNG" or picture.mode != mode:
         raise InputError(f"a {picture.format} of mode {picture.mode}, not a PNG of mode {mode}")
     width, height = picture.size

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tipsseg.formats.problem import by, class_text
-from tipsseg.images.decoding import decode_file
+from tipsseg.images.decoding import decode_stored
 from tipsseg.runs.check.run import Run
 from tipsseg.store.labelled_image import LabelledImage, label_faults
 from tipsseg.store.stored_masks import UNREADABLE, read_arrays, read_mask, read_picture, what_is_wrong
@@ -37,7 +37,7 @@ def what_cannot_be_read(path: Path, size: tuple[int, int]) -> str:
         elif path.suffix == ".npz":
             read_arrays(path, (), size)
         elif path.suffix in (".png", ".jpg"):
-            decode_file(path, lambda picture: picture.load())
+            decode_stored(path)
     except UNREADABLE as error:
         return what_is_wrong(error)
     return ""
@@ -48,23 +48,23 @@ def _check_hf(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
 
 
 def _check_confidence(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
-    decode_file(path, lambda picture: read_picture(picture, "L", image.size))
+    read_picture(path, "L", image.size)
     yield from ()
 
 
 def _check_overlay(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
-    decode_file(path, lambda picture: picture.load())  # drawn for eyes, in a size of its own
+    decode_stored(path)  # drawn for eyes, in a size of its own
     yield from ()
 
 
 def _check_panoptic(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
     """Its segments are compared with panoptic.json, see check_run_files."""
-    decode_file(path, lambda picture: read_picture(picture, "RGB", image.size))
+    read_picture(path, "RGB", image.size)
     yield from ()
 
 
 def _check_cvat(path: Path, image: LabelledImage, run: Run) -> Iterator[str]:
-    colours = decode_file(path, lambda picture: read_picture(picture, "RGB", image.size)).astype(np.int32)  # [H, W, 3]
+    colours = read_picture(path, "RGB", image.size).astype(np.int32)  # [H, W, 3]
     values, counts = np.unique(colours @ np.array([65536, 256, 1]), return_counts=True)
     found = dict(zip(values.tolist(), counts.tolist(), strict=True))
     left_out = image.pixels.get(ignore_id(len(run.names)), 0)

@@ -12,7 +12,7 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import Rows, RowsFile, RunContext, RunFile, run_files
 from tipsseg.formats.listing import LIST_END, OBJECT_END, check_end
 from tipsseg.formats.problem import Problem
-from tipsseg.images.decoding import decode_file
+from tipsseg.images.decoding import decode_stored
 from tipsseg.runs.check.annotations import area_faults
 from tipsseg.runs.check.manifest import Images, expected_files
 from tipsseg.store.classes_file import read_classes
@@ -101,7 +101,7 @@ def _check_segments(output: Path, image: str, record: bytes, names: str) -> Iter
     said = {take(each, "id", int): take(each, "area", int) for each in segments}
     place = actual_path(output, expected_files(image, ("panoptic",), names)["panoptic"])
     try:
-        colours = decode_file(place, lambda picture: np.asarray(picture.convert("RGB"))).astype(np.int32)  # [H, W, 3]
+        colours = np.asarray(decode_stored(place).convert("RGB")).astype(np.int32)  # [H, W, 3]
     except ImageError:  # said where the images are checked
         return
     ids, counts = np.unique(colours @ np.array([1, 256, 65536]), return_counts=True)
