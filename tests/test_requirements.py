@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
 LOWEST = (REPOSITORY / "tests" / "constraints-lowest.txt").read_text("utf-8")
 
-#: What `pip install '.[test]'` installs. The extras of tools for development and of other readers have no part in it.
-EXTRAS = ("heic", "ray", "test")
-REQUIREMENTS = [
-    requirement
-    for line in (
-        *PROJECT["dependencies"],
-        *(line for name in EXTRAS for line in PROJECT["optional-dependencies"][name]),
-    )
-    if (requirement := Requirement(line)).name != PROJECT["name"]
-]
+
+def required(lines: Sequence[str]) -> Iterator[Requirement]:
+    """The requirements on others; an extra of the package itself stands for its own."""
+    for requirement in map(Requirement, lines):
+        if requirement.name != PROJECT["name"]:
+            yield requirement
+        for extra in sorted(requirement.extras) if requirement.name == PROJECT["name"] else ():
+            yield from required(PROJECT["optional-dependencies"][extra])
+
+
+#: What `pip install '.[test]'` installs.
+REQUIREMENTS = list(required([*PROJECT["dependencies"], f"{PROJECT['name']}[test]"]))
 PINS = {canonicalize_name(name): Version(version) for name, version in re.findall(r"^([\w-]+)==(\S+)$", LOWEST, re.M)}
 
 
