@@ -910,6 +910,7 @@ def test_an_interrupt_says_how_far_it_came(tmp_path: Path) -> None:
     assert_same(tmp_path / "out", tmp_path / "wanted")
 
 
+@pytest.mark.slow
 def test_a_conversion_that_was_killed_can_be_run_again(tmp_path: Path) -> None:
     into = ("coco-polygon", "yolo", "hf", "panoptic")
     build(tmp_path, Case(("png", "coco"), into, {"a.png": A, "b/c.jpg": B}))
