@@ -20,7 +20,8 @@ from tipsseg.regions.components import count_labels
 from tipsseg.regions.name_places import place_names, shown_name, spare_name
 from tipsseg.regions.objects import ImageLabels
 from tipsseg.types import BACKGROUND, Colour, LabelArray, LabelMap
-from tipsseg.util.lettering import Font, fit_name, fit_path, one_line, plain_font, text_length
+from tipsseg.util.lettering import Font, fit_name, fit_path, plain_font, text_length
+from tipsseg.util.printable import one_line
 
 _LONG_SIDE_MIN = 320  # smaller images are enlarged, or one could not see them
 _CANVAS_WIDTH_MIN = 320  # what a legend entry needs

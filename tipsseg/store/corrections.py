@@ -14,8 +14,8 @@ from tipsseg.regions.components import count_labels
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.stored_masks import read_mask
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
-from tipsseg.util.json_values import actual_path
 from tipsseg.util.ownership import Ownership, digest_of
+from tipsseg.util.record_paths import actual_path
 
 #: Formats with a mask of each image that people correct, the first of them first.
 MASKS = ("png", "hf")

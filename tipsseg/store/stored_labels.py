@@ -20,7 +20,7 @@ from tipsseg.store.stored_masks import UNREADABLE, read_arrays, read_mask, read_
 from tipsseg.store.stored_rows import LISTS, StoredObject, stored_objects
 from tipsseg.types import ConfidenceArray, LabelArray, TopClasses, label_dtype
 from tipsseg.util.files import file_size
-from tipsseg.util.json_values import actual_path
+from tipsseg.util.record_paths import actual_path
 
 _NOT_AS_WRITTEN = "Move the file away and label the image again."
 _LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."

@@ -24,8 +24,8 @@ from tipsseg.store.stored_masks import read_mask
 from tipsseg.types import LabelArray
 from tipsseg.util.files import is_file
 from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.json_values import actual_path
 from tipsseg.util.ownership import digest_of
+from tipsseg.util.record_paths import actual_path
 
 
 @dataclass(frozen=True, slots=True)

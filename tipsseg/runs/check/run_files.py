@@ -18,7 +18,8 @@ from tipsseg.runs.check.manifest import Images, expected_files
 from tipsseg.store.classes_file import read_classes
 from tipsseg.store.stored_rows import LISTS, stored_objects
 from tipsseg.util.files import reason_of
-from tipsseg.util.json_values import actual_path, parse, take
+from tipsseg.util.json_values import parse, take
+from tipsseg.util.record_paths import actual_path
 
 _ENDS = {
     "coco-polygon": OBJECT_END,
