@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from tipsseg.formats import create
 from tipsseg.images.decoding import limit_pixels
 from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.spec import Job
@@ -78,12 +77,10 @@ class LocalEngine:
                 f"Not enough memory on {encoder.device}: {size} windows at once from here on (--batch-size {size})."
             )
         labeller = Labeller(encoder, asked.vocabulary, asked.options)
-        writers = {name: create(name, job.context) for name in job.request.formats}
         self._work = ImageTask(
             labeller,
-            writers,
-            job.context.files,
-            job.context.output,
+            job.request.formats,
+            job.context,
             job.decides.settle(encoder.dtype_name).digest,
             self._inspect,
         )

@@ -10,14 +10,13 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, of_the_model
 from tipsseg.runs.convert import convert_folder
 from tipsseg.runs.engine import Engine, Started
 from tipsseg.runs.format_notes import note_parts
 from tipsseg.runs.image_notes import ImageNotes
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.reporting import JsonReporter, Reporter
-from tipsseg.store.corrections import OF_THE_MODEL
 from tipsseg.store.file_names import NameKey, name_key
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Item, Labelled, Unchanged
@@ -93,7 +92,7 @@ def run_label(job: Job, find: Find, engine: Engine, progress: Progress) -> Count
 def _follow_edited(job: Job, images: Images, edited: Edited, progress: Progress) -> int:
     """Write edited images in the formats that were asked for and that they lack; returns how many failed."""
     request = job.request
-    formats = tuple(name for name in edited.lacking if name not in OF_THE_MODEL)
+    formats = tuple(name for name in edited.lacking if name not in of_the_model())
     if not formats or request.shard is not None:
         return 0
     told = progress.without_results() if request.jsonl else progress
@@ -276,7 +275,7 @@ def note_outdated(earlier: ResumeState, job: Job, progress: Progress) -> None:
     names = ",".join(name for name in FORMATS if name in earlier.outdated)
     if names:
         place = shell_word(str(job.request.output))
-        later = ",".join(name for name in names.split(",") if name not in OF_THE_MODEL)
+        later = ",".join(name for name in names.split(",") if name not in of_the_model())
         how = f"; tipsseg convert {place} --format {later} writes them" if later and not job.request.shard else ""
         if later != names:
             how += "; only the model can write the scores of npz and confidence, with tipsseg label --format"
@@ -297,7 +296,7 @@ def note_edited(job: Job, counts: Counts, edited: Edited, progress: Progress) ->
         progress.note(
             f"The image itself was changed since in {edited.other_input} of these cases: the kept labels are of the image before."
         )
-    if never := [name for name in edited.lacking if name in OF_THE_MODEL]:
+    if never := [name for name in edited.lacking if name in of_the_model()]:
         progress.note(
             f"Only the model can write {', '.join(never)}, so that {counted(len(edited.images), 'changed image')} lack it."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from math import prod
@@ -16,17 +16,17 @@ from PIL import Image
 from torch import Tensor
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, Writer
-from tipsseg.formats.writing import write_labels
+from tipsseg.formats import FORMATS, write_labels
+from tipsseg.formats.base import ImageLabels, RunContext
 from tipsseg.images.decoding import as_image_error, decode_file
 from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.options import FileOptions
-from tipsseg.regions.objects import ImageLabels, labelled_objects
+from tipsseg.regions.objects import LabelledObject, labelled_objects
 from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.results import Labelled
+from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
 from tipsseg.types import ImageRef, LabelMap
 from tipsseg.util.files import reason_of
@@ -63,28 +63,25 @@ class ImageTask:
     def __init__(
         self,
         labeller: Labeller,
-        writers: Mapping[str, Writer],
-        files: FileOptions,
-        output: Path,
+        formats: tuple[str, ...],
+        context: RunContext,
         digest: str,
         inspect: Callable[[ImageRef, LabelMap], None] | None = None,
     ) -> None:
         """How it is done:
 
-        writers  by format
-        files    how labels become files
-        output   the output folder
+        formats  that the labels are written in
+        context  of the run
         digest   of all that decides the labels
         inspect  sees each image's labels before anything is written, in one of several threads, and may raise ImageError
         """
         self._labeller = labeller
-        self._writers = writers
-        self._files = files
-        self._output = output
+        self._formats = formats
+        self._context = context
         self._digest = digest
         self._inspect = inspect
-        self._needs_pixels = any(FORMATS[name].pixels for name in writers)
-        self._top = TOP_CLASSES if any(FORMATS[name].top for name in writers) else 0
+        self._needs_pixels = any(FORMATS[name].pixels for name in formats)
+        self._top = TOP_CLASSES if any(FORMATS[name].top for name in formats) else 0
         self._heavy = threading.RLock()  # an image that is read again has it already
 
     def load(self, ref: ImageRef) -> Loaded:
@@ -117,8 +114,9 @@ class ImageTask:
             ref, label_map = loaded.ref, self._labeller.label_encoded(prepared, cosines, self._top)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
-            labels = ImageLabels(ref, lambda: loaded.shown, label_map, lambda each: labelled_objects(each, self._files))
-            done = write_labels(labels, self._writers, self._output)
+            labels = ImageLabels(ref, lambda: loaded.shown, label_map, self._objects)
+            done = write_labels(labels, self._formats, self._context)
+            objects = object_scores(labels.objects)
             summary = label_summary(label_map)
         seconds = round(loaded.seconds + time.monotonic() - began, 3)
         entry = ManifestEntry(
@@ -128,11 +126,15 @@ class ImageTask:
             self._digest,
             summary,
             done.files,
-            tuple(self._writers),
+            self._formats,
             seconds,
             done.written,
+            objects,
         )
-        return Labelled(ref, entry, done.rows, labels.fidelity, prepared.squeezed)
+        return Labelled(ref, entry, done.rows, labels.polygon_quality, prepared.squeezed)
+
+    def _objects(self, label_map: LabelMap) -> list[LabelledObject]:
+        return labelled_objects(label_map.labels, label_map.confidence, len(label_map.classes), self._context.files)
 
     def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
         """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tipsseg.errors import OutputError
-from tipsseg.formats import FOLDERS, FORMATS
+from tipsseg.formats import FORMATS, image_folders
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.error_log import UNREADABLE_FILE as UNREADABLE_ERRORS
 from tipsseg.store.lock import LOCK_FILE
@@ -118,7 +118,7 @@ def refuse_another(target: Path, folders: Sequence[Path]) -> None:
 
 def sweep_files(target: Path) -> None:
     """Remove what a merge that was stopped left among the files of images."""
-    clean_up_below((target / folder for folder in FOLDERS), OWNER)
+    clean_up_below((target / folder for folder in image_folders()), OWNER)
 
 
 def commit(target: Path) -> None:

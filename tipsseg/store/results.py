@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import Rows
+from tipsseg.formats.base import Rows
 from tipsseg.regions.quality import PolygonQuality
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import ImageRef

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tipsseg import __version__
 from tipsseg.errors import DeviceError, InputError, OutputError, UsageError
-from tipsseg.formats import RunContext, check_formats
+from tipsseg.formats import check_formats
+from tipsseg.formats.base import RunContext
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     DTYPE_NAMES,

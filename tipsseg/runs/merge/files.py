@@ -12,7 +12,8 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError
-from tipsseg.formats import FORMATS, Rows, RowsFile, RunContext, rows_file, run_files
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import Rows, RowsFile, RunContext
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.journal import Journal
@@ -111,7 +112,7 @@ def write_run_files(parts: Sequence[FinishedRun], manifest: Manifest, context: R
         # Where images are left from a run in a format that later runs did not have, the files go on too.
         if not images and name not in parts[0].formats:
             continue
-        for file in run_files(name, context):
+        for file in FORMATS[name].run_files(context):
             if not isinstance(file, RowsFile):
                 file.write(images, lambda _: ())
                 continue
@@ -160,7 +161,7 @@ def _records(name: str, part: FinishedRun) -> Iterator[tuple[str, Rows]]:
     """The records that a part has of its images in a format that keeps some. Raises InputError."""
     images = list(dict.fromkeys(entry.image for entry in read_entries(part) if name in entry.formats))
     wanted = set(images)
-    file = rows_file(name, RunContext(part.output, part.state, (), {}))
+    file = FORMATS[name].rows_file(RunContext(part.output, part.state, (), {}))
     if file is None or not wanted:
         return
     try:
