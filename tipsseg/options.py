@@ -6,6 +6,7 @@ Imports nothing that takes its time: `--help` needs this.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,11 +33,19 @@ def check_dtype_name(name: str) -> None:
         raise UsageError(f"unknown dtype {quoted(name)}", f"Use one of {', '.join(DTYPE_NAMES)}.")
 
 
+def default_jobs() -> int:
+    """The number of threads where none is given: one per processor, four at most."""
+    return min(os.cpu_count() or 1, 4)
+
+
 #: How an image can be shown to the model.
 MODES = ("slide", "whole")
 
 #: How edges can be refined.
 REFINEMENTS = ("none", "pamr")
+
+#: The formats that are written where none are named.
+DEFAULT_FORMATS = ("png", "coco")
 
 #: Images of more pixels are refused unless more are allowed: decoded, this many take 2 GB.
 MAX_PIXELS = 500_000_000
@@ -74,6 +83,9 @@ class LabelOptions:
         if not 0 <= self.min_confidence <= 1:
             raise UsageError(f"minimum confidence {quoted(self.min_confidence)} is not between 0 and 1")
 
+
+#: What is done where nothing is said of it.
+DEFAULT_LABEL_OPTIONS = LabelOptions()
 
 #: What formats that list objects take for one.
 INSTANCES = ("component", "class")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluate import FIRST_SEED, SIZES, iou, to_list
 from PIL import Image
-from scenes import draw_scene
-from world import CLOSED_LIST, LEAF_LIST
 
 import tipsseg
+from tinytips.data.scoring import FIRST_SEED, SIZES, iou, to_list
+from tinytips.world.concepts import CLOSED_LIST, LEAF_LIST
+from tinytips.world.scenes import draw_scene
 from tipsseg.images.decoding import open_image
 from tipsseg.weights import fetching as weights
 

@@ -33,8 +33,8 @@ from tipsseg.formats.base import RunContext
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.prepare import prepare
 from tipsseg.labelling.windows import cut_windows
+from tipsseg.runs.image_task import ImageTask, Loaded
 from tipsseg.runs.pipeline import label_images
-from tipsseg.runs.work import ImageTask, Loaded
 from tipsseg.store.results import Labelled
 from tipsseg.types import ImageRef
 

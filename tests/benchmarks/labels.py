@@ -21,12 +21,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from evaluate import FIRST_SEED, SIZES, to_list
 from numpy.typing import NDArray
-from scenes import draw_scene
-from world import CLOSED_LIST, WHOLE_LIST
 
 import tipsseg
+from tinytips.data.scoring import FIRST_SEED, SIZES, to_list
+from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST
+from tinytips.world.scenes import draw_scene
 from tipsseg.evaluation.metrics import Confusion, scores
 from tipsseg.evaluation.truth import IGNORED
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from tipsseg.cli.main import app
 from tipsseg.images import decoding as images
 from tipsseg.runs.engine import LocalEngine
+from tipsseg.store.run_record import RunInfo
 from tipsseg.weights import fetching as weights
 
 
@@ -92,14 +93,14 @@ def masks(no_weights_in_folder: None) -> None:
 
 @pytest.fixture
 def run(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    from tipsseg.store.spec import Job
-
     monkeypatch.chdir(tmp_path)
     labelled: list[str] = []
     plain = LocalEngine.__init__
 
-    def watched(self: LocalEngine, job: Job, *, note: Callable[[str], None] | None = None) -> None:
-        plain(self, job, lambda ref, label_map: labelled.append(ref.name), note)
+    def watched(
+        self: LocalEngine, info: RunInfo, *, note: Callable[[str], None] | None = None, quiet: bool = False
+    ) -> None:
+        plain(self, info, inspect=lambda ref, label_map: labelled.append(ref.name), note=note, quiet=quiet)
 
     monkeypatch.setattr(LocalEngine, "__init__", watched)
     return Run(command, mlp_checkpoint, labelled)

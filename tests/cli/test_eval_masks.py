@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -69,6 +70,32 @@ def test_the_reports(command: Command) -> None:
         picture.load()
     again = command("eval", *arguments, "--json", "-o", "deep/out")
     assert result(again) == result(ran)
+
+
+@pytest.mark.usefixtures("masks")
+def test_without_matplotlib_a_note_stands_for_the_picture(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "-o", "out"]
+    command(*arguments)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for _ in range(2):  # the picture of before is gone, as it shows other numbers
+        ran = command(*arguments)
+        assert (ran.code, ran.out) == (0, TABLE)
+        assert ran.err.endswith(
+            "Written: out/eval.json, out/confusion.csv\n"
+            "For confusion.png too, install matplotlib: pip install 'tipsseg[plot]'\n"
+        )
+        assert sorted(files(Path("out"))) == ["confusion.csv", "eval.json"]
+        assert list(json.loads(Path("out/eval.json").read_bytes())["files"]) == ["confusion.csv"]
+
+
+@pytest.mark.usefixtures("masks")
+def test_without_matplotlib_a_picture_that_was_changed_stays(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "-o", "out"]
+    command(*arguments)
+    Path("out/confusion.png").write_bytes(b"mine")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "out/confusion.png: tipsseg did not write" in command(*arguments).err
+    assert Path("out/confusion.png").read_bytes() == b"mine"
 
 
 def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path, tmp_path: Path) -> None:

@@ -377,13 +377,13 @@ def test_an_input_that_vanishes(
     """After it was found, before it is read."""
     from tipsseg.runs import label as run
 
-    plain = run.items
+    plain = run.as_items
 
-    def items(*arguments: object) -> object:
+    def as_items(*arguments: object) -> object:
         (images / "e.png").unlink(missing_ok=True)
         return plain(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "items", items)
+    monkeypatch.setattr(run, "as_items", as_items)
     ran = command("label", "imgs", "-c", "a,b", "-m", mlp_checkpoint, "-o", "out")
     assert ran.code == 1
     assert failures(Path("out")) == {"e.png": "no such file"}

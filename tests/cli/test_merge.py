@@ -187,7 +187,7 @@ def test_torch_is_not_imported(label: Label, tmp_path: Path) -> None:
     label(out, "--shard", "1/1")
     script = f"""
 import sys
-from tipsseg.cli import main
+from tipsseg.cli.main import main
 sys.argv = ["tipsseg", "merge", {str(out)!r}, "-o", {str(out)!r}]
 try:
     main()

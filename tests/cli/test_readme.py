@@ -28,7 +28,10 @@ from running import Command
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = REPOSITORY / "README.md"
 PAGES = (README, *(page for page in sorted(REPOSITORY.glob("examples/**/README.md")) if page.parent.name != "pretrain"))
-MEASURED = tuple(sorted(REPOSITORY.glob("tests/*/README.md")))
+
+CLUSTER_SCRIPTS = tuple(
+    each for each in sorted((REPOSITORY / "examples" / "cluster").iterdir()) if each.suffix != ".md"
+)
 
 RUN = ("sh", "python")
 SHOWN = ("toml", "json", "text")
@@ -37,7 +40,7 @@ SHOWN = ("toml", "json", "text")
 INSTALLATIONS = {"pip install .", "pip install --quiet '.[test]' && pytest"}
 
 #: Options of other programs.
-FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--gres", "--parsable", "--quiet", "--requeue", "--wrap")
+FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--gres", "--parsable", "--quiet", "--requeue")
 
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -126,6 +129,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_block_does_what_the_page_says(page: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     folder = tmp_path / "empty"
@@ -182,28 +186,27 @@ def test_what_is_not_run() -> None:
     assert {block.language for block in found} == {"sh"}
 
 
+def test_the_scripts_for_slurm_label_and_join_shards(tmp_path: Path, environment: dict[str, str]) -> None:
+    """As the tasks of an array that Slurm starts, one after the other."""
+    cluster = REPOSITORY / "examples" / "cluster"
+    street, names = (
+        REPOSITORY / "examples" / "scenes" / "street",
+        REPOSITORY / "examples" / "vocabularies" / "street.txt",
+    )
+    for task in ("1", "2"):
+        array = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_COUNT": "2"}
+        label = ["bash", *map(str, (cluster / "label.slurm", street, names, tmp_path / "out")), "--model", "tiny"]
+        subprocess.run(label, env={**environment, **array}, check=True, timeout=600)
+    subprocess.run(["bash", cluster / "merge.slurm", tmp_path / "out"], env=environment, check=True, timeout=600)
+    assert len(list((tmp_path / "out" / "masks").rglob("*.png"))) == len(list(street.glob("*.*")))
+
+
 def test_options_that_pages_name_exist(command: Command) -> None:
     known: set[str] = set(FOREIGN)
     for words in ((), ("label",), ("convert",), ("check",), ("merge",), ("eval",)):
         known |= set(_OPTION.findall(command(*words, "--help").out))
-    for page in PAGES:
+    for page in (*PAGES, *CLUSTER_SCRIPTS):
         assert set(_OPTION.findall(page.read_text("utf-8"))) <= known, page
-
-
-@pytest.mark.parametrize("page", [*PAGES, *MEASURED], ids=name)
-def test_links_lead_to_something(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
-        if "://" not in target:
-            path, _, heading = target.partition("#")
-            there = page.parent / path if path else page
-            assert there.exists(), target
-            headings = re.findall(r"^#+ (.*)$", there.read_text("utf-8"), re.MULTILINE) if heading else []
-            assert not heading or heading in map(_anchor, headings), target
-
-
-def _anchor(heading: str) -> str:
-    """As GitHub makes it."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def test_the_readme_can_be_read_at_one_sitting() -> None:

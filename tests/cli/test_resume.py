@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 from resuming import ALL, CLASSES, Run, contents, record
 
-from tipsseg.runs.engine import LocalEngine, Started
+from tipsseg.runs.engine import LocalEngine
+from tipsseg.store.run_record import RunInfo
 
 
 def test_a_run_that_is_done_costs_no_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +24,7 @@ def test_a_run_that_is_done_costs_no_model(run: Run, monkeypatch: pytest.MonkeyP
     first = run.out
     before, times = contents(Path("out")), {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")}
 
-    def start(self: LocalEngine) -> Started:
+    def start(self: LocalEngine, context: object) -> RunInfo:
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(LocalEngine, "start", start)

@@ -15,14 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import Image, ImageOps, features
+from PIL.PngImagePlugin import PngImageFile
 
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.images import decoding as images
-from tipsseg.images import upright
-from tipsseg.images.decoding import open_image
+from tipsseg.images import pillow, upright
+from tipsseg.images.decoding import open_image, upright_size
 
 Pixels = NDArray[np.uint8]
+
+# Pillow warns of odd files, which are read all the same.
+pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
 
 RNG = np.random.default_rng(7)
 AVIF = ["avif"] if features.check("avif") else []
@@ -92,13 +96,15 @@ def test_palette_with_alpha(tmp_path: Path) -> None:
     picture.info["transparency"] = bytes(range(256))  # Pillow warns when this is converted
     path = saved(tmp_path, picture, "a.png")
     assert np.array_equal(open_image(path), grey3(GREY))
-    pixels = upright.upright_rgb(Image.fromarray(np.dstack([RGB, GREY])).convert("RGBA").quantize(8).convert("PA"))
+    pixels = np.array(
+        upright.upright_image(Image.fromarray(np.dstack([RGB, GREY])).convert("RGBA").quantize(8).convert("PA"))
+    )
     check(pixels)
 
 
 def test_hsv() -> None:
     picture = Image.fromarray(RGB).convert("HSV")
-    assert np.array_equal(upright.upright_rgb(picture), np.asarray(picture.convert("RGB")))
+    assert np.array_equal(np.array(upright.upright_image(picture)), np.asarray(picture.convert("RGB")))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "jp2", "pgm"])
@@ -245,6 +251,32 @@ def test_damaged_exif_does_not_matter(tmp_path: Path, exif: bytes) -> None:
     assert open_image(saved(tmp_path, Image.fromarray(RGB), "a.jpg", exif=exif)).shape == (H, W, 3)
 
 
+def test_an_orientation_beside_damaged_metadata_counts(tmp_path: Path) -> None:
+    """Its resolution is a byte, which Pillow reads and cannot write again."""
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x01\x1a\0\x01\0\0\0\x01\x02\0\0\0\0\0\0\0"
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png", exif=exif)
+    with Image.open(path) as image, pytest.raises(TypeError, match="bytes"):
+        ImageOps.exif_transpose(image)
+    assert np.array_equal(open_image(path), UPRIGHT[6](RGB))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("behind", [False, True], ids=["in front", "behind"])
+def test_upright_sizes(tmp_path: Path, orientation: int, behind: bool) -> None:
+    """PNG may have its metadata in front of the pixels or behind them."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(RGB), "a.png", exif=exif)
+    data = path.read_bytes()
+    start, pixels, end = (data.index(kind) - 4 for kind in (b"eXIf", b"IDAT", b"IEND"))
+    assert start < pixels
+    if behind:
+        path.write_bytes(data[:start] + data[pixels:end] + data[start:pixels] + data[end:])
+    upright = UPRIGHT[orientation](RGB)
+    assert np.array_equal(open_image(path), upright)
+    assert upright_size(path) == upright.shape[:2]
+
+
 # ---- failures ----
 
 
@@ -285,20 +317,21 @@ def test_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: bool) -> No
     """It is read where the package for it is installed, and named where it is not."""
     heif = pytest.importorskip("pillow_heif")
     colour = Image.new("RGB", (64, 48), (200, 30, 90))
-    images.image_formats()  # registers it
+    pillow.image_formats()  # registers it
     path = saved(tmp_path, colour, "a.heic")
-    assert ".heic" in images.image_extensions()
+    assert ".heic" in pillow.image_extensions()
     assert heif.is_supported(path)
     if read:
         assert np.abs(open_image(path).astype(int) - np.asarray(colour)).max() < 9
         path.write_bytes(path.read_bytes()[:30])
         assert "header is damaged" in failure(path).reason
         return
-    formats = tuple(name for name in images.image_formats() if name != "HEIF")
+    formats = tuple(name for name in pillow.image_formats() if name != "HEIF")
     monkeypatch.setattr(images, "image_formats", lambda: formats)
+    monkeypatch.setattr(pillow, "image_formats", lambda: formats)
     assert failure(path).reason == "a HEIC image, which Pillow cannot read"
     assert "pip install 'tipsseg[heic]'" in failure(path).hint
-    assert not images.image_extensions() & {".heic", ".heif"}
+    assert not pillow.image_extensions() & {".heic", ".heif"}
 
 
 def test_paths_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,39 +389,53 @@ def test_whatever_a_decoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert caught.__cause__ is error
 
 
-def test_faults_of_our_own_are_no_faults_of_the_image(tmp_path: Path) -> None:
+def test_faults_of_our_own_are_no_faults_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Pillow raises is told as a broken image; what comes after the decoding keeps its traceback."""
     path = saved(tmp_path, Image.fromarray(RGB), "a.png")
+    raised: list[Exception] = [TypeError("a bug"), InputError("not so", "but so"), MemoryError()]
 
-    def bug(_: Image.Image) -> None:
-        raise TypeError("a bug")
+    def fail(_: Image.Image) -> None:
+        raise raised.pop(0)
 
+    monkeypatch.setattr(images, "upright_image", fail)
     with pytest.raises(TypeError, match="a bug"):
-        images.decode_file(path, bug)
-
-    def refuse(_: Image.Image) -> None:
-        raise InputError("not so", "but so")
-
+        images.decode_upright(path)
     with pytest.raises(ImageError, match="not so") as caught:
-        images.decode_file(path, refuse)
+        images.decode_upright(path)
     assert (caught.value.path, caught.value.hint) == (path, "but so")
-
-    def full(_: Image.Image) -> None:
-        raise MemoryError
-
     with pytest.raises(ImageError, match="not enough memory"):
-        images.decode_file(path, full)
+        images.decode_upright(path)
 
 
-def test_the_pixels_are_there_before_they_are_read(tmp_path: Path) -> None:
-    """So that no decoder runs outside of what tells its faults."""
+def test_a_file_is_opened_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, Image.fromarray(RGB), "a.png")
-    seen: list[tuple[int, int]] = []
-    assert images.decode_file(path, lambda image: (len(seen), image.getpixel((0, 0))), seen.append) == (
-        1,
-        tuple(RGB[0, 0].tolist()),
-    )
-    assert seen == [(H, W)]
+    loads: list[tuple[int, int]] = []
+    plain = PngImageFile.load
+
+    def counting(image: PngImageFile) -> object:
+        loads.append(image.size)
+        return plain(image)
+
+    monkeypatch.setattr(PngImageFile, "load", counting)
+    with images.opened(path) as image:
+        assert image.size == (H, W)
+        assert loads == []
+        decoded = image.decode()
+    assert loads[0] == (W, H)
+    assert np.array_equal(np.asarray(decoded), RGB)  # though the file is closed
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp"])
+def test_a_picture_outlives_its_file(tmp_path: Path, suffix: str) -> None:
+    """As it is stored, with its orientation; TIFF is turned while it is decoded."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path, Image.fromarray(RGB), f"a.{suffix}", exif=exif)
+    expected = open_image(path)
+    picture = images.decode_stored(path)
+    path.unlink()
+    assert picture.size == ((H, W) if suffix == "tif" else (W, H))
+    assert np.array_equal(np.array(upright.upright_image(picture)), expected)
 
 
 @pytest.mark.parametrize(("mode", "error"), [("La", "ValueError"), ("L", "TypeError")])
@@ -425,47 +472,71 @@ def test_too_large_names_size_and_limit(tmp_path: Path, width: int, height: int)
 def test_the_limit_does_not_hang_on_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, Image.fromarray(RGB), "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    monkeypatch.setattr(images.LIMIT, "pixels", H * W)
-    open_image(path)
-    monkeypatch.setattr(images.LIMIT, "pixels", H * W - 1)
-    assert f"{H} x {W} (height x width)" in failure(path).reason
+    open_image(path, H * W)
+    with pytest.raises(ImageError) as caught:
+        open_image(path, H * W - 1)
+    assert f"{H} x {W} (height x width)" in caught.value.reason
+    assert f"the limit is {H * W - 1}" in caught.value.reason
 
 
-def test_large_images_give_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W - 1)
+@pytest.mark.parametrize("pillows", [None, 1, (H * W - 1) // 2, H * W - 1, 10 * H * W])
+def test_pillows_limit_gives_way_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pillows: int | None
+) -> None:
     path = saved(tmp_path, Image.fromarray(RGB), "a.png")
+    (tmp_path / "broken.png").write_bytes(path.read_bytes()[:60])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert np.array_equal(open_image(path), RGB)
+        assert np.array_equal(open_image(path, H * W), RGB)
+        assert images.upright_size(path, H * W) == (H, W)
+        with pytest.raises(ImageError):
+            open_image(tmp_path / "broken.png")
     assert caught == []
+    assert pillows == Image.MAX_IMAGE_PIXELS
 
 
-def test_large_images_in_threads_give_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W - 1)
+def test_pillows_limit_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thread has a limit of its own; there is no warning, and in the end all is as it was."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
     path = saved(tmp_path, Image.fromarray(RGB), "a.png")
     failures: list[BaseException] = []
     gate = threading.Barrier(8)
 
-    def work() -> None:
+    def work(limit: int) -> None:
         gate.wait()
         try:
             for _ in range(20):
-                open_image(path)
+                if limit < H * W:
+                    with pytest.raises(ImageError, match=f"the limit is {limit}$"):
+                        open_image(path, limit)
+                else:
+                    open_image(path, limit)
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
+    threads = [threading.Thread(target=work, args=(H * W - number % 2,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert failures == []
+    assert Image.MAX_IMAGE_PIXELS == 1
 
 
-def test_other_warnings_stay(tmp_path: Path) -> None:
+def test_filters_of_warnings_are_left_alone(tmp_path: Path) -> None:
+    before = list(warnings.filters)
     open_image(saved(tmp_path, Image.fromarray(RGB), "a.png"))
-    with pytest.raises(UserWarning, match="mine"):
-        warnings.warn("mine", stacklevel=1)
+    assert list(warnings.filters) == before
+
+
+def test_decoders_are_silent_where_that_was_asked_for() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pillow.silence_decoders()
+        warnings.warn_explicit("odd metadata", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
+        with pytest.raises(UserWarning, match="mine"):
+            warnings.warn("mine", stacklevel=1)
 
 
 # ---- damage ----
@@ -510,7 +581,6 @@ ORIGINALS = originals()
 def test_damaged_files_give_an_array_or_an_image_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(images.LIMIT, "pixels", 1_000_000)  # damaged headers ask for much
     monkeypatch.setattr(images, "needs_own_process", lambda image: False)  # which takes its time, see test_decode_apart
     whole = ORIGINALS[name]
     rng = np.random.default_rng(11)
@@ -527,7 +597,7 @@ def test_damaged_files_give_an_array_or_an_image_error(
     for content in damaged:
         path.write_bytes(content)
         try:
-            check(open_image(path))
+            check(open_image(path, 1_000_000))  # damaged headers ask for much
         except ImageError as error:
             reasons.append(error.reason)
     assert len(reasons) > 10
@@ -543,21 +613,6 @@ def test_a_limit_is_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         images.limit_pixels(0)
     assert images.LIMIT.pixels == 1
     assert "the limit is 1" in failure(saved(tmp_path, Image.new("L", (2, 1), 9), "b.png")).reason
-
-
-@pytest.mark.parametrize("pillows", [1, (H * W - 1) // 2])
-def test_pillows_limit_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pillows: int) -> None:
-    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
-    monkeypatch.setattr(images.LIMIT, "pixels", H * W)
-    assert np.array_equal(open_image(path), RGB)
-
-
-def test_pillows_limit_is_not_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10 * H * W)
-    monkeypatch.setattr(images.LIMIT, "pixels", H * W)
-    open_image(saved(tmp_path, Image.fromarray(RGB), "a.png"))
-    assert Image.MAX_IMAGE_PIXELS == 10 * H * W
 
 
 def test_an_image_without_pixels() -> None:
@@ -587,13 +642,13 @@ def test_want_of_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_the_size_at_which_images_are_shown(size: tuple[int, int], shown: tuple[int, int]) -> None:
-    assert upright.shown_size(size) == shown
+    assert upright.thumbnail_size(size) == shown
 
 
 def test_large_images_are_shown_as_means_of_areas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture: Pixels = RNG.integers(0, 256, (8, 12, 3), dtype=np.uint8)
     path = saved(tmp_path, Image.fromarray(picture), "a.png")
     assert np.array_equal(images.open_thumbnail(path), picture)
-    monkeypatch.setattr(upright, "SHOWN_SIDE", 6)
+    monkeypatch.setattr(upright, "THUMBNAIL_SIDE", 6)
     means = picture.reshape(4, 2, 6, 2, 3).astype(float).mean((1, 3))
     assert np.abs(images.open_thumbnail(path) - means).max() <= 1

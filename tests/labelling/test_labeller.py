@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluate import FIRST_SEED, to_list
 from numpy.typing import NDArray
 from PIL import Image
-from scenes import draw_scene
-from world import CLOSED_LIST, leaf_ids
 
 import tipsseg
+from tinytips.data.scoring import FIRST_SEED, to_list
+from tinytips.world.concepts import CLOSED_LIST, leaf_ids
+from tinytips.world.scenes import draw_scene
 from tipsseg import ClassSpec, Encoder, Labeller, LabelMap, LabelOptions, make_vocabulary
 from tipsseg.errors import UsageError
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND

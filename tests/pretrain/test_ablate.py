@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import ablate
 import pytest
-from ablate import ARMS, table
 from PIL import Image
-from plot import curve, plot
-from recipe import Recipe
-from world import WHOLE_LIST
 
-PRETRAIN = Path(ablate.__file__).parent
+from tinytips import ablate
+from tinytips.ablate import ARMS, table
+from tinytips.plot import curve, plot
+from tinytips.recipe.step import Recipe
+from tinytips.world.concepts import WHOLE_LIST
+
+PRETRAIN = Path(ablate.__file__).parents[1]
 
 
 def run_of(miou: float, *, distils: bool = True) -> dict[str, Any]:
@@ -79,14 +79,14 @@ def test_the_picture(tmp_path: Path) -> None:
         assert len(colours) > 50  # an empty one has a few
 
 
+@pytest.mark.slow
 def test_an_ablation_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One arm, one step; what is done is not done again, and other options are refused."""
     monkeypatch.setattr(ablate, "ARMS", {"truth": Recipe("all", "mixed", "full", dense=True)})
     options = ["--steps", "1", "--batch-size", "2", "--scenes", "3", "--held-out", "2", "--seeds", "4"]
-    monkeypatch.setattr(sys, "argv", ["ablate.py", "--work", str(tmp_path), *options])
-    ablate.main()
+    ablate.main(["--work", str(tmp_path), *options])
     (first,) = json.loads((tmp_path / "results.json").read_text())["truth"]
     assert 0 <= first["miou"] < 0.1
     assert tuple(first["iou"]) == WHOLE_LIST
@@ -98,12 +98,11 @@ def test_an_ablation_from_end_to_end(
     assert "| truth | 0.0" in capfd.readouterr().out
     model = tmp_path / "0-4" / "model" / "model.safetensors"
     before = model.read_bytes()
-    ablate.main()
+    ablate.main(["--work", str(tmp_path), *options])
     assert json.loads((tmp_path / "results.json").read_text())["truth"] == [first]
     assert model.read_bytes() == before
-    monkeypatch.setattr(sys, "argv", ["ablate.py", "--work", str(tmp_path), *options[2:], "--steps", "2"])
     with pytest.raises(SystemExit) as caught:
-        ablate.main()
+        ablate.main(["--work", str(tmp_path), *options[2:], "--steps", "2"])
     assert caught.value.code == 2
     assert "holds a run with other --steps" in " ".join(capfd.readouterr().err.split())
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from captions import COLOURS, captions, colour_name
-from scenes import Colour, Part, Scene, Thing, draw_scene
+
+from tinytips.world.captions import COLOURS, captions, colour_name
+from tinytips.world.painter import Colour, Part
+from tinytips.world.scenes import Scene, Thing, draw_scene
 
 EMPTY = np.zeros((1, 1, 3), np.uint8), np.ones((1, 1), np.uint8)
 RED, WHITE, BROWN, GREEN = COLOURS["red"], COLOURS["white"], COLOURS["brown"], COLOURS["green"]

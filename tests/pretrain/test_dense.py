@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from check import SCENES, Check, _phrases
-from dense import KIN_WEIGHT, SAMPLES, PhraseTable, Question, ask, dense_loss
-from evaluate import to_list
-from network import SIZES, make_model
-from vocabulary_file import train_tokenizer
-from world import CONCEPTS, LEAF_ID, LEAF_LIST, WHOLE_LIST
 
+from tinytips.check import SCENES, Check, _phrases
+from tinytips.data.scoring import to_list
+from tinytips.recipe.dense import KIN_WEIGHT, SAMPLES, PhraseTable, Question, ask, dense_loss
+from tinytips.recipe.network import SIZES, make_model
+from tinytips.recipe.tokenizer import train_tokenizer
+from tinytips.world.concepts import CONCEPTS, LEAF_ID, LEAF_LIST, WHOLE_LIST
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 
 #: Two phrases; leaf 1 is the first of them, leaf 2 the second, leaf 3 may be either.
@@ -153,13 +152,22 @@ class Oracle(torch.nn.Module):
         return self.features[index]
 
 
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    train_tokenizer(path)
+    return Tokenizer(path, 64)
+
+
+@pytest.fixture(scope="module")
+def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
+    return Check(tmp_path_factory.mktemp("look"), 112)
+
+
 @pytest.mark.parametrize("names", [WHOLE_LIST, LEAF_LIST], ids=["whole", "parts"])
-def test_the_look_tells_what_is_right(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_look_tells_what_is_right(names: tuple[str, ...], tokenizer: Tokenizer, check: Check) -> None:
     """A model that knows the truth passes, one that turns it upside down does not."""
-    train_tokenizer(tmp_path / "tokenizer.model")
-    tokenizer = Tokenizer(tmp_path / "tokenizer.model", 64)
     model = make_model(SIZES["small"], tokenizer.vocab_size)
-    check = Check(tmp_path, 112)
     vectors = F.normalize(_phrases(model, tokenizer, names).detach(), dim=-1)
     truths = torch.from_numpy(np.stack([to_list(truth, names)[::4, ::4] for truth in check._truths])).long() - 1
     kind = "whole" if names is WHOLE_LIST else "parts"

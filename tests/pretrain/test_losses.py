@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-import losses
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tinytips.recipe import losses
 
 LOG2 = math.log(2)
 

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import dense
 import numpy as np
 import pytest
-import world
-from evaluate import grid_best, iou, to_list
-from scenes import draw_scene
 
+from tinytips.data.scoring import grid_best, iou, to_list
+from tinytips.recipe import dense
+from tinytips.world import concepts
+from tinytips.world.scenes import draw_scene
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 PRETRAIN = Path(__file__).resolve().parents[2] / "examples" / "pretrain"
 
 
 def test_the_world_has_wholes_and_parts() -> None:
-    assert len(world.CONCEPTS) >= 24
-    names = [concept.name for concept in world.CONCEPTS]
+    assert len(concepts.CONCEPTS) >= 24
+    names = [concept.name for concept in concepts.CONCEPTS]
     assert len(set(names)) == len(names)
-    assert all(len(concept.wordings) >= 3 for concept in world.CONCEPTS)
-    crown, trunk = world.LEAF_ID["tree crown"], world.LEAF_ID["tree trunk"]
-    assert world.leaf_ids("tree") == (crown, trunk)
-    assert set(world.leaf_ids("panda leg")) < set(world.leaf_ids("panda"))
-    assert world.ancestors("panda hind leg") == ("panda leg", "panda")
+    assert all(len(concept.wordings) >= 3 for concept in concepts.CONCEPTS)
+    crown, trunk = concepts.LEAF_ID["tree crown"], concepts.LEAF_ID["tree trunk"]
+    assert concepts.leaf_ids("tree") == (crown, trunk)
+    assert set(concepts.leaf_ids("panda leg")) < set(concepts.leaf_ids("panda"))
+    assert concepts.ancestors("panda hind leg") == ("panda leg", "panda")
 
 
 @pytest.mark.parametrize(
-    "classes", [world.CLOSED_LIST, world.WHOLE_LIST, world.LEAF_LIST], ids=["closed", "whole", "leaf"]
+    "classes", [concepts.CLOSED_LIST, concepts.WHOLE_LIST, concepts.LEAF_LIST], ids=["closed", "whole", "leaf"]
 )
 def test_the_lists_cover_every_leaf_once(classes: tuple[str, ...]) -> None:
-    covered = [leaf for name in classes for leaf in world.leaf_ids(name)]
-    assert sorted(covered) == list(range(1, len(world.LEAVES) + 1))
+    covered = [leaf for name in classes for leaf in concepts.leaf_ids(name)]
+    assert sorted(covered) == list(range(1, len(concepts.LEAVES) + 1))
     make_vocabulary(classes, "none")
 
 
@@ -45,23 +45,23 @@ def test_a_scene_is_repeatable_and_wholly_labelled(size: tuple[int, int]) -> Non
     assert one.image.shape == (*size, 3)
     assert one.truth.shape == size
     assert one.truth.min() >= 1
-    assert one.truth.max() <= len(world.LEAVES)
+    assert one.truth.max() <= len(concepts.LEAVES)
 
 
 def test_scenes_together_show_every_leaf() -> None:
     seen = {int(leaf) for seed in range(60) for leaf in np.unique(draw_scene(seed, 112, 160).truth)}
-    assert seen == set(range(1, len(world.LEAVES) + 1))
+    assert seen == set(range(1, len(concepts.LEAVES) + 1))
 
 
 def test_what_is_right_depends_on_what_was_asked() -> None:
     table = dense.PhraseTable(np.random.default_rng(1))
-    names = [concept.name for concept in world.CONCEPTS]
+    names = [concept.name for concept in concepts.CONCEPTS]
     words = list(table.words)
     tree, trunk, panda = (names.index(name) for name in ("tree", "tree trunk", "panda"))
     background = np.array([i for i in table.background if words[i] in ("tree", "sky", "desk", "lamp")])
     bg_tree, bg_sky = (len(names) + list(words[len(names) :]).index(word) for word in ("tree", "sky"))
     neutral = sorted(set(background) - {bg_tree, bg_sky})
-    leaf = world.LEAF_ID
+    leaf = concepts.LEAF_ID
 
     def right(name: str, *asked: int) -> list[int]:
         return np.flatnonzero(table.positives(np.array(asked), background)[leaf[name]]).tolist()
@@ -84,4 +84,4 @@ def test_grid_best_and_iou_on_a_hand_made_mask() -> None:
     assert iou([truth], [truth], 2)[1:].tolist() == [1, 1]
     shifted = np.roll(truth, 1, axis=0)
     assert iou([truth], [shifted], 2)[2] == pytest.approx(2 / 4)
-    assert to_list(np.array([[world.LEAF_ID["tree trunk"], 1]], np.uint8), ["tree"]).tolist() == [[1, 0]]
+    assert to_list(np.array([[concepts.LEAF_ID["tree trunk"], 1]], np.uint8), ["tree"]).tolist() == [[1, 0]]

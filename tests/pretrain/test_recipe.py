@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import losses
 import numpy as np
 import pytest
-import recipe
 import torch
 import torch.nn.functional as F
-from dense import Question, ask, dense_loss
-from heads import ProjectionHead, follow
-from recipe import MASKED_SHARE, Batch, Parts, Pretraining, Recipe, kept_parameters, random_mask
 from torch import Tensor, nn
 
+from tinytips.recipe import losses, step
+from tinytips.recipe.dense import Question, ask, dense_loss
+from tinytips.recipe.heads import ProjectionHead, follow
+from tinytips.recipe.step import MASKED_SHARE, Batch, Parts, Pretraining, Recipe, kept_parameters, random_mask
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
 from tipsseg.backbones.tipsv2.config import ModelConfig, TextConfig, VisionConfig
 from tipsseg.backbones.tipsv2.vision import VisionTower
@@ -152,7 +151,7 @@ def test_half_precision_is_of_the_networks_alone(choice: str, monkeypatch: pytes
 
     for name in ("contrastive", "teacher_targets", "self_distillation"):
         watch(losses, name)
-    watch(recipe, "dense_loss")
+    watch(step, "dense_loss")
     batch, module = Given(), pretraining(CHOICES[choice])
     batch.question = ask(np.random.default_rng(1), np.random.default_rng(2).integers(1, 27, (IMAGES, 56, 56), np.uint8))
     batch.phrases = F.normalize(torch.randn(len(batch.question.phrases), WIDTH), dim=-1)

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
 import torch
-from network import SIZES, make_model
 from PIL import Image
-from pretrain import Plan, Run, distil_share, load_run, memory_mb
-from probe import fit, probe
-from prototypes import answers, describe
-from recipe import Recipe
-from retrieval import recall_at_1
-from store import drawn
-from views import make_views
 
 import tipsseg
+from tinytips import ablate, evaluate, plot, pretrain, probe, prototypes, retrieval
+from tinytips.data.store import drawn
+from tinytips.data.views import make_views
+from tinytips.pretrain import Plan, Run, distil_share, load_run, memory_mb
+from tinytips.prototypes import answers, describe
+from tinytips.recipe.network import SIZES, make_model
+from tinytips.recipe.step import Recipe
+from tinytips.retrieval import recall_at_1
 from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.weights import fetching as weights
 
@@ -32,15 +34,45 @@ PRETRAIN = Path(__file__).resolve().parents[2] / "examples" / "pretrain"
 TINY_CONFIG = Path(tipsseg.__file__).parent / "assets" / "tiny" / "config.json"
 
 
-def pretrain(work: Path, *options: object) -> list[dict[str, Any]]:
-    """The lines of the log that it prints."""
-    command = [PRETRAIN / "pretrain.py", "--work", work / "run", "--out", work / "model", "--batch-size", 3, *options]
-    ran = subprocess.run([sys.executable, *map(str, command)], check=True, capture_output=True, text=True)
-    return [json.loads(line) for line in ran.stdout.splitlines()]
+README = PRETRAIN / "README.md"
+COMMANDS: dict[str, ModuleType] = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (pretrain, evaluate, retrieval, probe, prototypes, ablate, plot)
+}
+
+#: A command of the package, as a process.
+PROCESS = (sys.executable, "-m")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PRETRAIN), os.environ.get("PYTHONPATH", "")])}
 
 
+class Train(Protocol):
+    """`tinytips.pretrain` in this process: the lines of the log that it prints, and a batch of three."""
+
+    def __call__(self, work: Path, *options: object) -> list[dict[str, Any]]: ...
+
+
+@pytest.fixture
+def train(capsys: pytest.CaptureFixture[str]) -> Train:
+    def run(work: Path, *options: object) -> list[dict[str, Any]]:
+        arguments = ["--work", work / "run", "--out", work / "model", "--batch-size", 3, *options]
+        pretrain.main([str(argument) for argument in arguments])
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
+
+
+def said(capture: pytest.CaptureFixture[str]) -> str:
+    """What is on stderr, in one line: argparse breaks it at the terminal's width."""
+    return " ".join(capture.readouterr().err.split())
+
+
+@pytest.mark.slow
 def test_it_trains_and_the_model_labels(tmp_path: Path) -> None:
-    (line,) = pretrain(tmp_path, "--scenes", 5, "--steps", 2)
+    """In a process of its own, whose memory the log tells."""
+    options = ["--work", "run", "--out", "model", "--batch-size", "3", "--scenes", "5", "--steps", "2"]
+    command = [*PROCESS, "tinytips.pretrain", *options]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
+    line = json.loads(ran.stdout)
     assert line["step"] == 2
     assert line["total"] == pytest.approx(line["contrastive"])  # the others begin later
     assert min(line[name] for name in ("dino", "masked", "visible")) > 1
@@ -69,13 +101,14 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_was_not(tmp_path: Path) -> N
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
-def test_a_model_can_be_trained_on_smaller_images_first(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_model_can_be_trained_on_smaller_images_first(train: Train, tmp_path: Path) -> None:
     """With positions that are interpolated; what is written has its own size still. In half precision, as one would."""
     options = "--scenes", 3, "--steps", 1, "--side", 56, "--bfloat16"
-    (line,) = pretrain(tmp_path, *options)
+    (line,) = train(tmp_path, *options)
     run = load_run(tmp_path / "run")
     assert (run.side, run.plan.bfloat16, run.module.student.config.vision.image_size) == (56, True, 112)
-    (later,) = pretrain(tmp_path / "later", "--start", tmp_path / "model", "--scenes", 3, "--steps", 1)
+    (later,) = train(tmp_path / "later", "--start", tmp_path / "model", "--scenes", 3, "--steps", 1)
     assert 0 < line["contrastive"] < 5 > later["contrastive"] > 0
     assert checkpoint.load(tmp_path / "later" / "model", torch.device("cpu"), torch.float32)[0].config == (
         run.module.student.config
@@ -93,11 +126,13 @@ def test_a_model_can_be_trained_on_smaller_images_first(tmp_path: Path) -> None:
         ("0", "'0' is no whole number above 0"),
     ],
 )
-def test_a_side_has_to_be_whole_patches(tmp_path: Path, side: str, reason: str) -> None:
-    with pytest.raises(subprocess.CalledProcessError) as caught:
-        pretrain(tmp_path, "--scenes", 3, "--steps", 1, "--side", side)
-    assert caught.value.returncode == 2
-    assert reason in " ".join(caught.value.stderr.split())
+def test_a_side_has_to_be_whole_patches(
+    side: str, reason: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        train(tmp_path, "--scenes", 3, "--steps", 1, "--side", side)
+    assert caught.value.code == 2
+    assert reason in said(capsys)
     assert not (tmp_path / "run" / "options.json").exists()
 
 
@@ -108,25 +143,27 @@ def test_a_side_has_to_be_whole_patches(tmp_path: Path, side: str, reason: str) 
         (["--patches", "masked", "--seed", "7"], "holds a run with other --patches, --seed"),
     ],
 )
-def test_a_run_goes_on_with_its_own_options_only(tmp_path: Path, options: list[str], reason: str) -> None:
-    pretrain(tmp_path, "--scenes", 3, "--steps", 1)
-    with pytest.raises(subprocess.CalledProcessError) as caught:
-        pretrain(tmp_path, "--scenes", 3, *(options if "--steps" in options else ["--steps", 1, *options]))
-    assert caught.value.returncode == 2
-    assert reason in caught.value.stderr
+def test_a_run_goes_on_with_its_own_options_only(
+    options: list[str], reason: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path, "--scenes", 3, "--steps", 1)
+    with pytest.raises(SystemExit) as caught:
+        train(tmp_path, "--scenes", 3, *(options if "--steps" in options else ["--steps", 1, *options]))
+    assert caught.value.code == 2
+    assert reason in said(capsys)
 
 
-def test_a_list_that_is_wrong_is_an_error_of_a_line(tmp_path: Path) -> None:
+def test_a_list_that_is_wrong_is_an_error_of_a_line(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "list.jsonl").write_text('{"image": "a.png"}\n')
-    with pytest.raises(subprocess.CalledProcessError) as caught:
-        pretrain(tmp_path, "--pictures", tmp_path / "list.jsonl")
-    assert caught.value.returncode == 2
-    assert "list.jsonl, line 1: there is no caption, or one that is no text. Give `caption`" in " ".join(
-        caught.value.stderr.split()
-    )
+    with pytest.raises(SystemExit) as caught:
+        train(tmp_path, "--pictures", tmp_path / "list.jsonl")
+    assert caught.value.code == 2
+    assert "list.jsonl, line 1: there is no caption, or one that is no text. Give `caption`" in said(capsys)
 
 
-def test_own_pictures_and_a_model_to_start_from(tmp_path: Path) -> None:
+def test_own_pictures_and_a_model_to_start_from(train: Train, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     for name in ("a.png", "b.png"):
         Image.fromarray(rng.integers(0, 256, (230, 300, 3), np.uint8)).save(tmp_path / name)
@@ -135,7 +172,7 @@ def test_own_pictures_and_a_model_to_start_from(tmp_path: Path) -> None:
     ]
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
     start = weights.fetch(weights.get_model("tiny"))
-    (line,) = pretrain(tmp_path, "--pictures", tmp_path / "list.jsonl", "--start", start, "--steps", 1)
+    (line,) = train(tmp_path, "--pictures", tmp_path / "list.jsonl", "--start", start, "--steps", 1)
     assert line["step"] == 1
     before, _ = checkpoint.load(start, torch.device("cpu"), torch.float32)
     after, _ = checkpoint.load(tmp_path / "model", torch.device("cpu"), torch.float32)
@@ -169,7 +206,7 @@ def test_a_probe_reads_what_is_there() -> None:
     """Features that are the truth are read without a fault, also past what all patches have in common."""
     labels = torch.randint(0, 5, (400,), generator=torch.Generator().manual_seed(1))
     features = torch.nn.functional.one_hot(labels, 5) + torch.tensor([3.0, 1, 0, 0, 0])
-    weights = fit(torch.nn.functional.pad(features, (0, 1), value=1.0), labels, 5)
+    weights = probe.fit(torch.nn.functional.pad(features, (0, 1), value=1.0), labels, 5)
     assert weights.shape == (6, 5)
     assert (torch.nn.functional.pad(features, (0, 1), value=1.0) @ weights).argmax(1).equal(labels)
 
@@ -178,11 +215,11 @@ def test_what_a_probe_finds_depends_on_the_features(tmp_path: Path) -> None:
     store = drawn(tmp_path, 24, 30_000_000, 168)
     torch.manual_seed(1)
     tower = make_model(SIZES["small"], 100).vision_encoder
-    before = probe(tower, store)
-    assert before == probe(tower, store)
+    before = probe.probe(tower, store)
+    assert before == probe.probe(tower, store)
     assert 0.05 < before < 0.6  # colours alone tell something
     torch.nn.init.zeros_(tower.patch_embed.proj.weight)  # blind
-    assert probe(tower, store) < before / 2
+    assert probe.probe(tower, store) < before / 2
 
 
 def test_prototypes_by_hand() -> None:
@@ -196,9 +233,10 @@ def test_prototypes_by_hand() -> None:
     assert found["one for all"] == 0.75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["head", "full"])
-def test_a_run_is_read_back_with_its_teacher(teacher: str, tmp_path: Path) -> None:
-    pretrain(tmp_path, "--scenes", 3, "--steps", 1, "--teacher", teacher, "--seed", 5)
+def test_a_run_is_read_back_with_its_teacher(teacher: str, train: Train, tmp_path: Path) -> None:
+    train(tmp_path, "--scenes", 3, "--steps", 1, "--teacher", teacher, "--seed", 5)
     run = load_run(tmp_path / "run")
     assert run.done == 1
     assert (run.module.teacher_backbone is None) == (teacher == "head")
@@ -216,41 +254,47 @@ def test_self_distillation_begins_slowly(step: int, share: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "options", "reason"),
+    ("command", "options", "reason"),
     [
-        ("pretrain.py", ["--work", "w", "--out", "m", "--dense", "--pictures", "x.jsonl"], "--dense needs truth masks"),
-        (
-            "pretrain.py",
-            ["--work", "w", "--out", "m", "--steps", "0"],
-            "argument --steps: '0' is no whole number above 0",
-        ),
-        (
-            "pretrain.py",
-            ["--work", "w", "--out", "m", "--batch-size", "x"],
-            "argument --batch-size: 'x' is no whole number",
-        ),
-        ("prototypes.py", ["--work", "w", "--run", "gone"], "gone: no run of pretrain.py"),
-        (
-            "plot.py",
-            ["--results", "w/results.json", "--out", "x.png"],
-            "ablate.py writes it when all its runs are done",
-        ),
-        ("plot.py", ["--results", ".", "--out", "x.png"], ". is not what ablate.py writes"),
-        ("plot.py", ["--results", __file__, "--out", "x.png"], "test_pretrain_run.py is not what ablate.py writes"),
-        ("plot.py", ["--results", str(TINY_CONFIG), "--out", "x.png"], "config.json is not what ablate.py writes"),
-        ("retrieval.py", ["--work", "w", "--model", "gone"], "error: gone/config.json: no such file"),
-        ("probe.py", ["--work", "w", "--model", "gone"], "error: gone/config.json: no such file"),
-        ("probe.py", ["--work", "w", "--model", "m", "--scenes", "0"], "'0' is no whole number above 0"),
-        ("evaluate.py", ["--model", "gone", "--scenes", "1"], "Error: unknown model 'gone'"),
+        (pretrain, "--work w --out m --dense --pictures x.jsonl", "--dense needs truth masks"),
+        (pretrain, "--work w --out m --steps 0", "argument --steps: '0' is no whole number above 0"),
+        (pretrain, "--work w --out m --batch-size x", "argument --batch-size: 'x' is no whole number"),
+        (prototypes, "--work w --run gone", "gone: no run of tinytips.pretrain"),
+        (plot, "--results w/results.json --out x.png", "tinytips.ablate writes it when all its runs are done"),
+        (plot, "--results . --out x.png", ". is not what tinytips.ablate writes"),
+        (plot, f"--results {__file__} --out x.png", "test_run.py is not what tinytips.ablate writes"),
+        (plot, f"--results {TINY_CONFIG} --out x.png", "config.json is not what tinytips.ablate writes"),
+        (retrieval, "--work w --model gone", "error: gone/config.json: no such file"),
+        (probe, "--work w --model gone", "error: gone/config.json: no such file"),
+        (probe, "--work w --model m --scenes 0", "'0' is no whole number above 0"),
+        (evaluate, "--model gone --scenes 1", "Error: unknown model 'gone'"),  # as a process of tipsseg says it
     ],
 )
-def test_mistakes_on_the_command_line(script: str, options: list[str], reason: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(PRETRAIN / script), *options]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert ran.returncode == 2
-    assert reason in " ".join(ran.stderr.split())
-    assert "Traceback" not in ran.stderr
+def test_mistakes_on_the_command_line(
+    command: ModuleType,
+    options: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        command.main(options.split())
+    assert caught.value.code == 2
+    assert reason in said(capfd)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_commands_of_the_readme_are_those_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every module that is named is a command, and has the options that stand behind it."""
+    found = re.findall(r"python -m tinytips\.(\w+)((?: --?[\w-]+(?: [\w./]+)?)+)", README.read_text("utf-8"))
+    for name, options in found:
+        with pytest.raises(SystemExit):
+            COMMANDS[name].main(["--help"])
+        described = capsys.readouterr().out
+        assert all(option in described for option in re.findall(r"--[\w-]+", options)), (name, options)
+    assert {name for name, _ in found} == set(COMMANDS)
 
 
 def interruptible(command: list[str], folder: Path) -> subprocess.Popen[str]:
@@ -258,6 +302,7 @@ def interruptible(command: list[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
         cwd=folder,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -266,9 +311,10 @@ def interruptible(command: list[str], folder: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_the_log_tells(tmp_path: Path) -> None:
     options = ["--work", "run", "--out", "model", "--scenes", "2", "--batch-size", "1", "--patches", "none"]
-    command = [sys.executable, str(PRETRAIN / "pretrain.py"), *options, "--steps", "100"]
+    command = [*PROCESS, "tinytips.pretrain", *options, "--steps", "100"]
     with interruptible(command, tmp_path) as process:
         first = json.loads(process.stdout.readline() if process.stdout else "")
         os.killpg(process.pid, signal.SIGINT)
@@ -276,24 +322,24 @@ def test_ctrl_c_keeps_what_the_log_tells(tmp_path: Path) -> None:
     assert (first["step"], rest, process.returncode) == (50, "", 130)
     assert "stopped; the same command goes on" in errors
     assert "Traceback" not in errors
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    ran = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert "run: 50 of 100 steps are done" in ran.stderr
     assert [json.loads(line)["step"] for line in ran.stdout.splitlines()] == [100]
     assert [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()] == [50, 100]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "done"),
+    ("command", "done"),
     [
-        (["pretrain.py", "--work", "w/run", "--out", "model"], 0),  # the processes that draw are starting
-        (["pretrain.py", "--work", "w/run", "--out", "model"], 100),  # they are at work
-        (["ablate.py", "--work", "w"], 100),
+        ("tinytips.pretrain --work w/run --out model", 0),  # the processes that draw are starting
+        ("tinytips.pretrain --work w/run --out model", 100),  # they are at work
+        ("tinytips.ablate --work w", 100),
     ],
 )
-def test_ctrl_c_while_scenes_are_drawn(tmp_path: Path, script: list[str], done: int) -> None:
+def test_ctrl_c_while_scenes_are_drawn(tmp_path: Path, command: str, done: int) -> None:
     """The processes that draw are silent, and nothing counts as drawn."""
-    command = [sys.executable, str(PRETRAIN / script[0]), *script[1:], "--scenes", "2000"]
-    with interruptible(command, tmp_path) as process:
+    with interruptible([*PROCESS, *command.split(), "--scenes", "2000"], tmp_path) as process:
         errors = ""
         while f" {done}/2000" not in errors and (more := process.stderr.read(1) if process.stderr else ""):
             errors += more

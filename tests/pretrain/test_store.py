@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import store
-from captions import Captions
 from PIL import Image
-from recipe import Recipe
-from scenes import draw_scene
-from store import Store, drawn, pictures, read_list
-from views import LOCAL_CROPS, ahead, make_views
 
+from tinytips.data import store
+from tinytips.data.store import Store, drawn, pictures, read_list
+from tinytips.data.views import LOCAL_CROPS, ahead, make_views
+from tinytips.recipe.step import Recipe
+from tinytips.world.captions import Captions
+from tinytips.world.scenes import draw_scene
 from tipsseg.errors import InputError
 
 

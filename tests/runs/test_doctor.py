@@ -98,6 +98,8 @@ PACKAGES = {
     "shorter by a zero": ("numpy>=1.26.0", "1.26", "ok", "1.26"),
     "local version": ("numpy>=1.26", "2.0+cpu", "ok", "2.0+cpu"),
     "an upper bound too": ("numpy<9,>=1.26", "1.25", "fail", "1.25 is too old: 1.26 or newer is needed"),
+    "a build before the release": ("numpy>=2.10", "2.10.0a0+git", "ok", "2.10.0a0+git"),
+    "a marker that holds": ('numpy>=1.26; python_version >= "3"', "1.26", "ok", "1.26"),
     "no floor": ("numpy", "0.1", "ok", "0.1"),
     "too old": ("numpy>=1.26.1", "1.26", "fail", "1.26 is too old: 1.26.1 or newer is needed"),
     "too old by a digit": ("numpy>=1.10", "1.9.9", "fail", "1.9.9 is too old: 1.10 or newer is needed"),

@@ -13,7 +13,7 @@ import pytest
 
 from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import FORMATS
-from tipsseg.images.decoding import image_extensions
+from tipsseg.images.pillow import image_extensions
 from tipsseg.runs import inputs
 from tipsseg.runs.inputs import (
     Found,

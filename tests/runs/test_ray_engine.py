@@ -22,22 +22,25 @@ import ray
 
 from tipsseg.errors import CheckpointError, ImageError, TipssegError
 from tipsseg.formats import FORMATS
-from tipsseg.options import LabelOptions
 from tipsseg.runs.engine import Engine, LocalEngine
+from tipsseg.runs.image_list import Images
 from tipsseg.runs.inputs import find
-from tipsseg.runs.label import Images, run_label
+from tipsseg.runs.label import run_label
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.ray_engine import RayEngine
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.results import Failed, Item, Labelled, Unchanged
-from tipsseg.store.run_record import Counts
-from tipsseg.store.spec import Job, LabelRequest, ModelRequest, make_job
+from tipsseg.store.run_record import Counts, RunInfo, plan_run, run_context
+from tipsseg.store.spec import RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 # Ray sets its own deprecated settings when it makes its defaults.
-pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context"),
+]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = REPOSITORY / "tipsseg" / "assets" / "tiny"
@@ -63,24 +66,22 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("imgs")
 
 
-def job_for(output: str, model: str = "tiny") -> Job:
+def run_for(output: str, model: str = "tiny") -> RunInfo:
     vocabulary = make_vocabulary(["panda", "tree"])
-    asked = ModelRequest(
-        model, vocabulary, LabelOptions(), device="cpu", dtype="auto", batch_size=8, jobs=2, quiet=True
-    )
-    request = LabelRequest(asked, Path(output), tuple(FORMATS))
-    return make_job(request, request.check())
+    spec = RunSpec(model, vocabulary, formats=tuple(FORMATS), output=Path(output), device="cpu", jobs=2)
+    spec.check()
+    return plan_run(spec)
 
 
-def label(job: Job, engine: Engine) -> Counts:
-    found = find([Path("imgs")], output=job.request.output)
+def label(info: RunInfo, engine: Engine) -> Counts:
+    found = find([Path("imgs")], output=info.spec.output)
     with Progress(quiet=True) as progress:
-        return run_label(job, lambda key: Images(found.refs, found.root), engine, progress)
+        return run_label(info, Images(found.refs, found.root), engine, progress)
 
 
-def label_with_ray(job: Job, actors: int = 1) -> Counts:
-    with RayEngine(job, actors, 0) as engine:
-        return label(job, engine)
+def label_with_ray(info: RunInfo, actors: int = 1) -> Counts:
+    with RayEngine(info, actors, 0) as engine:
+        return label(info, engine)
 
 
 def contents(folder: str) -> dict[str, bytes]:
@@ -106,10 +107,10 @@ def wait_for_free_cpus() -> None:
 
 
 def test_files_and_stdout_are_those_of_a_local_run(capfd: pytest.CaptureFixture[str]) -> None:
-    job = job_for("local")
-    assert label(job, LocalEngine(job)) == Counts(labelled=12, failed=1)
+    info = run_for("local")
+    assert label(info, LocalEngine(info)) == Counts(labelled=12, failed=1)
     local = capfd.readouterr()
-    assert label_with_ray(job_for("ray"), actors=2) == Counts(labelled=12, failed=1)
+    assert label_with_ray(run_for("ray"), actors=2) == Counts(labelled=12, failed=1)
     with_ray = capfd.readouterr()
     assert contents("ray") == contents("local")
     of_images = sum((each.folder is not None) + (each.links is not None) for each in FORMATS.values())
@@ -123,15 +124,15 @@ def test_files_and_stdout_are_those_of_a_local_run(capfd: pytest.CaptureFixture[
 
 def test_a_run_that_was_broken_off_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
     for output in ("local", "ray"):
-        job = job_for(output)
-        label(job, LocalEngine(job))
+        info = run_for(output)
+        label(info, LocalEngine(info))
         Path(output, "masks/meadow/house.png").unlink()
         Path(output, "confidence/sea.png").unlink()
     capfd.readouterr()
-    job = job_for("local")
-    assert label(job, LocalEngine(job)) == Counts(labelled=2, unchanged=10, failed=1)
+    info = run_for("local")
+    assert label(info, LocalEngine(info)) == Counts(labelled=2, unchanged=10, failed=1)
     local = capfd.readouterr()
-    assert label_with_ray(job_for("ray")) == Counts(labelled=2, unchanged=10, failed=1)
+    assert label_with_ray(run_for("ray")) == Counts(labelled=2, unchanged=10, failed=1)
     assert contents("ray") == contents("local")
     assert capfd.readouterr().out == local.out.replace("local/", "ray/")
 
@@ -156,9 +157,10 @@ def test_outcomes_come_in_order_and_as_the_images_come() -> None:
             else:
                 yield replace(ref, path=Path("imgs/street/broken.png")) if number % 50 == 9 else ref
 
-    with RayEngine(job_for("out"), 2, 0) as engine:
-        engine.start()
-        with closing(engine.outcomes(items())) as outcomes:
+    info = run_for("out")
+    with RayEngine(info, 2, 0) as engine:
+        engine.start(run_context(info))
+        with closing(engine.results(items())) as outcomes:
             kinds = []
             for number, outcome in enumerate(outcomes):
                 first_done.set()
@@ -175,10 +177,10 @@ def test_outcomes_come_in_order_and_as_the_images_come() -> None:
 def test_what_fails_in_a_local_run_fails_in_this_one_in_the_same_words() -> None:
     Path("elsewhere").mkdir()
     errors = []
-    for run in (lambda job: label(job, LocalEngine(job)), label_with_ray):
+    for run in (lambda info: label(info, LocalEngine(info)), label_with_ray):
         Path("out").mkdir()
         Path("out/masks").symlink_to("../elsewhere")
-        assert run(job_for("out")) == Counts(failed=13)
+        assert run(run_for("out")) == Counts(failed=13)
         errors.append([json.loads(line) for line in Path("out/errors.jsonl").read_bytes().splitlines()])
         assert list(Path("elsewhere").iterdir()) == []
         shutil.rmtree("out")
@@ -191,12 +193,12 @@ def test_what_fails_in_a_local_run_fails_in_this_one_in_the_same_words() -> None
 
 def test_a_model_that_cannot_be_loaded_is_told_as_in_a_local_run() -> None:
     shutil.copytree(TINY, "model")
-    job = job_for("out", "./model")
+    info = run_for("out", "./model")
     Path("model/model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(CheckpointError) as local:
-        LocalEngine(job).start()
-    with pytest.raises(CheckpointError) as raised, RayEngine(job, 1, 0) as engine:
-        engine.start()
+        LocalEngine(info).start(run_context(info))
+    with pytest.raises(CheckpointError) as raised, RayEngine(info, 1, 0) as engine:
+        engine.start(run_context(info))
     assert vars(raised.value) == vars(local.value)
     wait_for_free_cpus()
 
@@ -210,9 +212,10 @@ def test_an_actor_that_dies_ends_the_run() -> None:
         assert killed.wait(60)
         yield ImageRef(Path("imgs/desert.png"), PurePosixPath("1.png"))
 
-    with RayEngine(job_for("out"), 1, 0) as engine:
-        engine.start()
-        with closing(engine.outcomes(items())) as outcomes:
+    info = run_for("out")
+    with RayEngine(info, 1, 0) as engine:
+        engine.start(run_context(info))
+        with closing(engine.results(items())) as outcomes:
             assert next(outcomes).ref.name == "0.png"
             (actor,) = (pid for pid, line in processes() if line.startswith("ray::MapWorker"))
             os.kill(actor, signal.SIGKILL)
@@ -238,19 +241,20 @@ from tipsseg.cli import main as cli
 from tipsseg.runs.inputs import find
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.ray_engine import RayEngine
-from tipsseg.options import LabelOptions
-from tipsseg.store.spec import LabelRequest, ModelRequest, make_job
-from tipsseg.runs.label import Images, run_label
+from tipsseg.store.run_record import plan_run
+from tipsseg.store.spec import RunSpec
+from tipsseg.runs.image_list import Images
+from tipsseg.runs.label import run_label
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 @cli.app.command()
 def with_ray(actors: int) -> None:
-    asked = ModelRequest("tiny", make_vocabulary(["panda", "tree"]), LabelOptions(), "cpu", "auto", 8, 1, False)
-    request = LabelRequest(asked, Path("out"), ("png",))
-    job = make_job(request, request.check())
-    found = find([Path("imgs")], output=request.output)
-    with Progress(quiet=False) as progress, RayEngine(job, actors, 0) as engine:
-        run_label(job, lambda key: Images(found.refs, found.root), engine, progress)
+    spec = RunSpec("tiny", make_vocabulary(["panda", "tree"]), formats=("png",), output=Path("out"), device="cpu", jobs=1)
+    spec.check()
+    info = plan_run(spec)
+    found = find([Path("imgs")], output=spec.output)
+    with Progress(quiet=False) as progress, RayEngine(info, actors, 0) as engine:
+        run_label(info, Images(found.refs, found.root), engine, progress)
     assert "torch" not in sys.modules
 
 cli.main()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,8 @@ from tipsseg.store import run_record as module
 from tipsseg.store.run_record import (
     RUN_FILE,
     Counts,
-    Decides,
-    RunFacts,
+    RunInfo,
+    asked_record,
     differences,
     ended,
     model_identity,
@@ -26,43 +27,45 @@ from tipsseg.store.run_record import (
     run_record,
     write_run,
 )
+from tipsseg.store.shards import Shard
+from tipsseg.store.spec import RunSpec
 from tipsseg.util.ownership import Ownership
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
 HUB = {"id": "l14", "repository": "owner/l14", "revision": "1" * 40, "sha256": {"config.json": "a"}}
 LOCAL = {"id": "/models/l14", "repository": None, "revision": None, "sha256": {"config.json": "a"}}
 VOCABULARY = make_vocabulary(["panda leg", "tree", ClassSpec("wall", negative=True)], "auto", ["a {}", "the {}"])
-DECIDES = Decides(HUB, VOCABULARY, LabelOptions(), FileOptions(), "auto")
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
-FACTS = RunFacts(
-    decides=DECIDES,
-    command="tipsseg label -c 'panda leg,tree'",
+SPEC = RunSpec("l14", VOCABULARY)
+PLANNED = RunInfo(SPEC, HUB, "auto")
+INFO = replace(
+    PLANNED,
     device="cpu",
     dtype="float32",
-    sha256={"config.json": "a"},
     vocabulary=replace(VOCABULARY, background=("sky",)),
-    asked={"device": "auto", "dtype": "auto"},
-    formats=("png", "coco"),
     image_root="/data/imgs",
-    shard=None,
     started=STARTED,
 )
 
-Change = Callable[[Decides], Decides]
+Change = Callable[[RunInfo], RunInfo]
 
 
-def options(**values: object) -> Change:
-    return lambda decides: replace(decides, options=replace(decides.options, **values))  # type: ignore[arg-type]
+def spec(**values: Any) -> Change:
+    return lambda info: replace(info, spec=replace(info.spec, **values))
+
+
+def options(**values: Any) -> Change:
+    return lambda info: replace(info, spec=replace(info.spec, options=LabelOptions(**values)))
 
 
 def model(**values: object) -> Change:
-    return lambda decides: replace(decides, model={**decides.model, **values})
+    return lambda info: replace(info, model={**info.model, **values})
 
 
 def vocabulary(
     classes: list[str | ClassSpec], background: str | list[str], templates: list[str], source: str = ""
 ) -> Change:
-    return lambda decides: replace(decides, vocabulary=make_vocabulary(classes, background, templates, source))
+    return spec(vocabulary=make_vocabulary(classes, background, templates, source))
 
 
 WALL = ClassSpec("wall", negative=True)
@@ -74,8 +77,8 @@ DECIDING: dict[str, tuple[Change, list[str]]] = {
     "short side": (options(short_side=448), []),
     "least confidence": (options(min_confidence=0.1), []),
     "refinement": (options(refine="pamr"), []),
-    "least area": (lambda decides: replace(decides, files=FileOptions(min_area=MinArea(2))), []),
-    "dtype": (lambda decides: replace(decides, dtype="float32"), []),
+    "least area": (spec(files=FileOptions(min_area=MinArea(2))), []),
+    "dtype": (lambda info: replace(info, dtype="float32"), []),
     "revision": (model(revision="2" * 40), ["model"]),
     "repository": (model(repository="other/l14"), ["model"]),
     "a local model": (model(**LOCAL), ["model"]),
@@ -96,9 +99,9 @@ DECIDING: dict[str, tuple[Change, list[str]]] = {
 
 @pytest.mark.parametrize(("change", "other"), DECIDING.values(), ids=DECIDING.keys())
 def test_what_decides_labels(change: Change, other: list[str]) -> None:
-    changed = change(DECIDES)
-    assert changed.digest != DECIDES.digest
-    assert differences(changed.record(), DECIDES.record()) == other
+    changed = change(PLANNED)
+    assert changed.digest != PLANNED.digest
+    assert differences(asked_record(changed), asked_record(PLANNED)) == other
 
 
 #: What does not.
@@ -106,30 +109,34 @@ INDIFFERENT: dict[str, Change] = {
     "the name of a model": model(id="other"),
     "hashes beside a revision": model(sha256={}),
     "where the classes come from": vocabulary(["panda leg", "tree", WALL], "auto", TEMPLATES, "classes.txt"),
-    "what an automatic background came to": lambda decides: replace(
-        decides, vocabulary=replace(decides.vocabulary, background=("sky",))
-    ),
+    "what an automatic background came to": spec(vocabulary=replace(VOCABULARY, background=("sky",))),
+    "the device, threads and the folder": spec(device="cpu", dtype="float32", jobs=1, batch_size=1, output=Path("out")),
+    "the formats, and what becomes of an earlier run": spec(formats=("png",), resume=False, overwrite=True),
+    "a shard": spec(shard=Shard(1, 2)),
+    "how images are divided": spec(files=FileOptions(val_fraction=0.2)),
 }
 
 
 @pytest.mark.parametrize("change", INDIFFERENT.values(), ids=INDIFFERENT.keys())
 def test_what_does_not_decide_labels(change: Change) -> None:
-    changed = change(DECIDES)
-    assert changed.digest == DECIDES.digest
-    assert differences(changed.record(), DECIDES.record()) == []
+    changed = change(PLANNED)
+    assert changed.digest == PLANNED.digest
+    assert differences(asked_record(changed), asked_record(PLANNED)) == []
 
 
 def test_another_release_gives_the_same_labels_until_their_version_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = DECIDES.digest
+    before = PLANNED.digest
     monkeypatch.setattr(module, "__version__", "99")
-    assert DECIDES.digest == before
+    assert PLANNED.digest == before
     monkeypatch.setattr(module, "LABELS_VERSION", module.LABELS_VERSION + 1)
-    assert DECIDES.digest != before
-    assert run_record(FACTS)["labels_version"] == module.LABELS_VERSION
+    assert PLANNED.digest != before
+    assert run_record(INFO)["labels_version"] == module.LABELS_VERSION
 
 
-def test_a_dtype_that_is_settled_is_that_of_the_labels() -> None:
-    assert DECIDES.settle("float32").digest == replace(DECIDES, dtype="float32").digest != DECIDES.digest
+def test_folders_of_earlier_releases_go_on() -> None:
+    """These digests stand in manifests; none of them may change as long as LABELS_VERSION is the same."""
+    assert INFO.digest == "0fbec09afc1d9622a8d4cb99b13e0e35"
+    assert model(**LOCAL)(PLANNED).digest == "723bc59dc3d3b9de218de3322b5517fb"
 
 
 def test_a_local_model_is_known_by_its_files_alone() -> None:
@@ -138,14 +145,14 @@ def test_a_local_model_is_known_by_its_files_alone() -> None:
 
 
 def test_the_record_of_a_run_is_told_from_another_by_what_it_was_asked_for() -> None:
-    assert differences(run_record(FACTS), DECIDES.record()) == []
-    assert differences({}, DECIDES.record()) == ["model", "vocabulary"]
+    assert differences(run_record(INFO), asked_record(PLANNED)) == []
+    assert differences({}, asked_record(PLANNED)) == ["model", "vocabulary"]
     assert differences({"model": 7, "vocabulary": []}, {}) == []
 
 
 def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:
-    record = run_record(FACTS)
-    assert record["digest"] == DECIDES.digest
+    record = run_record(INFO)
+    assert record["digest"] == INFO.digest
     assert record["options"] == {
         "mode": "slide",
         "short_side": None,
@@ -166,17 +173,13 @@ def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:
         "auto": True,
         "templates": ["a {}", "the {}"],
     }
-    assert (record["dtype"], record["asked"]) == ("float32", {"device": "auto", "dtype": "auto"})
+    asked = {"device": "auto", "dtype": "auto", "batch_size": 8}
+    assert (record["dtype"], record["asked"]) == ("float32", asked)
     assert (record["formats"], record["shard"], record["image_root"]) == (["png", "coco"], None, "/data/imgs")
     assert (record["started"], record["ended"], record["counts"]) == ("2026-01-02T03:04:05+00:00", None, None)
     versions = record["versions"]
     assert isinstance(versions, dict)
     assert {"python", "torch", "numpy"} <= versions.keys()
-
-
-def test_the_record_has_the_hashes_of_the_files_that_were_used() -> None:
-    facts = replace(FACTS, decides=replace(DECIDES, model={**HUB, "sha256": {}}), sha256={"model.safetensors": "b"})
-    assert run_record(facts)["model"] == {**HUB, "sha256": {"model.safetensors": "b"}}
 
 
 def test_versions_of_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +192,7 @@ def test_versions_of_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    versions = run_record(FACTS)["versions"]
+    versions = run_record(INFO)["versions"]
     assert isinstance(versions, dict)
     assert "opencv-python" not in versions
     assert {"pycocotools", "safetensors"} <= versions.keys()
@@ -198,9 +201,9 @@ def test_versions_of_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_that_ended_says_how(tmp_path: Path) -> None:
     counts = Counts(labelled=3, unchanged=4, failed=5, edited=2)
     assert counts.done == 12
-    record = ended(run_record(FACTS), ("png",), counts, datetime(2026, 1, 2, 4, tzinfo=UTC))
+    record = ended(run_record(INFO), ("png",), counts, datetime(2026, 1, 2, 4, tzinfo=UTC))
     assert record == {
-        **run_record(FACTS),
+        **run_record(INFO),
         "formats": ["png"],
         "ended": "2026-01-02T04:00:00+00:00",
         "counts": {"labelled": 3, "unchanged": 4, "failed": 5, "edited": 2},
@@ -211,7 +214,7 @@ def test_a_run_that_ended_says_how(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_text_do_not_spoil_the_file(tmp_path: Path) -> None:
-    write_run(Ownership(tmp_path, tmp_path), tmp_path, run_record(replace(FACTS, image_root="/data/\udcff")))
+    write_run(Ownership(tmp_path, tmp_path), tmp_path, run_record(replace(INFO, image_root="/data/\udcff")))
     found = read_run(tmp_path)
     assert found is not None
     assert found["image_root"] == "/data/\\udcff"

@@ -20,7 +20,7 @@ from tipsseg.runs.progress import Progress
 from tipsseg.store.classes_file import write_classes
 from tipsseg.store.manifest import Manifest, ManifestEntry, input_path, parse_entry
 from tipsseg.store.run_record import read_run, write_run
-from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
+from tipsseg.store.shards import Shard, state_folder, state_folders
 from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
 from tipsseg.types import ImageRef, LabelArray, LabelMap, TopClasses, printable_path
@@ -93,7 +93,7 @@ def make_run(
 ) -> None:
     """What a run, or a shard, leaves below `output`; the inputs are in `images` already."""
     meanings = make_vocabulary(classes, "none").classes
-    records = output if shard is None else output / SHARDS_FOLDER / shard.folder
+    records = state_folder(output, shard)
     records.mkdir(parents=True)
     context = RunContext(output, records, meanings, {"version": "0", "vocabulary": list(classes)}, options)
     manifest = Manifest(records)
@@ -173,7 +173,7 @@ def problems(folder: Path) -> list[str]:
 
 def stamp(output: Path) -> None:
     """Let the records of a run say that its files were written as they are now: as if the program had made their faults."""
-    for records in (output, *(output / SHARDS_FOLDER / shard.folder for shard in shards_in(output))):
+    for records in (output, *state_folders(output)):
         manifest = records / "manifest.jsonl"
         if manifest.is_file():
             manifest.write_bytes(b"".join(_stamped(line, output) for line in manifest.read_bytes().splitlines(True)))

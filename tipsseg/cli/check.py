@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tipsseg.cli import options as opt
+from tipsseg.cli import values
 from tipsseg.cli.help import Command
 from tipsseg.options import MAX_PIXELS
 
@@ -33,11 +34,13 @@ def check(
 ) -> None:
     """Read an output folder back: files, sizes, ids, areas, annotations, and whether the images are the same."""
     from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.check.folder import check_folder
     from tipsseg.runs.progress import Progress
 
     limit_pixels(max_pixels)
-    threads = opt.threads(jobs)
+    silence_decoders()
+    threads = values.threads(jobs)
     wrong = False
     with Progress(quiet, results=False) as progress:
         for problem in check_folder(output, images, threads, progress):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
+from tipsseg.cli import values
 from tipsseg.cli.completion import formats as formats_of_a_list
 from tipsseg.cli.help import Command
 from tipsseg.cli.mistakes import refuse_stray_formats
@@ -48,6 +49,7 @@ def convert(
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
     from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.convert import convert_folder
     from tipsseg.runs.progress import Progress
 
@@ -55,6 +57,7 @@ def convert(
     if context.args:
         raise UsageError(f"one folder is converted at a time, and {quoted(context.args[0])} is another argument")
     limit_pixels(max_pixels)
+    silence_decoders()
     with Progress(quiet, null=null) as progress:
-        if convert_folder(output, opt.split_formats(formats), images, opt.threads(jobs), progress, val_fraction):
+        if convert_folder(output, values.split_formats(formats), images, values.threads(jobs), progress, val_fraction):
             raise typer.Exit(1)

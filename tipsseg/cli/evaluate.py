@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tipsseg.cli import options as opt
+from tipsseg.cli import stdin, values
 from tipsseg.cli.completion import formats as formats_of_a_list
 from tipsseg.cli.completion import one_of
 from tipsseg.cli.help import FILES, TRUTH, Command
@@ -153,55 +154,61 @@ def evaluate(
 ) -> None:
     """Score labels against truth masks: mean IoU, IoU of each class, confusion matrix."""
     from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.evaluate import check_output, evaluate_masks, evaluate_model
+    from tipsseg.runs.image_list import found_images, note_inputs
     from tipsseg.runs.predictions import masks_folder, names_of
     from tipsseg.runs.progress import Progress
-    from tipsseg.store.spec import LabelRequest
+    from tipsseg.store.spec import RunSpec
 
     refuse_split_lists(paths or (), classes, formats)
     _refuse_together(context)
     limit_pixels(max_pixels)
+    silence_decoders()
     truth = _TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
     if layout is not None and not classes and vocab is None:
         vocab = truth.benchmark().vocabulary
     with Progress(quiet, results=False) as progress:
         if pred is not None:
-            threads = opt.threads(jobs)
+            threads = values.threads(jobs)
             masks = masks_folder(pred)
-            given = None
+            named = None
             if classes or vocab is not None:
-                given = [entry.name for entry in opt.parse_vocabulary(classes, vocab, None, None).classes]
-            class_names = names_of(pred, given)
+                named = [entry.name for entry in values.parse_vocabulary(classes, vocab, None, None).classes]
+            class_names = names_of(pred, named)
             truths = truth.layout(class_names)
             if output is not None:
                 check_output(output, (gt, masks), labels=False)
             evaluation = evaluate_masks(pred, gt, truths, class_names, threads, progress)
         else:
-            vocabulary = opt.parse_vocabulary(classes, vocab, templates, background)
-            request = opt.model_request(
+            vocabulary = values.parse_vocabulary(classes, vocab, templates, background)
+            writes = formats is not None and output is not None
+            spec = RunSpec(
+                model,
                 vocabulary,
                 LabelOptions(mode, short_side, min_confidence, refine),
-                model=model,
-                device=device,
-                dtype=dtype,
-                batch_size=batch_size,
-                jobs=jobs,
-                quiet=quiet,
-                max_pixels=max_pixels,
+                values.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
+                values.split_formats(formats) if writes else (),
+                output or Path(),
+                device,
+                dtype,
+                batch_size,
+                values.threads(jobs),
+                max_pixels,
+                resume=False,
             )
-            files = None
-            if formats is not None and output is not None:
-                how = opt.file_options(instances, min_area, png_mode, simplify, val_fraction, names)
-                # Scores need all labels, so nothing is taken over from an earlier run.
-                files = LabelRequest(request, output, opt.split_formats(formats), how, resume=False)
             truths = truth.layout([entry.name for entry in vocabulary.classes])
-            source = files.check() if files is not None else request.check()
+            spec.check()
             if output is not None:
-                check_output(output, (gt,), labels=files is not None)
-            found = opt.find_images(paths or (), null, output, apart=gt)
-            opt.note_vocabulary(progress, classes, vocabulary)
-            opt.note_inputs(progress, found)
-            evaluation = evaluate_model(request, source, found, gt, truths, files, progress)
+                check_output(output, (gt,), labels=writes)
+            given = tuple(paths or ())
+            listed = stdin.is_list(given)
+            found = found_images(
+                map(Path, () if listed else given), stdin.entries(null) if listed else None, output, gt
+            )
+            values.note_vocabulary(progress, classes, vocabulary)
+            note_inputs(progress, found)
+            evaluation = evaluate_model(spec, found, gt, truths, progress, quiet=quiet)
         _report(evaluation, output, as_json, progress)
     if evaluation.failed:
         raise typer.Exit(1)
@@ -278,6 +285,7 @@ def _given(context: typer.Context, name: str) -> bool:
 
 def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress: Progress) -> None:
     from tipsseg.evaluation.metrics import misplaced, row_names, table
+    from tipsseg.formats import CONFUSION_PICTURE
     from tipsseg.runs.evaluate import write_reports
     from tipsseg.util.files import json_bytes
     from tipsseg.util.printable import counted
@@ -285,6 +293,8 @@ def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress
     if output is not None:
         written = write_reports(evaluation, output)
         progress.note(f"Written: {', '.join(map(str, written))}")
+        if output / CONFUSION_PICTURE not in written:
+            progress.note(f"For {CONFUSION_PICTURE} too, install matplotlib: pip install 'tipsseg[plot]'")
     if swapped := misplaced(evaluation.confusion):
         names = row_names(evaluation.confusion, evaluation.names)
         first, taken = swapped[0]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tipsseg.cli import options as opt
+from tipsseg.cli import stdin, values
 from tipsseg.cli.completion import one_of
 from tipsseg.cli.help import FILES, IMAGES, MACHINES, WHAT, Command
 from tipsseg.cli.mistakes import refuse_split_lists
@@ -19,9 +20,9 @@ from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFI
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
+    from tipsseg.cli.repeat import EarlierRun
     from tipsseg.runs.engine import Engine
-    from tipsseg.runs.repeat import EarlierRun
-    from tipsseg.store.spec import Job
+    from tipsseg.store.run_record import RunInfo
 
 EPILOG = """\b
 Examples:
@@ -51,7 +52,7 @@ def _take_from(context: typer.Context, path: Path | None) -> Path | None:
     if path is None and context.params.get("retry_failed") and not any(map(context.params.get, _WHAT)):
         path = _run_to_retry(context.params["output"], context.params.get("shard"))
     if path is not None:
-        from tipsseg.runs.repeat import read_run_file
+        from tipsseg.cli.repeat import read_run_file
 
         context.default_map = dict(read_run_file(path).options)
     return path
@@ -64,12 +65,12 @@ _WHAT = ("classes", "vocab", "templates", "background")
 
 def _run_to_retry(output: Path, shard: str | None) -> Path:
     from tipsseg.store.run_record import read_run
-    from tipsseg.store.shards import SHARDS_FOLDER, parse_shard
+    from tipsseg.store.shards import parse_shard, state_folder
 
-    records = output if shard is None else output / SHARDS_FOLDER / parse_shard(shard).folder
-    if read_run(records) is None:
-        raise InputError(f"no run in {records}, so nothing to retry", "Leave out --retry-failed.")
-    return records
+    state = state_folder(output, None if shard is None else parse_shard(shard))
+    if read_run(state) is None:
+        raise InputError(f"no run in {state}, so nothing to retry", "Leave out --retry-failed.")
+    return state
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -224,18 +225,22 @@ def label(
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
-    from tipsseg.cli.label_inputs import Arguments, find_images
     from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.dry_run import dry_run
+    from tipsseg.runs.image_list import Choice, check_choice, find_images
     from tipsseg.runs.label import run_label
     from tipsseg.runs.progress import Progress
+    from tipsseg.store.run_record import plan_run
     from tipsseg.store.shards import parse_shard
-    from tipsseg.store.spec import LabelRequest, make_job
+    from tipsseg.store.spec import RunSpec
 
     limit_pixels(max_pixels)
-    refuse_split_lists(paths or (), classes, formats)
-    asked = Arguments(tuple(paths or ()), null, limit, sample, retry_failed)
-    if null and jsonl and asked.paths != ("-",):
+    silence_decoders()
+    given = tuple(paths or ())
+    refuse_split_lists(given, classes, formats)
+    check_choice(bool(given), limit, sample, retry_failed=retry_failed)
+    if null and jsonl and given != ("-",):
         raise UsageError("-0 separates paths, and --jsonl prints none", "Leave out -0.")
     if dry and jsonl:
         raise UsageError("--dry-run prints paths, and --jsonl records of labels", "Give one of them.")
@@ -245,40 +250,41 @@ def label(
         raise UsageError("--retry-failed goes on from a run, and --overwrite starts over", "Give one of them.")
     workers = _workers(engine, actors, gpus, device)
     earlier = _earlier(from_run, [classes, vocab, templates, background])
-    vocabulary = opt.parse_vocabulary(classes, vocab, templates, background) if earlier is None else earlier.vocabulary
-    request = LabelRequest(
-        opt.model_request(
-            vocabulary,
-            LabelOptions(mode, short_side, min_confidence, refine),
-            model=model,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            jobs=jobs,
-            quiet=quiet,
-            max_pixels=max_pixels,
-        ),
+    vocabulary = (
+        values.parse_vocabulary(classes, vocab, templates, background) if earlier is None else earlier.vocabulary
+    )
+    spec = RunSpec(
+        model,
+        vocabulary,
+        LabelOptions(mode, short_side, min_confidence, refine),
+        values.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
+        values.split_formats(formats),
         output,
-        opt.split_formats(formats),
-        opt.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
+        device,
+        dtype,
+        batch_size,
+        values.threads(jobs),
+        max_pixels,
         resume,
-        None if shard is None else parse_shard(shard),
-        jsonl,
         overwrite,
         replace_edited,
+        None if shard is None else parse_shard(shard),
     )
-    source = request.check()
+    spec.check()
     with Progress(quiet, results=not jsonl, null=null) as progress:
-        opt.note_vocabulary(progress, classes, vocabulary)
-        job = make_job(request, source)
-        for note in [] if earlier is None else earlier.notes(job.decides):
+        values.note_vocabulary(progress, classes, vocabulary)
+        info = plan_run(spec)
+        for note in [] if earlier is None else earlier.notes(info):
             progress.note(note)
-        find = find_images(job, asked, progress)
+        listed = stdin.is_list(given)
+        entries = stdin.entries(null) if listed else None
+        choice = Choice(() if listed else tuple(map(Path, given)), entries, limit, sample, retry_failed)
+        images = find_images(spec, choice, progress)
         if dry:
-            failed = dry_run(job, find, progress, measure=engine == "local")
+            failed = dry_run(info, images, progress, measure=engine == "local")
         else:
-            with workers(job, progress.note) as labeller, _commands_to_paste(output):
-                failed = run_label(job, find, labeller, progress).failed
+            with workers(info, progress.note, quiet) as labeller, _commands_to_paste(output):
+                failed = run_label(info, images, labeller, progress, jsonl=jsonl).failed
     if failed:
         raise typer.Exit(1)
 
@@ -307,28 +313,30 @@ def _without_output(arguments: Sequence[str]) -> list[str]:
     return left
 
 
-def _workers(
-    engine: str, actors: int | None, gpus: float | None, device: str
-) -> Callable[[Job, Callable[[str], None]], AbstractContextManager[Engine]]:
-    """What makes the engine of that name, of a job and of what takes its notes. Raises UsageError."""
+#: Makes an engine of a run, of what takes its notes, and of whether it is quiet.
+_Workers = Callable[["RunInfo", Callable[[str], None], bool], AbstractContextManager["Engine"]]
+
+
+def _workers(engine: str, actors: int | None, gpus: float | None, device: str) -> _Workers:
+    """What makes the engine of that name. Raises UsageError."""
     from tipsseg.runs.engine import LocalEngine
 
     if engine == "local":
         if actors is not None or gpus is not None:
             raise UsageError("--actors and --gpus are for --engine ray", "Leave them out, or add --engine ray.")
-        return lambda job, note: nullcontext(LocalEngine(job, note=note))
+        return lambda info, note, quiet: nullcontext(LocalEngine(info, note=note, quiet=quiet))
     if engine != "ray":
         raise UsageError(f"unknown engine {engine!r}", "Use one of local, ray.")
     from tipsseg.runs.ray_engine import RayEngine, check_ray
 
     number, each = 1 if actors is None else actors, 0.0 if gpus is None else gpus
     check_ray(number, each, device)
-    return lambda job, _: RayEngine(job, number, each)
+    return lambda info, _, __: RayEngine(info, number, each)
 
 
 def _earlier(path: Path | None, own: Sequence[object]) -> EarlierRun | None:
     """The run to repeat; `own` are the options that say what to label. Raises UsageError."""
-    from tipsseg.runs.repeat import read_run_file
+    from tipsseg.cli.repeat import read_run_file
 
     if path is None:
         return None

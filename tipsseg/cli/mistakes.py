@@ -11,9 +11,6 @@ from tipsseg.util.printable import quoted, shell_word
 
 _IN_QUOTES = "Put the list into quotes, so that the shell keeps it in one piece"
 
-#: How files of pictures begin, at an offset.
-_PICTURES = ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"GIF8"), (0, b"II*\0"), (0, b"MM\0*"), (4, b"ftyp"))
-
 
 def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, formats: Sequence[str] | None) -> None:
     """Raise UsageError where a part of --classes or --format stands among the paths, as a space divides it from the rest."""
@@ -48,15 +45,4 @@ def refuse_semicolons(classes: Sequence[str]) -> None:
         raise UsageError(
             f"classes are separated by commas, and --classes {shell_word(classes[0])} has a semicolon",
             f"Use commas: -c {shell_word(names)}. A name with a semicolon in it is given in a vocabulary file.",
-        )
-
-
-def refuse_picture(block: bytes) -> None:
-    """Raise UsageError where what comes in place of a list of paths begins like a picture."""
-    riff = block[:4] == b"RIFF" and block[8:12] == b"WEBP"
-    bmp = block[:2] == b"BM" and block[6:10] == bytes(4)
-    if riff or bmp or any(block[start:].startswith(magic) for start, magic in _PICTURES):
-        raise UsageError(
-            "a picture came on stdin, where - stands for a list of paths",
-            "Give the path of the picture, or save it first.",
         )

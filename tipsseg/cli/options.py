@@ -1,49 +1,22 @@
-"""Options that several commands have, and what their values stand for."""
+"""The options that several commands have, each stated once."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from io import FileIO
-from itertools import chain
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tipsseg.cli import completion
 from tipsseg.cli.help import FILES, IMAGES, MODEL, WHAT
-from tipsseg.cli.mistakes import refuse_picture, refuse_semicolons
-from tipsseg.errors import UsageError, VocabularyError
+from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
-from tipsseg.options import (
-    DTYPE_NAMES,
-    INSTANCES,
-    MODES,
-    NAMES,
-    PNG_MODES,
-    REFINEMENTS,
-    FileOptions,
-    LabelOptions,
-    parse_min_area,
-)
-from tipsseg.util.files import is_file
-
-if TYPE_CHECKING:
-    from tipsseg.runs.inputs import Found
-    from tipsseg.runs.progress import Progress
-    from tipsseg.store.spec import ModelRequest
-    from tipsseg.vocabulary.vocabulary import Vocabulary
-
-#: What is written where nothing is said of it.
-DEFAULT_FORMATS = ("png", "coco")
+from tipsseg.options import DEFAULT_FORMATS, DTYPE_NAMES, INSTANCES, MODES, NAMES, PNG_MODES, REFINEMENTS
 
 FORMAT_HELP = f"One or more, with commas: {', '.join(FORMATS)}."
 
-#: Names of classes in the first line of a run.
-_NAMES_SHOWN = 20
-
+#: What to do about a path that is empty.
 EMPTY_PATH = "Is it of a variable that is not set? The current folder is . (a dot)."
 
 
@@ -275,182 +248,3 @@ Folder = Annotated[
     Path, typer.Argument(metavar="OUT", parser=path_of("the folder"), help="The output folder of tipsseg label.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
-
-
-def parse_vocabulary(
-    classes: Sequence[str] | None, vocab: str | None, templates: str | None, background: str | None
-) -> Vocabulary:
-    """What --classes or --vocab, --templates and --background ask for. Raises VocabularyError and UsageError."""
-    from tipsseg.vocabulary.files import read_vocabulary
-    from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, find_templates
-    from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_background, split_names
-
-    if classes and vocab is not None:
-        raise UsageError("--classes and --vocab both say what to label", "Give one of them.")
-    for value in classes or ():
-        if Path(value).suffix in (".txt", ".csv", ".json", ".toml", ".names") and is_file(Path(value)):
-            raise UsageError(f"--classes takes names, and {value} is a file", f"Give it as --vocab {value}")
-    if background is not None and Path(background).suffix.lower() in (".txt", ".toml"):
-        raise UsageError(
-            f"--background takes phrases, and {background} is the name of a file",
-            "Put the phrases into the vocabulary file, as `background`, or name them: --background sky,wall",
-        )
-    if not classes and vocab is None:
-        raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
-    refuse_semicolons(classes or ())
-    prompts = None if templates is None else find_templates(templates)
-    stuff = None if background is None else parse_background(background)
-    if vocab is not None:
-        return read_vocabulary(vocab, stuff, prompts)
-    names = split_names(classes or ())
-    for number, name in enumerate(names, start=1):
-        if not name.strip(" _"):
-            raise VocabularyError(
-                f"class {number} of {len(names)} is empty",
-                "Remove the extra comma. If a name has a comma in it, repeat the option, once for each name: "
-                '-c "salt, pepper" -c tree',
-            )
-    return make_vocabulary(
-        names,
-        "auto" if stuff is None else stuff,
-        PROTOCOL_TEMPLATES if prompts is None else prompts,
-    )
-
-
-def model_request(
-    vocabulary: Vocabulary,
-    options: LabelOptions,
-    *,
-    model: str,
-    device: str,
-    dtype: str,
-    batch_size: int,
-    jobs: int | None,
-    quiet: bool,
-    max_pixels: int,
-) -> ModelRequest:
-    """The options of the model as one record."""
-    from tipsseg.store.spec import ModelRequest
-
-    return ModelRequest(model, vocabulary, options, device, dtype, batch_size, threads(jobs), quiet, max_pixels)
-
-
-def file_options(
-    instances: str, min_area: str, png_mode: str, simplify: float | None, val_fraction: float | None, names: str
-) -> FileOptions:
-    """The values of the options on how labels become files, as one record. Raises UsageError."""
-    return FileOptions(instances, parse_min_area(min_area), png_mode, simplify, val_fraction, names)
-
-
-def threads(jobs: int | None) -> int:
-    """The value of --jobs, or what stands for it. Raises UsageError for less than 1."""
-    if jobs is None:
-        return min(os.cpu_count() or 1, 4)
-    if jobs < 1:
-        raise UsageError(f"--jobs {jobs} is too small; the least is 1")
-    return jobs
-
-
-def split_formats(values: Sequence[str] | None) -> tuple[str, ...]:
-    """The names in the values of --format, or what stands for them."""
-    if not values:
-        return DEFAULT_FORMATS
-    return tuple(name.strip() for value in values for name in value.split(","))
-
-
-def find_images(paths: Sequence[str], null: bool, output: Path | None, apart: Path | None = None) -> Found:
-    """The images that the arguments name: paths, or - for a list on stdin; see `inputs.find` for the folders that are left out."""
-    from tipsseg.runs import inputs
-
-    if from_stdin(paths):
-        return inputs.from_list(stdin_entries(null), output=output, apart=apart)
-    return inputs.find([Path(path) for path in paths], output=output, apart=apart)
-
-
-def from_stdin(paths: Sequence[str]) -> bool:
-    """Whether the arguments ask for a list on stdin. Raises UsageError for what cannot be meant."""
-    if list(paths) == ["-"]:
-        return True
-    if "" in paths:
-        raise UsageError("the path of an image is empty", EMPTY_PATH)
-    if "-" in paths:
-        raise UsageError("- stands for a list on stdin and cannot be mixed with other paths")
-    urls = [path for path in paths if "://" in path]
-    if urls:
-        raise UsageError(f"{urls[0]} is an address, not a path", "Download the image first.")
-    return False
-
-
-def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabulary: Vocabulary) -> None:
-    """What is looked for, as the first line of a run; and notes on what was made of the names."""
-    progress.head(classes_line(vocabulary))
-    with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
-    if with_comma and vocabulary.source and not vocabulary.source.lower().endswith(".toml"):
-        progress.note(f"{vocabulary.source} has one class a line, commas and all, such as {with_comma[0]!r}.")
-    if classes and len(classes) > 1 and any("," in value for value in classes):
-        progress.note("--classes was given several times, so each value is one class, commas and all.")
-
-
-def classes_line(vocabulary: Vocabulary) -> str:
-    """The names of the classes in a line, as many as a person reads."""
-    from tipsseg.util.printable import counted
-
-    names = [entry.name for entry in vocabulary.classes]
-    shown = [f'"{name}"' if "," in name else name for name in names[:_NAMES_SHOWN]]
-    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-    source = f" of {vocabulary.source}" if vocabulary.source else ""
-    return f"{counted(len(names), 'class', 'classes')}{source}: {', '.join(shown)}{more}."
-
-
-def note_inputs(progress: Progress, found: Found) -> None:
-    """Notes on what was found."""
-    if found.skipped:
-        progress.note(f"Skipped in the folders, as no images by their extensions: {found.skipped}.")
-        for hint in found.skipped.hints:
-            progress.note(hint)
-    if found.outputs:
-        progress.note(f"Not searched, as a place of outputs: {', '.join(map(str, found.outputs))}.")
-
-
-def stdin_entries(null: bool) -> Iterator[bytes]:
-    """The entries of the list on stdin, each as soon as it is there; the first is waited for.
-
-    Raises UsageError, now or later, for an empty list and one that is separated by something else.
-    """
-    entries = split_entries(_stdin_blocks(), null)
-    first = next((entry for entry in entries if entry.strip()), None)
-    if first is None:
-        raise UsageError("the list on stdin is empty")
-    return chain([first], entries)
-
-
-def split_entries(blocks: Iterable[bytes], null: bool) -> Iterator[bytes]:
-    """The entries of a list that comes in blocks, separated by NUL or by lines. Raises UsageError where it is the other one."""
-    separator = b"\0" if null else b"\n"
-    rest, separated = b"", False
-    for block in blocks:
-        if not null and b"\0" in block:
-            raise UsageError("the list on stdin is separated by NUL", "Add -0.")
-        *whole, rest = (rest + block).split(separator)
-        separated = separated or bool(whole)
-        yield from whole
-    if null and not separated and b"\n" in rest.rstrip():
-        raise UsageError("the list on stdin has lines and no NUL", "Leave out -0.")
-    if rest:
-        yield rest
-
-
-def _stdin_blocks() -> Iterator[bytes]:
-    if sys.stdin is None:
-        return
-    try:
-        # Past Python's buffer: a block comes as soon as there is one, and a thread that waits for it holds no lock.
-        stream: Any = FileIO(sys.stdin.fileno(), closefd=False)
-    except (OSError, ValueError):  # stdin is no file, as under a test runner
-        stream = sys.stdin.buffer
-    first = True
-    while block := stream.read(1 << 16):
-        if first:
-            refuse_picture(block)
-        first = False
-        yield block

@@ -11,14 +11,12 @@ import csv
 import io
 import math
 import re
-import unicodedata
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len, set_cell_size
 
 from tipsseg.errors import InputError, UsageError
 from tipsseg.evaluation.truth import IGNORED
@@ -212,11 +210,11 @@ def table(result: Scores) -> str:
     names = [
         _clipped(one_line(name) or f"class {number}") for number, name in zip(result.ids, result.names, strict=True)
     ]
-    width = max(_cells(name) for name in ("in %", *names))
-    lines = [_padded("in %", width) + "".join(f"{column:>11}" for column in columns)]
+    width = max(cell_len(name) for name in ("in %", *names))
+    lines = [set_cell_size("in %", width) + "".join(f"{column:>11}" for column in columns)]
     for row, name in enumerate(names):
         values = (result.iou[row], result.precision[row], result.recall[row], share[row] or math.nan)
-        lines.append(_padded(name, width) + "".join(f"{_percent(value):>11}" for value in values))
+        lines.append(set_cell_size(name, width) + "".join(f"{_percent(value):>11}" for value in values))
     occurring = int((~np.isnan(result.iou)).sum())
     lines += [
         "",
@@ -268,22 +266,5 @@ def _size(array: NDArray[np.generic]) -> str:
 _WIDEST = 40
 
 
-def _cells(text: str) -> int:
-    """How many columns of a terminal a text takes: wide East Asian letters take two, combining marks none."""
-    return sum(_cells_of(letter) for letter in text)
-
-
-def _cells_of(letter: str) -> int:
-    if unicodedata.category(letter) in ("Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-
-
 def _clipped(text: str) -> str:
-    if _cells(text) <= _WIDEST:
-        return text
-    return text[: bisect_right(list(accumulate(map(_cells_of, text))), _WIDEST - 3)] + "..."
-
-
-def _padded(text: str, width: int) -> str:
-    return text + " " * (width - _cells(text))
+    return text if cell_len(text) <= _WIDEST else set_cell_size(text, _WIDEST - 3).rstrip() + "..."

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import InputError, LabelIdError, UsageError
-from tipsseg.images.decoding import decode_file
+from tipsseg.images.decoding import as_image_error, decode_stored
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
 
@@ -190,7 +190,7 @@ def read_truth(path: Path, ids: TruthIds) -> NDArray[np.uint16]:
     Takes grey pictures of 1, 8 and 16 bits, whose values are the ids, and palette pictures, whose indices are. Raises ImageError
     for a file that cannot be read and for other kinds of picture, LabelIdError for ids that `ids` does not know.
     """
-    stored = decode_file(path, _stored_ids)
+    stored = _read_ids(path)
     table = ids.table()
     _refuse_unknown(
         path,
@@ -207,7 +207,7 @@ def read_labels(path: Path, classes: int) -> LabelArray:
 
     Raises ImageError as `read_truth` does, LabelIdError for ids other than 0, 1..N and 255 (65535 above 254 classes).
     """
-    stored = decode_file(path, _stored_ids)
+    stored = _read_ids(path)
     known = np.zeros(_TOP_ID + 1, bool)
     known[: classes + 1] = True
     known[ignore_id(classes)] = True
@@ -229,6 +229,12 @@ _UNFIT_FORMATS = {
     "MPO": "a JPEG, whose values are not exact",
     "GIF": "a GIF, which programs renumber when they save it",
 }
+
+
+def _read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    picture = decode_stored(path)
+    with as_image_error(path):
+        return _stored_ids(picture)
 
 
 def _stored_ids(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:

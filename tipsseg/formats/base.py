@@ -69,20 +69,20 @@ class ImageLabels:
     """One image with its labels, as formats take it.
 
     ref        the image
-    shown      gives its thumbnail, [h, w, 3] RGB uint8 of `upright.shown_size`; raises ImageError where the image cannot be read
+    thumbnail  gives its thumbnail, [h, w, 3] RGB uint8, see `upright.thumbnail_rgb`; raises ImageError where it cannot be read
     label_map  its labels
     """
 
     def __init__(
         self,
         ref: ImageRef,
-        shown: Callable[[], NDArray[np.uint8]],
+        thumbnail: Callable[[], NDArray[np.uint8]],
         label_map: LabelMap,
         find_objects: Callable[[LabelMap], Sequence[LabelledObject]],
     ) -> None:
         """`find_objects` is asked once, when objects are wanted first."""
         self.ref = ref
-        self.shown = shown
+        self.thumbnail = thumbnail
         self.label_map = label_map
         self._find_objects = find_objects
 
@@ -343,14 +343,14 @@ class Format:
 
     def try_reading(self, path: Path, image: StoredImage) -> None:
         """Read a per-image file that a person changed as what its suffix says. Raises as `read_labels` does."""
-        from tipsseg.images.decoding import decode_file
+        from tipsseg.images.decoding import decode_stored
         from tipsseg.util.files import read_regular
         from tipsseg.util.json_values import parse
 
         if path.suffix == ".json":
             parse(read_regular(path))
         elif path.suffix in (".png", ".jpg"):
-            decode_file(path, lambda picture: picture.load())
+            decode_stored(path)
 
     def check_run_file(self, path: Path, classes: Mapping[int, str], images: Collection[str]) -> RunFileCheck | None:
         """Rules of the file for the whole run beyond its digest; None where there are none.

@@ -27,7 +27,7 @@ class Overlay(Format):
         from tipsseg.regions.drawing import draw_labels
 
         label_map = labels.label_map
-        picture = draw_labels(labels.shown(), label_map.labels, label_map.classes, labels.ref.name)
+        picture = draw_labels(labels.thumbnail(), label_map.labels, label_map.classes, labels.ref.name)
         buffer = io.BytesIO()
         # Full colour resolution: by halves the outlines and the legend's text get coloured seams.
         Image.fromarray(picture).save(buffer, format="JPEG", quality=92, subsampling=0)

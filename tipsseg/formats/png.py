@@ -79,18 +79,20 @@ def read_mask(source: Path | Rows, image: StoredImage, mode: str = "L") -> Label
     """
     import numpy as np
 
-    from tipsseg.images.decoding import decode_file
+    from tipsseg.images.decoding import as_image_error, decode_stored
     from tipsseg.types import label_dtype
 
     if not isinstance(source, Path):
         raise TypeError("an index mask is a file")
     dtype = label_dtype(len(image.classes))
     wanted = mode if dtype is np.uint8 else "I;16"
-    pixels = decode_file(source, lambda picture: _read_picture(picture, wanted, image.size))
+    picture = decode_stored(source)
+    with as_image_error(source):
+        pixels = _pixels_of(picture, wanted, image.size)
     return pixels.astype(np.uint8) if dtype is np.uint8 else pixels.astype(np.uint16)
 
 
-def _read_picture(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[np.generic]:
+def _pixels_of(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[np.generic]:
     """The numbers in a PNG [H, W]. Raises InputError for a picture of another kind or size."""
     import numpy as np
 

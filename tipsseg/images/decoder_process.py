@@ -8,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.images import decoding as images
 from tipsseg.images.apart import TOLD
+from tipsseg.images.decoding import faults_of, opened
+from tipsseg.images.pillow import silence_decoders
 
 
 def main() -> None:
@@ -19,11 +20,11 @@ def main() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    images.limit_pixels(pixels)
+    silence_decoders()
     try:
-        with images.opened(path) as image, images.faults_of(path):
-            image.load()
-            plain = image.copy()  # of no format, so that no metadata are written
+        with opened(path, pixels) as image, faults_of(path, pixels):
+            image.picture.load()
+            plain = image.picture.copy()  # of no format, so that no metadata are written
             plain.info.clear()
             plain.save(sys.stdout.buffer, "TIFF", compression=None, big_tiff=True)
     except ImageError as error:

@@ -1,130 +1,167 @@
-"""Image files and Pillow images to pixels: upright RGB, whatever the format; every fault an ImageError."""
+"""Image files to pixels: the stored picture, or upright RGB, whatever the format; every fault is an ImageError.
+
+Each function takes `max_pixels`: images of more pixels are refused. All of them may be called from several threads.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import io
-import os
 import re
 import stat
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
+from PIL import Image, UnidentifiedImageError
 
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.images.apart import DecodingTimeoutError, decode_apart, needs_own_process
+from tipsseg.images.pillow import PILLOW_LIMIT, image_formats
 from tipsseg.images.skipped import HEIC_HINT, VIDEO_HINT
-from tipsseg.images.upright import ORIENTATION, orientation_of, thumbnail_rgb, upright_image, upright_rgb
+from tipsseg.images.upright import ORIENTATION, orientation_of, thumbnail_rgb, upright_image
 from tipsseg.options import MAX_PIXELS
 from tipsseg.util.files import reason_of
+
+#: Seconds of work that the decoding of an image may take. 100 million pixels take a few.
+DECODE_SECONDS = 60
 
 
 @dataclass(slots=True)
 class _Limit:
-    """Of this process: how many pixels an image may have."""
+    """How many pixels an image may have where a caller does not say it."""
 
     pixels: int = MAX_PIXELS
 
 
 LIMIT = _Limit()
 
-#: Seconds of work that the decoding of an image may take. 100 million pixels take a few.
-DECODE_SECONDS = 60
-
-_Read = TypeVar("_Read")
-
-# Formats that Pillow lists and does not decode itself (it calls foreign programs, or has a stub for plug-ins), and page
-# descriptions, which have no pixels of their own.
-_FOREIGN = frozenset({"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF"})
-
 
 def limit_pixels(most: int) -> None:
-    """Refuse images of more pixels from here on, in all of this process. Raises UsageError for less than 1."""
-    if most < 1:
-        raise UsageError(f"--max-pixels {most} is too small; the least is 1")
+    """Set the limit for callers that do not say it. Raises UsageError for less than 1."""
+    check_max_pixels(most)
     LIMIT.pixels = most
 
 
-def image_extensions() -> frozenset[str]:
-    """The lower-case extensions, with their dot, of files that `inputs.find` takes from folders."""
-    formats = set(image_formats())
-    return frozenset(extension for extension, name in Image.registered_extensions().items() if name in formats)
+def open_image(path: Path, max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """Read the pixels of an image file, turned upright.
 
+    Every format and mode that Pillow decodes is read. The EXIF orientation is applied. Of an animation, the first frame is read. An
+    alpha channel is dropped and the stored colours are used. Colour profiles are ignored. 16-bit values are scaled by v / 257, and
+    floats from [0, 1] by 255. Floats, and 32-bit integers, up to 255 are used as they are.
 
-def image_formats() -> tuple[str, ...]:
-    """The names of the formats that Pillow decodes by itself."""
-    # Asked anew each time: programs may register plug-ins at any time.
-    Image.init()
-    _register_heic()
-    return tuple(name for name in Image.ID if name not in _FOREIGN)
+    Args:
+        path: The file.
+        max_pixels: Images of more pixels are refused.
 
+    Returns:
+        The pixels, [H, W, 3] uint8 RGB, C-contiguous and writable.
 
-@cache
-def _register_heic() -> None:
-    """Let Pillow read HEIC where the package for it is installed, the extra "heic"."""
-    with suppress(ImportError):
-        from pillow_heif import register_heif_opener
-
-        register_heif_opener(thumbnails=False)
-
-
-def open_image(path: Path) -> NDArray[np.uint8]:
-    """The pixels of an image file, upright: [H, W, 3] uint8 RGB, C-contiguous and writable.
-
-    Takes every format and mode that Pillow decodes. The EXIF orientation is applied; of animations, the first frame is
-    taken; an alpha channel is dropped and the stored colours used; colour profiles are ignored. 16-bit values are
-    scaled by v / 257, floats from [0, 1] by 255; floats, and 32-bit integers, up to 255 are taken as they are.
-
-    Raises ImageError for whatever is wrong with the file. May be called from several threads.
+    Raises:
+        ImageError: The file cannot be read as an image.
     """
-    return decode_file(path, upright_rgb)
+    upright = decode_upright(path, max_pixels)
+    with as_image_error(path):
+        return np.array(upright)
 
 
-def decode_file(
-    path: Path, read: Callable[[Image.Image], _Read], admit: Callable[[tuple[int, int]], object] | None = None
-) -> _Read:
-    """What `read` makes of the decoded image in a file.
+def open_thumbnail(path: Path, max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """Read an image file at the size at which people see it, see `thumbnail_rgb`. Raises as `open_image` does."""
+    upright = decode_upright(path, max_pixels)
+    with as_image_error(path):
+        return thumbnail_rgb(upright)
 
-    admit  is called with the (height, width) before the pixels are decoded, and may wait
 
-    Whatever is wrong with the file, and an InputError of `read`, becomes an ImageError; other errors of `read` pass. Decoding takes
-    DECODE_SECONDS at most, see `decode_apart` and `_TimedFile`. May be called from several threads.
+def decode_upright(path: Path, max_pixels: int | None = None) -> Image.Image:
+    """Decode an image file to a picture in mode RGB, turned upright. Raises as `open_image` does."""
+    with opened(path, max_pixels) as image, as_image_error(path):
+        return upright_image(image.decode())
+
+
+def decode_stored(path: Path, max_pixels: int | None = None) -> Image.Image:
+    """Decode an image file to the picture that is stored: in its own mode, not turned. Raises as `open_image` does."""
+    with opened(path, max_pixels) as image:
+        return image.decode()
+
+
+def upright_size(path: Path, max_pixels: int | None = None) -> tuple[int, int]:
+    """Read the (height, width) of what `open_image` makes of a file, from its header and its EXIF orientation.
+
+    Decodes no pixels, but for a PNG without EXIF data in front of them: PNG may have it behind them. Raises ImageError as
+    `open_image` does, but not for faults of the pixels.
     """
-    with opened(path) as image:
-        if admit is not None:
-            admit((image.height, image.width))
-        decoded = _decoded(path, image)
-        with as_image_error(path):
-            return read(decoded)
+    with opened(path, max_pixels) as image, faults_of(path, image.max_pixels), as_image_error(path):
+        return _upright_size(image.picture)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    if not width or not height:
+        raise InputError("an image without pixels")
+    if width == height:
+        return height, width
+    # The size in the header of a TIFF is that of the image as its tag turns it.
+    turned = orientation_of(image) in {5, 6, 7, 8} and ORIENTATION not in getattr(image, "tag_v2", ())
+    return (width, height) if turned else (height, width)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenImage:
+    """An image file that is open: its header is read, its pixels are not.
+
+    Attributes:
+        path: The file.
+        picture: Pillow's image.
+        max_pixels: Images of more pixels are refused.
+    """
+
+    path: Path
+    picture: Image.Image
+    max_pixels: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The (height, width) that the header states, in pixels, before the image is turned upright."""
+        return self.picture.height, self.picture.width
+
+    def decode(self) -> Image.Image:
+        """Decode the pixels, in DECODE_SECONDS at most; see `decode_apart` and `_TimedFile`.
+
+        Returns:
+            The same picture, or another one where it was decoded in a process of its own. It outlives the file.
+
+        Raises:
+            ImageError: The pixels cannot be decoded.
+        """
+        path, picture = self.path, self.picture
+        with faults_of(path, self.max_pixels):
+            if not needs_own_process(picture):
+                picture.load()
+                _refuse_large(path, picture, self.max_pixels)  # a header may say less than there is
+                orientation_of(picture)  # which Pillow reads from the file, and keeps
+                return picture
+        # TIFF is turned upright while it is decoded.
+        orientation = 1 if picture.format == "TIFF" else orientation_of(picture)
+        try:
+            with as_image_error(path):
+                decoded = decode_apart(path, DECODE_SECONDS, self.max_pixels)
+        except DecodingTimeoutError as error:
+            raise _too_slow(path) from error
+        except OSError as error:  # no process, or no room for what it makes
+            raise ImageError(path, f"cannot be decoded: {reason_of(error)}") from error
+        decoded.getexif()[ORIENTATION] = orientation
+        decoded.format = picture.format
+        return decoded
 
 
 @contextmanager
-def as_image_error(path: Path) -> Iterator[None]:
-    """Make an ImageError of what is wrong with an image that was decoded, or of want of memory for it."""
-    try:
-        yield
-    except InputError as error:
-        raise ImageError(path, error.message, error.hint) from error
-    except MemoryError as error:
-        raise ImageError(path, "not enough memory for it", "Use fewer jobs, or a smaller image.") from error
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """The image in a file, not decoded yet, of a size that is allowed. Raises ImageError."""
-    _hush_pillow()
-    _hush_libtiff()
-    _lift_pillows_limit()
+def opened(path: Path, max_pixels: int | None = None) -> Iterator[OpenImage]:
+    """Open an image file and read its header. Raises ImageError, also for an image of more than `max_pixels`."""
+    max_pixels = LIMIT.pixels if max_pixels is None else max_pixels
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -139,51 +176,48 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except (OSError, ValueError) as error:
         raise ImageError(path, reason_of(error)) from error
     with file:
-        with faults_of(path):
+        with faults_of(path, max_pixels):
             try:
-                image = Image.open(file, formats=image_formats())
+                picture = Image.open(file, formats=image_formats())
             except UnidentifiedImageError as error:
                 raise _not_an_image(path, file) from error
-        with image:
-            width, height = image.size
-            if width * height > LIMIT.pixels:
-                raise _too_large(path, f"{height} x {width} (height x width) = {width * height:,} pixels")
-            yield image
+        with picture:
+            _refuse_large(path, picture, max_pixels)
+            yield OpenImage(path, picture, max_pixels)
 
 
-def _decoded(path: Path, image: Image.Image) -> Image.Image:
-    """The image with its pixels; another one where they were decoded in another process. Raises ImageError."""
-    with faults_of(path):
-        if not needs_own_process(image):
-            image.load()
-            return image
-    # TIFF is turned upright while it is decoded.
-    orientation = 1 if image.format == "TIFF" else orientation_of(image)
-    try:
-        with as_image_error(path):
-            decoded = decode_apart(path, DECODE_SECONDS, LIMIT.pixels)
-    except DecodingTimeoutError as error:
-        raise _too_slow(path) from error
-    except OSError as error:  # no process, or no room for what it makes
-        raise ImageError(path, f"cannot be decoded: {reason_of(error)}") from error
-    decoded.getexif()[ORIENTATION] = orientation
-    decoded.format = image.format
-    return decoded
+def check_max_pixels(max_pixels: int) -> None:
+    """Raise UsageError for a limit below 1."""
+    if max_pixels < 1:
+        raise UsageError(f"--max-pixels {max_pixels} is too small; the least is 1")
 
 
 @contextmanager
-def faults_of(path: Path) -> Iterator[None]:
-    """Make an ImageError of whatever Pillow raises while it reads a file; for nothing but calls of Pillow."""
+def as_image_error(path: Path) -> Iterator[None]:
+    """Turn into an ImageError what is wrong with an image that was decoded, or a lack of memory for it."""
     try:
         yield
+    except InputError as error:
+        raise ImageError(path, error.message, error.hint) from error
+    except MemoryError as error:
+        raise ImageError(path, "not enough memory for it", "Use fewer jobs, or a smaller image.") from error
+
+
+@contextmanager
+def faults_of(path: Path, max_pixels: int) -> Iterator[None]:
+    """Turn into an ImageError whatever Pillow raises while it reads a file; for nothing but calls of Pillow."""
+    try:
+        with PILLOW_LIMIT.at_least(max_pixels):
+            yield
     except ImageError:
         raise
     except DecodingTimeoutError as error:
         raise _too_slow(path) from error
-    except Image.DecompressionBombError as error:
-        # Pillow looked before the size was known here; its message has the number of pixels.
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # Pillow looked before the size was known here; its message has the number of pixels. Its warning is raised only in programs
+        # that make errors of warnings.
         pixels = re.search(r"\d+", str(error))
-        raise _too_large(path, f"{int(pixels[0]):,} pixels" if pixels else "the image") from error
+        raise _too_large(path, f"{int(pixels[0]):,} pixels" if pixels else "the image", max_pixels) from error
     except MemoryError as error:
         raise ImageError(path, "not enough memory to decode it", "Use fewer jobs, or a smaller image.") from error
     except Exception as error:
@@ -208,93 +242,6 @@ class _TimedFile(io.BufferedReader):
         if time.thread_time() > self._until:
             raise DecodingTimeoutError
         return super().read(size)
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """(height, width) of what `open_image` makes of a file, from its header and its EXIF orientation.
-
-    Pixels are decoded only of a PNG that may have its orientation behind them. Raises ImageError as `open_image` does, but not for
-    faults of the pixels.
-    """
-    with opened(path) as image, faults_of(path), as_image_error(path):
-        return _upright_size(image)
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    width, height = image.size
-    if not width or not height:
-        raise InputError("an image without pixels")
-    if width == height or (image.format == "PNG" and not _may_be_turned(image)):
-        return height, width
-    # The size in the header of a TIFF is that of the image as its tag turns it.
-    turned = orientation_of(image) in {5, 6, 7, 8} and ORIENTATION not in getattr(image, "tag_v2", ())
-    return (width, height) if turned else (height, width)
-
-
-def _may_be_turned(image: Image.Image) -> bool:
-    """Whether there may be an orientation in a PNG. Pillow decodes the pixels to see whether there is one behind them."""
-    if image.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}:
-        return True
-    if not isinstance(image, ImageFile.ImageFile) or (file := image.fp) is None:
-        return True
-    here, behind = file.tell(), False
-    try:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            behind = behind or head[4:] == b"IDAT"
-            if behind and head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
-                return True
-            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
-        return False
-    finally:
-        file.seek(here)
-
-
-def open_thumbnail(path: Path) -> NDArray[np.uint8]:
-    """An image file as it is shown to people, see `thumbnail_rgb`. Raises as `open_image` does."""
-    return decode_file(path, lambda image: thumbnail_rgb(upright_image(image)))
-
-
-def _lift_pillows_limit() -> None:
-    """Let Pillow open what LIMIT allows. It refuses twice its own limit, also where the header does not tell the size yet."""
-    least = -(-LIMIT.pixels // 2)
-    pillows = Image.MAX_IMAGE_PIXELS
-    if pillows is not None and pillows < least:
-        Image.MAX_IMAGE_PIXELS = least
-
-
-_quiet = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-_quiet_lock = threading.Lock()
-
-
-def _hush_pillow() -> None:
-    """Silence what Pillow's own modules warn of: large images, odd metadata, doubtful palettes.
-
-    The limit on pixels here is LIMIT, and a file that can be read is a good file. `warnings.catch_warnings` would
-    end with the call, but it swaps the filters of the whole process, and threads that overlap in it leave the wrong
-    ones behind. A filter that is put in once and stays is safe. It is put in again only where others were put before
-    it, as test runners do; a thread that finds it in front needs no lock, and the others wait for it.
-    """
-    if tuple(warnings.filters[:1]) == (_quiet,):
-        return
-    with _quiet_lock:
-        if tuple(warnings.filters[:1]) != (_quiet,):
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-@cache
-def _hush_libtiff() -> None:
-    """Silence libtiff, which writes what it thinks of damaged files to stderr, past Python and between our own lines.
-
-    Its handlers are of the whole process: none at all, set once and for good, is safe with threads. What is wrong with a file comes
-    back through Pillow all the same. Where Pillow has libtiff within itself, as on Windows, the handlers cannot be reached.
-    """
-    with suppress(AttributeError, OSError):
-        pillow = ctypes.CDLL(_imaging.__file__)  # and what it was linked with
-        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-            handler = pillow[name]
-            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-            handler(None)
 
 
 # ---- complaints ----
@@ -332,10 +279,17 @@ def _not_an_image(path: Path, file: BinaryIO) -> ImageError:
     return ImageError(path, "not an image in a format that Pillow reads", "Convert it to PNG or JPEG, or remove it.")
 
 
-def _too_large(path: Path, size: str) -> ImageError:
+def _refuse_large(path: Path, picture: Image.Image, max_pixels: int) -> None:
+    width, height = picture.size
+    if width * height > max_pixels:
+        size = f"{height} x {width} (height x width) = {width * height:,} pixels"
+        raise _too_large(path, size, max_pixels)
+
+
+def _too_large(path: Path, size: str, max_pixels: int) -> ImageError:
     return ImageError(
         path,
-        f"too large: {size}; the limit is {LIMIT.pixels:,}",
+        f"too large: {size}; the limit is {max_pixels:,}",
         "Scale it down, or allow it with --max-pixels if there is memory for it, 4 to 11 bytes a pixel.",
     )
 

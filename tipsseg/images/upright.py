@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tipsseg.errors import InputError
 
 #: The longest side, in pixels, of an image that is shown to people: enough for any screen, and little memory.
-SHOWN_SIDE = 4096
-
-
-def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of a Pillow image as `open_image` gives them: upright, [H, W, 3] uint8 RGB. Raises as `upright_image` does."""
-    return np.array(upright_image(image))
+THUMBNAIL_SIDE = 4096
 
 
 def upright_image(image: Image.Image) -> Image.Image:
@@ -26,9 +21,18 @@ def upright_image(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise InputError("an image without pixels")
     # After `load`: PNG may keep the EXIF data behind the pixels, and TIFF turns the image by itself while loading.
-    turn = _TURNS.get(orientation_of(image))
+    orientation = orientation_of(image)
     colours = _to_rgb(image)
-    return colours if turn is None else colours.transpose(turn)
+    return colours if orientation == 1 else _turned(colours.copy() if colours is image else colours, orientation)
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    """The image, which is changed, turned upright."""
+    # `exif_transpose` writes all metadata anew, and raises where some are damaged. Here it sees the orientation alone.
+    image.info.clear()
+    image.getexif()[ORIENTATION] = orientation
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -81,38 +85,26 @@ ORIENTATION = 0x0112
 
 
 def orientation_of(image: Image.Image) -> int:
-    """How an image is turned, as EXIF has it; 1, which is upright, where nothing sound says so."""
+    """The EXIF orientation of an image, 1 to 8; 1, which is upright, where there is none or it is damaged."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
     except Exception:  # damaged EXIF beside sound pixels raises as many kinds as damaged pixels do
         return 1
-    return value if isinstance(value, int) else 1
-
-
-#: What undoes an EXIF orientation; 1 and numbers that are none need nothing.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def thumbnail_rgb(upright: Image.Image) -> NDArray[np.uint8]:
-    """An upright image in mode RGB at its `shown_size`, [h, w, 3] uint8; each pixel the mean of the area that it stands for."""
-    height, width = shown_size((upright.height, upright.width))
+    """An upright image in mode RGB at its `thumbnail_size`, [h, w, 3] uint8; each pixel the mean of the area that it stands for."""
+    height, width = thumbnail_size((upright.height, upright.width))
     if (width, height) != upright.size:
         upright = upright.resize((width, height), Image.Resampling.BOX)
     return np.array(upright)
 
 
-def shown_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The size (height, width) at which an image of `size` is shown: its own, but not longer than SHOWN_SIDE."""
+def thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size (height, width) at which an image of `size` is shown: its own, but not longer than THUMBNAIL_SIDE."""
     longest = max(size)
-    if longest <= SHOWN_SIDE:
+    if longest <= THUMBNAIL_SIDE:
         return size
-    height, width = (max(1, round(side * SHOWN_SIDE / longest)) for side in size)
+    height, width = (max(1, round(side * THUMBNAIL_SIDE / longest)) for side in size)
     return height, width

@@ -14,7 +14,7 @@ from tipsseg.formats import FORMATS, check_formats, has_image_files, of_the_mode
 from tipsseg.formats.base import RunContext, RunFile
 from tipsseg.regions.quality import PolygonQuality
 from tipsseg.runs.convert_image import Conversion, Converted, Item
-from tipsseg.runs.format_notes import note_parts, note_polygon_quality
+from tipsseg.runs.notes import note_parts, note_polygon_quality
 from tipsseg.runs.progress import Progress
 from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.folder import clean_up_run
@@ -100,7 +100,7 @@ class _Run:
         self._done = self._unchanged = self._failed = self._rough = self._corrected = 0
         self._kept: set[Path] = set()
         self._left: dict[str, None] = {}
-        self._fidelity = PolygonQuality()
+        self._quality = PolygonQuality()
         self._manifest = stack.enter_context(closing(Manifest(context.state)))
         context.ownership.load(written_files(part.record), self._is_recorded)
         for file in _run_files(formats, context):
@@ -175,7 +175,7 @@ class _Run:
                 self._left |= dict.fromkeys(outcome.left)
                 for name in self._journals.keys() & set(outcome.left):
                     self._journals[name].begin()  # so that its file is written without the image
-                self._fidelity += outcome.fidelity
+                self._quality += outcome.polygon_quality
                 for name, records in outcome.rows.items():
                     self._journals[name].add(outcome.entry.image, records)
                 self._manifest.add(outcome.entry)
@@ -225,7 +225,7 @@ class _Run:
                 f"The score of {counted(self._rough, 'object')} is the mean confidence of its class in the image: "
                 f"{self._part.output} holds nothing closer."
             )
-        note_polygon_quality(progress, self._fidelity)
+        note_polygon_quality(progress, self._quality)
         parts = [f"{counted(self._done, 'image')} converted"]
         parts += [f"{self._unchanged} unchanged"] if self._unchanged else []
         parts += [f"{self._failed} failed"] if self._failed else []

@@ -58,7 +58,7 @@ class Converted:
 
     entry      with its new formats
     rows       for the files of the whole run, by format
-    fidelity   how well the polygons fit that were made
+    polygon_quality  how well the polygons fit that were made
     rough      objects whose score was written as the mean of their class, for want of anything better
     corrected  whether its labels are those of a mask that a person corrected
     kept       files of formats that it should be in, which were changed by hand, and stay
@@ -68,7 +68,7 @@ class Converted:
     ref: ImageRef
     entry: ManifestEntry
     rows: Mapping[str, Rows]
-    fidelity: PolygonQuality
+    polygon_quality: PolygonQuality
     rough: int
     corrected: bool
     kept: tuple[Path, ...]

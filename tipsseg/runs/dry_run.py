@@ -10,16 +10,17 @@ from pathlib import Path
 
 from tipsseg.errors import OutputError
 from tipsseg.runs.engine import LocalEngine
-from tipsseg.runs.label import Find, items, refuse_mixture
+from tipsseg.runs.image_list import Images
+from tipsseg.runs.label import as_items, refuse_mixture
 from tipsseg.runs.progress import Progress
-from tipsseg.store.file_names import name_key
 from tipsseg.store.lock import is_locked
 from tipsseg.store.results import Failed, Labelled, Unchanged
 from tipsseg.store.resume import ResumeState, image_paths
-from tipsseg.store.spec import Job, make_job
+from tipsseg.store.run_record import RunInfo, run_context
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
 from tipsseg.util.printable import clock, counted
+from tipsseg.weights.sources import find_model
 
 #: So many images are labelled for the estimate, from all over the run; the first only warms up.
 _SAMPLE = 6
@@ -35,27 +36,32 @@ class Estimate:
     sample: int
 
 
-def dry_run(job: Job, find: Find, progress: Progress, *, measure: bool) -> int:
-    """Print the images that would be labelled, and note the rest; returns how many cannot be. Raises as a run does.
+def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool) -> int:
+    """Print the images that would be labelled, and note the rest. Raises as a run does.
 
-    `measure` asks for the estimate of time and disk, by labelling some of them here.
+    Args:
+        info: The run, as `plan_run` gives it.
+        images: Its images.
+        progress: Says it all.
+        measure: Whether to estimate time and disk, by labelling some of the images here.
+
+    Returns:
+        How many images cannot be labelled.
     """
-    request, output = job.request, job.request.output
-    unchanged = failed = replaced = 0
+    spec, context = info.spec, run_context(info)
+    unchanged = failed = replaced = edited = 0
     todo: list[ImageRef] = []
-    edited = 0
-    with closing(ResumeState(job, resume=request.resume, replace_edited=request.replace_edited)) as earlier:
-        images = find(name_key(job.context.state))
+    with closing(ResumeState(info, context)) as resume:
         try:
-            if not request.overwrite:
-                earlier.refuse_other_ids()
-                images = refuse_mixture(earlier, images)
-            earlier.refuse_in_the_way(images.refs if isinstance(images.refs, tuple) else ())
+            if not spec.overwrite:
+                resume.refuse_other_ids()
+                images = refuse_mixture(resume, images)
+            resume.refuse_in_the_way(images.known)
         except OutputError as refusal:  # this tells what there is to do all the same
             progress.note(
                 f"The run would be refused: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else "")
             )
-        for item in images.refs if request.overwrite else items(images.refs, earlier):
+        for item in images.refs if spec.overwrite else as_items(images.refs, resume):
             match item:
                 case Failed(_, error):
                     failed += 1
@@ -65,27 +71,27 @@ def dry_run(job: Job, find: Find, progress: Progress, *, measure: bool) -> int:
                     edited += bool(item.edited)
                 case ImageRef():
                     todo.append(item)
-                    replaced += any(path.exists() for path in image_paths(job.context, item, request.formats).values())
+                    replaced += any(path.exists() for path in image_paths(context, item, spec.formats).values())
                     progress.path(item.path)
-    if is_locked(job.context.state):
-        progress.note(f"Another tipsseg is at work in {job.context.state}.")
+    if is_locked(spec.state):
+        progress.note(f"Another tipsseg is at work in {spec.state}.")
     parts = [f"{counted(len(todo), 'image')} to label"]
     parts += [f"{unchanged} unchanged"] if unchanged else []
     parts += [f"{edited} of those changed by hand, and kept"] if edited else []
     parts += [f"{failed} cannot be labelled"] if failed else []
     parts += [f"files of {replaced} would be replaced"] if replaced else []
-    progress.note(f"{', '.join(parts)}, into {output}. Nothing was written.")
+    progress.note(f"{', '.join(parts)}, into {spec.output}. Nothing was written.")
     if todo and measure:
-        progress.note(_cost(job, todo))
+        progress.note(_cost(info, todo))
     return failed
 
 
-def _cost(job: Job, todo: list[ImageRef]) -> str:
+def _cost(info: RunInfo, todo: list[ImageRef]) -> str:
     """A sentence on time and disk."""
-    asked = job.request.model
-    if not job.source.is_here:
-        return f"No estimate of time and disk: get the weights first, with tipsseg weights download {asked.model}"
-    found = estimate(job, todo)
+    model = info.spec.model
+    if not find_model(model).is_here:
+        return f"No estimate of time and disk: get the weights first, with tipsseg weights download {model}"
+    found = estimate(info, todo)
     if found is None:
         return "No estimate of time and disk: none of the images that were tried can be labelled."
     seconds, size = round(found.start + found.seconds * len(todo)), found.size * len(todo)
@@ -96,25 +102,25 @@ def _readable(size: float) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
 
 
-def estimate(job: Job, todo: list[ImageRef]) -> Estimate | None:
+def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
     """The cost of an image, by labelling a few into a temporary folder; None where none of them can be. Raises TipssegError."""
     step = max(1, len(todo) // _SAMPLE)
     refs = todo[::step][:_SAMPLE]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tipsseg-") as folder:
-        trial = make_job(replace(job.request, output=Path(folder), shard=None), job.source)
-        engine = LocalEngine(trial)
-        engine.start()
+        trial = replace(info, spec=replace(info.spec, output=Path(folder), shard=None))
+        engine = LocalEngine(trial, quiet=True)
+        engine.start(run_context(trial))
         start = time.monotonic() - began
         times: list[float] = []
         size = 0
-        with closing(engine.outcomes(refs)) as outcomes:
-            for outcome in outcomes:
+        with closing(engine.results(refs)) as results:
+            for result in results:
                 times.append(time.monotonic())
-                if isinstance(outcome, Labelled):
-                    size += len(json_bytes(outcome.entry.record()))
-                    size += sum(map(len, (record for records in outcome.rows.values() for record in records)))
-                    size += sum(Path(folder, file).stat().st_size for file in outcome.entry.files.values())
+                if isinstance(result, Labelled):
+                    size += len(json_bytes(result.entry.record()))
+                    size += sum(map(len, (record for records in result.rows.values() for record in records)))
+                    size += sum(Path(folder, file).stat().st_size for file in result.entry.files.values())
                 else:
                     times.pop()
     if not times:

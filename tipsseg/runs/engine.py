@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from typing import Protocol
 
-from tipsseg.images.decoding import limit_pixels
+from tipsseg.errors import DeviceError
+from tipsseg.formats.base import RunContext
 from tipsseg.store.results import ImageResult, Item
-from tipsseg.store.spec import Job
+from tipsseg.store.run_record import RunInfo
+from tipsseg.store.spec import RunSpec
 from tipsseg.types import ImageRef, LabelMap
-from tipsseg.vocabulary.vocabulary import Vocabulary
-from tipsseg.weights.sources import file_hashes
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """What the engine and the model came to.
-
-    sha256      of the files of the model, by name
-    vocabulary  with its background resolved
-    dropped     background phrases that were left out, each with the phrase of a class that it means the same as
-    """
-
-    device: str
-    dtype: str
-    sha256: Mapping[str, str]
-    vocabulary: Vocabulary
-    dropped: Mapping[str, str]
+from tipsseg.weights.sources import file_hashes, find_model
 
 
 class Engine(Protocol):
-    """Labels images and writes their own files."""
+    """Labels images and writes their per-image files."""
 
-    def start(self) -> Started:
-        """Get the model ready; call it once, before `outcomes`. Raises TipssegError."""
+    def start(self, context: RunContext) -> RunInfo:
+        """Get the model ready, and return what the run came to by that. Call it once, before `results`.
+
+        Args:
+            context: What the writers have to know of the run.
+
+        Raises:
+            TipssegError: for what ends the run.
+        """
 
     def batch_size(self) -> int | None:
         """How many windows make a batch, after batches were halved for want of memory; None where that is not known."""
 
-    def outcomes(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
-        """What becomes of each image, in the order of `items`. Raises TipssegError for what ends the run."""
+    def results(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
+        """The result of each image, in the order of `items`. Raises TipssegError for what ends the run."""
 
 
 class LocalEngine:
@@ -48,53 +40,76 @@ class LocalEngine:
 
     def __init__(
         self,
-        job: Job,
+        info: RunInfo,
+        *,
         inspect: Callable[[ImageRef, LabelMap], None] | None = None,
         note: Callable[[str], None] | None = None,
+        quiet: bool = False,
     ) -> None:
-        """How to label, and who wants to know:
+        """Nothing is loaded yet.
 
-        inspect  sees each image's labels before anything is written, in one of several threads, and may raise ImageError
-        note     is told what a user may want to change
+        Args:
+            info: The run, as `plan_run` gives it.
+            inspect: Sees each image's labels before anything is written, in one of several threads; it may raise ImageError.
+            note: Takes lines on what a user may want to change.
+            quiet: Whether a download of the model shows no progress.
         """
-        self._job = job
+        self._info = info
         self._inspect = inspect
         self._note = note
+        self._quiet = quiet
 
-    def start(self) -> Started:
+    def start(self, context: RunContext) -> RunInfo:
         """Load the model, see Engine."""
         from tipsseg.backbones.tipsv2.encoder import Encoder
         from tipsseg.labelling.labeller import Labeller
-        from tipsseg.runs.work import ImageTask
+        from tipsseg.runs.image_task import ImageTask
 
-        job, asked = self._job, self._job.request.model
-        limit_pixels(asked.max_pixels)
-        asked.check_device(job.decides.dtype)  # before any download
-        model = job.source.fetch(quiet=asked.quiet)
-        encoder = Encoder(model, asked.device, job.decides.dtype, asked.batch_size)
+        spec, dtype = self._info.spec, self._info.dtype
+        check_device(spec, dtype)  # before any download
+        model = find_model(spec.model).fetch(quiet=self._quiet)
+        encoder = Encoder(model, spec.device, dtype, spec.batch_size)
         if (note := self._note) is not None:
             encoder.on_less_memory = lambda size: note(
                 f"Not enough memory on {encoder.device}: {size} windows at once from here on (--batch-size {size})."
             )
-        labeller = Labeller(encoder, asked.vocabulary, asked.options)
-        self._work = ImageTask(
-            labeller,
-            job.request.formats,
-            job.context,
-            job.decides.settle(encoder.dtype_name).digest,
-            self._inspect,
+        labeller = Labeller(encoder, spec.vocabulary, spec.options)
+        info = replace(
+            self._info,
+            model={**self._info.model, "sha256": file_hashes(model)},
+            device=str(encoder.device),
+            dtype=encoder.dtype_name,
+            vocabulary=labeller.vocabulary,
+            dropped=labeller.dropped,
         )
+        self._work = ImageTask(labeller, spec.formats, context, info.digest, self._inspect, spec.max_pixels)
         self._encoder = encoder
-        return Started(
-            str(encoder.device), encoder.dtype_name, file_hashes(model), labeller.vocabulary, labeller.dropped
-        )
+        return info
 
     def batch_size(self) -> int | None:
-        """That of the model, see Engine."""
+        """The batch size of the model, see Engine."""
         return self._encoder.batch_size
 
-    def outcomes(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
+    def results(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
         """Label the images, see Engine."""
         from tipsseg.runs.pipeline import label_images
 
-        return label_images(items, self._work, self._job.request.model.jobs)
+        return label_images(items, self._work, self._info.spec.jobs)
+
+
+def check_device(spec: RunSpec, dtype: str) -> None:
+    """Raise DeviceError for a device that is not here, or that does not have the dtype."""
+    # Only now torch, which takes its time.
+    from tipsseg.backbones.devices import resolve_device, resolve_dtype
+
+    device = resolve_device(spec.device)
+    try:
+        resolve_dtype(dtype, device)
+    except DeviceError as error:
+        if dtype == spec.dtype:
+            raise
+        raise DeviceError(
+            error.device,
+            f"the labels in the output folder were begun in {dtype}, and {error.message}",
+            "Go on where that device is, or choose another output folder with -o.",
+        ) from error

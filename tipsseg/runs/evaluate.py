@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,25 +23,24 @@ from tipsseg.evaluation.pairing import Pair, Pairs, pair_truths
 from tipsseg.evaluation.truth import Layout, read_labels, read_truth
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.runs import inputs
-from tipsseg.runs.engine import LocalEngine
-from tipsseg.runs.format_notes import note_parts
-from tipsseg.runs.image_notes import ImageNotes
+from tipsseg.runs.engine import LocalEngine, check_device
+from tipsseg.runs.image_list import Images
 from tipsseg.runs.inputs import Found
-from tipsseg.runs.label import Images, begin, note_begin, note_end, note_folder, settle
+from tipsseg.runs.label import as_items, begin
+from tipsseg.runs.notes import ImageNotes, note_begin, note_end, note_folder, note_parts
 from tipsseg.runs.predictions import find_masks, masks_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.reporting import Reporter
-from tipsseg.store.file_names import OutputNames, exact, name_key
+from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.folder import OutputFolder
-from tipsseg.store.results import Failed, Labelled, Unchanged
-from tipsseg.store.run_record import Counts, written_files
-from tipsseg.store.spec import Job, LabelRequest, ModelRequest, check_folder, make_job
+from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged
+from tipsseg.store.run_record import Counts, RunInfo, plan_run, run_context, written_files
+from tipsseg.store.spec import RunSpec, check_folder
 from tipsseg.types import ImageRef, LabelMap
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.ownership import Ownership
 from tipsseg.util.printable import counted
-from tipsseg.weights.sources import ModelSource
 
 SCORES_FILE = "eval.json"
 CSV_FILE = "confusion.csv"
@@ -71,27 +69,30 @@ class Evaluation:
 
 
 def evaluate_model(
-    request: ModelRequest,
-    source: ModelSource,
-    found: Found,
-    truths: Path,
-    layout: Layout,
-    files: LabelRequest | None,
-    progress: Progress,
+    spec: RunSpec, found: Found, truths: Path, layout: Layout, progress: Progress, *, quiet: bool = False
 ) -> Evaluation:
-    """Label the images and score the labels; `files` asks for the labels to be written too.
+    """Label images and score the labels; where the spec has formats, the labels are written too.
 
-    Raises TipssegError for what ends the run, before any work where truths are missing or hold ids that are no class; an image that
-    cannot be read, or that has another size than its truth, is reported and left out.
+    Args:
+        spec: What is asked for. Scores need all labels, so that nothing is taken over from an earlier run.
+        found: The images.
+        truths: The folder of the truth masks.
+        layout: Names and ids of the truth masks.
+        progress: Says what happens.
+        quiet: Whether a download of the model shows no progress.
+
+    Raises:
+        TipssegError: for what ends the run; before any work where truths are missing or hold ids that are no class. An image that
+            cannot be read, or that has another size than its truth, is reported and left out.
     """
     inputs.check_listed(found)
     pairs = pair_truths(found.refs, truths, layout)
-    if files is not None:
-        inputs.check_collisions(found.refs, OutputNames(exact, files.files.names, files.formats))
-        inputs.check_not_outputs(found.refs, files.output)
-    request.check_device(request.dtype)
-    _check_truths(pairs, request.jobs, progress)
-    job = make_job(files or LabelRequest(request, Path(), ()), source)
+    if spec.formats:
+        inputs.check_collisions(found.refs, OutputNames(name_key(spec.state), spec.files.names, spec.formats))
+        inputs.check_not_outputs(found.refs, spec.output)
+    check_device(spec, spec.dtype)
+    _check_truths(pairs, spec.jobs, progress)
+    info = plan_run(spec)
     confusion = Confusion(layout.classes, layout.background)
     by_ref = {pair.ref: pair for pair in pairs.pairs}
 
@@ -101,43 +102,38 @@ def evaluate_model(
         with counting:
             _score(confusion, by_ref[ref], label_map.labels)
 
-    engine = LocalEngine(job, count, progress.note)
+    engine = LocalEngine(info, inspect=count, note=progress.note, quiet=quiet)
     images = Images(found.refs, found.root)
     with ExitStack() as stack:
-        # Scores need all labels, so nothing is taken over from an earlier run.
-        folder = stack.enter_context(OutputFolder(job)) if files is not None else None
-        if folder is not None:
-            key = name_key(job.context.state)
-            inputs.check_collisions(found.refs, OutputNames(key, job.request.files.names, job.request.formats))
-            folder.prepare(found.refs)
+        folder = None
+        if spec.formats:
+            folder = stack.enter_context(OutputFolder(info, found.refs))
             images = replace(images, refs=_to_be_labelled(found.refs, folder))
-        started = engine.start()
-        job = settle(job, started, folder)
-        note_begin(job, images, started, Counts(), progress)
+        started = engine.start(run_context(info)) if folder is None else begin(engine, images, folder)
+        note_begin(started, images, Counts(), progress)
         if folder is not None:
             note_folder(folder, progress)
-            note_parts(job.request.formats, job.request.files, progress)
-            begin(job, images, folder, started)
-        counts = _label(job, images, engine, folder, progress)
+            note_parts(spec.formats, spec.files, progress)
+        counts = _label(info, images, engine, folder, progress)
     _require_some(counts.labelled, counts.failed)
     facts = {
         "tool": "tipsseg",
         "version": __version__,
         "image_root": str(found.root),
         "gt": str(truths),
-        "labels": request.command(),
+        "labels": spec.command(),
         "device": started.device,
         "dtype": started.dtype,
         "layout": layout.name,
     }
-    names = [entry.name for entry in request.vocabulary.classes]
+    names = [entry.name for entry in spec.vocabulary.classes]
     return _evaluation(facts, confusion, names, counts.labelled, counts.failed)
 
 
 def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[ImageRef | Failed, ...]:
     """The images for the engine. Raises OutputError where files of one were changed by hand, as scores need the labels of all."""
     found: list[ImageRef | Failed] = []
-    for item in (folder.earlier.item(ref) for ref in refs):
+    for item in as_items(refs, folder.resume):
         if isinstance(item, Unchanged):
             raise OutputError(
                 folder.path,
@@ -148,29 +144,31 @@ def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[Ima
     return tuple(found)
 
 
-def _label(job: Job, images: Images, engine: LocalEngine, folder: OutputFolder | None, progress: Progress) -> Counts:
+def _label(
+    info: RunInfo, images: Images, engine: LocalEngine, folder: OutputFolder | None, progress: Progress
+) -> Counts:
     """Label the images, and keep the labels where there is a folder for them."""
     began = time.monotonic()
-    counts, notes = Counts(), ImageNotes(job.decides.model, progress)
-    reporter = Reporter(progress)
-    with closing(engine.outcomes(images.refs)) as outcomes:
-        for outcome in outcomes:
-            if isinstance(outcome, Labelled):
-                counts = replace(counts, labelled=counts.labelled + 1)
-                notes.take(outcome)
+    notes = ImageNotes(info.model, progress)
+
+    def record(result: ImageResult) -> Mapping[str, Path]:
+        match result:
+            case Labelled():
+                notes.take(result)
                 if folder is not None:
-                    folder.add(outcome)
-                progress.advance()
-            elif isinstance(outcome, Failed):
-                counts = replace(counts, failed=counts.failed + 1)
-                if folder is not None:
-                    folder.fail(outcome)
-                reporter.failed(outcome.error)
+                    folder.add(result)
+            case Failed() if folder is not None:
+                folder.fail(result)
+        return {}
+
+    reporter: Reporter[ImageResult] = Reporter(progress, record)
+    for _ in reporter.each(engine.results(images.refs)):
+        pass
     if folder is not None:
-        folder.finish(counts, engine.batch_size())
+        folder.finish(reporter.counts, engine.batch_size())
     notes.end()
-    note_end(progress, counts, time.monotonic() - began, "")
-    return counts
+    note_end(progress, reporter.counts, time.monotonic() - began, "")
+    return reporter.counts
 
 
 def evaluate_masks(
@@ -234,14 +232,21 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
 
 
 def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
-    """Write eval.json, confusion.csv and confusion.png, and return their paths; raises OutputError."""
+    """Write eval.json, confusion.csv and, where matplotlib is installed, confusion.png.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        OutputError: where a file cannot be written, or is in the way.
+    """
     confusion, names = evaluation.confusion, evaluation.names
-    mean = evaluation.scores.mean_iou
-    contents = {
-        CSV_FILE: evaluate.confusion_csv(confusion, names).encode("utf-8"),
-        CONFUSION_PICTURE: confusion_picture.draw(confusion, names, None if math.isnan(mean) else mean),
-    }
+    contents = {CSV_FILE: evaluate.confusion_csv(confusion, names).encode("utf-8")}
     ownership = _reports(output)
+    try:
+        contents[CONFUSION_PICTURE] = confusion_picture.draw(confusion, names, evaluation.scores.mean_iou)
+    except ImportError:
+        ownership.remove_run_file(output / CONFUSION_PICTURE)  # of an earlier evaluation
     for name, data in contents.items():
         ownership.write_run_file(output / name, data)
     scores = output / SCORES_FILE

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
-from tipsseg.images.decoding import image_extensions
+from tipsseg.images.pillow import image_extensions
 from tipsseg.images.skipped import Skipped
 from tipsseg.store.file_names import NameKey, OutputNames, exact
 from tipsseg.store.results import Failed

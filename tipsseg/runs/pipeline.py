@@ -17,7 +17,7 @@ from torch import Tensor
 from tipsseg.errors import ImageError
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.runs.work import ImageTask, Loaded
+from tipsseg.runs.image_task import ImageTask, Loaded
 from tipsseg.store.results import Failed, ImageResult, Item
 from tipsseg.types import ImageRef
 

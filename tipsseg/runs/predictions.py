@@ -17,7 +17,7 @@ from tipsseg.store.merge_stage import finish_command, is_unfinished
 from tipsseg.store.reader import OTHER_CLASSES
 from tipsseg.store.run_classes import run_names
 from tipsseg.store.run_record import RUN_FILE, read_run
-from tipsseg.store.shards import SHARDS_FOLDER, shards_in
+from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.printable import counted
@@ -65,7 +65,7 @@ def _masks_folder() -> str:
 def _names(folder: Path) -> str:
     """How the masks in a folder are named, see FileOptions: as the run says that wrote them."""
     places = (folder, folder.absolute().parent) if folder.absolute().name == _masks_folder() else (folder,)
-    records = [*places, *(place / SHARDS_FOLDER / shard.folder for place in places for shard in shards_in(place)[:1])]
+    records = [*places, *(state for place in places for state in state_folders(place)[:1])]
     found = (read_run(place) for place in records)
     return recorded_names(next((record for record in found if record is not None), {}))
 
@@ -132,7 +132,7 @@ def names_beside(folder: Path) -> tuple[str, ...]:
 def _refuse_other_names(path: Path, classes: Sequence[tuple[int, str]]) -> None:
     """Raise InputError where the run.json beside a classes.json, or one of the shards', gives the ids another meaning."""
     output = path.parent
-    for records in (output, *(output / SHARDS_FOLDER / shard.folder for shard in shards_in(output))):
+    for records in (output, *state_folders(output)):
         record = read_run(records)
         if record is None:
             continue

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from tipsseg import __version__
 from tipsseg.errors import TipssegError, UsageError
-from tipsseg.runs.engine import LocalEngine, Started
+from tipsseg.formats.base import RunContext
+from tipsseg.images.pillow import silence_decoders
+from tipsseg.runs.engine import LocalEngine
 from tipsseg.store.results import ImageResult
-from tipsseg.store.spec import Job
+from tipsseg.store.run_record import RunInfo
 from tipsseg.types import ImageRef
 
 if TYPE_CHECKING:
@@ -34,14 +36,15 @@ class Plan:
     version  of tipsseg in that process
     """
 
-    job: Job
+    info: RunInfo
+    context: RunContext
     folder: Path
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images to be labelled; `first` is the number of the first, from 0 over the run. Without images it asks for a Started."""
+    """Images to be labelled; `first` is the number of the first, from 0 over the run. Without images it asks for the RunInfo."""
 
     first: int
     refs: tuple[ImageRef, ...] = ()
@@ -59,7 +62,7 @@ class Answer:
 
     first: int
     outcomes: tuple[ImageResult | TipssegError, ...] = ()
-    started: Started | None = None
+    started: RunInfo | None = None
     ran_on: tuple[str, str] | None = None
 
 
@@ -72,8 +75,9 @@ class LabelActor:
         try:
             _refuse_rebirth()
             enter(plan.folder, plan.version)
-            self._engine = LocalEngine(plan.job)
-            self._started = self._engine.start()
+            silence_decoders()  # this process is the run's own
+            self._engine = LocalEngine(plan.info, quiet=True)
+            self._started = self._engine.start(plan.context)
         except Exception as error:
             self._failure = error
 
@@ -91,7 +95,7 @@ class LabelActor:
             return Answer(batch.first, (), self._started, ran_on)
         outcomes: list[ImageResult | TipssegError] = []
         try:
-            with closing(self._engine.outcomes(batch.refs)) as labelled:
+            with closing(self._engine.results(batch.refs)) as labelled:
                 outcomes.extend(labelled)
         except TipssegError as error:
             outcomes.append(error)

@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from tipsseg import __version__
 from tipsseg.errors import DeviceError, TipssegError, UsageError
 from tipsseg.formats import image_folders
-from tipsseg.runs.engine import Started
+from tipsseg.formats.base import RunContext
 from tipsseg.runs.ray_actor import Answer, Batch, LabelActor, Plan, from_table, to_table
 from tipsseg.store.results import ImageResult, Item
-from tipsseg.store.spec import Job
+from tipsseg.store.run_record import RunInfo
 from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up_below
 
@@ -83,24 +83,26 @@ def check_ray(actors: int, gpus: float, device: str) -> None:
 class RayEngine:
     """Labels images in actors of a Ray cluster. Use as a context manager: at its end the actors are gone."""
 
-    def __init__(self, job: Job, actors: int, gpus: float) -> None:
+    def __init__(self, info: RunInfo, actors: int, gpus: float) -> None:
         """Nothing is started yet. Raises as `check_ray` does.
 
         actors  how many there are, each with a model of its own
         gpus    of each; two share one with 0.5
         """
-        check_ray(actors, gpus, job.request.model.device)
-        self._plan = Plan(job, Path.cwd(), __version__)
+        check_ray(actors, gpus, info.spec.device)
+        self._info = info
         self._actors = actors
         self._gpus = gpus
         self._ran_on: tuple[str, str] | None = None
         self._stack = ExitStack()
 
-    def start(self) -> Started:
+    def start(self, context: RunContext) -> RunInfo:
         """Join the cluster of $RAY_ADDRESS, or start Ray on this machine, and wait for the first model; see Engine."""
         from ray.util.queue import Queue
 
         stack = self._stack
+        self._context = context
+        plan = Plan(self._info, context, Path.cwd(), __version__)
         messages = _Messages(sys.stdout)
         stack.enter_context(redirect_stdout(messages))
         ours = stack.enter_context(_connected())
@@ -112,7 +114,7 @@ class RayEngine:
         stack.callback(queue.shutdown, force=True)
         queue.put(_BEGIN)
         queue.put(to_table(Batch(0)))
-        self._answers = _answers(_data_set(queue, self._plan, self._actors, self._gpus))
+        self._answers = _answers(_data_set(queue, plan, self._actors, self._gpus))
         stack.callback(self._answers.close)
         stack.callback(messages.end)
         answer = self._next()
@@ -125,7 +127,7 @@ class RayEngine:
         """Not known: each actor has its own, see Engine."""
         return None
 
-    def outcomes(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
+    def results(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
         """Label the images, see Engine. `items` is gone through in a thread of its own, as in `pipeline.label_images`."""
         feed = _Feed(items, self._queue, self._actors * _WINDOW * _BATCH)
         done: dict[int, ImageResult | TipssegError] = {}
@@ -153,7 +155,7 @@ class RayEngine:
     def _stop_at_once(self) -> None:
         """End the actors in the middle of their work, and remove what they were writing."""
         self._stack.close()
-        context = self._plan.job.context
+        context = self._context
         clean_up_below((context.output / folder for folder in image_folders()), context.owner)
 
     def __enter__(self) -> Self:

@@ -26,7 +26,7 @@ from tipsseg.store.lock import LOCK_FILE
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.manifest import UNREADABLE_FILE as UNREADABLE_ENTRIES
 from tipsseg.store.run_record import RUN_FILE
-from tipsseg.store.shards import SHARDS_FOLDER, parse_folder, shards_in
+from tipsseg.store.shards import SHARDS_FOLDER, parse_folder, shards_in, state_folders
 from tipsseg.types import printable_path
 from tipsseg.util.files import (
     TEMPORARY_PREFIX,
@@ -72,7 +72,7 @@ def is_unfinished(folder: Path) -> bool:
     """
     if is_folder(folder / JOINED):
         return True
-    runs = (folder / SHARDS_FOLDER / shard.folder / RUN_FILE for shard in shards_in(folder))
+    runs = (state / RUN_FILE for state in state_folders(folder))
     return is_folder(folder / JOINING) and not any(is_file(run) for run in runs)
 
 

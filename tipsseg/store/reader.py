@@ -21,7 +21,7 @@ from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, parse_entry
 from tipsseg.store.merge_stage import finish_command, is_unfinished
 from tipsseg.store.run_classes import run_names
 from tipsseg.store.run_record import CONVERTING, RUN_FILE, Counts, images_of, read_run
-from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
+from tipsseg.store.shards import Shard, shards_in, state_folder
 from tipsseg.types import LabelClass
 from tipsseg.util.append_log import lines_of, whole_lines
 from tipsseg.util.files import is_folder, reason_of
@@ -72,7 +72,7 @@ def find_runs(folder: Path, own: Path) -> list[FinishedRun]:
         return [_read_part(folder, folder, None, own)]
     if any(os.path.lexists(folder / name) for name in (RUN_FILE, MANIFEST_FILE)):
         raise InputError(f"{folder}: it holds both a whole run and shards", check_hint(folder))
-    return [_read_part(folder, folder / SHARDS_FOLDER / shard.folder, shard, own) for shard in shards]
+    return [_read_part(folder, state_folder(folder, shard), shard, own) for shard in shards]
 
 
 def refuse_at_work(records: Path, own: Path) -> None:

@@ -17,14 +17,14 @@ class Labelled:
     """It was labelled; its own files are in place.
 
     records   for the files of the whole run, by format
-    fidelity  of the polygons that were made of its labels
+    polygon_quality  how well the polygons fit that were made of its labels
     squeezed  whether the model saw it shorter than it is, see `windows.working_size`
     """
 
     ref: ImageRef
     entry: ManifestEntry
     rows: Mapping[str, Rows]
-    fidelity: PolygonQuality
+    polygon_quality: PolygonQuality
     squeezed: bool = False
 
 

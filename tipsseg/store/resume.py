@@ -1,4 +1,4 @@
-"""What an earlier run left in an output folder, and what of it a job can go on from."""
+"""What an earlier run left in an output folder, and what of it a run can go on from."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from tipsseg.store.run_record import (
     KEPT,
     LOST,
     RUN_FILE,
+    RunInfo,
+    asked_record,
     difference_texts,
     images_of,
     read_run,
     refuse_other_record,
     written_files,
 )
-from tipsseg.store.shards import SHARDS_FOLDER, shards_in
-from tipsseg.store.spec import Job
+from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.store.stored_image import suffices
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
@@ -115,23 +116,27 @@ class ResumeState:
     record    the content of its run.json; None where there is none
     manifest  its images
     outdated  formats in which images were that have been labelled otherwise since
-    journals  the formats of the job that keep records
+    journals  the formats of this run that keep rows
     lost      how many images run.json counts that the manifest does not have
     kept      files of a run before it that were changed by hand, and that no record has since the folder was begun anew
     """
 
-    def __init__(self, job: Job, *, resume: bool = True, replace_edited: bool = False) -> None:
-        """Without `resume` no image is unchanged; with `replace_edited` edited files count for nothing.
+    def __init__(self, info: RunInfo, context: RunContext) -> None:
+        """Open the records.
 
-        Raises OutputError where records cannot be read or are not by this program, or the folder has those of a whole run and the
-        job is a shard, or the other way round.
+        Args:
+            info: The run that goes on from them.
+            context: What its writers have to know of it.
+
+        Raises:
+            OutputError: where records cannot be read or are not by this program, or where the folder has the records of a whole run
+                and this run is a shard, or the other way round.
         """
-        self._job = job
-        self._resume = resume
-        self._replace_edited = replace_edited
-        self._digest = job.decides.digest
+        self._spec = info.spec
+        self._info = info
+        self._context = context
+        self._digest = info.digest
         self._refuse_neighbours()
-        context = job.context
         self.record: Mapping[str, object] | None = read_run(context.state)
         self._refuse_strange_records()
         self.manifest = Manifest(context.state)
@@ -140,7 +145,7 @@ class ResumeState:
         self.outdated: set[str] = set()
         self._owners: dict[Path, str] | None = None  # of files, made when one is in the way
         self.kept = _kept(self.record, context.output)
-        files = {name: FORMATS[name].rows_file(context) for name in job.request.formats}
+        files = {name: FORMATS[name].rows_file(context) for name in self._spec.formats}
         self.journals = {
             name: Journal(name, file, context.state, self.manifest.holding(name))
             for name, file in files.items()
@@ -151,10 +156,10 @@ class ResumeState:
         """Whether the manifest has a file of that digest, or a link, of an image; see `Ownership.load`."""
         return is_recorded(self.manifest.get(image), digest)
 
-    def settle(self, job: Job) -> None:
-        """Take the same job, with the dtype that is known by now."""
-        self._job = job
-        self._digest = job.decides.digest
+    def settle(self, info: RunInfo) -> None:
+        """Take the same run, whose dtype is known by now."""
+        self._info = info
+        self._digest = info.digest
 
     @property
     def of_the_same(self) -> bool:
@@ -170,7 +175,7 @@ class ResumeState:
     def incomplete(self) -> bool:
         """Whether its records may lack what it did: files may be there then that no record has."""
         return self.record is not None and (
-            self.record.get("ended") is None or self.incomplete_for_good or self._job.context.ownership.broken_off
+            self.record.get("ended") is None or self.incomplete_for_good or self._context.ownership.broken_off
         )
 
     @property
@@ -180,26 +185,26 @@ class ResumeState:
 
     def item(self, ref: ImageRef) -> Item:
         """The image with what of its files may be replaced; or that it is done, or cannot be. May be called from another thread."""
-        context = self._job.context
+        context = self._context
         entry = self.manifest.get(ref.name)
         reason = self._in_the_way(ref, entry)
         if reason:
             return Failed(ref, ImageError(ref.path, *reason))
-        paths = image_paths(context, ref, self._job.request.formats).values()
+        paths = image_paths(context, ref, self._spec.formats).values()
         left = context.ownership.pending(paths)
-        if self._replace_edited:
+        if self._spec.replace_edited:
             left |= {digest_of(path) for path in paths if path in self.kept}
         if entry is None:
             return replace(ref, replaceable=left) if left else ref
         edited = edited_formats(entry, ref, context)
-        if edited and not self._replace_edited:
+        if edited and not self._spec.replace_edited:
             return Unchanged(
                 ref, entry, edited, self._lacking(entry, ref, edited), not entry.fingerprint.matches(ref.path)
             )
-        gone = None if edited or entry.corrected is None or self._replace_edited else self._gone_mask(entry, ref)
+        gone = None if edited or entry.corrected is None or self._spec.replace_edited else self._gone_mask(entry, ref)
         if gone is not None:
             return Failed(ref, ImageError(gone, "it was corrected by hand, and is gone", _PUT_BACK))
-        if self._resume and not edited and self._is_done(entry, ref):
+        if self._spec.resume and not edited and self._is_done(entry, ref):
             return Unchanged(ref, entry)
         may_go = frozenset(digest_of(image_paths(context, ref, (name,))[name]) for name in edited)
         may_go |= entry.replaceable | left
@@ -212,22 +217,22 @@ class ResumeState:
         """
         images = (ref for ref in refs if isinstance(ref, ImageRef) and not (self.kept and self._paths(ref) & self.kept))
         found = [(ref, reason) for ref in images if (reason := self._in_the_way(ref, None))]
-        if found and self._job.request.overwrite:  # files of other images, by names of the same stem, are removed
-            ours = {actual_path(self._job.context.output, file) for file in self.manifest.files()}
+        if found and self._spec.overwrite:  # files of other images, by names of the same stem, are removed
+            ours = {actual_path(self._context.output, file) for file in self.manifest.files()}
             found = [(ref, reason) for ref, reason in found if not self._paths(ref) <= ours]
         if found:
             ref, (reason_of_it, hint) = found[0]
             more = f" (and {len(found) - 1} more such images)" if len(found) > 1 else ""
-            raise OutputError(self._job.context.output, f"{ref.path}: {reason_of_it}{more}", hint)
+            raise OutputError(self._context.output, f"{ref.path}: {reason_of_it}{more}", hint)
 
     def derivable(self, refs: Sequence[ImageRef | Failed]) -> tuple[tuple[str, ...], frozenset[str]]:
         """Formats that images lack, and the names of those images, where the labels that are stored suffice for all these images.
 
         Then no image needs the model: all are labelled as asked, and what is stored gives the formats byte for byte.
         """
-        formats = self._job.request.formats
+        formats = self._spec.formats
         lacking = [ref for ref in refs if not set(formats) <= set(self.manifest.formats_of(ref.name))]
-        finished = self.of_the_same and not self.incomplete and self._resume and self._job.request.shard is None
+        finished = self.of_the_same and not self.incomplete and self._spec.resume and self._spec.shard is None
         if not lacking or not finished or not all(ref.name in self.manifest for ref in refs):
             return (), frozenset()
         missing: dict[str, None] = {}
@@ -246,11 +251,11 @@ class ResumeState:
 
     def _derivable(self, ref: ImageRef) -> tuple[str, ...]:
         """The formats that an image lacks, where what is stored suffices for all of them; else none."""
-        entry, context = self.manifest.get(ref.name), self._job.context
+        entry, context = self.manifest.get(ref.name), self._context
         if entry is None or entry.digest != self._digest or entry.corrected or not entry.fingerprint.matches(ref.path):
             return ()
         held = [name for name in entry.formats if in_place(name, entry, ref, context, self.journals.get(name))]
-        missing = [name for name in self._job.request.formats if name not in held]
+        missing = [name for name in self._spec.formats if name not in held]
         return tuple(missing) if all(suffices(name, held) for name in missing) else ()
 
     def with_other_formats(self, entry: ManifestEntry) -> ManifestEntry:
@@ -265,7 +270,7 @@ class ResumeState:
         if not same or before.corrected is not None:
             self.outdated |= set(before.formats) - set(entry.formats)
             return entry
-        output = self._job.context.output
+        output = self._context.output
         others = {name: file for name, file in before.files.items() if name not in entry.formats}
         gone = {name for name, file in others.items() if not before.written[name].holds(actual_path(output, file))}
         kept = [name for name in before.formats if name not in entry.formats and name not in gone]
@@ -279,11 +284,10 @@ class ResumeState:
     def refuse_other_ids(self) -> None:
         """Raise OtherRunError where it, or another shard, has labels of another model or vocabulary."""
         own = [self.record] if self.record is not None and (len(self.manifest) or self.lost) else []
-        output = self._job.context.output
-        records = [output / SHARDS_FOLDER / shard.folder for shard in shards_in(output)]
-        others = [read_run(each) for each in records if each != self._job.context.state]
+        output = self._context.output
+        others = [read_run(state) for state in state_folders(output) if state != self._context.state]
         for record in (*own, *others):
-            other = [] if record is None else difference_texts(record, self._job.decides.record())
+            other = [] if record is None else difference_texts(record, asked_record(self._info))
             if other:
                 raise OtherRunError(output, f"it holds labels of another run: {'; '.join(other)}", _START_OVER)
 
@@ -296,7 +300,7 @@ class ResumeState:
         if left:
             more = f" and {len(left) - 1} more" if len(left) > 1 else ""
             raise OtherRunError(
-                self._job.context.output,
+                self._context.output,
                 f"it holds the labels of {left[0]}{more}, made with other options{self._by_whom()}, and this run is not for those; "
                 f"other: {', '.join(self._other_options()) or 'version of the labels'}",
                 _START_OVER,
@@ -311,9 +315,9 @@ class ResumeState:
     def _other_options(self) -> list[str]:
         """The names of the options that are not as they were."""
         record = self.record or {}
-        before, now = record.get("options"), self._job.decides.option_record()
+        before, now = record.get("options"), self._spec.option_record()
         names = [name for name, value in now.items() if isinstance(before, dict) and before.get(name) != value]
-        if record.get("dtype") != self._job.decides.dtype:
+        if record.get("dtype") != self._info.dtype:
             names.append("dtype")
         return [name.replace("_", "-") for name in names]
 
@@ -323,7 +327,7 @@ class ResumeState:
 
     def _lacking(self, entry: ManifestEntry, ref: ImageRef, edited: Container[str]) -> tuple[str, ...]:
         """The formats of the job that an image is not in, but for files that were edited."""
-        asked, context = self._job.request.formats, self._job.context
+        asked, context = self._spec.formats, self._context
         return tuple(
             name
             for name in asked
@@ -332,30 +336,30 @@ class ResumeState:
 
     def _gone_mask(self, entry: ManifestEntry, ref: ImageRef) -> Path | None:
         """A mask of an image that is not there any more."""
-        paths = image_paths(self._job.context, ref, [name for name in index_masks() if name in entry.files]).values()
+        paths = image_paths(self._context, ref, [name for name in index_masks() if name in entry.files]).values()
         return next((path for path in paths if not os.path.lexists(path)), None)
 
     def _is_done(self, entry: ManifestEntry, ref: ImageRef) -> bool:
         """Whether it is the same input, with the same digest, and all files are in place, as they were written."""
-        context = self._job.context
+        context = self._context
         return (
             entry.digest == self._digest
             and entry.corrected is None
-            and all(in_place(name, entry, ref, context, self.journals.get(name)) for name in self._job.request.formats)
+            and all(in_place(name, entry, ref, context, self.journals.get(name)) for name in self._spec.formats)
             and entry.fingerprint.matches(ref.path)
         )
 
     def _in_the_way(self, ref: ImageRef, entry: ManifestEntry | None) -> tuple[str, str] | None:
         """Why an image cannot have its names in the folder, and what to do; None where it can. `entry` is read where it is None."""
         manifest = self.manifest
-        if not self._job.request.overwrite and manifest.is_elsewhere(ref.name, input_path(ref)):
+        if not self._spec.overwrite and manifest.is_elsewhere(ref.name, input_path(ref)):
             entry = entry or manifest.get(ref.name)
             if entry is not None and _is_other(entry, ref.path):
                 return f"the folder has labels of another image of that name, {entry.path}", _OTHER_INPUT
         if self.incomplete:
             return None
-        context = self._job.context
-        new = [name for name in self._job.request.formats if name not in manifest.formats_of(ref.name)]
+        context = self._context
+        new = [name for name in self._spec.formats if name not in manifest.formats_of(ref.name)]
         for path in image_paths(context, ref, new).values():
             # A folder is in no danger: no file can replace it. The image fails by itself.
             if os.path.lexists(path) and not is_folder(path) and not context.ownership.is_pending(path):
@@ -364,9 +368,9 @@ class ResumeState:
 
     def _what_is_there(self, path: Path) -> tuple[str, str] | None:
         """What a file in the way is, and what to do; None where it may be replaced."""
-        output = self._job.context.output
+        output = self._context.output
         if path in self.kept:
-            if self._replace_edited:
+            if self._spec.replace_edited:
                 return None
             return f"{path} was changed by hand, and was kept when the folder was begun anew", _MOVE_OR_REPLACE
         if self._owners is None:
@@ -382,12 +386,12 @@ class ResumeState:
 
     def _paths(self, ref: ImageRef) -> set[Path]:
         """The files of an image that are there."""
-        paths = image_paths(self._job.context, ref, self._job.request.formats).values()
+        paths = image_paths(self._context, ref, self._spec.formats).values()
         return {path for path in paths if os.path.lexists(path)}
 
     def _refuse_strange_records(self) -> None:
         """Raise OutputError where there are records that are not by this program, or not by this version of it."""
-        records = self._job.context.state
+        records = self._context.state
         refuse_other_record(records)
         if self.record is None:
             for name in (MANIFEST_FILE, ERRORS_FILE):
@@ -401,7 +405,7 @@ class ResumeState:
             )
 
     def _refuse_neighbours(self) -> None:
-        output, shard = self._job.context.output, self._job.request.shard
+        output, shard = self._context.output, self._spec.shard
         if is_unfinished(output):
             raise OutputError(
                 output,

@@ -8,21 +8,25 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
 from tipsseg import __version__
-from tipsseg.errors import OutputError
-from tipsseg.options import FileOptions, LabelOptions, recorded_names
+from tipsseg.errors import InputError, OutputError
+from tipsseg.formats.base import RunContext
+from tipsseg.options import DTYPE_NAMES, recorded_names
+from tipsseg.store.shards import state_folders
+from tipsseg.store.spec import RunSpec
 from tipsseg.types import BACKGROUND
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
 from tipsseg.util.json_values import is_inside, parse
 from tipsseg.util.ownership import MOVE, Ownership
-from tipsseg.vocabulary.files import entry_record
+from tipsseg.vocabulary.toml_file import class_record
 from tipsseg.vocabulary.vocabulary import Vocabulary
+from tipsseg.weights.sources import find_model
 
 RUN_FILE = "run.json"
 
@@ -43,74 +47,11 @@ _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "senten
 
 
 @dataclass(frozen=True, slots=True)
-class Decides:
-    """All that decides the labels of an image, known before the model is loaded.
-
-    model       as `ModelSource.facts` gives it
-    vocabulary  as it was asked for; what an automatic background comes to follows from the model
-    dtype       that the model computes in; "auto" as long as nothing has settled it, see `settle`
-    """
-
-    model: Mapping[str, object]
-    vocabulary: Vocabulary
-    options: LabelOptions
-    files: FileOptions
-    dtype: str
-
-    def record(self) -> dict[str, object]:
-        """As run.json has it."""
-        vocabulary = vocabulary_record(self.vocabulary, self.vocabulary)
-        return {"model": dict(self.model), "vocabulary": vocabulary, "options": self.option_record()}
-
-    def settle(self, dtype: str) -> Decides:
-        """The same with the dtype that the model computes in."""
-        return replace(self, dtype=dtype)
-
-    def option_record(self) -> dict[str, object]:
-        """The options of labelling and of files."""
-        return {**asdict(self.options), **self.files.record()}
-
-    @property
-    def digest(self) -> str:
-        """The same for the same labels and annotations: 32 hex digits."""
-        value = {
-            "labels_version": LABELS_VERSION,
-            "model": model_identity(self.model),
-            "vocabulary": vocabulary_identity(vocabulary_record(self.vocabulary, self.vocabulary)),
-            "options": {**asdict(self.options), **self.files.image_record()},
-            "dtype": self.dtype,
-        }
-        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """What run.json says of a run from its beginning on; all values fit into JSON.
-
-    command     that asks for the same labels, without paths
-    device, dtype, sha256, vocabulary    what it came to, see `engine.Started`
-    image_root  the folder that the images' names begin at
-    shard       "3/8", None for a whole run
-    """
-
-    decides: Decides
-    command: str
-    device: str
-    dtype: str
-    sha256: Mapping[str, str]
-    vocabulary: Vocabulary
-    asked: Mapping[str, object]
-    formats: tuple[str, ...]
-    image_root: str
-    shard: str | None
-    started: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Counts:
-    """How a run ended: images labelled, labelled before and unchanged, failed.
+    """How many images a run has labelled, left unchanged since an earlier run, and failed to label.
 
-    edited  those of `unchanged` with files that were changed by hand, and are kept
+    Attributes:
+        edited: Those of `unchanged` with files that were changed by hand, and are kept.
     """
 
     labelled: int = 0
@@ -124,26 +65,113 @@ class Counts:
         return self.labelled + self.unchanged + self.failed
 
 
-def run_record(facts: RunFacts) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a run came to. Its fields become known one after the other: see `plan_run`, `Engine.start` and `OutputFolder`.
+
+    Attributes:
+        spec: What was asked for.
+        model: `id`, `repository`, `revision` and `sha256` of the model, see `ModelSource.facts`.
+        dtype: The dtype that the model computes in; "auto" until the model is loaded, where the output folder has none yet.
+        device: The device of the model. Known once the model is loaded, as what follows.
+        vocabulary: The vocabulary with its background resolved.
+        dropped: Background phrases that were left out, each with the phrase of a class that it means the same as.
+        image_root: The folder that the names of the images begin at.
+        started: When the run began to label.
+        ended: When the run ended. Known at the end, as what follows.
+        counts: What became of the images.
+        batch_size: Windows that made a batch at the end, after batches were halved for want of memory; None: not known.
+    """
+
+    spec: RunSpec
+    model: Mapping[str, object]
+    dtype: str
+    device: str = ""
+    vocabulary: Vocabulary | None = None
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    image_root: str = ""
+    started: datetime | None = None
+    ended: datetime | None = None
+    counts: Counts = Counts()
+    batch_size: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits, the same for the same labels and annotations: a function of what was asked, the model and the dtype."""
+        value = {
+            "labels_version": LABELS_VERSION,
+            "model": model_identity(self.model),
+            "vocabulary": vocabulary_identity(vocabulary_record(self.spec.vocabulary, self.spec.vocabulary)),
+            "options": {**asdict(self.spec.options), **self.spec.files.image_record()},
+            "dtype": self.dtype,
+        }
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def plan_run(spec: RunSpec) -> RunInfo:
+    """What is known of a run before its model is loaded.
+
+    Raises:
+        CheckpointError: where the files of a local model cannot be read.
+    """
+    dtype = spec.dtype
+    if dtype == "auto" and spec.formats:
+        dtype = begun_dtype(spec) or "auto"
+    return RunInfo(spec, find_model(spec.model).facts(), dtype)
+
+
+def begun_dtype(spec: RunSpec) -> str | None:
+    """The dtype that the labels in an output folder were begun in, by this run or another shard of it; None: there are none."""
+    shards: list[Path] = []
+    with suppress(InputError):  # told when the folder is taken
+        shards = state_folders(spec.output)
+    for state in (spec.state, *shards):
+        dtype = (read_run(state) or {}).get("dtype")
+        if isinstance(dtype, str) and dtype in DTYPE_NAMES:
+            return dtype
+    return None
+
+
+def run_context(info: RunInfo) -> RunContext:
+    """What the writers of the formats have to know of a run."""
+    spec = info.spec
+    facts = {
+        "version": __version__,
+        "command": spec.command(),
+        "model": info.model["id"],
+        "revision": info.model["revision"],
+        "vocabulary": [entry.name for entry in spec.vocabulary.classes],
+    }
+    return RunContext(spec.output, spec.state, spec.vocabulary.classes, facts, spec.files, spec.owner)
+
+
+def asked_record(info: RunInfo) -> dict[str, object]:
+    """What of run.json decides which run it is: the model, the vocabulary as it was asked for, and the options."""
+    spec = info.spec
+    vocabulary = vocabulary_record(spec.vocabulary, spec.vocabulary)
+    return {"model": dict(info.model), "vocabulary": vocabulary, "options": spec.option_record()}
+
+
+def run_record(info: RunInfo) -> dict[str, object]:
     """The content of run.json for a run that is still going, or was broken off; see `ended`."""
-    decides = facts.decides
+    spec = info.spec
     return {
         "tool": "tipsseg",
         "version": __version__,
         "labels_version": LABELS_VERSION,
-        "digest": decides.digest,
-        "command": facts.command,
-        "model": {**decides.model, "sha256": dict(facts.sha256)},
-        "device": facts.device,
-        "dtype": facts.dtype,
-        "asked": dict(facts.asked),
-        "options": decides.option_record(),
-        "vocabulary": vocabulary_record(decides.vocabulary, facts.vocabulary),
-        "formats": list(facts.formats),
-        "shard": facts.shard,
-        "image_root": facts.image_root,
+        "digest": info.digest,
+        "command": spec.command(),
+        "model": dict(info.model),
+        "device": info.device,
+        "dtype": info.dtype,
+        "asked": {"device": spec.device, "dtype": spec.dtype, "batch_size": spec.batch_size},
+        "options": spec.option_record(),
+        "vocabulary": vocabulary_record(spec.vocabulary, info.vocabulary or spec.vocabulary),
+        "formats": list(spec.formats),
+        "shard": None if spec.shard is None else str(spec.shard),
+        "image_root": info.image_root,
         "versions": {"python": platform.python_version(), **_versions()},
-        "started": facts.started.isoformat(timespec="seconds"),
+        "started": None if info.started is None else info.started.isoformat(timespec="seconds"),
         "ended": None,
         "counts": None,
     }
@@ -275,9 +303,7 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
     ids = iter(range(1, len(asked.classes) + 1))
     return {
         "source": asked.source,
-        "classes": [
-            {"id": BACKGROUND if entry.negative else next(ids), **entry_record(entry)} for entry in asked.entries
-        ],
+        "classes": [{"id": BACKGROUND if spec.negative else next(ids), **class_record(spec)} for spec in asked.specs],
         "background": list(used.background),
         "auto": asked.auto,
         "templates": list(asked.templates),

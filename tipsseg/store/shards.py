@@ -44,6 +44,11 @@ class Shard:
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
 
+def state_folder(output: Path, shard: Shard | None) -> Path:
+    """The folder of a run's records: the output folder, or for a shard its own folder below that."""
+    return output if shard is None else output / SHARDS_FOLDER / shard.folder
+
+
 def parse_shard(text: str) -> Shard:
     """The value of --shard, such as "3/8". Raises UsageError."""
     # Nine digits: more parts than there are images.
@@ -70,6 +75,11 @@ def shards_in(output: Path) -> list[Shard]:
     except OSError as error:
         raise InputError(f"{place}: {error.strerror or error}", "Check its permissions.") from error
     return sorted((shard for shard in found if shard is not None), key=lambda shard: (shard.count, shard.index))
+
+
+def state_folders(output: Path) -> list[Path]:
+    """The state folders of the shards in an output folder, in the order of the shards. Raises InputError as `shards_in` does."""
+    return [state_folder(output, shard) for shard in shards_in(output)]
 
 
 def missing_shards(there: Sequence[int], count: int) -> str:

@@ -1,80 +1,114 @@
-"""What a run was asked for, and what of it can be seen to be wrong before any work."""
+"""RunSpec: what a run is asked for, and what of it can be seen to be wrong before any work."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tipsseg import __version__
-from tipsseg.errors import DeviceError, InputError, OutputError, UsageError
+from tipsseg.errors import OutputError, UsageError
 from tipsseg.formats import check_formats
-from tipsseg.formats.base import RunContext
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
-    DTYPE_NAMES,
+    DEFAULT_FORMATS,
+    DEFAULT_LABEL_OPTIONS,
     MAX_PIXELS,
     REFINEMENTS,
     FileOptions,
     LabelOptions,
     check_device_name,
     check_dtype_name,
+    default_jobs,
 )
-from tipsseg.store.run_record import Decides, read_run
-from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
+from tipsseg.store.shards import Shard, state_folder
 from tipsseg.types import MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.printable import shell_line
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, TEMPLATES
 from tipsseg.vocabulary.vocabulary import Vocabulary
-from tipsseg.weights.sources import ModelSource, find_model
+from tipsseg.weights.sources import find_model
 
 
 @dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """What decides the labels of an image, and how the model is run; see the help of `tipsseg label`."""
+class RunSpec:
+    """What a run is asked for, beside its images.
+
+    Attributes:
+        model: An id or a repository of weights.lock, or a folder in the hub layout.
+        vocabulary: The classes and the background phrases, as they are asked for.
+        options: How an image is labelled.
+        files: How labels become files.
+        formats: The formats to write. Without formats nothing is written.
+        output: The output folder.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        batch_size: Windows that a GPU takes at once.
+        jobs: Threads that decode images, and make labels and files.
+        max_pixels: Larger images are refused.
+        resume: Whether images that are done in the output folder stay as they are.
+        overwrite: Whether what an earlier run wrote is removed first.
+        replace_edited: Whether images are labelled anew whose files were changed by hand.
+        shard: The part of the images that this run labels. None: all of them.
+    """
 
     model: str
     vocabulary: Vocabulary
-    options: LabelOptions
-    device: str
-    dtype: str
-    batch_size: int
-    jobs: int
-    quiet: bool
+    options: LabelOptions = DEFAULT_LABEL_OPTIONS
+    files: FileOptions = DEFAULT_FILE_OPTIONS
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    output: Path = Path("labels")
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int = 8
+    jobs: int = field(default_factory=default_jobs)
     max_pixels: int = MAX_PIXELS
+    resume: bool = True
+    overwrite: bool = False
+    replace_edited: bool = False
+    shard: Shard | None = None
 
-    def check(self) -> ModelSource:
-        """Where the model will come from, once all that can be seen without torch is seen to be right.
+    @property
+    def state(self) -> Path:
+        """The state folder: the output folder, or the folder of the shard in it."""
+        return state_folder(self.output, self.shard)
 
-        Raises UsageError, CheckpointError, WeightsError.
+    @property
+    def owner(self) -> str:
+        """What the names of temporary files in the output folder begin with; see `files.clean_up`."""
+        return "" if self.shard is None else f"{self.shard.folder}-"
+
+    def check(self) -> None:
+        """Raise an error for everything that can be seen to be wrong without torch and without images.
+
+        Raises:
+            UsageError: for options that cannot be meant.
+            OutputError: where the output folder cannot be made.
+            CheckpointError, WeightsError: where there is no such model.
         """
+        if self.overwrite and not self.resume:
+            raise UsageError(
+                "--overwrite and --no-resume exclude each other",
+                "Give --overwrite to remove what an earlier run wrote, --no-resume to label the images again.",
+            )
+        classes = self.vocabulary.classes
+        check_formats(self.formats, classes)
+        if self.files.png_mode == "P" and len(classes) > MAX_CLASSES_8_BIT:
+            raise UsageError(
+                f"--png-mode P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}", "Use --png-mode L."
+            )
         if self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size} is too small; the least is 1")
         check_device_name(self.device)
         check_dtype_name(self.dtype)
-        return find_model(self.model)
+        find_model(self.model)
+        check_folder(self.output)  # after the options: their faults are told first
 
-    def check_device(self, dtype: str) -> None:
-        """Raise DeviceError for a device that is not here, or that has not the dtype."""
-        # Only now torch, which takes its time.
-        from tipsseg.backbones.devices import resolve_device, resolve_dtype
-
-        device = resolve_device(self.device)
-        try:
-            resolve_dtype(dtype, device)
-        except DeviceError as error:
-            if dtype == self.dtype:
-                raise
-            raise DeviceError(
-                error.device,
-                f"the labels in the output folder were begun in {dtype}, and {error.message}",
-                "Go on where that device is, or choose another output folder with -o.",
-            ) from error
+    def option_record(self) -> dict[str, object]:
+        """The options of labelling and of files, as run.json has them."""
+        return {**asdict(self.options), **self.files.record()}
 
     def command(self) -> str:
-        """A command line that asks for the same labels, without paths or what does not change them."""
+        """A command line that asks for the same labels, without paths and without what does not change the labels."""
         vocabulary = self.vocabulary
         words = ["tipsseg", "label", "--model", self.model]
         if vocabulary.source:
@@ -100,96 +134,12 @@ class ModelRequest:
 
 
 def _option_value(background: Sequence[str]) -> str:
-    """What --background takes for these phrases; FILE where only a vocabulary file can say them."""
+    """The value of --background for these phrases; FILE where only a vocabulary file can say them."""
     if not background:
         return "none"
     if background in (("auto",), ("none",)) or any("," in phrase for phrase in background):
         return "FILE"
     return ",".join(background)
-
-
-@dataclass(frozen=True, slots=True)
-class LabelRequest:
-    """What was asked for, beside the images; see the help of `tipsseg label`."""
-
-    model: ModelRequest
-    output: Path
-    formats: tuple[str, ...]
-    files: FileOptions = DEFAULT_FILE_OPTIONS
-    resume: bool = True
-    shard: Shard | None = None
-    jsonl: bool = False
-    overwrite: bool = False
-    replace_edited: bool = False
-
-    def check(self) -> ModelSource:
-        """Where the model will come from, once all that can be seen without torch or images is seen to be right.
-
-        Raises UsageError, OutputError, CheckpointError, WeightsError.
-        """
-        if self.overwrite and not self.resume:
-            raise UsageError(
-                "--overwrite and --no-resume exclude each other",
-                "Give --overwrite to remove what an earlier run wrote, --no-resume to label the images again.",
-            )
-        classes = self.model.vocabulary.classes
-        check_formats(self.formats, classes)
-        if self.files.png_mode == "P" and len(classes) > MAX_CLASSES_8_BIT:
-            raise UsageError(
-                f"--png-mode P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}", "Use --png-mode L."
-            )
-        source = self.model.check()
-        check_folder(self.output)  # after the options, so that a fault of those is told first
-        return source
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A request with all that follows from it, known before the model is loaded.
-
-    context  for the writers
-    decides  all that decides the labels
-    """
-
-    request: LabelRequest
-    source: ModelSource
-    context: RunContext
-    decides: Decides
-
-
-def make_job(request: LabelRequest, source: ModelSource) -> Job:
-    """Lay out a run. Raises CheckpointError where the files of a local model cannot be read."""
-    asked, shard = request.model, request.shard
-    model = source.facts()
-    info = {
-        "version": __version__,
-        "command": asked.command(),
-        "model": model["id"],
-        "revision": model["revision"],
-        "vocabulary": [entry.name for entry in asked.vocabulary.classes],
-    }
-    context = RunContext(
-        request.output,
-        request.output if shard is None else request.output / SHARDS_FOLDER / shard.folder,
-        asked.vocabulary.classes,
-        info,
-        request.files,
-        "" if shard is None else f"{shard.folder}-",
-    )
-    dtype = asked.dtype if asked.dtype != "auto" else begun_dtype(context) or "auto"
-    return Job(request, source, context, Decides(model, asked.vocabulary, asked.options, request.files, dtype))
-
-
-def begun_dtype(context: RunContext) -> str | None:
-    """The dtype that the labels in an output folder were begun in, by this run or another shard of it; None where there is none."""
-    output, shards = context.output, []
-    with suppress(InputError):  # told when the folder is taken
-        shards = shards_in(output)
-    for records in (context.state, *(output / SHARDS_FOLDER / shard.folder for shard in shards)):
-        dtype = (read_run(records) or {}).get("dtype")
-        if isinstance(dtype, str) and dtype in DTYPE_NAMES:
-            return dtype
-    return None
 
 
 def check_folder(output: Path) -> None:

@@ -230,8 +230,12 @@ class Ownership:
     def remove_run_files(self) -> None:
         """Remove the files that stand for the whole run, but those that were changed. Raises OutputError."""
         for place in list(self._written):
-            self.remove(self._output / place, ())
-            del self._written[place]
+            self.remove_run_file(self._output / place)
+
+    def remove_run_file(self, path: Path) -> None:
+        """Remove a file that stands for the whole run, unless it was changed; it is no longer in `record`. Raises OutputError."""
+        self.remove(path, ())
+        self._written.pop(self._place(path), None)
 
     def end(self, recorded: Callable[[str, str], bool]) -> None:
         """Drop the write-ahead logs, once the records have what they say; what no record has stays, in one log. Raises OutputError.

@@ -16,7 +16,7 @@ from tipsseg.store.merge_stage import JOINING, finish_command, is_unfinished
 from tipsseg.store.reader import broken_conversion, conversion_begun
 from tipsseg.store.run_classes import run_names
 from tipsseg.store.run_record import RUN_FILE, images_of, written_files
-from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in
+from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in, state_folder
 from tipsseg.types import ignore_id
 from tipsseg.util.files import is_folder, read_regular, reason_of
 from tipsseg.util.fingerprint import Fingerprint
@@ -82,7 +82,7 @@ def find_runs(folder: Path) -> Runs:
         if shards:
             problems.append(Problem(place, f"shards beside the {RUN_FILE} of a whole run"))
     elif shards:
-        found = [_read_run(place / shard.folder, shard) for shard in shards]
+        found = [_read_run(state_folder(folder, shard), shard) for shard in shards]
         problems += _missing_shards(place, shards)
     else:
         return Runs((), (Problem(folder, f"not an output folder of tipsseg label: no {RUN_FILE} in it"),), False)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from tipsseg.runs.doctor.diagnostic import Diagnostic, failure, gigabytes, reaso
 from tipsseg.types import LockedFile, ModelSpec
 
 if TYPE_CHECKING:
-    pass
+    from packaging.requirements import Requirement
 
 # ---- packages ----
 
@@ -28,23 +27,30 @@ if TYPE_CHECKING:
 _MODULES = {"opencv-python": "cv2", "pillow": "PIL"}
 _SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")}
 
-_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:.*>=\s*(?P<floor>[0-9][0-9.]*))?")
-
 
 def examine_packages(requirements: Sequence[str], version_of: Callable[[str], str]) -> Iterator[Diagnostic]:
-    """Whether each required package is installed, new enough, and can be imported.
+    """Check that each required package is installed, new enough, and can be imported.
 
-    requirements  such as importlib.metadata.requires gives, `name>=floor`; those with a marker (of extras) are left out
-    version_of    the version of a distribution; raises PackageNotFoundError
+    Args:
+        requirements: as importlib.metadata.requires gives them, such as "numpy>=1.26,<3"; those of extras are left out.
+        version_of: gives the version of a distribution; raises PackageNotFoundError.
+
+    Yields:
+        A diagnostic for each package.
     """
-    for requirement in requirements:
-        if ";" not in requirement:
+    from packaging.requirements import Requirement
+
+    for text in requirements:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield _package(requirement, version_of)
 
 
-def _package(requirement: str, version_of: Callable[[str], str]) -> Diagnostic:
-    matched = _REQUIREMENT.match(requirement)
-    name, floor = (matched["name"], matched["floor"] or "0") if matched else (requirement, "0")
+def _package(requirement: Requirement, version_of: Callable[[str], str]) -> Diagnostic:
+    from packaging.version import Version
+
+    name = requirement.name
+    floor = next((each.version for each in requirement.specifier if each.operator == ">="), "0")
     hint = f"Run: pip install '{requirement}'"
     for distribution in (name, *_SUBSTITUTES.get(name, ())):
         with suppress(metadata.PackageNotFoundError):
@@ -52,7 +58,8 @@ def _package(requirement: str, version_of: Callable[[str], str]) -> Diagnostic:
             break
     else:
         return Diagnostic("fail", name, "is not installed", hint)
-    if _release(version) < _release(floor):
+    # A build before the release, such as 2.10.0rc1, counts as that release.
+    if Version(Version(version).base_version) < Version(floor):
         return Diagnostic("fail", distribution, f"{version} is too old: {floor} or newer is needed", hint)
     module = _MODULES.get(name, name.replace("-", "_"))
     try:
@@ -61,15 +68,6 @@ def _package(requirement: str, version_of: Callable[[str], str]) -> Diagnostic:
         hint = f'Reinstall it, or what it needs; python -c "import {module}" tells more.'
         return Diagnostic("fail", distribution, f"{version} cannot be imported: {reason_of(error)}", hint)
     return Diagnostic("ok", distribution, f"{version} ({_torch_build()})" if name == "torch" else version)
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """The numbers of a version's release, so that tuples compare as versions do: 2.10.0rc1 -> (2, 10)."""
-    matched = re.match(r"[0-9]+(\.[0-9]+)*", version)
-    numbers = [int(part) for part in matched[0].split(".")] if matched else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
 
 
 def _torch_build() -> str:

@@ -1,0 +1,9 @@
+#!/bin/bash
+# Labels images with the actors of a Ray cluster: 16 actors, each with one GPU.
+#   RAY_ADDRESS=head:6379 examples/cluster/ray.sh /data/photos farm.toml /data/labels [OPTION...]
+# Without RAY_ADDRESS Ray starts on this machine; ACTORS and GPUS say how many actors, and how many GPUs per actor.
+set -eu
+images=$1 vocabulary=$2 output=$3
+shift 3
+tipsseg label "$images" --vocab "$vocabulary" -o "$output" \
+  --engine ray --actors "${ACTORS:-16}" --gpus "${GPUS:-1}" "$@"

@@ -1,0 +1,75 @@
+"""What is said of the images of a run: once, at the right time, and nothing where there is nothing to say."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import cast
+
+import pytest
+
+from tipsseg.regions.quality import PolygonQuality
+from tipsseg.runs.notes import ImageNotes, example_hashes
+from tipsseg.runs.progress import Progress
+from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.results import Labelled
+from tipsseg.types import ImageRef
+from tipsseg.util.fingerprint import Fingerprint
+from tipsseg.weights.sources import find_model
+
+SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
+EXAMPLE = sorted(example_hashes())[0]
+
+
+@dataclass
+class Said:
+    lines: list[str] = field(default_factory=list)
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def said(model: str, images: Sequence[tuple[str | None, bool]]) -> list[str]:
+    """The notes on images of these hashes, which are squeezed or not; "|" stands where the images end."""
+    progress = Said()
+    notes = ImageNotes(find_model(model).facts(), cast(Progress, progress))
+    for number, (sha256, squeezed) in enumerate(images):
+        ref = ImageRef(Path(f"in/{number}.png"), PurePosixPath(f"{number}.png"))
+        entry = ManifestEntry(ref.name, str(ref.path), Fingerprint(1, 1, sha256), "", {}, {}, (), 0.0, {})
+        notes.take(Labelled(ref, entry, {}, PolygonQuality(), squeezed))
+    progress.note("|")
+    notes.end()
+    return progress.lines
+
+
+TINY = "The model tiny knows drawn scenes only"
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "lines"),
+    {
+        "the examples": ("tiny", [(EXAMPLE, False)] * 3, ["|"]),
+        "a photograph": ("tiny", [("0" * 64, False)] * 3, [TINY, "|"]),
+        "a photograph after an example": ("tiny", [(EXAMPLE, False), ("0" * 64, False)], [TINY, "|"]),
+        "too large for a hash": ("tiny", [(None, False)], [TINY, "|"]),
+        "another model": ("l14", [("0" * 64, False)], ["|"]),
+        "a copy of tiny": (str(SCENES.parents[1] / "tipsseg/assets/tiny"), [("0" * 64, False)], [TINY, "|"]),
+        "one strip": ("l14", [(None, False), (None, True)], ["|", "1.png: more than 16 times"]),
+        "strips": (
+            "l14",
+            [(None, True), (None, False), (None, True), (None, True)],
+            ["|", "0.png and 2 more images: more"],
+        ),
+    }.values(),
+)
+def test_what_is_said(model: str, images: Sequence[tuple[str | None, bool]], lines: list[str]) -> None:
+    found = said(model, images)
+    assert len(found) == len(lines)
+    assert all(line.startswith(start) for line, start in zip(found, lines, strict=True))
+
+
+def test_the_examples_are_those_of_the_repository() -> None:
+    files = [path for path in SCENES.rglob("*") if path.is_file()]
+    assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in files} == example_hashes()

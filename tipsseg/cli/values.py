@@ -1,0 +1,103 @@
+"""What the values of options stand for: a vocabulary, options as records, formats, threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tipsseg.cli.mistakes import refuse_semicolons
+from tipsseg.errors import UsageError, VocabularyError
+from tipsseg.options import DEFAULT_FORMATS, FileOptions, default_jobs, parse_min_area
+from tipsseg.util.files import is_file
+
+if TYPE_CHECKING:
+    from tipsseg.runs.progress import Progress
+    from tipsseg.vocabulary.vocabulary import Vocabulary
+
+#: Names of classes in the first line of a run.
+_NAMES_SHOWN = 20
+
+
+def parse_vocabulary(
+    classes: Sequence[str] | None, vocab: str | None, templates: str | None, background: str | None
+) -> Vocabulary:
+    """What --classes or --vocab, --templates and --background ask for. Raises VocabularyError and UsageError."""
+    from tipsseg.vocabulary.files import read_vocabulary
+    from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, find_templates
+    from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_background, split_names
+
+    if classes and vocab is not None:
+        raise UsageError("--classes and --vocab both say what to label", "Give one of them.")
+    for value in classes or ():
+        if Path(value).suffix in (".txt", ".csv", ".json", ".toml", ".names") and is_file(Path(value)):
+            raise UsageError(f"--classes takes names, and {value} is a file", f"Give it as --vocab {value}")
+    if background is not None and Path(background).suffix.lower() in (".txt", ".toml"):
+        raise UsageError(
+            f"--background takes phrases, and {background} is the name of a file",
+            "Put the phrases into the vocabulary file, as `background`, or name them: --background sky,wall",
+        )
+    if not classes and vocab is None:
+        raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
+    refuse_semicolons(classes or ())
+    prompts = None if templates is None else find_templates(templates)
+    stuff = None if background is None else parse_background(background)
+    if vocab is not None:
+        return read_vocabulary(vocab, stuff, prompts)
+    names = split_names(classes or ())
+    for number, name in enumerate(names, start=1):
+        if not name.strip(" _"):
+            raise VocabularyError(
+                f"class {number} of {len(names)} is empty",
+                "Remove the extra comma. If a name has a comma in it, repeat the option, once for each name: "
+                '-c "salt, pepper" -c tree',
+            )
+    return make_vocabulary(
+        names,
+        "auto" if stuff is None else stuff,
+        PROTOCOL_TEMPLATES if prompts is None else prompts,
+    )
+
+
+def file_options(
+    instances: str, min_area: str, png_mode: str, simplify: float | None, val_fraction: float | None, names: str
+) -> FileOptions:
+    """The values of the options on how labels become files, as one record. Raises UsageError."""
+    return FileOptions(instances, parse_min_area(min_area), png_mode, simplify, val_fraction, names)
+
+
+def threads(jobs: int | None) -> int:
+    """The value of --jobs, or what stands for it. Raises UsageError for less than 1."""
+    if jobs is None:
+        return default_jobs()
+    if jobs < 1:
+        raise UsageError(f"--jobs {jobs} is too small; the least is 1")
+    return jobs
+
+
+def split_formats(values: Sequence[str] | None) -> tuple[str, ...]:
+    """The names in the values of --format, or what stands for them."""
+    if not values:
+        return DEFAULT_FORMATS
+    return tuple(name.strip() for value in values for name in value.split(","))
+
+
+def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabulary: Vocabulary) -> None:
+    """What is looked for, as the first line of a run; and notes on what was made of the names."""
+    progress.head(classes_line(vocabulary))
+    with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
+    if with_comma and vocabulary.source and not vocabulary.source.lower().endswith(".toml"):
+        progress.note(f"{vocabulary.source} has one class a line, commas and all, such as {with_comma[0]!r}.")
+    if classes and len(classes) > 1 and any("," in value for value in classes):
+        progress.note("--classes was given several times, so each value is one class, commas and all.")
+
+
+def classes_line(vocabulary: Vocabulary) -> str:
+    """The names of the classes in a line, as many as a person reads."""
+    from tipsseg.util.printable import counted
+
+    names = [entry.name for entry in vocabulary.classes]
+    shown = [f'"{name}"' if "," in name else name for name in names[:_NAMES_SHOWN]]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    source = f" of {vocabulary.source}" if vocabulary.source else ""
+    return f"{counted(len(names), 'class', 'classes')}{source}: {', '.join(shown)}{more}."

@@ -1,0 +1,173 @@
+"""What is done to one image, from its file to its label files; wherever the work is done, it is this."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tipsseg.errors import ImageError
+from tipsseg.formats import FORMATS, write_labels
+from tipsseg.formats.base import ImageLabels, RunContext
+from tipsseg.images.decoding import as_image_error, opened
+from tipsseg.images.upright import thumbnail_rgb, upright_image
+from tipsseg.labelling.batches import Batched, Batches
+from tipsseg.labelling.labeller import Labeller
+from tipsseg.labelling.prepare import Prepared
+from tipsseg.options import MAX_PIXELS
+from tipsseg.regions.objects import LabelledObject, labelled_objects
+from tipsseg.store.manifest import ManifestEntry, input_path
+from tipsseg.store.results import Labelled
+from tipsseg.store.stored_image import object_scores
+from tipsseg.store.summary import label_summary
+from tipsseg.types import ImageRef, LabelMap
+from tipsseg.util.files import reason_of
+from tipsseg.util.fingerprint import Fingerprint, fingerprint
+
+#: How many classes of each patch are kept, for formats that have them.
+TOP_CLASSES = 5
+
+#: Images of more pixels than this are decoded, and labelled, one at a time.
+_HEAVY = 32_000_000
+
+#: How often an image is read again that was changed meanwhile.
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """An image in memory, ready for the model.
+
+    Attributes:
+        thumbnail: [h, w, 3] uint8, see `thumbnail_rgb`; 0 x 0 where no format needs it.
+        fingerprint: Of the file that it was read from.
+        seconds: What reading it took.
+    """
+
+    ref: ImageRef
+    thumbnail: NDArray[np.uint8]
+    prepared: Prepared
+    fingerprint: Fingerprint
+    seconds: float = 0.0
+
+
+class ImageTask:
+    """Labels images and writes their files, each image in three steps: `load`, its cosines from `batches`, `finish`."""
+
+    def __init__(
+        self,
+        labeller: Labeller,
+        formats: tuple[str, ...],
+        context: RunContext,
+        digest: str,
+        inspect: Callable[[ImageRef, LabelMap], None] | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """Say how it is done.
+
+        Args:
+            labeller: Makes the labels.
+            formats: That the labels are written in.
+            context: Of the run.
+            digest: Of all that decides the labels.
+            inspect: Sees the labels of each image before anything is written, in one of several threads, and may raise ImageError.
+            max_pixels: Images of more pixels are refused.
+        """
+        self._labeller = labeller
+        self._formats = formats
+        self._context = context
+        self._digest = digest
+        self._inspect = inspect
+        self._max_pixels = max_pixels
+        self._needs_pixels = any(FORMATS[name].pixels for name in formats)
+        self._top = TOP_CLASSES if any(FORMATS[name].top for name in formats) else 0
+        self._heavy = threading.Lock()
+
+    def load(self, ref: ImageRef) -> Loaded:
+        """Read an image; may be called from several threads. Raises ImageError."""
+        began = time.monotonic()
+        for _ in range(_ATTEMPTS):
+            before = _stamp(ref.path)
+            failure: ImageError | None = None
+            try:
+                loaded = self._load(ref)
+            except ImageError as error:
+                failure = error
+            if _stamp(ref.path) != before:
+                continue  # a half of the old file and a half of the new one may well decode
+            if failure is not None:
+                raise failure
+            return replace(loaded, seconds=time.monotonic() - began)
+        raise ImageError(ref.path, "it changes while it is read", "Label it again once it is complete.")
+
+    def _load(self, ref: ImageRef) -> Loaded:
+        with opened(ref.path, self._max_pixels) as image, self._alone(image.size), as_image_error(ref.path):
+            upright = upright_image(image.decode())
+            thumbnail = thumbnail_rgb(upright) if self._needs_pixels else np.empty((0, 0, 3), np.uint8)
+            prepared = self._labeller.prepare_upright(upright)
+        try:
+            return Loaded(ref, thumbnail, prepared, fingerprint(ref.path))
+        except OSError as error:
+            raise ImageError(ref.path, reason_of(error)) from error
+
+    @property
+    def windows_at_once(self) -> int:
+        """How many windows make a batch."""
+        return self._labeller.encoder.batch_size
+
+    def batches(self) -> Batches[Batched]:
+        """What makes cosines of images, in batches; for one thread."""
+        return Batches(self._labeller)
+
+    def finish(self, loaded: Loaded, cosines: Tensor) -> Labelled:
+        """Label an image and write its files; may be called from several threads.
+
+        Raises ImageError for what is wrong with this one, others for what ends a run.
+        """
+        began = time.monotonic()
+        prepared = loaded.prepared
+        with self._alone(max(prepared.size, prepared.plan.size, key=prod)):
+            ref, label_map = loaded.ref, self._labeller.label_encoded(prepared, cosines, self._top)
+            if self._inspect is not None:
+                self._inspect(ref, label_map)
+            labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects)
+            done = write_labels(labels, self._formats, self._context)
+            objects = object_scores(labels.objects)
+            summary = label_summary(label_map)
+        seconds = round(loaded.seconds + time.monotonic() - began, 3)
+        entry = ManifestEntry(
+            ref.name,
+            input_path(ref),
+            loaded.fingerprint,
+            self._digest,
+            summary,
+            done.files,
+            self._formats,
+            seconds,
+            done.written,
+            objects,
+        )
+        return Labelled(ref, entry, done.rows, labels.polygon_quality, prepared.squeezed)
+
+    def _objects(self, label_map: LabelMap) -> list[LabelledObject]:
+        return labelled_objects(label_map.labels, label_map.confidence, len(label_map.classes), self._context.files)
+
+    def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
+        """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""
+        return self._heavy if size[0] * size[1] > _HEAVY else nullcontext()
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino

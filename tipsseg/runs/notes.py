@@ -1,0 +1,185 @@
+"""What there is to say of a run beside its results: of the folder, the model, the images, and what formats cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+
+from tipsseg.formats import FORMATS, of_the_model
+from tipsseg.labelling.windows import LONGEST_ASPECT
+from tipsseg.options import FileOptions
+from tipsseg.regions.quality import PolygonQuality
+from tipsseg.runs.image_list import Images
+from tipsseg.runs.progress import Progress
+from tipsseg.store.folder import OutputFolder
+from tipsseg.store.results import Labelled, Unchanged
+from tipsseg.store.resume import ResumeState
+from tipsseg.store.run_record import RUN_FILE, Counts, RunInfo
+from tipsseg.store.spec import RunSpec
+from tipsseg.util.printable import counted, shell_word
+from tipsseg.weights import fetching as weights
+from tipsseg.weights.sources import ModelSource
+
+#: The model that was trained on drawn scenes alone.
+_DRAWN = "tiny"
+
+
+class ImageNotes:
+    """Looks at each labelled image of a run."""
+
+    def __init__(self, model: Mapping[str, object], progress: Progress) -> None:
+        """`model` as `ModelSource.facts` gives it."""
+        self._progress = progress
+        self._quality = PolygonQuality()
+        self._squeezed = 0
+        self._first_squeezed = ""
+        self._beyond = model.get("sha256") == ModelSource(_DRAWN, weights.get_model(_DRAWN)).facts()["sha256"]
+
+    def take(self, labelled: Labelled) -> None:
+        """One more image is labelled."""
+        self._quality += labelled.polygon_quality
+        if labelled.squeezed:
+            self._squeezed += 1
+            self._first_squeezed = self._first_squeezed or labelled.ref.name
+        if self._beyond and labelled.entry.fingerprint.sha256 not in example_hashes():
+            self._beyond = False  # said once
+            self._progress.note(
+                f"The model {_DRAWN} knows drawn scenes only, such as those of examples/scenes. Do not trust its labels of "
+                "photographs; use --model l14."
+            )
+
+    def end(self) -> None:
+        """All images are done."""
+        note_polygon_quality(self._progress, self._quality)
+        if self._squeezed:
+            more = f" and {counted(self._squeezed - 1, 'more image')}" if self._squeezed > 1 else ""
+            self._progress.note(
+                f"{self._first_squeezed}{more}: more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the "
+                "long side squeezed, which may cost accuracy. Cut such images into pieces."
+            )
+
+
+@cache
+def example_hashes() -> frozenset[str]:
+    """The sha256 of each picture in examples/scenes, which are what the model tiny is shown with."""
+    text = (resources.files("tipsseg") / "assets" / "examples.sha256").read_text(encoding="utf-8")
+    return frozenset(line.split()[0] for line in text.splitlines())
+
+
+@dataclass(slots=True)
+class Edited:
+    """Images of a run whose files were changed by hand.
+
+    images      those that lack formats
+    lacking     these formats
+    other_input how many have an image that was changed since
+    """
+
+    images: set[str] = field(default_factory=set)
+    lacking: dict[str, None] = field(default_factory=dict)
+    other_input: int = 0
+
+    def take(self, unchanged: Unchanged) -> None:
+        """Take an image."""
+        if unchanged.lacking:
+            self.images.add(unchanged.ref.name)
+            self.lacking |= dict.fromkeys(unchanged.lacking)
+        self.other_input += unchanged.other_input
+
+
+def note_folder(folder: OutputFolder, progress: Progress) -> None:
+    """What there is to say of files that were there."""
+    for path in folder.kept:
+        progress.note(f"{path} was changed by hand, and is kept.")
+    for path in folder.set_aside:
+        progress.note(
+            f"Lines of the records in {path.parent} cannot be read; {path} keeps them, and their images are labelled again."
+        )
+    if folder.resume.lost:
+        progress.note(
+            f"The manifest lacks {counted(folder.resume.lost, 'image')} that {RUN_FILE} counts; labelled again where given."
+        )
+
+
+def note_resume(resume: ResumeState, images: Images, progress: Progress) -> None:
+    """What there is to say of an earlier run that this one goes on from."""
+    for journal in resume.journals.values():
+        if journal.lost:
+            progress.note(
+                f"{journal.path} is gone, or not as it was written: {counted(journal.lost, 'image')} of it to be labelled again."
+            )
+    root = None if resume.record is None or not len(resume.manifest) else resume.record.get("image_root")
+    if root is not None and root != str(images.root):
+        progress.note(
+            f"The names of images begin at {images.root} now, and began at {root} in the run before: "
+            "images of both are labelled twice."
+        )
+
+
+def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress) -> None:
+    """What there is to say once the model is ready; `counts` are of the images that needed no model."""
+    number = images.number
+    what = "Images as they come" if number is None else counted(number, "image")
+    before = f", the first {counts.unchanged} of them done before" if counts.unchanged else ""
+    progress.begin(f"{what} with {info.spec.model} on {info.device} ({info.dtype}){before}.", number, counts.done)
+    if info.dropped:
+        same = ", ".join(f"{stuff} (close to {name})" for stuff, name in info.dropped.items())
+        progress.note(f"No part of the background, as each means the same as a class to this model: {same}.")
+
+
+def note_outdated(resume: ResumeState, spec: RunSpec, progress: Progress) -> None:
+    """Say which formats of an earlier run, or of a conversion, are not of the labels that are there now."""
+    names = ",".join(name for name in FORMATS if name in resume.outdated)
+    if names:
+        place = shell_word(str(spec.output))
+        later = ",".join(name for name in names.split(",") if name not in of_the_model())
+        how = f"; tipsseg convert {place} --format {later} writes them" if later and not spec.shard else ""
+        if later != names:
+            how += "; only the model can write the scores of npz and confidence, with tipsseg label --format"
+        progress.note(f"Images that were labelled anew are not in {names} any more{how}.")
+
+
+def note_edited(spec: RunSpec, counts: Counts, edited: Edited, progress: Progress) -> None:
+    """Say how many images have files that were changed by hand, and what does not follow from them."""
+    if counts.edited:
+        one = counts.edited == 1
+        place = shell_word(str(spec.output))
+        progress.note(
+            f"Files of {counted(counts.edited, 'image')} were changed by hand and are kept; "
+            f"--replace-edited labels {'it' if one else 'them'} anew, and tipsseg convert {place} --format FORMAT "
+            "takes a changed mask into other formats."
+        )
+    if edited.other_input:
+        progress.note(
+            f"The image itself was changed since in {edited.other_input} of these cases: the kept labels are of the image before."
+        )
+    if never := [name for name in edited.lacking if name in of_the_model()]:
+        progress.note(
+            f"Only the model can write {', '.join(never)}, so that {counted(len(edited.images), 'changed image')} lack it."
+        )
+
+
+def note_end(progress: Progress, counts: Counts, seconds: float, where: str, done: str = "labelled") -> None:
+    """The last line of a run; `done` says what it has done to images."""
+    parts = [f"{counted(counts.labelled, 'image')} {done}"]
+    parts += [f"{counts.unchanged} unchanged"] if counts.unchanged else []
+    parts += [f"{counts.failed} failed"] if counts.failed else []
+    progress.note(f"{', '.join(parts)} in {seconds:.1f} s{where}")
+
+
+def note_parts(formats: Iterable[str], options: FileOptions, progress: Progress) -> None:
+    """Say which formats cannot hold objects of several parts, where there may be some."""
+    unfit = [name for name in formats if not FORMATS[name].parts]
+    if unfit and options.instances == "class":
+        progress.note(f"In {' and '.join(unfit)} an object has one part, so each part of a class is an object there.")
+
+
+def note_polygon_quality(progress: Progress, quality: PolygonQuality) -> None:
+    """Say how well the polygons fit that were made."""
+    if quality.objects:
+        progress.note(
+            f"Polygons of {counted(quality.objects, 'object')}: IoU with their pixels {quality.total / quality.objects:.4f} "
+            f"on average, {quality.worst:.4f} at worst."
+        )
