@@ -30,8 +30,9 @@ from tipsseg.store.stored_image import RowStream, archives, label_sources
 from tipsseg.store.totals import total
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file, is_folder
-from tipsseg.util.json_values import actual_name, actual_path, take
+from tipsseg.util.json_values import take
 from tipsseg.util.printable import counted, shell_word
+from tipsseg.util.record_paths import actual_name, actual_path
 from tipsseg.util.threads import in_order
 
 _LABELS = "labels"
