@@ -129,6 +129,7 @@ def labels_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
     """As by `ulimit -f`; Python gets an error for the write that goes over it, after a part was written."""
     label = [*TIPSSEG, "label", "imgs", "-c", "a,b,c", "-m", str(mlp_checkpoint), "--device", "cpu", "-o", "out"]
