@@ -1,4 +1,4 @@
-"""The folder of what only saves time: `$TIPSSEG_CACHE`, else `$XDG_CACHE_HOME/tipsseg`, else `~/.cache/tipsseg`."""
+"""The folder of files that only save time: `$TIPSSEG_CACHE`, else `$XDG_CACHE_HOME/tipsseg`, else `~/.cache/tipsseg`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The folder, which may not be there yet. Raises RuntimeError where the user has no home folder."""
+    """The path of the folder, which may still be absent. Raises RuntimeError where the user has no home folder."""
     own = os.environ.get("TIPSSEG_CACHE")
     if own:
         return Path(own)
