@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from tipsseg.errors import DeviceError
@@ -45,6 +46,7 @@ class LocalEngine:
         inspect: Callable[[ImageRef, LabelMap], None] | None = None,
         note: Callable[[str], None] | None = None,
         quiet: bool = False,
+        cache: Path | None = None,
     ) -> None:
         """Nothing is loaded yet.
 
@@ -53,32 +55,35 @@ class LocalEngine:
             inspect: Sees each image's labels before anything is written, in one of several threads; it may raise ImageError.
             note: Takes lines on what a user may want to change.
             quiet: Whether a download of the model shows no progress.
+            cache: A folder for what saves time the next time, such as the vectors of phrases; None: nothing is kept.
         """
         self._info = info
         self._inspect = inspect
         self._note = note
         self._quiet = quiet
+        self._cache = cache
 
     def start(self, context: RunContext) -> RunInfo:
         """Load the model, see Engine."""
-        from tipsseg.backbones.tipsv2.encoder import Encoder
+        from tipsseg.backbones.loading import open_backbone
         from tipsseg.labelling.labeller import Labeller
+        from tipsseg.labelling.model import Model
         from tipsseg.runs.image_task import ImageTask
 
         spec, dtype = self._info.spec, self._info.dtype
         check_device(spec, dtype)  # before any download
         model = find_model(spec.model).fetch(quiet=self._quiet)
-        encoder = Encoder(model, spec.device, dtype, spec.batch_size)
+        backbone = open_backbone(model, spec.device, dtype, spec.batch_size)
         if (note := self._note) is not None:
-            encoder.on_less_memory = lambda size: note(
-                f"Not enough memory on {encoder.device}: {size} windows at once from here on (--batch-size {size})."
+            backbone.on_less_memory = lambda size: note(
+                f"Not enough memory on {backbone.device}: {size} windows at once from here on (--batch-size {size})."
             )
-        labeller = Labeller(encoder, spec.vocabulary, spec.options)
+        labeller = Labeller(Model(backbone), spec.vocabulary, spec.options, cache=self._cache)
         info = replace(
             self._info,
             model={**self._info.model, "sha256": file_hashes(model)},
-            device=str(encoder.device),
-            dtype=encoder.dtype_name,
+            device=str(backbone.device),
+            dtype=backbone.dtype_name,
             vocabulary=labeller.vocabulary,
             dropped=labeller.dropped,
         )
@@ -86,12 +91,12 @@ class LocalEngine:
         self._work = ImageTask(
             labeller, writers, context.files, context.output, info.digest, self._inspect, spec.max_pixels
         )
-        self._encoder = encoder
+        self._backbone = backbone
         return info
 
     def batch_size(self) -> int | None:
         """The batch size of the model, see Engine."""
-        return self._encoder.batch_size
+        return self._backbone.batch_size
 
     def results(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
         """Label the images, see Engine."""
