@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+# Read when torch is imported, here and in the processes that tests start. The models are small: more threads than one only wait for
+# each other, and on busy cores they take most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 MakeCheckpoint = Callable[[str, Mapping[str, object]], Path]
 

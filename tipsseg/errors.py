@@ -60,8 +60,11 @@ class UsageError(TipssegError):
 class VocabularyError(UsageError):
     """Class names, a vocabulary file or prompt templates that cannot be used.
 
-    `path` and `line` (from 1) say where in a file; `entry` is the index of the class, from 0; each None where there is none. `key`
-    names what of the class is wrong, "" where it is the class as such.
+    Attributes:
+        reason: the message without the place.
+        path: the file; None where the names come from none.
+        line: the line of the file, from 1; None where none is known.
+        class_index: the place of the class among the classes, from 0; None where the fault is not one of a class.
     """
 
     def __init__(
@@ -71,16 +74,18 @@ class VocabularyError(UsageError):
         *,
         path: Path | None = None,
         line: int | None = None,
-        entry: int | None = None,
-        key: str = "",
+        class_index: int | None = None,
     ) -> None:
-        place = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
+        place = ""
+        if path is not None:
+            place = f"{path}: " if line is None else f"{path}:{line}: "
+            if line is None and class_index is not None:
+                place += f"class {class_index + 1}: "
         super().__init__(f"{place}{reason}", hint)
         self.reason = reason
         self.path = path
         self.line = line
-        self.entry = entry
-        self.key = key
+        self.class_index = class_index
 
 
 class InputError(TipssegError):

@@ -159,7 +159,7 @@ USAGE = {
     "broken vocabulary": (
         ["imgs", "--vocab", "broken.toml"],
         2,
-        "Error: broken.toml:2: unknown key `nane`\nHint: Did you mean `name`? The keys are: name, synonyms, colour, "
+        "Error: broken.toml: class 1: unknown key `nane`\nHint: Did you mean `name`? The keys are: name, synonyms, colour, "
         "min_confidence, supercategory, templates, negative.\n",
     ),
     "unknown templates": (

@@ -36,7 +36,7 @@ from tipsseg.formats import FORMATS
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
     script = f"""
 import sys
-from tipsseg.cli import main
+from tipsseg.cli.main import main
 sys.argv = ["tipsseg", *{arguments!r}]
 try:
     main()

@@ -49,7 +49,7 @@ def killing(folder: Path, *arguments: object) -> int:
     return int(ran.stdout)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_kills_at_random_moments(command: Command, tmp_path: Path, seed: int) -> None:
     assert command("label", SCENES, *OPTIONS, "-o", tmp_path / "undisturbed").code == 0
     assert killing(tmp_path, "random", seed, 20, SCENES, *OPTIONS, "-o", "killed") == 20
@@ -57,6 +57,7 @@ def test_kills_at_random_moments(command: Command, tmp_path: Path, seed: int) ->
     assert command("check", tmp_path / "killed").code == 0
 
 
+@pytest.mark.slow
 def test_a_kill_before_each_change_of_a_file(command: Command, tmp_path: Path) -> None:
     (tmp_path / "imgs").mkdir()
     for name in ("desert.png", "sea.gif"):
@@ -71,6 +72,7 @@ def test_a_kill_before_each_change_of_a_file(command: Command, tmp_path: Path) -
         assert contents(folder) == expected, folder.name
 
 
+@pytest.mark.slow
 def test_a_kill_of_a_plain_process(command: Command, tmp_path: Path) -> None:
     line = [sys.executable, "-m", "tipsseg", "label", str(SCENES), *OPTIONS, "-o", "killed"]
     for number in range(3):
@@ -87,6 +89,7 @@ def test_a_kill_of_a_plain_process(command: Command, tmp_path: Path) -> None:
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop", "places", "target"),
     [("SIGKILL", ["one", "one"], "one"), ("SIGTERM", ["one", "one"], "one"), ("SIGTERM", ["one", "two"], "new")],

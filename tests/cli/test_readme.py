@@ -28,7 +28,6 @@ from running import Command
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = REPOSITORY / "README.md"
 PAGES = (README, *(page for page in sorted(REPOSITORY.glob("examples/**/README.md")) if page.parent.name != "pretrain"))
-MEASURED = tuple(sorted(REPOSITORY.glob("tests/*/README.md")))
 
 CLUSTER_SCRIPTS = tuple(
     each for each in sorted((REPOSITORY / "examples" / "cluster").iterdir()) if each.suffix != ".md"
@@ -130,6 +129,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_block_does_what_the_page_says(page: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     folder = tmp_path / "empty"
@@ -195,7 +195,7 @@ def test_the_scripts_for_slurm_label_and_join_shards(tmp_path: Path, environment
     )
     for task in ("1", "2"):
         array = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_COUNT": "2"}
-        label = ["bash", cluster / "label.slurm", street, names, tmp_path / "out", "--model", "tiny"]
+        label = ["bash", *map(str, (cluster / "label.slurm", street, names, tmp_path / "out")), "--model", "tiny"]
         subprocess.run(label, env={**environment, **array}, check=True, timeout=600)
     subprocess.run(["bash", cluster / "merge.slurm", tmp_path / "out"], env=environment, check=True, timeout=600)
     assert len(list((tmp_path / "out" / "masks").rglob("*.png"))) == len(list(street.glob("*.*")))
@@ -207,22 +207,6 @@ def test_options_that_pages_name_exist(command: Command) -> None:
         known |= set(_OPTION.findall(command(*words, "--help").out))
     for page in (*PAGES, *CLUSTER_SCRIPTS):
         assert set(_OPTION.findall(page.read_text("utf-8"))) <= known, page
-
-
-@pytest.mark.parametrize("page", [*PAGES, *MEASURED], ids=name)
-def test_links_lead_to_something(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
-        if "://" not in target:
-            path, _, heading = target.partition("#")
-            there = page.parent / path if path else page
-            assert there.exists(), target
-            headings = re.findall(r"^#+ (.*)$", there.read_text("utf-8"), re.MULTILINE) if heading else []
-            assert not heading or heading in map(_anchor, headings), target
-
-
-def _anchor(heading: str) -> str:
-    """As GitHub makes it."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def test_the_readme_can_be_read_at_one_sitting() -> None:

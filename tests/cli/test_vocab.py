@@ -39,7 +39,7 @@ def test_what_is_shown_reads_back(command: Command, name: str) -> None:
     assert (ran.code, ran.err) == (0, "")
     Path("mine.toml").write_text(ran.out, encoding="utf-8")
     preset, mine = read_vocabulary(name), read_vocabulary("mine.toml")
-    assert mine.entries == preset.entries
+    assert mine.specs == preset.specs
     assert mine.phrases == preset.phrases
     assert (mine.background, mine.auto, mine.templates) == (preset.background, preset.auto, preset.templates)
     assert command("vocab", "check", "mine.toml").out == command("vocab", "check", name).out.replace(name, "mine.toml")
@@ -156,7 +156,8 @@ FAULTS = {
     "unknown key": (
         "v.toml",
         'classes = [\n  "tree",\n  { nam = "sky" },\n]\n',
-        "Error: v.toml:3: unknown key `nam`\nHint: Did you mean `name`? The keys are: name, synonyms, colour, min_confidence, "
+        "Error: v.toml: class 2: unknown key `nam`\n"
+        "Hint: Did you mean `name`? The keys are: name, synonyms, colour, min_confidence, "
         "supercategory, templates, negative.\n",
     ),
     "twice": (
@@ -173,7 +174,7 @@ FAULTS = {
     "bad colour": (
         "v.toml",
         '[[classes]]\nname = "tree"\n[[classes]]\nname = "sky"\ncolour = "blue"\n',
-        "Error: v.toml:5: \"blue\" is no colour of 'sky'\n"
+        "Error: v.toml: class 2: \"blue\" is no colour of 'sky'\n"
         'Hint: Write "#rrggbb" or [red, green, blue], each 0 to 255.\n',
     ),
     "empty": ("v.txt", "# nothing\n", "Error: v.txt: no classes in the file\nHint: Write one class a line.\n"),
@@ -215,7 +216,7 @@ FAULTS = {
     "a synonym that is another class": (
         "v.toml",
         '[[classes]]\nname = "tree"\n[[classes]]\nname = "bush"\nsynonyms = ["Tree"]\n',
-        "Error: v.toml:3: 'Tree' stands for two classes, 'tree' and 'bush'\n"
+        "Error: v.toml: class 2: 'Tree' stands for two classes, 'tree' and 'bush'\n"
         "Hint: Names that differ only in case or spacing are the same to the model.\n",
     ),
     "negative alone": (
@@ -226,7 +227,8 @@ FAULTS = {
     "background below a class": (
         "v.toml",
         '[[classes]]\nname = "tree"\nbackground = "none"\n',
-        "Error: v.toml:3: unknown key `background`\nHint: Move it above the first [[classes]]; there it is for all.\n",
+        "Error: v.toml: class 1: unknown key `background` of 'tree'\n"
+        "Hint: Move it above the first [[classes]]; there it is for all.\n",
     ),
     "a misspelt preset": (
         "ade2k",
@@ -244,7 +246,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("case", FAULTS)
 @pytest.mark.parametrize("verb", ["check", "show"])
-def test_a_fault_is_named_with_file_and_line(command: Command, verb: str, case: str) -> None:
+def test_a_fault_is_named_with_file_and_place(command: Command, verb: str, case: str) -> None:
     name, content, message = FAULTS[case]
     if content is not None:
         Path(name).write_text(content, encoding="utf-8")

@@ -66,6 +66,7 @@ def said(capture: pytest.CaptureFixture[str]) -> str:
     return " ".join(capture.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_it_trains_and_the_model_labels(tmp_path: Path) -> None:
     """In a process of its own, whose memory the log tells."""
     options = ["--work", "run", "--out", "model", "--batch-size", "3", "--scenes", "5", "--steps", "2"]
@@ -100,6 +101,7 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_was_not(tmp_path: Path) -> N
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_a_model_can_be_trained_on_smaller_images_first(train: Train, tmp_path: Path) -> None:
     """With positions that are interpolated; what is written has its own size still. In half precision, as one would."""
     options = "--scenes", 3, "--steps", 1, "--side", 56, "--bfloat16"
@@ -231,6 +233,7 @@ def test_prototypes_by_hand() -> None:
     assert found["one for all"] == 0.75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["head", "full"])
 def test_a_run_is_read_back_with_its_teacher(teacher: str, train: Train, tmp_path: Path) -> None:
     train(tmp_path, "--scenes", 3, "--steps", 1, "--teacher", teacher, "--seed", 5)
@@ -308,6 +311,7 @@ def interruptible(command: list[str], folder: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_the_log_tells(tmp_path: Path) -> None:
     options = ["--work", "run", "--out", "model", "--scenes", "2", "--batch-size", "1", "--patches", "none"]
     command = [*PROCESS, "tinytips.pretrain", *options, "--steps", "100"]
@@ -324,6 +328,7 @@ def test_ctrl_c_keeps_what_the_log_tells(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()] == [50, 100]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "done"),
     [

@@ -37,7 +37,10 @@ from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 # Ray sets its own deprecated settings when it makes its defaults.
-pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context"),
+]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = REPOSITORY / "tipsseg" / "assets" / "tiny"

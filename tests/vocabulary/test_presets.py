@@ -154,4 +154,4 @@ def test_names_are_natural_text(preset: str) -> None:
     ("with_background", "without"), [("voc21", "voc20"), ("pascal-context-60", "pascal-context-59")]
 )
 def test_background_is_beside_the_same_classes(with_background: str, without: str) -> None:
-    assert read_vocabulary(with_background).entries == read_vocabulary(without).entries
+    assert read_vocabulary(with_background).specs == read_vocabulary(without).specs

@@ -32,7 +32,7 @@ def test_classes_keep_their_order_and_are_numbered_from_1() -> None:
     assert (vocabulary.auto, vocabulary.source) == (False, "")
 
 
-def test_entries_say_more() -> None:
+def test_specs_say_more() -> None:
     own: Colour = (0, 0, 0)
     vocabulary = make_vocabulary(
         [
@@ -65,8 +65,8 @@ def test_entries_say_more() -> None:
     )
     assert vocabulary.background_texts == ("not me", "nor me", "bamboo", "sky")
     assert vocabulary.background == ("sky",)
-    assert [entry.name for entry in vocabulary.entries] == ["not me", "panda leg", "tree", "bamboo", "sea"]
-    assert vocabulary.entries[1].texts == ("panda leg", "paw", "leg of a panda")
+    assert [entry.name for entry in vocabulary.specs] == ["not me", "panda leg", "tree", "bamboo", "sea"]
+    assert vocabulary.specs[1].texts == ("panda leg", "paw", "leg of a panda")
     assert (vocabulary.templates, vocabulary.auto, vocabulary.source) == (common, False, "mine.toml")
 
 
@@ -120,7 +120,7 @@ def test_resolved_drops_phrases_of_the_background_alone() -> None:
     resolved = vocabulary.resolved({"river", "pond", "sea", "no such phrase"})
     assert resolved.background == tuple(text for text in GENERAL_BACKGROUND if text not in ("sea", "river"))
     assert (vocabulary.auto, resolved.auto) == (True, False)
-    for part in ("entries", "classes", "templates", "source"):
+    for part in ("specs", "classes", "templates", "source"):
         assert getattr(resolved, part) == getattr(vocabulary, part)
     assert vocabulary.resolved(()).background == vocabulary.background
 
@@ -152,15 +152,14 @@ def test_an_empty_list_is_no_background() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Arguments of make_vocabulary, and what the error says; `entry` is the index of the class that is meant, `key` what of it."""
+    """Arguments of make_vocabulary, and what the error says; `index` is that of the class at fault, from 0."""
 
     classes: Sequence[str | ClassSpec]
     message: str
     hint: str = ""
-    entry: int | None = None
+    index: int | None = None
     background: str | Sequence[str] = "auto"
     templates: Sequence[str] = PROTOCOL_TEMPLATES
-    key: str = ""
 
 
 NO_CLASSES = Refused([], "no classes given", 'Name what to label, for example "panda leg" and "tree".')
@@ -178,9 +177,7 @@ REFUSED = {
     "empty": Refused(["a", "", "b"], "class 2 of 3 is empty", A_NAME, 1),
     "blank": Refused(["a", " _ "], "class 2 of 2 is empty", A_NAME, 1),
     "all kinds of blanks": Refused(["\u00a0\u3000\t"], "class 1 of 1 is empty", A_NAME, 0),
-    "empty synonym": Refused(
-        ["b", ClassSpec("a_b", ("c", " _"))], "a synonym of 'a b' is empty", "", 1, key="synonyms"
-    ),
+    "empty synonym": Refused(["b", ClassSpec("a_b", ("c", " _"))], "a synonym of 'a b' is empty", "", 1),
     "twice": Refused(["a", "b", "A"], "class 'A' is given twice, as number 1 and number 3", SAME, 2),
     "twice, spacing": Refused(
         ["panda leg", "Panda_ leg"], "class 'Panda leg' is given twice, as number 1 and number 2", SAME, 1
@@ -223,28 +220,24 @@ REFUSED = {
         "the minimum confidence 1.01 of 'a' is not between 0 and 1",
         "",
         1,
-        key="min_confidence",
     ),
     "confidence below 0": Refused(
         [ClassSpec("a", min_confidence=-0.1)],
         "the minimum confidence -0.1 of 'a' is not between 0 and 1",
         "",
         0,
-        key="min_confidence",
     ),
     "confidence that is no number": Refused(
         [ClassSpec("a", min_confidence=float("nan"))],
         "the minimum confidence nan of 'a' is not between 0 and 1",
         "",
         0,
-        key="min_confidence",
     ),
     "colour beyond 255": Refused(
         ["b", ClassSpec("a", colour=(0, 256, 0))],
         "the colour (0, 256, 0) of 'a' is not three numbers from 0 to 255",
         "",
         1,
-        key="colour",
     ),
     "negative with colour": Refused(["c", ClassSpec("a_b", colour=(0, 0, 0), negative=True)], *NEGATIVE),
     "negative with confidence": Refused(["c", ClassSpec("a b", min_confidence=0.0, negative=True)], *NEGATIVE),
@@ -254,14 +247,12 @@ REFUSED = {
         "'a b': the template 'a' has no place for the phrase",
         MARK_ONE,
         1,
-        key="templates",
     ),
     "no own templates": Refused(
         [ClassSpec("a", templates=())],
         "'a': no templates",
         'Give at least one, such as "a photo of a {}."',
         0,
-        key="templates",
     ),
     "template": Refused(["a"], "the template '{}{}' has 2 places for the phrase", MARK_ONE, templates=["{}{}"]),
     "empty background phrase": Refused(
@@ -309,7 +300,7 @@ def test_what_is_refused(refused: Refused) -> None:
         make_vocabulary(refused.classes, refused.background, refused.templates)
     error = caught.value
     assert (error.message, error.hint) == (refused.message, refused.hint)
-    assert (error.entry, error.key) == (refused.entry, refused.key)
+    assert error.class_index == refused.index
     assert (error.path, error.line, error.exit_code) == (None, None, 2)
 
 

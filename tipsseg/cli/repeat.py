@@ -12,7 +12,7 @@ from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.store.run_record import RUN_FILE, RunInfo, asked_record, differences
 from tipsseg.util.files import is_folder, read_regular, reason_of
 from tipsseg.util.json_values import parse
-from tipsseg.vocabulary.files import parse_entry
+from tipsseg.vocabulary.toml_file import parse_class
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
 
 _HINT = f"Give the {RUN_FILE} in the output folder of a run."
@@ -77,6 +77,6 @@ def _options(record: Any) -> dict[str, object]:
 
 
 def _vocabulary(record: Any) -> Vocabulary:
-    entries = [parse_entry({key: value for key, value in each.items() if key != "id"}) for each in record["classes"]]
+    specs = [parse_class({key: value for key, value in each.items() if key != "id"}) for each in record["classes"]]
     background = "auto" if record["auto"] else (list(record["background"]) or "none")
-    return make_vocabulary(entries, background, record["templates"], record["source"])
+    return make_vocabulary(specs, background, record["templates"], record["source"])

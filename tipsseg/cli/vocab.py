@@ -37,18 +37,18 @@ def list_presets() -> None:
 @app.command(cls=Command)
 def show(name: Name, background: opt.Background = None, templates: opt.Templates = None) -> None:
     """Print a vocabulary as a TOML file, for a look or as the start of one's own."""
-    from tipsseg.vocabulary.files import vocabulary_toml
+    from tipsseg.vocabulary.toml_file import vocabulary_toml
 
     print_text(vocabulary_toml(values.parse_vocabulary(None, name, templates, background)))
 
 
 @app.command(cls=Command)
 def check(name: Name) -> None:
-    """Read a vocabulary as `tipsseg label` would, and say what is in it; an error names file and line."""
+    """Read a vocabulary as `tipsseg label` would, and say what is in it; an error names the file and the place in it."""
     vocabulary = values.parse_vocabulary(None, name, None, None)
-    negative = len(vocabulary.entries) - len(vocabulary.classes)
-    stuff = counted(len(vocabulary.background), "phrase") if vocabulary.background else "none"
-    background = "auto" if vocabulary.auto else stuff
+    negative = len(vocabulary.specs) - len(vocabulary.classes)
+    phrases = counted(len(vocabulary.background), "phrase") if vocabulary.background else "none"
+    background = "auto" if vocabulary.auto else phrases
     parts = [
         counted(len(vocabulary.classes), "class", "classes"),
         counted(len(vocabulary.phrases) - len(vocabulary.background_texts), "phrase"),

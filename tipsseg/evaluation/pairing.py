@@ -10,8 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from tipsseg.errors import InputError
 from tipsseg.evaluation.truth import Layout, TruthKind
 from tipsseg.types import ImageRef
-from tipsseg.util.files import is_file, is_folder, reason_of
-from tipsseg.util.text_file import is_there
+from tipsseg.util.files import is_file, is_folder, is_there, reason_of
 
 #: The extensions of truth files; where files differ in nothing else, the earlier counts.
 EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")

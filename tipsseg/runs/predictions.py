@@ -12,7 +12,7 @@ from tipsseg.options import NAMES, recorded_names
 from tipsseg.runs import inputs
 from tipsseg.runs.inputs import Found
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
-from tipsseg.store.merge_stage import finish_command, is_unfinished
+from tipsseg.store.merging import finish_command, is_unfinished
 from tipsseg.store.reader import OTHER_CLASSES
 from tipsseg.store.run_classes import class_faults, run_names
 from tipsseg.store.run_record import RUN_FILE, read_run

@@ -16,7 +16,7 @@ from tipsseg.store.classes_file import read_classes
 from tipsseg.store.journal import journals_in
 from tipsseg.store.lock import is_locked
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, parse_entry
-from tipsseg.store.merge_stage import finish_command, is_unfinished
+from tipsseg.store.merging import finish_command, is_begun, is_unfinished
 from tipsseg.store.run_classes import class_faults, run_names
 from tipsseg.store.run_record import CONVERTING, RUN_FILE, Counts, images_of, read_run
 from tipsseg.store.shards import Shard, shards_in, state_folder
@@ -65,12 +65,15 @@ def find_runs(folder: Path, own: Path) -> list[FinishedRun]:
         raise InputError(f"{folder}: no such folder", "Give output folders of tipsseg label.")
     if is_unfinished(folder):
         raise InputError(f"{folder}: a merge into it has not ended", f"Finish it first: {finish_command(folder)}")
-    shards = shards_in(folder)
-    if not shards:
-        return [_read_part(folder, folder, None, own)]
-    if any(os.path.lexists(folder / name) for name in (RUN_FILE, MANIFEST_FILE)):
+    whole = any(os.path.lexists(folder / name) for name in (RUN_FILE, MANIFEST_FILE))
+    if whole and shards_in(folder) and not is_begun(folder):
         raise InputError(f"{folder}: it holds both a whole run and shards", check_hint(folder))
-    return [_read_part(folder, state_folder(folder, shard), shard, own) for shard in shards]
+    return find_shards(folder, own) or [_read_part(folder, folder, None, own)]
+
+
+def find_shards(folder: Path, own: Path) -> list[FinishedRun]:
+    """The shards in an output folder; see `find_runs`."""
+    return [_read_part(folder, state_folder(folder, shard), shard, own) for shard in shards_in(folder)]
 
 
 def refuse_at_work(records: Path, own: Path) -> None:

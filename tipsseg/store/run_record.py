@@ -24,7 +24,7 @@ from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
 from tipsseg.util.json_values import is_inside, parse
 from tipsseg.util.ownership import MOVE, Ownership
-from tipsseg.vocabulary.files import entry_record
+from tipsseg.vocabulary.toml_file import class_record
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
 
@@ -303,9 +303,7 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
     ids = iter(range(1, len(asked.classes) + 1))
     return {
         "source": asked.source,
-        "classes": [
-            {"id": BACKGROUND if entry.negative else next(ids), **entry_record(entry)} for entry in asked.entries
-        ],
+        "classes": [{"id": BACKGROUND if spec.negative else next(ids), **class_record(spec)} for spec in asked.specs],
         "background": list(used.background),
         "auto": asked.auto,
         "templates": list(asked.templates),

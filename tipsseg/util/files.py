@@ -62,6 +62,16 @@ def file_size(path: Path) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file or a folder is there. A text that is too long for a name, such as a list of names, names none."""
+    try:
+        return path.exists()
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    except ValueError:  # a name that no file can have
+        return False
+
+
 class RegularFile(BufferedReader):
     """A regular file, open for reading. As a context manager it names itself in errors of reading."""
 

@@ -1,7 +1,7 @@
-"""The general background of `--background auto`: which phrases compete with the user's, and which mean the same.
+"""The general background of `--background auto`: its phrases, and which of them mean the same as a class.
 
-A background phrase that means the same as a class would take the class's pixels away. The same words are told by the text alone
-(`without_words_of`); other words for the same thing, "ocean" for "sea", by the text tower (`same_meaning`).
+A background phrase that means the same as a class would take the class's pixels away. The text alone shows that two phrases have
+the same words (`without_words_of`); the text tower shows that other words mean the same, "ocean" and "sea" (`same_meaning`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-#: General stuff that competes for pixels under `--background auto`, and is written as 0.
+#: Background phrases that compete for pixels under `--background auto`, and are written as 0.
 GENERAL_BACKGROUND: tuple[str, ...] = (
     "sky",
     "wall",
@@ -41,8 +41,8 @@ GENERAL_BACKGROUND: tuple[str, ...] = (
     "fence",
 )
 
-#: Pairs of the list that people use for one thing. All other pairs of the list are different things.
-_KIN = (("tree", "wood"), ("sea", "river"), ("mountain", "hill"))
+#: Synonyms: pairs of the list that people use for one thing. All other pairs of the list are different things.
+_SYNONYMS = (("tree", "wood"), ("sea", "river"), ("mountain", "hill"))
 
 #: So many of the pairs of different things are closer than the threshold, at most.
 _MISTAKEN = 0.05
@@ -51,46 +51,52 @@ _ARTICLE = re.compile(r"^(a|an|the|some) ")
 
 
 def without_words_of(phrases: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
-    """The phrases without those that are the same words as a name: all but case, a leading article and the plural's "s" or "es"."""
+    """Leave out each phrase whose words are those of a name; case, a leading article and the plural's "s" or "es" do not count."""
     bare = {_bare(name) for name in names}
     return tuple(phrase for phrase in phrases if bare.isdisjoint(_forms(_bare(phrase))))
 
 
 def _forms(text: str) -> set[str]:
-    """A text, and what differs from it in a plural's ending alone."""
+    """A text, and the texts that differ from it in a plural's ending alone."""
     shorter = {text.removesuffix(ending) for ending in ("s", "es")}
     return {text, f"{text}s", f"{text}es", *shorter}
 
 
 def meaning_threshold(vectors: NDArray[np.float32]) -> float:
-    """The cosine from which on a text is taken to mean the same as a phrase of GENERAL_BACKGROUND.
+    """The cosine at which a text is taken to mean the same as a phrase of GENERAL_BACKGROUND.
 
-    vectors  [25, D], the unit text vectors of GENERAL_BACKGROUND in that order
+    How close texts lie differs from model to model. The model's own text tower gives the measure. The list has 3 pairs of synonyms
+    (tree and wood, sea and river, mountain and hill) and some 300 pairs of different things. The threshold is the lowest cosine of
+    a pair of synonyms, unless more than 5 % of the other pairs reach it: then it is the 95th percentile of the other pairs. It may
+    be that low because the two errors weigh unequally. A phrase that is left out by mistake leaves two dozen others to stand for
+    the background; a phrase that is kept by mistake halves its class.
 
-    How close texts lie differs from model to model, so the measure is taken from the model's own text tower. The list has
-    pairs that people use for one thing (tree and wood, sea and river, mountain and hill), and some 300 pairs of different
-    things. What is as close as the loosest of the first means the same, unless more than 5 % of the second are as close too:
-    then the threshold is their 95th percentile. The errors weigh unequally, which is why it may be that low. A phrase that is
-    left out for nothing leaves two dozen others to stand for what is not asked for; one that is kept by mistake halves its class.
+    Args:
+        vectors: [25, D] float32, the unit text embeddings of GENERAL_BACKGROUND in its order.
+
+    Returns:
+        A cosine.
     """
     cosines = vectors @ vectors.T  # [25, 25]
     number = {phrase: index for index, phrase in enumerate(GENERAL_BACKGROUND)}
-    kin = [(number[one], number[other]) for one, other in _KIN]
+    synonyms = [(number[one], number[other]) for one, other in _SYNONYMS]
     different = np.triu(np.ones(cosines.shape, bool), k=1)
-    for pair in kin:
+    for pair in synonyms:
         different[pair] = False
-    loosest = min(float(cosines[pair]) for pair in kin)
+    loosest = min(float(cosines[pair]) for pair in synonyms)
     return max(loosest, float(np.quantile(cosines[different], 1 - _MISTAKEN)))
 
 
 def same_meaning(classes: NDArray[np.float32], background: NDArray[np.float32], threshold: float) -> NDArray[np.intp]:
-    """The class phrase that each background phrase means the same as, -1 for none.
+    """Find the class phrase that each background phrase means the same as.
 
-    classes     [P, D] unit text vectors of the class phrases
-    background  [B, D] unit text vectors of the background phrases
-    threshold   cosine, as `meaning_threshold` gives it
+    Args:
+        classes: [P, D] float32, unit text embeddings of the class phrases.
+        background: [B, D] float32, unit text embeddings of the background phrases.
+        threshold: a cosine, as `meaning_threshold` gives it.
 
-    Returns [B] indices of the closest class phrase.
+    Returns:
+        [B] the index of the closest class phrase; -1 where no class phrase reaches the threshold.
     """
     cosines = background @ classes.T  # [B, P]
     closest = cosines.argmax(1)

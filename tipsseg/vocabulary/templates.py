@@ -1,4 +1,4 @@
-"""Prompt templates: the sentences that a phrase is filled into, at `{}`, before it goes to the text tower."""
+"""Prompt templates: sentences with a place, `{}`, for the phrase that goes to the text tower."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tipsseg.errors import VocabularyError
+from tipsseg.util.files import is_there
 from tipsseg.util.printable import quoted
-from tipsseg.util.text_file import check_text, content_lines, is_there, read_text
+from tipsseg.vocabulary.texts import check_text, content_lines, read_text
 
 #: The templates of the published protocol (reference: the authors' zero-shot segmentation notebook).
 PROTOCOL_TEMPLATES: tuple[str, ...] = (
@@ -31,7 +32,14 @@ MAX_TEMPLATES = 1000
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """The templates, trimmed; raises VocabularyError for none at all, for too many, and for what `check_template` refuses."""
+    """Check a list of templates.
+
+    Returns:
+        The templates, trimmed.
+
+    Raises:
+        VocabularyError: for an empty list, for too many templates, and for one that `check_template` refuses.
+    """
     if isinstance(templates, str):
         raise VocabularyError(f"templates must be a list of texts, not the text {quoted(templates)}")
     if not isinstance(templates, Sequence):
@@ -44,7 +52,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_template(template: object) -> str:
-    """The template, trimmed; raises VocabularyError where it has not exactly one `{}`, and for a text that cannot be a phrase."""
+    """Check one template, and trim it. Raises VocabularyError unless it is a text with exactly one `{}`; see `check_text`."""
     template = check_text(template, "a template")
     count = template.count("{}")
     if count != 1:
@@ -56,9 +64,13 @@ def check_template(template: object) -> str:
 
 
 def find_templates(name: str) -> tuple[str, ...]:
-    """The templates of that name, "protocol" or "plain", or those in the file of that path, one a line.
+    """Find templates by name.
 
-    Raises VocabularyError for a name that is neither, and for a file with a line that is no template.
+    Args:
+        name: "protocol" or "plain", or the path of a file that has one template a line.
+
+    Raises:
+        VocabularyError: for a name that is neither, and for a line that is no template.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]

@@ -11,10 +11,10 @@ from typing import Any
 from tipsseg.errors import VocabularyError
 from tipsseg.types import BACKGROUND, Colour, LabelClass
 from tipsseg.util.printable import quoted, shortened
-from tipsseg.util.text_file import check_text
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND, without_words_of
 from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, check_templates
+from tipsseg.vocabulary.texts import check_text
 
 #: 16-bit masks hold ids 1..65534 beside background 0 and ignore 65535.
 MAX_CLASSES = 65534
@@ -25,15 +25,16 @@ MAX_PHRASES = 200_000
 
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
-    """One thing of a vocabulary, as it is asked for.
+    """A class as it is asked for.
 
-    name            what it is called; also the first phrase that stands for it
-    synonyms        further phrases; the score of the class is the maximum over all of them
-    colour          (red, green, blue), 0..255; None: by the id
-    min_confidence  pixels of this class with less confidence are ignored; None: what the run says
-    supercategory   "" : the name
-    templates       None: those of the vocabulary
-    negative        competes like a class and is written as 0; has neither id nor colour
+    Attributes:
+        name: what the class is called; also the first phrase that stands for it.
+        synonyms: further phrases; the score of the class is the maximum over all its phrases.
+        colour: (red, green, blue), 0..255; None: a colour by the id.
+        min_confidence: pixels of this class with less confidence, 0..1, are ignored; None: the minimum of the run.
+        supercategory: "" stands for the name.
+        templates: the sentences for its phrases; None: the templates of the vocabulary.
+        negative: the class competes like any other and is written as 0; it has neither id nor colour.
     """
 
     name: str
@@ -46,7 +47,7 @@ class ClassSpec:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All phrases that stand for it."""
+        """The name and the synonyms."""
         return (self.name, *self.synonyms)
 
 
@@ -61,17 +62,18 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What competes for every pixel.
+    """The classes and the background, whose phrases compete for every pixel.
 
-    entries     what was asked for, in order
-    classes     the entries that are not negative, by id 1..N
-    background  phrases that are written as 0, beside the negative entries
-    templates   of all phrases whose entry has none of its own
-    auto        whether `background` is the general one, still to be held against the classes by its meaning
-    source      the preset or the file that the classes come from; "" where they were named one by one
+    Attributes:
+        specs: all classes as they were asked for, negative ones among them, in order.
+        classes: the classes that are not negative, by id 1..N.
+        background: phrases that are written as 0, beside the negative classes.
+        templates: the sentences for every phrase whose class has no templates of its own.
+        auto: `background` is the general background, whose phrases are still to be compared with the classes by meaning.
+        source: the preset or the file that the classes come from; "" where they were named one by one.
     """
 
-    entries: tuple[ClassSpec, ...]
+    specs: tuple[ClassSpec, ...]
     classes: tuple[LabelClass, ...]
     background: tuple[str, ...]
     templates: tuple[str, ...] = PROTOCOL_TEMPLATES
@@ -80,24 +82,24 @@ class Vocabulary:
 
     @property
     def phrases(self) -> tuple[Phrase, ...]:
-        """All that competes: the phrases of the classes by id, then those that are written as 0."""
+        """All phrases: the phrases of the classes by id, then the phrases that are written as 0."""
         ids = iter(range(1, len(self.classes) + 1))
         own = [
-            Phrase(text, label_id, entry.templates or self.templates)
-            for entry in self.entries
-            for label_id in [BACKGROUND if entry.negative else next(ids)]
-            for text in entry.texts
+            Phrase(text, label_id, spec.templates or self.templates)
+            for spec in self.specs
+            for label_id in [BACKGROUND if spec.negative else next(ids)]
+            for text in spec.texts
         ]
         own.sort(key=lambda phrase: phrase.label_id == BACKGROUND)  # stable
         return (*own, *(Phrase(text, BACKGROUND, self.templates) for text in self.background))
 
     @property
     def background_texts(self) -> tuple[str, ...]:
-        """All texts that are written as 0: those of negative entries, then `background`."""
+        """All texts that are written as 0: the texts of negative classes, then `background`."""
         return tuple(phrase.text for phrase in self.phrases if phrase.label_id == BACKGROUND)
 
     def resolved(self, dropped: Collection[str]) -> Vocabulary:
-        """The same without these phrases of the background; nothing is left to be decided."""
+        """The same vocabulary without these phrases of the background, and with `auto` False."""
         left = tuple(text for text in self.background if text not in dropped)
         return replace(self, background=left, auto=False)
 
@@ -110,15 +112,20 @@ def make_vocabulary(
 ) -> Vocabulary:
     """Check and number classes.
 
-    classes     names, or entries that say more, in the order of their ids 1..N; negative entries take no id. Names are
-                trimmed, underscores read as spaces
-    background  "auto": general stuff phrases, less those that mean the same as a class (told by the words here, by the text
-                tower once there is a model); "none": the classes divide every pixel among themselves; or a list of phrases
-    templates   sentences with one `{}` for the phrase
-    source      what to call the vocabulary in records
+    Args:
+        classes: names, or specs that say more, in the order of their ids 1..N; negative classes take no id. Names are trimmed, and
+            underscores are read as spaces.
+        background: "auto": general background phrases, without the phrases that mean the same as a class (the words decide here,
+            the text tower once there is a model); "none": the classes divide every pixel among themselves; or a list of phrases.
+        templates: sentences with one `{}` for the phrase.
+        source: what to call the vocabulary in records.
 
-    Raises VocabularyError for empty or doubled names, for a background phrase that is a class, and for values that cannot be;
-    its `entry` says which entry is meant, its `key` what of it.
+    Returns:
+        The vocabulary, with classes numbered 1..N.
+
+    Raises:
+        VocabularyError: for empty or doubled names, for a background phrase that is a class, and for impossible values; its
+            `class_index` says which class is at fault.
     """
     if isinstance(classes, str):
         raise VocabularyError("classes must be a list of names, not a string", f"For one class: [{quoted(classes)}].")
@@ -126,17 +133,17 @@ def make_vocabulary(
         raise VocabularyError(
             f"classes must be a list of names, not {quoted(classes)}", 'For example: ["panda leg", "tree"]'
         )
-    given = [_entry(each, index) for index, each in enumerate(classes)]
+    given = [_spec(each, index) for index, each in enumerate(classes)]
     if not any(not each.negative for each in given):
         raise VocabularyError("no classes given", 'Name what to label, for example "panda leg" and "tree".')
-    entries = tuple(_checked(each, index, len(given)) for index, each in enumerate(given))
-    check_number(sum(len(each.texts) for each in entries))
-    positive = [each for each in entries if not each.negative]
+    specs = tuple(_checked(each, index, len(given)) for index, each in enumerate(given))
+    check_number(sum(len(each.texts) for each in specs))
+    positive = [each for each in specs if not each.negative]
     if len(positive) > MAX_CLASSES:
         raise VocabularyError(f"{len(positive)} classes are more than a 16-bit mask can hold ({MAX_CLASSES})")
-    named = _require_distinct(entries)
+    named = _require_distinct(specs)
     common = check_templates(templates)
-    records = tuple(
+    numbered = tuple(
         LabelClass(
             number,
             each.name,
@@ -147,10 +154,10 @@ def make_vocabulary(
         )
         for number, each in enumerate(positive, start=1)
     )
-    stuff = _background(background, named)
+    phrases = _background(background, named)
     if not isinstance(source, str):
         raise VocabularyError(f"source must be a text, not {quoted(source)}")
-    return Vocabulary(entries, records, stuff, common, background == "auto", source)
+    return Vocabulary(specs, numbered, phrases, common, background == "auto", source)
 
 
 def split_names(values: Sequence[str]) -> tuple[str, ...]:
@@ -202,52 +209,43 @@ def _background(background: str | Sequence[str], named: dict[str, int]) -> tuple
 _SAME = "Names that differ only in case or spacing are the same to the model."
 
 
-def _entry(value: object, index: int) -> ClassSpec:
-    """The entry that an item of a list stands for; `index` from 0."""
+def _spec(value: object, index: int) -> ClassSpec:
+    """The class that an item of a list stands for; `index` from 0."""
     if isinstance(value, ClassSpec):
         return value
     if isinstance(value, str):
         return ClassSpec(value)
-    raise VocabularyError(f"class {index + 1} must be a name or a ClassSpec, not {quoted(value)}", entry=index)
+    raise VocabularyError(f"class {index + 1} must be a name or a ClassSpec, not {quoted(value)}", class_index=index)
 
 
-def _checked(entry: ClassSpec, index: int, count: int) -> ClassSpec:
-    """The entry with clean names, and values that can be; `index` of `count`, from 0."""
-    key = "name"
+def _checked(spec: ClassSpec, index: int, count: int) -> ClassSpec:
+    """The class with clean names, once all its values are possible; `index` of `count`, from 0."""
     try:
-        name = _clean(entry.name, f"the name of class {index + 1}")
+        name = _clean(spec.name, f"the name of class {index + 1}")
         if not name:
-            key = ""
             raise VocabularyError(f"class {index + 1} of {count} is empty", "Leave it out, or give it a name.")
-        key = "synonyms"
-        synonyms = tuple(_clean(text, f"a synonym of {quoted(name)}") for text in _texts(entry.synonyms, key, name))
+        synonyms = tuple(_clean(text, f"a synonym of {quoted(name)}") for text in _texts(spec.synonyms, name))
         if "" in synonyms:
             raise VocabularyError(f"a synonym of {quoted(name)} is empty")
-        key = "min_confidence"
-        confidence = _confidence(entry.min_confidence, name)
-        key = "colour"
-        own_colour = _colour(entry.colour, name)
-        key = "supercategory"
-        supercategory = _clean(entry.supercategory, f"the supercategory of {quoted(name)}")
-        key = "negative"
-        if not isinstance(entry.negative, bool):
-            raise VocabularyError(f"negative of {quoted(name)} must be True or False, not {quoted(entry.negative)}")
-        key = ""
-        if entry.negative and (own_colour or confidence is not None or supercategory):
+        confidence = _confidence(spec.min_confidence, name)
+        own_colour = _colour(spec.colour, name)
+        supercategory = _clean(spec.supercategory, f"the supercategory of {quoted(name)}")
+        if not isinstance(spec.negative, bool):
+            raise VocabularyError(f"negative of {quoted(name)} must be True or False, not {quoted(spec.negative)}")
+        if spec.negative and (own_colour or confidence is not None or supercategory):
             raise VocabularyError(
                 f"{quoted(name)} is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
                 "Leave those out, or leave out `negative`.",
             )
-        key = "templates"
-        templates = None if entry.templates is None else _own_templates(entry.templates, name)
+        templates = None if spec.templates is None else _own_templates(spec.templates, name)
     except VocabularyError as error:
-        raise VocabularyError(error.reason, error.hint, entry=index, key=key) from error
-    return ClassSpec(name, synonyms, own_colour, confidence, supercategory, templates, entry.negative)
+        raise VocabularyError(error.reason, error.hint, class_index=index) from error
+    return ClassSpec(name, synonyms, own_colour, confidence, supercategory, templates, spec.negative)
 
 
-def _texts(value: object, key: str, name: str) -> Sequence[object]:
+def _texts(value: object, name: str) -> Sequence[object]:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise VocabularyError(f"{key} of {quoted(name)} must be a list of texts, not {quoted(value)}")
+        raise VocabularyError(f"synonyms of {quoted(name)} must be a list of texts, not {quoted(value)}")
     return value
 
 
@@ -281,23 +279,23 @@ def _own_templates(templates: Sequence[str], name: str) -> tuple[str, ...]:
         raise VocabularyError(f"{quoted(name)}: {error.reason}", error.hint) from error
 
 
-def _require_distinct(entries: Sequence[ClassSpec]) -> dict[str, int]:
-    """The key of each name with the index of its entry."""
+def _require_distinct(specs: Sequence[ClassSpec]) -> dict[str, int]:
+    """The key of each name with the index of its spec."""
     seen: dict[str, int] = {}
-    for index, text in [(index, text) for index, entry in enumerate(entries) for text in entry.texts]:
+    for index, text in [(index, text) for index, spec in enumerate(specs) for text in spec.texts]:
         first = seen.setdefault(_key(text), index)
         if first == index:
             continue
-        names = (entries[first].name, entries[index].name)
+        names = (specs[first].name, specs[index].name)
         if {_key(text)} == {_key(name) for name in names}:
             reason = f"class {quoted(text)} is given twice, as number {first + 1} and number {index + 1}"
         else:
             reason = f"{quoted(text)} stands for two classes, {quoted(names[0])} and {quoted(names[1])}"
-        raise VocabularyError(reason, _SAME, entry=index)
-    for index, entry in enumerate(entries):
-        if len({_key(text) for text in entry.texts}) < len(entry.texts):
-            texts = shortened(", ".join(entry.texts))
-            raise VocabularyError(f"{quoted(entry.name)} has a name twice: {texts}", _SAME, entry=index)
+        raise VocabularyError(reason, _SAME, class_index=index)
+    for index, spec in enumerate(specs):
+        if len({_key(text) for text in spec.texts}) < len(spec.texts):
+            texts = shortened(", ".join(spec.texts))
+            raise VocabularyError(f"{quoted(spec.name)} has a name twice: {texts}", _SAME, class_index=index)
     return seen
 
 

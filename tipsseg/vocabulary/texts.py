@@ -1,8 +1,7 @@
-"""Texts that people write: small files, UTF-8 with or without a byte order mark, any line ends, comments; what a phrase may be."""
+"""Texts that people write: small files of them, and single phrases."""
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +23,17 @@ _COMMENT = re.compile(r"(^|\s)#(\s.*)?$|^\s*#.*$")
 
 
 def read_text(path: Path, what: str) -> str:
-    """The text of a file; `what` says in an error what it should have been, for example "a vocabulary file".
+    """Read a small file in UTF-8, with or without a byte order mark.
 
-    Raises VocabularyError where the file cannot be read or is no UTF-8 text; then it names the line.
+    Args:
+        path: the file.
+        what: what the file should be, for errors, for example "a vocabulary file".
+
+    Returns:
+        The text, with "\\n" for line ends of any kind.
+
+    Raises:
+        VocabularyError: where the file cannot be read, is too large, or is no UTF-8 text; in the last case with the line.
     """
     try:
         with path.open("rb") as file:  # which may be a pipe, or have no end
@@ -51,10 +58,15 @@ def read_text(path: Path, what: str) -> str:
 
 
 def check_text(text: object, what: str) -> str:
-    """The text, trimmed, with spaces for tabs and line ends; `what` names it in an error, for example "a synonym".
+    """Check a phrase or a template, and trim it; tabs and line ends become spaces.
 
-    Raises VocabularyError for what is no text, for one that is no UTF-8 or too long, and for one with other control characters:
-    those mean nothing to the model, and files and terminals do not take them.
+    Args:
+        text: the text.
+        what: names it in an error, for example "a synonym".
+
+    Raises:
+        VocabularyError: for a value that is no text, a text that is too long or cannot be written as UTF-8, and one with control
+            characters: they mean nothing to the model, and files and terminals do not take them.
     """
     if not isinstance(text, str):
         raise VocabularyError(f"{what} must be a text, not {quoted(text)}")
@@ -70,18 +82,8 @@ def check_text(text: object, what: str) -> str:
     return text
 
 
-def is_there(path: Path) -> bool:
-    """Whether there is a file or a folder; a text that is too long for a name of one, such as a list of names, is none."""
-    try:
-        return path.exists()
-    except OSError as error:
-        return error.errno != errno.ENAMETOOLONG
-    except ValueError:  # a name that no file can have
-        return False
-
-
 def content_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Each line that has content, trimmed and without its comment, with its number from 1.
+    """Give each line that has content, trimmed and without its comment, with its number from 1.
 
     A comment begins with "#" at the start of a line, or with a "#" between blanks further on.
     """
