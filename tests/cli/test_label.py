@@ -569,6 +569,17 @@ def test_records_say_what_was_run_and_not_what_was_left_open(
     ]
 
 
+def test_the_command_uses_the_cache(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path / "cache"))
+    command("label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-o", tmp_path / "out")
+    assert {path.name: len(list(path.iterdir())) for path in (tmp_path / "cache").iterdir()} == {
+        "text": 1,
+        "verified": 3,
+    }
+
+
 def test_masks_of_a_run_that_is_broken_off_can_be_read(
     command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,7 @@ def evaluate(
                 values.threads(jobs),
                 max_pixels,
                 resume=False,
+                use_cache=True,
             )
             truths = truth.layout([entry.name for entry in vocabulary.classes])
             spec.check()

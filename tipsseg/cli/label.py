@@ -269,6 +269,7 @@ def label(
         overwrite,
         replace_edited,
         None if shard is None else parse_shard(shard),
+        use_cache=True,
     )
     spec.check()
     with Progress(quiet, results=not jsonl, null=null) as progress:

@@ -52,7 +52,7 @@ def download(
     from tipsseg.weights import fetching as weights
 
     for spec in [weights.get_model(model) for model in models]:
-        print_path(weights.fetch(spec, quiet=quiet))
+        print_path(weights.fetch(spec, quiet=quiet, keep_stamps=True))
 
 
 @app.command(cls=Command)

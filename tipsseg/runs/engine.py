@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 from tipsseg.errors import DeviceError
@@ -13,6 +12,7 @@ from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.run_record import RunInfo
 from tipsseg.store.spec import RunSpec
 from tipsseg.types import ImageRef, LabelMap
+from tipsseg.util.cache_folder import cache_folder
 from tipsseg.weights.sources import file_hashes, find_model
 
 
@@ -46,7 +46,6 @@ class LocalEngine:
         inspect: Callable[[ImageRef, LabelMap], None] | None = None,
         note: Callable[[str], None] | None = None,
         quiet: bool = False,
-        cache: Path | None = None,
     ) -> None:
         """Nothing is loaded yet.
 
@@ -55,13 +54,11 @@ class LocalEngine:
             inspect: Sees each image's labels before anything is written, in one of several threads; it may raise ImageError.
             note: Takes lines on what a user may want to change.
             quiet: Whether a download of the model shows no progress.
-            cache: A folder for what saves time the next time, such as the vectors of phrases; None: nothing is kept.
         """
         self._info = info
         self._inspect = inspect
         self._note = note
         self._quiet = quiet
-        self._cache = cache
 
     def start(self, context: RunContext) -> RunInfo:
         """Load the model, see Engine."""
@@ -71,17 +68,18 @@ class LocalEngine:
         from tipsseg.runs.image_task import ImageTask
 
         spec, dtype = self._info.spec, self._info.dtype
+        cache = cache_folder() if spec.use_cache else None
         check_device(spec, dtype)  # before any download
-        model = find_model(spec.model).fetch(quiet=self._quiet)
+        model = find_model(spec.model).fetch(quiet=self._quiet, keep_stamps=spec.use_cache)
         backbone = open_backbone(model, spec.device, dtype, spec.batch_size)
         if (note := self._note) is not None:
             backbone.on_less_memory = lambda size: note(
                 f"Not enough memory on {backbone.device}: {size} windows at once from here on (--batch-size {size})."
             )
-        labeller = Labeller(Model(backbone), spec.vocabulary, spec.options, cache=self._cache)
+        labeller = Labeller(Model(backbone), spec.vocabulary, spec.options, cache=cache)
         info = replace(
             self._info,
-            model={**self._info.model, "sha256": file_hashes(model)},
+            model={**self._info.model, "sha256": file_hashes(model, keep_stamps=spec.use_cache)},
             device=str(backbone.device),
             dtype=backbone.dtype_name,
             vocabulary=labeller.vocabulary,

@@ -3,7 +3,7 @@
 A stamp says: this file, when it had this size, inode and these times, had this hash. One of the times is that of the last change
 of the inode, which no program can set: a file that was written to since is hashed again, even where its size and its modification
 time were put back. A stamp is a small JSON file in the folder `verified` of tipsseg's cache. Stamps only save time: one that cannot
-be written or read costs a hashing, never an error.
+be written or read costs a hashing, never an error. They are only written for who asks for it.
 """
 
 from __future__ import annotations
@@ -76,25 +76,27 @@ def compare(path: Path, expected: Expected) -> Mismatch | None:
     return None if got == expected.digest else Mismatch(expected.kind, expected.digest, got)
 
 
-def find_mismatch(path: Path, expected: Expected, *, trust_stamp: bool = True) -> Mismatch | None:
-    """As compare, but a file that a stamp vouches for is not hashed again, and one found right is stamped."""
+def find_mismatch(
+    path: Path, expected: Expected, *, trust_stamp: bool = True, keep_stamp: bool = False
+) -> Mismatch | None:
+    """As compare, but a file that a stamp vouches for is not hashed again, and with `keep_stamp` a file found right is stamped."""
     before = _stamp(path, expected)
     if trust_stamp and expected.size in (None, before["size"]) and _load_stamp(path) == before:
         return None
     mismatch = compare(path, expected)
-    if mismatch is None and _stamp(path, expected) == before:  # else something writes to it right now
+    if keep_stamp and mismatch is None and _stamp(path, expected) == before:  # else something writes to it right now
         _save_stamp(path, before)
     return mismatch
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hex; a file that a stamp vouches for is not hashed again. Raises OSError."""
+def sha256_of(path: Path, *, keep_stamp: bool = False) -> str:
+    """The sha256 of a file, in hex; a file that a stamp vouches for is not hashed again, see `find_mismatch`. Raises OSError."""
     known = stamped(path)
     if known is not None and known.kind == "sha256" and _load_stamp(path) == _stamp(path, known):
         return known.digest
     before = _state(path)
     found = Expected("sha256", digest_of(path, "sha256"))
-    if _state(path) == before:  # else something writes to it right now
+    if keep_stamp and _state(path) == before:  # else something writes to it right now
         _save_stamp(path, _stamp(path, found))
     return found.digest
 
@@ -123,17 +125,20 @@ def _state(path: Path) -> dict[str, object]:
 
 
 def _stamp_file(path: Path) -> Path:
-    return cache_folder() / "verified" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
+    cache = cache_folder()
+    if cache is None:
+        raise FileNotFoundError("there is no cache")
+    return cache / "verified" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
 
 
 def _load_stamp(path: Path) -> dict[str, object]:
     try:
         stamp = json.loads(_stamp_file(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: the user has no home folder
+    except (OSError, ValueError):
         return {}
     return stamp if isinstance(stamp, dict) else {}
 
 
 def _save_stamp(path: Path, stamp: dict[str, object]) -> None:
-    with contextlib.suppress(OutputError, RuntimeError):  # RuntimeError: the user has no home folder
+    with contextlib.suppress(OutputError, FileNotFoundError):
         atomic_write(_stamp_file(path), json.dumps(stamp).encode())

@@ -73,13 +73,13 @@ def get_model(name: str) -> ModelSpec:
     )
 
 
-def fetch(spec: ModelSpec, *, quiet: bool = False) -> Path:
+def fetch(spec: ModelSpec, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
     """The folder that has the verified files of a model; what is absent is downloaded.
 
-    No network is used when all files are there. Raises DownloadError, IntegrityError (the bad file is removed from the
-    hub cache) and WeightsError.
+    No network is used when all files are there. With `keep_stamps` the user's cache spares hashing them the next time. Raises
+    DownloadError, IntegrityError (the bad file is removed from the hub cache) and WeightsError.
     """
-    return _folder(spec, _ensure(spec, spec.files, quiet=quiet))
+    return _folder(spec, _ensure(spec, spec.files, quiet=quiet, keep_stamps=keep_stamps))
 
 
 def locate(spec: ModelSpec) -> Path | None:
@@ -102,7 +102,7 @@ def verify(spec: ModelSpec) -> list[FileReport]:
         with _readable(path):
             expected = stated_locally(spec, file, path)
             if expected is not None:
-                _require(spec, path, find_mismatch(path, expected, trust_stamp=False))
+                _require(spec, path, find_mismatch(path, expected, trust_stamp=False, keep_stamp=True))
             known = expected is not None and expected.kind == "sha256"
             sha256 = expected.digest if expected is not None and known else digest_of(path, "sha256")
             state: Literal["ok", "unknown"] = "unknown" if expected is None else "ok"
@@ -126,13 +126,13 @@ def _resolved(spec: ModelSpec, file: LockedFile) -> LockedFile:
     stated = hub.stated_by_hub(spec, file)
     if stated.kind == "sha256" and stated.size is not None:
         return LockedFile(file.name, stated.size, stated.digest)
-    path = _ensure(spec, [file], quiet=True)
+    path = _ensure(spec, [file], quiet=True, keep_stamps=True)
     with _readable(path):
-        _require(spec, path, find_mismatch(path, stated, trust_stamp=False))
+        _require(spec, path, find_mismatch(path, stated, trust_stamp=False, keep_stamp=True))
         return LockedFile(file.name, path.stat().st_size, digest_of(path, "sha256"))
 
 
-def _ensure(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool) -> Path:
+def _ensure(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool, keep_stamps: bool) -> Path:
     """Verify what is here of the files, and download the others; gives the path of the first."""
     absent = []
     for file in files:
@@ -142,11 +142,11 @@ def _ensure(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool) -> Pat
             continue
         with _readable(path):
             expected = stated_locally(spec, file, path) or _stated_by_hub(spec, file, path)
-            _require(spec, path, find_mismatch(path, expected))
+            _require(spec, path, find_mismatch(path, expected, keep_stamp=keep_stamps))
     if absent and spec.embedded is not None:
         raise WeightsError(f"{_PACKAGE / spec.embedded / absent[0].name} is missing from the installation", _REINSTALL)
     if absent:
-        hub.download(spec, absent, quiet=quiet)
+        hub.download(spec, absent, quiet=quiet, keep_stamps=keep_stamps)
     first = _find(spec, files[0])
     if first is None:
         raise WeightsError(

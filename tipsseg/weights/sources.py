@@ -24,10 +24,11 @@ class ModelSource:
     name: str
     spec: ModelSpec | None  # None: `name` is the path of the folder
 
-    def facts(self) -> dict[str, object]:
+    def facts(self, *, keep_stamps: bool = False) -> dict[str, object]:
         """What run.json says of the model; the files of a local folder are hashed for it. Raises CheckpointError."""
         if self.spec is None:
-            return {"id": self.name, "repository": None, "revision": None, "sha256": file_hashes(Path(self.name))}
+            hashes = file_hashes(Path(self.name), keep_stamps=keep_stamps)
+            return {"id": self.name, "repository": None, "revision": None, "sha256": hashes}
         return {
             "id": self.spec.id,
             "repository": self.spec.repository,
@@ -40,17 +41,17 @@ class ModelSource:
         """Whether its files need no download."""
         return self.spec is None or weights.locate(self.spec) is not None
 
-    def fetch(self, *, quiet: bool = False) -> Path:
+    def fetch(self, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
         """The folder with the model's files: verified, and downloaded where absent. Raises WeightsError."""
-        return Path(self.name) if self.spec is None else weights.fetch(self.spec, quiet=quiet)
+        return Path(self.name) if self.spec is None else weights.fetch(self.spec, quiet=quiet, keep_stamps=keep_stamps)
 
 
-def file_hashes(folder: Path) -> dict[str, str]:
+def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
     """The sha256 of each file of a model; those that a stamp vouches for are not read. Raises CheckpointError."""
     hashes: dict[str, str] = {}
     for name in FILES:
         try:
-            hashes[name] = sha256_of(folder / name)
+            hashes[name] = sha256_of(folder / name, keep_stamp=keep_stamps)
         except OSError as error:
             raise CheckpointError(
                 folder / name, f"it cannot be read: {reason_of(error)}", "Check its permissions."
