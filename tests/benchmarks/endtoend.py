@@ -30,9 +30,8 @@ from PIL import Image
 from tipsseg import Labeller, Model, make_vocabulary
 from tipsseg.backbones.loading import open_backbone
 from tipsseg.backbones.protocol import WindowFeatures
-from tipsseg.formats import RunContext, create
+from tipsseg.formats.base import RunContext
 from tipsseg.labelling.golden import picture
-from tipsseg.options import DEFAULT_FILE_OPTIONS
 from tipsseg.runs.image_task import ImageTask, Loaded
 from tipsseg.runs.pipeline import label_images
 from tipsseg.store.results import Labelled
@@ -122,8 +121,7 @@ def who_waits(place: Path, model: Path, how: Sequence[str], jobs: int) -> None:
     backbone = open_backbone(model, how[1], how[3], int(how[5]))
     labeller = Labeller(Model(backbone), make_vocabulary(CLASSES.split(",")))
     context = RunContext(place / "out", place / "out", labeller.vocabulary.classes, {})
-    writers = {name: create(name, context) for name in ("png", "coco")}
-    work = Timed(labeller, writers, DEFAULT_FILE_OPTIONS, place / "out", "digest")
+    work = Timed(labeller, ("png", "coco"), context, "digest")
     plain = backbone.encode_windows
 
     def timed(*arguments: Any) -> WindowFeatures:

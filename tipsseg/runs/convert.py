@@ -1,10 +1,4 @@
-"""`tipsseg convert`: the labels in an output folder in more formats, from the files that are in it.
-
-convert_image   one image: read back, then written as `tipsseg label` writes it
-stored_labels   label ids and confidences, read back
-stored_rows  lists of objects, read back
-stored_scores   objects with their scores
-"""
+"""`tipsseg convert`: the labels in an output folder in more formats, from the files that are in it."""
 
 from __future__ import annotations
 
@@ -16,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.formats import FORMATS, RunContext, check_formats, create, has_image_files, rows_file, run_files
+from tipsseg.formats import FORMATS, check_formats, has_image_files, of_the_model
+from tipsseg.formats.base import RunContext, RunFile
 from tipsseg.regions.quality import PolygonQuality
 from tipsseg.runs.convert_image import Conversion, Converted, Item
 from tipsseg.runs.notes import note_parts, note_polygon_quality
 from tipsseg.runs.progress import Progress
-from tipsseg.store.corrections import OF_THE_MODEL
 from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.folder import clean_up_run
 from tipsseg.store.journal import Journal, journals_in, write_run_file
@@ -32,8 +26,7 @@ from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begu
 from tipsseg.store.results import Failed, Unchanged
 from tipsseg.store.resume import image_paths, in_place, is_recorded, restore_links
 from tipsseg.store.run_record import CONVERTING, write_run, written_files
-from tipsseg.store.stored_labels import CONFIDENCES, LABELS
-from tipsseg.store.stored_rows import LISTS, RowStream
+from tipsseg.store.stored_image import RowStream, archives, label_sources
 from tipsseg.store.totals import total
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file, is_folder
@@ -107,22 +100,23 @@ class _Run:
         self._done = self._unchanged = self._failed = self._rough = self._corrected = 0
         self._kept: set[Path] = set()
         self._left: dict[str, None] = {}
-        self._fidelity = PolygonQuality()
+        self._quality = PolygonQuality()
         self._manifest = stack.enter_context(closing(Manifest(context.state)))
         context.ownership.load(written_files(part.record), self._is_recorded)
-        for path in _run_paths(formats, context):
-            context.ownership.refuse_changed(path)
+        for file in _run_files(formats, context):
+            context.ownership.refuse_changed(file.path)
         # The other formats of the run follow masks that a person corrected, but for files that a person changed too.
         self._followers = tuple(
             name
             for name in part.formats
-            if name not in formats and all(map(context.ownership.is_unchanged, _run_paths((name,), context)))
+            if name not in formats
+            and all(context.ownership.is_unchanged(file.path) for file in _run_files((name,), context))
         )
         self._journals: dict[str, Journal] = {}
         for name in (*formats, *self._followers):
-            file = rows_file(name, context)
-            if file is not None:
-                journal = Journal(name, file, context.state, self._manifest.holding(name))
+            rows_file = FORMATS[name].rows_file(context)
+            if rows_file is not None:
+                journal = Journal(name, rows_file, context.state, self._manifest.holding(name))
                 self._journals[name] = stack.enter_context(closing(journal))
         self._streams = _streams(context, self._manifest)
 
@@ -134,8 +128,7 @@ class _Run:
         note_parts(self._formats, self._context.files, progress)
         # Whoever finds the folder half done knows from this how to go on.
         write_run(self._context.ownership, self._context.state, {**self._part.record, CONVERTING: list(self._formats)})
-        writers = {name: create(name, self._context) for name in (*self._formats, *self._followers)}
-        conversion = Conversion(self._context, tuple(self._formats), writers)
+        conversion = Conversion(self._context, tuple(self._formats), self._followers)
         try:
             with closing(in_order(jobs, conversion.convert, self._items())) as outcomes:
                 for outcome in outcomes:
@@ -146,7 +139,7 @@ class _Run:
             raise
         self._finish()
         progress.end()
-        progress.results(file.path for name in self._formats for file in run_files(name, self._context))
+        progress.results(file.path for file in _run_files(self._formats, self._context))
         self._note_end(progress, time.monotonic() - began)
         return self._failed
 
@@ -156,8 +149,8 @@ class _Run:
                 continue
             ref = _image_ref(entry, self._context.output, self._root)
             missing = [name for name in self._formats if self._is_missing(name, entry, ref)]
-            listing = [name for name in self._streams if name in entry.formats][:1]
-            yield Item(ref, entry, tuple(missing), {name: self._streams[name].of(entry.image) for name in listing})
+            rows = {name: stream.of(entry.image) for name, stream in self._streams.items() if name in entry.formats}
+            yield Item(ref, entry, tuple(missing), rows)
 
     def _is_missing(self, name: str, entry: ManifestEntry, ref: ImageRef) -> bool:
         # Records that say where the image is say it anew where it is said.
@@ -182,7 +175,7 @@ class _Run:
                 self._left |= dict.fromkeys(outcome.left)
                 for name in self._journals.keys() & set(outcome.left):
                     self._journals[name].begin()  # so that its file is written without the image
-                self._fidelity += outcome.fidelity
+                self._quality += outcome.polygon_quality
                 for name, records in outcome.rows.items():
                     self._journals[name].add(outcome.entry.image, records)
                 self._manifest.add(outcome.entry)
@@ -195,7 +188,7 @@ class _Run:
         # First, so that no file lacks an image that the manifest has, should the conversion be killed now.
         self._manifest.tidy()
         for name in (*self._formats, *self._followers):
-            for file in run_files(name, self._context):
+            for file in FORMATS[name].run_files(self._context):
                 write_run_file(file, self._journals.get(name), self._manifest.holding(name), anew=False)
         record = {key: value for key, value in self._part.record.items() if key != CONVERTING}
         formats = list(dict.fromkeys((*self._part.formats, *self._formats)))
@@ -216,7 +209,7 @@ class _Run:
             progress.note(
                 f"{counted(self._corrected, 'mask')} changed by hand: all formats that "
                 f"{'its image is' if self._corrected == 1 else 'their images are'} in have the corrected labels, but for those of "
-                f"the model ({', '.join(OF_THE_MODEL)}) and files that were changed by hand."
+                f"the model ({', '.join(of_the_model())}) and files that were changed by hand."
             )
         if self._left:
             progress.note(
@@ -232,29 +225,29 @@ class _Run:
                 f"The score of {counted(self._rough, 'object')} is the mean confidence of its class in the image: "
                 f"{self._part.output} holds nothing closer."
             )
-        note_polygon_quality(progress, self._fidelity)
+        note_polygon_quality(progress, self._quality)
         parts = [f"{counted(self._done, 'image')} converted"]
         parts += [f"{self._unchanged} unchanged"] if self._unchanged else []
         parts += [f"{self._failed} failed"] if self._failed else []
         progress.note(f"{', '.join(parts)} in {seconds:.1f} s, into {self._part.output}")
 
 
-def _run_paths(formats: Sequence[str], context: RunContext) -> list[Path]:
+def _run_files(formats: Sequence[str], context: RunContext) -> list[RunFile]:
     """The files that these formats have for the whole run."""
-    return [file.path for name in formats for file in run_files(name, context)]
+    return [file for name in formats for file in FORMATS[name].run_files(context)]
 
 
 def _streams(context: RunContext, manifest: Manifest) -> dict[str, RowStream]:
-    """The lists of objects that are there, the best first.
+    """The files of rows that labels can be read back from.
 
-    Of one with a journal the file may lack images, where a conversion into it was broken off; those are the last choice.
+    Of a format with a journal, which a conversion that was broken off left, the file may not be there yet.
     """
     begun = journals_in(context.state)
-    files = {name: rows_file(name, context) for name in sorted(LISTS, key=lambda name: name in begun)}
+    files = {name: FORMATS[name].rows_file(context) for name in label_sources()}
     return {
         name: RowStream(file, manifest.holding(name))
         for name, file in files.items()
-        if file is not None and (file.path.exists() or name not in begun)
+        if file is not None and FORMATS[name].folder is None and (file.path.exists() or name not in begun)
     }
 
 
@@ -272,8 +265,12 @@ def _with_fraction(part: FinishedRun, formats: Sequence[str], val_fraction: floa
     """The part with another `val_fraction` in its options, where there is one. Raises UsageError and InputError."""
     if val_fraction is None:
         return part
-    if "yolo" not in formats:
-        raise UsageError("--val-fraction is for the format yolo", "Leave it out, or name yolo among the formats.")
+    dividing = [name for name, form in FORMATS.items() if form.divides]
+    if not set(dividing) & set(formats):
+        names = " or ".join(dividing)
+        raise UsageError(
+            f"--val-fraction is for the format {names}", f"Leave it out, or name {names} among the formats."
+        )
     options = replace(file_options(part), val_fraction=val_fraction)
     kept = {key: value for key, value in take(part.record, "options", dict).items() if key != "val_fraction"}
     return replace(part, record={**part.record, "options": {**kept, **options.record()}})
@@ -288,17 +285,17 @@ def _refuse_others_begun(part: FinishedRun, formats: Sequence[str]) -> None:
 
 def _refuse_unknown(part: FinishedRun, formats: Sequence[str]) -> None:
     """Raise InputError where the files of some image do not have what the formats need."""
-    needs = [(_LABELS, tuple(LABELS))]
-    if any(FORMATS[name].top for name in formats):
-        needs.append(("scores of patches", ("npz",)))
-    if any(FORMATS[name].confidence for name in formats):
-        needs.append(("confidences", CONFIDENCES))
+    needs = [(_LABELS, label_sources())]
+    if asked := [name for name in formats if FORMATS[name].top]:
+        needs.append(("scores of patches", tuple(dict.fromkeys((*archives(), *asked)))))
+    if asked := [name for name in formats if FORMATS[name].confidence]:
+        needs.append(("confidences", tuple(dict.fromkeys((*archives(), *asked)))))
     lacking: dict[str, list[str]] = {}
     for entry in read_entries(part):
+        # Lists of objects have no ignored pixels.
+        unfit = {name for name in label_sources() if FORMATS[name].labels == "objects" and entry.summary["ignored"]}
         for what, sources in needs:
-            # Lists of objects have no ignored pixels.
-            useless = LISTS.keys() if what == _LABELS and entry.summary["ignored"] else ()
-            if not set(sources).difference(useless) & set(entry.formats):
+            if not (set(sources) - (unfit if what == _LABELS else set())) & set(entry.formats):
                 lacking.setdefault(what, []).append(entry.image)
     for what, sources in needs:
         if what in lacking:

@@ -5,32 +5,34 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, Rows, RunContext, Writer, image_path, run_files
-from tipsseg.formats.writing import write_labels
+from tipsseg.formats import FORMATS, of_the_model, write_labels
+from tipsseg.formats.base import ImageLabels, Rows, RunContext
 from tipsseg.images.decoding import open_thumbnail
-from tipsseg.regions.objects import ImageLabels
 from tipsseg.regions.quality import PolygonQuality
 from tipsseg.store.corrections import (
     CERTAIN,
-    OF_THE_MODEL,
     Correction,
     corrected_summary,
     find_correction,
     read_correction,
     written_mask,
 )
-from tipsseg.store.labelled_image import labelled_image
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
 from tipsseg.store.reader import check_hint
 from tipsseg.store.results import Failed, Unchanged
 from tipsseg.store.resume import remove_files
-from tipsseg.store.stored_labels import StoredImage, read_confidence, read_labels, unknown_confidence
-from tipsseg.store.stored_rows import StoredObject
-from tipsseg.store.stored_scores import ObjectScores
+from tipsseg.store.stored_image import (
+    LabelledImage,
+    ObjectScores,
+    labelled_image,
+    object_scores,
+    read_labels,
+    read_scores,
+    unknown_confidence,
+)
 from tipsseg.types import ImageRef, LabelMap
 from tipsseg.util.files import is_file
 from tipsseg.util.ownership import digest_of
@@ -41,7 +43,7 @@ class Item:
     """An image to be converted.
 
     missing  the formats of the conversion that it is not in yet
-    records  in one format of `stored_rows.LISTS` that it is in, where there is one
+    rows     of the image, in the formats that it is in whose labels can be read back from rows alone
     """
 
     ref: ImageRef
@@ -55,8 +57,8 @@ class Converted:
     """It was converted; its own files are in place.
 
     entry      with its new formats
-    records    for the files of the whole run, by format
-    fidelity   of the polygons that were made
+    rows       for the files of the whole run, by format
+    polygon_quality  how well the polygons fit that were made
     rough      objects whose score was written as the mean of their class, for want of anything better
     corrected  whether its labels are those of a mask that a person corrected
     kept       files of formats that it should be in, which were changed by hand, and stay
@@ -66,7 +68,7 @@ class Converted:
     ref: ImageRef
     entry: ManifestEntry
     rows: Mapping[str, Rows]
-    fidelity: PolygonQuality
+    polygon_quality: PolygonQuality
     rough: int
     corrected: bool
     kept: tuple[Path, ...]
@@ -77,14 +79,14 @@ class Converted:
 class Conversion:
     """Converts images.
 
-    context  of the run
-    formats  of the conversion
-    writers  by format; those of the conversion, and of the run for images whose masks were corrected
+    context    of the run
+    formats    of the conversion
+    followers  other formats of the run, which follow masks that were corrected
     """
 
     context: RunContext
     formats: tuple[str, ...]
-    writers: Mapping[str, Writer]
+    followers: tuple[str, ...]
 
     def convert(self, item: Item) -> Converted | Unchanged | Failed:
         """Convert one image; may be called from several threads. Raises OutputError for what ends the run."""
@@ -104,15 +106,15 @@ class Conversion:
         wanted = item.missing
         if digest != entry.corrected:
             # All formats follow the labels, but what only the model can tell.
-            held = (name for name in entry.formats if name not in OF_THE_MODEL)
+            held = (name for name in entry.formats if name not in of_the_model())
             wanted = tuple(dict.fromkeys((*self.formats, *held)))
         found: list[str] = []
         kept: list[Path] = []
         for name in wanted:
-            path = image_path(name, output, ref.relative, self.context.files.names)
+            path = FORMATS[name].image_path(output, ref.relative, self.context.files.names)
             if name in entry.files and path is not None and self._is_edited(name, path, entry):
                 kept += [] if correction is not None and path == correction.path else [path]
-            elif name in self.writers:
+            elif name in self.formats or name in self.followers:
                 found.append(name)
         return tuple(found), tuple(kept)
 
@@ -137,22 +139,19 @@ class Conversion:
         if left and entry.fingerprint.matches(ref.path):
             left = ()
         formats = tuple(name for name in formats if name not in left)
-        stored = self._stored(item)
-        scored = any(FORMATS[name].scores for name in formats)
-        listed = self._listed(item, stored) if scored else []
+        image = self._read(item)
         # A mask that is the run's again is taken as one that a person corrected, back to what it was.
         source = correction or (None if entry.corrected is None else written_mask(entry, self.context.output))
         if source is None:
-            label_map, summary = self._label_map(stored, formats), entry.summary
-            scores = ObjectScores(listed, stored.labelled.means, self.context.files)
+            label_map, summary, means = self._label_map(item, image, formats), entry.summary, image.means
         else:
-            size, classes = stored.labelled.size, self.context.classes
-            labels = read_correction(source, size, len(classes), self.context.files)
-            label_map = LabelMap(labels, unknown_confidence(size), classes, None)
+            labels, classes = read_correction(source, image.stored), self.context.classes
+            label_map = LabelMap(labels, unknown_confidence(image.stored.size), classes, None)
             summary = corrected_summary(labels, classes, entry.summary)
-            scores = ObjectScores(listed, {each.id: CERTAIN for each in classes}, self.context.files)
-        image = ImageLabels(ref, lambda: open_thumbnail(ref.path), label_map, scores.objects)
-        done = write_labels(image, {name: self.writers[name] for name in formats}, self.context.output)
+            means = {each.id: CERTAIN for each in classes}
+        scores = ObjectScores(entry.objects, means, self.context.files)
+        written = ImageLabels(ref, lambda: open_thumbnail(ref.path), label_map, scores.objects)
+        done = write_labels(written, formats, self.context)
         remove_files(entry, left, self.context, self.context.files.names)
         entry = entry.without(left)
         with_these = replace(
@@ -161,35 +160,38 @@ class Conversion:
             formats=tuple(dict.fromkeys((*entry.formats, *formats))),
             files={**entry.files, **done.files},
             written={**entry.written, **done.written},
+            objects=entry.objects if source is None else object_scores(written.objects),
             corrected=None if correction is None else correction.digest,
         )
-        rough = scores.rough if scored and source is None else 0
-        corrected = correction is not None
-        return Converted(ref, with_these, done.rows, image.fidelity, rough, corrected, kept, left)
+        scored = source is None and any(FORMATS[name].scores for name in formats)
+        return Converted(
+            ref,
+            with_these,
+            done.rows,
+            written.polygon_quality,
+            scores.rough if scored else 0,
+            correction is not None,
+            kept,
+            left,
+        )
 
-    def _stored(self, item: Item) -> StoredImage:
+    def _read(self, item: Item) -> LabelledImage:
+        classes = {each.id: each.name for each in self.context.classes}
         try:
-            number = len(self.context.classes)
-            return StoredImage(labelled_image(item.entry, number), item.rows, number)
+            return labelled_image(item.entry, classes, self.context.files)
         except ValueError as error:
-            raise self._wrong(self.context.state / MANIFEST_FILE, item, error) from error
+            raise ImageError(
+                self.context.state / MANIFEST_FILE,
+                f"{item.ref.name}: not as tipsseg writes it: {error}",
+                check_hint(self.context.output),
+            ) from error
 
-    def _listed(self, item: Item, stored: StoredImage) -> list[StoredObject]:
-        try:
-            return list(chain.from_iterable(stored.objects.values()))
-        except ValueError as error:
-            (name,) = item.rows
-            raise self._wrong(run_files(name, self.context)[0].path, item, error) from error
-
-    def _wrong(self, path: Path, item: Item, error: ValueError) -> ImageError:
-        return ImageError(path, f"{item.ref.name}: not as tipsseg writes it: {error}", check_hint(self.context.output))
-
-    def _label_map(self, stored: StoredImage, formats: tuple[str, ...]) -> LabelMap:
-        labels = read_labels(stored, self.context)
-        confidence, top = unknown_confidence(stored.labelled.size), None
-        if any(form.scores or form.confidence or form.top for form in map(FORMATS.__getitem__, formats)):
-            confidence, top = read_confidence(stored, self.context)
-        return LabelMap(labels, confidence, self.context.classes, top)
+    def _label_map(self, item: Item, image: LabelledImage, formats: tuple[str, ...]) -> LabelMap:
+        labels = read_labels(image, item.rows, self.context)
+        if any(FORMATS[name].confidence or FORMATS[name].top for name in formats):
+            confidence, top = read_scores(image, self.context)
+            return LabelMap(labels, confidence, self.context.classes, top)
+        return LabelMap(labels, unknown_confidence(image.stored.size), self.context.classes, None)
 
 
 def _refuse_other_image(ref: ImageRef, entry: ManifestEntry, formats: list[str], *, corrected: bool) -> None:

@@ -21,7 +21,7 @@ from tipsseg.evaluation import metrics as evaluate
 from tipsseg.evaluation.metrics import Confusion, Scores
 from tipsseg.evaluation.pairing import Pair, Pairs, pair_truths
 from tipsseg.evaluation.truth import Layout, read_labels, read_truth
-from tipsseg.formats import CONFUSION_PICTURE, FOLDERS
+from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.runs import inputs
 from tipsseg.runs.engine import LocalEngine, check_device
 from tipsseg.runs.image_list import Images
@@ -223,7 +223,9 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
     place = Path(os.path.realpath(output))
     for folder in masks:
         real = Path(os.path.realpath(folder))
-        if place.is_relative_to(real) or (labels and any(real.is_relative_to(place / name) for name in FOLDERS)):
+        if place.is_relative_to(real) or (
+            labels and any(real.is_relative_to(place / name) for name in image_folders())
+        ):
             raise OutputError(
                 output, f"the results would come among the masks in {folder}", "Choose another output folder with -o."
             )

@@ -27,6 +27,10 @@ MANIFEST_FILE = "manifest.jsonl"
 UNREADABLE_FILE = "manifest-unreadable.jsonl"
 
 
+#: An object and its score: the label id, the area in pixels, y, x, h and w of its box in pixels, and the score, 0..1.
+ObjectScore = tuple[int, int, int, int, int, int, float]
+
+
 @dataclass(frozen=True, slots=True)
 class ManifestEntry:
     """One labelled image.
@@ -40,6 +44,7 @@ class ManifestEntry:
     formats      all formats that hold the image
     seconds      from opening the input to the last file
     written      what those files were when they were written; a file that is not so any more was edited
+    objects      the objects that the labels show, whether or not a format lists them
     corrected    sha256 of the edited mask that the labels are of; None where they are the run's own
     """
 
@@ -52,6 +57,7 @@ class ManifestEntry:
     formats: tuple[str, ...]
     seconds: float
     written: Mapping[str, Fingerprint]
+    objects: tuple[ObjectScore, ...] = ()
     corrected: str | None = None
 
     def record(self) -> dict[str, object]:
@@ -70,6 +76,7 @@ class ManifestEntry:
             "written": {name: file_record(file) for name, file in self.written.items()},
             "formats": list(self.formats),
             **rest,
+            "objects": [list(each) for each in self.objects],
             "seconds": self.seconds,
             **({} if self.corrected is None else {"corrected": self.corrected}),
         }
@@ -116,6 +123,7 @@ def read_entry(line: bytes) -> ManifestEntry:
             tuple(map(str, record["formats"])),
             float(record["seconds"]),
             {str(name): parse_file(file) for name, file in record["written"].items()},
+            tuple(map(_read_object, record["objects"])),
             None if record.get("corrected") is None else str(record["corrected"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -123,6 +131,15 @@ def read_entry(line: bytes) -> ManifestEntry:
     _check_names(entry)
     _check_summary(entry.summary)
     return entry
+
+
+def _read_object(record: list[object]) -> ObjectScore:
+    class_id, area, y, x, h, w, score = record
+    numbers = (class_id, area, y, x, h, w)
+    # JSON's true is an int to Python.
+    if not all(type(each) is int for each in numbers) or type(score) not in (int, float) or not 0 <= score <= 1:  # type: ignore[operator]
+        raise ValueError("an object without its numbers")
+    return (*numbers, float(score))  # type: ignore[return-value, arg-type]
 
 
 def _check_names(entry: ManifestEntry) -> None:

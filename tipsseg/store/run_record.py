@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tipsseg import __version__
 from tipsseg.errors import InputError, OutputError
-from tipsseg.formats import RunContext
+from tipsseg.formats.base import RunContext
 from tipsseg.options import DTYPE_NAMES, recorded_names
 from tipsseg.store.shards import state_folders
 from tipsseg.store.spec import RunSpec

@@ -8,7 +8,8 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, OutputError
-from tipsseg.formats import FORMATS, RunContext, has_image_files
+from tipsseg.formats import FORMATS, has_image_files
+from tipsseg.formats.base import RunContext
 from tipsseg.options import recorded_names
 from tipsseg.runs.merge.images import is_copied, places, stranger_error
 from tipsseg.runs.merge.records import SET_ASIDE, run_paths
