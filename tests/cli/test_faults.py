@@ -25,7 +25,7 @@ import tipsseg
 from tipsseg.formats import FORMATS
 from tipsseg.store.journal import Journal
 from tipsseg.util.ownership import LOG_PREFIX
-from tipsseg.weights import fetching as weights
+from tipsseg.weights.lock import read_lock
 
 TIPSSEG = [sys.executable, "-m", "tipsseg"]
 TINY = Path(tipsseg.__file__).parent / "assets" / "tiny"
@@ -81,7 +81,10 @@ def on_small_disk(size: str, script: str, folder: Path) -> subprocess.CompletedP
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")
-@pytest.mark.parametrize(("formats", "size"), [("png,coco", "120k"), (",".join(FORMATS), "1400k")])
+@pytest.mark.parametrize(
+    ("formats", "size"),
+    [("png,coco", "120k"), pytest.param(",".join(FORMATS), "1400k", marks=pytest.mark.slow)],
+)
 def test_a_disk_that_gets_full(mlp_checkpoint: Path, images: Path, tmp_path: Path, formats: str, size: str) -> None:
     for number in range(24):
         save(images / f"more{number:02}.png", 100)
@@ -126,6 +129,7 @@ def labels_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
     """As by `ulimit -f`; Python gets an error for the write that goes over it, after a part was written."""
     label = [*TIPSSEG, "label", "imgs", "-c", "a,b,c", "-m", str(mlp_checkpoint), "--device", "cpu", "-o", "out"]
@@ -302,8 +306,8 @@ class TestPermissions:
             for name in ("a", "b", "sub/c", "sub/d", "e", "f"):
                 make(f"{name}.png")
             # The package may lie where only root reads: all that is needed of it is taken now.
-            lock = weights.read_lock()
-            monkeypatch.setattr(weights, "read_lock", lambda: lock)
+            models = read_lock()
+            monkeypatch.setattr("tipsseg.weights.lock.read_lock", lambda: models)
             shutil.copytree(TINY, "model")
             assert command("label", "imgs", "-c", "a", "-m", "./model", "--limit", "1", "-o", "warm").code == 0
             for path in (Path("imgs/b.png"), Path("imgs/sub")):
@@ -390,7 +394,9 @@ def test_an_input_that_vanishes(
     assert told(Path("out")) == ["a.png", "b.png", "f.png", "sub/c.png", "sub/d.png"]
 
 
-@pytest.mark.parametrize("flags", [[], ["--jsonl"]], ids=["paths", "jsonl"])
+@pytest.mark.parametrize(
+    "flags", [pytest.param([], id="paths"), pytest.param(["--jsonl"], id="jsonl", marks=pytest.mark.slow)]
+)
 def test_nobody_reads_any_more(mlp_checkpoint: Path, images: Path, tmp_path: Path, flags: list[str]) -> None:
     """A closed pipe ends the run quietly, and the same command goes on."""
     label = [*TIPSSEG, "label", "-", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out", *flags]

@@ -39,7 +39,7 @@ from output_folders import (
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.options import DEFAULT_FILE_OPTIONS
-from tipsseg.runs.convert import convert_folder
+from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.merge.folders import merge_folders
 from tipsseg.runs.predictions import masks_folder
 from tipsseg.runs.progress import Progress
@@ -886,7 +886,9 @@ STOPPED: Mapping[str, tuple[Build, Sequence[str], str]] = {
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # files that were open when it was stopped
-@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize(
+    "stop", [pytest.param(stop, marks=() if stop == "SIGKILL" else pytest.mark.slow) for stop in STOPS]
+)
 @pytest.mark.parametrize("case", STOPPED)
 def test_a_merge_that_was_stopped_can_be_run_again(
     root: Path, monkeypatch: pytest.MonkeyPatch, case: str, stop: str

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tipsseg import __version__
 from tipsseg.errors import TipssegError, UsageError
-from tipsseg.formats import RunContext
+from tipsseg.formats.base import RunContext
 from tipsseg.images.pillow import silence_decoders
 from tipsseg.runs.engine import LocalEngine
 from tipsseg.store.results import ImageResult

@@ -14,20 +14,22 @@ import logging
 import math
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from tipsseg import __version__
 from tipsseg.errors import DeviceError, TipssegError, UsageError
-from tipsseg.formats import FOLDERS, RunContext
+from tipsseg.formats import image_folders
+from tipsseg.formats.base import RunContext
 from tipsseg.runs.ray_actor import LabelActor, Plan
 from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.run_record import RunInfo
@@ -128,10 +130,12 @@ class RayEngine:
         import ray
 
         self._context = context
+        self._stack.enter_context(redirect_stdout(messages := _Messages(sys.stdout)))
         if self._stack.enter_context(_connected()):
             _check_resources(self._actors, self._gpus)
         self._plan = ray.put(Plan(self._info, context, Path.cwd(), __version__))
         self._stack.callback(self._end_actors)
+        self._stack.callback(messages.end)
         self._workers = [self._hire() for _ in range(self._actors)]
         while self._started is None:
             self._happened.wait()
@@ -166,7 +170,7 @@ class RayEngine:
             if not finished or self._any_died:
                 self._end_actors()
                 # Files that actors were about to write when they ended.
-                clean_up_below((self._context.output / folder for folder in FOLDERS), self._context.owner)
+                clean_up_below((self._context.output / folder for folder in image_folders()), self._context.owner)
 
     def _begin(self, item: Item | BaseException) -> Future[ImageResult]:
         """Where the result of an item goes; of all but an image it is known."""
@@ -294,6 +298,30 @@ def _check_same(one: tuple[str, str], other: tuple[str, str]) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class _Messages:
+    """Stands for stdout while Ray runs, which prints messages there, as of actors that died: text goes to stderr.
+
+    Results go through `buffer`, see progress.py, and that is the one of stdout.
+    """
+
+    def __init__(self, stdout: TextIO) -> None:
+        self._stdout = stdout
+        self._ended = False
+
+    def end(self) -> None:
+        """Pass nothing on: from now on there are only complaints of actors that were ended."""
+        self._ended = True
+
+    def write(self, text: str) -> int:
+        return len(text) if self._ended else sys.stderr.write(text)
+
+    def flush(self) -> None:
+        self._stdout.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stdout, name)
 
 
 @contextmanager
