@@ -19,9 +19,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Tipsv2Model
 
+from tipsseg.backbones.protocol import Backbone
 from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2.config import read_config
-from tipsseg.backbones.tipsv2.encoder import Encoder
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.errors import UsageError
 from tipsseg.labelling import golden
@@ -365,13 +366,13 @@ def test_a_device_that_computes_something_else_is_a_failure(monkeypatch: pytest.
 
 @pytest.mark.parametrize("cosine", [math.nan, 0.0])
 def test_cosines_that_are_no_numbers_or_all_alike_are_a_failure(monkeypatch: pytest.MonkeyPatch, cosine: float) -> None:
-    plain = Encoder.window_cosines
+    plain = golden._cosines
 
-    def broken(self: Encoder, *arguments: object) -> torch.Tensor:
-        cosines = plain(self, *arguments)  # type: ignore[arg-type]
-        return cosines if self.dtype == torch.float32 else torch.full_like(cosines, cosine)
+    def broken(backbone: Backbone) -> torch.Tensor:
+        cosines = plain(backbone)
+        return cosines if backbone.dtype_name == "float32" else torch.full_like(cosines, cosine)
 
-    monkeypatch.setattr(Encoder, "window_cosines", broken)
+    monkeypatch.setattr(golden, "_cosines", broken)
     assert failed(report(dtype="float16")) == ["numbers"]
 
 
@@ -379,19 +380,15 @@ def test_a_device_that_cannot_run_the_model_is_a_failure(monkeypatch: pytest.Mon
     def broken(*_: object) -> None:
         raise torch.OutOfMemoryError("out of memory\nmore")
 
-    monkeypatch.setattr(Encoder, "window_cosines", broken)
+    monkeypatch.setattr(Tipsv2Backbone, "encode_windows", broken)
     diagnostics = report()
     assert failed(diagnostics) == ["recorded numbers", "numbers"]
     assert diagnostics["numbers"].detail == "it does not run: out of memory"
 
 
 def test_a_cpu_that_computes_something_else_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = Encoder.window_cosines
-
-    def off(self: Encoder, *arguments: object) -> torch.Tensor:
-        return plain(self, *arguments) + 5e-4  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Encoder, "window_cosines", off)
+    plain = golden._cosines
+    monkeypatch.setattr(golden, "_cosines", lambda backbone: plain(backbone) + 5e-4)
     diagnostics = report()
     assert failed(diagnostics) == ["recorded numbers"]
     assert "5.0e-04" in diagnostics["recorded numbers"].detail

@@ -68,8 +68,8 @@ def test_no_two_phrases_of_the_general_background_are_the_same() -> None:
 def embeddings(synonyms: tuple[float, float, float], group: int) -> NDArray[np.float32]:
     """Unit vectors [25, 25] of GENERAL_BACKGROUND with known cosines.
 
-    The pairs of SYNONYMS have the cosines `synonyms`; of the phrases that are in no pair, the first `group` have 0.8 with each other. All
-    other pairs have 0. So of the 300 - 3 pairs of different things, group * (group - 1) / 2 have 0.8.
+    The pairs of SYNONYMS have the cosines `synonyms`; of the phrases that are in no pair, the first `group` have 0.8 with each
+    other. All other pairs have 0. So of the 300 - 3 pairs of different things, group * (group - 1) / 2 have 0.8.
     """
     cosines = np.eye(len(GENERAL_BACKGROUND))
     alone = [phrase for phrase in GENERAL_BACKGROUND if not any(phrase in pair for pair in SYNONYMS)]

@@ -107,7 +107,7 @@ def stated_by_hub(spec: ModelSpec, file: LockedFile) -> Expected:
     return stated
 
 
-def download(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool) -> None:
+def download(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool, keep_stamps: bool) -> None:
     """Download files of the pinned revision into the hub cache, and verify them.
 
     Raises:
@@ -118,7 +118,7 @@ def download(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool) -> No
     _check_space(spec, files, stated)
     with _progress_bars(quiet):
         for file, by_hub in zip(files, stated, strict=True):
-            _download(spec, file, by_hub)
+            _download(spec, file, by_hub, keep_stamps=keep_stamps)
 
 
 def reject(path: Path, mismatch: Mismatch) -> IntegrityError:
@@ -151,7 +151,7 @@ def source(spec: ModelSpec) -> tuple[str, str]:
     return spec.repository, spec.revision
 
 
-def _download(spec: ModelSpec, file: LockedFile, stated: Expected) -> None:
+def _download(spec: ModelSpec, file: LockedFile, stated: Expected, *, keep_stamps: bool) -> None:
     from huggingface_hub import hf_hub_download
 
     repository, revision = source(spec)
@@ -166,7 +166,7 @@ def _download(spec: ModelSpec, file: LockedFile, stated: Expected) -> None:
     )
     size = file.size if file.size is not None else stated.size
     expected = Expected("sha256", file.sha256, size) if file.sha256 else Expected(stated.kind, stated.digest, size)
-    if (mismatch := find_mismatch(path, expected)) is not None:
+    if (mismatch := find_mismatch(path, expected, keep_stamp=keep_stamps)) is not None:
         raise reject(path, mismatch)
 
 

@@ -203,7 +203,7 @@ def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
     expected = stated_locally(spec, file, path)
     if expected is None:
         return False
-    mismatch = find_mismatch(path, expected)
+    mismatch = find_mismatch(path, expected, keep_stamp=True)
     if mismatch is not None:
         # Verifying removes it from the hub cache, and the next download brings it anew.
         hint = _REINSTALL if spec.embedded is not None else f"`tipsseg weights verify {spec.id}` removes it."
