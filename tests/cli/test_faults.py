@@ -25,7 +25,7 @@ import tipsseg
 from tipsseg.formats import FORMATS
 from tipsseg.store.journal import Journal
 from tipsseg.util.ownership import LOG_PREFIX
-from tipsseg.weights import fetching as weights
+from tipsseg.weights.lock import read_lock
 
 TIPSSEG = [sys.executable, "-m", "tipsseg"]
 TINY = Path(tipsseg.__file__).parent / "assets" / "tiny"
@@ -306,8 +306,8 @@ class TestPermissions:
             for name in ("a", "b", "sub/c", "sub/d", "e", "f"):
                 make(f"{name}.png")
             # The package may lie where only root reads: all that is needed of it is taken now.
-            lock = weights.read_lock()
-            monkeypatch.setattr(weights, "read_lock", lambda: lock)
+            models = read_lock()
+            monkeypatch.setattr("tipsseg.weights.lock.read_lock", lambda: models)
             shutil.copytree(TINY, "model")
             assert command("label", "imgs", "-c", "a", "-m", "./model", "--limit", "1", "-o", "warm").code == 0
             for path in (Path("imgs/b.png"), Path("imgs/sub")):

@@ -29,7 +29,7 @@ from tinytips.recipe.network import SIZES, make_model
 from tinytips.recipe.step import Recipe
 from tinytips.retrieval import recall_at_1
 from tipsseg.backbones.tipsv2 import checkpoint
-from tipsseg.weights import fetching as weights
+from tipsseg.weights import fetching, lock
 
 PRETRAIN = Path(__file__).resolve().parents[2] / "examples" / "pretrain"
 TINY = Path(tipsseg.__file__).parent / "assets" / "tiny"
@@ -177,7 +177,7 @@ def test_own_pictures_and_a_model_to_start_from(train: Train, tmp_path: Path) ->
         {"image": name, "caption": f"a {colour} picture"} for name, colour in (("a.png", "red"), ("b.png", "blue"))
     ]
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    start = weights.fetch(weights.get_model("tiny"))
+    start = fetching.fetch(lock.get_model("tiny"))
     (line,) = train(tmp_path, "--pictures", tmp_path / "list.jsonl", "--start", start, "--steps", 1)
     assert line["step"] == 1
     before, _ = checkpoint.load(start, torch.device("cpu"), torch.float32)

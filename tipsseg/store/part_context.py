@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tipsseg.formats import RunContext
+from tipsseg.formats.base import RunContext
 from tipsseg.options import FileOptions, parse_file_options
 from tipsseg.store.reader import FinishedRun, other_version
 from tipsseg.store.run_record import RUN_FILE

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.formats import index_masks
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelMap
 
@@ -47,10 +48,11 @@ def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[s
     mask   its index mask; None without the format png
     files  all files of its own; given by format
     """
+    mask = index_masks()[0]
     return {
         "path": os.fspath(ref.path),
         "image": ref.name,
-        "mask": os.fspath(files["png"]) if "png" in files else None,
+        "mask": os.fspath(files[mask]) if mask in files else None,
         "files": [os.fspath(file) for file in files.values()],
         **summary,
     }

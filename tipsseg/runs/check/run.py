@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.formats import FORMATS
-from tipsseg.formats.problem import Problem
+from tipsseg.formats.problem import Problem, class_faults
 from tipsseg.options import FileOptions, parse_file_options
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.lock import is_locked
 from tipsseg.store.merging import finish_command, is_begun, is_unfinished
 from tipsseg.store.reader import broken_conversion, conversion_begun
-from tipsseg.store.run_classes import class_faults, run_names
+from tipsseg.store.run_classes import run_names
 from tipsseg.store.run_record import RUN_FILE, images_of, written_files
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in, state_folder
 from tipsseg.types import ignore_id
 from tipsseg.util.files import is_folder, read_regular, reason_of
 from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.json_values import actual_path, parse, short, take
+from tipsseg.util.json_values import parse, short, take
+from tipsseg.util.record_paths import actual_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,6 @@ class Run:
     labelled: int
     failed: int
     written: Mapping[str, Fingerprint]
-
-    def wrote(self, path: Path, output: Path) -> bool:
-        """Whether a file that stands for the whole run is there, and this run wrote it; others are somebody's own."""
-        return path.exists() and path.relative_to(output).as_posix() in self.written
 
     @property
     def path(self) -> Path:
