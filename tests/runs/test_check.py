@@ -290,6 +290,14 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "an annotation less, of other settings": (
         both(edit(COCO, drop_line(b'{"id": 2, "image_id"')), entry("a.png", lambda r: r.update(digest="f" * 32))), [],
     ),
+    "an object without its score": (
+        entry("a.png", lambda r: r.update(objects=[[1, 4, 0, 0, 2, 2]])),
+        [f"{MANIFEST}: line 1 is no entry: {NOT_ALL}; {SET_ASIDE}", f"{COCO}: image a.png: {NOT_WANTED}"],
+    ),
+    "an object with a score that is none": (
+        entry("a.png", lambda r: r.update(objects=[[1, 4, 0, 0, 2, 2, 1.5]])),
+        [f"{MANIFEST}: line 1 is no entry: {NOT_ALL}; {SET_ASIDE}", f"{COCO}: image a.png: {NOT_WANTED}"],
+    ),
     "two images for one picture": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b'"a.png"', b'"a.gif"') + b"\n"),
         [f"{MANIFEST}: a.png: its files would be those of a.gif too", f"{COCO}: image a.gif: missing"],
