@@ -17,7 +17,8 @@ from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begu
 from tipsseg.store.stored_image import archives, label_sources
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
-from tipsseg.util.json_values import actual_name, actual_path, take
+from tipsseg.util.json_values import take
+from tipsseg.util.record_paths import actual_name, actual_path
 
 _LABELS = "labels"
 
