@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_a_sound_installation_has_no_failure(dtype: str, cache: Path) -> None:
     findings = report(dtype=dtype)
     assert failed(findings) == []
     assert list(findings)[:2] == ["tipsseg", "Python"]
-    assert findings["torch"].detail.startswith(f"{torch.__version__} (")
+    assert findings["torch"].detail.startswith(f"{metadata.version('torch')} (")
     assert findings["opencv-python"].state == findings["typer"].state == "ok"
     assert findings["cache"] == Diagnostic("ok", "cache", findings["cache"].detail)
     assert findings["cache"].detail.startswith(f"{cache} (will be made), ")
