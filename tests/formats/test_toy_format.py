@@ -103,8 +103,10 @@ def test_a_format_of_one_class_goes_through_every_command(tmp_path: Path) -> Non
         )  # fmt: skip
     tipsseg("merge", tmp_path / "shards", "-o", joined)
     assert own(joined) == own(labelled)
+    tipsseg("merge", tmp_path / "shards", "-o", tmp_path / "shards")
+    assert own(tmp_path / "shards") == own(labelled)
 
-    for output in (labelled, converted, joined):
+    for output in (labelled, converted, joined, tmp_path / "shards"):
         assert "3 images, 6 files checked: nothing wrong." in tipsseg("check", output)
 
 

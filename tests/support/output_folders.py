@@ -26,7 +26,7 @@ from tipsseg.store.summary import label_summary
 from tipsseg.types import ImageRef, LabelArray, LabelMap, TopClasses, printable_path
 from tipsseg.util.files import atomic_write, json_bytes
 from tipsseg.util.fingerprint import file_record, fingerprint
-from tipsseg.util.json_values import actual_path
+from tipsseg.util.record_paths import actual_path
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 ALL_FORMATS = tuple(FORMATS)

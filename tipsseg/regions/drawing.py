@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 from tipsseg.regions.components import count_labels
 from tipsseg.regions.name_places import place_names, shown_name, spare_name
 from tipsseg.types import BACKGROUND, Colour, LabelArray, LabelClass, ignore_id
-from tipsseg.util.lettering import Font, fit_name, fit_path, one_line, plain_font, text_length
+from tipsseg.util.lettering import Font, fit_name, fit_path, plain_font, text_length
+from tipsseg.util.printable import one_line
 
 _LONG_SIDE_MIN = 320  # smaller images are enlarged, or one could not see them
 _CANVAS_WIDTH_MIN = 320  # what a legend entry needs

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from tipsseg.formats import of_the_model
-from tipsseg.runs.convert import convert_folder
+from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.engine import Engine
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.notes import (

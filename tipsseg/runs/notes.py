@@ -19,7 +19,7 @@ from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE, Counts, RunInfo
 from tipsseg.store.spec import RunSpec
 from tipsseg.util.printable import counted, shell_word
-from tipsseg.weights import fetching as weights
+from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
 
 #: The model that was trained on drawn scenes alone.
@@ -35,7 +35,7 @@ class ImageNotes:
         self._quality = PolygonQuality()
         self._squeezed = 0
         self._first_squeezed = ""
-        self._beyond = model.get("sha256") == ModelSource(_DRAWN, weights.get_model(_DRAWN)).facts()["sha256"]
+        self._beyond = model.get("sha256") == ModelSource(_DRAWN, get_model(_DRAWN)).facts()["sha256"]
 
     def take(self, labelled: Labelled) -> None:
         """One more image is labelled."""

@@ -14,8 +14,8 @@ from tipsseg.formats.base import StoredImage
 from tipsseg.regions.components import count_labels
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
-from tipsseg.util.json_values import actual_path
 from tipsseg.util.ownership import Ownership, digest_of
+from tipsseg.util.record_paths import actual_path
 
 #: The confidence of what a person labelled.
 CERTAIN = 1.0

@@ -40,8 +40,8 @@ from tipsseg.store.spec import RunSpec
 from tipsseg.store.totals import Totals, total
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import clean_up, clean_up_below, remove_file
-from tipsseg.util.json_values import actual_path
 from tipsseg.util.ownership import write_ahead_logs
+from tipsseg.util.record_paths import actual_path
 
 
 class OutputFolder:

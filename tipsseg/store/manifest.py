@@ -19,7 +19,8 @@ from tipsseg.types import BACKGROUND, ImageRef, name_order, printable_path
 from tipsseg.util.append_log import AppendLog, lines_of, whole_lines
 from tipsseg.util.files import atomic_path, json_bytes
 from tipsseg.util.fingerprint import Fingerprint, file_record, parse_file
-from tipsseg.util.json_values import is_inside, parse, short, take, take_share
+from tipsseg.util.json_values import parse, short, take, take_share
+from tipsseg.util.record_paths import is_inside
 
 MANIFEST_FILE = "manifest.jsonl"
 

@@ -25,8 +25,9 @@ from tipsseg.store.shards import Shard, shards_in, state_folder
 from tipsseg.types import LabelClass
 from tipsseg.util.append_log import lines_of, whole_lines
 from tipsseg.util.files import is_folder, reason_of
-from tipsseg.util.json_values import actual_path, short, take
+from tipsseg.util.json_values import short, take
 from tipsseg.util.printable import shell_word
+from tipsseg.util.record_paths import actual_path
 
 #: What to do with a run that was broken off.
 RUN_AGAIN = "Run the command that made it again; what is done there stays."

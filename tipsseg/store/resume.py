@@ -32,8 +32,8 @@ from tipsseg.store.stored_image import suffices
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import fingerprint
-from tipsseg.util.json_values import actual_path, is_inside
 from tipsseg.util.ownership import LINK, MOVE, digest_of, write_ahead_logs
+from tipsseg.util.record_paths import actual_path, is_inside
 
 _ANOTHER_FOLDER = "Choose another output folder with -o"
 _START_OVER = f"{_ANOTHER_FOLDER}, or begin anew in this one with --overwrite."

@@ -22,8 +22,9 @@ from tipsseg.store.spec import RunSpec
 from tipsseg.types import BACKGROUND
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
-from tipsseg.util.json_values import is_inside, parse
+from tipsseg.util.json_values import parse
 from tipsseg.util.ownership import MOVE, Ownership
+from tipsseg.util.record_paths import is_inside
 from tipsseg.vocabulary.toml_file import class_record
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model

@@ -22,7 +22,8 @@ from tipsseg.store.manifest import ManifestEntry, ObjectScore
 from tipsseg.store.reader import check_hint
 from tipsseg.types import BACKGROUND, LabelArray, LabelMap, TopClasses, ignore_id, name_order
 from tipsseg.util.files import file_size, reason_of
-from tipsseg.util.json_values import actual_path, take, take_share
+from tipsseg.util.json_values import take, take_share
+from tipsseg.util.record_paths import actual_path
 
 _LABEL_AGAIN = "Move the file away and label the image again."
 _LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."

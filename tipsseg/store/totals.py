@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from tipsseg.types import LabelClass
 from tipsseg.util.json_values import take
-from tipsseg.util.lettering import one_line
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import counted, one_line
 
 #: How many classes a line names, and how many letters of each.
 _NAMED = 8

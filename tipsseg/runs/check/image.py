@@ -19,7 +19,7 @@ from tipsseg.store.stored_image import LabelledImage
 from tipsseg.types import LabelArray
 from tipsseg.util.files import is_file, reason_of
 from tipsseg.util.fingerprint import content_digest
-from tipsseg.util.json_values import actual_path
+from tipsseg.util.record_paths import actual_path
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in
 from tipsseg.types import ignore_id
 from tipsseg.util.files import is_folder, read_regular, reason_of
 from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.json_values import actual_path, parse, short, take
+from tipsseg.util.json_values import parse, short, take
+from tipsseg.util.record_paths import actual_path
 
 
 @dataclass(frozen=True, slots=True)

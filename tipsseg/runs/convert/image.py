@@ -54,15 +54,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """It was converted; its own files are in place.
+    """It was converted; its per-image files are in place.
 
-    entry      with its new formats
-    rows       for the files of the whole run, by format
+    entry            with its new formats
+    rows             for the files of the whole run, by format
     polygon_quality  how well the polygons fit that were made
-    rough      objects whose score was written as the mean of their class, for want of anything better
-    corrected  whether its labels are those of a mask that a person corrected
-    kept       files of formats that it should be in, which were changed by hand, and stay
-    left       formats that it is in no more, as they need the image, which is gone or was changed
+    rough            how many objects have the mean of their class for a score, for want of anything better
+    corrected        whether its labels are those of a mask that a person corrected
+    kept             files of formats that it should be in, which were changed by hand, and stay
+    left             formats that it is in no more, as they need the image, which is gone or was changed
     """
 
     ref: ImageRef
@@ -73,6 +73,21 @@ class Converted:
     corrected: bool
     kept: tuple[Path, ...]
     left: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stored:
+    """The labels of an image, read back.
+
+    summary    what they hold, see `summary.label_summary`
+    scores     of the objects
+    corrected  whether they are those of a mask that a person corrected, or corrected back
+    """
+
+    label_map: LabelMap
+    summary: Mapping[str, object]
+    scores: ObjectScores
+    corrected: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,51 +146,58 @@ class Conversion:
     ) -> Converted:
         entry = item.entry
         ref = replace(item.ref, replaceable=entry.replaceable, linked=entry.formats, former=entry.fingerprint.sha256)
-        unseen = [name for name in formats if FORMATS[name].image and name in self.formats]
-        if unseen:
-            _refuse_other_image(ref, entry, unseen, corrected=correction is not None)
-        # What nobody asked for does not keep the rest from following.
-        left = tuple(name for name in formats if FORMATS[name].image and name not in self.formats)
-        if left and entry.fingerprint.matches(ref.path):
-            left = ()
-        formats = tuple(name for name in formats if name not in left)
-        image = self._read(item)
-        # A mask that is the run's again is taken as one that a person corrected, back to what it was.
-        source = correction or (None if entry.corrected is None else written_mask(entry, self.context.output))
-        if source is None:
-            label_map, summary, means = self._label_map(item, image, formats), entry.summary, image.means
-        else:
-            labels, classes = read_correction(source, image.stored), self.context.classes
-            label_map = LabelMap(labels, unknown_confidence(image.stored.size), classes, None)
-            summary = corrected_summary(labels, classes, entry.summary)
-            means = {each.id: CERTAIN for each in classes}
-        scores = ObjectScores(entry.objects, means, self.context.files)
-        written = ImageLabels(ref, lambda: open_thumbnail(ref.path), label_map, scores.objects)
-        done = write_labels(written, formats, self.context)
+        formats, left = self._without_image(ref, entry, formats, corrected=correction is not None)
+        stored = self._read(item, formats, correction)
+        labels = ImageLabels(ref, lambda: open_thumbnail(ref.path), stored.label_map, stored.scores.objects)
+        done = write_labels(labels, formats, self.context)
         remove_files(entry, left, self.context, self.context.files.names)
         entry = entry.without(left)
         with_these = replace(
             entry,
-            summary=summary,
+            summary=stored.summary,
             formats=tuple(dict.fromkeys((*entry.formats, *formats))),
             files={**entry.files, **done.files},
             written={**entry.written, **done.written},
-            objects=entry.objects if source is None else object_scores(written.objects),
+            objects=object_scores(labels.objects) if stored.corrected else entry.objects,
             corrected=None if correction is None else correction.digest,
         )
-        scored = source is None and any(FORMATS[name].scores for name in formats)
-        return Converted(
-            ref,
-            with_these,
-            done.rows,
-            written.polygon_quality,
-            scores.rough if scored else 0,
-            correction is not None,
-            kept,
-            left,
-        )
+        scored = not stored.corrected and any(FORMATS[name].scores for name in formats)
+        rough = stored.scores.rough if scored else 0
+        return Converted(ref, with_these, done.rows, labels.polygon_quality, rough, correction is not None, kept, left)
 
-    def _read(self, item: Item) -> LabelledImage:
+    def _without_image(
+        self, ref: ImageRef, entry: ManifestEntry, formats: tuple[str, ...], *, corrected: bool
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The formats that can be written, and formats of the run that the image has to leave, as they need it and it is another.
+
+        Raises ImageError where a format of the conversion needs the image.
+        """
+        needing = [name for name in formats if FORMATS[name].image]
+        if not needing or entry.fingerprint.matches(ref.path):
+            return formats, ()
+        if asked := [name for name in needing if name in self.formats]:
+            raise _other_image(ref, asked, corrected=corrected)
+        # What nobody asked for does not keep the rest from following.
+        return tuple(name for name in formats if name not in needing), tuple(needing)
+
+    def _read(self, item: Item, formats: tuple[str, ...], correction: Correction | None) -> _Stored:
+        """The labels of an image, and what these formats need beside them. Raises ImageError."""
+        entry, classes, options = item.entry, self.context.classes, self.context.files
+        image = self._labelled(item)
+        # A mask that is the run's again is taken as one that a person corrected, back to what it was.
+        source = correction or (None if entry.corrected is None else written_mask(entry, self.context.output))
+        confidence, top = unknown_confidence(image.stored.size), None
+        if source is None:
+            labels, summary, means = read_labels(image, item.rows, self.context), entry.summary, image.means
+            if any(FORMATS[name].confidence or FORMATS[name].top for name in formats):
+                confidence, top = read_scores(image, self.context)
+        else:
+            labels = read_correction(source, image.stored)
+            summary, means = corrected_summary(labels, classes, entry.summary), {each.id: CERTAIN for each in classes}
+        scores = ObjectScores(entry.objects, means, options)
+        return _Stored(LabelMap(labels, confidence, classes, top), summary, scores, source is not None)
+
+    def _labelled(self, item: Item) -> LabelledImage:
         classes = {each.id: each.name for each in self.context.classes}
         try:
             return labelled_image(item.entry, classes, self.context.files)
@@ -186,21 +208,13 @@ class Conversion:
                 check_hint(self.context.output),
             ) from error
 
-    def _label_map(self, item: Item, image: LabelledImage, formats: tuple[str, ...]) -> LabelMap:
-        labels = read_labels(image, item.rows, self.context)
-        if any(FORMATS[name].confidence or FORMATS[name].top for name in formats):
-            confidence, top = read_scores(image, self.context)
-            return LabelMap(labels, confidence, self.context.classes, top)
-        return LabelMap(labels, unknown_confidence(image.stored.size), self.context.classes, None)
 
-
-def _refuse_other_image(ref: ImageRef, entry: ManifestEntry, formats: list[str], *, corrected: bool) -> None:
-    """Raise ImageError where an image is not the one that was labelled; `corrected` tells whether its mask was."""
-    if not entry.fingerprint.matches(ref.path):
-        without = f"or leave out {' and '.join(formats)}."
-        if not is_file(ref.path):
-            raise ImageError(ref.path, "no such file", f"Give the folder that has it with --images, {without}")
-        again = "Label it again,"
-        if corrected:
-            again = "Put back the image of before, label it anew with --replace-edited, which gives the correction up,"
-        raise ImageError(ref.path, "changed since it was labelled", f"{again} {without}")
+def _other_image(ref: ImageRef, formats: list[str], *, corrected: bool) -> ImageError:
+    """The error for an image that is not the one that was labelled; `corrected` tells whether its mask was."""
+    without = f"or leave out {' and '.join(formats)}."
+    if not is_file(ref.path):
+        return ImageError(ref.path, "no such file", f"Give the folder that has it with --images, {without}")
+    again = "Label it again,"
+    if corrected:
+        again = "Put back the image of before, label it anew with --replace-edited, which gives the correction up,"
+    return ImageError(ref.path, "changed since it was labelled", f"{again} {without}")
