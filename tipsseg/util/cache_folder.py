@@ -1,4 +1,4 @@
-"""The folder of what only saves time: `$TIPSSEG_CACHE`, else `$XDG_CACHE_HOME/tipsseg`, else `~/.cache/tipsseg`."""
+"""The folder of files that only save time: `$TIPSSEG_CACHE`, else `$XDG_CACHE_HOME/tipsseg`, else `~/.cache/tipsseg`."""
 
 from __future__ import annotations
 
