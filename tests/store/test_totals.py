@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from tipsseg.store.summary import label_summary
-from tipsseg.store.totals import total
+from tipsseg.store.summary import label_summary, total
 from tipsseg.types import LabelArray, LabelClass, LabelMap
 
 

@@ -27,17 +27,23 @@ from tipsseg.store.folder import clean_up_run
 from tipsseg.store.journal import Journal, journals_in, write_run_file
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import Manifest, ManifestEntry
-from tipsseg.store.part_context import file_options, run_context
-from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begun, find_runs, read_entries
+from tipsseg.store.reader import (
+    FinishedRun,
+    broken_conversion,
+    conversion_begun,
+    find_runs,
+    finished_context,
+    read_entries,
+)
 from tipsseg.store.results import Failed, Unchanged
 from tipsseg.store.resume import image_paths, in_place, is_recorded, restore_links
-from tipsseg.store.run_record import CONVERTING, write_run, written_files
+from tipsseg.store.run_record import write_run
 from tipsseg.store.stored_labels import CONFIDENCES, LABELS
 from tipsseg.store.stored_rows import LISTS, RowStream
-from tipsseg.store.totals import total
+from tipsseg.store.summary import total
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file, is_folder
-from tipsseg.util.json_values import actual_name, actual_path, take
+from tipsseg.util.json_values import actual_name, actual_path
 from tipsseg.util.printable import counted, shell_word
 from tipsseg.util.threads import in_order
 
@@ -74,7 +80,7 @@ def convert_folder(
         if claim.left_over:
             clean_up_run(output, output)
         part = _with_fraction(_whole_run(output), formats, val_fraction)
-        context = run_context(part, part.record, output, output)
+        context = finished_context(part, output, output)
         check_formats(formats, context.classes)
         _refuse_others_begun(part, formats)
         _refuse_unknown(part, formats)
@@ -102,14 +108,14 @@ class _Run:
         self._context = context
         self._formats = formats
         self._root = root
-        self._moved = root is not None and str(root.absolute()) != part.record.get("image_root")
+        self._moved = root is not None and str(root.absolute()) != part.info.image_root
         self._only = only
         self._done = self._unchanged = self._failed = self._rough = self._corrected = 0
         self._kept: set[Path] = set()
         self._left: dict[str, None] = {}
         self._fidelity = PolygonQuality()
         self._manifest = stack.enter_context(closing(Manifest(context.state)))
-        context.ownership.load(written_files(part.record), self._is_recorded)
+        context.ownership.load(part.info.files, self._is_recorded)
         for path in _run_paths(formats, context):
             context.ownership.refuse_changed(path)
         # The other formats of the run follow masks that a person corrected, but for files that a person changed too.
@@ -133,7 +139,7 @@ class _Run:
         progress.begin(f"{counted(number, 'image')} of {self._part.output} into {', '.join(self._formats)}.", number)
         note_parts(self._formats, self._context.files, progress)
         # Whoever finds the folder half done knows from this how to go on.
-        write_run(self._context.ownership, self._context.state, {**self._part.record, CONVERTING: list(self._formats)})
+        write_run(self._context.ownership, replace(self._part.info, converting=tuple(self._formats)))
         writers = {name: create(name, self._context) for name in (*self._formats, *self._followers)}
         conversion = Conversion(self._context, tuple(self._formats), writers)
         try:
@@ -197,12 +203,13 @@ class _Run:
         for name in (*self._formats, *self._followers):
             for file in run_files(name, self._context):
                 write_run_file(file, self._journals.get(name), self._manifest.holding(name), anew=False)
-        record = {key: value for key, value in self._part.record.items() if key != CONVERTING}
-        formats = list(dict.fromkeys((*self._part.formats, *self._formats)))
+        info = self._part.info
+        formats = tuple(dict.fromkeys((*info.spec.formats, *self._formats)))
         if self._corrected:
             held = total((entry.summary for entry in self._manifest.entries()), self._context.classes)
-            record["summary"] = held.record()
-        write_run(self._context.ownership, self._context.state, {**record, "formats": formats})
+            info = replace(info, summary=held.record())
+        spec = replace(info.spec, formats=formats)
+        write_run(self._context.ownership, replace(info, spec=spec, converting=()))
         self._context.ownership.end(self._is_recorded)
 
     def _is_recorded(self, image: str, digest: str) -> bool:
@@ -274,14 +281,14 @@ def _with_fraction(part: FinishedRun, formats: Sequence[str], val_fraction: floa
         return part
     if "yolo" not in formats:
         raise UsageError("--val-fraction is for the format yolo", "Leave it out, or name yolo among the formats.")
-    options = replace(file_options(part), val_fraction=val_fraction)
-    kept = {key: value for key, value in take(part.record, "options", dict).items() if key != "val_fraction"}
-    return replace(part, record={**part.record, "options": {**kept, **options.record()}})
+    spec = part.info.spec
+    files = replace(spec.files, val_fraction=val_fraction)
+    return replace(part, info=replace(part.info, spec=replace(spec, files=files)))
 
 
 def _refuse_others_begun(part: FinishedRun, formats: Sequence[str]) -> None:
     """Raise InputError where a conversion into other formats was broken off: the manifest has them, and not all files do."""
-    begun = conversion_begun(part.record, part.state)
+    begun = conversion_begun(part.info)
     if not set(begun) <= set(formats):
         raise broken_conversion(part.output, begun)
 
@@ -322,8 +329,8 @@ def _refuse_shared(part: FinishedRun, context: RunContext, formats: Sequence[str
 
 def _image_root(part: FinishedRun, formats: Sequence[str], images: Path | None) -> Path | None:
     """The folder that the names of the images begin at. Raises InputError where it is needed and not there."""
-    noted = part.record.get("image_root")
-    root = images or (None if noted is None else actual_path(Path(), str(noted)))
+    noted = part.info.image_root
+    root = images or (None if noted is None else actual_path(Path(), noted))
     needing = [name for name in formats if FORMATS[name].image]
     if needing and (root is None or not is_folder(root)):
         where = "the images are from several folders" if root is None else f"{root}: no such folder"

@@ -9,8 +9,7 @@ from typing import Protocol
 from tipsseg.errors import DeviceError
 from tipsseg.formats import RunContext, create
 from tipsseg.store.results import ImageResult, Item
-from tipsseg.store.run_record import RunInfo
-from tipsseg.store.spec import RunSpec
+from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.types import ImageRef, LabelMap
 from tipsseg.weights.sources import file_hashes, find_model
 

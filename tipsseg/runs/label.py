@@ -33,7 +33,7 @@ from tipsseg.store.corrections import OF_THE_MODEL
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Item, Labelled, Unchanged
 from tipsseg.store.resume import ResumeState, image_paths
-from tipsseg.store.run_record import Counts, RunInfo
+from tipsseg.store.spec import Counts, RunInfo
 from tipsseg.types import ImageRef
 from tipsseg.util.printable import counted
 

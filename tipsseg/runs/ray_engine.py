@@ -29,7 +29,7 @@ from tipsseg.errors import DeviceError, TipssegError, UsageError
 from tipsseg.formats import FOLDERS, RunContext
 from tipsseg.runs.ray_actor import Answer, Batch, LabelActor, Plan, from_table, to_table
 from tipsseg.store.results import ImageResult, Item
-from tipsseg.store.run_record import RunInfo
+from tipsseg.store.spec import RunInfo
 from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up_below
 

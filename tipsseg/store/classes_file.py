@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tipsseg.types import BACKGROUND, LabelClass, ignore_id
 from tipsseg.util.files import json_bytes, read_regular
-from tipsseg.util.json_values import parse, take
+from tipsseg.util.json_values import parse, short, take
 from tipsseg.util.ownership import Ownership
 from tipsseg.util.printable import control_character
 
@@ -32,24 +32,50 @@ def write_classes(ownership: Ownership, output: Path, classes: Sequence[LabelCla
 
 
 def read_classes(output: Path) -> tuple[LabelClass, ...]:
-    """The classes in `output`/classes.json, but for their least confidence, which only labelling needs.
+    """The classes in `output`/classes.json, but for their minimum confidence, which only labelling needs.
 
     Raises OSError, and ValueError for a file that is not as it was written.
     """
     record = parse(read_regular(output / FILE_NAME))
-    classes = tuple(_read_class(each) for each in take(record, "classes", list))
-    if [each.id for each in classes] != list(range(1, len(classes) + 1)):
+    named = class_names(record)
+    if [label_id for label_id, _ in named] != list(range(1, len(named) + 1)):
         raise ValueError("the ids of the classes are not 1, 2, ...")
-    return classes
+    return tuple(
+        _read_class(label_id, name, each) for (label_id, name), each in zip(named, record["classes"], strict=True)
+    )
 
 
-def _read_class(record: object) -> LabelClass:
-    if what := control_character(take(record, "name", str)):
+def class_names(record: object) -> tuple[tuple[int, str], ...]:
+    """The id and the name of each class in the content of a classes.json; an id that is left out is the class's number.
+
+    Raises ValueError for what has no classes.
+    """
+    classes = take(record, "classes", list)
+    return tuple(
+        (take(each, "id", int) if not isinstance(each, dict) or "id" in each else number, take(each, "name", str))
+        for number, each in enumerate(classes, start=1)
+    )
+
+
+def class_faults(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
+    """In which ways these ids and names are not those of the run."""
+    if len(classes) != len(names):
+        yield f"{len(classes)} classes, where run.json has {len(names)}"
+        return
+    for (label_id, name), (wanted_id, wanted) in zip(classes, names.items(), strict=True):
+        if label_id != wanted_id:
+            yield f"class {short(name)} has the id {label_id}, in run.json {wanted_id}"
+        elif name != wanted:
+            yield f"class {label_id} is {short(name)}, in run.json {short(wanted)}"
+
+
+def _read_class(label_id: int, name: str, record: object) -> LabelClass:
+    if what := control_character(name):
         raise ValueError(f"a name with the control character {what}")
     red, green, blue = bytes.fromhex(take(record, "colour", str).removeprefix("#"))
     return LabelClass(
-        take(record, "id", int),
-        take(record, "name", str),
+        label_id,
+        name,
         (red, green, blue),
         tuple(map(str, take(record, "synonyms", list))),
         take(record, "supercategory", str),

@@ -11,7 +11,7 @@ from tipsseg.formats.coco import FILE_NAME
 from tipsseg.formats.listing import OBJECT_END, check_end
 from tipsseg.formats.problem import Problem
 from tipsseg.runs.check.run import Run
-from tipsseg.store.run_classes import class_faults
+from tipsseg.store.classes_file import class_faults
 from tipsseg.util.files import open_regular, reason_of
 from tipsseg.util.json_values import parse, take
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import chain
@@ -19,7 +19,8 @@ from tipsseg.store.journal import Journal
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry
 from tipsseg.store.merge_stage import OWNER, SET_ASIDE, stranger_error, strangers_in_shards
 from tipsseg.store.reader import FinishedRun, check_hint, image_paths, link_paths, read_entries, unreadable
-from tipsseg.store.run_record import RUN_FILE
+from tipsseg.store.run_record import RUN_FILE, run_record
+from tipsseg.store.spec import RunInfo
 from tipsseg.types import ImageRef, name_order
 from tipsseg.util.append_log import lines_of
 from tipsseg.util.files import atomic_write, json_bytes, open_regular, read_regular
@@ -122,9 +123,7 @@ def write_run_files(parts: Sequence[FinishedRun], manifest: Manifest, context: R
                 journal.write(images)
 
 
-def write_joined_run(
-    parts: Sequence[FinishedRun], record: Mapping[str, object], stage: Path, ownership: Ownership
-) -> None:
+def write_joined_run(parts: Sequence[FinishedRun], info: RunInfo, stage: Path, ownership: Ownership) -> None:
     """Write run.json of the whole into the stage; its `files` are where they will be. Raises InputError and OutputError."""
     begin = f"{stage.name}/"
     files = {place.removeprefix(begin): file for place, file in ownership.record().items()}
@@ -133,7 +132,7 @@ def write_joined_run(
         files[CLASSES_FILE] = file_record(fingerprint(classes))
     except OSError as error:
         raise unreadable(classes, error, parts[0].output) from error
-    atomic_write(stage / RUN_FILE, json_bytes({**record, "files": files}, indent=2) + b"\n", OWNER)
+    atomic_write(stage / RUN_FILE, json_bytes({**run_record(info), "files": files}, indent=2) + b"\n", OWNER)
 
 
 def join_errors(parts: Sequence[FinishedRun], labelled: Manifest, stage: Path) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import InputError, UsageError
@@ -24,7 +25,7 @@ from tipsseg.runs.merge.files import (
     write_joined_run,
     write_run_files,
 )
-from tipsseg.runs.merge.record import merged_record, notes
+from tipsseg.runs.merge.record import merged_info, notes
 from tipsseg.runs.merge.refusals import (
     refuse_broken_off,
     refuse_doubles,
@@ -40,11 +41,10 @@ from tipsseg.store.file_names import name_key
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import Manifest
 from tipsseg.store.merge_stage import OWNER, commit, finish, new_stage, refuse_another, settle, sweep_files, take_back
-from tipsseg.store.part_context import run_context
-from tipsseg.store.reader import FinishedRun, find_runs, read_entries, refuse_at_work
-from tipsseg.store.run_record import read_run
+from tipsseg.store.reader import FinishedRun, find_runs, finished_context, read_entries, refuse_at_work
+from tipsseg.store.run_record import find_run
 from tipsseg.store.spec import check_folder
-from tipsseg.store.totals import total
+from tipsseg.store.summary import total
 from tipsseg.util.ownership import Ownership
 from tipsseg.util.printable import counted
 
@@ -103,7 +103,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
 
 def _join(folders: Sequence[Path], parts: Sequence[FinishedRun], target: Path, progress: Progress) -> int:
     """Returns how many images failed."""
-    record = merged_record(parts)
+    info = merged_info(parts, target)
     with new_stage(target, folders) as stage:
         if all(part.output != target for part in parts):
             copy_classes(parts[0].output, stage)
@@ -112,12 +112,12 @@ def _join(folders: Sequence[Path], parts: Sequence[FinishedRun], target: Path, p
                 for entry in read_entries(part):
                     manifest.add(entry)
             manifest.tidy()
-            context = run_context(parts[0], record, target, stage)
+            context = finished_context(replace(parts[0], info=info), target, stage)
             write_run_files(parts, manifest, context)
             failed = join_errors(parts, manifest, stage)
             summary = total((entry.summary for entry in manifest.entries()), context.classes)
         keep_asides(parts, target, stage)
-        write_joined_run(parts, {**record, "summary": summary.record()}, stage, context.ownership)
+        write_joined_run(parts, replace(info, summary=summary.record()), stage, context.ownership)
     copies = Ownership(target, target, OWNER)
     for part in parts:
         for entry in read_entries(part):
@@ -142,8 +142,8 @@ def _in_order(parts: Sequence[FinishedRun]) -> list[FinishedRun]:
 
 def _has_all(target: Path, parts: Sequence[FinishedRun]) -> bool:
     """Whether the target is a whole run that has the images of all parts, labelled when theirs were."""
-    record = read_run(target)
-    if record is None or record.get("ended") is None:
+    info = find_run(target)
+    if info is None or info.ended is None:
         return False
     with closing(Manifest(target)) as manifest:
         return all(

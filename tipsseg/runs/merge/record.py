@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from tipsseg.store.reader import FinishedRun
-from tipsseg.store.run_record import Counts
-
-Record = Mapping[str, object]
+from tipsseg.store.spec import Counts, RunInfo
 
 
-def merged_record(parts: Sequence[FinishedRun]) -> dict[str, object]:
-    """The content of run.json for all parts: that of the first, of a whole run, with their counts summed."""
+def merged_info(parts: Sequence[FinishedRun], target: Path) -> RunInfo:
+    """What the whole run came to: as the first of the parts, in the folder `target`, with their counts summed."""
+    infos = [part.info for part in parts]
     counts = Counts(
-        sum(part.counts.labelled for part in parts),
-        sum(part.counts.unchanged for part in parts),
-        sum(part.counts.failed for part in parts),
-        sum(part.counts.edited for part in parts),
+        sum(info.counts.labelled for info in infos),
+        sum(info.counts.unchanged for info in infos),
+        sum(info.counts.failed for info in infos),
+        sum(info.counts.edited for info in infos),
     )
-    first = parts[0].record
-    return {
-        **first,
-        "shard": None,
-        "image_root": first.get("image_root") if _one_root(parts) else None,
-        # Texts of one form, in UTC: their order is that of the times.
-        "started": min(part.started for part in parts),
-        "ended": max(part.ended for part in parts),
-        "counts": asdict(counts),
-    }
+    return replace(
+        infos[0],
+        spec=replace(infos[0].spec, output=target, shard=None),
+        image_root=infos[0].image_root if _one_root(parts) else None,
+        started=min((info.started for info in infos if info.started is not None), default=None),
+        ended=max((info.ended for info in infos if info.ended is not None), default=None),
+        counts=counts,
+    )
 
 
 def notes(parts: Sequence[FinishedRun]) -> Iterator[str]:
     """A line for each way in which the parts differ that does not keep them from being joined."""
     first = parts[0]
-    settings = [_settings(part.record) for part in parts]
+    settings = [_settings(part.info) for part in parts]
     for name in dict.fromkeys(name for each in settings for name in each):
         values = [each.get(name) for each in settings]
         other = next((number for number, value in enumerate(values) if value != values[0]), None)
@@ -48,22 +46,18 @@ def notes(parts: Sequence[FinishedRun]) -> Iterator[str]:
 
 
 def _one_root(parts: Sequence[FinishedRun]) -> bool:
-    return all(part.record.get("image_root") == parts[0].record.get("image_root") for part in parts)
+    return all(part.info.image_root == parts[0].info.image_root for part in parts)
 
 
-def _settings(record: Record) -> dict[str, object]:
+def _settings(info: RunInfo) -> dict[str, object]:
     """What may differ, by what to call it."""
+    noted = info.noted
     return {
-        **{f"option {name}": value for name, value in _mapping(record, "options").items()},
-        "dtype asked for": _mapping(record, "asked").get("dtype"),
-        "version of tipsseg": record.get("version"),
-        **{f"version of {name}": value for name, value in _mapping(record, "versions").items()},
+        **{f"option {name}": value for name, value in info.spec.option_record().items()},
+        "dtype asked for": info.spec.dtype,
+        **({} if noted is None else {"version of tipsseg": noted.version}),
+        **({} if noted is None else {f"version of {name}": value for name, value in noted.versions.items()}),
     }
-
-
-def _mapping(record: Record, key: str) -> Record:
-    value = record.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def _text(value: object) -> str:

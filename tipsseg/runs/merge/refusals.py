@@ -8,12 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS, has_image_files
-from tipsseg.options import recorded_names
 from tipsseg.store.file_names import NameKey, OutputNames
 from tipsseg.store.journal import journals_in
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.reader import RUN_AGAIN, FinishedRun, broken_conversion, conversion_begun, image_paths, read_entries
-from tipsseg.store.run_record import CONVERTING, RUN_FILE, differences
+from tipsseg.store.run_record import RUN_FILE, differences
 from tipsseg.store.shards import Shard, missing_shards, shards_in
 from tipsseg.types import ImageRef
 
@@ -21,8 +20,8 @@ from tipsseg.types import ImageRef
 def refuse_broken_off(parts: Sequence[FinishedRun]) -> None:
     """Raise InputError where a run that had ended was begun anew, or a conversion begun, and broken off."""
     for part in parts:
-        if CONVERTING in part.record:
-            raise broken_conversion(part.output, conversion_begun(part.record, part.state))
+        if part.info.converting:
+            raise broken_conversion(part.output, conversion_begun(part.info))
         if journals_in(part.state):
             raise InputError(f"{part.state}: the run was broken off", RUN_AGAIN)
 
@@ -71,14 +70,14 @@ def refuse_other_meanings(parts: Sequence[FinishedRun]) -> None:
     """Raise InputError where not all parts are of one model, one vocabulary, one dtype and the same formats."""
     first = parts[0]
     for part in parts[1:]:
-        if other := differences(first.record, part.record):
+        if other := differences(first.info, part.info):
             raise InputError(
                 f"{part.state}: labelled with another {' and another '.join(other)} than {first.state}",
                 "Ids would mean other things; join only what was labelled with the same model and vocabulary.",
             )
-        if part.record.get("dtype") != first.record.get("dtype"):
+        if part.info.dtype != first.info.dtype:
             raise InputError(
-                f"{part.state}: labelled in {part.record.get('dtype')}, and {first.state} in {first.record.get('dtype')}",
+                f"{part.state}: labelled in {part.info.dtype}, and {first.state} in {first.info.dtype}",
                 "The labels would differ by rounding; label one of them again with --dtype.",
             )
         if set(part.formats) != set(first.formats):
@@ -117,7 +116,7 @@ def refuse_missing_files(parts: Sequence[FinishedRun]) -> None:
 def _doubles(parts: Sequence[FinishedRun], key: NameKey, owners: dict[str, FinishedRun]) -> Iterator[str]:
     """What is wrong with each image that cannot be joined; `owners` gets the part of each image."""
     # One way of naming, as `refuse_other_meanings` saw to it; and any formats, as images may be left in those of earlier runs.
-    names = OutputNames(key, recorded_names(parts[0].record), FORMATS)
+    names = OutputNames(key, parts[0].names, FORMATS)
     for part in parts:
         for entry in read_entries(part):
             owner = owners.setdefault(entry.image, part)
