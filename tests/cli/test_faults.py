@@ -81,7 +81,10 @@ def on_small_disk(size: str, script: str, folder: Path) -> subprocess.CompletedP
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")
-@pytest.mark.parametrize(("formats", "size"), [("png,coco", "120k"), (",".join(FORMATS), "1400k")])
+@pytest.mark.parametrize(
+    ("formats", "size"),
+    [("png,coco", "120k"), pytest.param(",".join(FORMATS), "1400k", marks=pytest.mark.slow)],
+)
 def test_a_disk_that_gets_full(mlp_checkpoint: Path, images: Path, tmp_path: Path, formats: str, size: str) -> None:
     for number in range(24):
         save(images / f"more{number:02}.png", 100)
@@ -390,7 +393,9 @@ def test_an_input_that_vanishes(
     assert told(Path("out")) == ["a.png", "b.png", "f.png", "sub/c.png", "sub/d.png"]
 
 
-@pytest.mark.parametrize("flags", [[], ["--jsonl"]], ids=["paths", "jsonl"])
+@pytest.mark.parametrize(
+    "flags", [pytest.param([], id="paths"), pytest.param(["--jsonl"], id="jsonl", marks=pytest.mark.slow)]
+)
 def test_nobody_reads_any_more(mlp_checkpoint: Path, images: Path, tmp_path: Path, flags: list[str]) -> None:
     """A closed pipe ends the run quietly, and the same command goes on."""
     label = [*TIPSSEG, "label", "-", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out", *flags]

@@ -46,8 +46,8 @@ def label(command: Command, mlp_checkpoint: Path, pictures: Path) -> Label:
 
 @pytest.mark.parametrize(
     ("places", "target"),
-    [(["out", "out", "out"], "out"), (["c", "a", "b"], "new"), (["b", "b", "a"], "a")],
-    ids=["in place", "into a new folder", "in place of the shards of one of them"],
+    [(["out", "out", "out"], "out"), (["c", "a", "b"], "new"), (["b", "b", "a"], "new")],
+    ids=["in place", "into a new folder", "of two folders"],
 )
 def test_joined_shards_are_what_one_run_writes(
     command: Command, label: Label, tmp_path: Path, places: Sequence[str], target: str
@@ -95,10 +95,10 @@ def _codes(out: Path) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("step", "places", "target", "finish", "shard_is_refused"),
     [
-        ("finish", ["out", "out"], "out", "tipsseg merge {root}/out -o {root}/out", True),
-        ("finish", ["a", "b"], "new", "tipsseg merge {root}/new -o {root}/new", True),
-        ("commit", ["a", "b"], "new", "tipsseg merge {root}/a {root}/b -o {root}/new", True),
-        ("commit", ["out", "out"], "out", "tipsseg merge {root}/out -o {root}/out", False),
+        ("folders._refuse_changed", ["out", "out"], "out", "tipsseg merge {root}/out -o {root}/out", True),
+        ("folders._refuse_changed", ["a", "b"], "new", "tipsseg merge {root}/new -o {root}/new", True),
+        ("records.write_run", ["a", "b"], "new", "tipsseg merge {root}/a {root}/b -o {root}/new", True),
+        ("records.write_run", ["out", "out"], "out", "tipsseg merge {root}/out -o {root}/out", False),
     ],
 )
 def test_every_command_names_a_merge_that_was_stopped(
@@ -112,14 +112,14 @@ def test_every_command_names_a_merge_that_was_stopped(
     finish: str,
     shard_is_refused: bool,
 ) -> None:
-    def interrupt(target: Path) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     for index, place in enumerate(places, start=1):
         label(tmp_path / place, "--shard", f"{index}/2")
     arguments = ["merge", *(tmp_path / place for place in sorted(set(places))), "-o", tmp_path / target]
     with monkeypatch.context() as patch:
-        patch.setattr(f"tipsseg.runs.merge.folders.{step}", interrupt)
+        patch.setattr(f"tipsseg.runs.merge.{step}", interrupt)
         ran = command(*arguments)
     assert (ran.code, ran.err.splitlines()[-1]) == (130, "Interrupted: the same command goes on from there.")
 

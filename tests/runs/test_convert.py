@@ -46,7 +46,7 @@ from tipsseg.runs.convert import convert_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.store.journal import Journal
 from tipsseg.store.lock import LOCK_FILE, FolderLock
-from tipsseg.store.merge_stage import JOINED
+from tipsseg.store.merging import MERGE_FILE
 from tipsseg.store.shards import Shard
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.files import json_bytes
@@ -740,7 +740,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "shards": Refusal("out: it holds shards", shards),
     "a run that was broken off": Refusal("out: the run was broken off", run_json(ended=None)),
     "a merge that was broken off": Refusal(
-        "out: a merge into it has not ended", lambda root: (root / "out" / JOINED).mkdir()
+        "out: a merge into it has not ended", write(f"out/{MERGE_FILE}", b"[]")
     ),
     "another conversion that was broken off": Refusal(
         "out: a conversion into coco-polygon,coco-results,hf was broken off",
@@ -910,6 +910,7 @@ def test_an_interrupt_says_how_far_it_came(tmp_path: Path) -> None:
     assert_same(tmp_path / "out", tmp_path / "wanted")
 
 
+@pytest.mark.slow
 def test_a_conversion_that_was_killed_can_be_run_again(tmp_path: Path) -> None:
     into = ("coco-polygon", "yolo", "hf", "panoptic")
     build(tmp_path, Case(("png", "coco"), into, {"a.png": A, "b/c.jpg": B}))

@@ -68,7 +68,7 @@ def test_an_error_travels_with_its_facts() -> None:
 
     kinds: list[TipssegError] = [
         errors.TipssegError("what", "hint"),
-        errors.VocabularyError("why", "hint", path=Path("v.toml"), line=3, entry=1, key="name"),
+        errors.VocabularyError("why", "hint", path=Path("v.toml"), line=3, class_index=1),
         errors.ImageError(Path("a.png"), "why", "hint"),
         errors.OutputError(Path("a.png"), "why", "hint", only_this=True),
         errors.DeviceError("cuda", "what", "hint"),

@@ -80,7 +80,7 @@ def convert_folder(
         if claim.left_over:
             clean_up_run(output, output)
         part = _with_fraction(_whole_run(output), formats, val_fraction)
-        context = finished_context(part, output, output)
+        context = finished_context(part)
         check_formats(formats, context.classes)
         _refuse_others_begun(part, formats)
         _refuse_unknown(part, formats)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 
 from torch import Tensor
 
@@ -20,9 +19,7 @@ from tipsseg.labelling.prepare import Prepared
 from tipsseg.runs.image_task import ImageTask, Loaded
 from tipsseg.store.results import Failed, ImageResult, Item
 from tipsseg.types import ImageRef
-
-#: Seconds that a feeder gets to end; one that waits for stdin does not, and is harmless.
-_GRACE = 0.5
+from tipsseg.util.threads import Feeder
 
 
 def label_images(items: Iterable[Item], work: ImageTask, jobs: int) -> Generator[ImageResult, None, None]:
@@ -55,7 +52,7 @@ def label_images(items: Iterable[Item], work: ImageTask, jobs: int) -> Generator
             raise
         return any_ready
 
-    feed = _Feed(items, 2 * jobs + work.windows_at_once, happened.set)
+    feed = Feeder(items, 2 * jobs + work.windows_at_once, happened.set)
     try:
         while True:
             happened.clear()
@@ -138,56 +135,3 @@ def _finish(work: ImageTask, image: _Image, cosines: Tensor) -> None:
         image.outcome.set_result(Failed(image.loaded.ref, error))
     except BaseException as error:  # whatever it is, it is raised in its turn
         image.outcome.set_exception(error)
-
-
-class _Feed:
-    """Takes the items from where they come, in a thread of its own, as long as there is room for them."""
-
-    def __init__(self, items: Iterable[Item], room: int, happened: Callable[[], None]) -> None:
-        """`room` is for how many; `happened` is called when there is something to take, or the end is reached."""
-        self._items = items
-        self._happened = happened
-        self._ready: SimpleQueue[Item | BaseException] = SimpleQueue()
-        self._room = threading.Semaphore(room)
-        self._stopped = threading.Event()
-        self._ended = threading.Event()
-        # A daemon, as nothing ends a thread that waits for a line on stdin.
-        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
-        self._thread.start()
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing is left to take and nothing more comes."""
-        return self._ended.is_set() and self._ready.empty()
-
-    def take(self) -> Item | BaseException | None:
-        """What comes next, if it is here; an error in the place of the rest."""
-        try:
-            return self._ready.get_nowait()
-        except Empty:
-            return None
-
-    def make_room(self) -> None:
-        """One of those that were taken is gone."""
-        self._room.release()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopped.set()
-        self._room.release()
-        # One that was let go and still runs while the interpreter ends brings the process down (SIGABRT).
-        self._thread.join(timeout=_GRACE)
-
-    def _run(self) -> None:
-        try:
-            for item in self._items:
-                self._room.acquire()
-                if self._stopped.is_set():
-                    return
-                self._ready.put(item)
-                self._happened()
-        except BaseException as error:  # it belongs to who asked for the images
-            self._ready.put(error)
-        finally:
-            self._ended.set()
-            self._happened()

@@ -19,7 +19,7 @@ from tipsseg.store.error_log import ErrorLog
 from tipsseg.store.journal import Journal, write_run_file
 from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.manifest import MANIFEST_FILE, input_path
-from tipsseg.store.merge_stage import JOINED, JOINING
+from tipsseg.store.merging import MERGE_FILE
 from tipsseg.store.results import Failed, Labelled, Unchanged
 from tipsseg.store.resume import ResumeState, remove_files, restore_links
 from tipsseg.store.run_record import RUN_FILE, run_context, write_run
@@ -274,6 +274,6 @@ def clean_up_run(output: Path, records: Path, owner: str = "") -> None:
 
     See `files.clean_up`.
     """
-    kept = {LOCK_FILE, JOINING, JOINED, *map(Journal.file_name, FORMATS)}
+    kept = {LOCK_FILE, MERGE_FILE, *map(Journal.file_name, FORMATS)}
     clean_up([records], keep=kept.union(log.name for log in write_ahead_logs(records)))
     clean_up_below((output / folder for folder in FOLDERS), owner)

@@ -15,7 +15,7 @@ from tipsseg.store.classes_file import class_faults, read_classes
 from tipsseg.store.journal import journals_in
 from tipsseg.store.lock import is_locked
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, parse_entry
-from tipsseg.store.merge_stage import finish_command, is_unfinished
+from tipsseg.store.merging import finish_command, is_begun, is_unfinished
 from tipsseg.store.run_record import RUN_FILE, read_run, refuse_other_record, run_context
 from tipsseg.store.shards import Shard, shards_in, state_folder
 from tipsseg.store.spec import RunInfo
@@ -80,12 +80,15 @@ def find_runs(folder: Path, own: Path) -> list[FinishedRun]:
         raise InputError(f"{folder}: no such folder", "Give output folders of tipsseg label.")
     if is_unfinished(folder):
         raise InputError(f"{folder}: a merge into it has not ended", f"Finish it first: {finish_command(folder)}")
-    shards = shards_in(folder)
-    if not shards:
-        return [_read_part(folder, None, own)]
-    if any(os.path.lexists(folder / name) for name in (RUN_FILE, MANIFEST_FILE)):
+    whole = any(os.path.lexists(folder / name) for name in (RUN_FILE, MANIFEST_FILE))
+    if whole and shards_in(folder) and not is_begun(folder):
         raise InputError(f"{folder}: it holds both a whole run and shards", check_hint(folder))
-    return [_read_part(folder, shard, own) for shard in shards]
+    return find_shards(folder, own) or [_read_part(folder, None, own)]
+
+
+def find_shards(folder: Path, own: Path) -> list[FinishedRun]:
+    """The shards in an output folder; see `find_runs`."""
+    return [_read_part(folder, shard, own) for shard in shards_in(folder)]
 
 
 def refuse_at_work(state: Path, own: Path) -> None:
@@ -150,10 +153,10 @@ def broken_conversion(output: Path, formats: Sequence[str]) -> InputError:
     )
 
 
-def finished_context(part: FinishedRun, output: Path, state: Path) -> RunContext:
-    """What the writers of the formats have to know to write into these folders what a run wrote into its own."""
+def finished_context(part: FinishedRun) -> RunContext:
+    """What the writers of the formats have to know to go on with a run that has ended."""
     context = run_context(part.info)
-    return RunContext(output, state, part.classes, context.info, context.files)
+    return RunContext(part.output, part.state, part.classes, context.info, context.files)
 
 
 def _read_part(output: Path, shard: Shard | None, own: Path) -> FinishedRun:

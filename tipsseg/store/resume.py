@@ -13,7 +13,7 @@ from tipsseg.store.corrections import MASKS
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.journal import Journal
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, input_path
-from tipsseg.store.merge_stage import finish_command, is_unfinished
+from tipsseg.store.merging import finish_command, is_begun, is_unfinished
 from tipsseg.store.results import Failed, Item, Unchanged
 from tipsseg.store.run_record import RUN_FILE, difference_texts, find_run, read_run, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
@@ -414,7 +414,7 @@ class ResumeState:
                 f"it holds {others[0].folder}, a part of a run in shards",
                 f"{_ANOTHER_FOLDER}, or join its shards: tipsseg merge {output} -o {output}",
             )
-        if shard is not None and (output / MANIFEST_FILE).exists():
+        if shard is not None and (output / MANIFEST_FILE).exists() and not is_begun(output):
             raise OutputError(
                 output,
                 "it holds a whole run, and this is a shard",

@@ -120,6 +120,13 @@ class Ownership:
                 return True
         return self._may_replace(path, ())
 
+    def adopt(self, path: Path) -> None:
+        """Take a file that is there for one that stands for the whole run and that this program wrote. Raises OutputError."""
+        try:
+            self._written[self._place(path)] = _stamp(path, content_digest(path))
+        except OSError as error:
+            raise output_error(path, error) from error
+
     def claim(self, path: Path) -> None:
         """Note that a file of lines is this program's, before there is a run.json that says so. Raises OutputError."""
         self._note(path, _LOG, "")

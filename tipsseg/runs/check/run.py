@@ -12,7 +12,7 @@ from tipsseg.options import FileOptions
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.classes_file import class_faults, class_names
 from tipsseg.store.lock import is_locked
-from tipsseg.store.merge_stage import JOINING, finish_command, is_unfinished
+from tipsseg.store.merging import finish_command, is_begun, is_unfinished
 from tipsseg.store.reader import broken_conversion, conversion_begun
 from tipsseg.store.run_record import RUN_FILE, read_run
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in, state_folder
@@ -79,7 +79,7 @@ def find_runs(folder: Path) -> Runs:
         return Runs((), (unfinished,), False)
     place = folder / SHARDS_FOLDER
     shards = shards_in(folder)
-    problems = [unfinished] if is_folder(folder / JOINING) else []
+    problems = [unfinished] if is_begun(folder) else []
     if os.path.lexists(folder / RUN_FILE):
         found = [_read_run(folder, None)]
         if shards:

@@ -1,160 +1,259 @@
 """`tipsseg merge`: joins the records of several runs, or of all shards of a run, into one output folder.
 
-parts           what is joined, read from its folders
-merge_refusals  what keeps it from being joined
-merge_record    run.json of the whole
-merge_files     files of images, files of whole formats, manifest.jsonl, errors.jsonl
-merge_stage     how the records come into the target, whenever the merge is stopped
+The target is a new folder, or the one folder that has all shards. A merge goes this way, and may be stopped anywhere:
+
+    1  a hidden file says that it has begun (store.merging)
+    2  files of images are copied into a new folder; beside shards they are in their places already
+    3  the records are written, run.json last (records)
+    4  the shards are removed
+    5  the hidden file is removed
+
+The same command goes on then. Without run.json it begins anew, as the runs have lost nothing, and leaves files that are copied
+already. With run.json only the last two steps are left.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
+import shutil
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tipsseg.errors import InputError, UsageError
-from tipsseg.runs.merge.files import (
-    copy_classes,
-    copy_own_files,
-    join_errors,
-    keep_asides,
-    refuse_strangers,
-    run_paths,
-    write_joined_run,
-    write_run_files,
-)
-from tipsseg.runs.merge.record import merged_info, notes
+from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
+from tipsseg.formats import FOLDERS, FORMATS, RunContext
+from tipsseg.runs.merge.images import copy_image_files, stranger_error
+from tipsseg.runs.merge.records import OWNER, SET_ASIDE, merged_run, notes, run_paths, write_records
 from tipsseg.runs.merge.refusals import (
+    refuse_another,
     refuse_broken_off,
     refuse_doubles,
     refuse_incomplete,
     refuse_missing_files,
     refuse_other_meanings,
+    refuse_strangers,
     refuse_target,
+    strangers_in_shards,
 )
 from tipsseg.runs.progress import Progress
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.file_names import name_key
-from tipsseg.store.lock import FolderLock
-from tipsseg.store.manifest import Manifest
-from tipsseg.store.merge_stage import OWNER, commit, finish, new_stage, refuse_another, settle, sweep_files, take_back
-from tipsseg.store.reader import FinishedRun, find_runs, finished_context, read_entries, refuse_at_work
-from tipsseg.store.run_record import find_run
+from tipsseg.store.lock import LOCK_FILE, FolderLock
+from tipsseg.store.manifest import MANIFEST_FILE, Manifest
+from tipsseg.store.merging import MERGE_FILE, begin_merge, is_begun
+from tipsseg.store.reader import FinishedRun, find_runs, find_shards, finished_context, read_entries, refuse_at_work
+from tipsseg.store.run_record import RUN_FILE, find_run
+from tipsseg.store.shards import SHARDS_FOLDER, shards_in
 from tipsseg.store.spec import check_folder
-from tipsseg.store.summary import total
-from tipsseg.util.ownership import Ownership
+from tipsseg.util.files import TEMPORARY_PREFIX, clean_up_below, is_file, output_error, remove_file
+from tipsseg.util.ownership import LOG_PREFIX, Ownership, write_ahead_logs
 from tipsseg.util.printable import counted
+
+#: Temporary files of shards, see `RunContext.owner`.
+_SHARD_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9]+-of-[0-9]+-")
 
 
 def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> None:
-    """Join what is in these output folders into `target`, which may be new, or have shards that are among those to join.
+    """Join what is in these output folders into `target`: a new folder, or the only one of `folders`, where it has shards.
 
-    Files of images are copied, but for those that are in `target` already; shards in `target` become a whole run. A merge that was
-    stopped goes on when it is run again. Memory grows by a name and an offset an image.
+    Files of images are copied into a new folder; shards in `target` become a whole run. A merge that was stopped goes on when it
+    is run again. Memory grows by a name and an offset per image.
 
-    Raises UsageError for a folder that is named twice, InputError for parts that cannot be joined, and OutputError for a target
-    that cannot be written, or that has other files where those of the merge belong.
+    Args:
+        folders: output folders of `tipsseg label`, each with a whole run or with shards.
+        target: where all of it is to be.
+        progress: what is told to the user.
+
+    Raises:
+        UsageError: for a folder that is named twice.
+        InputError: for runs that cannot be joined.
+        OutputError: for a target that cannot be written, or that has other files where those of the merge belong.
     """
     for number, folder in enumerate(folders):
         if any(_same(folder, other) for other in folders[:number]):
             raise UsageError(f"{folder} is named twice", "Name each output folder once.")
     check_folder(target)
-    claim = FolderLock(target)
+    lock = FolderLock(target)
     try:
-        if settle(target):
+        if _settle(target):
             progress.note(f"The merge into {target} that had not ended is finished.")
-        sweep_files(target)
+        clean_up_below((target / folder for folder in FOLDERS), OWNER)
         _merge([target if _same(folder, target) else folder for folder in folders], target, progress)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note("the same command goes on from there")
         raise
     finally:
-        claim.give_back()
+        lock.give_back()
 
 
 def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
-    refuse_another(target, folders)
-    parts = _in_order([part for folder in folders for part in find_runs(folder, target)])
-    refuse_broken_off(parts)
-    if _has_all(target, parts):
-        progress.results([*run_paths(target, parts[0].formats), target / CLASSES_FILE])
+    refuse_another(folders, target)
+    runs = _in_order([run for folder in folders for run in find_runs(folder, target)])
+    refuse_broken_off(runs)
+    results = [*run_paths(target, runs[0].formats), target / CLASSES_FILE]
+    if _holds_all(target, runs):
+        progress.results(results)
         progress.note(f"Nothing to join: all of it is in {target} already.")
-    else:
-        refuse_target(folders, target)
-        refuse_incomplete(parts)
-        refuse_other_meanings(parts)
-        number = refuse_doubles(parts, name_key(target))
-        refuse_missing_files(parts)
-        refuse_strangers(parts, target)
-        for line in notes(parts):
-            progress.note(line)
-        what = f"{counted(number, 'image')} of {_counted_parts(parts)}"
-        progress.begin(f"{what} to be joined.", number)
-        failed = _join(folders, parts, target, progress)
-        progress.end()
-        progress.results([*run_paths(target, parts[0].formats), target / CLASSES_FILE])
-        if failed:
-            progress.note(f"{counted(failed, 'image')} failed, see {target / ERRORS_FILE}")
-        progress.note(f"{what} joined, into {target}")
-
-
-def _join(folders: Sequence[Path], parts: Sequence[FinishedRun], target: Path, progress: Progress) -> int:
-    """Returns how many images failed."""
-    info = merged_info(parts, target)
-    with new_stage(target, folders) as stage:
-        if all(part.output != target for part in parts):
-            copy_classes(parts[0].output, stage)
-        with closing(Manifest(stage)) as manifest:
-            for part in parts:
-                for entry in read_entries(part):
-                    manifest.add(entry)
-            manifest.tidy()
-            context = finished_context(replace(parts[0], info=info), target, stage)
-            write_run_files(parts, manifest, context)
-            failed = join_errors(parts, manifest, stage)
-            summary = total((entry.summary for entry in manifest.entries()), context.classes)
-        keep_asides(parts, target, stage)
-        write_joined_run(parts, replace(info, summary=summary.record()), stage, context.ownership)
-    copies = Ownership(target, target, OWNER)
-    for part in parts:
-        for entry in read_entries(part):
-            if part.output != target:
-                copy_own_files(part, entry, target, copies)
-            progress.advance()
-    commit(target)
+        return
+    refuse_target(folders, target)
+    refuse_incomplete(runs)
+    refuse_other_meanings(runs)
+    number = refuse_doubles(runs, name_key(target))
+    refuse_missing_files(runs)
+    merged = merged_run(runs, target)
+    context = replace(finished_context(merged), owner=OWNER)
+    context.ownership.load({}, lambda image, digest: False)
+    refuse_strangers(runs, context)
+    for line in notes(runs):
+        progress.note(line)
+    what = f"{counted(number, 'image')} of {_counted_runs(runs)}"
+    progress.begin(f"{what} to be joined.", number)
+    _clean_up(target)
+    begin_merge(target, folders)
     try:
-        for part in parts:
-            refuse_at_work(part.state, target)  # it may have begun meanwhile, and from now on it cannot
-    except InputError:
-        take_back(target)
+        _copy_images(runs, target, progress)
+        failed = write_records(runs, merged.info, context)
+        _refuse_changed(runs, target)
+    except TipssegError:
+        _undo(context)
         raise
-    finish(target)
-    return failed
+    _finish(target)
+    progress.end()
+    progress.results(results)
+    if failed:
+        progress.note(f"{counted(failed, 'image')} failed, see {target / ERRORS_FILE}")
+    progress.note(f"{what} joined, into {target}")
 
 
-def _in_order(parts: Sequence[FinishedRun]) -> list[FinishedRun]:
+def _copy_images(runs: Sequence[FinishedRun], target: Path, progress: Progress) -> None:
+    # Without a log: what is copied may be a person's work, and is nothing that a later run may replace.
+    ownership = Ownership(target, target, OWNER)
+    for run in runs:
+        for entry in read_entries(run):
+            copy_image_files(run, entry, target, ownership)
+            progress.advance()
+
+
+def _refuse_changed(runs: Sequence[FinishedRun], target: Path) -> None:
+    """Raise InputError for shards in `target` that a run has worked on since they were read.
+
+    From now on none can begin: run.json is there, see `store.merging`.
+    """
+    if runs[0].output == target:
+        for run in runs:
+            refuse_at_work(run.state, target)
+        if not _holds_all(target, runs):
+            raise InputError(f"{target}: its shards were changed while they were joined", "Run the same command again.")
+
+
+def _undo(context: RunContext) -> None:
+    """Remove the records that were written before an error; files of images that were copied stay."""
+    target, ownership = context.output, context.ownership
+    with suppress(OutputError):  # what is left then is what a merge leaves that was stopped
+        remove_file(target / RUN_FILE)
+        copied = () if shards_in(target) else (target / CLASSES_FILE,)
+        for path in (*copied, *run_paths(target, tuple(FORMATS))):
+            ownership.remove(path, ())
+        ownership.end(lambda image, digest: True)
+        for name in (MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE):
+            remove_file(target / name)
+        _clean_up(target)
+        remove_file(target / MERGE_FILE)
+
+
+def _settle(target: Path) -> bool:
+    """Finish a merge into `target` that was stopped after run.json was written; whether there was one.
+
+    Where the shards are not as they were joined, they count, and run.json is removed. Raises OutputError.
+    """
+    if not (is_begun(target) and is_file(target / RUN_FILE)):
+        return False
+    try:
+        shards = find_shards(target, target)
+        whole = not shards or _holds_all(target, shards)
+    except InputError:  # they are at work, or were broken off
+        whole = False
+    if whole:
+        _finish(target)
+    else:
+        remove_file(target / RUN_FILE)
+    return whole
+
+
+def _finish(target: Path) -> None:
+    """Remove the shards, then what says that the merge has not ended. Can be stopped and called again.
+
+    Raises OutputError, also for what others put among the shards.
+    """
+    if shards_in(target):
+        for path in strangers_in_shards(target):
+            raise stranger_error(path)
+        try:
+            _sync(target)
+            # Under another name first: a part of the shards must not be taken for all.
+            (target / SHARDS_FOLDER).rename(target / f"{TEMPORARY_PREFIX}{OWNER}{secrets.token_hex(8)}")
+        except OSError as error:
+            raise output_error(target, error) from error
+    ownership = Ownership(target, target)
+    info = find_run(target)
+    ownership.load({} if info is None else info.files, lambda image, digest: False)
+    ownership.end(lambda image, digest: False)
+    _clean_up(target)
+    remove_file(target / MERGE_FILE)
+
+
+def _sync(target: Path) -> None:
+    """See to it that the records are on the disk, before what they were made of is removed. Raises OSError."""
+    records = (target / name for name in (RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE))
+    for path in (*records, *run_paths(target, tuple(FORMATS)), *write_ahead_logs(target)):
+        if is_file(path):
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+def _clean_up(target: Path) -> None:
+    """Remove what was left in `target` under temporary names, but write-ahead logs, and what is of shards, which may be at work.
+
+    Raises OutputError.
+    """
+    try:
+        for name in os.listdir(target):  # noqa: PTH208  names are enough
+            path = target / name
+            kept = name in (LOCK_FILE, MERGE_FILE) or name.startswith(LOG_PREFIX) or _SHARD_TEMPORARY.match(name)
+            if kept or not name.startswith(TEMPORARY_PREFIX):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError as error:
+        raise output_error(target, error) from error
+
+
+def _in_order(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     """Shards by their number, whatever the order of their folders; whole runs as they were named."""
-    return sorted(parts, key=lambda part: (part.shard.count, part.shard.index) if part.shard else (0, 0))
+    return sorted(runs, key=lambda run: (run.shard.count, run.shard.index) if run.shard else (0, 0))
 
 
-def _has_all(target: Path, parts: Sequence[FinishedRun]) -> bool:
-    """Whether the target is a whole run that has the images of all parts, labelled when theirs were."""
+def _holds_all(target: Path, runs: Sequence[FinishedRun]) -> bool:
+    """Whether the target is a whole run that has the images of all runs, labelled when theirs were."""
     info = find_run(target)
     if info is None or info.ended is None:
         return False
     with closing(Manifest(target)) as manifest:
         return all(
-            manifest.get(entry.image) == entry for part in parts if part.state != target for entry in read_entries(part)
+            manifest.get(entry.image) == entry for run in runs if run.state != target for entry in read_entries(run)
         )
 
 
-def _counted_parts(parts: Sequence[FinishedRun]) -> str:
-    shards = sum(part.shard is not None for part in parts)
-    runs = len(parts) - shards
-    return " and ".join([counted(runs, "run")] * bool(runs) + [counted(shards, "shard")] * bool(shards))
+def _counted_runs(runs: Sequence[FinishedRun]) -> str:
+    shards = sum(run.shard is not None for run in runs)
+    whole = len(runs) - shards
+    return " and ".join([counted(whole, "run")] * bool(whole) + [counted(shards, "shard")] * bool(shards))
 
 
 def _same(one: Path, other: Path) -> bool:

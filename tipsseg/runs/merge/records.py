@@ -1,0 +1,209 @@
+"""The records of runs that are joined: run.json, the manifest, errors.jsonl, classes.json, and files of formats for all images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from tipsseg.errors import InputError
+from tipsseg.formats import FORMATS, Rows, RowsFile, RunContext, rows_file, run_files
+from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
+from tipsseg.store.error_log import ERRORS_FILE
+from tipsseg.store.error_log import UNREADABLE_FILE as UNREADABLE_ERRORS
+from tipsseg.store.journal import Journal
+from tipsseg.store.manifest import MANIFEST_FILE, Manifest
+from tipsseg.store.manifest import UNREADABLE_FILE as UNREADABLE_ENTRIES
+from tipsseg.store.reader import FinishedRun, check_hint, read_entries, unreadable
+from tipsseg.store.run_record import write_run
+from tipsseg.store.spec import Counts, RunInfo
+from tipsseg.store.summary import total
+from tipsseg.types import name_order
+from tipsseg.util.append_log import lines_of
+from tipsseg.util.files import atomic_write, read_regular, remove_file
+from tipsseg.util.json_values import parse
+from tipsseg.util.ownership import write_ahead_logs
+
+#: Begins the temporary names of a merge: shards may be at work in the target, which have temporary files too.
+OWNER = "merge-"
+
+#: Lines of records that could not be read.
+SET_ASIDE = (UNREADABLE_ENTRIES, UNREADABLE_ERRORS)
+
+
+def merged_run(runs: Sequence[FinishedRun], target: Path) -> FinishedRun:
+    """What the runs are together: as the first of them, but a whole run in the folder `target`, with their counts summed."""
+    infos = [run.info for run in runs]
+    counts = Counts(
+        sum(info.counts.labelled for info in infos),
+        sum(info.counts.unchanged for info in infos),
+        sum(info.counts.failed for info in infos),
+        sum(info.counts.edited for info in infos),
+    )
+    info = replace(
+        infos[0],
+        spec=replace(infos[0].spec, output=target, shard=None),
+        image_root=infos[0].image_root if _one_root(runs) else None,
+        started=min((info.started for info in infos if info.started is not None), default=None),
+        ended=max((info.ended for info in infos if info.ended is not None), default=None),
+        counts=counts,
+    )
+    return replace(runs[0], info=info)
+
+
+def notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
+    """A line for each way in which the runs differ that does not keep them from being joined."""
+    first = runs[0]
+    settings = [_settings(run.info) for run in runs]
+    for name in dict.fromkeys(name for each in settings for name in each):
+        values = [each.get(name) for each in settings]
+        other = next((number for number, value in enumerate(values) if value != values[0]), None)
+        if other is not None:
+            yield (
+                f"Not all was labelled with the same {name}: "
+                f"{_text(values[0])} in {first.state}, {_text(values[other])} in {runs[other].state}."
+            )
+    if not _one_root(runs):
+        yield "Not all images are from one folder, so `image_root` in run.json is null."
+
+
+def write_records(runs: Sequence[FinishedRun], info: RunInfo, context: RunContext) -> int:
+    """Write all records of the whole run into the target, run.json last; returns how many images failed.
+
+    Args:
+        runs: what is joined.
+        info: what they came to, see `merged_run`.
+        context: of the target.
+
+    Raises:
+        InputError: where a record of a run cannot be read.
+        OutputError: where a file cannot be written.
+    """
+    target = context.output
+    atomic_write(target / MANIFEST_FILE, b"", OWNER)  # in place of what a merge left that was stopped
+    with closing(Manifest(target)) as manifest:
+        for run in runs:
+            for entry in read_entries(run):
+                manifest.add(entry)
+        manifest.tidy()
+        _write_run_files(runs, manifest, context)
+        failed = _join_errors(runs, manifest, target)
+        summary = total((entry.summary for entry in manifest.entries()), context.classes)
+    _keep_asides(runs, target)
+    _write_classes(runs[0], context)
+    write_run(context.ownership, replace(info, summary=summary.record()))
+    return failed
+
+
+def run_paths(target: Path, formats: Sequence[str]) -> list[Path]:
+    """Where the files are that these formats have for the whole run."""
+    return [target / file for name in formats for file in FORMATS[name].files]
+
+
+def _write_run_files(runs: Sequence[FinishedRun], manifest: Manifest, context: RunContext) -> None:
+    """Write the files that formats have for the whole run, in the order of the names. Raises InputError and OutputError."""
+    for name in FORMATS:
+        images = manifest.holding(name)
+        # Where images are left from a run in a format that later runs did not have, the files go on too.
+        if not images and name not in runs[0].formats:
+            continue
+        for file in run_files(name, context):
+            if not isinstance(file, RowsFile):
+                file.write(images, lambda _: ())
+                continue
+            with closing(Journal(name, file, context.state, ())) as journal:
+                for run in runs:
+                    for image, rows in _rows(name, run):
+                        journal.add(image, rows)
+                journal.write(images)
+
+
+def _rows(name: str, run: FinishedRun) -> Iterator[tuple[str, Rows]]:
+    """The rows that a run has of its images, in a format that keeps some. Raises InputError."""
+    images = list(dict.fromkeys(entry.image for entry in read_entries(run) if name in entry.formats))
+    wanted = set(images)
+    file = rows_file(name, RunContext(run.output, run.state, (), {}))
+    if file is None or not wanted:
+        return
+    try:
+        for image, rows in file.read(images):
+            if image in wanted:
+                wanted.discard(image)
+                yield image, rows
+    except (OSError, ValueError) as error:
+        raise unreadable(file.path, error, run.output) from error
+    if wanted:
+        raise InputError(f"{file.path}: {min(wanted, key=name_order)} is not in it", check_hint(run.output))
+
+
+def _join_errors(runs: Sequence[FinishedRun], labelled: Manifest, target: Path) -> int:
+    """Write errors.jsonl, one line per image that is labelled in no run; returns how many lines.
+
+    Without such images there is no file. Raises InputError and OutputError.
+    """
+    failed: dict[str, bytes] = {}
+    for run in runs:
+        path = run.state / ERRORS_FILE
+        try:
+            for _, line in lines_of(path):
+                with suppress(ValueError, KeyError, TypeError):  # as a run does, what is no record is passed over
+                    failed.setdefault(str(parse(line)["image"]), line)
+        except OSError as error:
+            raise unreadable(path, error, run.output) from error
+    left = sorted((image for image in failed if image not in labelled), key=name_order)
+    if left:
+        atomic_write(target / ERRORS_FILE, b"".join(failed[image] + b"\n" for image in left), OWNER)
+    else:
+        remove_file(target / ERRORS_FILE)
+    return len(left)
+
+
+def _write_classes(run: FinishedRun, context: RunContext) -> None:
+    """Copy classes.json, where it is not in its place already. Raises InputError and OutputError."""
+    path, place = run.output / CLASSES_FILE, context.output / CLASSES_FILE
+    if path == place:
+        context.ownership.adopt(place)
+        return
+    try:
+        data = read_regular(path)
+    except OSError as error:
+        raise unreadable(path, error, run.output) from error
+    context.ownership.write_run_file(place, data)
+
+
+def _keep_asides(runs: Sequence[FinishedRun], target: Path) -> None:
+    """Keep what only shards in `target`, which are removed, have: write-ahead logs, and lines that could not be read.
+
+    Raises InputError and OutputError.
+    """
+    aside: dict[str, bytes] = {}
+    for run in runs:
+        if run.output == target:
+            names = (*SET_ASIDE, *(log.name for log in write_ahead_logs(run.state)))
+            for path in (run.state / name for name in names if os.path.lexists(run.state / name)):
+                try:
+                    aside[path.name] = aside.get(path.name, b"") + read_regular(path)
+                except OSError as error:
+                    raise unreadable(path, error, run.output) from error
+    for name, data in aside.items():
+        atomic_write(target / name, data, OWNER)
+
+
+def _one_root(runs: Sequence[FinishedRun]) -> bool:
+    return all(run.info.image_root == runs[0].info.image_root for run in runs)
+
+
+def _settings(info: RunInfo) -> dict[str, object]:
+    """What may differ, by what to call it."""
+    found: dict[str, object] = {f"option {name}": value for name, value in info.spec.option_record().items()}
+    found["dtype asked for"] = info.spec.dtype
+    if info.noted is not None:
+        found["version of tipsseg"] = info.noted.version
+        found |= {f"version of {name}": value for name, value in info.noted.versions.items()}
+    return found
+
+
+def _text(value: object) -> str:
+    return "none" if value is None else str(value)
