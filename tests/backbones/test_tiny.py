@@ -14,7 +14,7 @@ from tinytips.data.scoring import FIRST_SEED, SIZES, iou, to_list
 from tinytips.world.concepts import CLOSED_LIST, LEAF_LIST
 from tinytips.world.scenes import draw_scene
 from tipsseg.images.decoding import open_image
-from tipsseg.weights import fetching as weights
+from tipsseg.weights import fetching, lock
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -25,14 +25,14 @@ def tiny() -> tipsseg.Encoder:
 
 
 def test_it_is_small_and_pinned() -> None:
-    spec = weights.get_model("tiny")
-    folder = weights.fetch(spec)
+    spec = lock.get_model("tiny")
+    folder = fetching.fetch(spec)
     assert sum(file.size or 0 for file in spec.files) <= 8_000_000
     assert {file.name for file in spec.files} == {"config.json", "model.safetensors", "tokenizer.model"}
     assert all(file.sha256 for file in spec.files)
     config = json.loads((folder / "config.json").read_text())
     assert config["vision_config"]["image_size"] == 224
-    assert [report.state for report in weights.verify(spec)] == ["ok"] * 3
+    assert [report.state for report in fetching.verify(spec)] == ["ok"] * 3
 
 
 def test_it_labels_unseen_scenes(tiny: tipsseg.Encoder) -> None:

@@ -29,11 +29,10 @@ from PIL import Image
 
 from tipsseg import Labeller, make_vocabulary
 from tipsseg.backbones.tipsv2.encoder import Encoder
-from tipsseg.formats import RunContext, create
+from tipsseg.formats.base import RunContext
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.prepare import prepare
 from tipsseg.labelling.windows import cut_windows
-from tipsseg.options import DEFAULT_FILE_OPTIONS
 from tipsseg.runs.image_task import ImageTask, Loaded
 from tipsseg.runs.pipeline import label_images
 from tipsseg.store.results import Labelled
@@ -122,8 +121,7 @@ def who_waits(place: Path, model: Path, how: Sequence[str], jobs: int) -> None:
     """Print which part of the time the model and the threads beside it are at work."""
     labeller = Labeller(Encoder(model, how[1], how[3], int(how[5])), make_vocabulary(CLASSES.split(",")))
     context = RunContext(place / "out", place / "out", labeller.vocabulary.classes, {})
-    writers = {name: create(name, context) for name in ("png", "coco")}
-    work = Timed(labeller, writers, DEFAULT_FILE_OPTIONS, place / "out", "digest")
+    work = Timed(labeller, ("png", "coco"), context, "digest")
     plain = labeller.encoder.window_cosines
 
     def timed(*arguments: Any) -> torch.Tensor:

@@ -17,7 +17,7 @@ from tipsseg.cli.main import app
 from tipsseg.images import decoding as images
 from tipsseg.runs.engine import LocalEngine
 from tipsseg.store.spec import RunInfo
-from tipsseg.weights import fetching as weights
+from tipsseg.weights import fetching
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def no_weights_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def never(spec: object, *, quiet: bool = False) -> Path:
         raise AssertionError("weights were fetched")
 
-    monkeypatch.setattr(weights, "fetch", never)
+    monkeypatch.setattr(fetching, "fetch", never)
     monkeypatch.chdir(tmp_path)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from running import Command
 
 from tipsseg.formats import FORMATS
-from tipsseg.weights import fetching as weights
+from tipsseg.weights import fetching
 
 
 @pytest.fixture(autouse=True)
@@ -240,7 +240,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(spec: object, *, quiet: bool = False) -> Path:
         raise AssertionError("weights were fetched")
 
-    monkeypatch.setattr(weights, "fetch", never)
+    monkeypatch.setattr(fetching, "fetch", never)
 
 
 def make_image(path: Path) -> None:

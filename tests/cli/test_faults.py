@@ -25,7 +25,7 @@ import tipsseg
 from tipsseg.formats import FORMATS
 from tipsseg.store.journal import Journal
 from tipsseg.util.ownership import LOG_PREFIX
-from tipsseg.weights import fetching as weights
+from tipsseg.weights.lock import read_lock
 
 TIPSSEG = [sys.executable, "-m", "tipsseg"]
 TINY = Path(tipsseg.__file__).parent / "assets" / "tiny"
@@ -129,6 +129,7 @@ def labels_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
     """As by `ulimit -f`; Python gets an error for the write that goes over it, after a part was written."""
     label = [*TIPSSEG, "label", "imgs", "-c", "a,b,c", "-m", str(mlp_checkpoint), "--device", "cpu", "-o", "out"]
@@ -305,8 +306,8 @@ class TestPermissions:
             for name in ("a", "b", "sub/c", "sub/d", "e", "f"):
                 make(f"{name}.png")
             # The package may lie where only root reads: all that is needed of it is taken now.
-            lock = weights.read_lock()
-            monkeypatch.setattr(weights, "read_lock", lambda: lock)
+            models = read_lock()
+            monkeypatch.setattr("tipsseg.weights.lock.read_lock", lambda: models)
             shutil.copytree(TINY, "model")
             assert command("label", "imgs", "-c", "a", "-m", "./model", "--limit", "1", "-o", "warm").code == 0
             for path in (Path("imgs/b.png"), Path("imgs/sub")):

@@ -199,6 +199,7 @@ assert "torch" not in sys.modules
     assert ran.returncode == 0, ran.stderr
 
 
+@pytest.mark.slow
 def test_shards_at_work_at_once_in_one_folder(
     command: Command, label: Label, mlp_checkpoint: Path, pictures: Path, tmp_path: Path
 ) -> None:

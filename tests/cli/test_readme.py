@@ -186,6 +186,7 @@ def test_what_is_not_run() -> None:
     assert {block.language for block in found} == {"sh"}
 
 
+@pytest.mark.slow
 def test_the_scripts_for_slurm_label_and_join_shards(tmp_path: Path, environment: dict[str, str]) -> None:
     """As the tasks of an array that Slurm starts, one after the other."""
     cluster = REPOSITORY / "examples" / "cluster"

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.evaluation import metrics as evaluate
+from tipsseg.evaluation import metrics
 from tipsseg.evaluation.metrics import Confusion, Scores, confusion_csv, misplaced, record, scores, table
 from tipsseg.evaluation.truth import IGNORED
 from tipsseg.types import LabelArray
@@ -177,7 +177,7 @@ def test_counting_by_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     truth[rng.random(truth.shape) < 0.1] = IGNORED
     labels = rng.integers(0, 4, truth.shape).astype(np.uint8)
     whole = confusion_of(truth, labels)
-    monkeypatch.setattr(evaluate, "_PIECE", 100)
+    monkeypatch.setattr(metrics, "_PIECE", 100)
     assert np.array_equal(confusion_of(truth, labels).counts, whole.counts)
     # Views that are not in one piece of memory count alike.
     assert np.array_equal(confusion_of(truth[:, ::-1].T, labels[:, ::-1].T).counts, whole.counts)

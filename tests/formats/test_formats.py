@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from reading import EXACT, POLYGONS, WITHOUT_IGNORED, Ids
 
-from tipsseg.formats import FORMATS, Rows, RunContext, create, run_files
-from tipsseg.formats.writing import write_labels
+from tipsseg.formats import FORMATS, write_labels
+from tipsseg.formats.base import ImageLabels, Rows, RunContext
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components
-from tipsseg.regions.objects import ImageLabels, labelled_objects
+from tipsseg.regions.objects import LabelledObject, labelled_objects
 from tipsseg.types import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses
 from tipsseg.vocabulary.palette import colour
 
@@ -92,19 +92,20 @@ def write(out: Path, case: Case, options: FileOptions = DEFAULT_FILE_OPTIONS) ->
     """All files of all readable formats."""
     classes = classes_of(case.names)
     context = RunContext(out, out, classes, {"version": "0.1.0", "model": "tiny"}, options)
-    writers = {name: create(name, context) for name in READABLE}
+
+    def objects(each: LabelMap) -> list[LabelledObject]:
+        return labelled_objects(each.labels, each.confidence, len(each.classes), options)
+
     kept: dict[str, dict[str, Rows]] = {name: {} for name in READABLE}
     for name, ids in case.maps.items():
         top = TopClasses(ids[None, :1, :1], np.ones((1, 1, 1), np.float16))
         label_map = LabelMap(ids, np.full(ids.shape, 0.75, np.float32), classes, top)
         ref = ImageRef(Path("in") / name, PurePosixPath(name))
-        labels = ImageLabels(
-            ref, lambda: np.zeros((1, 1, 3), np.uint8), label_map, lambda m: labelled_objects(m, options)
-        )
-        for form, records in write_labels(labels, writers, out).rows.items():
+        labels = ImageLabels(ref, lambda: np.zeros((1, 1, 3), np.uint8), label_map, objects)
+        for form, records in write_labels(labels, READABLE, context).rows.items():
             kept[form][name] = records
     for form in READABLE:
-        for file in run_files(form, context):
+        for file in FORMATS[form].run_files(context):
             file.write(list(case.maps), kept[form].__getitem__)
 
 

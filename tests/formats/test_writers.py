@@ -25,14 +25,15 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tipsseg.errors import OutputError, UsageError
-from tipsseg.formats import FOLDERS, FORMATS, RowsFile, RunContext, check_format, create, rows_file, run_files
+from tipsseg.formats import FORMATS, check_format, image_folders
+from tipsseg.formats.base import ImageLabels, RowsFile, RunContext
 from tipsseg.formats.cvat import label_map_text
 from tipsseg.formats.label_studio import local_address
-from tipsseg.formats.overlay import render
 from tipsseg.formats.panoptic import segment_colours
 from tipsseg.formats.yolo import is_for_validation
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
-from tipsseg.regions.objects import ImageLabels, labelled_objects
+from tipsseg.regions.drawing import draw_labels
+from tipsseg.regions.objects import LabelledObject, labelled_objects
 from tipsseg.store.classes_file import write_classes
 from tipsseg.store.shards import Shard
 from tipsseg.types import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses, label_dtype
@@ -72,9 +73,10 @@ def ref_of(relative: str) -> ImageRef:
 
 
 def labels_of(relative: str, label_map: LabelMap, options: FileOptions = DEFAULT_FILE_OPTIONS) -> ImageLabels:
-    return ImageLabels(
-        ref_of(relative), lambda: blank(label_map), label_map, lambda each: labelled_objects(each, options)
-    )
+    def objects(each: LabelMap) -> list[LabelledObject]:
+        return labelled_objects(each.labels, each.confidence, len(each.classes), options)
+
+    return ImageLabels(ref_of(relative), lambda: blank(label_map), label_map, objects)
 
 
 def blank(label_map: LabelMap) -> NDArray[np.uint8]:
@@ -82,15 +84,15 @@ def blank(label_map: LabelMap) -> NDArray[np.uint8]:
 
 
 def write_coco(context: RunContext, maps: Mapping[str, LabelMap]) -> Path:
-    writer = create("coco", context)
-    records = {name: writer.write(labels_of(name, each, context.files)).rows for name, each in maps.items()}
-    (file,) = run_files("coco", context)
+    form = FORMATS["coco"]
+    records = {name: form.write(labels_of(name, each, context.files), context).rows for name, each in maps.items()}
+    (file,) = form.run_files(context)
     file.write(list(maps), records.__getitem__)
     return file.path
 
 
 def write_picture(name: str, context: RunContext, image: str, label_map: LabelMap) -> Path:
-    path = create(name, context).write(labels_of(image, label_map)).path
+    path = FORMATS[name].write(labels_of(image, label_map), context).path
     assert path is not None
     return path
 
@@ -123,14 +125,14 @@ def test_the_registry_names_every_format(tmp_path: Path) -> None:
     for name, entry in FORMATS.items():
         assert entry.description
         context = context_of(tmp_path / name)
-        create(name, context)
-        files = run_files(name, context)
+        assert entry.name == name
+        files = entry.run_files(context)
         assert [file.path for file in files] == [context.state / file for file in entry.files]
         assert [isinstance(file, RowsFile) for file in files[:1]] == [entry.rows] * bool(files)
-        assert (rows_file(name, context) is None) == (not entry.rows)
+        assert (entry.rows_file(context) is None) == (not entry.rows)
         assert files or entry.folder
     with pytest.raises(UsageError) as caught:
-        create("coc", context_of(tmp_path))
+        check_format("coc")
     assert "'coco'" in caught.value.hint
     with pytest.raises(UsageError) as caught:
         check_format("yaml")
@@ -146,11 +148,11 @@ def test_the_readme_has_every_format_as_the_registry_says_it() -> None:
 
 def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> None:
     label_map = replace(map_of(SMALL), top=TopClasses(SMALL[None, :1, :1], np.ones((1, 1, 1), np.float16)))
-    for name, entry in FORMATS.items():
-        written = create(name, context_of(tmp_path)).write(labels_of("sub/a.jpg", label_map))
+    for entry in FORMATS.values():
+        written = entry.write(labels_of("sub/a.jpg", label_map), context_of(tmp_path))
         assert (written.path is None) == (entry.folder is None)
         assert bool(written.rows) == entry.rows
-        assert written.path is None or written.path.relative_to(tmp_path).parts[0] in FOLDERS
+        assert written.path is None or written.path.relative_to(tmp_path).parts[0] in image_folders()
     found = (path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink())
     assert sorted(path.relative_to(tmp_path).as_posix() for path in found) == [
         "confidence/sub/a.png",
@@ -169,11 +171,11 @@ def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path)
 
 
 def test_files_on_their_way_have_the_owner_in_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that those of a process that was killed are swept."""
+    """So that those of a process that was killed are removed."""
     monkeypatch.setattr(Path, "replace", lambda path, place: None)
     label_map = replace(map_of(SMALL), top=TopClasses(SMALL[None, :1, :1], np.ones((1, 1, 1), np.float16)))
-    for name in FORMATS:
-        create(name, replace(context_of(tmp_path), owner="mine-")).write(labels_of("sub/a.jpg", label_map))
+    for form in FORMATS.values():
+        form.write(labels_of("sub/a.jpg", label_map), replace(context_of(tmp_path), owner="mine-"))
     found = [path.name for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()]
     assert len(found) == 12
     assert all(name.startswith(".tipsseg-mine-") for name in found)
@@ -286,7 +288,7 @@ def test_coco_is_read_back_record_by_record(tmp_path: Path) -> None:
     """So runs are continued and joined: the file is what its records say, whichever images are in it and in whatever order."""
     context = context_of(tmp_path)
     path = write_coco(context, golden_maps())
-    file = rows_file("coco", context)
+    file = FORMATS["coco"].rows_file(context)
     assert file is not None
     records = dict(file.read(()))
     assert list(file.names(())) == list(records) == list(golden_maps())
@@ -313,8 +315,8 @@ def test_coco_leaves_small_regions_out(tmp_path: Path) -> None:
 
 def test_coco_undecodable_names(tmp_path: Path) -> None:
     context, label_map = context_of(tmp_path, classes_of("caf\udce9")), map_of(SMALL)
-    records = create("coco", context).write(labels_of("caf\udce9.png", label_map)).rows
-    (file,) = run_files("coco", context)
+    records = FORMATS["coco"].write(labels_of("caf\udce9.png", label_map), context).rows
+    (file,) = FORMATS["coco"].run_files(context)
     file.write(["any"], lambda _: records)
     read = json.loads(file.path.read_text("utf-8"))
     assert read["images"][0]["file_name"] == r"caf\udce9.png"
@@ -405,10 +407,10 @@ RUN_FILES = [(name, number) for name, entry in FORMATS.items() for number in ran
 @pytest.mark.parametrize(("name", "number"), RUN_FILES)
 def test_a_file_that_is_not_done_leaves_the_old_one(tmp_path: Path, name: str, number: int) -> None:
     context = context_of(tmp_path)
-    file = run_files(name, context)[number]
+    file = FORMATS[name].run_files(context)[number]
     file.write([], lambda _: ())
     before = file.path.read_bytes()
-    records = create(name, context).write(labels_of("a.png", map_of(SMALL))).rows
+    records = FORMATS[name].write(labels_of("a.png", map_of(SMALL)), context).rows
     listing = sorted(tmp_path.rglob("*"))
     with contextlib.suppress(EndsError):  # not all of them ask for the images
         file.write(Images(), lambda _: records)
@@ -418,7 +420,7 @@ def test_a_file_that_is_not_done_leaves_the_old_one(tmp_path: Path, name: str, n
 
 @pytest.mark.parametrize(("name", "number"), RUN_FILES)
 def test_classes_whose_names_are_no_utf_8(tmp_path: Path, name: str, number: int) -> None:
-    file = run_files(name, context_of(tmp_path, classes_of("caf\udce9")))[number]
+    file = FORMATS[name].run_files(context_of(tmp_path, classes_of("caf\udce9")))[number]
     file.write([], lambda _: ())
     without = {"coco-results", "label-studio", "hf"} if number == 0 else {"cvat"}
     assert (r"caf\udce9" in file.path.read_text("utf-8").replace("\\\\", "\\")) == (name not in without)
@@ -512,7 +514,7 @@ def test_the_choice_of_images_is_the_same_for_ever() -> None:
 
 def test_yolo_lists_the_images_for_training_and_for_validation(tmp_path: Path) -> None:
     images = ["a.png", "images/b c.jpg", "sub/\u718a.png", *(f"{number}.png" for number in range(20))]
-    files = run_files("yolo", context_of(tmp_path, options=FileOptions(val_fraction=0.4)))
+    files = FORMATS["yolo"].run_files(context_of(tmp_path, options=FileOptions(val_fraction=0.4)))
     assert [file.path.name for file in files] == ["data.yaml", "train.txt", "val.txt"]
     for file in files:
         file.write(images, lambda _: ())
@@ -527,7 +529,7 @@ def test_yolo_lists_the_images_for_training_and_for_validation(tmp_path: Path) -
 
 @pytest.mark.parametrize("fraction", [None, 0.0])
 def test_yolo_takes_all_images_for_both_where_nothing_is_said(tmp_path: Path, fraction: float | None) -> None:
-    (file,) = run_files("yolo", context_of(tmp_path, options=FileOptions(val_fraction=fraction)))
+    (file,) = FORMATS["yolo"].run_files(context_of(tmp_path, options=FileOptions(val_fraction=fraction)))
     file.write(["a.png"], lambda _: ())
     assert file.path.read_text().startswith("train: .\nval: .\nnames:\n")
 
@@ -568,6 +570,10 @@ def test_confidence_is_written_as_255_steps(tmp_path: Path) -> None:
 # ---- overlays ----
 
 NAME = "s/a.png"
+
+
+def render(image: NDArray[np.uint8], label_map: LabelMap, name: str) -> NDArray[np.uint8]:
+    return draw_labels(image, label_map.labels, label_map.classes, name)
 
 
 @pytest.mark.parametrize(

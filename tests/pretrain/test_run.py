@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,10 +29,10 @@ from tinytips.recipe.network import SIZES, make_model
 from tinytips.recipe.step import Recipe
 from tinytips.retrieval import recall_at_1
 from tipsseg.backbones.tipsv2 import checkpoint
-from tipsseg.weights import fetching as weights
+from tipsseg.weights import fetching, lock
 
 PRETRAIN = Path(__file__).resolve().parents[2] / "examples" / "pretrain"
-TINY_CONFIG = Path(tipsseg.__file__).parent / "assets" / "tiny" / "config.json"
+TINY = Path(tipsseg.__file__).parent / "assets" / "tiny"
 
 
 README = PRETRAIN / "README.md"
@@ -90,6 +91,8 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_was_not(tmp_path: Path) -> N
 
     def run(work: str, stops: tuple[int, ...]) -> dict[str, torch.Tensor]:
         images = drawn(store, 4, 1, 168)
+        (tmp_path / work).mkdir()
+        shutil.copy(TINY / "tokenizer.model", tmp_path / work)  # to train one takes longer than all else here
         for stop in stops:
             made = Run(tmp_path / work, Plan(Recipe(), 4))
             for step in range(made.done, stop):
@@ -146,11 +149,14 @@ def test_a_side_has_to_be_whole_patches(
 def test_a_run_goes_on_with_its_own_options_only(
     options: list[str], reason: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(tmp_path, "--scenes", 3, "--steps", 1)
-    with pytest.raises(SystemExit) as caught:
-        train(tmp_path, "--scenes", 3, *(options if "--steps" in options else ["--steps", 1, *options]))
-    assert caught.value.code == 2
-    assert reason in said(capsys)
+    """Also one that ended before its first step, here by a list of pictures that is empty."""
+    (tmp_path / "list.jsonl").touch()
+    asked = ["--pictures", tmp_path / "list.jsonl", "--start", TINY, "--steps", 1]
+    for more, expected in ([], "list.jsonl: no pictures"), (options, reason), ([], "list.jsonl: no pictures"):
+        with pytest.raises(SystemExit) as caught:
+            train(tmp_path, *asked, *more)
+        assert caught.value.code == 2
+        assert expected in said(capsys)
 
 
 def test_a_list_that_is_wrong_is_an_error_of_a_line(
@@ -158,7 +164,7 @@ def test_a_list_that_is_wrong_is_an_error_of_a_line(
 ) -> None:
     (tmp_path / "list.jsonl").write_text('{"image": "a.png"}\n')
     with pytest.raises(SystemExit) as caught:
-        train(tmp_path, "--pictures", tmp_path / "list.jsonl")
+        train(tmp_path, "--pictures", tmp_path / "list.jsonl", "--start", TINY)
     assert caught.value.code == 2
     assert "list.jsonl, line 1: there is no caption, or one that is no text. Give `caption`" in said(capsys)
 
@@ -171,7 +177,7 @@ def test_own_pictures_and_a_model_to_start_from(train: Train, tmp_path: Path) ->
         {"image": name, "caption": f"a {colour} picture"} for name, colour in (("a.png", "red"), ("b.png", "blue"))
     ]
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    start = weights.fetch(weights.get_model("tiny"))
+    start = fetching.fetch(lock.get_model("tiny"))
     (line,) = train(tmp_path, "--pictures", tmp_path / "list.jsonl", "--start", start, "--steps", 1)
     assert line["step"] == 1
     before, _ = checkpoint.load(start, torch.device("cpu"), torch.float32)
@@ -263,7 +269,7 @@ def test_self_distillation_begins_slowly(step: int, share: float) -> None:
         (plot, "--results w/results.json --out x.png", "tinytips.ablate writes it when all its runs are done"),
         (plot, "--results . --out x.png", ". is not what tinytips.ablate writes"),
         (plot, f"--results {__file__} --out x.png", "test_run.py is not what tinytips.ablate writes"),
-        (plot, f"--results {TINY_CONFIG} --out x.png", "config.json is not what tinytips.ablate writes"),
+        (plot, f"--results {TINY / 'config.json'} --out x.png", "config.json is not what tinytips.ablate writes"),
         (retrieval, "--work w --model gone", "error: gone/config.json: no such file"),
         (probe, "--work w --model gone", "error: gone/config.json: no such file"),
         (probe, "--work w --model m --scenes 0", "'0' is no whole number above 0"),

@@ -42,7 +42,8 @@ from tipsseg.formats import FORMATS
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components, encode_rle
 from tipsseg.regions.polygons import outline
-from tipsseg.runs.convert import convert_folder
+from tipsseg.runs.check.folder import check_folder
+from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.store.journal import Journal
 from tipsseg.store.lock import LOCK_FILE, FolderLock
@@ -93,7 +94,6 @@ CASES: Mapping[str, Case] = {
     "masks and segments": Case(("panoptic", "png")),
     "annotations alone": Case(("coco",), labels=SURE),
     "annotations beside polygons": Case(("coco-polygon", "coco"), labels=SURE),
-    "results alone": Case(("coco-results",), labels=SURE),
     "archives": Case(("npz",), ALL_FORMATS),
     "masks and confidences": Case(("png", "confidence"), (*WITHOUT_CONFIDENCE, "confidence")),
     "all formats": Case(ALL_FORMATS, ALL_FORMATS),
@@ -208,50 +208,38 @@ def scores(folder: Path) -> list[float]:
     return [each["score"] for each in json.loads((folder / "annotations.json").read_bytes())["annotations"]]
 
 
-def test_scores_that_8_bits_hold_only_nearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fine(ids: LabelArray) -> np.ndarray:
-        return np.random.default_rng(ids.size).random(ids.shape, np.float32)
-
-    monkeypatch.setattr("output_folders.confidence_of", fine)
-    build(tmp_path, Case(("npz",), ("coco",)))
-    _, said = convert(tmp_path, "coco")
-    difference = np.abs(np.subtract(scores(tmp_path / "out"), scores(tmp_path / "wanted")))
-    assert 0 < difference.max() < 0.002
-    assert not any("The score" in line for line in said)
-
-
-@pytest.mark.parametrize("name", ["png", "npz"])
-def test_scores_of_whole_classes_are_those_of_the_manifest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize("name", ["png", "hf", "npz"])
+@pytest.mark.parametrize("options", [DEFAULT_FILE_OPTIONS, CLASSWISE], ids=["component", "class"])
+def test_scores_are_those_of_the_run_whatever_formats_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: FileOptions
 ) -> None:
     def fine(ids: LabelArray) -> np.ndarray:
-        return np.random.default_rng(ids.size).random(ids.shape, np.float32)
+        return np.random.default_rng(ids.size).random(ids.shape, np.float32)  # 8 bits would not hold them
 
     monkeypatch.setattr("output_folders.confidence_of", fine)
-    build(tmp_path, Case((name,), ("coco",), options=CLASSWISE))
+    build(tmp_path, Case((name,), ("coco",), options=options))
     _, said = convert(tmp_path, "coco")
     assert scores(tmp_path / "out") == scores(tmp_path / "wanted")
     assert not any("The score" in line for line in said)
 
 
-def test_scores_of_classes_where_there_is_nothing_closer(tmp_path: Path) -> None:
-    build(tmp_path, Case(("png",), ("coco",), {"a.png": A}))
+def test_scores_of_objects_that_the_manifest_does_not_have(tmp_path: Path) -> None:
+    """As after a run with another --min-area: the mean of the class stands for them, and they are counted over all images."""
+    build(tmp_path, Case(("png",), ("coco",), {"a.png": A, "b/c.jpg": B}))
+    for image in ("a.png", "b/c.jpg"):
+        entry(image, lambda each: each.update(objects=[]))(tmp_path)
     failed, said = convert(tmp_path, "coco")
     assert failed == 0
-    summary = json.loads((tmp_path / "out/manifest.jsonl").read_bytes())["classes"]
-    means = {each["id"]: each["confidence"] for each in summary}
+    lines = [json.loads(line) for line in (tmp_path / "out/manifest.jsonl").read_bytes().splitlines()]
+    means = [{each["id"]: each["confidence"] for each in line["classes"]} for line in lines]
     annotations = json.loads((tmp_path / "out/annotations.json").read_bytes())["annotations"]
-    assert [each["score"] for each in annotations] == [means[each["category_id"]] for each in annotations]
+    assert [each["score"] for each in annotations] == [
+        means[each["image_id"] - 1][each["category_id"]] for each in annotations
+    ]
     assert (
         f"The score of {len(annotations)} objects is the mean confidence of its class in the image: {tmp_path}/out holds "
         "nothing closer." in said
     )
-
-
-def test_such_scores_are_counted_over_all_images(tmp_path: Path) -> None:
-    build(tmp_path, Case(("png",), ("coco",)))
-    _, said = convert(tmp_path, "coco")
-    assert any(line.startswith(f"The score of {len(scores(tmp_path / 'out'))} objects is the mean") for line in said)
 
 
 @pytest.mark.parametrize("of", [("png",), ("png", "coco")], ids=",".join)
@@ -344,9 +332,8 @@ def test_lists_that_were_changed_are_a_problem(tmp_path: Path) -> None:
     build(tmp_path, Case(("png", "yolo"), options=FileOptions(val_fraction=0.5)))
     assert problems(tmp_path / "out") == []
     edit("out/yolo/val.txt", lambda data: data + b"./images/a.png\n")(tmp_path)
-    assert problems(tmp_path / "out") == [
-        f"{tmp_path}/out/yolo/val.txt: not what tipsseg writes for these classes and images"
-    ]
+    (found,) = check_folder(tmp_path / "out", None, 1, Notes())
+    assert str(found) == f"{tmp_path}/out/yolo/val.txt: changed since it was written"
 
 
 def test_a_fraction_without_yolo(tmp_path: Path) -> None:
@@ -397,6 +384,11 @@ def archive(**arrays: np.ndarray) -> Change:
 
 def odd_archive(says: str, **arrays: np.ndarray) -> Fault:
     return Fault(f"out/npz/b/c.npz: not as tipsseg writes it: {says} | {CHANGED}", archive(**arrays), of=("npz",))
+
+
+def odd_annotation(says: str, change: Change) -> Fault:
+    says = f"out/annotations.json: a.png: not as tipsseg writes it: {says} | {LEFT_OUT}"
+    return Fault(says, change, of=("coco",), labels={"a.png": SURE["a.png"], "b.jpg": B})
 
 
 CHECK = "See what is wrong with it: tipsseg check "
@@ -469,7 +461,10 @@ FAULTS: Mapping[str, Fault] = {
         "uint8 [1, 2, 2] and float32 [1, 2, 2]", top_scores=np.ones((1, 2, 2), np.float32)
     ),
     "a confidence that is gone": Fault(
-        f"out/confidence/b/c.png: no such file | {CHECK}out", remove("out/confidence/b/c.png"), of=("png", "confidence")
+        f"out: no confidence of b/c.jpg is left | {CHECK}out",
+        remove("out/confidence/b/c.png"),
+        of=("png", "confidence"),
+        into=("coco-polygon", "confidence"),
     ),
     "objects below the least area": Fault(
         f"out/annotations.json: a.png: 32 pixels of background, where the manifest says 30 | {LEFT_OUT}",
@@ -494,39 +489,25 @@ FAULTS: Mapping[str, Fault] = {
         labels={"a.png": SURE["a.png"], "b.jpg": B},
         options=LEAST_3,
     ),
-    "results without an object": Fault(
-        f"out/results.json: a.png: 38 pixels of background, where the manifest says 30 | {LEFT_OUT}",
-        edit("out/results.json", lambda data: re.sub(rb',\n\{"image_id": 1, "category_id": 3.*', b"", data)),
-        of=("coco-results",),
+    "annotations without an object": Fault(
+        f"out/annotations.json: a.png: 38 pixels of background, where the manifest says 30 | {LEFT_OUT}",
+        edit("out/annotations.json", lambda data: re.sub(rb',\n\{"id": 4, "image_id": 1.*', b"", data)),
+        of=("coco",),
         labels={"a.png": SURE["a.png"]},
     ),
-    "an annotation outside of the image": Fault(
-        f"out/annotations.json: a.png: not as tipsseg writes it: `size` is [100, 100], that of the image [6, 8] | {CHECK}out",
+    "an annotation outside of the image": odd_annotation(
+        "the size of its code is [100, 100], that of the image [6, 8]",
         annotation(1, segmentation=encode_rle(np.ones((100, 100), np.bool_))),
-        of=("coco",),
-        labels={"a.png": SURE["a.png"], "b.jpg": B},
     ),
-    "an annotation without a score": Fault(
-        f"out/annotations.json: a.png: not as tipsseg writes it: no `score` | {CHECK}out", annotation(1, score=None)
+    "an annotation of a size that is none": odd_annotation(
+        'the size of its code is ["6", 8], that of the image [6, 8]', annotation(1, segmentation={"size": ["6", 8], "counts": "0"})
     ),
-    "an annotation of no class": Fault(
-        f"out/annotations.json: a.png: not as tipsseg writes it: an object of a class 300 that there is not | {CHECK}out",
-        annotation(1, category_id=300),
+    "an annotation whose code is none": odd_annotation(
+        "its code cannot be read: characters that are no code, or none", annotation(1, segmentation={"size": [6, 8], "counts": "~"})
     ),
-    "an annotation of a size that is none": Fault(
-        f'out/annotations.json: a.png: not as tipsseg writes it: `size` is ["6", 8], that of the image [6, 8] | {CHECK}out',
-        annotation(1, segmentation={"size": ["6", 8], "counts": "0"}),
-    ),
-    "an annotation with a score that is none": Fault(
-        f"out/annotations.json: a.png: not as tipsseg writes it: `score` is 7.5 | {CHECK}out", annotation(1, score=7.5)
-    ),
-    "a segment with a box that is none": Fault(
-        f"out/panoptic.json: a.png: not as tipsseg writes it: `bbox` is [[0], 0, 1, 1] | {CHECK}out",
-        edit("out/panoptic.json", lambda data: data.replace(b'"bbox": [0, 0, 2, 2]', b'"bbox": [[0], 0, 1, 1]', 1)),
-        of=("png", "panoptic"),
-    ),
-    "an annotation of lists in lists": Fault(
-        f"out/annotations.json: a.png: not as tipsseg writes it: lists in lists without end | {CHECK}out",
+    "an annotation of no class": odd_annotation("an object of a class 300 that there is not", annotation(1, category_id=300)),
+    "an annotation of lists in lists": odd_annotation(
+        "lists in lists without end",
         edit("out/annotations.json", lambda data: data.replace(b'"iscrowd": 0', b'"x": ' + b"[" * 99_999 + b"]" * 99_999, 1)),
     ),
     "an image that is gone": Fault(
@@ -621,17 +602,6 @@ def test_annotations_that_are_lost_are_made_again(tmp_path: Path) -> None:
     )
 
 
-def test_scores_are_taken_as_far_as_annotations_can_be_read(tmp_path: Path) -> None:
-    build(tmp_path, Case(("png", "coco"), ("coco-results",)))
-    edit("out/annotations.json", lambda data: data.removesuffix(b"\n]\n}\n"))(tmp_path)
-    failed, said = convert(tmp_path, "coco-results")
-    assert failed == 0
-    assert f"{tmp_path}/out/annotations.json: no whole list 'annotations' in the file; done without it." in said
-    found, wanted = (json.loads((tmp_path / name / "results.json").read_bytes()) for name in ("out", "wanted"))
-    assert found[:5] == wanted[:5]  # of a.png
-    assert found != wanted
-
-
 def test_images_that_are_elsewhere_by_now(tmp_path: Path) -> None:
     build(tmp_path, Case(("png", "coco"), ("overlay", "hf")))
     (tmp_path / "imgs").rename(tmp_path / "moved")
@@ -643,11 +613,12 @@ def test_images_that_are_elsewhere_by_now(tmp_path: Path) -> None:
     assert tree(tmp_path / "out")["overlays/a.jpg"] == tree(tmp_path / "wanted")["overlays/a.jpg"]
 
 
-def test_a_damaged_list_is_not_read_for_what_has_no_scores(tmp_path: Path) -> None:
-    build(tmp_path, Case(("png", "coco"), ("cvat",)))
-    annotation(1, score=7.5)(tmp_path)
-    assert convert(tmp_path, "cvat")[0] == 0
-    assert convert(tmp_path, "cvat", "panoptic")[0] == 1
+def test_annotations_are_not_read_where_there_are_masks(tmp_path: Path) -> None:
+    build(tmp_path, Case(("png", "coco"), ("cvat", "panoptic")))
+    annotation(1, score=7.5, segmentation=None)(tmp_path)
+    assert convert(tmp_path, "cvat", "panoptic")[0] == 0
+    for name in ("panoptic.json", "cvat/SegmentationClass/a.png"):
+        assert tree(tmp_path / "out")[name] == tree(tmp_path / "wanted")[name]
 
 
 def test_links_lead_to_the_images_again(tmp_path: Path) -> None:
@@ -779,7 +750,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "no labels": Refusal(
         "out: it does not hold the labels of a.png and 5 more",
         of=("yolo", "overlay", "confidence"),
-        hint="with one of these formats beside its own: png, hf, npz, coco, coco-results.",
+        hint="with one of these formats beside its own: png, hf, npz, coco.",
     ),
     "no confidences": Refusal(
         "out: it does not hold the confidences of a.png and 5 more", formats=("overlay", "confidence")
@@ -929,10 +900,9 @@ def test_a_conversion_that_was_killed_can_be_run_again(tmp_path: Path) -> None:
     assert steps > 40
 
 
-@pytest.mark.parametrize("of", [("png", "coco-results"), ("coco-results",)], ids=",".join)
-def test_a_list_that_was_begun_is_not_what_scores_come_from(tmp_path: Path, of: tuple[str, ...]) -> None:
+def test_a_list_that_was_begun_is_not_what_labels_come_from(tmp_path: Path) -> None:
     """A conversion into coco was killed: the manifest has it, its journal too, and there is no such file yet."""
-    build(tmp_path, Case(of, ("coco", "panoptic"), {"a.png": SURE["a.png"], "b/c.jpg": B}))
+    build(tmp_path, Case(("npz",), ("coco", "panoptic"), {"a.png": SURE["a.png"], "b/c.jpg": B}))
     shutil.copytree(tmp_path / "out", tmp_path / "before", symlinks=True)
     for steps in itertools.count():
         shutil.rmtree(tmp_path / "out")

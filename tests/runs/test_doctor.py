@@ -30,8 +30,7 @@ from tipsseg.runs.doctor import installation
 from tipsseg.runs.doctor.installation import examine_packages
 from tipsseg.runs.doctor.report import Diagnostic, check_golden, examine
 from tipsseg.types import LockedFile, ModelSpec
-from tipsseg.util import digests
-from tipsseg.weights import fetching as weights
+from tipsseg.weights import digests, lock
 from tipsseg.weights.lock import write_lock
 
 REVISION = "0123456789" * 4
@@ -74,7 +73,7 @@ def failed(findings: Mapping[str, Diagnostic]) -> list[str]:
 
 
 def use_lock(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    monkeypatch.setattr(weights, "find_lock", lambda: path)
+    monkeypatch.setattr(lock, "find_lock", lambda: path)
 
 
 # ---- all in order ----
@@ -89,7 +88,7 @@ def test_a_sound_installation_has_no_failure(dtype: str, cache: Path) -> None:
     assert findings["opencv-python"].state == findings["typer"].state == "ok"
     assert findings["cache"] == Diagnostic("ok", "cache", findings["cache"].detail)
     assert findings["cache"].detail.startswith(f"{cache} (will be made), ")
-    assert findings["weights.lock"].detail == f"{weights.find_lock()}, {len(weights.read_lock())} models"
+    assert findings["weights.lock"].detail == f"{lock.find_lock()}, {len(lock.read_lock())} models"
     assert findings["model tiny"].state == "ok"
     assert findings["model b14"].state == "note"
     assert findings["model b14"].hint == findings["golden values"].hint == "Run: tipsseg weights download b14"
@@ -190,7 +189,7 @@ def test_a_lock_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_an_embedded_file_that_is_not_the_pinned_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tiny = weights.get_model("tiny")
+    tiny = lock.get_model("tiny")
     wrong = tuple(LockedFile(file.name, file.size, "0" * 64) for file in tiny.files)
     path = tmp_path / "weights.lock"
     write_lock(path, {"tiny": ModelSpec("tiny", "Apache-2.0", 1, wrong, embedded=tiny.embedded)})
@@ -203,7 +202,7 @@ def test_an_embedded_file_that_is_not_the_pinned_one(monkeypatch: pytest.MonkeyP
 
 
 def test_an_embedded_model_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tiny = weights.get_model("tiny")
+    tiny = lock.get_model("tiny")
     path = tmp_path / "weights.lock"
     write_lock(path, {"tiny": ModelSpec("tiny", "Apache-2.0", 1, tiny.files, embedded="assets/gone")})
     use_lock(monkeypatch, path)
@@ -242,13 +241,13 @@ def files(tmp_path: Path) -> Path:
 
 def test_a_downloaded_model_is_hashed_once(cache: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
-    plain = digests.digest_of
+    plain = digests.hash_file
 
     def counted(path: Path, kind: digests.Kind) -> str:
         hashed.append(path)
         return plain(path, kind)
 
-    monkeypatch.setattr(digests, "digest_of", counted)
+    monkeypatch.setattr(digests, "hash_file", counted)
     spec = downloaded("config.json", "model.safetensors")
     snapshot = fill_cache(cache, spec, files, links=True)
     for _ in range(2):
@@ -551,7 +550,7 @@ def test_golden_values_are_checked_where_b14_is_here(
     """With a small model in the place of b14, through the hub cache and the lock."""
     spec = downloaded("config.json", "model.safetensors", "tokenizer.model")
     fill_cache(cache, spec, mlp_checkpoint, links=True)
-    write_lock(tmp_path / "weights.lock", {"tiny": weights.get_model("tiny"), "b14": spec})
+    write_lock(tmp_path / "weights.lock", {"tiny": lock.get_model("tiny"), "b14": spec})
     use_lock(monkeypatch, tmp_path / "weights.lock")
     if right:
         monkeypatch.setattr(golden, "B14", published)
@@ -613,7 +612,7 @@ def test_a_lock_that_pins_some_files_only_leaves_the_rest_to_the_hub(cache: Path
 
 
 def test_a_pinned_size_is_checked_too() -> None:
-    tiny = weights.get_model("tiny")
+    tiny = lock.get_model("tiny")
     files = tuple(LockedFile(file.name, (file.size or 0) + 1, file.sha256) for file in tiny.files)
     finding, folder = installation.examine_model(ModelSpec("tiny", "Apache-2.0", 1, files, embedded=tiny.embedded))
     assert (finding.state, folder) == ("fail", None)

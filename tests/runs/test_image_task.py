@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 
 from tipsseg.errors import ImageError, InputError, OutputError
-from tipsseg.formats import RunContext, Written, create
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import ImageLabels, RunContext, Written
+from tipsseg.formats.png import Png
 from tipsseg.images.decoding import OpenImage, opened
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.windows import plan_windows
-from tipsseg.options import DEFAULT_FILE_OPTIONS
-from tipsseg.regions.objects import ImageLabels
 from tipsseg.runs.image_task import ImageTask
 from tipsseg.types import ImageRef, LabelClass, LabelMap
 from tipsseg.util.fingerprint import fingerprint
@@ -47,12 +47,12 @@ class FakeLabeller:
 
 
 @dataclass(frozen=True)
-class Full:
-    """A writer for which there is no room, or no name."""
+class Full(Png):
+    """A format for which there is no room, or no name."""
 
     only_this: bool
 
-    def write(self, labels: ImageLabels) -> Written:
+    def write(self, labels: ImageLabels, context: RunContext) -> Written:
         raise OutputError(Path("out/x"), "refused", "Choose another.", only_this=self.only_this)
 
 
@@ -87,8 +87,7 @@ def work_in(
     formats: Sequence[str] = ("png", "coco", "overlay"),
 ) -> ImageTask:
     context = RunContext(output, output, TREE, {})
-    writers = {name: create(name, context) for name in formats}
-    return ImageTask(cast(Labeller, FakeLabeller()), writers, DEFAULT_FILE_OPTIONS, output, "digest", inspect)
+    return ImageTask(cast(Labeller, FakeLabeller()), tuple(formats), context, "digest", inspect)
 
 
 def test_an_image_is_labelled(ref: ImageRef, tmp_path: Path) -> None:
@@ -133,9 +132,10 @@ def test_a_bug_of_preparation_is_no_broken_image(
 
 @pytest.mark.parametrize(("only_this", "error"), [(True, ImageError), (False, OutputError)])
 def test_a_refused_file_is_a_matter_of_the_image_or_of_the_run(
-    ref: ImageRef, tmp_path: Path, only_this: bool, error: type[Exception]
+    ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only_this: bool, error: type[Exception]
 ) -> None:
-    work = ImageTask(cast(Labeller, FakeLabeller()), {"png": Full(only_this)}, DEFAULT_FILE_OPTIONS, tmp_path, "digest")
+    monkeypatch.setitem(FORMATS, "png", Full(only_this))
+    work = work_in(tmp_path, formats=("png",))
     loaded = work.load(ref)
     with pytest.raises(error, match="cannot write out/x: refused"):
         work.finish(loaded, COSINES)
@@ -215,8 +215,9 @@ def test_a_fault_of_a_half_written_image_is_not_reported_once_it_is_whole(
     assert (work_in(tmp_path).load(ref).prepared.resized == 10).all()
 
 
-def test_the_advice_of_a_writer_is_kept(ref: ImageRef, tmp_path: Path) -> None:
-    work = ImageTask(cast(Labeller, FakeLabeller()), {"png": Full(True)}, DEFAULT_FILE_OPTIONS, tmp_path, "digest")
+def test_the_advice_of_a_format_is_kept(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, "png", Full(only_this=True))
+    work = work_in(tmp_path, formats=("png",))
     with pytest.raises(ImageError) as caught:
         work.finish(work.load(ref), COSINES)
     assert (caught.value.path, caught.value.hint) == (ref.path, "Choose another.")

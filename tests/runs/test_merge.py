@@ -38,7 +38,7 @@ from output_folders import (
 
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS
-from tipsseg.runs.convert import convert_folder
+from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.merge.folders import merge_folders
 from tipsseg.runs.predictions import masks_folder
 from tipsseg.runs.progress import Progress

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tipsseg.errors import OutputError
-from tipsseg.formats import Rows, RowsFile, RunContext, rows_file
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import Rows, RowsFile, RunContext
 from tipsseg.formats.coco import FILE_NAME
 from tipsseg.store.journal import Journal
 from tipsseg.util import append_log
@@ -30,7 +31,7 @@ def context_of(folder: Path) -> RunContext:
 
 
 def file_in(folder: Path) -> RowsFile:
-    file = rows_file("coco", context_of(folder))
+    file = FORMATS["coco"].rows_file(context_of(folder))
     assert file is not None
     return file
 
@@ -115,7 +116,7 @@ def test_a_run_that_was_killed_is_gone_on_from(written: Path) -> None:
 def test_an_image_without_records_is_known_all_the_same(tmp_path: Path) -> None:
     """As one without objects in results.json."""
     context = RunContext(tmp_path, tmp_path, (), {})
-    file = rows_file("coco-results", context)
+    file = FORMATS["coco-results"].rows_file(context)
     assert file is not None
     killed = Journal("coco-results", file, tmp_path, ())
     killed.add("empty.png", ())

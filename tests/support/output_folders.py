@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.formats import FORMATS, Rows, create, run_files
-from tipsseg.formats.writing import write_labels
+from tipsseg.formats import FORMATS, write_labels
+from tipsseg.formats.base import ImageLabels, Rows
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
-from tipsseg.regions.objects import ImageLabels, labelled_objects
+from tipsseg.regions.objects import LabelledObject, labelled_objects
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.store.classes_file import write_classes
@@ -24,11 +24,12 @@ from tipsseg.store.manifest import Manifest, ManifestEntry, input_path, parse_en
 from tipsseg.store.run_record import run_context, write_run
 from tipsseg.store.shards import Shard, state_folders
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec
+from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
 from tipsseg.types import ImageRef, LabelArray, LabelMap, TopClasses, printable_path
 from tipsseg.util.files import atomic_write, json_bytes
 from tipsseg.util.fingerprint import file_record, fingerprint
-from tipsseg.util.json_values import actual_path
+from tipsseg.util.record_paths import actual_path
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 ALL_FORMATS = tuple(FORMATS)
@@ -70,7 +71,11 @@ def save_inputs(folder: Path, labels: Mapping[str, LabelArray]) -> None:
 
 def image_labels(ref: ImageRef, label_map: LabelMap, options: FileOptions = DEFAULT_FILE_OPTIONS) -> ImageLabels:
     """An image with its labels."""
-    return ImageLabels(ref, lambda: open_thumbnail(ref.path), label_map, lambda each: labelled_objects(each, options))
+
+    def objects(each: LabelMap) -> list[LabelledObject]:
+        return labelled_objects(each.labels, each.confidence, len(each.classes), options)
+
+    return ImageLabels(ref, lambda: open_thumbnail(ref.path), label_map, objects)
 
 
 def confidence_of(ids: LabelArray) -> NDArray[np.float32]:
@@ -94,7 +99,6 @@ def make_run(
     meanings, records = info.spec.vocabulary.classes, info.spec.state
     records.mkdir(parents=True)
     context = run_context(info)
-    writers = {name: create(name, context) for name in formats}
     manifest = Manifest(records)
     kept: dict[str, dict[str, Rows]] = {}
     for name, ids in labels.items():
@@ -103,7 +107,8 @@ def make_run(
             continue
         top = TopClasses(ids[None, :2, :2].copy(), np.full((1, *ids[:2, :2].shape), 0.5, np.float16))
         label_map = LabelMap(ids, confidence_of(ids), meanings, top)
-        done = write_labels(image_labels(ref, label_map, options), writers, output)
+        image = image_labels(ref, label_map, options)
+        done = write_labels(image, formats, context)
         for form, lines in done.rows.items():
             kept.setdefault(form, {})[ref.name] = lines
         summary = label_summary(label_map)
@@ -118,13 +123,14 @@ def make_run(
                 formats,
                 0.1,
                 done.written,
+                object_scores(image.objects),
             )
         )
     manifest.tidy()
     manifest_images = [entry.image for entry in manifest.entries()]
     manifest.close()
     for name in formats:
-        for file in run_files(name, context):
+        for file in FORMATS[name].run_files(context):
             file.write(manifest_images, kept.get(name, {}).__getitem__)
     write_classes(context.ownership, output, meanings, ())
     write_run(context.ownership, replace(info, counts=Counts(labelled=len(manifest))))

@@ -10,8 +10,7 @@ import pytest
 
 from tipsseg.errors import CheckpointError, LockError, OutputError, UsageError
 from tipsseg.types import LockedFile, ModelSpec
-from tipsseg.weights.fetching import get_model
-from tipsseg.weights.lock import find_lock, lock_text, read_lock, write_lock
+from tipsseg.weights.lock import find_lock, get_model, lock_text, read_lock, write_lock
 from tipsseg.weights.sources import find_model
 
 SHA = "0123456789abcdef" * 4

@@ -50,30 +50,30 @@ sleep = time.sleep
 time.sleep = lambda seconds: sleep(seconds / 50)
 from dataclasses import asdict
 from pathlib import Path
-from tipsseg.util import digests
-from tipsseg.weights import fetching as weights
+from tipsseg.weights import digests, fetching
+from tipsseg.weights.lock import read_lock, write_lock
 from tipsseg.errors import TipssegError
 
 hashed = []
-def counted(path, kind, plain=digests.digest_of):
+def counted(path, kind, plain=digests.hash_file):
     hashed.append(path.name)
     return plain(path, kind)
-digests.digest_of = counted
+digests.hash_file = counted
 
 lock = Path(sys.argv[1])
-spec = weights.read_lock(lock)["demo"]
+spec = read_lock(lock)["demo"]
 for action in sys.argv[2:]:
     hashed.clear()
     try:
         match action:
             case "fetch" | "quiet":
-                value = weights.fetch(spec, quiet=action == "quiet")
+                value = fetching.fetch(spec, quiet=action == "quiet")
             case "locate":
-                value = weights.locate(spec)
+                value = fetching.locate(spec)
             case "verify":
-                value = [asdict(report) for report in weights.verify(spec)]
+                value = [asdict(report) for report in fetching.verify(spec)]
             case "lock":
-                weights.write_lock(lock, {"demo": weights.resolve_hashes(spec)})
+                write_lock(lock, {"demo": fetching.resolve_hashes(spec)})
                 value = None
             case "transformers":  # or whatever else fills the cache
                 from huggingface_hub import hf_hub_download

@@ -50,7 +50,7 @@ def convert(
     """Write the labels in an output folder in more formats, without the model."""
     from tipsseg.images.decoding import limit_pixels
     from tipsseg.images.pillow import silence_decoders
-    from tipsseg.runs.convert import convert_folder
+    from tipsseg.runs.convert.folder import convert_folder
     from tipsseg.runs.progress import Progress
 
     refuse_stray_formats(context.args, formats)

@@ -24,12 +24,13 @@ Models = Annotated[
 @app.command("list", cls=Command)
 def list_weights() -> None:
     """The models in weights.lock, and which are here."""
-    from tipsseg.weights import fetching as weights
+    from tipsseg.weights import fetching
+    from tipsseg.weights.lock import read_lock
 
-    for model in weights.read_lock().values():
+    for model in read_lock().values():
         size = sum(file.size or 0 for file in model.files)
         known = all(file.sha256 for file in model.files)
-        state = "embedded" if model.embedded else "downloaded" if weights.locate(model) else "not downloaded"
+        state = "embedded" if model.embedded else "downloaded" if fetching.locate(model) else "not downloaded"
         hashes = "hashes in the lock" if known else "hashes from the hub"
         source = (
             f"{model.repository}@{model.revision[:12]}" if model.repository and model.revision else "in the package"
@@ -49,10 +50,11 @@ def download(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
 ) -> None:
     """Download models into the hub cache, and verify them."""
-    from tipsseg.weights import fetching as weights
+    from tipsseg.weights import fetching
+    from tipsseg.weights.lock import get_model
 
-    for spec in [weights.get_model(model) for model in models]:
-        print_path(weights.fetch(spec, quiet=quiet))
+    for spec in [get_model(model) for model in models]:
+        print_path(fetching.fetch(spec, quiet=quiet))
 
 
 @app.command(cls=Command)
@@ -66,13 +68,14 @@ def verify(
 
     Models that are named must be all here, or the exit code is 1 too.
     """
-    from tipsseg.weights import fetching as weights
+    from tipsseg.weights import fetching
+    from tipsseg.weights.lock import get_model, read_lock
 
-    lock = weights.read_lock()
-    wanted = [weights.get_model(model) for model in models] if models else list(lock.values())
+    lock = read_lock()
+    wanted = [get_model(model) for model in models] if models else list(lock.values())
     complete = True
     for spec in wanted:
-        for report in weights.verify(spec):
+        for report in fetching.verify(spec):
             print(f"{spec.id:10} {report.name:20} {report.state}")
             complete = complete and report.state == "ok"
     # Models that nobody asked for may be absent.
@@ -88,22 +91,24 @@ def lock(
     ] = None,
 ) -> None:
     """Ask the hub for sizes and hashes of the pinned revisions, and write them into weights.lock."""
-    from tipsseg.weights import fetching as weights
+    from tipsseg.weights import fetching
+    from tipsseg.weights.lock import find_lock, get_model, read_lock, write_lock
 
-    path = weights.find_lock()
-    entries = weights.read_lock(path)
-    for spec in [weights.get_model(model) for model in models] if models else list(entries.values()):
-        entries[spec.id] = weights.resolve_hashes(spec)
-    weights.write_lock(path, entries)
+    path = find_lock()
+    entries = read_lock(path)
+    for spec in [get_model(model) for model in models] if models else list(entries.values()):
+        entries[spec.id] = fetching.resolve_hashes(spec)
+    write_lock(path, entries)
     print_path(path)
 
 
 @app.command("path", cls=Command)
 def show_path(model: Annotated[str, typer.Argument(metavar="ID", autocompletion=ids, help="Id of a model.")]) -> None:
     """The folder of a model's files; an error when they are not here."""
-    from tipsseg.weights import fetching as weights
+    from tipsseg.weights import fetching
+    from tipsseg.weights.lock import get_model
 
-    folder = weights.locate(weights.get_model(model))
+    folder = fetching.locate(get_model(model))
     if folder is None:
         raise WeightsError(f"the files of {model} are not here", f"Run: tipsseg weights download {model}")
     print_path(folder)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tipsseg.evaluation.metrics import NO_LABEL_NAME, Confusion, row_names
-from tipsseg.util.lettering import one_line
+from tipsseg.util.printable import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

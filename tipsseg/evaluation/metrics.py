@@ -21,7 +21,7 @@ from rich.cells import cell_len, set_cell_size
 from tipsseg.errors import InputError, UsageError
 from tipsseg.evaluation.truth import IGNORED
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id
-from tipsseg.util.lettering import one_line
+from tipsseg.util.printable import one_line
 
 #: The matrix grows with the square of the classes; this many take 72 MB.
 MAX_SCORED_CLASSES = 3000

@@ -1,29 +1,113 @@
-"""COCO instances: annotations.json, masks as compressed run-length codes."""
+"""COCO instances: annotations.json, masks as compressed run-length codes.
+
+The file has one record a line, annotations in the order of their images, so that it can be written, read and checked line by line.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, groupby, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tipsseg.formats import FORMATS, Rows, RunContext, Written, coco_file
-from tipsseg.formats.listing import write_section
-from tipsseg.regions.components import encode_region
-from tipsseg.regions.objects import ImageLabels, LabelledObject
-from tipsseg.types import ImageRef, LabelClass
-from tipsseg.util.files import json_bytes
+from tipsseg.formats.base import Format, ImageCheck, ImageLabels, Rows, RowsFile, RunContext, StoredImage
+from tipsseg.formats.listing import OBJECT_END, check_end, match, read_section, section_pieces
+from tipsseg.formats.problem import class_faults, class_text
+from tipsseg.util.files import json_bytes, open_regular
+from tipsseg.util.json_values import parse, short, take
+
+if TYPE_CHECKING:
+    from tipsseg.regions.objects import LabelledObject
+    from tipsseg.regions.rle import Runs
+    from tipsseg.types import ImageRef, LabelArray, LabelClass
 
 FILE_NAME = "annotations.json"
 
 Record = dict[str, object]
-
-#: The `segmentation` of an object in an image of a size (height, width).
-Segmentation = Callable[[LabelledObject, tuple[int, int]], object]
 
 _DESCRIPTION = {
     "component": "Labels made by tipsseg; one annotation per connected component.",
     "class": "Labels made by tipsseg; one annotation per class and image.",
 }
 _INFO_KEYS = ("version", "command", "model", "revision", "vocabulary")
+_IMAGE = re.compile(rb'\{"id": (\d+), ("file_name": .*\})')
+_ANNOTATION = re.compile(rb'\{"id": (\d+), "image_id": (\d+), (.*\})')
+
+
+class Coco(Format):
+    """The format "coco"."""
+
+    name = "coco"
+    description = "COCO instances: annotations.json, masks as run-length codes"
+    files = (FILE_NAME,)
+    rows = True
+    scores = True
+    labels = "objects"
+
+    def image_rows(self, labels: ImageLabels, context: RunContext) -> Rows:
+        """The entry of `images`, then the entries of `annotations`."""
+        return annotated_rows(labels, _code)
+
+    def run_files(self, context: RunContext) -> tuple[RowsFile]:
+        """The file of images and annotations."""
+        return (annotations_file(context, self.files[0]),)
+
+    def read_labels(self, image: StoredImage, source: Path | Rows) -> LabelArray:
+        """The label ids that the run-length codes in the rows of an image paint, see Format."""
+        import numpy as np
+
+        from tipsseg.regions.rle import inside
+        from tipsseg.types import label_dtype
+
+        if isinstance(source, Path):
+            raise TypeError("annotations are rows")
+        # [W, H], as codes go down the columns
+        labels: LabelArray = np.zeros(image.size[::-1], label_dtype(len(image.classes)))
+        for annotation in map(parse, source[1:]):
+            class_id = take(annotation, "category_id", int)
+            if class_id not in image.classes:
+                raise ValueError(f"an object of a class {class_id} that there is not")
+            runs = _runs(annotation, image.size)
+            labels.reshape(-1)[runs[0, 0] : runs[-1, 1]][inside(runs)] = class_id
+        return labels.T.copy()
+
+    def check_run_file(self, path: Path, classes: Mapping[int, str], images: Collection[str]) -> CocoCheck:
+        """Rules of images and annotations, see CocoCheck."""
+        return CocoCheck(path, classes, images)
+
+
+# ---- writing ----
+
+
+def annotations_file(context: RunContext, name: str) -> RowsFile:
+    """A file of that name in the state folder, laid out as annotations.json."""
+    return RowsFile(context, name, partial(_pieces, context), _read, _names)
+
+
+def annotated_rows(labels: ImageLabels, segmentation: Callable[[LabelledObject, tuple[int, int]], object]) -> Rows:
+    """The entry of `images` for one image, then its entries of `annotations`; all without ids, which are counted over the file."""
+    size = labels.label_map.size
+    annotations = (
+        {
+            "category_id": each.region.class_id,
+            "segmentation": segmentation(each, size),
+            "area": each.region.area,
+            "bbox": box(each),
+            "iscrowd": 0,
+            "score": each.score,
+        }
+        for each in labels.objects
+    )
+    return tuple(json_bytes(record) for record in (image_record(labels.ref, size), *annotations))
+
+
+def _code(labelled: LabelledObject, size: tuple[int, int]) -> object:
+    from tipsseg.regions.components import encode_region
+
+    return encode_region(labelled.region, size)
 
 
 def image_record(ref: ImageRef, size: tuple[int, int]) -> Record:
@@ -32,30 +116,10 @@ def image_record(ref: ImageRef, size: tuple[int, int]) -> Record:
     return {"file_name": ref.name, "width": width, "height": height, "license": 1}
 
 
-def annotation_records(labels: ImageLabels, segmentation: Segmentation) -> list[Record]:
-    """The entries of `annotations` for one image, without the ids, which are counted over the whole file: one an object."""
-    return [
-        {
-            "category_id": each.region.class_id,
-            "segmentation": segmentation(each, labels.label_map.size),
-            "area": each.region.area,
-            "bbox": box(each),
-            "iscrowd": 0,
-            "score": each.score,
-        }
-        for each in labels.objects
-    ]
-
-
 def box(labelled: LabelledObject) -> list[int]:
     """The smallest box around an object, [x, y, w, h]."""
     y, x, h, w = labelled.region.box
     return [x, y, w, h]
-
-
-def rle(labelled: LabelledObject, size: tuple[int, int]) -> object:
-    """An object's run-length code."""
-    return encode_region(labelled.region, size)
 
 
 def category_record(entry: LabelClass) -> Record:
@@ -64,64 +128,29 @@ def category_record(entry: LabelClass) -> Record:
     return {"id": entry.id, "name": entry.name, "supercategory": entry.supercategory or entry.name}
 
 
-def write_head(
-    target: IO[bytes], context: RunContext, description: Mapping[str, str], categories: Iterable[Record]
-) -> None:
-    """Write the beginning of a file: `info` with the description for the run's instances, `licenses`, `categories`."""
+def head_pieces(context: RunContext, description: Mapping[str, str], categories: Iterable[Record]) -> Iterator[bytes]:
+    """The beginning of a file: `info` with the description for the run's instances, `licenses`, `categories`."""
     info: Record = {"description": description[context.files.instances]}
     info |= {key: context.info[key] for key in _INFO_KEYS if key in context.info}
-    target.write(b'{\n"info": ' + json_bytes(info))
-    target.write(b',\n"licenses": ' + json_bytes([{"id": 1, "name": "", "url": ""}]))
-    write_section(target, b"categories", (json_bytes(record) for record in categories))
-
-
-class CocoWriter:
-    """Makes the rows of each image: that of the image, then its annotations."""
-
-    def __init__(self, segmentation: Segmentation) -> None:
-        self._segmentation = segmentation
-
-    def write(self, labels: ImageLabels) -> Written:
-        """The rows of one image."""
-        rows = (
-            image_record(labels.ref, labels.label_map.size),
-            *annotation_records(labels, self._segmentation),
-        )
-        return Written(rows=tuple(json_bytes(record) for record in rows))
-
-
-class CocoRunFile:
-    """The file of a COCO format with annotations one by one."""
-
-    def __init__(self, context: RunContext, name: str) -> None:
-        """`name` is the format's."""
-        self.path = context.state / FORMATS[name].files[0]
-        self._context = context
-
-    def names(self, images: Sequence[str]) -> Iterator[str]:
-        """The images in the file, see RowsFile."""
-        return coco_file.names(self.path)
-
-    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """The images in the file with their rows, see RowsFile."""
-        return coco_file.read(self.path)
-
-    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
-        """Join the rows into the file, ids in the order of `images`; raises OutputError."""
-        with self._context.ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
-            write_head(target, self._context, _DESCRIPTION, map(category_record, self._context.classes))
-            write_section(target, b"images", image_lines(images, rows))
-            write_section(target, b"annotations", _annotations(images, rows))
-            target.write(b"\n}\n")
+    yield b'{\n"info": ' + json_bytes(info)
+    yield b',\n"licenses": ' + json_bytes([{"id": 1, "name": "", "url": ""}])
+    yield from section_pieces(b"categories", map(json_bytes, categories))
 
 
 def image_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-    """The entries of `images`, of the first record of each image."""
+    """The entries of `images`, of the first row of each image."""
     for number, image in enumerate(images, start=1):
         yield b'{"id": %d, ' % number + rows(image)[0].removeprefix(b"{")
 
 
-def _annotations(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
+def _pieces(context: RunContext, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
+    yield from head_pieces(context, _DESCRIPTION, map(category_record, context.classes))
+    yield from section_pieces(b"images", image_lines(images, rows))
+    yield from section_pieces(b"annotations", _annotation_lines(images, rows))
+    yield b"\n}\n"
+
+
+def _annotation_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
     annotation = 0
     for number, image in enumerate(images, start=1):
         for record in rows(image)[1:]:
@@ -129,11 +158,220 @@ def _annotations(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator
             yield b'{"id": %d, "image_id": %d, ' % (annotation, number) + record.removeprefix(b"{")
 
 
-def create(context: RunContext) -> CocoWriter:
-    """The writer of format "coco"."""
-    return CocoWriter(rle)
+# ---- reading back: only as it was written, anything else is a ValueError ----
 
 
-def run_files(context: RunContext) -> tuple[CocoRunFile]:
-    """The file of format "coco"."""
-    return (CocoRunFile(context, "coco"),)
+@dataclass(frozen=True, slots=True)
+class CocoImage:
+    """An image of the file.
+
+    id           its own
+    name         its file name
+    rows         as `annotated_rows` makes them
+    annotations  the ids of its annotations
+    """
+
+    id: int
+    name: str
+    rows: Rows
+    annotations: tuple[int, ...]
+
+
+def read_images(path: Path) -> Iterator[CocoImage]:
+    """The images in the order of the file. Raises OSError and ValueError."""
+    with open_regular(path) as file, open_regular(path) as beside:
+        annotations = (match(_ANNOTATION, line) for line in read_section(beside, b"annotations"))
+        grouped = groupby(annotations, key=lambda found: int(found[2]))
+        waiting = next(grouped, None)
+        for line in read_section(file, b"images"):
+            image = match(_IMAGE, line)
+            own: list[re.Match[bytes]] = []
+            if waiting is not None and waiting[0] == int(image[1]):
+                own = list(waiting[1])
+                waiting = next(grouped, None)
+            record = b"{" + image[2]
+            rows = (record, *(b"{" + each[3] for each in own))
+            yield CocoImage(int(image[1]), _file_name(record), rows, tuple(int(each[1]) for each in own))
+        if waiting is not None:
+            raise ValueError(f"annotations of an image {waiting[0]} that is not there, or not in its place")
+
+
+def _read(path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+    for image in read_images(path):
+        yield image.name, image.rows
+
+
+def _names(path: Path, images: Sequence[str]) -> Iterator[str]:
+    with open_regular(path) as file:
+        for line in read_section(file, b"images"):
+            yield _file_name(b"{" + match(_IMAGE, line)[2])
+
+
+def _file_name(record: bytes) -> str:
+    name = parse(record)["file_name"]
+    if not isinstance(name, str):
+        raise ValueError("a file name that is no text")
+    return name
+
+
+def _runs(annotation: Mapping[str, object], size: tuple[int, int]) -> Runs:
+    """The pixels of an annotation in an image of `size` (height, width). Raises ValueError."""
+    from tipsseg.regions.rle import decode_runs
+
+    code = take(annotation, "segmentation", dict)
+    if code.get("size") != list(size):
+        raise ValueError(f"the size of its code is {short(code.get('size'))}, that of the image {list(size)}")
+    counts = take(code, "counts", str)
+    try:
+        return decode_runs(counts, size)
+    except ValueError as error:
+        raise ValueError(f"its code cannot be read: {error}") from error
+
+
+# ---- checking ----
+
+
+class CocoCheck:
+    """Rules of annotations.json.
+
+    As a whole it is laid out line by line, has the classes of the run and the images that it is to hold, and its ids rise. Each
+    annotation has what loaders need and says what its pixels say; together the annotations of an image are its mask.
+    """
+
+    def __init__(self, path: Path, classes: Mapping[int, str], images: Collection[str]) -> None:
+        """Takes what `Format.check_run_file` takes."""
+        self._path = path
+        self._classes = classes
+        self._wanted = images
+
+    def whole(self) -> Iterator[str]:
+        """What is wrong with the file as a whole, see RunFileCheck."""
+        yield from chain(self._check_head(), self._check_images())
+        check_end(self._path, OBJECT_END)
+
+    def images(self) -> Iterator[tuple[str, ImageCheck]]:
+        """The images with their rules, see RunFileCheck."""
+        for image in read_images(self._path):
+            yield image.name, partial(_check_image, image)
+
+    def _check_head(self) -> Iterator[str]:
+        """All that comes before the images."""
+        with open_regular(self._path) as file:
+            if file.readline(3) != b"{\n":  # all may stand in one line, which need not fit into memory
+                raise ValueError("it has not one record a line")
+            lines = takewhile(lambda line: not line.startswith(b'"images": ['), file)
+            head = parse(b"{" + b"".join(lines).removesuffix(b",\n") + b"}")
+        take(head, "info", dict)
+        if not take(head, "licenses", list):
+            yield "`licenses` is empty"
+        classes = [(take(each, "id", int), take(each, "name", str)) for each in take(head, "categories", list)]
+        for what in class_faults(classes, self._classes):
+            yield f"`categories`: {what}"
+        for each in head["categories"]:
+            take(each, "supercategory", str)
+
+    def _check_images(self) -> Iterator[str]:
+        seen: set[str] = set()
+        last = last_annotation = 0
+        for image in read_images(self._path):
+            if image.id <= last:
+                yield f"image {image.name}: its id {image.id} is not above {last}"
+            last = image.id
+            if image.name in seen:
+                yield f"image {image.name}: there twice"
+            elif image.name not in self._wanted:
+                yield f"image {image.name}: not in the manifest, or not in this format"
+            seen.add(image.name)
+            for number in image.annotations:
+                if number <= last_annotation:
+                    yield f"annotation {number} ({image.name}): its id is not above {last_annotation}"
+                last_annotation = number
+        for name in self._wanted:
+            if name not in seen:
+                yield f"image {name}: missing"
+
+
+def _check_image(found: CocoImage, image: StoredImage, labels: LabelArray | None) -> Iterator[str]:
+    """What is wrong with an image of the file; `labels` [H, W] is its mask, None where there is none to compare with."""
+    import numpy as np
+
+    from tipsseg.regions.rle import inside
+    from tipsseg.types import label_dtype
+
+    try:
+        record, *annotations = [parse(each) for each in found.rows]
+    except ValueError as error:
+        yield f"image {image.name}: not JSON: {error}"
+        return
+    size = [record.get("height"), record.get("width")]
+    if size != list(image.size):
+        yield f"image {image.name}: [height, width] is {short(size)}, where the manifest says {list(image.size)}"
+    painted: LabelArray = np.zeros(
+        image.size[::-1], label_dtype(len(image.classes))
+    )  # [W, H], as codes go down the columns
+    wanted = None if labels is None else labels.T.reshape(-1)
+    whole = True
+    for number, annotation in zip(found.annotations, annotations, strict=True):
+        faults = list(_plain_faults(annotation))
+        try:
+            class_id = take(annotation, "category_id", int)
+            runs = _runs(annotation, image.size)
+        except ValueError as error:
+            faults.append(str(error))
+        else:
+            faults += _shape_faults(annotation, runs, image.size[0])
+            place, pixels = slice(runs[0, 0], runs[-1, 1]), inside(runs)
+            part = painted.reshape(-1)[place]
+            if part[pixels].any():
+                faults.append("it overlaps another before it")
+            if class_id not in image.classes:
+                faults.append(f"no category has the id {class_id}")
+            elif wanted is not None and (wanted[place][pixels] != class_id).any():
+                faults.append(f"not all of its pixels are of {class_text(image.classes, class_id)} in the mask")
+            else:
+                part[pixels] = class_id
+        whole = whole and not faults
+        for what in faults:
+            yield f"annotation {number} ({image.name}): {what}"
+    if whole and image.sure:  # with other settings the minimum area may have been another
+        for what in _left_out(image, painted.T, labels):
+            yield f"image {image.name}: {what}"
+
+
+def _plain_faults(annotation: Mapping[str, object]) -> Iterator[str]:
+    crowd, score = annotation.get("iscrowd"), annotation.get("score")
+    # JSON's true and false are numbers to Python.
+    if crowd != 0 or crowd is False:
+        yield f"`iscrowd` is {short(crowd)}, not 0"
+    if not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1:
+        yield f"`score` is {short(score)}, not a number from 0 to 1"
+
+
+def _shape_faults(annotation: Mapping[str, object], runs: Runs, height: int) -> Iterator[str]:
+    from tipsseg.regions import rle
+
+    if annotation.get("area") != rle.area(runs):
+        yield f"`area` is {short(annotation.get('area'))}, its code has {rle.area(runs)} pixels"
+    if annotation.get("bbox") != rle.box(runs, height):
+        yield f"`bbox` is {short(annotation.get('bbox'))}, that of its code {rle.box(runs, height)}"
+
+
+def _left_out(image: StoredImage, painted: LabelArray, labels: LabelArray | None) -> Iterator[str]:
+    """Pixels of classes that no annotation has, but for small objects, by the mask or else by the manifest."""
+    from tipsseg.regions.components import count_labels
+    from tipsseg.regions.objects import object_regions
+    from tipsseg.types import BACKGROUND
+
+    if labels is not None:
+        left: LabelArray = labels.copy()
+        left[painted != BACKGROUND] = BACKGROUND
+        for region in object_regions(left, len(image.classes), image.options):
+            y, x, h, w = region.box
+            yield f"no annotation has the {region.area} pixels of {class_text(image.classes, region.class_id)} in {[x, y, w, h]}"
+        return
+    counts = count_labels(painted)
+    smallest = image.options.min_area.pixels(image.size)
+    for class_id in image.classes:
+        number, wanted = int(counts[class_id]), image.pixels.get(class_id, 0)
+        if number > wanted or (number < wanted and smallest <= 1):
+            yield f"its objects have {number} pixels of {class_text(image.classes, class_id)}, where the manifest says {wanted}"

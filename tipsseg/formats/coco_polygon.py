@@ -5,21 +5,33 @@ An object's polygons are its parts, holes cut open to the outside; `area` and `b
 
 from __future__ import annotations
 
-from tipsseg.formats import RunContext
-from tipsseg.formats.coco import CocoRunFile, CocoWriter
-from tipsseg.regions.objects import LabelledObject
+from typing import TYPE_CHECKING
+
+from tipsseg.formats.base import Format, ImageLabels, Rows, RowsFile, RunContext
+from tipsseg.formats.coco import annotated_rows, annotations_file
+
+if TYPE_CHECKING:
+    from tipsseg.regions.objects import LabelledObject
 
 
-def polygons(labelled: LabelledObject, size: tuple[int, int]) -> object:
+class CocoPolygon(Format):
+    """The format "coco-polygon"."""
+
+    name = "coco-polygon"
+    description = "COCO instances with polygons: annotations-polygon.json"
+    files = ("annotations-polygon.json",)
+    rows = True
+    scores = True
+
+    def image_rows(self, labels: ImageLabels, context: RunContext) -> Rows:
+        """The entry of `images`, then the entries of `annotations`."""
+        return annotated_rows(labels, _polygons)
+
+    def run_files(self, context: RunContext) -> tuple[RowsFile]:
+        """The file of images and annotations."""
+        return (annotations_file(context, self.files[0]),)
+
+
+def _polygons(labelled: LabelledObject, size: tuple[int, int]) -> object:
     """An object's polygons, each [x1, y1, x2, y2, ...] in pixels."""
     return [ring[:, ::-1].ravel().tolist() for ring in labelled.outline.rings]
-
-
-def create(context: RunContext) -> CocoWriter:
-    """The writer of format "coco-polygon"."""
-    return CocoWriter(polygons)
-
-
-def run_files(context: RunContext) -> tuple[CocoRunFile]:
-    """The file of format "coco-polygon"."""
-    return (CocoRunFile(context, "coco-polygon"),)

@@ -1,20 +1,41 @@
-"""Confidence maps: one 8-bit grey PNG an image, 0..255 for a confidence of 0..1."""
+"""Confidence maps: one 8-bit grey PNG per image, 0..255 for a confidence of 0..1."""
 
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from tipsseg.formats.base import Format, ImageLabels, RunContext
 
-from tipsseg.formats import RunContext
-from tipsseg.formats.image_file import ImageFileWriter
-from tipsseg.types import ConfidenceArray, LabelMap
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tipsseg.types import ConfidenceArray
+
+
+class Confidence(Format):
+    """The format "confidence"."""
+
+    name = "confidence"
+    description = "confidence/<image>.png, 0..255 for 0..1"
+    folder = "confidence"
+    suffix = ".png"
+    confidence = True
+
+    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
+        """The confidence as a PNG file. Ignored pixels keep theirs."""
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(quantized(labels.label_map.confidence)).save(buffer, format="PNG")
+        return buffer.getvalue()
 
 
 def quantized(confidence: ConfidenceArray) -> NDArray[np.uint8]:
     """round(255 * confidence), as 8 bits."""
+    import numpy as np
+
     levels = np.empty(confidence.shape, np.uint8)
     # Row by row, or so: in one piece it would take twice the memory of the confidence.
     step = max((1 << 20) // confidence.shape[1], 1)
@@ -22,15 +43,3 @@ def quantized(confidence: ConfidenceArray) -> NDArray[np.uint8]:
         piece = confidence[top : top + step].astype(np.float32)
         levels[top : top + step] = np.rint(piece * 255)
     return levels
-
-
-def encode(label_map: LabelMap) -> bytes:
-    """The confidence as a PNG file, 8-bit grey, see `quantized`. Ignored pixels keep theirs."""
-    buffer = io.BytesIO()
-    Image.fromarray(quantized(label_map.confidence)).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def create(context: RunContext) -> ImageFileWriter:
-    """The writer of format "confidence"."""
-    return ImageFileWriter(context, "confidence", lambda labels: encode(labels.label_map))

@@ -7,24 +7,61 @@ palette, as no two classes may have the same.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from tipsseg.formats.base import Format, ImageLabels, RunContext, RunFile, output_name
 
-from tipsseg.formats import FORMATS, Rows, RunContext, output_name
-from tipsseg.formats.image_file import ImageFileWriter
-from tipsseg.types import BACKGROUND, LabelClass, LabelMap
-from tipsseg.vocabulary.palette import voc_colour
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tipsseg.types import LabelClass, LabelMap
 
 _HEAD = "# label:color_rgb:parts:actions"
 
 
+class Cvat(Format):
+    """The format "cvat"."""
+
+    name = "cvat"
+    description = (
+        "CVAT's Segmentation mask 1.1, which is PASCAL VOC's: cvat/SegmentationClass/<image>.png, lists beside them"
+    )
+    folder = "cvat/SegmentationClass"
+    suffix = ".png"
+    files = ("cvat/labelmap.txt", "cvat/ImageSets/Segmentation/default.txt")
+    reserved = ":#"
+
+    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
+        """The colour mask as a PNG file."""
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(colour_mask(labels.label_map)).save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    def run_files(self, context: RunContext) -> tuple[RunFile, ...]:
+        """labelmap.txt, which says what each colour means, and the names of the masks, without suffixes."""
+        return (
+            RunFile(
+                context,
+                self.files[0],
+                lambda images: (label_map_text(context.classes).encode("utf-8", "backslashreplace"),),
+            ),
+            RunFile(context, self.files[1], partial(_mask_names, context.files.names)),
+        )
+
+
 def colour_mask(label_map: LabelMap) -> NDArray[np.uint8]:
     """The labels as colours, [H, W, 3] RGB."""
+    import numpy as np
+
+    from tipsseg.vocabulary.palette import voc_colour
+
     colours = np.zeros((int(np.iinfo(label_map.labels.dtype).max) + 1, 3), np.uint8)
     for each in label_map.classes:
         colours[each.id] = voc_colour(each.id)
@@ -32,15 +69,10 @@ def colour_mask(label_map: LabelMap) -> NDArray[np.uint8]:
     return mask
 
 
-def encode(label_map: LabelMap) -> bytes:
-    """The colours as a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(colour_mask(label_map)).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def label_map_text(classes: Sequence[LabelClass]) -> str:
-    """labelmap.txt: what each colour means."""
+    """The text of labelmap.txt."""
+    from tipsseg.types import BACKGROUND
+
     names = {each.name.casefold() for each in classes}
     black = next(name for name in _black_names() if name not in names)
     entries = [(black, BACKGROUND), *((each.name, each.id) for each in classes)]
@@ -55,42 +87,12 @@ def _black_names() -> Iterator[str]:
 
 
 def _rgb(label_id: int) -> str:
+    from tipsseg.vocabulary.palette import voc_colour
+
     return ",".join(map(str, voc_colour(label_id)))
 
 
-class LabelMapFile:
-    """labelmap.txt."""
-
-    def __init__(self, context: RunContext) -> None:
-        self.path = context.state / FORMATS["cvat"].files[0]
-        self._ownership = context.ownership
-        self._classes = context.classes
-
-    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
-        """Write the file, see RunFile."""
-        self._ownership.write_run_file(self.path, label_map_text(self._classes).encode("utf-8", "backslashreplace"))
-
-
-class ImageSetFile:
-    """ImageSets/Segmentation/default.txt: the names of the masks, without suffixes."""
-
-    def __init__(self, context: RunContext) -> None:
-        self.path = context.state / FORMATS["cvat"].files[1]
-        self._ownership = context.ownership
-        self._names = context.files.names
-
-    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
-        """Write the file, see RunFile."""
-        with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
-            for image in images:
-                target.write(str(output_name(PurePosixPath(image), self._names)).encode() + b"\n")
-
-
-def create(context: RunContext) -> ImageFileWriter:
-    """The writer of format "cvat"."""
-    return ImageFileWriter(context, "cvat", lambda labels: encode(labels.label_map))
-
-
-def run_files(context: RunContext) -> tuple[LabelMapFile, ImageSetFile]:
-    """The files of format "cvat"."""
-    return LabelMapFile(context), ImageSetFile(context)
+def _mask_names(names: str, images: Sequence[str]) -> Iterator[bytes]:
+    """The lines of the list of masks; `names` as of FileOptions."""
+    for image in images:
+        yield str(output_name(PurePosixPath(image), names)).encode() + b"\n"

@@ -3,76 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tipsseg.formats import FORMATS, Rows, RunContext, Written, link_path, relative_path
-from tipsseg.formats.image_file import write_image_file
-from tipsseg.formats.png import encode
-from tipsseg.regions.objects import ImageLabels
-from tipsseg.types import ImageRef, printable_path
+from tipsseg.formats.base import Format, ImageLabels, Rows, RowsFile, RunContext, StoredImage
+from tipsseg.formats.png import encode_mask, read_mask
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse
+
+if TYPE_CHECKING:
+    from tipsseg.types import LabelArray
 
 _FOLDER = "hf"
 
 
-def metadata_record(ref: ImageRef, names: str) -> dict[str, object]:
-    """The line of metadata.jsonl for one image; names are relative to that file. `names` as of FileOptions."""
-    image, mask = link_path("hf", ref.relative, names), relative_path("hf", ref.relative, names)
-    if image is None or mask is None:
-        raise ValueError("the format hf has images and masks")
-    return {
-        "file_name": printable_path(image.relative_to(_FOLDER)),
-        "mask_file_name": printable_path(mask.relative_to(_FOLDER)),
-    }
+class HuggingFace(Format):
+    """The format "hf"."""
+
+    name = "hf"
+    description = "Hugging Face datasets: hf/metadata.jsonl, hf/masks/<image>.png, links to the images"
+    folder = f"{_FOLDER}/masks"
+    suffix = ".png"
+    links = f"{_FOLDER}/images"
+    files = (f"{_FOLDER}/metadata.jsonl",)
+    rows = True
+    image = True
+    index_mask = True
+    labels = "all"
+
+    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
+        """The index mask, in grey."""
+        return encode_mask(labels.label_map)
+
+    def image_rows(self, labels: ImageLabels, context: RunContext) -> Rows:
+        """The line of metadata.jsonl; its names are relative to that file."""
+        from tipsseg.types import printable_path
+
+        image = labels.ref.relative
+        link, mask = self.link_path(image, context.files.names), self.relative_path(image, context.files.names)
+        if link is None or mask is None:
+            raise ValueError("the format hf has links and masks")
+        record = {
+            "file_name": printable_path(link.relative_to(_FOLDER)),
+            "mask_file_name": printable_path(mask.relative_to(_FOLDER)),
+        }
+        return (json_bytes(record),)
+
+    def run_files(self, context: RunContext) -> tuple[RowsFile]:
+        """metadata.jsonl."""
+        return (RowsFile(context, self.files[0], _lines, _read),)
+
+    def read_labels(self, image: StoredImage, source: Path | Rows) -> LabelArray:
+        """The index mask, see Format."""
+        return read_mask(source, image)
 
 
-class HfWriter:
-    """Writes the mask of each image and links the image, and makes its record: its line of metadata.jsonl."""
-
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
-
-    def write(self, labels: ImageLabels) -> Written:
-        """Write the image's files; raises OutputError."""
-        written = write_image_file(self._context, "hf", labels, encode(labels.label_map))
-        return replace(written, rows=(json_bytes(metadata_record(labels.ref, self._context.files.names)),))
+def _lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
+    for image in images:
+        yield rows(image)[0] + b"\n"
 
 
-class MetadataFile:
-    """metadata.jsonl."""
-
-    def __init__(self, context: RunContext) -> None:
-        self.path = context.state / FORMATS["hf"].files[0]
-        self._ownership = context.ownership
-
-    def names(self, images: Sequence[str]) -> Iterator[str]:
-        """The images in the file, see RowsFile."""
-        for name, _ in self.read(images):
-            yield name
-
-    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """The images in the file with their rows, see RowsFile."""
-        with open_regular(self.path) as file:
-            for line in file:
-                record = parse(line)
-                name = record.get("file_name") if isinstance(record, dict) else None
-                if not isinstance(name, str) or not name.startswith("images/"):
-                    raise ValueError("a line without the name of its image")
-                yield name.removeprefix("images/"), (line.rstrip(b"\n"),)
-
-    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
-        """Write a line an image; raises OutputError."""
-        with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
-            for image in images:
-                target.write(rows(image)[0] + b"\n")
-
-
-def create(context: RunContext) -> HfWriter:
-    """The writer of format "hf"."""
-    return HfWriter(context)
-
-
-def run_files(context: RunContext) -> tuple[MetadataFile]:
-    """The file of format "hf"."""
-    return (MetadataFile(context),)
+def _read(path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+    with open_regular(path) as file:
+        for line in file:
+            record = parse(line)
+            name = record.get("file_name") if isinstance(record, dict) else None
+            if not isinstance(name, str) or not name.startswith("images/"):
+                raise ValueError("a line without the name of its image")
+            yield name.removeprefix("images/"), (line.rstrip(b"\n"),)

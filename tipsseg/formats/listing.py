@@ -13,32 +13,29 @@ from tipsseg.util.files import open_regular
 #: How files end whose last list is in an object.
 OBJECT_END = b"]\n}\n"
 
-#: How files end that are one list.
-LIST_END = b"]\n"
-
 
 def check_end(path: Path, end: bytes) -> None:
-    """Raise ValueError for a file that does not end so, as one that was cut off. Raises OSError."""
+    """Raise ValueError for a file that does not end with `end`, as one that was cut off. Raises OSError."""
     with open_regular(path) as file:
         file.seek(max(file.seek(0, os.SEEK_END) - len(end), 0))
         if file.read() != end:
             raise ValueError("its end is not there")
 
 
-def write_rows(target: IO[bytes], rows: Iterable[bytes]) -> None:
-    """Write a list of rows."""
-    target.write(b"[")
+def list_pieces(rows: Iterable[bytes]) -> Iterator[bytes]:
+    """A list of rows, in pieces."""
+    yield b"["
     separator = b"\n"
     for record in rows:
-        target.write(separator + record)
+        yield separator + record
         separator = b",\n"
-    target.write(b"\n]" if separator == b",\n" else b"]")
+    yield b"\n]" if separator == b",\n" else b"]"
 
 
-def write_section(target: IO[bytes], key: bytes, rows: Iterable[bytes]) -> None:
-    """Write a list as the value of a key that is not the first in its object."""
-    target.write(b',\n"' + key + b'": ')
-    write_rows(target, rows)
+def section_pieces(key: bytes, rows: Iterable[bytes]) -> Iterator[bytes]:
+    """A list as the value of a key that is not the first in its object, in pieces."""
+    yield b',\n"' + key + b'": '
+    yield from list_pieces(rows)
 
 
 def read_section(file: IO[bytes], key: bytes) -> Iterator[bytes]:

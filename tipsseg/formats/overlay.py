@@ -1,4 +1,4 @@
-"""Pictures for eyes: the labels as colours on the image, outlined, with names on the larger regions; below its name and a legend.
+"""Pictures for people: the labels as colours on the image, with a legend.
 
 Not for machines: large images are scaled down, small ones up, and the colours are JPEG's. The masks are the labels.
 """
@@ -6,229 +6,29 @@ Not for machines: large images are scaled down, small ones up, and the colours a
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
-
-from tipsseg.formats import RunContext
-from tipsseg.formats.image_file import ImageFileWriter
-from tipsseg.images.upright import thumbnail_size
-from tipsseg.regions.components import count_labels
-from tipsseg.regions.name_places import place_names, shown_name, spare_name
-from tipsseg.regions.objects import ImageLabels
-from tipsseg.types import BACKGROUND, Colour, LabelArray, LabelMap
-from tipsseg.util.lettering import Font, fit_name, fit_path, one_line, plain_font, text_length
-
-_LONG_SIDE_MIN = 320  # smaller images are enlarged, or one could not see them
-_CANVAS_WIDTH_MIN = 320  # what a legend entry needs
-
-_TINT = 0.5  # share of the class colour in its pixels
-_DIM = 0.62  # brightness of background pixels
-_IGNORED: Colour = (150, 150, 150)
-_GREY: Colour = (70, 74, 80)
-_IGNORED_DARK: Colour = (84, 84, 84)
-_PAPER: Colour = (24, 26, 30)
-_INK: Colour = (240, 240, 240)
-_INK_FAINT: Colour = (165, 170, 178)
+from tipsseg.formats.base import Format, ImageLabels, RunContext
 
 
-def render(image: NDArray[np.uint8], label_map: LabelMap, name: str) -> NDArray[np.uint8]:
-    """The picture of an image, [h, w, 3] RGB uint8 of `upright.thumbnail_size`, and its labels; `name` is the image's.
+class Overlay(Format):
+    """The format "overlay"."""
 
-    Its long side is between 320 and 4096 pixels, whatever the image's, plus the legend.
-    """
-    picture, labels = _scaled(image, label_map.labels)
-    _paint(picture, labels, label_map)
-    height, width = labels.shape
-    # 13 for 640 x 480, 80 for 4000 x 3000.
-    size = int(np.clip(round((height * max(width, _CANVAS_WIDTH_MIN)) ** 0.5 / 42), 13, 80))
-    return _with_legend(_with_names(picture, labels, label_map, size), name, _entries(label_map), size)
+    name = "overlay"
+    description = "pictures for eyes: overlays/<image>.jpg, with a legend"
+    folder = "overlays"
+    suffix = ".jpg"
+    image = True
+    pixels = True
 
+    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
+        """The picture as a JPEG file. Raises ImageError where the image cannot be read."""
+        from PIL import Image
 
-def encode(image: NDArray[np.uint8], label_map: LabelMap, name: str) -> bytes:
-    """The same as a JPEG file."""
-    buffer = io.BytesIO()
-    # Full colour resolution: by halves the outlines and the legend's text get coloured seams.
-    Image.fromarray(render(image, label_map, name)).save(buffer, format="JPEG", quality=92, subsampling=0)
-    return buffer.getvalue()
+        from tipsseg.regions.drawing import draw_labels
 
-
-def create(context: RunContext) -> ImageFileWriter:
-    """The writer of format "overlay"."""
-    return ImageFileWriter(context, "overlay", _encode)
-
-
-def _encode(labels: ImageLabels) -> bytes:
-    return encode(labels.shown(), labels.label_map, labels.ref.name)
-
-
-def _scaled(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
-    """Copies of both at a size for eyes, the labels as 16 bits."""
-    height, width = thumbnail_size(labels.shape)
-    if (height, width) != labels.shape:
-        small = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-        return image.copy(), small.astype(np.uint16)
-    times = max(1, -(-_LONG_SIDE_MIN // max(height, width)))
-    return image.repeat(times, 0).repeat(times, 1), labels.astype(np.uint16).repeat(times, 0).repeat(times, 1)
-
-
-def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], label_map: LabelMap) -> None:
-    """Draw the labels into the picture."""
-    height, width = labels.shape
-    unit = round((height * width) ** 0.5 / 600 + 0.6) or 1  # 2 for 640 x 480, 6 for 4000 x 3000
-
-    colours = np.zeros((65536, 3), np.uint8)
-    for each in label_map.classes:
-        colours[each.id] = each.colour
-    flat = colours[labels]
-    ignored = labels == label_map.ignore
-    classed = (labels != BACKGROUND) & ~ignored
-
-    tinted = cv2.addWeighted(picture, 1 - _TINT, flat, _TINT, 0)
-    picture[classed] = tinted[classed]
-    del tinted
-    dimmed = labels == BACKGROUND
-    picture[dimmed] = (picture[dimmed] * np.float32(_DIM)).astype(np.uint8)
-    if ignored.any():
-        stripes = _stripes(height, width, unit)
-        for where, grey in ((ignored & stripes, _IGNORED), (ignored & ~stripes, _IGNORED_DARK)):
-            picture[where] = (0.35 * picture[where] + 0.65 * np.array(grey)).astype(np.uint8)
-
-    # Outlines: inside a class its pure colour, outside of it a dark line, which sets it off from bright photographs.
-    kernel = np.ones((2 * unit + 1, 2 * unit + 1), np.uint8)
-    edge = cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
-    inner = edge & classed
-    outer = edge & ~classed
-    picture[inner] = flat[inner]
-    picture[outer] = (picture[outer] * np.float32(0.3)).astype(np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A line of the legend; no colour stands for the stripes of ignored pixels."""
-
-    name: str
-    spare_name: str
-    share: float
-    colour: Colour | None
-
-
-def _entries(label_map: LabelMap) -> list[_Entry]:
-    """The classes that occur, in their order, then background and ignored pixels."""
-    counts = count_labels(label_map.labels) / label_map.labels.size
-    entries = [
-        _Entry(shown_name(each), spare_name(each), float(counts[each.id]), each.colour)
-        for each in label_map.classes
-        if counts[each.id]
-    ]
-    if counts[BACKGROUND]:
-        entries.append(_Entry("background", "background", float(counts[BACKGROUND]), _GREY))
-    if counts[label_map.ignore]:
-        entries.append(_Entry("low confidence", "low confidence", float(counts[label_map.ignore]), None))
-    return entries
-
-
-def _with_names(
-    picture: NDArray[np.uint8], labels: NDArray[np.uint16], label_map: LabelMap, size: int
-) -> NDArray[np.uint8]:
-    """The picture with the names of classes on their regions."""
-    canvas = Image.fromarray(picture)
-    draw = ImageDraw.Draw(canvas)
-    for placed in place_names(labels, label_map.classes, size):
-        y, x = placed.middle
-        draw.text(
-            (x, y),
-            placed.text,
-            fill=_INK,
-            font=placed.font,
-            anchor="mm",
-            align="center",
-            stroke_width=max(size // 7, 1),
-            stroke_fill=_PAPER,
-        )
-    return np.asarray(canvas)
-
-
-def _with_legend(picture: NDArray[np.uint8], name: str, entries: list[_Entry], size: int) -> NDArray[np.uint8]:
-    height, width = picture.shape[:2]
-    canvas_width = max(width, _CANVAS_WIDTH_MIN)
-    strip = _legend(name, entries, canvas_width, size, max(4, height // (2 * size)))
-
-    canvas = np.empty((height + len(strip), canvas_width, 3), np.uint8)
-    canvas[:] = np.array(_PAPER, np.uint8)
-    left = (canvas_width - width) // 2
-    canvas[:height, left : left + width] = picture
-    canvas[height:] = strip
-    return canvas
-
-
-def _legend(name: str, entries: list[_Entry], width: int, size: int, row_limit: int) -> NDArray[np.uint8]:
-    """A strip with the name of the image, and swatches, names and shares in rows as a text is.
-
-    Of what does not fit into the rows, the largest is there, and the others are counted.
-    """
-    gap, line = round(size * 0.6), round(size * 1.75)
-    plain = plain_font(size)
-    rows, left_out = _rows(entries, width, size, row_limit)
-    if left_out:
-        rows, left_out = _rows(sorted(entries, key=lambda each: -each.share), width, size, row_limit)
-
-    strip = Image.new("RGB", (width, (1 + len(rows) + bool(left_out)) * line + 2 * gap), _PAPER)
-    draw = ImageDraw.Draw(strip)
-    middle = gap + line // 2
-    title, font = fit_path(one_line(name), size, width - 2 * gap)
-    draw.text((gap, middle), title, fill=_INK_FAINT, font=font, anchor="lm")
-    for row in rows:
-        middle += line
-        for x, entry, text, letters in row:
-            strip.paste(_swatch(entry.colour, size), (x, middle - size // 2))
-            left = x + size + gap
-            draw.text((left, middle), text, fill=_INK, font=letters, anchor="lm")
-            left += round(text_length(letters, text)) + gap
-            draw.text((left, middle), _percent(entry.share), fill=_INK_FAINT, font=plain, anchor="lm")
-    if left_out:
-        draw.text((gap, middle + line), f"and {left_out} more", fill=_INK_FAINT, font=plain, anchor="lm")
-    return np.asarray(strip)
-
-
-def _rows(
-    entries: list[_Entry], width: int, size: int, limit: int
-) -> tuple[list[list[tuple[int, _Entry, str, Font]]], int]:
-    """Entries with their places from the left, their names and fonts, in rows; and how many have no room in so many rows."""
-    gap = round(size * 0.6)
-    plain = plain_font(size)
-    room = width - 4 * gap - size - text_length(plain, _percent(1.0))
-    rows: list[list[tuple[int, _Entry, str, Font]]] = [[]]
-    x = gap
-    for number, entry in enumerate(entries):
-        name, font = fit_name(entry.name, entry.spare_name, size, room)
-        advance = round(size + 2 * gap + text_length(font, name) + text_length(plain, _percent(entry.share)))
-        if rows[-1] and x + advance > width - gap:
-            if len(rows) == limit:
-                return rows, len(entries) - number
-            rows.append([])
-            x = gap
-        rows[-1].append((x, entry, name, font))
-        x += advance + 2 * gap
-    return rows, 0
-
-
-def _swatch(colour: Colour | None, size: int) -> Image.Image:
-    square = np.empty((size, size, 3), np.uint8)
-    square[:] = colour or _IGNORED
-    if colour is None:
-        square[~_stripes(size, size, max(1, size // 10))] = _IGNORED_DARK
-    return Image.fromarray(square)
-
-
-def _stripes(height: int, width: int, unit: int) -> NDArray[np.bool_]:
-    """Diagonal stripes [height, width], four units wide."""
-    stripes: NDArray[np.bool_] = np.add.outer(np.arange(height), np.arange(width)) // (4 * unit) % 2 == 0
-    return stripes
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%" if share >= 0.001 else "<0.1%"
+        label_map = labels.label_map
+        picture = draw_labels(labels.thumbnail(), label_map.labels, label_map.classes, labels.ref.name)
+        buffer = io.BytesIO()
+        # Full colour resolution: by halves the outlines and the legend's text get coloured seams.
+        Image.fromarray(picture).save(buffer, format="JPEG", quality=92, subsampling=0)
+        return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Index masks: one PNG an image, whose pixel values are the label ids.
+"""Index masks: one PNG per image, whose pixel values are the label ids.
 
 Grey scale ("L", or 16-bit above 254 classes) and not a palette, unless that is asked for: OpenCV reads palette PNGs as colours or
 brightness.
@@ -7,20 +7,55 @@ brightness.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
+from tipsseg.errors import InputError
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunContext, StoredImage
+from tipsseg.formats.problem import by, class_text
 
-from tipsseg.formats import RunContext
-from tipsseg.formats.image_file import ImageFileWriter
-from tipsseg.types import LabelMap, label_dtype
-from tipsseg.vocabulary.palette import palette_colour, voc_colour
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from tipsseg.types import LabelArray, LabelMap
 
 
-def encode(label_map: LabelMap, mode: str = "L") -> bytes:
-    """The labels as a PNG file: 8-bit grey, 16-bit above 254 classes; with `mode` "P" 8-bit, with the
-    classes' own colours and those of PASCAL VOC's palette.
+class Png(Format):
+    """The format "png"."""
+
+    name = "png"
+    description = "index masks: masks/<image>.png, 0 background, 1..N the classes"
+    folder = "masks"
+    suffix = ".png"
+    index_mask = True
+    labels = "all"
+
+    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
+        """The mask, in the mode that the run asks for."""
+        return encode_mask(labels.label_map, context.files.png_mode)
+
+    def read_labels(self, image: StoredImage, source: Path | Rows) -> LabelArray:
+        """The mask, see Format."""
+        return read_mask(source, image, image.options.png_mode)
+
+
+def encode_mask(label_map: LabelMap, mode: str = "L") -> bytes:
+    """Label ids as a PNG file.
+
+    Args:
+        label_map: the labels.
+        mode: "L", 8-bit grey, or 16-bit grey above 254 classes; or "P", 8-bit with a palette: the classes' own colours, and PASCAL
+            VOC's.
     """
+    import numpy as np
+    from PIL import Image
+
+    from tipsseg.types import label_dtype
+    from tipsseg.vocabulary.palette import palette_colour, voc_colour
+
     labels = label_map.labels.astype(label_dtype(len(label_map.classes)), copy=False)
     picture = Image.fromarray(np.ascontiguousarray(labels))
     if mode == "P":
@@ -31,6 +66,59 @@ def encode(label_map: LabelMap, mode: str = "L") -> bytes:
     return buffer.getvalue()
 
 
-def create(context: RunContext) -> ImageFileWriter:
-    """The writer of format "png"."""
-    return ImageFileWriter(context, "png", lambda labels: encode(labels.label_map, context.files.png_mode))
+def read_mask(source: Path | Rows, image: StoredImage, mode: str = "L") -> LabelArray:
+    """The label ids in an index mask [H, W].
+
+    Args:
+        source: the path of the mask.
+        image: what the records say of it.
+        mode: of the PNG, "L" or "P"; above 254 classes it is 16-bit grey.
+
+    Raises:
+        ImageError: where there is no such mask of that size.
+    """
+    import numpy as np
+
+    from tipsseg.images.decoding import as_image_error, decode_stored
+    from tipsseg.types import label_dtype
+
+    if not isinstance(source, Path):
+        raise TypeError("an index mask is a file")
+    dtype = label_dtype(len(image.classes))
+    wanted = mode if dtype is np.uint8 else "I;16"
+    picture = decode_stored(source)
+    with as_image_error(source):
+        pixels = _pixels_of(picture, wanted, image.size)
+    return pixels.astype(np.uint8) if dtype is np.uint8 else pixels.astype(np.uint16)
+
+
+def _pixels_of(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[np.generic]:
+    """The numbers in a PNG [H, W]. Raises InputError for a picture of another kind or size."""
+    import numpy as np
+
+    if picture.format != "PNG" or picture.mode != mode:
+        raise InputError(f"a {picture.format} of mode {picture.mode}, not a PNG of mode {mode}")
+    width, height = picture.size
+    if (height, width) != size:
+        raise InputError(f"{by((height, width))}, where the manifest says {by(size)}")
+    return np.asarray(picture)
+
+
+def label_faults(labels: LabelArray, image: StoredImage) -> Iterator[str]:
+    """What label ids [H, W] say that the records of their image do not: ids that are no class, other numbers of pixels."""
+    import numpy as np
+
+    from tipsseg.regions.components import count_labels
+    from tipsseg.types import BACKGROUND, ignore_id
+
+    counts = count_labels(labels)
+    known = {BACKGROUND: "background", ignore_id(len(image.classes)): "ignored pixels"}
+    known |= {label_id: class_text(image.classes, label_id) for label_id in image.classes}
+    found = {label_id: int(counts[label_id]) for label_id in np.flatnonzero(counts).tolist()}
+    if unknown := sorted(found.keys() - known):
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        yield f"ids that are no class: {unknown[0]}{more}"
+    for label_id, what in known.items():
+        number, wanted = found.get(label_id, 0), image.pixels.get(label_id, 0)
+        if number != wanted:
+            yield f"{number} pixels of {what}, where the manifest says {wanted}"

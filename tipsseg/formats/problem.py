@@ -1,13 +1,18 @@
-"""What `tipsseg check` finds."""
+"""What is wrong with the files of a finished run, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tipsseg.errors import ImageError
 from tipsseg.util.files import reason_of
+from tipsseg.util.json_values import short
 from tipsseg.util.printable import printable
+
+#: What is raised for a per-image file that cannot be read, or is not as it was written.
+UNREADABLE = (ImageError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,13 @@ def unreadable(error: OSError, place: Path) -> Problem:
     return Problem(Path(named) if isinstance(named, str | Path) else place, reason_of(error))
 
 
+def what_is_wrong(error: Exception) -> str:
+    """One of UNREADABLE in a few words, without the file."""
+    if isinstance(error, ImageError):
+        return error.reason
+    return reason_of(error) if isinstance(error, OSError) else f"not as tipsseg writes it: {error}"
+
+
 def by(size: tuple[int, int]) -> str:
     """A size for a line of text: "480 x 640 (height x width)"."""
     return f"{size[0]} x {size[1]} (height x width)"
@@ -36,3 +48,15 @@ def by(size: tuple[int, int]) -> str:
 def class_text(names: Mapping[int, str], label_id: int) -> str:
     """A class for a line of text: "class 2 (tree)"."""
     return f"class {label_id} ({names[label_id]})"
+
+
+def class_faults(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
+    """In which ways ids and names of classes are not those of the run, `names` by id."""
+    if len(classes) != len(names):
+        yield f"{len(classes)} classes, where run.json has {len(names)}"
+        return
+    for (label_id, name), (wanted_id, wanted) in zip(classes, names.items(), strict=True):
+        if label_id != wanted_id:
+            yield f"class {short(name)} has the id {label_id}, in run.json {wanted_id}"
+        elif name != wanted:
+            yield f"class {label_id} is {short(name)}, in run.json {short(wanted)}"

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from tipsseg.regions.components import Region, components
 from tipsseg.types import LabelClass
-from tipsseg.util.lettering import Font, fit_name, one_line, text_length
+from tipsseg.util.lettering import Font, fit_name, text_length
+from tipsseg.util.printable import one_line
 
 #: Room is looked for in a small copy: the time is not to go with the size of the picture.
 _LONG_SIDE = 512

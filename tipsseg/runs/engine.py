@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from tipsseg.errors import DeviceError
-from tipsseg.formats import RunContext, create
+from tipsseg.formats.base import RunContext
 from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.types import ImageRef, LabelMap
@@ -81,10 +81,7 @@ class LocalEngine:
             vocabulary=labeller.vocabulary,
             dropped=labeller.dropped,
         )
-        writers = {name: create(name, context) for name in spec.formats}
-        self._work = ImageTask(
-            labeller, writers, context.files, context.output, info.digest, self._inspect, spec.max_pixels
-        )
+        self._work = ImageTask(labeller, spec.formats, context, info.digest, self._inspect, spec.max_pixels)
         self._encoder = encoder
         return info
 

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from tipsseg import __version__
 from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
-from tipsseg.evaluation import confusion_picture
-from tipsseg.evaluation import metrics as evaluate
+from tipsseg.evaluation import confusion_picture, metrics
 from tipsseg.evaluation.metrics import Confusion, Scores
 from tipsseg.evaluation.pairing import Pair, Pairs, pair_truths
 from tipsseg.evaluation.truth import Layout, read_labels, read_truth
-from tipsseg.formats import CONFUSION_PICTURE, FOLDERS
+from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.runs import inputs
 from tipsseg.runs.engine import LocalEngine, check_device
 from tipsseg.runs.image_list import Images
@@ -65,7 +64,7 @@ class Evaluation:
 
     def record(self) -> dict[str, object]:
         """The result as JSON values."""
-        return {**self.facts, "images": self.scored, "failed": self.failed, **evaluate.record(self.scores)}
+        return {**self.facts, "images": self.scored, "failed": self.failed, **metrics.record(self.scores)}
 
 
 def evaluate_model(
@@ -223,7 +222,9 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
     place = Path(os.path.realpath(output))
     for folder in masks:
         real = Path(os.path.realpath(folder))
-        if place.is_relative_to(real) or (labels and any(real.is_relative_to(place / name) for name in FOLDERS)):
+        if place.is_relative_to(real) or (
+            labels and any(real.is_relative_to(place / name) for name in image_folders())
+        ):
             raise OutputError(
                 output, f"the results would come among the masks in {folder}", "Choose another output folder with -o."
             )
@@ -239,7 +240,7 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
         OutputError: where a file cannot be written, or is in the way.
     """
     confusion, names = evaluation.confusion, evaluation.names
-    contents = {CSV_FILE: evaluate.confusion_csv(confusion, names).encode("utf-8")}
+    contents = {CSV_FILE: metrics.confusion_csv(confusion, names).encode("utf-8")}
     ownership = _reports(output)
     try:
         contents[CONFUSION_PICTURE] = confusion_picture.draw(confusion, names, evaluation.scores.mean_iou)
@@ -331,4 +332,4 @@ def _require_some(scored: int, failed: int) -> None:
 def _evaluation(
     facts: Mapping[str, object], confusion: Confusion, names: Sequence[str], scored: int, failed: int
 ) -> Evaluation:
-    return Evaluation(facts, scored, failed, confusion, evaluate.scores(confusion, names), tuple(names))
+    return Evaluation(facts, scored, failed, confusion, metrics.scores(confusion, names), tuple(names))

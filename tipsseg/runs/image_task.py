@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from math import prod
@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, Writer
-from tipsseg.formats.writing import write_labels
+from tipsseg.formats import FORMATS, write_labels
+from tipsseg.formats.base import ImageLabels, RunContext
 from tipsseg.images.decoding import as_image_error, opened
 from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.options import MAX_PIXELS, FileOptions
-from tipsseg.regions.objects import ImageLabels, labelled_objects
+from tipsseg.options import MAX_PIXELS
+from tipsseg.regions.objects import LabelledObject, labelled_objects
 from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.results import Labelled
+from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
 from tipsseg.types import ImageRef, LabelMap
 from tipsseg.util.files import reason_of
@@ -64,9 +65,8 @@ class ImageTask:
     def __init__(
         self,
         labeller: Labeller,
-        writers: Mapping[str, Writer],
-        files: FileOptions,
-        output: Path,
+        formats: tuple[str, ...],
+        context: RunContext,
         digest: str,
         inspect: Callable[[ImageRef, LabelMap], None] | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -75,22 +75,20 @@ class ImageTask:
 
         Args:
             labeller: Makes the labels.
-            writers: By format.
-            files: How labels become files.
-            output: The output folder.
+            formats: That the labels are written in.
+            context: Of the run.
             digest: Of all that decides the labels.
             inspect: Sees the labels of each image before anything is written, in one of several threads, and may raise ImageError.
             max_pixels: Images of more pixels are refused.
         """
         self._labeller = labeller
-        self._writers = writers
-        self._files = files
-        self._output = output
+        self._formats = formats
+        self._context = context
         self._digest = digest
         self._inspect = inspect
         self._max_pixels = max_pixels
-        self._needs_pixels = any(FORMATS[name].pixels for name in writers)
-        self._top = TOP_CLASSES if any(FORMATS[name].top for name in writers) else 0
+        self._needs_pixels = any(FORMATS[name].pixels for name in formats)
+        self._top = TOP_CLASSES if any(FORMATS[name].top for name in formats) else 0
         self._heavy = threading.Lock()
 
     def load(self, ref: ImageRef) -> Loaded:
@@ -140,10 +138,9 @@ class ImageTask:
             ref, label_map = loaded.ref, self._labeller.label_encoded(prepared, cosines, self._top)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
-            labels = ImageLabels(
-                ref, lambda: loaded.thumbnail, label_map, lambda each: labelled_objects(each, self._files)
-            )
-            done = write_labels(labels, self._writers, self._output)
+            labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects)
+            done = write_labels(labels, self._formats, self._context)
+            objects = object_scores(labels.objects)
             summary = label_summary(label_map)
         seconds = round(loaded.seconds + time.monotonic() - began, 3)
         entry = ManifestEntry(
@@ -153,11 +150,15 @@ class ImageTask:
             self._digest,
             summary,
             done.files,
-            tuple(self._writers),
+            self._formats,
             seconds,
             done.written,
+            objects,
         )
-        return Labelled(ref, entry, done.rows, labels.fidelity, prepared.squeezed)
+        return Labelled(ref, entry, done.rows, labels.polygon_quality, prepared.squeezed)
+
+    def _objects(self, label_map: LabelMap) -> list[LabelledObject]:
+        return labelled_objects(label_map.labels, label_map.confidence, len(label_map.classes), self._context.files)
 
     def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
         """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, UsageError
-from tipsseg.formats import CONFUSION_PICTURE, FOLDERS
+from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.images.pillow import image_extensions
 from tipsseg.images.skipped import Skipped
 from tipsseg.store.file_names import NameKey, OutputNames, exact
@@ -21,9 +21,6 @@ from tipsseg.store.results import Failed
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.types import ImageRef, name_order
 from tipsseg.util.files import is_folder, reason_of
-
-#: Pictures that runs leave in their output folders.
-_OURS = FOLDERS | {CONFUSION_PICTURE}
 
 _OTHER_OUTPUT = "Choose another output folder with -o."
 _PERMISSIONS = "Check the path and its permissions."
@@ -167,7 +164,7 @@ class _OutputFolders:
 
     def __init__(self, output: Path | None, key: NameKey) -> None:
         self._key = key
-        self._folders = [] if output is None else [output / name for name in sorted(FOLDERS)]
+        self._folders = [] if output is None else [output / name for name in sorted(image_folders())]
         self._starts = [key(os.path.join(os.path.realpath(folder), "")) for folder in self._folders]  # noqa: PTH118
 
     def place_of(self, path: Path) -> str:
@@ -229,7 +226,9 @@ class _Walker:
                 yield _refused(folder, name, f"cannot list this folder: {reason_of(error)}")
                 continue
             real = os.path.realpath(folder)
-            ours = _OURS if identity == output or is_output(folder) else frozenset[str]()
+            ours = (
+                image_folders() | {CONFUSION_PICTURE} if identity == output or is_output(folder) else frozenset[str]()
+            )
             for entry in entries:
                 if entry.name.startswith("."):
                     continue

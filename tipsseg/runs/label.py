@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from tipsseg.runs.convert import convert_folder
+from tipsseg.formats import of_the_model
+from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.engine import Engine
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.notes import (
@@ -29,7 +30,6 @@ from tipsseg.runs.notes import (
 )
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.reporting import Reporter
-from tipsseg.store.corrections import OF_THE_MODEL
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Item, Labelled, Unchanged
 from tipsseg.store.resume import ResumeState, image_paths
@@ -138,7 +138,7 @@ class LabelRun:
 
     def _follow_edited(self, edited: Edited) -> int:
         """Write edited images in the formats that were asked for and that they lack; returns how many failed."""
-        formats = tuple(name for name in edited.lacking if name not in OF_THE_MODEL)
+        formats = tuple(name for name in edited.lacking if name not in of_the_model())
         if not formats or self._info.spec.shard is not None:
             return 0
         told = self._progress.without_results() if self._jsonl else self._progress

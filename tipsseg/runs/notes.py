@@ -7,20 +7,19 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, of_the_model
 from tipsseg.labelling.windows import LONGEST_ASPECT
 from tipsseg.options import FileOptions
 from tipsseg.regions.quality import PolygonQuality
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.progress import Progress
-from tipsseg.store.corrections import OF_THE_MODEL
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Labelled, Unchanged
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.util.printable import counted, shell_word
-from tipsseg.weights import fetching as weights
+from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
 
 #: The model that was trained on drawn scenes alone.
@@ -36,11 +35,11 @@ class ImageNotes:
         self._quality = PolygonQuality()
         self._squeezed = 0
         self._first_squeezed = ""
-        self._beyond = model.get("sha256") == ModelSource(_DRAWN, weights.get_model(_DRAWN)).facts()["sha256"]
+        self._beyond = model.get("sha256") == ModelSource(_DRAWN, get_model(_DRAWN)).facts()["sha256"]
 
     def take(self, labelled: Labelled) -> None:
         """One more image is labelled."""
-        self._quality += labelled.fidelity
+        self._quality += labelled.polygon_quality
         if labelled.squeezed:
             self._squeezed += 1
             self._first_squeezed = self._first_squeezed or labelled.ref.name
@@ -135,7 +134,7 @@ def note_outdated(resume: ResumeState, spec: RunSpec, progress: Progress) -> Non
     names = ",".join(name for name in FORMATS if name in resume.outdated)
     if names:
         place = shell_word(str(spec.output))
-        later = ",".join(name for name in names.split(",") if name not in OF_THE_MODEL)
+        later = ",".join(name for name in names.split(",") if name not in of_the_model())
         how = f"; tipsseg convert {place} --format {later} writes them" if later and not spec.shard else ""
         if later != names:
             how += "; only the model can write the scores of npz and confidence, with tipsseg label --format"
@@ -156,7 +155,7 @@ def note_edited(spec: RunSpec, counts: Counts, edited: Edited, progress: Progres
         progress.note(
             f"The image itself was changed since in {edited.other_input} of these cases: the kept labels are of the image before."
         )
-    if never := [name for name in edited.lacking if name in OF_THE_MODEL]:
+    if never := [name for name in edited.lacking if name in of_the_model()]:
         progress.note(
             f"Only the model can write {', '.join(never)}, so that {counted(len(edited.images), 'changed image')} lack it."
         )

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import InputError, OutputError, UsageError
-from tipsseg.formats import MASKS_FOLDER
+from tipsseg.formats import FORMATS, index_masks
+from tipsseg.formats.problem import class_faults
 from tipsseg.options import NAMES
 from tipsseg.runs import inputs
 from tipsseg.runs.inputs import Found
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
-from tipsseg.store.classes_file import class_faults, class_names
+from tipsseg.store.classes_file import class_names
 from tipsseg.store.merging import finish_command, is_unfinished
 from tipsseg.store.reader import OTHER_CLASSES
 from tipsseg.store.run_record import RUN_FILE, find_run, read_run, refuse_other_record
@@ -34,7 +35,7 @@ def masks_folder(folder: Path) -> Path:
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
     if is_unfinished(folder):
         raise InputError(f"{folder}: a merge into it has not ended", f"Finish it first: {finish_command(folder)}")
-    inner = folder / MASKS_FOLDER
+    inner = folder / _masks_folder()
     if not (folder / RUN_FILE).is_file() and not shards_in(folder):
         return folder
     if not inner.is_dir() and (folder / CLASSES_FILE).is_file():
@@ -56,9 +57,14 @@ def find_masks(folder: Path) -> Found:
     return replace(found, refs=tuple(replace(ref, relative=ref.relative.with_suffix("")) for ref in found.refs))
 
 
+def _masks_folder() -> str:
+    """The folder of an output folder that has its masks."""
+    return FORMATS[index_masks()[0]].folder or ""
+
+
 def _names(folder: Path) -> str:
     """How the masks in a folder are named, see FileOptions: as the run says that wrote them."""
-    places = (folder, folder.absolute().parent) if folder.absolute().name == MASKS_FOLDER else (folder,)
+    places = (folder, folder.absolute().parent) if folder.absolute().name == _masks_folder() else (folder,)
     records = [*places, *(state for place in places for state in state_folders(place)[:1])]
     found = (find_run(place) for place in records)
     return next((info.spec.files.names for info in found if info is not None), NAMES[0])
@@ -103,7 +109,7 @@ def names_beside(folder: Path) -> tuple[str, ...]:
     Raises UsageError where there is none, InputError where it cannot be used.
     """
     places = [folder]
-    if folder.absolute().name == MASKS_FOLDER:  # beside other folders it would be about other masks
+    if folder.absolute().name == _masks_folder():  # beside other folders it would be about other masks
         places.append(folder.absolute().parent)
     path = next((place / CLASSES_FILE for place in places if (place / CLASSES_FILE).is_file()), None)
     if path is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tipsseg import __version__
 from tipsseg.errors import TipssegError, UsageError
-from tipsseg.formats import RunContext
+from tipsseg.formats.base import RunContext
 from tipsseg.images.pillow import silence_decoders
 from tipsseg.runs.engine import LocalEngine
 from tipsseg.store.results import ImageResult

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from tipsseg import __version__
 from tipsseg.errors import DeviceError, TipssegError, UsageError
-from tipsseg.formats import FOLDERS, RunContext
+from tipsseg.formats import image_folders
+from tipsseg.formats.base import RunContext
 from tipsseg.runs.ray_actor import Answer, Batch, LabelActor, Plan, from_table, to_table
 from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.spec import RunInfo
@@ -155,7 +156,7 @@ class RayEngine:
         """End the actors in the middle of their work, and remove what they were writing."""
         self._stack.close()
         context = self._context
-        clean_up_below((context.output / folder for folder in FOLDERS), context.owner)
+        clean_up_below((context.output / folder for folder in image_folders()), context.owner)
 
     def __enter__(self) -> Self:
         return self

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tipsseg.types import BACKGROUND, LabelClass, ignore_id
 from tipsseg.util.files import json_bytes, read_regular
-from tipsseg.util.json_values import parse, short, take
+from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
 from tipsseg.util.printable import control_character
 
@@ -55,18 +55,6 @@ def class_names(record: object) -> tuple[tuple[int, str], ...]:
         (take(each, "id", int) if not isinstance(each, dict) or "id" in each else number, take(each, "name", str))
         for number, each in enumerate(classes, start=1)
     )
-
-
-def class_faults(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
-    """In which ways these ids and names are not those of the run."""
-    if len(classes) != len(names):
-        yield f"{len(classes)} classes, where run.json has {len(names)}"
-        return
-    for (label_id, name), (wanted_id, wanted) in zip(classes, names.items(), strict=True):
-        if label_id != wanted_id:
-            yield f"class {short(name)} has the id {label_id}, in run.json {wanted_id}"
-        elif name != wanted:
-            yield f"class {label_id} is {short(name)}, in run.json {short(wanted)}"
 
 
 def _read_class(label_id: int, name: str, record: object) -> LabelClass:

@@ -9,19 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from tipsseg.errors import ImageError
-from tipsseg.options import FileOptions
+from tipsseg.formats import FORMATS, index_masks
+from tipsseg.formats.base import StoredImage
 from tipsseg.regions.components import count_labels
 from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.stored_masks import read_mask
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
-from tipsseg.util.json_values import actual_path
 from tipsseg.util.ownership import Ownership, digest_of
-
-#: Formats with a mask of each image that people correct, the first of them first.
-MASKS = ("png", "hf")
-
-#: Formats that hold what only the model knows: they do not follow a correction.
-OF_THE_MODEL = ("npz", "confidence")
+from tipsseg.util.record_paths import actual_path
 
 #: The confidence of what a person labelled.
 CERTAIN = 1.0
@@ -49,7 +43,7 @@ def find_correction(entry: ManifestEntry, output: Path, ownership: Ownership) ->
     Raises ImageError where two masks were changed, each in its own way.
     """
     found: list[Correction] = []
-    for name in MASKS:
+    for name in index_masks():
         if name in entry.files:
             path = actual_path(output, entry.files[name])
             if path.is_symlink():
@@ -68,7 +62,7 @@ def find_correction(entry: ManifestEntry, output: Path, ownership: Ownership) ->
 
 def written_mask(entry: ManifestEntry, output: Path) -> Correction:
     """The mask of an image that is as the run wrote it. Raises ImageError where there is none any more."""
-    for name in MASKS:
+    for name in index_masks():
         if name in entry.files:
             path = actual_path(output, entry.files[name])
             if path.exists():
@@ -76,21 +70,17 @@ def written_mask(entry: ManifestEntry, output: Path) -> Correction:
     raise ImageError(output, f"the corrected mask of {entry.image} is gone", _BACK)
 
 
-def read_correction(
-    correction: Correction, size: tuple[int, int], number_of_classes: int, options: FileOptions
-) -> LabelArray:
-    """The label ids in a corrected mask [H, W] of an image of `size` (height, width).
+def read_correction(correction: Correction, image: StoredImage) -> LabelArray:
+    """The label ids in a corrected mask [H, W].
 
-    Raises ImageError where it is no mask of that size and of the mode that the run wrote, whose ids are classes, background or
-    ignored pixels.
+    Raises ImageError where it is no mask of the image's size and of the mode that the run wrote, or where ids are neither classes
+    nor background nor ignored pixels.
     """
     try:
-        labels = read_mask(
-            correction.path, size, number_of_classes, options.png_mode if correction.name == "png" else "L"
-        )
+        labels = FORMATS[correction.name].read_labels(image, correction.path)
     except ImageError as error:
         raise ImageError(correction.path, f"changed by hand: {error.reason}", _BACK) from error
-    known = {*range(number_of_classes + 1), ignore_id(number_of_classes)}
+    known = {BACKGROUND, *image.classes, ignore_id(len(image.classes))}
     unknown = [label_id for label_id in np.flatnonzero(count_labels(labels)).tolist() if label_id not in known]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""

@@ -10,7 +10,8 @@ from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef, name_order
 from tipsseg.util.append_log import AppendLog, lines_of
 from tipsseg.util.files import atomic_write, is_folder, json_bytes, output_error
-from tipsseg.util.json_values import actual_name, actual_path, is_inside, parse
+from tipsseg.util.json_values import parse
+from tipsseg.util.record_paths import actual_name, actual_path, is_inside
 
 ERRORS_FILE = "errors.jsonl"
 

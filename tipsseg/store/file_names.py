@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from tipsseg.formats import FORMATS, output_name
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import output_name
 from tipsseg.options import NAMES
 from tipsseg.types import ImageRef
 from tipsseg.util.files import TEMPORARY_PREFIX, is_folder

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from tipsseg.errors import OutputError
-from tipsseg.formats import FOLDERS, FORMATS, RowsFile, run_files
+from tipsseg.formats import FORMATS, image_folders
+from tipsseg.formats.base import RowsFile
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.classes_file import write_classes
 from tipsseg.store.error_log import ErrorLog
@@ -27,8 +28,8 @@ from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.summary import Totals, total
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import clean_up, clean_up_below, remove_file
-from tipsseg.util.json_values import actual_path
 from tipsseg.util.ownership import write_ahead_logs
+from tipsseg.util.record_paths import actual_path
 
 
 class OutputFolder:
@@ -80,7 +81,7 @@ class OutputFolder:
             self._files = replace(spec.files, val_fraction=self._fraction_before if asked is None else asked)
             self._info = replace(info, spec=replace(spec, files=self._files))
             with_these = context.with_files(self._files)
-            self._run_files = [(name, file) for name in spec.formats for file in run_files(name, with_these)]
+            self._run_files = [(name, file) for name in spec.formats for file in FORMATS[name].run_files(with_these)]
             for _, file in self._run_files:
                 context.ownership.refuse_changed(file.path)
             if spec.shard is None:  # else it may be another shard's, with the same content
@@ -201,7 +202,7 @@ class OutputFolder:
         context, manifest = self.context, self.resume.manifest
         for name in self.resume.outdated.difference(self._info.spec.formats):
             holders = manifest.holding(name)
-            for file in run_files(name, context):
+            for file in FORMATS[name].run_files(context):
                 if not file.path.exists() or not context.ownership.is_unchanged(file.path):
                     continue
                 if not isinstance(file, RowsFile):
@@ -276,4 +277,4 @@ def clean_up_run(output: Path, records: Path, owner: str = "") -> None:
     """
     kept = {LOCK_FILE, MERGE_FILE, *map(Journal.file_name, FORMATS)}
     clean_up([records], keep=kept.union(log.name for log in write_ahead_logs(records)))
-    clean_up_below((output / folder for folder in FOLDERS), owner)
+    clean_up_below((output / folder for folder in image_folders()), owner)

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tipsseg.errors import OutputError
-from tipsseg.formats import FORMATS, Rows, RowsFile, RunFile
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import Rows, RowsFile, RunFile
 from tipsseg.util.append_log import AppendLog, lines_of
 from tipsseg.util.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error, remove_file
 from tipsseg.util.json_values import parse

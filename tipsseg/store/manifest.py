@@ -19,12 +19,17 @@ from tipsseg.types import BACKGROUND, ImageRef, name_order, printable_path
 from tipsseg.util.append_log import AppendLog, lines_of, whole_lines
 from tipsseg.util.files import atomic_path, json_bytes
 from tipsseg.util.fingerprint import Fingerprint, file_record, parse_file
-from tipsseg.util.json_values import is_inside, parse, short, take, take_share
+from tipsseg.util.json_values import parse, short, take, take_share
+from tipsseg.util.record_paths import is_inside
 
 MANIFEST_FILE = "manifest.jsonl"
 
 #: What of a manifest could not be read, kept beside it.
 UNREADABLE_FILE = "manifest-unreadable.jsonl"
+
+
+#: An object and its score: the label id, the area in pixels, y, x, h and w of its box in pixels, and the score, 0..1.
+ObjectScore = tuple[int, int, int, int, int, int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class ManifestEntry:
     formats      all formats that hold the image
     seconds      from opening the input to the last file
     written      what those files were when they were written; a file that is not so any more was edited
+    objects      the objects that the labels show, whether or not a format lists them
     corrected    sha256 of the edited mask that the labels are of; None where they are the run's own
     """
 
@@ -52,6 +58,7 @@ class ManifestEntry:
     formats: tuple[str, ...]
     seconds: float
     written: Mapping[str, Fingerprint]
+    objects: tuple[ObjectScore, ...] = ()
     corrected: str | None = None
 
     def record(self) -> dict[str, object]:
@@ -70,6 +77,7 @@ class ManifestEntry:
             "written": {name: file_record(file) for name, file in self.written.items()},
             "formats": list(self.formats),
             **rest,
+            "objects": [list(each) for each in self.objects],
             "seconds": self.seconds,
             **({} if self.corrected is None else {"corrected": self.corrected}),
         }
@@ -116,6 +124,7 @@ def read_entry(line: bytes) -> ManifestEntry:
             tuple(map(str, record["formats"])),
             float(record["seconds"]),
             {str(name): parse_file(file) for name, file in record["written"].items()},
+            tuple(map(_read_object, record["objects"])),
             None if record.get("corrected") is None else str(record["corrected"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -123,6 +132,15 @@ def read_entry(line: bytes) -> ManifestEntry:
     _check_names(entry)
     _check_summary(entry.summary)
     return entry
+
+
+def _read_object(record: list[object]) -> ObjectScore:
+    class_id, area, y, x, h, w, score = record
+    numbers = (class_id, area, y, x, h, w)
+    # JSON's true is an int to Python.
+    if not all(type(each) is int for each in numbers) or type(score) not in (int, float) or not 0 <= score <= 1:  # type: ignore[operator]
+        raise ValueError("an object without its numbers")
+    return (*numbers, float(score))  # type: ignore[return-value, arg-type]
 
 
 def _check_names(entry: ManifestEntry) -> None:

@@ -12,8 +12,8 @@ from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.shards import state_folders
 from tipsseg.types import printable_path
 from tipsseg.util.files import TEMPORARY_PREFIX, atomic_write, is_file, json_bytes
-from tipsseg.util.json_values import actual_name
 from tipsseg.util.printable import shell_word
+from tipsseg.util.record_paths import actual_name
 
 #: The file. It names the folders that are joined; null stands for the target itself.
 MERGE_FILE = f"{TEMPORARY_PREFIX}merging.json"

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, OutputError
-from tipsseg.formats import FORMATS, RunContext, link_path, relative_path, rows_file
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import RunContext
+from tipsseg.formats.problem import class_faults
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
-from tipsseg.store.classes_file import class_faults, read_classes
+from tipsseg.store.classes_file import read_classes
 from tipsseg.store.journal import journals_in
 from tipsseg.store.lock import is_locked
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, parse_entry
@@ -22,8 +24,9 @@ from tipsseg.store.spec import RunInfo
 from tipsseg.types import LabelClass
 from tipsseg.util.append_log import lines_of, whole_lines
 from tipsseg.util.files import is_folder, reason_of
-from tipsseg.util.json_values import actual_path, short
+from tipsseg.util.json_values import short
 from tipsseg.util.printable import shell_word
+from tipsseg.util.record_paths import actual_path
 
 #: What to do with a run that was broken off.
 RUN_AGAIN = "Run the command that made it again; what is done there stays."
@@ -119,7 +122,7 @@ def image_paths(part: FinishedRun, entry: ManifestEntry) -> Iterator[Path]:
 def link_paths(part: FinishedRun, entry: ManifestEntry) -> Iterator[Path]:
     """Where there are links to an image."""
     for name in entry.formats:
-        path = link_path(name, PurePosixPath(entry.image), part.names)
+        path = FORMATS[name].link_path(PurePosixPath(entry.image), part.names)
         if path is not None:
             yield actual_path(part.output, str(path))
 
@@ -218,7 +221,7 @@ def _lost(part: FinishedRun, images: Container[str]) -> list[str]:
     """The images that files of the whole run have and the manifest has not, as far as such files are there."""
     found: dict[str, None] = {}
     for name in part.formats:
-        file = rows_file(name, RunContext(part.output, part.state, (), {}))
+        file = FORMATS[name].rows_file(RunContext(part.output, part.state, (), {}))
         with suppress(OSError, ValueError):
             found.update(dict.fromkeys(() if file is None else file.names(())))
     return [image for image in found if image not in images]
@@ -247,5 +250,5 @@ def _is_sound(entry: ManifestEntry, names: str) -> bool:
     """Whether its files are named after the image, and are so below the output folder."""
     if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
         return False
-    paths = {name: relative_path(name, PurePosixPath(entry.image), names) for name in entry.formats}
+    paths = {name: FORMATS[name].relative_path(PurePosixPath(entry.image), names) for name in entry.formats}
     return entry.files == {name: str(path) for name, path in paths.items() if path is not None}

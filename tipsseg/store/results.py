@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import Rows
+from tipsseg.formats.base import Rows
 from tipsseg.regions.quality import PolygonQuality
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import ImageRef
@@ -17,14 +17,14 @@ class Labelled:
     """It was labelled; its own files are in place.
 
     records   for the files of the whole run, by format
-    fidelity  of the polygons that were made of its labels
+    polygon_quality  how well the polygons fit that were made of its labels
     squeezed  whether the model saw it shorter than it is, see `windows.working_size`
     """
 
     ref: ImageRef
     entry: ManifestEntry
     rows: Mapping[str, Rows]
-    fidelity: PolygonQuality
+    polygon_quality: PolygonQuality
     squeezed: bool = False
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, OtherRunError, OutputError
-from tipsseg.formats import RunContext, image_path, link_path, rows_file
-from tipsseg.store.corrections import MASKS
+from tipsseg.formats import FORMATS, index_masks
+from tipsseg.formats.base import RunContext
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.journal import Journal
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, input_path
@@ -18,12 +18,12 @@ from tipsseg.store.results import Failed, Item, Unchanged
 from tipsseg.store.run_record import RUN_FILE, difference_texts, find_run, read_run, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.store.spec import RunInfo
-from tipsseg.store.stored_labels import suffices
+from tipsseg.store.stored_image import suffices
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import fingerprint
-from tipsseg.util.json_values import actual_path
 from tipsseg.util.ownership import LINK, MOVE, digest_of, write_ahead_logs
+from tipsseg.util.record_paths import actual_path
 
 _ANOTHER_FOLDER = "Choose another output folder with -o"
 _START_OVER = f"{_ANOTHER_FOLDER}, or begin anew in this one with --overwrite."
@@ -37,14 +37,14 @@ _MOVE_OR_REPLACE = "Move the file away; or label the image anew with --replace-e
 
 def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
     """Where an image's own file is, for each of the formats that has one."""
-    paths = {name: image_path(name, context.output, ref.relative, context.files.names) for name in formats}
+    paths = {name: FORMATS[name].image_path(context.output, ref.relative, context.files.names) for name in formats}
     return {name: path for name, path in paths.items() if path is not None}
 
 
 def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> None:
     """Let the links to an image lead to it where they do not, as after it was moved. Raises OutputError."""
     for name in formats:
-        place = link_path(name, ref.relative, context.files.names)
+        place = FORMATS[name].link_path(ref.relative, context.files.names)
         if place is not None:
             context.ownership.restore_link(ref, context.output / place)
 
@@ -63,7 +63,7 @@ def remove_files(
     """
     ownership, kept = context.ownership, []
     for name in formats:
-        place = link_path(name, PurePosixPath(entry.image), names)
+        place = FORMATS[name].link_path(PurePosixPath(entry.image), names)
         if place is not None:
             ownership.remove_link(actual_path(context.output, str(place)))
         if name in entry.files:
@@ -75,7 +75,7 @@ def remove_files(
 
 def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
     """Whether an image is in a format, as the manifest says: its own file is there, as written, and its records in the journal."""
-    path = image_path(name, context.output, ref.relative, context.files.names)
+    path = FORMATS[name].image_path(context.output, ref.relative, context.files.names)
     return (
         name in entry.formats
         and (path is None or (name in entry.written and entry.written[name].holds(path)))
@@ -136,7 +136,7 @@ class ResumeState:
         self._owners: dict[Path, str] | None = None  # of files, made when one is in the way
         kept = () if before is None else before.kept
         self.kept = frozenset(actual_path(context.output, place) for place in kept)
-        files = {name: rows_file(name, context) for name in self._spec.formats}
+        files = {name: FORMATS[name].rows_file(context) for name in self._spec.formats}
         self.journals = {
             name: Journal(name, file, context.state, self.manifest.holding(name))
             for name, file in files.items()
@@ -328,7 +328,7 @@ class ResumeState:
 
     def _gone_mask(self, entry: ManifestEntry, ref: ImageRef) -> Path | None:
         """A mask of an image that is not there any more."""
-        paths = image_paths(self._context, ref, [name for name in MASKS if name in entry.files]).values()
+        paths = image_paths(self._context, ref, [name for name in index_masks() if name in entry.files]).values()
         return next((path for path in paths if not os.path.lexists(path)), None)
 
     def _is_done(self, entry: ManifestEntry, ref: ImageRef) -> bool:

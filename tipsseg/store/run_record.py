@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tipsseg import __version__
 from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
-from tipsseg.formats import FORMATS, RunContext
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import RunContext
 from tipsseg.options import DTYPE_NAMES, FileOptions, LabelOptions, parse_file_options
 from tipsseg.store import spec as specs
 from tipsseg.store.shards import Shard, parse_shard, state_folders
@@ -21,8 +22,9 @@ from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, model_identity, 
 from tipsseg.types import BACKGROUND
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
-from tipsseg.util.json_values import is_inside, parse, short, take
+from tipsseg.util.json_values import parse, short, take
 from tipsseg.util.ownership import MOVE, Ownership
+from tipsseg.util.record_paths import is_inside
 from tipsseg.vocabulary.toml_file import parse_class
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
 from tipsseg.weights.sources import find_model

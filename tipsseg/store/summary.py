@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.formats import index_masks
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelClass, LabelMap
 from tipsseg.util.json_values import take
-from tipsseg.util.lettering import one_line
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import counted, one_line
 
 #: Pixels that are summed at once.
 _PIECE = 1 << 20
@@ -56,10 +56,11 @@ def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[s
     mask   its index mask; None without the format png
     files  all files of its own; given by format
     """
+    mask = index_masks()[0]
     return {
         "path": os.fspath(ref.path),
         "image": ref.name,
-        "mask": os.fspath(files["png"]) if "png" in files else None,
+        "mask": os.fspath(files[mask]) if mask in files else None,
         "files": [os.fspath(file) for file in files.values()],
         **summary,
     }

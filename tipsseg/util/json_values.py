@@ -1,11 +1,9 @@
-"""Reading records back, which others may have changed."""
+"""JSON texts that others may have changed: parsing them, and taking values out of them."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
 _Value = TypeVar("_Value")
@@ -13,13 +11,13 @@ _Value = TypeVar("_Value")
 #: What may be half of a surrogate pair, for which there is no UTF-8.
 _HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
-_SPELLED_OUT = re.compile(r"\\u(dc[89a-f][0-9a-f])")
-
 
 def parse(data: bytes) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
-    Raises ValueError, also for lists in lists without end, NaN, infinity, numbers of thousands of digits, and texts without UTF-8.
+    Raises:
+        ValueError: for what is no JSON, and for endlessly nested lists, NaN, infinity, numbers of thousands of digits and texts
+            that cannot be written as UTF-8.
     """
     try:
         value = json.loads(data, parse_constant=_no_number)
@@ -35,7 +33,7 @@ def _no_number(text: str) -> None:
 
 
 def take(record: object, key: str, kind: type[_Value]) -> _Value:
-    """The value of a key in a JSON object, where it is of this kind. Raises ValueError, as where it is none or no object."""
+    """Take the value of a key out of a JSON object. Raises ValueError unless the value is of this kind."""
     value = record.get(key) if isinstance(record, dict) else None
     # JSON's true is an int to Python.
     if not isinstance(value, kind) or isinstance(value, bool):
@@ -44,7 +42,7 @@ def take(record: object, key: str, kind: type[_Value]) -> _Value:
 
 
 def take_share(record: object, key: str) -> float:
-    """The value of a key in a JSON object, where it is a number from 0 to 1. Raises ValueError."""
+    """Take a number from 0 to 1 out of a JSON object. Raises ValueError for any other value."""
     value = record.get(key) if isinstance(record, dict) else None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
         raise ValueError(f"no `{key}`" if value is None else f"`{key}` is {short(value)}")
@@ -52,31 +50,6 @@ def take_share(record: object, key: str) -> float:
 
 
 def short(value: object) -> str:
-    """A JSON value for a line of text."""
+    """A JSON value for a message, 60 characters at most."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def is_inside(name: str) -> bool:
-    """Whether a name in a record is a relative path that stays in its folder."""
-    path = PurePosixPath(name)
-    return (
-        bool(name)
-        and "\0" not in name
-        and not PurePath(name).is_absolute()
-        and not path.is_absolute()
-        and ".." not in path.parts
-        and str(path) == name
-        and name != "."
-    )
-
-
-def actual_path(folder: Path, name: str) -> Path:
-    """The path below `folder` that a record names; see `actual_name`."""
-    literal = folder / name
-    return literal if "\\udc" not in name or os.path.lexists(literal) else folder / actual_name(name)
-
-
-def actual_name(name: str) -> str:
-    """A name with the bytes back that are no UTF-8, which records spell out; see `records.printable_path`."""
-    return _SPELLED_OUT.sub(lambda match: chr(int(match[1], 16)), name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from functools import lru_cache
 
 from PIL import ImageFont
@@ -74,11 +73,6 @@ def _letters_in(text: str, font: Font, room: float) -> int:
         else:
             too_many = middle
     return fits
-
-
-def one_line(name: str) -> str:
-    """The name without control characters and line ends, which cannot be drawn or shown."""
-    return " ".join("".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in name).split())
 
 
 @lru_cache(maxsize=64)

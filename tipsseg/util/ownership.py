@@ -28,7 +28,8 @@ from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.append_log import AppendLog, lines_of
 from tipsseg.util.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error, remove_file
 from tipsseg.util.fingerprint import Fingerprint, content_digest, file_record
-from tipsseg.util.json_values import actual_path, is_inside, parse
+from tipsseg.util.json_values import parse
+from tipsseg.util.record_paths import actual_path, is_inside
 
 #: Write-ahead logs begin with this; each process that writes has its own.
 LOG_PREFIX = f"{TEMPORARY_PREFIX}writes-"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterable
 
 # Control characters (C0, DEL, C1), separators of lines, marks that change the direction of writing, bytes of file names that are
@@ -32,6 +33,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The text with its own line ends; else as `printable`."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def one_line(name: str) -> str:
+    """The name without control characters and line ends, which no picture and no table can show."""
+    return " ".join("".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in name).split())
 
 
 def control_character(text: str) -> str:

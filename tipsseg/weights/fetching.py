@@ -1,39 +1,23 @@
-"""From a model's id to a folder of verified files: weights.lock says what, the hub delivers, every file is checked.
+"""From a model of weights.lock to a folder of verified files: the hub delivers the files, and every file is checked here.
 
-Nothing is loaded that was not verified. A file is held to the sha256 and size in weights.lock. Where the lock has none, it is held
-to what the hub states for the pinned revision; a cached file carries that statement in the name of its blob, so that works without
-network. A file that is not what it should be is removed from the hub cache and stops the program.
+Only verified files are loaded. A file must have the sha256 and the size in weights.lock. Where the lock has none, it must have
+the hash that the hub states for the pinned revision; the hub cache keeps that hash as the name of the file's blob, and no
+network is needed to read it. A wrong file is removed from the hub cache and stops the program.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tipsseg.errors import DownloadError, IntegrityError, UsageError, WeightsError
+from tipsseg.errors import DownloadError, IntegrityError, WeightsError
 from tipsseg.types import LockedFile, ModelSpec
-from tipsseg.util.digests import Expected, Mismatch, digest_of, find_mismatch, stamped
 from tipsseg.weights import hub
-from tipsseg.weights.lock import find_lock, lock_text, read_lock, write_lock
-
-__all__ = [
-    "FileReport",
-    "fetch",
-    "find_lock",
-    "get_model",
-    "locate",
-    "lock_text",
-    "read_lock",
-    "resolve_hashes",
-    "stated_locally",
-    "verify",
-    "write_lock",
-]
+from tipsseg.weights.digests import Expected, Mismatch, find_mismatch, hash_file, stamped
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _REINSTALL = "Reinstall tipsseg."
@@ -41,10 +25,15 @@ _REINSTALL = "Reinstall tipsseg."
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """What verify found for one file; path, size and sha256 are None where it is absent.
+    """What `verify` found for one file.
 
-    state   "ok": it is what it should be. "absent": it is not there. "unknown": it is there, but neither the lock nor
-            the cache states its hash, so there is nothing to hold it to without network.
+    Attributes:
+        name: the name of the file within the model.
+        path: where the file is; None where it is absent.
+        size: bytes; None where it is absent.
+        sha256: in hex; None where it is absent.
+        state: "ok": the file is as it should be. "absent": it is not there. "unknown": neither the lock nor the cache states
+            its hash, and only the hub could tell.
     """
 
     name: str
@@ -54,44 +43,38 @@ class FileReport:
     state: Literal["ok", "absent", "unknown"]
 
 
-def get_model(name: str) -> ModelSpec:
-    """The entry of a model in this installation's lock, by its id or by the name of its repository on the hub.
-
-    Raises UsageError for a name that is not there and LockError for a lock that cannot be used.
-    """
-    models = read_lock()
-    known = models | {model.repository.lower(): model for model in models.values() if model.repository is not None}
-    # The hub takes capitals and small letters in names of repositories for the same.
-    found = models.get(name) or known.get(name.lower())
-    if found is not None:
-        return found
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    guess = f"Did you mean {known[close[0]].id}? " if close else ""
-    raise UsageError(
-        f"unknown model {name!r}; the known ones are {', '.join(models)}",
-        f"{guess}A model in a local folder is given as the path of that folder, which must exist.",
-    )
-
-
 def fetch(spec: ModelSpec, *, quiet: bool = False) -> Path:
-    """The folder that has the verified files of a model; what is absent is downloaded.
+    """Verify the files of a model, and download the files that are absent. No network is used where all files are there.
 
-    No network is used when all files are there. Raises DownloadError, IntegrityError (the bad file is removed from the
-    hub cache) and WeightsError.
+    Args:
+        spec: the model.
+        quiet: no progress bars.
+
+    Returns:
+        The folder of the files.
+
+    Raises:
+        DownloadError: where a file cannot be downloaded.
+        IntegrityError: for a wrong file, which is removed from the hub cache.
+        WeightsError: where a file cannot be read.
     """
     return _folder(spec, _ensure(spec, spec.files, quiet=quiet))
 
 
 def locate(spec: ModelSpec) -> Path | None:
-    """The folder that has all files of a model, unverified; None when any is absent. No network."""
+    """The folder of a model's files, not verified; None where a file is absent. Uses no network."""
     paths = [_find(spec, file) for file in spec.files]
     return None if paths[0] is None or None in paths else _folder(spec, paths[0])
 
 
 def verify(spec: ModelSpec) -> list[FileReport]:
-    """Hash every file that is there, whatever was verified before. No network.
+    """Hash every file that is there, whatever was verified before. Uses no network.
 
-    Raises IntegrityError for the first bad one, after removing it from the hub cache.
+    Returns:
+        A report for each file of the model.
+
+    Raises:
+        IntegrityError: for the first wrong file, after it was removed from the hub cache.
     """
     reports = []
     for file in spec.files:
@@ -104,18 +87,24 @@ def verify(spec: ModelSpec) -> list[FileReport]:
             if expected is not None:
                 _require(spec, path, find_mismatch(path, expected, trust_stamp=False))
             known = expected is not None and expected.kind == "sha256"
-            sha256 = expected.digest if expected is not None and known else digest_of(path, "sha256")
+            sha256 = expected.digest if expected is not None and known else hash_file(path, "sha256")
             state: Literal["ok", "unknown"] = "unknown" if expected is None else "ok"
             reports.append(FileReport(file.name, path, path.stat().st_size, sha256, state))
     return reports
 
 
 def resolve_hashes(spec: ModelSpec) -> ModelSpec:
-    """The same entry with size and sha256 of every file, as the hub states them for the pinned revision.
+    """Ask the hub for the size and the sha256 of every file of the pinned revision.
 
-    The hub states the sha256 of large files. Of small ones it states the hash of their git blob: those are downloaded,
-    held to that, and hashed here. Raises DownloadError, and IntegrityError where the lock says otherwise already. An
-    embedded model has its hashes in the lock and comes back as it is.
+    The hub states the sha256 of large files. For small files it states the hash of their git blob: they are downloaded,
+    compared with that, and hashed here. An embedded model has its hashes in the lock and comes back as it is.
+
+    Returns:
+        The same model with size and sha256 of every file.
+
+    Raises:
+        DownloadError: where the hub cannot be asked.
+        IntegrityError: where the lock already states something else.
     """
     if spec.embedded is not None:
         return spec
@@ -129,11 +118,11 @@ def _resolved(spec: ModelSpec, file: LockedFile) -> LockedFile:
     path = _ensure(spec, [file], quiet=True)
     with _readable(path):
         _require(spec, path, find_mismatch(path, stated, trust_stamp=False))
-        return LockedFile(file.name, path.stat().st_size, digest_of(path, "sha256"))
+        return LockedFile(file.name, path.stat().st_size, hash_file(path, "sha256"))
 
 
 def _ensure(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool) -> Path:
-    """Verify what is here of the files, and download the others; gives the path of the first."""
+    """Verify the files that are here, and download the others; returns the path of the first."""
     absent = []
     for file in files:
         path = _find(spec, file)
@@ -170,7 +159,7 @@ def _folder(spec: ModelSpec, first: Path) -> Path:
 
 
 def stated_locally(spec: ModelSpec, file: LockedFile, path: Path) -> Expected | None:
-    """What a file must be, by the lock, else by the hub's statement in the cache, else by what was verified before."""
+    """The hash that a file must have: of the lock, else of the hub cache, else of an earlier verification; None without one."""
     if file.sha256 is not None:
         return Expected("sha256", file.sha256, file.size)
     stated = hub.stated_in_cache(path, file.size) if spec.embedded is None else None

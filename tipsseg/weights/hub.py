@@ -33,8 +33,8 @@ from typing import TypeVar
 from tipsseg import __version__
 from tipsseg.errors import DownloadError, IntegrityError
 from tipsseg.types import LockedFile, ModelSpec
-from tipsseg.util.digests import Expected, Mismatch, expected_from_name, find_mismatch
 from tipsseg.weights import hub_errors
+from tipsseg.weights.digests import Expected, Mismatch, expected_from_name, find_mismatch
 
 _Result = TypeVar("_Result")
 

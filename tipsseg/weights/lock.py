@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import LockError
+from tipsseg.errors import LockError, UsageError
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.util.files import atomic_write
 from tipsseg.weights.layout import FILES
@@ -33,7 +34,8 @@ _HEADER = """\
 def find_lock() -> Path:
     """The weights.lock of this installation: inside the package (wheel), or beside it (editable install).
 
-    Raises LockError when there is none.
+    Raises:
+        LockError: where neither is there.
     """
     for path in (_PACKAGE / _NAME, _PACKAGE.parent / _NAME):
         if path.is_file():
@@ -42,9 +44,16 @@ def find_lock() -> Path:
 
 
 def read_lock(path: Path | None = None) -> dict[str, ModelSpec]:
-    """The models of a lock file (default: that of this installation) by id, in the order of the file.
+    """Read a lock file.
 
-    Raises LockError, naming model and key, for anything that is not exactly as it should be.
+    Args:
+        path: the file; None: the lock of this installation.
+
+    Returns:
+        The models by their ids, in the order of the file.
+
+    Raises:
+        LockError: for whatever is not exactly as it should be; it names the model and the key.
     """
     path = find_lock() if path is None else path
     try:
@@ -56,10 +65,35 @@ def read_lock(path: Path | None = None) -> dict[str, ModelSpec]:
     return _Reader(path).models(text)
 
 
-def lock_text(models: Mapping[str, ModelSpec]) -> str:
-    """The TOML text of a lock with these models, in this order; the same models give the same text.
+def get_model(name: str) -> ModelSpec:
+    """Find a model in the lock of this installation.
 
-    Raises LockError when the models are not what read_lock would take.
+    Args:
+        name: its id, or the name of its repository on the hub.
+
+    Raises:
+        UsageError: for a name that the lock does not have.
+        LockError: for a lock that cannot be used.
+    """
+    models = read_lock()
+    known = models | {model.repository.lower(): model for model in models.values() if model.repository is not None}
+    # To the hub, capitals and small letters in the name of a repository are the same.
+    found = models.get(name) or known.get(name.lower())
+    if found is not None:
+        return found
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    guess = f"Did you mean {known[close[0]].id}? " if close else ""
+    raise UsageError(
+        f"unknown model {name!r}; the known ones are {', '.join(models)}",
+        f"{guess}A model in a local folder is given as the path of that folder, which must exist.",
+    )
+
+
+def lock_text(models: Mapping[str, ModelSpec]) -> str:
+    """Write models as the TOML text of a lock, in this order; the same models give the same text.
+
+    Raises:
+        LockError: for models that `read_lock` would refuse.
     """
     parts = [_HEADER]
     for key, model in models.items():
@@ -86,7 +120,9 @@ def lock_text(models: Mapping[str, ModelSpec]) -> str:
 def write_lock(path: Path, models: Mapping[str, ModelSpec]) -> None:
     """Write a lock file, whole or not at all.
 
-    Raises LockError for models that are not valid and OutputError when the file cannot be written.
+    Raises:
+        LockError: for models that `read_lock` would refuse.
+        OutputError: where the file cannot be written.
     """
     atomic_write(path, lock_text(models).encode())
 

@@ -1,31 +1,32 @@
-"""--model -> verified files -> an Encoder."""
+"""Where a model comes from: an entry of weights.lock, or a local folder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tipsseg.errors import CheckpointError, UsageError
 from tipsseg.types import ModelSpec
-from tipsseg.util.digests import sha256_of
 from tipsseg.util.files import is_file, is_folder, reason_of
-from tipsseg.weights import fetching as weights
+from tipsseg.weights import fetching, lock
+from tipsseg.weights.digests import sha256_of
 from tipsseg.weights.layout import FILES, FOLDER_HINT
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model comes from: an entry of weights.lock, or a local folder in the hub layout."""
+    """Where a model comes from: an entry of weights.lock, or a local folder in the hub layout.
+
+    Attributes:
+        name: the id, or the path of the folder.
+        spec: the entry; None for a folder.
+    """
 
     name: str
-    spec: ModelSpec | None  # None: `name` is the path of the folder
+    spec: ModelSpec | None
 
     def facts(self) -> dict[str, object]:
-        """What run.json says of the model; the files of a local folder are hashed for it. Raises CheckpointError."""
+        """What run.json says about the model; hashes the files of a local folder for it. Raises CheckpointError."""
         if self.spec is None:
             return {"id": self.name, "repository": None, "revision": None, "sha256": file_hashes(Path(self.name))}
         return {
@@ -38,15 +39,15 @@ class ModelSource:
     @property
     def is_here(self) -> bool:
         """Whether its files need no download."""
-        return self.spec is None or weights.locate(self.spec) is not None
+        return self.spec is None or fetching.locate(self.spec) is not None
 
     def fetch(self, *, quiet: bool = False) -> Path:
-        """The folder with the model's files: verified, and downloaded where absent. Raises WeightsError."""
-        return Path(self.name) if self.spec is None else weights.fetch(self.spec, quiet=quiet)
+        """The folder of the model's files; `fetching.fetch` verifies them, or downloads them. Raises WeightsError."""
+        return Path(self.name) if self.spec is None else fetching.fetch(self.spec, quiet=quiet)
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of each file of a model; those that a stamp vouches for are not read. Raises CheckpointError."""
+    """The sha256 of each file of a model; a file whose stamp still holds is not read. Raises CheckpointError."""
     hashes: dict[str, str] = {}
     for name in FILES:
         try:
@@ -59,16 +60,21 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 
 def find_model(name: str) -> ModelSource:
-    """The model of that id or hub repository in weights.lock, or the local folder of that path.
+    """Find a model.
 
-    A folder needs a path that is no id: "./tiny" rather than "tiny". Raises UsageError for a name that is neither, and
-    CheckpointError for a folder without a model in it.
+    Args:
+        name: an id or a hub repository of weights.lock, or the path of a local folder. A path must not be an id: "./tiny", not
+            "tiny".
+
+    Raises:
+        UsageError: for a name that is none of these.
+        CheckpointError: for a folder without a model in it.
     """
     if not name.strip():
         raise UsageError("the model's name is empty", "Use one of the ids in `tipsseg weights list`, or a folder.")
     folder = Path(name)
-    if name in weights.read_lock() or not is_folder(folder):
-        spec = weights.get_model(name)
+    if name in lock.read_lock() or not is_folder(folder):
+        spec = lock.get_model(name)
         return ModelSource(spec.id, spec)
     for file in FILES:
         if not is_file(folder / file):

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from tipsseg.formats import FORMATS, has_image_files, output_name
+from tipsseg.formats import FORMATS, has_image_files
+from tipsseg.formats.base import output_name
 from tipsseg.formats.problem import Problem
 from tipsseg.runs.check.manifest import Images
 from tipsseg.types import printable_path
@@ -35,7 +36,7 @@ class Owners:
         return owner is not None and name in owner[1].formats[owner[0]]
 
 
-def find_strangers(output: Path, owners: Owners) -> Iterator[Problem]:
+def find_orphans(output: Path, owners: Owners) -> Iterator[Problem]:
     """Files that are of no image. Hidden files are passed over, as by whoever reads masks."""
     for name, form in FORMATS.items():
         if form.folder is None:

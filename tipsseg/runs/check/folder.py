@@ -1,16 +1,17 @@
 """`tipsseg check`: reads the output folder of a run back and says what is not as a run leaves it.
 
-check_run       run.json, classes.json, shards
-check_manifest  manifest.jsonl
-check_coco      annotations.json as a whole
-check_run_files what other formats have for the whole run
-check_image     one image: its own files (check_own_files), annotations (check_annotations), input
-check_files     what else is there
+run       run.json, classes.json, shards
+manifest  manifest.jsonl
+image     one image: its entry, its per-image files, its input
+files     what else is there
+
+What a format wrote is held against the digests in the records. Index masks, and files with a `Format.check_run_file`, have rules of
+their own beyond that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,23 +19,19 @@ from pathlib import Path
 
 from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.coco_file import CocoImage
-from tipsseg.formats.problem import Problem, unreadable
-from tipsseg.runs.check.coco import Annotations
-from tipsseg.runs.check.files import Owners, find_strangers, find_temporaries
+from tipsseg.formats.base import ImageCheck, RunContext, RunFileCheck
+from tipsseg.formats.problem import Problem, unreadable, what_is_wrong
+from tipsseg.runs.check.files import Owners, find_orphans, find_temporaries
 from tipsseg.runs.check.image import Place, Report, check_image
 from tipsseg.runs.check.manifest import Images
 from tipsseg.runs.check.run import Run, check_classes, find_runs
-from tipsseg.runs.check.run_files import check_run_files
 from tipsseg.runs.progress import Progress
 from tipsseg.store.error_log import ERRORS_FILE
-from tipsseg.store.labelled_image import LabelledImage
 from tipsseg.store.run_record import RUN_FILE
+from tipsseg.store.stored_image import LabelledImage
 from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.printable import counted, shell_word
 from tipsseg.util.threads import in_order
-
-_COCO = "coco"
 
 
 @dataclass(slots=True)
@@ -107,22 +104,11 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
         total = sum(len(each.formats) for each in runs)
         progress.begin(f"{counted(total, 'image')} in {folder}.", total)
         for each in runs:
-            annotations = Annotations(each.run)
-            holders = {name: None for name, formats in each.formats.items() if _COCO in formats}
-            # Before the end of a run it is not written. Images of an earlier run may have been in more formats.
-            there = each.run.ended and bool(
-                _COCO in each.run.formats or holders or each.run.wrote(annotations.path, folder)
-            )
-            if there:
-                yield from annotations.check(holders)
-            yield from _other_run_files(folder, each)
-            for name, file in each.run.written.items():
-                if is_file(folder / name) and not file.same_bytes(folder / name):
-                    progress.note(f"{folder / name}: changed by hand")
+            checks = _RunFiles(folder, each)
+            yield from checks.check(progress)
             _note_gaps(each, progress)
             place = Place(folder, each.run, images or each.run.image_root)
-            pairs = _paired(each, annotations if there else None)
-            for report in in_order(jobs, partial(_check_pair, place), pairs):
+            for report in in_order(jobs, partial(_check_pair, place), checks.pairs()):
                 tally.images += 1
                 tally.files += report.files
                 tally.other += report.other
@@ -134,16 +120,69 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
                 progress.advance()
                 yield from report.problems
         if found.whole and all(each.sound for each in runs):
-            yield from find_strangers(folder, owners)
+            yield from find_orphans(folder, owners)
             yield from find_temporaries(folder)
 
 
-def _other_run_files(folder: Path, images: Images) -> Iterator[Problem]:
-    """What is wrong with the files of whole formats, but annotations.json; they too are not written before the end of a run."""
-    for name in FORMATS:
-        held = name in images.run.formats or any(name in formats for formats in images.formats.values())
-        if name != _COCO and images.run.ended and held and name not in images.run.converting:
-            yield from check_run_files(folder, images, name)
+class _RunFiles:
+    """The files that formats have for one run: held against their digests, or read by rules of their own."""
+
+    def __init__(self, folder: Path, images: Images) -> None:
+        self._folder = folder
+        self._images = images
+        self._ruled: tuple[Path, RunFileCheck, Mapping[str, object]] | None = None
+
+    def check(self, progress: Progress) -> Iterator[Problem]:
+        """What is wrong with them; those that were changed by hand, and are sound, become notes of `progress`."""
+        run = self._images.run
+        checked: set[str] = set()
+        for name, form in FORMATS.items():
+            holders = {image: None for image, formats in self._images.formats.items() if name in formats}
+            # Before the end of a run they are not written. Images of an earlier run may have been in more formats.
+            if not run.ended or name in run.converting or not (holders or name in run.formats):
+                continue
+            for file in form.run_files(RunContext(self._folder, run.state, (), {}, run.files)):
+                rules = form.check_run_file(file.path, run.names, holders)
+                if rules is not None:
+                    yield from self._check_by_rules(file.path, rules, holders)
+                else:
+                    place = file.path.relative_to(self._folder).as_posix()
+                    checked.add(place)
+                    yield from self._check_digest(file.path, place)
+        for place, written in run.written.items():
+            path = self._folder / place
+            if place not in checked and is_file(path) and not written.same_bytes(path):
+                progress.note(f"{path}: changed by hand")
+
+    def pairs(self) -> Iterator[tuple[LabelledImage, tuple[Path, ImageCheck] | None]]:
+        """All images, each with the file that has rules of its own, and those for the image."""
+        seen: set[str] = set()
+        if self._ruled is not None:
+            path, rules, holders = self._ruled
+            for name, check in rules.images():
+                if name in holders and name not in seen:
+                    seen.add(name)
+                    yield self._images.get(name), (path, check)
+        for name in self._images.formats:
+            if name not in seen:
+                yield self._images.get(name), None
+
+    def _check_by_rules(self, path: Path, rules: RunFileCheck, holders: Mapping[str, object]) -> Iterator[Problem]:
+        try:
+            for what in rules.whole():
+                yield Problem(path, what)
+            self._ruled = path, rules, holders
+        except (OSError, ValueError) as error:
+            yield Problem(path, what_is_wrong(error))
+
+    def _check_digest(self, path: Path, place: str) -> Iterator[Problem]:
+        written = self._images.run.written.get(place)
+        if not is_file(path):
+            yield Problem(path, "missing")
+        elif written is None:
+            yield Problem(path, f"{RUN_FILE} does not have it")
+        elif not written.same_bytes(path):
+            yield Problem(path, "changed since it was written")
 
 
 def _note_gaps(images: Images, progress: Progress) -> None:
@@ -166,17 +205,5 @@ def _note_runs(folder: Path, runs: Sequence[Run], whole: bool, progress: Progres
         progress.note(f"All {counted(len(runs), 'shard')} ended; join them: tipsseg merge {place} -o {place}")
 
 
-def _check_pair(place: Place, pair: tuple[LabelledImage, CocoImage | None]) -> Report:
+def _check_pair(place: Place, pair: tuple[LabelledImage, tuple[Path, ImageCheck] | None]) -> Report:
     return check_image(place, *pair)
-
-
-def _paired(images: Images, annotations: Annotations | None) -> Iterator[tuple[LabelledImage, CocoImage | None]]:
-    """All images, each with what annotations.json has of it."""
-    seen: set[str] = set()
-    for annotated in annotations.images() if annotations is not None else ():
-        if _COCO in images.formats.get(annotated.name, ()) and annotated.name not in seen:
-            seen.add(annotated.name)
-            yield images.get(annotated.name), annotated
-    for name in images.formats:
-        if name not in seen:
-            yield images.get(name), None

@@ -1,31 +1,25 @@
-"""Rules of one image: its entry, its own files and links, its annotations, its input."""
+"""Rules of one image: its entry, its per-image files and links, its input, and its rows in files that have rules of their own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from tipsseg.errors import ImageError
-from tipsseg.formats import link_path
-from tipsseg.formats.coco import FILE_NAME as COCO_FILE
-from tipsseg.formats.coco_file import CocoImage
-from tipsseg.formats.problem import Problem, by, unreadable
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import ImageCheck
+from tipsseg.formats.png import label_faults
+from tipsseg.formats.problem import UNREADABLE, Problem, by, unreadable, what_is_wrong
 from tipsseg.images.decoding import upright_size
-from tipsseg.runs.check.annotations import check_annotations
 from tipsseg.runs.check.manifest import check_entry, expected_files
-from tipsseg.runs.check.own_files import check_own_file, what_cannot_be_read
 from tipsseg.runs.check.run import Run
-from tipsseg.store.corrections import MASKS, OF_THE_MODEL, Correction, read_correction
-from tipsseg.store.labelled_image import LabelledImage, label_faults
+from tipsseg.store.corrections import Correction, read_correction
 from tipsseg.store.manifest import MANIFEST_FILE
-from tipsseg.store.stored_masks import read_mask
+from tipsseg.store.stored_image import LabelledImage
 from tipsseg.types import LabelArray
-from tipsseg.util.files import is_file
-from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.json_values import actual_path
-from tipsseg.util.ownership import digest_of
+from tipsseg.util.files import is_file, reason_of
+from tipsseg.util.fingerprint import content_digest
+from tipsseg.util.record_paths import actual_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +35,7 @@ class Place:
 class Report:
     """What came of checking an image.
 
-    files     of its own, that were looked at
+    files     its per-image files, as many as were looked at
     edited    those of them that were changed by hand, which is no problem
     behind    1 where a mask was, and the other formats have the labels of before
     other     it was labelled with other settings than run.json says, as may be after a merge
@@ -56,84 +50,93 @@ class Report:
     gone: bool = False
 
 
-def check_image(place: Place, image: LabelledImage, annotated: CocoImage | None) -> Report:
-    """Check one image; may be called from several threads. `annotated` is it in annotations.json, None where it is not there."""
-    report = Report(other=image.entry.digest != place.run.digest)
+def check_image(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | None) -> Report:
+    """Check one image; may be called from several threads.
+
+    Args:
+        place: where its files are.
+        image: what the manifest says of it.
+        found: the file for the whole run that has rules of its own, and those for this image; None where the image is not in it.
+    """
+    report = Report(other=not image.stored.sure)
     try:
-        _check(place, image, annotated, report)
+        _check(place, image, found, report)
     except OSError as error:  # what is read may fail at any moment
         report.problems.append(unreadable(error, place.output))
     return report
 
 
-def _check(place: Place, image: LabelledImage, annotated: CocoImage | None, report: Report) -> None:
-    run = place.run
+def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | None, report: Report) -> None:
+    run, entry = place.run, image.entry
     report.problems += [
-        Problem(run.state / MANIFEST_FILE, f"{image.entry.image}: {what}") for what in check_entry(run, image)
+        Problem(run.state / MANIFEST_FILE, f"{entry.image}: {what}") for what in check_entry(run, image)
     ]
     labels: LabelArray | None = None
     corrected: dict[str, Path] = {}
-    for name, file in expected_files(image.entry.image, image.entry.formats, run.files.names).items():
+    for name, file in expected_files(entry.image, entry.formats, run.files.names).items():
         report.files += 1
         path = actual_path(place.output, file)
-        if _is_edited(path, image.entry.written.get(name)):
-            found = _check_edited(name, path, image, run)
-            report.edited += [] if isinstance(found, Problem) else [path]
-            if name in MASKS:
-                corrected[digest_of(path)] = path
-            labels = found if name == "png" and isinstance(found, np.ndarray) else labels
-            report.problems += [found] if isinstance(found, Problem) else []
-        elif name == "png":  # annotations are compared with it
-            try:
-                labels = read_mask(path, image.size, len(run.names), run.files.png_mode)
-            except ImageError as error:
-                report.problems.append(Problem(path, error.reason))
-                continue
-            if image.entry.corrected is None:
-                report.problems += [Problem(path, what) for what in label_faults(labels, image, run.names)]
-        elif image.entry.corrected is None or name not in OF_THE_MODEL:
-            report.problems += [Problem(path, what) for what in check_own_file(name, path, image, run)]
+        digest, reason = _digest(path)
+        changed = bool(digest) and name in entry.written and digest != entry.written[name].sha256
+        if FORMATS[name].index_mask:
+            of_mask, faults = _check_mask(Correction(name, path, digest), image, changed=changed)
+            labels = of_mask if labels is None else labels  # annotations are compared with the first mask
+            corrected |= {digest: path} if changed else {}
+        else:
+            faults = [reason] if reason else [_fault_of_change(name, path, image)] if changed else []
+        faults = list(filter(None, faults))
+        report.problems += [Problem(path, what) for what in faults]
+        report.edited += [path] if changed and not faults else []
     if len(corrected) > 1:
         one, other = corrected.values()
         report.problems.append(Problem(one, f"changed by hand, and {other} was changed in another way"))
-    elif corrected and image.entry.corrected not in corrected:
+    elif corrected and entry.corrected not in corrected:
         report.behind += 1
     _check_links(place, image, run.files.names, report)
-    if annotated is not None:
-        path = run.state / COCO_FILE
-        report.problems += [Problem(path, what) for what in check_annotations(image, annotated, run, labels)]
-    _check_input(None if place.images is None else actual_path(place.images, image.entry.image), image, report)
+    if found is not None:
+        path, rules = found
+        report.problems += [Problem(path, what) for what in rules(image.stored, labels)]
+    _check_input(None if place.images is None else actual_path(place.images, entry.image), image, report)
 
 
-def _is_edited(path: Path, written: Fingerprint | None) -> bool:
-    """Whether a file is there, and its content is not what the run wrote."""
+def _digest(path: Path) -> tuple[str, str]:
+    """The sha256 of a file, and why it has none."""
     try:
-        return written is not None and not written.same_bytes(path)
-    except OSError:  # told where it is read
-        return False
+        return content_digest(path), ""
+    except OSError as error:
+        return "", reason_of(error)
 
 
-def _check_edited(name: str, path: Path, image: LabelledImage, run: Run) -> LabelArray | Problem | None:
-    """What is wrong with a file that a person changed; of a mask that the other formats follow, its labels.
+def _check_mask(found: Correction, image: LabelledImage, *, changed: bool) -> tuple[LabelArray | None, list[str]]:
+    """The labels in an index mask, where other files are to agree with them, and what is wrong with it.
 
-    What is in others is that person's affair, as long as it can be read.
+    A mask that a person changed is that person's affair, as long as it can be one, until other formats follow it.
     """
-    if name not in MASKS:
-        reason = what_cannot_be_read(path, image.size)
-        return Problem(path, f"changed since it was written, and {reason}") if reason else None
-    correction = Correction(name, path, digest_of(path))
     try:
-        labels = read_correction(correction, image.size, len(run.names), run.files)
+        form = FORMATS[found.name]
+        labels = read_correction(found, image.stored) if changed else form.read_labels(image.stored, found.path)
     except ImageError as error:
-        return Problem(path, error.reason)
-    if correction.digest != image.entry.corrected:
-        return None  # not taken into the other formats yet
-    return next((Problem(path, what) for what in label_faults(labels, image, run.names)), labels)
+        return None, [error.reason]
+    if changed and found.digest != image.entry.corrected:
+        return None, []
+    if not changed and image.entry.corrected is not None:
+        return labels, []
+    faults = list(label_faults(labels, image.stored))
+    return (None if changed and faults else labels), faults
+
+
+def _fault_of_change(name: str, path: Path, image: LabelledImage) -> str:
+    """What is wrong with a file that a person changed; "" where it can be read, as what is in it is that person's affair."""
+    try:
+        FORMATS[name].try_reading(path, image.stored)
+    except UNREADABLE as error:
+        return f"changed since it was written, and {what_is_wrong(error)}"
+    return ""
 
 
 def _check_links(place: Place, image: LabelledImage, names: str, report: Report) -> None:
     for name in image.entry.formats:
-        relative = link_path(name, PurePosixPath(image.entry.image), names)
+        relative = FORMATS[name].link_path(PurePosixPath(image.entry.image), names)
         if relative is not None:
             path = actual_path(place.output, str(relative))
             if not path.exists():
@@ -147,7 +150,7 @@ def _check_input(path: Path | None, image: LabelledImage, report: Report) -> Non
     try:
         if not image.entry.fingerprint.matches(path):
             report.problems.append(Problem(path, "changed since it was labelled"))
-        elif (size := upright_size(path)) != image.size:
-            report.problems.append(Problem(path, f"{by(size)}, but labelled as {by(image.size)}"))
+        elif (size := upright_size(path)) != image.stored.size:
+            report.problems.append(Problem(path, f"{by(size)}, but labelled as {by(image.stored.size)}"))
     except ImageError as error:
         report.problems.append(Problem(path, error.reason))

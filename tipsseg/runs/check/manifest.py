@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from tipsseg.errors import OutputError
-from tipsseg.formats import relative_path
+from tipsseg.formats import FORMATS
 from tipsseg.formats.problem import Problem, by, class_text
 from tipsseg.runs.check.run import Run
-from tipsseg.store.labelled_image import LabelledImage, labelled_image
-from tipsseg.store.manifest import MANIFEST_FILE, Manifest, read_entry
+from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, read_entry
+from tipsseg.store.stored_image import LabelledImage, labelled_image
 from tipsseg.types import name_order
 from tipsseg.util.append_log import lines_of
 from tipsseg.util.files import reason_of
@@ -43,7 +43,7 @@ class Images:
         try:
             for number, (_, line) in enumerate(lines_of(self.path), start=1):
                 try:
-                    entry = labelled_image(read_entry(line), len(self.run.names)).entry
+                    entry = self._numbers(read_entry(line)).entry
                     formats[entry.image] = same.setdefault(entry.formats, entry.formats)
                 except ValueError as error:
                     problems.append(f"line {number} is no entry: {error}; {_SET_ASIDE}")
@@ -65,7 +65,10 @@ class Images:
 
     def get(self, name: str) -> LabelledImage:
         """One of the images. Raises OutputError where the file cannot be read."""
-        return labelled_image(None if self._manifest is None else self._manifest.get(name), len(self.run.names))
+        return self._numbers(None if self._manifest is None else self._manifest.get(name))
+
+    def _numbers(self, entry: ManifestEntry | None) -> LabelledImage:
+        return labelled_image(entry, self.run.names, self.run.files, self.run.digest)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -85,12 +88,13 @@ def check_entry(run: Run, image: LabelledImage) -> Iterator[str]:
     for label_id, name in image.names.items():
         if run.names.get(label_id) != name:
             yield f"{class_text(image.names, label_id)} is not in the vocabulary"
-    height, width = image.size
-    if sum(image.pixels.values()) != height * width:
-        yield f"{sum(image.pixels.values())} pixels in all, where {by(image.size)} are {height * width}"
+    height, width = image.stored.size
+    number = sum(image.stored.pixels.values())
+    if number != height * width:
+        yield f"{number} pixels in all, where {by(image.stored.size)} are {height * width}"
 
 
 def expected_files(image: str, formats: tuple[str, ...], names: str) -> dict[str, str]:
-    """The image's own file in each of the formats that has one, relative to the output folder; `names` as of FileOptions."""
-    paths = {name: relative_path(name, PurePosixPath(image), names) for name in formats}
+    """The per-image file in each of the formats that has one, relative to the output folder; `names` as of FileOptions."""
+    paths = {name: FORMATS[name].relative_path(PurePosixPath(image), names) for name in formats}
     return {name: str(path) for name, path in paths.items() if path is not None}

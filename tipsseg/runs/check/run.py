@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tipsseg.formats.problem import Problem
+from tipsseg.formats.problem import Problem, class_faults
 from tipsseg.options import FileOptions
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
-from tipsseg.store.classes_file import class_faults, class_names
+from tipsseg.store.classes_file import class_names
 from tipsseg.store.lock import is_locked
 from tipsseg.store.merging import finish_command, is_begun, is_unfinished
 from tipsseg.store.reader import broken_conversion, conversion_begun
@@ -19,7 +19,8 @@ from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in
 from tipsseg.types import ignore_id
 from tipsseg.util.files import is_folder, read_regular, reason_of
 from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.json_values import actual_path, parse, short, take
+from tipsseg.util.json_values import parse, short, take
+from tipsseg.util.record_paths import actual_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,6 @@ class Run:
     labelled: int
     failed: int
     written: Mapping[str, Fingerprint]
-
-    def wrote(self, path: Path, output: Path) -> bool:
-        """Whether a file that stands for the whole run is there, and this run wrote it; others are somebody's own."""
-        return path.exists() and path.relative_to(output).as_posix() in self.written
 
     @property
     def path(self) -> Path:

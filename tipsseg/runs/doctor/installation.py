@@ -137,11 +137,11 @@ _REINSTALL = "Reinstall tipsseg."
 
 def examine_lock() -> tuple[Diagnostic, tuple[ModelSpec, ...]]:
     """A finding about weights.lock, and the models in it."""
-    from tipsseg.weights import fetching as weights
+    from tipsseg.weights.lock import find_lock, read_lock
 
     try:
-        path = weights.find_lock()
-        models = weights.read_lock(path)
+        path = find_lock()
+        models = read_lock(path)
     except LockError as error:
         return failure("weights.lock", error), ()
     return Diagnostic("ok", "weights.lock", f"{path}, {len(models)} models"), tuple(models.values())
@@ -152,9 +152,9 @@ def examine_model(spec: ModelSpec) -> tuple[Diagnostic, Path | None]:
 
     Files are hashed, except those that were hashed before and have not changed since.
     """
-    from tipsseg.weights import fetching as weights
+    from tipsseg.weights.fetching import locate
 
-    folder = weights.locate(spec)
+    folder = locate(spec)
     finding = _absent(spec) if folder is None else _present(spec, folder)
     return finding, None if finding.state == "fail" else folder
 
@@ -194,12 +194,12 @@ def _download(spec: ModelSpec) -> str:
 def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
     """Hash a file that no stamp vouches for; False where nothing here states what its hash must be.
 
-    Unlike `weights.fetch` this asks no hub and leaves a wrong file where it is. Raises IntegrityError.
+    Unlike `fetching.fetch` this asks no hub and leaves a wrong file where it is. Raises IntegrityError.
     """
-    from tipsseg.util.digests import find_mismatch
-    from tipsseg.weights import fetching as weights
+    from tipsseg.weights.digests import find_mismatch
+    from tipsseg.weights.fetching import stated_locally
 
-    expected = weights.stated_locally(spec, file, path)
+    expected = stated_locally(spec, file, path)
     if expected is None:
         return False
     mismatch = find_mismatch(path, expected)

@@ -24,7 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
-from tipsseg.formats import FOLDERS, FORMATS, RunContext
+from tipsseg.formats import FORMATS, image_folders
+from tipsseg.formats.base import RunContext
 from tipsseg.runs.merge.images import copy_image_files, stranger_error
 from tipsseg.runs.merge.records import OWNER, SET_ASIDE, merged_run, notes, run_paths, write_records
 from tipsseg.runs.merge.refusals import (
@@ -81,7 +82,7 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
     try:
         if _settle(target):
             progress.note(f"The merge into {target} that had not ended is finished.")
-        clean_up_below((target / folder for folder in FOLDERS), OWNER)
+        clean_up_below((target / folder for folder in image_folders()), OWNER)
         _merge([target if _same(folder, target) else folder for folder in folders], target, progress)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note("the same command goes on from there")

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import InputError
-from tipsseg.formats import FORMATS, Rows, RowsFile, RunContext, rows_file, run_files
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import Rows, RowsFile, RunContext
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.error_log import UNREADABLE_FILE as UNREADABLE_ERRORS
@@ -109,7 +110,7 @@ def _write_run_files(runs: Sequence[FinishedRun], manifest: Manifest, context: R
         # Where images are left from a run in a format that later runs did not have, the files go on too.
         if not images and name not in runs[0].formats:
             continue
-        for file in run_files(name, context):
+        for file in FORMATS[name].run_files(context):
             if not isinstance(file, RowsFile):
                 file.write(images, lambda _: ())
                 continue
@@ -124,7 +125,7 @@ def _rows(name: str, run: FinishedRun) -> Iterator[tuple[str, Rows]]:
     """The rows that a run has of its images, in a format that keeps some. Raises InputError."""
     images = list(dict.fromkeys(entry.image for entry in read_entries(run) if name in entry.formats))
     wanted = set(images)
-    file = rows_file(name, RunContext(run.output, run.state, (), {}))
+    file = FORMATS[name].rows_file(RunContext(run.output, run.state, (), {}))
     if file is None or not wanted:
         return
     try:

@@ -8,7 +8,8 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, OutputError
-from tipsseg.formats import FORMATS, RunContext, has_image_files
+from tipsseg.formats import FORMATS, has_image_files
+from tipsseg.formats.base import RunContext
 from tipsseg.runs.merge.images import is_copied, places, stranger_error
 from tipsseg.runs.merge.records import SET_ASIDE, run_paths
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
@@ -22,11 +23,6 @@ from tipsseg.store.run_record import RUN_FILE, differences
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, parse_folder, shards_in
 from tipsseg.types import ImageRef
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
-
-#: What there may be in the folder of a shard, but for temporary files.
-_SHARD_FILES = frozenset(
-    {RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE, *(file for form in FORMATS.values() for file in form.files)}
-)
 
 
 def refuse_broken_off(runs: Sequence[FinishedRun]) -> None:
@@ -164,10 +160,11 @@ def strangers_in_shards(target: Path) -> Iterator[Path]:
     shards = target / SHARDS_FOLDER
     if not shards_in(target):
         return
+    expected = _shard_files()
     try:
         for path in _below(shards):
             shard, *inner = path.relative_to(shards).parts
-            known = path.name.startswith(TEMPORARY_PREFIX) or "/".join(inner) in _SHARD_FILES
+            known = path.name.startswith(TEMPORARY_PREFIX) or "/".join(inner) in expected
             if parse_folder(shard) is None or not known:
                 yield path
     except OSError as error:
@@ -207,3 +204,9 @@ def _below(top: Path) -> Iterator[Path]:
 
 def _fail(error: OSError) -> None:
     raise error
+
+
+def _shard_files() -> frozenset[str]:
+    """What there may be in the folder of a shard, but for temporary files."""
+    of_formats = (file for form in FORMATS.values() for file in form.files)
+    return frozenset({RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE, *of_formats})

@@ -1,9 +1,9 @@
-"""Is a file what it should be? Hashes, and stamps that spare hashing a file again that was hashed before.
+"""Is a file as it should be? Hashes, and stamps that save hashing a file a second time.
 
-A stamp says: this file, when it had this size, inode and these times, had this hash. One of the times is that of the last change
-of the inode, which no program can set: a file that was written to since is hashed again, even where its size and its modification
-time were put back. A stamp is a small JSON file in the folder `verified` of tipsseg's cache. Stamps only save time: one that cannot
-be written or read costs a hashing, never an error.
+A stamp says: this file, when it had this size, inode and these times, had this hash. One of the times is the time of the last
+change of the inode, which no program can set. A file that was written to since is therefore hashed again, even where its size
+and its modification time were put back. A stamp is a small JSON file in the folder `verified` of tipsseg's cache. Stamps only
+save time: a stamp that cannot be written or read costs a hashing, never an error.
 """
 
 from __future__ import annotations
@@ -47,16 +47,21 @@ class Mismatch:
 
 
 def expected_from_name(name: str, size: int | None = None) -> Expected | None:
-    """What the hub states with a hash alone (an ETag, or a blob's file name); None for what is no such hash.
+    """What the hub states with a hash alone: an ETag, or the file name of a blob.
 
-    Large files go by their sha256, 64 digits; files in git go by the hash of their git blob, 40 digits.
+    Args:
+        name: 64 hex digits, the sha256 of a large file, or 40 hex digits, the git blob hash of a file in git.
+        size: bytes, where they are known.
+
+    Returns:
+        None for a name that is no such hash.
     """
     kind = _KIND_BY_LENGTH.get(len(name)) if _HEX.fullmatch(name) else None
     return None if kind is None else Expected(kind, name, size)
 
 
-def digest_of(path: Path, kind: Kind) -> str:
-    """The hash of a file's content, in hex."""
+def hash_file(path: Path, kind: Kind) -> str:
+    """The hash of a file's content, in hex. Raises OSError."""
     if kind == "sha256":
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -68,16 +73,16 @@ def digest_of(path: Path, kind: Kind) -> str:
 
 
 def compare(path: Path, expected: Expected) -> Mismatch | None:
-    """None when the file is what is expected; its size is looked at first, then it is hashed."""
+    """Compare the size of a file, then its hash; None where both are as expected. Raises OSError."""
     size = path.stat().st_size
     if expected.size is not None and size != expected.size:
         return Mismatch("size", f"{expected.size} bytes", f"{size} bytes")
-    got = digest_of(path, expected.kind)
+    got = hash_file(path, expected.kind)
     return None if got == expected.digest else Mismatch(expected.kind, expected.digest, got)
 
 
 def find_mismatch(path: Path, expected: Expected, *, trust_stamp: bool = True) -> Mismatch | None:
-    """As compare, but a file that a stamp vouches for is not hashed again, and one found right is stamped."""
+    """As `compare`, but a file whose stamp still holds is not hashed again; a right file gets a stamp. Raises OSError."""
     before = _stamp(path, expected)
     if trust_stamp and expected.size in (None, before["size"]) and _load_stamp(path) == before:
         return None
@@ -88,19 +93,19 @@ def find_mismatch(path: Path, expected: Expected, *, trust_stamp: bool = True) -
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hex; a file that a stamp vouches for is not hashed again. Raises OSError."""
+    """The sha256 of a file, in hex; a file whose stamp still holds is not hashed again. Raises OSError."""
     known = stamped(path)
     if known is not None and known.kind == "sha256" and _load_stamp(path) == _stamp(path, known):
         return known.digest
     before = _state(path)
-    found = Expected("sha256", digest_of(path, "sha256"))
+    found = Expected("sha256", hash_file(path, "sha256"))
     if _state(path) == before:  # else something writes to it right now
         _save_stamp(path, _stamp(path, found))
     return found.digest
 
 
 def stamped(path: Path) -> Expected | None:
-    """The hash that this path was last found to have, whatever became of the file since; None without a stamp."""
+    """The hash in the stamp of this path, whatever became of the file since; None where there is no stamp."""
     stamp = _load_stamp(path)
     digest = stamp.get("digest")
     return expected_from_name(digest) if isinstance(digest, str) and stamp.get("path") == str(path.resolve()) else None

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tipsseg.formats import Rows, RunContext, rows_file
-from tipsseg.formats.coco import FILE_NAME
-from tipsseg.formats.coco_file import CocoImage, images, names, read
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import Rows, RowsFile, RunContext
+from tipsseg.formats.coco import FILE_NAME, CocoImage, read_images
 from tipsseg.util.files import json_bytes
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 
-def write(folder: Path, records: dict[str, Rows]) -> Path:
+def file_in(folder: Path) -> RowsFile:
     context = RunContext(folder, folder, make_vocabulary(["tree", "sky"], "none").classes, {"version": "0"})
-    file = rows_file("coco", context)
+    file = FORMATS["coco"].rows_file(context)
     assert file is not None
+    return file
+
+
+def write(folder: Path, records: dict[str, Rows]) -> Path:
+    file = file_in(folder)
     file.write(list(records), records.__getitem__)
     return folder / FILE_NAME
 
 
+def names(path: Path) -> Iterator[str]:
+    return file_in(path.parent).names(())
+
+
+def read(path: Path) -> Iterator[tuple[str, Rows]]:
+    return file_in(path.parent).read(())
+
+
 def record_of(name: str, *annotations: int) -> Rows:
-    """As CocoWriter makes them, but for the contents of annotations."""
+    """As the format makes them, but for the contents of annotations."""
     image = {"file_name": name, "width": 3, "height": 2, "license": 1}
     return tuple(map(json_bytes, (image, *({"category_id": 1, "area": number} for number in annotations))))
 
@@ -36,7 +49,7 @@ A, B, C = record_of("a.png", 7, 8), record_of("sub/b.png"), record_of("sub/ü }]
 
 def test_images_come_with_their_annotations_and_ids(tmp_path: Path) -> None:
     path = write(tmp_path, {"a.png": A, "sub/b.png": B, "sub/ü }],\n.png": C})
-    assert list(images(path)) == [
+    assert list(read_images(path)) == [
         CocoImage(1, "a.png", A, (1, 2)),
         CocoImage(2, "sub/b.png", B, ()),
         CocoImage(3, "sub/ü }],\n.png", C, (3,)),
@@ -96,7 +109,7 @@ def test_images_that_are_cut_off_have_no_names(tmp_path: Path, end: bytes) -> No
         list(names(path))
 
 
-@pytest.mark.parametrize("read", [names, images, read])
+@pytest.mark.parametrize("read", [names, read_images, read])
 def test_a_file_that_is_not_there(tmp_path: Path, read: Callable[[Path], object]) -> None:
     with pytest.raises(FileNotFoundError):
         list(read(tmp_path / FILE_NAME))  # type: ignore[call-overload]

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tipsseg.store.stored_masks import UNREADABLE, read_arrays, what_is_wrong
+from tipsseg.formats.npz import read_arrays
+from tipsseg.formats.problem import UNREADABLE, what_is_wrong
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing:UserWarning")

@@ -16,10 +16,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from tipsseg.errors import IntegrityError, WeightsError
 from tipsseg.types import LockedFile, ModelSpec
-from tipsseg.util import digests
-from tipsseg.util.digests import Expected, Mismatch, expected_from_name, find_mismatch, sha256_of, stamped
-from tipsseg.weights import fetching as weights
-from tipsseg.weights import hub_errors
+from tipsseg.weights import digests, fetching, hub_errors
+from tipsseg.weights.digests import Expected, Mismatch, expected_from_name, find_mismatch, sha256_of, stamped
 
 CONTENT = b"some content"
 SHA256 = Expected("sha256", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
@@ -38,13 +36,13 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
-    plain = digests.digest_of
+    plain = digests.hash_file
 
     def counted(path: Path, kind: digests.Kind) -> str:
         seen.append(path)
         return plain(path, kind)
 
-    monkeypatch.setattr(digests, "digest_of", counted)
+    monkeypatch.setattr(digests, "hash_file", counted)
     return seen
 
 
@@ -127,14 +125,14 @@ def test_a_file_that_fails_is_not_stamped(file: Path, tmp_path: Path) -> None:
 def test_a_file_that_changes_while_it_is_hashed_is_not_stamped(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = digests.digest_of
+    plain = digests.hash_file
 
     def changing(path: Path, kind: digests.Kind) -> str:
         found = plain(path, kind)
         path.write_bytes(b"SOME content")
         return found
 
-    monkeypatch.setattr(digests, "digest_of", changing)
+    monkeypatch.setattr(digests, "hash_file", changing)
     assert sha256_of(file) == SHA256.digest
     assert not (tmp_path / "cache").exists()
 
@@ -156,7 +154,7 @@ def embedded(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mod
     """A model inside the package, whose three files all hold CONTENT."""
     folder = tmp_path / "package" / "assets" / "small"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(weights, "_PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(fetching, "_PACKAGE", tmp_path / "package")
     files = tuple(LockedFile(name, SHA256.size, SHA256.digest) for name in ("config.json", "sub/m", "tokenizer.model"))
     for entry in files:
         (folder / entry.name).parent.mkdir(exist_ok=True)
@@ -166,14 +164,14 @@ def embedded(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mod
 
 def test_embedded_models(embedded: ModelSpec, tmp_path: Path, hashed: list[Path]) -> None:
     folder = tmp_path / "package" / "assets" / "small"
-    assert weights.locate(embedded) == weights.fetch(embedded) == weights.fetch(embedded) == folder
+    assert fetching.locate(embedded) == fetching.fetch(embedded) == fetching.fetch(embedded) == folder
     assert len(hashed) == 3
-    reports = weights.verify(embedded)
-    assert reports[1] == weights.FileReport("sub/m", folder / "sub/m", SHA256.size, SHA256.digest, "ok")
-    assert weights.resolve_hashes(embedded) == embedded
+    reports = fetching.verify(embedded)
+    assert reports[1] == fetching.FileReport("sub/m", folder / "sub/m", SHA256.size, SHA256.digest, "ok")
+    assert fetching.resolve_hashes(embedded) == embedded
 
 
-@pytest.mark.parametrize("function", [weights.fetch, weights.verify])
+@pytest.mark.parametrize("function", [fetching.fetch, fetching.verify])
 def test_an_embedded_file_that_changed_is_not_removed(
     embedded: ModelSpec, tmp_path: Path, function: Callable[[ModelSpec], object]
 ) -> None:
@@ -187,10 +185,10 @@ def test_an_embedded_file_that_changed_is_not_removed(
 
 def test_an_embedded_file_that_is_missing(embedded: ModelSpec, tmp_path: Path) -> None:
     (tmp_path / "package" / "assets" / "small" / "sub" / "m").unlink()
-    assert weights.locate(embedded) is None
-    assert [report.state for report in weights.verify(embedded)] == ["ok", "absent", "ok"]
+    assert fetching.locate(embedded) is None
+    assert [report.state for report in fetching.verify(embedded)] == ["ok", "absent", "ok"]
     with pytest.raises(WeightsError, match="missing from the installation"):
-        weights.fetch(embedded)
+        fetching.fetch(embedded)
 
 
 class TransportError(Exception):

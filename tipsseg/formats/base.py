@@ -1,0 +1,382 @@
+"""What a label format is: the class `Format`, and the records that formats take and give.
+
+A format writes what is due for one image, in whatever process and order, and at the end of a run its files for the whole run:
+
+    written = form.write(labels, context)       the per-image file, the rows of the image in a file of the whole run, or both
+    for file in form.run_files(context):
+        file.write(images, rows)
+
+Files appear whole or not at all, and hold no clock: the same labels give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from tipsseg.options import DEFAULT_FILE_OPTIONS, NAMES, FileOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tipsseg.regions.objects import LabelledObject
+    from tipsseg.regions.quality import PolygonQuality
+    from tipsseg.types import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses
+    from tipsseg.util.fingerprint import Fingerprint
+    from tipsseg.util.ownership import Ownership
+
+#: The bytes of one image in a file of the whole run: lines of JSON, without line ends or tabs.
+Rows = tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What all images of a run share.
+
+    output   the output folder
+    state    the folder of the files that stand for the whole run; the output folder, but for shards
+    classes  by id, 1..N
+    info     facts about the run by name: version, command, model, revision, vocabulary; values must fit into JSON
+    files    how labels become files
+    owner    begins the names of temporary files of images, where several processes write into one folder; see `files.clean_up`
+    """
+
+    output: Path
+    state: Path
+    classes: tuple[LabelClass, ...]
+    info: Mapping[str, object]
+    files: FileOptions = DEFAULT_FILE_OPTIONS
+    owner: str = ""
+    ownership: Ownership = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        from tipsseg.util.ownership import Ownership
+
+        object.__setattr__(self, "ownership", Ownership(self.output, self.state, self.owner))
+
+    def with_files(self, files: FileOptions) -> RunContext:
+        """The same with other options of files, of the same folder."""
+        other = replace(self, files=files)
+        object.__setattr__(other, "ownership", self.ownership)
+        return other
+
+
+class ImageLabels:
+    """One image with its labels, as formats take it.
+
+    ref        the image
+    thumbnail  gives its thumbnail, [h, w, 3] RGB uint8, see `upright.thumbnail_rgb`; raises ImageError where it cannot be read
+    label_map  its labels
+    """
+
+    def __init__(
+        self,
+        ref: ImageRef,
+        thumbnail: Callable[[], NDArray[np.uint8]],
+        label_map: LabelMap,
+        find_objects: Callable[[LabelMap], Sequence[LabelledObject]],
+    ) -> None:
+        """`find_objects` is asked once, when objects are wanted first."""
+        self.ref = ref
+        self.thumbnail = thumbnail
+        self.label_map = label_map
+        self._find_objects = find_objects
+
+    @cached_property
+    def objects(self) -> Sequence[LabelledObject]:
+        """Its objects in the order of `regions.components`."""
+        return self._find_objects(self.label_map)
+
+    @property
+    def polygon_quality(self) -> PolygonQuality:
+        """How well the polygons fit that were made."""
+        from tipsseg.regions.quality import PolygonQuality
+
+        found: Iterable[LabelledObject] = self.__dict__.get("objects", ())
+        return PolygonQuality.of(each.iou for each in found)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a format made of one image: the per-image file, what it is on the disk, and rows for the file of the whole run."""
+
+    path: Path | None = None
+    rows: Rows = ()
+    file: Fingerprint | None = None
+
+
+class RunFile:
+    """A file that a format has for a whole run, whose bytes follow from the names of the images."""
+
+    def __init__(self, context: RunContext, name: str, pieces: Callable[[Sequence[str]], Iterable[bytes]]) -> None:
+        """Of the state folder of a run.
+
+        Args:
+            context: of the run.
+            name: of the file, relative to the state folder.
+            pieces: gives the bytes of the file for the names of its images.
+        """
+        self.path = context.state / name
+        self._ownership = context.ownership
+        self._pieces = pieces
+
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
+        """Write the file, whole.
+
+        Args:
+            images: the names of the images, in the order of the file.
+            rows: gives the rows of an image; it may be asked twice for each.
+
+        Raises:
+            OutputError: where the file cannot be written, or somebody else's file is there.
+        """
+        self._write(self._pieces(images))
+
+    def _write(self, pieces: Iterable[bytes]) -> None:
+        with self._ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
+            target.writelines(pieces)
+
+
+class RowsFile(RunFile):
+    """A file of a whole run that is made of rows, and can be read back."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        name: str,
+        join: Callable[[Sequence[str], Callable[[str], Rows]], Iterable[bytes]],
+        split: Callable[[Path, Sequence[str]], Iterator[tuple[str, Rows]]],
+        names: Callable[[Path, Sequence[str]], Iterator[str]] | None = None,
+    ) -> None:
+        """Of the state folder of a run.
+
+        Args:
+            context: of the run.
+            name: of the file, relative to the state folder.
+            join: gives the bytes of the file for the names of its images and what gives the rows of each.
+            split: gives the images of a file with their rows, see `read`.
+            names: gives the names alone, where that is quicker.
+        """
+        super().__init__(context, name, lambda images: join(images, lambda _: ()))
+        self._join = join
+        self._split = split
+        self._names = names
+
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows]) -> None:
+        """Write the file, whole; see RunFile."""
+        self._write(self._join(images, rows))
+
+    def names(self, images: Sequence[str]) -> Iterator[str]:
+        """The names of the images that the file holds. Takes and raises as `read` does."""
+        if self._names is not None:
+            yield from self._names(self.path, images)
+            return
+        for name, _ in self.read(images):
+            yield name
+
+    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        """The images that the file holds, with their rows.
+
+        Args:
+            images: those that the file was written with; it may have lost some.
+
+        Raises:
+            OSError: where the file cannot be read.
+            ValueError: where the file is not as it was written.
+        """
+        return self._split(self.path, images)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredImage:
+    """What the records of a finished run say of an image; its files are held against this.
+
+    name     of the image
+    size     (height, width)
+    pixels   by label id, of background and of ignored pixels too
+    classes  the names of the run's classes by id, 1..N
+    options  how the labels of the run became files
+    sure     whether the image was labelled with just these options
+    """
+
+    name: str
+    size: tuple[int, int]
+    pixels: Mapping[int, int]
+    classes: Mapping[int, str]
+    options: FileOptions
+    sure: bool
+
+
+class Format:
+    """A label format: what it can hold, how it is written, read back and checked.
+
+    A format with a per-image file has `folder`, `suffix` and `encode`. One with files for the whole run has `files` and
+    `run_files`. One whose first such file is made of rows has `rows` and `image_rows` too.
+
+    name         as of `--format`
+    description  what it writes: a line for `--help`
+    folder       the folder of its per-image files, relative to the output folder; None where it has none
+    suffix       of those files
+    leaf         a folder of this name is between the folders of an image and its file
+    links        where it has links to the images, with their own suffixes, relative to the output folder; None where it has none
+    links_leaf   as `leaf`, for those links
+    paired       whether a link has the name of the per-image file, but for the suffix
+    files        names of its files for the whole run, but for those that an option asks for
+    rows         whether the first of those is made of rows, and can be read back
+    parts        whether it can hold an object of several parts
+    confidence   whether it needs the confidence of every pixel
+    top          whether it needs the best classes of every patch
+    scores       whether it has a score for each object
+    image        whether it needs the image, to show it or to link to it
+    pixels       whether it needs the image's pixels, to show them
+    divides      whether it divides the images by `FileOptions.val_fraction`
+    reserved     characters that names of classes cannot have
+    index_mask   whether its per-image file is an index mask, which people correct
+    labels       which label ids can be read back from it: "all", those of listed "objects", or "none"
+    archive      whether confidence and the best classes of patches can be read back from it
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    folder: ClassVar[str | None] = None
+    suffix: ClassVar[str] = ""
+    leaf: ClassVar[str] = ""
+    links: ClassVar[str | None] = None
+    links_leaf: ClassVar[str] = ""
+    paired: ClassVar[bool] = False
+    files: ClassVar[tuple[str, ...]] = ()
+    rows: ClassVar[bool] = False
+    parts: ClassVar[bool] = True
+    confidence: ClassVar[bool] = False
+    top: ClassVar[bool] = False
+    scores: ClassVar[bool] = False
+    image: ClassVar[bool] = False
+    pixels: ClassVar[bool] = False
+    divides: ClassVar[bool] = False
+    reserved: ClassVar[str] = ""
+    index_mask: ClassVar[bool] = False
+    labels: ClassVar[Literal["all", "objects", "none"]] = "none"
+    archive: ClassVar[bool] = False
+
+    # ---- where its files are ----
+
+    def relative_path(self, image: PurePosixPath, names: str) -> PurePosixPath | None:
+        """Where the per-image file is, relative to the output folder; None where the format has none. `names` as of FileOptions."""
+        if self.folder is None:
+            return None
+        return PurePosixPath(self.folder) / image.parent / self.leaf / (output_name(image, names).name + self.suffix)
+
+    def image_path(self, output: Path, image: PurePosixPath, names: str) -> Path | None:
+        """Where the per-image file is, below an output folder; None where the format has none."""
+        relative = self.relative_path(image, names)
+        return None if relative is None else output / relative
+
+    def link_path(self, image: PurePosixPath, names: str) -> PurePosixPath | None:
+        """Where the link to an image is, relative to the output folder; None where the format has none."""
+        if self.links is None:
+            return None
+        link = output_name(image, names).name + image.suffix if self.paired else image.name
+        return PurePosixPath(self.links) / image.parent / self.links_leaf / link
+
+    # ---- writing ----
+
+    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
+        """The bytes of the per-image file. Raises ImageError for an image that the format cannot take."""
+        raise NotImplementedError(f"the format {self.name} has no per-image file")
+
+    def image_rows(self, labels: ImageLabels, context: RunContext) -> Rows:
+        """The rows of an image in the file of the whole run. Raises ImageError for an image that the format cannot take."""
+        raise NotImplementedError(f"the format {self.name} has no file of rows")
+
+    def run_files(self, context: RunContext) -> tuple[RunFile, ...]:
+        """The files for the whole run, those that `files` names first."""
+        return ()
+
+    def rows_file(self, context: RunContext) -> RowsFile | None:
+        """The file for the whole run that is made of rows; None where the format has none."""
+        return next((file for file in self.run_files(context) if isinstance(file, RowsFile)), None)
+
+    def write(self, labels: ImageLabels, context: RunContext) -> Written:
+        """Write the per-image file of an image, and its link, and make its rows.
+
+        Raises:
+            OutputError: where a file cannot be written.
+            ImageError: for an image that the format cannot take.
+        """
+        rows = self.image_rows(labels, context) if self.rows else ()
+        ref, names = labels.ref, context.files.names
+        path = self.image_path(context.output, ref.relative, names)
+        if path is None:
+            return Written(rows=rows)
+        data = self.encode(labels, context)
+        link = self.link_path(ref.relative, names)
+        if link is not None:
+            context.ownership.link(ref, context.output / link, ours=self.name in ref.linked)
+        return Written(path, rows, context.ownership.write(ref, path, data))
+
+    # ---- reading back ----
+
+    def read_labels(self, image: StoredImage, source: Path | Rows) -> LabelArray:
+        """The label ids of an image [H, W], where `labels` says that they can be read back.
+
+        Args:
+            image: what the records say of it.
+            source: its per-image file, or its rows where the format has rows alone.
+
+        Raises:
+            ImageError, OSError, ValueError: where it cannot be read, or is not as it was written; see `problem.UNREADABLE`.
+        """
+        raise NotImplementedError(f"no labels can be read back from the format {self.name}")
+
+    def read_scores(self, image: StoredImage, path: Path) -> tuple[NDArray[np.float32], TopClasses]:
+        """The confidence [H, W], 0..1, and the best classes of each patch, where `archive` says that they can be read back.
+
+        Raises as `read_labels` does.
+        """
+        raise NotImplementedError(f"no scores can be read back from the format {self.name}")
+
+    # ---- checking ----
+
+    def try_reading(self, path: Path, image: StoredImage) -> None:
+        """Read a per-image file that a person changed as what its suffix says. Raises as `read_labels` does."""
+        from tipsseg.images.decoding import decode_stored
+        from tipsseg.util.files import read_regular
+        from tipsseg.util.json_values import parse
+
+        if path.suffix == ".json":
+            parse(read_regular(path))
+        elif path.suffix in (".png", ".jpg"):
+            decode_stored(path)
+
+    def check_run_file(self, path: Path, classes: Mapping[int, str], images: Collection[str]) -> RunFileCheck | None:
+        """Rules of the file for the whole run beyond its digest; None where there are none.
+
+        Args:
+            path: of the file.
+            classes: the names of the run's classes by id, 1..N.
+            images: the names of the images that the file is to hold.
+        """
+        return None
+
+
+#: What is wrong with one image of a file, by what the records say of it and its index mask [H, W], where there is a sound one.
+ImageCheck = Callable[[StoredImage, "LabelArray | None"], Iterator[str]]
+
+
+class RunFileCheck(Protocol):
+    """Rules of a file for the whole run."""
+
+    def whole(self) -> Iterator[str]:
+        """What is wrong with the file as a whole; once, before all else. Raises OSError and ValueError where it cannot be read."""
+
+    def images(self) -> Iterator[tuple[str, ImageCheck]]:
+        """The name of each image with its rules, in the order of the file. Raises as `whole` does."""
+
+
+def output_name(image: PurePosixPath, names: str) -> PurePosixPath:
+    """What the files of an image are named by, without their suffixes; `names` is one of `options.NAMES`."""
+    return image.with_suffix("") if names == NAMES[0] else image

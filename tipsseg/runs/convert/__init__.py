@@ -1,0 +1,1 @@
+"""What `tipsseg convert` does."""

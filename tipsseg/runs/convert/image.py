@@ -1,0 +1,220 @@
+"""One image of `tipsseg convert`: read back what a run wrote of it, and write it in other formats as the run would have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tipsseg.errors import ImageError
+from tipsseg.formats import FORMATS, of_the_model, write_labels
+from tipsseg.formats.base import ImageLabels, Rows, RunContext
+from tipsseg.images.decoding import open_thumbnail
+from tipsseg.regions.quality import PolygonQuality
+from tipsseg.store.corrections import (
+    CERTAIN,
+    Correction,
+    corrected_summary,
+    find_correction,
+    read_correction,
+    written_mask,
+)
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
+from tipsseg.store.reader import check_hint
+from tipsseg.store.results import Failed, Unchanged
+from tipsseg.store.resume import remove_files
+from tipsseg.store.stored_image import (
+    LabelledImage,
+    ObjectScores,
+    labelled_image,
+    object_scores,
+    read_labels,
+    read_scores,
+    unknown_confidence,
+)
+from tipsseg.types import ImageRef, LabelMap
+from tipsseg.util.files import is_file
+from tipsseg.util.ownership import digest_of
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An image to be converted.
+
+    missing  the formats of the conversion that it is not in yet
+    rows     of the image, in the formats that it is in whose labels can be read back from rows alone
+    """
+
+    ref: ImageRef
+    entry: ManifestEntry
+    missing: tuple[str, ...]
+    rows: Mapping[str, Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """It was converted; its per-image files are in place.
+
+    entry            with its new formats
+    rows             for the files of the whole run, by format
+    polygon_quality  how well the polygons fit that were made
+    rough            how many objects have the mean of their class for a score, for want of anything better
+    corrected        whether its labels are those of a mask that a person corrected
+    kept             files of formats that it should be in, which were changed by hand, and stay
+    left             formats that it is in no more, as they need the image, which is gone or was changed
+    """
+
+    ref: ImageRef
+    entry: ManifestEntry
+    rows: Mapping[str, Rows]
+    polygon_quality: PolygonQuality
+    rough: int
+    corrected: bool
+    kept: tuple[Path, ...]
+    left: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stored:
+    """The labels of an image, read back.
+
+    summary    what they hold, see `summary.label_summary`
+    scores     of the objects
+    corrected  whether they are those of a mask that a person corrected, or corrected back
+    """
+
+    label_map: LabelMap
+    summary: Mapping[str, object]
+    scores: ObjectScores
+    corrected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """Converts images.
+
+    context    of the run
+    formats    of the conversion
+    followers  other formats of the run, which follow masks that were corrected
+    """
+
+    context: RunContext
+    formats: tuple[str, ...]
+    followers: tuple[str, ...]
+
+    def convert(self, item: Item) -> Converted | Unchanged | Failed:
+        """Convert one image; may be called from several threads. Raises OutputError for what ends the run."""
+        try:
+            correction = find_correction(item.entry, self.context.output, self.context.ownership)
+            formats, kept = self._formats(item, correction)
+            if not formats and not kept:
+                return Unchanged(item.ref, item.entry)
+            return self._convert(item, formats, kept, correction)
+        except ImageError as error:
+            return Failed(item.ref, error)
+
+    def _formats(self, item: Item, correction: Correction | None) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+        """The formats that are to be written, and the files in their way that a person changed."""
+        ref, entry, output = item.ref, item.entry, self.context.output
+        digest = None if correction is None else correction.digest
+        wanted = item.missing
+        if digest != entry.corrected:
+            # All formats follow the labels, but what only the model can tell.
+            held = (name for name in entry.formats if name not in of_the_model())
+            wanted = tuple(dict.fromkeys((*self.formats, *held)))
+        found: list[str] = []
+        kept: list[Path] = []
+        for name in wanted:
+            path = FORMATS[name].image_path(output, ref.relative, self.context.files.names)
+            if name in entry.files and path is not None and self._is_edited(name, path, entry):
+                kept += [] if correction is not None and path == correction.path else [path]
+            elif name in self.formats or name in self.followers:
+                found.append(name)
+        return tuple(found), tuple(kept)
+
+    def _is_edited(self, name: str, path: Path, entry: ManifestEntry) -> bool:
+        there = digest_of(path)
+        return (
+            os.path.lexists(path)
+            and there != entry.written[name].sha256
+            and not self.context.ownership.is_pending(path)
+        )
+
+    def _convert(
+        self, item: Item, formats: tuple[str, ...], kept: tuple[Path, ...], correction: Correction | None
+    ) -> Converted:
+        entry = item.entry
+        ref = replace(item.ref, replaceable=entry.replaceable, linked=entry.formats, former=entry.fingerprint.sha256)
+        formats, left = self._without_image(ref, entry, formats, corrected=correction is not None)
+        stored = self._read(item, formats, correction)
+        labels = ImageLabels(ref, lambda: open_thumbnail(ref.path), stored.label_map, stored.scores.objects)
+        done = write_labels(labels, formats, self.context)
+        remove_files(entry, left, self.context, self.context.files.names)
+        entry = entry.without(left)
+        with_these = replace(
+            entry,
+            summary=stored.summary,
+            formats=tuple(dict.fromkeys((*entry.formats, *formats))),
+            files={**entry.files, **done.files},
+            written={**entry.written, **done.written},
+            objects=object_scores(labels.objects) if stored.corrected else entry.objects,
+            corrected=None if correction is None else correction.digest,
+        )
+        scored = not stored.corrected and any(FORMATS[name].scores for name in formats)
+        rough = stored.scores.rough if scored else 0
+        return Converted(ref, with_these, done.rows, labels.polygon_quality, rough, correction is not None, kept, left)
+
+    def _without_image(
+        self, ref: ImageRef, entry: ManifestEntry, formats: tuple[str, ...], *, corrected: bool
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The formats that can be written, and formats of the run that the image has to leave, as they need it and it is another.
+
+        Raises ImageError where a format of the conversion needs the image.
+        """
+        needing = [name for name in formats if FORMATS[name].image]
+        if not needing or entry.fingerprint.matches(ref.path):
+            return formats, ()
+        if asked := [name for name in needing if name in self.formats]:
+            raise _other_image(ref, asked, corrected=corrected)
+        # What nobody asked for does not keep the rest from following.
+        return tuple(name for name in formats if name not in needing), tuple(needing)
+
+    def _read(self, item: Item, formats: tuple[str, ...], correction: Correction | None) -> _Stored:
+        """The labels of an image, and what these formats need beside them. Raises ImageError."""
+        entry, classes, options = item.entry, self.context.classes, self.context.files
+        image = self._labelled(item)
+        # A mask that is the run's again is taken as one that a person corrected, back to what it was.
+        source = correction or (None if entry.corrected is None else written_mask(entry, self.context.output))
+        confidence, top = unknown_confidence(image.stored.size), None
+        if source is None:
+            labels, summary, means = read_labels(image, item.rows, self.context), entry.summary, image.means
+            if any(FORMATS[name].confidence or FORMATS[name].top for name in formats):
+                confidence, top = read_scores(image, self.context)
+        else:
+            labels = read_correction(source, image.stored)
+            summary, means = corrected_summary(labels, classes, entry.summary), {each.id: CERTAIN for each in classes}
+        scores = ObjectScores(entry.objects, means, options)
+        return _Stored(LabelMap(labels, confidence, classes, top), summary, scores, source is not None)
+
+    def _labelled(self, item: Item) -> LabelledImage:
+        classes = {each.id: each.name for each in self.context.classes}
+        try:
+            return labelled_image(item.entry, classes, self.context.files)
+        except ValueError as error:
+            raise ImageError(
+                self.context.state / MANIFEST_FILE,
+                f"{item.ref.name}: not as tipsseg writes it: {error}",
+                check_hint(self.context.output),
+            ) from error
+
+
+def _other_image(ref: ImageRef, formats: list[str], *, corrected: bool) -> ImageError:
+    """The error for an image that is not the one that was labelled; `corrected` tells whether its mask was."""
+    without = f"or leave out {' and '.join(formats)}."
+    if not is_file(ref.path):
+        return ImageError(ref.path, "no such file", f"Give the folder that has it with --images, {without}")
+    again = "Label it again,"
+    if corrected:
+        again = "Put back the image of before, label it anew with --replace-edited, which gives the correction up,"
+    return ImageError(ref.path, "changed since it was labelled", f"{again} {without}")
