@@ -164,6 +164,7 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
     return Check(tmp_path_factory.mktemp("look"), 112)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [WHOLE_LIST, LEAF_LIST], ids=["whole", "parts"])
 def test_the_look_tells_what_is_right(names: tuple[str, ...], tokenizer: Tokenizer, check: Check) -> None:
     """A model that knows the truth passes, one that turns it upside down does not."""

@@ -1,6 +1,6 @@
 """Draws the curves of an ablation: zero-shot mean IoU of its arms, and the patch loss on masked and on visible patches.
 
-python -m tinytips.plot --results work/results.json --out curves.png
+python -m tinytips.plot --results work/results.json --out work/curves.png
 """
 
 from __future__ import annotations

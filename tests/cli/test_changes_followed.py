@@ -1,0 +1,246 @@
+"""What follows in other formats from a change of an image or of a mask, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from resuming import ALL, CLASSES, Run, correct, tree
+
+
+def make_other(path: Path) -> None:
+    """Another image in the place of one."""
+    with Image.open(path) as picture:
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+
+
+def change_image(run: Run) -> None:
+    make_other(Path("imgs/a.png"))
+    run()
+
+
+def correct_and_replace(run: Run) -> None:
+    correct(Path("out/masks/a.png"))
+    run.command("convert", "out", "-f", "yolo")
+    run("--replace-edited")
+
+
+def correct_and_take_back(run: Run) -> None:
+    mask = Path("out/masks/a.png")
+    before = mask.read_bytes()
+    correct(mask)
+    run.command("convert", "out", "-f", "yolo")
+    mask.write_bytes(before)
+    run()
+
+
+RELABELLED: dict[str, Callable[[Run], object]] = {
+    "an image that was changed": change_image,
+    "other options": lambda run: run("--min-area", "5"),
+    "a correction that was replaced": correct_and_replace,
+    "a correction that was taken back": correct_and_take_back,
+}
+
+
+@pytest.mark.parametrize("case", RELABELLED)
+def test_formats_of_older_labels_do_not_stay_and_can_be_written_again(run: Run, case: str) -> None:
+    run()
+    formats = "yolo,overlay,labelme,cvat,hf,panoptic,coco-polygon"
+    assert run.command("convert", "out", "-f", formats).code == 0
+    RELABELLED[case](run)
+    assert (run.code, "a.png" in run.labelled) == (0, True)
+    assert not Path("out/yolo/labels/a.txt").exists()
+    assert not Path("out/yolo/images/a.png").is_symlink()
+    ran = run.command("convert", "out", "-f", formats)
+    assert (ran.code, run.command("check", "out").code) == (0, 0), ran.err
+    assert Path("out/yolo/labels/a.txt").exists()
+
+
+def test_a_changed_file_of_older_labels_stays(run: Run) -> None:
+    run("-f", "png,coco,labelme")
+    shape = Path("out/labelme/a.json")
+    shape.write_bytes(shape.read_bytes() + b" ")
+    data = shape.read_bytes()
+    make_other(Path("imgs/a.png"))
+    run("--replace-edited")
+    assert run.labelled == ["a.png"]
+    assert shape.read_bytes() == data
+
+
+@pytest.mark.parametrize(("formats", "file"), [("overlay", "overlays/a.jpg"), ("png,yolo", "yolo/labels/a.txt")])
+def test_a_corrected_image_is_in_a_format_more_too(run: Run, formats: str, file: str) -> None:
+    run()
+    correct(Path("out/masks/a.png"))
+    err = run("-f", formats)
+    assert (run.code, run.labelled) == (0, [])
+    assert Path("out", file).exists()
+    assert "1 mask changed by hand: all formats that its image is in have the corrected labels" in err
+    assert run.command("check", "out").code == 0
+    kept = Path("out", file).read_bytes()
+    run("-f", formats)
+    assert Path("out", file).read_bytes() == kept
+
+
+def test_annotations_that_were_lost_come_back_for_a_corrected_image(run: Run) -> None:
+    run()
+    correct(Path("out/masks/a.png"))
+    Path("out/annotations.json").unlink()
+    run()
+    assert run.code == 0
+    images = json.loads(Path("out/annotations.json").read_bytes())["images"]
+    assert [each["file_name"] for each in images] == ALL
+    assert run.command("check", "out").code == 0
+
+
+def test_what_cannot_be_taken_from_a_corrected_mask_is_told(run: Run) -> None:
+    run()
+    Image.fromarray(np.full((3, 3), 9, np.uint8)).save("out/masks/a.png")
+    err = run("-f", "overlay")
+    assert run.code == 1
+    assert "Error: out/masks/a.png: changed by hand: " in err
+    err = run("-f", "npz")
+    assert "Only the model can write npz" in err
+    assert "a.png" not in run.labelled
+
+
+def test_an_image_that_was_changed_beside_its_corrected_mask_is_told(run: Run) -> None:
+    run()
+    correct(Path("out/masks/a.png"))
+    make_other(Path("imgs/a.png"))
+    assert "The image itself was changed since in 1 of these cases: the kept labels are of the image before.\n" in run()
+    ran = run.command("convert", "out", "-f", "yolo")
+    assert ran.code == 1
+    assert "label it anew with --replace-edited, which gives the correction up, or leave out yolo." in ran.err
+
+
+def test_what_was_kept_when_a_folder_was_begun_anew_can_be_replaced_later(run: Run) -> None:
+    run()
+    mask = Path("out/masks/a.png")
+    data = correct(mask)
+    other = ("-c", "car")
+    err = run("--overwrite", options=other)
+    assert (run.code, mask.read_bytes()) == (1, data)
+    assert "out/masks/a.png was changed by hand, and was kept when the folder was begun anew" in err
+    assert "a.png" not in run.labelled
+    run(options=other)
+    assert (run.code, run.labelled, mask.read_bytes()) == (1, [], data)
+    run("--overwrite", options=other)
+    assert (run.code, mask.read_bytes()) == (1, data)
+    run("--replace-edited", options=other)
+    assert (run.code, run.labelled) == (0, ["a.png"])
+    assert run.command("check", "out").code == 0
+
+
+def test_a_file_of_another_image_is_said_to_be_its(run: Run) -> None:
+    run()
+    Path("more").mkdir()
+    with Image.open("imgs/a.png") as picture:
+        picture.convert("RGB").save("more/a.jpg")
+    ran = run.command("label", "more", "-c", CLASSES, "-m", run.model, "--device", "cpu", "-o", "out")
+    assert ran.code == 1
+    assert f"more/a.jpg: out/masks/a.png has the labels of another image, {Path('imgs/a.png').absolute()}" in ran.err
+    assert "--names full" in ran.err
+
+
+def test_annotations_of_somebody_else_are_not_checked(run: Run) -> None:
+    run("-f", "png")
+    Path("out/annotations.json").write_text('{"mine": 1}')
+    assert run.command("check", "out").code == 0
+
+
+def test_a_correction_is_not_given_up_silently(run: Run) -> None:
+    run("-f", "png,coco,hf")
+    correct(Path("out/masks/a.png"))
+    assert run.command("convert", "out", "-f", "coco").code == 0
+    copy = Path("out/hf/masks/a.png").read_bytes()
+    Path("out/masks/a.png").unlink()
+    err = run("-f", "png,coco,hf")
+    assert (run.code, run.labelled, Path("out/hf/masks/a.png").read_bytes()) == (1, [], copy)
+    assert "imgs/a.png" not in err.split("Error: ")[0]
+    assert "Error: out/masks/a.png: it was corrected by hand, and is gone (Put it back; or label the image anew" in err
+    run("-f", "png,coco,hf", "--replace-edited")
+    assert (run.code, run.labelled) == (0, ["a.png"])
+    assert run.command("check", "out").code == 0
+
+
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_formats_that_need_the_image_do_not_keep_others_from_following(run: Run, how: str) -> None:
+    run("-f", "png,coco,yolo")
+    correct(Path("out/masks/a.png"))
+    before = Path("out/annotations.json").read_bytes()
+    if how == "changed":
+        make_other(Path("imgs/a.png"))
+    else:
+        Path("imgs/a.png").unlink()
+    ran = run.command("convert", "out", "-f", "coco")
+    assert ran.code == 0, ran.err
+    assert Path("out/annotations.json").read_bytes() != before
+    assert "Corrected images that are gone or were changed are not in yolo any more: " in ran.err
+    assert not Path("out/yolo/labels/a.txt").exists()
+    assert not Path("out/yolo/images/a.png").is_symlink()
+    assert run.command("check", "out").out.count("\n") == (how == "changed")  # the image itself
+
+
+def test_a_link_in_the_place_of_a_mask_is_no_correction(run: Run) -> None:
+    run()
+    correct(Path("out/masks/a.png"))
+    Path("out/masks/a.png").rename("mine.png")
+    Path("out/masks/a.png").symlink_to("../../mine.png")
+    ran = run.command("convert", "out", "-f", "coco")
+    assert ran.code == 1
+    assert "Error: out/masks/a.png: a link is in the place of the mask (Put the file itself there.)" in ran.err
+
+
+def test_lists_of_formats_that_a_run_is_not_for_lose_what_is_labelled_anew(run: Run) -> None:
+    run("-f", "png,coco,coco-polygon,coco-results,panoptic,cvat,label-studio,npz")
+    correct(Path("out/masks/a.png"))
+    assert run.command("convert", "out", "-f", "coco").code == 0
+    err = run("--replace-edited")
+    assert (
+        "not in coco-polygon,coco-results,panoptic,cvat,label-studio,npz any more; "
+        "tipsseg convert out --format coco-polygon,coco-results,panoptic,cvat,label-studio writes them; only the model can"
+    ) in err
+    ran = run.command("check", "out")
+    assert (ran.code, ran.out) == (0, "")
+    assert run.command("convert", "out", "-f", "coco-polygon,coco-results,panoptic,cvat,label-studio").code == 0
+    assert run.command("check", "out").code == 0
+
+
+def test_check_tells_what_does_not_follow_yet_and_what_contradicts(run: Run) -> None:
+    run("-f", "png,coco,hf")
+    correct(Path("out/masks/a.png"))
+    assert (
+        "Other formats of 1 corrected image have the labels of before the correction.\n"
+        in run.command("check", "out").err
+    )
+    assert run.command("convert", "out", "-f", "coco").code == 0
+    assert "of before the correction" not in run.command("check", "out").err
+    ids = np.zeros_like(np.array(Image.open("out/masks/a.png")))
+    Image.fromarray(ids).save("out/hf/masks/a.png")
+    ran = run.command("check", "out")
+    assert ran.code == 1
+    assert "out/masks/a.png: changed by hand, and out/hf/masks/a.png was changed in another way" in ran.out
+
+
+def test_a_correction_that_cannot_be_taken_costs_no_file(run: Run) -> None:
+    """Nothing of an image is removed before what replaces it is known."""
+    run("-f", "png,coco,yolo")
+    Image.fromarray(np.full((3, 3), 9, np.uint8)).save("out/masks/a.png")
+    Path("imgs/a.png").unlink()
+    before = tree("out/yolo")
+    assert run.command("convert", "out", "-f", "coco").code == 1
+    assert tree("out/yolo") == before
+
+
+def test_lists_of_formats_that_need_the_image_lose_it_too(run: Run) -> None:
+    run("-f", "png,coco,label-studio,hf,overlay")
+    correct(Path("out/masks/a.png"))
+    Path("imgs/a.png").unlink()
+    ran = run.command("convert", "out", "-f", "coco")
+    assert (ran.code, "not in label-studio, hf, overlay any more" in ran.err) == (0, True), ran.err
+    ran = run.command("check", "out")
+    assert (ran.code, ran.out) == (0, "")

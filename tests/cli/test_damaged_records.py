@@ -1,0 +1,218 @@
+"""`tipsseg label` on folders whose records are damaged, lost or forged, or vanish while it is at work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from resuming import ALL, Run, contents, correct, tree
+
+from tipsseg.store.folder import OutputFolder
+from tipsseg.store.results import Labelled
+
+NOT_OURS = "tipsseg did not write the file that is there, or the file was changed since"
+
+
+# ---- damaged records ----
+
+
+@pytest.mark.parametrize("line", [b"", b"   ", b"{", b"[]", b'{"image": "a.png"}', b"\0" * 40], ids=repr)
+def test_lines_that_are_no_entries_are_set_aside_and_their_images_labelled_again(run: Run, line: bytes) -> None:
+    run()
+    before = contents(Path("out"))
+    path = Path("out/manifest.jsonl")
+    _, *rest = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join((line, *rest)) + b"\n")
+    assert run.command("check", "out").code == 1
+    err = run()
+    assert (run.code, run.labelled) == (0, ["a.png"])
+    assert "Lines of the records in out cannot be read; out/manifest-unreadable.jsonl keeps them" in err
+    after = contents(Path("out"))
+    assert after.pop("manifest-unreadable.jsonl") == line + b"\n"
+    assert after == before
+    run()
+    assert (run.code, run.labelled) == (0, [])
+
+
+def test_a_manifest_that_lost_lines_is_told_of_and_they_are_done_again(run: Run) -> None:
+    run()
+    before = contents(Path("out"))
+    path = Path("out/manifest.jsonl")
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    assert "it has 1 images, where run.json counts 3" in run.command("check", "out").out
+    assert "The manifest lacks 2 images that run.json counts; labelled again where given.\n" in run()
+    assert (run.code, run.labelled, contents(Path("out"))) == (0, ALL[1:], before)
+
+
+def test_images_that_a_manifest_lost_are_done_again_whenever_they_are_given(run: Run) -> None:
+    run()
+    before = contents(Path("out"))
+    path = Path("out/manifest.jsonl")
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    run("--limit", "1")
+    assert (run.code, run.labelled) == (0, [])
+    run()
+    assert (run.code, run.labelled, contents(Path("out"))) == (0, ALL[1:], before)
+
+
+def test_a_corrected_mask_of_which_the_record_is_lost_is_kept(run: Run) -> None:
+    run()
+    data = correct(Path("out/masks/a.png"))
+    path = Path("out/manifest.jsonl")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    err = run()
+    assert run.code == 1
+    assert f"out/masks/a.png: {NOT_OURS}" in err
+    assert Path("out/masks/a.png").read_bytes() == data
+
+
+# ---- forged records ----
+
+
+@pytest.fixture
+def victim() -> Path:
+    """What nobody may touch."""
+    folder = Path("victim")
+    folder.mkdir()
+    shutil.copy("imgs/a.png", folder / "pw.png")
+    (folder / "file").write_text("mine")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../victim/pw.jpg", "../victim/pw.jpg", "/tmp/pw.jpg", "sub/../../victim/pw.jpg", "", ".", "a\0b"],
+    ids=ascii,
+)
+def test_a_name_that_leads_out_is_no_failure_to_try_again(run: Run, victim: Path, name: str) -> None:
+    run("-f", "png,yolo,labelme")
+    forged = {"image": name, "path": str(Path("imgs/a.png").resolve()), "reason": "", "hint": ""}
+    Path("out/errors.jsonl").write_text(json.dumps(forged) + "\n")
+    outside = {name: data for name, data in tree(".").items() if not name.startswith("out/")}
+    run("--retry-failed", "-f", "png,yolo,labelme")
+    assert run.labelled == []
+    assert {name: data for name, data in tree(".").items() if not name.startswith("out/")} == outside
+
+
+#: A link in the place of a record or of a folder, and whether there has been a run before.
+LINKS = [
+    *((name, begun) for name in ("manifest.jsonl", "errors.jsonl", "run.json", "masks") for begun in (False, True)),
+    *((name, True) for name in ("classes.json", "annotations.json", ".tipsseg-lock", ".tipsseg-coco")),
+]
+
+
+@pytest.mark.parametrize(("name", "begun"), LINKS)
+def test_no_link_is_written_through(run: Run, victim: Path, name: str, begun: bool) -> None:
+    if begun:
+        run()
+    Path("out").mkdir(exist_ok=True)
+    place, target = Path("out", name), victim / name
+    if place.exists():
+        place.rename(target)
+    elif name == "masks":
+        target.mkdir()
+    else:
+        target.write_text("mine")
+    place.symlink_to(f"../{target}")
+    Path("imgs/bad.png").write_bytes(b"")
+    shutil.copy("imgs/a.png", "imgs/new.png")
+    before = tree(victim)
+    for options in ([], ["--overwrite"]):
+        run(*options)
+        assert tree(victim) == before, options
+
+
+# ---- what vanishes while the run goes on ----
+
+
+@pytest.mark.parametrize("what", ["out/masks", "out/manifest.jsonl"])
+def test_what_is_removed_while_the_run_goes_on_is_told(run: Run, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    plain = OutputFolder.add
+
+    def add(self: OutputFolder, labelled: Labelled) -> None:
+        plain(self, labelled)
+        if labelled.ref.name == ALL[-1]:
+            shutil.rmtree(what) if Path(what).is_dir() else Path(what).unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "add", add)
+        err = run()
+    assert run.code == 1
+    assert f"Error: cannot write {what}" in err
+    assert "it was removed while the run went on\nHint: Run the same command again.\n" in err
+    run()
+    run(output="fresh")
+    assert contents(Path("out")) == contents(Path("fresh"))
+    assert run.command("check", "out").code == 0
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_link_of_somebody_else_is_not_replaced(run: Run, edited: bool) -> None:
+    """Also not for an image whose mask was corrected, and whose other formats follow from it."""
+    run("-f", "png")
+    if edited:
+        correct(Path("out/masks/a.png"))
+    place = Path("out/yolo/images/a.png")
+    place.parent.mkdir(parents=True)
+    place.symlink_to("../../../notes")
+    run("-f", "png,yolo")
+    assert place.readlink() == Path("../../../notes")
+    place.unlink()
+    run("-f", "png,yolo")
+    assert place.resolve() == Path("imgs/a.png").resolve()
+    assert Path("out/yolo/labels/a.txt").exists()
+
+
+#: What `check` takes for no entry, though each value has a place.
+ODD = {"height": "6", "formats": ["holo"], "classes": [{"id": 1}], "width": -5}
+
+
+@pytest.mark.parametrize("key", ODD)
+def test_what_check_says_of_an_entry_mends_it(run: Run, key: str) -> None:
+    run()
+    before = contents(Path("out"))
+    path = Path("out/manifest.jsonl")
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(json.dumps({**json.loads(first), key: ODD[key]}).encode() + b"\n" + b"".join(rest))
+    assert "line 1 is no entry" in run.command("check", "out").out
+    run()
+    assert (run.code, run.labelled) == (0, ["a.png"])
+    after = contents(Path("out"))
+    assert after.pop("manifest-unreadable.jsonl")
+    assert after == before
+
+
+def test_ids_keep_their_meaning_where_the_manifest_is_lost(run: Run) -> None:
+    run()
+    Path("out/manifest.jsonl").unlink()
+    before = tree("out")
+    assert "it holds labels of another run: the classes differ" in run(options=("-c", "tree"))
+    assert (run.code, run.labelled, tree("out")) == (1, [], before)
+    run()
+    assert (run.code, run.labelled) == (0, ALL)
+
+
+def test_another_shard_has_the_same_ids(run: Run) -> None:
+    run("--shard", "1/2")
+    before = tree("out")
+    assert "it holds labels of another run: the classes differ" in run("--shard", "2/2", options=("-c", "tree"))
+    assert (run.code, run.labelled, tree("out")) == (1, [], before)
+
+
+def test_shards_are_not_behind_a_link(run: Run, victim: Path) -> None:
+    before = tree(victim)
+    Path("out").mkdir()
+    Path("out/shards").symlink_to("../victim")
+    assert "a link leads out of the output folder" in run("--shard", "1/2")
+    assert (run.code, run.labelled, tree(victim)) == (1, [], before)
+
+
+def test_what_a_killed_run_left_is_not_looked_for_behind_a_link(run: Run, victim: Path) -> None:
+    (victim / ".tipsseg-0.png").write_bytes(b"somebody's")
+    run("-f", "coco")
+    Path("out/masks").symlink_to("../victim")
+    Path("out/.tipsseg-lock").touch()  # as after a kill: what is temporary is swept
+    run("-f", "coco")
+    assert (victim / ".tipsseg-0.png").exists()
