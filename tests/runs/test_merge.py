@@ -43,8 +43,7 @@ from tipsseg.runs.merge.folders import merge_folders
 from tipsseg.runs.predictions import masks_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.store.journal import Journal
-from tipsseg.store.lock import LOCK_FILE, FolderLock
-from tipsseg.store.merging import MERGE_FILE, is_begun, is_unfinished
+from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock, is_begun, is_unfinished
 from tipsseg.store.reader import OTHER_CLASSES, RUN_AGAIN, find_runs
 from tipsseg.store.run_record import write_run
 from tipsseg.store.shards import Shard

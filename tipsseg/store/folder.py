@@ -18,11 +18,10 @@ from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.classes_file import write_classes
 from tipsseg.store.error_log import ErrorLog
 from tipsseg.store.journal import Journal, write_run_file
-from tipsseg.store.lock import LOCK_FILE, FolderLock
+from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.manifest import MANIFEST_FILE, input_path
-from tipsseg.store.merging import MERGE_FILE
-from tipsseg.store.results import Failed, Labelled, Unchanged
-from tipsseg.store.resume import ResumeState, remove_files, restore_links
+from tipsseg.store.results import Failed, Labelled, Unchanged, remove_files, restore_links
+from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE, run_context, write_run
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.summary import Totals, total

@@ -15,9 +15,8 @@ from tipsseg.formats.problem import class_faults
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.classes_file import read_classes
 from tipsseg.store.journal import journals_in
-from tipsseg.store.lock import is_locked
+from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, parse_entry
-from tipsseg.store.merging import finish_command, is_begun, is_unfinished
 from tipsseg.store.run_record import RUN_FILE, read_run, refuse_other_record, run_context
 from tipsseg.store.shards import Shard, shards_in, state_folder
 from tipsseg.store.spec import RunInfo

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.formats import FORMATS, index_masks
 from tipsseg.formats.base import RunContext
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.journal import Journal
+from tipsseg.store.lock import finish_command, is_begun, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, input_path
-from tipsseg.store.merging import finish_command, is_begun, is_unfinished
-from tipsseg.store.results import Failed, Item, Unchanged
+from tipsseg.store.results import Failed, Item, Unchanged, edited_formats, image_paths, in_place, is_recorded
 from tipsseg.store.run_record import RUN_FILE, difference_texts, find_run, read_run, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.store.spec import RunInfo
@@ -22,7 +22,7 @@ from tipsseg.store.stored_image import suffices
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import fingerprint
-from tipsseg.util.ownership import LINK, MOVE, digest_of, write_ahead_logs
+from tipsseg.util.ownership import MOVE, digest_of, write_ahead_logs
 from tipsseg.util.record_paths import actual_path
 
 _ANOTHER_FOLDER = "Choose another output folder with -o"
@@ -33,71 +33,6 @@ _OTHER_INPUT = (
 )
 _PUT_BACK = "Put it back; or label the image anew with --replace-edited, which gives the correction up."
 _MOVE_OR_REPLACE = "Move the file away; or label the image anew with --replace-edited, which replaces the file."
-
-
-def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
-    """Where an image's own file is, for each of the formats that has one."""
-    paths = {name: FORMATS[name].image_path(context.output, ref.relative, context.files.names) for name in formats}
-    return {name: path for name, path in paths.items() if path is not None}
-
-
-def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> None:
-    """Let the links to an image lead to it where they do not, as after it was moved. Raises OutputError."""
-    for name in formats:
-        place = FORMATS[name].link_path(ref.relative, context.files.names)
-        if place is not None:
-            context.ownership.restore_link(ref, context.output / place)
-
-
-def remove_files(
-    entry: ManifestEntry, formats: Iterable[str], context: RunContext, names: str, *, edited: bool = False
-) -> list[Path]:
-    """Remove the files and links of an image in these formats; returns those that were changed since, and stay. Raises OutputError.
-
-    Args:
-        entry: the image.
-        formats: those that it is in no more.
-        context: of the output folder.
-        names: how its files are named, see FileOptions.
-        edited: whether files that were changed since may go too.
-    """
-    ownership, kept = context.ownership, []
-    for name in formats:
-        place = FORMATS[name].link_path(PurePosixPath(entry.image), names)
-        if place is not None:
-            ownership.remove_link(actual_path(context.output, str(place)))
-        if name in entry.files:
-            path = actual_path(context.output, entry.files[name])
-            if not ownership.remove(path, entry.replaceable | ({digest_of(path)} if edited else set())):
-                kept.append(path)
-    return kept
-
-
-def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
-    """Whether an image is in a format, as the manifest says: its own file is there, as written, and its records in the journal."""
-    path = FORMATS[name].image_path(context.output, ref.relative, context.files.names)
-    return (
-        name in entry.formats
-        and (path is None or (name in entry.written and entry.written[name].holds(path)))
-        and (journal is None or journal.has(ref.name))
-    )
-
-
-def edited_formats(entry: ManifestEntry, ref: ImageRef, context: RunContext) -> tuple[str, ...]:
-    """The formats in which an image has a file that is there, and not as this program wrote it.
-
-    A file of the size and time that it was written with is not read; `convert_image` and `check_image` do.
-    """
-    found = []
-    for name, path in image_paths(context, ref, entry.files).items():
-        if os.path.lexists(path) and not entry.written[name].holds(path) and not context.ownership.is_pending(path):
-            found.append(name)
-    return tuple(found)
-
-
-def is_recorded(entry: ManifestEntry | None, digest: str) -> bool:
-    """Whether an entry has a file of that digest, or a link; see `Ownership.load`."""
-    return entry is not None and (digest == LINK or any(digest == file.sha256 for file in entry.written.values()))
 
 
 class ResumeState:

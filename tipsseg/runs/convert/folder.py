@@ -22,8 +22,7 @@ from tipsseg.store.journal import Journal, journals_in, write_run_file
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import Manifest, ManifestEntry
 from tipsseg.store.reader import FinishedRun, find_runs, finished_context
-from tipsseg.store.results import Failed, Unchanged
-from tipsseg.store.resume import image_paths, in_place, is_recorded, restore_links
+from tipsseg.store.results import Failed, Unchanged, image_paths, in_place, is_recorded, restore_links
 from tipsseg.store.run_record import write_run
 from tipsseg.store.stored_image import RowStream, label_sources
 from tipsseg.store.summary import total

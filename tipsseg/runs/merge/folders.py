@@ -2,7 +2,7 @@
 
 The target is a new folder, or the one folder that has all shards. A merge goes this way, and may be stopped anywhere:
 
-    1  a hidden file says that it has begun (store.merging)
+    1  a hidden file says that it has begun (store.lock)
     2  files of images are copied into a new folder; beside shards they are in their places already
     3  the records are written, run.json last (records)
     4  the shards are removed
@@ -43,9 +43,8 @@ from tipsseg.runs.progress import Progress
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.file_names import name_key
-from tipsseg.store.lock import LOCK_FILE, FolderLock
+from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock, begin_merge, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest
-from tipsseg.store.merging import MERGE_FILE, begin_merge, is_begun
 from tipsseg.store.reader import FinishedRun, find_runs, find_shards, finished_context, read_entries, refuse_at_work
 from tipsseg.store.run_record import RUN_FILE, find_run
 from tipsseg.store.shards import SHARDS_FOLDER, shards_in
@@ -142,7 +141,7 @@ def _copy_images(runs: Sequence[FinishedRun], target: Path, progress: Progress) 
 def _refuse_changed(runs: Sequence[FinishedRun], target: Path) -> None:
     """Raise InputError for shards in `target` that a run has worked on since they were read.
 
-    From now on none can begin: run.json is there, see `store.merging`.
+    From now on none can begin: run.json is there, see `store.lock`.
     """
     if runs[0].output == target:
         for run in runs:

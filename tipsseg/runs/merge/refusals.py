@@ -16,8 +16,8 @@ from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.file_names import NameKey, OutputNames
 from tipsseg.store.journal import journals_in
+from tipsseg.store.lock import MERGE_FILE, finish_command, folders_of, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE
-from tipsseg.store.merging import MERGE_FILE, finish_command, folders_of, is_begun
 from tipsseg.store.reader import RUN_AGAIN, FinishedRun, broken_conversion, conversion_begun, image_paths, read_entries
 from tipsseg.store.run_record import RUN_FILE, differences
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, parse_folder, shards_in
