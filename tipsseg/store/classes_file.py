@@ -24,7 +24,7 @@ def write_classes(ownership: Ownership, output: Path, classes: Sequence[LabelCla
         "background": BACKGROUND,
         "ignore": ignore_id(len(classes)),
         "background_phrases": list(background),
-        "classes": [class_record(each) for each in classes],
+        "classes": [_class_record(each) for each in classes],
     }
     path = output / FILE_NAME
     ownership.write_run_file(path, json_bytes(record, indent=2) + b"\n")
@@ -70,7 +70,7 @@ def _read_class(label_id: int, name: str, record: object) -> LabelClass:
     )
 
 
-def class_record(entry: LabelClass) -> dict[str, object]:
+def _class_record(entry: LabelClass) -> dict[str, object]:
     """The entry of `classes` for one class."""
     record: dict[str, object] = {
         "id": entry.id,

@@ -1,4 +1,4 @@
-"""Rules of run.json and classes.json: which runs an output folder has the records of, whether they ended, what their ids mean."""
+"""Rules of run.json and classes.json: which runs an output folder holds, whether they ended, and what their ids mean."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Runs:
 
 
 def find_runs(folder: Path) -> Runs:
-    """The runs whose records are in an output folder: one, or those of its shards."""
+    """Find the runs in an output folder: one, or one for each of its shards."""
     if not is_folder(folder):
         return Runs((), (Problem(folder, "not a folder" if os.path.lexists(folder) else "no such folder"),), False)
     unfinished = Problem(folder, f"a merge into it has not ended; finish it: {finish_command(folder)}")
