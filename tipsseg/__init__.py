@@ -10,7 +10,7 @@
     result.confidence    # [H, W] float32
     result.classes       # (LabelClass(id=1, name="panda leg", ...), ...)
 
-Importing tipsseg does not import torch; the first use of `load`, `Encoder` or `Labeller` does.
+Importing tipsseg does not import torch; the first use of `load`, `Model` or `Labeller` does.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tipsseg.backbones.loading import load
-    from tipsseg.backbones.tipsv2.encoder import Encoder
     from tipsseg.errors import TipssegError
+    from tipsseg.labelling.features import Features
     from tipsseg.labelling.labeller import Labeller
+    from tipsseg.labelling.model import Model, load
     from tipsseg.options import LabelOptions
     from tipsseg.types import LabelClass, LabelMap
     from tipsseg.vocabulary.files import read_vocabulary
@@ -32,11 +32,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ClassSpec",
-    "Encoder",
+    "Features",
     "LabelClass",
     "LabelMap",
     "LabelOptions",
     "Labeller",
+    "Model",
     "TipssegError",
     "Vocabulary",
     "__version__",
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Encoder": "backbones.tipsv2.encoder",
+    "Features": "labelling.features",
     "ClassSpec": "vocabulary.vocabulary",
     "LabelClass": "types",
     "LabelMap": "types",
@@ -54,7 +55,8 @@ _HOMES = {
     "Labeller": "labelling.labeller",
     "TipssegError": "errors",
     "Vocabulary": "vocabulary.vocabulary",
-    "load": "backbones.loading",
+    "load": "labelling.model",
+    "Model": "labelling.model",
     "make_vocabulary": "vocabulary.vocabulary",
     "read_vocabulary": "vocabulary.files",
 }

@@ -11,12 +11,47 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Literal, TypeVar, get_args
 
 from tipsseg.errors import UsageError
 from tipsseg.util.json_values import short, take
 from tipsseg.util.printable import quoted
 
-DTYPE_NAMES = ("auto", "float32", "bfloat16", "float16")
+#: What a model can compute in. "auto" is bfloat16 on a CUDA device that has it, else float32.
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+#: How an image can be shown to the model.
+Mode = Literal["slide", "whole"]
+
+#: How edges can be refined.
+Refinement = Literal["none", "pamr"]
+
+#: What formats that list objects take for one object.
+Instances = Literal["component", "class"]
+
+#: How masks hold the ids: as grey values, or as numbers of a palette's colours.
+PngMode = Literal["L", "P"]
+
+#: What the files of an image are named by: its path without its suffix, or with it.
+Names = Literal["stem", "full"]
+
+DTYPE_NAMES: tuple[Dtype, ...] = get_args(Dtype)
+MODES: tuple[Mode, ...] = get_args(Mode)
+REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
+INSTANCES: tuple[Instances, ...] = get_args(Instances)
+PNG_MODES: tuple[PngMode, ...] = get_args(PngMode)
+NAMES: tuple[Names, ...] = get_args(Names)
+
+_Choice = TypeVar("_Choice", bound=str)
+
+
+def choose(value: object, choices: tuple[_Choice, ...], what: str) -> _Choice:
+    """Return the value as one of the choices; raise UsageError, which names what is chosen, for another value."""
+    for each in choices:
+        if value == each:
+            return each
+    raise UsageError(f"unknown {what} {quoted(value)}", f"Use one of {', '.join(choices)}.")
+
 
 _DEVICE = re.compile("auto|(cpu|cuda|mps)(:[0-9]+)?")
 
@@ -29,20 +64,13 @@ def check_device_name(name: str) -> None:
 
 def check_dtype_name(name: str) -> None:
     """Raise UsageError for what is no dtype to compute in."""
-    if name not in DTYPE_NAMES:
-        raise UsageError(f"unknown dtype {quoted(name)}", f"Use one of {', '.join(DTYPE_NAMES)}.")
+    choose(name, DTYPE_NAMES, "dtype")
 
 
 def default_jobs() -> int:
     """The number of threads where none is given: one per processor, four at most."""
     return min(os.cpu_count() or 1, 4)
 
-
-#: How an image can be shown to the model.
-MODES = ("slide", "whole")
-
-#: How edges can be refined.
-REFINEMENTS = ("none", "pamr")
 
 #: The formats that are written where none are named.
 DEFAULT_FORMATS = ("png", "coco")
@@ -63,16 +91,14 @@ class LabelOptions:
     Raises UsageError for values that no model could use.
     """
 
-    mode: str = "slide"
+    mode: Mode = "slide"
     short_side: int | None = None
     min_confidence: float = 0.0
-    refine: str = "none"
+    refine: Refinement = "none"
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UsageError(f"unknown mode {quoted(self.mode)}", f"Use one of {', '.join(MODES)}.")
-        if self.refine not in REFINEMENTS:
-            raise UsageError(f"unknown refinement {quoted(self.refine)}", f"Use one of {', '.join(REFINEMENTS)}.")
+        choose(self.mode, MODES, "mode")
+        choose(self.refine, REFINEMENTS, "refinement")
         if self.short_side is not None:
             if type(self.short_side) is not int:
                 raise UsageError(f"short side must be a whole number of pixels, not {quoted(self.short_side)}")
@@ -86,15 +112,6 @@ class LabelOptions:
 
 #: What is done where nothing is said of it.
 DEFAULT_LABEL_OPTIONS = LabelOptions()
-
-#: What formats that list objects take for one.
-INSTANCES = ("component", "class")
-
-#: How masks hold the ids: as grey values, or as numbers of a palette's colours.
-PNG_MODES = ("L", "P")
-
-#: What the files of an image are named by: its path without its suffix, or with it.
-NAMES = ("stem", "full")
 
 #: Polygons that are farther off than this show nothing of an image.
 MAX_SIMPLIFY = 1000
@@ -135,18 +152,16 @@ class FileOptions:
     Raises UsageError for other values.
     """
 
-    instances: str = INSTANCES[0]
+    instances: Instances = "component"
     min_area: MinArea = MinArea(1)
-    png_mode: str = PNG_MODES[0]
+    png_mode: PngMode = "L"
     simplify: float | None = None
     val_fraction: float | None = None
-    names: str = NAMES[0]
+    names: Names = "stem"
 
     def __post_init__(self) -> None:
-        if self.instances not in INSTANCES:
-            raise UsageError(f"unknown instances {self.instances!r}", f"Use one of {', '.join(INSTANCES)}.")
-        if self.png_mode not in PNG_MODES:
-            raise UsageError(f"unknown mode of PNG files {self.png_mode!r}", f"Use one of {', '.join(PNG_MODES)}.")
+        choose(self.instances, INSTANCES, "instances")
+        choose(self.png_mode, PNG_MODES, "mode of PNG files")
         if self.simplify is not None and not 0 <= self.simplify <= MAX_SIMPLIFY:
             raise UsageError(
                 f"--simplify {self.simplify:g} is no distance in pixels",
@@ -157,8 +172,7 @@ class FileOptions:
                 f"--val-fraction {self.val_fraction:g} is no part of the images",
                 "Give a number from 0 to less than 1, such as 0.2.",
             )
-        if self.names not in NAMES:
-            raise UsageError(f"unknown names of files {self.names!r}", f"Use one of {', '.join(NAMES)}.")
+        choose(self.names, NAMES, "names of files")
 
     def image_record(self) -> dict[str, object]:
         """Those that decide what an image becomes, as `record` has them."""
@@ -204,12 +218,12 @@ def parse_file_options(record: Mapping[str, object]) -> FileOptions:
     """The options in what `FileOptions.record` gave, among others. Raises ValueError."""
     try:
         return FileOptions(
-            take(record, "instances", str),
+            choose(take(record, "instances", str), INSTANCES, "instances"),
             parse_min_area(take(record, "min_area", str)),
-            take(record, "png_mode", str),
+            choose(take(record, "png_mode", str), PNG_MODES, "mode of PNG files"),
             _number(record, "simplify"),
             _number(record, "val_fraction"),
-            take(record, "names", str) if "names" in record else NAMES[0],
+            choose(take(record, "names", str), NAMES, "names of files") if "names" in record else NAMES[0],
         )
     except UsageError as error:
         raise ValueError(error.message) from error

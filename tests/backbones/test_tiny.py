@@ -14,13 +14,14 @@ from tinytips.data.scoring import FIRST_SEED, SIZES, iou, to_list
 from tinytips.world.concepts import CLOSED_LIST, LEAF_LIST
 from tinytips.world.scenes import draw_scene
 from tipsseg.images.decoding import open_image
+from tipsseg.options import Dtype
 from tipsseg.weights import fetching, lock
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
-def tiny() -> tipsseg.Encoder:
+def tiny() -> tipsseg.Model:
     return tipsseg.load("tiny", device="cpu")
 
 
@@ -35,7 +36,7 @@ def test_it_is_small_and_pinned() -> None:
     assert [report.state for report in fetching.verify(spec)] == ["ok"] * 3
 
 
-def test_it_labels_unseen_scenes(tiny: tipsseg.Encoder) -> None:
+def test_it_labels_unseen_scenes(tiny: tipsseg.Model) -> None:
     labeller = tipsseg.Labeller(tiny, tipsseg.make_vocabulary(CLOSED_LIST, "none"))
     scenes = [draw_scene(FIRST_SEED + 1000 + index, *SIZES[index % len(SIZES)]) for index in range(21)]
     truths = [to_list(scene.truth, CLOSED_LIST) for scene in scenes]
@@ -47,7 +48,7 @@ def test_it_labels_unseen_scenes(tiny: tipsseg.Encoder) -> None:
 
 
 @pytest.mark.parametrize("name", ["meadow/panda-and-tree.jpg", "street/turned.jpg", "desert.png"])
-def test_two_phrases_on_the_example_scenes(tiny: tipsseg.Encoder, name: str) -> None:
+def test_two_phrases_on_the_example_scenes(tiny: tipsseg.Model, name: str) -> None:
     classes = ("panda leg", "tree")
     truth = to_list(np.asarray(Image.open(EXAMPLES / "truth" / Path(name).with_suffix(".png"))), classes)
     image = open_image(EXAMPLES / "scenes" / name)
@@ -76,7 +77,7 @@ def test_the_examples_are_twelve_scenes_of_many_formats_with_a_truth_each() -> N
 def test_other_dtypes_move_few_labels() -> None:
     """bfloat16 is what `--dtype auto` takes on GPUs."""
     vocabulary = tipsseg.make_vocabulary(CLOSED_LIST, "none")
-    same: dict[str, list[float]] = {"bfloat16": [], "float16": []}
+    same: dict[Dtype, list[float]] = {"bfloat16": [], "float16": []}
     plain = tipsseg.Labeller(tipsseg.load("tiny", device="cpu", dtype="float32"), vocabulary)
     for dtype, shares in same.items():
         labeller = tipsseg.Labeller(tipsseg.load("tiny", device="cpu", dtype=dtype), vocabulary)

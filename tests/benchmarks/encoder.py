@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import Tipsv2VisionConfig, Tipsv2VisionModel
 
 from tipsseg.backbones.tipsv2.config import VisionConfig
-from tipsseg.backbones.tipsv2.inference import ValueFeatures
+from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.tipsv2.vision import VisionTower
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -72,14 +72,14 @@ def candidates(
     """What is timed, by name."""
     kind = DTYPES[dtype]
     pixels = torch.rand(batch, 3, config.image_size, config.image_size, dtype=kind, device=device)
-    features = ValueFeatures(VisionTower(config).eval().to(device, kind))
+    features = TowerInference(VisionTower(config).eval().to(device, kind))
     at_once = 1 if device.type == "cpu" else batch
     theirs = {
         name: Tipsv2VisionModel._from_config(their_config(config), attn_implementation=name).eval().to(device, kind)
         for name in ("sdpa", "eager")
     }
     return {
-        f"value features, {dtype}": lambda: torch.cat([features(part) for part in pixels.split(at_once)]),
+        f"value features, {dtype}": lambda: torch.cat([features(part)[0] for part in pixels.split(at_once)]),
         **{f"transformers, {name}, {dtype}": partial(model, pixels) for name, model in theirs.items()},
         f"matrix products alone, {dtype}": products(config, batch, device, kind),
     }

@@ -27,12 +27,11 @@ import torch
 from models import machine, save_model
 from PIL import Image
 
-from tipsseg import Labeller, make_vocabulary
-from tipsseg.backbones.tipsv2.encoder import Encoder
+from tipsseg import Labeller, Model, make_vocabulary
+from tipsseg.backbones.loading import open_backbone
+from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.formats.base import RunContext
 from tipsseg.labelling.golden import picture
-from tipsseg.labelling.prepare import prepare
-from tipsseg.labelling.windows import cut_windows
 from tipsseg.runs.image_task import ImageTask, Loaded
 from tipsseg.runs.pipeline import label_images
 from tipsseg.store.results import Labelled
@@ -119,19 +118,20 @@ class Timed(ImageTask):
 
 def who_waits(place: Path, model: Path, how: Sequence[str], jobs: int) -> None:
     """Print which part of the time the model and the threads beside it are at work."""
-    labeller = Labeller(Encoder(model, how[1], how[3], int(how[5])), make_vocabulary(CLASSES.split(",")))
+    backbone = open_backbone(model, how[1], how[3], int(how[5]))
+    labeller = Labeller(Model(backbone), make_vocabulary(CLASSES.split(",")))
     context = RunContext(place / "out", place / "out", labeller.vocabulary.classes, {})
     work = Timed(labeller, ("png", "coco"), context, "digest")
-    plain = labeller.encoder.window_cosines
+    plain = backbone.encode_windows
 
-    def timed(*arguments: Any) -> torch.Tensor:
+    def timed(*arguments: Any) -> WindowFeatures:
         with work.timed("encode"):
-            cosines = plain(*arguments)
-            if labeller.encoder.device.type == "cuda":
+            features = plain(*arguments)
+            if backbone.device.type == "cuda":
                 torch.cuda.synchronize()
-            return cosines
+            return features
 
-    labeller.encoder.window_cosines = timed  # type: ignore[method-assign, assignment]
+    backbone.encode_windows = timed  # type: ignore[method-assign, assignment]
     refs = [ImageRef(path, PurePosixPath(path.name)) for path in sorted((place / "imgs").iterdir())]
     began = time.perf_counter()
     for outcome in label_images(refs, work, jobs):
@@ -179,17 +179,15 @@ def label(place: Path, images: str, model: Path, how: Sequence[str]) -> tuple[fl
 
 def tower_alone(folder: Path, model: Path, how: Sequence[str], number: int) -> float:
     """Seconds of the vision tower for the windows of so many images, which are prepared before."""
-    encoder = Encoder(model, how[1], how[3], int(how[5]))
+    backbone = open_backbone(model, how[1], how[3], int(how[5]))
     windows = []
     for path in sorted(folder.iterdir())[:number]:
         with Image.open(path) as image:
-            prepared = prepare(image, encoder.native_size, encoder.native_size, encoder.patch_size)
-        windows += cut_windows(prepared.resized, prepared.plan.corners, prepared.plan.side)
-    vectors = encoder.encode_text(CLASSES.split(","), ("a {}",))
-    encoder.window_cosines(windows[: encoder.batch_size], vectors).cpu()  # to warm up
+            windows += Model(backbone).prepare(image, "slide", backbone.native_size).windows()
+    backbone.encode_windows(windows[: backbone.batch_size]).patches.cpu()  # to warm up
     began = time.perf_counter()
-    for start in range(0, len(windows), encoder.batch_size):
-        last = encoder.window_cosines(windows[start : start + encoder.batch_size], vectors)
+    for start in range(0, len(windows), backbone.batch_size):
+        last = backbone.encode_windows(windows[start : start + backbone.batch_size]).patches[-1]
     last.cpu()
     return time.perf_counter() - began
 

@@ -29,6 +29,7 @@ from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST
 from tinytips.world.scenes import draw_scene
 from tipsseg.evaluation.metrics import Confusion, scores
 from tipsseg.evaluation.truth import IGNORED
+from tipsseg.options import Refinement
 
 #: Every thing of the drawn world once, in lists as people write them.
 THREES = (
@@ -66,12 +67,13 @@ def main() -> None:
     options = parser.parse_args()
     with ThreadPoolExecutor(2) as pool:
         scenes = list(pool.map(_scene, range(options.scenes)))
-    encoder = tipsseg.load(options.model, device=options.device)
+    model = tipsseg.load(options.model, device=options.device)
     print(
-        f"{options.model} on {encoder.device} ({encoder.dtype_name}), {len(scenes)} scenes with seeds from {FIRST_SEED:,}; tipsseg "
+        f"{options.model} on {model.backbone.device} ({model.backbone.dtype_name}), "
+        f"{len(scenes)} scenes with seeds from {FIRST_SEED:,}; tipsseg "
         f"{tipsseg.__version__}, torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads\n"
     )
-    results = {name: TABLES[name](encoder, scenes) for name in options.tables.split(",")}
+    results = {name: TABLES[name](model, scenes) for name in options.tables.split(",")}
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
@@ -82,14 +84,14 @@ def _scene(index: int) -> Scene:
 
 
 def labels_of(
-    encoder: tipsseg.Encoder,
+    model: tipsseg.Model,
     scenes: Sequence[Scene],
     names: Sequence[str],
     background: str = "none",
     options: tipsseg.LabelOptions | None = None,
 ) -> Iterator[tuple[NDArray[np.uint16], tipsseg.LabelMap]]:
     """Truth and labels of each scene, both numbered by `names`."""
-    labeller = tipsseg.Labeller(encoder, tipsseg.make_vocabulary(names, background), options)
+    labeller = tipsseg.Labeller(model, tipsseg.make_vocabulary(names, background), options)
     for scene in scenes:
         yield to_list(scene.leaves, names).astype(np.uint16), labeller.label(scene.image)
 
@@ -97,7 +99,7 @@ def labels_of(
 # ---- the closed list ----
 
 
-def measure_closed(encoder: tipsseg.Encoder, scenes: Sequence[Scene]) -> list[dict[str, object]]:
+def measure_closed(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[str, object]]:
     sizes = [f"{low} to {high} patches" if high < 10_000 else f"over {low}" for low, high in SIZE_BINS]
     print(f"### Closed list of {len(CLOSED_LIST)} classes\n")
     print(f"| short side | refine | mean IoU | pixel accuracy | recall of regions of {' | '.join(sizes)} | time |")
@@ -111,7 +113,7 @@ def measure_closed(encoder: tipsseg.Encoder, scenes: Sequence[Scene]) -> list[di
             seconds = []
             option = tipsseg.LabelOptions(short_side=side, refine=refine)
             began = time.perf_counter()
-            for truth, label_map in labels_of(encoder, scenes, CLOSED_LIST, options=option):
+            for truth, label_map in labels_of(model, scenes, CLOSED_LIST, options=option):
                 seconds.append(time.perf_counter() - began)
                 # In a few scenes some pixels between things were drawn as none of them.
                 confusion.add(np.where(truth == 0, np.uint16(IGNORED), truth), label_map.labels)
@@ -158,10 +160,10 @@ def _found_regions(truth: NDArray[np.uint16], labels: NDArray[np.uint8] | NDArra
 
 # ---- three phrases ----
 
-_KINDS = (("none", "none"), ("auto", "none"), ("auto", "pamr"))
+_KINDS: tuple[tuple[str, Refinement], ...] = (("none", "none"), ("auto", "none"), ("auto", "pamr"))
 
 
-def measure_threes(encoder: tipsseg.Encoder, scenes: Sequence[Scene]) -> list[dict[str, object]]:
+def measure_threes(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[str, object]]:
     print("### Three phrases\n")
     print(
         "Over the scenes with the class: IoU, and recall, the share of its pixels that got it. Over the scenes without: false\n"
@@ -170,11 +172,11 @@ def measure_threes(encoder: tipsseg.Encoder, scenes: Sequence[Scene]) -> list[di
     kinds = ("all", "none", "auto", "auto + pamr")
     print(f"| class | {' | '.join(f'{what}, {kind}' for what in ('IoU', 'recall', 'false area') for kind in kinds)} |")
     print("|---" * 13 + "|")
-    everything = _with_and_without(labels_of(encoder, scenes, WHOLE_LIST), len(WHOLE_LIST))
+    everything = _with_and_without(labels_of(model, scenes, WHOLE_LIST), len(WHOLE_LIST))
     rows: list[dict[str, list[float]]] = []
     for names in THREES:
         columns = [
-            _with_and_without(labels_of(encoder, scenes, names, background, tipsseg.LabelOptions(refine=refine)), 3)
+            _with_and_without(labels_of(model, scenes, names, background, tipsseg.LabelOptions(refine=refine)), 3)
             for background, refine in _KINDS
         ]
         for index, name in enumerate(names):
@@ -220,7 +222,7 @@ def _with_and_without(
 # ---- confidence ----
 
 
-def measure_confidence(encoder: tipsseg.Encoder, scenes: Sequence[Scene]) -> list[dict[str, object]]:
+def measure_confidence(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[str, object]]:
     print("### Confidence\n")
     print(
         "Precision / recall of pixels: the share of those with a class that have the right one / the share of the classes' pixels\n"
@@ -229,15 +231,16 @@ def measure_confidence(encoder: tipsseg.Encoder, scenes: Sequence[Scene]) -> lis
     print("| labels | " + " | ".join(f"at least {threshold}" for threshold in THRESHOLDS) + " |")
     print("|---" * (1 + len(THRESHOLDS)) + "|")
     rows: list[dict[str, object]] = []
-    for title, lists, background, refine in (
+    kinds: tuple[tuple[str, Sequence[Sequence[str]], str, Refinement], ...] = (
         ("closed list", (CLOSED_LIST,), "none", "none"),
         ("closed list, refined", (CLOSED_LIST,), "none", "pamr"),
         ("three phrases, background auto", THREES, "auto", "none"),
         ("three phrases, background auto, refined", THREES, "auto", "pamr"),
-    ):
+    )
+    for title, lists, background, refine in kinds:
         counts = np.zeros((3, len(THRESHOLDS)), np.int64)  # right, given, wanted
         for names in lists:
-            for truth, label_map in labels_of(encoder, scenes, names, background, tipsseg.LabelOptions(refine=refine)):
+            for truth, label_map in labels_of(model, scenes, names, background, tipsseg.LabelOptions(refine=refine)):
                 for column, threshold in enumerate(THRESHOLDS):
                     given = (label_map.labels > 0) & (label_map.confidence >= threshold)
                     right = given & (label_map.labels == truth)

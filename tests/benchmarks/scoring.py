@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tipsseg.labelling.assign import LabelTable, match
 from tipsseg.labelling.scores import WindowScores
-from tipsseg.labelling.windows import WindowPlan, plan_windows
+from tipsseg.labelling.windows import WindowPlan, make_plan
 from tipsseg.types import LabelArray, label_dtype
 
 WIDTH = 768
@@ -105,7 +105,7 @@ def naming(classes: int) -> LabelTable:
 def drawn_cosines(size: tuple[int, int], classes: int) -> tuple[NDArray[np.float32], WindowPlan]:
     """Cosines of the windows of a drawn picture of some dozen objects, [windows, 32, 32, P]."""
     rng = np.random.default_rng(3)
-    plan = plan_windows(size, 448, 448, 14)
+    plan = make_plan(size, 448, 448, 14)
     shared = unit(rng.standard_normal(WIDTH))
     names = unit(rng.standard_normal((classes, WIDTH)) + 0.9 * shared * np.sqrt(WIDTH) / 3)
     objects, places = rng.integers(0, classes, 24), rng.random((24, 2)) * plan.size

@@ -22,14 +22,14 @@ from pathlib import Path
 
 from models import machine, save_model
 
-from tipsseg import Labeller, make_vocabulary
-from tipsseg.backbones.tipsv2.encoder import Encoder
+from tipsseg import Labeller, Model, make_vocabulary
+from tipsseg.backbones.loading import open_backbone
 from tipsseg.labelling.golden import picture
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 
 LOAD = """
-import sys; from pathlib import Path; from tipsseg.backbones.tipsv2.encoder import Encoder
-Encoder(Path(sys.argv[1]), 'cpu', sys.argv[2])
+import sys; from pathlib import Path; from tipsseg.backbones.loading import open_backbone
+open_backbone(Path(sys.argv[1]), 'cpu', sys.argv[2])
 """
 
 
@@ -70,22 +70,22 @@ def measure_commands(place: Path, rounds: int) -> None:
 def measure_loading(place: Path) -> None:
     model = save_model("l14", place / "l14")
     file = (model / "model.safetensors").stat().st_size
-    idle = peak(["-c", "import tipsseg.backbones.tipsv2.encoder"])
+    idle = peak(["-c", "import tipsseg.backbones.loading"])
     for dtype in ("float32", "bfloat16"):
         used = peak(["-c", LOAD, str(model), dtype]) - idle
         print(f"| peak memory of loading l14, {dtype}, above its imports | its file | {used / file:.2f} |", flush=True)
 
 
 def measure_texts(place: Path, number: int) -> None:
-    encoder = Encoder(save_model("b14", place / "b14"), "cpu", "float32")
+    backbone = open_backbone(save_model("b14", place / "b14"), "cpu", "float32")
     names = [f"{one} {two}" for one in ("red", "old", "new", "tall") for two in range(number // 4 + 1)][:number]
     vocabulary = make_vocabulary(names, ())
-    batched = seconds(lambda: encoder.encode_text(names, PROTOCOL_TEMPLATES))
+    batched = seconds(lambda: backbone.encode_text(names, PROTOCOL_TEMPLATES))
     part = names[:: max(number // 50, 1)]
-    single = seconds(lambda: [encoder.encode_text([name], PROTOCOL_TEMPLATES) for name in part]) * number / len(part)
+    single = seconds(lambda: [backbone.encode_text([name], PROTOCOL_TEMPLATES) for name in part]) * number / len(part)
     print(f"| text vectors of {number} classes, b14, in batches | one class after the other | {batched / single:.2f} |")
-    first = seconds(lambda: Labeller(encoder, vocabulary))
-    again = seconds(lambda: Labeller(encoder, vocabulary))
+    first = seconds(lambda: Labeller(Model(backbone), vocabulary, cache=place / "cache"))
+    again = seconds(lambda: Labeller(Model(backbone), vocabulary, cache=place / "cache"))
     print(f"| a vocabulary of {number} classes again | the first time | {again / first:.4f} |")
 
 

@@ -18,7 +18,8 @@ from pycocotools import mask as coco_mask
 from running import Command
 
 import tipsseg
-from tipsseg.backbones.tipsv2.inference import ValueFeatures
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.images.decoding import upright_size
 from tipsseg.labelling.prepare import Prepared
 
@@ -568,10 +569,21 @@ def test_records_say_what_was_run_and_not_what_was_left_open(
     ]
 
 
+def test_the_command_uses_the_cache(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path / "cache"))
+    command("label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-o", tmp_path / "out")
+    assert {path.name: len(list(path.iterdir())) for path in (tmp_path / "cache").iterdir()} == {
+        "text": 1,
+        "verified": 3,
+    }
+
+
 def test_masks_of_a_run_that_is_broken_off_can_be_read(
     command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = tipsseg.Labeller.label_encoded
+    plain = tipsseg.Labeller.assign
 
     def interrupted(
         self: tipsseg.Labeller, prepared: Prepared, cosines: torch.Tensor, top: int = 0
@@ -580,7 +592,7 @@ def test_masks_of_a_run_that_is_broken_off_can_be_read(
             raise KeyboardInterrupt
         return plain(self, prepared, cosines, top)
 
-    monkeypatch.setattr(tipsseg.Labeller, "label_encoded", interrupted)
+    monkeypatch.setattr(tipsseg.Labeller, "assign", interrupted)
     base = ["label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png,coco"]
     ran = command(*base, "-o", pictures / "out")
     assert ran.code == 130
@@ -592,7 +604,7 @@ def test_masks_of_a_run_that_is_broken_off_can_be_read(
     run = json.loads((pictures / "out/run.json").read_text())
     assert (run["ended"], run["counts"]) == (None, None)
     # Its masks are outputs, for another run too.
-    monkeypatch.setattr(tipsseg.Labeller, "label_encoded", plain)
+    monkeypatch.setattr(tipsseg.Labeller, "assign", plain)
     assert "3 images labelled" in command(*base, "-o", tmp_path / "second").err
     # And it goes on.
     assert "1 image labelled, 2 unchanged" in command(*base, "-o", pictures / "out").err
@@ -810,22 +822,22 @@ def test_labels_of_larger_images_than_is_usual_are_checked_and_converted_where_t
 def test_less_memory_is_told(
     command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = ValueFeatures.__call__
+    plain = TowerInference.__call__
 
-    def full(self: ValueFeatures, pixels: torch.Tensor) -> torch.Tensor:
+    def full(self: TowerInference, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if len(pixels) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return plain(self, pixels)
 
-    def as_on_a_gpu(self: tipsseg.Encoder, *arguments: Any) -> None:
+    def as_on_a_gpu(self: Tipsv2Backbone, *arguments: Any) -> None:
         begin(self, *arguments)
         self.batch_size = 8
 
-    begin = tipsseg.Encoder.__init__
-    monkeypatch.setattr(tipsseg.Encoder, "__init__", as_on_a_gpu)
+    begin = Tipsv2Backbone.__init__
+    monkeypatch.setattr(Tipsv2Backbone, "__init__", as_on_a_gpu)
     base = ["label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png"]
     command(*base, "-o", tmp_path / "expected")
-    monkeypatch.setattr(ValueFeatures, "__call__", full)
+    monkeypatch.setattr(TowerInference, "__call__", full)
     ran = command(*base, "-o", tmp_path / "out")
     assert ran.code == 0
     notes = [line for line in ran.err.splitlines() if line.startswith("Not enough")]

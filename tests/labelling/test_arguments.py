@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import tipsseg
-from tipsseg import ClassSpec, Labeller, LabelOptions, TipssegError, load, make_vocabulary, read_vocabulary
-from tipsseg.backbones.tipsv2.encoder import Encoder
+from tipsseg import ClassSpec, Labeller, LabelOptions, Model, TipssegError, load, make_vocabulary, read_vocabulary
 from tipsseg.options import check_device_name
 
 #: Whatever a caller may pass, typed or not.
@@ -19,12 +18,12 @@ loose: Any = tipsseg
 
 
 @pytest.fixture(scope="module")
-def model(mlp_checkpoint: Path) -> Encoder:
+def model(mlp_checkpoint: Path) -> Model:
     return load(mlp_checkpoint, device="cpu")
 
 
 # name: (call with a model, what the message begins with)
-WRONG: dict[str, tuple[Callable[[Encoder], object], str]] = {
+WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "model, none": (lambda _: loose.load(None), "the model must be an id or a folder, not None"),
     "model, number": (lambda _: loose.load(14), "the model must be an id or a folder, not 14"),
     "model, empty": (lambda _: load(""), "the model's name is empty"),
@@ -34,7 +33,7 @@ WRONG: dict[str, tuple[Callable[[Encoder], object], str]] = {
     "device, unknown": (lambda _: load("tiny", device="tpu"), "unknown device 'tpu'"),
     "device, number": (lambda _: loose.load("tiny", device=0), "unknown device 0"),
     "device, absent": (lambda _: load("tiny", device="mps"), "device 'mps' is not available"),
-    "dtype, unknown": (lambda _: load("tiny", dtype="int8"), "unknown dtype 'int8'"),
+    "dtype, unknown": (lambda _: loose.load("tiny", dtype="int8"), "unknown dtype 'int8'"),
     "dtype, list": (lambda _: loose.load("tiny", dtype=["float32"]), "unknown dtype ['float32']"),
     "batch size, 0": (lambda _: load("tiny", batch_size=0), "batch size must be a whole number from 1 on, not 0"),
     "batch size, text": (
@@ -45,7 +44,10 @@ WRONG: dict[str, tuple[Callable[[Encoder], object], str]] = {
         lambda _: load("tiny", batch_size=True),
         "batch size must be a whole number from 1 on, not True",
     ),
-    "labeller, name of a model": (lambda _: loose.Labeller("tiny", ["a"]), "the model must be an Encoder, not 'tiny'"),
+    "labeller, name of a model": (
+        lambda _: loose.Labeller("tiny", ["a"]),
+        "the model must be what tipsseg.load gives, not 'tiny'",
+    ),
     "labeller, text": (lambda model: Labeller(model, "tree"), "classes must be a list of names, not a string"),
     "labeller, nothing": (lambda model: loose.Labeller(model, None), "classes must be a list of names, not None"),
     "labeller, no classes": (lambda model: Labeller(model, []), "no classes given"),
@@ -67,7 +69,29 @@ WRONG: dict[str, tuple[Callable[[Encoder], object], str]] = {
     ),
     "image, path": (
         lambda model: loose.Labeller(model, ["a"]).label("a.jpg"),
-        "a Pillow image or an array can be labelled",
+        "a.jpg: no such file",
+    ),
+    "image, number": (
+        lambda model: loose.Labeller(model, ["a"]).label(5),
+        "a path, a Pillow image or an array can be labelled, not int",
+    ),
+    "image, mode": (lambda model: loose.Model.encode(model, "a.jpg", mode="tile"), "unknown mode 'tile'"),
+    "image, small side": (
+        lambda model: model.encode(np.zeros((5, 5, 3), np.uint8), short_side=3),
+        "short side 3 is smaller than one patch",
+    ),
+    "features, of another side": (
+        lambda model: Labeller(model, ["a"]).label(model.encode(np.zeros((60, 90, 3), np.uint8), short_side=70)),
+        "the features are of an image at 70 x 105 (height x width) pixels in windows, and this labeller sees it at 56 x 84",
+    ),
+    "features, of another mode": (
+        lambda model: Labeller(model, ["a"]).label(model.encode(np.zeros((60, 60, 3), np.uint8), mode="whole")),
+        "the features are of an image at 56 x 56 (height x width) pixels in one piece, and this labeller sees it at 56 x 56 "
+        "(height x width) pixels in windows",
+    ),
+    "features, of another model": (
+        lambda model: Labeller(model, ["a"]).label(load("tiny", device="cpu").encode(np.zeros((60, 60, 3), np.uint8))),
+        "the features have 192 numbers for each patch, and those of this model 64",
     ),
     "image, floats": (
         lambda model: loose.Labeller(model, ["a"]).label(np.zeros((5, 5, 3))),
@@ -176,7 +200,7 @@ WRONG: dict[str, tuple[Callable[[Encoder], object], str]] = {
     "vocabulary, NUL": (lambda _: read_vocabulary("a\0"), "the vocabulary 'a\\x00' is no file and no preset"),
     "vocabulary, none": (lambda _: read_vocabulary("voc"), "the vocabulary 'voc' is no file and no preset"),
     "vocabulary, background": (lambda _: read_vocabulary("voc20", "sky"), "voc20: background 'sky' is neither"),
-    "mode": (lambda _: LabelOptions(mode="tile"), "unknown mode 'tile'"),
+    "mode": (lambda _: loose.LabelOptions(mode="tile"), "unknown mode 'tile'"),
     "mode, number": (lambda _: loose.LabelOptions(mode=5), "unknown mode 5"),
     "refinement": (lambda _: loose.LabelOptions(refine=None), "unknown refinement None"),
     "short side, text": (
@@ -204,7 +228,7 @@ WRONG: dict[str, tuple[Callable[[Encoder], object], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_arguments(case: str, model: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_arguments(case: str, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     call, begin = WRONG[case]
     with pytest.raises(TipssegError) as caught:
@@ -215,7 +239,7 @@ def test_wrong_arguments(case: str, model: Encoder, tmp_path: Path, monkeypatch:
     assert " -c " not in error.hint
 
 
-def test_names_alone_are_a_vocabulary(model: Encoder) -> None:
+def test_names_alone_are_a_vocabulary(model: Model) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (70, 60, 3), np.uint8)
     plain = Labeller(model, ["panda leg", ClassSpec("tree", ("oak",))])
     made = Labeller(model, make_vocabulary(["panda leg", ClassSpec("tree", ("oak",))]))
@@ -228,8 +252,8 @@ def test_a_path_is_a_folder_whatever_its_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("tiny").symlink_to(mlp_checkpoint)
-    assert load(Path("tiny"), device="cpu").native_size == 56
-    assert load("tiny", device="cpu").native_size == 224
+    assert load(Path("tiny"), device="cpu").backbone.native_size == 56
+    assert load("tiny", device="cpu").backbone.native_size == 224
 
 
 @pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:1", "mps"])

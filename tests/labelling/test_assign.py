@@ -16,7 +16,7 @@ from tipsseg.labelling.assign import Assignment, LabelTable, Refine, best_groups
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
-from tipsseg.labelling.windows import WindowPlan, interpolation_weights, plan_windows
+from tipsseg.labelling.windows import WindowPlan, interpolation_weights, make_plan
 
 
 @pytest.mark.parametrize(("source", "target"), [(4, 56), (56, 333), (100, 31), (7, 7), (1, 9), (9, 1)])
@@ -32,14 +32,14 @@ def test_taps_are_those_of_torch(source: int, target: int) -> None:
 
 def random_windows(size: tuple[int, int], phrases: int, spread: float = 1) -> tuple[Values, WindowPlan]:
     """Cosines [windows, 4, 4, P]: nothing that a patch says is said by the next."""
-    plan = plan_windows(size, 56, 56, 14)
+    plan = make_plan(size, 56, 56, 14)
     shape = (len(plan.corners), 4, 4, phrases)
     return (np.random.default_rng(5).random(shape, np.float32) * 2 - 1) * np.float32(spread), plan
 
 
 def objects(size: tuple[int, int], phrases: int, seed: int) -> tuple[Values, WindowPlan]:
     """Cosines [windows, 8, 8, P] of a picture of objects with straight edges: most phrases are far behind nearly everywhere."""
-    plan = plan_windows(size, 112, 112, 14)
+    plan = make_plan(size, 112, 112, 14)
     rng = np.random.default_rng(seed)
     places, shown = rng.random((6, 2)) * plan.size, rng.integers(0, phrases, 6)
     windows = []
@@ -363,7 +363,7 @@ def test_refined_labels_follow_the_colours_and_are_probabilities(mode: str) -> N
     """Two phrases whose boundary is soft and off by some pixels; the picture knows better."""
     ramp = np.broadcast_to(np.linspace(1, -1, 8, dtype=np.float32), (8, 8))  # crosses zero in the middle
     cosines = np.stack([ramp, -ramp], 2)[None] * np.float32(0.2)
-    plan = plan_windows((112, 112), 112, 112, 14)
+    plan = make_plan((112, 112), 112, 112, 14)
     made = scores_of(mode, cosines, plan, 0.1)
     image = np.zeros((112, 112, 3), np.uint8)
     image[:, 48:] = 255  # the edge of the picture is 8 pixels left of the middle

@@ -13,7 +13,7 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.concepts import CLOSED_LIST, leaf_ids
 from tinytips.world.scenes import draw_scene
-from tipsseg import ClassSpec, Encoder, Labeller, LabelMap, LabelOptions, make_vocabulary
+from tipsseg import ClassSpec, Labeller, LabelMap, LabelOptions, Model, make_vocabulary
 from tipsseg.errors import UsageError
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND
 from tipsseg.vocabulary.templates import TEMPLATES
@@ -22,12 +22,12 @@ NAMES = ["panda leg", "tree", "sky", "a big stone", "road"]
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Encoder:
+def tiny() -> Model:
     return tipsseg.load("tiny", device="cpu")
 
 
 @pytest.fixture(scope="module")
-def random(mlp_checkpoint: Path) -> Encoder:
+def random(mlp_checkpoint: Path) -> Model:
     return tipsseg.load(str(mlp_checkpoint), device="cpu")
 
 
@@ -36,13 +36,13 @@ def image() -> NDArray[np.uint8]:
     return draw_scene(FIRST_SEED + 5000, 150, 220).image
 
 
-def label(encoder: Encoder, image: NDArray[np.uint8], *entries: str | ClassSpec, **options: object) -> LabelMap:
+def label(model: Model, image: NDArray[np.uint8], *entries: str | ClassSpec, **options: object) -> LabelMap:
     vocabulary = make_vocabulary(list(entries), "none")
-    return Labeller(encoder, vocabulary, LabelOptions(**options)).label(image)  # type: ignore[arg-type]
+    return Labeller(model, vocabulary, LabelOptions(**options)).label(image)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
-def test_synonyms_and_negatives_are_the_plain_labels_renumbered(tiny: Encoder, mode: str) -> None:
+def test_synonyms_and_negatives_are_the_plain_labels_renumbered(tiny: Model, mode: str) -> None:
     image = draw_scene(FIRST_SEED + 5001, 200, 300).image
     plain = label(tiny, image, *CLOSED_LIST, mode=mode)
     first, second, third, *_ = np.argsort(np.bincount(plain.labels.ravel()))[::-1]  # the three of the largest areas
@@ -66,7 +66,7 @@ def test_synonyms_and_negatives_are_the_plain_labels_renumbered(tiny: Encoder, m
     assert (merged.confidence >= plain.confidence - 1e-5).all()
 
 
-def test_confidence_is_of_the_class_and_not_of_its_best_name(random: Encoder, image: NDArray[np.uint8]) -> None:
+def test_confidence_is_of_the_class_and_not_of_its_best_name(random: Model, image: NDArray[np.uint8]) -> None:
     """A class with two names for one thing is as sure as with one of them."""
     one = label(random, image, "tree", "sky")
     two = label(random, image, ClassSpec("tree", ("trees", "a tree", "TREE  trunk")), "sky")
@@ -79,7 +79,7 @@ def test_confidence_is_of_the_class_and_not_of_its_best_name(random: Encoder, im
     assert (same.confidence[shared] > apart.confidence[shared] * 1.05).mean() > 0.5
 
 
-def test_background_phrases_share_their_confidence(tiny: Encoder, image: NDArray[np.uint8]) -> None:
+def test_background_phrases_share_their_confidence(tiny: Model, image: NDArray[np.uint8]) -> None:
     """Sky and cloud are both background: where they compete with each other alone, background is sure."""
     apart = label(tiny, image, "panda", "sky", "cloud")
     together = Labeller(tiny, make_vocabulary(["panda"], ["sky", "cloud"])).label(image)
@@ -89,7 +89,7 @@ def test_background_phrases_share_their_confidence(tiny: Encoder, image: NDArray
     assert together.confidence[background].mean() > apart.confidence[background].mean()
 
 
-def test_the_least_confidence_of_a_class_replaces_that_of_the_run(random: Encoder, image: NDArray[np.uint8]) -> None:
+def test_the_least_confidence_of_a_class_replaces_that_of_the_run(random: Model, image: NDArray[np.uint8]) -> None:
     plain = label(random, image, *NAMES)
     middle = float(np.median(plain.confidence))
     first, second = np.argsort(np.bincount(plain.labels.ravel(), minlength=6))[-2:]  # the two of the largest areas
@@ -103,7 +103,7 @@ def test_the_least_confidence_of_a_class_replaces_that_of_the_run(random: Encode
     assert (got.confidence == plain.confidence).all()
 
 
-def test_each_phrase_is_filled_into_its_own_templates(random: Encoder, image: NDArray[np.uint8]) -> None:
+def test_each_phrase_is_filled_into_its_own_templates(random: Model, image: NDArray[np.uint8]) -> None:
     plain = make_vocabulary(["tree", "sky"], "none", TEMPLATES["plain"])
     mixed = make_vocabulary([ClassSpec("tree", templates=("{}",)), ClassSpec("sky", templates=("{}",))], "none")
     protocol = make_vocabulary(["tree", "sky"], "none")
@@ -126,7 +126,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_auto_background_leaves_out_what_means_the_same(tiny: Encoder, name: str) -> None:
+def test_auto_background_leaves_out_what_means_the_same(tiny: Model, name: str) -> None:
     labeller = Labeller(tiny, make_vocabulary([name, "balloon"]))
     assert labeller.dropped == SAME[name]
     gone = {*SAME[name], *([name] if name in GENERAL_BACKGROUND else [])}
@@ -134,14 +134,14 @@ def test_auto_background_leaves_out_what_means_the_same(tiny: Encoder, name: str
     assert not labeller.vocabulary.auto
 
 
-def test_synonyms_count_and_negatives_and_lists_do_not(tiny: Encoder) -> None:
+def test_synonyms_count_and_negatives_and_lists_do_not(tiny: Model) -> None:
     by_synonym = Labeller(tiny, make_vocabulary([ClassSpec("wet stuff", ("ocean",))]))
     assert by_synonym.dropped == {"sea": "ocean", "river": "ocean"}
     assert Labeller(tiny, make_vocabulary(["umbrella", ClassSpec("ocean", negative=True)])).dropped == {}
     assert Labeller(tiny, make_vocabulary(["ocean"], ["sea", "wall"])).vocabulary.background == ("sea", "wall")
 
 
-def test_the_same_by_another_word_does_not_eat_a_class(tiny: Encoder) -> None:
+def test_the_same_by_another_word_does_not_eat_a_class(tiny: Model) -> None:
     """Without the check by meaning, "river" would take a part of the sea away."""
     scenes = [draw_scene(FIRST_SEED + 5100 + index, 150, 200) for index in range(30)]
     scenes = [scene for scene in scenes if np.isin(scene.truth, leaf_ids("water")).mean() > 0.1][:6]
@@ -158,7 +158,7 @@ def test_the_same_by_another_word_does_not_eat_a_class(tiny: Encoder) -> None:
     assert recall(make_vocabulary(["sea"], [text for text in GENERAL_BACKGROUND if text != "sea"])) < 0.8
 
 
-def test_what_is_absent_stays_absent(tiny: Encoder) -> None:
+def test_what_is_absent_stays_absent(tiny: Model) -> None:
     labeller = Labeller(tiny, make_vocabulary(["panda", "house", "boat"]))
     areas: list[float] = []
     for index in range(12):
@@ -171,7 +171,7 @@ def test_what_is_absent_stays_absent(tiny: Encoder) -> None:
     assert np.mean(areas) < 0.02
 
 
-def test_refinement_draws_edges_and_none_changes_nothing(tiny: Encoder) -> None:
+def test_refinement_draws_edges_and_none_changes_nothing(tiny: Model) -> None:
     scenes = [draw_scene(FIRST_SEED + 5300 + index, 200, 260) for index in range(5)]
     right = {}
     for refine in ("none", "pamr"):
@@ -186,14 +186,14 @@ def test_refinement_draws_edges_and_none_changes_nothing(tiny: Encoder) -> None:
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (90, 31)])
-def test_refinement_takes_odd_images(random: Encoder, mode: str, size: tuple[int, int]) -> None:
+def test_refinement_takes_odd_images(random: Model, mode: str, size: tuple[int, int]) -> None:
     picture = np.random.default_rng(3).integers(0, 255, (*size, 3), np.uint8)
     got = label(random, picture, *NAMES, mode=mode, refine="pamr")
     assert got.labels.shape == got.confidence.shape == size
     assert np.isfinite(got.confidence).all()
 
 
-def test_background_is_held_to_the_least_confidence_of_the_run(random: Encoder, image: NDArray[np.uint8]) -> None:
+def test_background_is_held_to_the_least_confidence_of_the_run(random: Model, image: NDArray[np.uint8]) -> None:
     vocabulary = make_vocabulary(["tree", ClassSpec("sky", negative=True)], ["road", "wall"])
     plain = Labeller(random, vocabulary).label(image)
     background = plain.labels == 0
@@ -203,7 +203,7 @@ def test_background_is_held_to_the_least_confidence_of_the_run(random: Encoder, 
     assert (got.labels == np.where(plain.confidence < np.float32(middle), 255, plain.labels)).all()
 
 
-def test_a_confidence_of_just_the_least_is_enough(random: Encoder, image: NDArray[np.uint8]) -> None:
+def test_a_confidence_of_just_the_least_is_enough(random: Model, image: NDArray[np.uint8]) -> None:
     """One class alone is certain of every pixel, so --min-confidence 1 leaves it as it is."""
     got = label(random, image, "tree", min_confidence=1.0)
     assert (got.confidence == 1).all()
@@ -214,7 +214,7 @@ def test_a_confidence_of_just_the_least_is_enough(random: Encoder, image: NDArra
 
 @pytest.mark.parametrize(("classes", "ignore"), [(254, 255), (255, 65535)])
 def test_low_confidence_has_an_id_that_no_class_has(
-    random: Encoder, image: NDArray[np.uint8], classes: int, ignore: int
+    random: Model, image: NDArray[np.uint8], classes: int, ignore: int
 ) -> None:
     got = label(random, image, *(f"thing {number}" for number in range(classes)), min_confidence=1.0)
     assert got.labels.dtype.itemsize == (1 if classes == 254 else 2)
@@ -222,7 +222,7 @@ def test_low_confidence_has_an_id_that_no_class_has(
     assert (got.labels == ignore).all()
 
 
-def test_one_list_may_have_phrases_of_several_templates(random: Encoder, image: NDArray[np.uint8]) -> None:
+def test_one_list_may_have_phrases_of_several_templates(random: Model, image: NDArray[np.uint8]) -> None:
     """Each phrase by its own: with another one's the confidence is another."""
     plain, protocol = ("{}",), TEMPLATES["protocol"]
     by = {
@@ -238,7 +238,7 @@ def test_one_list_may_have_phrases_of_several_templates(random: Encoder, image: 
     np.testing.assert_allclose(turned.confidence, by[plain, protocol].confidence, atol=1e-5)
 
 
-def test_a_pillow_image_is_turned_upright(random: Encoder, image: NDArray[np.uint8]) -> None:
+def test_a_pillow_image_is_turned_upright(random: Model, image: NDArray[np.uint8]) -> None:
     upright = label(random, image, *NAMES)
     turned = Image.fromarray(image).transpose(Image.Transpose.ROTATE_90)
     turned.getexif()[0x0112] = 6
@@ -246,7 +246,7 @@ def test_a_pillow_image_is_turned_upright(random: Encoder, image: NDArray[np.uin
     assert (got.labels == upright.labels).all()
 
 
-def test_refinement_knows_synonyms_and_negatives(random: Encoder, image: NDArray[np.uint8]) -> None:
+def test_refinement_knows_synonyms_and_negatives(random: Model, image: NDArray[np.uint8]) -> None:
     entries = [ClassSpec("tree", ("sky", "panda leg")), ClassSpec("road"), ClassSpec("a big stone", negative=True)]
     plain, refined = (label(random, image, *entries, refine=refine) for refine in ("none", "pamr"))
     assert (plain.labels == refined.labels).mean() > 0.7
@@ -257,6 +257,6 @@ def test_refinement_knows_synonyms_and_negatives(random: Encoder, image: NDArray
     ("short_side", "message"),
     [(13, "smaller than one patch"), (13_378, "a square image would have more than 178,956,970 pixels")],
 )
-def test_a_short_side_that_no_image_can_have(random: Encoder, short_side: int, message: str) -> None:
+def test_a_short_side_that_no_image_can_have(random: Model, short_side: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Labeller(random, make_vocabulary(["tree"]), LabelOptions(short_side=short_side))

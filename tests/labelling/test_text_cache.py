@@ -10,17 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from tipsseg import Encoder, Labeller, make_vocabulary
+from tipsseg import Labeller, load, make_vocabulary
+from tipsseg.backbones.loading import open_backbone
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.errors import TipssegError
 from tipsseg.labelling import text_cache
+from tipsseg.options import Dtype
 from tipsseg.vocabulary.vocabulary import Vocabulary
 
 CLASSES = ("panda leg", "tree", "sky")
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path / "cache"))
+def cache(tmp_path: Path) -> Path:
+    """The folder of the vectors in the cache that `Computed` uses."""
     return tmp_path / "cache" / "text"
 
 
@@ -32,26 +35,27 @@ def model(mlp_checkpoint: Path, tmp_path: Path) -> Path:
 class Computed:
     """How many phrases went through the text tower."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.phrases = 0
-        plain = Encoder.encode_text
+        self._cache = cache
+        plain = Tipsv2Backbone.encode_text
 
-        def counting(encoder: Encoder, phrases: list[str], templates: list[str]) -> torch.Tensor:
+        def counting(encoder: Tipsv2Backbone, phrases: list[str], templates: list[str]) -> torch.Tensor:
             self.phrases += len(phrases)
             return plain(encoder, phrases, templates)
 
-        monkeypatch.setattr(Encoder, "encode_text", counting)
+        monkeypatch.setattr(Tipsv2Backbone, "encode_text", counting)
 
-    def of(self, model: Path, vocabulary: Vocabulary, dtype: str = "float32") -> tuple[int, torch.Tensor]:
+    def of(self, model: Path, vocabulary: Vocabulary, dtype: Dtype = "float32") -> tuple[int, torch.Tensor]:
         """Of a labeller made anew: how many now, and its vectors."""
         self.phrases = 0
-        vectors = Labeller(Encoder(model, "cpu", dtype), vocabulary).vectors
+        vectors = Labeller(load(model, device="cpu", dtype=dtype), vocabulary, cache=self._cache).vectors
         return self.phrases, vectors
 
 
 @pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> Computed:
-    return Computed(monkeypatch)
+def computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Computed:
+    return Computed(tmp_path / "cache", monkeypatch)
 
 
 @pytest.mark.parametrize(("background", "phrases"), [("auto", 3 + 25), ((), 3)])
@@ -95,7 +99,7 @@ def test_whatever_decides_the_vectors_counts(
     change: Callable[[Path], None],
     classes: tuple[str, ...],
     templates: tuple[str, ...],
-    dtype: str,
+    dtype: Dtype,
 ) -> None:
     computed.of(model, make_vocabulary(CLASSES, (), ("a {}",)))
     change(model)
@@ -143,10 +147,8 @@ def test_a_file_under_the_name_of_another_is_not_taken(cache: Path, model: Path,
     assert torch.equal(vectors, expected)
 
 
-def test_a_cache_that_cannot_be_written_costs_the_computing(
-    model: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TIPSSEG_CACHE", "/dev/null/cache")
+def test_a_cache_that_cannot_be_written_costs_the_computing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = Computed(Path("/dev/null/cache"), monkeypatch)
     for _ in range(2):
         assert computed.of(model, make_vocabulary(CLASSES, ()))[0] == 3
 
@@ -168,18 +170,18 @@ def test_what_was_not_used_for_long_makes_room(
 
 
 def test_texts_do_not_depend_on_longer_ones(mlp_checkpoint: Path) -> None:
-    encoder = Encoder(mlp_checkpoint, "cpu", "float32")
-    alone = encoder.encode_text(["tree"], ["a {}"])
-    together = encoder.encode_text(["tree", "a house with a roof and many windows", ""], ["a {}"])
+    backbone = open_backbone(mlp_checkpoint, "cpu", "float32")
+    alone = backbone.encode_text(["tree"], ["a {}"])
+    together = backbone.encode_text(["tree", "a house with a roof and many windows", ""], ["a {}"])
     torch.testing.assert_close(alone, together[:1], rtol=0, atol=1e-6)
 
 
 def key_of(model: Path, monkeypatch: pytest.MonkeyPatch, name: str = "", value: object = None) -> Path | None:
-    encoder = Encoder(model, "cpu", "float32")
+    backbone = open_backbone(model, "cpu", "float32")
     with monkeypatch.context() as patch:
         if name:
             patch.setattr(name, value)
-        return text_cache._file(encoder, make_vocabulary(CLASSES, ()).phrases)
+        return text_cache._file(Path("cache"), backbone, make_vocabulary(CLASSES, ()).phrases)
 
 
 @pytest.mark.parametrize(
@@ -200,15 +202,26 @@ def test_whatever_may_round_otherwise_counts(
     assert key_of(model, monkeypatch) != key_of(model, monkeypatch, name, value)
 
 
-@pytest.mark.parametrize("error", [TipssegError("x"), RuntimeError("no home")], ids=repr)
 def test_where_no_file_can_be_named_the_vectors_are_computed(
-    model: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch, error: Exception
+    model: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> object:
-        raise error
+        raise TipssegError("x")
 
-    monkeypatch.setattr(text_cache, "file_hashes" if isinstance(error, TipssegError) else "cache_folder", fail)
+    monkeypatch.setattr(text_cache, "file_hashes", fail)
     assert computed.of(model, make_vocabulary(CLASSES, ()))[0] == 3
+
+
+def test_nothing_is_written_unless_a_cache_is_given(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path / "cache"))
+    expected = Labeller(load(model, device="cpu"), make_vocabulary(CLASSES)).vectors
+    assert not (tmp_path / "cache").exists()
+    kept = Labeller(load(model, device="cpu"), make_vocabulary(CLASSES), cache=tmp_path / "own").vectors
+    assert torch.equal(kept, expected)
+    assert list((tmp_path / "own/text").iterdir())
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_cache_that_cannot_be_touched_or_tidied_is_used(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tipsseg.labelling.windows import (
     interpolation_weights,
-    plan_windows,
+    make_plan,
     published_size,
     stretched_size,
     window_side,
@@ -92,7 +92,7 @@ def test_windows_cover_everything_and_stay_inside(length: int, side: int) -> Non
 
 @given(height=lengths, width=lengths, short_side=st.integers(14, 600), native=st.sampled_from([224, 448]))
 def test_plan_holds_square_windows_of_whole_patches(height: int, width: int, short_side: int, native: int) -> None:
-    plan = plan_windows((height, width), native, short_side, 14)
+    plan = make_plan((height, width), native, short_side, 14)
     assert plan.side == window_side(native, short_side, 14)
     assert plan.side % 14 == 0
     assert plan.side <= min(native, *plan.size)
@@ -117,7 +117,7 @@ def test_taps_are_convex_and_reproduce_a_ramp(source: int, target: int) -> None:
 
 
 def test_windows_stand_row_by_row() -> None:
-    assert plan_windows((90, 90), 56, 80, 14).corners == ((0, 0), (0, 24), (24, 0), (24, 24))
+    assert make_plan((90, 90), 56, 80, 14).corners == ((0, 0), (0, 24), (24, 0), (24, 24))
 
 
 def test_taps_of_equal_sizes_are_the_identity() -> None:

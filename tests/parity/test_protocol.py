@@ -18,7 +18,9 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 from transformers import Tipsv2Model
 
-from tipsseg import Encoder, Labeller, LabelOptions, make_vocabulary
+from tipsseg import Labeller, LabelOptions, Model, load, make_vocabulary
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.options import Mode
 
 CLASSES = ["Panda Leg", "tree", "sky", "a big stone", "road", "car_wheel", "fish"]
 TEMPLATES = [
@@ -150,17 +152,17 @@ def reference(mlp_checkpoint: Path) -> Reference:
 
 
 @pytest.fixture(scope="module")
-def encoder(mlp_checkpoint: Path) -> Encoder:
-    return Encoder(mlp_checkpoint, "cpu", "float32", batch_size=3)
+def model(mlp_checkpoint: Path) -> Model:
+    return load(mlp_checkpoint, device="cpu", dtype="float32", batch_size=3)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize(("mode", "short_side"), [("slide", None), ("slide", 75), ("whole", None), ("whole", 75)])
 def test_labels_are_the_protocols(
-    reference: Reference, encoder: Encoder, size: tuple[int, int], mode: str, short_side: int | None
+    reference: Reference, model: Model, size: tuple[int, int], mode: Mode, short_side: int | None
 ) -> None:
     image = picture(*size)
-    labeller = Labeller(encoder, make_vocabulary(CLASSES, "none"), LabelOptions(mode, short_side))
+    labeller = Labeller(model, make_vocabulary(CLASSES, "none"), LabelOptions(mode, short_side))
     label_map = labeller.label(image)
     with torch.inference_mode():
         scores = (slide_scores if mode == "slide" else whole_scores)(reference, image, short_side or NATIVE)
@@ -168,19 +170,20 @@ def test_labels_are_the_protocols(
     assert label_map.size == size
 
 
-def test_value_features_agree(reference: Reference, encoder: Encoder) -> None:
+def test_value_features_agree(reference: Reference, mlp_checkpoint: Path) -> None:
+    tower = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32").model.vision_encoder
     pixels = torch.rand(1, 3, 56, 84, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         expected = reference.value_features(pixels)
-        got = encoder.model.vision_encoder.value_features(pixels)[0]
+        got = tower.value_features(pixels)[0]
     assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
-def test_confidence_is_the_tempered_softmax_of_the_cosines(reference: Reference, encoder: Encoder, mode: str) -> None:
+def test_confidence_is_the_tempered_softmax_of_the_cosines(reference: Reference, model: Model, mode: Mode) -> None:
     """With one window that the image just fills, there is nothing to merge, and both modes mean the same."""
     image = picture(NATIVE, NATIVE)
-    label_map = Labeller(encoder, make_vocabulary(CLASSES, "none"), LabelOptions(mode)).label(image)
+    label_map = Labeller(model, make_vocabulary(CLASSES, "none"), LabelOptions(mode)).label(image)
     with torch.inference_mode():
         cosine = reference.cosine(resized(image, NATIVE), reference.text())
     upsampled = F.interpolate(cosine[None], (NATIVE, NATIVE), mode="bilinear", align_corners=False)[0]

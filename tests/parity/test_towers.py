@@ -7,12 +7,15 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import Tipsv2Model
 
 from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
@@ -56,6 +59,19 @@ def test_vision_tower_agrees(folder: Path, size: tuple[int, int]) -> None:
     ours, _ = checkpoint.load(folder, CPU, torch.float32)
     theirs = Tipsv2Model.from_pretrained(folder, dtype=torch.float32)
     compare_vision(ours, theirs, torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("size", [(56, 56), (28, 98)], ids=str)
+def test_class_tokens_agree(folder: Path, size: tuple[int, int]) -> None:
+    """Both of them, of unit length: what the published model compares with captions."""
+    backbone = Tipsv2Backbone(folder, "cpu", "float32")
+    theirs = Tipsv2Model.from_pretrained(folder, dtype=torch.float32)
+    image = np.random.default_rng(2).integers(0, 256, (*size, 3), np.uint8)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+        expected = F.normalize(theirs.vision_model(pixel_values=pixels).last_hidden_state[:, :2], dim=-1)
+    for features in (backbone.encode_windows([image]), backbone.encode_whole(image, size)):
+        assert_close(features.class_tokens, expected)
 
 
 def test_text_tower_agrees_for_texts_of_all_lengths_in_one_batch(folder: Path) -> None:

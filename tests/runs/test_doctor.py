@@ -20,16 +20,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Tipsv2Model
 
+from tipsseg.backbones.protocol import Backbone
 from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2.config import read_config
-from tipsseg.backbones.tipsv2.encoder import Encoder
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.errors import UsageError
 from tipsseg.labelling import golden
 from tipsseg.labelling.golden import B14, Agreement, Comparison, Published, Table, compare
 from tipsseg.runs.doctor import installation
+from tipsseg.runs.doctor.diagnostic import Diagnostic
 from tipsseg.runs.doctor.installation import examine_packages
-from tipsseg.runs.doctor.report import Diagnostic, check_golden, examine
+from tipsseg.runs.doctor.report import check_golden, examine
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.weights import digests, lock
 from tipsseg.weights.lock import write_lock
@@ -54,23 +56,23 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def report(device: str = "cpu", dtype: str = "float32", image: Path | None = None) -> dict[str, Diagnostic]:
-    findings = list(examine(device, dtype, image))
-    assert len({finding.what for finding in findings}) == len(findings)
-    return {finding.what: finding for finding in findings}
+    diagnostics = list(examine(device, dtype, image))
+    assert len({diagnostic.what for diagnostic in diagnostics}) == len(diagnostics)
+    return {diagnostic.what: diagnostic for diagnostic in diagnostics}
 
 
 def devices() -> dict[str, Diagnostic]:
     """What is found up to the last kind of device: the numbers, which come next, take most of the time."""
     found: dict[str, Diagnostic] = {}
-    for finding in examine("cpu", "float32"):
-        found[finding.what] = finding
-        if finding.what == "mps":
+    for diagnostic in examine("cpu", "float32"):
+        found[diagnostic.what] = diagnostic
+        if diagnostic.what == "mps":
             break
     return found
 
 
-def failed(findings: Mapping[str, Diagnostic]) -> list[str]:
-    return [finding.what for finding in findings.values() if finding.state == "fail"]
+def failed(diagnostics: Mapping[str, Diagnostic]) -> list[str]:
+    return [diagnostic.what for diagnostic in diagnostics.values() if diagnostic.state == "fail"]
 
 
 def use_lock(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
@@ -82,20 +84,20 @@ def use_lock(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
 def test_a_sound_installation_has_no_failure(dtype: str, cache: Path) -> None:
-    findings = report(dtype=dtype)
-    assert failed(findings) == []
-    assert list(findings)[:2] == ["tipsseg", "Python"]
-    assert findings["torch"].detail.startswith(f"{metadata.version('torch')} (")
-    assert findings["opencv-python"].state == findings["typer"].state == "ok"
-    assert findings["cache"] == Diagnostic("ok", "cache", findings["cache"].detail)
-    assert findings["cache"].detail.startswith(f"{cache} (will be made), ")
-    assert findings["weights.lock"].detail == f"{lock.find_lock()}, {len(lock.read_lock())} models"
-    assert findings["model tiny"].state == "ok"
-    assert findings["model b14"].state == "note"
-    assert findings["model b14"].hint == findings["golden values"].hint == "Run: tipsseg weights download b14"
-    assert "float32 works, bfloat16 works" in findings["cpu"].detail
+    diagnostics = report(dtype=dtype)
+    assert failed(diagnostics) == []
+    assert list(diagnostics)[:2] == ["tipsseg", "Python"]
+    assert diagnostics["torch"].detail.startswith(f"{metadata.version('torch')} (")
+    assert diagnostics["opencv-python"].state == diagnostics["typer"].state == "ok"
+    assert diagnostics["cache"] == Diagnostic("ok", "cache", diagnostics["cache"].detail)
+    assert diagnostics["cache"].detail.startswith(f"{cache} (will be made), ")
+    assert diagnostics["weights.lock"].detail == f"{lock.find_lock()}, {len(lock.read_lock())} models"
+    assert diagnostics["model tiny"].state == "ok"
+    assert diagnostics["model b14"].state == "note"
+    assert diagnostics["model b14"].hint == diagnostics["golden values"].hint == "Run: tipsseg weights download b14"
+    assert "float32 works, bfloat16 works" in diagnostics["cpu"].detail
     wanted = "float32" if dtype == "auto" else dtype
-    assert findings["numbers"].detail.startswith(f"cpu in {wanted} against cpu in float32: ")
+    assert diagnostics["numbers"].detail.startswith(f"cpu in {wanted} against cpu in float32: ")
     assert not cache.exists()
 
 
@@ -126,9 +128,9 @@ def test_packages(requirement: str, version: str | None, state: str, detail: str
             raise PackageNotFoundError(name)
         return version
 
-    (finding,) = examine_packages([requirement, 'absent>=3; extra == "test"'], version_of)
-    assert (finding.state, finding.detail) == (state, detail)
-    assert (requirement in finding.hint) == (detail == "is not installed" or "too old" in detail)
+    (diagnostic,) = examine_packages([requirement, 'absent>=3; extra == "test"'], version_of)
+    assert (diagnostic.state, diagnostic.detail) == (state, detail)
+    assert (requirement in diagnostic.hint) == (detail == "is not installed" or "too old" in detail)
 
 
 def test_another_build_of_opencv_will_do() -> None:
@@ -137,15 +139,15 @@ def test_another_build_of_opencv_will_do() -> None:
             return "4.12.0.88"
         raise PackageNotFoundError(name)
 
-    findings = list(examine_packages(["opencv-python>=4.10"], version_of))
-    assert findings == [Diagnostic("ok", "opencv-python-headless", "4.12.0.88")]
+    diagnostics = list(examine_packages(["opencv-python>=4.10"], version_of))
+    assert diagnostics == [Diagnostic("ok", "opencv-python-headless", "4.12.0.88")]
 
 
 def test_what_needs_a_package_that_is_too_old_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tipsseg.runs.doctor.report.metadata.requires", lambda _: ["torch>=99"])
-    findings = report()
-    assert failed(findings) == ["torch"]
-    assert list(findings) == ["tipsseg", "Python", "torch", "memory", "all else"]
+    diagnostics = report()
+    assert failed(diagnostics) == ["torch"]
+    assert list(diagnostics) == ["tipsseg", "Python", "torch", "memory", "all else"]
 
 
 # ---- the cache ----
@@ -153,8 +155,8 @@ def test_what_needs_a_package_that_is_too_old_is_left_out(monkeypatch: pytest.Mo
 
 def test_a_cache_that_cannot_be_made(cache: Path) -> None:
     cache.write_text("a file")
-    (finding, _) = installation.examine_cache()
-    assert (finding.state, finding.detail) == ("fail", f"{cache} cannot be made: {cache} is not a folder")
+    (diagnostic, _) = installation.examine_cache()
+    assert (diagnostic.state, diagnostic.detail) == ("fail", f"{cache} cannot be made: {cache} is not a folder")
 
 
 @pytest.mark.parametrize(("exists", "state"), [(True, "note"), (False, "fail")])
@@ -164,15 +166,15 @@ def test_a_cache_that_cannot_be_written_to(
     if exists:
         cache.mkdir()
     monkeypatch.setattr(os, "access", lambda *_: False)  # permissions do not hold for root
-    (finding, _) = installation.examine_cache()
-    assert finding.state == state
-    assert "read-only" in finding.detail
-    assert "HF_HOME" in finding.hint
+    (diagnostic, _) = installation.examine_cache()
+    assert diagnostic.state == state
+    assert "read-only" in diagnostic.detail
+    assert "HF_HOME" in diagnostic.hint
 
 
 def test_offline_mode_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert [finding.state for finding in installation.examine_cache()] == ["ok", "note"]
+    assert [diagnostic.state for diagnostic in installation.examine_cache()] == ["ok", "note"]
 
 
 # ---- weights ----
@@ -182,11 +184,11 @@ def test_a_lock_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, tm
     path = tmp_path / "weights.lock"
     path.write_text("[models.tiny]\nlicence = 3\n")
     use_lock(monkeypatch, path)
-    findings = report()
-    assert failed(findings) == ["weights.lock"]
-    assert findings["weights.lock"].detail.startswith(f"{path}: models.tiny")
-    assert findings["weights.lock"].hint
-    assert findings["numbers"].state == "note"
+    diagnostics = report()
+    assert failed(diagnostics) == ["weights.lock"]
+    assert diagnostics["weights.lock"].detail.startswith(f"{path}: models.tiny")
+    assert diagnostics["weights.lock"].hint
+    assert diagnostics["numbers"].state == "note"
 
 
 def test_an_embedded_file_that_is_not_the_pinned_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -195,11 +197,11 @@ def test_an_embedded_file_that_is_not_the_pinned_one(monkeypatch: pytest.MonkeyP
     path = tmp_path / "weights.lock"
     write_lock(path, {"tiny": ModelSpec("tiny", "Apache-2.0", 1, wrong, embedded=tiny.embedded)})
     use_lock(monkeypatch, path)
-    findings = report()
-    assert failed(findings) == ["model tiny"]
-    assert f"config.json is not the pinned file: sha256 expected {'0' * 64}" in findings["model tiny"].detail
-    assert findings["model tiny"].hint == "Reinstall tipsseg."
-    assert findings["numbers"].state == "note"
+    diagnostics = report()
+    assert failed(diagnostics) == ["model tiny"]
+    assert f"config.json is not the pinned file: sha256 expected {'0' * 64}" in diagnostics["model tiny"].detail
+    assert diagnostics["model tiny"].hint == "Reinstall tipsseg."
+    assert diagnostics["numbers"].state == "note"
 
 
 def test_an_embedded_model_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -252,8 +254,8 @@ def test_a_downloaded_model_is_hashed_once(cache: Path, files: Path, monkeypatch
     spec = downloaded("config.json", "model.safetensors")
     snapshot = fill_cache(cache, spec, files, links=True)
     for _ in range(2):
-        finding, folder = installation.examine_model(spec)
-        assert (finding.state, folder) == ("ok", snapshot)
+        diagnostic, folder = installation.examine_model(spec)
+        assert (diagnostic.state, folder) == ("ok", snapshot)
     assert len(hashed) == 2
 
 
@@ -263,19 +265,19 @@ def test_a_wrong_download_is_a_failure_and_stays(cache: Path, files: Path, chang
     snapshot = fill_cache(cache, spec, files, links=True)
     assert installation.examine_model(spec)[0].state == "ok"  # so that there is a stamp
     (snapshot / "config.json").write_bytes(change)
-    finding, folder = installation.examine_model(spec)
-    assert (finding.state, folder) == ("fail", None)
-    assert f"{snapshot / 'config.json'} is not the pinned file" in finding.detail
-    assert finding.hint == "`tipsseg weights verify b14` removes it."
+    diagnostic, folder = installation.examine_model(spec)
+    assert (diagnostic.state, folder) == ("fail", None)
+    assert f"{snapshot / 'config.json'} is not the pinned file" in diagnostic.detail
+    assert diagnostic.hint == "`tipsseg weights verify b14` removes it."
     assert (snapshot / "config.json").read_bytes() == change
 
 
 def test_a_download_whose_hash_is_not_stated_here_is_a_note(cache: Path, files: Path) -> None:
     spec = downloaded("config.json", "model.safetensors")
     snapshot = fill_cache(cache, spec, files, links=False)
-    finding, folder = installation.examine_model(spec)
-    assert (finding.state, folder) == ("note", snapshot)
-    assert "the hash of config.json, model.safetensors" in finding.detail
+    diagnostic, folder = installation.examine_model(spec)
+    assert (diagnostic.state, folder) == ("note", snapshot)
+    assert "the hash of config.json, model.safetensors" in diagnostic.detail
     # What was verified before, the hub's statement being lost since, needs no hub.
     for file in spec.files:
         path = snapshot / file.name
@@ -292,9 +294,9 @@ def test_a_file_that_cannot_be_read_is_a_failure(cache: Path, files: Path, monke
     spec = downloaded("config.json")
     snapshot = fill_cache(cache, spec, files, links=True)
     monkeypatch.setattr(digests, "find_mismatch", refuse)
-    finding, _ = installation.examine_model(spec)
-    assert finding.state == "fail"
-    assert finding.detail == f"{snapshot / 'config.json'} cannot be read: Permission denied"
+    diagnostic, _ = installation.examine_model(spec)
+    assert diagnostic.state == "fail"
+    assert diagnostic.detail == f"{snapshot / 'config.json'} cannot be read: Permission denied"
 
 
 # ---- devices ----
@@ -312,11 +314,11 @@ def test_names_that_are_none_are_refused_before_the_first_finding(device: str, d
 def test_a_device_that_is_absent_is_a_failure(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    findings = report(device)
-    assert failed(findings) == ["numbers"]
-    assert findings["numbers"].detail.startswith(f"device {device!r} is not available")
-    assert "device cpu" in findings["numbers"].hint
-    assert findings["cuda"].state == findings["mps"].state == "note"
+    diagnostics = report(device)
+    assert failed(diagnostics) == ["numbers"]
+    assert diagnostics["numbers"].detail.startswith(f"device {device!r} is not available")
+    assert "device cpu" in diagnostics["numbers"].hint
+    assert diagnostics["cuda"].state == diagnostics["mps"].state == "note"
 
 
 def test_a_gpu_that_does_not_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,9 +328,9 @@ def test_a_gpu_that_does_not_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", broken)
-    findings = report()
-    assert failed(findings) == ["cuda:0", "cuda:1"]
-    assert findings["cuda:0"].detail == "CUDA error: all devices are busy"
+    diagnostics = report()
+    assert failed(diagnostics) == ["cuda:0", "cuda:1"]
+    assert diagnostics["cuda:0"].detail == "CUDA error: all devices are busy"
 
 
 @pytest.mark.parametrize(
@@ -357,21 +359,21 @@ def test_a_device_that_computes_something_else_is_a_failure(monkeypatch: pytest.
         return model, tokenizer
 
     monkeypatch.setattr(checkpoint, "load", load)
-    findings = report(dtype="bfloat16")
-    assert failed(findings) == ["numbers"]
-    assert "--dtype float32" in findings["numbers"].hint
+    diagnostics = report(dtype="bfloat16")
+    assert failed(diagnostics) == ["numbers"]
+    assert "--dtype float32" in diagnostics["numbers"].hint
     assert failed(report()) == []
 
 
 @pytest.mark.parametrize("cosine", [math.nan, 0.0])
 def test_cosines_that_are_no_numbers_or_all_alike_are_a_failure(monkeypatch: pytest.MonkeyPatch, cosine: float) -> None:
-    plain = Encoder.window_cosines
+    plain = golden._cosines
 
-    def broken(self: Encoder, *arguments: object) -> torch.Tensor:
-        cosines = plain(self, *arguments)  # type: ignore[arg-type]
-        return cosines if self.dtype == torch.float32 else torch.full_like(cosines, cosine)
+    def broken(backbone: Backbone) -> torch.Tensor:
+        cosines = plain(backbone)
+        return cosines if backbone.dtype_name == "float32" else torch.full_like(cosines, cosine)
 
-    monkeypatch.setattr(Encoder, "window_cosines", broken)
+    monkeypatch.setattr(golden, "_cosines", broken)
     assert failed(report(dtype="float16")) == ["numbers"]
 
 
@@ -379,22 +381,18 @@ def test_a_device_that_cannot_run_the_model_is_a_failure(monkeypatch: pytest.Mon
     def broken(*_: object) -> None:
         raise torch.OutOfMemoryError("out of memory\nmore")
 
-    monkeypatch.setattr(Encoder, "window_cosines", broken)
-    findings = report()
-    assert failed(findings) == ["recorded numbers", "numbers"]
-    assert findings["numbers"].detail == "it does not run: out of memory"
+    monkeypatch.setattr(Tipsv2Backbone, "encode_windows", broken)
+    diagnostics = report()
+    assert failed(diagnostics) == ["recorded numbers", "numbers"]
+    assert diagnostics["numbers"].detail == "it does not run: out of memory"
 
 
 def test_a_cpu_that_computes_something_else_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = Encoder.window_cosines
-
-    def off(self: Encoder, *arguments: object) -> torch.Tensor:
-        return plain(self, *arguments) + 5e-4  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Encoder, "window_cosines", off)
-    findings = report()
-    assert failed(findings) == ["recorded numbers"]
-    assert "5.0e-04" in findings["recorded numbers"].detail
+    plain = golden._cosines
+    monkeypatch.setattr(golden, "_cosines", lambda backbone: plain(backbone) + 5e-4)
+    diagnostics = report()
+    assert failed(diagnostics) == ["recorded numbers"]
+    assert "5.0e-04" in diagnostics["recorded numbers"].detail
 
 
 @pytest.mark.parametrize(
@@ -485,8 +483,8 @@ def published(mlp_checkpoint: Path, photo: Path) -> Published:
 NAMES = [f"golden values, {table.name}" for table in (*B14.text, *B14.image)]
 
 
-def states(findings: Sequence[Diagnostic]) -> dict[str, str]:
-    return {finding.what: finding.state for finding in findings}
+def states(diagnostics: Sequence[Diagnostic]) -> dict[str, str]:
+    return {diagnostic.what: diagnostic.state for diagnostic in diagnostics}
 
 
 def test_golden_values_of_the_right_weights(mlp_checkpoint: Path, photo: Path, published: Published) -> None:
@@ -504,7 +502,7 @@ def test_golden_values_that_are_others(mlp_checkpoint: Path, photo: Path, publis
     tables[changed] = Table(table.name, (*table.expected[:-1], last), table.tolerance)
     other = Published(published.texts, tuple(tables[:2]), tuple(tables[2:]))
     found = list(check_golden(mlp_checkpoint, photo, other))
-    assert [finding.what for finding in found if finding.state == "fail"] == [NAMES[changed]]
+    assert [diagnostic.what for diagnostic in found if diagnostic.state == "fail"] == [NAMES[changed]]
     assert str(photo) in found[changed].hint
 
 
@@ -555,10 +553,10 @@ def test_golden_values_are_checked_where_b14_is_here(
     use_lock(monkeypatch, tmp_path / "weights.lock")
     if right:
         monkeypatch.setattr(golden, "B14", published)
-    findings = report(image=photo)
-    assert findings["model b14"].state == "ok"
-    assert failed(findings) == ([] if right else NAMES)
-    assert set(NAMES) <= findings.keys()
+    diagnostics = report(image=photo)
+    assert diagnostics["model b14"].state == "ok"
+    assert failed(diagnostics) == ([] if right else NAMES)
+    assert set(NAMES) <= diagnostics.keys()
 
 
 def test_a_package_whose_library_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -566,10 +564,10 @@ def test_a_package_whose_library_is_broken(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("libGL.so.1: cannot open shared object file")
 
     monkeypatch.setattr("tipsseg.runs.doctor.installation.importlib.import_module", refuse)
-    (finding,) = examine_packages(["opencv-python>=4"], lambda _: "5.0")
-    assert finding.state == "fail"
-    assert finding.detail == "5.0 cannot be imported: libGL.so.1: cannot open shared object file"
-    assert 'python -c "import cv2"' in finding.hint
+    (diagnostic,) = examine_packages(["opencv-python>=4"], lambda _: "5.0")
+    assert diagnostic.state == "fail"
+    assert diagnostic.detail == "5.0 cannot be imported: libGL.so.1: cannot open shared object file"
+    assert 'python -c "import cv2"' in diagnostic.hint
 
 
 # content of /proc/meminfo (None: no such file), what is said
@@ -615,6 +613,6 @@ def test_a_lock_that_pins_some_files_only_leaves_the_rest_to_the_hub(cache: Path
 def test_a_pinned_size_is_checked_too() -> None:
     tiny = lock.get_model("tiny")
     files = tuple(LockedFile(file.name, (file.size or 0) + 1, file.sha256) for file in tiny.files)
-    finding, folder = installation.examine_model(ModelSpec("tiny", "Apache-2.0", 1, files, embedded=tiny.embedded))
-    assert (finding.state, folder) == ("fail", None)
-    assert "size expected" in finding.detail
+    diagnostic, folder = installation.examine_model(ModelSpec("tiny", "Apache-2.0", 1, files, embedded=tiny.embedded))
+    assert (diagnostic.state, folder) == ("fail", None)
+    assert "size expected" in diagnostic.detail

@@ -24,7 +24,7 @@ from tipsseg.formats.png import Png
 from tipsseg.images.decoding import OpenImage, opened
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.windows import plan_windows
+from tipsseg.labelling.windows import make_plan
 from tipsseg.runs.image_task import ImageTask
 from tipsseg.types import ImageRef, LabelClass, LabelMap
 from tipsseg.util.fingerprint import fingerprint
@@ -36,12 +36,12 @@ COSINES = torch.zeros(0)
 
 
 class FakeLabeller:
-    def prepare_upright(self, image: Image.Image) -> Prepared:
+    def prepare(self, image: Image.Image) -> Prepared:
         if image.height == 1:
             raise InputError("too elongated", "Cut it into pieces.")
-        return Prepared((4, 4), np.array(image), plan_windows((4, 4), 14, 14, 14))
+        return Prepared((4, 4), np.array(image), make_plan((4, 4), 14, 14, 14))
 
-    def label_encoded(self, prepared: Prepared, cosines: torch.Tensor, top: int) -> LabelMap:
+    def assign(self, prepared: Prepared, cosines: torch.Tensor, top: int) -> LabelMap:
         assert cosines is COSINES
         return LabelMap(np.ones((4, 4), np.uint8), np.ones((4, 4), np.float32), TREE)
 
@@ -125,7 +125,7 @@ def test_a_bug_of_preparation_is_no_broken_image(
     def fail(*_: object) -> None:
         raise raised
 
-    monkeypatch.setattr(FakeLabeller, "prepare_upright", fail)
+    monkeypatch.setattr(FakeLabeller, "prepare", fail)
     with pytest.raises(told, match="a bug" if told is TypeError else "not enough memory"):
         work_in(tmp_path).load(ref)
 
@@ -278,9 +278,9 @@ def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, tmp_path: Path, m
 
     def meet(self: FakeLabeller, image: Image.Image) -> Prepared:
         together.wait(timeout=0.5)
-        return Prepared((4, 4), np.array(image), plan_windows((4, 4), 14, 14, 14))
+        return Prepared((4, 4), np.array(image), make_plan((4, 4), 14, 14, 14))
 
-    monkeypatch.setattr(FakeLabeller, "prepare_upright", meet)
+    monkeypatch.setattr(FakeLabeller, "prepare", meet)
     with ThreadPoolExecutor(2) as pool:
         assert all(pool.map(work.load, [ref, ref]))
         together.reset()
@@ -323,8 +323,8 @@ def test_large_images_are_labelled_one_at_a_time(
         together.wait(timeout=0.5)
         return plain(self, prepared, cosines, top)
 
-    plain = FakeLabeller.label_encoded
-    monkeypatch.setattr(FakeLabeller, "label_encoded", meet)
+    plain = FakeLabeller.assign
+    monkeypatch.setattr(FakeLabeller, "assign", meet)
     work = work_in(tmp_path / "out", formats=("coco",))
     loaded = work.load(ref)
     plan = replace(loaded.prepared.plan, size=working)
@@ -345,7 +345,7 @@ def test_the_best_classes_are_made_only_where_a_format_needs_them(
         asked.append(top)
         raise ImageError(ref.path, "enough")
 
-    monkeypatch.setattr(FakeLabeller, "label_encoded", noting)
+    monkeypatch.setattr(FakeLabeller, "assign", noting)
     work = work_in(tmp_path / "out", formats=formats)
     with pytest.raises(ImageError, match="enough"):
         work.finish(work.load(ref), COSINES)

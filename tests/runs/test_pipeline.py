@@ -70,6 +70,9 @@ class FakeWork:
     def batches(self) -> FakeBatches:
         return self.model
 
+    def cosines(self, features: None) -> None:
+        assert features is None
+
     def load(self, ref: ImageRef) -> Image:
         with self._lock:
             self.loaded += 1

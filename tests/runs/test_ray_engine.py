@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -12,16 +13,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 import ray
+from PIL import Image
 
 from tipsseg.errors import CheckpointError, ImageError, TipssegError
 from tipsseg.formats import FORMATS
+from tipsseg.runs import ray_engine
 from tipsseg.runs.engine import Engine, LocalEngine
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.inputs import find
@@ -36,11 +39,7 @@ from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
-# Ray sets its own deprecated settings when it makes its defaults.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context"),
-]
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = REPOSITORY / "tipsseg" / "assets" / "tiny"
@@ -203,25 +202,105 @@ def test_a_model_that_cannot_be_loaded_is_told_as_in_a_local_run() -> None:
     wait_for_free_cpus()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for the actor in /proc")
-def test_an_actor_that_dies_ends_the_run() -> None:
-    killed = threading.Event()
+def actors_alive() -> list[int]:
+    """The processes of actors, of any that are no zombies."""
+    return [pid for pid, line in processes() if line.startswith("ray::LabelActor")]
 
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for actors in /proc")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_actors_that_are_killed_are_replaced_and_the_files_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(ray_engine, "_BATCH", 2)  # few images are under way, so that many come after each kill
+    for number, path in enumerate(sorted(each for each in Path("imgs").rglob("*.*g") if each.name != "broken.png")):
+        for turn in range(4):
+            with Image.open(path) as image:
+                image.convert("RGB").resize((60, 40)).rotate(90 * turn).save(f"imgs/{number}-{turn}.png")
+    shutil.rmtree("imgs/meadow")
+    found = find([Path("imgs")], output=Path("ray"))
+    local = run_for("local")
+    wanted = label(local, LocalEngine(local))
+    assert wanted.labelled >= 40
+
+    chance, killed = random.Random(seed), list[int]()
+    moments = chance.sample(range(10, 40), 3)
+
+    def refs(found: Iterable[ImageRef | Failed]) -> Iterator[ImageRef | Failed]:
+        for number, ref in enumerate(found):
+            if number in moments:
+                until = time.monotonic() + 60
+                while not (alive := [pid for pid in actors_alive() if pid not in killed]):
+                    assert time.monotonic() < until, "no actor is left"
+                    time.sleep(0.05)
+                killed.append(chance.choice(alive))
+                os.kill(killed[-1], signal.SIGKILL)
+            yield ref
+
+    info = run_for("ray")
+    with Progress(quiet=True) as progress, RayEngine(info, CPUS, 0) as engine:
+        counts = run_label(info, Images(refs(found.refs), found.root), engine, progress)
+    assert len(killed) == 3
+    assert counts == wanted
+    assert contents("ray") == contents("local")
+    wait_for_free_cpus()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for actors in /proc")
+def test_actors_that_die_over_and_over_end_the_run() -> None:
+    ended = threading.Event()
+
+    def kill_all() -> None:
+        while not ended.wait(0.05):
+            for pid in actors_alive():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_all)
+    killer.start()
+    try:
+        with (
+            pytest.raises(TipssegError, match=r"^4 actors died while they loaded the model: ") as raised,
+            RayEngine(run_for("out"), 1, 0) as engine,
+        ):
+            engine.start(run_context(run_for("out")))
+    finally:
+        ended.set()
+        killer.join()
+    assert "out of memory" in raised.value.hint
+    wait_for_free_cpus()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for actors in /proc")
+def test_an_image_that_kills_each_actor_ends_the_run() -> None:
     def items() -> Iterator[Item]:
         yield ImageRef(Path("imgs/desert.png"), PurePosixPath("0.png"))
-        assert killed.wait(60)
-        yield ImageRef(Path("imgs/desert.png"), PurePosixPath("1.png"))
+        Image.new("L", (8000, 8000)).save("large.png")  # so large that an actor is met at work on it
+        Path("large.png").rename("die.png")
+        yield ImageRef(Path("die.png"), PurePosixPath("1.png"))
 
     info = run_for("out")
     with RayEngine(info, 1, 0) as engine:
         engine.start(run_context(info))
-        with closing(engine.results(items())) as outcomes:
-            assert next(outcomes).ref.name == "0.png"
-            (actor,) = (pid for pid, line in processes() if line.startswith("ray::MapWorker"))
-            os.kill(actor, signal.SIGKILL)
-            killed.set()
-            with pytest.raises(TipssegError, match="an actor died while it labelled images"):
-                next(outcomes)
+        stopped = threading.Event()
+
+        def kill_at_work() -> None:
+            while not stopped.wait(0.01):
+                for pid, line in processes():
+                    if Path("die.png").exists() and line.startswith("ray::LabelActor.label"):
+                        with suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_at_work)
+        killer.start()
+        try:
+            with closing(engine.results(items())) as results:
+                assert next(results).ref.name == "0.png"
+                with pytest.raises(TipssegError, match=r"^4 actors died while they labelled die\.png"):
+                    next(results)
+        finally:
+            stopped.set()
+            killer.join()
     wait_for_free_cpus()
 
 
@@ -276,8 +355,7 @@ def own_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def with_own_ray(actors: int) -> list[str]:
-    warnings = ["-W", "error", "-W", "ignore::DeprecationWarning:ray.data.context"]
-    return [sys.executable, *warnings, "-c", SCRIPT, "with-ray", str(actors)]
+    return [sys.executable, "-W", "error", "-c", SCRIPT, "with-ray", str(actors)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

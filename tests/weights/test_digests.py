@@ -58,31 +58,35 @@ def test_expected_from_name() -> None:
 
 
 def test_mismatches(file: Path) -> None:
-    assert find_mismatch(file, SHA256) is None
-    assert find_mismatch(file, GIT_SHA1) is None
-    assert find_mismatch(file, Expected("sha256", SHA256.digest, 3)) == Mismatch("size", "3 bytes", "12 bytes")
+    assert find_mismatch(file, SHA256, keep_stamp=True) is None
+    assert find_mismatch(file, GIT_SHA1, keep_stamp=True) is None
+    assert find_mismatch(file, Expected("sha256", SHA256.digest, 3), keep_stamp=True) == Mismatch(
+        "size", "3 bytes", "12 bytes"
+    )
     wrong = "0" * 64
-    assert find_mismatch(file, Expected("sha256", wrong)) == Mismatch("sha256", wrong, SHA256.digest)
+    assert find_mismatch(file, Expected("sha256", wrong), keep_stamp=True) == Mismatch("sha256", wrong, SHA256.digest)
     wrong = "0" * 40
-    assert find_mismatch(file, Expected("git-sha1", wrong)) == Mismatch("git-sha1", wrong, GIT_SHA1.digest)
+    assert find_mismatch(file, Expected("git-sha1", wrong), keep_stamp=True) == Mismatch(
+        "git-sha1", wrong, GIT_SHA1.digest
+    )
 
 
 def test_a_verified_file_is_hashed_once(file: Path, tmp_path: Path, hashed: list[Path]) -> None:
     for _ in range(3):
-        assert find_mismatch(file, SHA256) is None
+        assert find_mismatch(file, SHA256, keep_stamp=True) is None
     assert len(hashed) == 1
     assert [path.suffix for path in stamps(tmp_path)] == [".json"]
     assert stamped(file) == Expected("sha256", SHA256.digest)
     # but a stamp is for one expectation, and can be ignored
-    assert find_mismatch(file, Expected("sha256", "0" * 64)) is not None
-    assert find_mismatch(file, Expected("sha256", SHA256.digest, 3)) is not None
-    assert find_mismatch(file, SHA256, trust_stamp=False) is None
+    assert find_mismatch(file, Expected("sha256", "0" * 64), keep_stamp=True) is not None
+    assert find_mismatch(file, Expected("sha256", SHA256.digest, 3), keep_stamp=True) is not None
+    assert find_mismatch(file, SHA256, trust_stamp=False, keep_stamp=True) is None
     assert len(hashed) == 3
 
 
 @pytest.mark.parametrize("what", ["size", "time", "inode", "content"])
 def test_a_changed_file_is_hashed_again(file: Path, what: str) -> None:
-    assert find_mismatch(file, SHA256) is None
+    assert find_mismatch(file, SHA256, keep_stamp=True) is None
     status = file.stat()
     other = b"SOME content"
     if what == "size":
@@ -101,24 +105,24 @@ def test_a_changed_file_is_hashed_again(file: Path, what: str) -> None:
         new.write_bytes(other)
         os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
         new.replace(file)
-    assert sha256_of(file) == hashlib.sha256(other).hexdigest()
-    mismatch = find_mismatch(file, Expected("sha256", SHA256.digest))
+    assert sha256_of(file, keep_stamp=True) == hashlib.sha256(other).hexdigest()
+    mismatch = find_mismatch(file, Expected("sha256", SHA256.digest), keep_stamp=True)
     assert mismatch == Mismatch("sha256", SHA256.digest, hashlib.sha256(other).hexdigest())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "{}", "\x00", '{"path": 3, "digest": 4}'])
 def test_a_corrupted_stamp_is_ignored(file: Path, tmp_path: Path, hashed: list[Path], text: str) -> None:
-    find_mismatch(file, SHA256)
+    find_mismatch(file, SHA256, keep_stamp=True)
     (stamp,) = stamps(tmp_path)
     stamp.write_text(text, encoding="utf-8")
     assert stamped(file) is None
-    assert find_mismatch(file, SHA256) is None
+    assert find_mismatch(file, SHA256, keep_stamp=True) is None
     assert len(hashed) == 2
     assert json.loads(stamp.read_text(encoding="utf-8"))["digest"] == SHA256.digest
 
 
 def test_a_file_that_fails_is_not_stamped(file: Path, tmp_path: Path) -> None:
-    find_mismatch(file, Expected("sha256", "0" * 64))
+    find_mismatch(file, Expected("sha256", "0" * 64), keep_stamp=True)
     assert not (tmp_path / "cache").exists()
 
 
@@ -133,19 +137,19 @@ def test_a_file_that_changes_while_it_is_hashed_is_not_stamped(
         return found
 
     monkeypatch.setattr(digests, "hash_file", changing)
-    assert sha256_of(file) == SHA256.digest
+    assert sha256_of(file, keep_stamp=True) == SHA256.digest
     assert not (tmp_path / "cache").exists()
 
 
 def test_where_stamps_are_kept(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TIPSSEG_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    find_mismatch(file, SHA256)
+    find_mismatch(file, SHA256, keep_stamp=True)
     assert len(list((tmp_path / "xdg" / "tipsseg" / "verified").iterdir())) == 1
     monkeypatch.setenv("TIPSSEG_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    find_mismatch(file, SHA256)
+    find_mismatch(file, SHA256, keep_stamp=True)
     assert len(list((tmp_path / "home" / ".cache" / "tipsseg" / "verified").iterdir())) == 1
 
 
@@ -164,7 +168,12 @@ def embedded(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mod
 
 def test_embedded_models(embedded: ModelSpec, tmp_path: Path, hashed: list[Path]) -> None:
     folder = tmp_path / "package" / "assets" / "small"
-    assert fetching.locate(embedded) == fetching.fetch(embedded) == fetching.fetch(embedded) == folder
+    assert (
+        fetching.locate(embedded)
+        == fetching.fetch(embedded, keep_stamps=True)
+        == fetching.fetch(embedded, keep_stamps=True)
+        == folder
+    )
     assert len(hashed) == 3
     reports = fetching.verify(embedded)
     assert reports[1] == fetching.FileReport("sub/m", folder / "sub/m", SHA256.size, SHA256.digest, "ok")
@@ -188,7 +197,7 @@ def test_an_embedded_file_that_is_missing(embedded: ModelSpec, tmp_path: Path) -
     assert fetching.locate(embedded) is None
     assert [report.state for report in fetching.verify(embedded)] == ["ok", "absent", "ok"]
     with pytest.raises(WeightsError, match="missing from the installation"):
-        fetching.fetch(embedded)
+        fetching.fetch(embedded, keep_stamps=True)
 
 
 class TransportError(Exception):
@@ -249,3 +258,9 @@ def test_an_error_that_wraps_another_names_the_other() -> None:
 def test_a_bug_stays_a_bug() -> None:
     assert not isinstance(AttributeError("x"), hub_errors.expected())
     assert not isinstance(TypeError("x"), hub_errors.expected())
+
+
+def test_nothing_is_stamped_unless_asked(file: Path) -> None:
+    assert find_mismatch(file, SHA256) is None
+    assert sha256_of(file) == SHA256.digest
+    assert stamped(file) is None

@@ -67,7 +67,7 @@ for action in sys.argv[2:]:
     try:
         match action:
             case "fetch" | "quiet":
-                value = fetching.fetch(spec, quiet=action == "quiet")
+                value = fetching.fetch(spec, quiet=action == "quiet", keep_stamps=True)
             case "locate":
                 value = fetching.locate(spec)
             case "verify":

@@ -35,12 +35,12 @@ def doctor(
     from tipsseg.runs.doctor.report import examine
 
     failed = 0
-    for finding in examine(device, dtype, image):
-        failed += finding.state == "fail"
-        state = "FAIL" if finding.state == "fail" else finding.state
-        print_text(f"{printable(f'{state:5} {finding.what}: {finding.detail}')}\n")
-        if finding.hint:
-            print_text(f"      {printable(finding.hint)}\n")
+    for diagnostic in examine(device, dtype, image):
+        failed += diagnostic.state == "fail"
+        state = "FAIL" if diagnostic.state == "fail" else diagnostic.state
+        print_text(f"{printable(f'{state:5} {diagnostic.what}: {diagnostic.detail}')}\n")
+        if diagnostic.hint:
+            print_text(f"      {printable(diagnostic.hint)}\n")
     print_text(f"{counted(failed, 'check')} failed.\n" if failed else "All is well.\n")
     if failed:
         raise typer.Exit(1)

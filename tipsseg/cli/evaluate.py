@@ -16,7 +16,7 @@ from tipsseg.cli.completion import one_of
 from tipsseg.cli.help import FILES, TRUTH, Command
 from tipsseg.cli.mistakes import refuse_split_lists
 from tipsseg.errors import UsageError
-from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS, LabelOptions
+from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS
 
 if TYPE_CHECKING:
     from tipsseg.evaluation.truth import Layout
@@ -186,7 +186,7 @@ def evaluate(
             spec = RunSpec(
                 model,
                 vocabulary,
-                LabelOptions(mode, short_side, min_confidence, refine),
+                values.label_options(mode, short_side, min_confidence, refine),
                 values.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
                 values.split_formats(formats) if writes else (),
                 output or Path(),
@@ -196,6 +196,7 @@ def evaluate(
                 values.threads(jobs),
                 max_pixels,
                 resume=False,
+                use_cache=True,
             )
             truths = truth.layout([entry.name for entry in vocabulary.classes])
             spec.check()

@@ -16,7 +16,7 @@ from tipsseg.cli.completion import one_of
 from tipsseg.cli.help import FILES, IMAGES, MACHINES, WHAT, Command
 from tipsseg.cli.mistakes import refuse_split_lists
 from tipsseg.errors import InputError, OtherRunError, UsageError
-from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS, LabelOptions
+from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def label(
     spec = RunSpec(
         model,
         vocabulary,
-        LabelOptions(mode, short_side, min_confidence, refine),
+        values.label_options(mode, short_side, min_confidence, refine),
         values.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
         values.split_formats(formats),
         output,
@@ -269,6 +269,7 @@ def label(
         overwrite,
         replace_edited,
         None if shard is None else parse_shard(shard),
+        use_cache=True,
     )
     spec.check()
     with Progress(quiet, results=not jsonl, null=null) as progress:

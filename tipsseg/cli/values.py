@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 
 from tipsseg.cli.mistakes import refuse_semicolons
 from tipsseg.errors import UsageError, VocabularyError
-from tipsseg.options import DEFAULT_FORMATS, FileOptions, default_jobs, parse_min_area
+from tipsseg.options import (
+    DEFAULT_FORMATS,
+    INSTANCES,
+    MODES,
+    NAMES,
+    PNG_MODES,
+    REFINEMENTS,
+    FileOptions,
+    LabelOptions,
+    choose,
+    default_jobs,
+    parse_min_area,
+)
 from tipsseg.util.files import is_file
 
 if TYPE_CHECKING:
@@ -59,11 +71,25 @@ def parse_vocabulary(
     )
 
 
+def label_options(mode: str, short_side: int | None, min_confidence: float, refine: str) -> LabelOptions:
+    """The values of the options on how images are labelled, as one record. Raises UsageError."""
+    return LabelOptions(
+        choose(mode, MODES, "mode"), short_side, min_confidence, choose(refine, REFINEMENTS, "refinement")
+    )
+
+
 def file_options(
     instances: str, min_area: str, png_mode: str, simplify: float | None, val_fraction: float | None, names: str
 ) -> FileOptions:
     """The values of the options on how labels become files, as one record. Raises UsageError."""
-    return FileOptions(instances, parse_min_area(min_area), png_mode, simplify, val_fraction, names)
+    return FileOptions(
+        choose(instances, INSTANCES, "instances"),
+        parse_min_area(min_area),
+        choose(png_mode, PNG_MODES, "mode of PNG files"),
+        simplify,
+        val_fraction,
+        choose(names, NAMES, "names of files"),
+    )
 
 
 def threads(jobs: int | None) -> int:

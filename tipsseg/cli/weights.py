@@ -54,7 +54,7 @@ def download(
     from tipsseg.weights.lock import get_model
 
     for spec in [get_model(model) for model in models]:
-        print_path(fetching.fetch(spec, quiet=quiet))
+        print_path(fetching.fetch(spec, quiet=quiet, keep_stamps=True))
 
 
 @app.command(cls=Command)

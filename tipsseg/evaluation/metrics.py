@@ -1,8 +1,8 @@
-"""Labels against truth: one confusion matrix over all images, the scores from it, and their records.
+"""Labels against truth: one confusion matrix over all images, the scores from it, and the scores as JSON, table and CSV.
 
-The scores are those of semantic segmentation benchmarks: IoU as in Pascal VOC (Everingham et al., IJCV 2010), mean IoU and the
-accuracies as in Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015. The pixels of all images are
-counted in one matrix, and the scores taken from that, not image by image.
+The scores are the usual ones of semantic segmentation benchmarks: IoU as in Pascal VOC (Everingham et al., IJCV 2010), mean IoU
+and the accuracies as in Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015. One matrix counts the
+pixels of all images, and the scores come from that matrix, not from single images.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ _PIECE = 1 << 20
 
 
 class Confusion:
-    """How often each label was given where each truth is, in pixels.
+    """How many pixels of each truth got each label.
 
-    counts      [R, R + 1] int64. Row: truth, the classes 1..N, with background before them where it is scored. Column: what was
-                predicted, in the same order, and last what is no scored label: pixels below the minimum confidence, and background
-                where background is not scored
-    classes     N
-    background  whether background is scored as a class of its own: R = N + 1, else R = N
+    Attributes:
+        counts: [R, R + 1] int64. A row per truth: the classes 1..N, with background before them where it is scored. A column
+            per prediction, in the same order; the last column counts pixels without a scored label: pixels below the minimum
+            confidence, and background where background is not scored.
+        classes: N.
+        background: background is scored as a class of its own: R = N + 1, else R = N.
     """
 
     def __init__(self, classes: int, background: bool) -> None:
-        """All counts are 0. Raises UsageError for more than MAX_SCORED_CLASSES classes."""
+        """Begin with all counts 0. Raises UsageError for more than MAX_SCORED_CLASSES classes."""
         if classes > MAX_SCORED_CLASSES:
             raise UsageError(
                 f"{classes} classes cannot be scored: the limit is {MAX_SCORED_CLASSES}",
@@ -76,10 +77,13 @@ class Confusion:
     def add(self, truth: NDArray[np.uint16], labels: LabelArray) -> None:
         """Count the pixels of one image.
 
-        truth   [H, W] uint16: scored label ids, and IGNORED, which does not count
-        labels  [H, W] uint8 or uint16: 0, 1..N and the ignore id
+        Args:
+            truth: [H, W] uint16, scored label ids, and IGNORED for pixels that do not count.
+            labels: [H, W] uint8 or uint16, 0, 1..N and the ignore id.
 
-        Raises InputError where the sizes differ, ValueError for ids that are neither.
+        Raises:
+            InputError: where the sizes differ.
+            ValueError: for any other id.
         """
         if truth.shape != labels.shape:
             raise InputError(
@@ -99,7 +103,7 @@ class Confusion:
         self.counts += added.reshape(self.counts.shape)
 
     def merge(self, other: Confusion) -> None:
-        """Add the counts of other images, of the same classes."""
+        """Add the counts of other images. Raises ValueError unless the classes are the same."""
         if (self.classes, self.background) != (other.classes, other.background):
             raise ValueError("the matrices are of different classes")
         self.counts += other.counts
@@ -107,20 +111,22 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """The scores of a confusion matrix. All are shares, 0..1; NaN where there is nothing to divide by.
+    """The scores of a confusion matrix. All are shares, 0..1; NaN where the divisor is 0.
 
-    With t the truth pixels of a class, p the pixels predicted as it and c those that are both, pixels of ignored truth left out:
+    For a class, t is the number of its truth pixels, p the number of pixels predicted as the class, and c the number of pixels
+    that are both. Pixels whose truth is ignored count nowhere.
 
-    ids             [R] label id of each scored class
-    names           [R]
-    iou             [R] float64, c / (t + p - c)
-    precision       [R] float64, c / p ("user's accuracy")
-    recall          [R] float64, c / t (class accuracy, "producer's accuracy")
-    truth_pixels    [R] int64, t
-    mean_iou        mean of `iou` over the classes that occur in truth or prediction
-    pixel_accuracy  sum of c / `counted`
-    mean_accuracy   mean of `recall` over the classes that occur in the truth
-    counted         pixels that count: all whose truth is not ignored
+    Attributes:
+        ids: [R] the label id of each scored class.
+        names: [R] the name of each scored class.
+        iou: [R] float64, c / (t + p - c).
+        precision: [R] float64, c / p ("user's accuracy").
+        recall: [R] float64, c / t (class accuracy, "producer's accuracy").
+        truth_pixels: [R] int64, t.
+        mean_iou: the mean of `iou` over the classes that occur in truth or prediction.
+        pixel_accuracy: the sum of c over all classes, divided by `counted`.
+        mean_accuracy: the mean of `recall` over the classes that occur in the truth.
+        counted: the number of pixels whose truth is not ignored.
     """
 
     ids: tuple[int, ...]
@@ -136,14 +142,14 @@ class Scores:
 
 
 def row_names(confusion: Confusion, names: Sequence[str]) -> tuple[str, ...]:
-    """The names of the rows, from the names of the classes 1..N; raises ValueError for another number of names."""
+    """The names of the rows, from the names of the classes 1..N. Raises ValueError for another number of names."""
     if len(names) != confusion.classes:
         raise ValueError(f"{len(names)} names for {confusion.classes} classes")
     return ((BACKGROUND_NAME,) if confusion.background else ()) + tuple(names)
 
 
 def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
-    """The scores of a confusion matrix; `names` are those of the classes 1..N, without background."""
+    """Compute the scores of a confusion matrix; `names` are the names of the classes 1..N, without background."""
     counts = confusion.counts
     correct = np.diagonal(counts)  # [R]
     truth = counts.sum(1)  # [R]
@@ -166,10 +172,13 @@ def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
 
 
 def misplaced(confusion: Confusion) -> list[tuple[int, int]]:
-    """(row, column) of classes most of whose pixels got one certain other class, where that looks like names in another order.
+    """Find classes most of whose pixels got one and the same other class, as happens when the names are in another order.
 
-    It does where these others are two or more, and half as many as the classes in the truth or more: a model that is merely bad
-    gives many classes the same one. Background is not looked at. Empty where all is well.
+    It looks like another order where there are at least two such other classes, and at least half as many as classes in the
+    truth. A model that is merely bad gives many classes the same other class. Background does not count.
+
+    Returns:
+        (row, column) of each such class and its other class; empty where all is well.
     """
     first = 1 if confusion.background else 0
     counts = confusion.counts[first:, first:-1]  # [N, N]
@@ -183,7 +192,7 @@ def misplaced(confusion: Confusion) -> list[tuple[int, int]]:
 
 
 def record(result: Scores) -> dict[str, object]:
-    """The scores as JSON values; None stands for what is not defined."""
+    """The scores as JSON values; None where a score is not defined."""
     return {
         "mean_iou": _defined(result.mean_iou),
         "pixel_accuracy": _defined(result.pixel_accuracy),
@@ -204,7 +213,7 @@ def record(result: Scores) -> dict[str, object]:
 
 
 def table(result: Scores) -> str:
-    """The scores in per cent as text for a terminal: a line for each class, then the means. "-": not defined."""
+    """The scores in per cent as text for a terminal: a line per class, then the means. "-": not defined."""
     columns = ("IoU", "precision", "recall", "of truth")
     share = result.truth_pixels / max(result.counted, 1)
     names = [
@@ -226,10 +235,10 @@ def table(result: Scores) -> str:
 
 
 def confusion_csv(confusion: Confusion, names: Sequence[str]) -> str:
-    """The counts as CSV text: a row for each truth, a column for each prediction, and their names in front.
+    """The counts as CSV text: a row per truth, a column per prediction, and their names in front.
 
-    A name that a spreadsheet would take for a formula has an apostrophe before it, and so has one that looks like that already:
-    of a name with apostrophes before one of = + - @ whoever reads the file takes the first away.
+    A name that a spreadsheet would take for a formula, with or without apostrophes before it, gets one more apostrophe. A
+    program that reads the file removes the first apostrophe of a name that has apostrophes before one of = + - @.
     """
     rows = [f"'{name}" if _FORMULA.match(name) else name for name in row_names(confusion, names)]
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""Images and the truth masks that belong to them, by their names."""
+"""Find the truth mask of each image by its name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tipsseg.evaluation.truth import Layout, TruthKind
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file, is_folder, is_there, reason_of
 
-#: The extensions of truth files; where files differ in nothing else, the earlier counts.
+#: The extensions of truth files. Of files that differ in the extension alone, the one whose extension comes first here counts.
 EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An image, its truth file, and what kind of truth file that is."""
+    """An image, its truth file, and the kind of the truth file."""
 
     ref: ImageRef
     truth: Path
@@ -27,22 +27,31 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The pairs in the order of the images, and how many truths belong to none of them."""
+    """The pairs in the order of the images, and the number of truths without an image."""
 
     pairs: tuple[Pair, ...]
     unused: int
 
 
 def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
-    """Find the truth of every image in `folder` and its sub-folders.
+    """Find the truth of every image.
 
-    A truth belongs to an image if its relative path is the image's with an extension behind it, as a.jpg.png of a.jpg; or else if
-    both have the same relative path, but for the extension and the layout's suffixes. Where no such file is there, the file name
-    alone counts, if it is the only one of that name: so a folder of truths serves for a list
-    of images from elsewhere too. Hidden files and folders are left out, links to folders are followed.
+    A truth belongs to an image if its relative path is the image's path with one more extension, a.jpg.png for a.jpg. Else it
+    belongs to the image if both have the same relative path, apart from the extension and the layout's suffixes. Where neither
+    is there, the file name alone counts, if it is the only one of that name: a folder of truths serves a list of images from
+    elsewhere too.
 
-    Raises InputError for a folder that is missing or has no truths, for an image without a truth or with several, for an image that
-    would be its own truth, and for two images of one truth.
+    Args:
+        refs: the images.
+        folder: the folder of the truths. Its sub-folders and links to folders are searched, hidden files and folders are not.
+        layout: how the files are named.
+
+    Returns:
+        A pair per image, in the order of the images.
+
+    Raises:
+        InputError: for a folder that is missing or has no truths, for an image with no truth or several truths, for an image
+            that would be its own truth, and for two images with one truth.
     """
     index = _Index(folder)
     owners: dict[Path, ImageRef] = {}
@@ -91,7 +100,7 @@ class _Index:
             self._by_stem.setdefault(name.name, []).append(path)
 
     def find(self, ref: ImageRef, layout: Layout) -> tuple[Path, TruthKind] | None:
-        """The truth of an image; raises InputError where several files have its name."""
+        """The truth of an image. Raises InputError where several files have its name."""
         names = _full_names(ref, layout) + _names(ref, layout)
         for name, kind in names:
             if name in self._files:
@@ -108,7 +117,7 @@ class _Index:
         return None
 
     def count(self, layout: Layout) -> int:
-        """The number of truths: files of several kinds that stand for one image count once, files of no kind not at all."""
+        """The number of truths: files of several kinds for one image count once, files of no kind do not count."""
         # The longest first, or the suffix of one kind would seem to be a part of another kind's name.
         suffixes = sorted((kind.suffix for kind in layout.kinds), key=len, reverse=True)
         stems = set()
@@ -126,7 +135,7 @@ def _names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind
 
 
 def _full_names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
-    """The same of a truth that keeps the image's suffix, as a run with --names full names its masks."""
+    """As `_names`, for a truth that keeps the image's extension, as a run with --names full names its masks."""
     return [(ref.relative.parent / (ref.relative.name + kind.suffix), kind) for kind in layout.kinds]
 
 
@@ -153,7 +162,7 @@ def _refuse_itself(ref: ImageRef, truth: Path) -> None:
 
 
 def _rank(relative: PurePosixPath) -> tuple[tuple[str, ...], int, str]:
-    """Sorts files by name, and those of one name by the order of EXTENSIONS."""
+    """The sort key of files: by name, then by the order of EXTENSIONS."""
     return relative.with_suffix("").parts, EXTENSIONS.index(relative.suffix.lower()), relative.suffix
 
 

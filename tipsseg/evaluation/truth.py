@@ -1,7 +1,7 @@
-"""Truth masks: which id in a file means which class, in the files of well-known benchmarks too, and their reading.
+"""Truth masks: which class each id in a file means, the layouts of well-known benchmarks, and the reading of mask files.
 
-On this side 0 is background and 1..N are the classes, as in the masks that are written here. Truth files number otherwise:
-some begin with the classes at 0, some keep 0 for pixels that do not count.
+In this program 0 is background and 1..N are the classes, as in the masks that it writes. Truth files may number differently: in
+some the classes begin at 0, in some 0 stands for pixels that do not count.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ _TOP_ID = 65535
 class TruthIds:
     """What the ids in truth files mean.
 
-    classes  N, the number of classes that are scored
-    meaning  id in the file, 0..65535 -> label id, 0 background or 1..N, or IGNORED; ids that are not in it are a fault of the file
+    Attributes:
+        classes: N, the number of classes that are scored.
+        meaning: the label id of each id in the file, 0..65535: 0 for background, 1..N, or IGNORED. Any other id is a fault of
+            the file.
     """
 
     classes: int
@@ -40,11 +42,11 @@ class TruthIds:
 
     @property
     def background(self) -> bool:
-        """Whether the truth knows background, which then is scored as a class of its own."""
+        """Whether the truth has background; background is then scored as a class of its own."""
         return BACKGROUND in self.meaning.values()
 
     def table(self) -> NDArray[np.int32]:
-        """[65536] int32: for each id the label id, IGNORED, or -1 for an unknown one."""
+        """[65536] int32, for each id of a file: its label id, IGNORED, or -1 for an unknown id."""
         table = np.full(_TOP_ID + 1, _UNKNOWN, np.int32)
         table[list(self.meaning.keys())] = list(self.meaning.values())
         return table
@@ -52,7 +54,7 @@ class TruthIds:
 
 @dataclass(frozen=True, slots=True)
 class TruthKind:
-    """A kind of truth file: what its name ends with, before the extension, and what its ids mean."""
+    """A kind of truth file: the end of its name, before the extension, and the meaning of its ids."""
 
     suffix: str
     ids: TruthIds
@@ -62,10 +64,11 @@ class TruthKind:
 class Layout:
     """How a benchmark names its files and numbers its classes.
 
-    name          of the layout
-    vocabulary    the preset vocabulary that it scores; None: the user's own
-    image_suffix  what an image's name ends with, before the extension, and its truth's does not
-    kinds         the kinds of truth file that it may have, the best first; all score the same classes
+    Attributes:
+        name: the name of the layout.
+        vocabulary: the preset vocabulary that it scores; None: the user's own vocabulary.
+        image_suffix: the end of an image's name, before the extension, that the name of its truth does not have.
+        kinds: the kinds of truth file that it may have, the best first; all score the same classes.
     """
 
     name: str
@@ -87,15 +90,18 @@ class Layout:
 def plain_ids(
     classes: int, ignore_index: int | None = None, reduce_zero_label: bool = False, zero_based: bool = False
 ) -> TruthIds:
-    """The ids of truth files in which `classes` classes are numbered in order.
+    """The ids of truth files that number their classes in order.
 
     By default 0 is background, which is scored, and 1..N are the classes.
 
-    ignore_index       this id does not count, whatever else is said about it; None: 255, or 65535 above 254 classes
-    reduce_zero_label  0 does not count, 1..N are the classes
-    zero_based         0..N-1 are the classes, and there is no background
+    Args:
+        classes: N.
+        ignore_index: the id of pixels that do not count, whatever else that id would mean; None: 255, or 65535 above 254 classes.
+        reduce_zero_label: 0 does not count, and 1..N are the classes.
+        zero_based: 0..N-1 are the classes, and there is no background.
 
-    Raises UsageError for both of the last two at once and for an ignore index outside of 0..65535.
+    Raises:
+        UsageError: for the last two together, and for an ignore index outside of 0..65535.
     """
     if reduce_zero_label and zero_based:
         raise UsageError(
@@ -173,7 +179,7 @@ LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in _ALL_LAYOUTS}
 
 
 def get_layout(name: str) -> Layout:
-    """The layout of a name in LAYOUTS; raises UsageError for another."""
+    """Find a layout by its name in LAYOUTS. Raises UsageError for any other name."""
     if name not in LAYOUTS:
         close = difflib.get_close_matches(name.lower(), LAYOUTS, n=1)
         known = f"The layouts are: {', '.join(LAYOUTS)}."
@@ -185,10 +191,18 @@ def get_layout(name: str) -> Layout:
 
 
 def read_truth(path: Path, ids: TruthIds) -> NDArray[np.uint16]:
-    """The truth in a mask file: [H, W] uint16, 0 background, 1..N the classes, IGNORED.
+    """Read the truth in a mask file.
 
-    Takes grey pictures of 1, 8 and 16 bits, whose values are the ids, and palette pictures, whose indices are. Raises ImageError
-    for a file that cannot be read and for other kinds of picture, LabelIdError for ids that `ids` does not know.
+    Args:
+        path: a grey picture of 1, 8 or 16 bits, whose values are the ids, or a palette picture, whose indices are the ids.
+        ids: the meaning of the ids.
+
+    Returns:
+        [H, W] uint16: 0 for background, 1..N for the classes, IGNORED.
+
+    Raises:
+        ImageError: for a file that cannot be read, and for any other kind of picture.
+        LabelIdError: for ids that `ids` does not have.
     """
     stored = _read_ids(path)
     table = ids.table()
@@ -203,9 +217,18 @@ def read_truth(path: Path, ids: TruthIds) -> NDArray[np.uint16]:
 
 
 def read_labels(path: Path, classes: int) -> LabelArray:
-    """The labels in a mask file as `tipsseg label` writes it for so many classes: [H, W] uint8, uint16 above 254 classes.
+    """Read the labels in a mask file, as `tipsseg label` writes it.
 
-    Raises ImageError as `read_truth` does, LabelIdError for ids other than 0, 1..N and 255 (65535 above 254 classes).
+    Args:
+        path: the file.
+        classes: N, the number of classes.
+
+    Returns:
+        [H, W] uint8, or uint16 above 254 classes.
+
+    Raises:
+        ImageError: as `read_truth`.
+        LabelIdError: for ids other than 0, 1..N and 255 (65535 above 254 classes).
     """
     stored = _read_ids(path)
     known = np.zeros(_TOP_ID + 1, bool)
@@ -238,10 +261,10 @@ def _read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def _stored_ids(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """The ids in a mask [H, W] as they are stored: palette indices and grey values, with 0 and 1 in pictures of one bit.
+    """The ids in a mask [H, W] as they are stored: palette indices or grey values, 0 and 1 in pictures of one bit.
 
-    An EXIF orientation is not applied. Masks are made for the upright image; where a mask has the tag, it was copied from the
-    photograph together with the rest of its metadata.
+    An EXIF orientation is not applied. Masks are made for the upright image; a mask that has the tag got it together with the other
+    metadata of the photograph.
     """
     if 0 in image.size:
         raise InputError("an image without pixels")

@@ -1,4 +1,4 @@
-"""Files in folders that are no images: which kinds there were, and what may be done about them."""
+"""Files in folders that are no images: their kinds, counted, and what to do to have some of them labelled."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import PurePath
 
 from tipsseg.util.printable import counted
 
-#: So many kinds are named.
+#: The most kinds that a message names.
 _NAMED = 8
 
-#: What is no regular file: pipes, sockets, devices.
+#: The kind of pipes, sockets and devices.
 _OTHER = "other"
 
 _HEIC = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
@@ -24,20 +24,20 @@ VIDEO_HINT = "Video: take pictures from it, here one a second: ffmpeg -i VIDEO -
 
 
 class Skipped:
-    """Counts files by their extensions, in lower case."""
+    """Counts skipped files by their kind: the extension, in lower case."""
 
     def __init__(self) -> None:
         self._kinds: Counter[str] = Counter()
 
     def add(self, name: str, *, file: bool) -> None:
-        """One more; `file` tells whether it is a regular one."""
+        """Count one more; `file` says whether it is a regular file."""
         self._kinds[PurePath(name).suffix.lower() if file else _OTHER] += 1
 
     def __len__(self) -> int:
         return self._kinds.total()
 
     def __str__(self) -> str:
-        """For example "3 .heic, 1 .mp4", the most frequent first."""
+        """The counts, the highest first, for example "3 .heic, 1 .mp4"."""
         kinds = sorted(self._kinds.items(), key=lambda item: (-item[1], item[0]))
         parts = [f"{number} {_called(kind)}" for kind, number in kinds[:_NAMED]]
         if kinds[_NAMED:]:
@@ -47,7 +47,7 @@ class Skipped:
 
     @property
     def hints(self) -> tuple[str, ...]:
-        """What to do to have some of them labelled."""
+        """What to do to have some of the files labelled."""
         hints = ((_HEIC, HEIC_HINT), (_VIDEO, VIDEO_HINT))
         return tuple(hint for kinds, hint in hints if kinds & self._kinds.keys())
 

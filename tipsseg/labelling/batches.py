@@ -1,18 +1,17 @@
-"""Images go in, their cosines come out: windows of several images share a batch."""
+"""Images go in, their features come out: windows of several images share a batch."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.labelling.labeller import Labeller
+from tipsseg.labelling.features import Features
+from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 
 
@@ -27,43 +26,54 @@ class HasPrepared(Protocol):
 Batched = TypeVar("Batched", bound=HasPrepared)
 
 
-@dataclass(slots=True)
-class _Partly(Generic[Batched]):
-    """An image whose windows are not all encoded yet, and what is there of its cosines, [h, w, P] each."""
-
-    image: Batched
-    windows: int
-    cosines: list[Tensor] = field(default_factory=list)
-
-
 class Batches(Generic[Batched]):
     """The model as a queue: images leave it in the order they came, as soon as their last window was in a full batch."""
 
-    def __init__(self, labeller: Labeller) -> None:
-        self._labeller = labeller
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self._windows: deque[NDArray[np.uint8]] = deque()
         self._images: deque[_Partly[Batched]] = deque()
 
-    def add(self, image: Batched) -> Iterator[tuple[Batched, Tensor]]:
-        """Take an image; those that it completes, each with its cosines as `Labeller.encode` makes them."""
-        windows = self._labeller.windows(image.prepared)
+    def add(self, image: Batched) -> Iterator[tuple[Batched, Features]]:
+        """Take an image, and yield the images that are complete now, each with its features as `Model.encode` makes them."""
+        windows = image.prepared.windows()
         if not windows:  # as a whole, at a size of its own
-            yield image, self._labeller.encode(image.prepared)
+            yield image, self._model.encode_prepared(image.prepared)
             return
         self._images.append(_Partly(image, len(windows)))
         self._windows.extend(windows)
-        yield from self._run(self._labeller.encoder.batch_size)
+        yield from self._run(self._model.backbone.batch_size)
 
-    def flush(self) -> Iterator[tuple[Batched, Tensor]]:
-        """Encode what waits for a full batch; the images that were not complete."""
+    def flush(self) -> Iterator[tuple[Batched, Features]]:
+        """Encode what waits for a full batch, and yield the images that were not complete."""
         return self._run(1)
 
-    def _run(self, least: int) -> Iterator[tuple[Batched, Tensor]]:
-        encoder = self._labeller.encoder
-        while len(self._windows) >= least:
-            batch = [self._windows.popleft() for _ in range(min(encoder.batch_size, len(self._windows)))]
-            for cosines in encoder.window_cosines(batch, self._labeller.vectors):
-                first = self._images[0]
-                first.cosines.append(cosines)
-                if len(first.cosines) == first.windows:
-                    yield self._images.popleft().image, torch.stack(first.cosines)
+    def _run(self, at_least: int) -> Iterator[tuple[Batched, Features]]:
+        backbone = self._model.backbone
+        while len(self._windows) >= at_least:
+            batch = [self._windows.popleft() for _ in range(min(backbone.batch_size, len(self._windows)))]
+            encoded = backbone.encode_windows(batch)
+            for window in zip(encoded.patches, encoded.class_tokens, strict=True):
+                if (features := self._images[0].take(*window)) is not None:
+                    yield self._images.popleft().image, features
+
+
+class _Partly(Generic[Batched]):
+    """An image whose windows are not all encoded yet."""
+
+    def __init__(self, image: Batched, windows: int) -> None:
+        self.image = image
+        self._windows = windows
+        self._done = 0
+
+    def take(self, patches: Tensor, class_tokens: Tensor) -> Features | None:
+        """Take the next window, [h, w, D] and [C, D]; return the features of the image once that was the last."""
+        if not self._done:
+            self._patches = patches.new_empty(self._windows, *patches.shape)
+            self._class_tokens = class_tokens.new_empty(self._windows, *class_tokens.shape)
+        self._patches[self._done] = patches
+        self._class_tokens[self._done] = class_tokens
+        self._done += 1
+        if self._done < self._windows:
+            return None
+        return Features(self.image.prepared, self._patches, self._class_tokens)

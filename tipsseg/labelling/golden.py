@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tipsseg.backbones.loading import open_backbone
+from tipsseg.backbones.protocol import Backbone
 from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
-from tipsseg.backbones.tipsv2.encoder import Encoder
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.images.decoding import open_image
 from tipsseg.labelling.windows import cut_windows
@@ -174,7 +175,7 @@ _TEMPLATES = ("a photo of a {}.", "itap of a {}.")
 
 def check_recorded(folder: Path) -> Comparison:
     """Compare the cosines of the embedded model, on this CPU in float32, with those in RECORDED. Raises CheckpointError."""
-    cosines = _cosines(Encoder(folder, "cpu", "float32"))
+    cosines = _cosines(open_backbone(folder, "cpu", "float32"))
     return compare(RECORDED.expected, cosines[1, :, 3, 12].tolist(), RECORDED.tolerance)
 
 
@@ -183,9 +184,7 @@ def agreement(folder: Path, device: str, dtype: str) -> Agreement:
 
     Raises DeviceError, UsageError, CheckpointError; RuntimeError where torch cannot compute on the device.
     """
-    expected, got = (
-        _cosines(encoder) for encoder in (Encoder(folder, "cpu", "float32"), Encoder(folder, device, dtype))
-    )
+    expected, got = (_cosines(open_backbone(folder, *where)) for where in (("cpu", "float32"), (device, dtype)))
     same = expected.argmax(1) == got.argmax(1)
     return Agreement(float((got - expected).abs().max()), float(same.float().mean()))
 
@@ -206,11 +205,11 @@ def picture(height: int, width: int) -> NDArray[np.uint8]:
     return np.rint(colours * 255).astype(np.uint8)
 
 
-def _cosines(encoder: Encoder) -> Tensor:
+def _cosines(backbone: Backbone) -> Tensor:
     """Cosines of four windows of the picture, [4, P, h, w] float32 on the CPU."""
-    side = encoder.native_size
+    side = backbone.native_size
     stride = side * 3 // 4
     corners = [(top, left) for top in (0, stride) for left in (0, stride)]
-    vectors = encoder.encode_text(_PHRASES, _TEMPLATES)
+    vectors = backbone.encode_text(_PHRASES, _TEMPLATES)
     windows = cut_windows(picture(side + stride, side + stride), corners, side)
-    return encoder.window_cosines(windows, vectors).cpu().permute(0, 3, 1, 2)  # [4, P, h, w]
+    return (backbone.encode_windows(windows).patches @ vectors.T).cpu().permute(0, 3, 1, 2)  # [4, P, h, w]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from typing import cast
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,47 +12,60 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tipsseg.backbones.tipsv2.encoder import Encoder
-from tipsseg.errors import DeviceError, InputError, UsageError
-from tipsseg.images.upright import upright_image
-from tipsseg.labelling.assign import Assignment, LabelTable, best_groups, match, match_refined
-from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
+from tipsseg.errors import DeviceError, UsageError
+from tipsseg.labelling.assign import Assignment, best_groups, match, match_refined
+from tipsseg.labelling.batches import Batches
+from tipsseg.labelling.classifier import make_classifier
+from tipsseg.labelling.features import Features
+from tipsseg.labelling.model import ImageInput, Model, upright_of
+from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
-from tipsseg.labelling.text_cache import remembered
-from tipsseg.labelling.windows import WindowPlan, cut_windows, stretched_size
-from tipsseg.options import LabelOptions
-from tipsseg.types import BACKGROUND, LabelArray, LabelMap, TopClasses, ignore_id, label_dtype
+from tipsseg.labelling.windows import WindowPlan
+from tipsseg.options import MAX_PIXELS, LabelOptions
+from tipsseg.types import LabelMap, TopClasses
 from tipsseg.util.printable import quoted
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning
-from tipsseg.vocabulary.vocabulary import ClassSpec, Phrase, Vocabulary, make_vocabulary
+from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
 
 class Labeller:
-    """A model, a vocabulary and options, ready to label images one after the other.
+    """A model, a vocabulary and options, ready to label images.
 
-    vocabulary  what competes, without the phrases of an automatic background that mean the same as a class
-    dropped     those background phrases, each with the phrase of a class that it means the same as
-    vectors     of the phrases of the vocabulary, [P, D] float32 of unit length, on the device
+    Attributes:
+        model: The model.
+        options: How images are labelled.
+        vocabulary: What competes, without the phrases of an automatic background that mean the same as a class.
+        dropped: These background phrases, each with the phrase of the class that it means the same as.
+        vectors: Of the phrases of the vocabulary, [P, D] float32 of unit length, on the device.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        model: Model,
         vocabulary: Vocabulary | Sequence[str | ClassSpec],
         options: LabelOptions | None = None,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        cache: Path | None = None,
     ) -> None:
-        """Encodes the vocabulary's phrases, once.
+        """Encode the phrases of the vocabulary, once.
 
-        encoder     as `tipsseg.load` gives it
-        vocabulary  classes alone stand for the vocabulary that `make_vocabulary` makes of them
+        Args:
+            model: As `tipsseg.load` gives it.
+            vocabulary: Names of classes, `ClassSpec`s, or a `Vocabulary`. Names alone get an automatic background, see
+                `make_vocabulary`.
+            options: How images are labelled; None: as published.
+            max_pixels: Image files of more pixels are refused.
+            cache: A folder that keeps the vectors of phrases for the next time. None: nothing is written.
 
-        Raises VocabularyError for classes that cannot be, UsageError for a short side below one patch or beyond all measure.
+        Raises:
+            VocabularyError: The classes cannot be used.
+            UsageError: An argument has a wrong type, or the short side is too small or too large.
         """
-        if not isinstance(encoder, Encoder):
+        if not isinstance(model, Model):
             raise UsageError(
-                f"the model must be an Encoder, not {quoted(encoder)}", 'For example: tipsseg.load("l14").'
+                f"the model must be what tipsseg.load gives, not {quoted(model)}", 'For example: tipsseg.load("l14").'
             )
         if not isinstance(vocabulary, Vocabulary):
             vocabulary = make_vocabulary(vocabulary)
@@ -60,149 +73,147 @@ class Labeller:
             raise UsageError(
                 f"options must be LabelOptions, not {quoted(options)}", 'For example: LabelOptions(mode="whole").'
             )
-        self.encoder = encoder
+        self.model = model
         self.options = options or LabelOptions()
-        self.short_side = self.options.short_side or encoder.native_size
-        if self.short_side < encoder.patch_size:
-            raise UsageError(
-                f"short side {self.short_side} is smaller than one patch ({encoder.patch_size} pixels)",
-                f"The model's native size is {encoder.native_size}.",
-            )
-        vectors = _text_vectors(encoder, vocabulary)
-        if self.short_side**2 > MAX_WORKING_PIXELS:
-            raise UsageError(
-                f"short side {self.short_side} is too large: a square image would have more than {MAX_WORKING_PIXELS:,} pixels",
-                f"The model's native size is {encoder.native_size}.",
-            )
-        self.dropped = _same_meaning(vocabulary, vectors)
-        self.vocabulary = vocabulary = vocabulary.resolved(self.dropped)
-        chosen = np.stack([vectors[phrase] for phrase in vocabulary.phrases])
-        self.vectors = torch.from_numpy(chosen).to(encoder.device)
-        self._classes = vocabulary.classes
-        ids = [
-            (label_id, len(list(group))) for label_id, group in groupby(each.label_id for each in vocabulary.phrases)
-        ]
-        least = [each.min_confidence for each in self._classes]
-        self._naming = LabelTable(
-            [count for _, count in ids],
-            cast(LabelArray, np.array([label_id for label_id, _ in ids], label_dtype(len(self._classes)))),
-            np.array(
-                [self.options.min_confidence, *(self.options.min_confidence if own is None else own for own in least)],
-                np.float32,
-            ),
-            ignore_id(len(self._classes)),
-        )
+        self._max_pixels = max_pixels
+        self._short_side = model.check_short_side(self.options.short_side)
+        classifier = make_classifier(model.backbone, vocabulary, cache)
+        self.vocabulary, self.dropped, self.vectors = classifier.vocabulary, classifier.dropped, classifier.vectors
+        self._table = classifier.label_table(self.options.min_confidence)
 
-    def label(self, image: Image.Image | NDArray[np.uint8]) -> LabelMap:
-        """Label a Pillow image (turned upright by its EXIF data), or an array [H, W, 3] uint8 RGB.
+    def label(self, image: ImageInput | Features) -> LabelMap:
+        """Label one image.
 
-        Raises InputError for an array of another shape or dtype and for an image that is too elongated.
+        Args:
+            image: A path, a Pillow image (turned upright by its EXIF orientation), pixels [H, W, 3] uint8 RGB, or features, as
+                `Model.encode` gives them. Features make a second question about the same image cheap.
+
+        Returns:
+            The labels of its pixels.
+
+        Raises:
+            ImageError: The file cannot be read.
+            InputError: The image has a wrong shape or dtype, or is too elongated.
+            UsageError: The features were made by another model, in another mode or with another short side.
+            DeviceError: The memory of the device is too small.
         """
-        prepared = self.prepare(image)
-        return self.label_encoded(prepared, self.encode(prepared))
+        if isinstance(image, Features):
+            self._check(image)
+            features = image
+        else:
+            features = self.model.encode_prepared(self._prepared(image))
+        return self.assign(features.prepared, self.cosines(features))
 
-    def prepare(self, image: Image.Image | NDArray[np.uint8]) -> Prepared:
-        """The part of `label` before the model; may be called from several threads."""
-        upright = upright_image(image) if isinstance(image, Image.Image) else Image.fromarray(_checked(image))
-        return self.prepare_upright(upright)
+    def label_many(self, images: Iterable[ImageInput]) -> Iterator[LabelMap]:
+        """Label images as they come. Small images share batches of the model, which makes a GPU faster.
 
-    def prepare_upright(self, upright: Image.Image) -> Prepared:
-        """The same for an image in mode RGB that is upright, whatever its EXIF data say."""
-        return prepare(upright, self.encoder.native_size, self.short_side, self.encoder.patch_size)
+        Args:
+            images: As for `label`. They are read one by one; no more are in memory than fill a batch.
 
-    def windows(self, prepared: Prepared) -> list[NDArray[np.uint8]]:
-        """What the model sees of an image, [side, side, 3] each; none where it sees the image as a whole."""
-        plan = prepared.plan
-        return [] if self.options.mode == "whole" else cut_windows(prepared.resized, plan.corners, plan.side)
+        Yields:
+            The labels of each image, in the order of the images.
 
-    def encode(self, prepared: Prepared) -> Tensor:
-        """The cosines of an image with the phrases, on the device: [windows, h, w, P], or [h, w, P] of it as a whole."""
-        if self.options.mode == "whole":
-            size = stretched_size(prepared.plan.size, self.encoder.patch_size)
-            return self.encoder.whole_cosines(prepared.resized, size, self.vectors)
-        return self.encoder.window_cosines(self.windows(prepared), self.vectors)
-
-    def label_encoded(self, prepared: Prepared, cosines: Tensor, top: int = 0) -> LabelMap:
-        """The part of `label` behind the model; with the best `top` classes of each patch, or as many as there are.
-
-        cosines  as `encode` makes them
-
-        May be called from several threads. Raises DeviceError for cosines that are no numbers.
+        Raises:
+            TipssegError: As `label`, for the image whose turn it is; the images before it are yielded first.
         """
+        batches: Batches[_Waiting] = Batches(self.model)
+        for image in images:
+            try:
+                prepared = self._prepared(image)
+            except Exception:
+                yield from map(self._finish, batches.flush())
+                raise
+            yield from map(self._finish, batches.add(_Waiting(prepared)))
+        yield from map(self._finish, batches.flush())
+
+    def _finish(self, encoded: tuple[_Waiting, Features]) -> LabelMap:
+        features = encoded[1]
+        return self.assign(features.prepared, self.cosines(features))
+
+    def _prepared(self, image: ImageInput) -> Prepared:
+        return self.prepare(upright_of(image, self._max_pixels))
+
+    def prepare(self, upright: Image.Image) -> Prepared:
+        """Bring an upright image in mode RGB to the size at which the model sees it; may be called from several threads."""
+        return self.model.prepare(upright, self.options.mode, self._short_side)
+
+    def cosines(self, features: Features) -> Tensor:
+        """Compare the features of an image with the phrases: [B, h, w, P] float32, on the device."""
+        with self.model.backbone.at_work:
+            return features.cosines(self.vectors)
+
+    def assign(self, prepared: Prepared, cosines: Tensor, top: int = 0) -> LabelMap:
+        """The part of `label` behind the model; may be called from several threads.
+
+        Args:
+            prepared: The image.
+            cosines: As `cosines` makes them.
+            top: How many of the best classes of each patch are kept, or as many as there are.
+
+        Returns:
+            The labels.
+
+        Raises:
+            DeviceError: The cosines are no numbers.
+        """
+        backbone = self.model.backbone
         values = cosines.cpu().numpy()
         if not np.isfinite(values).all():
             raise DeviceError(
-                str(self.encoder.device),
-                f"the model gives values that are no numbers in {self.encoder.dtype_name} on {self.encoder.device}",
+                str(backbone.device),
+                f"the model gives values that are no numbers in {backbone.dtype_name} on {backbone.device}",
                 "Use dtype float32, and see tipsseg doctor.",
             )
-        scores = self._scores(prepared, values)
-        matched = self._match(scores, prepared)
+        scores = self._scores(prepared.plan, values)
+        assigned = self._assign(scores, prepared)
         best = self._top(scores, prepared.plan, top) if top else None
-        return LabelMap(matched.labels, matched.confidence, self._classes, best)
+        return LabelMap(assigned.labels, assigned.confidence, self.vocabulary.classes, best)
+
+    def _check(self, features: Features) -> None:
+        """Raise UsageError for features that this labeller would not have made."""
+        dim, plan = features.patches.shape[-1], features.plan
+        if dim != self.model.backbone.embed_dim:
+            raise UsageError(
+                f"the features have {dim} numbers for each patch, and those of this model {self.model.backbone.embed_dim}",
+                "Encode the image with the model of the labeller.",
+            )
+        wanted = self.model.plan(features.size, self.options.mode, self._short_side)
+        if plan != wanted:
+            raise UsageError(
+                f"the features are of an image at {_seen(plan)}, and this labeller sees it at {_seen(wanted)}",
+                "Give encode the mode and the short side of the labeller's options.",
+            )
 
     def _top(self, scores: Scores, plan: WindowPlan, count: int) -> TopClasses:
-        height, width = (max(round(side / self.encoder.patch_size), 1) for side in plan.size)
-        groups, shares = best_groups(scores, (height, width), self._naming.groups, min(count, len(self._naming.groups)))
-        return TopClasses(self._naming.label_ids[groups], shares)
+        height, width = (max(round(side / self.model.backbone.patch_size), 1) for side in plan.size)
+        table = self._table
+        groups, shares = best_groups(scores, (height, width), table.groups, min(count, len(table.groups)))
+        return TopClasses(table.label_ids[groups], shares)
 
-    def _match(self, scores: Scores, prepared: Prepared) -> Assignment:
+    def _assign(self, scores: Scores, prepared: Prepared) -> Assignment:
         if self.options.refine == "pamr":
-            return match_refined(scores, prepared.resized, prepared.size, self._naming, self._refine)
-        return match(scores, prepared.size, self._naming)
+            return match_refined(scores, prepared.resized, prepared.size, self._table, self._refine)
+        return match(scores, prepared.size, self._table)
 
     def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
-        encoder = self.encoder
-        with encoder.at_work:
-            return pamr(torch.from_numpy(maps).to(encoder.device), image).cpu().numpy()
+        backbone = self.model.backbone
+        with backbone.at_work:
+            return pamr(torch.from_numpy(maps).to(backbone.device), image).cpu().numpy()
 
-    def _scores(self, prepared: Prepared, cosines: Values) -> Scores:
-        if self.options.mode == "whole":
-            return WholeScores(cosines, prepared.plan.size, self.encoder.temperature)
-        return WindowScores(cosines, prepared.plan, self.encoder.temperature)
-
-
-def _general(vocabulary: Vocabulary) -> list[Phrase]:
-    return [Phrase(stuff, BACKGROUND, vocabulary.templates) for stuff in GENERAL_BACKGROUND]
+    def _scores(self, plan: WindowPlan, cosines: Values) -> Scores:
+        temperature = self.model.backbone.temperature
+        if plan.whole:
+            return WholeScores(cosines[0], plan.size, temperature)
+        return WindowScores(cosines, plan, temperature)
 
 
-def _same_meaning(vocabulary: Vocabulary, vectors: Mapping[Phrase, Values]) -> Mapping[str, str]:
-    """The phrases of an automatic background that mean the same as a class, each with that class's phrase."""
-    if not vocabulary.auto:
-        return {}
-    general = np.stack([vectors[phrase] for phrase in _general(vocabulary)])
-    named = [phrase for phrase in vocabulary.phrases if phrase.label_id != BACKGROUND]
-    classes = np.stack([vectors[phrase] for phrase in named])
-    closest = same_meaning(classes, general, meaning_threshold(general))
-    pairs = zip(GENERAL_BACKGROUND, closest.tolist(), strict=True)
-    return {stuff: named[index].text for stuff, index in pairs if index >= 0 and stuff in vocabulary.background}
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """An image that waits for the model."""
+
+    prepared: Prepared
 
 
-def _text_vectors(encoder: Encoder, vocabulary: Vocabulary) -> Mapping[Phrase, Values]:
-    """The unit vectors, [D] each, of all phrases and of all that an automatic background is measured by."""
-    # Each goes through the text tower once, whatever becomes of it.
-    phrases = list(dict.fromkeys([*vocabulary.phrases, *(_general(vocabulary) if vocabulary.auto else ())]))
-
-    def compute() -> Values:
-        parts = [
-            encoder.encode_text([phrase.text for phrase in group], templates)
-            for templates, group in groupby(phrases, lambda phrase: phrase.templates)
-        ]
-        vectors: Values = torch.cat(parts).cpu().numpy()
-        return vectors
-
-    return dict(zip(phrases, remembered(encoder, phrases, compute), strict=True))
-
-
-def _checked(image: object) -> NDArray[np.uint8]:
-    if not isinstance(image, np.ndarray):
-        raise InputError(
-            f"a Pillow image or an array can be labelled, not {type(image).__name__}",
-            "Open a file first: PIL.Image.open(path).",
-        )
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise InputError(
-            f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}",
-            "Pillow images of any mode are converted.",
-        )
-    return image
+def _seen(plan: WindowPlan) -> str:
+    height, width = plan.size
+    return f"{height} x {width} (height x width) pixels in {'one piece' if plan.whole else 'windows'}"

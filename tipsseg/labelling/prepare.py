@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import InputError
-from tipsseg.labelling.windows import WindowPlan, plan_windows, published_size
+from tipsseg.labelling.windows import WindowPlan, cut_windows, published_size
 
 #: Images that would have more pixels once their short side is as long as the model wants it are refused.
 MAX_WORKING_PIXELS = 178_956_970
@@ -19,8 +19,10 @@ MAX_WORKING_PIXELS = 178_956_970
 class Prepared:
     """An image resized for the model; needs no device, so threads can make it ahead.
 
-    size     (height, width) of the original, upright
-    resized  [h, w, 3] uint8 RGB, at the working size of `plan`
+    Attributes:
+        size: (height, width) of the original in pixels, upright.
+        resized: [h, w, 3] uint8 RGB, at the size of `plan`.
+        plan: How the model sees it.
     """
 
     size: tuple[int, int]
@@ -32,19 +34,20 @@ class Prepared:
         """Whether the model sees the image shorter than it is, see `working_size`."""
         return self.plan.size != published_size(self.size, min(self.plan.size))
 
+    def windows(self) -> list[NDArray[np.uint8]]:
+        """Cut the windows, [side, side, 3] uint8 each; none where the model sees the image in one piece."""
+        return cut_windows(self.resized, self.plan.corners, self.plan.side)
 
-def prepare(upright: Image.Image, native_size: int, short_side: int, patch_size: int) -> Prepared:
-    """Resize an upright image in mode RGB to its `working_size`, bicubic, and plan its windows.
 
-    native_size  side of the model's windows, patch_size of its patches, in pixels
+def prepare(upright: Image.Image, plan: WindowPlan) -> Prepared:
+    """Resize an upright image in mode RGB to the size of its plan, bicubic.
 
     Raises InputError for an image that is too elongated.
     """
     width, height = upright.size
-    plan = plan_windows((height, width), native_size, short_side, patch_size)
     if plan.size[0] * plan.size[1] > MAX_WORKING_PIXELS:
         raise InputError(
-            f"{height} x {width} (height x width) pixels are too elongated: at a short side of {short_side} this would be "
+            f"{height} x {width} (height x width) pixels are too elongated: at a short side of {min(plan.size)} this would be "
             f"{plan.size[0]} x {plan.size[1]} pixels, more than {MAX_WORKING_PIXELS:,}",
             "Cut it into pieces, or use a smaller short side.",
         )

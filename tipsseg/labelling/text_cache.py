@@ -1,8 +1,8 @@
 """Text vectors on disk, so that a vocabulary goes through the text tower of a model once.
 
-They are files in the folder `text` of tipsseg's cache, named by all that decides them: the phrases and their templates, the files
-of the model, versions, device and dtype. Each begins with the sha256 of its name and its numbers: one that was damaged, or stands
-under the name of another, is not taken. They only save time: one that cannot be read or written costs the computing, no error.
+They are files in the folder `text` of a cache, named by all that decides them: the phrases and their templates, the files of the
+model, versions, device and dtype. Each begins with the sha256 of its name and its numbers: a file that was damaged, or that stands
+under the name of another, is not used. They only save time: a file that cannot be read or written costs the computing, no error.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from tipsseg import __version__
-from tipsseg.backbones.tipsv2.encoder import Encoder
+from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import TipssegError
-from tipsseg.util.cache_folder import cache_folder
 from tipsseg.util.files import atomic_write, json_bytes
 from tipsseg.vocabulary.vocabulary import Phrase
 from tipsseg.weights.sources import file_hashes
@@ -35,10 +34,10 @@ _NUMBERS = np.dtype("<f4")
 Vectors = NDArray[np.float32]
 
 
-def remembered(encoder: Encoder, phrases: Sequence[Phrase], compute: Callable[[], Vectors]) -> Vectors:
+def remembered(cache: Path, backbone: Backbone, phrases: Sequence[Phrase], compute: Callable[[], Vectors]) -> Vectors:
     """The vectors of the phrases, [P, D] of unit length: from the cache, or computed and put there."""
-    file = _file(encoder, phrases)
-    vectors = None if file is None else _read(file, (len(phrases), encoder.width))
+    file = _file(cache, backbone, phrases)
+    vectors = None if file is None else _read(file, (len(phrases), backbone.embed_dim))
     if vectors is None:
         vectors = compute()
         if file is not None:
@@ -46,19 +45,19 @@ def remembered(encoder: Encoder, phrases: Sequence[Phrase], compute: Callable[[]
     return vectors
 
 
-def _file(encoder: Encoder, phrases: Sequence[Phrase]) -> Path | None:
-    """The file for them; None where none can be named."""
-    device = encoder.device
+def _file(cache: Path, backbone: Backbone, phrases: Sequence[Phrase]) -> Path | None:
+    """The file for them; None where the files of the model cannot be read."""
+    device = backbone.device
     on = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    with suppress(TipssegError, RuntimeError):
+    with suppress(TipssegError):
         decides = {
             "versions": [__version__, torch.__version__, np.__version__],
             "device": [platform.system(), platform.machine(), device.type, on, torch.get_num_threads()],
-            "dtype": encoder.dtype_name,
-            "model": file_hashes(encoder.folder),
+            "dtype": backbone.dtype_name,
+            "model": file_hashes(backbone.folder),
             "phrases": [[phrase.text, list(phrase.templates)] for phrase in phrases],
         }
-        return cache_folder() / "text" / f"{hashlib.sha256(json_bytes(decides)).hexdigest()[:40]}{_SUFFIX}"
+        return cache / "text" / f"{hashlib.sha256(json_bytes(decides)).hexdigest()[:40]}{_SUFFIX}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Geometry of the sliding window, in pure numbers: working size, windows, and the taps of bilinear resizing.
+"""Geometry of the sliding window, in pure numbers: working size, windows, and the weights of bilinear resizing.
 
 All sizes are (height, width), all positions (top, left), in pixels.
 """
@@ -11,14 +11,27 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.options import Mode
+
 
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
-    """How one image is cut: square windows of `side` pixels at `corners`, on an image resized to `size`."""
+    """How the model sees one image.
+
+    Attributes:
+        size: (height, width) in pixels, to which the image is resized.
+        side: Side of the square windows in pixels; 0 where there are none.
+        corners: (top, left) of each window, row by row; empty where the model sees the image in one piece.
+    """
 
     size: tuple[int, int]
     side: int
     corners: tuple[tuple[int, int], ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model sees the image in one piece."""
+        return not self.corners
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +56,7 @@ class InterpolationWeights:
 
     @property
     def within(self) -> InterpolationWeights:
-        """The same taps of a source that is cut down to `span`."""
+        """The same weights of a source that is cut down to `span`."""
         return InterpolationWeights(self.low - self.low[0], self.high - self.low[0], self.weight)
 
 
@@ -86,9 +99,22 @@ def window_starts(length: int, side: int) -> tuple[int, ...]:
     return tuple(min(index * stride, length - side) for index in range(count))
 
 
-def plan_windows(size: tuple[int, int], native: int, short_side: int, patch: int) -> WindowPlan:
-    """The windows of an image of `size`, row by row."""
+def make_plan(size: tuple[int, int], native: int, short_side: int, patch: int, mode: Mode = "slide") -> WindowPlan:
+    """Plan how the model sees an image.
+
+    Args:
+        size: (height, width) of the image in pixels.
+        native: Side of the model's windows in pixels.
+        short_side: The shorter side of the resized image in pixels.
+        patch: Side of the model's patches in pixels.
+        mode: "slide" for windows, "whole" for one piece.
+
+    Returns:
+        The plan.
+    """
     height, width = working_size(size, short_side)
+    if mode == "whole":
+        return WindowPlan((height, width), 0, ())
     side = window_side(native, short_side, patch)
     corners = tuple((top, left) for top in window_starts(height, side) for left in window_starts(width, side))
     return WindowPlan((height, width), side, corners)

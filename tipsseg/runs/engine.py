@@ -12,6 +12,7 @@ from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.run_record import RunInfo
 from tipsseg.store.spec import RunSpec
 from tipsseg.types import ImageRef, LabelMap
+from tipsseg.util.cache_folder import cache_folder
 from tipsseg.weights.sources import file_hashes, find_model
 
 
@@ -61,34 +62,36 @@ class LocalEngine:
 
     def start(self, context: RunContext) -> RunInfo:
         """Load the model, see Engine."""
-        from tipsseg.backbones.tipsv2.encoder import Encoder
+        from tipsseg.backbones.loading import open_backbone
         from tipsseg.labelling.labeller import Labeller
+        from tipsseg.labelling.model import Model
         from tipsseg.runs.image_task import ImageTask
 
         spec, dtype = self._info.spec, self._info.dtype
+        cache = cache_folder() if spec.use_cache else None
         check_device(spec, dtype)  # before any download
-        model = find_model(spec.model).fetch(quiet=self._quiet)
-        encoder = Encoder(model, spec.device, dtype, spec.batch_size)
+        model = find_model(spec.model).fetch(quiet=self._quiet, keep_stamps=spec.use_cache)
+        backbone = open_backbone(model, spec.device, dtype, spec.batch_size)
         if (note := self._note) is not None:
-            encoder.on_less_memory = lambda size: note(
-                f"Not enough memory on {encoder.device}: {size} windows at once from here on (--batch-size {size})."
+            backbone.on_less_memory = lambda size: note(
+                f"Not enough memory on {backbone.device}: {size} windows at once from here on (--batch-size {size})."
             )
-        labeller = Labeller(encoder, spec.vocabulary, spec.options)
+        labeller = Labeller(Model(backbone), spec.vocabulary, spec.options, cache=cache)
         info = replace(
             self._info,
-            model={**self._info.model, "sha256": file_hashes(model)},
-            device=str(encoder.device),
-            dtype=encoder.dtype_name,
+            model={**self._info.model, "sha256": file_hashes(model, keep_stamps=spec.use_cache)},
+            device=str(backbone.device),
+            dtype=backbone.dtype_name,
             vocabulary=labeller.vocabulary,
             dropped=labeller.dropped,
         )
         self._work = ImageTask(labeller, spec.formats, context, info.digest, self._inspect, spec.max_pixels)
-        self._encoder = encoder
+        self._backbone = backbone
         return info
 
     def batch_size(self) -> int | None:
         """The batch size of the model, see Engine."""
-        return self._encoder.batch_size
+        return self._backbone.batch_size
 
     def results(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
         """Label the images, see Engine."""

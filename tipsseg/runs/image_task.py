@@ -20,6 +20,7 @@ from tipsseg.formats.base import ImageLabels, RunContext
 from tipsseg.images.decoding import as_image_error, opened
 from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.labelling.batches import Batched, Batches
+from tipsseg.labelling.features import Features
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.options import MAX_PIXELS
@@ -112,7 +113,7 @@ class ImageTask:
         with opened(ref.path, self._max_pixels) as image, self._alone(image.size), as_image_error(ref.path):
             upright = upright_image(image.decode())
             thumbnail = thumbnail_rgb(upright) if self._needs_pixels else np.empty((0, 0, 3), np.uint8)
-            prepared = self._labeller.prepare_upright(upright)
+            prepared = self._labeller.prepare(upright)
         try:
             return Loaded(ref, thumbnail, prepared, fingerprint(ref.path))
         except OSError as error:
@@ -121,11 +122,15 @@ class ImageTask:
     @property
     def windows_at_once(self) -> int:
         """How many windows make a batch."""
-        return self._labeller.encoder.batch_size
+        return self._labeller.model.backbone.batch_size
 
     def batches(self) -> Batches[Batched]:
-        """What makes cosines of images, in batches; for one thread."""
-        return Batches(self._labeller)
+        """What makes features of images, in batches; for one thread."""
+        return Batches(self._labeller.model)
+
+    def cosines(self, features: Features) -> Tensor:
+        """Compare the features of an image with the phrases; for the same thread."""
+        return self._labeller.cosines(features)
 
     def finish(self, loaded: Loaded, cosines: Tensor) -> Labelled:
         """Label an image and write its files; may be called from several threads.
@@ -135,7 +140,7 @@ class ImageTask:
         began = time.monotonic()
         prepared = loaded.prepared
         with self._alone(max(prepared.size, prepared.plan.size, key=prod)):
-            ref, label_map = loaded.ref, self._labeller.label_encoded(prepared, cosines, self._top)
+            ref, label_map = loaded.ref, self._labeller.assign(prepared, cosines, self._top)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
             labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects)

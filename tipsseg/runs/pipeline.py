@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tipsseg.errors import ImageError
 from tipsseg.labelling.batches import Batches
+from tipsseg.labelling.features import Features
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.runs.image_task import ImageTask, Loaded
 from tipsseg.store.results import Failed, ImageResult, Item
@@ -36,13 +37,14 @@ def label_images(items: Iterable[Item], work: ImageTask, jobs: int) -> Generator
     loading: deque[_Loading] = deque()  # the images in it that the model has not got
     writing: set[Future[None]] = set()
 
-    def encode(step: Iterable[tuple[_Image, Tensor]]) -> Generator[ImageResult, None, bool]:
+    def encode(step: Iterable[tuple[_Image, Features]]) -> Generator[ImageResult, None, bool]:
         """A step of the model; whether it had any images ready. What was done before its error is told of before the error."""
         any_ready = False
         try:
-            for image, cosines in step:
+            for image, features in step:
                 any_ready = True
-                task = pool.submit(_finish, work, image, cosines)
+                # Compared at once, so that features, which take the most memory, are gone before the next ones are made.
+                task = pool.submit(_finish, work, image, work.cosines(features))
                 writing.add(task)
                 task.add_done_callback(writing.discard)
         except Exception:

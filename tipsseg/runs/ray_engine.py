@@ -1,11 +1,11 @@
-"""`--engine ray`: the images of a run labelled by the actors of a Ray cluster, through Ray Data.
+"""`--engine ray`: the images of a run labelled by the actors of a Ray cluster.
 
-This process reads the list of images, keeps the records of the run and prints; it needs no torch. The actors write the images' own
-pictures, so they share the file system with it.
+This process reads the list of images, keeps the records of the run and prints; it needs no torch. The actors write the per-image
+files, and share the file system with it.
 
-Images travel in batches: this process ─► a queue ─► one task that hands them out ─► `map_batches` of LabelActor ─► this process. It
-is one data set for the whole run, as every further one would load the model anew; and it begins with a queue, as a list may come
-bit by bit.
+items ─ a thread ─► batches ─► actors, a few batches each ─► results, in the order of the items
+
+An actor that dies is replaced, and its images are labelled again: their files are the same bytes then.
 """
 
 from __future__ import annotations
@@ -16,55 +16,48 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import Any, Self, TextIO
 
 from tipsseg import __version__
 from tipsseg.errors import DeviceError, TipssegError, UsageError
 from tipsseg.formats import image_folders
 from tipsseg.formats.base import RunContext
-from tipsseg.runs.ray_actor import Answer, Batch, LabelActor, Plan, from_table, to_table
+from tipsseg.runs.ray_actor import LabelActor, Plan
 from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.run_record import RunInfo
 from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up_below
+from tipsseg.util.threads import Feeder
 
-if TYPE_CHECKING:
-    import pyarrow
-    from ray.data import Dataset
-    from ray.util.queue import Queue
-
-#: Images that go to an actor at once: fewer where no more have come yet. Ray Data looks for results ten times a second, and keeps
-#: some 3 KB of each batch for its statistics.
+#: Images that go to an actor at once: fewer where no more have come yet.
 _BATCH = 16
 
 #: Batches an actor has at a time, so that it need not wait for the next.
 _AHEAD = 2
 
-#: Images, as batches an actor, that may be under way before the oldest of them is done.
+#: Images, as batches per actor, that may be under way before the oldest of them is done.
 _WINDOW = 4
 
-#: What the queue begins with.
-_BEGIN = "begin"
+#: How often an actor may die over the same images, or while it loads the model, before the run ends.
+_DEATHS = 4
 
-#: In the environment while Ray starts. It logs a restriction of Ray Data as an error, for each actor; and it is only a tool here,
-#: so it reports nothing to its makers.
-_ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
-
-#: Nothing is printed, and each batch goes on alone, not held up for more.
-_DATA_SETTINGS = {"enable_progress_bars": False, "print_on_execution_start": False, "target_max_block_size": 1}
+#: Seconds that actors get to end.
+_GRACE = 10.0
 
 _SAME_COMMAND = "What is done stays; the same command goes on from there."
 
 
 def check_ray(actors: int, gpus: float, device: str) -> None:
     """Raise UsageError where Ray is not installed, or for numbers that cannot be."""
-    if find_spec("ray") is None or find_spec("pyarrow") is None:
+    if find_spec("ray") is None:
         raise UsageError("--engine ray needs Ray", "pip install 'tipsseg[ray]'")
     if actors < 1:
         raise UsageError(f"--actors {actors} is too small; the least is 1")
@@ -80,48 +73,75 @@ def check_ray(actors: int, gpus: float, device: str) -> None:
         raise UsageError(f"--device {device} with --gpus 0: Ray would hide the GPUs from its actors", "Give --gpus 1.")
 
 
+@dataclass(eq=False, slots=True)
+class _Image:
+    """An image on its way, and where its result goes.
+
+    deaths  how many actors died while they were at work on its batch
+    """
+
+    ref: ImageRef
+    result: Future[ImageResult] = field(default_factory=Future)
+    deaths: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class _Task:
+    """What an actor was asked for: to load the model, or to label images."""
+
+    answer: Future[Any]
+    images: tuple[_Image, ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    """An actor, with what it was asked for and has not answered yet, in order; `ready` once it has loaded the model."""
+
+    actor: Any
+    tasks: deque[_Task]
+    ready: bool = False
+
+
 class RayEngine:
     """Labels images in actors of a Ray cluster. Use as a context manager: at its end the actors are gone."""
 
     def __init__(self, info: RunInfo, actors: int, gpus: float) -> None:
         """Nothing is started yet. Raises as `check_ray` does.
 
-        actors  how many there are, each with a model of its own
-        gpus    of each; two share one with 0.5
+        Args:
+            info: The run, as `plan_run` gives it.
+            actors: How many there are, each with a model of its own.
+            gpus: Of each actor; two share one with 0.5.
         """
         check_ray(actors, gpus, info.spec.device)
         self._info = info
         self._actors = actors
         self._gpus = gpus
-        self._ran_on: tuple[str, str] | None = None
+        self._started: RunInfo | None = None
+        self._workers: list[_Worker] = []
+        self._waiting: deque[_Image] = deque()
+        self._failed_starts = 0
+        self._any_died = False
+        self._happened = threading.Event()
         self._stack = ExitStack()
 
     def start(self, context: RunContext) -> RunInfo:
         """Join the cluster of $RAY_ADDRESS, or start Ray on this machine, and wait for the first model; see Engine."""
-        from ray.util.queue import Queue
+        import ray
 
-        stack = self._stack
         self._context = context
-        plan = Plan(self._info, context, Path.cwd(), __version__)
-        messages = _Messages(sys.stdout)
-        stack.enter_context(redirect_stdout(messages))
-        ours = stack.enter_context(_connected())
-        stack.enter_context(_quiet(logging.ERROR if ours else logging.WARNING))
-        stack.enter_context(_data_settings())
-        if ours:
+        self._stack.enter_context(redirect_stdout(messages := _Messages(sys.stdout)))
+        if self._stack.enter_context(_connected()):
             _check_resources(self._actors, self._gpus)
-        self._queue = queue = Queue(actor_options={"num_cpus": 0})
-        stack.callback(queue.shutdown, force=True)
-        queue.put(_BEGIN)
-        queue.put(to_table(Batch(0)))
-        self._answers = _answers(_data_set(queue, plan, self._actors, self._gpus))
-        stack.callback(self._answers.close)
-        stack.callback(messages.end)
-        answer = self._next()
-        if answer.started is None:
-            raise next(each for each in answer.outcomes if isinstance(each, TipssegError))
-        self._ran_on = answer.ran_on
-        return answer.started
+        self._plan = ray.put(Plan(self._info, context, Path.cwd(), __version__))
+        self._stack.callback(self._end_actors)
+        self._stack.callback(messages.end)
+        self._workers = [self._hire() for _ in range(self._actors)]
+        while self._started is None:
+            self._happened.wait()
+            self._happened.clear()
+            self._collect()
+        return self._started
 
     def batch_size(self) -> int | None:
         """Not known: each actor has its own, see Engine."""
@@ -129,34 +149,123 @@ class RayEngine:
 
     def results(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
         """Label the images, see Engine. `items` is gone through in a thread of its own, as in `pipeline.label_images`."""
-        feed = _Feed(items, self._queue, self._actors * _WINDOW * _BATCH)
-        done: dict[int, ImageResult | TipssegError] = {}
-        number = 0
+        line: deque[Future[ImageResult]] = deque()  # what was taken and not yielded yet, in order
+        feed = Feeder(items, self._actors * _WINDOW * _BATCH, self._happened.set)
         finished = False
         try:
-            for item in feed.items():
-                if not isinstance(item, ImageRef):
-                    yield item
-                    continue
-                while number not in done:
-                    answer = self._next()
-                    done.update(enumerate(answer.outcomes, answer.first))
-                outcome = done.pop(number)
-                number += 1
-                if isinstance(outcome, TipssegError):
-                    raise outcome
-                yield outcome
+            while line or not feed.ended:
+                self._happened.clear()
+                while (item := feed.take()) is not None:
+                    line.append(self._begin(item))
+                self._collect()
+                self._send()
+                if (line and not line[0].done()) or not (line or feed.ended):
+                    self._happened.wait()
+                while line and line[0].done():
+                    feed.make_room()
+                    yield line.popleft().result()
             finished = True
         finally:
             feed.stop()
-            if not finished:
-                self._stop_at_once()
+            if not finished or self._any_died:
+                self._end_actors()
+                # Files that actors were about to write when they ended.
+                clean_up_below((self._context.output / folder for folder in image_folders()), self._context.owner)
 
-    def _stop_at_once(self) -> None:
-        """End the actors in the middle of their work, and remove what they were writing."""
-        self._stack.close()
-        context = self._context
-        clean_up_below((context.output / folder for folder in image_folders()), context.owner)
+    def _begin(self, item: Item | BaseException) -> Future[ImageResult]:
+        """Where the result of an item goes; of all but an image it is known."""
+        if isinstance(item, ImageRef):
+            image = _Image(item)
+            self._waiting.append(image)
+            return image.result
+        known: Future[ImageResult] = Future()
+        if isinstance(item, BaseException):
+            known.set_exception(item)
+        else:
+            known.set_result(item)
+        return known
+
+    def _hire(self) -> _Worker:
+        """A new actor, which begins to load the model."""
+        import ray
+
+        actor: Any = ray.remote(LabelActor).options(num_cpus=1, num_gpus=self._gpus).remote(self._plan)
+        return _Worker(actor, deque([_Task(self._answer(actor.start.remote()))]))
+
+    def _answer(self, reference: Any) -> Future[Any]:
+        answer: Future[Any] = reference.future()
+        answer.add_done_callback(lambda _: self._happened.set())
+        return answer
+
+    def _send(self) -> None:
+        """Give batches to the actors that have room for them, first to those with the least to do."""
+        for filled in range(_AHEAD):
+            for worker in self._workers:
+                if worker.ready and len(worker.tasks) == filled and self._waiting:
+                    images = tuple(self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting))))
+                    answer = self._answer(worker.actor.label.remote([image.ref for image in images]))
+                    worker.tasks.append(_Task(answer, images))
+
+    def _collect(self) -> None:
+        """Take the answers that have come. Raises TipssegError for what ends the run."""
+        from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
+
+        for number, worker in enumerate(self._workers):
+            while worker.tasks and worker.tasks[0].answer.done():
+                task = worker.tasks[0]
+                try:
+                    answer = task.answer.result()
+                except (RayActorError, ObjectLostError) as error:
+                    self._workers[number] = self._replace(worker, error)
+                    break
+                except RayTaskError:  # an error in the code that Ray ran
+                    raise
+                except RayError as error:
+                    raise TipssegError(f"Ray cannot go on: {_first_line(error)}", _SAME_COMMAND) from error
+                worker.tasks.popleft()
+                if task.images:
+                    _set_results(task.images, answer)
+                else:
+                    self._take_start(answer)
+                    worker.ready = True
+
+    def _take_start(self, answer: RunInfo | TipssegError) -> None:
+        """Take what an actor came to. Raises TipssegError where it cannot start, or is not like the others."""
+        if isinstance(answer, TipssegError):
+            raise answer
+        self._started = self._started or answer
+        self._failed_starts = 0
+        _check_same((self._started.device, self._started.dtype), (answer.device, answer.dtype))
+
+    def _replace(self, worker: _Worker, error: Exception) -> _Worker:
+        """A new actor in the place of one that died; its images come first. Raises TipssegError where that happens too often."""
+        import ray
+
+        self._any_died = True
+        ray.kill(worker.actor)  # where it was only out of reach
+        at_work = worker.tasks[0].images
+        for image in at_work:
+            image.deaths += 1
+        self._failed_starts += not at_work
+        if max(self._failed_starts, *(image.deaths for image in at_work), 0) >= _DEATHS:
+            doing = f"labelled {at_work[0].ref.path} and images beside it" if at_work else "loaded the model"
+            raise TipssegError(
+                f"{_DEATHS} actors died while they {doing}: {_first_line(error)}",
+                f"They may have run out of memory. {_SAME_COMMAND}",
+            )
+        self._waiting.extendleft(reversed([image for task in worker.tasks for image in task.images]))
+        return self._hire()
+
+    def _end_actors(self) -> None:
+        """End the actors, also in the middle of their work. Safe to call twice."""
+        import ray
+        from ray.exceptions import RayError
+
+        for worker in self._workers:
+            with suppress(RayError):  # it is gone with its machine
+                ray.kill(worker.actor)
+        wait([task.answer for worker in self._workers for task in worker.tasks], _GRACE)
+        self._workers = []
 
     def __enter__(self) -> Self:
         return self
@@ -166,19 +275,14 @@ class RayEngine:
     ) -> None:
         self._stack.close()
 
-    def _next(self) -> Answer:
-        """The next answer of any actor. Raises TipssegError where Ray lost what it needs, or actors differ."""
-        from ray.exceptions import RayError, RayTaskError
 
-        try:
-            answer = next(self._answers)
-        except RayTaskError:  # an error in the code that Ray ran
-            raise
-        except RayError as error:
-            raise TipssegError(f"Ray cannot go on: {str(error).splitlines()[0]}", _SAME_COMMAND) from error
-        if answer.ran_on is not None:
-            _check_same(self._ran_on or answer.ran_on, answer.ran_on)
-        return answer
+def _set_results(images: Sequence[_Image], answers: Sequence[ImageResult | TipssegError]) -> None:
+    """Tell of each image what became of it; after an error, which ends the run, there are no more answers."""
+    for image, answer in zip(images, answers, strict=False):
+        if isinstance(answer, TipssegError):
+            image.result.set_exception(answer)
+        else:
+            image.result.set_result(answer)
 
 
 def _check_same(one: tuple[str, str], other: tuple[str, str]) -> None:
@@ -192,114 +296,12 @@ def _check_same(one: tuple[str, str], other: tuple[str, str]) -> None:
         )
 
 
-class _Feed:
-    """Items on their way: each is to be waited for in its turn, and the images among them are in the queue of the actors."""
-
-    def __init__(self, items: Iterable[Item], queue: Queue, window: int) -> None:
-        """`window` items may be taken from `items` and not yet asked for."""
-        self._source = items
-        self._queue = queue
-        self._room = threading.Semaphore(window)
-        self._stopped = threading.Event()
-        self._taken: SimpleQueue[Item | BaseException | None] = SimpleQueue()
-        self._images: SimpleQueue[ImageRef | None] = SimpleQueue()
-        # Daemons, as nothing ends a thread that waits for a line on stdin.
-        threading.Thread(target=self._take, name="feed", daemon=True).start()
-        self._sender = threading.Thread(target=self._send, name="send", daemon=True)
-        self._sender.start()
-
-    def items(self) -> Iterator[Item]:
-        """The items in their order, as they come."""
-        while (item := self._taken.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-            self._room.release()
-
-    def stop(self) -> None:
-        """Take no more items, and send no more."""
-        self._stopped.set()
-        self._room.release()  # lets a feeder go that waits for room
-        self._images.put(None)
-        self._sender.join()
-
-    def _take(self) -> None:
-        try:
-            for item in self._source:
-                self._room.acquire()
-                if self._stopped.is_set():
-                    return
-                self._taken.put(item)
-                if isinstance(item, ImageRef):
-                    self._images.put(item)
-            self._taken.put(None)
-        except BaseException as error:  # whatever it is, it belongs to who asked for the outcomes
-            self._taken.put(error)
-
-    def _send(self) -> None:
-        from ray.exceptions import RayError
-
-        number = 0
-        while (image := self._images.get()) is not None and not self._stopped.is_set():
-            refs = (image, *_waiting(self._images, _BATCH - 1))
-            try:
-                self._queue.put(to_table(Batch(number, refs)))
-            except RayError:  # then the data set fails too, and that is heard of
-                return
-            number += len(refs)
-
-
-def _waiting(images: SimpleQueue[ImageRef | None], most: int) -> Iterator[ImageRef]:
-    """Those that have come already."""
-    for _ in range(most):
-        try:
-            image = images.get_nowait()
-        except Empty:
-            return
-        if image is None:
-            images.put(None)  # for who asked
-            return
-        yield image
-
-
-def _hand_out(queue: Queue) -> Callable[[pyarrow.Table], Iterator[pyarrow.Table]]:
-    """The task that the data set begins with: the batches in the queue, for as long as the run goes."""
-
-    def batches(table: pyarrow.Table) -> Iterator[pyarrow.Table]:
-        if queue.get_nowait() != _BEGIN:
-            raise RuntimeError("Ray ran the task anew that hands out images, as it does when a machine is lost")
-        while True:
-            yield queue.get()
-
-    return batches
-
-
-def _data_set(queue: Queue, plan: Plan, actors: int, gpus: float) -> Dataset:
-    import ray.data
-
-    return (
-        ray.data.from_items([0])
-        # Other resources than in the second step, or Ray Data would run both in the first actor.
-        .map_batches(_hand_out(queue), batch_size=1, batch_format="pyarrow", num_cpus=0)
-        .map_batches(
-            LabelActor,
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=_AHEAD),
-            fn_constructor_args=(plan,),
-            num_cpus=1,
-            num_gpus=gpus,
-        )
-    )
-
-
-def _answers(data: Dataset) -> Generator[Answer, None, None]:
-    for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from_table(table)
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class _Messages:
-    """Stands for stdout while Ray runs, which prints messages there: text goes to stderr.
+    """Stands for stdout while Ray runs, which prints messages there, as of actors that died: text goes to stderr.
 
     Results go through `buffer`, see progress.py, and that is the one of stdout.
     """
@@ -333,13 +335,13 @@ def _connected() -> Iterator[bool]:
     address = os.environ.get("RAY_ADDRESS", "")
     on_term = signal.getsignal(signal.SIGTERM)
     try:
-        with _environment():
+        with _no_reports():
             ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         if not address:
             raise
         raise TipssegError(
-            f"cannot join the Ray cluster at {address}: {str(error).splitlines()[0]}",
+            f"cannot join the Ray cluster at {address}: {_first_line(error)}",
             "RAY_ADDRESS says where it is, and RAY_AUTH_MODE=token that it asks for a token; without RAY_ADDRESS, Ray starts here.",
         ) from error
     finally:
@@ -366,45 +368,14 @@ def _check_resources(actors: int, gpus: float) -> None:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
-    added = [name for name in _ENVIRONMENT if name not in os.environ]
-    os.environ.update({name: _ENVIRONMENT[name] for name in added})
+def _no_reports() -> Iterator[None]:
+    """Let a Ray that starts report nothing to its makers, where the environment does not say otherwise."""
+    name = "RAY_USAGE_STATS_ENABLED"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "0"
     try:
         yield
     finally:
-        for name in added:
-            del os.environ[name]
-
-
-@contextmanager
-def _data_settings() -> Iterator[None]:
-    """Have _DATA_SETTINGS; some releases of Ray Data look at them when a data set is made, some when it runs."""
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    before: dict[str, Any] = {name: getattr(context, name) for name in _DATA_SETTINGS}
-    for name, value in _DATA_SETTINGS.items():
-        setattr(context, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(context, name, value)
-
-
-@contextmanager
-def _quiet(level: int) -> Iterator[None]:
-    """Ray Data says less than that on the terminal."""
-    import ray.data  # makes the handlers
-
-    handlers = [
-        each for each in logging.getLogger(ray.data.__name__).handlers if isinstance(each, logging.StreamHandler)
-    ]
-    before = [handler.level for handler in handlers]
-    for handler in handlers:
-        handler.setLevel(level)
-    try:
-        yield
-    finally:
-        for handler, was in zip(handlers, before, strict=True):
-            handler.setLevel(was)
+        del os.environ[name]

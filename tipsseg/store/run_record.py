@@ -118,7 +118,7 @@ def plan_run(spec: RunSpec) -> RunInfo:
     dtype = spec.dtype
     if dtype == "auto" and spec.formats:
         dtype = begun_dtype(spec) or "auto"
-    return RunInfo(spec, find_model(spec.model).facts(), dtype)
+    return RunInfo(spec, find_model(spec.model).facts(keep_stamps=spec.use_cache), dtype)
 
 
 def begun_dtype(spec: RunSpec) -> str | None:

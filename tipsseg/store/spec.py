@@ -49,6 +49,7 @@ class RunSpec:
         overwrite: Whether what an earlier run wrote is removed first.
         replace_edited: Whether images are labelled anew whose files were changed by hand.
         shard: The part of the images that this run labels. None: all of them.
+        use_cache: Whether the user's cache keeps what saves time the next time: the vectors of phrases, and stamps of hashed files.
     """
 
     model: str
@@ -66,6 +67,7 @@ class RunSpec:
     overwrite: bool = False
     replace_edited: bool = False
     shard: Shard | None = None
+    use_cache: bool = False
 
     @property
     def state(self) -> Path:

@@ -1,4 +1,4 @@
-"""Files that grow by whole lines, so that a process may be killed at any moment: what is lost is at most the last line."""
+"""Files that grow by whole lines: a process that is killed loses the last line at most."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ from tipsseg.util.files import open_appending, open_regular, output_error
 class AppendLog:
     """A file of lines that are appended, and read back by their offsets in bytes.
 
-    An appended line is with the operating system when `append` returns. One that could not be written whole, as on a full disk, is
-    taken back. One process has the file; any of its threads may call any method, and each call is alone with the file.
+    The operating system has an appended line when `append` returns. A line that could not be written whole, as on a full disk, is
+    removed again. Only one process may use the file. Any of its threads may call any method; a lock keeps the calls apart.
     """
 
     def __init__(self, path: Path) -> None:
-        """Of `path`, which is made, with its parent folders, by the first line; what follows its last line end is cut off then.
-
-        Raises OutputError.
-        """
+        """Of `path`. The first line creates the file and its parent folders, and cuts off what follows the last line end in it."""
         self.path = path
         self._file: FileIO | None = None
         self._reader: BinaryIO | None = None
@@ -35,7 +32,7 @@ class AppendLog:
         self._alone = threading.RLock()
 
     def append(self, line: bytes) -> int:
-        """Add a line, which has no line end in it; returns its offset. Raises OutputError."""
+        """Add a line, given without a line end, and return its offset in bytes. Raises OutputError."""
         with self._alone:
             return self._append(line)
 
@@ -74,13 +71,13 @@ class AppendLog:
             raise output_error(self.path, error) from error
 
     def trim(self) -> None:
-        """Cut off what follows the last line end, where there is a file. Raises OutputError."""
+        """Cut off what follows the last line end; does nothing where the file is absent. Raises OutputError."""
         with self._alone:
             if self.path.exists():
                 self._opened()
 
     def is_removed(self) -> bool:
-        """Whether the file that was appended to is not there any more, or another is."""
+        """Whether the file that was appended to was removed or replaced."""
         with self._alone:
             if self._file is None:
                 return False
@@ -90,7 +87,7 @@ class AppendLog:
                 return True
 
     def close(self) -> None:
-        """Close the file; safe to call twice. Raises OutputError, as where what was appended cannot be kept."""
+        """Close the file; safe to call twice. Raises OutputError, for example where the disk cannot keep what was appended."""
         with self._alone:
             try:
                 for file in (self._file, self._reader):
@@ -125,7 +122,7 @@ class AppendLog:
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The whole lines of a file with their offsets, without their ends; none where there is no file. Raises OSError."""
+    """Give the whole lines of a file, without their ends, with their offsets; nothing where the file is absent. Raises OSError."""
     try:
         file = open_regular(path)
     except FileNotFoundError:

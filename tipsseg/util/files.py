@@ -44,17 +44,17 @@ _OF_ONE_FILE = frozenset(
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder of that name; where the system refuses to tell, as for a name that is too long, there is none."""
+    """Whether a path is a folder; False where the system refuses to tell, for example for a name that is too long."""
     return os.path.isdir(path)  # noqa: PTH112  Path.is_dir raises for such names
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file of that name; see `is_folder`."""
+    """Whether a path is a file; False where the system refuses to tell."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def file_size(path: Path) -> int | None:
-    """The size of a file in bytes; None where there is none of that name."""
+    """The size of a file in bytes; None where the path is no file."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -73,10 +73,10 @@ def is_there(path: Path) -> bool:
 
 
 class RegularFile(BufferedReader):
-    """A regular file, open for reading. As a context manager it names itself in errors of reading."""
+    """A regular file, open for reading. As a context manager it puts its name into errors of reading."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError, also for a pipe or a device, which another program would wait for."""
+        """Open the file. Raises OSError, for a pipe or a device too: reading from it could wait for ever."""
         super().__init__(FileIO(path, "rb", opener=_open_regular))
 
     def __exit__(
@@ -89,7 +89,7 @@ class RegularFile(BufferedReader):
 
 
 def open_regular(path: Path) -> RegularFile:
-    """Open a regular file for reading; see RegularFile."""
+    """Open a regular file for reading; see RegularFile. Raises OSError."""
     return RegularFile(path)
 
 
@@ -105,9 +105,13 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 def open_appending(path: Path) -> int:
-    """A descriptor to append to a regular file, and to read it; it is made where there is none.
+    """Open a regular file to append to it and to read it, and create it where it is absent.
 
-    Raises OSError, also for a symbolic link.
+    Returns:
+        A file descriptor.
+
+    Raises:
+        OSError: where the system refuses, and for a symbolic link.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
@@ -127,12 +131,12 @@ def _require_regular(descriptor: int, path: Path) -> None:
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
 
 
-#: A record of a run that is larger than this is none: run.json and classes.json grow with the classes alone.
+#: Bytes of a record of a run at most: run.json and classes.json grow with the number of classes alone.
 RECORD_LIMIT = 64 << 20
 
 
 def read_regular(path: Path, limit: int = RECORD_LIMIT) -> bytes:
-    """The content of a regular file of at most `limit` bytes. Raises OSError."""
+    """Read a regular file of at most `limit` bytes. Raises OSError."""
     with open_regular(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -141,7 +145,7 @@ def read_regular(path: Path, limit: int = RECORD_LIMIT) -> bytes:
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
-    """The OutputError for an OSError that was met while writing `path`."""
+    """The OutputError for an OSError that occurred while `path` was written."""
     reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
     return OutputError(path, reason, hint, only_this=error.errno in _OF_ONE_FILE)
 
@@ -150,10 +154,15 @@ def output_error(path: Path, error: OSError) -> OutputError:
 def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends, remove it when the block raises.
 
-    Creates the parent folders. The temporary name is hidden, is like no other's on any machine, and keeps the suffix;
-    `owner` is a part of it, by which `clean_up` tells whose it is.
-    Readers see the old file or the new one, never a part. Raises OutputError where the system refuses, also for an
-    OSError from inside the block.
+    Creates the parent folders. The temporary name is hidden, random, and has the suffix of `path`. Readers see the old file or
+    the new file, never a part of one.
+
+    Args:
+        path: the file to write.
+        owner: a part of the temporary name, by which `clean_up` finds the files of one process.
+
+    Raises:
+        OutputError: where the system refuses, and for any OSError from inside the block.
     """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{owner}{secrets.token_hex(8)}{path.suffix}"
     try:
@@ -169,13 +178,13 @@ def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
 
 
 def atomic_write(path: Path, data: bytes, owner: str = "") -> None:
-    """Write `data` to `path` so that it appears whole or not at all, see `atomic_path`; raises OutputError."""
+    """Write `data` to `path`; the file appears whole or not at all, see `atomic_path`. Raises OutputError."""
     with atomic_path(path, owner) as temporary:
         temporary.write_bytes(data)
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, where there is one. Raises OutputError."""
+    """Remove a file where it is there. Raises OutputError."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -183,9 +192,12 @@ def remove_file(path: Path) -> None:
 
 
 def clean_up(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()) -> None:
-    """Remove what a process of this owner left in the folders under temporary names when it was killed, but what to `keep`.
+    """Remove the temporary files that a killed process left in folders. The caller must know that the process no longer runs.
 
-    Whoever calls it has to know that no such process lives any more.
+    Args:
+        folders: the folders to look into.
+        owner: only files of this owner; see `atomic_path`.
+        keep: names of files to keep.
     """
     for folder in folders:
         with suppress(OSError):
@@ -196,7 +208,7 @@ def clean_up(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()
 
 
 def clean_up_below(tops: Iterable[Path], owner: str = "") -> None:
-    """`clean_up` these folders and all that are below them, but where a link leads."""
+    """`clean_up` these folders and all folders below them; links are not followed."""
     for top in tops:
         if top.is_symlink():
             continue
@@ -214,10 +226,10 @@ def _remove(path: Path, owner: str) -> None:
 
 
 def json_bytes(value: object, indent: int | None = None) -> bytes:
-    """`value` as JSON in UTF-8, readable names kept; undecodable bytes of file names are spelled out as text.
+    """Write a value as JSON in UTF-8, with names readable; bytes of file names that are no UTF-8 become text.
 
-    Python carries such bytes as lone surrogates. Those have no UTF-8 form, and as JSON escapes other languages' readers
-    refuse them; so they become the visible text `\\udc..`.
+    Python holds such bytes as lone surrogates. They have no UTF-8 form, and readers in other languages refuse them as JSON
+    escapes. They become the visible text `\\udc..`.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     return _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text).encode("utf-8")

@@ -1,4 +1,4 @@
-"""Is an input still the file that was labelled? Size and modification time first, then the content."""
+"""Is a file still the file that it was? Size and modification time decide first, then the content."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pathlib import Path
 
 from tipsseg.util.files import open_regular
 
-#: Larger files go by size and time alone: reading them twice costs more than it is worth.
+#: Bytes; of larger files size and time alone decide, because reading them twice takes too long.
 HASH_LIMIT = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What tells a file from what it was.
+    """What a file was: its size, its time and its content.
 
-    size      bytes
-    mtime_ns  modification time, nanoseconds since 1970
-    sha256    of the content, in hex; None for files above HASH_LIMIT
+    Attributes:
+        size: bytes.
+        mtime_ns: the modification time, nanoseconds since 1970.
+        sha256: the hash of the content, in hex; None for files above HASH_LIMIT.
     """
 
     size: int
@@ -28,13 +29,13 @@ class Fingerprint:
     sha256: str | None
 
     def same_content(self, other: Fingerprint) -> bool:
-        """Whether both are of one content, as far as is known without reading: of the same hash, or else size and time."""
+        """Whether both have the same content, by their hashes; where one has no hash, by size and time."""
         if self.sha256 is not None and other.sha256 is not None:
             return self.sha256 == other.sha256
         return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
 
     def matches(self, path: Path) -> bool:
-        """Whether the file is the same: of that size and time, or of that content whatever its time, as after copying."""
+        """Whether a file has this size and time, or this content with another time, as after copying."""
         try:
             status = path.stat()
             if status.st_size != self.size:
@@ -46,7 +47,7 @@ class Fingerprint:
             return False
 
     def holds(self, path: Path) -> bool:
-        """Whether a file that this program wrote is as it was: of that size, and of that time or that content."""
+        """Whether a regular file, and no link, has this size, and this time or this content."""
         try:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
@@ -56,7 +57,7 @@ class Fingerprint:
             return False
 
     def same_bytes(self, path: Path) -> bool:
-        """Whether a file has this content, by its digest. Raises OSError."""
+        """Whether a file has this content, by its hash. Raises OSError."""
         return content_digest(path) == self.sha256
 
 
@@ -67,7 +68,7 @@ def content_digest(path: Path) -> str:
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """The fingerprint of a file. Raises OSError."""
+    """Take the fingerprint of a file. Raises OSError."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         sha256 = hashlib.file_digest(file, "sha256").hexdigest() if status.st_size <= HASH_LIMIT else None
@@ -75,12 +76,12 @@ def fingerprint(path: Path) -> Fingerprint:
 
 
 def file_record(file: Fingerprint) -> dict[str, object]:
-    """A written file as records have it."""
+    """The fingerprint of a written file as JSON values, for records."""
     return {"bytes": file.size, "mtime_ns": file.mtime_ns, "sha256": file.sha256}
 
 
 def parse_file(record: object) -> Fingerprint:
-    """The written file in what `file_record` gave. Raises ValueError."""
+    """Read back what `file_record` gave. Raises ValueError."""
     if not isinstance(record, dict):
         raise ValueError("no record of a file")
     size, time, digest = record.get("bytes"), record.get("mtime_ns"), record.get("sha256")

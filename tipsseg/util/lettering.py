@@ -1,4 +1,4 @@
-"""Text in pictures: fonts that have the letters, and names cut to the room they have."""
+"""Text in pictures: fonts that have the letters, and names that are cut to the room."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 #: What ends a name that was cut.
 _CUT = "..."
 
-# Pillow's own font has Latin letters without accents, and is the same everywhere. For other names the first of these
-# that the machine has, and that has all the letters.
+# Pillow's own font has Latin letters without accents, and is the same everywhere. Other names take the first of these fonts
+# that the machine has and that has all the letters.
 _OTHER_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -40,7 +40,7 @@ def text_length(font: Font, text: str) -> float:
 
 
 def fit_name(name: str, spare_name: str, size: int, room: float) -> tuple[str, Font]:
-    """A name, cut to `room` pixels, and a font that has its letters; the spare name where there is no such font."""
+    """A name, cut to `room` pixels, and a font that has its letters; the spare name where no font has them."""
     # Hardly a letter is narrower than a pixel: the time does not go with the length of the name.
     start = name[: max(int(room), 1)]
     font = _font_with(start, size)
@@ -52,7 +52,7 @@ def fit_name(name: str, spare_name: str, size: int, room: float) -> tuple[str, F
 
 
 def fit_path(path: str, size: int, room: float) -> tuple[str, Font]:
-    """A path, of which the beginning is left out where it has not `room` pixels, and a font; letters of no font become "?"."""
+    """The end of a path that fits into `room` pixels, and a font; "?" stands for each letter where no font has them all."""
     end = path[-max(int(room), 1) :]
     font = _font_with(end, size)
     if font is None:
@@ -64,7 +64,7 @@ def fit_path(path: str, size: int, room: float) -> tuple[str, Font]:
 
 
 def _letters_in(text: str, font: Font, room: float) -> int:
-    """How many of its first letters have room, with what says that it was cut."""
+    """How many of the first letters fit, together with "..."."""
     fits, too_many = 0, len(text) + 1
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
@@ -77,12 +77,12 @@ def _letters_in(text: str, font: Font, room: float) -> int:
 
 @lru_cache(maxsize=64)
 def _font(name: str, size: int) -> Font:
-    """A font file of the system by name, Pillow's own for no name; raises OSError."""
+    """A font of the system by the name of its file; "" stands for Pillow's own font. Raises OSError."""
     return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
 
 
 def _font_with(letters: str, size: int) -> Font | None:
-    """The first font that has all the letters."""
+    """The first font that has all the letters; None where no font has."""
     different = sorted(set(letters))
     for name in ("", *_OTHER_FONTS):
         try:

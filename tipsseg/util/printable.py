@@ -1,7 +1,7 @@
-"""Text for a person: what would steer a terminal, or break a line in two, is spelled out.
+"""Text for a person: characters that would control a terminal, or break a line in two, are spelled out.
 
-Names of files and classes come from anywhere. A name with an escape sequence or a line end in it could clear the screen or
-pass for a line of the program's own.
+Names of files and classes come from anywhere. A name with an escape sequence or a line end in it could clear the screen, or
+look like a line of the program.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The text with its own line ends; else as `printable`."""
+    """As `printable`, but line ends stay."""
     return "\n".join(map(printable, text.split("\n")))
 
 
@@ -41,18 +41,18 @@ def one_line(name: str) -> str:
 
 
 def control_character(text: str) -> str:
-    """The first character of a text that is a control character or none at all, spelled out; "" where there is none."""
+    """The first control character of a text, or code that is no character, spelled out; "" where the text has none."""
     found = _CONTROL.search(text)
     return printable(found[0]) if found else ""
 
 
 def is_utf8(text: str) -> bool:
-    """Whether the text can be written as UTF-8; what came from bytes that are no UTF-8 cannot."""
+    """Whether the text can be written as UTF-8; a text from bytes that are no UTF-8 cannot."""
     return _SURROGATE.search(text) is None
 
 
 def quoted(value: object) -> str:
-    """A value for a line of text, as Python writes it, cut to what a person reads."""
+    """A value for a message, as Python writes it, cut to 80 characters."""
     try:
         text = repr(value[: _QUOTED + 1] if isinstance(value, str) else value)
     except (ValueError, RecursionError):  # numbers of thousands of digits, lists in lists in lists
@@ -61,7 +61,7 @@ def quoted(value: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """A text cut to what a person reads of it in a message."""
+    """A text for a message, cut to 80 characters."""
     return text if len(text) <= _QUOTED + 2 else f"{text[: _QUOTED - 3]}..."
 
 
@@ -74,7 +74,7 @@ def shell_word(word: str) -> str:
 
 
 def shell_line(words: Iterable[str]) -> str:
-    """The words as a command line, each as `shell_word` has it."""
+    """The words as a command line, each written by `shell_word`."""
     return " ".join(map(shell_word, words))
 
 

@@ -3,7 +3,8 @@
 A stamp says: this file, when it had this size, inode and these times, had this hash. One of the times is the time of the last
 change of the inode, which no program can set. A file that was written to since is therefore hashed again, even where its size
 and its modification time were put back. A stamp is a small JSON file in the folder `verified` of tipsseg's cache. Stamps only
-save time: a stamp that cannot be written or read costs a hashing, never an error.
+save time: a stamp that cannot be written or read costs a hashing, never an error. Only
+who asks for stamps gets them.
 """
 
 from __future__ import annotations
@@ -81,25 +82,30 @@ def compare(path: Path, expected: Expected) -> Mismatch | None:
     return None if got == expected.digest else Mismatch(expected.kind, expected.digest, got)
 
 
-def find_mismatch(path: Path, expected: Expected, *, trust_stamp: bool = True) -> Mismatch | None:
-    """As `compare`, but a file whose stamp still holds is not hashed again; a right file gets a stamp. Raises OSError."""
+def find_mismatch(
+    path: Path, expected: Expected, *, trust_stamp: bool = True, keep_stamp: bool = False
+) -> Mismatch | None:
+    """As `compare`, but a file whose stamp still holds is not hashed again. Raises OSError.
+
+    With `keep_stamp` a right file gets a stamp.
+    """
     before = _stamp(path, expected)
     if trust_stamp and expected.size in (None, before["size"]) and _load_stamp(path) == before:
         return None
     mismatch = compare(path, expected)
-    if mismatch is None and _stamp(path, expected) == before:  # else something writes to it right now
+    if keep_stamp and mismatch is None and _stamp(path, expected) == before:  # else something writes to it right now
         _save_stamp(path, before)
     return mismatch
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path, *, keep_stamp: bool = False) -> str:
     """The sha256 of a file, in hex; a file whose stamp still holds is not hashed again. Raises OSError."""
     known = stamped(path)
     if known is not None and known.kind == "sha256" and _load_stamp(path) == _stamp(path, known):
         return known.digest
     before = _state(path)
     found = Expected("sha256", hash_file(path, "sha256"))
-    if _state(path) == before:  # else something writes to it right now
+    if keep_stamp and _state(path) == before:  # else something writes to it right now
         _save_stamp(path, _stamp(path, found))
     return found.digest
 
@@ -128,17 +134,20 @@ def _state(path: Path) -> dict[str, object]:
 
 
 def _stamp_file(path: Path) -> Path:
-    return cache_folder() / "verified" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
+    cache = cache_folder()
+    if cache is None:
+        raise FileNotFoundError("there is no cache")
+    return cache / "verified" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
 
 
 def _load_stamp(path: Path) -> dict[str, object]:
     try:
         stamp = json.loads(_stamp_file(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: the user has no home folder
+    except (OSError, ValueError):
         return {}
     return stamp if isinstance(stamp, dict) else {}
 
 
 def _save_stamp(path: Path, stamp: dict[str, object]) -> None:
-    with contextlib.suppress(OutputError, RuntimeError):  # RuntimeError: the user has no home folder
+    with contextlib.suppress(OutputError, FileNotFoundError):
         atomic_write(_stamp_file(path), json.dumps(stamp).encode())

@@ -43,12 +43,13 @@ class FileReport:
     state: Literal["ok", "absent", "unknown"]
 
 
-def fetch(spec: ModelSpec, *, quiet: bool = False) -> Path:
+def fetch(spec: ModelSpec, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
     """Verify the files of a model, and download the files that are absent. No network is used where all files are there.
 
     Args:
         spec: the model.
         quiet: no progress bars.
+        keep_stamps: whether stamps in the user's cache save hashing the files the next time.
 
     Returns:
         The folder of the files.
@@ -58,7 +59,7 @@ def fetch(spec: ModelSpec, *, quiet: bool = False) -> Path:
         IntegrityError: for a wrong file, which is removed from the hub cache.
         WeightsError: where a file cannot be read.
     """
-    return _folder(spec, _ensure(spec, spec.files, quiet=quiet))
+    return _folder(spec, _ensure(spec, spec.files, quiet=quiet, keep_stamps=keep_stamps))
 
 
 def locate(spec: ModelSpec) -> Path | None:
@@ -85,7 +86,7 @@ def verify(spec: ModelSpec) -> list[FileReport]:
         with _readable(path):
             expected = stated_locally(spec, file, path)
             if expected is not None:
-                _require(spec, path, find_mismatch(path, expected, trust_stamp=False))
+                _require(spec, path, find_mismatch(path, expected, trust_stamp=False, keep_stamp=True))
             known = expected is not None and expected.kind == "sha256"
             sha256 = expected.digest if expected is not None and known else hash_file(path, "sha256")
             state: Literal["ok", "unknown"] = "unknown" if expected is None else "ok"
@@ -115,13 +116,13 @@ def _resolved(spec: ModelSpec, file: LockedFile) -> LockedFile:
     stated = hub.stated_by_hub(spec, file)
     if stated.kind == "sha256" and stated.size is not None:
         return LockedFile(file.name, stated.size, stated.digest)
-    path = _ensure(spec, [file], quiet=True)
+    path = _ensure(spec, [file], quiet=True, keep_stamps=True)
     with _readable(path):
-        _require(spec, path, find_mismatch(path, stated, trust_stamp=False))
+        _require(spec, path, find_mismatch(path, stated, trust_stamp=False, keep_stamp=True))
         return LockedFile(file.name, path.stat().st_size, hash_file(path, "sha256"))
 
 
-def _ensure(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool) -> Path:
+def _ensure(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool, keep_stamps: bool) -> Path:
     """Verify the files that are here, and download the others; returns the path of the first."""
     absent = []
     for file in files:
@@ -131,11 +132,11 @@ def _ensure(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool) -> Pat
             continue
         with _readable(path):
             expected = stated_locally(spec, file, path) or _stated_by_hub(spec, file, path)
-            _require(spec, path, find_mismatch(path, expected))
+            _require(spec, path, find_mismatch(path, expected, keep_stamp=keep_stamps))
     if absent and spec.embedded is not None:
         raise WeightsError(f"{_PACKAGE / spec.embedded / absent[0].name} is missing from the installation", _REINSTALL)
     if absent:
-        hub.download(spec, absent, quiet=quiet)
+        hub.download(spec, absent, quiet=quiet, keep_stamps=keep_stamps)
     first = _find(spec, files[0])
     if first is None:
         raise WeightsError(

@@ -1,10 +1,10 @@
 """Files of a pinned revision out of the Hugging Face hub, into the hub's ordinary cache.
 
-huggingface_hub looks into the cache, transfers (with Xet where the hub has it) and links; its cache, and so every file, is shared
-with transformers. Here the hub is asked for hashes and sizes before anything is transferred, free disk space is compared with
-them, and a file is hashed as soon as it is in the cache: one that is wrong is removed again, and the program stops.
+huggingface_hub looks into the cache, transfers files (with Xet where the hub has it) and makes links; it shares its cache with
+transformers. This module asks the hub for hashes and sizes before anything is transferred, compares the sizes with the free
+disk space, and hashes a file as soon as it is in the cache. A wrong file is removed again, and the program stops.
 
-What huggingface_hub does by itself, tried with 1.20.1 and 2.4.0 and left as it is:
+huggingface_hub 1.20.1 and 2.4.0 were tried, and their own behaviour is left as it is:
 
 * Each process writes a temporary file of its own and renames it when it is whole, so that two processes at once cannot mix their
   bytes even where the file system ignores locks.
@@ -53,7 +53,7 @@ _DISAGREE = (
 
 
 def cached(spec: ModelSpec, name: str) -> Path | None:
-    """Where the hub cache has this file of the pinned revision; None when it does not. No network."""
+    """The path of a file of the pinned revision in the hub cache; None where it is absent. Uses no network."""
     from huggingface_hub import try_to_load_from_cache
 
     repository, revision = source(spec)
@@ -62,17 +62,20 @@ def cached(spec: ModelSpec, name: str) -> Path | None:
 
 
 def stated_in_cache(path: Path, size: int | None = None) -> Expected | None:
-    """The hash that the hub stated for a cached file: it is the name of the blob that the snapshot links to.
+    """The hash that the hub stated for a cached file, which is the name of the blob that the snapshot links to.
 
-    None where the cache works without symbolic links.
+    Returns:
+        None where the cache has no symbolic links.
     """
     return expected_from_name(path.readlink().name, size) if path.is_symlink() else None
 
 
 def stated_by_hub(spec: ModelSpec, file: LockedFile) -> Expected:
-    """Ask the hub for hash and size of a file of the pinned revision.
+    """Ask the hub for the hash and the size of a file of the pinned revision.
 
-    Raises DownloadError, and IntegrityError where hub and lock contradict each other.
+    Raises:
+        DownloadError: where the hub cannot be asked, or states no hash.
+        IntegrityError: where hub and lock contradict each other.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
@@ -104,23 +107,25 @@ def stated_by_hub(spec: ModelSpec, file: LockedFile) -> Expected:
     return stated
 
 
-def download(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool) -> None:
-    """Bring files of the pinned revision into the hub cache, and verify them.
+def download(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool, keep_stamps: bool) -> None:
+    """Download files of the pinned revision into the hub cache, and verify them.
 
-    Nothing is transferred unless there is room for all of them. Raises DownloadError, and IntegrityError for a file that is not
-    what lock and hub state; that one is not kept.
+    Raises:
+        DownloadError: where a file cannot be downloaded; before any transfer where the disk has no room for all of them.
+        IntegrityError: for a file that is not what lock and hub state; it is not kept.
     """
     stated = [stated_by_hub(spec, file) for file in files]
     _check_space(spec, files, stated)
     with _progress_bars(quiet):
         for file, by_hub in zip(files, stated, strict=True):
-            _download(spec, file, by_hub)
+            _download(spec, file, by_hub, keep_stamps=keep_stamps)
 
 
 def reject(path: Path, mismatch: Mismatch) -> IntegrityError:
-    """Remove a bad file from the hub cache, its links and its blob; gives the error to raise.
+    """Remove a wrong file from the hub cache, its links and its blob, and nothing outside the hub cache.
 
-    Nothing outside the hub cache is removed.
+    Returns:
+        The error to raise.
     """
     from huggingface_hub import constants
 
@@ -140,13 +145,13 @@ def reject(path: Path, mismatch: Mismatch) -> IntegrityError:
 
 
 def source(spec: ModelSpec) -> tuple[str, str]:
-    """Repository and revision of a model that lives on the hub."""
+    """The repository and the revision of a model of the hub. Raises ValueError for any other model."""
     if spec.repository is None or spec.revision is None:
         raise ValueError(f"{spec.id} does not come from the hub")
     return spec.repository, spec.revision
 
 
-def _download(spec: ModelSpec, file: LockedFile, stated: Expected) -> None:
+def _download(spec: ModelSpec, file: LockedFile, stated: Expected, *, keep_stamps: bool) -> None:
     from huggingface_hub import hf_hub_download
 
     repository, revision = source(spec)
@@ -161,12 +166,12 @@ def _download(spec: ModelSpec, file: LockedFile, stated: Expected) -> None:
     )
     size = file.size if file.size is not None else stated.size
     expected = Expected("sha256", file.sha256, size) if file.sha256 else Expected(stated.kind, stated.digest, size)
-    if (mismatch := find_mismatch(path, expected)) is not None:
+    if (mismatch := find_mismatch(path, expected, keep_stamp=keep_stamps)) is not None:
         raise reject(path, mismatch)
 
 
 def _check_space(spec: ModelSpec, files: Sequence[LockedFile], stated: Sequence[Expected]) -> None:
-    """Raise DownloadError where the disk of the cache has no room for what is not there yet."""
+    """Raise DownloadError where the disk of the cache has no room for the absent files."""
     repository, revision = source(spec)
     storage = _storage(repository)
     absent = [
@@ -214,7 +219,7 @@ def _progress_bars(quiet: bool) -> Iterator[None]:
 
 
 def _from_hub(spec: ModelSpec, name: str, work: Callable[[], _Result]) -> _Result:
-    """Do something with the hub, again where the hub is down, and turn what goes wrong into a DownloadError."""
+    """Call `work`, again where the hub is down, and turn its errors into a DownloadError."""
     from huggingface_hub.errors import HfHubHTTPError
 
     try:

@@ -1,8 +1,7 @@
-"""What huggingface_hub, its HTTP library and the disk raise, as one DownloadError that says what to do.
+"""Errors of huggingface_hub, of its HTTP library and of the disk, turned into one DownloadError that says what to do.
 
-The errors of the HTTP library come through, and which library that is (httpx, httpx2) depends on the version of huggingface_hub.
-tipsseg depends on none of them: their base is asked of huggingface_hub, and what lies behind one is told by the errors of Python
-that caused it.
+huggingface_hub lets errors of its HTTP library through, and its version decides which library that is (httpx, httpx2). tipsseg
+depends on neither. It takes their base class from huggingface_hub, and finds the cause in the errors of Python behind them.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ _CHECK_LOCK = "Check weights.lock, or update tipsseg."
 
 
 def expected() -> tuple[type[Exception], ...]:
-    """The errors that the hub, the network and the disk may cause inside of huggingface_hub; any other is a bug.
+    """The errors that the hub, the network and the disk may cause inside huggingface_hub; any other error is a bug.
 
-    RuntimeError is what its Xet transfer raises, ValueError what an answer that is no hub's causes.
+    Its Xet transfer raises RuntimeError; an answer of a server that is no hub causes ValueError.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -31,7 +30,7 @@ def expected() -> tuple[type[Exception], ...]:
 
 
 def check_endpoint(repository: str, revision: str, file: str) -> None:
-    """Raise DownloadError where HF_ENDPOINT is no address of the web."""
+    """Raise DownloadError where HF_ENDPOINT is no web address."""
     endpoint = _endpoint()
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -42,9 +41,15 @@ def check_endpoint(repository: str, revision: str, file: str) -> None:
 def download_error(
     error: Exception, *, model: str, repository: str, revision: str, file: str, in_cache: bool
 ) -> DownloadError:
-    """The DownloadError for an `expected` error that was met while getting a file of a model.
+    """The DownloadError for an `expected` error that occurred while a file of a model was fetched.
 
-    `in_cache` says that the file is there all the same.
+    Args:
+        error: the error.
+        model: the id of the model.
+        repository: its repository.
+        revision: its pinned revision.
+        file: the name of the file.
+        in_cache: the file is in the cache nevertheless.
     """
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -140,7 +145,7 @@ def _unreachable(error: Exception, model: str) -> tuple[str, str] | None:
 
 
 def _is_no_connection(error: BaseException) -> bool:
-    """Whether no connection came about at all: no such name, nobody there, no trust."""
+    """Whether there was no connection at all: an unknown name, no answer, a certificate that is not trusted."""
     unreachable = isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
     return unreachable or isinstance(error, ConnectionRefusedError | socket.gaierror | ssl.SSLError)
 
@@ -153,7 +158,7 @@ def _without_network(model: str) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what caused it, what caused that, and so on."""
+    """The error, its cause, the cause of that, and so on."""
     seen: set[int] = set()
     step: BaseException | None = error
     while step is not None and id(step) not in seen:

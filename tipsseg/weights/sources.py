@@ -25,10 +25,11 @@ class ModelSource:
     name: str
     spec: ModelSpec | None
 
-    def facts(self) -> dict[str, object]:
+    def facts(self, *, keep_stamps: bool = False) -> dict[str, object]:
         """What run.json says about the model; hashes the files of a local folder for it. Raises CheckpointError."""
         if self.spec is None:
-            return {"id": self.name, "repository": None, "revision": None, "sha256": file_hashes(Path(self.name))}
+            hashes = file_hashes(Path(self.name), keep_stamps=keep_stamps)
+            return {"id": self.name, "repository": None, "revision": None, "sha256": hashes}
         return {
             "id": self.spec.id,
             "repository": self.spec.repository,
@@ -41,17 +42,17 @@ class ModelSource:
         """Whether its files need no download."""
         return self.spec is None or fetching.locate(self.spec) is not None
 
-    def fetch(self, *, quiet: bool = False) -> Path:
+    def fetch(self, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
         """The folder of the model's files; `fetching.fetch` verifies them, or downloads them. Raises WeightsError."""
-        return Path(self.name) if self.spec is None else fetching.fetch(self.spec, quiet=quiet)
+        return Path(self.name) if self.spec is None else fetching.fetch(self.spec, quiet=quiet, keep_stamps=keep_stamps)
 
 
-def file_hashes(folder: Path) -> dict[str, str]:
+def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
     """The sha256 of each file of a model; a file whose stamp still holds is not read. Raises CheckpointError."""
     hashes: dict[str, str] = {}
     for name in FILES:
         try:
-            hashes[name] = sha256_of(folder / name)
+            hashes[name] = sha256_of(folder / name, keep_stamp=keep_stamps)
         except OSError as error:
             raise CheckpointError(
                 folder / name, f"it cannot be read: {reason_of(error)}", "Check its permissions."

@@ -1,9 +1,9 @@
-"""Value features without gradients, in memory that is used again: what `Encoder` runs.
+"""The vision tower without gradients, in memory that is used again: what `Tipsv2Backbone` runs.
 
-The sums are those of `VisionTower.value_features`, which stays the definition. There every layer makes tensors anew: 10 MB each for
-a window of B/14, which a CPU's allocator hands back to the system and asks for again, page by page. Here hidden layers are written
-over those of the block before, and residuals are added in place. Measured with `tests/benchmarks/encoder.py` on 2 cores, B/14 in
-float32: 0.90 of the time.
+The sums are those of `VisionTower.value_features` and `VisionTower.forward`, which stay the definition. There every layer makes
+tensors anew: 10 MB each for a window of B/14, which a CPU's allocator hands back to the system and asks for again, page by page.
+Here hidden layers are written over those of the block before, and residuals are added in place. Measured with
+`tests/benchmarks/encoder.py` on 2 cores, B/14 in float32: 0.90 of the time.
 """
 
 from __future__ import annotations
@@ -17,16 +17,24 @@ from torch import Tensor, nn
 from tipsseg.backbones.tipsv2.vision import Attention, Block, Mlp, VisionTower
 
 
-class ValueFeatures:
-    """The value features of a tower. Not for several threads at once: they would share the memory."""
+class TowerInference:
+    """Value features and class tokens of a tower. Not for several threads at once: they would share the memory."""
 
     def __init__(self, tower: VisionTower) -> None:
         self._tower = tower
         self._room: dict[str, Tensor] = {}
 
     @torch.inference_mode()
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Value features of the patches, [B, 3, H, W] -> [B, h, w, D]; see `VisionTower.value_features`."""
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode pictures.
+
+        Args:
+            pixels: [B, 3, H, W] in [0, 1], H and W multiples of the patch size.
+
+        Returns:
+            The value features of the patches, [B, h, w, D], see `VisionTower.value_features`; and class token and registers after
+            the last block, [B, C, D], see `VisionTower.forward`.
+        """
         tower = self._tower
         tokens = tower.embed(pixels)  # [B, N, D]
         batch, _, width = tokens.shape
@@ -35,10 +43,16 @@ class ValueFeatures:
         for block in blocks:
             x.addcmul_(self._attention(block.attn, block.norm1(x), batch), block.ls1.gamma)
             x.addcmul_(self._mlp(block, x), block.ls2.gamma)
-        x = x.view(batch, -1, width)[:, tower.config.num_prefix_tokens :].reshape(-1, width)  # [B * h * w, D]
-        x.addcmul_(self._values(last.attn, last.norm1(x)), last.ls1.gamma)
+        prefix = tower.config.num_prefix_tokens
+        x, normed = x.view(batch, -1, width), last.norm1(x).view(batch, -1, width)  # each [B, N, D]
+        first = x[:, :prefix].reshape(-1, width)  # [B * C, D]
+        first.addcmul_(_attention_of_first(last.attn, normed, prefix), last.ls1.gamma)
+        first.addcmul_(self._mlp(last, first), last.ls2.gamma)
+        x, normed = (each[:, prefix:].reshape(-1, width) for each in (x, normed))  # each [B * h * w, D]
+        x.addcmul_(self._values(last.attn, normed), last.ls1.gamma)
         x.addcmul_(self._mlp(last, x), last.ls2.gamma)
-        return tower.to_grid(tower.norm(x).view(batch, -1, width), pixels)
+        patches = tower.to_grid(tower.norm(x).view(batch, -1, width), pixels)
+        return patches, tower.norm(first).view(batch, prefix, width)
 
     def forget(self) -> None:
         """Give the memory back."""
@@ -77,3 +91,21 @@ class ValueFeatures:
         if room is None or room.numel() < rows * width:
             room = self._room[name] = x.new_empty(rows * width)
         return torch.addmm(bias, x, weight.T, out=room[: rows * width].view(rows, width))
+
+
+def _attention_of_first(attention: Attention, x: Tensor, count: int) -> Tensor:
+    """`Attention.forward` of the first C tokens alone, which look at all: [B, N, D] -> [B * C, D].
+
+    Keys and values of all N tokens would be a sixth of the work of a block. But q . (W x) = (q W) . x, and the mean of W x is W
+    times the mean of x: queries are brought to the tokens, and no token needs a key or a value. The bias of keys adds the same to
+    all logits of a query, and falls out of the softmax.
+    """
+    batch, _, width = x.shape
+    heads = attention.heads
+    query, key, value = (part.view(heads, -1, width) for part in attention.qkv.weight.chunk(3))  # each [heads, d, D]
+    query_bias, _, value_bias = attention.qkv.bias.view(3, heads, 1, -1)  # each [heads, 1, d]
+    first = x[:, None, :count] @ query.transpose(1, 2) + query_bias  # [B, heads, C, d]
+    looks = first @ key * first.shape[-1] ** -0.5  # [B, heads, C, D]
+    weights = (looks.flatten(1, 2) @ x.transpose(1, 2)).softmax(-1)  # [B, heads * C, N]
+    mixed = (weights @ x).view(looks.shape) @ value.transpose(1, 2) + value_bias  # [B, heads, C, d]
+    return attention.proj(mixed.transpose(1, 2).reshape(batch * count, width))

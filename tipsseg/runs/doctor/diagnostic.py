@@ -10,12 +10,13 @@ from tipsseg.errors import TipssegError
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """What one check found.
+    """The result of one check.
 
-    state   "ok"; "note": worth knowing, but nothing is wrong; "fail": tipsseg does not work as it should
-    what    what was looked at
-    detail  what was found
-    hint    what to do; may be empty
+    Attributes:
+        state: "ok"; "note": worth knowing, but nothing is wrong; "fail": tipsseg does not work as it should.
+        what: the name of the thing that was checked, for example "torch".
+        detail: what was found.
+        hint: what to do; may be empty.
     """
 
     state: Literal["ok", "note", "fail"]
@@ -25,15 +26,15 @@ class Diagnostic:
 
 
 def failure(what: str, error: TipssegError) -> Diagnostic:
-    """The finding that an expected error makes."""
+    """The diagnostic for an expected error."""
     return Diagnostic("fail", what, error.message, error.hint)
 
 
-def reason_of(error: Exception) -> str:
-    """The first line of somebody else's error."""
+def first_line(error: Exception) -> str:
+    """The first line of an error of another library; the type of the error where it has no text."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def gigabytes(size: int) -> str:
-    """A number of bytes for people: 1.5 GB."""
+    """A size in bytes for people: 1.5 GB."""
     return f"{size / 1e9:.1f} GB"

@@ -1,6 +1,6 @@
-"""Packages, memory, the hub cache and the weights of this installation -> findings. Uses no network, changes no model.
+"""Checks of the packages, the memory, the hub cache and the weights of this installation. Uses no network, changes no model.
 
-What may be broken is imported inside the functions, so that it can be reported.
+A package that may be broken is imported inside the functions: a failure to import it is a diagnostic too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.errors import IntegrityError, LockError
-from tipsseg.runs.doctor.diagnostic import Diagnostic, failure, gigabytes, reason_of
+from tipsseg.runs.doctor.diagnostic import Diagnostic, failure, first_line, gigabytes
 from tipsseg.types import LockedFile, ModelSpec
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # ---- packages ----
 
-# Distributions whose module has another name, and those that stand in for another one.
+# Distributions whose module has another name, and distributions that replace another one.
 _MODULES = {"opencv-python": "cv2", "pillow": "PIL"}
 _SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")}
 
@@ -66,7 +66,7 @@ def _package(requirement: Requirement, version_of: Callable[[str], str]) -> Diag
         importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library that it needs
         hint = f'Reinstall it, or what it needs; python -c "import {module}" tells more.'
-        return Diagnostic("fail", distribution, f"{version} cannot be imported: {reason_of(error)}", hint)
+        return Diagnostic("fail", distribution, f"{version} cannot be imported: {first_line(error)}", hint)
     return Diagnostic("ok", distribution, f"{version} ({_torch_build()})" if name == "torch" else version)
 
 
@@ -84,7 +84,7 @@ def _torch_build() -> str:
 
 
 def examine_memory() -> Diagnostic:
-    """The memory of the machine, where it tells."""
+    """How much memory the machine has, where the system tells."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -98,7 +98,7 @@ def examine_memory() -> Diagnostic:
 
 
 def examine_cache() -> Iterator[Diagnostic]:
-    """The hub cache in use: can it be written to, how much room is there; and whether the hub may be asked."""
+    """Whether the hub cache can be written to, how much room it has, and whether offline mode is on."""
     from huggingface_hub import constants
 
     try:
@@ -136,7 +136,7 @@ _REINSTALL = "Reinstall tipsseg."
 
 
 def examine_lock() -> tuple[Diagnostic, tuple[ModelSpec, ...]]:
-    """A finding about weights.lock, and the models in it."""
+    """A diagnostic for weights.lock, and its models; no models where it cannot be read."""
     from tipsseg.weights.lock import find_lock, read_lock
 
     try:
@@ -148,15 +148,16 @@ def examine_lock() -> tuple[Diagnostic, tuple[ModelSpec, ...]]:
 
 
 def examine_model(spec: ModelSpec) -> tuple[Diagnostic, Path | None]:
-    """A finding about the files of a model, and their folder where they are here and none is known to be wrong.
+    """Check the files of a model; a file that was hashed before and has not changed since is not hashed again.
 
-    Files are hashed, except those that were hashed before and have not changed since.
+    Returns:
+        A diagnostic, and the folder of the files; None where a file is absent or wrong.
     """
     from tipsseg.weights.fetching import locate
 
     folder = locate(spec)
-    finding = _absent(spec) if folder is None else _present(spec, folder)
-    return finding, None if finding.state == "fail" else folder
+    diagnostic = _absent(spec) if folder is None else _present(spec, folder)
+    return diagnostic, None if diagnostic.state == "fail" else folder
 
 
 def _absent(spec: ModelSpec) -> Diagnostic:
@@ -192,9 +193,9 @@ def _download(spec: ModelSpec) -> str:
 
 
 def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
-    """Hash a file that no stamp vouches for; False where nothing here states what its hash must be.
+    """Hash a file, unless its stamp still holds; False where nothing here states what its hash must be.
 
-    Unlike `fetching.fetch` this asks no hub and leaves a wrong file where it is. Raises IntegrityError.
+    Unlike `fetching.fetch`, this asks no hub and leaves a wrong file where it is. Raises IntegrityError.
     """
     from tipsseg.weights.digests import find_mismatch
     from tipsseg.weights.fetching import stated_locally
@@ -202,7 +203,7 @@ def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
     expected = stated_locally(spec, file, path)
     if expected is None:
         return False
-    mismatch = find_mismatch(path, expected)
+    mismatch = find_mismatch(path, expected, keep_stamp=True)
     if mismatch is not None:
         # Verifying removes it from the hub cache, and the next download brings it anew.
         hint = _REINSTALL if spec.embedded is not None else f"`tipsseg weights verify {spec.id}` removes it."

@@ -1,6 +1,6 @@
-"""What this installation and machine have, and whether they compute what they should. Uses no network.
+"""The report of `tipsseg doctor`: checks of the installation, the devices and the numbers that a model computes. Uses no network.
 
-torch, and all that needs it, is imported inside the functions: a torch that is broken is a finding too.
+torch, and every module that needs it, is imported inside the functions: a broken torch is a diagnostic too.
 """
 
 from __future__ import annotations
@@ -16,45 +16,49 @@ from typing import TYPE_CHECKING
 
 from tipsseg.errors import DeviceError, TipssegError
 from tipsseg.runs.doctor import installation
-from tipsseg.runs.doctor.diagnostic import Diagnostic, failure, gigabytes, reason_of
+from tipsseg.runs.doctor.diagnostic import Diagnostic, failure, first_line, gigabytes
 
 if TYPE_CHECKING:
     import torch
 
     from tipsseg.labelling.golden import Published
 
-__all__ = ["Diagnostic", "check_golden", "examine"]
-
 
 def examine(device: str, dtype: str, image: Path | None = None) -> Iterator[Diagnostic]:
-    """Examine packages, memory, the cache, weights and devices, one after the other, and check some numbers.
+    """Check packages, memory, the cache, weights and devices, one after the other, and then some numbers.
 
-    device  the device whose numbers are compared with the CPU's, as `load` takes it
-    dtype   the dtype that they are computed in, as `load` takes it
-    image   COCO val2017 000000039769.jpg, for the published numbers of a picture
+    Downloads nothing, and changes no model.
 
-    Nothing is downloaded and no model is changed. Raises UsageError, before the first finding, for a device or dtype
-    that is none; all else that is wrong is a finding.
+    Args:
+        device: the device whose numbers are compared with the numbers of the CPU, as `load` takes it.
+        dtype: the dtype of the computation, as `load` takes it.
+        image: COCO val2017 000000039769.jpg, for the published numbers of a picture.
+
+    Yields:
+        A diagnostic for each check.
+
+    Raises:
+        UsageError: before the first diagnostic, for an unknown device or dtype. Anything else that is wrong is a diagnostic.
     """
-    with suppress(ImportError, OSError):  # what cannot be imported is a finding below
+    with suppress(ImportError, OSError):  # what cannot be imported is a diagnostic below
         _check_names(device, dtype)
     yield Diagnostic("ok", "tipsseg", f"{metadata.version('tipsseg')} in {Path(__file__).parents[2]}")
     yield Diagnostic("ok", "Python", f"{platform.python_version()} on {platform.platform()}")
     whole = True
-    for finding in installation.examine_packages(metadata.requires("tipsseg") or [], metadata.version):
-        yield finding
-        whole = whole and finding.state != "fail"
+    for diagnostic in installation.examine_packages(metadata.requires("tipsseg") or [], metadata.version):
+        yield diagnostic
+        whole = whole and diagnostic.state != "fail"
     yield installation.examine_memory()
     if not whole:
         yield Diagnostic("note", "all else", "was left out, because it needs the packages above")
         return
     yield from installation.examine_cache()
-    finding, models = installation.examine_lock()
-    yield finding
+    diagnostic, models = installation.examine_lock()
+    yield diagnostic
     folders: dict[str, Path] = {}
     for spec in models:
-        finding, folder = installation.examine_model(spec)
-        yield finding
+        diagnostic, folder = installation.examine_model(spec)
+        yield diagnostic
         if folder is not None:
             folders[spec.id] = folder
     yield from _devices()
@@ -109,7 +113,7 @@ def _device(device: torch.device, describe: Callable[[], str]) -> Diagnostic:
         description = describe()
         trials = {name: _trial(device, name) for name in ("float32", "bfloat16", "float16")}
     except RuntimeError as error:
-        return Diagnostic("fail", str(device), reason_of(error), "Check the driver, or use --device cpu.")
+        return Diagnostic("fail", str(device), first_line(error), "Check the driver, or use --device cpu.")
     dtypes = ", ".join(f"{name} {result}" for name, result in trials.items())
     sound = trials["float32"].startswith("works")
     hint = "" if sound else "Check the driver, and that torch was built for this device; or use another --device."
@@ -136,7 +140,7 @@ def _trial(device: torch.device, dtype: str) -> str:
     except DeviceError as error:
         return f"is not used ({error.message})"
     except (RuntimeError, TypeError) as error:
-        return f"does not work ({reason_of(error)})"
+        return f"does not work ({first_line(error)})"
     if not right:
         return "computes wrongly"
     return f"works{_emulated()}" if device.type == "cpu" and dtype == "bfloat16" else "works"
@@ -171,7 +175,7 @@ def _numbers(folder: Path | None, device: str, dtype: str) -> Diagnostic:
     except TipssegError as error:
         return failure(what, error)
     except RuntimeError as error:
-        return Diagnostic("fail", what, f"it does not run: {reason_of(error)}", "Try --device cpu --dtype float32.")
+        return Diagnostic("fail", what, f"it does not run: {first_line(error)}", "Try --device cpu --dtype float32.")
     limit = golden.LIMITS[precision]
     detail = (
         f"{chosen} in {str(precision).removeprefix('torch.')} against cpu in float32: cosines differ by up to "
@@ -196,7 +200,7 @@ def _recorded(folder: Path | None) -> Iterator[Diagnostic]:
         yield failure(what, error)
         return
     except RuntimeError as error:
-        yield Diagnostic("fail", what, f"it does not run: {reason_of(error)}")
+        yield Diagnostic("fail", what, f"it does not run: {first_line(error)}")
         return
     detail = (
         f"cpu in float32 differs by up to {result.difference:.1e} from them (tolerance {golden.RECORDED.tolerance:.0e})"
@@ -219,7 +223,7 @@ def _published(folders: Mapping[str, Path], image: Path | None) -> Iterator[Diag
 
 
 def check_golden(folder: Path, image: Path | None, published: Published) -> Iterator[Diagnostic]:
-    """Compare a model with what is published of it; one finding for each row of numbers."""
+    """Compare a model with what is published of it; one diagnostic per row of numbers."""
     from tipsseg.labelling import golden
 
     hint = "The model's files, torch or a kernel of it do not give the published numbers: do not trust these labels."
@@ -235,7 +239,7 @@ def check_golden(folder: Path, image: Path | None, published: Published) -> Iter
     except TipssegError as error:
         yield failure("golden values", error)
     except RuntimeError as error:  # no memory
-        yield Diagnostic("fail", "golden values", f"cannot be computed: {reason_of(error)}")
+        yield Diagnostic("fail", "golden values", f"cannot be computed: {first_line(error)}")
     if image is None:
         detail = "those of a picture were left out"
         yield Diagnostic("note", "golden values", detail, "Give COCO val2017 000000039769.jpg with --image.")

@@ -15,6 +15,7 @@ from tinytips.data.store import Store, drawn, middle, stored_short
 from tinytips.world.concepts import WHOLE_LIST
 from tipsseg.backbones.tipsv2.config import VisionConfig
 from tipsseg.labelling.prepare import prepare
+from tipsseg.labelling.windows import make_plan
 
 
 def held_out(work: Path, count: int, config: VisionConfig) -> Store:
@@ -26,7 +27,9 @@ def middles(store: Store, config: VisionConfig) -> Tensor:
     """The middle of every image, at the model's own size: [N, 3, side, side] in [0, 1]."""
     side = config.image_size
     squares = (Image.fromarray(np.ascontiguousarray(middle(store.image(k)))) for k in range(len(store.records)))
-    resized = [prepare(each, side, side, config.patch_size).resized for each in squares]
+    resized = [
+        prepare(each, make_plan((each.height, each.width), side, side, config.patch_size)).resized for each in squares
+    ]
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
 
 

@@ -1,4 +1,4 @@
-"""Images and phrases -> vectors, on one device: the only place that runs the towers."""
+"""TIPSv2 as a `Backbone`: windows and phrases to unit vectors, on one device. The only place that runs its towers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.backbones.devices import resolve_device, resolve_dtype
+from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2 import checkpoint
-from tipsseg.backbones.tipsv2.inference import ValueFeatures
+from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.util.printable import quoted
 
@@ -22,28 +23,26 @@ from tipsseg.util.printable import quoted
 _TEXT_BATCH = 256
 
 
-class Encoder:
-    """A TIPSv2 model on a device.
+class Tipsv2Backbone:
+    """A TIPSv2 model on a device, see `Backbone`.
 
-    folder           that the model was loaded from
-    native_size      side in pixels of the square window that the position grid was made for
-    patch_size       side of a patch in pixels
-    width            D, of the text vectors and of the features that they are compared with
-    temperature      logits = cosine / temperature
-    dtype_name       "float32", "bfloat16" or "float16"
-    batch_size       windows that go through the vision tower at once
-    on_less_memory   is told the new batch size where the device ran out of memory and it was halved
-    at_work          whoever computes with torch holds it: on a CPU, threads of torch that compete wait for each other in vain
+    Its two class tokens were trained for captions of whole images: the first for alt-texts of the web, the second, which is the
+    register, for synthetic captions.
     """
 
     def __init__(self, folder: Path, device: str = "auto", dtype: str = "auto", batch_size: int = 8) -> None:
-        """Load the model in `folder` (config.json, model.safetensors, tokenizer.model).
+        """Load the model in a folder.
 
-        device      "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1", "mps"
-        dtype       "auto", "float32", "bfloat16", "float16"
-        batch_size  windows that go through the vision tower of a GPU at once; a CPU takes one, which is as fast there
+        Args:
+            folder: It holds config.json, model.safetensors and tokenizer.model.
+            device: "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1" or "mps".
+            dtype: "auto", "float32", "bfloat16" or "float16".
+            batch_size: How many windows go through the vision tower of a GPU at once. A CPU takes one, which is as fast there.
 
-        Raises CheckpointError, DeviceError, UsageError.
+        Raises:
+            CheckpointError: The files are not a TIPSv2 model.
+            DeviceError: The device or the dtype is not available.
+            UsageError: An argument has a wrong value.
         """
         check_batch_size(batch_size)
         self.folder = folder
@@ -58,22 +57,22 @@ class Encoder:
         self.on_less_memory: Callable[[int], None] = lambda _: None
         self.at_work = threading.Lock()
         self.model, self._tokenizer = checkpoint.load(folder, self.device, self.dtype)
-        self._features = ValueFeatures(self.model.vision_encoder)
+        self._tower = TowerInference(self.model.vision_encoder)
         config = self.model.config
         self.native_size = config.vision.image_size
         self.patch_size = config.vision.patch_size
-        self.width = config.text.hidden_size
+        self.embed_dim = config.text.hidden_size
         self.temperature = config.temperature
 
     @torch.inference_mode()
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Unit vectors of the phrases, [P, D] float32 on the device.
+        """See Backbone.
 
-        Each phrase is filled into each template; the embeddings are normalised, averaged and normalised again (the
-        zero-shot segmentation protocol of TIPSv2).
+        The vectors of a phrase in its templates are normalised, averaged and normalised again: the zero-shot segmentation protocol
+        of TIPSv2.
         """
         tokens = self._tokenizer([template.replace("{}", phrase) for phrase in phrases for template in templates])
-        vectors = torch.empty(len(tokens.ids), self.width, device=self.device)
+        vectors = torch.empty(len(tokens.ids), self.embed_dim, device=self.device)
         # Texts of one length together: no text is padded, which is a fifth of the work, and none depends on longer ones.
         for length in tokens.lengths.unique().tolist():
             for batch in torch.nonzero(tokens.lengths == length)[:, 0].split(_TEXT_BATCH):
@@ -87,38 +86,33 @@ class Encoder:
         return F.normalize(vectors.mean(1), dim=-1)  # [P, D]
 
     @torch.inference_mode()
-    def window_cosines(self, windows: Sequence[NDArray[np.uint8]], vectors: Tensor) -> Tensor:
-        """Cosine of every patch of every window with every phrase, [B, h, w, P] float32 on the device.
-
-        windows  [side, side, 3] uint8 RGB each
-        vectors  [P, D], of unit length
-
-        A GPU may still be at it when this returns. Raises DeviceError where its memory does not even hold one window.
-        """
-        parts: list[Tensor] = []
+    def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
+        """See Backbone."""
+        parts: list[WindowFeatures] = []
         start = 0
         while start < len(windows):
             batch = windows[start : start + self.batch_size]
-            cosines = self._batch_cosines(batch, vectors)
-            if cosines is None:
+            features = self._encode_batch(batch)
+            if features is None:
                 self._halve()
                 continue
-            parts.append(cosines)
+            parts.append(features)
             start += len(batch)
-        return torch.cat(parts)
+        if len(parts) == 1:
+            return parts[0]
+        return WindowFeatures(
+            torch.cat([each.patches for each in parts]), torch.cat([each.class_tokens for each in parts])
+        )
 
     @torch.inference_mode()
-    def whole_cosines(self, image: NDArray[np.uint8], size: tuple[int, int], vectors: Tensor) -> Tensor:
-        """Cosine of every patch of the image stretched to `size`, [h, w, P] float32 on the device.
-
-        The stretch is bicubic and not clamped, as published. Raises DeviceError where memory does not hold it.
-        """
+    def encode_whole(self, image: NDArray[np.uint8], size: tuple[int, int]) -> WindowFeatures:
+        """See Backbone. The stretch is bicubic and not clamped, as published."""
         try:
             with self.at_work:
                 pixels = self._to_pixels(image[None], torch.float32)
                 if size != image.shape[:2]:
                     pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
-                return self._cosines(pixels.to(self.dtype), vectors)[0]
+                return self._encode(pixels.to(self.dtype))
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
@@ -129,21 +123,22 @@ class Encoder:
                 "Use mode slide, a smaller short side, or device cpu.",
             ) from None
 
-    def _batch_cosines(self, windows: Sequence[NDArray[np.uint8]], vectors: Tensor) -> Tensor | None:
-        """`window_cosines` of one batch; None where there is not enough memory."""
+    def _encode_batch(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures | None:
+        """The features of one batch; None where there is not enough memory."""
         # Always as many: how a GPU adds up depends on the size of the batch, and labels must not depend on who shares it.
         filling = [np.zeros_like(windows[0])] * (self.batch_size - len(windows))
         try:
             with self.at_work:
-                return self._cosines(self._to_pixels(np.stack([*windows, *filling])), vectors)[: len(windows)]
+                features = self._encode(self._to_pixels(np.stack([*windows, *filling])))
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
             return None
+        return WindowFeatures(features.patches[: len(windows)], features.class_tokens[: len(windows)])
 
     def _halve(self) -> None:
         # Not while the error is handled, as what it refers to holds the memory.
-        self._features.forget()
+        self._tower.forget()
         if self.device.type == "mps":
             torch.mps.empty_cache()
         else:
@@ -157,9 +152,9 @@ class Encoder:
         self.batch_size //= 2
         self.on_less_memory(self.batch_size)
 
-    def _cosines(self, pixels: Tensor, vectors: Tensor) -> Tensor:
-        values = self._features(pixels).float()  # [B, h, w, D]
-        return F.normalize(values, dim=-1) @ vectors.T  # [B, h, w, P]
+    def _encode(self, pixels: Tensor) -> WindowFeatures:
+        patches, class_tokens = self._tower(pixels)
+        return WindowFeatures(F.normalize(patches.float(), dim=-1), F.normalize(class_tokens.float(), dim=-1))
 
     def _to_pixels(self, images: NDArray[np.uint8], dtype: torch.dtype | None = None) -> Tensor:
         """[B, H, W, 3] uint8 -> [B, 3, H, W] in [0, 1]."""

@@ -1,0 +1,358 @@
+"""The model on its device: the same features whatever shares a batch, and going on where memory runs out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from torch import Tensor
+
+from tipsseg import Features, Labeller, LabelOptions, Model, make_vocabulary
+from tipsseg.backbones.protocol import WindowFeatures
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.backbones.tipsv2.inference import TowerInference
+from tipsseg.errors import DeviceError, UsageError
+from tipsseg.labelling.batches import Batches
+from tipsseg.labelling.prepare import Prepared
+from tipsseg.labelling.windows import WindowPlan
+from tipsseg.options import Mode
+
+
+def backbone_of(folder: Path, batch_size: int) -> Tipsv2Backbone:
+    """A backbone whose batches are as on a GPU."""
+    backbone = Tipsv2Backbone(folder, "cpu", "float32")
+    backbone.batch_size = batch_size
+    return backbone
+
+
+def windows(number: int) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(3)
+    return [rng.integers(0, 256, (56, 56, 3), np.uint8) for _ in range(number)]
+
+
+@pytest.fixture(params=["mlp", "swiglu"])
+def folder(request: pytest.FixtureRequest, mlp_checkpoint: Path, swiglu_checkpoint: Path) -> Path:
+    return {"mlp": mlp_checkpoint, "swiglu": swiglu_checkpoint}[request.param]
+
+
+# ---- features ----
+
+
+@pytest.mark.parametrize("size", [(56, 56), (56, 98), (28, 42)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.1)])
+def test_features_are_those_of_the_tower(folder: Path, size: tuple[int, int], dtype: str, tolerance: float) -> None:
+    backbone = Tipsv2Backbone(folder, "cpu", dtype)
+    tower = backbone.model.vision_encoder
+    pixels = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(1)).to(backbone.dtype)
+    with torch.inference_mode():
+        expected = tower.value_features(pixels)
+        output = tower(pixels)
+    expected_tokens = torch.cat([output.cls[:, None], output.registers], 1)
+    for got, wanted in zip(TowerInference(tower)(pixels), (expected, expected_tokens), strict=True):
+        assert got.shape == wanted.shape
+        assert (got - wanted).abs().max() <= tolerance * wanted.abs().max()
+
+
+def test_the_memory_is_used_again_and_nothing_of_it_is_given_out(folder: Path) -> None:
+    features = TowerInference(Tipsv2Backbone(folder, "cpu", "float32").model.vision_encoder)
+    one, two = (torch.rand(2, 3, 56, 56, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    first = features(one)
+    kept = [each.clone() for each in first]
+    features(two)
+    features(two[:1, :, :28, :28])
+    for each, before, again in zip(first, kept, features(one), strict=True):
+        assert torch.equal(each, before)
+        assert torch.equal(again, before)
+
+
+# ---- batches ----
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_features_do_not_depend_on_what_shares_the_batch(folder: Path, batch_size: int) -> None:
+    backbone = backbone_of(folder, batch_size)
+    cut = windows(7)
+    together = backbone.encode_windows(cut)
+    assert together.patches.shape == (7, 4, 4, 64)
+    assert together.class_tokens.shape == (7, 2, 64)
+    for number, window in enumerate(cut):
+        alone = backbone.encode_windows([window])
+        assert torch.equal(alone.patches[0], together.patches[number])
+        # A real CPU takes one window at a time. In a batch of more, it adds up the few rows of class tokens in another order.
+        torch.testing.assert_close(alone.class_tokens[0], together.class_tokens[number], rtol=0, atol=1e-6)
+
+
+def test_cosines_do_not_depend_on_how_many_windows_an_image_has(mlp_checkpoint: Path) -> None:
+    backbone = backbone_of(mlp_checkpoint, 8)
+    vectors = backbone.encode_text(["tree", "sky", "sea"], ["a {}"])
+    encoded = backbone.encode_windows(windows(7))
+    prepared = Prepared((56, 56), windows(1)[0], WindowPlan((56, 56), 56, ((0, 0),) * 7))
+    together = Features(prepared, encoded.patches, encoded.class_tokens).cosines(vectors)
+    assert together.shape == (7, 4, 4, 3)
+    torch.testing.assert_close(together, encoded.patches @ vectors.T)
+    for number in range(7):
+        one = slice(number, number + 1)
+        alone = Features(prepared, encoded.patches[one], encoded.class_tokens[one]).cosines(vectors)
+        assert torch.equal(alone, together[one])
+
+
+def test_a_cpu_takes_one_window_at_a_time(mlp_checkpoint: Path) -> None:
+    assert Tipsv2Backbone(mlp_checkpoint, "cpu", "float32", batch_size=8).batch_size == 1
+
+
+class Image:
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+
+
+def prepared(model: Model, image: NDArray[np.uint8], mode: Mode = "slide") -> Prepared:
+    return model.prepare(PillowImage.fromarray(image), mode, 56)
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_images_leave_in_order_with_the_features_that_they_have_alone(
+    mlp_checkpoint: Path, mode: Mode, batch_size: int
+) -> None:
+    model = Model(backbone_of(mlp_checkpoint, batch_size))
+    rng = np.random.default_rng(4)
+    sizes = [(60, 60), (60, 200), (300, 60), (56, 56), (60, 130)]
+    images = [Image(prepared(model, rng.integers(0, 256, (*size, 3), np.uint8), mode)) for size in sizes]
+    batches: Batches[Image] = Batches(model)
+    seen: list[tuple[Image, Features]] = []
+    for image in images:
+        seen += batches.add(image)
+    seen += batches.flush()
+    assert [image for image, _ in seen] == images
+    for image, features in seen:
+        alone = model.encode_prepared(image.prepared)
+        assert features.prepared is image.prepared
+        assert torch.equal(features.patches, alone.patches)
+        torch.testing.assert_close(features.class_tokens, alone.class_tokens, rtol=0, atol=1e-6)
+    assert list(batches.flush()) == []
+
+
+def test_windows_of_several_images_share_a_batch(mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    plain = Tipsv2Backbone.encode_windows
+
+    def counting(self: Tipsv2Backbone, cut: list[NDArray[np.uint8]]) -> WindowFeatures:
+        sizes.append(len(cut))
+        return plain(self, cut)
+
+    monkeypatch.setattr(Tipsv2Backbone, "encode_windows", counting)
+    model = Model(backbone_of(mlp_checkpoint, 4))
+    image = Image(prepared(model, np.zeros((60, 90, 3), np.uint8)))
+    assert len(image.prepared.plan.corners) == 2
+    batches: Batches[Image] = Batches(model)
+    assert [len(list(batches.add(image))) for _ in range(5)] == [0, 2, 0, 2, 0]
+    assert len(list(batches.flush())) == 1
+    assert sizes == [4, 4, 2]
+
+
+# ---- memory ----
+
+
+class Full:
+    """A device whose memory holds so many windows."""
+
+    def __init__(
+        self, backbone: Tipsv2Backbone, holds: int, message: str = "CUDA out of memory. Tried to allocate"
+    ) -> None:
+        self.batches: list[int] = []
+        plain = backbone._tower
+
+        class Features(TowerInference):
+            def __call__(inner, pixels: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N805
+                self.batches.append(len(pixels))
+                if len(pixels) > holds:
+                    raise RuntimeError(message)
+                return plain(pixels)
+
+        backbone._tower = Features(backbone.model.vision_encoder)
+
+
+def test_where_memory_runs_out_the_batch_is_halved_and_the_work_goes_on(mlp_checkpoint: Path) -> None:
+    backbone = backbone_of(mlp_checkpoint, 8)
+    cut = windows(11)
+    expected = backbone.encode_windows(cut)
+    told: list[int] = []
+    backbone.on_less_memory = told.append
+    full = Full(backbone, 3)
+    got = backbone.encode_windows(cut)
+    torch.testing.assert_close(got.patches, expected.patches)
+    torch.testing.assert_close(got.class_tokens, expected.class_tokens)
+    assert told == [4, 2]
+    assert full.batches == [8, 4, *[2] * 6]
+    assert backbone.batch_size == 2
+
+
+def test_a_device_that_does_not_hold_one_window_is_an_error(mlp_checkpoint: Path) -> None:
+    backbone = backbone_of(mlp_checkpoint, 4)
+    Full(backbone, 0)
+    with pytest.raises(DeviceError, match="not enough memory on the device for one window") as caught:
+        backbone.encode_windows(windows(2))
+    assert "device cpu" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "message", ["MPS backend out of memory (MPS allocated: 1 GB)", "DefaultCPUAllocator: can't allocate memory"]
+)
+def test_a_device_that_does_not_hold_an_image_as_a_whole_is_an_error(mlp_checkpoint: Path, message: str) -> None:
+    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
+    labeller = Labeller(Model(backbone), make_vocabulary(["tree"]), LabelOptions(mode="whole"))
+    Full(backbone, 0, message)
+    with pytest.raises(DeviceError, match="for an image of 112 x 56 pixels as a whole") as caught:
+        labeller.label(np.zeros((60, 120, 3), np.uint8))
+    assert "a smaller short side" in caught.value.hint
+
+
+def test_other_faults_of_a_device_are_not_taken_for_want_of_memory(mlp_checkpoint: Path) -> None:
+    backbone = backbone_of(mlp_checkpoint, 4)
+    Full(backbone, 0, "CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        backbone.encode_windows(windows(2))
+    assert backbone.batch_size == 4
+
+
+def test_images_that_are_complete_are_out_before_a_later_batch_fails(mlp_checkpoint: Path) -> None:
+    backbone = backbone_of(mlp_checkpoint, 4)
+    model = Model(backbone)
+    first, second = (Image(prepared(model, np.zeros((60, width, 3), np.uint8))) for width in (130, 500))
+    batches: Batches[Image] = Batches(model)
+    assert list(batches.add(first)) == []
+    plain, calls = backbone._tower, []
+
+    class Broken(TowerInference):
+        def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+            calls.append(len(pixels))
+            if len(calls) > 1:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return plain(pixels)
+
+    backbone._tower = Broken(backbone.model.vision_encoder)
+    ready = batches.add(second)
+    assert next(ready)[0] is first
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        next(ready)
+
+
+def test_values_that_are_no_numbers_are_an_error(mlp_checkpoint: Path) -> None:
+    model = Model(Tipsv2Backbone(mlp_checkpoint, "cpu", "float16"))
+    labeller = Labeller(model, make_vocabulary(["tree", "sky"], ()))
+    features = model.encode(np.zeros((60, 60, 3), np.uint8))
+    patches = features.patches.clone()
+    patches[0, 1, 2, 0] = torch.nan
+    with pytest.raises(DeviceError, match="no numbers in float16 on cpu") as caught:
+        labeller.label(Features(features.prepared, patches, features.class_tokens))
+    assert "dtype float32" in caught.value.hint
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+def test_one_thread_at_a_time_computes(mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
+    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
+    labeller = Labeller(Model(backbone), make_vocabulary(["tree", "sky"], ()), LabelOptions(mode=mode))
+    held: list[bool] = []
+    plain = backbone._tower
+
+    class Watching(TowerInference):
+        def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+            held.append(backbone.at_work.locked())
+            return plain(pixels)
+
+    backbone._tower = Watching(backbone.model.vision_encoder)
+    compare = Features.cosines
+
+    def watching(self: Features, vectors: Tensor) -> Tensor:
+        held.append(backbone.at_work.locked())
+        return compare(self, vectors)
+
+    monkeypatch.setattr(Features, "cosines", watching)
+    labeller.label(np.zeros((60, 60, 3), np.uint8))
+    assert held == [True, True]
+
+
+def test_memory_is_given_back_before_less_is_tried(mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = backbone_of(mlp_checkpoint, 4)
+    done: list[str] = []
+    Full(backbone, 2)
+    monkeypatch.setattr(type(backbone._tower), "forget", lambda _: done.append("forgotten"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("emptied"))
+    backbone.encode_windows(windows(2))
+    assert done == ["forgotten", "emptied"]
+
+
+def test_the_room_is_given_back(mlp_checkpoint: Path) -> None:
+    features = TowerInference(Tipsv2Backbone(mlp_checkpoint, "cpu", "float32").model.vision_encoder)
+    features(torch.zeros(1, 3, 56, 56))
+    assert features._room
+    features.forget()
+    assert not features._room
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_whole_image_is_stretched_as_published(mlp_checkpoint: Path, dtype: str) -> None:
+    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", dtype)
+    image = np.random.default_rng(5).integers(0, 2, (60, 75, 3), np.uint8) * np.uint8(255)
+    seen: list[Tensor] = []
+    plain = backbone._tower
+
+    class Watching(TowerInference):
+        def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+            seen.append(pixels)
+            return plain(pixels)
+
+    backbone._tower = Watching(backbone.model.vision_encoder)
+    backbone.encode_whole(image, (56, 70))
+    expected = F.interpolate(
+        torch.from_numpy(image).permute(2, 0, 1)[None] / 255, size=(56, 70), mode="bicubic", align_corners=False
+    )
+    assert expected.min() < 0  # not clamped
+    assert expected.max() > 1
+    assert torch.equal(seen[0], expected.to(backbone.dtype))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_pixels_are_scaled_before_they_are_rounded(mlp_checkpoint: Path, dtype: str) -> None:
+    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", dtype)
+    image = np.arange(56 * 56 * 3, dtype=np.uint8).reshape(1, 56, 56, 3)
+    expected = (torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255).to(backbone.dtype)
+    assert torch.equal(backbone._to_pixels(image), expected)
+
+
+def test_features_are_normalised_in_float32(mlp_checkpoint: Path) -> None:
+    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "bfloat16")
+    features = backbone.encode_windows(windows(1))
+    torch.testing.assert_close(features.patches.norm(dim=-1), torch.ones(1, 4, 4), rtol=0, atol=1e-6)
+    torch.testing.assert_close(features.class_tokens.norm(dim=-1), torch.ones(1, 2), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("asked", "name"), [("auto", "float32"), ("bfloat16", "bfloat16")])
+def test_the_dtype_is_told_by_its_own_name(mlp_checkpoint: Path, asked: str, name: str) -> None:
+    assert Tipsv2Backbone(mlp_checkpoint, "cpu", asked).dtype_name == name
+
+
+def test_a_batch_of_none_is_refused(mlp_checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match="batch size must be a whole number from 1 on, not 0"):
+        Tipsv2Backbone(mlp_checkpoint, "cpu", "float32", batch_size=0)
+
+
+def test_a_phrase_of_nothing_and_odd_phrases_have_vectors(mlp_checkpoint: Path) -> None:
+    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
+    assert torch.isfinite(backbone.encode_text([""], ["{}"])).all()
+    assert torch.equal(backbone.encode_text(["tree"], ["a {} {x}"]), backbone.encode_text(["a tree {x}"], ["{}"]))
+    assert torch.equal(
+        backbone.encode_text(["tree"], ["a {} and {}"]), backbone.encode_text(["a tree and tree"], ["{}"])
+    )
+
+
+def test_templates_count_alike(mlp_checkpoint: Path) -> None:
+    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
+    ways = [backbone.encode_text(["tree"], [way]) for way in ("a {}", "a photo of the {} there")]
+    mean = F.normalize((ways[0] + ways[1]) / 2, dim=-1)
+    torch.testing.assert_close(backbone.encode_text(["tree"], ["a {}", "a photo of the {} there"]), mean)

@@ -1,0 +1,157 @@
+"""`load` and what it gives: a model that encodes images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tipsseg.backbones.devices import resolve_device, resolve_dtype
+from tipsseg.backbones.loading import open_backbone
+from tipsseg.backbones.protocol import Backbone
+from tipsseg.backbones.tipsv2.backbone import check_batch_size
+from tipsseg.errors import InputError, UsageError
+from tipsseg.images.decoding import decode_upright
+from tipsseg.images.upright import upright_image
+from tipsseg.labelling.features import Features
+from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
+from tipsseg.labelling.windows import WindowPlan, make_plan, stretched_size
+from tipsseg.options import MAX_PIXELS, Dtype, LabelOptions, Mode
+from tipsseg.util.printable import quoted
+from tipsseg.weights.sources import find_model
+
+#: What can be labelled: an image file, a Pillow image of any mode, or pixels [H, W, 3] uint8 RGB.
+ImageInput = str | Path | Image.Image | NDArray[np.uint8]
+
+
+class Model:
+    """A model on a device, as `load` gives it.
+
+    Attributes:
+        backbone: Its towers.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+
+    def __repr__(self) -> str:
+        backbone = self.backbone
+        return f"Model({str(backbone.folder)!r}, device={str(backbone.device)!r}, dtype={backbone.dtype_name!r})"
+
+    def encode(
+        self,
+        image: ImageInput,
+        *,
+        mode: Mode = "slide",
+        short_side: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Features:
+        """Encode an image once; it can then be labelled with any number of vocabularies, see `Labeller.label`.
+
+        Args:
+            image: A path, a Pillow image (turned upright by its EXIF orientation), or pixels [H, W, 3] uint8 RGB.
+            mode: "slide": overlapping windows of the model's native size; "whole": the image in one piece.
+            short_side: The image's shorter side is resized to so many pixels; None: to the model's native size.
+            max_pixels: Image files of more pixels are refused.
+
+        Returns:
+            The features of the image, on the device of the model.
+
+        Raises:
+            ImageError: The file cannot be read.
+            InputError: The image has a wrong shape or dtype, or is too elongated.
+            UsageError: The mode is unknown, or the short side is too small or too large.
+            DeviceError: The memory of the device is too small.
+        """
+        options = LabelOptions(mode, short_side)
+        upright = upright_of(image, max_pixels)
+        return self.encode_prepared(self.prepare(upright, options.mode, self.check_short_side(options.short_side)))
+
+    def prepare(self, upright: Image.Image, mode: Mode, short_side: int) -> Prepared:
+        """Bring an upright image in mode RGB to the size at which the model sees it; may be called from several threads."""
+        return prepare(upright, self.plan((upright.height, upright.width), mode, short_side))
+
+    def plan(self, size: tuple[int, int], mode: Mode, short_side: int) -> WindowPlan:
+        """How an image of `size` (height, width) is cut into windows."""
+        return make_plan(size, self.backbone.native_size, short_side, self.backbone.patch_size, mode)
+
+    def encode_prepared(self, prepared: Prepared) -> Features:
+        """The part of `encode` that the device does."""
+        if windows := prepared.windows():
+            encoded = self.backbone.encode_windows(windows)
+        else:
+            size = stretched_size(prepared.plan.size, self.backbone.patch_size)
+            encoded = self.backbone.encode_whole(prepared.resized, size)
+        return Features(prepared, encoded.patches, encoded.class_tokens)
+
+    def check_short_side(self, short_side: int | None) -> int:
+        """Return the short side in pixels; None stands for the native size. Raise UsageError where no image can have it."""
+        native, patch = self.backbone.native_size, self.backbone.patch_size
+        short_side = short_side or native
+        hint = f"The model's native size is {native}."
+        if short_side < patch:
+            raise UsageError(f"short side {short_side} is smaller than one patch ({patch} pixels)", hint)
+        if short_side**2 > MAX_WORKING_PIXELS:
+            raise UsageError(
+                f"short side {short_side} is too large: a square image would have more than {MAX_WORKING_PIXELS:,} pixels",
+                hint,
+            )
+        return short_side
+
+
+def upright_of(image: object, max_pixels: int) -> Image.Image:
+    """Turn what a caller gives as an image into an upright image in mode RGB. Raises ImageError, InputError."""
+    if isinstance(image, str | Path):
+        return decode_upright(Path(image), max_pixels)
+    if isinstance(image, Image.Image):
+        return upright_image(image)
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            f"a path, a Pillow image or an array can be labelled, not {type(image).__name__}",
+            'For example: label("photo.jpg").',
+        )
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise InputError(
+            f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}",
+            "Pillow images of any mode are converted.",
+        )
+    return Image.fromarray(image)
+
+
+def load(
+    model: str | Path = "l14",
+    *,
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    batch_size: int = 8,
+    quiet: bool = False,
+) -> Model:
+    """Download a model where it is absent, verify its files and load it.
+
+    Args:
+        model: An id in weights.lock (l14, b14, so400m14, g14, tiny), its repository ("google/tipsv2-l14"), or a folder in the
+            layout of the hub. A Path is a folder.
+        device: "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1" or "mps".
+        dtype: What the model computes in: "auto", "float32", "bfloat16" or "float16".
+        batch_size: How many windows go through the vision tower of a GPU at once.
+        quiet: Whether downloads show no progress bars.
+
+    Returns:
+        The model.
+
+    Raises:
+        UsageError: An argument has a wrong value.
+        DeviceError: The device or the dtype is not available.
+        WeightsError: The files cannot be had, or are not the pinned ones.
+        CheckpointError: The files are not a TIPSv2 model.
+    """
+    if not isinstance(model, str | Path):
+        raise UsageError(f"the model must be an id or a folder, not {quoted(model)}", 'For example: load("l14").')
+    # A Path is a folder, be its name that of a model; pathlib drops the dot that says so.
+    source = find_model(model if isinstance(model, str) else os.path.join(".", model))  # noqa: PTH118
+    check_batch_size(batch_size)
+    resolve_dtype(dtype, resolve_device(device))  # before any download
+    return Model(open_backbone(source.fetch(quiet=quiet), device, dtype, batch_size))
