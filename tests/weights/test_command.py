@@ -122,6 +122,7 @@ def test_verify_names_what_is_wrong_and_removes_it(installation: Installation) -
     assert installation.run("weights", "verify", "l14").returncode == 1  # absent, and asked for
 
 
+@pytest.mark.slow
 def test_label_downloads_and_then_needs_no_network(installation: Installation) -> None:
     rng = np.random.default_rng(1)
     Image.fromarray(rng.integers(0, 256, (70, 90, 3), np.uint8)).save(installation.folder / "a.png")
@@ -138,6 +139,7 @@ def test_label_downloads_and_then_needs_no_network(installation: Installation) -
     assert len(masks) == 1
 
 
+@pytest.mark.slow  # each is a process; that every fault has its message, test_weights tells
 @pytest.mark.parametrize(
     ("fault", "environment", "message"),
     [
