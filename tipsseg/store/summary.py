@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.formats import index_masks
+from tipsseg.label_map import LabelMap
 from tipsseg.regions.components import count_labels
-from tipsseg.types import BACKGROUND, ImageRef, LabelMap
+from tipsseg.types import BACKGROUND, ImageRef
 
 _PIECE = 1 << 20
 

@@ -3,8 +3,7 @@
 A stamp says: this file, when it had this size, inode and these times, had this hash. One of the times is the time of the last
 change of the inode, which no program can set. A file that was written to since is therefore hashed again, even where its size
 and its modification time were put back. A stamp is a small JSON file in the folder `verified` of tipsseg's cache. Stamps only
-save time: a stamp that cannot be written or read costs a hashing, never an error. Only
-who asks for stamps gets them.
+save time: a stamp that cannot be written or read costs a hashing, never an error.
 """
 
 from __future__ import annotations
@@ -87,7 +86,11 @@ def find_mismatch(
 ) -> Mismatch | None:
     """As `compare`, but a file whose stamp still holds is not hashed again. Raises OSError.
 
-    With `keep_stamp` a right file gets a stamp.
+    Args:
+        path: the file.
+        expected: its hash.
+        trust_stamp: whether a stamp spares hashing.
+        keep_stamp: whether a right file gets a stamp.
     """
     before = _stamp(path, expected)
     if trust_stamp and expected.size in (None, before["size"]) and _load_stamp(path) == before:
@@ -99,7 +102,7 @@ def find_mismatch(
 
 
 def sha256_of(path: Path, *, keep_stamp: bool = False) -> str:
-    """The sha256 of a file, in hex; a file whose stamp still holds is not hashed again. Raises OSError."""
+    """The sha256 of a file, in hex; a file whose stamp still holds is not hashed again, see `find_mismatch`. Raises OSError."""
     known = stamped(path)
     if known is not None and known.kind == "sha256" and _load_stamp(path) == _stamp(path, known):
         return known.digest

@@ -1,4 +1,4 @@
-"""Rules of run.json and classes.json: which runs an output folder has the records of, whether they ended, what their ids mean."""
+"""Rules of run.json and classes.json: which runs an output folder holds, whether they ended, and what their ids mean."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Runs:
 
 
 def find_runs(folder: Path) -> Runs:
-    """The runs whose records are in an output folder: one, or those of its shards."""
+    """Find the runs in an output folder: one, or one for each of its shards."""
     if not is_folder(folder):
         return Runs((), (Problem(folder, "not a folder" if os.path.lexists(folder) else "no such folder"),), False)
     unfinished = Problem(folder, f"a merge into it has not ended; finish it: {finish_command(folder)}")
@@ -127,10 +127,10 @@ def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
         yield Problem(place, f"of {counts[0]} shards, these are missing: {gaps}; label them with --shard I/{counts[0]}")
 
 
-def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
-    if is_locked(records):
-        return Problem(records, "a run is at work there; check it once that has ended")
-    path = records / RUN_FILE
+def _read_run(state: Path, shard: Shard | None) -> Run | Problem:
+    if is_locked(state):
+        return Problem(state, "a run is at work there; check it once that has ended")
+    path = state / RUN_FILE
     try:
         record = parse(read_regular(path))
         if take(record, "tool", str) != "tipsseg" or record.get("shard") != (shard and str(shard)):
@@ -138,7 +138,7 @@ def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
         ended = record.get("ended") is not None
         counts = take(record, "counts", dict) if ended else {"labelled": 0, "unchanged": 0, "failed": 0}
         return Run(
-            records,
+            state,
             shard,
             take(record, "digest", str),
             run_names(record),
@@ -146,7 +146,7 @@ def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
             parse_file_options(take(record, "options", dict)),
             None if record.get("image_root") is None else actual_path(Path(), take(record, "image_root", str)),
             ended,
-            conversion_begun(record, records) if ended else (),
+            conversion_begun(record, state) if ended else (),
             images_of(record) if ended else 0,
             take(counts, "failed", int),
             written_files(record),
@@ -156,7 +156,7 @@ def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
 
 
 def known_formats(record: object) -> tuple[str, ...]:
-    """The `formats` in a record. Raises ValueError where they are none."""
+    """The `formats` in the content of a run.json. Raises ValueError where one of them is not known."""
     formats = take(record, "formats", list)
     if not all(isinstance(name, str) and name in FORMATS for name in formats):
         raise ValueError(f"`formats` is {short(formats)}")
