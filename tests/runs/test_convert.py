@@ -46,8 +46,7 @@ from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.store.journal import Journal
-from tipsseg.store.lock import LOCK_FILE, FolderLock
-from tipsseg.store.merging import MERGE_FILE
+from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.shards import Shard
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.files import json_bytes

@@ -3,7 +3,8 @@
 A stamp says: this file, when it had this size, inode and these times, had this hash. One of the times is the time of the last
 change of the inode, which no program can set. A file that was written to since is therefore hashed again, even where its size
 and its modification time were put back. A stamp is a small JSON file in the folder `verified` of tipsseg's cache. Stamps only
-save time: a stamp that cannot be written or read costs a hashing, never an error.
+save time: a stamp that cannot be written or read costs a hashing, never an error. Only
+who asks for stamps gets them.
 """
 
 from __future__ import annotations
@@ -86,11 +87,7 @@ def find_mismatch(
 ) -> Mismatch | None:
     """As `compare`, but a file whose stamp still holds is not hashed again. Raises OSError.
 
-    Args:
-        path: the file.
-        expected: its hash.
-        trust_stamp: whether a stamp spares hashing.
-        keep_stamp: whether a right file gets a stamp.
+    With `keep_stamp` a right file gets a stamp.
     """
     before = _stamp(path, expected)
     if trust_stamp and expected.size in (None, before["size"]) and _load_stamp(path) == before:
@@ -102,7 +99,7 @@ def find_mismatch(
 
 
 def sha256_of(path: Path, *, keep_stamp: bool = False) -> str:
-    """The sha256 of a file, in hex; a file whose stamp still holds is not hashed again, see `find_mismatch`. Raises OSError."""
+    """The sha256 of a file, in hex; a file whose stamp still holds is not hashed again. Raises OSError."""
     known = stamped(path)
     if known is not None and known.kind == "sha256" and _load_stamp(path) == _stamp(path, known):
         return known.digest

@@ -49,7 +49,7 @@ def fetch(spec: ModelSpec, *, quiet: bool = False, keep_stamps: bool = False) ->
     Args:
         spec: the model.
         quiet: no progress bars.
-        keep_stamps: whether the user's cache spares hashing right files the next time.
+        keep_stamps: whether stamps in the user's cache save hashing the files the next time.
 
     Returns:
         The folder of the files.

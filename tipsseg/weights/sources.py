@@ -44,9 +44,7 @@ class ModelSource:
 
     def fetch(self, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
         """The folder of the model's files; `fetching.fetch` verifies them, or downloads them. Raises WeightsError."""
-        if self.spec is None:
-            return Path(self.name)
-        return fetching.fetch(self.spec, quiet=quiet, keep_stamps=keep_stamps)
+        return Path(self.name) if self.spec is None else fetching.fetch(self.spec, quiet=quiet, keep_stamps=keep_stamps)
 
 
 def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
