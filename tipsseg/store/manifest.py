@@ -15,11 +15,12 @@ from pathlib import Path
 
 from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS
-from tipsseg.types import BACKGROUND, ImageRef, name_order, printable_path
+from tipsseg.store.summary import ImageNumbers, read_summary
+from tipsseg.types import ImageRef, name_order, printable_path
 from tipsseg.util.append_log import AppendLog, lines_of, whole_lines
 from tipsseg.util.files import atomic_path, json_bytes
 from tipsseg.util.fingerprint import Fingerprint, file_record, parse_file
-from tipsseg.util.json_values import parse, short, take, take_share
+from tipsseg.util.json_values import parse, short
 from tipsseg.util.record_paths import is_inside
 
 MANIFEST_FILE = "manifest.jsonl"
@@ -36,17 +37,18 @@ ObjectScore = tuple[int, int, int, int, int, int, float]
 class ManifestEntry:
     """One labelled image.
 
-    image        its name, see ImageRef.name
-    path         where the input was, absolute, when it was labelled
-    fingerprint  of the input then
-    digest       of all that decided the labels
-    summary      what the labels hold, see `summary.label_summary`: height, width, classes, background, ignored
-    files        its own picture in each format that has one, relative to the output folder, posix
-    formats      all formats that hold the image
-    seconds      from opening the input to the last file
-    written      what those files were when they were written; a file that is not so any more was edited
-    objects      the objects that the labels show, whether or not a format lists them
-    corrected    sha256 of the edited mask that the labels are of; None where they are the run's own
+    Attributes:
+        image: Its name, see ImageRef.name.
+        path: Where the input was, absolute, when it was labelled.
+        fingerprint: Of the input then.
+        digest: Of all that decided the labels, see `RunInfo.digest`.
+        summary: What the labels hold, see `summary.label_summary`: height, width, classes, background, ignored.
+        files: Its per-image file in each format that has one, relative to the output folder, posix.
+        formats: All formats that hold the image.
+        seconds: From opening the input to the last file.
+        written: What those files were when they were written. A file that is different now was edited.
+        objects: The objects that the labels show, whether or not a format lists them.
+        corrected: sha256 of the edited mask that the labels are of. None: the labels are the run's own.
     """
 
     image: str
@@ -81,6 +83,11 @@ class ManifestEntry:
             "seconds": self.seconds,
             **({} if self.corrected is None else {"corrected": self.corrected}),
         }
+
+    @property
+    def numbers(self) -> ImageNumbers:
+        """The numbers of its summary. Of an entry that was read, they can be had without an error."""
+        return read_summary(self.summary)
 
     def without(self, formats: Collection[str]) -> ManifestEntry:
         """The entry of the image in fewer formats."""
@@ -130,7 +137,7 @@ def read_entry(line: bytes) -> ManifestEntry:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError("not all that belongs to an image") from error
     _check_names(entry)
-    _check_summary(entry.summary)
+    read_summary(entry.summary)
     return entry
 
 
@@ -152,24 +159,6 @@ def _check_names(entry: ManifestEntry) -> None:
         raise ValueError(f"`formats` is {short(list(entry.formats))}")
     if entry.files.keys() != entry.written.keys():
         raise ValueError("`written` is not of the files")
-
-
-def _check_summary(summary: Mapping[str, object]) -> None:
-    """Raise ValueError for what `summary.label_summary` does not give."""
-    size = take(summary, "height", int), take(summary, "width", int)
-    if size[0] < 1 or size[1] < 1:
-        raise ValueError(f"{size[0]} x {size[1]} (height x width) is no size of an image")
-    take(take(summary, "background", dict), "pixels", int)
-    take(summary, "ignored", int)
-    seen = {BACKGROUND}
-    for each in take(summary, "classes", list):
-        label_id = take(each, "id", int)
-        take(each, "name", str)
-        take(each, "pixels", int)
-        take_share(each, "confidence")
-        if label_id in seen:
-            raise ValueError(f"id {label_id} is there twice")
-        seen.add(label_id)
 
 
 class Manifest:
