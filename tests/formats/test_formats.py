@@ -17,10 +17,11 @@ from reading import EXACT, POLYGONS, WITHOUT_IGNORED, Ids
 
 from tipsseg.formats import FORMATS, write_labels
 from tipsseg.formats.base import ImageLabels, Rows, RunContext
+from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components
 from tipsseg.regions.objects import LabelledObject, labelled_objects
-from tipsseg.types import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses
+from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses
 from tipsseg.vocabulary.palette import colour
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.

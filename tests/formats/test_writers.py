@@ -31,12 +31,13 @@ from tipsseg.formats.cvat import label_map_text
 from tipsseg.formats.label_studio import local_address
 from tipsseg.formats.panoptic import segment_colours
 from tipsseg.formats.yolo import is_for_validation
+from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.drawing import draw_labels
 from tipsseg.regions.objects import LabelledObject, labelled_objects
 from tipsseg.store.classes_file import write_classes
 from tipsseg.store.shards import Shard
-from tipsseg.types import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses, label_dtype
+from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
 from tipsseg.util.files import atomic_path, atomic_write
 from tipsseg.util.ownership import Ownership
 from tipsseg.vocabulary.files import read_vocabulary

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_a_sound_installation_has_no_failure(dtype: str, cache: Path) -> None:
     diagnostics = report(dtype=dtype)
     assert failed(diagnostics) == []
     assert list(diagnostics)[:2] == ["tipsseg", "Python"]
-    assert diagnostics["torch"].detail.startswith(f"{torch.__version__} (")
+    assert diagnostics["torch"].detail.startswith(f"{metadata.version('torch')} (")
     assert diagnostics["opencv-python"].state == diagnostics["typer"].state == "ok"
     assert diagnostics["cache"] == Diagnostic("ok", "cache", diagnostics["cache"].detail)
     assert diagnostics["cache"].detail.startswith(f"{cache} (will be made), ")

@@ -15,6 +15,7 @@ from PIL import Image
 from tipsseg.formats import FORMATS, write_labels
 from tipsseg.formats.base import ImageLabels, Rows
 from tipsseg.images.decoding import open_thumbnail
+from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.regions.objects import LabelledObject, labelled_objects
 from tipsseg.runs.check.folder import check_folder
@@ -26,7 +27,7 @@ from tipsseg.store.shards import Shard, state_folders
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec
 from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
-from tipsseg.types import ImageRef, LabelArray, LabelMap, TopClasses, printable_path
+from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
 from tipsseg.util.files import atomic_write, json_bytes
 from tipsseg.util.fingerprint import file_record, fingerprint
 from tipsseg.util.record_paths import actual_path

@@ -21,6 +21,7 @@ from tipsseg.evaluation.metrics import Confusion, Scores
 from tipsseg.evaluation.pairing import Pair, Pairs, pair_truths
 from tipsseg.evaluation.truth import Layout, read_labels, read_truth
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
+from tipsseg.label_map import LabelMap
 from tipsseg.runs import inputs
 from tipsseg.runs.engine import LocalEngine, check_device
 from tipsseg.runs.image_list import Images
@@ -35,7 +36,7 @@ from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged
 from tipsseg.store.run_record import parse_files, plan_run, run_context
 from tipsseg.store.spec import Counts, RunInfo, RunSpec, check_folder
-from tipsseg.types import ImageRef, LabelMap
+from tipsseg.types import ImageRef
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership

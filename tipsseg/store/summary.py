@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.formats import index_masks
+from tipsseg.label_map import LabelMap
 from tipsseg.regions.components import count_labels
-from tipsseg.types import BACKGROUND, ImageRef, LabelClass, LabelMap
+from tipsseg.types import BACKGROUND, ImageRef, LabelClass
 from tipsseg.util.json_values import take, take_share
 from tipsseg.util.printable import counted, one_line
 

@@ -11,6 +11,7 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, of_the_model, write_labels
 from tipsseg.formats.base import ImageLabels, Rows, RunContext
 from tipsseg.images.decoding import open_thumbnail
+from tipsseg.label_map import LabelMap
 from tipsseg.regions.quality import PolygonQuality
 from tipsseg.store.corrections import (
     CERTAIN,
@@ -32,7 +33,7 @@ from tipsseg.store.stored_image import (
     read_scores,
     unknown_confidence,
 )
-from tipsseg.types import ImageRef, LabelMap
+from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file
 from tipsseg.util.ownership import digest_of
 
