@@ -35,13 +35,7 @@ def merge(
     ],
     output: Annotated[
         Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            parser=opt.path_of("--output"),
-            help="Where all of it is to be: a new folder, or the one with the shards.",
-        ),
+        opt.output_option("Where all of it is to be: a new folder, or the one with the shards."),
     ],
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,

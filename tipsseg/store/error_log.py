@@ -22,9 +22,9 @@ UNREADABLE_FILE = "errors-unreadable.jsonl"
 class ErrorLog:
     """The failures of a run, with those of earlier runs in the same folder that are not mended."""
 
-    def __init__(self, records: Path) -> None:
+    def __init__(self, state: Path) -> None:
         """Raises OutputError where the file cannot be read."""
-        self.path = records / ERRORS_FILE
+        self.path = state / ERRORS_FILE
         self._log: AppendLog | None = None
         self._own: set[str] = set()
         self._before = {record["image"] for record, _ in _lines(self.path)}
@@ -73,9 +73,9 @@ class ErrorLog:
             self._log = None
 
 
-def read_failed(records: Path) -> tuple[ImageRef, ...]:
+def read_failed(state: Path) -> tuple[ImageRef, ...]:
     """The images in errors.jsonl of a state folder, in the order of their names. Raises OutputError."""
-    path = records / ERRORS_FILE
+    path = state / ERRORS_FILE
     found = {record["image"]: record["path"] for record, _ in _lines(path)}
     return tuple(
         ImageRef(actual_path(Path(), found[image]), PurePosixPath(actual_name(image)))

@@ -24,11 +24,11 @@ class Journal:
     One thread changes it; meanwhile any thread may ask `has`.
     """
 
-    def __init__(self, name: str, file: RowsFile, records: Path, images: Sequence[str]) -> None:
+    def __init__(self, name: str, file: RowsFile, state: Path, images: Sequence[str]) -> None:
         """Of the format `name` with this file in a state folder, which was written with `images`. Raises OutputError."""
         self._file = file
         self._images = images
-        self._path = records / self.file_name(name)
+        self._path = state / self.file_name(name)
         self._log: AppendLog | None = None
         self._offsets: dict[str, int] = {}
         if self._path.exists():
@@ -128,9 +128,9 @@ def _image_of(line: bytes) -> str | None:
     return image if isinstance(image, str) else None
 
 
-def journals_in(records: Path) -> list[str]:
+def journals_in(state: Path) -> list[str]:
     """The formats that have a journal in a state folder."""
-    return [name for name in FORMATS if (records / Journal.file_name(name)).exists()]
+    return [name for name in FORMATS if (state / Journal.file_name(name)).exists()]
 
 
 def write_run_file(file: RunFile, journal: Journal | None, images: Sequence[str], *, anew: bool) -> None:
