@@ -110,7 +110,7 @@ def input_path(ref: ImageRef) -> str:
 
 
 def parse_entry(line: bytes) -> ManifestEntry | None:
-    """The entry in a line of manifest.jsonl; None where it is none."""
+    """The entry in a line of manifest.jsonl; None for a line that cannot be read as an entry."""
     try:
         return read_entry(line)
     except ValueError:
@@ -118,7 +118,7 @@ def parse_entry(line: bytes) -> ManifestEntry | None:
 
 
 def read_entry(line: bytes) -> ManifestEntry:
-    """The entry in a line of manifest.jsonl. Raises ValueError where it is none, or names or numbers in it are none."""
+    """The entry in a line of manifest.jsonl. Raises ValueError for a line that is not as it is written."""
     try:
         record = parse(line)
         entry = ManifestEntry(
@@ -162,15 +162,16 @@ def _check_names(entry: ManifestEntry) -> None:
 
 
 class Manifest:
-    """The manifest of a state folder, read and added to. In memory are a name and two numbers an image.
+    """The manifest of a state folder, read and added to. Memory holds a name and two numbers per image.
 
     Any thread may ask `get`, `in` and `is_elsewhere` while one thread adds to it.
 
-    unreadable  how many lines were no entries when it was opened
+    Attributes:
+        unreadable: How many lines could not be read as entries when it was opened.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the manifest in `folder`, which may be new; lines that are no entries are passed over. Raises OutputError."""
+        """Open the manifest in `folder`, or begin one; lines that cannot be read are passed over. Raises OutputError."""
         self._path = folder / MANIFEST_FILE
         self.unreadable = 0
         self._open()
@@ -216,7 +217,7 @@ class Manifest:
         return image in self._paths and self._paths[image] != hash(path)
 
     def formats_of(self, image: str) -> tuple[str, ...]:
-        """The formats that an image is in; none where it is not here."""
+        """The formats that an image is in; empty where the manifest does not have it."""
         return self._formats.get(image, ())
 
     def others(self, digest: str) -> list[str]:
@@ -255,7 +256,7 @@ class Manifest:
         return self._log.is_removed()
 
     def set_aside(self) -> Path | None:
-        """Keep the lines that are no entries in UNREADABLE_FILE, beside the manifest, and leave them out here; None where all are.
+        """Move lines that cannot be read into UNREADABLE_FILE beside the manifest, and return its path; None where all can be read.
 
         Raises OutputError.
         """
@@ -271,7 +272,7 @@ class Manifest:
         return aside
 
     def tidy(self) -> None:
-        """Rewrite the file in the order of names with one line an image, where it is not so already. Raises OutputError."""
+        """Rewrite the file with one line per image in the order of names, where it is not so already. Raises OutputError."""
         order = self._order()
         if self._lines == len(order) and order == list(self._offsets):
             self._log.trim()
