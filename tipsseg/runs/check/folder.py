@@ -21,6 +21,7 @@ from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageCheck, RunContext, RunFileCheck
 from tipsseg.formats.problem import Problem, unreadable, what_is_wrong
+from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.check.files import Owners, find_orphans, find_temporaries
 from tipsseg.runs.check.image import Place, Report, check_image
 from tipsseg.runs.check.manifest import Images
@@ -46,11 +47,14 @@ class _Tally:
     behind: int = 0
 
 
-def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progress) -> Iterator[Problem]:
+def check_folder(
+    folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int = MAX_PIXELS
+) -> Iterator[Problem]:
     """All that is wrong with an output folder; what is worth knowing but not wrong becomes notes of `progress`.
 
-    images  the folder that the images' names begin at, in place of the one that the run noted
-    jobs    threads that read images
+    images      the folder that the images' names begin at, in place of the one that the run noted
+    jobs        threads that read images
+    max_pixels  larger images are refused
 
     Memory does not grow with the number of annotations, and by little more than its name with an image. Raises UsageError where
     `images` is no folder.
@@ -60,7 +64,7 @@ def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progres
     tally = _Tally()
     found = 0
     try:
-        for problem in _check(folder, images, jobs, progress, tally):
+        for problem in _check(folder, images, jobs, progress, max_pixels, tally):
             found += 1
             yield problem
     except OSError as error:  # what is read may fail at any moment
@@ -87,7 +91,9 @@ def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progres
     progress.note(f"{looked}: {counted(found, 'problem') if found else 'nothing wrong'}.")
 
 
-def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tally: _Tally) -> Iterator[Problem]:
+def _check(
+    folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int, tally: _Tally
+) -> Iterator[Problem]:
     found = find_runs(folder)
     yield from found.problems
     if not found.runs:
@@ -95,7 +101,7 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
     yield from check_classes(folder, found.runs[0])
     _note_runs(folder, found.runs, found.whole, progress)
     with ExitStack() as stack:
-        runs = [Images(run) for run in found.runs]
+        runs = [Images(run, max_pixels) for run in found.runs]
         for each in runs:
             stack.callback(each.close)
             yield from each.read()
@@ -107,7 +113,7 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
             checks = _RunFiles(folder, each)
             yield from checks.check(progress)
             _note_gaps(each, progress)
-            place = Place(folder, each.run, images or each.run.image_root)
+            place = Place(folder, each.run, images or each.run.image_root, max_pixels)
             for report in in_order(jobs, partial(_check_pair, place), checks.pairs()):
                 tally.images += 1
                 tally.files += report.files
