@@ -192,7 +192,7 @@ def test_one_object_a_class(tmp_path: Path) -> None:
     assert len((tmp_path / "yolo/sub/labels/a.txt").read_text().splitlines()) == 4
 
 
-def test_objects_below_the_least_area_are_in_no_list(tmp_path: Path) -> None:
+def test_objects_below_the_minimum_area_are_in_no_list(tmp_path: Path) -> None:
     labels = blocks(6, (64, 80), 3)
     labels[0, 0], labels[0, 1] = 0, 3
     least = MinArea(1, percent=True)

@@ -761,7 +761,7 @@ def test_coco_refuses_where_its_folder_is_a_file(tmp_path: Path) -> None:
         write_coco(context_of(tmp_path / "file"), golden_maps())
 
 
-def test_a_class_whose_least_confidence_is_0_says_so(tmp_path: Path) -> None:
+def test_a_class_whose_minimum_confidence_is_0_says_so(tmp_path: Path) -> None:
     """0 is not the same as none of its own: such a class is never ignored."""
     classes = (LabelClass(1, "tree", (1, 2, 3), min_confidence=0.0), LabelClass(2, "sky", (1, 2, 3)))
     entries = json.loads(write_classes(Ownership(tmp_path, tmp_path), tmp_path, classes, ()).read_bytes())["classes"]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from tipsseg.label_map import LabelMap
-from tipsseg.store.summary import label_summary
-from tipsseg.store.totals import total
+from tipsseg.store.summary import label_summary, total
 from tipsseg.types import LabelArray, LabelClass
 
 

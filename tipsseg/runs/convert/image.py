@@ -23,8 +23,7 @@ from tipsseg.store.corrections import (
 )
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
 from tipsseg.store.reader import check_hint
-from tipsseg.store.results import Failed, Unchanged
-from tipsseg.store.resume import remove_files
+from tipsseg.store.results import Failed, Unchanged, remove_files
 from tipsseg.store.stored_image import (
     LabelledImage,
     ObjectScores,
