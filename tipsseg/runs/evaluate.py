@@ -48,10 +48,13 @@ CSV_FILE = "confusion.csv"
 class Evaluation:
     """How an evaluation ended.
 
-    facts    what was evaluated, as JSON values
-    scored   images
-    failed   images that are left out of the scores
-    names    of the classes 1..N
+    Attributes:
+        facts: What was evaluated, as JSON values.
+        scored: How many images the scores are of.
+        failed: How many images failed; the scores leave them out.
+        confusion: How many pixels of each truth class were labelled as each class.
+        scores: What follows from the confusion matrix: mean IoU, IoU per class, accuracies, all 0..1.
+        names: The names of the classes 1..N.
     """
 
     facts: Mapping[str, object]

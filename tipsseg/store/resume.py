@@ -10,6 +10,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.formats import FORMATS, index_masks
 from tipsseg.formats.base import RunContext
+from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.journal import Journal
 from tipsseg.store.lock import finish_command, is_begun, is_unfinished
@@ -159,6 +160,8 @@ class ResumeState:
         formats = self._spec.formats
         lacking = [ref for ref in refs if not set(formats) <= set(self.manifest.formats_of(ref.name))]
         finished = self.of_the_same and not self.incomplete and self._spec.resume and self._spec.shard is None
+        # A run writes classes.json anew where it is gone; a conversion cannot do without it.
+        finished = finished and (self._context.output / CLASSES_FILE).is_file()
         if not lacking or not finished or not all(ref.name in self.manifest for ref in refs):
             return (), frozenset()
         missing: dict[str, None] = {}
