@@ -23,7 +23,6 @@ from tipsseg.evaluation.truth import (
     read_labels,
     read_truth,
 )
-from tipsseg.images import decoding as images
 
 PLAIN = plain_ids(3)
 
@@ -339,9 +338,8 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(ImageError) as caught:
             read_truth(tmp_path / name, PLAIN)
         assert caught.value.reason.startswith(reason)
-    monkeypatch.setattr(images.LIMIT, "pixels", 1599)
     with pytest.raises(ImageError, match="too large: 40 x 40"):
-        read_truth(whole, PLAIN)
+        read_truth(whole, PLAIN, 1599)
 
 
 def test_truth_can_be_written_into(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def evaluate(
     quiet: opt.Quiet = False,
 ) -> None:
     """Score labels against truth masks: mean IoU, IoU of each class, confusion matrix."""
-    from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.decoding import check_max_pixels
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.evaluate import check_output, evaluate_masks, evaluate_model
     from tipsseg.runs.image_list import found_images, note_inputs
@@ -146,7 +146,7 @@ def evaluate(
 
     refuse_split_lists(paths or (), classes, formats)
     _refuse_together(context)
-    limit_pixels(max_pixels)
+    check_max_pixels(max_pixels)
     silence_decoders()
     truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
     if layout is not None and not classes and vocab is None:
@@ -162,7 +162,7 @@ def evaluate(
             truths = truth.layout(class_names)
             if output is not None:
                 check_output(output, (gt, masks), labels=False)
-            evaluation = evaluate_masks(pred, gt, truths, class_names, threads, progress)
+            evaluation = evaluate_masks(pred, gt, truths, class_names, threads, progress, max_pixels)
         else:
             vocabulary = values.parse_vocabulary(classes, vocab, templates, background)
             writes = formats is not None and output is not None

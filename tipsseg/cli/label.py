@@ -214,7 +214,7 @@ def label(
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
-    from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.decoding import check_max_pixels
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.dry_run import dry_run
     from tipsseg.runs.image_list import Choice, check_choice, find_images
@@ -224,7 +224,7 @@ def label(
     from tipsseg.store.shards import parse_shard
     from tipsseg.store.spec import RunSpec
 
-    limit_pixels(max_pixels)
+    check_max_pixels(max_pixels)
     silence_decoders()
     given = tuple(paths or ())
     refuse_split_lists(given, classes, formats)

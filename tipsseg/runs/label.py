@@ -147,7 +147,9 @@ class LabelRun:
     def _convert(self, formats: tuple[str, ...], names: frozenset[str], progress: Progress) -> int:
         """Write images of these names in formats that need no model; returns how many failed."""
         spec = self._info.spec
-        return convert_folder(spec.output, formats, self._images.root, spec.jobs, progress, only=names)
+        return convert_folder(
+            spec.output, formats, self._images.root, spec.jobs, progress, only=names, max_pixels=spec.max_pixels
+        )
 
 
 def run_label(info: RunInfo, images: Images, engine: Engine, progress: Progress, *, jsonl: bool = False) -> Counts:
