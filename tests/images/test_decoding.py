@@ -609,7 +609,7 @@ def test_a_limit_is_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     path = saved(tmp_path, Image.new("L", (1, 1), 9), "a.png")
     images.limit_pixels(1)
     assert open_image(path).shape == (1, 1, 3)
-    with pytest.raises(UsageError, match="--max-pixels 0 is too small"):
+    with pytest.raises(UsageError, match="argument `max_pixels`=0 is too small"):
         images.limit_pixels(0)
     assert images.LIMIT.pixels == 1
     assert "the limit is 1" in failure(saved(tmp_path, Image.new("L", (2, 1), 9), "b.png")).reason

@@ -11,6 +11,7 @@ from tipsseg.cli import values
 from tipsseg.cli.completion import formats as formats_of_a_list
 from tipsseg.cli.help import Command
 from tipsseg.cli.mistakes import refuse_stray_formats
+from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS
 from tipsseg.util.printable import quoted
@@ -58,6 +59,6 @@ def convert(
         raise UsageError(f"one folder is converted at a time, and {quoted(context.args[0])} is another argument")
     limit_pixels(max_pixels)
     silence_decoders()
-    with Progress(quiet, null=null) as progress:
+    with Progress(quiet, null=null, wording=as_typed) as progress:
         if convert_folder(output, values.split_formats(formats), images, values.threads(jobs), progress, val_fraction):
             raise typer.Exit(1)

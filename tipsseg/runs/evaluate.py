@@ -157,7 +157,7 @@ def _label(
                 if folder is not None:
                     folder.add(result)
             case Failed() if folder is not None:
-                folder.fail(result)
+                folder.fail(replace(result, error=progress.worded(result.error)))
         return {}
 
     reporter: Reporter[ImageResult] = Reporter(progress, record)
