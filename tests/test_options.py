@@ -13,7 +13,6 @@ from tipsseg.options import (
     MinArea,
     parse_file_options,
     parse_min_area,
-    val_fraction_of,
 )
 
 AREAS = {
@@ -121,18 +120,3 @@ def test_wrong_options_say_what_there_is(options: dict[str, object], hint: str) 
     with pytest.raises(UsageError) as caught:
         FileOptions(**options)  # type: ignore[arg-type]
     assert caught.value.hint == hint
-
-
-@pytest.mark.parametrize(
-    ("record", "fraction"),
-    [
-        ({"options": SIMPLER.record()}, 0.25),
-        ({"options": DEFAULT_FILE_OPTIONS.record()}, 0.0),
-        ({"options": {"val_fraction": "a"}}, 0.0),
-        ({"options": {"val_fraction": 7}}, 0.0),
-        ({"options": None}, 0.0),
-        ({}, 0.0),
-    ],
-)
-def test_the_fraction_in_a_run_json(record: dict[str, object], fraction: float) -> None:
-    assert val_fraction_of(record) == fraction

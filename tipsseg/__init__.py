@@ -1,16 +1,31 @@
-"""Dense open-vocabulary labelling with TIPSv2.
+"""Label the pixels of images with phrases, using TIPSv2: no training, no server, no account.
+
+A guide in four steps:
 
     import tipsseg
-    from PIL import Image
 
-    model = tipsseg.load("tiny")
+    model = tipsseg.load("l14")                                # "tiny" needs no download
     labeller = tipsseg.Labeller(model, ["panda leg", "tree"])
-    result = labeller.label(Image.open("panda.jpg"))
-    result.labels        # [H, W] uint8: 0 background, 1 panda leg, 2 tree
-    result.confidence    # [H, W] float32
-    result.classes       # (LabelClass(id=1, name="panda leg", ...), ...)
+    result = labeller.label("panda.jpg")                       # a path, a Pillow image, or pixels [H, W, 3] uint8
 
-Importing tipsseg does not import torch; the first use of `load`, `Model` or `Labeller` does.
+    result.labels                                              # [H, W] uint8: 0 background, 1 panda leg, 2 tree
+    result.confidence                                          # [H, W] float32, 0..1
+    result.save_mask("panda.png")
+    result.overlay("panda.jpg").save("overlay.png")
+
+Many images share batches of the model, and come back in their order:
+
+    for result in labeller.label_many(paths):
+        ...
+
+A second question about the same image costs next to nothing, as the model sees the image once:
+
+    features = model.encode("panda.jpg")
+    tipsseg.Labeller(model, ["sky", "grass"]).label(features)
+
+A class may have synonyms, a colour or a threshold of its own, see ClassSpec and make_vocabulary; LabelOptions says how images are
+labelled. Everything that is raised on purpose is a TipssegError. Importing tipsseg does not import torch; the first use of `load`,
+`Model` or `Labeller` does. Nothing is written but what is asked for.
 """
 
 from __future__ import annotations
@@ -18,45 +33,83 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from tipsseg.errors import (
+    CheckpointError,
+    DeviceError,
+    DownloadError,
+    ImageError,
+    InputError,
+    IntegrityError,
+    LabelIdError,
+    LockError,
+    OtherRunError,
+    OutputError,
+    TipssegError,
+    UsageError,
+    VocabularyError,
+    WeightsError,
+)
+
 if TYPE_CHECKING:
-    from tipsseg.errors import TipssegError
+    from tipsseg.label_map import LabelMap
     from tipsseg.labelling.features import Features
     from tipsseg.labelling.labeller import Labeller
     from tipsseg.labelling.model import Model, load
     from tipsseg.options import LabelOptions
-    from tipsseg.types import LabelClass, LabelMap
+    from tipsseg.regions.components import Region
+    from tipsseg.regions.objects import LabelledObject
+    from tipsseg.types import LabelClass, TopClasses
     from tipsseg.vocabulary.files import read_vocabulary
     from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckpointError",
     "ClassSpec",
+    "DeviceError",
+    "DownloadError",
     "Features",
+    "ImageError",
+    "InputError",
+    "IntegrityError",
     "LabelClass",
+    "LabelIdError",
     "LabelMap",
     "LabelOptions",
+    "LabelledObject",
     "Labeller",
+    "LockError",
     "Model",
+    "OtherRunError",
+    "OutputError",
+    "Region",
     "TipssegError",
+    "TopClasses",
+    "UsageError",
     "Vocabulary",
+    "VocabularyError",
+    "WeightsError",
     "__version__",
     "load",
     "make_vocabulary",
     "read_vocabulary",
 ]
 
+#: The modules of the names that are imported at their first use.
 _HOMES = {
-    "Features": "labelling.features",
     "ClassSpec": "vocabulary.vocabulary",
+    "Features": "labelling.features",
     "LabelClass": "types",
-    "LabelMap": "types",
+    "LabelMap": "label_map",
     "LabelOptions": "options",
+    "LabelledObject": "regions.objects",
     "Labeller": "labelling.labeller",
-    "TipssegError": "errors",
+    "Model": "labelling.model",
+    "Region": "regions.components",
+    "TopClasses": "types",
     "Vocabulary": "vocabulary.vocabulary",
     "load": "labelling.model",
-    "Model": "labelling.model",
     "make_vocabulary": "vocabulary.vocabulary",
     "read_vocabulary": "vocabulary.files",
 }

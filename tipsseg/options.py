@@ -208,12 +208,6 @@ def parse_min_area(text: str) -> MinArea:
     return MinArea(int(pixels)) if percent is None else MinArea(float(percent), percent=True)
 
 
-def recorded_names(run: Mapping[str, object]) -> str:
-    """One of NAMES: how the files of a run are named, whose run.json has that content."""
-    options = run.get("options")
-    return NAMES[1] if isinstance(options, dict) and options.get("names") == NAMES[1] else NAMES[0]
-
-
 def parse_file_options(record: Mapping[str, object]) -> FileOptions:
     """The options in what `FileOptions.record` gave, among others. Raises ValueError."""
     try:
@@ -227,13 +221,6 @@ def parse_file_options(record: Mapping[str, object]) -> FileOptions:
         )
     except UsageError as error:
         raise ValueError(error.message) from error
-
-
-def val_fraction_of(record: Mapping[str, object]) -> float:
-    """The `val_fraction` in the options of a run.json; 0 where it has none, or what is none."""
-    options = record.get("options")
-    value = options.get("val_fraction") if isinstance(options, dict) else None
-    return float(value) if isinstance(value, int | float) and 0 <= value < 1 else 0.0
 
 
 def _number(record: Mapping[str, object], key: str) -> float | None:

@@ -112,35 +112,6 @@ class TopClasses:
     scores: NDArray[np.float16]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LabelMap:
-    """The labels of one image.
-
-    labels      [H, W], uint8 (uint16 above 254 classes): 0 background, 1..N classes, `ignore` below the minimum confidence
-    confidence  [H, W], float32 in [0, 1] (float16 above 64 million pixels): the probability of the label that won,
-                softmax(score / temperature) over the classes and the background, each with the best of its phrases as its score;
-                of refined labels, the refined probability
-    classes     the N classes, by id
-    top         the best classes of each patch, where they were asked for
-    """
-
-    labels: LabelArray
-    confidence: ConfidenceArray
-    classes: tuple[LabelClass, ...]
-    top: TopClasses | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        height, width = self.labels.shape
-        return height, width
-
-    @property
-    def ignore(self) -> int:
-        """The id of pixels whose confidence was too low: 255, or 65535 in 16-bit maps."""
-        return ignore_id(len(self.classes))
-
-
 def ignore_id(number_of_classes: int) -> int:
     """The label id of low-confidence pixels: 255 up to 254 classes, 65535 above."""
     return 255 if number_of_classes <= MAX_CLASSES_8_BIT else 65535

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tipsseg.cli.main import app
 from tipsseg.images import decoding as images
 from tipsseg.runs.engine import LocalEngine
-from tipsseg.store.run_record import RunInfo
+from tipsseg.store.spec import RunInfo
 from tipsseg.weights import fetching
 
 

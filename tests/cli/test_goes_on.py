@@ -91,7 +91,7 @@ def test_another_release_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_another_version_of_the_labels_does_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run()
-    monkeypatch.setattr("tipsseg.store.run_record.LABELS_VERSION", 2)
+    monkeypatch.setattr("tipsseg.store.spec.LABELS_VERSION", 2)
     assert "other: version of the labels" in run("--limit", "1")
     run()
     assert run.labelled == ALL
@@ -173,9 +173,17 @@ def test_an_image_more_needs_the_model_for_all_that_lack_the_format(run: Run) ->
     assert (run.code, run.labelled) == (0, ALL)
 
 
-def test_scores_that_were_not_kept_come_from_the_model(run: Run) -> None:
+def test_scores_are_kept_whatever_the_formats(run: Run) -> None:
+    run(output="wanted")
     run("-f", "png")
     run("-f", "coco")
+    assert (run.code, run.labelled) == (0, [])
+    assert contents(Path("out"))["annotations.json"] == contents(Path("wanted"))["annotations.json"]
+
+
+def test_lists_of_objects_are_no_labels_of_every_pixel(run: Run) -> None:
+    run("-f", "coco")
+    run("-f", "png")
     assert (run.code, run.labelled) == (0, ALL)
 
 

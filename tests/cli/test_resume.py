@@ -16,7 +16,7 @@ from PIL import Image
 from resuming import ALL, CLASSES, Run, contents, record
 
 from tipsseg.runs.engine import LocalEngine
-from tipsseg.store.run_record import RunInfo
+from tipsseg.store.spec import RunInfo
 
 
 def test_a_run_that_is_done_costs_no_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

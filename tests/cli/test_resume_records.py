@@ -15,7 +15,7 @@ from tipsseg.runs.dry_run import Estimate
 from tipsseg.runs.progress import Progress
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.lock import FolderLock, is_locked
-from tipsseg.store.run_record import Counts, RunInfo
+from tipsseg.store.spec import Counts, RunInfo
 from tipsseg.types import ImageRef
 
 

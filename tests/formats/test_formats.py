@@ -17,10 +17,11 @@ from reading import EXACT, POLYGONS, WITHOUT_IGNORED, Ids
 
 from tipsseg.formats import FORMATS, write_labels
 from tipsseg.formats.base import ImageLabels, Rows, RunContext
+from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components
 from tipsseg.regions.objects import LabelledObject, labelled_objects
-from tipsseg.types import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses
+from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses
 from tipsseg.vocabulary.palette import colour
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.
@@ -191,7 +192,7 @@ def test_one_object_a_class(tmp_path: Path) -> None:
     assert len((tmp_path / "yolo/sub/labels/a.txt").read_text().splitlines()) == 4
 
 
-def test_objects_below_the_least_area_are_in_no_list(tmp_path: Path) -> None:
+def test_objects_below_the_minimum_area_are_in_no_list(tmp_path: Path) -> None:
     labels = blocks(6, (64, 80), 3)
     labels[0, 0], labels[0, 1] = 0, 3
     least = MinArea(1, percent=True)

@@ -31,12 +31,13 @@ from tipsseg.formats.cvat import label_map_text
 from tipsseg.formats.label_studio import local_address
 from tipsseg.formats.panoptic import segment_colours
 from tipsseg.formats.yolo import is_for_validation
+from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.drawing import draw_labels
 from tipsseg.regions.objects import LabelledObject, labelled_objects
 from tipsseg.store.classes_file import write_classes
 from tipsseg.store.shards import Shard
-from tipsseg.types import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses, label_dtype
+from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
 from tipsseg.util.files import atomic_path, atomic_write
 from tipsseg.util.ownership import Ownership
 from tipsseg.vocabulary.files import read_vocabulary
@@ -760,7 +761,7 @@ def test_coco_refuses_where_its_folder_is_a_file(tmp_path: Path) -> None:
         write_coco(context_of(tmp_path / "file"), golden_maps())
 
 
-def test_a_class_whose_least_confidence_is_0_says_so(tmp_path: Path) -> None:
+def test_a_class_whose_minimum_confidence_is_0_says_so(tmp_path: Path) -> None:
     """0 is not the same as none of its own: such a class is never ignored."""
     classes = (LabelClass(1, "tree", (1, 2, 3), min_confidence=0.0), LabelClass(2, "sky", (1, 2, 3)))
     entries = json.loads(write_classes(Ownership(tmp_path, tmp_path), tmp_path, classes, ()).read_bytes())["classes"]

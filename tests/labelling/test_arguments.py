@@ -73,7 +73,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "image, number": (
         lambda model: loose.Labeller(model, ["a"]).label(5),
-        "a path, a Pillow image or an array can be labelled, not int",
+        "an image must be a path, a Pillow image or an array, not int",
     ),
     "image, mode": (lambda model: loose.Model.encode(model, "a.jpg", mode="tile"), "unknown mode 'tile'"),
     "image, small side": (

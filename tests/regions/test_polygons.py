@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from tipsseg.regions.components import Region, components, whole_classes
-from tipsseg.regions.polygons import LEAST_IOU, LEAST_SIMPLIFIED_IOU, Outline, Ring, outline
+from tipsseg.regions.polygons import MIN_IOU, MIN_SIMPLIFIED_IOU, Outline, Ring, outline
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -87,7 +87,7 @@ SHAPES: Mapping[str, tuple[Mask, int]] = {  # with the number of parts
 def test_shapes_come_back(mask: Mask, parts: int) -> None:
     found = outline(whole(mask))
     assert len(found.rings) == parts
-    assert found.iou >= LEAST_IOU
+    assert found.iou >= MIN_IOU
     assert iou(fill(found.rings, mask.shape), mask) == found.iou
 
 
@@ -144,9 +144,9 @@ def test_whatever_the_region_it_comes_back(mask: Mask) -> None:
     regions = [whole(mask), *components(mask.astype(np.uint8), 1)]
     for region in regions:
         found = outline(region)
-        assert found.iou >= LEAST_IOU
+        assert found.iou >= MIN_IOU
         # As its readers see it: at its place in the image.
-        assert iou(fill(found.rings, mask.shape), placed(region, mask.shape)) >= LEAST_IOU
+        assert iou(fill(found.rings, mask.shape), placed(region, mask.shape)) >= MIN_IOU
         for ring in found.rings:
             assert len(ring) >= 3
             assert ring.shape[1] == 2
@@ -161,7 +161,7 @@ def test_smooth_regions_need_few_corners(seed: int) -> None:
     corners = walked = 0
     for region in components(blobs(seed).astype(np.uint8), 1):
         found = outline(region)
-        assert found.iou >= LEAST_IOU
+        assert found.iou >= MIN_IOU
         corners += sum(map(len, found.rings))
         walk, _ = cv2.findContours(region.mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         walked += sum(map(len, walk))
@@ -175,7 +175,7 @@ def test_the_place_in_the_image_does_not_matter(offset: tuple[int, int]) -> None
     mask[y : y + 40, x : x + 40] = disc(40, 18, 7)
     here, there = outline(whole(disc(40, 18, 7))), outline(whole(mask))
     assert there.iou == here.iou
-    assert iou(fill(there.rings, mask.shape), mask) >= LEAST_IOU
+    assert iou(fill(there.rings, mask.shape), mask) >= MIN_IOU
 
 
 def pillow(rings: tuple[Ring, ...], size: tuple[int, ...]) -> Mask:
@@ -230,7 +230,7 @@ def test_simplified_polygons_are_polygons(mask: Mask, simplify: float) -> None:
     found = outline(whole(mask), simplify)
     assert len(found.rings) == len(outline(whole(mask)).rings)
     assert all(len(ring) >= 3 for ring in found.rings)
-    assert found.iou >= LEAST_SIMPLIFIED_IOU
+    assert found.iou >= MIN_SIMPLIFIED_IOU
     assert found.iou == iou(fill(found.rings, mask.shape), mask)
 
 
@@ -251,7 +251,7 @@ def test_whatever_the_region_its_simplified_polygons_can_be_written(mask: Mask, 
     """Simplified far, a hole may come to lie across the outline, or outside of it."""
     for region in (whole(mask), *components(mask.astype(np.uint8), 1)):
         found = outline(region, simplify)
-        assert found.iou >= LEAST_SIMPLIFIED_IOU
+        assert found.iou >= MIN_SIMPLIFIED_IOU
         for ring in found.rings:
             assert len(ring) >= 3
             assert np.array_equal(ring, np.round(ring, 3))

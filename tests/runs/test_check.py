@@ -46,7 +46,7 @@ from tipsseg.types import LabelArray
 WIDE_CLASSES = tuple(f"thing {number}" for number in range(1, 301))
 WIDE: LabelArray = np.array([[0, 1, 254, 254], [255, 256, 300, 65535]], np.uint16)
 
-LEAST_3 = FileOptions(min_area=MinArea(3))
+MIN_AREA_3 = FileOptions(min_area=MinArea(3))
 
 Build = Callable[[Path], None]
 
@@ -84,9 +84,9 @@ SOUND: dict[str, dict[str, object]] = {
     "masks with a palette": {"options": FileOptions(png_mode="P")},
     "masks alone": {"formats": ("png",)},
     "annotations alone": {"formats": ("coco",)},
-    "annotations alone, with a least area": {"formats": ("coco",), "options": LEAST_3},
-    "a least area that leaves out components": {"options": LEAST_3},
-    "a least area of nothing": {"options": FileOptions(min_area=MinArea(0))},
+    "annotations alone, with a minimum area": {"formats": ("coco",), "options": MIN_AREA_3},
+    "a minimum area that leaves out components": {"options": MIN_AREA_3},
+    "a minimum area of nothing": {"options": FileOptions(min_area=MinArea(0))},
     "ids of 16 bits": {"labels": {"w.png": WIDE, "v/w.png": WIDE[:, :2]}, "classes": WIDE_CLASSES},
     "254 classes, the most of 8 bits": {"labels": {"w.png": A}, "classes": WIDE_CLASSES[:254]},
     "one pixel": {"labels": {"p.png": np.array([[1]], np.uint8)}},
@@ -175,7 +175,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "run.json is empty": (write(RUN, b""), [f"{RUN}: {VERSION}: Expecting value: line 1 column 1 (char 0)"]),
     "run.json is a list": (write(RUN, b"[]"), [f"{RUN}: {VERSION}: no `tool`"]),
     "run.json of another tool": (
-        edit_json(RUN, lambda r: r.update(tool="x")), [f'{RUN}: {VERSION}: the tool is "x", the shard null'],
+        edit_json(RUN, lambda r: r.update(tool="x")), [f'{RUN}: {VERSION}: the tool is "x"'],
     ),
     "run.json without digest": (edit_json(RUN, lambda r: r.pop("digest")), [f"{RUN}: {VERSION}: no `digest`"]),
     "run.json of ids with a gap": (
@@ -184,11 +184,11 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "run.json with a format of the future": (
         edit_json(RUN, lambda r: r.update(formats=["png", "holo"])),
-        [f'{RUN}: {VERSION}: `formats` is ["png", "holo"]'],
+        [f'{RUN}: {VERSION}: unknown format "holo"'],
     ),
     "run.json with a format that is no text": (
         edit_json(RUN, lambda r: r.update(formats=["png", ["coco"]])),
-        [f'{RUN}: {VERSION}: `formats` is ["png", ["coco"]]'],
+        [f'{RUN}: {VERSION}: unknown format ["coco"]'],
     ),
     "run.json is a link to nothing": (
         both(remove(RUN), lambda root: (root / RUN).symlink_to("nothing")), [f"{RUN}: no such file"],
@@ -198,7 +198,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "run.json of a shard": (
         edit_json(RUN, lambda r: r.update(shard="1/2")),
-        [f'{RUN}: {VERSION}: the tool is "tipsseg", the shard "1/2"'],
+        [f'{RUN}: {VERSION}: the shard is "1/2"'],
     ),
     "broken off": (
         edit_json(RUN, lambda r: r.update(ended=None, counts=None)),
@@ -289,6 +289,14 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "an annotation less, of other settings": (
         both(edit(COCO, drop_line(b'{"id": 2, "image_id"')), entry("a.png", lambda r: r.update(digest="f" * 32))), [],
+    ),
+    "an object without its score": (
+        entry("a.png", lambda r: r.update(objects=[[1, 4, 0, 0, 2, 2]])),
+        [f"{MANIFEST}: line 1 is no entry: {NOT_ALL}; {SET_ASIDE}", f"{COCO}: image a.png: {NOT_WANTED}"],
+    ),
+    "an object with a score that is none": (
+        entry("a.png", lambda r: r.update(objects=[[1, 4, 0, 0, 2, 2, 1.5]])),
+        [f"{MANIFEST}: line 1 is no entry: {NOT_ALL}; {SET_ASIDE}", f"{COCO}: image a.png: {NOT_WANTED}"],
     ),
     "two images for one picture": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b'"a.png"', b'"a.gif"') + b"\n"),
@@ -666,7 +674,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         annotation(2, segmentation=encode_rle((A == 1) & (np.arange(8) != 0)), area=4, bbox=[1, 0, 7, 4]),
         [f"{COCO}: annotation 2 (a.png): it overlaps another before it"],
     ),
-    "an annotation less, just as large as the least area": (
+    "an annotation less, just as large as the minimum area": (
         both(edit(COCO, drop_line(b'{"id": 2, "image_id"')), edit_json(RUN, lambda r: r["options"].update(min_area="2"))),  # type: ignore[attr-defined]
         [f"{COCO}: image a.png: no annotation has the 2 pixels of class 1 (panda leg) in [7, 2, 1, 2]"],
     ),
@@ -689,7 +697,7 @@ def test_a_fault_is_found_where_it_is(root: Path, change: Change, expected: list
     assert (shown, len(found)) == (expected, len(expected))
 
 
-#: Without a mask annotations are held against the manifest: damage, the least area, what is found.
+#: Without a mask annotations are held against the manifest: damage, the minimum area, what is found.
 WITHOUT_MASKS: dict[str, tuple[Change, int, list[str]]] = {
     "an annotation less": (
         edit(COCO, drop_line(b'{"id": 2, "image_id"')),
@@ -755,7 +763,7 @@ SHARD_FAULTS: dict[str, tuple[Change, list[str]]] = {
         both(lambda root: shutil.copytree(root / ONE, root / "out/shards/1-of-3")),
         [
             "out/shards: shards of 2 and 3 parts; those of one run have one number of parts",
-            f'out/shards/1-of-3/run.json: {VERSION}: the tool is "tipsseg", the shard "1/2"',
+            f'out/shards/1-of-3/run.json: {VERSION}: the shard is "1/2"',
         ],
     ),
     "a shard was broken off": (

@@ -46,8 +46,7 @@ from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.store.journal import Journal
-from tipsseg.store.lock import LOCK_FILE, FolderLock
-from tipsseg.store.merging import MERGE_FILE
+from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.shards import Shard
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.files import json_bytes
@@ -83,7 +82,7 @@ class Case:
     options: FileOptions = DEFAULT_FILE_OPTIONS
 
 
-LEAST_3 = FileOptions(min_area=MinArea(3))
+MIN_AREA_3 = FileOptions(min_area=MinArea(3))
 CLASSWISE = FileOptions(instances="class")
 
 #: Here the very bytes are those of the run.
@@ -100,8 +99,8 @@ CASES: Mapping[str, Case] = {
     "masks alone, what has no scores": Case(("png",), UNSCORED),
     "masks of a palette": Case(("png", "coco"), options=FileOptions(png_mode="P")),
     "grey masks, where others are of a palette": Case(("hf", "coco"), options=FileOptions(png_mode="P")),
-    "least area": Case(("png", "coco"), options=LEAST_3),
-    "least area, with archives": Case(("npz",), ALL_FORMATS, options=LEAST_3),
+    "minimum area": Case(("png", "coco"), options=MIN_AREA_3),
+    "minimum area, with archives": Case(("npz",), ALL_FORMATS, options=MIN_AREA_3),
     "one object a class, by its masks": Case(("png",), options=CLASSWISE),
     "one object a class, by its archives": Case(("npz",), ALL_FORMATS, options=CLASSWISE),
     "one object a class, with polygons": Case(("png", "coco-polygon"), options=CLASSWISE),
@@ -466,28 +465,28 @@ FAULTS: Mapping[str, Fault] = {
         of=("png", "confidence"),
         into=("coco-polygon", "confidence"),
     ),
-    "objects below the least area": Fault(
+    "objects below the minimum area": Fault(
         f"out/annotations.json: a.png: 32 pixels of background, where the manifest says 30 | {LEFT_OUT}",
         of=("coco",),
         labels={"a.png": SURE["a.png"], "b.jpg": B},
-        options=LEAST_3,
+        options=MIN_AREA_3,
     ),
     "an archive of the same pixels in other places": Fault(
         f"out/npz/b/c.npz: N bytes, where the manifest says M | {CHANGED}",
         archive(labels=B[:, ::-1]),
         of=("npz",),
     ),
-    "objects below the least area, two lists": Fault(
+    "objects below the minimum area, two lists": Fault(
         f"out/annotations.json: a.png: 32 pixels of background, where the manifest says 30 | {LEFT_OUT}",
         of=("coco", "coco-results"),
         labels={"a.png": SURE["a.png"], "b.jpg": B},
-        options=LEAST_3,
+        options=MIN_AREA_3,
     ),
-    "objects below the least area, and a mask that is none": Fault(
+    "objects below the minimum area, and a mask that is none": Fault(
         f"out/masks/a.png: changed by hand: not an image in a format that Pillow reads | {BACK}",
         write("out/masks/a.png", b"x"),
         labels={"a.png": SURE["a.png"], "b.jpg": B},
-        options=LEAST_3,
+        options=MIN_AREA_3,
     ),
     "annotations without an object": Fault(
         f"out/annotations.json: a.png: 38 pixels of background, where the manifest says 30 | {LEFT_OUT}",

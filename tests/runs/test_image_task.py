@@ -22,11 +22,12 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, RunContext, Written
 from tipsseg.formats.png import Png
 from tipsseg.images.decoding import OpenImage, opened
+from tipsseg.label_map import LabelMap
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.windows import make_plan
 from tipsseg.runs.image_task import ImageTask
-from tipsseg.types import ImageRef, LabelClass, LabelMap
+from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.fingerprint import fingerprint
 
 TREE = (LabelClass(1, "tree", (1, 2, 3)),)

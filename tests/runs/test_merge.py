@@ -38,21 +38,21 @@ from output_folders import (
 
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS
-from tipsseg.options import DEFAULT_FILE_OPTIONS
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.merge.folders import merge_folders
 from tipsseg.runs.predictions import masks_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.store.journal import Journal
-from tipsseg.store.lock import LOCK_FILE, FolderLock
-from tipsseg.store.merging import MERGE_FILE, is_begun, is_unfinished
+from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock, is_begun, is_unfinished
 from tipsseg.store.reader import OTHER_CLASSES, RUN_AGAIN, find_runs
 from tipsseg.store.run_record import write_run
 from tipsseg.store.shards import Shard
+from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.types import LabelArray, name_order, printable_path
 from tipsseg.util.files import json_bytes
 from tipsseg.util.fingerprint import file_record, fingerprint
 from tipsseg.util.ownership import LOG_PREFIX, Ownership
+from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 
 def by_name(path: str) -> tuple[str, ...]:
@@ -307,18 +307,20 @@ def test_run_json_says_what_all_parts_hold(root: Path) -> None:
     assert (summary["classes"][1]["images"], summary["classes"][1]["pixels"]) == (len(trees), sum(trees))
 
 
+SPEC = RunSpec("tiny", make_vocabulary(CLASSES, "none"))
+
 DIFFERENCES: Mapping[str, tuple[Json, str]] = {
     "an option": (
-        {"digest": "f" * 32, "options": {"mode": "whole", **DEFAULT_FILE_OPTIONS.record()}},
+        {"digest": "f" * 32, "options": {**SPEC.option_record(), "mode": "whole"}},
         "Not all was labelled with the same option mode: slide in one, whole in two.",
     ),
-    "an option that one version has": (
-        {"digest": "f" * 32, "options": {"mode": "slide", **DEFAULT_FILE_OPTIONS.record(), "new": 3}},
-        "Not all was labelled with the same option new: none in one, 3 in two.",
+    "an option that one of them has": (
+        {"digest": "f" * 32, "options": {**SPEC.option_record(), "val_fraction": 0.5}},
+        "Not all was labelled with the same option val_fraction: none in one, 0.5 in two.",
     ),
     "the dtype": (
-        {"asked": {"dtype": "float16", "device": "cpu"}},
-        "Not all was labelled with the same dtype asked for: none in one, float16 in two.",
+        {"asked": {"dtype": "float16", "device": "cpu", "batch_size": 8}},
+        "Not all was labelled with the same dtype asked for: auto in one, float16 in two.",
     ),
     "the version": (
         {"version": "0.2"},
@@ -559,7 +561,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "another vocabulary": Refusal("two: labelled with another vocabulary than one", build=other_classes),
     "another model and vocabulary": Refusal(
         "two: labelled with another model and another vocabulary than one",
-        run_again("two", model={"sha256": "0"}),
+        run_again("two", model={"id": "tiny", "sha256": "0"}),
         build=other_classes,
     ),
     "other formats": Refusal("two has the formats png; one has png, coco", build=other_formats),
@@ -783,9 +785,9 @@ def test_shards_that_a_run_changed_meanwhile_are_not_removed(root: Path) -> None
     build_shards(root, "one", "one", count=2)
     later = edit_line("one/shards/1-of-2/manifest.jsonl", lambda each: True, lambda each: each.update(seconds=7.0))
 
-    def write_run_late(ownership: Ownership, target: Path, record: Json) -> None:
+    def write_run_late(ownership: Ownership, info: RunInfo) -> None:
         later(root)
-        write_run(ownership, target, record)
+        write_run(ownership, info)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tipsseg.runs.merge.records.write_run", write_run_late)

@@ -33,8 +33,8 @@ from tipsseg.runs.progress import Progress
 from tipsseg.runs.ray_engine import RayEngine
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.results import Failed, Item, Labelled, Unchanged
-from tipsseg.store.run_record import Counts, RunInfo, plan_run, run_context
-from tipsseg.store.spec import RunSpec
+from tipsseg.store.run_record import plan_run, run_context
+from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.vocabulary.vocabulary import make_vocabulary

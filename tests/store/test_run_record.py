@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,20 +16,18 @@ import pytest
 from tipsseg.errors import OutputError
 from tipsseg.options import FileOptions, LabelOptions, MinArea
 from tipsseg.store import run_record as module
+from tipsseg.store import spec as specs
 from tipsseg.store.run_record import (
     RUN_FILE,
-    Counts,
-    RunInfo,
-    asked_record,
     differences,
-    ended,
-    model_identity,
+    find_run,
     read_run,
+    refuse_other_record,
     run_record,
     write_run,
 )
 from tipsseg.store.shards import Shard
-from tipsseg.store.spec import RunSpec
+from tipsseg.store.spec import Counts, RunInfo, RunSpec, model_identity, vocabulary_record
 from tipsseg.util.ownership import Ownership
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
@@ -101,7 +100,7 @@ DECIDING: dict[str, tuple[Change, list[str]]] = {
 def test_what_decides_labels(change: Change, other: list[str]) -> None:
     changed = change(PLANNED)
     assert changed.digest != PLANNED.digest
-    assert differences(asked_record(changed), asked_record(PLANNED)) == other
+    assert differences(changed, PLANNED) == other
 
 
 #: What does not.
@@ -121,16 +120,16 @@ INDIFFERENT: dict[str, Change] = {
 def test_what_does_not_decide_labels(change: Change) -> None:
     changed = change(PLANNED)
     assert changed.digest == PLANNED.digest
-    assert differences(asked_record(changed), asked_record(PLANNED)) == []
+    assert differences(changed, PLANNED) == []
 
 
 def test_another_release_gives_the_same_labels_until_their_version_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     before = PLANNED.digest
     monkeypatch.setattr(module, "__version__", "99")
     assert PLANNED.digest == before
-    monkeypatch.setattr(module, "LABELS_VERSION", module.LABELS_VERSION + 1)
+    monkeypatch.setattr(specs, "LABELS_VERSION", specs.LABELS_VERSION + 1)
     assert PLANNED.digest != before
-    assert run_record(INFO)["labels_version"] == module.LABELS_VERSION
+    assert run_record(INFO)["labels_version"] == specs.LABELS_VERSION
 
 
 def test_folders_of_earlier_releases_go_on() -> None:
@@ -142,12 +141,6 @@ def test_folders_of_earlier_releases_go_on() -> None:
 def test_a_local_model_is_known_by_its_files_alone() -> None:
     assert model_identity(LOCAL) == model_identity({**LOCAL, "id": "moved"}) == {"sha256": {"config.json": "a"}}
     assert model_identity(LOCAL) != model_identity({**LOCAL, "sha256": {"config.json": "b"}})
-
-
-def test_the_record_of_a_run_is_told_from_another_by_what_it_was_asked_for() -> None:
-    assert differences(run_record(INFO), asked_record(PLANNED)) == []
-    assert differences({}, asked_record(PLANNED)) == ["model", "vocabulary"]
-    assert differences({"model": 7, "vocabulary": []}, {}) == []
 
 
 def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:
@@ -198,26 +191,72 @@ def test_versions_of_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"pycocotools", "safetensors"} <= versions.keys()
 
 
-def test_a_run_that_ended_says_how(tmp_path: Path) -> None:
-    counts = Counts(labelled=3, unchanged=4, failed=5, edited=2)
-    assert counts.done == 12
-    record = ended(run_record(INFO), ("png",), counts, datetime(2026, 1, 2, 4, tzinfo=UTC))
-    assert record == {
+ENDED = replace(
+    INFO,
+    spec=replace(SPEC, formats=("png",)),
+    ended=datetime(2026, 1, 2, 4, tzinfo=UTC),
+    counts=Counts(labelled=3, unchanged=4, failed=5, edited=2),
+)
+
+
+def test_a_run_that_ended_says_how() -> None:
+    assert ENDED.counts.done == 12
+    assert run_record(ENDED) == {
         **run_record(INFO),
         "formats": ["png"],
         "ended": "2026-01-02T04:00:00+00:00",
         "counts": {"labelled": 3, "unchanged": 4, "failed": 5, "edited": 2},
     }
-    assert write_run(Ownership(tmp_path, tmp_path), tmp_path, record) == tmp_path / RUN_FILE
-    assert read_run(tmp_path) == {**record, "files": {}}
-    assert [path.name for path in tmp_path.iterdir()] == [RUN_FILE]
 
 
-def test_names_that_are_no_text_do_not_spoil_the_file(tmp_path: Path) -> None:
-    write_run(Ownership(tmp_path, tmp_path), tmp_path, run_record(replace(INFO, image_root="/data/\udcff")))
-    found = read_run(tmp_path)
-    assert found is not None
-    assert found["image_root"] == "/data/\\udcff"
+ALL_OF_IT = replace(
+    ENDED,
+    spec=replace(
+        SPEC,
+        model="/models/l14",
+        vocabulary=make_vocabulary(
+            [ClassSpec("panda leg", ("paw",), (1, 2, 3), 0.5, "animal", ("one {}",)), ClassSpec("wall", negative=True)],
+            ["sky"],
+            ["a {}"],
+            "farm.toml",
+        ),
+        options=LabelOptions("whole", 448, 0.25, "pamr"),
+        files=FileOptions("class", MinArea(0.5, percent=True), "P", 1.5, 0.2, "full"),
+        device="cuda:1",
+        dtype="float16",
+        batch_size=3,
+        shard=Shard(2, 3),
+    ),
+    model=LOCAL,
+    image_root=None,
+    batch_size=2,
+    summary={"images": 7},
+    converting=("yolo",),
+    lost=True,
+    kept=("masks/a.png",),
+)
+
+
+@pytest.mark.parametrize(
+    "info", [INFO, ENDED, replace(ENDED, spec=SPEC), ALL_OF_IT], ids=["going", "ended", "of two formats", "all of it"]
+)
+def test_a_record_is_read_as_it_was_written(tmp_path: Path, info: RunInfo) -> None:
+    info = replace(info, spec=replace(info.spec, output=tmp_path))
+    ownership = Ownership(tmp_path, info.spec.state)
+    ownership.write_run_file(tmp_path / "classes.json", b"{}")
+    assert write_run(ownership, info) == info.spec.state / RUN_FILE
+    assert [path.name for path in info.spec.state.glob("*.json")].count(RUN_FILE) == 1
+    found = read_run(info.spec.state)
+    assert find_run(info.spec.state) == found
+    assert differences(found, info) == []
+    assert found.digest == info.digest
+    assert found.files.keys() == {"classes.json"}
+    assert run_record(found) == run_record(info)
+    assert found.spec == replace(
+        info.spec,
+        jobs=found.spec.jobs,
+        vocabulary=replace(info.spec.vocabulary, background=found.spec.vocabulary.background),
+    )
 
 
 NO_RUNS: dict[str, bytes] = {
@@ -232,15 +271,63 @@ NO_RUNS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("data", NO_RUNS.values(), ids=NO_RUNS.keys())
 def test_what_is_no_run_is_none(tmp_path: Path, data: bytes) -> None:
-    assert read_run(tmp_path) is None
+    assert find_run(tmp_path) is None
+    refuse_other_record(tmp_path)
     (tmp_path / RUN_FILE).write_bytes(data)
-    assert read_run(tmp_path) is None
-    (tmp_path / RUN_FILE).write_text(json.dumps({"tool": "tipsseg"}))
-    assert read_run(tmp_path) == {"tool": "tipsseg"}
+    assert find_run(tmp_path) is None
+    with pytest.raises(OutputError, match=r"run.json: the file that is there is not the record of a run"):
+        refuse_other_record(tmp_path)
+
+
+#: What a record of another version, or a damaged one, may have; the key and its value, which may be gone.
+GONE = object()
+FAULTS: dict[str, tuple[str, object, str]] = {
+    "no digest": ("digest", GONE, "no `digest`"),
+    "no formats": ("formats", GONE, "no `formats`"),
+    "a format of the future": ("formats", ["png", "voc"], 'unknown format "voc"'),
+    "a format that is no text": ("formats", [[]], "unknown format []"),
+    "no options": ("options", {}, "no `instances`"),
+    "an option of the future": ("options", {**SPEC.option_record(), "new": 3}, 'unknown option "new"'),
+    "an option of no value": ("options", {**SPEC.option_record(), "mode": "all"}, "unknown mode 'all'"),
+    "no vocabulary": ("vocabulary", None, "no `vocabulary`"),
+    "a class without its name": (
+        "vocabulary",
+        {**vocabulary_record(VOCABULARY, VOCABULARY), "classes": [{"id": 1}]},
+        "a class without a name",
+    ),
+    "ids with a gap": (
+        "vocabulary",
+        {**vocabulary_record(VOCABULARY, VOCABULARY), "classes": [{"id": 1, "name": "a"}, {"id": 3, "name": "b"}]},
+        "the ids of the classes are not 1, 2, ...",
+    ),
+    "an id of a negative class": (
+        "vocabulary",
+        {**vocabulary_record(VOCABULARY, VOCABULARY), "classes": [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]},
+        "the ids of the classes are not those of classes that are not negative",
+    ),
+    "a shard of none": ("shard", "3/2", "--shard 3/2: there is no part 3 of 2"),
+    "a time that is none": ("ended", "soon", "Invalid isoformat string: 'soon'"),
+    "a time of nowhere": ("ended", "2026-01-02T04:00:00", "`ended` is without its time zone"),
+    "no counts": ("counts", None, "no `counts`"),
+    "no files": ("files", GONE, "no `files`"),
+    "a batch that is none": ("batch_size", "many", '`batch_size` is "many"'),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "fault"), FAULTS.values(), ids=FAULTS.keys())
+def test_what_is_not_as_it_is_written_is_told(tmp_path: Path, key: str, value: object, fault: str) -> None:
+    record = {**run_record(ENDED), "files": {}, key: value}
+    if value is GONE:
+        del record[key]
+    (tmp_path / RUN_FILE).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=re.escape(fault)):
+        read_run(tmp_path)
+    assert find_run(tmp_path) is None
+    refuse_other_record(tmp_path)  # it is this program's all the same
 
 
 def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / RUN_FILE).mkdir()
     with pytest.raises(OutputError, match=r"run.json: the file that is there is not the record of a run"):
-        write_run(Ownership(tmp_path, tmp_path), tmp_path, {})
-    assert read_run(tmp_path) is None
+        write_run(Ownership(tmp_path, tmp_path), replace(INFO, spec=replace(SPEC, output=tmp_path)))
+    assert find_run(tmp_path) is None

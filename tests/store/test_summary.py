@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tipsseg.label_map import LabelMap
 from tipsseg.store.summary import image_summary, label_summary
-from tipsseg.types import ImageRef, LabelArray, LabelClass, LabelMap, ignore_id, label_dtype
+from tipsseg.types import ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
 
 REF = ImageRef(Path("../in/sub/a.jpg"), PurePosixPath("sub/a.jpg"))
 OUT = Path("out")

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from tipsseg.store.summary import label_summary
-from tipsseg.store.totals import total
-from tipsseg.types import LabelArray, LabelClass, LabelMap
+from tipsseg.label_map import LabelMap
+from tipsseg.store.summary import label_summary, total
+from tipsseg.types import LabelArray, LabelClass
 
 
 def classes_of(*names: str) -> tuple[LabelClass, ...]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning, without_words_of
 
-KIN = (("tree", "wood"), ("sea", "river"), ("mountain", "hill"))
+SYNONYMS = (("tree", "wood"), ("sea", "river"), ("mountain", "hill"))
 
 SAME = [
     ("tree", "tree"),
@@ -62,18 +62,18 @@ def test_the_same_words(one: str, other: str, same: bool) -> None:
 def test_no_two_phrases_of_the_general_background_are_the_same() -> None:
     assert [pair for pair in combinations(GENERAL_BACKGROUND, 2) if not without_words_of(pair[:1], pair[1:])] == []
     assert len(GENERAL_BACKGROUND) == 25
-    assert {phrase for pair in KIN for phrase in pair} < set(GENERAL_BACKGROUND)
+    assert {phrase for pair in SYNONYMS for phrase in pair} < set(GENERAL_BACKGROUND)
 
 
-def encode_text(kin: tuple[float, float, float], group: int) -> NDArray[np.float32]:
+def embeddings(synonyms: tuple[float, float, float], group: int) -> NDArray[np.float32]:
     """Unit vectors [25, 25] of GENERAL_BACKGROUND with known cosines.
 
-    The pairs of KIN have the cosines `kin`; of the phrases that are in no pair, the first `group` have 0.8 with each other. All
-    other pairs have 0. So of the 300 - 3 pairs of different things, group * (group - 1) / 2 have 0.8.
+    The pairs of SYNONYMS have the cosines `synonyms`; of the phrases that are in no pair, the first `group` have 0.8 with each
+    other. All other pairs have 0. So of the 300 - 3 pairs of different things, group * (group - 1) / 2 have 0.8.
     """
     cosines = np.eye(len(GENERAL_BACKGROUND))
-    alone = [phrase for phrase in GENERAL_BACKGROUND if not any(phrase in pair for pair in KIN)]
-    close = dict.fromkeys(combinations(alone[:group], 2), 0.8) | dict(zip(KIN, kin, strict=True))
+    alone = [phrase for phrase in GENERAL_BACKGROUND if not any(phrase in pair for pair in SYNONYMS)]
+    close = dict.fromkeys(combinations(alone[:group], 2), 0.8) | dict(zip(SYNONYMS, synonyms, strict=True))
     for (one, other), cosine in close.items():
         index = GENERAL_BACKGROUND.index(one), GENERAL_BACKGROUND.index(other)
         cosines[index] = cosines[index[::-1]] = cosine
@@ -83,20 +83,22 @@ def encode_text(kin: tuple[float, float, float], group: int) -> NDArray[np.float
 # Of 297 values in order the 95th percentile lies at 0.95 * 296 = 281.2: with 15 pairs of 0.8 at indices 282..296 it is a fifth of
 # the way to them, with 21 it is among them.
 @pytest.mark.parametrize(
-    ("kin", "group", "threshold"),
+    ("synonyms", "group", "threshold"),
     [
-        pytest.param((0.7, 0.9, 0.95), 0, 0.7, id="loosest kin: tree and wood"),
-        pytest.param((0.9, 0.7, 0.95), 0, 0.7, id="loosest kin: sea and river"),
-        pytest.param((0.9, 0.95, 0.7), 0, 0.7, id="loosest kin: mountain and hill"),
-        pytest.param((0.3, 0.9, 0.9), 6, 0.3, id="loosest kin above the percentile"),
-        pytest.param((0.1, 0.1, 0.1), 6, 0.2 * 0.8, id="loosest kin just below the percentile"),
-        pytest.param((0.1, 0.9, 0.9), 7, 0.8, id="more than 5 % of different things are closer than the loosest kin"),
-        pytest.param((0.9, 0.85, 0.95), 7, 0.85, id="kin above everything"),
-        pytest.param((-0.5, 0.9, 0.9), 0, 0.0, id="kin that are opposites"),
+        pytest.param((0.7, 0.9, 0.95), 0, 0.7, id="loosest synonyms: tree and wood"),
+        pytest.param((0.9, 0.7, 0.95), 0, 0.7, id="loosest synonyms: sea and river"),
+        pytest.param((0.9, 0.95, 0.7), 0, 0.7, id="loosest synonyms: mountain and hill"),
+        pytest.param((0.3, 0.9, 0.9), 6, 0.3, id="loosest synonyms above the percentile"),
+        pytest.param((0.1, 0.1, 0.1), 6, 0.2 * 0.8, id="loosest synonyms just below the percentile"),
+        pytest.param(
+            (0.1, 0.9, 0.9), 7, 0.8, id="more than 5 % of different things are closer than the loosest synonyms"
+        ),
+        pytest.param((0.9, 0.85, 0.95), 7, 0.85, id="synonyms above everything"),
+        pytest.param((-0.5, 0.9, 0.9), 0, 0.0, id="synonyms that are opposites"),
     ],
 )
-def test_meaning_threshold(kin: tuple[float, float, float], group: int, threshold: float) -> None:
-    assert meaning_threshold(encode_text(kin, group)) == pytest.approx(threshold, abs=1e-6)
+def test_meaning_threshold(synonyms: tuple[float, float, float], group: int, threshold: float) -> None:
+    assert meaning_threshold(embeddings(synonyms, group)) == pytest.approx(threshold, abs=1e-6)
 
 
 E0, E1, E2 = np.eye(3, dtype=np.float32)

@@ -23,7 +23,7 @@ from tipsseg.util.printable import shell_line, shell_word
 if TYPE_CHECKING:
     from tipsseg.cli.repeat import EarlierRun
     from tipsseg.runs.engine import Engine
-    from tipsseg.store.run_record import RunInfo
+    from tipsseg.store.spec import RunInfo
 
 EPILOG = """\b
 Examples:
@@ -65,11 +65,11 @@ _WHAT = ("classes", "vocab", "templates", "background")
 
 
 def _run_to_retry(output: Path, shard: str | None) -> Path:
-    from tipsseg.store.run_record import read_run
+    from tipsseg.store.run_record import find_run
     from tipsseg.store.shards import parse_shard, state_folder
 
     state = state_folder(output, None if shard is None else parse_shard(shard))
-    if read_run(state) is None:
+    if find_run(state) is None:
         raise InputError(f"no run in {state}, so nothing to retry", "Leave out --retry-failed.")
     return state
 

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tipsseg.label_map import LabelMap
     from tipsseg.regions.objects import LabelledObject
     from tipsseg.regions.quality import PolygonQuality
-    from tipsseg.types import ImageRef, LabelArray, LabelClass, LabelMap, TopClasses
+    from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses
     from tipsseg.util.fingerprint import Fingerprint
     from tipsseg.util.ownership import Ownership
 

@@ -49,7 +49,7 @@ class Coco(Format):
 
     def image_rows(self, labels: ImageLabels, context: RunContext) -> Rows:
         """The entry of `images`, then the entries of `annotations`."""
-        return annotated_rows(labels, _code)
+        return annotated_rows(labels, code)
 
     def run_files(self, context: RunContext) -> tuple[RowsFile]:
         """The file of images and annotations."""
@@ -90,21 +90,24 @@ def annotations_file(context: RunContext, name: str) -> RowsFile:
 def annotated_rows(labels: ImageLabels, segmentation: Callable[[LabelledObject, tuple[int, int]], object]) -> Rows:
     """The entry of `images` for one image, then its entries of `annotations`; all without ids, which are counted over the file."""
     size = labels.label_map.size
-    annotations = (
-        {
-            "category_id": each.region.class_id,
-            "segmentation": segmentation(each, size),
-            "area": each.region.area,
-            "bbox": box(each),
-            "iscrowd": 0,
-            "score": each.score,
-        }
-        for each in labels.objects
-    )
+    annotations = (annotation_record(each, segmentation(each, size)) for each in labels.objects)
     return tuple(json_bytes(record) for record in (image_record(labels.ref, size), *annotations))
 
 
-def _code(labelled: LabelledObject, size: tuple[int, int]) -> object:
+def annotation_record(labelled: LabelledObject, segmentation: object) -> Record:
+    """The entry of `annotations` for an object, without its ids."""
+    return {
+        "category_id": labelled.region.class_id,
+        "segmentation": segmentation,
+        "area": labelled.region.area,
+        "bbox": box(labelled),
+        "iscrowd": 0,
+        "score": labelled.score,
+    }
+
+
+def code(labelled: LabelledObject, size: tuple[int, int]) -> object:
+    """The pixels of an object in an image of `size` (height, width) as a compressed run-length code."""
     from tipsseg.regions.components import encode_region
 
     return encode_region(labelled.region, size)

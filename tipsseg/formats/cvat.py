@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tipsseg.types import LabelClass, LabelMap
+    from tipsseg.label_map import LabelMap
+    from tipsseg.types import LabelClass
 
 _HEAD = "# label:color_rgb:parts:actions"
 

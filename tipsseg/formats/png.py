@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from tipsseg.types import LabelArray, LabelMap
+    from tipsseg.label_map import LabelMap
+    from tipsseg.types import LabelArray
 
 
 class Png(Format):

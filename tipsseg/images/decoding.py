@@ -30,6 +30,9 @@ from tipsseg.util.files import reason_of
 #: Seconds of work that the decoding of an image may take. 100 million pixels take a few.
 DECODE_SECONDS = 60
 
+#: What callers may give as an image: an image file, a Pillow image of any mode, or pixels [H, W, 3] uint8 RGB.
+ImageInput = str | Path | Image.Image | NDArray[np.uint8]
+
 
 @dataclass(slots=True)
 class _Limit:
@@ -86,6 +89,34 @@ def decode_stored(path: Path, max_pixels: int | None = None) -> Image.Image:
     """Decode an image file to the picture that is stored: in its own mode, not turned. Raises as `open_image` does."""
     with opened(path, max_pixels) as image:
         return image.decode()
+
+
+def to_upright(image: ImageInput, max_pixels: int | None = None) -> Image.Image:
+    """Turn what a caller gives as an image into an upright picture in mode RGB.
+
+    Args:
+        image: A path, a Pillow image of any mode, or pixels [H, W, 3] uint8 RGB.
+        max_pixels: Image files of more pixels are refused.
+
+    Raises:
+        ImageError: The file cannot be read.
+        InputError: The image has a wrong type, shape or dtype, or no 8-bit meaning.
+    """
+    if isinstance(image, str | Path):
+        return decode_upright(Path(image), max_pixels)
+    if isinstance(image, Image.Image):
+        return upright_image(image)
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            f"an image must be a path, a Pillow image or an array, not {type(image).__name__}",
+            'For example: label("photo.jpg").',
+        )
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise InputError(
+            f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}",
+            "Pillow images of any mode are converted.",
+        )
+    return Image.fromarray(image)
 
 
 def upright_size(path: Path, max_pixels: int | None = None) -> tuple[int, int]:

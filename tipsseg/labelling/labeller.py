@@ -13,18 +13,20 @@ from PIL import Image
 from torch import Tensor
 
 from tipsseg.errors import DeviceError, UsageError
+from tipsseg.images.decoding import ImageInput, to_upright
+from tipsseg.label_map import LabelMap
 from tipsseg.labelling.assign import Assignment, best_groups, match, match_refined
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.model import ImageInput, Model, upright_of
+from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
 from tipsseg.labelling.windows import WindowPlan
 from tipsseg.options import MAX_PIXELS, LabelOptions
-from tipsseg.types import LabelMap, TopClasses
+from tipsseg.types import TopClasses
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
@@ -131,7 +133,7 @@ class Labeller:
         return self.assign(features.prepared, self.cosines(features))
 
     def _prepared(self, image: ImageInput) -> Prepared:
-        return self.prepare(upright_of(image, self._max_pixels))
+        return self.prepare(to_upright(image, self._max_pixels))
 
     def prepare(self, upright: Image.Image) -> Prepared:
         """Bring an upright image in mode RGB to the size at which the model sees it; may be called from several threads."""

@@ -5,26 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.backbones.devices import resolve_device, resolve_dtype
 from tipsseg.backbones.loading import open_backbone
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.backbones.tipsv2.backbone import check_batch_size
-from tipsseg.errors import InputError, UsageError
-from tipsseg.images.decoding import decode_upright
-from tipsseg.images.upright import upright_image
+from tipsseg.errors import UsageError
+from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
 from tipsseg.labelling.windows import WindowPlan, make_plan, stretched_size
 from tipsseg.options import MAX_PIXELS, Dtype, LabelOptions, Mode
 from tipsseg.util.printable import quoted
 from tipsseg.weights.sources import find_model
-
-#: What can be labelled: an image file, a Pillow image of any mode, or pixels [H, W, 3] uint8 RGB.
-ImageInput = str | Path | Image.Image | NDArray[np.uint8]
 
 
 class Model:
@@ -67,7 +61,7 @@ class Model:
             DeviceError: The memory of the device is too small.
         """
         options = LabelOptions(mode, short_side)
-        upright = upright_of(image, max_pixels)
+        upright = to_upright(image, max_pixels)
         return self.encode_prepared(self.prepare(upright, options.mode, self.check_short_side(options.short_side)))
 
     def prepare(self, upright: Image.Image, mode: Mode, short_side: int) -> Prepared:
@@ -100,25 +94,6 @@ class Model:
                 hint,
             )
         return short_side
-
-
-def upright_of(image: object, max_pixels: int) -> Image.Image:
-    """Turn what a caller gives as an image into an upright image in mode RGB. Raises ImageError, InputError."""
-    if isinstance(image, str | Path):
-        return decode_upright(Path(image), max_pixels)
-    if isinstance(image, Image.Image):
-        return upright_image(image)
-    if not isinstance(image, np.ndarray):
-        raise InputError(
-            f"a path, a Pillow image or an array can be labelled, not {type(image).__name__}",
-            'For example: label("photo.jpg").',
-        )
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise InputError(
-            f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}",
-            "Pillow images of any mode are converted.",
-        )
-    return Image.fromarray(image)
 
 
 def load(

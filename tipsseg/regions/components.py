@@ -129,20 +129,20 @@ def _connected(runs: Runs, class_ids: LabelArray, height: int) -> NDArray[np.int
 
 
 def _joined(number: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.intp]:
-    """[number]: for each, the least number that it is joined with, directly or by others; `one` and `other` are the joints."""
-    least = np.arange(number)
+    """[number]: the lowest number that each number is joined with, directly or by others; `one` and `other` are the joints."""
+    lowest = np.arange(number)
     while True:
-        roots, other_roots = least[one], least[other]
+        roots, other_roots = lowest[one], lowest[other]
         apart = roots != other_roots
         if not apart.any():
-            return least
+            return lowest
         one, other, roots, other_roots = one[apart], other[apart], roots[apart], other_roots[apart]
-        np.minimum.at(least, np.maximum(roots, other_roots), np.minimum(roots, other_roots))
+        np.minimum.at(lowest, np.maximum(roots, other_roots), np.minimum(roots, other_roots))
         while True:  # all the way down
-            deeper = least[least]
-            if (deeper == least).all():
+            deeper = lowest[lowest]
+            if (deeper == lowest).all():
                 break
-            least = deeper
+            lowest = deeper
 
 
 def _regions(runs: Runs, class_ids: LabelArray, numbers: NDArray[np.intp], min_area: int) -> list[Region]:

@@ -19,7 +19,7 @@ from tipsseg.util.printable import one_line
 _LONG_SIDE = 512
 
 #: Smaller regions, as shares of the picture, have no name.
-_LEAST_SHARE = 0.002
+_MIN_SHARE = 0.002
 
 _NAMES_A_CLASS = 3
 _NAMES = 80
@@ -59,7 +59,7 @@ def place_names(labels: NDArray[np.uint16], classes: Sequence[LabelClass], size:
     scale = min(1.0, _LONG_SIDE / max(height, width))
     small = (max(round(height * scale), 1), max(round(width * scale), 1))
     reduced = cv2.resize(labels, small[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint16)
-    regions = components(reduced, len(classes), max(round(reduced.size * _LEAST_SHARE), 1))
+    regions = components(reduced, len(classes), max(round(reduced.size * _MIN_SHARE), 1))
     found: list[PlacedName] = []
     of_class: Counter[int] = Counter()
     for region in sorted(regions, key=lambda each: -each.area):  # stable

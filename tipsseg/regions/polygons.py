@@ -20,11 +20,11 @@ from tipsseg.regions.components import Region
 #: Corners of an outline, [K, 2] float64: (y, x) in pixels, where pixel (i, j) reaches from (i, j) to (i + 1, j + 1).
 Ring = NDArray[np.float64]
 
-#: The least IoU that outlines may have with their region.
-LEAST_IOU = 0.99
+#: The lowest IoU that outlines may have with their region.
+MIN_IOU = 0.99
 
-#: The same where simpler ones are asked for. Small and thin regions would have nothing left.
-LEAST_SIMPLIFIED_IOU = 0.8
+#: The same where simpler outlines are asked for. Small and thin regions would have nothing left.
+MIN_SIMPLIFIED_IOU = 0.8
 
 # How far, in pixels, a simplified outline may be off; the next one is taken where that costs too much.
 _TOLERANCES = (0.5, 0.25, 0.0)
@@ -45,21 +45,24 @@ class Outline:
 
 
 def outline(region: Region, simplify: float | None = None) -> Outline:
-    """The polygons of a region: simplified by up to half a pixel, less where their IoU would fall below LEAST_IOU.
+    """Draw the polygons of a region.
 
-    With `simplify` by up to so many pixels, less where their IoU would fall below LEAST_SIMPLIFIED_IOU.
+    Args:
+        region: the pixels.
+        simplify: how far, in pixels, an outline may be off, less where the IoU would fall below MIN_SIMPLIFIED_IOU. None: half a
+            pixel, and less where it would fall below MIN_IOU.
     """
     y, x, _, _ = region.box
     parts = _contours(region.mask)
     best = Outline((), -1.0)
-    least = LEAST_IOU if simplify is None else LEAST_SIMPLIFIED_IOU
+    min_iou = MIN_IOU if simplify is None else MIN_SIMPLIFIED_IOU
     for tolerance in _TOLERANCES if simplify is None else _halved(simplify):
         rings = tuple(_keyhole(_simplified(outer, tolerance), [_simplified(hole, tolerance) for hole in holes])
                       for outer, holes in parts)  # fmt: skip
         iou = _iou(rings, region.mask)
         if iou > best.iou:
             best = Outline(rings, iou)
-        if iou >= least:
+        if iou >= min_iou:
             break
     return Outline(tuple(np.round(ring + np.array((y, x)), 3) for ring in best.rings), best.iou)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PolygonQuality:
-    """How well polygons fit: the number of objects, and the sum and the least of their IoUs (see `polygons.Outline.iou`)."""
+    """How well polygons fit: the number of objects, and the sum and the lowest of their IoUs (see `polygons.Outline.iou`)."""
 
     objects: int = 0
     total: float = 0.0

@@ -14,9 +14,10 @@ from tipsseg.runs.image_list import Images
 from tipsseg.runs.label import as_items, refuse_mixture
 from tipsseg.runs.progress import Progress
 from tipsseg.store.lock import is_locked
-from tipsseg.store.results import Failed, Labelled, Unchanged
-from tipsseg.store.resume import ResumeState, image_paths
-from tipsseg.store.run_record import RunInfo, run_context
+from tipsseg.store.results import Failed, Labelled, Unchanged, image_paths
+from tipsseg.store.resume import ResumeState
+from tipsseg.store.run_record import run_context
+from tipsseg.store.spec import RunInfo
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
 from tipsseg.util.printable import clock, counted

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from tipsseg.errors import DeviceError
 from tipsseg.formats.base import RunContext
+from tipsseg.label_map import LabelMap
 from tipsseg.store.results import ImageResult, Item
-from tipsseg.store.run_record import RunInfo
-from tipsseg.store.spec import RunSpec
-from tipsseg.types import ImageRef, LabelMap
+from tipsseg.store.spec import RunInfo, RunSpec
+from tipsseg.types import ImageRef
 from tipsseg.util.cache_folder import cache_folder
 from tipsseg.weights.sources import file_hashes, find_model
 

@@ -21,6 +21,7 @@ from tipsseg.evaluation.metrics import Confusion, Scores
 from tipsseg.evaluation.pairing import Pair, Pairs, pair_truths
 from tipsseg.evaluation.truth import Layout, read_labels, read_truth
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
+from tipsseg.label_map import LabelMap
 from tipsseg.runs import inputs
 from tipsseg.runs.engine import LocalEngine, check_device
 from tipsseg.runs.image_list import Images
@@ -33,11 +34,11 @@ from tipsseg.runs.reporting import Reporter
 from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged
-from tipsseg.store.run_record import Counts, RunInfo, plan_run, run_context, written_files
-from tipsseg.store.spec import RunSpec, check_folder
-from tipsseg.types import ImageRef, LabelMap
+from tipsseg.store.run_record import parse_files, plan_run, run_context
+from tipsseg.store.spec import Counts, RunInfo, RunSpec, check_folder
+from tipsseg.types import ImageRef
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
-from tipsseg.util.json_values import parse
+from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
 from tipsseg.util.printable import counted
 
@@ -259,18 +260,19 @@ def _reports(output: Path) -> Ownership:
     """The reports of an earlier evaluation in a folder. Raises OutputError where eval.json is not by this program."""
     path = output / SCORES_FILE
     try:
-        record = parse(read_regular(path)) if os.path.lexists(path) else {"tool": "tipsseg", "layout": ""}
-        ours = isinstance(record, dict) and record.get("tool") == "tipsseg" and "layout" in record
-    except (OSError, ValueError):
-        ours = False
-    if not ours:
+        record = parse(read_regular(path)) if os.path.lexists(path) else {"tool": "tipsseg", "layout": "", "files": {}}
+        if take(record, "tool", str) != "tipsseg":
+            raise ValueError("of another tool")
+        take(record, "layout", str)
+        written = parse_files(take(record, "files", dict))
+    except (OSError, ValueError) as error:
         raise OutputError(
             path,
             "the file that is there is no result of tipsseg eval",
             "Move it away, or choose another folder with -o.",
-        )
+        ) from error
     ownership = Ownership(output, output)
-    ownership.load(written_files(record), lambda image, digest: False)
+    ownership.load(written, lambda image, digest: False)
     return ownership
 
 

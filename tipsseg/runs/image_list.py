@@ -14,7 +14,7 @@ from tipsseg.runs.progress import Progress
 from tipsseg.store.error_log import read_failed
 from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.results import Failed
-from tipsseg.store.run_record import read_run
+from tipsseg.store.run_record import find_run
 from tipsseg.store.spec import RunSpec
 from tipsseg.types import ImageRef, name_order
 
@@ -81,15 +81,15 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     """
     if not choice.retry_failed:
         return _given(spec, choice, progress)
-    record = read_run(spec.state)
-    if record is None:
+    before = find_run(spec.state)
+    if before is None:
         raise InputError(f"no run in {spec.state}, so nothing to retry", "Leave out --retry-failed.")
     failed = read_failed(spec.state)
     if not failed:
         progress.note(f"No image failed in {spec.state}.")
     if choice.paths or choice.entries is not None:
         return _only(_given(spec, choice, progress), {ref.name for ref in failed})
-    root = Path(str(record.get("image_root") or "."))
+    root = Path(before.image_root or ".")
     return Images(tuple(inputs.again(failed, output=spec.output)), root)
 
 

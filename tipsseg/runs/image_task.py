@@ -19,6 +19,7 @@ from tipsseg.formats import FORMATS, write_labels
 from tipsseg.formats.base import ImageLabels, RunContext
 from tipsseg.images.decoding import as_image_error, opened
 from tipsseg.images.upright import thumbnail_rgb, upright_image
+from tipsseg.label_map import LabelMap
 from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.labeller import Labeller
@@ -29,7 +30,7 @@ from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.results import Labelled
 from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
-from tipsseg.types import ImageRef, LabelMap
+from tipsseg.types import ImageRef
 from tipsseg.util.files import reason_of
 from tipsseg.util.fingerprint import Fingerprint, fingerprint
 

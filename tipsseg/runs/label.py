@@ -31,9 +31,9 @@ from tipsseg.runs.notes import (
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.reporting import Reporter
 from tipsseg.store.folder import OutputFolder
-from tipsseg.store.results import Failed, ImageResult, Item, Labelled, Unchanged
-from tipsseg.store.resume import ResumeState, image_paths
-from tipsseg.store.run_record import Counts, RunInfo
+from tipsseg.store.results import Failed, ImageResult, Item, Labelled, Unchanged, image_paths
+from tipsseg.store.resume import ResumeState
+from tipsseg.store.spec import Counts, RunInfo
 from tipsseg.types import ImageRef
 from tipsseg.util.printable import counted
 

@@ -16,8 +16,8 @@ from tipsseg.runs.progress import Progress
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Labelled, Unchanged
 from tipsseg.store.resume import ResumeState
-from tipsseg.store.run_record import RUN_FILE, Counts, RunInfo
-from tipsseg.store.spec import RunSpec
+from tipsseg.store.run_record import RUN_FILE
+from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.util.printable import counted, shell_word
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
@@ -110,7 +110,7 @@ def note_resume(resume: ResumeState, images: Images, progress: Progress) -> None
             progress.note(
                 f"{journal.path} is gone, or not as it was written: {counted(journal.lost, 'image')} of it to be labelled again."
             )
-    root = None if resume.record is None or not len(resume.manifest) else resume.record.get("image_root")
+    root = None if resume.before is None or not len(resume.manifest) else resume.before.image_root
     if root is not None and root != str(images.root):
         progress.note(
             f"The names of images begin at {images.root} now, and began at {root} in the run before: "

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tipsseg.errors import InputError, UsageError
+from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.formats import FORMATS, index_masks
 from tipsseg.formats.problem import class_faults
-from tipsseg.options import NAMES, recorded_names
+from tipsseg.options import NAMES
 from tipsseg.runs import inputs
 from tipsseg.runs.inputs import Found
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
-from tipsseg.store.merging import finish_command, is_unfinished
+from tipsseg.store.classes_file import class_names
+from tipsseg.store.lock import finish_command, is_unfinished
 from tipsseg.store.reader import OTHER_CLASSES
-from tipsseg.store.run_classes import run_names
-from tipsseg.store.run_record import RUN_FILE, read_run
+from tipsseg.store.run_record import RUN_FILE, find_run, read_run, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
@@ -66,8 +66,8 @@ def _names(folder: Path) -> str:
     """How the masks in a folder are named, see FileOptions: as the run says that wrote them."""
     places = (folder, folder.absolute().parent) if folder.absolute().name == _masks_folder() else (folder,)
     records = [*places, *(state for place in places for state in state_folders(place)[:1])]
-    found = (read_run(place) for place in records)
-    return recorded_names(next((record for record in found if record is not None), {}))
+    found = (find_run(place) for place in records)
+    return next((info.spec.files.names for info in found if info is not None), NAMES[0])
 
 
 def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
@@ -118,28 +118,30 @@ def names_beside(folder: Path) -> tuple[str, ...]:
             "Give the classes with --classes, --vocab or --layout.",
         )
     try:
-        entries = parse(read_regular(path))["classes"]
-        names = tuple(entry["name"] for entry in entries)
-        ids = [entry.get("id", number) for number, entry in enumerate(entries, start=1)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        record = parse(read_regular(path))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is not what tipsseg writes", _GIVE) from error
-    if not names or not all(isinstance(name, str) for name in names):
+    try:
+        classes = class_names(record)
+    except ValueError:
+        classes = ()
+    if not classes:
         raise InputError(f"{path} names no classes", _GIVE)
-    _refuse_other_names(path, tuple(zip(ids, names, strict=True)))
-    return names
+    _refuse_other_names(path, classes)
+    return tuple(name for _, name in classes)
 
 
 def _refuse_other_names(path: Path, classes: Sequence[tuple[int, str]]) -> None:
     """Raise InputError where the run.json beside a classes.json, or one of the shards', gives the ids another meaning."""
     output = path.parent
-    for records in (output, *state_folders(output)):
-        record = read_run(records)
-        if record is None:
-            continue
+    for state in (output, *state_folders(output)):
         try:
-            names = run_names(record)
-        except ValueError as error:
-            raise InputError(f"{records / RUN_FILE} is not what tipsseg writes: {error}", _GIVE) from error
+            refuse_other_record(state)
+            names = read_run(state).names
+        except (OutputError, FileNotFoundError):  # no run, or not one of this program
+            continue
+        except (OSError, ValueError) as error:
+            raise InputError(f"{state / RUN_FILE} is not what tipsseg writes: {error}", _GIVE) from error
         for what in class_faults(classes, names):
             raise InputError(f"{path}: {what}", f"{OTHER_CLASSES} {_GIVE}")
 

@@ -15,7 +15,7 @@ from tipsseg.formats.base import RunContext
 from tipsseg.images.pillow import silence_decoders
 from tipsseg.runs.engine import LocalEngine
 from tipsseg.store.results import ImageResult
-from tipsseg.store.run_record import RunInfo
+from tipsseg.store.spec import RunInfo
 from tipsseg.types import ImageRef
 
 

@@ -32,7 +32,7 @@ from tipsseg.formats import image_folders
 from tipsseg.formats.base import RunContext
 from tipsseg.runs.ray_actor import LabelActor, Plan
 from tipsseg.store.results import ImageResult, Item
-from tipsseg.store.run_record import RunInfo
+from tipsseg.store.spec import RunInfo
 from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up_below
 from tipsseg.util.threads import Feeder

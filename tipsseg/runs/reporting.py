@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from tipsseg.runs.progress import Progress
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.results import Failed, Unchanged
-from tipsseg.store.run_record import Counts
+from tipsseg.store.spec import Counts
 from tipsseg.store.summary import image_summary
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes

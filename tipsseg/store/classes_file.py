@@ -24,7 +24,7 @@ def write_classes(ownership: Ownership, output: Path, classes: Sequence[LabelCla
         "background": BACKGROUND,
         "ignore": ignore_id(len(classes)),
         "background_phrases": list(background),
-        "classes": [class_record(each) for each in classes],
+        "classes": [_class_record(each) for each in classes],
     }
     path = output / FILE_NAME
     ownership.write_run_file(path, json_bytes(record, indent=2) + b"\n")
@@ -32,31 +32,45 @@ def write_classes(ownership: Ownership, output: Path, classes: Sequence[LabelCla
 
 
 def read_classes(output: Path) -> tuple[LabelClass, ...]:
-    """The classes in `output`/classes.json, but for their least confidence, which only labelling needs.
+    """The classes in `output`/classes.json, but for their minimum confidence, which only labelling needs.
 
     Raises OSError, and ValueError for a file that is not as it was written.
     """
     record = parse(read_regular(output / FILE_NAME))
-    classes = tuple(_read_class(each) for each in take(record, "classes", list))
-    if [each.id for each in classes] != list(range(1, len(classes) + 1)):
+    named = class_names(record)
+    if [label_id for label_id, _ in named] != list(range(1, len(named) + 1)):
         raise ValueError("the ids of the classes are not 1, 2, ...")
-    return classes
+    return tuple(
+        _read_class(label_id, name, each) for (label_id, name), each in zip(named, record["classes"], strict=True)
+    )
 
 
-def _read_class(record: object) -> LabelClass:
-    if what := control_character(take(record, "name", str)):
+def class_names(record: object) -> tuple[tuple[int, str], ...]:
+    """The id and the name of each class in the content of a classes.json; an id that is left out is the class's number.
+
+    Raises ValueError for what has no classes.
+    """
+    classes = take(record, "classes", list)
+    return tuple(
+        (take(each, "id", int) if not isinstance(each, dict) or "id" in each else number, take(each, "name", str))
+        for number, each in enumerate(classes, start=1)
+    )
+
+
+def _read_class(label_id: int, name: str, record: object) -> LabelClass:
+    if what := control_character(name):
         raise ValueError(f"a name with the control character {what}")
     red, green, blue = bytes.fromhex(take(record, "colour", str).removeprefix("#"))
     return LabelClass(
-        take(record, "id", int),
-        take(record, "name", str),
+        label_id,
+        name,
         (red, green, blue),
         tuple(map(str, take(record, "synonyms", list))),
         take(record, "supercategory", str),
     )
 
 
-def class_record(entry: LabelClass) -> dict[str, object]:
+def _class_record(entry: LabelClass) -> dict[str, object]:
     """The entry of `classes` for one class."""
     record: dict[str, object] = {
         "id": entry.id,

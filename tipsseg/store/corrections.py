@@ -1,4 +1,4 @@
-"""Masks that a person corrected: how they are found, read, and what becomes of the numbers that the run had of them."""
+"""Masks that a person corrected: how they are found and read, and what becomes of the numbers that the run had of them."""
 
 from __future__ import annotations
 

@@ -14,30 +14,17 @@ from typing import Self
 from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS, image_folders
 from tipsseg.formats.base import RowsFile
-from tipsseg.options import recorded_names, val_fraction_of
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.classes_file import write_classes
 from tipsseg.store.error_log import ErrorLog
 from tipsseg.store.journal import Journal, write_run_file
-from tipsseg.store.lock import LOCK_FILE, FolderLock
+from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.manifest import MANIFEST_FILE, input_path
-from tipsseg.store.merging import MERGE_FILE
-from tipsseg.store.results import Failed, Labelled, Unchanged
-from tipsseg.store.resume import ResumeState, remove_files, restore_links
-from tipsseg.store.run_record import (
-    CONVERTING,
-    KEPT,
-    LOST,
-    RUN_FILE,
-    Counts,
-    RunInfo,
-    ended,
-    run_context,
-    run_record,
-    write_run,
-)
-from tipsseg.store.spec import RunSpec
-from tipsseg.store.totals import Totals, total
+from tipsseg.store.results import Failed, Labelled, Unchanged, remove_files, restore_links
+from tipsseg.store.resume import ResumeState
+from tipsseg.store.run_record import RUN_FILE, run_context, write_run
+from tipsseg.store.spec import Counts, RunInfo, RunSpec
+from tipsseg.store.summary import Totals, total
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import clean_up, clean_up_below, remove_file
 from tipsseg.util.ownership import write_ahead_logs
@@ -83,8 +70,12 @@ class OutputFolder:
             stack.callback(self._close_resume)
             if not spec.overwrite:
                 self.resume.refuse_other_ids()
-            self._record = dict(self.resume.record or {})
-            self._fraction_before = val_fraction_of(self._record) if not spec.overwrite else 0.0
+            before = self.resume.before
+            #: What run.json says, or what it keeps of an earlier run that it does not say any more.
+            self._record = before or info
+            self._fraction_before = 0.0
+            if before is not None and not spec.overwrite:
+                self._fraction_before = before.spec.files.val_fraction or 0.0
             asked = spec.files.val_fraction
             self._files = replace(spec.files, val_fraction=self._fraction_before if asked is None else asked)
             self._info = replace(info, spec=replace(spec, files=self._files))
@@ -120,7 +111,7 @@ class OutputFolder:
         """Whether nothing is left to be written: an earlier run of the same ended here, and this one has added nothing."""
         return (
             self.begun
-            and self._record.get("ended") is not None
+            and self._record.ended is not None
             and not any(journal.changed for journal in self.resume.journals.values())
             and not self._errors.path.exists()
             and not (self.context.ownership.broken_off or self.context.ownership.noted or self._moved)
@@ -144,9 +135,9 @@ class OutputFolder:
         self._info = replace(info, spec=replace(info.spec, files=self._files))
         self.resume.settle(self._info)
         # A conversion that was broken off before is so still.
-        kept = {key: value for key, value in self._record.items() if key in (CONVERTING, LOST, KEPT)}
-        self._record = run_record(self._info) | kept
-        write_run(context.ownership, context.state, self._record)
+        before = self._record
+        self._record = replace(self._info, converting=before.converting, lost=before.lost, kept=before.kept)
+        write_run(context.ownership, self._record)
         vocabulary = info.vocabulary or info.spec.vocabulary
         write_classes(context.ownership, context.output, context.classes, vocabulary.background_texts)
 
@@ -158,7 +149,7 @@ class OutputFolder:
         entry = self.resume.with_other_formats(labelled.entry)
         if before is not None:  # older labels, which nobody is to take for its labels
             outdated = [name for name in before.formats if name not in entry.formats]
-            remove_files(before, outdated, self.context, recorded_names(self._record))
+            remove_files(before, outdated, self.context, self._record.spec.files.names)
         self.resume.manifest.add(entry)
         self._errors.mend(labelled.ref.name)
 
@@ -174,7 +165,7 @@ class OutputFolder:
 
     def fail(self, failed: Failed) -> None:
         """Note that an image failed; what an earlier run made of it stays, as it was. Raises OutputError."""
-        if self.resume.record is None:
+        if self.resume.before is None:
             self.context.ownership.claim(self._errors.path)
         self._errors.add(failed)
 
@@ -191,12 +182,16 @@ class OutputFolder:
             write_run_file(file, journal, manifest.holding(name), anew=not self.resume.of_the_same)
         self._write_outdated()
         self._errors.finish()
-        record = ended(self._record, self._info.spec.formats, counts, datetime.now(UTC))
-        if batch_size is not None:
-            record["batch_size"] = batch_size
-        if self.resume.incomplete_for_good or self.set_aside:
-            record[LOST] = True
-        write_run(context.ownership, context.state, {**record, "summary": self.totals().record()})
+        self._record = replace(
+            self._record,
+            spec=replace(self._record.spec, formats=self.formats),
+            ended=datetime.now(UTC),
+            counts=counts,
+            batch_size=self._record.batch_size if batch_size is None else batch_size,
+            lost=self._record.lost or self.resume.incomplete_for_good or bool(self.set_aside),
+            summary=self.totals().record(),
+        )
+        write_run(context.ownership, self._record)
         context.ownership.end(self.resume.is_recorded)
         if removed is not None:
             raise _removed(removed)
@@ -247,7 +242,7 @@ class OutputFolder:
         """Remove what an earlier run wrote; files of images that were changed since stay. Raises OutputError."""
         context, ownership = self.context, self.context.ownership
         for entry in self.resume.manifest.entries():
-            names, edited = recorded_names(self._record), self._info.spec.replace_edited
+            names, edited = self._record.spec.files.names, self._info.spec.replace_edited
             self.kept += remove_files(entry, entry.formats, context, names, edited=edited)
         ownership.remove_run_files()
         self._errors.clear()
@@ -257,7 +252,8 @@ class OutputFolder:
             remove_file(context.state / name)
         ownership.end(lambda image, digest: True)
         kept = {*self.kept, *(path for path in self.resume.kept if os.path.lexists(path))}
-        self._record = {KEPT: sorted(printable_path(path.relative_to(context.output)) for path in kept)} if kept else {}
+        places = sorted(printable_path(path.relative_to(context.output)) for path in kept)
+        self._record = replace(self._info, kept=tuple(places))
         self.resume = ResumeState(self._info, context)
         self.resume.kept = frozenset(kept)
 

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import InputError
+from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import RunContext
 from tipsseg.formats.problem import class_faults
-from tipsseg.options import recorded_names
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.classes_file import read_classes
 from tipsseg.store.journal import journals_in
-from tipsseg.store.lock import is_locked
+from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, parse_entry
-from tipsseg.store.merging import finish_command, is_begun, is_unfinished
-from tipsseg.store.run_classes import run_names
-from tipsseg.store.run_record import CONVERTING, RUN_FILE, Counts, images_of, read_run
+from tipsseg.store.run_record import RUN_FILE, read_run, refuse_other_record, run_context
 from tipsseg.store.shards import Shard, shards_in, state_folder
+from tipsseg.store.spec import RunInfo
 from tipsseg.types import LabelClass
 from tipsseg.util.append_log import lines_of, whole_lines
 from tipsseg.util.files import is_folder, reason_of
-from tipsseg.util.json_values import short, take
+from tipsseg.util.json_values import short
 from tipsseg.util.printable import shell_word
 from tipsseg.util.record_paths import actual_path
 
@@ -40,26 +38,42 @@ OTHER_CLASSES = f"Restore {CLASSES_FILE}. Or remove it and run the command that 
 class FinishedRun:
     """The records of a run that has ended, or of a shard of one.
 
-    output   its output folder, in which the files of images are
-    records  the state folder; the output folder, but for a shard
-    shard    None for a whole run
-    record   the content of its run.json, of which the rest is a part
-    classes  in classes.json of the output folder, with the ids and names that run.json has
+    Attributes:
+        info: What its run.json says.
+        classes: The classes in classes.json of its output folder, with the ids and names that run.json has.
     """
 
-    output: Path
-    state: Path
-    shard: Shard | None
-    record: Mapping[str, object]
-    formats: tuple[str, ...]
-    counts: Counts
-    started: str
-    ended: str
+    info: RunInfo
     classes: tuple[LabelClass, ...]
+
+    @property
+    def output(self) -> Path:
+        """Its output folder, in which the per-image files are."""
+        return self.info.spec.output
+
+    @property
+    def state(self) -> Path:
+        """The state folder; the output folder, but for a shard."""
+        return self.info.spec.state
+
+    @property
+    def shard(self) -> Shard | None:
+        """The shard; None for a whole run."""
+        return self.info.spec.shard
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of the run."""
+        return self.info.spec.formats
+
+    @property
+    def names(self) -> str:
+        """How the files of images are named, see FileOptions."""
+        return self.info.spec.files.names
 
 
 def find_runs(folder: Path, own: Path) -> list[FinishedRun]:
-    """The parts in an output folder: a run, or the shards that are there. `own` is the folder whose claim the caller has.
+    """The parts in an output folder: a run, or the shards that are there. `own` is the folder whose lock the caller has.
 
     There may be journals of a run, or of a conversion, that came later and was broken off. Raises InputError for what is no output
     folder, is at work, or has not ended.
@@ -71,18 +85,18 @@ def find_runs(folder: Path, own: Path) -> list[FinishedRun]:
     whole = any(os.path.lexists(folder / name) for name in (RUN_FILE, MANIFEST_FILE))
     if whole and shards_in(folder) and not is_begun(folder):
         raise InputError(f"{folder}: it holds both a whole run and shards", check_hint(folder))
-    return find_shards(folder, own) or [_read_part(folder, folder, None, own)]
+    return find_shards(folder, own) or [_read_part(folder, None, own)]
 
 
 def find_shards(folder: Path, own: Path) -> list[FinishedRun]:
     """The shards in an output folder; see `find_runs`."""
-    return [_read_part(folder, state_folder(folder, shard), shard, own) for shard in shards_in(folder)]
+    return [_read_part(folder, shard, own) for shard in shards_in(folder)]
 
 
-def refuse_at_work(records: Path, own: Path) -> None:
+def refuse_at_work(state: Path, own: Path) -> None:
     """Raise InputError where a run is at work in a state folder."""
-    if records != own and is_locked(records):
-        raise InputError(f"{records}: a run is at work there", "Wait for it to end.")
+    if state != own and is_locked(state):
+        raise InputError(f"{state}: a run is at work there", "Wait for it to end.")
 
 
 def read_entries(part: FinishedRun) -> Iterator[ManifestEntry]:
@@ -91,7 +105,7 @@ def read_entries(part: FinishedRun) -> Iterator[ManifestEntry]:
     try:
         for number, (_, line) in enumerate(lines_of(path), start=1):
             entry = parse_entry(line)
-            if entry is None or not _is_sound(entry, recorded_names(part.record)):
+            if entry is None or not _is_sound(entry, part.names):
                 raise InputError(f"{path}: line {number} is no entry", check_hint(part.output))
             yield entry
     except OSError as error:
@@ -107,7 +121,7 @@ def image_paths(part: FinishedRun, entry: ManifestEntry) -> Iterator[Path]:
 def link_paths(part: FinishedRun, entry: ManifestEntry) -> Iterator[Path]:
     """Where there are links to an image."""
     for name in entry.formats:
-        path = FORMATS[name].link_path(PurePosixPath(entry.image), recorded_names(part.record))
+        path = FORMATS[name].link_path(PurePosixPath(entry.image), part.names)
         if path is not None:
             yield actual_path(part.output, str(path))
 
@@ -127,11 +141,9 @@ def check_hint(output: Path) -> str:
     return f"See what is wrong with it: tipsseg check {shell_word(str(output))}"
 
 
-def conversion_begun(record: Mapping[str, object], records: Path) -> tuple[str, ...]:
-    """The formats of a conversion that was begun in a state folder, whose run.json is `record`, and has not ended."""
-    noted = record.get(CONVERTING)
-    named = [name for name in noted if name in FORMATS] if isinstance(noted, list) else []
-    return tuple(dict.fromkeys((*named, *journals_in(records))))
+def conversion_begun(info: RunInfo) -> tuple[str, ...]:
+    """The formats of a conversion of a run that was begun and has not ended."""
+    return tuple(dict.fromkeys((*info.converting, *journals_in(info.spec.state))))
 
 
 def broken_conversion(output: Path, formats: Sequence[str]) -> InputError:
@@ -143,45 +155,41 @@ def broken_conversion(output: Path, formats: Sequence[str]) -> InputError:
     )
 
 
-def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> FinishedRun:
-    refuse_at_work(records, own)
-    path = records / RUN_FILE
-    record = read_run(records)
-    if record is None:
-        if os.path.lexists(path):
-            raise InputError(f"{path}: not by tipsseg, or damaged", check_hint(output))
+def finished_context(part: FinishedRun) -> RunContext:
+    """What the writers of the formats have to know to go on with a run that has ended."""
+    context = run_context(part.info)
+    return RunContext(part.output, part.state, part.classes, context.info, context.files)
+
+
+def _read_part(output: Path, shard: Shard | None, own: Path) -> FinishedRun:
+    state = state_folder(output, shard)
+    refuse_at_work(state, own)
+    path = state / RUN_FILE
+    if not os.path.lexists(path):
         raise InputError(
-            f"{records}: no {RUN_FILE} in it, so it is not what tipsseg label leaves",
+            f"{state}: no {RUN_FILE} in it, so it is not what tipsseg label leaves",
             "Give output folders of tipsseg label.",
         )
-    if shard is None and record.get("shard") is not None:
-        raise InputError(
-            f"{records}: these are the records of one shard, {record['shard']}", "Give the output folder that has them."
-        )
-    if record.get("ended") is None:
-        raise InputError(f"{records}: the run was broken off", RUN_AGAIN)
     try:
-        counts = take(record, "counts", dict)
-        part = FinishedRun(
-            output,
-            records,
-            shard,
-            record,
-            tuple(take(record, "formats", list)),
-            Counts(
-                **{key: take(counts, key, int) for key in ("labelled", "unchanged", "failed")},
-                edited=take(counts, "edited", int) if "edited" in counts else 0,
-            ),
-            take(record, "started", str),
-            take(record, "ended", str),
-            (),
-        )
-        if shard is not None and record.get("shard") != str(shard):
-            raise ValueError(f"`shard` is {short(record.get('shard'))}, not as its folder's name says")
-        if unknown := [name for name in part.formats if name not in tuple(FORMATS)]:
-            raise ValueError(f"unknown format {short(unknown[0])}")
+        refuse_other_record(state)
+        info = read_run(state)
+    except OutputError as error:
+        raise InputError(f"{path}: not by tipsseg, or damaged", check_hint(output)) from error
+    except OSError as error:
+        raise unreadable(path, error, output) from error
     except ValueError as error:
         raise other_version(path, error, output) from error
+    noted = info.spec.shard
+    if shard is None and noted is not None:
+        raise InputError(
+            f"{state}: these are the records of one shard, {noted}", "Give the output folder that has them."
+        )
+    if noted != shard:
+        what = "null" if noted is None else short(str(noted))
+        raise other_version(path, ValueError(f"`shard` is {what}, not as its folder's name says"), output)
+    if info.ended is None:
+        raise InputError(f"{state}: the run was broken off", RUN_AGAIN)
+    part = FinishedRun(info, ())
     _check_files(part)
     return replace(part, classes=_read_classes(part))
 
@@ -189,7 +197,7 @@ def _read_part(output: Path, records: Path, shard: Shard | None, own: Path) -> F
 def _check_files(part: FinishedRun) -> None:
     """Raise InputError where the manifest is cut off or gone, or has lost lines, or nothing says what the ids mean."""
     path = part.state / MANIFEST_FILE
-    done = images_of(part.record)
+    done = part.info.images
     try:
         if whole_lines(path) < path.stat().st_size:
             raise InputError(f"{path}: its last line is cut off", RUN_AGAIN)
@@ -232,11 +240,7 @@ def _read_classes(part: FinishedRun) -> tuple[LabelClass, ...]:
         raise unreadable(path, error, part.output) from error
     except ValueError as error:
         raise other_version(path, error, part.output) from error
-    try:
-        names = run_names(part.record)
-    except ValueError as error:
-        raise other_version(part.state / RUN_FILE, error, part.output) from error
-    for what in class_faults([(each.id, each.name) for each in classes], names):
+    for what in class_faults([(each.id, each.name) for each in classes], part.info.names):
         raise InputError(f"{path}: {what}", OTHER_CLASSES)
     return classes
 

@@ -1,24 +1,33 @@
-"""What became of one image of a run."""
+"""The result of one image of a run, and its files in the output folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError
-from tipsseg.formats.base import Rows
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import Rows, RunContext
 from tipsseg.regions.quality import PolygonQuality
+from tipsseg.store.journal import Journal
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import ImageRef
+from tipsseg.util.ownership import LINK, digest_of
+from tipsseg.util.record_paths import actual_path
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """It was labelled; its own files are in place.
+    """The image was labelled; its per-image files are in place.
 
-    records   for the files of the whole run, by format
-    polygon_quality  how well the polygons fit that were made of its labels
-    squeezed  whether the model saw it shorter than it is, see `windows.working_size`
+    Attributes:
+        ref: The image.
+        entry: Its line in the manifest.
+        rows: For the files of the whole run, by format.
+        polygon_quality: How well the polygons fit that were made of its labels.
+        squeezed: Whether the model saw it shorter than it is, see `windows.working_size`.
     """
 
     ref: ImageRef
@@ -30,11 +39,14 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """It was labelled before, and nothing that matters has changed since; or its labels were edited, and are kept.
+    """The image was labelled before, and nothing that matters has changed since; or its labels were edited, and are kept.
 
-    edited       the formats whose files were edited
-    lacking      formats that were asked for, and that an edited image is not in
-    other_input  whether the image of edited labels was changed since
+    Attributes:
+        ref: The image.
+        entry: Its line in the manifest.
+        edited: The formats whose files were edited.
+        lacking: The formats that were asked for, and that an edited image is not in.
+        other_input: Whether the image of edited labels was changed since.
     """
 
     ref: ImageRef
@@ -46,18 +58,89 @@ class Unchanged:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It cannot be labelled; a folder may stand here for what is in it."""
+    """The image cannot be labelled. A folder may stand here for the images in it."""
 
     ref: ImageRef
     error: ImageError
 
     @property
     def name(self) -> str:
-        """Of the image."""
+        """The name of the image."""
         return self.ref.name
 
 
 ImageResult = Labelled | Unchanged | Failed
 
-#: An image to be labelled, or one of which it is known already what became of it.
+#: An image to be labelled, or the result of an image that needs no labelling.
 Item = ImageRef | Unchanged | Failed
+
+
+def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
+    """Where the per-image files of an image are, by format."""
+    paths = {name: FORMATS[name].image_path(context.output, ref.relative, context.files.names) for name in formats}
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> None:
+    """Let the links to an image lead to it where they do not, as after it was moved. Raises OutputError."""
+    for name in formats:
+        place = FORMATS[name].link_path(ref.relative, context.files.names)
+        if place is not None:
+            context.ownership.restore_link(ref, context.output / place)
+
+
+def remove_files(
+    entry: ManifestEntry, formats: Iterable[str], context: RunContext, names: str, *, edited: bool = False
+) -> list[Path]:
+    """Remove the files and links of an image in some formats.
+
+    Args:
+        entry: The image.
+        formats: The formats that it is in no more.
+        context: Of the output folder.
+        names: How its files are named, see FileOptions.
+        edited: Whether files that were changed since may go too.
+
+    Returns:
+        The files that were changed since, and stay.
+
+    Raises:
+        OutputError: where a file cannot be removed.
+    """
+    ownership, kept = context.ownership, []
+    for name in formats:
+        place = FORMATS[name].link_path(PurePosixPath(entry.image), names)
+        if place is not None:
+            ownership.remove_link(actual_path(context.output, str(place)))
+        if name in entry.files:
+            path = actual_path(context.output, entry.files[name])
+            if not ownership.remove(path, entry.replaceable | ({digest_of(path)} if edited else set())):
+                kept.append(path)
+    return kept
+
+
+def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
+    """Whether an image is in a format, as the manifest says: its own file is there, as written, and its records in the journal."""
+    path = FORMATS[name].image_path(context.output, ref.relative, context.files.names)
+    return (
+        name in entry.formats
+        and (path is None or (name in entry.written and entry.written[name].holds(path)))
+        and (journal is None or journal.has(ref.name))
+    )
+
+
+def edited_formats(entry: ManifestEntry, ref: ImageRef, context: RunContext) -> tuple[str, ...]:
+    """The formats in which an image has a file that is there, and not as this program wrote it.
+
+    A file of the size and time that it was written with is not read; `convert_image` and `check_image` do.
+    """
+    found = []
+    for name, path in image_paths(context, ref, entry.files).items():
+        if os.path.lexists(path) and not entry.written[name].holds(path) and not context.ownership.is_pending(path):
+            found.append(name)
+    return tuple(found)
+
+
+def is_recorded(entry: ManifestEntry | None, digest: str) -> bool:
+    """Whether an entry has a file of that digest, or a link; see `Ownership.load`."""
+    return entry is not None and (digest == LINK or any(digest == file.sha256 for file in entry.written.values()))

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.formats import FORMATS, index_masks
 from tipsseg.formats.base import RunContext
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.journal import Journal
+from tipsseg.store.lock import finish_command, is_begun, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, input_path
-from tipsseg.store.merging import finish_command, is_begun, is_unfinished
-from tipsseg.store.results import Failed, Item, Unchanged
-from tipsseg.store.run_record import (
-    KEPT,
-    LOST,
-    RUN_FILE,
-    RunInfo,
-    asked_record,
-    difference_texts,
-    images_of,
-    read_run,
-    refuse_other_record,
-    written_files,
-)
+from tipsseg.store.results import Failed, Item, Unchanged, edited_formats, image_paths, in_place, is_recorded
+from tipsseg.store.run_record import RUN_FILE, difference_texts, find_run, read_run, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
+from tipsseg.store.spec import RunInfo
 from tipsseg.store.stored_image import suffices
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import fingerprint
-from tipsseg.util.ownership import LINK, MOVE, digest_of, write_ahead_logs
-from tipsseg.util.record_paths import actual_path, is_inside
+from tipsseg.util.ownership import MOVE, digest_of, write_ahead_logs
+from tipsseg.util.record_paths import actual_path
 
 _ANOTHER_FOLDER = "Choose another output folder with -o"
 _START_OVER = f"{_ANOTHER_FOLDER}, or begin anew in this one with --overwrite."
@@ -45,75 +35,10 @@ _PUT_BACK = "Put it back; or label the image anew with --replace-edited, which g
 _MOVE_OR_REPLACE = "Move the file away; or label the image anew with --replace-edited, which replaces the file."
 
 
-def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
-    """Where an image's own file is, for each of the formats that has one."""
-    paths = {name: FORMATS[name].image_path(context.output, ref.relative, context.files.names) for name in formats}
-    return {name: path for name, path in paths.items() if path is not None}
-
-
-def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> None:
-    """Let the links to an image lead to it where they do not, as after it was moved. Raises OutputError."""
-    for name in formats:
-        place = FORMATS[name].link_path(ref.relative, context.files.names)
-        if place is not None:
-            context.ownership.restore_link(ref, context.output / place)
-
-
-def remove_files(
-    entry: ManifestEntry, formats: Iterable[str], context: RunContext, names: str, *, edited: bool = False
-) -> list[Path]:
-    """Remove the files and links of an image in these formats; returns those that were changed since, and stay. Raises OutputError.
-
-    Args:
-        entry: the image.
-        formats: those that it is in no more.
-        context: of the output folder.
-        names: how its files are named, see FileOptions.
-        edited: whether files that were changed since may go too.
-    """
-    ownership, kept = context.ownership, []
-    for name in formats:
-        place = FORMATS[name].link_path(PurePosixPath(entry.image), names)
-        if place is not None:
-            ownership.remove_link(actual_path(context.output, str(place)))
-        if name in entry.files:
-            path = actual_path(context.output, entry.files[name])
-            if not ownership.remove(path, entry.replaceable | ({digest_of(path)} if edited else set())):
-                kept.append(path)
-    return kept
-
-
-def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
-    """Whether an image is in a format, as the manifest says: its own file is there, as written, and its records in the journal."""
-    path = FORMATS[name].image_path(context.output, ref.relative, context.files.names)
-    return (
-        name in entry.formats
-        and (path is None or (name in entry.written and entry.written[name].holds(path)))
-        and (journal is None or journal.has(ref.name))
-    )
-
-
-def edited_formats(entry: ManifestEntry, ref: ImageRef, context: RunContext) -> tuple[str, ...]:
-    """The formats in which an image has a file that is there, and not as this program wrote it.
-
-    A file of the size and time that it was written with is not read; `convert_image` and `check_image` do.
-    """
-    found = []
-    for name, path in image_paths(context, ref, entry.files).items():
-        if os.path.lexists(path) and not entry.written[name].holds(path) and not context.ownership.is_pending(path):
-            found.append(name)
-    return tuple(found)
-
-
-def is_recorded(entry: ManifestEntry | None, digest: str) -> bool:
-    """Whether an entry has a file of that digest, or a link; see `Ownership.load`."""
-    return entry is not None and (digest == LINK or any(digest == file.sha256 for file in entry.written.values()))
-
-
 class ResumeState:
-    """The records of an earlier run, opened and not changed; close it in the end.
+    """What an earlier run left, opened and not changed; close it in the end.
 
-    record    the content of its run.json; None where there is none
+    before    what its run.json says; None where there is none
     manifest  its images
     outdated  formats in which images were that have been labelled otherwise since
     journals  the formats of this run that keep rows
@@ -137,14 +62,15 @@ class ResumeState:
         self._context = context
         self._digest = info.digest
         self._refuse_neighbours()
-        self.record: Mapping[str, object] | None = read_run(context.state)
-        self._refuse_strange_records()
+        self.before = self._read_run()
         self.manifest = Manifest(context.state)
-        context.ownership.load(written_files(self.record), self.is_recorded)
-        self.lost = max(0, images_of(self.record or {}) - len(self.manifest))
+        before = self.before
+        context.ownership.load({} if before is None else before.files, self.is_recorded)
+        self.lost = 0 if before is None else max(0, before.images - len(self.manifest))
         self.outdated: set[str] = set()
         self._owners: dict[Path, str] | None = None  # of files, made when one is in the way
-        self.kept = _kept(self.record, context.output)
+        kept = () if before is None else before.kept
+        self.kept = frozenset(actual_path(context.output, place) for place in kept)
         files = {name: FORMATS[name].rows_file(context) for name in self._spec.formats}
         self.journals = {
             name: Journal(name, file, context.state, self.manifest.holding(name))
@@ -164,7 +90,7 @@ class ResumeState:
     @property
     def of_the_same(self) -> bool:
         """Whether it was asked for the same labels."""
-        return self.record is not None and self.record.get("digest") == self._digest
+        return self.before is not None and self.before.digest == self._digest
 
     @property
     def mixed(self) -> bool:
@@ -174,14 +100,14 @@ class ResumeState:
     @property
     def incomplete(self) -> bool:
         """Whether its records may lack what it did: files may be there then that no record has."""
-        return self.record is not None and (
-            self.record.get("ended") is None or self.incomplete_for_good or self._context.ownership.broken_off
+        return self.before is not None and (
+            self.before.ended is None or self.incomplete_for_good or self._context.ownership.broken_off
         )
 
     @property
     def incomplete_for_good(self) -> bool:
         """Whether records of images were lost: nobody can say which files they had."""
-        return bool(self.lost or self.manifest.unreadable or (self.record or {}).get(LOST))
+        return bool(self.lost or self.manifest.unreadable or (self.before is not None and self.before.lost))
 
     def item(self, ref: ImageRef) -> Item:
         """The image with what of its files may be replaced; or that it is done, or cannot be. May be called from another thread."""
@@ -283,11 +209,11 @@ class ResumeState:
 
     def refuse_other_ids(self) -> None:
         """Raise OtherRunError where it, or another shard, has labels of another model or vocabulary."""
-        own = [self.record] if self.record is not None and (len(self.manifest) or self.lost) else []
+        own = [self.before] if self.before is not None and (len(self.manifest) or self.lost) else []
         output = self._context.output
-        others = [read_run(state) for state in state_folders(output) if state != self._context.state]
-        for record in (*own, *others):
-            other = [] if record is None else difference_texts(record, asked_record(self._info))
+        others = [find_run(state) for state in state_folders(output) if state != self._context.state]
+        for before in (*own, *others):
+            other = [] if before is None else difference_texts(before, self._info)
             if other:
                 raise OtherRunError(output, f"it holds labels of another run: {'; '.join(other)}", _START_OVER)
 
@@ -314,16 +240,17 @@ class ResumeState:
 
     def _other_options(self) -> list[str]:
         """The names of the options that are not as they were."""
-        record = self.record or {}
-        before, now = record.get("options"), self._spec.option_record()
-        names = [name for name, value in now.items() if isinstance(before, dict) and before.get(name) != value]
-        if record.get("dtype") != self._info.dtype:
+        if self.before is None:
+            return []
+        before, now = self.before.spec.option_record(), self._spec.option_record()
+        names = [name for name, value in now.items() if before.get(name) != value]
+        if self.before.dtype != self._info.dtype:
             names.append("dtype")
         return [name.replace("_", "-") for name in names]
 
     def _by_whom(self) -> str:
-        command = (self.record or {}).get("command")
-        return f" ({command})" if isinstance(command, str) else ""
+        noted = None if self.before is None else self.before.noted
+        return "" if noted is None else f" ({noted.command})"
 
     def _lacking(self, entry: ManifestEntry, ref: ImageRef, edited: Container[str]) -> tuple[str, ...]:
         """The formats of the job that an image is not in, but for files that were edited."""
@@ -389,20 +316,23 @@ class ResumeState:
         paths = image_paths(self._context, ref, self._spec.formats).values()
         return {path for path in paths if os.path.lexists(path)}
 
-    def _refuse_strange_records(self) -> None:
-        """Raise OutputError where there are records that are not by this program, or not by this version of it."""
-        records = self._context.state
-        refuse_other_record(records)
-        if self.record is None:
+    def _read_run(self) -> RunInfo | None:
+        """What run.json says. Raises OutputError for records that are not by this program, or of another version."""
+        state = self._context.state
+        refuse_other_record(state)
+        if not os.path.lexists(state / RUN_FILE):
             for name in (MANIFEST_FILE, ERRORS_FILE):
-                if os.path.lexists(records / name) and not write_ahead_logs(records):
-                    raise OutputError(records / name, f"it is there without a {RUN_FILE} that tells whose it is", MOVE)
-        elif "files" not in self.record:
+                if os.path.lexists(state / name) and not write_ahead_logs(state):
+                    raise OutputError(state / name, f"it is there without a {RUN_FILE} that tells whose it is", MOVE)
+            return None
+        try:
+            return read_run(state)
+        except (OSError, ValueError) as error:
             raise OutputError(
-                records,
-                f"its {RUN_FILE} is of an earlier version of tipsseg, which did not note what it wrote",
+                state,
+                f"its {RUN_FILE} is not as this version of tipsseg writes it: {error}",
                 f"{_ANOTHER_FOLDER}.",
-            )
+            ) from error
 
     def _refuse_neighbours(self) -> None:
         output, shard = self._context.output, self._spec.shard
@@ -425,13 +355,6 @@ class ResumeState:
                 "it holds a whole run, and this is a shard",
                 f"{_ANOTHER_FOLDER}, and join both then with tipsseg merge.",
             )
-
-
-def _kept(record: Mapping[str, object] | None, output: Path) -> frozenset[Path]:
-    """The files that run.json names as kept."""
-    places = (record or {}).get(KEPT)
-    names = [place for place in places if isinstance(place, str)] if isinstance(places, list) else []
-    return frozenset(actual_path(output, place) for place in names if is_inside(place))
 
 
 def _is_other(entry: ManifestEntry, path: Path) -> bool:

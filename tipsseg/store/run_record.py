@@ -1,112 +1,38 @@
-"""run.json: what was run, on what, with which result; and whether two runs would give an image the same labels."""
+"""run.json: what was run, on what, with which result. It is written from a RunInfo, and read into one, here alone."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
 from tipsseg import __version__
-from tipsseg.errors import InputError, OutputError
+from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
+from tipsseg.formats import FORMATS
 from tipsseg.formats.base import RunContext
-from tipsseg.options import DTYPE_NAMES, recorded_names
-from tipsseg.store.shards import state_folders
-from tipsseg.store.spec import RunSpec
+from tipsseg.options import DTYPE_NAMES, FileOptions, LabelOptions, parse_file_options
+from tipsseg.store import spec as specs
+from tipsseg.store.shards import Shard, parse_shard, state_folders
+from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, model_identity, vocabulary_identity, vocabulary_record
 from tipsseg.types import BACKGROUND
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
-from tipsseg.util.json_values import parse
+from tipsseg.util.json_values import parse, short, take
 from tipsseg.util.ownership import MOVE, Ownership
 from tipsseg.util.record_paths import is_inside
-from tipsseg.vocabulary.toml_file import class_record
-from tipsseg.vocabulary.vocabulary import Vocabulary
+from tipsseg.vocabulary.toml_file import parse_class
+from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
 from tipsseg.weights.sources import find_model
 
 RUN_FILE = "run.json"
 
-#: Raised by one whenever the same input and options give other labels or other files; a release alone does not raise it.
-LABELS_VERSION = 1
-
-#: The key of the formats that the labels are being converted into; there is none once that is done.
-CONVERTING = "converting"
-
-#: The key that says that records of images were lost once: files may be there then that no record has.
-LOST = "lost"
-
-#: The key of files that were changed by hand, and were kept when the folder was begun anew.
-KEPT = "kept"
-
 #: Packages whose version may matter to labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many images a run has labelled, left unchanged since an earlier run, and failed to label.
-
-    Attributes:
-        edited: Those of `unchanged` with files that were changed by hand, and are kept.
-    """
-
-    labelled: int = 0
-    unchanged: int = 0
-    failed: int = 0
-    edited: int = 0
-
-    @property
-    def done(self) -> int:
-        """All of them."""
-        return self.labelled + self.unchanged + self.failed
-
-
-@dataclass(frozen=True, slots=True)
-class RunInfo:
-    """What a run came to. Its fields become known one after the other: see `plan_run`, `Engine.start` and `OutputFolder`.
-
-    Attributes:
-        spec: What was asked for.
-        model: `id`, `repository`, `revision` and `sha256` of the model, see `ModelSource.facts`.
-        dtype: The dtype that the model computes in; "auto" until the model is loaded, where the output folder has none yet.
-        device: The device of the model. Known once the model is loaded, as what follows.
-        vocabulary: The vocabulary with its background resolved.
-        dropped: Background phrases that were left out, each with the phrase of a class that it means the same as.
-        image_root: The folder that the names of the images begin at.
-        started: When the run began to label.
-        ended: When the run ended. Known at the end, as what follows.
-        counts: What became of the images.
-        batch_size: Windows that made a batch at the end, after batches were halved for want of memory; None: not known.
-    """
-
-    spec: RunSpec
-    model: Mapping[str, object]
-    dtype: str
-    device: str = ""
-    vocabulary: Vocabulary | None = None
-    dropped: Mapping[str, str] = field(default_factory=dict)
-    image_root: str = ""
-    started: datetime | None = None
-    ended: datetime | None = None
-    counts: Counts = Counts()
-    batch_size: int | None = None
-
-    @property
-    def digest(self) -> str:
-        """32 hex digits, the same for the same labels and annotations: a function of what was asked, the model and the dtype."""
-        value = {
-            "labels_version": LABELS_VERSION,
-            "model": model_identity(self.model),
-            "vocabulary": vocabulary_identity(vocabulary_record(self.spec.vocabulary, self.spec.vocabulary)),
-            "options": {**asdict(self.spec.options), **self.spec.files.image_record()},
-            "dtype": self.dtype,
-        }
-        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def plan_run(spec: RunSpec) -> RunInfo:
@@ -126,19 +52,16 @@ def begun_dtype(spec: RunSpec) -> str | None:
     shards: list[Path] = []
     with suppress(InputError):  # told when the folder is taken
         shards = state_folders(spec.output)
-    for state in (spec.state, *shards):
-        dtype = (read_run(state) or {}).get("dtype")
-        if isinstance(dtype, str) and dtype in DTYPE_NAMES:
-            return dtype
-    return None
+    found = (find_run(state) for state in (spec.state, *shards))
+    return next((info.dtype for info in found if info is not None and info.dtype in DTYPE_NAMES), None)
 
 
 def run_context(info: RunInfo) -> RunContext:
     """What the writers of the formats have to know of a run."""
     spec = info.spec
     facts = {
-        "version": __version__,
-        "command": spec.command(),
+        "version": __version__ if info.noted is None else info.noted.version,
+        "command": spec.command() if info.noted is None else info.noted.command,
         "model": info.model["id"],
         "revision": info.model["revision"],
         "vocabulary": [entry.name for entry in spec.vocabulary.classes],
@@ -146,22 +69,22 @@ def run_context(info: RunInfo) -> RunContext:
     return RunContext(spec.output, spec.state, spec.vocabulary.classes, facts, spec.files, spec.owner)
 
 
-def asked_record(info: RunInfo) -> dict[str, object]:
-    """What of run.json decides which run it is: the model, the vocabulary as it was asked for, and the options."""
-    spec = info.spec
-    vocabulary = vocabulary_record(spec.vocabulary, spec.vocabulary)
-    return {"model": dict(info.model), "vocabulary": vocabulary, "options": spec.option_record()}
-
-
 def run_record(info: RunInfo) -> dict[str, object]:
-    """The content of run.json for a run that is still going, or was broken off; see `ended`."""
+    """The content of run.json but for `files`; a run that is still going, or was broken off, has no `ended` and no `counts`."""
     spec = info.spec
+    maker = info.noted or Maker(
+        __version__,
+        specs.LABELS_VERSION,
+        info.digest,
+        spec.command(),
+        {"python": platform.python_version(), **_versions()},
+    )
     return {
         "tool": "tipsseg",
-        "version": __version__,
-        "labels_version": LABELS_VERSION,
-        "digest": info.digest,
-        "command": spec.command(),
+        "version": maker.version,
+        "labels_version": maker.labels_version,
+        "digest": maker.digest,
+        "command": maker.command,
         "model": dict(info.model),
         "device": info.device,
         "dtype": info.dtype,
@@ -171,148 +94,258 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "formats": list(spec.formats),
         "shard": None if spec.shard is None else str(spec.shard),
         "image_root": info.image_root,
-        "versions": {"python": platform.python_version(), **_versions()},
-        "started": None if info.started is None else info.started.isoformat(timespec="seconds"),
-        "ended": None,
-        "counts": None,
+        "versions": dict(maker.versions),
+        "started": _text(info.started),
+        "ended": _text(info.ended),
+        "counts": None if info.ended is None else asdict(info.counts),
+        **({} if info.batch_size is None else {"batch_size": info.batch_size}),
+        **({"converting": list(info.converting)} if info.converting else {}),
+        **({"lost": True} if info.lost else {}),
+        **({"kept": list(info.kept)} if info.kept else {}),
+        **({"summary": dict(info.summary)} if info.summary else {}),
     }
 
 
-def ended(record: Mapping[str, object], formats: Sequence[str], counts: Counts, now: datetime) -> dict[str, object]:
-    """The content of run.json once the run, in these formats, has ended."""
-    return {
-        **record,
-        "formats": list(formats),
-        "ended": now.isoformat(timespec="seconds"),
-        "counts": asdict(counts),
-    }
+def write_run(ownership: Ownership, info: RunInfo) -> Path:
+    """Write run.json into the state folder of a run and return its path. Raises OutputError.
 
-
-def write_run(ownership: Ownership, records: Path, record: Mapping[str, object]) -> Path:
-    """Write run.json into a state folder and return its path. Raises OutputError.
-
-    Its `files` are the files that stand for the whole run, each with its size, time and digest.
+    Its `files` are the files that stand for the whole run, each with its size, time and digest, as `ownership` has them.
     """
-    path = records / RUN_FILE
-    refuse_other_record(records)
+    path = info.spec.state / RUN_FILE
+    refuse_other_record(info.spec.state)
     ownership.refuse_outside(path)
-    rest = {key: value for key, value in record.items() if key != "files"}  # of an earlier run, and in another place
-    atomic_write(path, json_bytes({**rest, "files": ownership.record()}, indent=2) + b"\n")
+    atomic_write(path, json_bytes({**run_record(info), "files": ownership.record()}, indent=2) + b"\n")
     return path
 
 
-def refuse_other_record(records: Path) -> None:
-    """Raise OutputError where a run.json is there that is not by this tool."""
-    path = records / RUN_FILE
-    if os.path.lexists(path) and read_run(records) is None:
-        raise OutputError(
-            path,
-            "the file that is there is not the record of a run, or cannot be read",
-            MOVE,
-        )
-
-
-def read_run(records: Path) -> dict[str, object] | None:
-    """The content of run.json in a state folder; None where there is none, or it is not by this tool."""
+def refuse_other_record(state: Path) -> None:
+    """Raise OutputError where a run.json is there that is not by this program."""
+    path = state / RUN_FILE
+    if not os.path.lexists(path):
+        return
     try:
-        record = parse(read_regular(records / RUN_FILE))
+        record = parse(read_regular(path))
     except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and record.get("tool") == "tipsseg" else None
+        record = None
+    if not isinstance(record, dict) or record.get("tool") != "tipsseg":
+        raise OutputError(path, "the file that is there is not the record of a run, or cannot be read", MOVE)
 
 
-def images_of(record: Mapping[str, object]) -> int:
-    """How many images the folder had at the end of a run, by its run.json; what is missing there, or is no number, is 0."""
-    counts, summary = _mapping(record.get("counts")), _mapping(record.get("summary"))
-    done = [counts.get(key) for key in ("labelled", "unchanged")]
-    held = summary.get("images")
-    return max(sum(number for number in done if isinstance(number, int)), held if isinstance(held, int) else 0)
+def find_run(state: Path) -> RunInfo | None:
+    """What the run.json in a state folder says; None where there is none, or `read_run` cannot read it."""
+    with suppress(OSError, ValueError):
+        return read_run(state)
+    return None
 
 
-def written_files(record: Mapping[str, object] | None) -> dict[str, Fingerprint]:
-    """The files that stand for the whole run, of the content of run.json, by their paths; those that are sound."""
-    found: dict[str, Fingerprint] = {}
-    for place, file in _mapping((record or {}).get("files")).items():
-        with suppress(ValueError):
-            if is_inside(place):
-                found[place] = parse_file(file)
-    return found
+def read_run(state: Path) -> RunInfo:
+    """What the run.json in a state folder says. Raises OSError, and ValueError for one that is not as it is written."""
+    return parse_run(parse(read_regular(state / RUN_FILE)), state)
 
 
-def differences(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
-    """What of the model, the vocabulary and the names of files is not the same in two contents of run.json.
+def parse_run(record: object, state: Path) -> RunInfo:
+    """What the content of a run.json says. Raises ValueError for one that is not as it is written.
+
+    Args:
+        record: The value of the JSON text.
+        state: The state folder that it is in.
+    """
+    if take(record, "tool", str) != "tipsseg":
+        raise ValueError(f"the tool is {short(take(record, 'tool', str))}")
+    digest = take(record, "digest", str)
+    asked, used = _parse_vocabulary(take(record, "vocabulary", dict))
+    formats = _parse_formats(record)
+    options = take(record, "options", dict)
+    files = parse_file_options(options)
+    labelling = _parse_label_options(options)
+    shard = _parse_shard(record)
+    wishes = take(record, "asked", dict)
+    model = take(record, "model", dict)
+    spec = RunSpec(
+        take(model, "id", str),
+        asked,
+        labelling,
+        files,
+        formats,
+        state if shard is None else state.parent.parent,
+        take(wishes, "device", str),
+        take(wishes, "dtype", str),
+        take(wishes, "batch_size", int),
+        shard=shard,
+    )
+    ended = _parse_time(record, "ended")
+    return RunInfo(
+        spec,
+        {key: model.get(key) for key in ("id", "repository", "revision", "sha256")},
+        take(record, "dtype", str),
+        take(record, "device", str),
+        used,
+        image_root=None if _get(record, "image_root") is None else take(record, "image_root", str),
+        started=_parse_time(record, "started"),
+        ended=ended,
+        counts=Counts() if ended is None else _parse_counts(take(record, "counts", dict)),
+        batch_size=None if _get(record, "batch_size") is None else take(record, "batch_size", int),
+        summary={} if _get(record, "summary") is None else take(record, "summary", dict),
+        files=parse_files(take(record, "files", dict)),
+        converting=tuple(name for name in _texts(record, "converting") if name in FORMATS),
+        lost=bool(_get(record, "lost")),
+        kept=tuple(place for place in _texts(record, "kept") if is_inside(place)),
+        noted=Maker(
+            take(record, "version", str),
+            take(record, "labels_version", int),
+            digest,
+            take(record, "command", str),
+            take(record, "versions", dict),
+        ),
+    )
+
+
+def differences(one: RunInfo, other: RunInfo) -> list[str]:
+    """What of the model, the vocabulary and the names of files is not the same in two runs.
 
     Of the first two, ids would mean other things.
     """
     found = []
-    if model_identity(_mapping(one.get("model"))) != model_identity(_mapping(other.get("model"))):
+    if model_identity(one.model) != model_identity(other.model):
         found.append("model")
-    if vocabulary_identity(_mapping(one.get("vocabulary"))) != vocabulary_identity(_mapping(other.get("vocabulary"))):
+    if _vocabulary_of(one) != _vocabulary_of(other):
         found.append("vocabulary")
-    if recorded_names(one) != recorded_names(other):
+    if one.spec.files.names != other.spec.files.names:
         found.append("choice of --names")
     return found
 
 
-def difference_texts(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
     """What `differences` finds, in words: "the classes differ: panda leg, tree / car"."""
     found = differences(one, other)
     texts = []
     if "model" in found:
-        models = [str(_mapping(record.get("model")).get("id")) for record in (one, other)]
+        models = [str(info.model["id"]) for info in (one, other)]
         texts.append(f"the models differ: {' / '.join(models)}" + (" (with other files)" * (models[0] == models[1])))
     if "vocabulary" in found:
-        first, second = (_mapping(record.get("vocabulary")) for record in (one, other))
-        names = [_class_names(record) for record in (first, second)]
+        names = [[entry.name for entry in info.spec.vocabulary.specs] for info in (one, other)]
         if names[0] != names[1]:
             texts.append(f"the classes differ: {' / '.join(map(_few, names))}")
         else:
-            keys = [key for key in ("classes", "background", "auto", "templates") if first.get(key) != second.get(key)]
+            first, second = _vocabulary_of(one), _vocabulary_of(other)
+            keys = [key for key in ("classes", "background", "auto", "templates") if first[key] != second[key]]
             what = {"classes": "what is said of the classes", "auto": "background"}
             texts.append(f"with the same classes, other {', '.join(dict.fromkeys(what.get(key, key) for key in keys))}")
     if "choice of --names" in found:
-        texts.append(f"the names of files differ: --names {' / '.join(map(recorded_names, (one, other)))}")
+        texts.append(f"the names of files differ: --names {one.spec.files.names} / {other.spec.files.names}")
     return texts
 
 
-def _class_names(vocabulary: Mapping[str, object]) -> list[str]:
-    classes = vocabulary.get("classes")
-    return [str(_mapping(each).get("name")) for each in classes] if isinstance(classes, list) else []
+def _vocabulary_of(info: RunInfo) -> Mapping[str, object]:
+    return vocabulary_identity(vocabulary_record(info.spec.vocabulary, info.spec.vocabulary))
 
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def model_identity(facts: Mapping[str, object]) -> Mapping[str, object]:
-    """What tells a model from others: a revision of a repository, or the hashes of its files."""
-    if facts.get("revision"):
-        return {"repository": facts.get("repository"), "revision": facts["revision"]}
-    return {"sha256": facts.get("sha256")}
+def _get(record: object, key: str) -> object:
+    return record.get(key) if isinstance(record, dict) else None
 
 
-def vocabulary_identity(record: Mapping[str, object]) -> Mapping[str, object]:
-    """What tells a vocabulary from others: all of its record but where it came from, and what an automatic background came to."""
-    same = {key: value for key, value in record.items() if key != "source"}
-    return {**same, "background": None} if record.get("auto") else same
+def _texts(record: object, key: str) -> list[str]:
+    """The texts of a list that need not be there; what is no text is left out."""
+    found = _get(record, key)
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
 
-def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
-    """What competed: `classes` as the entries of a vocabulary file, with the ids that they were given (0: written as background),
-    `background`, whether that was chosen by itself (`auto`), and `templates`.
-    """
-    ids = iter(range(1, len(asked.classes) + 1))
-    return {
-        "source": asked.source,
-        "classes": [{"id": BACKGROUND if spec.negative else next(ids), **class_record(spec)} for spec in asked.specs],
-        "background": list(used.background),
-        "auto": asked.auto,
-        "templates": list(asked.templates),
-    }
+def _text(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat(timespec="seconds")
 
 
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}
+def _parse_time(record: object, key: str) -> datetime | None:
+    if _get(record, key) is None:
+        return None
+    time = datetime.fromisoformat(take(record, key, str))
+    if time.tzinfo is None:
+        raise ValueError(f"`{key}` is without its time zone")
+    return time
+
+
+def _parse_vocabulary(record: Mapping[str, object]) -> tuple[Vocabulary, Vocabulary]:
+    """The vocabulary as it was asked for, and with its background resolved."""
+    classes = take(record, "classes", list)
+    ids = [take(each, "id", int) for each in classes]
+    positive = [each for each in ids if each != BACKGROUND]  # those with 0 are negative
+    if positive != list(range(1, len(positive) + 1)):
+        raise ValueError("the ids of the classes are not 1, 2, ...")
+    background = _all_texts(record, "background")
+    auto = record.get("auto") is True
+    try:
+        asked = make_vocabulary(
+            [parse_class({key: value for key, value in each.items() if key != "id"}) for each in classes],
+            "auto" if auto else background or "none",
+            _all_texts(record, "templates"),
+            take(record, "source", str),
+        )
+    except VocabularyError as error:
+        raise ValueError(error.message) from error
+    if [BACKGROUND if each.negative else 1 for each in asked.specs] != [min(each, 1) for each in ids]:
+        raise ValueError("the ids of the classes are not those of classes that are not negative")
+    return asked, replace(asked, background=tuple(background), auto=False)
+
+
+def _all_texts(record: Mapping[str, object], key: str) -> list[str]:
+    found = take(record, key, list)
+    if not all(isinstance(each, str) for each in found):
+        raise ValueError(f"`{key}` is {short(found)}")
+    return found
+
+
+def _parse_formats(record: object) -> tuple[str, ...]:
+    formats = take(record, "formats", list)
+    for name in formats:
+        if not isinstance(name, str) or name not in FORMATS:
+            raise ValueError(f"unknown format {short(name)}")
+    return tuple(formats)
+
+
+def _parse_label_options(options: Mapping[str, object]) -> LabelOptions:
+    """The options of labelling. One that this version does not know may mean anything."""
+    known = {each.name for each in (*fields(LabelOptions), *fields(FileOptions))}
+    for name in options:
+        if name not in known:
+            raise ValueError(f"unknown option {short(name)}")
+    try:
+        values = {each.name: options[each.name] for each in fields(LabelOptions)}
+        return LabelOptions(**values)  # type: ignore[arg-type]  # it checks them
+    except KeyError as error:
+        raise ValueError(f"no `{error.args[0]}`") from error
+    except UsageError as error:
+        raise ValueError(error.message) from error
+
+
+def _parse_shard(record: object) -> Shard | None:
+    if _get(record, "shard") is None:
+        return None
+    try:
+        return parse_shard(take(record, "shard", str))
+    except UsageError as error:
+        raise ValueError(error.message) from error
+
+
+def _parse_counts(record: Mapping[str, object]) -> Counts:
+    return Counts(
+        take(record, "labelled", int),
+        take(record, "unchanged", int),
+        take(record, "failed", int),
+        take(record, "edited", int) if "edited" in record else 0,
+    )
+
+
+def parse_files(record: Mapping[str, object]) -> dict[str, Fingerprint]:
+    """The files that stand for the whole run; those that are sound."""
+    found: dict[str, Fingerprint] = {}
+    for place, file in record.items():
+        with suppress(ValueError):
+            if is_inside(place):
+                found[place] = parse_file(file)
+    return found
 
 
 def _versions() -> dict[str, str]:

@@ -1,9 +1,12 @@
-"""RunSpec: what a run is asked for, and what of it can be seen to be wrong before any work."""
+"""RunSpec and RunInfo: what a run is asked for, and what it came to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from tipsseg.errors import OutputError, UsageError
@@ -21,12 +24,17 @@ from tipsseg.options import (
     default_jobs,
 )
 from tipsseg.store.shards import Shard, state_folder
-from tipsseg.types import MAX_CLASSES_8_BIT
+from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
+from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.printable import shell_line
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, TEMPLATES
+from tipsseg.vocabulary.toml_file import class_record
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
+
+#: Raised by one whenever the same input and options give other labels or other files; a release alone does not raise it.
+LABELS_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +141,142 @@ class RunSpec:
         if self.options.refine != REFINEMENTS[0]:
             words += ["--refine", self.options.refine]
         return shell_line(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many images a run has labelled, left unchanged since an earlier run, and failed to label.
+
+    Attributes:
+        edited: Those of `unchanged` with files that were changed by hand, and are kept.
+    """
+
+    labelled: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    edited: int = 0
+
+    @property
+    def done(self) -> int:
+        """All of them."""
+        return self.labelled + self.unchanged + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a run came to. Its fields become known one after the other: see `plan_run`, `Engine.start` and `OutputFolder`.
+
+    Attributes:
+        spec: What was asked for.
+        model: `id`, `repository`, `revision` and `sha256` of the model, see `ModelSource.facts`.
+        dtype: The dtype that the model computes in; "auto" until the model is loaded, where the output folder has none yet.
+        device: The device of the model. Known once the model is loaded, as are the next two.
+        vocabulary: The vocabulary with its background resolved.
+        dropped: Background phrases that were left out, each with the phrase of a class that it means the same as.
+        image_root: The folder that the names of the images begin at; None where it is not one folder.
+        started: When the run began to label.
+        ended: When the run ended; None before that.
+        counts: What became of the images.
+        batch_size: Windows that made a batch at the end, after batches were halved for want of memory; None: not known.
+        summary: What the labels of all images of the folder hold, see `summary.Totals`.
+        files: The files that stand for the whole run, as it wrote them, by their paths relative to the output folder.
+        converting: The formats of a conversion that was begun and has not ended.
+        lost: Whether records of images were lost once: files may be there then that no record has.
+        kept: Files that were changed by hand, and were kept when the folder was begun anew; relative to the output folder.
+        noted: What the record of an earlier run says of the program that made it; None for a run of this process.
+    """
+
+    spec: RunSpec
+    model: Mapping[str, object]
+    dtype: str
+    device: str = ""
+    vocabulary: Vocabulary | None = None
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    image_root: str | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    counts: Counts = Counts()
+    batch_size: int | None = None
+    summary: Mapping[str, object] = field(default_factory=dict)
+    files: Mapping[str, Fingerprint] = field(default_factory=dict)
+    converting: tuple[str, ...] = ()
+    lost: bool = False
+    kept: tuple[str, ...] = ()
+    noted: Maker | None = None
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits, the same for the same labels and annotations: a function of what was asked, the model and the dtype."""
+        return self.noted.digest if self.noted is not None else labels_digest(self.spec, self.model, self.dtype)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The names of the classes by their ids, 1..N."""
+        return {each.id: each.name for each in self.spec.vocabulary.classes}
+
+    @property
+    def images(self) -> int:
+        """How many images the folder had at the end of the run."""
+        held = self.summary.get("images")
+        return max(self.counts.labelled + self.counts.unchanged, held if isinstance(held, int) else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """What the record of a run says of the program that made it, which may be of another version.
+
+    Attributes:
+        version: Of tipsseg.
+        labels_version: See LABELS_VERSION.
+        digest: See RunInfo.
+        command: See `RunSpec.command`.
+        versions: Of Python and of packages.
+    """
+
+    version: str
+    labels_version: int
+    digest: str
+    command: str
+    versions: Mapping[str, object]
+
+
+def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str:
+    """See RunInfo. Manifests have it, so that it stays the same as long as LABELS_VERSION does."""
+    value = {
+        "labels_version": LABELS_VERSION,
+        "model": model_identity(model),
+        "vocabulary": vocabulary_identity(vocabulary_record(spec.vocabulary, spec.vocabulary)),
+        "options": {**asdict(spec.options), **spec.files.image_record()},
+        "dtype": dtype,
+    }
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def model_identity(facts: Mapping[str, object]) -> Mapping[str, object]:
+    """What tells a model from others: a revision of a repository, or the hashes of its files."""
+    if facts.get("revision"):
+        return {"repository": facts.get("repository"), "revision": facts["revision"]}
+    return {"sha256": facts.get("sha256")}
+
+
+def vocabulary_identity(record: Mapping[str, object]) -> Mapping[str, object]:
+    """What tells a vocabulary from others: all of its record but where it came from, and what an automatic background came to."""
+    same = {key: value for key, value in record.items() if key != "source"}
+    return {**same, "background": None} if record.get("auto") else same
+
+
+def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
+    """What competed: `classes` as the entries of a vocabulary file, with the ids that they were given (0: written as background),
+    `background`, whether that was chosen by itself (`auto`), and `templates`.
+    """
+    ids = iter(range(1, len(asked.classes) + 1))
+    return {
+        "source": asked.source,
+        "classes": [{"id": BACKGROUND if spec.negative else next(ids), **class_record(spec)} for spec in asked.specs],
+        "background": list(used.background),
+        "auto": asked.auto,
+        "templates": list(asked.templates),
+    }
 
 
 def _option_value(background: Sequence[str]) -> str:

@@ -15,12 +15,13 @@ from tipsseg.formats.base import Rows, RowsFile, RunContext, StoredImage
 from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, by, what_is_wrong
 from tipsseg.images.decoding import LIMIT
+from tipsseg.label_map import LabelMap
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region
 from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.store.manifest import ManifestEntry, ObjectScore
 from tipsseg.store.reader import check_hint
-from tipsseg.types import BACKGROUND, LabelArray, LabelMap, TopClasses, ignore_id, name_order
+from tipsseg.types import BACKGROUND, LabelArray, TopClasses, ignore_id, name_order
 from tipsseg.util.files import file_size, reason_of
 from tipsseg.util.json_values import take, take_share
 from tipsseg.util.record_paths import actual_path

@@ -1,4 +1,4 @@
-"""Rules of what else is in an output folder: no files but those of the images, each of one image, and nothing temporary."""
+"""Rules of what else is in an output folder: every per-image file is of one image, and nothing temporary is left."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tipsseg.util.ownership import LOG_PREFIX
 
 
 class Owners:
-    """Which image each file is of. In memory is a name an image."""
+    """Which image each file is of. Memory grows by a name per image."""
 
     def __init__(self) -> None:
         self._owners: dict[str, tuple[str, Images]] = {}
 
     def take(self, runs: Sequence[Images]) -> Iterator[Problem]:
-        """Take all images up; a second one of a name without its suffix is a problem, as both would have one file."""
+        """Take up all images. Two images whose names differ in the suffix alone are a problem: both would have one file."""
         for images in runs:
             for name in images.formats:
                 owner, others = self._owners.setdefault(_stem(name, images), (name, images))
@@ -37,7 +37,7 @@ class Owners:
 
 
 def find_orphans(output: Path, owners: Owners) -> Iterator[Problem]:
-    """Files that are of no image. Hidden files are passed over, as by whoever reads masks."""
+    """Per-image files of no image. Hidden files are passed over, as programs that read masks do."""
     for name, form in FORMATS.items():
         if form.folder is None:
             continue
@@ -53,7 +53,7 @@ def find_orphans(output: Path, owners: Owners) -> Iterator[Problem]:
 
 
 def find_temporaries(output: Path) -> Iterator[Problem]:
-    """What a process that was killed left behind."""
+    """Temporary files and folders that a process left when it was killed."""
     for folder, folders, names in os.walk(output):
         folders.sort()
         for name in sorted((*folders, *names)):

@@ -47,13 +47,19 @@ class _Tally:
 
 
 def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progress) -> Iterator[Problem]:
-    """All that is wrong with an output folder; what is worth knowing but not wrong becomes notes of `progress`.
+    """Find all that is wrong with an output folder. Memory grows by little more than a name per image.
 
-    images  the folder that the images' names begin at, in place of the one that the run noted
-    jobs    threads that read images
+    Args:
+        folder: The output folder.
+        images: The folder that the images' names begin at, in place of the one that the run noted.
+        jobs: Threads that read images.
+        progress: Is told of what is worth knowing and not wrong.
 
-    Memory does not grow with the number of annotations, and by little more than its name with an image. Raises UsageError where
-    `images` is no folder.
+    Yields:
+        The problems, in the order of the images' names.
+
+    Raises:
+        UsageError: where `images` is no folder.
     """
     if images is not None and not is_folder(images):
         raise UsageError(f"--images {images}: no such folder", "Give the folder that the images' names begin at.")

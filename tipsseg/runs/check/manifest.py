@@ -1,4 +1,4 @@
-"""Rules of manifest.jsonl: its lines are entries, which are of the one run and agree with its vocabulary and with themselves."""
+"""Rules of manifest.jsonl: its lines are entries; each is of this run, and agrees with the vocabulary and with itself."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SET_ASIDE = "run the command that labelled the images again, which keeps the li
 
 
 class Images:
-    """The images of a run, by its manifest. In memory are a name, an offset and the formats of each.
+    """The images of a run, by its manifest. Memory grows by a name, an offset and the formats per image.
 
     formats  of each image by its name, in the order of names
-    sound    whether no image is missing for all that is known
+    sound    whether the manifest has all images, as far as anybody can tell
     """
 
     def __init__(self, run: Run) -> None:
@@ -36,7 +36,7 @@ class Images:
         self._manifest: Manifest | None = None
 
     def read(self) -> Iterator[Problem]:
-        """Take up what the file has; once, before all else."""
+        """Read the file; once, before all else."""
         formats: dict[str, tuple[str, ...]] = {}
         same: dict[tuple[str, ...], tuple[str, ...]] = {}
         problems: list[str] = []

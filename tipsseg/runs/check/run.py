@@ -1,4 +1,4 @@
-"""Rules of run.json and classes.json: which runs an output folder has the records of, whether they ended, what their ids mean."""
+"""Rules of run.json and classes.json: which runs an output folder holds, whether they ended, and what their ids mean."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tipsseg.formats import FORMATS
 from tipsseg.formats.problem import Problem, class_faults
-from tipsseg.options import FileOptions, parse_file_options
+from tipsseg.options import FileOptions
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
-from tipsseg.store.lock import is_locked
-from tipsseg.store.merging import finish_command, is_begun, is_unfinished
+from tipsseg.store.classes_file import class_names
+from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.reader import broken_conversion, conversion_begun
-from tipsseg.store.run_classes import run_names
-from tipsseg.store.run_record import RUN_FILE, images_of, written_files
+from tipsseg.store.run_record import RUN_FILE, read_run
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in, state_folder
 from tipsseg.types import ignore_id
 from tipsseg.util.files import is_folder, read_regular, reason_of
@@ -69,7 +67,7 @@ class Runs:
 
 
 def find_runs(folder: Path) -> Runs:
-    """The runs whose records are in an output folder: one, or those of its shards."""
+    """Find the runs in an output folder: one, or one for each of its shards."""
     if not is_folder(folder):
         return Runs((), (Problem(folder, "not a folder" if os.path.lexists(folder) else "no such folder"),), False)
     unfinished = Problem(folder, f"a merge into it has not ended; finish it: {finish_command(folder)}")
@@ -106,7 +104,7 @@ def check_classes(folder: Path, run: Run) -> Iterator[Problem]:
     path = folder / CLASSES_FILE
     try:
         record = parse(read_regular(path))
-        classes = [(take(each, "id", int), take(each, "name", str)) for each in take(record, "classes", list)]
+        classes = class_names(record)
         ignore = take(record, "ignore", int)
     except (OSError, ValueError) as error:
         yield _unreadable(path, error)
@@ -127,40 +125,32 @@ def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
         yield Problem(place, f"of {counts[0]} shards, these are missing: {gaps}; label them with --shard I/{counts[0]}")
 
 
-def _read_run(records: Path, shard: Shard | None) -> Run | Problem:
-    if is_locked(records):
-        return Problem(records, "a run is at work there; check it once that has ended")
-    path = records / RUN_FILE
+def _read_run(state: Path, shard: Shard | None) -> Run | Problem:
+    if is_locked(state):
+        return Problem(state, "a run is at work there; check it once that has ended")
+    path = state / RUN_FILE
     try:
-        record = parse(read_regular(path))
-        if take(record, "tool", str) != "tipsseg" or record.get("shard") != (shard and str(shard)):
-            raise ValueError(f"the tool is {short(record['tool'])}, the shard {short(record.get('shard'))}")
-        ended = record.get("ended") is not None
-        counts = take(record, "counts", dict) if ended else {"labelled": 0, "unchanged": 0, "failed": 0}
-        return Run(
-            records,
-            shard,
-            take(record, "digest", str),
-            run_names(record),
-            known_formats(record),
-            parse_file_options(take(record, "options", dict)),
-            None if record.get("image_root") is None else actual_path(Path(), take(record, "image_root", str)),
-            ended,
-            conversion_begun(record, records) if ended else (),
-            images_of(record) if ended else 0,
-            take(counts, "failed", int),
-            written_files(record),
-        )
+        info = read_run(state)
+        noted = info.spec.shard
+        if noted != shard:
+            raise ValueError(f"the shard is {'null' if noted is None else short(str(noted))}")
     except (OSError, ValueError) as error:
         return _unreadable(path, error)
-
-
-def known_formats(record: object) -> tuple[str, ...]:
-    """The `formats` in a record. Raises ValueError where they are none."""
-    formats = take(record, "formats", list)
-    if not all(isinstance(name, str) and name in FORMATS for name in formats):
-        raise ValueError(f"`formats` is {short(formats)}")
-    return tuple(formats)
+    ended = info.ended is not None
+    return Run(
+        state,
+        shard,
+        info.digest,
+        info.names,
+        info.spec.formats,
+        info.spec.files,
+        None if info.image_root is None else actual_path(Path(), info.image_root),
+        ended,
+        conversion_begun(info) if ended else (),
+        info.images if ended else 0,
+        info.counts.failed,
+        info.files,
+    )
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> Problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tipsseg.errors import InputError, UsageError
@@ -14,20 +14,18 @@ from tipsseg.formats.base import RunContext, RunFile
 from tipsseg.regions.quality import PolygonQuality
 from tipsseg.runs.convert.image import Conversion, Converted, Item
 from tipsseg.runs.convert.request import image_ref, image_root, refuse_unfit, with_fraction
-from tipsseg.runs.notes import note_parts, note_polygon_quality
+from tipsseg.runs.notes import note_end, note_parts, note_polygon_quality
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.reporting import Reporter
 from tipsseg.store.folder import clean_up_run
 from tipsseg.store.journal import Journal, journals_in, write_run_file
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import Manifest, ManifestEntry
-from tipsseg.store.part_context import run_context
-from tipsseg.store.reader import FinishedRun, find_runs
-from tipsseg.store.results import Failed, Unchanged
-from tipsseg.store.resume import image_paths, in_place, is_recorded, restore_links
-from tipsseg.store.run_record import CONVERTING, write_run, written_files
+from tipsseg.store.reader import FinishedRun, find_runs, finished_context
+from tipsseg.store.results import Failed, Unchanged, image_paths, in_place, is_recorded, restore_links
+from tipsseg.store.run_record import write_run
 from tipsseg.store.stored_image import RowStream, label_sources
-from tipsseg.store.totals import total
+from tipsseg.store.summary import total
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.printable import counted, shell_word
@@ -75,7 +73,7 @@ def convert_folder(
         if lock.left_over:
             clean_up_run(output, output)
         run = with_fraction(_whole_run(output), formats, val_fraction)
-        context = run_context(run, run.record, output, output)
+        context = finished_context(run)
         check_formats(formats, context.classes)
         refuse_unfit(run, context, formats)
         with ExitStack() as stack:
@@ -162,11 +160,11 @@ class _Converter:
         self._context = context
         self._formats = formats
         self._root = root
-        self._moved = root is not None and str(root.absolute()) != run.record.get("image_root")
+        self._moved = root is not None and str(root.absolute()) != run.info.image_root
         self._only = only
         self._notes = _Notes()
         self._manifest = stack.enter_context(closing(Manifest(context.state)))
-        context.ownership.load(written_files(run.record), self._is_recorded)
+        context.ownership.load(run.info.files, self._is_recorded)
         for file in _run_files(formats, context):
             context.ownership.refuse_changed(file.path)
         # The other formats of the run follow masks that a person corrected, but for files that a person changed too.
@@ -192,7 +190,7 @@ class _Converter:
         progress.begin(f"{counted(number, 'image')} of {output} into {', '.join(self._formats)}.", number)
         note_parts(self._formats, self._context.files, progress)
         # Whoever finds the folder half done knows from this how to go on.
-        write_run(self._context.ownership, self._context.state, {**self._run.record, CONVERTING: list(self._formats)})
+        write_run(self._context.ownership, replace(self._run.info, converting=tuple(self._formats)))
         reporter: Reporter[Converted | Unchanged | Failed] = Reporter(progress, self._keep)
         try:
             for _ in reporter.each(self._results(jobs)):
@@ -207,12 +205,8 @@ class _Converter:
             if stream.fault:
                 progress.note(f"{stream.file.path}: {stream.fault}; done without it.")
         self._notes.say(progress, output)
-        counts = reporter.counts
-        parts = [f"{counted(counts.labelled, 'image')} converted"]
-        parts += [f"{counts.unchanged} unchanged"] if counts.unchanged else []
-        parts += [f"{counts.failed} failed"] if counts.failed else []
-        progress.note(f"{', '.join(parts)} in {time.monotonic() - began:.1f} s, into {output}")
-        return counts.failed
+        note_end(progress, reporter.counts, time.monotonic() - began, f", into {output}", "converted")
+        return reporter.counts.failed
 
     def _results(self, jobs: int) -> Generator[Converted | Unchanged | Failed, None, None]:
         conversion = Conversion(self._context, tuple(self._formats), self._followers)
@@ -254,12 +248,12 @@ class _Converter:
         for name in (*self._formats, *self._followers):
             for file in FORMATS[name].run_files(self._context):
                 write_run_file(file, self._journals.get(name), self._manifest.holding(name), anew=False)
-        record = {key: value for key, value in self._run.record.items() if key != CONVERTING}
-        formats = list(dict.fromkeys((*self._run.formats, *self._formats)))
+        info = self._run.info
+        formats = tuple(dict.fromkeys((*self._run.formats, *self._formats)))
         if self._notes.corrected:
             held = total((entry.summary for entry in self._manifest.entries()), self._context.classes)
-            record["summary"] = held.record()
-        write_run(self._context.ownership, self._context.state, {**record, "formats": formats})
+            info = replace(info, summary=held.record())
+        write_run(self._context.ownership, replace(info, spec=replace(info.spec, formats=formats), converting=()))
         self._context.ownership.end(self._is_recorded)
 
     def _is_recorded(self, image: str, digest: str) -> bool:

@@ -11,6 +11,7 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, of_the_model, write_labels
 from tipsseg.formats.base import ImageLabels, Rows, RunContext
 from tipsseg.images.decoding import open_thumbnail
+from tipsseg.label_map import LabelMap
 from tipsseg.regions.quality import PolygonQuality
 from tipsseg.store.corrections import (
     CERTAIN,
@@ -22,8 +23,7 @@ from tipsseg.store.corrections import (
 )
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
 from tipsseg.store.reader import check_hint
-from tipsseg.store.results import Failed, Unchanged
-from tipsseg.store.resume import remove_files
+from tipsseg.store.results import Failed, Unchanged, remove_files
 from tipsseg.store.stored_image import (
     LabelledImage,
     ObjectScores,
@@ -33,7 +33,7 @@ from tipsseg.store.stored_image import (
     read_scores,
     unknown_confidence,
 )
-from tipsseg.types import ImageRef, LabelMap
+from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file
 from tipsseg.util.ownership import digest_of
 

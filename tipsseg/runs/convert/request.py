@@ -12,12 +12,10 @@ from tipsseg.formats import FORMATS, has_image_files
 from tipsseg.formats.base import RunContext
 from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.part_context import file_options
 from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begun, read_entries
 from tipsseg.store.stored_image import archives, label_sources
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
-from tipsseg.util.json_values import take
 from tipsseg.util.record_paths import actual_name, actual_path
 
 _LABELS = "labels"
@@ -40,14 +38,14 @@ def with_fraction(run: FinishedRun, formats: Sequence[str], val_fraction: float 
         raise UsageError(
             f"--val-fraction is for the format {names}", f"Leave it out, or name {names} among the formats."
         )
-    options = replace(file_options(run), val_fraction=val_fraction)
-    kept = {key: value for key, value in take(run.record, "options", dict).items() if key != "val_fraction"}
-    return replace(run, record={**run.record, "options": {**kept, **options.record()}})
+    spec = run.info.spec
+    files = replace(spec.files, val_fraction=val_fraction)
+    return replace(run, info=replace(run.info, spec=replace(spec, files=files)))
 
 
 def _refuse_others_begun(run: FinishedRun, formats: Sequence[str]) -> None:
     """Raise InputError where a conversion into other formats was broken off: the manifest has them, and not all files do."""
-    begun = conversion_begun(run.record, run.state)
+    begun = conversion_begun(run.info)
     if not set(begun) <= set(formats):
         raise broken_conversion(run.output, begun)
 
@@ -88,8 +86,8 @@ def _refuse_shared(run: FinishedRun, context: RunContext, formats: Sequence[str]
 
 def image_root(run: FinishedRun, formats: Sequence[str], images: Path | None) -> Path | None:
     """The folder that the names of the images begin at. Raises InputError where it is needed and not there."""
-    noted = run.record.get("image_root")
-    root = images or (None if noted is None else actual_path(Path(), str(noted)))
+    noted = run.info.image_root
+    root = images or (None if noted is None else actual_path(Path(), noted))
     needing = [name for name in formats if FORMATS[name].image]
     if needing and (root is None or not is_folder(root)):
         where = "the images are from several folders" if root is None else f"{root}: no such folder"

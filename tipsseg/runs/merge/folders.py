@@ -2,7 +2,7 @@
 
 The target is a new folder, or the one folder that has all shards. A merge goes this way, and may be stopped anywhere:
 
-    1  a hidden file says that it has begun (store.merging)
+    1  a hidden file says that it has begun (store.lock)
     2  files of images are copied into a new folder; beside shards they are in their places already
     3  the records are written, run.json last (records)
     4  the shards are removed
@@ -27,7 +27,7 @@ from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS, image_folders
 from tipsseg.formats.base import RunContext
 from tipsseg.runs.merge.images import copy_image_files, stranger_error
-from tipsseg.runs.merge.records import OWNER, SET_ASIDE, merged_record, notes, run_paths, write_records
+from tipsseg.runs.merge.records import OWNER, SET_ASIDE, merged_run, notes, run_paths, write_records
 from tipsseg.runs.merge.refusals import (
     refuse_another,
     refuse_broken_off,
@@ -43,12 +43,10 @@ from tipsseg.runs.progress import Progress
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.file_names import name_key
-from tipsseg.store.lock import LOCK_FILE, FolderLock
+from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock, begin_merge, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest
-from tipsseg.store.merging import MERGE_FILE, begin_merge, is_begun
-from tipsseg.store.part_context import run_context
-from tipsseg.store.reader import FinishedRun, find_runs, find_shards, read_entries, refuse_at_work
-from tipsseg.store.run_record import RUN_FILE, read_run, written_files
+from tipsseg.store.reader import FinishedRun, find_runs, find_shards, finished_context, read_entries, refuse_at_work
+from tipsseg.store.run_record import RUN_FILE, find_run
 from tipsseg.store.shards import SHARDS_FOLDER, shards_in
 from tipsseg.store.spec import check_folder
 from tipsseg.util.files import TEMPORARY_PREFIX, clean_up_below, is_file, output_error, remove_file
@@ -106,8 +104,8 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     refuse_other_meanings(runs)
     number = refuse_doubles(runs, name_key(target))
     refuse_missing_files(runs)
-    record = merged_record(runs)
-    context = replace(run_context(runs[0], record, target, target), owner=OWNER)
+    merged = merged_run(runs, target)
+    context = replace(finished_context(merged), owner=OWNER)
     context.ownership.load({}, lambda image, digest: False)
     refuse_strangers(runs, context)
     for line in notes(runs):
@@ -118,7 +116,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     begin_merge(target, folders)
     try:
         _copy_images(runs, target, progress)
-        failed = write_records(runs, record, context)
+        failed = write_records(runs, merged.info, context)
         _refuse_changed(runs, target)
     except TipssegError:
         _undo(context)
@@ -143,7 +141,7 @@ def _copy_images(runs: Sequence[FinishedRun], target: Path, progress: Progress) 
 def _refuse_changed(runs: Sequence[FinishedRun], target: Path) -> None:
     """Raise InputError for shards in `target` that a run has worked on since they were read.
 
-    From now on none can begin: run.json is there, see `store.merging`.
+    From now on none can begin: run.json is there, see `store.lock`.
     """
     if runs[0].output == target:
         for run in runs:
@@ -201,7 +199,8 @@ def _finish(target: Path) -> None:
         except OSError as error:
             raise output_error(target, error) from error
     ownership = Ownership(target, target)
-    ownership.load(written_files(read_run(target)), lambda image, digest: False)
+    info = find_run(target)
+    ownership.load({} if info is None else info.files, lambda image, digest: False)
     ownership.end(lambda image, digest: False)
     _clean_up(target)
     remove_file(target / MERGE_FILE)
@@ -242,8 +241,8 @@ def _in_order(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
 
 def _holds_all(target: Path, runs: Sequence[FinishedRun]) -> bool:
     """Whether the target is a whole run that has the images of all runs, labelled when theirs were."""
-    record = read_run(target)
-    if record is None or record.get("ended") is None:
+    info = find_run(target)
+    if info is None or info.ended is None:
         return False
     with closing(Manifest(target)) as manifest:
         return all(

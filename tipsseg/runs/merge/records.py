@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import InputError
@@ -18,15 +18,14 @@ from tipsseg.store.journal import Journal
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest
 from tipsseg.store.manifest import UNREADABLE_FILE as UNREADABLE_ENTRIES
 from tipsseg.store.reader import FinishedRun, check_hint, read_entries, unreadable
-from tipsseg.store.run_record import Counts, write_run
-from tipsseg.store.totals import total
+from tipsseg.store.run_record import write_run
+from tipsseg.store.spec import Counts, RunInfo
+from tipsseg.store.summary import total
 from tipsseg.types import name_order
 from tipsseg.util.append_log import lines_of
 from tipsseg.util.files import atomic_write, read_regular, remove_file
 from tipsseg.util.json_values import parse
 from tipsseg.util.ownership import write_ahead_logs
-
-Record = Mapping[str, object]
 
 #: Begins the temporary names of a merge: shards may be at work in the target, which have temporary files too.
 OWNER = "merge-"
@@ -35,30 +34,30 @@ OWNER = "merge-"
 SET_ASIDE = (UNREADABLE_ENTRIES, UNREADABLE_ERRORS)
 
 
-def merged_record(runs: Sequence[FinishedRun]) -> dict[str, object]:
-    """The content of run.json for all runs: that of the first, of a whole run, with their counts summed."""
+def merged_run(runs: Sequence[FinishedRun], target: Path) -> FinishedRun:
+    """What the runs are together: as the first of them, but a whole run in the folder `target`, with their counts summed."""
+    infos = [run.info for run in runs]
     counts = Counts(
-        sum(run.counts.labelled for run in runs),
-        sum(run.counts.unchanged for run in runs),
-        sum(run.counts.failed for run in runs),
-        sum(run.counts.edited for run in runs),
+        sum(info.counts.labelled for info in infos),
+        sum(info.counts.unchanged for info in infos),
+        sum(info.counts.failed for info in infos),
+        sum(info.counts.edited for info in infos),
     )
-    first = runs[0].record
-    return {
-        **first,
-        "shard": None,
-        "image_root": first.get("image_root") if _one_root(runs) else None,
-        # Texts of one form, in UTC: their order is that of the times.
-        "started": min(run.started for run in runs),
-        "ended": max(run.ended for run in runs),
-        "counts": asdict(counts),
-    }
+    info = replace(
+        infos[0],
+        spec=replace(infos[0].spec, output=target, shard=None),
+        image_root=infos[0].image_root if _one_root(runs) else None,
+        started=min((info.started for info in infos if info.started is not None), default=None),
+        ended=max((info.ended for info in infos if info.ended is not None), default=None),
+        counts=counts,
+    )
+    return replace(runs[0], info=info)
 
 
 def notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
     """A line for each way in which the runs differ that does not keep them from being joined."""
     first = runs[0]
-    settings = [_settings(run.record) for run in runs]
+    settings = [_settings(run.info) for run in runs]
     for name in dict.fromkeys(name for each in settings for name in each):
         values = [each.get(name) for each in settings]
         other = next((number for number, value in enumerate(values) if value != values[0]), None)
@@ -71,12 +70,12 @@ def notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
         yield "Not all images are from one folder, so `image_root` in run.json is null."
 
 
-def write_records(runs: Sequence[FinishedRun], record: Record, context: RunContext) -> int:
+def write_records(runs: Sequence[FinishedRun], info: RunInfo, context: RunContext) -> int:
     """Write all records of the whole run into the target, run.json last; returns how many images failed.
 
     Args:
         runs: what is joined.
-        record: see `merged_record`.
+        info: what they came to, see `merged_run`.
         context: of the target.
 
     Raises:
@@ -95,7 +94,7 @@ def write_records(runs: Sequence[FinishedRun], record: Record, context: RunConte
         summary = total((entry.summary for entry in manifest.entries()), context.classes)
     _keep_asides(runs, target)
     _write_classes(runs[0], context)
-    write_run(context.ownership, target, {**record, "summary": summary.record()})
+    write_run(context.ownership, replace(info, summary=summary.record()))
     return failed
 
 
@@ -194,22 +193,17 @@ def _keep_asides(runs: Sequence[FinishedRun], target: Path) -> None:
 
 
 def _one_root(runs: Sequence[FinishedRun]) -> bool:
-    return all(run.record.get("image_root") == runs[0].record.get("image_root") for run in runs)
+    return all(run.info.image_root == runs[0].info.image_root for run in runs)
 
 
-def _settings(record: Record) -> dict[str, object]:
+def _settings(info: RunInfo) -> dict[str, object]:
     """What may differ, by what to call it."""
-    return {
-        **{f"option {name}": value for name, value in _mapping(record, "options").items()},
-        "dtype asked for": _mapping(record, "asked").get("dtype"),
-        "version of tipsseg": record.get("version"),
-        **{f"version of {name}": value for name, value in _mapping(record, "versions").items()},
-    }
-
-
-def _mapping(record: Record, key: str) -> Record:
-    value = record.get(key)
-    return value if isinstance(value, dict) else {}
+    found: dict[str, object] = {f"option {name}": value for name, value in info.spec.option_record().items()}
+    found["dtype asked for"] = info.spec.dtype
+    if info.noted is not None:
+        found["version of tipsseg"] = info.noted.version
+        found |= {f"version of {name}": value for name, value in info.noted.versions.items()}
+    return found
 
 
 def _text(value: object) -> str:

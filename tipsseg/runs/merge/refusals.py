@@ -10,17 +10,16 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS, has_image_files
 from tipsseg.formats.base import RunContext
-from tipsseg.options import recorded_names
 from tipsseg.runs.merge.images import is_copied, places, stranger_error
 from tipsseg.runs.merge.records import SET_ASIDE, run_paths
 from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.file_names import NameKey, OutputNames
 from tipsseg.store.journal import journals_in
+from tipsseg.store.lock import MERGE_FILE, finish_command, folders_of, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE
-from tipsseg.store.merging import MERGE_FILE, finish_command, folders_of, is_begun
 from tipsseg.store.reader import RUN_AGAIN, FinishedRun, broken_conversion, conversion_begun, image_paths, read_entries
-from tipsseg.store.run_record import CONVERTING, RUN_FILE, differences
+from tipsseg.store.run_record import RUN_FILE, differences
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, parse_folder, shards_in
 from tipsseg.types import ImageRef
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
@@ -29,8 +28,8 @@ from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 def refuse_broken_off(runs: Sequence[FinishedRun]) -> None:
     """Raise InputError where a run that had ended was begun anew, or a conversion begun, and broken off."""
     for run in runs:
-        if CONVERTING in run.record:
-            raise broken_conversion(run.output, conversion_begun(run.record, run.state))
+        if run.info.converting:
+            raise broken_conversion(run.output, conversion_begun(run.info))
         if journals_in(run.state):
             raise InputError(f"{run.state}: the run was broken off", RUN_AGAIN)
 
@@ -92,14 +91,14 @@ def refuse_other_meanings(runs: Sequence[FinishedRun]) -> None:
     """Raise InputError where not all runs are of one model, one vocabulary, one dtype and the same formats."""
     first = runs[0]
     for run in runs[1:]:
-        if other := differences(first.record, run.record):
+        if other := differences(first.info, run.info):
             raise InputError(
                 f"{run.state}: labelled with another {' and another '.join(other)} than {first.state}",
                 "Ids would mean other things; join only what was labelled with the same model and vocabulary.",
             )
-        if run.record.get("dtype") != first.record.get("dtype"):
+        if run.info.dtype != first.info.dtype:
             raise InputError(
-                f"{run.state}: labelled in {run.record.get('dtype')}, and {first.state} in {first.record.get('dtype')}",
+                f"{run.state}: labelled in {run.info.dtype}, and {first.state} in {first.info.dtype}",
                 "The labels would differ by rounding; label one of them again with --dtype.",
             )
         if set(run.formats) != set(first.formats):
@@ -175,7 +174,7 @@ def strangers_in_shards(target: Path) -> Iterator[Path]:
 def _doubles(runs: Sequence[FinishedRun], key: NameKey, owners: dict[str, FinishedRun]) -> Iterator[str]:
     """What is wrong with each image that cannot be joined; `owners` gets the run of each image."""
     # One way of naming, as `refuse_other_meanings` saw to it; and any formats, as images may be left in those of earlier runs.
-    names = OutputNames(key, recorded_names(runs[0].record), FORMATS)
+    names = OutputNames(key, runs[0].names, FORMATS)
     for run in runs:
         for entry in read_entries(run):
             owner = owners.setdefault(entry.image, run)

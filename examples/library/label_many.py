@@ -1,0 +1,17 @@
+"""Label many images: they are read as they come, share batches of the model, and come back in their order.
+
+python label_many.py FOLDER OUTPUT
+"""
+
+import sys
+from pathlib import Path
+
+import tipsseg
+
+folder, output = map(Path, sys.argv[1:])
+paths = sorted(folder.glob("*.png"))
+labeller = tipsseg.Labeller(tipsseg.load("tiny"), ["tree", "sky", "water"])
+
+for path, result in zip(paths, labeller.label_many(paths), strict=True):
+    result.save_mask(output / path.name)
+    print(output / path.name)

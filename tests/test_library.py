@@ -1,0 +1,291 @@
+"""The library as a program uses it: the examples, the public names, and nothing left behind in the program that imports it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pydoc
+import runpy
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+import tipsseg
+from tipsseg import Labeller, LabelMap, Model, errors
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.labelling.prepare import Prepared
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+DESERT = EXAMPLES / "scenes/desert.png"
+PANDA = EXAMPLES / "scenes/meadow/two-pandas.png"
+TRUNCATED = "broken.png"
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tipsseg.load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def result(model: Model) -> LabelMap:
+    return Labeller(model, ["panda", "tree", "sky"]).label(DESERT)
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
+# ---- the examples ----
+
+# name: (arguments, what is printed among other things, files that are written)
+CASES: dict[str, tuple[list[str], list[str], list[str]]] = {
+    "label_one": ([str(DESERT)], ["300 x 560 (height x width) pixels", "panda: ", "sky: "], []),
+    "label_many": ([str(PANDA.parent), "out"], ["out/two-pandas.png"], ["two-pandas.png"]),
+    "features": ([str(DESERT)], ["patches [3, 16, 16, 192], class tokens [3, 2, 192]", "sky ", "water 0.0%"], []),
+    "write_formats": (
+        [str(DESERT), "out"],
+        ["panda: ", " polygons"],
+        ["annotations.json", "mask.png", "overlay.png"],
+    ),
+    "handle_errors": (
+        [str(DESERT), TRUNCATED],
+        [f"{DESERT}: ", f"{TRUNCATED}: truncated file", "Fetch the image again"],
+        [],
+    ),
+}
+
+
+def test_each_example_is_run_here_and_short() -> None:
+    files = list((EXAMPLES / "library").glob("*.py"))
+    assert {path.stem for path in files} == set(CASES)
+    assert {
+        path.stem: len(path.read_text().splitlines()) for path in files if len(path.read_text().splitlines()) > 30
+    } == {}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_examples(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, printed, written = CASES[name]
+    monkeypatch.chdir(tmp_path)
+    Path(TRUNCATED).write_bytes(DESERT.read_bytes()[:2000])
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(EXAMPLES / "library" / f"{name}.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    for each in printed:
+        assert each in out
+    assert sorted(path.name for path in tmp_path.glob("out/*")) == written
+    for path in tmp_path.glob("out/*.png"):
+        with Image.open(path) as picture:
+            picture.load()
+
+
+# ---- the public names ----
+
+
+def test_public_names() -> None:
+    assert tipsseg.__all__ == dir(tipsseg) == sorted(tipsseg.__all__)
+    for name in tipsseg.__all__:
+        assert getattr(tipsseg, name).__doc__, name
+    kinds = {
+        name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.TipssegError)
+    }
+    assert kinds <= set(tipsseg.__all__)
+    with pytest.raises(AttributeError, match="module 'tipsseg' has no attribute 'Encoder'"):
+        tipsseg.Encoder  # noqa: B018
+
+
+def test_help_shows_the_api() -> None:
+    text = pydoc.render_doc(tipsseg, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
+    for each in (
+        "A guide in four steps",
+        "class Labeller",
+        "label_many(",
+        "class LabelMap",
+        "to_coco(",
+        "load(model",
+        "Raises:",
+    ):
+        assert each in text
+    assert "importlib" not in text
+    assert text.split("PACKAGE CONTENTS")[1].split("\n\n")[0].count("\n") < 20
+
+
+IMPORT = """
+import sys, warnings
+from PIL import Image
+before = list(warnings.filters), Image.MAX_IMAGE_PIXELS
+import tipsseg
+assert not {"torch", "cv2", "typer"} & set(sys.modules), "the import is slow"
+labeller = tipsseg.Labeller(tipsseg.load("tiny", device="cpu"), ["tree", "sky"])
+labeller.label(sys.argv[1]).save_mask("mask.png")
+assert (list(warnings.filters)[-len(before[0]):], Image.MAX_IMAGE_PIXELS) == before
+assert not [each for each in warnings.filters if "PIL" in str(each)]
+"""
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "cwd").mkdir()
+    keep = {name: value for name, value in os.environ.items() if name not in ("TIPSSEG_CACHE", "XDG_CACHE_HOME")}
+    environment = {**keep, "HOME": str(home), "PYTHONPATH": str(EXAMPLES.parent)}
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORT, str(DESERT)],
+        cwd=tmp_path / "cwd",
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert [path.name for path in (tmp_path / "cwd").rglob("*")] == ["mask.png"]
+    assert [path.relative_to(home).as_posix() for path in home.rglob("*") if "tipsseg" in path.name] == []
+
+
+# ---- many images ----
+
+
+def pictures() -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    rng = np.random.default_rng(8)
+    return [rng.integers(0, 256, (60, width, 3), np.uint8) for width in (60, 200, 90, 56, 130)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+def test_many_images_are_labelled_as_each_alone(mlp_checkpoint: Path, batch_size: int, mode: str) -> None:
+    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
+    backbone.batch_size = batch_size
+    options = tipsseg.LabelOptions("whole" if mode == "whole" else "slide")
+    labeller = Labeller(Model(backbone), ["tree", "sky"], options)
+    expected = [labeller.label(each) for each in pictures()]
+    got = list(labeller.label_many(iter(pictures())))
+    assert [each.size for each in got] == [each.size for each in expected]
+    for one, other in zip(got, expected, strict=True):
+        assert np.array_equal(one.labels, other.labels)
+        assert np.array_equal(one.confidence, other.confidence)
+
+
+def test_images_are_read_as_they_are_needed(mlp_checkpoint: Path) -> None:
+    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
+    backbone.batch_size = 2
+    read: list[int] = []
+
+    def images() -> Iterator[Image.Image]:
+        for number in range(20):
+            read.append(number)
+            yield Image.new("RGB", (60, 60), (number, 0, 0))
+
+    results = Labeller(Model(backbone), ["tree", "sky"]).label_many(images())
+    assert read == []
+    for number in range(20):
+        next(results)
+        assert len(read) <= number + 2
+
+
+def test_an_image_that_cannot_be_read_comes_in_its_turn(mlp_checkpoint: Path, tmp_path: Path) -> None:
+    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
+    backbone.batch_size = 64
+    results = Labeller(Model(backbone), ["tree", "sky"]).label_many([PANDA, DESERT, tmp_path / "gone.png", PANDA])
+    assert [next(results).size for _ in range(2)] == [opened(path).size[::-1] for path in (PANDA, DESERT)]
+    with pytest.raises(tipsseg.ImageError, match=r"gone\.png: no such file"):
+        next(results)
+
+
+@pytest.mark.parametrize("kind", ["path", "text", "Pillow", "array", "features"])
+def test_an_image_may_come_in_any_form(model: Model, result: LabelMap, kind: str) -> None:
+    labeller = Labeller(model, ["panda", "tree", "sky"])
+    forms: dict[str, Path | str | Image.Image | np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | tipsseg.Features] = {
+        "path": DESERT,
+        "text": str(DESERT),
+        "Pillow": opened(DESERT),
+        "array": np.array(opened(DESERT).convert("RGB")),
+        "features": model.encode(DESERT),
+    }
+    assert np.array_equal(labeller.label(forms[kind]).labels, result.labels)
+
+
+def test_limits_are_of_the_labeller(model: Model) -> None:
+    small = Labeller(model, ["tree"], max_pixels=1000)
+    with pytest.raises(tipsseg.ImageError, match="the limit is 1,000"):
+        small.label(DESERT)
+    with pytest.raises(tipsseg.ImageError, match="the limit is 1,000"):
+        model.encode(DESERT, max_pixels=1000)
+    Labeller(model, ["tree"]).label(DESERT)
+
+
+def test_refinement_works_from_features(model: Model) -> None:
+    labeller = Labeller(model, ["panda", "tree", "sky"], tipsseg.LabelOptions(refine="pamr"))
+    assert np.array_equal(labeller.label(model.encode(DESERT)).labels, labeller.label(DESERT).labels)
+
+
+def test_the_model_sees_an_image_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = model.encode(DESERT)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the vision tower runs again")
+
+    monkeypatch.setattr(Tipsv2Backbone, "encode_windows", refuse)
+    assert Labeller(model, ["sky"]).label(features).size == (300, 560)
+    assert isinstance(features.prepared, Prepared)
+
+
+# ---- what labels become ----
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_masks_hold_the_ids(result: LabelMap, tmp_path: Path, mode: str) -> None:
+    result.save_mask(tmp_path / "new/mask.png", mode="P" if mode == "P" else "L")
+    with Image.open(tmp_path / "new/mask.png") as picture:
+        assert picture.mode == mode
+        assert np.array_equal(np.asarray(picture), result.labels)
+
+
+# What pycocotools gives says nothing of copies yet, which newer versions of numpy ask for.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_annotations_hold_the_objects(result: LabelMap) -> None:
+    records = json.loads(json.dumps(result.to_coco(7, first_id=5, min_area=50)))
+    objects = result.regions(min_area=50)
+    assert [record["id"] for record in records] == list(range(5, 5 + len(objects)))
+    assert {record["image_id"] for record in records} == {7}
+    painted = np.zeros_like(result.labels)
+    for record, each in zip(records, objects, strict=True):
+        pixels = coco_mask.decode(record["segmentation"]).astype(bool)
+        y, x, h, w = each.region.box
+        assert (record["category_id"], record["area"], record["score"]) == (
+            each.region.class_id,
+            pixels.sum(),
+            each.score,
+        )
+        assert record["bbox"] == [x, y, w, h]
+        assert np.array_equal(pixels[y : y + h, x : x + w], each.region.mask)
+        painted[pixels] = record["category_id"]
+    assert (painted == result.labels).mean() > 0.95
+    assert len(objects) > len(result.regions(instances="class", min_area=50)) == len(np.unique(painted)) - 1
+
+
+def test_overlays_show_the_image(result: LabelMap) -> None:
+    picture = result.overlay(DESERT)
+    titled = result.overlay(opened(DESERT), title="desert")
+    assert picture.mode == titled.mode == "RGB"
+    assert picture.width >= 560
+    assert picture.height > 300  # with the legend
+    assert picture.tobytes() != titled.tobytes()
+    with pytest.raises(
+        tipsseg.InputError, match=r"the image is 30 x 40 \(height x width\) pixels, and its labels are 300 x 560"
+    ):
+        result.overlay(Image.new("RGB", (40, 30)))
+
+
+def test_warnings_are_left_to_the_program(model: Model) -> None:
+    before = list(warnings.filters)
+    Labeller(model, ["tree"]).label(DESERT)
+    assert list(warnings.filters) == before
