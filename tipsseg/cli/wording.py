@@ -10,21 +10,42 @@ import re
 
 #: The options by the arguments that the library's texts name.
 OPTIONS = {
+    "actors": "--actors",
+    "batch_size": "--batch-size",
+    "classes": "--classes",
+    "device": "--device",
+    "dtype": "--dtype",
+    "engine": "--engine",
+    "formats": "--format",
+    "gpus": "--gpus",
     "ignore_index": "--ignore-index",
+    "image": "--image",
+    "images": "--images",
     "layout": "--layout",
+    "limit": "--limit",
     "max_pixels": "--max-pixels",
     "min_area": "--min-area",
     "model": "--model",
+    "names": "--names",
     "output": "-o",
+    "overwrite": "--overwrite",
+    "png_mode": "--png-mode",
+    "predicted": "--pred",
     "reduce_zero_label": "--reduce-zero-label",
+    "replace_edited": "--replace-edited",
+    "retry_failed": "--retry-failed",
+    "sample": "--sample",
+    "shard": "--shard",
     "simplify": "--simplify",
+    "target": "-o",
     "templates": "--templates",
     "truths": "--gt",
     "val_fraction": "--val-fraction",
+    "vocabulary": "--vocab",
     "zero_based": "--zero-based",
 }
 
-#: The options by the arguments that they set to False.
+#: The options that set an argument to False.
 NEGATIVE_OPTIONS = {"resume": "--no-resume"}
 
 _ARGUMENT = re.compile(r"[Aa]rgument `(\w+)`(=False\b|=?)")

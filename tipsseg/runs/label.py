@@ -131,7 +131,7 @@ class LabelRun:
         except (KeyboardInterrupt, GeneratorExit):
             again = "the same command"
             if not spec.resume or spec.overwrite:
-                again += f" without {'--overwrite' if spec.overwrite else '--no-resume'}"
+                again += " without " + ("argument `overwrite`" if spec.overwrite else "argument `resume`=False")
             self.broken_off = reporter.broken_off(again)
             raise
         finally:

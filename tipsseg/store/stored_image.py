@@ -27,7 +27,7 @@ from tipsseg.util.json_values import take, take_share
 from tipsseg.util.record_paths import actual_path
 
 _LABEL_AGAIN = "Move the file away and label the image again."
-_LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
+_LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`; label with argument `formats`=png."
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def labelled_image(
     summary = dict(entry.summary)
     size = take(summary, "height", int), take(summary, "width", int)
     if size[0] * size[1] > LIMIT.pixels:
-        raise ValueError(f"{by(size)} pixels, where --max-pixels allows {LIMIT.pixels:,}")
+        raise ValueError(f"{by(size)} pixels, where argument `max_pixels` allows {LIMIT.pixels:,}")
     names: dict[int, str] = {}
     means: dict[int, float] = {}
     pixels = {
