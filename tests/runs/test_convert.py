@@ -391,9 +391,9 @@ def odd_annotation(says: str, change: Change) -> Fault:
 
 
 CHECK = "See what is wrong with it: tipsseg check "
-GONE = "Give the folder that has it with --images, or leave out"
+GONE = "Give the folder that has it with argument `images`, or leave out"
 CHANGED = "Move the file away and label the image again."
-BACK = "Correct the mask, or label the image anew: the command that labelled it, with --replace-edited."
+BACK = "Correct the mask, or label the image anew: the command that labelled it, with argument `replace_edited`."
 LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`; label with argument `formats`=png."
 
 FAULTS: Mapping[str, Fault] = {
@@ -776,8 +776,8 @@ REFUSALS: Mapping[str, Refusal] = {
         run_json(image_root=None),
         formats=("coco-polygon", "yolo"),
     ),
-    "--images that is no folder": Refusal(
-        "--images imgs/a.png: no such folder", images=Path("imgs/a.png"), kind=UsageError
+    "images that are no folder": Refusal(
+        "argument `images`=imgs/a.png: no such folder", images=Path("imgs/a.png"), kind=UsageError
     ),
     "an unknown format": Refusal("unknown format 'voc'", formats=("voc",), kind=UsageError),
     "a format twice": Refusal("a format is named twice: hf, hf", formats=("hf", "hf"), kind=UsageError),
