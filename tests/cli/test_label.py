@@ -794,6 +794,9 @@ def test_images_that_are_too_large_are_named(
     assert f"the limit is {most:,}" in line
     assert "--max-pixels" in line
     assert "2 images labelled, 1 failed" in ran.err
+    if entry == "label":
+        (record,) = map(json.loads, (tmp_path / "out/errors.jsonl").read_text().splitlines())
+        assert "allow it with --max-pixels if" in record["hint"]
 
 
 @pytest.mark.parametrize("entry", ["label", "eval", "check", "convert"])

@@ -77,7 +77,7 @@ def test_plain_ids(ids: TruthIds, background: bool, meaning: dict[int, int]) -> 
     [
         (-1, False, False, "ignore index -1 is not between 0 and 65535"),
         (65536, True, False, "ignore index 65536 is not between 0 and 65535"),
-        (255, True, True, "--reduce-zero-label and --zero-based exclude each other"),
+        (255, True, True, "argument `reduce_zero_label` and argument `zero_based` exclude each other"),
     ],
 )
 def test_options_that_are_refused(index: int, reduce: bool, zero_based: bool, message: str) -> None:
@@ -294,8 +294,8 @@ REFUSED: dict[str, tuple[Image.Image, str, str]] = {
 }
 
 TRUTH_HINT = (
-    "The vocabulary has 3 classes. If that is right, say what the ids mean with --ignore-index, --reduce-zero-label "
-    "or --zero-based, or name the benchmark with --layout."
+    "The vocabulary has 3 classes. If that is right, say what the ids mean with argument `ignore_index`, "
+    "argument `reduce_zero_label` or argument `zero_based`, or name the benchmark with argument `layout`."
 )
 LABELS_HINT = (
     "Predicted masks hold 0 for background, 1..3 for the classes in the vocabulary's order and 255 for pixels without a "

@@ -617,7 +617,7 @@ def test_each_call_has_a_limit_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_that_no_image_keeps(limit: int) -> None:
     images.check_max_pixels(1)
-    with pytest.raises(UsageError, match=f"--max-pixels {limit} is too small; the least is 1"):
+    with pytest.raises(UsageError, match=f"argument `max_pixels`={limit} is too small; the least is 1"):
         images.check_max_pixels(limit)
 
 

@@ -7,6 +7,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.help import Command
+from tipsseg.cli.wording import as_typed
 from tipsseg.options import MAX_PIXELS
 
 EPILOG = """\b
@@ -42,9 +43,9 @@ def check(
     silence_decoders()
     threads = values.threads(jobs)
     wrong = False
-    with Progress(quiet, results=False) as progress:
+    with Progress(quiet, results=False, wording=as_typed) as progress:
         for problem in check_folder(output, images, threads, progress, max_pixels):
             wrong = True
-            progress.text(f"{problem}\n")
+            progress.text(f"{as_typed(str(problem))}\n")
     if wrong:
         raise typer.Exit(1)

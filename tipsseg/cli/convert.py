@@ -10,6 +10,7 @@ from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.help import Command
 from tipsseg.cli.mistakes import refuse_stray_formats
+from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS
 from tipsseg.util.printable import quoted
@@ -57,7 +58,7 @@ def convert(
         raise UsageError(f"one folder is converted at a time, and {quoted(context.args[0])} is another argument")
     check_max_pixels(max_pixels)
     silence_decoders()
-    with Progress(quiet, null=null) as progress:
+    with Progress(quiet, null=null, wording=as_typed) as progress:
         names, threads = values.split_formats(formats), values.threads(jobs)
         if convert_folder(output, names, images, threads, progress, val_fraction, max_pixels=max_pixels):
             raise typer.Exit(1)

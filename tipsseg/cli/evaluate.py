@@ -12,6 +12,7 @@ from tipsseg.cli import stdin, values
 from tipsseg.cli.completion import one_of
 from tipsseg.cli.help import FILES, TRUTH, Command
 from tipsseg.cli.mistakes import refuse_split_lists
+from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS
 
@@ -151,7 +152,7 @@ def evaluate(
     truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
     if layout is not None and not classes and vocab is None:
         vocab = truth.benchmark().vocabulary
-    with Progress(quiet, results=False) as progress:
+    with Progress(quiet, results=False, wording=as_typed) as progress:
         if pred is not None:
             threads = values.threads(jobs)
             masks = masks_folder(pred)

@@ -15,6 +15,7 @@ from tipsseg.cli import stdin, values
 from tipsseg.cli.completion import one_of
 from tipsseg.cli.help import FILES, IMAGES, MACHINES, WHAT, Command
 from tipsseg.cli.mistakes import refuse_split_lists
+from tipsseg.cli.wording import as_typed
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS
 from tipsseg.util.printable import shell_line, shell_word
@@ -261,7 +262,7 @@ def label(
         use_cache=True,
     )
     spec.check()
-    with Progress(quiet, results=not jsonl, null=null) as progress:
+    with Progress(quiet, results=not jsonl, null=null, wording=as_typed) as progress:
         values.note_vocabulary(progress, classes, vocabulary)
         info = plan_run(spec)
         for note in [] if repeated is None else repeated.notes(info):

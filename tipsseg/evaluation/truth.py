@@ -106,7 +106,7 @@ def plain_ids(
     """
     if reduce_zero_label and zero_based:
         raise UsageError(
-            "--reduce-zero-label and --zero-based exclude each other",
+            "argument `reduce_zero_label` and argument `zero_based` exclude each other",
             "Use the first where 0 stands for pixels that do not count, the second where 0 is the first class.",
         )
     if ignore_index is None:
@@ -213,7 +213,8 @@ def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArr
         stored,
         table != _UNKNOWN,
         f"The vocabulary has {_count(ids.classes, 'class', 'classes')}. If that is right, say what the ids mean with "
-        "--ignore-index, --reduce-zero-label or --zero-based, or name the benchmark with --layout.",
+        "argument `ignore_index`, argument `reduce_zero_label` or argument `zero_based`, or name the benchmark with "
+        "argument `layout`.",
     )
     return table.astype(np.uint16)[stored]
 

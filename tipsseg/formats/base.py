@@ -223,8 +223,8 @@ class Format:
     A format with a per-image file has `folder`, `suffix` and `encode`. One with files for the whole run has `files` and
     `run_files`. One whose first such file is made of rows has `rows` and `image_rows` too.
 
-    name         as of `--format`
-    description  what it writes: a line for `--help`
+    name         by which formats are chosen
+    description  what it writes: a line for the help of the command
     folder       the folder of its per-image files, relative to the output folder; None where it has none
     suffix       of those files
     leaf         a folder of this name is between the folders of an image and its file

@@ -203,7 +203,7 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
 def check_max_pixels(max_pixels: int) -> None:
     """Raise UsageError for a limit below 1."""
     if max_pixels < 1:
-        raise UsageError(f"--max-pixels {max_pixels} is too small; the least is 1")
+        raise UsageError(f"argument `max_pixels`={max_pixels} is too small; the least is 1")
 
 
 @contextmanager
@@ -304,7 +304,7 @@ def _too_large(path: Path, size: str, max_pixels: int) -> ImageError:
     return ImageError(
         path,
         f"too large: {size}; the limit is {max_pixels:,}",
-        "Scale it down, or allow it with --max-pixels if there is memory for it, 4 to 11 bytes a pixel.",
+        "Scale it down, or allow it with argument `max_pixels` if there is memory for it, 4 to 11 bytes a pixel.",
     )
 
 

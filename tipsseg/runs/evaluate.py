@@ -139,7 +139,7 @@ def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[Ima
             raise OutputError(
                 folder.path,
                 f"files of {item.ref.name} in it were changed by hand, and this run would write them anew",
-                "Choose another output folder with -o.",
+                "Choose another output folder with argument `output`.",
             )
         found.append(item)
     return tuple(found)
@@ -159,7 +159,7 @@ def _label(
                 if folder is not None:
                     folder.add(result)
             case Failed() if folder is not None:
-                folder.fail(result)
+                folder.fail(replace(result, error=progress.worded(result.error)))
         return {}
 
     reporter: Reporter[ImageResult] = Reporter(progress, record)
@@ -198,7 +198,10 @@ def evaluate_masks(
         ImageError: for a truth that cannot be read, and for ids that are no class.
     """
     if os.path.realpath(masks_folder(predicted)) == os.path.realpath(truths):
-        raise UsageError("--pred and --gt are one folder", "Give the folder of the truth masks as --gt.")
+        raise UsageError(
+            "argument `predicted` and argument `truths` are one folder",
+            "Give the folder of the truth masks as argument `truths`.",
+        )
     found = find_masks(predicted)
     pairs = pair_truths(found.refs, truths, layout)
     _check_truths(pairs, jobs, progress, max_pixels)
@@ -243,7 +246,9 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
             labels and any(real.is_relative_to(place / name) for name in image_folders())
         ):
             raise OutputError(
-                output, f"the results would come among the masks in {folder}", "Choose another output folder with -o."
+                output,
+                f"the results would come among the masks in {folder}",
+                "Choose another output folder with argument `output`.",
             )
 
 
@@ -285,7 +290,7 @@ def _reports(output: Path) -> Ownership:
         raise OutputError(
             path,
             "the file that is there is no result of tipsseg eval",
-            "Move it away, or choose another folder with -o.",
+            "Move it away, or choose another folder with argument `output`.",
         ) from error
     ownership = Ownership(output, output)
     ownership.load(written, lambda image, digest: False)

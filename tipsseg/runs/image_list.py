@@ -69,7 +69,9 @@ def check_choice(given: bool, limit: int | None, sample: int | None, *, retry_fa
     if not retry_failed:
         raise UsageError("no images given", "Name images or folders, or give - and a list of them on stdin.")
     if limit is not None or sample is not None:
-        raise UsageError("--limit and --sample are for images that are given", "Leave them out, or name images.")
+        raise UsageError(
+            "argument `limit` and argument `sample` are for images that are given", "Leave them out, or name images."
+        )
 
 
 def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
@@ -83,7 +85,7 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
         return _given(spec, choice, progress)
     before = find_run(spec.state)
     if before is None:
-        raise InputError(f"no run in {spec.state}, so nothing to retry", "Leave out --retry-failed.")
+        raise InputError(f"no run in {spec.state}, so nothing to retry", "Leave out argument `retry_failed`.")
     failed = read_failed(spec.state)
     if not failed:
         progress.note(f"No image failed in {spec.state}.")

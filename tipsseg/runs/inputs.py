@@ -22,7 +22,7 @@ from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.types import ImageRef, name_order
 from tipsseg.util.files import is_folder, reason_of
 
-_OTHER_OUTPUT = "Choose another output folder with -o."
+_OTHER_OUTPUT = "Choose another output folder with argument `output`."
 _PERMISSIONS = "Check the path and its permissions."
 
 
@@ -112,11 +112,11 @@ def check_listed(found: Found) -> None:
 
 def check_choice(limit: int | None, sample: int | None) -> None:
     """Raise UsageError for a number below 1, and for both at once."""
-    for option, number in (("--limit", limit), ("--sample", sample)):
+    for argument, number in (("argument `limit`", limit), ("argument `sample`", sample)):
         if number is not None and number < 1:
-            raise UsageError(f"{option} {number} is too small; the least is 1")
+            raise UsageError(f"{argument}={number} is too small; the least is 1")
     if limit is not None and sample is not None:
-        raise UsageError("--limit and --sample exclude each other", "Give one of them.")
+        raise UsageError("argument `limit` and argument `sample` exclude each other", "Give one of them.")
 
 
 def choose(found: Found, limit: int | None, sample: int | None) -> Found:

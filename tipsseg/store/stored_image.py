@@ -25,7 +25,7 @@ from tipsseg.util.files import file_size, reason_of
 from tipsseg.util.record_paths import actual_path
 
 _LABEL_AGAIN = "Move the file away and label the image again."
-_LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
+_LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`; label with argument `formats`=png."
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def labelled_image(
     numbers = entry.numbers
     size = numbers.size
     if size[0] * size[1] > max_pixels:
-        raise ValueError(f"{by(size)} pixels, where --max-pixels allows {max_pixels:,}")
+        raise ValueError(f"{by(size)} pixels, where argument `max_pixels` allows {max_pixels:,}")
     pixels = {BACKGROUND: numbers.background, ignore_id(len(classes)): numbers.ignored}
     for each in numbers.classes:
         if each.id in pixels:

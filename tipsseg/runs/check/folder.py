@@ -66,7 +66,9 @@ def check_folder(
         UsageError: where `images` is no folder.
     """
     if images is not None and not is_folder(images):
-        raise UsageError(f"--images {images}: no such folder", "Give the folder that the images' names begin at.")
+        raise UsageError(
+            f"argument `images`={images}: no such folder", "Give the folder that the images' names begin at."
+        )
     tally = _Tally()
     found = 0
     try:
@@ -82,7 +84,7 @@ def check_folder(
         found += 1
         yield Problem(images, "none of the images is in this folder")
     elif tally.gone:
-        hint = "" if images is not None else "; give their folder with --images to compare them"
+        hint = "" if images is not None else "; give their folder with argument `images` to compare them"
         progress.note(f"{counted(tally.gone, 'input')} not found, so not compared{hint}.")
     if tally.edited:
         progress.note(

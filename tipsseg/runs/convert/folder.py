@@ -68,7 +68,9 @@ def convert_folder(
         OutputError: where the folder cannot be written.
     """
     if images is not None and not is_folder(images):
-        raise UsageError(f"--images {images}: no such folder", "Give the folder that the images' names begin at.")
+        raise UsageError(
+            f"argument `images`={images}: no such folder", "Give the folder that the images' names begin at."
+        )
     if not is_folder(output):
         raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
     lock = FolderLock(output)
@@ -132,7 +134,7 @@ class _Notes:
         if self.left:
             progress.note(
                 f"Corrected images that are gone or were changed are not in {', '.join(self.left)} any more: "
-                "those formats need the image. --images says where images are now."
+                "those formats need the image. Argument `images` says where images are now."
             )
         if self.kept:
             first = min(self.kept)

@@ -217,8 +217,10 @@ def _other_image(ref: ImageRef, formats: list[str], *, corrected: bool) -> Image
     """The error for an image that is not the one that was labelled; `corrected` tells whether its mask was."""
     without = f"or leave out {' and '.join(formats)}."
     if not is_file(ref.path):
-        return ImageError(ref.path, "no such file", f"Give the folder that has it with --images, {without}")
+        return ImageError(ref.path, "no such file", f"Give the folder that has it with argument `images`, {without}")
     again = "Label it again,"
     if corrected:
-        again = "Put back the image of before, label it anew with --replace-edited, which gives the correction up,"
+        again = (
+            "Put back the image of before, label it anew with argument `replace_edited`, which gives the correction up,"
+        )
     return ImageError(ref.path, "changed since it was labelled", f"{again} {without}")
