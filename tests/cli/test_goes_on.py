@@ -181,6 +181,21 @@ def test_scores_are_kept_whatever_the_formats(run: Run) -> None:
     assert contents(Path("out"))["annotations.json"] == contents(Path("wanted"))["annotations.json"]
 
 
+def test_a_folder_of_a_version_that_did_not_keep_scores_goes_on(run: Run) -> None:
+    """Nothing is labelled again for that; scores that a format needs come from the model."""
+    run(output="wanted")
+    run("-f", "png")
+    manifest = Path("out/manifest.jsonl")
+    entries = [json.loads(line) for line in manifest.read_bytes().splitlines()]
+    assert all(entry.pop("objects") for entry in entries)
+    manifest.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    run("-f", "png")
+    assert (run.code, run.labelled) == (0, [])
+    run("-f", "coco")
+    assert (run.code, run.labelled) == (0, ALL)
+    assert contents(Path("out"))["annotations.json"] == contents(Path("wanted"))["annotations.json"]
+
+
 def test_lists_of_objects_are_no_labels_of_every_pixel(run: Run) -> None:
     run("-f", "coco")
     run("-f", "png")
