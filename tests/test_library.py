@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pydoc
+import re
 import runpy
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,11 @@ CASES: dict[str, tuple[list[str], list[str], list[str]]] = {
         ["panda: ", " polygons"],
         ["annotations.json", "mask.png", "overlay.png"],
     ),
+    "label_folder": (
+        [str(PANDA.parent), "out", str(EXAMPLES / "truth/meadow")],
+        ["two-pandas.png: masks/two-pandas.png", "mean IoU 0.8", "over 3 images"],
+        ["annotations.json", "classes.json", "manifest.jsonl", "masks", "run.json"],
+    ),
     "handle_errors": (
         [str(DESERT), TRUNCATED],
         [f"{DESERT}: ", f"{TRUNCATED}: truncated file", "Fetch the image again"],
@@ -89,6 +95,105 @@ def test_examples(
             picture.load()
 
 
+# ---- runs ----
+
+OPTIONS = tipsseg.LabelOptions(mode="whole", short_side=112)
+
+
+def masks_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("masks/**/*.png"))}
+
+
+def test_a_folder_is_labelled_as_the_command_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    again = {"output": tmp_path / "out", "model": "tiny", "options": OPTIONS, "device": "cpu"}
+    results = tipsseg.label_folder([PANDA, DESERT], ["panda", "tree"], **again)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists(), "the work is done while the results are taken"
+    first = next(results)
+    assert isinstance(first, tipsseg.Labelled)
+    assert first.entry.files.keys() == {"png"}
+    results.close()
+    assert not (tmp_path / "out/annotations.json").exists()
+    rest = list(tipsseg.label_folder([PANDA, DESERT], ["panda", "tree"], **again))  # type: ignore[arg-type]
+    assert [type(each) for each in rest] == [tipsseg.Unchanged, tipsseg.Labelled]
+    assert capfd.readouterr() == ("", "")
+    command = [sys.executable, "-m", "tipsseg", "label", PANDA, DESERT, "-c", "panda,tree", "-m", "tiny"]
+    command += ["--mode", "whole", "--short-side", "112", "--device", "cpu", "-o", tmp_path / "by-command"]
+    subprocess.run([str(each) for each in command], check=True, capture_output=True)
+    assert masks_of(tmp_path / "out") == masks_of(tmp_path / "by-command")
+    names = ("annotations.json", "classes.json")
+    assert [(tmp_path / "out" / each).read_bytes() for each in names] == [
+        (tmp_path / "by-command" / each).read_bytes() for each in names
+    ]
+
+
+def test_an_image_that_fails_is_a_result(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/broken.png").write_bytes(DESERT.read_bytes()[:2000])
+    (result,) = tipsseg.label_folder(tmp_path / "in", ["tree"], output=tmp_path / "out", model="tiny", device="cpu")
+    assert isinstance(result, tipsseg.Failed)
+    assert result.error.path == tmp_path / "in/broken.png"
+    assert capfd.readouterr() == ("", "")
+    (again,) = tipsseg.label_folder(
+        (), ["tree"], output=tmp_path / "out", model="tiny", device="cpu", retry_failed=True
+    )
+    assert isinstance(again, tipsseg.Failed)
+
+
+# name: (the call, the kind of its error, a part of its message)
+REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], str]] = {
+    "no images": (lambda out: tipsseg.label_folder((), ["a"], output=out), tipsseg.UsageError, "no images given"),
+    "no such image": (
+        lambda out: tipsseg.label_folder("absent.png", ["a"], output=out, model="tiny"),
+        tipsseg.InputError,
+        "absent.png",
+    ),
+    "no classes": (lambda out: tipsseg.label_folder(DESERT, [], output=out), tipsseg.VocabularyError, "no classes"),
+    "format": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats=["pgn"]),
+        tipsseg.UsageError,
+        "unknown format 'pgn'",
+    ),
+    "shard": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, shard="3/2"),
+        tipsseg.UsageError,
+        "no part 3 of 2",
+    ),
+    "evaluate without classes": (
+        lambda out: tipsseg.evaluate(DESERT, out),
+        tipsseg.VocabularyError,
+        "no classes given",
+    ),
+    "evaluate without a folder": (
+        lambda out: tipsseg.evaluate(DESERT, out, ["a"], formats=["png"]),
+        tipsseg.UsageError,
+        "there is none",
+    ),
+    "layout": (lambda out: tipsseg.evaluate(DESERT, out, layout="voc"), tipsseg.UsageError, "unknown layout 'voc'"),
+    "no masks": (lambda out: tipsseg.score_masks(out, out), tipsseg.UsageError, "says what their ids mean"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_wrong_is_told_by_the_call_itself(name: str, tmp_path: Path) -> None:
+    call, kind, message = REFUSED[name]
+    with pytest.raises(kind, match=re.escape(message)):
+        call(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_are_those_of_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    images, truths = PANDA.parent, EXAMPLES / "truth/meadow"
+    classes = tipsseg.read_vocabulary(EXAMPLES / "leaves.txt", "none")
+    found = tipsseg.evaluate(
+        images, truths, classes, model="tiny", options=OPTIONS, output=tmp_path / "out", formats=["png"], device="cpu"
+    )
+    assert (found.scored, found.failed) == (3, 0)
+    assert 0.3 < found.scores.mean_iou < 1
+    scored = tipsseg.score_masks(tmp_path / "out", truths)
+    np.testing.assert_array_equal(scored.confusion.counts, found.confusion.counts)
+    assert capfd.readouterr() == ("", "")
+
+
 # ---- the public names ----
 
 
@@ -107,7 +212,7 @@ def test_public_names() -> None:
 def test_help_shows_the_api() -> None:
     text = pydoc.render_doc(tipsseg, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
     for each in (
-        "A guide in four steps",
+        "A guide in five steps",
         "class Labeller",
         "label_many(",
         "class LabelMap",

@@ -19,19 +19,7 @@ def modules(package: Path) -> list[str]:
     return sorted(path.name for path in package.glob("*.py"))
 
 
-#: Packages that are still to be made smaller.
-TOO_LARGE = {"formats", "store"}
-
-
-@pytest.mark.parametrize(
-    "package",
-    [
-        pytest.param(
-            each, id=each.name, marks=pytest.mark.xfail(reason="to be split") if each.name in TOO_LARGE else ()
-        )
-        for each in PACKAGES
-    ],
-)
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
 def test_a_package_has_at_most_17_modules(package: Path) -> None:
     assert len(modules(package)) <= 17, modules(package)
 

@@ -1,6 +1,6 @@
 """Label the pixels of images with phrases, using TIPSv2: no training, no server, no account.
 
-A guide in four steps:
+A guide in five steps:
 
     import tipsseg
 
@@ -22,6 +22,14 @@ A second question about the same image costs next to nothing, as the model sees 
 
     features = model.encode("panda.jpg")
     tipsseg.Labeller(model, ["sky", "grass"]).label(features)
+
+A folder of images becomes a folder of label files. `label_folder` has all options of the command `tipsseg label`. It goes on where
+it was broken off, and keeps what a person changed:
+
+    for result in tipsseg.label_folder("photos/", ["car", "road"], output="labels", formats=("png", "coco")):
+        print(result.ref.path)
+
+`evaluate` and `score_masks` score labels against truth masks.
 
 A class may have synonyms, a colour or a threshold of its own, see ClassSpec and make_vocabulary; LabelOptions says how images are
 labelled. Everything that is raised on purpose is a TipssegError. Importing tipsseg does not import torch; the first use of `load`,
@@ -55,9 +63,12 @@ if TYPE_CHECKING:
     from tipsseg.labelling.features import Features
     from tipsseg.labelling.labeller import Labeller
     from tipsseg.labelling.model import Model, load
-    from tipsseg.options import LabelOptions
+    from tipsseg.options import FileOptions, LabelOptions, MinArea
     from tipsseg.regions.components import Region
     from tipsseg.regions.objects import LabelledObject
+    from tipsseg.runs.evaluate import Evaluation
+    from tipsseg.runs.library import evaluate, label_folder, score_masks
+    from tipsseg.store.results import Failed, Labelled, Unchanged
     from tipsseg.types import LabelClass, TopClasses
     from tipsseg.vocabulary.files import read_vocabulary
     from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
@@ -69,7 +80,10 @@ __all__ = [
     "ClassSpec",
     "DeviceError",
     "DownloadError",
+    "Evaluation",
+    "Failed",
     "Features",
+    "FileOptions",
     "ImageError",
     "InputError",
     "IntegrityError",
@@ -77,41 +91,56 @@ __all__ = [
     "LabelIdError",
     "LabelMap",
     "LabelOptions",
+    "Labelled",
     "LabelledObject",
     "Labeller",
     "LockError",
+    "MinArea",
     "Model",
     "OtherRunError",
     "OutputError",
     "Region",
     "TipssegError",
     "TopClasses",
+    "Unchanged",
     "UsageError",
     "Vocabulary",
     "VocabularyError",
     "WeightsError",
     "__version__",
+    "evaluate",
+    "label_folder",
     "load",
     "make_vocabulary",
     "read_vocabulary",
+    "score_masks",
 ]
 
 #: The modules of the names that are imported at their first use.
 _HOMES = {
     "ClassSpec": "vocabulary.vocabulary",
+    "Evaluation": "runs.evaluate",
+    "Failed": "store.results",
     "Features": "labelling.features",
+    "FileOptions": "options",
     "LabelClass": "types",
     "LabelMap": "label_map",
     "LabelOptions": "options",
+    "Labelled": "store.results",
     "LabelledObject": "regions.objects",
     "Labeller": "labelling.labeller",
+    "MinArea": "options",
     "Model": "labelling.model",
     "Region": "regions.components",
     "TopClasses": "types",
+    "Unchanged": "store.results",
     "Vocabulary": "vocabulary.vocabulary",
+    "evaluate": "runs.library",
+    "label_folder": "runs.library",
     "load": "labelling.model",
     "make_vocabulary": "vocabulary.vocabulary",
     "read_vocabulary": "vocabulary.files",
+    "score_masks": "runs.library",
 }
 
 

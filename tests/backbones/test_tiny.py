@@ -74,6 +74,7 @@ def test_the_examples_are_twelve_scenes_of_many_formats_with_a_truth_each() -> N
         assert turned.size == open_image(EXAMPLES / "scenes/street/turned.jpg").shape[:2]  # on its side
 
 
+@pytest.mark.slow
 def test_other_dtypes_move_few_labels() -> None:
     """bfloat16 is what `--dtype auto` takes on GPUs."""
     vocabulary = tipsseg.make_vocabulary(CLOSED_LIST, "none")

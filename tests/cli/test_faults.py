@@ -394,9 +394,8 @@ def test_an_input_that_vanishes(
     assert told(Path("out")) == ["a.png", "b.png", "f.png", "sub/c.png", "sub/d.png"]
 
 
-@pytest.mark.parametrize(
-    "flags", [pytest.param([], id="paths"), pytest.param(["--jsonl"], id="jsonl", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [[], ["--jsonl"]], ids=["paths", "jsonl"])
 def test_nobody_reads_any_more(mlp_checkpoint: Path, images: Path, tmp_path: Path, flags: list[str]) -> None:
     """A closed pipe ends the run quietly, and the same command goes on."""
     label = [*TIPSSEG, "label", "-", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out", *flags]

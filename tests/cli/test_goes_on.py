@@ -196,6 +196,16 @@ def test_a_folder_of_a_version_that_did_not_keep_scores_goes_on(run: Run) -> Non
     assert contents(Path("out"))["annotations.json"] == contents(Path("wanted"))["annotations.json"]
 
 
+def test_a_format_more_where_classes_json_is_gone_comes_from_the_model(run: Run) -> None:
+    """A conversion would refuse the folder, and say to run this command again."""
+    run()
+    Path("out/classes.json").unlink()
+    run("-f", "overlay")
+    assert (run.code, run.labelled) == (0, ALL)
+    assert Path("out/classes.json").is_file()
+    assert run.command("check", "out").code == 0
+
+
 def test_lists_of_objects_are_no_labels_of_every_pixel(run: Run) -> None:
     run("-f", "coco")
     run("-f", "png")

@@ -19,7 +19,7 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize("case", STOPS)
+@pytest.mark.parametrize("case", ["Ctrl-C", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_leaves_whole_files(mlp_checkpoint: Path, tmp_path: Path, case: str) -> None:
     number, code, message = STOPS[case]
     for index in range(400):

@@ -140,11 +140,14 @@ def test_the_registry_names_every_format(tmp_path: Path) -> None:
     assert ", ".join(FORMATS) in caught.value.hint
 
 
-def test_the_readme_has_every_format_as_the_registry_says_it() -> None:
-    readme = Path(__file__).parents[2] / "README.md"
-    rows = [line.replace("`", "") for line in readme.read_text("utf-8").splitlines() if line.startswith("| `")]
+def test_the_page_of_formats_has_every_format_as_the_registry_says_it() -> None:
+    repository = Path(__file__).parents[2]
+    page = (repository / "examples" / "formats" / "README.md").read_text("utf-8")
+    rows = [line.replace("`", "") for line in page.splitlines() if line.startswith("| `")]
     wanted = [f"| {name} | {entry.description} |" for name, entry in FORMATS.items()]
     assert [row for row in rows if row in wanted] == wanted
+    readme = (repository / "README.md").read_text("utf-8")
+    assert [name for name in FORMATS if f"`{name}`" not in readme] == []
 
 
 def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> None:

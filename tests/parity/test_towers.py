@@ -79,6 +79,7 @@ def test_text_tower_agrees_for_texts_of_all_lengths_in_one_batch(folder: Path) -
     compare_text(ours, Tipsv2Model.from_pretrained(folder, dtype=torch.float32), tokenizer, [0, 1, 64])
 
 
+@pytest.mark.slow
 def test_full_size_of_b14_in_both_config_shapes(
     make_checkpoint: Callable[[str, Mapping[str, object]], Path], tmp_path: Path
 ) -> None:

@@ -273,8 +273,11 @@ def test_actors_that_die_over_and_over_end_the_run() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for actors in /proc")
 def test_an_image_that_kills_each_actor_ends_the_run() -> None:
+    first_done = threading.Event()
+
     def items() -> Iterator[Item]:
         yield ImageRef(Path("imgs/desert.png"), PurePosixPath("0.png"))
+        assert first_done.wait(60)
         Image.new("L", (8000, 8000)).save("large.png")  # so large that an actor is met at work on it
         Path("large.png").rename("die.png")
         yield ImageRef(Path("die.png"), PurePosixPath("1.png"))
@@ -296,7 +299,8 @@ def test_an_image_that_kills_each_actor_ends_the_run() -> None:
         try:
             with closing(engine.results(items())) as results:
                 assert next(results).ref.name == "0.png"
-                with pytest.raises(TipssegError, match=r"^4 actors died while they labelled die\.png"):
+                first_done.set()
+                with pytest.raises(TipssegError, match=r"^4 actors died while they labelled die\.png: "):
                     next(results)
         finally:
             stopped.set()

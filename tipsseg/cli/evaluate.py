@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +16,9 @@ from tipsseg.errors import UsageError
 from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS
 
 if TYPE_CHECKING:
-    from tipsseg.evaluation.truth import Layout
     from tipsseg.runs.evaluate import Evaluation
     from tipsseg.runs.progress import Progress
+    from tipsseg.runs.truth_options import TruthOptions
 
 EPILOG = """\b
 Examples:
@@ -150,7 +148,7 @@ def evaluate(
     _refuse_together(context)
     limit_pixels(max_pixels)
     silence_decoders()
-    truth = _TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
+    truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
     if layout is not None and not classes and vocab is None:
         vocab = truth.benchmark().vocabulary
     with Progress(quiet, results=False) as progress:
@@ -198,46 +196,6 @@ def evaluate(
         _report(evaluation, output, as_json, progress)
     if evaluation.failed:
         raise typer.Exit(1)
-
-
-@dataclass(frozen=True, slots=True)
-class _TruthOptions:
-    """What the options say of the truth masks' names and ids."""
-
-    name: str | None
-    ignore_index: int | None
-    reduce_zero_label: bool
-    zero_based: bool
-
-    def benchmark(self) -> Layout:
-        """The layout that was named. Raises UsageError."""
-        from tipsseg.evaluation.truth import get_layout
-
-        layout = get_layout(self.name or "")
-        if self.ignore_index is not None or self.reduce_zero_label or self.zero_based:
-            raise UsageError(
-                f"--layout {self.name} says already what the ids of the truth mean",
-                "Leave out --ignore-index, --reduce-zero-label and --zero-based.",
-            )
-        return layout
-
-    def layout(self, names: Sequence[str]) -> Layout:
-        """The layout for a vocabulary of these classes. Raises UsageError."""
-        from tipsseg.evaluation.truth import plain_ids, plain_layout
-        from tipsseg.runs.predictions import in_other_order
-        from tipsseg.vocabulary.files import read_vocabulary
-
-        if self.name is None:
-            return plain_layout(plain_ids(len(names), self.ignore_index, self.reduce_zero_label, self.zero_based))
-        layout = self.benchmark()
-        hint = f"Leave out --classes and --vocab to take the preset {layout.vocabulary}."
-        if len(names) != layout.classes:
-            raise UsageError(
-                f"the layout {self.name} has {layout.classes} classes, the vocabulary has {len(names)}", hint
-            )
-        if in_other_order(names, [entry.name for entry in read_vocabulary(self.name).classes]):
-            raise UsageError(f"the vocabulary has the classes of {self.name} in another order", hint)
-        return layout
 
 
 def _refuse_together(context: typer.Context) -> None:

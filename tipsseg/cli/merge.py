@@ -16,7 +16,8 @@ Examples:
   tipsseg merge node1/ node2/ -o labels/  shards, or runs, of several folders
 
 \b
-Pictures are copied, but for those that are in the folder of -o already. Nothing in it is replaced.
+The folder of -o is new; or it is the only OUT and has all shards, and one run takes their place.
+Pictures are copied into a new folder, and nothing in it is replaced.
 What is joined has to be of one model and one vocabulary, and no image in it twice.
 A merge that was stopped goes on when the same command is run again.
 Paths of the files that stand for all images go to stdout, all else to stderr.
@@ -35,7 +36,7 @@ def merge(
     ],
     output: Annotated[
         Path,
-        opt.output_option("Where all of it is to be: a new folder, or the one with the shards."),
+        opt.output_option("Where all of it is to be: a new folder, or the only OUT, with all shards."),
     ],
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,

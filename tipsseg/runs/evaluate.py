@@ -52,10 +52,10 @@ class Evaluation:
 
     Attributes:
         facts: What was evaluated, as JSON values.
-        scored: How many images were scored.
-        failed: How many images are left out of the scores.
-        confusion: The confusion matrix.
-        scores: The scores.
+        scored: How many images the scores are of.
+        failed: How many images failed; the scores leave them out.
+        confusion: How many pixels of each truth class were labelled as each class.
+        scores: What follows from the confusion matrix: mean IoU, IoU per class, accuracies, all 0..1.
         names: The names of the classes 1..N.
     """
 

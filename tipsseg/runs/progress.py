@@ -142,6 +142,23 @@ class Progress:
         self.end()
 
 
+class Silence(Progress):
+    """Says nothing at all: for programs, which have the results and the errors themselves."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True, results=False)
+
+    def without_results(self) -> Progress:
+        """Another that says nothing."""
+        return Silence()
+
+    def error(self, error: TipssegError) -> None:
+        """Leave the error to whoever takes the results."""
+
+    def text(self, text: str) -> None:
+        """Print nothing."""
+
+
 def print_path(path: Path, *, null: bool = False) -> None:
     """A path on stdout, byte for byte: names need not be valid in the terminal's encoding. Raises OutputError.
 

@@ -248,7 +248,8 @@ class RayEngine:
             image.deaths += 1
         self._failed_starts += not at_work
         if max(self._failed_starts, *(image.deaths for image in at_work), 0) >= _DEATHS:
-            doing = f"labelled {at_work[0].ref.path} and images beside it" if at_work else "loaded the model"
+            more = f" and {len(at_work) - 1} more" if len(at_work) > 1 else ""
+            doing = f"labelled {at_work[0].ref.path}{more}" if at_work else "loaded the model"
             raise TipssegError(
                 f"{_DEATHS} actors died while they {doing}: {_first_line(error)}",
                 f"They may have run out of memory. {_SAME_COMMAND}",

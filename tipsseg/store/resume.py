@@ -160,7 +160,8 @@ class ResumeState:
         """
         formats = self._spec.formats
         lacking = [ref for ref in refs if not set(formats) <= set(self.manifest.formats_of(ref.name))]
-        described = (self._spec.output / CLASSES_FILE).exists()
+        # A run writes classes.json anew where it is gone; a conversion cannot do without it.
+        described = (self._spec.output / CLASSES_FILE).is_file()
         finished = (
             self.of_the_same and not self.incomplete and described and self._spec.resume and self._spec.shard is None
         )

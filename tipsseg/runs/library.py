@@ -1,0 +1,284 @@
+"""What the commands `label` and `eval` do, for programs: the same runs, in silence, with results to iterate over."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from tipsseg.errors import UsageError
+from tipsseg.options import (
+    DEFAULT_FILE_OPTIONS,
+    DEFAULT_FORMATS,
+    DEFAULT_LABEL_OPTIONS,
+    MAX_PIXELS,
+    Dtype,
+    FileOptions,
+    LabelOptions,
+    default_jobs,
+)
+from tipsseg.runs.engine import Engine, LocalEngine
+from tipsseg.runs.evaluate import Evaluation, evaluate_masks, evaluate_model
+from tipsseg.runs.image_list import Choice, Images, check_choice, find_images, found_images
+from tipsseg.runs.label import LabelRun
+from tipsseg.runs.predictions import names_of
+from tipsseg.runs.progress import Progress, Silence
+from tipsseg.runs.truth_options import TruthOptions
+from tipsseg.store.results import ImageResult
+from tipsseg.store.run_record import plan_run
+from tipsseg.store.shards import parse_shard
+from tipsseg.store.spec import RunInfo, RunSpec
+from tipsseg.vocabulary.files import read_vocabulary
+from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
+
+Classes = Vocabulary | Sequence[str | ClassSpec]
+Paths = str | Path | Iterable[str | Path]
+
+
+def label_folder(
+    images: Paths,
+    classes: Classes,
+    *,
+    output: str | Path = "labels",
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    model: str | Path = "l14",
+    options: LabelOptions = DEFAULT_LABEL_OPTIONS,
+    files: FileOptions = DEFAULT_FILE_OPTIONS,
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    batch_size: int = 8,
+    jobs: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    limit: int | None = None,
+    sample: int | None = None,
+    retry_failed: bool = False,
+    resume: bool = True,
+    overwrite: bool = False,
+    replace_edited: bool = False,
+    shard: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    actors: int = 1,
+    gpus: float = 0.0,
+    use_cache: bool = False,
+    verbose: bool = False,
+) -> Generator[ImageResult, None, None]:
+    """Label images into an output folder, as `tipsseg label` does; the work is done while the results are taken.
+
+        for result in tipsseg.label_folder("photos/", ["car", "road"], output="labels", formats=("png", "coco")):
+            ...
+
+    A run that was broken off goes on from there with the next call. `list(label_folder(...))` does all of it.
+
+    Args:
+        images: Files and folders, which are searched with their sub-folders. May be empty with `retry_failed`.
+        classes: Names, ClassSpecs, or a vocabulary as `make_vocabulary` and `read_vocabulary` give it.
+        output: The output folder.
+        formats: Names of formats, see `tipsseg label --help`.
+        model: An id of weights.lock, or a folder in the hub layout.
+        options: How an image is labelled.
+        files: How labels become files.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        dtype: The dtype that the model computes in.
+        batch_size: Windows that a GPU takes at once.
+        jobs: Threads that decode images, and make labels and files; None: as many as suit the machine.
+        max_pixels: Images of more pixels are refused.
+        limit: Only the first images, so many of them.
+        sample: Only so many images, drawn at random, always the same.
+        retry_failed: Only images that failed in the run before.
+        resume: Whether images that are done in the output folder stay as they are.
+        overwrite: Whether what an earlier run wrote is removed first.
+        replace_edited: Whether images are labelled anew whose files were changed by hand.
+        shard: "I/N" for part I of N of the images.
+        engine: "local": this process; "ray": actors of a Ray cluster.
+        actors: With "ray": how many actors.
+        gpus: With "ray": GPUs per actor.
+        use_cache: Whether the user's cache keeps what saves time the next time.
+        verbose: Whether notes, progress and faults go to stderr.
+
+    Yields:
+        A Labelled, an Unchanged or a Failed per image, in the order of the images, once its files are in place. `ref.path` is the
+        image; `entry.files` are its files by format, relative to `output`; `entry.summary` is what was found; `error` is the
+        ImageError of a Failed. The files for the whole run are written when the last result has been taken.
+
+    Raises:
+        TipssegError: for what ends the run; what can be known before is raised by the call itself.
+    """
+    paths = _paths(images)
+    check_choice(bool(paths), limit, sample, retry_failed=retry_failed)
+    spec = RunSpec(
+        str(model),
+        _vocabulary(classes),
+        options,
+        files,
+        tuple(formats),
+        Path(output),
+        device,
+        dtype,
+        batch_size,
+        default_jobs() if jobs is None else jobs,
+        max_pixels,
+        resume,
+        overwrite,
+        replace_edited,
+        None if shard is None else parse_shard(shard),
+        use_cache,
+    )
+    spec.check()
+    if engine == "ray":
+        from tipsseg.runs.ray_engine import check_ray
+
+        check_ray(actors, gpus, device)
+    progress = _progress(verbose)
+    info = plan_run(spec)
+    found = find_images(spec, Choice(paths, None, limit, sample, retry_failed), progress)
+    return _results(info, found, progress, actors if engine == "ray" else None, gpus)
+
+
+def _results(
+    info: RunInfo, images: Images, progress: Progress, actors: int | None, gpus: float
+) -> Generator[ImageResult, None, None]:
+    """The results of a run; `actors` is None for a run in this process."""
+    with progress:
+        if actors is None:
+            engine: Engine = LocalEngine(info, note=progress.note, quiet=True)
+            yield from LabelRun(info, images, engine, progress).results()
+            return
+        from tipsseg.runs.ray_engine import RayEngine
+
+        with RayEngine(info, actors, gpus) as cluster:
+            yield from LabelRun(info, images, cluster, progress).results()
+
+
+def evaluate(
+    images: Paths,
+    truths: str | Path,
+    classes: Classes | None = None,
+    *,
+    layout: str | None = None,
+    ignore_index: int | None = None,
+    reduce_zero_label: bool = False,
+    zero_based: bool = False,
+    output: str | Path | None = None,
+    formats: Sequence[str] = (),
+    model: str | Path = "l14",
+    options: LabelOptions = DEFAULT_LABEL_OPTIONS,
+    files: FileOptions = DEFAULT_FILE_OPTIONS,
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    batch_size: int = 8,
+    jobs: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    use_cache: bool = False,
+    verbose: bool = False,
+) -> Evaluation:
+    """Label images and score the labels against truth masks, as `tipsseg eval` does.
+
+    Args:
+        images: Files and folders.
+        truths: The folder of the truth masks, which mirrors the folders of the images.
+        classes: As of `label_folder`. None: the classes of `layout`.
+        layout: The name of a benchmark, which says how truth masks are named and numbered. None: named like the images, 0 the
+            background, 1..N the classes in their order.
+        ignore_index: The id of pixels that do not count. None: 255, or 65535 above 254 classes.
+        reduce_zero_label: Whether 0 does not count, and 1..N are the classes.
+        zero_based: Whether 0..N-1 are the classes, without background.
+        output: With `formats`: the folder that the labels are written into.
+        formats: The formats to write. Without formats no label is written.
+        model: As of `label_folder`, like all that follow.
+        options: How an image is labelled.
+        files: How labels become files.
+        device: Where the model runs.
+        dtype: The dtype that the model computes in.
+        batch_size: Windows that a GPU takes at once.
+        jobs: Threads.
+        max_pixels: Images of more pixels are refused.
+        use_cache: Whether the user's cache keeps what saves time the next time.
+        verbose: Whether notes, progress and faults go to stderr.
+
+    Returns:
+        The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, how many images were `scored` and `failed`, and
+        `record()`, all of it as JSON values.
+
+    Raises:
+        TipssegError: for what ends the run.
+    """
+    truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
+    if formats and output is None:
+        raise UsageError("formats are written into a folder, and there is none", "Give the folder as `output`.")
+    vocabulary = _vocabulary(classes) if classes is not None else read_vocabulary(truth.preset())
+    spec = RunSpec(
+        str(model),
+        vocabulary,
+        options,
+        files,
+        tuple(formats),
+        Path(output or ""),
+        device,
+        dtype,
+        batch_size,
+        default_jobs() if jobs is None else jobs,
+        max_pixels,
+        resume=False,
+        use_cache=use_cache,
+    )
+    wanted = truth.layout([each.name for each in vocabulary.classes])
+    spec.check()
+    folder = spec.output if spec.formats else None
+    with _progress(verbose) as progress:
+        found = found_images(_paths(images), None, folder, Path(truths))
+        return evaluate_model(spec, found, Path(truths), wanted, progress, quiet=True)
+
+
+def score_masks(
+    predicted: str | Path,
+    truths: str | Path,
+    classes: Classes | None = None,
+    *,
+    layout: str | None = None,
+    ignore_index: int | None = None,
+    reduce_zero_label: bool = False,
+    zero_based: bool = False,
+    jobs: int | None = None,
+    verbose: bool = False,
+) -> Evaluation:
+    """Score masks that are there already against truth masks, as `tipsseg eval --pred` does.
+
+    Args:
+        predicted: The output folder of a run that wrote index masks, or a folder of such masks.
+        truths: As of `evaluate`, like all that follow.
+        classes: The classes of the masks. None: the classes of `layout`, or of the run.
+        layout: The name of a benchmark.
+        ignore_index: The id of pixels that do not count.
+        reduce_zero_label: Whether 0 does not count, and 1..N are the classes.
+        zero_based: Whether 0..N-1 are the classes, without background.
+        jobs: Threads that read masks.
+        verbose: Whether notes, progress and faults go to stderr.
+
+    Returns:
+        The scores, see `evaluate`.
+
+    Raises:
+        TipssegError: for what ends the run.
+    """
+    truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
+    given = None
+    if classes is not None:
+        given = [each.name for each in _vocabulary(classes).classes]
+    elif layout is not None:
+        given = [each.name for each in read_vocabulary(truth.preset()).classes]
+    names = names_of(Path(predicted), given)
+    threads = default_jobs() if jobs is None else jobs
+    with _progress(verbose) as progress:
+        return evaluate_masks(Path(predicted), Path(truths), truth.layout(names), names, threads, progress)
+
+
+def _paths(images: Paths) -> tuple[Path, ...]:
+    return (Path(images),) if isinstance(images, str | Path) else tuple(map(Path, images))
+
+
+def _vocabulary(classes: Classes) -> Vocabulary:
+    return classes if isinstance(classes, Vocabulary) else make_vocabulary(classes)
+
+
+def _progress(verbose: bool) -> Progress:
+    return Progress(quiet=False, results=False) if verbose else Silence()
