@@ -181,6 +181,21 @@ def test_scores_are_kept_whatever_the_formats(run: Run) -> None:
     assert contents(Path("out"))["annotations.json"] == contents(Path("wanted"))["annotations.json"]
 
 
+def test_a_folder_of_a_version_that_did_not_keep_scores_goes_on(run: Run) -> None:
+    """Nothing is labelled again for that; scores that a format needs come from the model."""
+    run(output="wanted")
+    run("-f", "png")
+    manifest = Path("out/manifest.jsonl")
+    entries = [json.loads(line) for line in manifest.read_bytes().splitlines()]
+    assert all(entry.pop("objects") for entry in entries)
+    manifest.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    run("-f", "png")
+    assert (run.code, run.labelled) == (0, [])
+    run("-f", "coco")
+    assert (run.code, run.labelled) == (0, ALL)
+    assert contents(Path("out"))["annotations.json"] == contents(Path("wanted"))["annotations.json"]
+
+
 def test_a_format_more_where_classes_json_is_gone_comes_from_the_model(run: Run) -> None:
     """A conversion would refuse the folder, and say to run this command again."""
     run()

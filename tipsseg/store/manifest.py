@@ -47,7 +47,7 @@ class ManifestEntry:
         formats: All formats that hold the image.
         seconds: From opening the input to the last file.
         written: What those files were when they were written. A file that is different now was edited.
-        objects: The objects that the labels show, whether or not a format lists them.
+        objects: The objects that the labels show, whether or not a format lists them. None: an earlier version did not keep them.
         corrected: sha256 of the edited mask that the labels are of. None: the labels are the run's own.
     """
 
@@ -60,7 +60,7 @@ class ManifestEntry:
     formats: tuple[str, ...]
     seconds: float
     written: Mapping[str, Fingerprint]
-    objects: tuple[ObjectScore, ...] = ()
+    objects: tuple[ObjectScore, ...] | None = ()
     corrected: str | None = None
 
     def record(self) -> dict[str, object]:
@@ -79,7 +79,7 @@ class ManifestEntry:
             "written": {name: file_record(file) for name, file in self.written.items()},
             "formats": list(self.formats),
             **rest,
-            "objects": [list(each) for each in self.objects],
+            **({} if self.objects is None else {"objects": [list(each) for each in self.objects]}),
             "seconds": self.seconds,
             **({} if self.corrected is None else {"corrected": self.corrected}),
         }
@@ -131,7 +131,7 @@ def read_entry(line: bytes) -> ManifestEntry:
             tuple(map(str, record["formats"])),
             float(record["seconds"]),
             {str(name): parse_file(file) for name, file in record["written"].items()},
-            tuple(map(_read_object, record["objects"])),
+            tuple(map(_read_object, record["objects"])) if "objects" in record else None,
             None if record.get("corrected") is None else str(record["corrected"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:

@@ -190,6 +190,8 @@ class ResumeState:
             return ()
         held = [name for name in entry.formats if in_place(name, entry, ref, context, self.journals.get(name))]
         missing = [name for name in self._spec.formats if name not in held]
+        if entry.objects is None and any(FORMATS[name].scores for name in missing):
+            return ()
         return tuple(missing) if all(suffices(name, held) for name in missing) else ()
 
     def with_other_formats(self, entry: ManifestEntry) -> ManifestEntry:

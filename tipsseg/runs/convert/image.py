@@ -198,7 +198,7 @@ class Conversion:
         else:
             labels = read_correction(source, image.stored)
             summary, means = corrected_summary(labels, classes, entry.summary), {each.id: CERTAIN for each in classes}
-        scores = ObjectScores(entry.objects, means, options)
+        scores = ObjectScores(entry.objects or (), means, options)
         return _Stored(LabelMap(labels, confidence, classes, top), summary, scores, source is not None)
 
     def _labelled(self, item: Item) -> LabelledImage:
