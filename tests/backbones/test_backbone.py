@@ -164,9 +164,16 @@ def test_switches_of_the_program_are_put_back(
     monkeypatch: pytest.MonkeyPatch, device: str, dtype: torch.dtype, during: bool, before: bool
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
-    with pytest.raises(KeyError), exact_convolutions(torch.device(device), dtype):
-        assert torch.backends.cudnn.allow_tf32 is (before and during)
-        raise KeyError
+    seen: list[bool] = []
+
+    def fail() -> None:
+        with exact_convolutions(torch.device(device), dtype):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen == [before and during]
     assert torch.backends.cudnn.allow_tf32 is before
 
 
