@@ -46,7 +46,8 @@ def test_numbers_of_all_images() -> None:
 
 def one_of(share: int, images: int, *names: str) -> list[str]:
     """The lines of images of 10,000 pixels, the first of which has so many of each class."""
-    classes = [{"id": number, "pixels": share} for number in range(1, len(names) + 1)] if share else []
+    shown = enumerate(names, start=1) if share else ()
+    classes = [{"id": number, "name": name, "pixels": share, "confidence": 0.5} for number, name in shown]
     empty = {"height": 100, "width": 100, "classes": [], "background": {"pixels": 0}, "ignored": 0}
     return list(total([{**empty, "classes": classes}, *[empty] * (images - 1)], classes_of(*names)).lines())
 

@@ -8,7 +8,6 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
-from tipsseg.cli.completion import formats as formats_of_a_list
 from tipsseg.cli.help import Command
 from tipsseg.cli.mistakes import refuse_stray_formats
 from tipsseg.errors import UsageError
@@ -38,7 +37,7 @@ def convert(
     output: opt.Folder,
     formats: Annotated[
         list[str],
-        typer.Option("--format", "-f", metavar="NAMES", autocompletion=formats_of_a_list, help=opt.FORMAT_HELP),
+        opt.format_option(opt.FORMAT_HELP),
     ],
     images: opt.Images = None,
     val_fraction: opt.ValFraction = None,

@@ -9,7 +9,6 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin, values
-from tipsseg.cli.completion import formats as formats_of_a_list
 from tipsseg.cli.completion import one_of
 from tipsseg.cli.help import FILES, TRUTH, Command
 from tipsseg.cli.mistakes import refuse_split_lists
@@ -109,25 +108,11 @@ def evaluate(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            parser=opt.path_of("--output"),
-            rich_help_panel=FILES,
-            help="Folder for eval.json, confusion.csv, confusion.png and --format.",
-        ),
+        opt.output_option("Folder for eval.json, confusion.csv, confusion.png and --format.", panel=FILES),
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="NAMES",
-            rich_help_panel=FILES,
-            autocompletion=formats_of_a_list,
-            help="Write the labels too. " + opt.FORMAT_HELP,
-        ),
+        opt.format_option("Write the labels too. " + opt.FORMAT_HELP, panel=FILES),
     ] = None,
     model: opt.Model = "l14",
     background: opt.Background = None,

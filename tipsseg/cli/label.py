@@ -20,7 +20,7 @@ from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFI
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
-    from tipsseg.cli.repeat import EarlierRun
+    from tipsseg.cli.repeat import RepeatedRun
     from tipsseg.runs.engine import Engine
     from tipsseg.store.spec import RunInfo
 
@@ -98,18 +98,7 @@ def label(
     short_side: opt.ShortSide = None,
     refine: opt.Refine = REFINEMENTS[0],
     batch_size: opt.BatchSize = 8,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            parser=opt.path_of("--output"),
-            is_eager=True,
-            rich_help_panel=FILES,
-            help="Output folder.",
-        ),
-    ] = Path("labels"),
+    output: Annotated[Path, opt.output_option("Output folder.", eager=True, panel=FILES)] = Path("labels"),
     formats: opt.Format = None,
     instances: opt.Instances = INSTANCES[0],
     min_area: opt.MinArea = "1",
@@ -249,9 +238,9 @@ def label(
     if retry_failed and overwrite:
         raise UsageError("--retry-failed goes on from a run, and --overwrite starts over", "Give one of them.")
     workers = _workers(engine, actors, gpus, device)
-    earlier = _earlier(from_run, [classes, vocab, templates, background])
+    repeated = _repeated(from_run, [classes, vocab, templates, background])
     vocabulary = (
-        values.parse_vocabulary(classes, vocab, templates, background) if earlier is None else earlier.vocabulary
+        values.parse_vocabulary(classes, vocab, templates, background) if repeated is None else repeated.vocabulary
     )
     spec = RunSpec(
         model,
@@ -275,7 +264,7 @@ def label(
     with Progress(quiet, results=not jsonl, null=null) as progress:
         values.note_vocabulary(progress, classes, vocabulary)
         info = plan_run(spec)
-        for note in [] if earlier is None else earlier.notes(info):
+        for note in [] if repeated is None else repeated.notes(info):
             progress.note(note)
         listed = stdin.is_list(given)
         entries = stdin.entries(null) if listed else None
@@ -335,7 +324,7 @@ def _workers(engine: str, actors: int | None, gpus: float | None, device: str) -
     return lambda info, _, __: RayEngine(info, number, each)
 
 
-def _earlier(path: Path | None, own: Sequence[object]) -> EarlierRun | None:
+def _repeated(path: Path | None, own: Sequence[object]) -> RepeatedRun | None:
     """The run to repeat; `own` are the options that say what to label. Raises UsageError."""
     from tipsseg.cli.repeat import read_run_file
 

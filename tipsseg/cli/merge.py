@@ -36,13 +36,7 @@ def merge(
     ],
     output: Annotated[
         Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            parser=opt.path_of("--output"),
-            help="Where all of it is to be: a new folder, or the only OUT, with all shards.",
-        ),
+        opt.output_option("Where all of it is to be: a new folder, or the only OUT, with all shards."),
     ],
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import OptionInfo
 
 from tipsseg.cli import completion
 from tipsseg.cli.help import FILES, IMAGES, MODEL, WHAT
@@ -30,6 +31,28 @@ def path_of(option: str) -> Callable[[str | Path], Path]:
         return Path(value)
 
     return parse
+
+
+def output_option(text: str, *, eager: bool = False, panel: str | None = None) -> OptionInfo:
+    """The option -o of a command; `text` is its help."""
+    found: OptionInfo = typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        parser=path_of("--output"),
+        is_eager=eager,
+        rich_help_panel=panel,
+        help=text,
+    )
+    return found
+
+
+def format_option(text: str, *, panel: str | None = None) -> OptionInfo:
+    """The option -f of a command; `text` is its help."""
+    found: OptionInfo = typer.Option(
+        "--format", "-f", metavar="NAMES", rich_help_panel=panel, autocompletion=completion.formats, help=text
+    )
+    return found
 
 
 Classes = Annotated[
@@ -143,14 +166,7 @@ BatchSize = Annotated[
 ]
 Format = Annotated[
     list[str] | None,
-    typer.Option(
-        "--format",
-        "-f",
-        metavar="NAMES",
-        rich_help_panel=FILES,
-        autocompletion=completion.formats,
-        help=f"{FORMAT_HELP}  [default: {','.join(DEFAULT_FORMATS)}]",
-    ),
+    format_option(f"{FORMAT_HELP}  [default: {','.join(DEFAULT_FORMATS)}]", panel=FILES),
 ]
 Instances = Annotated[
     str,

@@ -18,7 +18,7 @@ _HINT = f"Give the {RUN_FILE} in the output folder of a run."
 
 
 @dataclass(frozen=True, slots=True)
-class EarlierRun:
+class RepeatedRun:
     """A run that is repeated, by its run.json."""
 
     path: Path
@@ -55,7 +55,7 @@ class EarlierRun:
         return found
 
 
-def read_run_file(path: Path) -> EarlierRun:
+def read_run_file(path: Path) -> RepeatedRun:
     """The run with that run.json, or with that output folder. Raises UsageError."""
     path = path / RUN_FILE if is_folder(path) else path
     try:
@@ -67,6 +67,6 @@ def read_run_file(path: Path) -> EarlierRun:
     if not isinstance(record, dict) or record.get("tool") != "tipsseg":
         raise UsageError(f"--from {path}: not the record of a run of tipsseg label", _HINT)
     try:
-        return EarlierRun(path, parse_run(record, path.parent))
+        return RepeatedRun(path, parse_run(record, path.parent))
     except ValueError as error:
         raise UsageError(f"--from {path}: not as this version of tipsseg writes it ({error})", _HINT) from error

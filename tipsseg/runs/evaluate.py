@@ -181,15 +181,21 @@ def evaluate_masks(
     progress: Progress,
     max_pixels: int = MAX_PIXELS,
 ) -> Evaluation:
-    """Score masks that are there already, against the truths.
+    """Score masks that are there already, against the truths. A predicted mask that cannot be read is reported and left out.
 
-    predicted   the masks' folder; see `find_masks`
-    names       of the classes 1..N
-    jobs        threads that read masks
-    max_pixels  larger masks are refused
+    Args:
+        predicted: The folder of the masks; see `find_masks`.
+        truths: The folder of the truth masks.
+        layout: Names and ids of the truth masks.
+        names: The names of the classes 1..N.
+        jobs: Threads that read masks.
+        progress: Says what happens.
+        max_pixels: Masks of more pixels are refused.
 
-    Raises UsageError where both are one folder, InputError where masks are missing or one has no truth, ImageError for a truth that
-    cannot be read and for ids that are no class. A predicted mask that cannot be read is reported and left out.
+    Raises:
+        UsageError: where both are one folder.
+        InputError: where masks are missing, or a mask has no truth.
+        ImageError: for a truth that cannot be read, and for ids that are no class.
     """
     if os.path.realpath(masks_folder(predicted)) == os.path.realpath(truths):
         raise UsageError("--pred and --gt are one folder", "Give the folder of the truth masks as --gt.")
@@ -219,10 +225,12 @@ def evaluate_masks(
 
 
 def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
-    """Raise OutputError where the folder of the results cannot be made, or they would come among or upon masks that are read.
+    """Raise OutputError where the folder of the results cannot be made, or the results would come among masks that are read.
 
-    masks   the folders of masks that are read
-    labels  whether the labels are written too
+    Args:
+        output: The folder of the results.
+        masks: The folders of masks that are read.
+        labels: Whether the labels are written too.
     """
     check_folder(output)
     ownership = _reports(output)

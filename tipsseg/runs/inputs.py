@@ -30,11 +30,12 @@ _PERMISSIONS = "Check the path and its permissions."
 class Found:
     """The images of a run.
 
-    refs     sorted by name, folder by folder; see `name_order`
-    skipped  files in the folders that are no images by their extension, without hidden files
-    root     the folder that the relative paths begin at
-    outputs  folders that were not searched, because outputs of a run are or would be in them
-    refused  folders that cannot be listed, sorted as the images are
+    Attributes:
+        refs: The images, sorted by name, folder by folder; see `name_order`.
+        skipped: Files in the folders that are no images by their extension, without hidden files.
+        root: The folder that the relative paths begin at.
+        outputs: Folders that were not searched, because outputs of a run are or would be in them.
+        refused: Folders that cannot be listed, sorted as the images are.
     """
 
     refs: tuple[ImageRef, ...]
@@ -62,7 +63,7 @@ def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = Non
 
 
 def from_list(entries: Iterable[str | bytes], *, output: Path | None, apart: Path | None = None) -> Found:
-    """The images that a list names, one path an entry; like `find`, except for the relative paths.
+    """The images that a list names, one path per entry; like `find`, except for the relative paths.
 
     Those begin at the current folder. Of a path outside of it remain the parts without the anchor and without `..`.
     Blank entries, line ends and a byte order mark are ignored. Raises InputError as `find` does.
@@ -79,7 +80,7 @@ def stream(entries: Iterable[str | bytes], *, output: Path | None, names: Output
     pictures to, and an image that would share a file with an earlier one, as `names` tells. A path that
     does not exist is an ImageRef: it may be there when its turn comes, and if not, opening it fails by name.
 
-    Keeps three texts an image.
+    Keeps three texts per image.
     """
     root = Path.cwd()
     walker = _Walker(output, None)

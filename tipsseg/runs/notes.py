@@ -72,9 +72,10 @@ def example_hashes() -> frozenset[str]:
 class Edited:
     """Images of a run whose files were changed by hand.
 
-    images      those that lack formats
-    lacking     these formats
-    other_input how many have an image that was changed since
+    Attributes:
+        images: The names of the images that lack formats.
+        lacking: The formats that they lack.
+        other_input: How many of the images themselves were changed since.
     """
 
     images: set[str] = field(default_factory=set)

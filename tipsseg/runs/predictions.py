@@ -118,13 +118,9 @@ def names_beside(folder: Path) -> tuple[str, ...]:
             "Give the classes with --classes, --vocab or --layout.",
         )
     try:
-        record = parse(read_regular(path))
+        classes = class_names(parse(read_regular(path)))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not what tipsseg writes", _GIVE) from error
-    try:
-        classes = class_names(record)
-    except ValueError:
-        classes = ()
     if not classes:
         raise InputError(f"{path} names no classes", _GIVE)
     _refuse_other_names(path, classes)

@@ -26,11 +26,12 @@ _LINE_EVERY = 30.0
 
 
 class Progress:
-    """Counts images; use as a context manager.
+    """Counts images, and says how a run goes on. Use as a context manager.
 
-    quiet    leaves out notes and progress, never errors or results
-    results  whether paths of finished files go to stdout
-    null     whether a NUL ends each path there, in place of a line end
+    Args:
+        quiet: Leaves out notes and progress, never errors or results.
+        results: Whether paths of finished files go to stdout.
+        null: Whether a NUL ends each path there, in place of a line end.
 
     The bar never shares a line with anything else: it is taken off the terminal before a line is printed, and drawn again
     below it.
@@ -52,10 +53,12 @@ class Progress:
         return Progress(self._quiet, results=False)
 
     def begin(self, line: str, total: int | None, before: int = 0) -> None:
-        """Say what is about to be done, to `total` images, and begin to measure time.
+        """Say what is about to be done, and begin to measure time.
 
-        total   None where it is not known
-        before  how many of them are done already, in no time
+        Args:
+            line: What is said.
+            total: How many images there are; None where that is not known.
+            before: How many of them are done already, in no time.
         """
         self.note(line)
         self._total = total

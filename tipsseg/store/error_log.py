@@ -1,4 +1,4 @@
-"""errors.jsonl: the images that failed, one a line; there is no such file where none did."""
+"""errors.jsonl: one line per image that failed. Without failures there is no such file."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ UNREADABLE_FILE = "errors-unreadable.jsonl"
 
 
 class ErrorLog:
-    """The failures of a run, with those of earlier runs in the same folder that are not mended."""
+    """The failures of a run, and the failures of earlier runs in the same folder that are not mended."""
 
-    def __init__(self, records: Path) -> None:
+    def __init__(self, state: Path) -> None:
         """Raises OutputError where the file cannot be read."""
-        self.path = records / ERRORS_FILE
+        self.path = state / ERRORS_FILE
         self._log: AppendLog | None = None
         self._own: set[str] = set()
         self._before = {record["image"] for record, _ in _lines(self.path)}
@@ -41,9 +41,9 @@ class ErrorLog:
         self._own.discard(image)
 
     def finish(self) -> None:
-        """Leave one line an image; none for those that are mended, or failed earlier and are gone.
+        """Leave one line per image, without images that are mended, or that failed in an earlier run and are gone.
 
-        Lines that are no records go to UNREADABLE_FILE. Raises OutputError.
+        Lines that cannot be read go to UNREADABLE_FILE. Raises OutputError.
         """
         self.close()
         _set_aside(self.path)
@@ -73,9 +73,9 @@ class ErrorLog:
             self._log = None
 
 
-def read_failed(records: Path) -> tuple[ImageRef, ...]:
+def read_failed(state: Path) -> tuple[ImageRef, ...]:
     """The images in errors.jsonl of a state folder, in the order of their names. Raises OutputError."""
-    path = records / ERRORS_FILE
+    path = state / ERRORS_FILE
     found = {record["image"]: record["path"] for record, _ in _lines(path)}
     return tuple(
         ImageRef(actual_path(Path(), found[image]), PurePosixPath(actual_name(image)))
@@ -99,7 +99,7 @@ def _record(failed: Failed) -> dict[str, str]:
 
 
 def _set_aside(path: Path) -> None:
-    """Keep lines that are no records beside the file, as nobody else has them. Raises OutputError."""
+    """Keep lines that cannot be read beside the file, as nobody else has them. Raises OutputError."""
     try:
         strange = [line for _, line in lines_of(path) if _parsed(line) is None]
     except OSError as error:
@@ -111,7 +111,7 @@ def _set_aside(path: Path) -> None:
 
 
 def _parsed(line: bytes) -> dict[str, str] | None:
-    """The record in a line; None where the line is none, or names what is no path below an output folder."""
+    """The record in a line; None for a line that cannot be read, or that names a path outside of an output folder."""
     try:
         record = parse(line)
     except ValueError:

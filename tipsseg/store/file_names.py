@@ -61,9 +61,9 @@ def name_key(folder: Path) -> NameKey:
 
 
 class OutputNames:
-    """The names that the files of some images take: relative paths without their suffix, and the folders of those.
+    """The names that the files of some images take: relative paths without their suffix, and their folders.
 
-    Keeps two texts an image.
+    Keeps two texts per image.
     """
 
     def __init__(self, key: NameKey, names: str, formats: Iterable[str]) -> None:

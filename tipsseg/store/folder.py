@@ -269,11 +269,11 @@ def _removed(path: Path) -> OutputError:
     return OutputError(path, "it was removed while the run went on", "Run the same command again.")
 
 
-def clean_up_run(output: Path, records: Path, owner: str = "") -> None:
+def clean_up_run(output: Path, state: Path, owner: str = "") -> None:
     """Remove what was left in the folders of a run under temporary names, but what a run or a merge goes on from.
 
     See `files.clean_up`.
     """
     kept = {LOCK_FILE, MERGE_FILE, *map(Journal.file_name, FORMATS)}
-    clean_up([records], keep=kept.union(log.name for log in write_ahead_logs(records)))
+    clean_up([state], keep=kept.union(log.name for log in write_ahead_logs(state)))
     clean_up_below((output / folder for folder in image_folders()), owner)

@@ -1,7 +1,7 @@
-"""What a format with one file for the whole run keeps of each image until that file is written.
+"""The rows of each image, kept until a format writes its one file for the whole run.
 
-The journal is a hidden file in the state folder, and outlives a process that is killed. It begins with what the file holds
-already, once there is something to add; so a run that adds nothing costs nothing.
+The journal is a hidden file in the state folder, and outlives a process that is killed. It is made once there is something to add,
+and begins with what the file holds already. A run that adds nothing costs nothing.
 """
 
 from __future__ import annotations
@@ -19,24 +19,33 @@ from tipsseg.util.json_values import parse
 
 
 class Journal:
-    """The records of one format by image. In memory is an offset an image.
+    """The rows of one format, by image. Memory holds a name and an offset per image.
 
     One thread changes it; meanwhile any thread may ask `has`.
     """
 
-    def __init__(self, name: str, file: RowsFile, records: Path, images: Sequence[str]) -> None:
-        """Of the format `name` with this file in a state folder, which was written with `images`. Raises OutputError."""
+    def __init__(self, name: str, file: RowsFile, state: Path, images: Sequence[str]) -> None:
+        """Open the journal, where there is one.
+
+        Args:
+            name: The format.
+            file: Its file of rows.
+            state: The state folder.
+            images: The images that the file was written with.
+
+        Raises:
+            OutputError: where the journal cannot be read.
+        """
         self._file = file
         self._images = images
-        self._path = records / self.file_name(name)
+        self._path = state / self.file_name(name)
         self._log: AppendLog | None = None
         self._offsets: dict[str, int] = {}
         if self._path.exists():
             self._log = self._open()
         else:
-            with suppress(
-                OSError, ValueError
-            ):  # no file yet, or one that is not ours: then there is nothing to go on from
+            # Where there is no file yet, or a file of somebody else, there is nothing to go on from.
+            with suppress(OSError, ValueError):
                 self._offsets = dict.fromkeys(file.names(images), 0)
 
     @property
@@ -60,21 +69,21 @@ class Journal:
         return self._log is not None
 
     def has(self, image: str) -> bool:
-        """Whether there are records of the image."""
+        """Whether there are rows of the image."""
         return image in self._offsets
 
-    def add(self, image: str, records: Sequence[bytes]) -> None:
-        """Take an image's records, in place of earlier ones. Raises OutputError."""
+    def add(self, image: str, rows: Sequence[bytes]) -> None:
+        """Take the rows of an image, in place of earlier rows. Raises OutputError."""
         log = self._begun()
-        self._offsets[image] = log.append(_line(image, records))
+        self._offsets[image] = log.append(_line(image, rows))
 
     def begin(self) -> None:
         """Let the file be written again, as where images are in the format no more. Raises OutputError."""
         self._begun()
 
     def write(self, images: Sequence[str]) -> None:
-        """Write the file with those of these images that it has, in this order, and end the journal. Raises OutputError."""
-        self._file.write([image for image in images if image in self._offsets], self._records)
+        """Write the file with the images that the journal has of these, in this order, and end the journal. Raises OutputError."""
+        self._file.write([image for image in images if image in self._offsets], self._rows)
         self.close()
         remove_file(self._path)
 
@@ -83,9 +92,9 @@ class Journal:
         if self._log is not None:
             self._log.close()
 
-    def _records(self, image: str) -> Rows:
-        _, _, records = self._begun().read(self._offsets[image]).partition(b"\t")
-        return tuple(records.split(b"\t")) if records else ()
+    def _rows(self, image: str) -> Rows:
+        _, _, rows = self._begun().read(self._offsets[image]).partition(b"\t")
+        return tuple(rows.split(b"\t")) if rows else ()
 
     def _begun(self) -> AppendLog:
         """The open journal, begun with what the file holds."""
@@ -93,8 +102,8 @@ class Journal:
             if self._offsets:
                 try:
                     with atomic_path(self._path) as temporary, temporary.open("wb") as target:
-                        for image, records in self._file.read(self._images):
-                            target.write(_line(image, records) + b"\n")
+                        for image, rows in self._file.read(self._images):
+                            target.write(_line(image, rows) + b"\n")
                 except ValueError as error:
                     raise OutputError(
                         self._file.path, f"what is there cannot be continued: {error}", "Move that file away."
@@ -114,12 +123,12 @@ class Journal:
         return AppendLog(self._path)
 
 
-def _line(image: str, records: Sequence[bytes]) -> bytes:
-    return json_bytes(image) + b"\t" + b"\t".join(records)
+def _line(image: str, rows: Sequence[bytes]) -> bytes:
+    return json_bytes(image) + b"\t" + b"\t".join(rows)
 
 
 def _image_of(line: bytes) -> str | None:
-    """The image that a line is of; None where it is none, as after a loss of power."""
+    """The image that a line is of; None for a line that is torn, as after a loss of power."""
     name, tab, _ = line.partition(b"\t")
     try:
         image = parse(name) if tab else None
@@ -128,15 +137,22 @@ def _image_of(line: bytes) -> str | None:
     return image if isinstance(image, str) else None
 
 
-def journals_in(records: Path) -> list[str]:
+def journals_in(state: Path) -> list[str]:
     """The formats that have a journal in a state folder."""
-    return [name for name in FORMATS if (records / Journal.file_name(name)).exists()]
+    return [name for name in FORMATS if (state / Journal.file_name(name)).exists()]
 
 
 def write_run_file(file: RunFile, journal: Journal | None, images: Sequence[str], *, anew: bool) -> None:
-    """Write a file of a format for these images; `journal` is that of the format, where it keeps one.
+    """Write a file that a format has for the whole run.
 
-    Without `anew` a file of records is left as it is where none have changed. Raises OutputError.
+    Args:
+        file: The file.
+        journal: The journal of the format, where it keeps one.
+        images: The images that the file is to hold.
+        anew: Whether a file of rows is written again where no row has changed.
+
+    Raises:
+        OutputError: where it cannot be written.
     """
     if journal is None or journal.path != file.path:
         file.write(images, lambda _: ())

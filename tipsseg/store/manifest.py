@@ -15,11 +15,12 @@ from pathlib import Path
 
 from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS
-from tipsseg.types import BACKGROUND, ImageRef, name_order, printable_path
+from tipsseg.store.summary import ImageNumbers, read_summary
+from tipsseg.types import ImageRef, name_order, printable_path
 from tipsseg.util.append_log import AppendLog, lines_of, whole_lines
 from tipsseg.util.files import atomic_path, json_bytes
 from tipsseg.util.fingerprint import Fingerprint, file_record, parse_file
-from tipsseg.util.json_values import parse, short, take, take_share
+from tipsseg.util.json_values import parse, short
 from tipsseg.util.record_paths import is_inside
 
 MANIFEST_FILE = "manifest.jsonl"
@@ -36,17 +37,18 @@ ObjectScore = tuple[int, int, int, int, int, int, float]
 class ManifestEntry:
     """One labelled image.
 
-    image        its name, see ImageRef.name
-    path         where the input was, absolute, when it was labelled
-    fingerprint  of the input then
-    digest       of all that decided the labels
-    summary      what the labels hold, see `summary.label_summary`: height, width, classes, background, ignored
-    files        its own picture in each format that has one, relative to the output folder, posix
-    formats      all formats that hold the image
-    seconds      from opening the input to the last file
-    written      what those files were when they were written; a file that is not so any more was edited
-    objects      the objects that the labels show, whether or not a format lists them
-    corrected    sha256 of the edited mask that the labels are of; None where they are the run's own
+    Attributes:
+        image: Its name, see ImageRef.name.
+        path: Where the input was, absolute, when it was labelled.
+        fingerprint: Of the input then.
+        digest: Of all that decided the labels, see `RunInfo.digest`.
+        summary: What the labels hold, see `summary.label_summary`: height, width, classes, background, ignored.
+        files: Its per-image file in each format that has one, relative to the output folder, posix.
+        formats: All formats that hold the image.
+        seconds: From opening the input to the last file.
+        written: What those files were when they were written. A file that is different now was edited.
+        objects: The objects that the labels show, whether or not a format lists them.
+        corrected: sha256 of the edited mask that the labels are of. None: the labels are the run's own.
     """
 
     image: str
@@ -82,6 +84,11 @@ class ManifestEntry:
             **({} if self.corrected is None else {"corrected": self.corrected}),
         }
 
+    @property
+    def numbers(self) -> ImageNumbers:
+        """The numbers of its summary. Of an entry that was read, they can be had without an error."""
+        return read_summary(self.summary)
+
     def without(self, formats: Collection[str]) -> ManifestEntry:
         """The entry of the image in fewer formats."""
         return replace(
@@ -103,7 +110,7 @@ def input_path(ref: ImageRef) -> str:
 
 
 def parse_entry(line: bytes) -> ManifestEntry | None:
-    """The entry in a line of manifest.jsonl; None where it is none."""
+    """The entry in a line of manifest.jsonl; None for a line that cannot be read as an entry."""
     try:
         return read_entry(line)
     except ValueError:
@@ -111,7 +118,7 @@ def parse_entry(line: bytes) -> ManifestEntry | None:
 
 
 def read_entry(line: bytes) -> ManifestEntry:
-    """The entry in a line of manifest.jsonl. Raises ValueError where it is none, or names or numbers in it are none."""
+    """The entry in a line of manifest.jsonl. Raises ValueError for a line that is not as it is written."""
     try:
         record = parse(line)
         entry = ManifestEntry(
@@ -130,7 +137,7 @@ def read_entry(line: bytes) -> ManifestEntry:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError("not all that belongs to an image") from error
     _check_names(entry)
-    _check_summary(entry.summary)
+    read_summary(entry.summary)
     return entry
 
 
@@ -154,34 +161,17 @@ def _check_names(entry: ManifestEntry) -> None:
         raise ValueError("`written` is not of the files")
 
 
-def _check_summary(summary: Mapping[str, object]) -> None:
-    """Raise ValueError for what `summary.label_summary` does not give."""
-    size = take(summary, "height", int), take(summary, "width", int)
-    if size[0] < 1 or size[1] < 1:
-        raise ValueError(f"{size[0]} x {size[1]} (height x width) is no size of an image")
-    take(take(summary, "background", dict), "pixels", int)
-    take(summary, "ignored", int)
-    seen = {BACKGROUND}
-    for each in take(summary, "classes", list):
-        label_id = take(each, "id", int)
-        take(each, "name", str)
-        take(each, "pixels", int)
-        take_share(each, "confidence")
-        if label_id in seen:
-            raise ValueError(f"id {label_id} is there twice")
-        seen.add(label_id)
-
-
 class Manifest:
-    """The manifest of a state folder, read and added to. In memory are a name and two numbers an image.
+    """The manifest of a state folder, read and added to. Memory holds a name and two numbers per image.
 
     Any thread may ask `get`, `in` and `is_elsewhere` while one thread adds to it.
 
-    unreadable  how many lines were no entries when it was opened
+    Attributes:
+        unreadable: How many lines could not be read as entries when it was opened.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the manifest in `folder`, which may be new; lines that are no entries are passed over. Raises OutputError."""
+        """Open the manifest in `folder`, or begin one; lines that cannot be read are passed over. Raises OutputError."""
         self._path = folder / MANIFEST_FILE
         self.unreadable = 0
         self._open()
@@ -227,7 +217,7 @@ class Manifest:
         return image in self._paths and self._paths[image] != hash(path)
 
     def formats_of(self, image: str) -> tuple[str, ...]:
-        """The formats that an image is in; none where it is not here."""
+        """The formats that an image is in; empty where the manifest does not have it."""
         return self._formats.get(image, ())
 
     def others(self, digest: str) -> list[str]:
@@ -266,7 +256,7 @@ class Manifest:
         return self._log.is_removed()
 
     def set_aside(self) -> Path | None:
-        """Keep the lines that are no entries in UNREADABLE_FILE, beside the manifest, and leave them out here; None where all are.
+        """Move lines that cannot be read into UNREADABLE_FILE beside the manifest, and return its path; None where all can be read.
 
         Raises OutputError.
         """
@@ -282,7 +272,7 @@ class Manifest:
         return aside
 
     def tidy(self) -> None:
-        """Rewrite the file in the order of names with one line an image, where it is not so already. Raises OutputError."""
+        """Rewrite the file with one line per image in the order of names, where it is not so already. Raises OutputError."""
         order = self._order()
         if self._lines == len(order) and order == list(self._offsets):
             self._log.trim()

@@ -73,7 +73,7 @@ class FinishedRun:
 
 
 def find_runs(folder: Path, own: Path) -> list[FinishedRun]:
-    """The parts in an output folder: a run, or the shards that are there. `own` is the folder whose lock the caller has.
+    """The finished runs in an output folder: a whole run, or its shards. `own` is the folder whose lock the caller has.
 
     There may be journals of a run, or of a conversion, that came later and was broken off. Raises InputError for what is no output
     folder, is at work, or has not ended.
@@ -132,7 +132,7 @@ def unreadable(path: Path, error: Exception, output: Path) -> InputError:
 
 
 def other_version(path: Path, error: ValueError, output: Path) -> InputError:
-    """The InputError for a record of an output folder that is not as it is written."""
+    """The InputError for a record of an output folder that is not as this version writes it."""
     return InputError(f"{path}: not as this version of tipsseg writes it: {error}", check_hint(output))
 
 

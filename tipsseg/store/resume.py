@@ -39,12 +39,13 @@ _MOVE_OR_REPLACE = "Move the file away; or label the image anew with --replace-e
 class ResumeState:
     """What an earlier run left, opened and not changed; close it in the end.
 
-    before    what its run.json says; None where there is none
-    manifest  its images
-    outdated  formats in which images were that have been labelled otherwise since
-    journals  the formats of this run that keep rows
-    lost      how many images run.json counts that the manifest does not have
-    kept      files of a run before it that were changed by hand, and that no record has since the folder was begun anew
+    Attributes:
+        before: What its run.json says; None where there is no run.json.
+        manifest: Its images.
+        outdated: Formats that held images which have been labelled otherwise since.
+        journals: The journals of this run's formats that keep rows.
+        lost: How many images run.json counts that the manifest does not have.
+        kept: Files of a run before it that were changed by hand, and that no record has since the folder was begun anew.
     """
 
     def __init__(self, info: RunInfo, context: RunContext) -> None:
@@ -95,12 +96,12 @@ class ResumeState:
 
     @property
     def mixed(self) -> bool:
-        """Whether there are labels of it that this job would not give."""
+        """Whether it left labels that this run would not give."""
         return bool(self.manifest.others(self._digest))
 
     @property
     def incomplete(self) -> bool:
-        """Whether its records may lack what it did: files may be there then that no record has."""
+        """Whether its records may lack what it did; then files may be there that no record has."""
         return self.before is not None and (
             self.before.ended is None or self.incomplete_for_good or self._context.ownership.broken_off
         )
@@ -111,7 +112,7 @@ class ResumeState:
         return bool(self.lost or self.manifest.unreadable or (self.before is not None and self.before.lost))
 
     def item(self, ref: ImageRef) -> Item:
-        """The image with what of its files may be replaced; or that it is done, or cannot be. May be called from another thread."""
+        """The image with the files that may be replaced; or its result, where it needs no labelling. Any thread may call it."""
         context = self._context
         entry = self.manifest.get(ref.name)
         reason = self._in_the_way(ref, entry)
@@ -138,9 +139,9 @@ class ResumeState:
         return replace(ref, replaceable=may_go, linked=entry.formats, former=entry.fingerprint.sha256)
 
     def refuse_in_the_way(self, refs: Iterable[ImageRef | Failed]) -> None:
-        """Raise OutputError where the folder has labels of other images under names of these, or files that nobody recorded.
+        """Raise OutputError where the folder has labels of other images under names of these, or files that no record has.
 
-        Of an earlier run whose records are incomplete such files may be; then it is known only when the image is labelled.
+        An earlier run whose records are incomplete may have left such files; whether it did is known when the image is labelled.
         """
         images = (ref for ref in refs if isinstance(ref, ImageRef) and not (self.kept and self._paths(ref) & self.kept))
         found = [(ref, reason) for ref in images if (reason := self._in_the_way(ref, None))]
@@ -159,9 +160,11 @@ class ResumeState:
         """
         formats = self._spec.formats
         lacking = [ref for ref in refs if not set(formats) <= set(self.manifest.formats_of(ref.name))]
-        finished = self.of_the_same and not self.incomplete and self._spec.resume and self._spec.shard is None
         # A run writes classes.json anew where it is gone; a conversion cannot do without it.
-        finished = finished and (self._context.output / CLASSES_FILE).is_file()
+        described = (self._spec.output / CLASSES_FILE).is_file()
+        finished = (
+            self.of_the_same and not self.incomplete and described and self._spec.resume and self._spec.shard is None
+        )
         if not lacking or not finished or not all(ref.name in self.manifest for ref in refs):
             return (), frozenset()
         missing: dict[str, None] = {}
@@ -179,7 +182,7 @@ class ResumeState:
         return tuple(name for name in formats if name in missing), frozenset(names)
 
     def _derivable(self, ref: ImageRef) -> tuple[str, ...]:
-        """The formats that an image lacks, where what is stored suffices for all of them; else none."""
+        """The formats that an image lacks, where what is stored suffices for all of them; otherwise empty."""
         entry, context = self.manifest.get(ref.name), self._context
         if entry is None or entry.digest != self._digest or entry.corrected or not entry.fingerprint.matches(ref.path):
             return ()
@@ -221,9 +224,9 @@ class ResumeState:
                 raise OtherRunError(output, f"it holds labels of another run: {'; '.join(other)}", _START_OVER)
 
     def refuse_mixture(self, covered: Container[str]) -> None:
-        """Raise OutputError where labels of it would stay, that were made with other options.
+        """Raise OutputError where labels would stay that were made with other options.
 
-        `covered` are the names of the images of the job.
+        `covered` are the names of the images of this run.
         """
         left = [image for image in self.manifest.others(self._digest) if image not in covered]
         if left:
@@ -256,7 +259,7 @@ class ResumeState:
         return "" if noted is None else f" ({noted.command})"
 
     def _lacking(self, entry: ManifestEntry, ref: ImageRef, edited: Container[str]) -> tuple[str, ...]:
-        """The formats of the job that an image is not in, but for files that were edited."""
+        """The formats of this run that an image is not in, but for files that were edited."""
         asked, context = self._spec.formats, self._context
         return tuple(
             name
@@ -315,7 +318,7 @@ class ResumeState:
         return f"{path} is there, and is not what tipsseg wrote for this image", MOVE
 
     def _paths(self, ref: ImageRef) -> set[Path]:
-        """The files of an image that are there."""
+        """The per-image files of an image that are there."""
         paths = image_paths(self._context, ref, self._spec.formats).values()
         return {path for path in paths if os.path.lexists(path)}
 

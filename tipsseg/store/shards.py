@@ -19,7 +19,7 @@ _HINT = "Give the part and the number of parts, with 8 processes from 1/8 to 8/8
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Part `index` (1..`count`) of `count` parts. Raises UsageError for numbers that are none."""
+    """Part `index` (1..`count`) of `count` parts. Raises UsageError for numbers that cannot be."""
 
     index: int
     count: int
@@ -58,7 +58,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def parse_folder(name: str) -> Shard | None:
-    """The shard whose folder has that name; None where it is no shard's."""
+    """The shard whose folder has that name; None for the name of another folder."""
     if not (match := re.fullmatch(r"([1-9][0-9]{0,8})-of-([1-9][0-9]{0,8})", name)):
         return None
     index, count = int(match[1]), int(match[2])

@@ -22,7 +22,6 @@ from tipsseg.store.manifest import ManifestEntry, ObjectScore
 from tipsseg.store.reader import check_hint
 from tipsseg.types import BACKGROUND, LabelArray, TopClasses, ignore_id, name_order
 from tipsseg.util.files import file_size, reason_of
-from tipsseg.util.json_values import take, take_share
 from tipsseg.util.record_paths import actual_path
 
 _LABEL_AGAIN = "Move the file away and label the image again."
@@ -61,23 +60,17 @@ def labelled_image(
     """
     if entry is None:
         raise ValueError("not all that belongs to an image")
-    summary = dict(entry.summary)
-    size = take(summary, "height", int), take(summary, "width", int)
+    numbers = entry.numbers
+    size = numbers.size
     if size[0] * size[1] > max_pixels:
         raise ValueError(f"{by(size)} pixels, where --max-pixels allows {max_pixels:,}")
-    names: dict[int, str] = {}
-    means: dict[int, float] = {}
-    pixels = {
-        BACKGROUND: take(take(summary, "background", dict), "pixels", int),
-        ignore_id(len(classes)): take(summary, "ignored", int),
-    }
-    for each in take(summary, "classes", list):
-        label_id = take(each, "id", int)
-        names[label_id] = take(each, "name", str)
-        means[label_id] = take_share(each, "confidence")
-        if label_id in pixels:
-            raise ValueError(f"id {label_id} is there twice")
-        pixels[label_id] = take(each, "pixels", int)
+    pixels = {BACKGROUND: numbers.background, ignore_id(len(classes)): numbers.ignored}
+    for each in numbers.classes:
+        if each.id in pixels:
+            raise ValueError(f"id {each.id} is there twice")
+        pixels[each.id] = each.pixels
+    names = {each.id: each.name for each in numbers.classes}
+    means = {each.id: each.confidence for each in numbers.classes}
     stored = StoredImage(entry.image, size, pixels, classes, options, entry.digest == digest)
     return LabelledImage(entry, stored, names, means)
 

@@ -14,7 +14,7 @@ from tipsseg.formats import index_masks
 from tipsseg.label_map import LabelMap
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelClass
-from tipsseg.util.json_values import take
+from tipsseg.util.json_values import take, take_share
 from tipsseg.util.printable import counted, one_line
 
 #: Pixels that are summed at once.
@@ -47,6 +47,50 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
         "background": _share(pixels[BACKGROUND], sums[BACKGROUND], height * width),
         "ignored": int(pixels[label_map.ignore]),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class ClassNumbers:
+    """A class that occurs in an image: its id, its name, its pixels, and their mean confidence, 0..1."""
+
+    id: int
+    name: str
+    pixels: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageNumbers:
+    """What a `label_summary` says, checked.
+
+    Attributes:
+        size: (height, width) in pixels.
+        background: Pixels of id 0.
+        ignored: Pixels below the minimum confidence.
+        classes: The classes that occur.
+    """
+
+    size: tuple[int, int]
+    background: int
+    ignored: int
+    classes: tuple[ClassNumbers, ...]
+
+
+def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
+    """The numbers of a `label_summary` that was read back. Raises ValueError for what cannot be one."""
+    size = take(summary, "height", int), take(summary, "width", int)
+    if size[0] < 1 or size[1] < 1:
+        raise ValueError(f"{size[0]} x {size[1]} (height x width) is no size of an image")
+    background = take(take(summary, "background", dict), "pixels", int)
+    ignored = take(summary, "ignored", int)
+    classes: dict[int, ClassNumbers] = {}
+    for each in take(summary, "classes", list):
+        label_id, name, pixels = take(each, "id", int), take(each, "name", str), take(each, "pixels", int)
+        confidence = take_share(each, "confidence")
+        if label_id in classes or label_id == BACKGROUND:
+            raise ValueError(f"id {label_id} is there twice")
+        classes[label_id] = ClassNumbers(label_id, name, pixels, confidence)
+    return ImageNumbers(size, background, ignored, tuple(classes.values()))
 
 
 def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[str, Path]) -> dict[str, object]:
@@ -157,17 +201,15 @@ def total(summaries: Iterable[Mapping[str, object]], classes: Sequence[LabelClas
     of_class = [[0, 0] for _ in classes]
     for summary in summaries:
         try:
-            size = take(summary, "height", int) * take(summary, "width", int)
-            own = [(take(each, "id", int), take(each, "pixels", int)) for each in take(summary, "classes", list)]
-            nothing = take(take(summary, "background", dict), "pixels", int)
-            unsure = take(summary, "ignored", int)
+            numbers = read_summary(summary)
         except ValueError:
             continue
-        images, pixels, background, ignored = images + 1, pixels + size, background + nothing, ignored + unsure
-        for label_id, number in own:
-            if 1 <= label_id <= len(classes) and number > 0:
-                of_class[label_id - 1][0] += 1
-                of_class[label_id - 1][1] += number
+        images, pixels = images + 1, pixels + numbers.size[0] * numbers.size[1]
+        background, ignored = background + numbers.background, ignored + numbers.ignored
+        for each in numbers.classes:
+            if 1 <= each.id <= len(classes) and each.pixels > 0:
+                of_class[each.id - 1][0] += 1
+                of_class[each.id - 1][1] += each.pixels
     counts = zip(classes, of_class, strict=True)
     return Totals(
         images, pixels, background, ignored, tuple(ClassTotal(each.id, each.name, *own) for each, own in counts)

@@ -60,7 +60,7 @@ def _refuse_unknown(run: FinishedRun, formats: Sequence[str]) -> None:
     lacking: dict[str, list[str]] = {}
     for entry in read_entries(run):
         # Lists of objects have no ignored pixels.
-        unfit = {name for name in label_sources() if FORMATS[name].labels == "objects" and entry.summary["ignored"]}
+        unfit = {name for name in label_sources() if FORMATS[name].labels == "objects" and entry.numbers.ignored}
         for what, sources in needs:
             if not (set(sources) - (unfit if what == _LABELS else set())) & set(entry.formats):
                 lacking.setdefault(what, []).append(entry.image)
