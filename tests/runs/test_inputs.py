@@ -15,10 +15,10 @@ from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.images.pillow import image_extensions
 from tipsseg.runs import inputs
+from tipsseg.runs.image_list import check_choice
 from tipsseg.runs.inputs import (
     Found,
     again,
-    check_choice,
     check_listed,
     check_not_outputs,
     choose,
@@ -690,7 +690,7 @@ def test_a_part_of_the_images(tmp_path: Path) -> None:
 )
 def test_parts_that_are_none(limit: int | None, sample: int | None, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check_choice(limit, sample)
+        check_choice(True, limit, sample, retry_failed=False)
     assert caught.value.message == message
 
 

@@ -63,7 +63,11 @@ class Images:
 
 def check_choice(given: bool, limit: int | None, sample: int | None, *, retry_failed: bool) -> None:
     """Raise UsageError for a choice that cannot be meant; `given` tells whether there are paths or a list."""
-    inputs.check_choice(limit, sample)
+    for argument, number in (("argument `limit`", limit), ("argument `sample`", sample)):
+        if number is not None and number < 1:
+            raise UsageError(f"{argument}={number} is too small; the least is 1")
+    if limit is not None and sample is not None:
+        raise UsageError("argument `limit` and argument `sample` exclude each other", "Give one of them.")
     if given:
         return
     if not retry_failed:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
-from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.images.pillow import image_extensions
 from tipsseg.images.skipped import Skipped
@@ -108,15 +108,6 @@ def check_listed(found: Found) -> None:
     """Raise InputError where a folder could not be listed."""
     if found.refused:
         raise InputError(found.refused[0].error.message, found.refused[0].error.hint)
-
-
-def check_choice(limit: int | None, sample: int | None) -> None:
-    """Raise UsageError for a number below 1, and for both at once."""
-    for argument, number in (("argument `limit`", limit), ("argument `sample`", sample)):
-        if number is not None and number < 1:
-            raise UsageError(f"{argument}={number} is too small; the least is 1")
-    if limit is not None and sample is not None:
-        raise UsageError("argument `limit` and argument `sample` exclude each other", "Give one of them.")
 
 
 def choose(found: Found, limit: int | None, sample: int | None) -> Found:
