@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.images.decoding import open_image
