@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.models import OptionInfo
 
-from tipsseg.cli import completion
+from tipsseg.cli import help as completion
 from tipsseg.cli.help import FILES, IMAGES, MODEL, WHAT
 from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
