@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,9 @@ def test_shards_are_checked_together(command: Command, label: Callable[..., Ran]
     (OUT / "shards/2-of-3/run.json").write_text(json.dumps({**record, "ended": None, "counts": None}))
     ran = command("check", OUT, "--quiet")
     assert ran == Ran(1, "out/shards/2-of-3/run.json: the run was broken off; run the same command again\n", "")
+    shutil.rmtree(OUT / "shards/2-of-3")
+    ran = command("check", OUT, "--quiet")
+    assert ran == Ran(1, "out/shards: of 3 shards, these are missing: 2; label them with --shard I/3\n", "")
 
 
 @pytest.mark.parametrize(

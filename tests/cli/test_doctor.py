@@ -42,8 +42,8 @@ def test_options_and_hints_are_passed_on(command: Command, monkeypatch: pytest.M
     def examine(*arguments: object) -> list[Diagnostic]:
         asked.append(arguments)
         return [
-            Diagnostic("fail", "cpu", "it is slow", "Buy another."),
-            Diagnostic("note", "cuda", "absent", "Install it."),
+            Diagnostic("fail", "cpu", "it is slow with argument `dtype`=float16", "Buy another."),
+            Diagnostic("note", "cuda", "absent", "Use argument `device`=cpu."),
         ]
 
     monkeypatch.setattr(doctor, "examine", examine)
@@ -51,5 +51,6 @@ def test_options_and_hints_are_passed_on(command: Command, monkeypatch: pytest.M
     assert asked == [("cpu", "float16", Path("cats.jpg"))]
     assert (ran.code, ran.err) == (1, "")
     assert (
-        ran.out == "FAIL  cpu: it is slow\n      Buy another.\nnote  cuda: absent\n      Install it.\n1 check failed.\n"
+        ran.out
+        == "FAIL  cpu: it is slow with --dtype float16\n      Buy another.\nnote  cuda: absent\n      Use --device cpu.\n1 check failed.\n"
     )
