@@ -18,7 +18,6 @@ from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFI
 if TYPE_CHECKING:
     from tipsseg.runs.evaluate import Evaluation
     from tipsseg.runs.progress import Progress
-    from tipsseg.runs.truth_options import TruthOptions
 
 EPILOG = """\b
 Examples:
@@ -142,6 +141,7 @@ def evaluate(
     from tipsseg.runs.image_list import found_images, note_inputs
     from tipsseg.runs.predictions import masks_folder, names_of
     from tipsseg.runs.progress import Progress
+    from tipsseg.runs.truth_options import TruthOptions
     from tipsseg.store.spec import RunSpec
 
     refuse_split_lists(paths or (), classes, formats)
