@@ -43,12 +43,12 @@ def test_areas_are_read_and_written(text: str, area: MinArea) -> None:
 def test_what_is_no_area(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_min_area(text)
-    assert caught.value.message == f"--min-area {text} is no area"
+    assert caught.value.message == f"argument `min_area`={text} is no area"
     assert caught.value.hint == 'Give a whole number of pixels, or a percentage of the image such as "0.1%".'
 
 
 def test_more_than_the_image() -> None:
-    with pytest.raises(UsageError, match="--min-area 101% is more than the whole image"):
+    with pytest.raises(UsageError, match="argument `min_area`=101% is more than the whole image"):
         parse_min_area("101%")
 
 
@@ -86,7 +86,7 @@ def test_the_record() -> None:
         ({"instances": "all"}, "unknown instances 'all'"),
         ({"instances": None}, "no `instances`"),
         ({"min_area": 1}, "`min_area` is 1"),
-        ({"min_area": "few"}, "--min-area few is no area"),
+        ({"min_area": "few"}, "argument `min_area`=few is no area"),
         ({"png_mode": "RGB"}, "unknown mode of PNG files 'RGB'"),
         ({"names": "long"}, "unknown names of files 'long'"),
         ({"names": 1}, "`names` is 1"),
@@ -94,8 +94,8 @@ def test_the_record() -> None:
         ({"simplify": True}, "`simplify` is true"),
         ({"simplify": 10**400}, "`simplify` is 1000"),
         ({"simplify": math.nan}, "`simplify` is NaN"),
-        ({"simplify": -1}, "--simplify -1 is no distance"),
-        ({"val_fraction": 1}, "--val-fraction 1 is no part of the images"),
+        ({"simplify": -1}, "argument `simplify`=-1 is no distance"),
+        ({"val_fraction": 1}, "argument `val_fraction`=1 is no part of the images"),
         ({"val_fraction": []}, r"`val_fraction` is \[\]"),
     ],
 )

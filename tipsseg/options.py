@@ -1,6 +1,6 @@
 """What is asked for beside the images, the model and the phrases: how images are labelled, how labels become files, on what.
 
-Imports nothing that takes its time: `--help` needs this.
+Imports nothing that takes its time: the help of the command needs this module.
 """
 
 from __future__ import annotations
@@ -164,12 +164,12 @@ class FileOptions:
         choose(self.png_mode, PNG_MODES, "mode of PNG files")
         if self.simplify is not None and not 0 <= self.simplify <= MAX_SIMPLIFY:
             raise UsageError(
-                f"--simplify {self.simplify:g} is no distance in pixels",
+                f"argument `simplify`={self.simplify:g} is no distance in pixels",
                 f"Give a number from 0 to {MAX_SIMPLIFY}; 1 or 2 are usual.",
             )
         if self.val_fraction is not None and not 0 <= self.val_fraction < 1:
             raise UsageError(
-                f"--val-fraction {self.val_fraction:g} is no part of the images",
+                f"argument `val_fraction`={self.val_fraction:g} is no part of the images",
                 "Give a number from 0 to less than 1, such as 0.2.",
             )
         choose(self.names, NAMES, "names of files")
@@ -195,16 +195,16 @@ DEFAULT_FILE_OPTIONS = FileOptions()
 
 
 def parse_min_area(text: str) -> MinArea:
-    """The value of --min-area: "50" pixels, or "0.1%" of the image. Raises UsageError."""
+    """The area in a text: "50" pixels, or "0.1%" of the image. Raises UsageError."""
     found = _MIN_AREA.fullmatch(text.strip())
     if found is None:
         raise UsageError(
-            f"--min-area {text} is no area",
+            f"argument `min_area`={text} is no area",
             'Give a whole number of pixels, or a percentage of the image such as "0.1%".',
         )
     pixels, percent = found.groups()
     if percent is not None and float(percent) > 100:
-        raise UsageError(f"--min-area {text} is more than the whole image")
+        raise UsageError(f"argument `min_area`={text} is more than the whole image")
     return MinArea(int(pixels)) if percent is None else MinArea(float(percent), percent=True)
 
 

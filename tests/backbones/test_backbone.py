@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from tipsseg import Features, Labeller, LabelOptions, Model, make_vocabulary
 from tipsseg.backbones.protocol import WindowFeatures
-from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, exact_convolutions
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.labelling.batches import Batches
@@ -153,6 +154,21 @@ def test_windows_of_several_images_share_a_batch(mlp_checkpoint: Path, monkeypat
     assert [len(list(batches.add(image))) for _ in range(5)] == [0, 2, 0, 2, 0]
     assert len(list(batches.flush())) == 1
     assert sizes == [4, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "during"),
+    [("cuda", torch.float32, False), ("cuda", torch.bfloat16, True), ("cpu", torch.float32, True)],
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_switches_of_the_program_are_put_back(
+    monkeypatch: pytest.MonkeyPatch, device: str, dtype: torch.dtype, during: bool, before: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    with suppress(KeyError), exact_convolutions(torch.device(device), dtype):
+        assert torch.backends.cudnn.allow_tf32 is (before and during)
+        raise KeyError  # as where something goes wrong meanwhile
+    assert torch.backends.cudnn.allow_tf32 is before
 
 
 # ---- memory ----

@@ -14,7 +14,6 @@ from running import Command, Ran
 from typer.testing import CliRunner
 
 from tipsseg.cli.main import app
-from tipsseg.images import decoding as images
 from tipsseg.runs.engine import LocalEngine
 from tipsseg.store.spec import RunInfo
 from tipsseg.weights import fetching
@@ -23,7 +22,6 @@ from tipsseg.weights import fetching
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run `tipsseg` in this process; an error that is not an expected one is raised."""
-    monkeypatch.setattr(images.LIMIT, "pixels", images.LIMIT.pixels)  # for the tests that follow
 
     def run(*arguments: object, stdin: bytes | None = None, cwd: Path | None = None) -> Ran:
         if cwd is not None:

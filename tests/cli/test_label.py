@@ -139,11 +139,11 @@ def test_the_library_gives_the_same_labels(
         assert [entry.name for entry in by_pillow.classes] == ["panda leg", "tree", "sky"]
 
 
-@pytest.mark.parametrize("name", ["a.png", None])
-def test_the_library_says_that_it_takes_no_paths(mlp_checkpoint: Path, name: object) -> None:
+@pytest.mark.parametrize("image", [5, None])
+def test_the_library_says_what_it_takes(mlp_checkpoint: Path, image: object) -> None:
     labeller = tipsseg.Labeller(tipsseg.load(str(mlp_checkpoint), device="cpu"), tipsseg.make_vocabulary(["tree"]))
-    with pytest.raises(tipsseg.TipssegError, match="a Pillow image or an array can be labelled, not "):
-        labeller.label(name)  # type: ignore[arg-type]
+    with pytest.raises(tipsseg.TipssegError, match="an image must be a path, a Pillow image or an array, not "):
+        labeller.label(image)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -794,6 +794,9 @@ def test_images_that_are_too_large_are_named(
     assert f"the limit is {most:,}" in line
     assert "--max-pixels" in line
     assert "2 images labelled, 1 failed" in ran.err
+    if entry == "label":
+        (record,) = map(json.loads, (tmp_path / "out/errors.jsonl").read_text().splitlines())
+        assert "allow it with --max-pixels if" in record["hint"]
 
 
 @pytest.mark.parametrize("entry", ["label", "eval", "check", "convert"])

@@ -113,7 +113,7 @@ def beside(layout: str, image: str, names: str, picture: str) -> tuple[Arrange, 
     return (
         lambda top: (refs_of(top, image), make(top / "gt", f"other.png {picture}"), layout),
         f"no truth for {{top}}/{image} in {{top}}/gt: looked for {names} with one of .png .tif .tiff .bmp",
-        f"{{top}}/gt/{picture} is there, but truth masks need exact ids, as in a PNG. Or are images and --gt swapped?",
+        f"{{top}}/gt/{picture} is there, but truth masks need exact ids, as in a PNG. Or are images and argument `truths` swapped?",
     )
 
 
@@ -179,12 +179,12 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
     "missing folder": (
         lambda top: (refs_of(top, "a.jpg"), top / "gt", "plain"),
         "{top}/gt: no such folder",
-        "--gt takes the folder",
+        "Argument `truths` takes the folder",
     ),
     "a file": (
         lambda top: (refs_of(top, "a.jpg"), make(top, "a.png") / "a.png", "plain"),
         "{top}/a.png: not a folder",
-        "--gt takes the folder",
+        "Argument `truths` takes the folder",
     ),
     "empty folder": (
         lambda top: (refs_of(top, "a.jpg"), make(top / "gt", "a.txt s/.b.png"), "plain"),

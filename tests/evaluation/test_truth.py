@@ -23,7 +23,6 @@ from tipsseg.evaluation.truth import (
     read_labels,
     read_truth,
 )
-from tipsseg.images import decoding as images
 
 PLAIN = plain_ids(3)
 
@@ -78,7 +77,7 @@ def test_plain_ids(ids: TruthIds, background: bool, meaning: dict[int, int]) -> 
     [
         (-1, False, False, "ignore index -1 is not between 0 and 65535"),
         (65536, True, False, "ignore index 65536 is not between 0 and 65535"),
-        (255, True, True, "--reduce-zero-label and --zero-based exclude each other"),
+        (255, True, True, "argument `reduce_zero_label` and argument `zero_based` exclude each other"),
     ],
 )
 def test_options_that_are_refused(index: int, reduce: bool, zero_based: bool, message: str) -> None:
@@ -295,8 +294,8 @@ REFUSED: dict[str, tuple[Image.Image, str, str]] = {
 }
 
 TRUTH_HINT = (
-    "The vocabulary has 3 classes. If that is right, say what the ids mean with --ignore-index, --reduce-zero-label "
-    "or --zero-based, or name the benchmark with --layout."
+    "The vocabulary has 3 classes. If that is right, say what the ids mean with argument `ignore_index`, "
+    "argument `reduce_zero_label` or argument `zero_based`, or name the benchmark with argument `layout`."
 )
 LABELS_HINT = (
     "Predicted masks hold 0 for background, 1..3 for the classes in the vocabulary's order and 255 for pixels without a "
@@ -339,9 +338,8 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(ImageError) as caught:
             read_truth(tmp_path / name, PLAIN)
         assert caught.value.reason.startswith(reason)
-    monkeypatch.setattr(images.LIMIT, "pixels", 1599)
     with pytest.raises(ImageError, match="too large: 40 x 40"):
-        read_truth(whole, PLAIN)
+        read_truth(whole, PLAIN, 1599)
 
 
 def test_truth_can_be_written_into(tmp_path: Path) -> None:

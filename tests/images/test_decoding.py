@@ -604,15 +604,21 @@ def test_damaged_files_give_an_array_or_an_image_error(
     assert all(reasons)
 
 
-def test_a_limit_is_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(images.LIMIT, "pixels", images.LIMIT.pixels)
-    path = saved(tmp_path, Image.new("L", (1, 1), 9), "a.png")
-    images.limit_pixels(1)
-    assert open_image(path).shape == (1, 1, 3)
-    with pytest.raises(UsageError, match="--max-pixels 0 is too small"):
-        images.limit_pixels(0)
-    assert images.LIMIT.pixels == 1
-    assert "the limit is 1" in failure(saved(tmp_path, Image.new("L", (2, 1), 9), "b.png")).reason
+def test_each_call_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    small, wide = (saved(tmp_path, Image.new("L", (width, 1), 9), f"{width}.png") for width in (1, 2))
+    calls = (open_image, images.decode_stored, images.decode_upright, images.open_thumbnail, images.upright_size)
+    for call in calls:
+        call(small, 1)
+        call(wide, 2)
+        with pytest.raises(ImageError, match=r"the limit is 1$"):
+            call(wide, 1)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_no_image_keeps(limit: int) -> None:
+    images.check_max_pixels(1)
+    with pytest.raises(UsageError, match=f"argument `max_pixels`={limit} is too small; the least is 1"):
+        images.check_max_pixels(limit)
 
 
 def test_an_image_without_pixels() -> None:

@@ -56,13 +56,13 @@ def scores_of(mode: str, cosines: Values, plan: WindowPlan, temperature: float) 
     return WholeScores(cosines[0], plan.size, temperature) if whole else WindowScores(cosines, plan, temperature)
 
 
-def naming(groups: Sequence[int]) -> LabelTable:
+def table_of(groups: Sequence[int]) -> LabelTable:
     """Each group is the class of its number."""
     return LabelTable(groups, np.arange(len(groups), dtype=np.uint16), np.zeros(len(groups), np.float32), 0)
 
 
 def matched(made: Scores, size: tuple[int, int], groups: Sequence[int]) -> Assignment:
-    return match.match(made, size, naming(groups))
+    return match.match(made, size, table_of(groups))
 
 
 def plain_scores(mode: str, cosines: Values, plan: WindowPlan, size: tuple[int, int]) -> torch.Tensor:
@@ -368,7 +368,7 @@ def test_refined_labels_follow_the_colours_and_are_probabilities(mode: str) -> N
     image = np.zeros((112, 112, 3), np.uint8)
     image[:, 48:] = 255  # the edge of the picture is 8 pixels left of the middle
     size = (224, 200)
-    plain, refined = matched(made, size, [1, 1]), match_refined(made, image, size, naming([1, 1]), refine)
+    plain, refined = matched(made, size, [1, 1]), match_refined(made, image, size, table_of([1, 1]), refine)
     truth = np.arange(200)[None, :] * 112 // 200 >= 48
     assert (plain.labels != truth).mean() > 0.05
     assert (refined.labels != truth).mean() < 0.01
@@ -394,11 +394,11 @@ def test_only_what_occurs_is_refined_and_in_any_portions(monkeypatch: pytest.Mon
     image = np.random.default_rng(2).integers(0, 255, (*plan.size, 3), np.uint8)
     groups, spy = [2, 1, 4, 1, 1], Spy()
     occurring = len(np.unique(matched(made, plan.size, groups).labels))
-    expected = match_refined(made, image, size, naming(groups), spy)
+    expected = match_refined(made, image, size, table_of(groups), spy)
     assert spy.seen == [occurring]
     monkeypatch.setattr(match, "_REFINED_ELEMENTS", 2 * plan.size[0] * plan.size[1])
     monkeypatch.setattr(match, "_CHUNK", 3000)
-    got = match_refined(made, image, size, naming(groups), spy)
+    got = match_refined(made, image, size, table_of(groups), spy)
     assert spy.seen[1:] == [2, 2, 1][: -(-occurring // 2)]
     assert (got.labels == expected.labels).mean() > 0.999
     np.testing.assert_allclose(got.confidence, expected.confidence, atol=1e-5)
@@ -420,7 +420,7 @@ def test_of_equal_refined_maps_the_first_wins(
     if large:
         monkeypatch.setattr(match, "_LARGE", 0)
     made, image = WindowScores(cosines, plan, 0.05), np.zeros((*plan.size, 3), np.uint8)
-    got = match_refined(made, image, (90, 130), naming([1] * 3), known(*values))
+    got = match_refined(made, image, (90, 130), table_of([1] * 3), known(*values))
     assert (got.labels == winner).all()
     assert (got.confidence == max(values)).all()
 
@@ -430,16 +430,16 @@ def test_refined_maps_are_compared_as_they_are_kept(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(match, "_REFINED_ELEMENTS", 1)
     monkeypatch.setattr(match, "_LARGE", 0)
     made, image = WindowScores(cosines, plan, 0.05), np.zeros((*plan.size, 3), np.uint8)
-    got = match_refined(made, image, (90, 130), naming([1] * 2), known(0.50002, 0.50001))  # both 0.5 in 16 bits
+    got = match_refined(made, image, (90, 130), table_of([1] * 2), known(0.50002, 0.50001))  # both 0.5 in 16 bits
     assert (got.labels == 0).all()
 
 
 def test_a_row_of_all_refined_maps_may_be_more_than_is_resized_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     cosines, plan = random_windows((90, 130), 3)
     made, image = WindowScores(cosines, plan, 0.05), np.zeros((*plan.size, 3), np.uint8)
-    expected = match_refined(made, image, (90, 130), naming([1] * 3), refine)
+    expected = match_refined(made, image, (90, 130), table_of([1] * 3), refine)
     monkeypatch.setattr(match, "_CHUNK", 1)
-    got = match_refined(made, image, (90, 130), naming([1] * 3), refine)
+    got = match_refined(made, image, (90, 130), table_of([1] * 3), refine)
     assert (got.labels == expected.labels).mean() > 0.999
 
 
@@ -447,6 +447,6 @@ def test_what_occurs_is_told_at_the_size_that_is_refined() -> None:
     """And not at that of the labels, where a small part may vanish before the refinement could draw it."""
     cosines, plan = random_windows((90, 130), 9)
     made, spy = WindowScores(cosines, plan, 0.05), Spy()
-    match_refined(made, np.zeros((*plan.size, 3), np.uint8), (2, 2), naming([1] * 9), spy)
+    match_refined(made, np.zeros((*plan.size, 3), np.uint8), (2, 2), table_of([1] * 9), spy)
     assert spy.seen == [len(occurring_groups(made, plan.size, [1] * 9))]
     assert spy.seen[0] > 4

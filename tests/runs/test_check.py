@@ -749,12 +749,15 @@ ONE, TWO = "out/shards/1-of-2", "out/shards/2-of-2"
 
 SHARD_FAULTS: dict[str, tuple[Change, list[str]]] = {
     "none": (both(), []),
-    "a shard is missing": (move(TWO, "elsewhere"), ["out/shards: of 2 shards, these are missing: 2; label them with --shard I/2"]),
+    "a shard is missing": (
+        move(TWO, "elsewhere"),
+        ["out/shards: of 2 shards, these are missing: 2; label them with argument `shard`=I/2"],
+    ),
     "nearly all of very many are missing": (
         both(move(TWO, "elsewhere"), move(ONE, "out/shards/1-of-999999999"), edit_json(
             "out/shards/1-of-999999999/run.json", lambda r: r.update(shard="1/999999999"))),
         [
-            "out/shards: of 999999999 shards, these are missing: 2-999999999; label them with --shard I/999999999",
+            "out/shards: of 999999999 shards, these are missing: 2-999999999; label them with argument `shard`=I/999999999",
             *(f"out/shards/1-of-999999999/manifest.jsonl: {name}: not an image of shard 1/999999999"
               for name in ("a.png", "sub/ü.png")),
         ],
@@ -823,7 +826,7 @@ def test_images_that_are_gone_are_counted(root: Path, sound: Path, capsys: pytes
     remove("imgs/a.png")(root)
     assert "1 input not found, so not compared." in notes(root, capsys, root / "imgs")
     edit_json(RUN, lambda r: r.update(image_root=None))(root)  # joined from several places
-    assert "3 inputs not found, so not compared; give their folder with --images to compare them." in notes(
+    assert "3 inputs not found, so not compared; give their folder with argument `images` to compare them." in notes(
         root, capsys
     )
 
@@ -888,7 +891,7 @@ def test_what_is_no_output_folder(root: Path, name: str, what: str | None) -> No
 
 
 def test_a_folder_of_images_that_is_not_there_is_a_wrong_usage(root: Path) -> None:
-    with pytest.raises(UsageError, match="--images no: no such folder"):
+    with pytest.raises(UsageError, match="argument `images`=no: no such folder"):
         problems(root, images=Path("no"))
 
 

@@ -223,7 +223,7 @@ def test_scores_are_those_of_the_run_whatever_formats_it_had(
 
 
 def test_scores_of_objects_that_the_manifest_does_not_have(tmp_path: Path) -> None:
-    """As after a run with another --min-area: the mean of the class stands for them, and they are counted over all images."""
+    """As after a run with another `min_area`: the mean of the class stands for them, and they are counted over all images."""
     build(tmp_path, Case(("png",), ("coco",), {"a.png": A, "b/c.jpg": B}))
     for image in ("a.png", "b/c.jpg"):
         entry(image, lambda each: each.update(objects=[]))(tmp_path)
@@ -337,7 +337,7 @@ def test_lists_that_were_changed_are_a_problem(tmp_path: Path) -> None:
 
 def test_a_fraction_without_yolo(tmp_path: Path) -> None:
     build(tmp_path, Case(("png",)))
-    with pytest.raises(UsageError, match="--val-fraction is for the format yolo"):
+    with pytest.raises(UsageError, match="argument `val_fraction` is for the format yolo"):
         convert_folder(tmp_path / "out", ["cvat"], None, 1, Notes(), val_fraction=0.5)
 
 
@@ -391,10 +391,10 @@ def odd_annotation(says: str, change: Change) -> Fault:
 
 
 CHECK = "See what is wrong with it: tipsseg check "
-GONE = "Give the folder that has it with --images, or leave out"
+GONE = "Give the folder that has it with argument `images`, or leave out"
 CHANGED = "Move the file away and label the image again."
-BACK = "Correct the mask, or label the image anew: the command that labelled it, with --replace-edited."
-LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
+BACK = "Correct the mask, or label the image anew: the command that labelled it, with argument `replace_edited`."
+LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`; label with argument `formats`=png."
 
 FAULTS: Mapping[str, Fault] = {
     "a mask that is gone": Fault(f"out: no labels of b/c.jpg are left | {CHECK}out", remove("out/masks/b/c.png"), of=("png",)),
@@ -776,8 +776,8 @@ REFUSALS: Mapping[str, Refusal] = {
         run_json(image_root=None),
         formats=("coco-polygon", "yolo"),
     ),
-    "--images that is no folder": Refusal(
-        "--images imgs/a.png: no such folder", images=Path("imgs/a.png"), kind=UsageError
+    "images that are no folder": Refusal(
+        "argument `images`=imgs/a.png: no such folder", images=Path("imgs/a.png"), kind=UsageError
     ),
     "an unknown format": Refusal("unknown format 'voc'", formats=("voc",), kind=UsageError),
     "a format twice": Refusal("a format is named twice: hf, hf", formats=("hf", "hf"), kind=UsageError),

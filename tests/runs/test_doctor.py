@@ -361,7 +361,7 @@ def test_a_device_that_computes_something_else_is_a_failure(monkeypatch: pytest.
     monkeypatch.setattr(checkpoint, "load", load)
     diagnostics = report(dtype="bfloat16")
     assert failed(diagnostics) == ["numbers"]
-    assert "--dtype float32" in diagnostics["numbers"].hint
+    assert "argument `dtype`=float32" in diagnostics["numbers"].hint
     assert failed(report()) == []
 
 
@@ -491,7 +491,7 @@ def test_golden_values_of_the_right_weights(mlp_checkpoint: Path, photo: Path, p
     assert states(list(check_golden(mlp_checkpoint, photo, published))) == dict.fromkeys(NAMES, "ok")
     without = list(check_golden(mlp_checkpoint, None, published))
     assert states(without) == {NAMES[0]: "ok", NAMES[1]: "ok", "golden values": "note"}
-    assert "--image" in without[-1].hint
+    assert "argument `image`" in without[-1].hint
 
 
 @pytest.mark.parametrize("changed", range(5), ids=NAMES)

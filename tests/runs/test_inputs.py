@@ -683,9 +683,9 @@ def test_a_part_of_the_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limit", "sample", "message"),
     [
-        (0, None, "--limit 0 is too small; the least is 1"),
-        (None, -1, "--sample -1 is too small; the least is 1"),
-        (2, 2, "--limit and --sample exclude each other"),
+        (0, None, "argument `limit`=0 is too small; the least is 1"),
+        (None, -1, "argument `sample`=-1 is too small; the least is 1"),
+        (2, 2, "argument `limit` and argument `sample` exclude each other"),
     ],
 )
 def test_parts_that_are_none(limit: int | None, sample: int | None, message: str) -> None:

@@ -540,7 +540,7 @@ REFUSALS: Mapping[str, Refusal] = {
         folders=("one",),
         target="one",
         build=shards_of("one", "one", count=9),
-        hint="Label what is missing with --shard I/9, or name the folder that it is in too.",
+        hint="Label what is missing with argument `shard`=I/9, or name the folder that it is in too.",
     ),
     "shards missing in two folders": Refusal(
         "one, two: of 4 shards, these are missing: 3-4", folders=("two", "one"), build=shards_of("one", "two", count=4)

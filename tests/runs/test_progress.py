@@ -68,6 +68,18 @@ def test_quiet_says_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert screen.getvalue() == "Error: b.jpg: truncated (Fetch it again.)\n"
 
 
+def test_lines_are_printed_in_the_wording_that_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ImageError(Path("b.jpg"), "too large", "Allow it.")
+    with Progress(quiet=False, wording=str.upper) as shown:
+        shown.head("classes")
+        shown.note("a note")
+        shown.error(error)
+        shown.without_results().note("another")
+        worded = shown.worded(error)
+    assert capsys.readouterr().err == "CLASSES\nA NOTE\nERROR: B.JPG: TOO LARGE (ALLOW IT.)\nANOTHER\n"
+    assert (worded.path, worded.reason, worded.hint) == (Path("b.jpg"), "TOO LARGE", "ALLOW IT.")
+
+
 def test_paths_of_results_go_to_stdout_unless_something_else_does(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     for results in (True, False):
         with Progress(quiet=False, results=results) as shown:

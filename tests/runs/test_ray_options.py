@@ -13,12 +13,12 @@ from tipsseg.runs import ray_actor, ray_engine
 from tipsseg.runs.ray_engine import check_ray
 
 WRONG = {
-    "no actor": (0, 0.0, "auto", "--actors 0 is too small"),
-    "fewer than none": (1, -1.0, "auto", "--gpus -1 is no number of GPUs"),
-    "no number": (1, float("nan"), "auto", "--gpus nan is no number of GPUs"),
-    "without end": (1, float("inf"), "auto", "--gpus inf is no number of GPUs"),
-    "one and a half": (1, 1.5, "auto", "--gpus 1.5 is not possible with Ray"),
-    "a GPU that Ray hides": (1, 0.0, "cuda", "--device cuda with --gpus 0: Ray would hide the GPUs"),
+    "no actor": (0, 0.0, "auto", "argument `actors`=0 is too small"),
+    "fewer than none": (1, -1.0, "auto", "argument `gpus`=-1 is no number of GPUs"),
+    "no number": (1, float("nan"), "auto", "argument `gpus`=nan is no number of GPUs"),
+    "without end": (1, float("inf"), "auto", "argument `gpus`=inf is no number of GPUs"),
+    "one and a half": (1, 1.5, "auto", "argument `gpus`=1.5 is not possible with Ray"),
+    "a GPU that Ray hides": (1, 0.0, "cuda", "argument `device`=cuda with argument `gpus`=0: Ray would hide the GPUs"),
 }
 
 
@@ -48,7 +48,10 @@ def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(ray_engine, "find_spec", lambda name: None)
     with pytest.raises(UsageError) as raised:
         check_ray(1, 0, "auto")
-    assert (raised.value.message, raised.value.hint) == ("--engine ray needs Ray", "pip install 'tipsseg[ray]'")
+    assert (raised.value.message, raised.value.hint) == (
+        "argument `engine`=ray needs Ray",
+        "pip install 'tipsseg[ray]'",
+    )
 
 
 def test_a_machine_of_the_cluster_is_like_the_one_that_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

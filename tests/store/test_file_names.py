@@ -250,5 +250,5 @@ def test_names_are_taken_as_formats_and_options_ask_for_them(name: str) -> None:
 def test_the_hint_names_a_way_out(key: NameKey, choice: str, full: bool, alike: bool) -> None:
     hint = OutputNames(key, choice, ("png",)).hint
     assert hint.startswith("Rename one of the two")
-    assert ("--names full" in hint) is full
+    assert ("argument `names`=full" in hint) is full
     assert ("in case alone" in hint) is alike

@@ -305,7 +305,7 @@ FAULTS: dict[str, tuple[str, object, str]] = {
         {**vocabulary_record(VOCABULARY, VOCABULARY), "classes": [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]},
         "the ids of the classes are not those of classes that are not negative",
     ),
-    "a shard of none": ("shard", "3/2", "--shard 3/2: there is no part 3 of 2"),
+    "a shard of none": ("shard", "3/2", "argument `shard`=3/2: there is no part 3 of 2"),
     "a time that is none": ("ended", "soon", "Invalid isoformat string: 'soon'"),
     "a time of nowhere": ("ended", "2026-01-02T04:00:00", "`ended` is without its time zone"),
     "no counts": ("counts", None, "no `counts`"),

@@ -34,12 +34,12 @@ def test_what_is_a_shard(text: str, shard: Shard, folder: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0/8", "--shard 0/8: there is no part 0 of 8"),
-        ("9/8", "--shard 9/8: there is no part 9 of 8"),
-        ("3/0", "--shard 3/0: a run has 1 part or more"),
-        ("0/0", "--shard 0/0: a run has 1 part or more"),
+        ("0/8", "argument `shard`=0/8: there is no part 0 of 8"),
+        ("9/8", "argument `shard`=9/8: there is no part 9 of 8"),
+        ("3/0", "argument `shard`=3/0: a run has 1 part or more"),
+        ("0/0", "argument `shard`=0/0: a run has 1 part or more"),
         *(
-            (text, f"--shard {text!r} is not a part of a run")
+            (text, f"argument `shard`={text!r} is not a part of a run")
             for text in (
                 "3",
                 "",
@@ -57,9 +57,9 @@ def test_what_is_a_shard(text: str, shard: Shard, folder: str) -> None:
                 "3-of-8",
             )
         ),
-        ("\u0663/8", "--shard '\u0663/8' is not a part of a run"),  # a digit, but not one of ours
-        ("1/1000000000", "--shard '1/1000000000' is not a part of a run"),
-        (f"1/{'9' * 5000}", f"--shard '1/{'9' * 5000}' is not a part of a run"),  # int() has a limit too
+        ("\u0663/8", "argument `shard`='\u0663/8' is not a part of a run"),  # a digit, but not one of ours
+        ("1/1000000000", "argument `shard`='1/1000000000' is not a part of a run"),
+        (f"1/{'9' * 5000}", f"argument `shard`='1/{'9' * 5000}' is not a part of a run"),  # int() has a limit too
     ],
 )
 def test_what_is_none(text: str, message: str) -> None:

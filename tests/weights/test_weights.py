@@ -298,7 +298,7 @@ REFUSALS = {
     "connection refused": Refusal(
         "DownloadError",
         "cannot reach http://127.0.0.1:",
-        "try `--model tiny`, which needs no download",
+        "try argument `model`=tiny, which needs no download",
         environment={"HF_ENDPOINT": dead_port()},
     ),
     "no such name": Refusal(

@@ -7,6 +7,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.help import Command
+from tipsseg.cli.wording import as_typed
 from tipsseg.options import MAX_PIXELS
 
 EPILOG = """\b
@@ -33,18 +34,18 @@ def check(
     quiet: opt.Quiet = False,
 ) -> None:
     """Read an output folder back: files, sizes, ids, areas, annotations, and whether the images are the same."""
-    from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.decoding import check_max_pixels
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.check.folder import check_folder
     from tipsseg.runs.progress import Progress
 
-    limit_pixels(max_pixels)
+    check_max_pixels(max_pixels)
     silence_decoders()
     threads = values.threads(jobs)
     wrong = False
-    with Progress(quiet, results=False) as progress:
-        for problem in check_folder(output, images, threads, progress):
+    with Progress(quiet, results=False, wording=as_typed) as progress:
+        for problem in check_folder(output, images, threads, progress, max_pixels):
             wrong = True
-            progress.text(f"{problem}\n")
+            progress.text(f"{as_typed(str(problem))}\n")
     if wrong:
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.help import Command
 from tipsseg.cli.mistakes import refuse_stray_formats
+from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS
 from tipsseg.util.printable import quoted
@@ -47,7 +48,7 @@ def convert(
     quiet: opt.Quiet = False,
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
-    from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.decoding import check_max_pixels
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.convert.folder import convert_folder
     from tipsseg.runs.progress import Progress
@@ -55,8 +56,9 @@ def convert(
     refuse_stray_formats(context.args, formats)
     if context.args:
         raise UsageError(f"one folder is converted at a time, and {quoted(context.args[0])} is another argument")
-    limit_pixels(max_pixels)
+    check_max_pixels(max_pixels)
     silence_decoders()
-    with Progress(quiet, null=null) as progress:
-        if convert_folder(output, values.split_formats(formats), images, values.threads(jobs), progress, val_fraction):
+    with Progress(quiet, null=null, wording=as_typed) as progress:
+        names, threads = values.split_formats(formats), values.threads(jobs)
+        if convert_folder(output, names, images, threads, progress, val_fraction, max_pixels=max_pixels):
             raise typer.Exit(1)

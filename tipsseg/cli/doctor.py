@@ -9,6 +9,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.help import Command
+from tipsseg.cli.wording import as_typed
 from tipsseg.runs.progress import print_text
 from tipsseg.util.printable import counted, printable
 
@@ -38,9 +39,9 @@ def doctor(
     for diagnostic in examine(device, dtype, image):
         failed += diagnostic.state == "fail"
         state = "FAIL" if diagnostic.state == "fail" else diagnostic.state
-        print_text(f"{printable(f'{state:5} {diagnostic.what}: {diagnostic.detail}')}\n")
+        print_text(f"{printable(f'{state:5} {diagnostic.what}: {as_typed(diagnostic.detail)}')}\n")
         if diagnostic.hint:
-            print_text(f"      {printable(diagnostic.hint)}\n")
+            print_text(f"      {printable(as_typed(diagnostic.hint))}\n")
     print_text(f"{counted(failed, 'check')} failed.\n" if failed else "All is well.\n")
     if failed:
         raise typer.Exit(1)

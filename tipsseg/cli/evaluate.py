@@ -12,13 +12,13 @@ from tipsseg.cli import stdin, values
 from tipsseg.cli.completion import one_of
 from tipsseg.cli.help import FILES, TRUTH, Command
 from tipsseg.cli.mistakes import refuse_split_lists
+from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS
 
 if TYPE_CHECKING:
     from tipsseg.runs.evaluate import Evaluation
     from tipsseg.runs.progress import Progress
-    from tipsseg.runs.truth_options import TruthOptions
 
 EPILOG = """\b
 Examples:
@@ -136,22 +136,23 @@ def evaluate(
     quiet: opt.Quiet = False,
 ) -> None:
     """Score labels against truth masks: mean IoU, IoU of each class, confusion matrix."""
-    from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.decoding import check_max_pixels
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.evaluate import check_output, evaluate_masks, evaluate_model
     from tipsseg.runs.image_list import found_images, note_inputs
     from tipsseg.runs.predictions import masks_folder, names_of
     from tipsseg.runs.progress import Progress
+    from tipsseg.runs.truth_options import TruthOptions
     from tipsseg.store.spec import RunSpec
 
     refuse_split_lists(paths or (), classes, formats)
     _refuse_together(context)
-    limit_pixels(max_pixels)
+    check_max_pixels(max_pixels)
     silence_decoders()
     truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
     if layout is not None and not classes and vocab is None:
         vocab = truth.benchmark().vocabulary
-    with Progress(quiet, results=False) as progress:
+    with Progress(quiet, results=False, wording=as_typed) as progress:
         if pred is not None:
             threads = values.threads(jobs)
             masks = masks_folder(pred)
@@ -162,7 +163,7 @@ def evaluate(
             truths = truth.layout(class_names)
             if output is not None:
                 check_output(output, (gt, masks), labels=False)
-            evaluation = evaluate_masks(pred, gt, truths, class_names, threads, progress)
+            evaluation = evaluate_masks(pred, gt, truths, class_names, threads, progress, max_pixels)
         else:
             vocabulary = values.parse_vocabulary(classes, vocab, templates, background)
             writes = formats is not None and output is not None

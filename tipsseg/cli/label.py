@@ -15,6 +15,7 @@ from tipsseg.cli import stdin, values
 from tipsseg.cli.completion import one_of
 from tipsseg.cli.help import FILES, IMAGES, MACHINES, WHAT, Command
 from tipsseg.cli.mistakes import refuse_split_lists
+from tipsseg.cli.wording import as_typed
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS
 from tipsseg.util.printable import shell_line, shell_word
@@ -214,7 +215,7 @@ def label(
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
-    from tipsseg.images.decoding import limit_pixels
+    from tipsseg.images.decoding import check_max_pixels
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.dry_run import dry_run
     from tipsseg.runs.image_list import Choice, check_choice, find_images
@@ -224,7 +225,7 @@ def label(
     from tipsseg.store.shards import parse_shard
     from tipsseg.store.spec import RunSpec
 
-    limit_pixels(max_pixels)
+    check_max_pixels(max_pixels)
     silence_decoders()
     given = tuple(paths or ())
     refuse_split_lists(given, classes, formats)
@@ -261,7 +262,7 @@ def label(
         use_cache=True,
     )
     spec.check()
-    with Progress(quiet, results=not jsonl, null=null) as progress:
+    with Progress(quiet, results=not jsonl, null=null, wording=as_typed) as progress:
         values.note_vocabulary(progress, classes, vocabulary)
         info = plan_run(spec)
         for note in [] if repeated is None else repeated.notes(info):

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from tipsseg.cli.wording import as_typed
 from tipsseg.errors import TipssegError, UsageError
 from tipsseg.util.printable import printable, quoted, shell_line
 
@@ -75,7 +76,8 @@ class _Group(TyperGroup):
         except KeyboardInterrupt as interrupt:
             number = interrupt.number if isinstance(interrupt, _Stopped) else signal.SIGINT
             what = "Interrupted" if number == signal.SIGINT else "Terminated"
-            print(printable(f"{': '.join([what, *getattr(interrupt, '__notes__', ())])}."), file=sys.stderr)
+            told = as_typed(": ".join([what, *getattr(interrupt, "__notes__", ())]))
+            print(printable(f"{told}."), file=sys.stderr)
             raise typer.Exit(128 + number) from None
 
 
@@ -149,9 +151,9 @@ def main() -> None:
 
 def print_error(error: TipssegError) -> None:
     """`Error:` and, where there are some, `Hint:` and commands to paste, on stderr."""
-    print(f"Error: {printable(error.message)}", file=sys.stderr)
+    print(f"Error: {printable(as_typed(error.message))}", file=sys.stderr)
     if error.hint:
-        print(f"Hint: {printable(error.hint)}", file=sys.stderr)
+        print(f"Hint: {printable(as_typed(error.hint))}", file=sys.stderr)
     for command in error.commands:
         print(f"  {printable(command)}", file=sys.stderr)
 

@@ -9,6 +9,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.help import Command
+from tipsseg.cli.wording import as_typed
 
 EPILOG = """\b
 Examples:
@@ -45,5 +46,5 @@ def merge(
     from tipsseg.runs.merge.folders import merge_folders
     from tipsseg.runs.progress import Progress
 
-    with Progress(quiet, null=null) as progress:
+    with Progress(quiet, null=null, wording=as_typed) as progress:
         merge_folders(folders, output, progress)

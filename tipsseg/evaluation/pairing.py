@@ -93,7 +93,7 @@ class _Index:
             raise InputError(
                 f"no truth masks in {folder}",
                 f"Folders are searched for files with one of {' '.join(EXTENSIONS)}."
-                " If these are the photographs, images and --gt are swapped.",
+                " If these are the photographs, images and argument `truths` are swapped.",
             )
         self._by_stem: dict[str, list[Path]] = {}
         for name, path in self._files.items():
@@ -135,7 +135,7 @@ def _names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind
 
 
 def _full_names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
-    """As `_names`, for a truth that keeps the image's extension, as a run with --names full names its masks."""
+    """As `_names`, for a truth that keeps the image's extension, as a run with the `names` "full" names its masks."""
     return [(ref.relative.parent / (ref.relative.name + kind.suffix), kind) for kind in layout.kinds]
 
 
@@ -145,10 +145,10 @@ def _hint(ref: ImageRef, folder: Path, layout: Layout) -> str:
         for other in (".jpg", ".jpeg", ".webp"):
             path = folder / f"{name}{other}"
             if is_there(path):
-                return f"{path} is there, but truth masks need exact ids, as in a PNG. Or are images and --gt swapped?"
+                return f"{path} is there, but truth masks need exact ids, as in a PNG. Or are images and argument `truths` swapped?"
     return (
         "Truths are found by the image's path in its folder, or by its file name. Name the images that have one, or the"
-        " benchmark with --layout."
+        " benchmark with argument `layout`."
     )
 
 
@@ -170,7 +170,7 @@ def _walk(top: Path) -> Iterable[PurePosixPath]:
     """The relative paths of all files below a folder that may be truths."""
     if not is_folder(top):
         reason = "not a folder" if is_file(top) else "no such folder"
-        raise InputError(f"{top}: {reason}", "--gt takes the folder that the truth masks are in.")
+        raise InputError(f"{top}: {reason}", "Argument `truths` takes the folder that the truth masks are in.")
     seen: set[str] = set()
     for folder, subfolders, names in os.walk(top, onerror=_refuse_folder, followlinks=True):
         real = os.path.realpath(folder)

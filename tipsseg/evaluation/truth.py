@@ -17,6 +17,7 @@ from PIL import Image
 
 from tipsseg.errors import InputError, LabelIdError, UsageError
 from tipsseg.images.decoding import as_image_error, decode_stored
+from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
 
@@ -105,7 +106,7 @@ def plain_ids(
     """
     if reduce_zero_label and zero_based:
         raise UsageError(
-            "--reduce-zero-label and --zero-based exclude each other",
+            "argument `reduce_zero_label` and argument `zero_based` exclude each other",
             "Use the first where 0 stands for pixels that do not count, the second where 0 is the first class.",
         )
     if ignore_index is None:
@@ -190,12 +191,13 @@ def get_layout(name: str) -> Layout:
 # ---- reading ----
 
 
-def read_truth(path: Path, ids: TruthIds) -> NDArray[np.uint16]:
+def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint16]:
     """Read the truth in a mask file.
 
     Args:
         path: a grey picture of 1, 8 or 16 bits, whose values are the ids, or a palette picture, whose indices are the ids.
         ids: the meaning of the ids.
+        max_pixels: larger masks are refused.
 
     Returns:
         [H, W] uint16: 0 for background, 1..N for the classes, IGNORED.
@@ -204,24 +206,26 @@ def read_truth(path: Path, ids: TruthIds) -> NDArray[np.uint16]:
         ImageError: for a file that cannot be read, and for any other kind of picture.
         LabelIdError: for ids that `ids` does not have.
     """
-    stored = _read_ids(path)
+    stored = _read_ids(path, max_pixels)
     table = ids.table()
     _refuse_unknown(
         path,
         stored,
         table != _UNKNOWN,
         f"The vocabulary has {_count(ids.classes, 'class', 'classes')}. If that is right, say what the ids mean with "
-        "--ignore-index, --reduce-zero-label or --zero-based, or name the benchmark with --layout.",
+        "argument `ignore_index`, argument `reduce_zero_label` or argument `zero_based`, or name the benchmark with "
+        "argument `layout`.",
     )
     return table.astype(np.uint16)[stored]
 
 
-def read_labels(path: Path, classes: int) -> LabelArray:
+def read_labels(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> LabelArray:
     """Read the labels in a mask file, as `tipsseg label` writes it.
 
     Args:
         path: the file.
         classes: N, the number of classes.
+        max_pixels: larger masks are refused.
 
     Returns:
         [H, W] uint8, or uint16 above 254 classes.
@@ -230,7 +234,7 @@ def read_labels(path: Path, classes: int) -> LabelArray:
         ImageError: as `read_truth`.
         LabelIdError: for ids other than 0, 1..N and 255 (65535 above 254 classes).
     """
-    stored = _read_ids(path)
+    stored = _read_ids(path, max_pixels)
     known = np.zeros(_TOP_ID + 1, bool)
     known[: classes + 1] = True
     known[ignore_id(classes)] = True
@@ -254,8 +258,8 @@ _UNFIT_FORMATS = {
 }
 
 
-def _read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    picture = decode_stored(path)
+def _read_ids(path: Path, max_pixels: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    picture = decode_stored(path, max_pixels)
     with as_image_error(path):
         return _stored_ids(picture)
 

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from tipsseg.options import DEFAULT_FILE_OPTIONS, NAMES, FileOptions
+from tipsseg.options import DEFAULT_FILE_OPTIONS, MAX_PIXELS, NAMES, FileOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -211,6 +211,11 @@ class StoredImage:
     options: FileOptions
     sure: bool
 
+    @property
+    def max_pixels(self) -> int:
+        """How many pixels a picture of this image may have: overlays of small images have more than the image."""
+        return max(MAX_PIXELS, self.size[0] * self.size[1])
+
 
 class Format:
     """A label format: what it can hold, how it is written, read back and checked.
@@ -218,8 +223,8 @@ class Format:
     A format with a per-image file has `folder`, `suffix` and `encode`. One with files for the whole run has `files` and
     `run_files`. One whose first such file is made of rows has `rows` and `image_rows` too.
 
-    name         as of `--format`
-    description  what it writes: a line for `--help`
+    name         by which formats are chosen
+    description  what it writes: a line for the help of the command
     folder       the folder of its per-image files, relative to the output folder; None where it has none
     suffix       of those files
     leaf         a folder of this name is between the folders of an image and its file
@@ -351,7 +356,7 @@ class Format:
         if path.suffix == ".json":
             parse(read_regular(path))
         elif path.suffix in (".png", ".jpg"):
-            decode_stored(path)
+            decode_stored(path, image.max_pixels)
 
     def check_run_file(self, path: Path, classes: Mapping[int, str], images: Collection[str]) -> RunFileCheck | None:
         """Rules of the file for the whole run beyond its digest; None where there are none.

@@ -87,7 +87,7 @@ def read_mask(source: Path | Rows, image: StoredImage, mode: str = "L") -> Label
         raise TypeError("an index mask is a file")
     dtype = label_dtype(len(image.classes))
     wanted = mode if dtype is np.uint8 else "I;16"
-    picture = decode_stored(source)
+    picture = decode_stored(source, image.max_pixels)
     with as_image_error(source):
         pixels = _pixels_of(picture, wanted, image.size)
     return pixels.astype(np.uint8) if dtype is np.uint8 else pixels.astype(np.uint16)

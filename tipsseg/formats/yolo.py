@@ -3,7 +3,7 @@
 Readers look for the text file of a path in that path with its last "images" changed to "labels". So both are leaf folders, in each
 folder of the input tree: yolo/<folders>/images/<image> and yolo/<folders>/labels/<image>.txt.
 
-Without --val-fraction data.yaml takes all images for training and for validation; with it, those in train.txt and in val.txt.
+Without a `val_fraction` data.yaml takes all images for training and for validation; with it, those in train.txt and in val.txt.
 """
 
 from __future__ import annotations

@@ -34,23 +34,7 @@ DECODE_SECONDS = 60
 ImageInput = str | Path | Image.Image | NDArray[np.uint8]
 
 
-@dataclass(slots=True)
-class _Limit:
-    """How many pixels an image may have where a caller does not say it."""
-
-    pixels: int = MAX_PIXELS
-
-
-LIMIT = _Limit()
-
-
-def limit_pixels(most: int) -> None:
-    """Set the limit for callers that do not say it. Raises UsageError for less than 1."""
-    check_max_pixels(most)
-    LIMIT.pixels = most
-
-
-def open_image(path: Path, max_pixels: int | None = None) -> NDArray[np.uint8]:
+def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read the pixels of an image file, turned upright.
 
     Every format and mode that Pillow decodes is read. The EXIF orientation is applied. Of an animation, the first frame is read. An
@@ -72,26 +56,26 @@ def open_image(path: Path, max_pixels: int | None = None) -> NDArray[np.uint8]:
         return np.array(upright)
 
 
-def open_thumbnail(path: Path, max_pixels: int | None = None) -> NDArray[np.uint8]:
+def open_thumbnail(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read an image file at the size at which people see it, see `thumbnail_rgb`. Raises as `open_image` does."""
     upright = decode_upright(path, max_pixels)
     with as_image_error(path):
         return thumbnail_rgb(upright)
 
 
-def decode_upright(path: Path, max_pixels: int | None = None) -> Image.Image:
+def decode_upright(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image file to a picture in mode RGB, turned upright. Raises as `open_image` does."""
     with opened(path, max_pixels) as image, as_image_error(path):
         return upright_image(image.decode())
 
 
-def decode_stored(path: Path, max_pixels: int | None = None) -> Image.Image:
+def decode_stored(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image file to the picture that is stored: in its own mode, not turned. Raises as `open_image` does."""
     with opened(path, max_pixels) as image:
         return image.decode()
 
 
-def to_upright(image: ImageInput, max_pixels: int | None = None) -> Image.Image:
+def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Turn what a caller gives as an image into an upright picture in mode RGB.
 
     Args:
@@ -119,7 +103,7 @@ def to_upright(image: ImageInput, max_pixels: int | None = None) -> Image.Image:
     return Image.fromarray(image)
 
 
-def upright_size(path: Path, max_pixels: int | None = None) -> tuple[int, int]:
+def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Read the (height, width) of what `open_image` makes of a file, from its header and its EXIF orientation.
 
     Decodes no pixels, but for a PNG without EXIF data in front of them: PNG may have it behind them. Raises ImageError as
@@ -190,9 +174,8 @@ class OpenImage:
 
 
 @contextmanager
-def opened(path: Path, max_pixels: int | None = None) -> Iterator[OpenImage]:
+def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
     """Open an image file and read its header. Raises ImageError, also for an image of more than `max_pixels`."""
-    max_pixels = LIMIT.pixels if max_pixels is None else max_pixels
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -220,7 +203,7 @@ def opened(path: Path, max_pixels: int | None = None) -> Iterator[OpenImage]:
 def check_max_pixels(max_pixels: int) -> None:
     """Raise UsageError for a limit below 1."""
     if max_pixels < 1:
-        raise UsageError(f"--max-pixels {max_pixels} is too small; the least is 1")
+        raise UsageError(f"argument `max_pixels`={max_pixels} is too small; the least is 1")
 
 
 @contextmanager
@@ -321,7 +304,7 @@ def _too_large(path: Path, size: str, max_pixels: int) -> ImageError:
     return ImageError(
         path,
         f"too large: {size}; the limit is {max_pixels:,}",
-        "Scale it down, or allow it with --max-pixels if there is memory for it, 4 to 11 bytes a pixel.",
+        "Scale it down, or allow it with argument `max_pixels` if there is memory for it, 4 to 11 bytes a pixel.",
     )
 
 

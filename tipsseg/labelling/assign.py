@@ -29,9 +29,9 @@ from tipsseg.types import ConfidenceArray, LabelArray
 _CHUNK = 1 << 18
 
 #: Rows and columns of a tile, of the image and of the image as the model sees it (four patches), where not more than _FEW phrases
-#: can win; and the least that it is cut down to where there are more. Smaller tiles have fewer phrases, and more of the work that
-#: every tile costs.
-_TILE, _WORKING_TILE, _FEW, _LEAST = 128, 56, 8, 16
+#: can win; and the smallest side that it is cut down to where there are more. Smaller tiles have fewer phrases, and more of the
+#: work that every tile costs.
+_TILE, _WORKING_TILE, _FEW, _MIN_SIDE = 128, 56, 8, 16
 
 #: Two cosines this close may change places by rounding: ten times what sums of float32 of this size can be off.
 _ROUNDING = 1e-5
@@ -57,22 +57,23 @@ Refine = Callable[[Values, NDArray[np.uint8]], Values]
 class LabelTable:
     """What the phrases stand for.
 
-    groups     how many phrases each group has, in the order of the phrases
-    label_ids  [G], of the groups
-    least      [N] float32, by label id: confidences below it make a pixel ignored
-    ignore     the label id of such pixels
+    Attributes:
+        groups: How many phrases each group has, in the order of the phrases.
+        label_ids: [G], of the groups.
+        min_confidence: [N] float32, by label id: a pixel of a lower confidence is ignored.
+        ignore: The label id of ignored pixels.
     """
 
     groups: Sequence[int]
     label_ids: LabelArray
-    least: NDArray[np.float32]
+    min_confidence: NDArray[np.float32]
     ignore: int
 
     def labels(self, groups: Ids, index: NDArray[np.unsignedinteger], confidence: Values) -> LabelArray:
         """Label ids, [H, W], of winners: `index` [H, W] among `groups`, and `confidence` [H, W]."""
         labels = self.label_ids[groups][index]
-        if self.least.any():
-            labels[confidence < self.least[labels]] = self.ignore
+        if self.min_confidence.any():
+            labels[confidence < self.min_confidence[labels]] = self.ignore
         return labels
 
 
@@ -80,15 +81,16 @@ class LabelTable:
 class Assignment:
     """What won at each pixel.
 
-    labels      [H, W], the label id of the winning group, or that of ignored pixels
-    confidence  [H, W] float32 in [0, 1]; float16 above _LARGE pixels
+    Attributes:
+        labels: [H, W], the label id of the winning group, or that of ignored pixels.
+        confidence: [H, W] float32 in [0, 1]; float16 above _LARGE pixels.
     """
 
     labels: LabelArray
     confidence: ConfidenceArray
 
 
-def match(scores: Scores, size: tuple[int, int], naming: LabelTable) -> Assignment:
+def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignment:
     """The label of every pixel of an image of `size` (H, W), and its confidence.
 
     Phrases that cannot win in a tile are told by the cosines alone, and left out of what is made at the size of the image:
@@ -112,19 +114,19 @@ def match(scores: Scores, size: tuple[int, int], naming: LabelTable) -> Assignme
 
     Memory beside the result: some MB, and for each window a map of the sums at its size.
     """
-    labels = np.empty(size, naming.label_ids.dtype)
+    labels = np.empty(size, table.label_ids.dtype)
     confidence = _confidence_of(size)
-    owners = np.repeat(np.arange(len(naming.groups)), naming.groups)
+    owners = np.repeat(np.arange(len(table.groups)), table.groups)
     for tile in _tiles(scores, size, owners):
         here = tile.rows, tile.columns
         for band, groups, index, share in _won(scores, tile, owners):
-            labels[here][band] = naming.labels(groups, index, share)
+            labels[here][band] = table.labels(groups, index, share)
             confidence[here][band] = share
     return Assignment(cast(LabelArray, labels), confidence)
 
 
 def match_refined(
-    scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], naming: LabelTable, refine: Refine
+    scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], table: LabelTable, refine: Refine
 ) -> Assignment:
     """The same after the probabilities of the groups were drawn to the edges of the image, by `refine` (see `refine.pamr`).
 
@@ -133,18 +135,18 @@ def match_refined(
     Only groups that win somewhere are refined. The confidence of a pixel is the refined probability of its winner.
     """
     small = (image.shape[0], image.shape[1])
-    occurring = occurring_groups(scores, small, naming.groups)
+    occurring = occurring_groups(scores, small, table.groups)
     at_once = max(_REFINED_ELEMENTS // (small[0] * small[1]), 1)
-    labels = np.empty(size, naming.label_ids.dtype)
+    labels = np.empty(size, table.label_ids.dtype)
     confidence = _confidence_of(size)
     confidence[:] = -1
     for start in range(0, len(occurring), at_once):
         chosen = occurring[start : start + at_once]
-        refined = refine(_probabilities(scores, small, naming.groups, chosen), image)
+        refined = refine(_probabilities(scores, small, table.groups, chosen), image)
         for band, resized in _resized_bands(refined, size):
             best = resized.max(0)  # [rows, W]
             wins = best.astype(confidence.dtype) > confidence[band]  # as it is kept, so that of equals the first wins
-            labels[band][wins] = naming.labels(chosen, _first_index(resized, best)[wins], best[wins])
+            labels[band][wins] = table.labels(chosen, _first_index(resized, best)[wins], best[wins])
             confidence[band][wins] = best[wins]
     return Assignment(cast(LabelArray, labels), confidence)
 
@@ -218,17 +220,17 @@ def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile
 
     def parts(*spans: slice) -> Iterator[_Tile]:
         rows, columns = spans
-        down, across = (taps.part(span.start, span.stop) for taps, span in zip(source, spans, strict=True))
+        down, across = (weights.part(span.start, span.stop) for weights, span in zip(source, spans, strict=True))
         down_working, across_working = (
-            taps.part(span.start, span.stop) for taps, span in zip(working, spans, strict=True)
+            weights.part(span.start, span.stop) for weights, span in zip(working, spans, strict=True)
         )
-        rivals = _candidates(scores, down, across, owners)
-        tile = _Tile(rows, columns, (down, across), (down_working, across_working), *rivals)
+        candidates = _candidates(scores, down, across, owners)
+        tile = _Tile(rows, columns, (down, across), (down_working, across_working), *candidates)
         height, width = (span.stop - span.start for span in spans)
         if (
             len(tile.contenders) <= _FEW
             or len(tile.contenders) * height * width <= _CHUNK
-            or max(height, width) < 2 * _LEAST
+            or max(height, width) < 2 * _MIN_SIDE
         ):
             yield tile
         elif height >= width:
@@ -257,11 +259,11 @@ def _candidates(
 ) -> tuple[Ids, Ids]:
     """Phrases that matter in a part of the image: the best of groups that come near winning, and others that count at all."""
     corners = scores.corners(rows, columns)
-    behind = _margins(corners)  # [P]
-    contends = behind <= max(_ROUNDING, _CLOSE * scores.temperature)
+    margins = _margins(corners)  # [P]
+    contends = margins <= max(_ROUNDING, _CLOSE * scores.temperature)
     groups = np.zeros(owners[-1] + 1, bool)
     groups[owners[contends]] = True
-    others = np.flatnonzero(~groups[owners] & (behind <= _NOTHING * scores.temperature))
+    others = np.flatnonzero(~groups[owners] & (margins <= _NOTHING * scores.temperature))
     for group in np.flatnonzero(groups & (np.bincount(owners) > 1)):
         own = slice(*np.searchsorted(owners, [group, group + 1]))
         # Of a group only what may be its own best somewhere; the argument of `match`, with leaders of the group.
@@ -270,7 +272,7 @@ def _candidates(
 
 
 def _margins(corners: Values) -> Values:
-    """[N, P] -> [P]: the least distance of each phrase to a mean of a few leading ones, over all corners.
+    """[N, P] -> [P]: the smallest distance of each phrase to a mean of a few leading ones, over all corners.
 
     The more corners differ in what is best there, the more leaders it takes so that their mean is high at all of them.
     """
@@ -281,8 +283,8 @@ def _margins(corners: Values) -> Values:
         if wider.min() <= bound.min():
             break
         bound = wider
-    behind: Values = (bound[:, None] - corners).min(0)
-    return behind
+    margins: Values = (bound[:, None] - corners).min(0)
+    return margins
 
 
 def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
@@ -290,7 +292,7 @@ def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
     phrases = tile.others
     if not len(phrases):
         return None
-    rows, columns = (taps.span for taps in tile.working)
+    rows, columns = (weights.span for weights in tile.working)
     rest = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
     step = max(_CHUNK // (len(phrases) * rest.shape[1]), 1)
     for start in range(rows.start, rows.stop, step):
@@ -345,13 +347,13 @@ def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ite
     """Bands of rows of an image of `size`, each with softmax(log score / temperature) of all groups, [G, rows, W]."""
     owners = np.repeat(np.arange(len(groups)), groups)
     everything = np.arange(len(owners))
-    taps, columns = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))
+    weights, columns = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))
     # A row of the image may come from many of the grid; it is made in pieces so that neither is too much at once.
     finer = [max(-(-source // length), 1) for source, length in zip(scores.size, size, strict=True)]
     width = max(min(_CHUNK // (len(owners) * 2 * finer[0] * finer[1]), size[1]), 1)
     step = max(_CHUNK // (len(owners) * size[1] * finer[0] * finer[1]), 1)
     for start in range(0, size[0], step):
-        rows = taps.part(start, start + step)
+        rows = weights.part(start, start + step)
         pieces = []
         for left in range(0, size[1], width):
             part = columns.part(left, left + width)

@@ -10,14 +10,14 @@ from tipsseg.labelling.windows import InterpolationWeights
 Values = NDArray[np.float32]
 
 
-def resize_columns(values: Values, taps: InterpolationWeights) -> Values:
-    """[..., h, w] float32 -> [..., h, n], by the n taps of the columns."""
-    return _between(values, taps, values.ndim - 1, taps.weight)
+def resize_columns(values: Values, weights: InterpolationWeights) -> Values:
+    """[..., h, w] float32 -> [..., h, n], by the n weights of the columns."""
+    return _between(values, weights, values.ndim - 1, weights.weight)
 
 
-def resize_rows(values: Values, taps: InterpolationWeights) -> Values:
-    """[..., h, w] float32 -> [..., n, w], by the n taps of the rows."""
-    return _between(values, taps, values.ndim - 2, taps.weight[:, None])
+def resize_rows(values: Values, weights: InterpolationWeights) -> Values:
+    """[..., h, w] float32 -> [..., n, w], by the n weights of the rows."""
+    return _between(values, weights, values.ndim - 2, weights.weight[:, None])
 
 
 def resize(values: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
@@ -26,13 +26,13 @@ def resize(values: Values, rows: InterpolationWeights, columns: InterpolationWei
     return resize_rows(resize_columns(values, columns), rows)
 
 
-def _between(values: Values, taps: InterpolationWeights, axis: int, weight: Values) -> Values:
+def _between(values: Values, weights: InterpolationWeights, axis: int, weight: Values) -> Values:
     # Elementwise and in this order, so that a value does not depend on what is resized with it.
     steps = np.zeros_like(values)
     ahead = [slice(None)] * axis + [slice(1, None)]
     behind = [slice(None)] * axis + [slice(None, -1)]
     np.subtract(values[*ahead], values[*behind], out=steps[*behind])
-    resized = np.take(steps, taps.low, axis)
+    resized = np.take(steps, weights.low, axis)
     resized *= weight
-    resized += np.take(values, taps.low, axis)
+    resized += np.take(values, weights.low, axis)
     return resized

@@ -62,7 +62,7 @@ class WindowScores:
         self.temperature = temperature
         self._cosines = cosines
         self._plan = plan
-        self._taps = interpolation_weights(cosines.shape[1], plan.side)
+        self._weights = interpolation_weights(cosines.shape[1], plan.side)
         # Windows stand in rows and columns: so many of them see a pixel as rows of them see its row, times columns its column.
         down, across = (np.zeros(length, np.float32) for length in plan.size)
         for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
@@ -70,7 +70,7 @@ class WindowScores:
                 seen[start : start + plan.side] += 1
         # What makes exp(cosine) of a window its part of the mean.
         self._factors = [
-            1 / (_sum_of_exp(each, self._taps) * np.outer(down[top:][: plan.side], across[left:][: plan.side]))
+            1 / (_sum_of_exp(each, self._weights) * np.outer(down[top:][: plan.side], across[left:][: plan.side]))
             for each, (top, left) in zip(cosines, plan.corners, strict=True)
         ]  # each [side, side]
 
@@ -78,8 +78,8 @@ class WindowScores:
         """See Scores; of all windows that see some of the part."""
         seen = []
         for window, (down, across) in self._windows(rows.span, columns.span):
-            taps = self._taps.part(down.start, down.stop), self._taps.part(across.start, across.stop)
-            seen.append(_corners(self._cosines[window], *taps))
+            weights = self._weights.part(down.start, down.stop), self._weights.part(across.start, across.stop)
+            seen.append(_corners(self._cosines[window], *weights))
         return np.concatenate(seen)
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
@@ -109,7 +109,7 @@ class WindowScores:
 
     def _resized(self, window: int, inside: tuple[slice, slice], phrases: Ids) -> Values:
         """Cosines of some phrases in a part of a window, [K, r, c]."""
-        down, across = (self._taps.part(part.start, part.stop) for part in inside)
+        down, across = (self._weights.part(part.start, part.stop) for part in inside)
         patches = self._cosines[window][down.span, across.span].transpose(2, 0, 1)[phrases]  # [K, r', c']
         return resize(patches, down.within, across.within)
 
@@ -133,7 +133,7 @@ class WholeScores:
         self.phrases = cosines.shape[2]
         self.temperature = temperature
         self._cosines = cosines
-        self._taps = [interpolation_weights(*lengths) for lengths in zip(self.size, working_size, strict=True)]
+        self._weights = [interpolation_weights(*lengths) for lengths in zip(self.size, working_size, strict=True)]
 
     def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
         """See Scores."""
@@ -146,7 +146,7 @@ class WholeScores:
     def working_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         """Cosines at the working size, see Scores."""
         down, across = (
-            taps.part(part.start, part.stop) for taps, part in zip(self._taps, (rows, columns), strict=True)
+            weights.part(part.start, part.stop) for weights, part in zip(self._weights, (rows, columns), strict=True)
         )
         return resize(self.values(down.span, across.span, phrases), down.within, across.within)
 
@@ -168,11 +168,11 @@ def _corners(cosines: Values, rows: InterpolationWeights, columns: Interpolation
     return resize_rows(values.reshape(-1, width, phrases), across.within).reshape(-1, phrases)
 
 
-def _knots(taps: InterpolationWeights) -> InterpolationWeights:
+def _knots(weights: InterpolationWeights) -> InterpolationWeights:
     """Of the outputs only the first and the last, and the sources between them."""
-    between = np.arange(taps.low[0] + 1, taps.low[-1] + 1)
+    between = np.arange(weights.low[0] + 1, weights.low[-1] + 1)
     ends = [0, -1]
-    low, high, weight = taps.low[ends], taps.high[ends], taps.weight[ends]
+    low, high, weight = weights.low[ends], weights.high[ends], weights.weight[ends]
     return InterpolationWeights(
         np.concatenate([low[:1], between, low[1:]]),
         np.concatenate([high[:1], between, high[1:]]),
@@ -180,20 +180,20 @@ def _knots(taps: InterpolationWeights) -> InterpolationWeights:
     )
 
 
-def _sum_of_exp(cosines: Values, taps: InterpolationWeights) -> Values:
+def _sum_of_exp(cosines: Values, weights: InterpolationWeights) -> Values:
     """The sum over phrases of exp(cosine), at the size of the window: [h, w, P] -> [side, side].
 
     Between the centres of two patches a cosine is linear, so its exp goes from pixel to pixel by one factor: a product in place of
     an exp, 0.3 of the time. Its rounding, 2e-6 at most, is common to all phrases.
     """
-    side, (height, width, phrases) = len(taps.low), cosines.shape
+    side, (height, width, phrases) = len(weights.low), cosines.shape
     sums = np.empty((side, side), np.float32)
     patch = side // width
     first = patch // 2  # the first pixel at or behind a centre
     step = max(_CHUNK // (width * phrases), 1)
     for start in range(0, side, step):
         # Phrases stay last: their sum is over what lies side by side.
-        down = resize_rows(cosines.reshape(1, height, -1), taps.part(start, start + step))[0]
+        down = resize_rows(cosines.reshape(1, height, -1), weights.part(start, start + step))[0]
         row = down.reshape(-1, width, phrases)  # [n, w, P]
         target = sums[start : start + step]
         target[:, :first] = np.exp(row[:, 0]).sum(1)[:, None]

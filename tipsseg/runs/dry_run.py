@@ -1,4 +1,4 @@
-"""`--dry-run`: what a run would do, and what it would cost, measured by labelling a few images into a temporary folder."""
+"""A dry run: what a run would do, and what it would cost, measured by labelling a few images into a temporary folder."""
 
 from __future__ import annotations
 

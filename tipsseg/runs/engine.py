@@ -74,7 +74,7 @@ class LocalEngine:
         backbone = open_backbone(model, spec.device, dtype, spec.batch_size)
         if (note := self._note) is not None:
             backbone.on_less_memory = lambda size: note(
-                f"Not enough memory on {backbone.device}: {size} windows at once from here on (--batch-size {size})."
+                f"Not enough memory on {backbone.device}: {size} windows at once from here on (argument `batch_size`={size})."
             )
         labeller = Labeller(Model(backbone), spec.vocabulary, spec.options, cache=cache)
         info = replace(
@@ -114,5 +114,5 @@ def check_device(spec: RunSpec, dtype: str) -> None:
         raise DeviceError(
             error.device,
             f"the labels in the output folder were begun in {dtype}, and {error.message}",
-            "Go on where that device is, or choose another output folder with -o.",
+            "Go on where that device is, or choose another output folder with argument `output`.",
         ) from error

@@ -11,9 +11,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tipsseg import __version__
 from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
 from tipsseg.evaluation import confusion_picture, metrics
@@ -22,6 +19,7 @@ from tipsseg.evaluation.pairing import Pair, Pairs, pair_truths
 from tipsseg.evaluation.truth import Layout, read_labels, read_truth
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.label_map import LabelMap
+from tipsseg.options import MAX_PIXELS
 from tipsseg.runs import inputs
 from tipsseg.runs.engine import LocalEngine, check_device
 from tipsseg.runs.image_list import Images
@@ -36,7 +34,7 @@ from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged
 from tipsseg.store.run_record import parse_files, plan_run, run_context
 from tipsseg.store.spec import Counts, RunInfo, RunSpec, check_folder
-from tipsseg.types import ImageRef
+from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
@@ -94,7 +92,7 @@ def evaluate_model(
         inputs.check_collisions(found.refs, OutputNames(name_key(spec.state), spec.files.names, spec.formats))
         inputs.check_not_outputs(found.refs, spec.output)
     check_device(spec, spec.dtype)
-    _check_truths(pairs, spec.jobs, progress)
+    _check_truths(pairs, spec.jobs, progress, spec.max_pixels)
     info = plan_run(spec)
     confusion = Confusion(layout.classes, layout.background)
     by_ref = {pair.ref: pair for pair in pairs.pairs}
@@ -103,7 +101,7 @@ def evaluate_model(
 
     def count(ref: ImageRef, label_map: LabelMap) -> None:
         with counting:
-            _score(confusion, by_ref[ref], label_map.labels)
+            _score(confusion, by_ref[ref], label_map.labels, spec.max_pixels)
 
     engine = LocalEngine(info, inspect=count, note=progress.note, quiet=quiet)
     images = Images(found.refs, found.root)
@@ -141,7 +139,7 @@ def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[Ima
             raise OutputError(
                 folder.path,
                 f"files of {item.ref.name} in it were changed by hand, and this run would write them anew",
-                "Choose another output folder with -o.",
+                "Choose another output folder with argument `output`.",
             )
         found.append(item)
     return tuple(found)
@@ -161,7 +159,7 @@ def _label(
                 if folder is not None:
                     folder.add(result)
             case Failed() if folder is not None:
-                folder.fail(result)
+                folder.fail(replace(result, error=progress.worded(result.error)))
         return {}
 
     reporter: Reporter[ImageResult] = Reporter(progress, record)
@@ -175,7 +173,13 @@ def _label(
 
 
 def evaluate_masks(
-    predicted: Path, truths: Path, layout: Layout, names: Sequence[str], jobs: int, progress: Progress
+    predicted: Path,
+    truths: Path,
+    layout: Layout,
+    names: Sequence[str],
+    jobs: int,
+    progress: Progress,
+    max_pixels: int = MAX_PIXELS,
 ) -> Evaluation:
     """Score masks that are there already, against the truths. A predicted mask that cannot be read is reported and left out.
 
@@ -186,6 +190,7 @@ def evaluate_masks(
         names: The names of the classes 1..N.
         jobs: Threads that read masks.
         progress: Says what happens.
+        max_pixels: Masks of more pixels are refused.
 
     Raises:
         UsageError: where both are one folder.
@@ -193,17 +198,20 @@ def evaluate_masks(
         ImageError: for a truth that cannot be read, and for ids that are no class.
     """
     if os.path.realpath(masks_folder(predicted)) == os.path.realpath(truths):
-        raise UsageError("--pred and --gt are one folder", "Give the folder of the truth masks as --gt.")
+        raise UsageError(
+            "argument `predicted` and argument `truths` are one folder",
+            "Give the folder of the truth masks as argument `truths`.",
+        )
     found = find_masks(predicted)
     pairs = pair_truths(found.refs, truths, layout)
-    _check_truths(pairs, jobs, progress)
-    _check_labels(pairs, layout.classes, jobs)
+    _check_truths(pairs, jobs, progress, max_pixels)
+    _check_labels(pairs, layout.classes, jobs, max_pixels)
     confusion = Confusion(layout.classes, layout.background)
     progress.begin(f"{counted(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
     failed = 0
     for pair in pairs.pairs:
         try:
-            _score(confusion, pair, read_labels(pair.ref.path, layout.classes))
+            _score(confusion, pair, read_labels(pair.ref.path, layout.classes, max_pixels), max_pixels)
         except ImageError as error:
             failed += 1
             progress.error(error)
@@ -238,7 +246,9 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
             labels and any(real.is_relative_to(place / name) for name in image_folders())
         ):
             raise OutputError(
-                output, f"the results would come among the masks in {folder}", "Choose another output folder with -o."
+                output,
+                f"the results would come among the masks in {folder}",
+                "Choose another output folder with argument `output`.",
             )
 
 
@@ -280,38 +290,38 @@ def _reports(output: Path) -> Ownership:
         raise OutputError(
             path,
             "the file that is there is no result of tipsseg eval",
-            "Move it away, or choose another folder with -o.",
+            "Move it away, or choose another folder with argument `output`.",
         ) from error
     ownership = Ownership(output, output)
     ownership.load(written, lambda image, digest: False)
     return ownership
 
 
-def _score(confusion: Confusion, pair: Pair, labels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-    truth = read_truth(pair.truth, pair.kind.ids)
+def _score(confusion: Confusion, pair: Pair, labels: LabelArray, max_pixels: int) -> None:
+    truth = read_truth(pair.truth, pair.kind.ids, max_pixels)
     try:
         confusion.add(truth, labels)
     except InputError as error:
         raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from error
 
 
-def _check_truths(pairs: Pairs, jobs: int, progress: Progress) -> None:
+def _check_truths(pairs: Pairs, jobs: int, progress: Progress, max_pixels: int) -> None:
     """Read all truths once: ids that are no class mean a wrong vocabulary or layout, which is better known now than in an hour."""
     _note_unused(pairs, progress)
     progress.note(f"Checking {counted(len(pairs.pairs), 'truth mask')}.")
 
     def check(pair: Pair) -> None:
-        read_truth(pair.truth, pair.kind.ids)
+        read_truth(pair.truth, pair.kind.ids, max_pixels)
 
     _for_each(pairs, jobs, check)
 
 
-def _check_labels(pairs: Pairs, classes: int, jobs: int) -> None:
+def _check_labels(pairs: Pairs, classes: int, jobs: int, max_pixels: int) -> None:
     """Read all predicted masks once, for ids that are no class; other faults cost a line each, later."""
 
     def check(pair: Pair) -> None:
         try:
-            read_labels(pair.ref.path, classes)
+            read_labels(pair.ref.path, classes, max_pixels)
         except LabelIdError:
             raise
         except ImageError:

@@ -63,17 +63,19 @@ class Images:
 
 def check_choice(given: bool, limit: int | None, sample: int | None, *, retry_failed: bool) -> None:
     """Raise UsageError for a choice that cannot be meant; `given` tells whether there are paths or a list."""
-    for option, number in (("--limit", limit), ("--sample", sample)):
+    for argument, number in (("argument `limit`", limit), ("argument `sample`", sample)):
         if number is not None and number < 1:
-            raise UsageError(f"{option} {number} is too small; the least is 1")
+            raise UsageError(f"{argument}={number} is too small; the least is 1")
     if limit is not None and sample is not None:
-        raise UsageError("--limit and --sample exclude each other", "Give one of them.")
+        raise UsageError("argument `limit` and argument `sample` exclude each other", "Give one of them.")
     if given:
         return
     if not retry_failed:
         raise UsageError("no images given", "Name images or folders, or give - and a list of them on stdin.")
     if limit is not None or sample is not None:
-        raise UsageError("--limit and --sample are for images that are given", "Leave them out, or name images.")
+        raise UsageError(
+            "argument `limit` and argument `sample` are for images that are given", "Leave them out, or name images."
+        )
 
 
 def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
@@ -87,7 +89,7 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
         return _given(spec, choice, progress)
     before = find_run(spec.state)
     if before is None:
-        raise InputError(f"no run in {spec.state}, so nothing to retry", "Leave out --retry-failed.")
+        raise InputError(f"no run in {spec.state}, so nothing to retry", "Leave out argument `retry_failed`.")
     failed = read_failed(spec.state)
     if not failed:
         progress.note(f"No image failed in {spec.state}.")

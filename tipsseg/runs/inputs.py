@@ -22,7 +22,7 @@ from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.types import ImageRef, name_order
 from tipsseg.util.files import is_folder, reason_of
 
-_OTHER_OUTPUT = "Choose another output folder with -o."
+_OTHER_OUTPUT = "Choose another output folder with argument `output`."
 _PERMISSIONS = "Check the path and its permissions."
 
 

@@ -97,7 +97,9 @@ class LabelRun:
         """Label the images, with the folder open. Returns what is known of images that were changed by hand."""
         info, spec, engine, progress = self._info, self._info.spec, self._engine, self._progress
         notes, edited = ImageNotes(info.model, progress), Edited()
-        reporter: Reporter[ImageResult] = Reporter(progress, _recorder(folder, notes, edited), jsonl=self._jsonl)
+        reporter: Reporter[ImageResult] = Reporter(
+            progress, _recorder(folder, notes, edited, progress), jsonl=self._jsonl
+        )
         began = time.monotonic()
         try:
             items = as_items(images.refs, folder.resume)
@@ -129,7 +131,7 @@ class LabelRun:
         except (KeyboardInterrupt, GeneratorExit):
             again = "the same command"
             if not spec.resume or spec.overwrite:
-                again += f" without {'--overwrite' if spec.overwrite else '--no-resume'}"
+                again += " without " + ("argument `overwrite`" if spec.overwrite else "argument `resume`=False")
             self.broken_off = reporter.broken_off(again)
             raise
         finally:
@@ -147,7 +149,9 @@ class LabelRun:
     def _convert(self, formats: tuple[str, ...], names: frozenset[str], progress: Progress) -> int:
         """Write images of these names in formats that need no model; returns how many failed."""
         spec = self._info.spec
-        return convert_folder(spec.output, formats, self._images.root, spec.jobs, progress, only=names)
+        return convert_folder(
+            spec.output, formats, self._images.root, spec.jobs, progress, only=names, max_pixels=spec.max_pixels
+        )
 
 
 def run_label(info: RunInfo, images: Images, engine: Engine, progress: Progress, *, jsonl: bool = False) -> Counts:
@@ -186,13 +190,15 @@ def begin(engine: Engine, images: Images, folder: OutputFolder) -> RunInfo:
     return info
 
 
-def _recorder(folder: OutputFolder, notes: ImageNotes, edited: Edited) -> Callable[[ImageResult], Mapping[str, Path]]:
+def _recorder(
+    folder: OutputFolder, notes: ImageNotes, edited: Edited, progress: Progress
+) -> Callable[[ImageResult], Mapping[str, Path]]:
     """What records a result in the folder, and returns the per-image files to be told of."""
 
     def record(result: ImageResult) -> Mapping[str, Path]:
         match result:
             case Failed():
-                folder.fail(result)
+                folder.fail(replace(result, error=progress.worded(result.error)))
                 return {}
             case Labelled():
                 folder.add(result)

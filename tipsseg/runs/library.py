@@ -204,7 +204,9 @@ def evaluate(
     """
     truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
     if formats and output is None:
-        raise UsageError("formats are written into a folder, and there is none", "Give the folder as `output`.")
+        raise UsageError(
+            "formats are written into a folder, and there is none", "Give the folder as argument `output`."
+        )
     vocabulary = _vocabulary(classes) if classes is not None else read_vocabulary(truth.preset())
     spec = RunSpec(
         str(model),

@@ -47,7 +47,7 @@ class ImageNotes:
             self._beyond = False  # said once
             self._progress.note(
                 f"The model {_DRAWN} knows drawn scenes only, such as those of examples/scenes. Do not trust its labels of "
-                "photographs; use --model l14."
+                "photographs; use argument `model`=l14."
             )
 
     def end(self) -> None:
@@ -149,7 +149,7 @@ def note_edited(spec: RunSpec, counts: Counts, edited: Edited, progress: Progres
         place = shell_word(str(spec.output))
         progress.note(
             f"Files of {counted(counts.edited, 'image')} were changed by hand and are kept; "
-            f"--replace-edited labels {'it' if one else 'them'} anew, and tipsseg convert {place} --format FORMAT "
+            f"argument `replace_edited` labels {'it' if one else 'them'} anew, and tipsseg convert {place} --format FORMAT "
             "takes a changed mask into other formats."
         )
     if edited.other_input:

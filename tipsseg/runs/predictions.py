@@ -22,8 +22,8 @@ from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.printable import counted
 
-_GIVE = "Give the classes with --classes or --vocab."
-_PRED = "--pred takes a folder of masks, or the output folder of a run with --format png."
+_GIVE = "Give the classes with argument `classes` or argument `vocabulary`."
+_PRED = "Argument `predicted` takes a folder of masks, or the output folder of a run with argument `formats`=png."
 
 
 def masks_folder(folder: Path) -> Path:
@@ -39,7 +39,7 @@ def masks_folder(folder: Path) -> Path:
     if not (folder / RUN_FILE).is_file() and not shards_in(folder):
         return folder
     if not inner.is_dir() and (folder / CLASSES_FILE).is_file():
-        raise InputError(f"the run in {folder} wrote no masks", "Label with --format png.")
+        raise InputError(f"the run in {folder} wrote no masks", "Label with argument `formats`=png.")
     return inner if inner.is_dir() else folder
 
 
@@ -86,13 +86,14 @@ def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
         raise UsageError(
             f"{counted(len(given), 'class', 'classes')} given, but the masks in {folder} were made with {len(written)}: "
             f"{_few(written)}",
-            "The names are known from that run: leave out --classes and --vocab. To score by --layout, label with the vocabulary "
-            "of its name.",
+            "The names are known from that run: leave out argument `classes` and argument `vocabulary`. To score by argument "
+            "`layout`, label with the vocabulary of its name.",
         )
     if in_other_order(given, written):
         raise UsageError(
             f"the masks in {folder} were made with the classes in another order: {', '.join(written)}",
-            "Leave out --classes and --vocab; the names are known from that run. The truth must have its order.",
+            "Leave out argument `classes` and argument `vocabulary`; the names are known from that run. The truth must have its "
+            "order.",
         )
     return tuple(given)
 
@@ -115,7 +116,7 @@ def names_beside(folder: Path) -> tuple[str, ...]:
     if path is None:
         raise UsageError(
             f"no {CLASSES_FILE} beside the masks in {folder} says what their ids mean",
-            "Give the classes with --classes, --vocab or --layout.",
+            "Give the classes with argument `classes`, argument `vocabulary` or argument `layout`.",
         )
     try:
         classes = class_names(parse(read_regular(path)))

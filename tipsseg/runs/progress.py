@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from tipsseg.errors import TipssegError
+from tipsseg.errors import ImageError, TipssegError
 from tipsseg.util.files import output_error
 from tipsseg.util.printable import clock, counted, printable, printable_lines
 
@@ -32,15 +32,19 @@ class Progress:
         quiet: Leaves out notes and progress, never errors or results.
         results: Whether paths of finished files go to stdout.
         null: Whether a NUL ends each path there, in place of a line end.
+        wording: Makes of each line for stderr what is printed; by itself a line stays as it is.
 
     The bar never shares a line with anything else: it is taken off the terminal before a line is printed, and drawn again
     below it.
     """
 
-    def __init__(self, quiet: bool, *, results: bool = True, null: bool = False) -> None:
+    def __init__(
+        self, quiet: bool, *, results: bool = True, null: bool = False, wording: Callable[[str], str] = str
+    ) -> None:
         self._quiet = quiet
         self._results = results
         self._null = null
+        self._wording = wording
         self._head = ""
         self._total: int | None = 0
         self._before = 0
@@ -50,7 +54,7 @@ class Progress:
 
     def without_results(self) -> Progress:
         """Another that says the same, but has no paths on stdout."""
-        return Progress(self._quiet, results=False)
+        return Progress(self._quiet, results=False, wording=self._wording)
 
     def begin(self, line: str, total: int | None, before: int = 0) -> None:
         """Say what is about to be done, and begin to measure time.
@@ -104,6 +108,10 @@ class Progress:
         """The one line that an image costs which cannot be labelled."""
         self._stderr(f"Error: {error.message}" + (f" ({error.hint})" if error.hint else ""))
 
+    def worded(self, error: ImageError) -> ImageError:
+        """Return the error in the words that `error` prints, for a record that people read."""
+        return ImageError(error.path, self._wording(error.reason), self._wording(error.hint))
+
     def results(self, paths: Iterable[Path]) -> None:
         """Paths of finished files on stdout. Raises OutputError."""
         for path in paths if self._results else ():
@@ -121,7 +129,7 @@ class Progress:
 
     def _stderr(self, line: str) -> None:
         with self._without_bar(True):
-            print(printable(line), file=sys.stderr, flush=True)
+            print(printable(self._wording(line)), file=sys.stderr, flush=True)
 
     @contextmanager
     def _without_bar(self, seen: bool) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The part of `--engine ray` that runs in the actors of a Ray cluster: images in, their results out."""
+"""The part of the engine "ray" that runs in the actors of a Ray cluster: images in, their results out."""
 
 from __future__ import annotations
 

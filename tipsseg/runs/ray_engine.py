@@ -1,4 +1,4 @@
-"""`--engine ray`: the images of a run labelled by the actors of a Ray cluster.
+"""The engine "ray": the images of a run labelled by the actors of a Ray cluster.
 
 This process reads the list of images, keeps the records of the run and prints; it needs no torch. The actors write the per-image
 files, and share the file system with it.
@@ -58,19 +58,23 @@ _SAME_COMMAND = "What is done stays; the same command goes on from there."
 def check_ray(actors: int, gpus: float, device: str) -> None:
     """Raise UsageError where Ray is not installed, or for numbers that cannot be."""
     if find_spec("ray") is None:
-        raise UsageError("--engine ray needs Ray", "pip install 'tipsseg[ray]'")
+        raise UsageError("argument `engine`=ray needs Ray", "pip install 'tipsseg[ray]'")
     if actors < 1:
-        raise UsageError(f"--actors {actors} is too small; the least is 1")
+        raise UsageError(f"argument `actors`={actors} is too small; the least is 1")
     if not 0 <= gpus < math.inf:
         raise UsageError(
-            f"--gpus {gpus:g} is no number of GPUs", "Give those of one actor: 1, or 0.5 for two on a GPU."
+            f"argument `gpus`={gpus:g} is no number of GPUs", "Give those of one actor: 1, or 0.5 for two on a GPU."
         )
     if gpus > 1 and gpus != int(gpus):
         raise UsageError(
-            f"--gpus {gpus:g} is not possible with Ray", "Give a part of one GPU, such as 0.5, or a whole number."
+            f"argument `gpus`={gpus:g} is not possible with Ray",
+            "Give a part of one GPU, such as 0.5, or a whole number.",
         )
     if device.startswith("cuda") and not gpus:
-        raise UsageError(f"--device {device} with --gpus 0: Ray would hide the GPUs from its actors", "Give --gpus 1.")
+        raise UsageError(
+            f"argument `device`={device} with argument `gpus`=0: Ray would hide the GPUs from its actors",
+            "Give argument `gpus`=1.",
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -293,7 +297,7 @@ def _check_same(one: tuple[str, str], other: tuple[str, str]) -> None:
         raise DeviceError(
             other[0],
             f"one actor runs on {here} and another on {there}: their labels would differ",
-            "Say what all of them have, with --device, --dtype and --gpus.",
+            "Say what all of them have, with argument `device`, argument `dtype` and argument `gpus`.",
         )
 
 
@@ -363,7 +367,8 @@ def _check_resources(actors: int, gpus: float) -> None:
         has = there.get(name, 0)
         if actors * each > has:
             raise UsageError(
-                f"--actors {actors} with --gpus {gpus:g} needs {actors * each:g} {name}s, and this machine has {has:g}",
+                f"argument `actors`={actors} with argument `gpus`={gpus:g} needs {actors * each:g} {name}s, "
+                f"and this machine has {has:g}",
                 "Give fewer actors, or join a cluster with the environment variable RAY_ADDRESS.",
             )
 

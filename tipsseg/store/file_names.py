@@ -82,7 +82,7 @@ class OutputNames:
         full = (
             ""
             if self._names == NAMES[1]
-            else " Or keep the suffixes of the images in the names of the files, with --names full."
+            else " Or keep the suffixes of the images in the names of the files, with argument `names`=full."
         )
         alike = "" if self.key is exact else _ALIKE
         return f"Rename one of the two, or label them in two runs with an output folder each.{full}{alike}"

@@ -39,7 +39,7 @@ class OutputFolder:
         context: What the writers have to know of the run.
         resume: What was there before.
         set_aside: Files that keep lines of records which could not be read.
-        kept: Files of an earlier run that --overwrite did not remove, because they were changed since.
+        kept: Files of an earlier run that `overwrite` did not remove, because they were changed since.
     """
 
     def __init__(self, info: RunInfo, refs: Iterable[ImageRef | Failed]) -> None:

@@ -26,14 +26,16 @@ from tipsseg.util.fingerprint import fingerprint
 from tipsseg.util.ownership import MOVE, digest_of, write_ahead_logs
 from tipsseg.util.record_paths import actual_path
 
-_ANOTHER_FOLDER = "Choose another output folder with -o"
-_START_OVER = f"{_ANOTHER_FOLDER}, or begin anew in this one with --overwrite."
+_ANOTHER_FOLDER = "Choose another output folder with argument `output`"
+_START_OVER = f"{_ANOTHER_FOLDER}, or begin anew in this one with argument `overwrite`."
 _OTHER_INPUT = (
     f"{_ANOTHER_FOLDER}. Or give all folders in one command and a new output folder: the names begin at their common parent then. "
-    "Where the image was moved and changed, begin anew with --overwrite."
+    "Where the image was moved and changed, begin anew with argument `overwrite`."
 )
-_PUT_BACK = "Put it back; or label the image anew with --replace-edited, which gives the correction up."
-_MOVE_OR_REPLACE = "Move the file away; or label the image anew with --replace-edited, which replaces the file."
+_PUT_BACK = "Put it back; or label the image anew with argument `replace_edited`, which gives the correction up."
+_MOVE_OR_REPLACE = (
+    "Move the file away; or label the image anew with argument `replace_edited`, which replaces the file."
+)
 
 
 class ResumeState:
@@ -315,7 +317,7 @@ class ResumeState:
         if path in self._owners:
             return (
                 f"{path} has the labels of another image, {self._owners[path]}",
-                f"{_OTHER_INPUT} Or give --names full.",
+                f"{_OTHER_INPUT} Or give argument `names`=full.",
             )
         return f"{path} is there, and is not what tipsseg wrote for this image", MOVE
 

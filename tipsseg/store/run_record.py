@@ -211,7 +211,7 @@ def differences(one: RunInfo, other: RunInfo) -> list[str]:
     if _vocabulary_of(one) != _vocabulary_of(other):
         found.append("vocabulary")
     if one.spec.files.names != other.spec.files.names:
-        found.append("choice of --names")
+        found.append("choice of argument `names`")
     return found
 
 
@@ -231,8 +231,8 @@ def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
             keys = [key for key in ("classes", "background", "auto", "templates") if first[key] != second[key]]
             what = {"classes": "what is said of the classes", "auto": "background"}
             texts.append(f"with the same classes, other {', '.join(dict.fromkeys(what.get(key, key) for key in keys))}")
-    if "choice of --names" in found:
-        texts.append(f"the names of files differ: --names {one.spec.files.names} / {other.spec.files.names}")
+    if "choice of argument `names`" in found:
+        texts.append(f"the names of files differ: argument `names`={one.spec.files.names} / {other.spec.files.names}")
     return texts
 
 

@@ -26,9 +26,9 @@ class Shard:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise UsageError(f"--shard {self}: a run has 1 part or more", _HINT)
+            raise UsageError(f"argument `shard`={self}: a run has 1 part or more", _HINT)
         if not 1 <= self.index <= self.count:
-            raise UsageError(f"--shard {self}: there is no part {self.index} of {self.count}", _HINT)
+            raise UsageError(f"argument `shard`={self}: there is no part {self.index} of {self.count}", _HINT)
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
@@ -50,10 +50,10 @@ def state_folder(output: Path, shard: Shard | None) -> Path:
 
 
 def parse_shard(text: str) -> Shard:
-    """The value of --shard, such as "3/8". Raises UsageError."""
+    """The shard of a text such as "3/8". Raises UsageError."""
     # Nine digits: more parts than there are images.
     if not (match := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)):
-        raise UsageError(f"--shard {text!r} is not a part of a run", _HINT)
+        raise UsageError(f"argument `shard`={text!r} is not a part of a run", _HINT)
     return Shard(int(match[1]), int(match[2]))
 
 

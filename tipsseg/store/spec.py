@@ -97,17 +97,18 @@ class RunSpec:
         """
         if self.overwrite and not self.resume:
             raise UsageError(
-                "--overwrite and --no-resume exclude each other",
-                "Give --overwrite to remove what an earlier run wrote, --no-resume to label the images again.",
+                "argument `overwrite` and argument `resume`=False exclude each other",
+                "Give argument `overwrite` to remove what an earlier run wrote, argument `resume`=False to label the images again.",
             )
         classes = self.vocabulary.classes
         check_formats(self.formats, classes)
         if self.files.png_mode == "P" and len(classes) > MAX_CLASSES_8_BIT:
             raise UsageError(
-                f"--png-mode P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}", "Use --png-mode L."
+                f"argument `png_mode`=P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}",
+                "Use argument `png_mode`=L.",
             )
         if self.batch_size < 1:
-            raise UsageError(f"--batch-size {self.batch_size} is too small; the least is 1")
+            raise UsageError(f"argument `batch_size`={self.batch_size} is too small; the least is 1")
         check_device_name(self.device)
         check_dtype_name(self.dtype)
         find_model(self.model)
@@ -280,7 +281,7 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
 
 
 def _option_value(background: Sequence[str]) -> str:
-    """The value of --background for these phrases; FILE where only a vocabulary file can say them."""
+    """These phrases as an option of the command takes them; FILE where only a vocabulary file can say them."""
     if not background:
         return "none"
     if background in (("auto",), ("none",)) or any("," in phrase for phrase in background):
@@ -294,4 +295,4 @@ def check_folder(output: Path) -> None:
         if is_folder(folder):
             break
         if is_file(folder):
-            raise OutputError(output, f"{folder} is a file", "Choose another output folder with -o.")
+            raise OutputError(output, f"{folder} is a file", "Choose another output folder with argument `output`.")

@@ -14,7 +14,6 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Rows, RowsFile, RunContext, StoredImage
 from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, by, what_is_wrong
-from tipsseg.images.decoding import LIMIT
 from tipsseg.label_map import LabelMap
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region
@@ -26,7 +25,7 @@ from tipsseg.util.files import file_size, reason_of
 from tipsseg.util.record_paths import actual_path
 
 _LABEL_AGAIN = "Move the file away and label the image again."
-_LEFT_OUT = "It lists no ignored pixels and no objects below --min-area; label with --format png."
+_LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`; label with argument `formats`=png."
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class LabelledImage:
 
 
 def labelled_image(
-    entry: ManifestEntry | None, classes: Mapping[int, str], options: FileOptions, digest: str = ""
+    entry: ManifestEntry | None, classes: Mapping[int, str], options: FileOptions, max_pixels: int, digest: str = ""
 ) -> LabelledImage:
     """The numbers of an entry.
 
@@ -53,6 +52,7 @@ def labelled_image(
         entry: of the manifest; None where a line of it is no entry.
         classes: the names of the run's classes by id, 1..N.
         options: how the labels of the run became files.
+        max_pixels: larger images are refused.
         digest: of all that decides the labels of the run; "" where nobody asks whether it is the image's.
 
     Raises:
@@ -62,8 +62,8 @@ def labelled_image(
         raise ValueError("not all that belongs to an image")
     numbers = entry.numbers
     size = numbers.size
-    if size[0] * size[1] > LIMIT.pixels:
-        raise ValueError(f"{by(size)} pixels, where --max-pixels allows {LIMIT.pixels:,}")
+    if size[0] * size[1] > max_pixels:
+        raise ValueError(f"{by(size)} pixels, where argument `max_pixels` allows {max_pixels:,}")
     pixels = {BACKGROUND: numbers.background, ignore_id(len(classes)): numbers.ignored}
     for each in numbers.classes:
         if each.id in pixels:

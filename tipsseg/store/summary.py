@@ -1,4 +1,4 @@
-"""What the labels of an image hold, for manifest.jsonl and `--jsonl`; what all images of a folder hold together, for run.json."""
+"""What the labels of an image hold, for manifest.jsonl and lines of JSON; what those of a whole folder hold, for run.json."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
 
 
 def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[str, Path]) -> dict[str, object]:
-    """The record of one image for `--jsonl`: its `label_summary` after these.
+    """The record of one image as a line of JSON: its `label_summary` after these.
 
     path   the image, as it was given or found
     image  its path relative to the image root, as in COCO's file_name

@@ -48,8 +48,8 @@ _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})
 
 _NOT_OURS = "tipsseg did not write the file that is there, or the file was changed since"
 #: What to do about a file that is in the way.
-MOVE = "Move the file away, or choose another output folder with -o."
-_OUTSIDE = "Put a folder in the place of the link, or choose another output folder with -o."
+MOVE = "Move the file away, or choose another output folder with argument `output`."
+_OUTSIDE = "Put a folder in the place of the link, or choose another output folder with argument `output`."
 
 
 class Ownership:

@@ -1,4 +1,4 @@
-"""The general background of `--background auto`: its phrases, and which of them mean the same as a class.
+"""The general background, which is meant by the background "auto": its phrases, and which of them mean the same as a class.
 
 A background phrase that means the same as a class would take the class's pixels away. The text alone shows that two phrases have
 the same words (`without_words_of`); the text tower shows that other words mean the same, "ocean" and "sea" (`same_meaning`).
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-#: Background phrases that compete for pixels under `--background auto`, and are written as 0.
+#: Background phrases that compete for pixels under the background "auto", and are written as 0.
 GENERAL_BACKGROUND: tuple[str, ...] = (
     "sky",
     "wall",

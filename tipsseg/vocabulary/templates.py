@@ -77,7 +77,7 @@ def find_templates(name: str) -> tuple[str, ...]:
     path = Path(name)
     if not name or not is_there(path):
         raise VocabularyError(
-            f"--templates {quoted(name)} is no file and none of {', '.join(TEMPLATES)}",
+            f"argument `templates`={quoted(name)} is no file and none of {', '.join(TEMPLATES)}",
             "A file has one template a line, such as: a photo of a {}.",
         )
     templates = []

@@ -166,7 +166,7 @@ def split_names(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def parse_background(value: str) -> str | tuple[str, ...]:
-    """The value of --background: "auto" and "none" stand for themselves, anything else is a list with commas."""
+    """The background in a text: "auto" and "none" stand for themselves, anything else is a list with commas."""
     word = value.strip().lower()
     return word if word in ("auto", "none") else split_names([value])
 

@@ -152,8 +152,8 @@ def _is_no_connection(error: BaseException) -> bool:
 
 def _without_network(model: str) -> str:
     return (
-        f"Without network: try `--model tiny`, which needs no download, or run `tipsseg weights download {model}` on a machine "
-        f"with network and copy its cache to {_cache()}."
+        "Without network: try argument `model`=tiny, which needs no download, or run "
+        f"`tipsseg weights download {model}` on a machine with network and copy its cache to {_cache()}."
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +49,6 @@ class Tipsv2Backbone:
         self.folder = folder
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
-        if self.device.type == "cuda" and self.dtype == torch.float32:
-            # By default cuDNN rounds the patch embedding's inputs to 10 bits, which moves cosines by up to 0.005.
-            torch.backends.cudnn.allow_tf32 = False
         self.dtype_name = str(self.dtype).removeprefix("torch.")
         # One window fills a CPU. Then its features do not depend on the batch, and all of the tower stays in the cache.
         self.batch_size = 1 if self.device.type == "cpu" else batch_size
@@ -153,7 +151,8 @@ class Tipsv2Backbone:
         self.on_less_memory(self.batch_size)
 
     def _encode(self, pixels: Tensor) -> WindowFeatures:
-        patches, class_tokens = self._tower(pixels)
+        with exact_convolutions(self.device, self.dtype):
+            patches, class_tokens = self._tower(pixels)
         return WindowFeatures(F.normalize(patches.float(), dim=-1), F.normalize(class_tokens.float(), dim=-1))
 
     def _to_pixels(self, images: NDArray[np.uint8], dtype: torch.dtype | None = None) -> Tensor:
@@ -161,6 +160,23 @@ class Tipsv2Backbone:
         # torch warns of arrays that are not writable, such as Pillow's.
         tensor = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
         return (tensor.permute(0, 3, 1, 2).to(torch.float32) / 255).to(dtype or self.dtype).contiguous()
+
+
+@contextmanager
+def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Keep cuDNN from rounding the inputs of the patch embedding to 10 bits, which moves cosines by up to 0.005.
+
+    The switch is of the whole process, so it is put back.
+    """
+    if device.type != "cuda" or dtype != torch.float32:
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def check_batch_size(size: int) -> None:

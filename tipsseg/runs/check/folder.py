@@ -21,6 +21,7 @@ from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageCheck, RunContext, RunFileCheck
 from tipsseg.formats.problem import Problem, unreadable, what_is_wrong
+from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.check.files import Owners, find_orphans, find_temporaries
 from tipsseg.runs.check.image import Place, Report, check_image
 from tipsseg.runs.check.manifest import Images
@@ -46,7 +47,9 @@ class _Tally:
     behind: int = 0
 
 
-def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progress) -> Iterator[Problem]:
+def check_folder(
+    folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int = MAX_PIXELS
+) -> Iterator[Problem]:
     """Find all that is wrong with an output folder. Memory grows by little more than a name per image.
 
     Args:
@@ -54,6 +57,7 @@ def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progres
         images: The folder that the images' names begin at, in place of the one that the run noted.
         jobs: Threads that read images.
         progress: Is told of what is worth knowing and not wrong.
+        max_pixels: Larger images are refused.
 
     Yields:
         The problems, in the order of the images' names.
@@ -62,11 +66,13 @@ def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progres
         UsageError: where `images` is no folder.
     """
     if images is not None and not is_folder(images):
-        raise UsageError(f"--images {images}: no such folder", "Give the folder that the images' names begin at.")
+        raise UsageError(
+            f"argument `images`={images}: no such folder", "Give the folder that the images' names begin at."
+        )
     tally = _Tally()
     found = 0
     try:
-        for problem in _check(folder, images, jobs, progress, tally):
+        for problem in _check(folder, images, jobs, progress, max_pixels, tally):
             found += 1
             yield problem
     except OSError as error:  # what is read may fail at any moment
@@ -78,7 +84,7 @@ def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progres
         found += 1
         yield Problem(images, "none of the images is in this folder")
     elif tally.gone:
-        hint = "" if images is not None else "; give their folder with --images to compare them"
+        hint = "" if images is not None else "; give their folder with argument `images` to compare them"
         progress.note(f"{counted(tally.gone, 'input')} not found, so not compared{hint}.")
     if tally.edited:
         progress.note(
@@ -93,7 +99,9 @@ def check_folder(folder: Path, images: Path | None, jobs: int, progress: Progres
     progress.note(f"{looked}: {counted(found, 'problem') if found else 'nothing wrong'}.")
 
 
-def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tally: _Tally) -> Iterator[Problem]:
+def _check(
+    folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int, tally: _Tally
+) -> Iterator[Problem]:
     found = find_runs(folder)
     yield from found.problems
     if not found.runs:
@@ -101,7 +109,7 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
     yield from check_classes(folder, found.runs[0])
     _note_runs(folder, found.runs, found.whole, progress)
     with ExitStack() as stack:
-        runs = [Images(run) for run in found.runs]
+        runs = [Images(run, max_pixels) for run in found.runs]
         for each in runs:
             stack.callback(each.close)
             yield from each.read()
@@ -113,7 +121,7 @@ def _check(folder: Path, images: Path | None, jobs: int, progress: Progress, tal
             checks = _RunFiles(folder, each)
             yield from checks.check(progress)
             _note_gaps(each, progress)
-            place = Place(folder, each.run, images or each.run.image_root)
+            place = Place(folder, each.run, images or each.run.image_root, max_pixels)
             for report in in_order(jobs, partial(_check_pair, place), checks.pairs()):
                 tally.images += 1
                 tally.files += report.files

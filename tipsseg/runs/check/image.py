@@ -24,11 +24,19 @@ from tipsseg.util.record_paths import actual_path
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where to find what a run used and made: the output folder, and the folder that the images' names begin at, if known."""
+    """Where to find what a run used and made.
+
+    Attributes:
+        output: The output folder.
+        run: The run.
+        images: The folder that the images' names begin at; None where it is not known.
+        max_pixels: Larger images are refused.
+    """
 
     output: Path
     run: Run
     images: Path | None
+    max_pixels: int
 
 
 @dataclass(slots=True)
@@ -96,7 +104,9 @@ def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | 
     if found is not None:
         path, rules = found
         report.problems += [Problem(path, what) for what in rules(image.stored, labels)]
-    _check_input(None if place.images is None else actual_path(place.images, entry.image), image, report)
+    _check_input(
+        None if place.images is None else actual_path(place.images, entry.image), image, place.max_pixels, report
+    )
 
 
 def _digest(path: Path) -> tuple[str, str]:
@@ -143,14 +153,14 @@ def _check_links(place: Place, image: LabelledImage, names: str, report: Report)
                 report.problems.append(Problem(path, "it leads to no file" if path.is_symlink() else "missing"))
 
 
-def _check_input(path: Path | None, image: LabelledImage, report: Report) -> None:
+def _check_input(path: Path | None, image: LabelledImage, max_pixels: int, report: Report) -> None:
     if path is None or not is_file(path):
         report.gone = True
         return
     try:
         if not image.entry.fingerprint.matches(path):
             report.problems.append(Problem(path, "changed since it was labelled"))
-        elif (size := upright_size(path)) != image.stored.size:
+        elif (size := upright_size(path, max_pixels)) != image.stored.size:
             report.problems.append(Problem(path, f"{by(size)}, but labelled as {by(image.stored.size)}"))
     except ImageError as error:
         report.problems.append(Problem(path, error.reason))

@@ -28,8 +28,9 @@ class Images:
     sound    whether the manifest has all images, as far as anybody can tell
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, max_pixels: int) -> None:
         self.run = run
+        self._max_pixels = max_pixels
         self.path = run.state / MANIFEST_FILE
         self.formats: dict[str, tuple[str, ...]] = {}
         self.sound = True
@@ -68,7 +69,7 @@ class Images:
         return self._numbers(None if self._manifest is None else self._manifest.get(name))
 
     def _numbers(self, entry: ManifestEntry | None) -> LabelledImage:
-        return labelled_image(entry, self.run.names, self.run.files, self.run.digest)
+        return labelled_image(entry, self.run.names, self.run.files, self._max_pixels, self.run.digest)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""

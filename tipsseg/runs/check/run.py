@@ -122,7 +122,9 @@ def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
             place, f"shards of {' and '.join(map(str, counts))} parts; those of one run have one number of parts"
         )
     elif gaps := missing_shards([shard.index for shard in shards], counts[0]):
-        yield Problem(place, f"of {counts[0]} shards, these are missing: {gaps}; label them with --shard I/{counts[0]}")
+        yield Problem(
+            place, f"of {counts[0]} shards, these are missing: {gaps}; label them with argument `shard`=I/{counts[0]}"
+        )
 
 
 def _read_run(state: Path, shard: Shard | None) -> Run | Problem:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import FORMATS, check_formats, of_the_model
 from tipsseg.formats.base import RunContext, RunFile
+from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.quality import PolygonQuality
 from tipsseg.runs.convert.image import Conversion, Converted, Item
 from tipsseg.runs.convert.request import image_ref, image_root, refuse_unfit, with_fraction
@@ -40,6 +41,7 @@ def convert_folder(
     progress: Progress,
     val_fraction: float | None = None,
     only: Collection[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> int:
     """Write the labels in an output folder in more formats, as its run would have written them.
 
@@ -55,6 +57,7 @@ def convert_folder(
         progress: Is told of every image.
         val_fraction: Replaces that of the run, see FileOptions.
         only: The names of the images; None: all.
+        max_pixels: Larger images are refused.
 
     Returns:
         How many images failed.
@@ -65,7 +68,9 @@ def convert_folder(
         OutputError: where the folder cannot be written.
     """
     if images is not None and not is_folder(images):
-        raise UsageError(f"--images {images}: no such folder", "Give the folder that the images' names begin at.")
+        raise UsageError(
+            f"argument `images`={images}: no such folder", "Give the folder that the images' names begin at."
+        )
     if not is_folder(output):
         raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
     lock = FolderLock(output)
@@ -78,7 +83,7 @@ def convert_folder(
         refuse_unfit(run, context, formats)
         with ExitStack() as stack:
             root = image_root(run, formats, images)
-            return _Converter(run, context, formats, root, only, stack).go(jobs, progress)
+            return _Converter(run, context, formats, root, only, max_pixels, stack).go(jobs, progress)
     finally:
         lock.give_back()
 
@@ -129,7 +134,7 @@ class _Notes:
         if self.left:
             progress.note(
                 f"Corrected images that are gone or were changed are not in {', '.join(self.left)} any more: "
-                "those formats need the image. --images says where images are now."
+                "those formats need the image. Argument `images` says where images are now."
             )
         if self.kept:
             first = min(self.kept)
@@ -153,6 +158,7 @@ class _Converter:
         formats: Sequence[str],
         root: Path | None,
         only: Collection[str] | None,
+        max_pixels: int,
         stack: ExitStack,
     ) -> None:
         """Open what the run left; `stack` closes it. Raises OutputError for files in the way that somebody else wrote."""
@@ -162,6 +168,7 @@ class _Converter:
         self._root = root
         self._moved = root is not None and str(root.absolute()) != run.info.image_root
         self._only = only
+        self._max_pixels = max_pixels
         self._notes = _Notes()
         self._manifest = stack.enter_context(closing(Manifest(context.state)))
         context.ownership.load(run.info.files, self._is_recorded)
@@ -209,7 +216,7 @@ class _Converter:
         return reporter.counts.failed
 
     def _results(self, jobs: int) -> Generator[Converted | Unchanged | Failed, None, None]:
-        conversion = Conversion(self._context, tuple(self._formats), self._followers)
+        conversion = Conversion(self._context, tuple(self._formats), self._followers, self._max_pixels)
         return in_order(jobs, conversion.convert, self._items())
 
     def _items(self) -> Iterator[Item]:

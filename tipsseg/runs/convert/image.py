@@ -97,11 +97,13 @@ class Conversion:
     context    of the run
     formats    of the conversion
     followers  other formats of the run, which follow masks that were corrected
+    max_pixels larger images are refused
     """
 
     context: RunContext
     formats: tuple[str, ...]
     followers: tuple[str, ...]
+    max_pixels: int
 
     def convert(self, item: Item) -> Converted | Unchanged | Failed:
         """Convert one image; may be called from several threads. Raises OutputError for what ends the run."""
@@ -148,7 +150,9 @@ class Conversion:
         ref = replace(item.ref, replaceable=entry.replaceable, linked=entry.formats, former=entry.fingerprint.sha256)
         formats, left = self._without_image(ref, entry, formats, corrected=correction is not None)
         stored = self._read(item, formats, correction)
-        labels = ImageLabels(ref, lambda: open_thumbnail(ref.path), stored.label_map, stored.scores.objects)
+        labels = ImageLabels(
+            ref, lambda: open_thumbnail(ref.path, self.max_pixels), stored.label_map, stored.scores.objects
+        )
         done = write_labels(labels, formats, self.context)
         remove_files(entry, left, self.context, self.context.files.names)
         entry = entry.without(left)
@@ -200,7 +204,7 @@ class Conversion:
     def _labelled(self, item: Item) -> LabelledImage:
         classes = {each.id: each.name for each in self.context.classes}
         try:
-            return labelled_image(item.entry, classes, self.context.files)
+            return labelled_image(item.entry, classes, self.context.files, self.max_pixels)
         except ValueError as error:
             raise ImageError(
                 self.context.state / MANIFEST_FILE,
@@ -213,8 +217,10 @@ def _other_image(ref: ImageRef, formats: list[str], *, corrected: bool) -> Image
     """The error for an image that is not the one that was labelled; `corrected` tells whether its mask was."""
     without = f"or leave out {' and '.join(formats)}."
     if not is_file(ref.path):
-        return ImageError(ref.path, "no such file", f"Give the folder that has it with --images, {without}")
+        return ImageError(ref.path, "no such file", f"Give the folder that has it with argument `images`, {without}")
     again = "Label it again,"
     if corrected:
-        again = "Put back the image of before, label it anew with --replace-edited, which gives the correction up,"
+        again = (
+            "Put back the image of before, label it anew with argument `replace_edited`, which gives the correction up,"
+        )
     return ImageError(ref.path, "changed since it was labelled", f"{again} {without}")

@@ -36,7 +36,7 @@ def with_fraction(run: FinishedRun, formats: Sequence[str], val_fraction: float 
     if not set(dividing) & set(formats):
         names = " or ".join(dividing)
         raise UsageError(
-            f"--val-fraction is for the format {names}", f"Leave it out, or name {names} among the formats."
+            f"argument `val_fraction` is for the format {names}", f"Leave it out, or name {names} among the formats."
         )
     spec = run.info.spec
     files = replace(spec.files, val_fraction=val_fraction)
@@ -93,7 +93,7 @@ def image_root(run: FinishedRun, formats: Sequence[str], images: Path | None) ->
         where = "the images are from several folders" if root is None else f"{root}: no such folder"
         raise InputError(
             f"{where}, and {', '.join(needing)} cannot do without the images",
-            "Give the folder that the images' names begin at with --images.",
+            "Give the folder that the images' names begin at with argument `images`.",
         )
     return root
 

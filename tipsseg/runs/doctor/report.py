@@ -113,10 +113,12 @@ def _device(device: torch.device, describe: Callable[[], str]) -> Diagnostic:
         description = describe()
         trials = {name: _trial(device, name) for name in ("float32", "bfloat16", "float16")}
     except RuntimeError as error:
-        return Diagnostic("fail", str(device), first_line(error), "Check the driver, or use --device cpu.")
+        return Diagnostic("fail", str(device), first_line(error), "Check the driver, or use argument `device`=cpu.")
     dtypes = ", ".join(f"{name} {result}" for name, result in trials.items())
     sound = trials["float32"].startswith("works")
-    hint = "" if sound else "Check the driver, and that torch was built for this device; or use another --device."
+    hint = (
+        "" if sound else "Check the driver, and that torch was built for this device; or use another argument `device`."
+    )
     return Diagnostic("ok" if sound else "fail", str(device), f"{description}; {dtypes}", hint)
 
 
@@ -175,7 +177,9 @@ def _numbers(folder: Path | None, device: str, dtype: str) -> Diagnostic:
     except TipssegError as error:
         return failure(what, error)
     except RuntimeError as error:
-        return Diagnostic("fail", what, f"it does not run: {first_line(error)}", "Try --device cpu --dtype float32.")
+        return Diagnostic(
+            "fail", what, f"it does not run: {first_line(error)}", "Try argument `device`=cpu argument `dtype`=float32."
+        )
     limit = golden.LIMITS[precision]
     detail = (
         f"{chosen} in {str(precision).removeprefix('torch.')} against cpu in float32: cosines differ by up to "
@@ -184,7 +188,9 @@ def _numbers(folder: Path | None, device: str, dtype: str) -> Diagnostic:
     )
     if found.within(limit):
         return Diagnostic("ok", what, detail)
-    return Diagnostic("fail", what, detail, "Update the driver and torch, or use --device cpu or --dtype float32.")
+    return Diagnostic(
+        "fail", what, detail, "Update the driver and torch, or use argument `device`=cpu or argument `dtype`=float32."
+    )
 
 
 def _recorded(folder: Path | None) -> Iterator[Diagnostic]:
@@ -242,4 +248,4 @@ def check_golden(folder: Path, image: Path | None, published: Published) -> Iter
         yield Diagnostic("fail", "golden values", f"cannot be computed: {first_line(error)}")
     if image is None:
         detail = "those of a picture were left out"
-        yield Diagnostic("note", "golden values", detail, "Give COCO val2017 000000039769.jpg with --image.")
+        yield Diagnostic("note", "golden values", detail, "Give COCO val2017 000000039769.jpg with argument `image`.")

@@ -57,7 +57,9 @@ def places(run: FinishedRun, entry: ManifestEntry, target: Path) -> Iterator[tup
 def stranger_error(path: Path) -> OutputError:
     """The OutputError for a file that is not of the run, and would be replaced or removed."""
     return OutputError(
-        path, "what is there is not of the runs that are joined", "Move it away, or merge into another folder with -o."
+        path,
+        "what is there is not of the runs that are joined",
+        "Move it away, or merge into another folder with argument `target`.",
     )
 
 

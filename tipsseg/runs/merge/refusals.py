@@ -37,14 +37,16 @@ def refuse_broken_off(runs: Sequence[FinishedRun]) -> None:
 def refuse_target(folders: Sequence[Path], target: Path) -> None:
     """Raise OutputError where the target has a whole run, or shards that are not all that is joined."""
     if os.path.lexists(target / RUN_FILE) or (os.path.lexists(target / MANIFEST_FILE) and not is_begun(target)):
-        raise OutputError(target, "it holds a whole run", "Choose a new folder with -o.")
+        raise OutputError(target, "it holds a whole run", "Choose a new folder with argument `target`.")
     if shards_in(target) and target not in folders:
-        raise OutputError(target, "it holds shards that are not among those to join", "Choose a new folder with -o.")
+        raise OutputError(
+            target, "it holds shards that are not among those to join", "Choose a new folder with argument `target`."
+        )
     if shards_in(target) and len(folders) > 1:
         raise OutputError(
             target,
             "it holds some of the shards to join, and others are elsewhere",
-            "Choose a new folder with -o. Only where one folder has all shards, the whole run can take their place.",
+            "Choose a new folder with argument `target`. Only where one folder has all shards, the whole run can take their place.",
         )
 
 
@@ -83,7 +85,7 @@ def refuse_incomplete(runs: Sequence[FinishedRun]) -> None:
             where = ", ".join(dict.fromkeys(str(run.output) for run in shards.values()))
             raise InputError(
                 f"{where}: of {count} shards, these are missing: {gaps}",
-                f"Label what is missing with --shard I/{count}, or name the folder that it is in too.",
+                f"Label what is missing with argument `shard`=I/{count}, or name the folder that it is in too.",
             )
 
 
@@ -99,7 +101,7 @@ def refuse_other_meanings(runs: Sequence[FinishedRun]) -> None:
         if run.info.dtype != first.info.dtype:
             raise InputError(
                 f"{run.state}: labelled in {run.info.dtype}, and {first.state} in {first.info.dtype}",
-                "The labels would differ by rounding; label one of them again with --dtype.",
+                "The labels would differ by rounding; label one of them again with argument `dtype`.",
             )
         if set(run.formats) != set(first.formats):
             raise InputError(

@@ -1,0 +1,164 @@
+"""Texts of the library name arguments; the command prints the options that give these arguments."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import tipsseg
+from tipsseg.cli import wording
+from tipsseg.cli.wording import NEGATIVE_OPTIONS, OPTIONS, as_typed
+from tipsseg.evaluation.truth import plain_ids
+from tipsseg.options import FileOptions, LabelOptions
+from tipsseg.runs.check.folder import check_folder
+from tipsseg.runs.convert.folder import convert_folder
+from tipsseg.runs.doctor.report import examine
+from tipsseg.runs.evaluate import evaluate_masks
+from tipsseg.runs.image_list import Choice
+from tipsseg.runs.label import run_label
+from tipsseg.runs.merge.folders import merge_folders
+from tipsseg.runs.ray_engine import RayEngine
+from tipsseg.store.spec import RunSpec
+
+TOP = Path(tipsseg.__file__).parent
+
+#: An option of a command line.
+_OPTION = re.compile(r"(?<![\w-])--[a-z]|(?<![\w-])-o\b")
+
+#: A command line in a sentence, up to the end of the part of the sentence.
+_COMMAND_LINE = re.compile(r"\btipsseg [a-z]+ [^.,;`]*")
+
+_ARGUMENT = re.compile(r"[Aa]rgument `([^`]*)`(=False\b)?")
+
+#: What a program calls to do the same as a command.
+_API: tuple[Callable[..., Any], ...] = (
+    Choice,
+    FileOptions,
+    LabelOptions,
+    RayEngine,
+    RunSpec,
+    check_folder,
+    convert_folder,
+    evaluate_masks,
+    examine,
+    merge_folders,
+    run_label,
+    tipsseg.make_vocabulary,
+    plain_ids,
+)
+
+
+def texts(source: str) -> Iterator[tuple[int, str]]:
+    """The string constants of a module with their lines; {} stands for what an f-string takes in.
+
+    The words of `RunSpec.command` are left out, as they are a command line.
+    """
+    nodes: list[ast.AST] = [ast.parse(source)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.JoinedStr):
+            parts = [str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values]
+            yield node.lineno, "".join(parts)
+            nodes += [part.value for part in node.values if isinstance(part, ast.FormattedValue)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+        elif not isinstance(node, ast.FunctionDef) or node.name != "command":
+            nodes += ast.iter_child_nodes(node)
+
+
+#: The texts of the library, each with its place.
+LIBRARY = [
+    (f"{path.relative_to(TOP)}:{line}", text)
+    for path in sorted(TOP.rglob("*.py"))
+    if path.relative_to(TOP).parts[0] != "cli"
+    for line, text in texts(path.read_text(encoding="utf-8"))
+]
+
+
+def options_in(text: str) -> list[str]:
+    return _OPTION.findall(_COMMAND_LINE.sub("", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    {
+        "option": ("Allow it with --max-pixels.", ["--m"]),
+        "short option": ("Choose another output folder with -o.", ["-o"]),
+        "first word": ("--gt takes a folder.", ["--g"]),
+        "command line": ("Join them: tipsseg merge {} -o {}", []),
+        "after a command line": ("Run tipsseg merge OUT -o OUT; or leave out --limit", ["--l"]),
+        "dashes": ("well-off, a--b, --", []),
+    }.values(),
+)
+def test_options_are_found_in_texts(text: str, found: list[str]) -> None:
+    assert options_in(text) == found
+
+
+def test_texts_are_found_in_modules() -> None:
+    source = '"""A module."""\ndef f(x):\n    return "a" "b" + f"{x} of {g(\'c\')}"\ndef command():\n    return ["--model"]\n'
+    assert sorted(texts(source)) == [(1, "A module."), (3, "ab"), (3, "c"), (3, "{} of {}")]
+
+
+def test_the_library_names_no_options() -> None:
+    assert [(place, text) for place, text in LIBRARY if options_in(text)] == []
+
+
+def test_the_library_names_arguments_that_there_are() -> None:
+    there = {name for call in _API for name in inspect.signature(call).parameters}
+    unknown = [
+        (place, found[0]) for place, text in LIBRARY for found in _ARGUMENT.finditer(text) if found[1] not in there
+    ]
+    assert unknown == []
+
+
+def test_every_argument_that_the_library_names_has_an_option() -> None:
+    named = [found for _, text in LIBRARY for found in _ARGUMENT.finditer(text)]
+    assert {found[1] for found in named if not found[2]} == set(OPTIONS)
+    assert {found[1] for found in named if found[2]} == set(NEGATIVE_OPTIONS)
+
+
+def test_the_commands_have_the_options() -> None:
+    there = set()
+    for name in ("check", "convert", "doctor", "evaluate", "label", "merge"):
+        command = typer.main.get_command(import_module(f"tipsseg.cli.{name}").app)
+        there |= {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
+    assert {*OPTIONS.values(), *NEGATIVE_OPTIONS.values()} <= there
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    {
+        "name": ("Allow it with argument `max_pixels`.", "Allow it with --max-pixels."),
+        "value": ("argument `max_pixels`=0 is too small", "--max-pixels 0 is too small"),
+        "quoted value": ("argument `templates`='a b' is no file", "--templates 'a b' is no file"),
+        "first word": ("Argument `truths` takes a folder.", "--gt takes a folder."),
+        "short option": ("with argument `output`, or", "with -o, or"),
+        "False": ("argument `overwrite` and argument `resume`=False", "--overwrite and --no-resume"),
+        "False of another": ("argument `overwrite`=False", "argument `overwrite`=False"),
+        "a word that begins like False": ("argument `model`=Falsetto", "--model Falsetto"),
+        "unknown": ("argument `colour`=red", "argument `colour`=red"),
+        "no argument": ("`max_pixels` of the arguments", "`max_pixels` of the arguments"),
+    }.values(),
+)
+def test_wording(text: str, typed: str) -> None:
+    assert as_typed(text) == typed
+
+
+def test_every_command_prints_options() -> None:
+    """What a run says is in the words of the command, wherever a command begins to say it."""
+    calls = {
+        f"{path.name}:{node.lineno}": {keyword.arg for keyword in node.keywords}
+        for path in Path(wording.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Progress"
+    }
+    assert len(calls) >= 5
+    assert {place for place, keywords in calls.items() if "wording" not in keywords} == set()
