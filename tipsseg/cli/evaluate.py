@@ -9,8 +9,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin, values
-from tipsseg.cli.completion import one_of
-from tipsseg.cli.help import FILES, TRUTH, Command
+from tipsseg.cli.help import FILES, TRUTH, Command, one_of
 from tipsseg.cli.mistakes import refuse_split_lists
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError

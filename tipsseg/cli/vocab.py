@@ -8,8 +8,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
-from tipsseg.cli.completion import presets
-from tipsseg.cli.help import Command
+from tipsseg.cli.help import Command, presets
 from tipsseg.runs.progress import print_text
 from tipsseg.util.printable import counted
 

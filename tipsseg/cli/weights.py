@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tipsseg.cli.completion import models as ids
 from tipsseg.cli.help import Command
+from tipsseg.cli.help import models as ids
 from tipsseg.errors import WeightsError
 from tipsseg.runs.progress import print_path
 
