@@ -15,8 +15,9 @@
         ├── DownloadError            repository, revision, file: the hub did not deliver
         └── IntegrityError           path, what, expected, got: a file that is not what was pinned
 
-Library code raises these; the command line prints them in one place as `Error:` and `Hint:` lines. Anything else that is
-raised is a bug and keeps its traceback.
+Library code raises these. Their texts name arguments, as in "argument `max_pixels`=0 is too small". The command line prints them in
+one place as `Error:` and `Hint:` lines, with its options in place of arguments. Anything else that is raised is a bug and keeps
+its traceback.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -165,9 +164,16 @@ def test_switches_of_the_program_are_put_back(
     monkeypatch: pytest.MonkeyPatch, device: str, dtype: torch.dtype, during: bool, before: bool
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
-    with suppress(KeyError), exact_convolutions(torch.device(device), dtype):
-        assert torch.backends.cudnn.allow_tf32 is (before and during)
-        raise KeyError  # as where something goes wrong meanwhile
+    seen: list[bool] = []
+
+    def fail() -> None:
+        with exact_convolutions(torch.device(device), dtype):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen == [before and during]
     assert torch.backends.cudnn.allow_tf32 is before
 
 

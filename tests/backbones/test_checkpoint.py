@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.errors import CheckpointError
-from tipsseg.weights.layout import FILES
+from tipsseg.weights.lock import FILES
 
 CPU = torch.device("cpu")
 Tensors = dict[str, Tensor]

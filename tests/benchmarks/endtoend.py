@@ -28,8 +28,8 @@ from models import machine, save_model
 from PIL import Image
 
 from tipsseg import Labeller, Model, make_vocabulary
-from tipsseg.backbones.loading import open_backbone
 from tipsseg.backbones.protocol import WindowFeatures
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.formats.base import RunContext
 from tipsseg.labelling.golden import picture
 from tipsseg.runs.image_task import ImageTask, Loaded
@@ -118,7 +118,7 @@ class Timed(ImageTask):
 
 def who_waits(place: Path, model: Path, how: Sequence[str], jobs: int) -> None:
     """Print which part of the time the model and the threads beside it are at work."""
-    backbone = open_backbone(model, how[1], how[3], int(how[5]))
+    backbone = Tipsv2Backbone(model, how[1], how[3], int(how[5]))
     labeller = Labeller(Model(backbone), make_vocabulary(CLASSES.split(",")))
     context = RunContext(place / "out", place / "out", labeller.vocabulary.classes, {})
     work = Timed(labeller, ("png", "coco"), context, "digest")
@@ -179,7 +179,7 @@ def label(place: Path, images: str, model: Path, how: Sequence[str]) -> tuple[fl
 
 def tower_alone(folder: Path, model: Path, how: Sequence[str], number: int) -> float:
     """Seconds of the vision tower for the windows of so many images, which are prepared before."""
-    backbone = open_backbone(model, how[1], how[3], int(how[5]))
+    backbone = Tipsv2Backbone(model, how[1], how[3], int(how[5]))
     windows = []
     for path in sorted(folder.iterdir())[:number]:
         with Image.open(path) as image:

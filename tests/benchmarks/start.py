@@ -23,13 +23,13 @@ from pathlib import Path
 from models import machine, save_model
 
 from tipsseg import Labeller, Model, make_vocabulary
-from tipsseg.backbones.loading import open_backbone
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.labelling.golden import picture
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 
 LOAD = """
-import sys; from pathlib import Path; from tipsseg.backbones.loading import open_backbone
-open_backbone(Path(sys.argv[1]), 'cpu', sys.argv[2])
+import sys; from pathlib import Path; from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+Tipsv2Backbone(Path(sys.argv[1]), 'cpu', sys.argv[2])
 """
 
 
@@ -70,14 +70,14 @@ def measure_commands(place: Path, rounds: int) -> None:
 def measure_loading(place: Path) -> None:
     model = save_model("l14", place / "l14")
     file = (model / "model.safetensors").stat().st_size
-    idle = peak(["-c", "import tipsseg.backbones.loading"])
+    idle = peak(["-c", "import tipsseg.backbones.protocol"])
     for dtype in ("float32", "bfloat16"):
         used = peak(["-c", LOAD, str(model), dtype]) - idle
         print(f"| peak memory of loading l14, {dtype}, above its imports | its file | {used / file:.2f} |", flush=True)
 
 
 def measure_texts(place: Path, number: int) -> None:
-    backbone = open_backbone(save_model("b14", place / "b14"), "cpu", "float32")
+    backbone = Tipsv2Backbone(save_model("b14", place / "b14"), "cpu", "float32")
     names = [f"{one} {two}" for one in ("red", "old", "new", "tall") for two in range(number // 4 + 1)][:number]
     vocabulary = make_vocabulary(names, ())
     batched = seconds(lambda: backbone.encode_text(names, PROTOCOL_TEMPLATES))

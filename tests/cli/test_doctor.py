@@ -7,7 +7,7 @@ from running import Command
 
 from tipsseg.labelling import golden
 from tipsseg.runs.doctor import report as doctor
-from tipsseg.runs.doctor.diagnostic import Diagnostic
+from tipsseg.runs.doctor.installation import Diagnostic
 
 
 def test_all_is_well(process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

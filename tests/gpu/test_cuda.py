@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tipsseg import Labeller, LabelOptions, load, make_vocabulary
-from tipsseg.backbones.loading import open_backbone
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.labelling.golden import picture
 from tipsseg.options import Dtype, Mode, Refinement
 
@@ -38,7 +38,7 @@ def test_labels_agree_with_those_of_the_cpu(
 
 @pytest.mark.parametrize("dtype", ["float32", "auto"])
 def test_labels_do_not_depend_on_what_shares_the_batch(tiny_checkpoint: Path, dtype: str) -> None:
-    backbone = open_backbone(tiny_checkpoint, "cuda", dtype, batch_size=4)
+    backbone = Tipsv2Backbone(tiny_checkpoint, "cuda", dtype, batch_size=4)
     rng = np.random.default_rng(1)
     windows = [rng.integers(0, 256, (224, 224, 3), np.uint8) for _ in range(7)]
     together = backbone.encode_windows(windows)
@@ -49,7 +49,7 @@ def test_labels_do_not_depend_on_what_shares_the_batch(tiny_checkpoint: Path, dt
 
 
 def test_memory_that_runs_out_halves_the_batch(tiny_checkpoint: Path) -> None:
-    backbone = open_backbone(tiny_checkpoint, "cuda", "float32", batch_size=4096)
+    backbone = Tipsv2Backbone(tiny_checkpoint, "cuda", "float32", batch_size=4096)
     told: list[int] = []
     backbone.on_less_memory = told.append
     free, total = torch.cuda.mem_get_info()

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from tipsseg import Labeller, load, make_vocabulary
-from tipsseg.backbones.loading import open_backbone
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.errors import TipssegError
 from tipsseg.labelling import text_cache
@@ -170,14 +169,14 @@ def test_what_was_not_used_for_long_makes_room(
 
 
 def test_texts_do_not_depend_on_longer_ones(mlp_checkpoint: Path) -> None:
-    backbone = open_backbone(mlp_checkpoint, "cpu", "float32")
+    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
     alone = backbone.encode_text(["tree"], ["a {}"])
     together = backbone.encode_text(["tree", "a house with a roof and many windows", ""], ["a {}"])
     torch.testing.assert_close(alone, together[:1], rtol=0, atol=1e-6)
 
 
 def key_of(model: Path, monkeypatch: pytest.MonkeyPatch, name: str = "", value: object = None) -> Path | None:
-    backbone = open_backbone(model, "cpu", "float32")
+    backbone = Tipsv2Backbone(model, "cpu", "float32")
     with monkeypatch.context() as patch:
         if name:
             patch.setattr(name, value)

@@ -29,8 +29,7 @@ from tipsseg.errors import UsageError
 from tipsseg.labelling import golden
 from tipsseg.labelling.golden import B14, Agreement, Comparison, Published, Table, compare
 from tipsseg.runs.doctor import installation
-from tipsseg.runs.doctor.diagnostic import Diagnostic
-from tipsseg.runs.doctor.installation import examine_packages
+from tipsseg.runs.doctor.installation import Diagnostic, examine_packages
 from tipsseg.runs.doctor.report import check_golden, examine
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.weights import digests, lock

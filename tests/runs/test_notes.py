@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from tipsseg.regions.quality import PolygonQuality
+from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.notes import ImageNotes, example_hashes
 from tipsseg.runs.progress import Progress
 from tipsseg.store.manifest import ManifestEntry

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.regions.quality import PolygonQuality
+from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.image_task import ImageTask
 from tipsseg.runs.pipeline import label_images
 from tipsseg.store.manifest import ManifestEntry

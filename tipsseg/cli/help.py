@@ -1,4 +1,4 @@
-"""What --help shows of the options, by groups; and what a shell completes their values to."""
+"""How the help of a command looks, its options in groups; and what a shell completes the values of options to."""
 
 from __future__ import annotations
 

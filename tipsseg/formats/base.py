@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tipsseg.label_map import LabelMap
     from tipsseg.regions.objects import LabelledObject
-    from tipsseg.regions.quality import PolygonQuality
+    from tipsseg.regions.polygons import PolygonQuality
     from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses
     from tipsseg.util.fingerprint import Fingerprint
     from tipsseg.util.ownership import Ownership
@@ -95,7 +95,7 @@ class ImageLabels:
     @property
     def polygon_quality(self) -> PolygonQuality:
         """How well the polygons fit that were made."""
-        from tipsseg.regions.quality import PolygonQuality
+        from tipsseg.regions.polygons import PolygonQuality
 
         found: Iterable[LabelledObject] = self.__dict__.get("objects", ())
         return PolygonQuality.of(each.iou for each in found)

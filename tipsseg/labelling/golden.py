@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tipsseg.backbones.loading import open_backbone
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.images.decoding import open_image
@@ -175,7 +175,7 @@ _TEMPLATES = ("a photo of a {}.", "itap of a {}.")
 
 def check_recorded(folder: Path) -> Comparison:
     """Compare the cosines of the embedded model, on this CPU in float32, with those in RECORDED. Raises CheckpointError."""
-    cosines = _cosines(open_backbone(folder, "cpu", "float32"))
+    cosines = _cosines(Tipsv2Backbone(folder, "cpu", "float32"))
     return compare(RECORDED.expected, cosines[1, :, 3, 12].tolist(), RECORDED.tolerance)
 
 
@@ -184,7 +184,7 @@ def agreement(folder: Path, device: str, dtype: str) -> Agreement:
 
     Raises DeviceError, UsageError, CheckpointError; RuntimeError where torch cannot compute on the device.
     """
-    expected, got = (_cosines(open_backbone(folder, *where)) for where in (("cpu", "float32"), (device, dtype)))
+    expected, got = (_cosines(Tipsv2Backbone(folder, *where)) for where in (("cpu", "float32"), (device, dtype)))
     same = expected.argmax(1) == got.argmax(1)
     return Agreement(float((got - expected).abs().max()), float(same.float().mean()))
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from tipsseg.backbones.devices import resolve_device, resolve_dtype
-from tipsseg.backbones.loading import open_backbone
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.backbones.tipsv2.backbone import check_batch_size
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, check_batch_size
 from tipsseg.errors import UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.labelling.features import Features
@@ -129,4 +128,4 @@ def load(
     source = find_model(model if isinstance(model, str) else os.path.join(".", model))  # noqa: PTH118
     check_batch_size(batch_size)
     resolve_dtype(dtype, resolve_device(device))  # before any download
-    return Model(open_backbone(source.fetch(quiet=quiet), device, dtype, batch_size))
+    return Model(Tipsv2Backbone(source.fetch(quiet=quiet), device, dtype, batch_size))

@@ -7,7 +7,7 @@ what is not in it, and readers add up the rings of an object: so a hole is cut o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -150,3 +150,21 @@ def _iou(rings: tuple[Ring, ...], mask: NDArray[np.bool_]) -> float:
     read = coco_mask.frPyObjects([ring[:, ::-1].ravel().tolist() for ring in rings], *mask.shape)
     code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     return float(coco_mask.iou([coco_mask.merge(read)], [code], [0])[0, 0])
+
+
+@dataclass(frozen=True, slots=True)
+class PolygonQuality:
+    """How well polygons fit: the number of objects, and the sum and the lowest of their IoUs (see `polygons.Outline.iou`)."""
+
+    objects: int = 0
+    total: float = 0.0
+    worst: float = 1.0
+
+    @classmethod
+    def of(cls, ious: Iterable[float | None]) -> PolygonQuality:
+        """Of objects with these IoUs; None where one has no polygons."""
+        known = [iou for iou in ious if iou is not None]
+        return cls(len(known), sum(known), min(known, default=1.0))
+
+    def __add__(self, other: PolygonQuality) -> PolygonQuality:
+        return PolygonQuality(self.objects + other.objects, self.total + other.total, min(self.worst, other.worst))

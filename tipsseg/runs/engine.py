@@ -12,7 +12,7 @@ from tipsseg.label_map import LabelMap
 from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.types import ImageRef
-from tipsseg.util.cache_folder import cache_folder
+from tipsseg.util.files import cache_folder
 from tipsseg.weights.sources import file_hashes, find_model
 
 
@@ -62,7 +62,7 @@ class LocalEngine:
 
     def start(self, context: RunContext) -> RunInfo:
         """Load the model, see Engine."""
-        from tipsseg.backbones.loading import open_backbone
+        from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
         from tipsseg.labelling.labeller import Labeller
         from tipsseg.labelling.model import Model
         from tipsseg.runs.image_task import ImageTask
@@ -71,7 +71,7 @@ class LocalEngine:
         cache = cache_folder() if spec.use_cache else None
         check_device(spec, dtype)  # before any download
         model = find_model(spec.model).fetch(quiet=self._quiet, keep_stamps=spec.use_cache)
-        backbone = open_backbone(model, spec.device, dtype, spec.batch_size)
+        backbone = Tipsv2Backbone(model, spec.device, dtype, spec.batch_size)
         if (note := self._note) is not None:
             backbone.on_less_memory = lambda size: note(
                 f"Not enough memory on {backbone.device}: {size} windows at once from here on (argument `batch_size`={size})."

@@ -10,7 +10,7 @@ from importlib import resources
 from tipsseg.formats import FORMATS, of_the_model
 from tipsseg.labelling.windows import LONGEST_ASPECT
 from tipsseg.options import FileOptions
-from tipsseg.regions.quality import PolygonQuality
+from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.progress import Progress
 from tipsseg.store.folder import OutputFolder

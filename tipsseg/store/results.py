@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Rows, RunContext
-from tipsseg.regions.quality import PolygonQuality
+from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.journal import Journal
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import ImageRef

@@ -242,3 +242,15 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "no permission to read it"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def cache_folder() -> Path | None:
+    """Return the folder, which may not exist yet; None where the user has no home folder."""
+    own = os.environ.get("TIPSSEG_CACHE")
+    if own:
+        return Path(own)
+    user = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(user) if user else Path.home() / ".cache") / "tipsseg"
+    except RuntimeError:
+        return None

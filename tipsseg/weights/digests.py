@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from tipsseg.errors import OutputError
-from tipsseg.util.cache_folder import cache_folder
-from tipsseg.util.files import atomic_write
+from tipsseg.util.files import atomic_write, cache_folder
 
 Kind = Literal["sha256", "git-sha1"]
 

@@ -12,7 +12,17 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import LockError, UsageError
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.util.files import atomic_write
-from tipsseg.weights.layout import FILES
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.model"
+
+#: What a model in the hub layout consists of.
+FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
+
+#: The hint where one of them is not there.
+FOLDER_HINT = f"A model folder holds {', '.join(FILES)}."
+
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NAME = "weights.lock"

@@ -10,7 +10,7 @@ from tipsseg.types import ModelSpec
 from tipsseg.util.files import is_file, is_folder, reason_of
 from tipsseg.weights import fetching, lock
 from tipsseg.weights.digests import sha256_of
-from tipsseg.weights.layout import FILES, FOLDER_HINT
+from tipsseg.weights.lock import FILES, FOLDER_HINT
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ import hashlib
 from safetensors import safe_open
 
 from tipsseg.types import LockedFile, ModelSpec
-from tipsseg.weights.layout import FILES
-from tipsseg.weights.lock import find_lock, read_lock, write_lock
+from tipsseg.weights.lock import FILES, find_lock, read_lock, write_lock
 
 FOLDER = "assets/tiny"
 

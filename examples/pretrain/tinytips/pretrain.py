@@ -39,7 +39,7 @@ from tipsseg.backbones.devices import resolve_device
 from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.errors import InputError, UsageError
-from tipsseg.weights.layout import TOKENIZER_FILE
+from tipsseg.weights.lock import TOKENIZER_FILE
 
 FIRST_SEED = 10_000_000  # of the scenes, apart from those of the evaluation
 WARM_UP = 200

@@ -19,7 +19,7 @@ from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.backbones.tipsv2.vision import VisionTower
 from tipsseg.errors import CheckpointError
-from tipsseg.weights.layout import CONFIG_FILE, FOLDER_HINT, TOKENIZER_FILE, WEIGHTS_FILE
+from tipsseg.weights.lock import CONFIG_FILE, FOLDER_HINT, TOKENIZER_FILE, WEIGHTS_FILE
 
 #: What the header of a file may have at most: bytes (the released ones: about 100,000), tensors (715), characters of a name (64),
 #: dimensions of a tensor (4).

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.errors import CheckpointError
-from tipsseg.weights.layout import FOLDER_HINT
+from tipsseg.weights.lock import FOLDER_HINT
 
 #: TIPSv2's own temperature defaults to that of B/14; it is stated in config.json, it is no tensor.
 DEFAULT_TEMPERATURE = 0.005065968260169029

@@ -22,9 +22,8 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageCheck, RunContext, RunFileCheck
 from tipsseg.formats.problem import Problem, unreadable, what_is_wrong
 from tipsseg.options import MAX_PIXELS
-from tipsseg.runs.check.files import Owners, find_orphans, find_temporaries
 from tipsseg.runs.check.image import Place, Report, check_image
-from tipsseg.runs.check.manifest import Images
+from tipsseg.runs.check.manifest import Images, Owners, find_orphans, find_temporaries
 from tipsseg.runs.check.run import Run, check_classes, find_runs
 from tipsseg.runs.progress import Progress
 from tipsseg.store.error_log import ERRORS_FILE

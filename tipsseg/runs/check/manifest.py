@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import PurePosixPath
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import OutputError
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, has_image_files
+from tipsseg.formats.base import output_name
 from tipsseg.formats.problem import Problem, by, class_text
 from tipsseg.runs.check.run import Run
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, read_entry
 from tipsseg.store.stored_image import LabelledImage, labelled_image
-from tipsseg.types import name_order
+from tipsseg.types import name_order, printable_path
 from tipsseg.util.append_log import lines_of
-from tipsseg.util.files import reason_of
+from tipsseg.util.files import TEMPORARY_PREFIX, reason_of
 from tipsseg.util.json_values import short
+from tipsseg.util.ownership import LOG_PREFIX
 
 #: What mends a manifest.
 _DONE_AGAIN = "run the command that labelled the images again, which labels those that are missing"
@@ -99,3 +102,62 @@ def expected_files(image: str, formats: tuple[str, ...], names: str) -> dict[str
     """The per-image file in each of the formats that has one, relative to the output folder; `names` as of FileOptions."""
     paths = {name: FORMATS[name].relative_path(PurePosixPath(image), names) for name in formats}
     return {name: str(path) for name, path in paths.items() if path is not None}
+
+
+class Owners:
+    """Which image each file is of. Memory grows by a name per image."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, tuple[str, Images]] = {}
+
+    def take(self, runs: Sequence[Images]) -> Iterator[Problem]:
+        """Take up all images. Two images whose names differ in the suffix alone are a problem: both would have one file."""
+        for images in runs:
+            for name in images.formats:
+                owner, others = self._owners.setdefault(_stem(name, images), (name, images))
+                shared = set(images.formats[name]) & set(others.formats[owner])
+                if owner != name and has_image_files(shared):
+                    yield Problem(images.path, f"{name}: its files would be those of {owner} too")
+
+    def know(self, name: str, image: PurePosixPath) -> bool:
+        """Whether an image of that name, whatever its suffix, has files in format `name`."""
+        owner = self._owners.get(printable_path(image.with_suffix("")))
+        return owner is not None and name in owner[1].formats[owner[0]]
+
+
+def find_orphans(output: Path, owners: Owners) -> Iterator[Problem]:
+    """Per-image files of no image. Hidden files are passed over, as programs that read masks do."""
+    for name, form in FORMATS.items():
+        if form.folder is None:
+            continue
+        for path in _walk(output / form.folder):
+            if path.suffix != form.suffix or path.name.startswith("."):
+                continue
+            relative = PurePosixPath(path.relative_to(output / form.folder).as_posix())
+            if form.leaf and relative.parent.name != form.leaf:
+                continue
+            image = relative.parent.parent / relative.name if form.leaf else relative
+            if not owners.know(name, image):
+                yield Problem(path, "no image in the manifest has this file")
+
+
+def find_temporaries(output: Path) -> Iterator[Problem]:
+    """Temporary files and folders that a process left when it was killed."""
+    for folder, folders, names in os.walk(output):
+        folders.sort()
+        for name in sorted((*folders, *names)):
+            if name.startswith(TEMPORARY_PREFIX) and not name.startswith(LOG_PREFIX):  # what a log has, no record has
+                yield Problem(Path(folder, name), "a process that was killed left this; remove it")
+        folders[:] = [name for name in folders if not name.startswith(TEMPORARY_PREFIX)]
+
+
+def _stem(name: str, images: Images) -> str:
+    return str(output_name(PurePosixPath(name), images.run.files.names))
+
+
+def _walk(top: Path) -> Iterator[Path]:
+    """The files below a folder, in a fixed order."""
+    for folder, folders, names in os.walk(top):
+        folders.sort()
+        for name in sorted(names):
+            yield Path(folder, name)

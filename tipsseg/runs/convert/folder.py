@@ -12,7 +12,7 @@ from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import FORMATS, check_formats, of_the_model
 from tipsseg.formats.base import RunContext, RunFile
 from tipsseg.options import MAX_PIXELS
-from tipsseg.regions.quality import PolygonQuality
+from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.convert.image import Conversion, Converted, Item
 from tipsseg.runs.convert.request import image_ref, image_root, refuse_unfit, with_fraction
 from tipsseg.runs.notes import note_end, note_parts, note_polygon_quality

@@ -12,7 +12,7 @@ from tipsseg.formats import FORMATS, of_the_model, write_labels
 from tipsseg.formats.base import ImageLabels, Rows, RunContext
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.label_map import LabelMap
-from tipsseg.regions.quality import PolygonQuality
+from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.corrections import (
     CERTAIN,
     Correction,

@@ -10,16 +10,49 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from tipsseg.errors import IntegrityError, LockError
-from tipsseg.runs.doctor.diagnostic import Diagnostic, failure, first_line, gigabytes
+from tipsseg.errors import IntegrityError, LockError, TipssegError
 from tipsseg.types import LockedFile, ModelSpec
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """The result of one check.
+
+    Attributes:
+        state: "ok"; "note": worth knowing, but nothing is wrong; "fail": tipsseg does not work as it should.
+        what: the name of the thing that was checked, for example "torch".
+        detail: what was found.
+        hint: what to do; may be empty.
+    """
+
+    state: Literal["ok", "note", "fail"]
+    what: str
+    detail: str
+    hint: str = ""
+
+
+def failure(what: str, error: TipssegError) -> Diagnostic:
+    """The diagnostic for an expected error."""
+    return Diagnostic("fail", what, error.message, error.hint)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of another library; the type of the error where it has no text."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def gigabytes(size: int) -> str:
+    """A size in bytes for people: 1.5 GB."""
+    return f"{size / 1e9:.1f} GB"
+
 
 # ---- packages ----
 
