@@ -16,16 +16,10 @@ import typer
 import tipsseg
 from tipsseg.cli import wording
 from tipsseg.cli.wording import NEGATIVE_OPTIONS, OPTIONS, as_typed
-from tipsseg.evaluation.truth import plain_ids
 from tipsseg.options import FileOptions, LabelOptions
-from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.doctor.report import examine
-from tipsseg.runs.evaluate import evaluate_masks
-from tipsseg.runs.image_list import Choice
-from tipsseg.runs.label import run_label
 from tipsseg.runs.merge.folders import merge_folders
-from tipsseg.runs.ray_engine import RayEngine
 from tipsseg.store.spec import RunSpec
 
 TOP = Path(tipsseg.__file__).parent
@@ -40,19 +34,16 @@ _ARGUMENT = re.compile(r"[Aa]rgument `([^`]*)`(=False\b)?")
 
 #: What a program calls to do the same as a command.
 _API: tuple[Callable[..., Any], ...] = (
-    Choice,
     FileOptions,
     LabelOptions,
-    RayEngine,
     RunSpec,
-    check_folder,
     convert_folder,
-    evaluate_masks,
     examine,
     merge_folders,
-    run_label,
+    tipsseg.evaluate,
+    tipsseg.label_folder,
     tipsseg.make_vocabulary,
-    plain_ids,
+    tipsseg.score_masks,
 )
 
 

@@ -32,8 +32,8 @@ class TruthOptions:
         layout = get_layout(self.name or "")
         if self.ignore_index is not None or self.reduce_zero_label or self.zero_based:
             raise UsageError(
-                f"--layout {self.name} says already what the ids of the truth mean",
-                "Leave out --ignore-index, --reduce-zero-label and --zero-based.",
+                f"argument `layout`={self.name} says already what the ids of the truth mean",
+                "Leave out argument `ignore_index`, argument `reduce_zero_label` and argument `zero_based`.",
             )
         return layout
 
@@ -49,7 +49,7 @@ class TruthOptions:
         if self.name is None:
             return plain_layout(plain_ids(len(names), self.ignore_index, self.reduce_zero_label, self.zero_based))
         layout = self.benchmark()
-        hint = f"Leave out --classes and --vocab to take the preset {layout.vocabulary}."
+        hint = f"Leave out argument `classes` and argument `vocabulary` to take the preset {layout.vocabulary}."
         if len(names) != layout.classes:
             raise UsageError(
                 f"the layout {self.name} has {layout.classes} classes, the vocabulary has {len(names)}", hint
