@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 from typer.models import OptionInfo
 
-from tipsseg.cli import help as completion
-from tipsseg.cli.help import FILES, IMAGES, MODEL, WHAT
+from tipsseg.cli.help import FILES, IMAGES, MODEL, WHAT, formats, models, one_of, presets
 from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.options import DEFAULT_FORMATS, DTYPE_NAMES, INSTANCES, MODES, NAMES, PNG_MODES, REFINEMENTS
@@ -50,7 +49,7 @@ def output_option(text: str, *, eager: bool = False, panel: str | None = None) -
 def format_option(text: str, *, panel: str | None = None) -> OptionInfo:
     """The option -f of a command; `text` is its help."""
     found: OptionInfo = typer.Option(
-        "--format", "-f", metavar="NAMES", rich_help_panel=panel, autocompletion=completion.formats, help=text
+        "--format", "-f", metavar="NAMES", rich_help_panel=panel, autocompletion=formats, help=text
     )
     return found
 
@@ -74,7 +73,7 @@ Vocab = Annotated[
         metavar="FILE|PRESET",
         is_eager=True,
         rich_help_panel=WHAT,
-        autocompletion=completion.presets,
+        autocompletion=presets,
         help="A vocabulary file (.toml, or text with one class a line), or a preset: tipsseg vocab list.",
     ),
 ]
@@ -84,7 +83,7 @@ Templates = Annotated[
         metavar="NAME|FILE",
         is_eager=True,
         rich_help_panel=WHAT,
-        autocompletion=completion.one_of("protocol", "plain"),
+        autocompletion=one_of("protocol", "plain"),
         help="Prompt templates: protocol, plain, or a file with one a line.  [default: the vocabulary's, or protocol]",
     ),
 ]
@@ -94,7 +93,7 @@ Background = Annotated[
         metavar="NAMES",
         is_eager=True,
         rich_help_panel=WHAT,
-        autocompletion=completion.one_of("auto", "none"),
+        autocompletion=one_of("auto", "none"),
         help='Phrases that compete and are written as 0: auto (general stuff), none, or a list such as "sky,wall".  '
         "[default: the vocabulary's, or auto]",
     ),
@@ -112,7 +111,7 @@ Model = Annotated[
         "-m",
         metavar="ID|DIR",
         rich_help_panel=MODEL,
-        autocompletion=completion.models,
+        autocompletion=models,
         help="l14, b14, so400m14, g14, tiny, or a folder in the hub layout.",
     ),
 ]
@@ -121,7 +120,7 @@ Mode = Annotated[
     typer.Option(
         metavar="|".join(MODES),
         rich_help_panel=MODEL,
-        autocompletion=completion.one_of(*MODES),
+        autocompletion=one_of(*MODES),
         help=f"{MODES[0]}: overlapping windows; {MODES[1]}: the image at once.",
     ),
 ]
@@ -138,7 +137,7 @@ Refine = Annotated[
     typer.Option(
         metavar="|".join(REFINEMENTS),
         rich_help_panel=MODEL,
-        autocompletion=completion.one_of(*REFINEMENTS),
+        autocompletion=one_of(*REFINEMENTS),
         help="Let edges follow the image's colours.",
     ),
 ]
@@ -147,7 +146,7 @@ Device = Annotated[
     typer.Option(
         metavar="DEVICE",
         rich_help_panel=MODEL,
-        autocompletion=completion.one_of("auto", "cpu", "cuda", "mps"),
+        autocompletion=one_of("auto", "cpu", "cuda", "mps"),
         help="auto (cuda, then mps, then cpu), cpu, cuda, cuda:N, mps.",
     ),
 ]
@@ -156,7 +155,7 @@ Dtype = Annotated[
     typer.Option(
         metavar="DTYPE",
         rich_help_panel=MODEL,
-        autocompletion=completion.one_of(*DTYPE_NAMES),
+        autocompletion=one_of(*DTYPE_NAMES),
         help=f"{', '.join(DTYPE_NAMES)}.",
     ),
 ]
@@ -173,7 +172,7 @@ Instances = Annotated[
     typer.Option(
         metavar="|".join(INSTANCES),
         rich_help_panel=FILES,
-        autocompletion=completion.one_of(*INSTANCES),
+        autocompletion=one_of(*INSTANCES),
         help="What formats that list objects take for one: component (a connected region), class (all of a class).",
     ),
 ]
@@ -207,7 +206,7 @@ Names = Annotated[
     typer.Option(
         metavar="|".join(NAMES),
         rich_help_panel=FILES,
-        autocompletion=completion.one_of(*NAMES),
+        autocompletion=one_of(*NAMES),
         help="Names of the files of an image a.jpg: stem, as in a.png; full, as in a.jpg.png, where a.png is an image too.",
     ),
 ]
@@ -216,7 +215,7 @@ PngMode = Annotated[
     typer.Option(
         metavar="|".join(PNG_MODES),
         rich_help_panel=FILES,
-        autocompletion=completion.one_of(*PNG_MODES),
+        autocompletion=one_of(*PNG_MODES),
         help="Masks as grey values (L), or with a palette (P) for tools that want it.",
     ),
 ]
