@@ -153,6 +153,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         tipsseg.UsageError,
         "unknown format 'pgn'",
     ),
+    "engine": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, engine="slurm"),  # type: ignore[arg-type]
+        tipsseg.UsageError,
+        "unknown engine 'slurm'",
+    ),
     "shard": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, shard="3/2"),
         tipsseg.UsageError,

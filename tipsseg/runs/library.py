@@ -15,6 +15,7 @@ from tipsseg.options import (
     Dtype,
     FileOptions,
     LabelOptions,
+    choose,
     default_jobs,
 )
 from tipsseg.runs.engine import Engine, LocalEngine
@@ -103,6 +104,7 @@ def label_folder(
     Raises:
         TipssegError: for what ends the run; what can be known before is raised by the call itself.
     """
+    choose(engine, ("local", "ray"), "engine")
     paths = _paths(images)
     check_choice(bool(paths), limit, sample, retry_failed=retry_failed)
     spec = RunSpec(
