@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +103,7 @@ class Labeller:
             features = image
         else:
             features = self.model.encode_prepared(self._prepared(image))
-        return self.assign(features.prepared, self.cosines(features))
+        return self._labels(features)
 
     def label_many(self, images: Iterable[ImageInput]) -> Iterator[LabelMap]:
         """Label images as they come. Small images share batches of the model, which makes a GPU faster.
@@ -118,18 +117,17 @@ class Labeller:
         Raises:
             TipssegError: As `label`, for the image whose turn it is; the images before it are yielded first.
         """
-        batches: Batches[_Waiting] = Batches(self.model)
+        batches: Batches[None] = Batches(self.model)
         for image in images:
             try:
                 prepared = self._prepared(image)
             except Exception:
-                yield from map(self._finish, batches.flush())
+                yield from (self._labels(features) for _, features in batches.flush())
                 raise
-            yield from map(self._finish, batches.add(_Waiting(prepared)))
-        yield from map(self._finish, batches.flush())
+            yield from (self._labels(features) for _, features in batches.add(None, prepared))
+        yield from (self._labels(features) for _, features in batches.flush())
 
-    def _finish(self, encoded: tuple[_Waiting, Features]) -> LabelMap:
-        features = encoded[1]
+    def _labels(self, features: Features) -> LabelMap:
         return self.assign(features.prepared, self.cosines(features))
 
     def _prepared(self, image: ImageInput) -> Prepared:
@@ -207,13 +205,6 @@ class Labeller:
         if plan.whole:
             return WholeScores(cosines[0], plan.size, temperature)
         return WindowScores(cosines, plan, temperature)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
-    """An image that waits for the model."""
-
-    prepared: Prepared
 
 
 def _seen(plan: WindowPlan) -> str:

@@ -16,7 +16,6 @@ from torch import Tensor
 from tipsseg.errors import ImageError
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.prepare import Prepared
 from tipsseg.runs.image_task import ImageTask, Loaded
 from tipsseg.store.results import Failed, ImageResult, Item
 from tipsseg.types import ImageRef
@@ -64,7 +63,7 @@ def label_images(items: Iterable[Item], task: ImageTask, jobs: int) -> Generator
             if loading and loading[0].loaded.done():
                 image = loading.popleft().image()
                 if image is not None:
-                    yield from encode(batches.add(image))
+                    yield from encode(batches.add(image, image.loaded.prepared))
             elif (item := feed.take()) is not None:
                 result: Future[ImageResult] = Future()
                 result.add_done_callback(lambda _: happened.set())
@@ -91,11 +90,6 @@ class _Image:
 
     loaded: Loaded
     result: Future[ImageResult]
-
-    @property
-    def prepared(self) -> Prepared:
-        """As the model takes it."""
-        return self.loaded.prepared
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ def remove_files(
 
 
 def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
-    """Whether an image is in a format, as the manifest says: its per-image file is as it was written, its rows are in the journal."""
+    """Whether an image is in a format, as the manifest says: its per-image file is as written, its rows are in the journal."""
     path = FORMATS[name].image_path(context.output, ref.relative, context.files.names)
     return (
         name in entry.formats
