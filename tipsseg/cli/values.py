@@ -22,13 +22,14 @@ from tipsseg.options import (
     parse_min_area,
 )
 from tipsseg.util.files import is_file
+from tipsseg.util.printable import counted, listed
 
 if TYPE_CHECKING:
     from tipsseg.runs.progress import Progress
     from tipsseg.vocabulary.vocabulary import Vocabulary
 
 #: Names of classes in the first line of a run.
-_NAMES_SHOWN = 20
+_NAMED = 20
 
 
 def parse_vocabulary(
@@ -120,10 +121,6 @@ def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabular
 
 def classes_line(vocabulary: Vocabulary) -> str:
     """The names of the classes in a line, as many as a person reads."""
-    from tipsseg.util.printable import counted
-
-    names = [entry.name for entry in vocabulary.classes]
-    shown = [f'"{name}"' if "," in name else name for name in names[:_NAMES_SHOWN]]
-    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
     source = f" of {vocabulary.source}" if vocabulary.source else ""
-    return f"{counted(len(names), 'class', 'classes')}{source}: {', '.join(shown)}{more}."
+    return f"{counted(len(names), 'class', 'classes')}{source}: {listed(names, _NAMED)}."

@@ -20,6 +20,7 @@ from tipsseg.images.decoding import as_image_error, decode_stored
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
+from tipsseg.util.printable import listed
 
 #: In truth arrays, the id of pixels that do not count.
 IGNORED = 65535
@@ -298,9 +299,8 @@ def _refuse_unknown(path: Path, stored: LabelArray, known: NDArray[np.bool_], hi
     counts = count_labels(stored)
     unknown = np.flatnonzero((counts > 0) & ~known[: counts.size]).tolist()
     if unknown:
-        shown = ", ".join(f"{number} ({_count(int(counts[number]), 'pixel')})" for number in unknown[:4])
-        more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
-        raise LabelIdError(path, f"ids that are no class: {shown}{more}", hint)
+        found = [f"{number} ({_count(int(counts[number]), 'pixel')})" for number in unknown]
+        raise LabelIdError(path, f"ids that are no class: {listed(found, 4)}", hint)
 
 
 def _count(number: int, one: str, many: str = "") -> str:

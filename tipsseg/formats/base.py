@@ -142,6 +142,11 @@ class RunFile:
             target.writelines(pieces)
 
 
+def text_file(context: RunContext, name: str, text: Callable[[Sequence[LabelClass]], str]) -> RunFile:
+    """A file for the whole run whose text follows from the classes; bytes of names that are no UTF-8 are spelled out."""
+    return RunFile(context, name, lambda _: (text(context.classes).encode("utf-8", "backslashreplace"),))
+
+
 class RowsFile(RunFile):
     """A file of a whole run that is made of rows, and can be read back."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, RunContext
+from tipsseg.formats.png import png_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,9 +27,7 @@ class Confidence(Format):
         """The confidence as a PNG file. Ignored pixels keep theirs."""
         from PIL import Image
 
-        buffer = io.BytesIO()
-        Image.fromarray(quantized(labels.label_map.confidence)).save(buffer, format="PNG")
-        return buffer.getvalue()
+        return png_bytes(Image.fromarray(quantized(labels.label_map.confidence)))
 
 
 def quantized(confidence: ConfidenceArray) -> NDArray[np.uint8]:

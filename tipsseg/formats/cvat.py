@@ -6,14 +6,14 @@ palette, as no two classes may have the same.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, RunContext, RunFile, output_name
+from tipsseg.formats.base import Format, ImageLabels, RunContext, RunFile, output_name, text_file
+from tipsseg.formats.png import png_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,18 +41,12 @@ class Cvat(Format):
         """The colour mask as a PNG file."""
         from PIL import Image
 
-        buffer = io.BytesIO()
-        Image.fromarray(colour_mask(labels.label_map)).save(buffer, format="PNG")
-        return buffer.getvalue()
+        return png_bytes(Image.fromarray(colour_mask(labels.label_map)))
 
     def run_files(self, context: RunContext) -> tuple[RunFile, ...]:
         """labelmap.txt, which says what each colour means, and the names of the masks, without suffixes."""
         return (
-            RunFile(
-                context,
-                self.files[0],
-                lambda images: (label_map_text(context.classes).encode("utf-8", "backslashreplace"),),
-            ),
+            text_file(context, self.files[0], label_map_text),
             RunFile(context, self.files[1], partial(_mask_names, context.files.names)),
         )
 

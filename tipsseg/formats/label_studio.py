@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, Rows, RowsFile, RunContext, RunFile
+from tipsseg.formats.base import Format, ImageLabels, Rows, RowsFile, RunContext, RunFile, text_file
 from tipsseg.formats.listing import list_pieces, read_rows
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse
@@ -48,9 +48,7 @@ class LabelStudio(Format):
         tasks, interface = self.files
         return (
             RowsFile(context, tasks, _pieces, _read),
-            RunFile(
-                context, interface, lambda images: (_interface(context.classes).encode("utf-8", "backslashreplace"),)
-            ),
+            text_file(context, interface, _interface),
         )
 
 

@@ -135,9 +135,10 @@ def _damage() -> tuple[type[Exception], ...]:
     import zipfile
     import zlib
 
-    own = zipfile.BadZipFile, zlib.error, tokenize.TokenError
     return (
-        *own,
+        zipfile.BadZipFile,
+        zlib.error,
+        tokenize.TokenError,
         SyntaxError,
         KeyError,
         EOFError,

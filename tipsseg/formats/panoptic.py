@@ -6,7 +6,6 @@ objects below the minimum area, have id 0, "void".
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from tipsseg.formats.base import Format, ImageLabels, Rows, RowsFile, RunContext, output_name
 from tipsseg.formats.coco import Record, box, category_record, head_pieces, image_lines, image_record
 from tipsseg.formats.listing import match, read_section, section_pieces
+from tipsseg.formats.png import png_bytes
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse
 
@@ -49,9 +49,7 @@ class Panoptic(Format):
         """The ids of the segments, as the colours of a PNG."""
         from PIL import Image
 
-        buffer = io.BytesIO()
-        Image.fromarray(segment_colours(labels)).save(buffer, format="PNG")
-        return buffer.getvalue()
+        return png_bytes(Image.fromarray(segment_colours(labels)))
 
     def image_rows(self, labels: ImageLabels, context: RunContext) -> Rows:
         """The entry of `images`, then the entry of `annotations`, without the image's id."""

@@ -43,6 +43,13 @@ class Png(Format):
         return read_mask(source, image, image.options.png_mode)
 
 
+def png_bytes(picture: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def encode_mask(label_map: LabelMap, mode: str = "L") -> bytes:
     """Label ids as a PNG file.
 
@@ -62,9 +69,7 @@ def encode_mask(label_map: LabelMap, mode: str = "L") -> bytes:
     if mode == "P":
         own = {each.id: palette_colour(each) for each in label_map.classes}
         picture.putpalette([value for index in range(256) for value in own.get(index) or voc_colour(index)])
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return png_bytes(picture)
 
 
 def read_mask(source: Path | Rows, image: StoredImage, mode: str = "L") -> LabelArray:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, RunContext, RunFile
+from tipsseg.formats.base import Format, ImageLabels, RunContext, RunFile, text_file
 
 if TYPE_CHECKING:
     from tipsseg.types import LabelClass
@@ -57,11 +57,7 @@ class Yolo(Format):
         """data.yaml, and the lists of images for training and for validation where there are some for each."""
         lists = (TRAIN_LIST, VAL_LIST) if context.files.val_fraction else ()
         return (
-            RunFile(
-                context,
-                self.files[0],
-                lambda images: (data_yaml(context.classes, *lists).encode("utf-8", "backslashreplace"),),
-            ),
+            text_file(context, self.files[0], lambda classes: data_yaml(classes, *lists)),
             *(RunFile(context, f"{_FOLDER}/{name}", partial(self._listed, context, name)) for name in lists),
         )
 

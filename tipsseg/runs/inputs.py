@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
-from tipsseg.errors import ImageError, InputError
+from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.images.pillow import image_extensions
 from tipsseg.images.skipped import Skipped
@@ -108,6 +108,14 @@ def check_listed(found: Found) -> None:
     """Raise InputError where a folder could not be listed."""
     if found.refused:
         raise InputError(found.refused[0].error.message, found.refused[0].error.hint)
+
+
+def check_image_root(images: Path | None) -> None:
+    """Raise UsageError where the folder that takes the place of a run's image root is not there; None takes no place."""
+    if images is not None and not is_folder(images):
+        raise UsageError(
+            f"argument `images`={images}: no such folder", "Give the folder that the images' names begin at."
+        )
 
 
 def choose(found: Found, limit: int | None, sample: int | None) -> Found:

@@ -19,7 +19,7 @@ from tipsseg.store.run_record import RUN_FILE, find_run, read_run, refuse_other_
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import counted, listed
 
 _GIVE = "Give the classes with argument `classes` or argument `vocabulary`."
 _PRED = "Argument `predicted` takes a folder of masks, or the output folder of a run with argument `formats`=png."
@@ -84,7 +84,7 @@ def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
     if len(given) != len(written):
         raise UsageError(
             f"{counted(len(given), 'class', 'classes')} given, but the masks in {folder} were made with {len(written)}: "
-            f"{_few(written)}",
+            f"{listed(written, 6)}",
             "The names are known from that run: leave out argument `classes` and argument `vocabulary`. To score by argument "
             "`layout`, label with the vocabulary of its name.",
         )
@@ -140,7 +140,3 @@ def _refuse_other_names(path: Path, classes: Sequence[tuple[int, str]]) -> None:
             raise InputError(f"{state / RUN_FILE} is not what tipsseg writes: {error}", _GIVE) from error
         for what in class_faults(classes, names):
             raise InputError(f"{path}: {what}", f"{OTHER_CLASSES} {_GIVE}")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

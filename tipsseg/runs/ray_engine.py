@@ -35,6 +35,7 @@ from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.spec import RunInfo
 from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up_below
+from tipsseg.util.printable import first_line
 from tipsseg.util.threads import Feeder
 
 #: Images that go to an actor at once: fewer where no more have come yet.
@@ -225,7 +226,7 @@ class RayEngine:
                 except RayTaskError:  # an error in the code that Ray ran
                     raise
                 except RayError as error:
-                    raise TipssegError(f"Ray cannot go on: {_first_line(error)}", _SAME_COMMAND) from error
+                    raise TipssegError(f"Ray cannot go on: {first_line(error)}", _SAME_COMMAND) from error
                 worker.tasks.popleft()
                 if task.images:
                     _set_results(task.images, answer)
@@ -255,7 +256,7 @@ class RayEngine:
             more = f" and {len(at_work) - 1} more" if len(at_work) > 1 else ""
             doing = f"labelled {at_work[0].ref.path}{more}" if at_work else "loaded the model"
             raise TipssegError(
-                f"{_DEATHS} actors died while they {doing}: {_first_line(error)}",
+                f"{_DEATHS} actors died while they {doing}: {first_line(error)}",
                 f"They may have run out of memory. {_SAME_COMMAND}",
             )
         self._waiting.extendleft(reversed([image for task in worker.tasks for image in task.images]))
@@ -301,10 +302,6 @@ def _check_same(one: tuple[str, str], other: tuple[str, str]) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 class _Messages:
     """Stands for stdout while Ray runs, which prints messages there, as of actors that died: text goes to stderr.
 
@@ -346,7 +343,7 @@ def _connected() -> Iterator[bool]:
         if not address:
             raise
         raise TipssegError(
-            f"cannot join the Ray cluster at {address}: {_first_line(error)}",
+            f"cannot join the Ray cluster at {address}: {first_line(error)}",
             "RAY_ADDRESS says where it is, and RAY_AUTH_MODE=token that it asks for a token; without RAY_ADDRESS, Ray starts here.",
         ) from error
     finally:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import OutputError
 from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef, name_order
 from tipsseg.util.append_log import AppendLog, lines_of
-from tipsseg.util.files import atomic_write, is_folder, json_bytes, output_error
+from tipsseg.util.files import atomic_write, is_folder, json_bytes, read_error, remove_file
 from tipsseg.util.json_values import parse
 from tipsseg.util.record_paths import actual_name, actual_path, is_inside
 
@@ -61,10 +60,7 @@ class ErrorLog:
     def clear(self) -> None:
         """Forget all failures. Raises OutputError."""
         self.close()
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise output_error(self.path, error) from error
+        remove_file(self.path)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -103,7 +99,7 @@ def _set_aside(path: Path) -> None:
     try:
         strange = [line for _, line in lines_of(path) if _parsed(line) is None]
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise read_error(path, error) from error
     if strange:
         with AppendLog(path.with_name(UNREADABLE_ERRORS)) as log:
             for line in strange:
@@ -125,12 +121,8 @@ def _parsed(line: bytes) -> dict[str, str] | None:
     return record if is_inside(actual_name(record["image"])) and "\0" not in record["path"] else None
 
 
-def _unreadable(path: Path, error: OSError) -> OutputError:
-    return OutputError(path, f"it cannot be read: {error.strerror or error}", "Check its permissions.")
-
-
 def _lines(path: Path) -> list[tuple[dict[str, str], bytes]]:
     try:
         return [(record, line) for _, line in lines_of(path) if (record := _parsed(line)) is not None]
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise read_error(path, error) from error

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS
 from tipsseg.store.summary import ImageNumbers, read_summary
 from tipsseg.types import ImageRef, name_order, printable_path
 from tipsseg.util.append_log import AppendLog, lines_of, whole_lines
-from tipsseg.util.files import atomic_path, json_bytes
+from tipsseg.util.files import atomic_path, json_bytes, read_error
 from tipsseg.util.fingerprint import Fingerprint, file_record, parse_file
 from tipsseg.util.json_values import parse, short
 from tipsseg.util.record_paths import is_inside
@@ -102,6 +101,18 @@ class ManifestEntry:
     def replaceable(self) -> frozenset[str]:
         """sha256 of what its files were when they were written."""
         return frozenset(file.sha256 for file in self.written.values() if file.sha256 is not None)
+
+
+def expected_files(image: str, formats: Iterable[str], names: str) -> dict[str, str]:
+    """The per-image file of an image in each of these formats that has one, relative to the output folder.
+
+    Args:
+        image: The name of the image.
+        formats: The formats.
+        names: How files are named, see FileOptions.
+    """
+    paths = {name: FORMATS[name].relative_path(PurePosixPath(image), names) for name in formats}
+    return {name: str(path) for name, path in paths.items() if path is not None}
 
 
 def input_path(ref: ImageRef) -> str:
@@ -309,4 +320,4 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         yield from lines_of(path)
     except OSError as error:
-        raise OutputError(path, f"it cannot be read: {error.strerror or error}", "Check its permissions.") from error
+        raise read_error(path, error) from error

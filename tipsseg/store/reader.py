@@ -15,7 +15,7 @@ from tipsseg.formats.problem import class_faults
 from tipsseg.store.classes_file import CLASSES_FILE, read_classes
 from tipsseg.store.journal import journals_in
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
-from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, parse_entry
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, expected_files, parse_entry
 from tipsseg.store.run_record import RUN_FILE, read_run, refuse_other_record, run_context
 from tipsseg.store.shards import Shard, shards_in, state_folder
 from tipsseg.store.spec import RunInfo
@@ -23,7 +23,7 @@ from tipsseg.types import LabelClass
 from tipsseg.util.append_log import lines_of, whole_lines
 from tipsseg.util.files import is_folder, reason_of
 from tipsseg.util.json_values import short
-from tipsseg.util.printable import shell_word
+from tipsseg.util.printable import listed, shell_word
 from tipsseg.util.record_paths import actual_path
 
 #: What to do with a run that was broken off.
@@ -208,9 +208,10 @@ def _check_files(run: FinishedRun) -> None:
         raise InputError(f"{run.output / CLASSES_FILE}: no such file", RUN_AGAIN)
     images = {entry.image for entry in read_entries(run)}
     if len(images) < done:
+        lost = _lost(run, images)
         raise InputError(
             f"{path}: {done - len(images)} of {done} images are lost from it: {RUN_FILE} counts more than it has"
-            f"{_named(_lost(run, images))}",
+            + (f" ({listed(lost, 3)})" if lost else ""),
             RUN_AGAIN,
         )
 
@@ -223,11 +224,6 @@ def _lost(run: FinishedRun, images: Container[str]) -> list[str]:
         with suppress(OSError, ValueError):
             found.update(dict.fromkeys(() if file is None else file.names(())))
     return [image for image in found if image not in images]
-
-
-def _named(images: Sequence[str]) -> str:
-    more = f" and {len(images) - 3} more" if len(images) > 3 else ""
-    return f" ({', '.join(images[:3])}{more})" if images else ""
 
 
 def _read_classes(run: FinishedRun) -> tuple[LabelClass, ...]:
@@ -248,5 +244,4 @@ def _is_sound(entry: ManifestEntry, names: str) -> bool:
     """Whether its files are named after the image, and are so below the output folder."""
     if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
         return False
-    paths = {name: FORMATS[name].relative_path(PurePosixPath(entry.image), names) for name in entry.formats}
-    return entry.files == {name: str(path) for name, path in paths.items() if path is not None}
+    return entry.files == expected_files(entry.image, entry.formats, names)

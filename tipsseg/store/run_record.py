@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from datetime import datetime
@@ -24,6 +24,7 @@ from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
 from tipsseg.util.json_values import parse, short, take
 from tipsseg.util.ownership import MOVE, Ownership
+from tipsseg.util.printable import listed
 from tipsseg.util.record_paths import is_inside
 from tipsseg.vocabulary.toml_file import parse_class
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
@@ -225,7 +226,7 @@ def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
     if "vocabulary" in found:
         names = [[entry.name for entry in info.spec.vocabulary.specs] for info in (one, other)]
         if names[0] != names[1]:
-            texts.append(f"the classes differ: {' / '.join(map(_few, names))}")
+            texts.append(f"the classes differ: {' / '.join(listed(each, 5) for each in names)}")
         else:
             first, second = _vocabulary_of(one), _vocabulary_of(other)
             keys = [key for key in ("classes", "background", "auto", "templates") if first[key] != second[key]]
@@ -238,10 +239,6 @@ def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
 
 def _vocabulary_of(info: RunInfo) -> Mapping[str, object]:
     return vocabulary_identity(vocabulary_record(info.spec.vocabulary, info.spec.vocabulary))
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _get(record: object, key: str) -> object:

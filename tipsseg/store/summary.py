@@ -15,7 +15,7 @@ from tipsseg.label_map import LabelMap
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelClass
 from tipsseg.util.json_values import take, take_share
-from tipsseg.util.printable import counted, one_line
+from tipsseg.util.printable import counted, listed, one_line
 
 #: Pixels that are summed at once.
 _PIECE = 1 << 20
@@ -181,10 +181,10 @@ class Totals:
             return
         found = sorted((each for each in self.classes if each.images), key=lambda each: -each.pixels)  # stable
         if found:
-            of_all = _listed([self._of_class(each) for each in found])
+            of_all = listed([self._of_class(each) for each in found], _NAMED)
             yield f"Found in {counted(self.images, 'image')}, by area: {of_all}."
         if never := [_short(each) for each in self.classes if not each.images]:
-            yield f"Never found: {_listed(never)}."
+            yield f"Never found: {listed(never, _NAMED)}."
 
     def _of_class(self, entry: ClassTotal) -> str:
         share = entry.pixels / self.pixels
@@ -220,8 +220,3 @@ def _short(entry: ClassTotal) -> str:
     name = one_line(entry.name) or f"class {entry.id}"
     name = name if len(name) <= _LETTERS else name[: _LETTERS - 3] + "..."
     return f'"{name}"' if "," in name else name
-
-
-def _listed(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
-    return ", ".join(texts[:_NAMED]) + more

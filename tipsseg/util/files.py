@@ -150,6 +150,11 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(path, reason, hint, only_this=error.errno in _OF_ONE_FILE)
 
 
+def read_error(path: Path, error: OSError) -> OutputError:
+    """The OutputError for an OSError that occurred while a file was read that is to be written anew."""
+    return OutputError(path, f"it cannot be read: {error.strerror or error}", "Check its permissions.")
+
+
 @contextmanager
 def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends, remove it when the block raises.

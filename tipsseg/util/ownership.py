@@ -217,10 +217,7 @@ class Ownership:
         """Remove a link that this program made; what is no link stays. Raises OutputError."""
         self.refuse_outside(place)
         if place.is_symlink():
-            try:
-                place.unlink()
-            except OSError as error:
-                raise output_error(place, error) from error
+            remove_file(place)
 
     def remove(self, path: Path, digests: Collection[str]) -> bool:
         """Remove a file whose content has one of these digests; whether it is gone now. Raises OutputError."""
@@ -229,10 +226,7 @@ class Ownership:
             return True
         if not self._may_replace(path, digests):
             return False
-        try:
-            path.unlink()
-        except OSError as error:
-            raise output_error(path, error) from error
+        remove_file(path)
         return True
 
     def remove_run_files(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Control characters (C0, DEL, C1), separators of lines, marks that change the direction of writing, bytes of file names that are
 # no UTF-8, which Python holds as surrogates, and two codes that are no characters, and that XML forbids like control characters.
@@ -86,6 +86,17 @@ def _octal(found: re.Match[str]) -> str:
 def counted(number: int, noun: str, plural: str = "") -> str:
     """A number and its noun: "1 image", "2 images"; `plural` where it takes more than an "s"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(texts: Sequence[str], most: int) -> str:
+    """The first texts, `most` at most, and how many more there are: "a, b, c and 2 more"."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that is not blank; the type of the error where there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def clock(seconds: int) -> str:

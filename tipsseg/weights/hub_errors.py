@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from tipsseg.errors import DownloadError
+from tipsseg.util.printable import first_line
 
 _CHECK_NETWORK = "Check the network, HF_ENDPOINT and the proxy settings."
 _CHECK_LOCK = "Check weights.lock, or update tipsseg."
@@ -61,7 +62,7 @@ def download_error(
         or _bad_status(error)
         or _disk(error)
         or _unreachable(error, model)
-        or (f"the transfer failed ({_first_line(error)})", "Run the command again.")
+        or (f"the transfer failed ({first_line(error)})", "Run the command again.")
     )
     return DownloadError(repository, revision, file, reason, hint)
 
@@ -122,11 +123,11 @@ def _disk(error: Exception) -> tuple[str, str] | None:
         return None
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"the disk is full ({_first_line(error)})",
+            f"the disk is full ({first_line(error)})",
             "Free some space, or set HF_HOME to a folder on a larger disk.",
         )
     return (
-        f"the cache cannot be used ({_first_line(error)})",
+        f"the cache cannot be used ({first_line(error)})",
         "Check the permissions of the cache folder, or set HF_HOME to another.",
     )
 
@@ -135,12 +136,12 @@ def _unreachable(error: Exception, model: str) -> tuple[str, str] | None:
     causes = tuple(_causes(error))
     if any(isinstance(cause, TimeoutError) for cause in causes):
         return (
-            f"{_endpoint()} did not answer in time ({_first_line(error)})",
+            f"{_endpoint()} did not answer in time ({first_line(error)})",
             f"{_CHECK_NETWORK} HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT set the seconds to wait. "
             f"{_without_network(model)}",
         )
     if any(_is_no_connection(cause) for cause in causes):
-        return f"cannot reach {_endpoint()} ({_first_line(error)})", f"{_CHECK_NETWORK} {_without_network(model)}"
+        return f"cannot reach {_endpoint()} ({first_line(error)})", f"{_CHECK_NETWORK} {_without_network(model)}"
     return None
 
 
@@ -165,10 +166,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(step))
         yield step
         step = step.__cause__ or step.__context__
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _endpoint() -> str:

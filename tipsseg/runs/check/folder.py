@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageCheck, RunContext, RunFileCheck
 from tipsseg.formats.problem import Problem, unreadable, what_is_wrong
@@ -25,11 +24,12 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.check.image import Place, Report, check_image
 from tipsseg.runs.check.manifest import Images, Owners, find_orphans, find_temporaries
 from tipsseg.runs.check.run import Run, check_classes, find_runs
+from tipsseg.runs.inputs import check_image_root
 from tipsseg.runs.progress import Progress
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.stored_image import LabelledImage
-from tipsseg.util.files import is_file, is_folder
+from tipsseg.util.files import is_file
 from tipsseg.util.printable import counted, shell_word
 from tipsseg.util.threads import in_order
 
@@ -64,10 +64,7 @@ def check_folder(
     Raises:
         UsageError: where `images` is no folder.
     """
-    if images is not None and not is_folder(images):
-        raise UsageError(
-            f"argument `images`={images}: no such folder", "Give the folder that the images' names begin at."
-        )
+    check_image_root(images)
     tally = _Tally()
     found = 0
     try:

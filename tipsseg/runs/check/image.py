@@ -11,10 +11,10 @@ from tipsseg.formats.base import ImageCheck
 from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, Problem, by, unreadable, what_is_wrong
 from tipsseg.images.decoding import upright_size
-from tipsseg.runs.check.manifest import check_entry, expected_files
+from tipsseg.runs.check.manifest import check_entry
 from tipsseg.runs.check.run import Run
 from tipsseg.store.corrections import Correction, read_correction
-from tipsseg.store.manifest import MANIFEST_FILE
+from tipsseg.store.manifest import MANIFEST_FILE, expected_files
 from tipsseg.store.stored_image import LabelledImage
 from tipsseg.types import LabelArray
 from tipsseg.util.files import is_file, reason_of

@@ -11,7 +11,7 @@ from tipsseg.formats import FORMATS, has_image_files
 from tipsseg.formats.base import output_name
 from tipsseg.formats.problem import Problem, by, class_text
 from tipsseg.runs.check.run import Run
-from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, read_entry
+from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, expected_files, read_entry
 from tipsseg.store.stored_image import LabelledImage, labelled_image
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.append_log import lines_of
@@ -96,12 +96,6 @@ def check_entry(run: Run, image: LabelledImage) -> Iterator[str]:
     number = sum(image.stored.pixels.values())
     if number != height * width:
         yield f"{number} pixels in all, where {by(image.stored.size)} are {height * width}"
-
-
-def expected_files(image: str, formats: tuple[str, ...], names: str) -> dict[str, str]:
-    """The per-image file in each of the formats that has one, relative to the output folder; `names` as of FileOptions."""
-    paths = {name: FORMATS[name].relative_path(PurePosixPath(image), names) for name in formats}
-    return {name: str(path) for name, path in paths.items() if path is not None}
 
 
 class Owners:

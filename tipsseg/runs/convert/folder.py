@@ -8,13 +8,14 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tipsseg.errors import InputError, UsageError
+from tipsseg.errors import InputError
 from tipsseg.formats import FORMATS, check_formats, of_the_model
 from tipsseg.formats.base import RunContext, RunFile
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.convert.image import Conversion, Converted, Item
 from tipsseg.runs.convert.request import image_ref, image_root, refuse_unfit, with_fraction
+from tipsseg.runs.inputs import check_image_root
 from tipsseg.runs.notes import note_end, note_parts, note_polygon_quality
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.reporting import Reporter
@@ -67,10 +68,7 @@ def convert_folder(
         InputError: for a folder that does not have what the formats need.
         OutputError: where the folder cannot be written.
     """
-    if images is not None and not is_folder(images):
-        raise UsageError(
-            f"argument `images`={images}: no such folder", "Give the folder that the images' names begin at."
-        )
+    check_image_root(images)
     if not is_folder(output):
         raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
     lock = FolderLock(output)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tipsseg.errors import IntegrityError, LockError, TipssegError
 from tipsseg.types import LockedFile, ModelSpec
+from tipsseg.util.printable import first_line
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -42,11 +43,6 @@ class Diagnostic:
 def failure(what: str, error: TipssegError) -> Diagnostic:
     """The diagnostic for an expected error."""
     return Diagnostic("fail", what, error.message, error.hint)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error of another library; the type of the error where it has no text."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def gigabytes(size: int) -> str:

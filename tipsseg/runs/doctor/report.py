@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from tipsseg.errors import DeviceError, TipssegError
 from tipsseg.runs.doctor import installation
-from tipsseg.runs.doctor.installation import Diagnostic, failure, first_line, gigabytes
+from tipsseg.runs.doctor.installation import Diagnostic, failure, gigabytes
+from tipsseg.util.printable import first_line
 
 if TYPE_CHECKING:
     import torch
