@@ -76,4 +76,5 @@ class _Partly(Generic[Batched]):
         self._done += 1
         if self._done < self._windows:
             return None
-        return Features(self.image.prepared, self._patches, self._class_tokens)
+        prepared = self.image.prepared
+        return Features(prepared.size, prepared.plan, self._patches, self._class_tokens)
