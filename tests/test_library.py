@@ -21,7 +21,6 @@ from pycocotools import mask as coco_mask
 import tipsseg
 from tipsseg import Labeller, LabelMap, Model, errors
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.labelling.prepare import Prepared
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DESERT = EXAMPLES / "scenes/desert.png"
@@ -334,7 +333,12 @@ def test_limits_are_of_the_labeller(model: Model) -> None:
 
 def test_refinement_works_from_features(model: Model) -> None:
     labeller = Labeller(model, ["panda", "tree", "sky"], tipsseg.LabelOptions(refine="pamr"))
-    assert np.array_equal(labeller.label(model.encode(DESERT)).labels, labeller.label(DESERT).labels)
+    features = model.encode(DESERT)
+    assert np.array_equal(labeller.label(features, guide=DESERT).labels, labeller.label(DESERT).labels)
+    for guide, message in ((None, "argument `guide`"), (PANDA, "not of the 300 x 560")):
+        with pytest.raises(tipsseg.UsageError) as caught:
+            labeller.label(features, guide=guide)
+        assert message in f"{caught.value.message} {caught.value.hint}"
 
 
 def test_the_model_sees_an_image_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +349,6 @@ def test_the_model_sees_an_image_once(model: Model, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Tipsv2Backbone, "encode_windows", refuse)
     assert Labeller(model, ["sky"]).label(features).size == (300, 560)
-    assert isinstance(features.prepared, Prepared)
 
 
 # ---- what labels become ----

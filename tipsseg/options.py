@@ -1,4 +1,4 @@
-"""What is asked for beside the images, the model and the phrases: how images are labelled, how labels become files, on what.
+"""Options of a run beside the images, the model and the phrases: how images are labelled, how labels become files, which device.
 
 Imports nothing that takes its time: the help of the command needs this module.
 """
@@ -83,12 +83,14 @@ MAX_PIXELS = 500_000_000
 class LabelOptions:
     """How an image is labelled, beside the model and the vocabulary.
 
-    mode            "slide": overlapping windows of the model's native size; "whole": the image at once
-    short_side      the image's shorter side is resized to this many pixels; None: the model's native size
-    min_confidence  pixels whose confidence is below this get the ignore id; 0..1
-    refine          "pamr": edges follow the colours of the image; "none": labels as the model gives them
+    Attributes:
+        mode: "slide": overlapping windows of the model's native size; "whole": the image in one piece.
+        short_side: The image's shorter side is resized to this many pixels; None: the model's native size.
+        min_confidence: Pixels of a lower confidence, 0..1, get the ignore id.
+        refine: "pamr": edges follow the colours of the image; "none": labels as the model gives them.
 
-    Raises UsageError for values that no model could use.
+    Raises:
+        UsageError: No model could use one of the values.
     """
 
     mode: Mode = "slide"
@@ -110,7 +112,7 @@ class LabelOptions:
             raise UsageError(f"minimum confidence {quoted(self.min_confidence)} is not between 0 and 1")
 
 
-#: What is done where nothing is said of it.
+#: How an image is labelled where no options are given.
 DEFAULT_LABEL_OPTIONS = LabelOptions()
 
 #: Polygons that are farther off than this show nothing of an image.
@@ -121,13 +123,18 @@ _MIN_AREA = re.compile(r"(\d{1,18})|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class MinArea:
-    """The area that an object has at least: a whole number of pixels, or a percentage of the image's."""
+    """The minimum area of an object.
+
+    Attributes:
+        value: A whole number of pixels, or a percentage of the image's area.
+        percent: Whether the value is a percentage.
+    """
 
     value: float
     percent: bool = False
 
     def pixels(self, size: tuple[int, int]) -> int:
-        """In an image of `size` (height, width)."""
+        """Return the area in pixels, in an image of `size` (height, width)."""
         height, width = size
         return math.ceil(self.value / 100 * height * width) if self.percent else int(self.value)
 
@@ -141,15 +148,18 @@ class MinArea:
 class FileOptions:
     """How labels become files.
 
-    instances     "component": each 8-connected region of a class is an object; "class": all pixels of a class in an image are one
-    min_area      smaller objects are left out of formats that list objects
-    png_mode      of index masks, "L" or "P"
-    simplify      how far, in pixels, polygons may be off for the sake of fewer corners; None: see `polygons.outline`
-    val_fraction  the part of the images that YOLO's data.yaml takes for validation, 0 <= x < 1; 0: it does not divide them;
-                  None: as it was in the folder
-    names         "stem": the files of a.jpg are named a.png and the like; "full": a.jpg.png
+    Attributes:
+        instances: "component": each 8-connected region of a class is an object; "class": all pixels of a class in an image are one
+            object.
+        min_area: Smaller objects are left out of formats that list objects.
+        png_mode: The mode of index masks: "L", grey values, or "P", numbers of a palette's colours.
+        simplify: How far, in pixels, polygons may be off for the sake of fewer corners; None: polygons keep to their pixels.
+        val_fraction: The share of the images that YOLO's data.yaml takes for validation, 0 <= x < 1; 0: the images are not divided;
+            None: the share that the output folder has already.
+        names: "stem": the files of a.jpg are named a.png and the like; "full": a.jpg.png.
 
-    Raises UsageError for other values.
+    Raises:
+        UsageError: One of the values is impossible.
     """
 
     instances: Instances = "component"
@@ -175,7 +185,7 @@ class FileOptions:
         choose(self.names, NAMES, "names of files")
 
     def image_record(self) -> dict[str, object]:
-        """Those that decide what an image becomes, as `record` has them."""
+        """The options that decide what an image becomes, as `record` has them."""
         record: dict[str, object] = {
             "instances": self.instances,
             "min_area": str(self.min_area),
@@ -190,7 +200,7 @@ class FileOptions:
         return {**self.image_record(), **({"val_fraction": self.val_fraction} if self.val_fraction else {})}
 
 
-#: What is done where nothing is said of it.
+#: How labels become files where no options are given.
 DEFAULT_FILE_OPTIONS = FileOptions()
 
 

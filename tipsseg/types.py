@@ -24,7 +24,7 @@ MAX_CLASSES_8_BIT = 254
 
 @dataclass(frozen=True, slots=True)
 class LockedFile:
-    """One file of a model as weights.lock pins it; `size` in bytes; None where the lock does not know."""
+    """One file of a model as weights.lock pins it; `size` in bytes. None: the lock does not state it."""
 
     name: str
     size: int | None = None
@@ -52,11 +52,12 @@ class ModelSpec:
 class ImageRef:
     """An image to be labelled.
 
-    path         where it is
-    relative     its path relative to the image root (posix, names the outputs)
-    replaceable  sha256 of contents that its files in the output folder may have when they are replaced: those of an earlier run
-    linked       the formats that it was in after that run, so that a link to it there is that run's
-    former       sha256 of what it was in that run, of which there may be copies in place of links
+    Attributes:
+        path: Where the image is.
+        relative: Its path relative to the image root, posix; its output files are named by this path.
+        replaceable: The sha256 of each content that a run may replace in the image's output files: what an earlier run wrote.
+        linked: The formats that the image was in after that run; a link to the image in one of them was made by that run.
+        former: The sha256 of the image in that run; copies of it may stand in place of links.
     """
 
     path: Path
@@ -67,7 +68,7 @@ class ImageRef:
 
     @property
     def name(self) -> str:
-        """The relative path as text that can be printed: bytes of it that are no UTF-8 are spelled out. Its key in all records."""
+        """The relative path as printable text: bytes that are no UTF-8 are spelled out. All records name the image by it."""
         return printable_path(self.relative)
 
 
@@ -83,11 +84,15 @@ def name_order(name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class LabelClass:
-    """A class of the output: `id` 1..N in the order given, equal to the COCO category id.
+    """A class of the output.
 
-    synonyms        further phrases that stand for it
-    supercategory   its own name where none was given
-    min_confidence  replaces that of the options for this class; None: it does not
+    Attributes:
+        id: The label id, 1..N in the order given, equal to the COCO category id.
+        name: What the class is called.
+        colour: (red, green, blue), 0..255.
+        synonyms: Further phrases that stand for the class.
+        supercategory: The COCO supercategory; the name of the class where none was given.
+        min_confidence: Replaces the minimum confidence of the options for this class, 0..1. None: the options decide.
     """
 
     id: int
@@ -102,10 +107,12 @@ class LabelClass:
 class TopClasses:
     """The best K classes of each patch of an image, the best first.
 
-    ids     [K, h, w], as in the label map; 0 is the background
-    scores  [K, h, w] float16 in [0, 1]: softmax(score / temperature) over the classes and the background, before any refinement
-
     The h x w patches divide the image as the model sees it, resized and in one piece.
+
+    Attributes:
+        ids: [K, h, w] uint8 (uint16 above 254 classes), as in the label map; 0 is the background.
+        scores: [K, h, w] float16 in [0, 1]: softmax(score / temperature) over the classes and the background, before any
+            refinement.
     """
 
     ids: LabelArray

@@ -92,12 +92,12 @@ def test_cosines_do_not_depend_on_how_many_windows_an_image_has(mlp_checkpoint: 
     vectors = backbone.encode_text(["tree", "sky", "sea"], ["a {}"])
     encoded = backbone.encode_windows(windows(7))
     prepared = Prepared((56, 56), windows(1)[0], WindowPlan((56, 56), 56, ((0, 0),) * 7))
-    together = Features(prepared, encoded.patches, encoded.class_tokens).cosines(vectors)
+    together = Features(prepared.size, prepared.plan, encoded.patches, encoded.class_tokens).cosines(vectors)
     assert together.shape == (7, 4, 4, 3)
     torch.testing.assert_close(together, encoded.patches @ vectors.T)
     for number in range(7):
         one = slice(number, number + 1)
-        alone = Features(prepared, encoded.patches[one], encoded.class_tokens[one]).cosines(vectors)
+        alone = Features(prepared.size, prepared.plan, encoded.patches[one], encoded.class_tokens[one]).cosines(vectors)
         assert torch.equal(alone, together[one])
 
 
@@ -131,7 +131,7 @@ def test_images_leave_in_order_with_the_features_that_they_have_alone(
     assert [image for image, _ in seen] == images
     for image, features in seen:
         alone = model.encode_prepared(image.prepared)
-        assert features.prepared is image.prepared
+        assert (features.size, features.plan) == (image.prepared.size, image.prepared.plan)
         assert torch.equal(features.patches, alone.patches)
         torch.testing.assert_close(features.class_tokens, alone.class_tokens, rtol=0, atol=1e-6)
     assert list(batches.flush()) == []
@@ -271,7 +271,7 @@ def test_values_that_are_no_numbers_are_an_error(mlp_checkpoint: Path) -> None:
     patches = features.patches.clone()
     patches[0, 1, 2, 0] = torch.nan
     with pytest.raises(DeviceError, match="no numbers in float16 on cpu") as caught:
-        labeller.label(Features(features.prepared, patches, features.class_tokens))
+        labeller.label(Features(features.size, features.plan, patches, features.class_tokens))
     assert "dtype float32" in caught.value.hint
 
 

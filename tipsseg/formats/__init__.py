@@ -58,9 +58,10 @@ CONFUSION_PICTURE = "confusion.png"
 class WrittenFiles:
     """What came of an image's labels, by format.
 
-    files    its per-image file, relative to the output folder
-    written  what that file is on the disk
-    rows     for the file of the whole run
+    Attributes:
+        files: The per-image file, relative to the output folder.
+        written: The fingerprint of that file.
+        rows: The rows for the file of the whole run.
     """
 
     files: Mapping[str, str]

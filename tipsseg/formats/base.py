@@ -38,12 +38,13 @@ Rows = tuple[bytes, ...]
 class RunContext:
     """What all images of a run share.
 
-    output   the output folder
-    state    the folder of the files that stand for the whole run; the output folder, but for shards
-    classes  by id, 1..N
-    info     facts about the run by name: version, command, model, revision, vocabulary; values must fit into JSON
-    files    how labels become files
-    owner    begins the names of temporary files of images, where several processes write into one folder; see `files.clean_up`
+    Attributes:
+        output: The output folder.
+        state: The state folder, which holds the files that stand for the whole run; the output folder, but for a shard.
+        classes: The classes by id, 1..N.
+        info: Facts about the run by name: version, command, model, revision, vocabulary; values must fit into JSON.
+        files: How labels become files.
+        owner: What the names of temporary files begin with, where several processes write into one folder; see `files.clean_up`.
     """
 
     output: Path
@@ -69,9 +70,10 @@ class RunContext:
 class ImageLabels:
     """One image with its labels, as formats take it.
 
-    ref        the image
-    thumbnail  gives its thumbnail, [h, w, 3] RGB uint8, see `upright.thumbnail_rgb`; raises ImageError where it cannot be read
-    label_map  its labels
+    Attributes:
+        ref: The image.
+        thumbnail: Gives the thumbnail, [h, w, 3] uint8 RGB, see `upright.thumbnail_rgb`; raises ImageError for a broken image.
+        label_map: The labels of the image.
     """
 
     def __init__(
@@ -201,12 +203,13 @@ class RowsFile(RunFile):
 class StoredImage:
     """What the records of a finished run say of an image; its files are held against this.
 
-    name     of the image
-    size     (height, width)
-    pixels   by label id, of background and of ignored pixels too
-    classes  the names of the run's classes by id, 1..N
-    options  how the labels of the run became files
-    sure     whether the image was labelled with just these options
+    Attributes:
+        name: The name of the image.
+        size: (height, width) in pixels.
+        pixels: The number of pixels of each label id, of background and of ignored pixels too.
+        classes: The names of the run's classes by id, 1..N.
+        options: How the labels of the run became files.
+        sure: Whether the image was labelled with exactly these options.
     """
 
     name: str
@@ -228,27 +231,28 @@ class Format:
     A format with a per-image file has `folder`, `suffix` and `encode`. One with files for the whole run has `files` and
     `run_files`. One whose first such file is made of rows has `rows` and `image_rows` too.
 
-    name         by which formats are chosen
-    description  what it writes: a line for the help of the command
-    folder       the folder of its per-image files, relative to the output folder; None where it has none
-    suffix       of those files
-    leaf         a folder of this name is between the folders of an image and its file
-    links        where it has links to the images, with their own suffixes, relative to the output folder; None where it has none
-    links_leaf   as `leaf`, for those links
-    paired       whether a link has the name of the per-image file, but for the suffix
-    files        names of its files for the whole run, but for those that an option asks for
-    rows         whether the first of those is made of rows, and can be read back
-    parts        whether it can hold an object of several parts
-    confidence   whether it needs the confidence of every pixel
-    top          whether it needs the best classes of every patch
-    scores       whether it has a score for each object
-    image        whether it needs the image, to show it or to link to it
-    pixels       whether it needs the image's pixels, to show them
-    divides      whether it divides the images by `FileOptions.val_fraction`
-    reserved     characters that names of classes cannot have
-    index_mask   whether its per-image file is an index mask, which people correct
-    labels       which label ids can be read back from it: "all", those of listed "objects", or "none"
-    archive      whether confidence and the best classes of patches can be read back from it
+    Attributes:
+        name: The name by which users choose the format.
+        description: What the format writes, in one line for the table of formats.
+        folder: The folder of its per-image files, relative to the output folder; None: it has no per-image file.
+        suffix: The suffix of these files.
+        leaf: A folder of this name is between the folders of an image and its file.
+        links: The folder of its links to the images, relative to the output folder; None: it has no links.
+        links_leaf: As `leaf`, for these links.
+        paired: Whether a link has the name of the per-image file, but for the suffix.
+        files: Names of its files for the whole run, but for those that an option asks for.
+        rows: Whether the first of these files is made of rows, and can be read back.
+        parts: Whether it can hold an object of several parts.
+        confidence: Whether it needs the confidence of every pixel.
+        top: Whether it needs the best classes of every patch.
+        scores: Whether it has a score for each object.
+        image: Whether it needs the image, to show it or to link to it.
+        pixels: Whether it needs the image's pixels, to show them.
+        divides: Whether it divides the images by `FileOptions.val_fraction`.
+        reserved: Characters that names of classes cannot have.
+        index_mask: Whether its per-image file is an index mask, which people correct.
+        labels: Which label ids can be read back from it: "all" of them, only the ids of listed "objects", or "none".
+        archive: Whether confidence and the best classes of patches can be read back from it.
     """
 
     name: ClassVar[str]

@@ -168,10 +168,11 @@ def _annotation_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Ite
 class CocoImage:
     """An image of the file.
 
-    id           its own
-    name         its file name
-    rows         as `annotated_rows` makes them
-    annotations  the ids of its annotations
+    Attributes:
+        id: The id of the image.
+        name: The file name of the image.
+        rows: The rows of the image, as `annotated_rows` makes them.
+        annotations: The ids of the annotations.
     """
 
     id: int

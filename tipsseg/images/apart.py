@@ -67,10 +67,14 @@ def _decoded_pixels(image: Image.Image) -> int:
 def decode_apart(path: Path, seconds: int, pixels: int) -> Image.Image:
     """The decoded image in a file, without its metadata.
 
-    seconds  of work that decoding may take
-    pixels   that it may have
+    Args:
+        path: The file.
+        seconds: How long decoding may work.
+        pixels: How many pixels the image may have.
 
-    Raises ImageError for what is wrong with the file, DecodingTimeoutError for one that takes longer.
+    Raises:
+        ImageError: The file is broken or too large.
+        DecodingTimeoutError: Decoding takes longer.
     """
     command = [*_COMMAND, os.fspath(path), str(seconds), str(pixels)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}

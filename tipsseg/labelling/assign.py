@@ -128,11 +128,19 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
 def match_refined(
     scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], table: LabelTable, refine: Refine
 ) -> Assignment:
-    """The same after the probabilities of the groups were drawn to the edges of the image, by `refine` (see `refine.pamr`).
-
-    image  [h', w', 3] uint8 RGB; the refinement is made at this size, and its result resized (bilinear) to `size`
+    """As `match`, after the probabilities of the groups were drawn to the edges of the image.
 
     Only groups that win somewhere are refined. The confidence of a pixel is the refined probability of its winner.
+
+    Args:
+        scores: The scores of the phrases.
+        image: [h', w', 3] uint8 RGB; the refinement is made at this size, and its result resized (bilinear) to `size`.
+        size: (H, W) of the labels.
+        table: What the phrases stand for.
+        refine: Refines the maps, see `refine.pamr`.
+
+    Returns:
+        The label of every pixel, and its confidence.
     """
     small = (image.shape[0], image.shape[1])
     occurring = occurring_groups(scores, small, table.groups)
@@ -196,11 +204,13 @@ def merge_names(values: Values, owners: Ids) -> tuple[Values, Ids]:
 class _Tile:
     """A part of the image.
 
-    rows, columns     of the image
-    source            how they come from the scores' grid, down and across
-    working           and from the working size
-    contenders        phrases of groups that may win here, or come near that
-    others            those of other groups that count for the confidence
+    Attributes:
+        rows: Its rows of the image.
+        columns: Its columns of the image.
+        source: Interpolation weights from the grid of the scores, down and across.
+        working: Interpolation weights from the working size, down and across.
+        contenders: Phrases of groups that may win here, or come near that.
+        others: Phrases of other groups that count for the confidence.
     """
 
     rows: slice

@@ -59,7 +59,7 @@ class _Partly(Generic[Batched]):
 
     def __init__(self, image: Batched, prepared: Prepared, windows: int) -> None:
         self.image = image
-        self._prepared = prepared
+        self._size, self._plan = prepared.size, prepared.plan
         self._windows = windows
         self._done = 0
 
@@ -73,4 +73,4 @@ class _Partly(Generic[Batched]):
         self._done += 1
         if self._done < self._windows:
             return None
-        return Features(self._prepared, self._patches, self._class_tokens)
+        return Features(self._size, self._plan, self._patches, self._class_tokens)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.windows import WindowPlan
 
 
@@ -16,26 +15,18 @@ class Features:
     """The features of one image, on the device of the model.
 
     Attributes:
-        prepared: The image as the model saw it.
+        size: (height, width) of the image in pixels, upright.
+        plan: How the image was resized and cut into windows.
         patches: [B, h, w, D] float32 of unit length: a vector for each of the h x w patches of each of the B windows of `plan`.
             B is 1 for an image that was seen in one piece.
         class_tokens: [B, C, D] float32 of unit length: C vectors for each window as a whole. TIPSv2 has two: the first was trained
             for alt-texts of the web, the second for synthetic captions.
     """
 
-    prepared: Prepared
+    size: tuple[int, int]
+    plan: WindowPlan
     patches: Tensor
     class_tokens: Tensor
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the image in pixels, upright."""
-        return self.prepared.size
-
-    @property
-    def plan(self) -> WindowPlan:
-        """How the image was cut into windows."""
-        return self.prepared.plan
 
     @torch.inference_mode()
     def cosines(self, vectors: Tensor) -> Tensor:

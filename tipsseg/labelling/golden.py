@@ -134,8 +134,9 @@ def _pooled(model: Tipsv2, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor
 class Agreement:
     """How alike the cosines of two devices are.
 
-    difference   the largest absolute difference; NaN where a cosine is not a number
-    same_winner  share of the patches at which the same phrase has the largest cosine, 0..1
+    Attributes:
+        difference: The largest absolute difference; NaN where a cosine is not a number.
+        same_winner: Share of the patches at which the same phrase has the largest cosine, 0..1.
     """
 
     difference: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.label_map import LabelMap
-from tipsseg.labelling.assign import Assignment, best_groups, match, match_refined
+from tipsseg.labelling.assign import best_groups, match, match_refined
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.features import Features
@@ -82,12 +83,13 @@ class Labeller:
         self.vocabulary, self.dropped, self.vectors = classifier.vocabulary, classifier.dropped, classifier.vectors
         self._table = classifier.label_table(self.options.min_confidence)
 
-    def label(self, image: ImageInput | Features) -> LabelMap:
+    def label(self, image: ImageInput | Features, *, guide: ImageInput | None = None) -> LabelMap:
         """Label one image.
 
         Args:
             image: A path, a Pillow image (turned upright by its EXIF orientation), pixels [H, W, 3] uint8 RGB, or features, as
                 `Model.encode` gives them. Features make a second question about the same image cheap.
+            guide: With features: the image that they are of. Refinement needs it, as features have no pixels.
 
         Returns:
             The labels of its pixels.
@@ -95,15 +97,15 @@ class Labeller:
         Raises:
             ImageError: The file cannot be read.
             InputError: The image has a wrong shape or dtype, or is too elongated.
-            UsageError: The features were made by another model, in another mode or with another short side.
+            UsageError: The features were made by another model, in another mode or with another short side; or refinement
+                lacks the image that they are of.
             DeviceError: The memory of the device is too small.
         """
-        if isinstance(image, Features):
-            self._check(image)
-            features = image
-        else:
-            features = self.model.encode_prepared(self._prepared(image))
-        return self._labels(features)
+        if not isinstance(image, Features):
+            prepared = self._prepared(image)
+            return self._labels(prepared, self.model.encode_prepared(prepared))
+        self._check(image)
+        return self._labels(self._seen_again(image, guide), image)
 
     def label_many(self, images: Iterable[ImageInput]) -> Iterator[LabelMap]:
         """Label images as they come. Small images share batches of the model, which makes a GPU faster.
@@ -117,18 +119,33 @@ class Labeller:
         Raises:
             TipssegError: As `label`, for the image whose turn it is; the images before it are yielded first.
         """
-        batches: Batches[None] = Batches(self.model)
+        batches: Batches[Prepared] = Batches(self.model)
         for image in images:
             try:
                 prepared = self._prepared(image)
             except Exception:
-                yield from (self._labels(features) for _, features in batches.flush())
+                yield from starmap(self._labels, batches.flush())
                 raise
-            yield from (self._labels(features) for _, features in batches.add(None, prepared))
-        yield from (self._labels(features) for _, features in batches.flush())
+            yield from starmap(self._labels, batches.add(prepared, prepared))
+        yield from starmap(self._labels, batches.flush())
 
-    def _labels(self, features: Features) -> LabelMap:
-        return self.assign(features.prepared, self.cosines(features))
+    def _labels(self, image: Prepared | Features, features: Features) -> LabelMap:
+        return self.assign(image, self.cosines(features))
+
+    def _seen_again(self, features: Features, guide: ImageInput | None) -> Prepared | Features:
+        """What the labels of features are assigned to: the prepared image where refinement needs pixels."""
+        if self.options.refine == "none":
+            return features
+        if guide is None:
+            raise UsageError(
+                "refinement follows the colours of the image, and features have none",
+                "Give the image of the features as argument `guide`.",
+            )
+        prepared = self._prepared(guide)
+        if (prepared.size, prepared.plan) != (features.size, features.plan):
+            height, width = features.size
+            raise UsageError(f"the guide is not of the {height} x {width} (height x width) pixels of the features")
+        return prepared
 
     def _prepared(self, image: ImageInput) -> Prepared:
         return self.prepare(to_upright(image, self._max_pixels))
@@ -142,11 +159,11 @@ class Labeller:
         with self.model.backbone.at_work:
             return features.cosines(self.vectors)
 
-    def assign(self, prepared: Prepared, cosines: Tensor, top: int = 0) -> LabelMap:
+    def assign(self, image: Prepared | Features, cosines: Tensor, top: int = 0) -> LabelMap:
         """The part of `label` behind the model; may be called from several threads.
 
         Args:
-            prepared: The image.
+            image: The image; without refinement its features are enough.
             cosines: As `cosines` makes them.
             top: How many of the best classes of each patch are kept, or as many as there are.
 
@@ -164,9 +181,12 @@ class Labeller:
                 f"the model gives values that are no numbers in {backbone.dtype_name} on {backbone.device}",
                 "Use dtype float32, and see tipsseg doctor.",
             )
-        scores = self._scores(prepared.plan, values)
-        assigned = self._assign(scores, prepared)
-        best = self._top(scores, prepared.plan, top) if top else None
+        scores = self._scores(image.plan, values)
+        if isinstance(image, Prepared) and self.options.refine == "pamr":
+            assigned = match_refined(scores, image.resized, image.size, self._table, self._refine)
+        else:
+            assigned = match(scores, image.size, self._table)
+        best = self._top(scores, image.plan, top) if top else None
         return LabelMap(assigned.labels, assigned.confidence, self.vocabulary.classes, best)
 
     def _check(self, features: Features) -> None:
@@ -189,11 +209,6 @@ class Labeller:
         table = self._table
         groups, shares = best_groups(scores, (height, width), table.groups, min(count, len(table.groups)))
         return TopClasses(table.label_ids[groups], shares)
-
-    def _assign(self, scores: Scores, prepared: Prepared) -> Assignment:
-        if self.options.refine == "pamr":
-            return match_refined(scores, prepared.resized, prepared.size, self._table, self._refine)
-        return match(scores, prepared.size, self._table)
 
     def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
         backbone = self.model.backbone

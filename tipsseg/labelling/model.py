@@ -78,7 +78,7 @@ class Model:
         else:
             size = stretched_size(prepared.plan.size, self.backbone.patch_size)
             encoded = self.backbone.encode_whole(prepared.resized, size)
-        return Features(prepared, encoded.patches, encoded.class_tokens)
+        return Features(prepared.size, prepared.plan, encoded.patches, encoded.class_tokens)
 
     def check_short_side(self, short_side: int | None) -> int:
         """Return the short side in pixels; None stands for the native size. Raise UsageError where no image can have it."""

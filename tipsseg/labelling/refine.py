@@ -41,18 +41,21 @@ def pamr(
 ) -> Tensor:
     """Refine soft label maps by the colours of the image.
 
-    maps        [K, h, w] float32, on any device
-    image       [h, w, 3] uint8 RGB
-    dilations   distances of the neighbours in pixels; each adds eight, at the corners and the middles of the sides of a square
-    iterations  how often each pixel becomes the weighted mean of its neighbours
-
-    Returns [K, h, w] float32 on the device of `maps`. Every value is a weighted mean of values of its own map, with weights
-    that the image alone decides: maps in [0, 1] stay there, maps that sum to 1 at every pixel still do, and no map depends on
-    which others are refined with it. Nothing farther than `reach(dilations, iterations)` pixels matters to a pixel.
-
     Memory: beside the result about 250 MB at most, whatever h, w and K are, for the published parameters.
 
-    Raises ValueError where `maps` and `image` differ in size.
+    Args:
+        maps: [K, h, w] float32, on any device.
+        image: [h, w, 3] uint8 RGB.
+        dilations: Distances of the neighbours in pixels; each adds eight, at the corners and the middles of the sides of a square.
+        iterations: How often each pixel becomes the weighted mean of its neighbours.
+
+    Returns:
+        [K, h, w] float32 on the device of `maps`. Every value is a weighted mean of values of its own map, with weights that the
+        image alone decides: maps in [0, 1] stay there, maps that sum to 1 at every pixel still do, and no map depends on which
+        others are refined with it. Nothing farther than `reach(dilations, iterations)` pixels matters to a pixel.
+
+    Raises:
+        ValueError: `maps` and `image` differ in size.
     """
     size = (image.shape[0], image.shape[1])
     if tuple(maps.shape[1:]) != size:
@@ -114,7 +117,7 @@ def _refine_tile(
 def _affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
     """Weights of the neighbours of each pixel, [N, h, w], of sum 1: softmax(mean over channels of -|difference| / (0.1 * sigma)).
 
-    image  [3, h, w] float32; sigma is the standard deviation of a channel over the neighbours
+    `image` is [3, h, w] float32; sigma is the standard deviation of a channel over the neighbours.
     """
     neighbours = 8 * len(dilations)
     total, squares = torch.zeros_like(image), torch.zeros_like(image)

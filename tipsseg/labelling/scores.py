@@ -23,8 +23,11 @@ _CHUNK = 1 << 18
 class Scores(Protocol):
     """The scores of P phrases on a grid of `size` (height, width), from which those of pixels are resized.
 
-    working_size  (height, width) of the image as the model sees it
-    temperature   of the softmax that confidences come from
+    Attributes:
+        size: (height, width) of the grid.
+        working_size: (height, width) of the image as the model sees it.
+        phrases: P.
+        temperature: The temperature of the softmax that confidences come from.
     """
 
     size: tuple[int, int]

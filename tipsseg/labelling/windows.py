@@ -38,7 +38,10 @@ class WindowPlan:
 class InterpolationWeights:
     """Bilinear resizing along one axis: output i is source[low[i]] * (1 - weight[i]) + source[high[i]] * weight[i].
 
-    low, high  [n] int64;  weight  [n] float32 in [0, 1)
+    Attributes:
+        low: [n] int64, index of the source before the output.
+        high: [n] int64, index of the source behind it.
+        weight: [n] float32 in [0, 1), the share of `high`.
     """
 
     low: NDArray[np.int64]

@@ -26,7 +26,10 @@ class Rle(TypedDict):
 class Runs:
     """Pixels in runs down the columns, one behind the other as COCO counts pixels: columns from the left, each from its top.
 
-    column, top, stop  [R] int32: a run is the pixels `top` .. `stop` - 1 of a column
+    Attributes:
+        column: [R] int32, the column of each run.
+        top: [R] int32, its first row.
+        stop: [R] int32, the row after its last one.
     """
 
     column: NDArray[np.int32]
@@ -42,12 +45,15 @@ class Runs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """Pixels of one class: a connected component, or all of them. Kept as runs: a mask of each would be as large as the image.
+    """Pixels of one class: a connected component, or all pixels of the class.
 
-    class_id  the label id
-    area      pixels
-    box       (y, x, h, w): the smallest box around it
-    runs      its pixels
+    They are kept as runs: a mask for each region would be as large as the image.
+
+    Attributes:
+        class_id: The label id of the class, 1..N.
+        area: The number of pixels.
+        box: (y, x, h, w) in pixels, the smallest box around the region.
+        runs: The pixels.
     """
 
     class_id: int
@@ -57,7 +63,7 @@ class Region:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """[h, w], the region inside its box; made anew each time."""
+        """[h, w] bool, which pixels of the box belong to the region; made anew each time."""
         y, x, h, w = self.box
         edges = np.zeros(w * h + 1, np.int8)
         at = (self.runs.column.astype(np.int64) - x) * h - y

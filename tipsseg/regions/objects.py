@@ -13,8 +13,9 @@ from tipsseg.types import ConfidenceArray, LabelArray
 class LabelledObject:
     """One object of an image.
 
-    region   its pixels
-    score    mean confidence over them, 0..1, four decimals
+    Attributes:
+        region: The pixels of the object.
+        score: The mean confidence of the pixels, 0..1, four decimals.
     """
 
     def __init__(self, region: Region, score: float, simplify: float | None = None) -> None:
@@ -25,12 +26,12 @@ class LabelledObject:
 
     @cached_property
     def outline(self) -> Outline:
-        """Its polygons; made once, for all formats that want them."""
+        """The polygons of the object; made once, for all formats that want them."""
         return outline(self.region, self._simplify)
 
     @property
     def iou(self) -> float | None:
-        """How well the polygons fit the pixels; None where no format wanted polygons."""
+        """The intersection over union of polygons and pixels, 0..1; None as long as nobody asked for polygons."""
         made = self.__dict__.get("outline")
         return made.iou if isinstance(made, Outline) else None
 

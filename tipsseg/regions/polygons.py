@@ -36,8 +36,9 @@ _INSET = 0.125
 class Outline:
     """The polygons of a region.
 
-    rings  one for each connected part, holes cut open, in the coordinates of the image; values have at most three decimals
-    iou    intersection over union of the region with what pycocotools makes of them, 0..1
+    Attributes:
+        rings: A ring [K, 2] (y, x) for each connected part, holes cut open, in pixels of the image; at most three decimals.
+        iou: The intersection over union of the region with what pycocotools makes of the rings, 0..1.
     """
 
     rings: tuple[Ring, ...]

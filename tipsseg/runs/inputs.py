@@ -179,8 +179,9 @@ class _OutputFolders:
 class _Walker:
     """Turns paths into images, each file once.
 
-    skipped  files in folders that are no images by their extension
-    outputs  folders that were not searched, because outputs of a run are or would be in them
+    Attributes:
+        skipped: Files in folders that are no images by their extension.
+        outputs: Folders that were not searched, because outputs of a run are or would be in them.
     """
 
     def __init__(self, output: Path | None, apart: Path | None) -> None:

@@ -82,7 +82,10 @@ def check_ray(actors: int, gpus: float, device: str) -> None:
 class _Image:
     """An image on its way, and where its result goes.
 
-    deaths  how many actors died while they were at work on its batch
+    Attributes:
+        ref: The image.
+        result: Its result.
+        deaths: How many actors died while they were at work on its batch.
     """
 
     ref: ImageRef

@@ -27,9 +27,10 @@ _BACK = "Correct the mask, or label the image anew: the command that labelled it
 class Correction:
     """A mask that is not as the run wrote it.
 
-    name    the format that it is in
-    path    where it is
-    digest  sha256 of its content
+    Attributes:
+        name: The format of the mask.
+        path: Where the mask is.
+        digest: The sha256 of its content.
     """
 
     name: str

@@ -32,9 +32,11 @@ _LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`
 class LabelledImage:
     """An entry of the manifest, with its numbers in reach.
 
-    stored  what files of the image are held against
-    names   of the classes that occur, by id
-    means   of their confidence, 0..1
+    Attributes:
+        entry: The entry.
+        stored: What files of the image are held against.
+        names: The names of the classes that occur, by id.
+        means: The mean confidence of each class that occurs, 0..1, by id.
     """
 
     entry: ManifestEntry
@@ -170,8 +172,9 @@ def _failure(name: str, image: LabelledImage, context: RunContext, reason: str) 
 class RowStream:
     """The rows in a file of the whole run, image after image.
 
-    file   that
-    fault  why it cannot be read, or not further; "" where it can
+    Attributes:
+        file: The file.
+        fault: Why the file cannot be read, or not further; "" where it can.
     """
 
     def __init__(self, file: RowsFile, images: Sequence[str]) -> None:
@@ -206,7 +209,8 @@ def object_scores(objects: Iterable[LabelledObject]) -> tuple[ObjectScore, ...]:
 class ObjectScores:
     """Gives the objects of labels that were read back the scores that the manifest has.
 
-    rough  how many objects got the mean of their class, for want of anything better
+    Attributes:
+        rough: How many objects got the mean of their class, because nothing closer is known.
     """
 
     def __init__(self, known: Iterable[ObjectScore], means: Mapping[int, float], options: FileOptions) -> None:

@@ -28,10 +28,10 @@ _LETTERS = 40
 def label_summary(label_map: LabelMap) -> dict[str, object]:
     """What the labels hold.
 
-    height, width
-    classes     for each class that occurs: id, name, pixels, share of the image and mean confidence
-    background  pixels, share and mean confidence of id 0; mean confidence None where there is none
-    ignored     pixels below the minimum confidence
+    Returns:
+        `height` and `width` in pixels; `classes`: id, name, pixels, share of the image and mean confidence of each class that
+        occurs; `background`: pixels, share and mean confidence of id 0, None for the confidence where there are no such pixels;
+        `ignored`: pixels below the minimum confidence.
     """
     height, width = label_map.size
     pixels, sums = _totals(label_map)
@@ -94,12 +94,16 @@ def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
 
 
 def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[str, Path]) -> dict[str, object]:
-    """The record of one image as a line of JSON: its `label_summary` after these.
+    """The record of one image, for a line of JSON.
 
-    path   the image, as it was given or found
-    image  its path relative to the image root, as in COCO's file_name
-    mask   its index mask; None without the format png
-    files  all files of its own; given by format
+    Args:
+        ref: The image.
+        summary: The `label_summary` of its labels.
+        files: Its per-image files, by format.
+
+    Returns:
+        `path`: the image, as it was given or found; `image`: its path relative to the image root, as in COCO's file_name; `mask`:
+        its index mask, None without the format png; `files`: all its per-image files; then the summary.
     """
     mask = index_masks()[0]
     return {
@@ -145,9 +149,12 @@ class ClassTotal:
 class Totals:
     """What all images hold.
 
-    images   how many there are
-    pixels   of all of them
-    classes  all, by id
+    Attributes:
+        images: How many images there are.
+        pixels: How many pixels all images have.
+        background: How many of the pixels are background.
+        ignored: How many of the pixels are ignored.
+        classes: The total of each class, by id.
     """
 
     images: int

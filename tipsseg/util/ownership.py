@@ -55,8 +55,9 @@ _OUTSIDE = "Put a folder in the place of the link, or choose another output fold
 class Ownership:
     """What of an output folder is this program's. Any thread may write; a copy in another process knows what the caller tells it.
 
-    broken_off  whether a run ended without tidying up its write-ahead logs
-    noted       whether this process has written to one
+    Attributes:
+        broken_off: Whether a run ended without tidying up its write-ahead logs.
+        noted: Whether this process has written to a write-ahead log.
     """
 
     def __init__(self, output: Path, state: Path, owner: str = "") -> None:

@@ -21,8 +21,9 @@ _BYTES = 64 << 20
 class Tokens:
     """Padded token ids.
 
-    ids      [P, max_length] int64, zero padded
-    lengths  [P] int64, number of real tokens of each text
+    Attributes:
+        ids: [P, max_length] int64, zero padded.
+        lengths: [P] int64, number of real tokens of each text.
     """
 
     ids: Tensor

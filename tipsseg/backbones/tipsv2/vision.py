@@ -22,9 +22,10 @@ from tipsseg.backbones.tipsv2.config import VisionConfig
 class VisionOutput:
     """The normalised output of the last block.
 
-    cls        [B, D]         first class token (aligned with web alt-text)
-    registers  [B, R, D]      second class token (aligned with synthetic captions)
-    patches    [B, h, w, D]   patch tokens
+    Attributes:
+        cls: [B, D], the first class token, aligned with alt-texts of the web.
+        registers: [B, R, D], the second class token, aligned with synthetic captions.
+        patches: [B, h, w, D], the patch tokens.
     """
 
     cls: Tensor
@@ -150,8 +151,9 @@ class VisionTower(nn.Module):
     def forward(self, pixels: Tensor, mask: Tensor | None = None) -> VisionOutput:
         """The normalised tokens after the last block.
 
-        pixels  [B, 3, H, W] in [0, 1], H and W multiples of the patch size
-        mask    [B, h * w] bool, True where the mask token stands in for a patch (training only)
+        Args:
+            pixels: [B, 3, H, W] float in [0, 1], RGB; H and W are multiples of the patch size.
+            mask: [B, h * w] bool, True where the mask token takes the place of a patch; for training only.
         """
         return self.output_of(self.last_block_input(pixels, mask), pixels)
 

@@ -43,11 +43,13 @@ class Place:
 class Report:
     """What came of checking an image.
 
-    files     its per-image files, as many as were looked at
-    edited    those of them that were changed by hand, which is no problem
-    behind    1 where a mask was, and the other formats have the labels of before
-    other     it was labelled with other settings than run.json says, as may be after a merge
-    gone      the input was not to be found
+    Attributes:
+        problems: What is wrong with the image and its files.
+        files: How many per-image files were looked at.
+        edited: Per-image files that were changed by hand, which is no problem.
+        behind: 1 where a mask was changed by hand and the other formats have the labels of before.
+        other: Whether it was labelled with other settings than run.json says, as may be after a merge.
+        gone: Whether the input was not found.
     """
 
     problems: list[Problem] = field(default_factory=list)

@@ -27,8 +27,9 @@ _SET_ASIDE = "run the command that labelled the images again, which keeps the li
 class Images:
     """The images of a run, by its manifest. Memory grows by a name, an offset and the formats per image.
 
-    formats  of each image by its name, in the order of names
-    sound    whether the manifest has all images, as far as anybody can tell
+    Attributes:
+        formats: The formats of each image by its name, in the order of names.
+        sound: Whether the manifest has all images, as far as anybody can tell.
     """
 
     def __init__(self, run: Run, max_pixels: int) -> None:

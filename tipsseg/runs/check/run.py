@@ -25,16 +25,19 @@ from tipsseg.util.record_paths import actual_path
 class Run:
     """What the run.json in a state folder says.
 
-    state       that folder
-    shard       None for a whole run
-    names       of the classes by id, 1..N
-    files       how labels became files
-    image_root  the folder that the images' names begin at; None where that is not one, as after a merge
-    ended       whether the run came to its end
-    converting  formats that a conversion was to write which did not come to its end
-    labelled    images that the folder had at its end; 0 before that
-    failed      images that it could not label; 0 before its end
-    written     files that stand for the whole run, as it wrote them, by their paths relative to the output folder
+    Attributes:
+        state: The state folder.
+        shard: The shard; None for a whole run.
+        digest: Of all that decided the labels, see `RunInfo.digest`.
+        names: The names of the classes by id, 1..N.
+        formats: The formats of the run.
+        files: How labels became files.
+        image_root: The folder that the images' names begin at; None where that is not one folder, as after a merge.
+        ended: Whether the run came to its end.
+        converting: The formats of a conversion that was begun and has not ended.
+        labelled: Images that the folder had at its end; 0 before that.
+        failed: Images that it could not label; 0 before its end.
+        written: Files that stand for the whole run, as it wrote them, by their paths relative to the output folder.
     """
 
     state: Path

@@ -100,11 +100,12 @@ def _whole_run(output: Path) -> FinishedRun:
 class _Notes:
     """What is said of all images together, once they are converted.
 
-    rough      objects whose score is the mean of their class
-    corrected  masks that a person corrected
-    kept       files that a person changed
-    left       formats that images are in no more
-    quality    of polygons
+    Attributes:
+        rough: Objects whose score is the mean of their class.
+        corrected: Masks that a person corrected.
+        kept: Files that a person changed.
+        left: Formats that images are in no more.
+        quality: How well the polygons fit.
     """
 
     rough: int = 0

@@ -42,8 +42,11 @@ from tipsseg.util.ownership import digest_of
 class Item:
     """An image to be converted.
 
-    missing  the formats of the conversion that it is not in yet
-    rows     of the image, in the formats that it is in whose labels can be read back from rows alone
+    Attributes:
+        ref: The image.
+        entry: Its line in the manifest.
+        missing: The formats of the conversion that it is not in yet.
+        rows: Its rows, by format, in formats whose labels can be read back from rows alone.
     """
 
     ref: ImageRef
@@ -54,15 +57,17 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """It was converted; its per-image files are in place.
+    """The image was converted; its per-image files are in place.
 
-    entry            with its new formats
-    rows             for the files of the whole run, by format
-    polygon_quality  how well the polygons fit that were made
-    rough            how many objects have the mean of their class for a score, for want of anything better
-    corrected        whether its labels are those of a mask that a person corrected
-    kept             files of formats that it should be in, which were changed by hand, and stay
-    left             formats that it is in no more, as they need the image, which is gone or was changed
+    Attributes:
+        ref: The image.
+        entry: Its line in the manifest, with its new formats.
+        rows: Its rows for the files of the whole run, by format.
+        polygon_quality: How well the new polygons fit.
+        rough: How many objects have the mean of their class as their score, because nothing closer is known.
+        corrected: Whether the labels are from a mask that a person corrected.
+        kept: Files of formats that the image should be in, which were changed by hand, and stay.
+        left: Formats that the image is in no more: they need the image, which is gone or was changed.
     """
 
     ref: ImageRef
@@ -79,9 +84,11 @@ class Converted:
 class _Stored:
     """The labels of an image, read back.
 
-    summary    what they hold, see `summary.label_summary`
-    scores     of the objects
-    corrected  whether they are those of a mask that a person corrected, or corrected back
+    Attributes:
+        label_map: The labels.
+        summary: What the labels hold, see `summary.label_summary`.
+        scores: The scores of the objects.
+        corrected: Whether the labels are from a mask that a person corrected, or corrected back.
     """
 
     label_map: LabelMap
@@ -94,10 +101,11 @@ class _Stored:
 class Conversion:
     """Converts images.
 
-    context    of the run
-    formats    of the conversion
-    followers  other formats of the run, which follow masks that were corrected
-    max_pixels larger images are refused
+    Attributes:
+        context: What the writers have to know of the run.
+        formats: The formats of the conversion.
+        followers: Other formats of the run, which follow masks that were corrected.
+        max_pixels: Larger images are refused.
     """
 
     context: RunContext
