@@ -10,7 +10,7 @@
     │   └── OtherRunError            an output folder with labels of a run that was asked for something else
     ├── DeviceError                  device: a device or dtype that is not there
     ├── CheckpointError              path, tensor: files that are not a TIPSv2 model
-    └── WeightsError                 weights that cannot be had
+    └── WeightsError                 weights that cannot be found, downloaded or read
         ├── LockError                path: weights.lock is missing or malformed
         ├── DownloadError            repository, revision, file: the hub did not deliver
         └── IntegrityError           path, what, expected, got: a file that is not what was pinned
@@ -27,10 +27,13 @@ from pathlib import Path
 
 
 class TipssegError(Exception):
-    """Base of all expected errors. They can be pickled, fields and all.
+    """Base of all expected errors. They can be pickled with all their attributes.
 
-    `message` says what happened and to what; `hint` (may be empty) says what to do; `exit_code` is what the command
-    line exits with. `commands` (may be empty) are whole command lines that the hint speaks of.
+    Attributes:
+        message: What happened, and to what.
+        hint: What to do; may be empty.
+        exit_code: The exit code of the command line.
+        commands: Whole command lines that the hint speaks of; may be empty.
     """
 
     exit_code = 1
@@ -62,10 +65,10 @@ class VocabularyError(UsageError):
     """Class names, a vocabulary file or prompt templates that cannot be used.
 
     Attributes:
-        reason: the message without the place.
-        path: the file; None where the names come from none.
-        line: the line of the file, from 1; None where none is known.
-        class_index: the place of the class among the classes, from 0; None where the fault is not one of a class.
+        reason: The message without the place.
+        path: The file. None: the names do not come from a file.
+        line: The line of the file, from 1. None: not known.
+        class_index: The place of the class among the classes, from 0. None: no class is at fault.
     """
 
     def __init__(
@@ -94,7 +97,12 @@ class InputError(TipssegError):
 
 
 class ImageError(TipssegError):
-    """One image that cannot be read; the other images of a run go on."""
+    """One image that cannot be read; a run goes on with its other images.
+
+    Attributes:
+        path: The file.
+        reason: The message without the path.
+    """
 
     def __init__(self, path: Path, reason: str, hint: str = "") -> None:
         super().__init__(f"{path}: {reason}", hint)
@@ -107,7 +115,13 @@ class LabelIdError(ImageError):
 
 
 class OutputError(TipssegError):
-    """A result that cannot be written; `only_this` says that it is for its own name or place, so that others may be written."""
+    """A result that cannot be written.
+
+    Attributes:
+        path: The file or the folder.
+        reason: The message without the path.
+        only_this: Whether the name or the place of this one file is at fault; other files can be written then.
+    """
 
     def __init__(self, path: Path, reason: str, hint: str = "", *, only_this: bool = False) -> None:
         super().__init__(f"cannot write {path}: {reason}", hint)
@@ -121,7 +135,11 @@ class OtherRunError(OutputError):
 
 
 class DeviceError(TipssegError):
-    """A device, or a dtype on it, that this machine does not have."""
+    """A device, or a dtype on it, that this machine does not have.
+
+    Attributes:
+        device: The name of the device.
+    """
 
     def __init__(self, device: str, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -129,7 +147,13 @@ class DeviceError(TipssegError):
 
 
 class CheckpointError(TipssegError):
-    """A folder whose files are not a TIPSv2 model; `tensor` names the first offending tensor, where there is one."""
+    """A folder whose files are not a TIPSv2 model.
+
+    Attributes:
+        path: The file.
+        reason: The message without the path.
+        tensor: The name of the first tensor at fault. None: no tensor is at fault.
+    """
 
     def __init__(self, path: Path, reason: str, hint: str = "", tensor: str | None = None) -> None:
         super().__init__(f"{path}: {reason}", hint)
@@ -139,11 +163,16 @@ class CheckpointError(TipssegError):
 
 
 class WeightsError(TipssegError):
-    """Weights that cannot be had."""
+    """Weights that cannot be found, downloaded or read."""
 
 
 class LockError(WeightsError):
-    """weights.lock is missing, unreadable or malformed."""
+    """weights.lock is missing, unreadable or malformed.
+
+    Attributes:
+        path: The file.
+        reason: The message without the path.
+    """
 
     def __init__(self, path: Path, reason: str, hint: str = "") -> None:
         super().__init__(f"{path}: {reason}", hint)
@@ -152,7 +181,14 @@ class LockError(WeightsError):
 
 
 class DownloadError(WeightsError):
-    """The hub did not deliver a file."""
+    """The hub did not deliver a file.
+
+    Attributes:
+        repository: The repository on the hub.
+        revision: The pinned revision.
+        file: The name of the file.
+        reason: The message without the file.
+    """
 
     def __init__(self, repository: str, revision: str, file: str, reason: str, hint: str = "") -> None:
         super().__init__(f"cannot get {file} of {repository} at revision {revision}: {reason}", hint)
@@ -163,7 +199,14 @@ class DownloadError(WeightsError):
 
 
 class IntegrityError(WeightsError):
-    """A file whose size or hash is not the pinned one; `what` is "size", "sha256" or "git-sha1"."""
+    """A file whose size or hash is not the pinned one.
+
+    Attributes:
+        path: The file.
+        what: "size", "sha256" or "git-sha1".
+        expected: The pinned value.
+        got: The value that was found.
+    """
 
     def __init__(self, path: Path, what: str, expected: str, got: str, hint: str = "") -> None:
         super().__init__(f"{path} is not the pinned file: {what} expected {expected}, got {got}", hint)

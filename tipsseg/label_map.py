@@ -1,4 +1,4 @@
-"""LabelMap: the labels of one image, and what they become without any more of the model."""
+"""LabelMap: the labels of one image, and the masks, pictures and objects that are made from them without the model."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class LabelMap:
     Attributes:
         labels: [H, W] uint8 (uint16 above 254 classes): 0 background, 1..N the classes, `ignore` below the minimum confidence.
         confidence: [H, W] float32 in [0, 1] (float16 above 64 million pixels): the probability of the label that won, which is
-            softmax(score / temperature) over the classes and the background, each with the best of its phrases as its score. Of
+            softmax(score / temperature) over the classes and the background; the score of a class is that of its best phrase. For
             refined labels it is the refined probability.
         classes: The N classes, by id.
-        top: The best classes of each patch, where they were asked for.
+        top: The best classes of each patch. None: they were not asked for.
     """
 
     labels: LabelArray

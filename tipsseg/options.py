@@ -68,7 +68,7 @@ def check_dtype_name(name: str) -> None:
 
 
 def default_jobs() -> int:
-    """The number of threads where none is given: one per processor, four at most."""
+    """The default number of threads: one per processor, four at most."""
     return min(os.cpu_count() or 1, 4)
 
 
@@ -196,7 +196,7 @@ class FileOptions:
         return record if self.names == NAMES[0] else {**record, "names": self.names}
 
     def record(self) -> dict[str, object]:
-        """As run.json has them, and as the options of the command take them; without the last two where nothing is said."""
+        """Return the options as run.json has them; `simplify`, `names` and `val_fraction` are left out at their defaults."""
         return {**self.image_record(), **({"val_fraction": self.val_fraction} if self.val_fraction else {})}
 
 

@@ -18,7 +18,7 @@ Colour = tuple[int, int, int]
 #: Label id of pixels that belong to none of the classes.
 BACKGROUND = 0
 
-#: More classes need 16 bits a pixel.
+#: More classes need 16 bits per pixel.
 MAX_CLASSES_8_BIT = 254
 
 

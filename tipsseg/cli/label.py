@@ -45,7 +45,7 @@ Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage, 130 or 14
 
 
 def _take_from(context: typer.Context, path: Path | None) -> Path | None:
-    """Let the options of an earlier run stand for those that are not given; returns the path of that run.
+    """Let the options of an earlier run take the place of options that are not given; returns the path of that run.
 
     With --retry-failed and nothing that says what to label it is the run whose images failed.
     """

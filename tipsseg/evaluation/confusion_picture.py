@@ -32,7 +32,7 @@ def draw(confusion: Confusion, names: Sequence[str], mean_iou: float | None = No
     """Draw the picture of `plot` as a PNG file; the same matrix gives the same bytes.
 
     Raises:
-        ImportError: where matplotlib is not installed.
+        ImportError: Where matplotlib is not installed.
     """
     import matplotlib as mpl
 
@@ -47,15 +47,15 @@ def plot(confusion: Confusion, names: Sequence[str], mean_iou: float | None = No
     """Plot a confusion matrix; a cell's colour is its share of the row, of the truth pixels of a class.
 
     Args:
-        confusion: the matrix. Rows without truth pixels are grey.
-        names: of the classes 1..N, without background.
+        confusion: The matrix. Rows without truth pixels are grey.
+        names: Of the classes 1..N, without background.
         mean_iou: 0..1, for the title; NaN and None stay out of it.
 
     Returns:
         A figure that belongs to no window; height and width are 4000 pixels at most.
 
     Raises:
-        ImportError: where matplotlib is not installed.
+        ImportError: Where matplotlib is not installed.
     """
     from matplotlib import colormaps
     from matplotlib.colors import PowerNorm

@@ -46,7 +46,7 @@ class Confusion:
             per prediction, in the same order; the last column counts pixels without a scored label: pixels below the minimum
             confidence, and background where background is not scored.
         classes: N.
-        background: background is scored as a class of its own: R = N + 1, else R = N.
+        background: Background is scored as a class of its own: R = N + 1, else R = N.
     """
 
     def __init__(self, classes: int, background: bool) -> None:
@@ -82,8 +82,8 @@ class Confusion:
             labels: [H, W] uint8 or uint16, 0, 1..N and the ignore id.
 
         Raises:
-            InputError: where the sizes differ.
-            ValueError: for any other id.
+            InputError: Where the sizes differ.
+            ValueError: For any other id.
         """
         if truth.shape != labels.shape:
             raise InputError(
@@ -117,10 +117,10 @@ class Scores:
         precision: [R] float64, c / p ("user's accuracy").
         recall: [R] float64, c / t (class accuracy, "producer's accuracy").
         truth_pixels: [R] int64, t.
-        mean_iou: the mean of `iou` over the classes that occur in truth or prediction.
-        pixel_accuracy: the sum of c over all classes, divided by `counted`.
-        mean_accuracy: the mean of `recall` over the classes that occur in the truth.
-        counted: the number of pixels whose truth is not ignored.
+        mean_iou: The mean of `iou` over the classes that occur in truth or prediction.
+        pixel_accuracy: The sum of c over all classes, divided by `counted`.
+        mean_accuracy: The mean of `recall` over the classes that occur in the truth.
+        counted: The number of pixels whose truth is not ignored.
     """
 
     ids: tuple[int, ...]

@@ -42,15 +42,15 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
     elsewhere too.
 
     Args:
-        refs: the images.
-        folder: the folder of the truths. Its sub-folders and links to folders are searched, hidden files and folders are not.
-        layout: how the files are named.
+        refs: The images.
+        folder: The folder of the truths. Its sub-folders and links to folders are searched, hidden files and folders are not.
+        layout: How the files are named.
 
     Returns:
         A pair per image, in the order of the images.
 
     Raises:
-        InputError: for a folder that is missing or has no truths, for an image with no truth or several truths, for an image
+        InputError: For a folder that is missing or has no truths, for an image with no truth or several truths, for an image
             that would be its own truth, and for two images with one truth.
     """
     index = _Index(folder)

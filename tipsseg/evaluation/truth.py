@@ -35,7 +35,7 @@ class TruthIds:
 
     Attributes:
         classes: N, the number of classes that are scored.
-        meaning: the label id of each id in the file, 0..65535: 0 for background, 1..N, or IGNORED. Any other id is a fault of
+        meaning: The label id of each id in the file, 0..65535: 0 for background, 1..N, or IGNORED. Any other id is a fault of
             the file.
     """
 
@@ -67,10 +67,10 @@ class Layout:
     """How a benchmark names its files and numbers its classes.
 
     Attributes:
-        name: the name of the layout.
-        vocabulary: the preset vocabulary that it scores; None: the user's own vocabulary.
-        image_suffix: the end of an image's name, before the extension, that the name of its truth does not have.
-        kinds: the kinds of truth file that it may have, the best first; all score the same classes.
+        name: The name of the layout.
+        vocabulary: The preset vocabulary that it scores; None: the user's own vocabulary.
+        image_suffix: The end of an image's name, before the extension, that the name of its truth does not have.
+        kinds: The kinds of truth file that it may have, the best first; all score the same classes.
     """
 
     name: str
@@ -98,12 +98,12 @@ def plain_ids(
 
     Args:
         classes: N.
-        ignore_index: the id of pixels that do not count, whatever else that id would mean; None: 255, or 65535 above 254 classes.
+        ignore_index: The id of pixels that do not count, whatever else that id would mean; None: 255, or 65535 above 254 classes.
         reduce_zero_label: 0 does not count, and 1..N are the classes.
         zero_based: 0..N-1 are the classes, and there is no background.
 
     Raises:
-        UsageError: for the last two together, and for an ignore index outside of 0..65535.
+        UsageError: For the last two together, and for an ignore index outside of 0..65535.
     """
     if reduce_zero_label and zero_based:
         raise UsageError(
@@ -196,16 +196,16 @@ def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArr
     """Read the truth in a mask file.
 
     Args:
-        path: a grey picture of 1, 8 or 16 bits, whose values are the ids, or a palette picture, whose indices are the ids.
-        ids: the meaning of the ids.
-        max_pixels: larger masks are refused.
+        path: A grey picture of 1, 8 or 16 bits, whose values are the ids, or a palette picture, whose indices are the ids.
+        ids: The meaning of the ids.
+        max_pixels: Larger masks are refused.
 
     Returns:
         [H, W] uint16: 0 for background, 1..N for the classes, IGNORED.
 
     Raises:
-        ImageError: for a file that cannot be read, and for any other kind of picture.
-        LabelIdError: for ids that `ids` does not have.
+        ImageError: For a file that cannot be read, and for any other kind of picture.
+        LabelIdError: For ids that `ids` does not have.
     """
     stored = _read_ids(path, max_pixels)
     table = ids.table()
@@ -224,16 +224,16 @@ def read_labels(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> Label
     """Read the labels in a mask file, as `tipsseg label` writes it.
 
     Args:
-        path: the file.
+        path: The file.
         classes: N, the number of classes.
-        max_pixels: larger masks are refused.
+        max_pixels: Larger masks are refused.
 
     Returns:
         [H, W] uint8, or uint16 above 254 classes.
 
     Raises:
-        ImageError: as `read_truth`.
-        LabelIdError: for ids other than 0, 1..N and 255 (65535 above 254 classes).
+        ImageError: As `read_truth`.
+        LabelIdError: For ids other than 0, 1..N and 255 (65535 above 254 classes).
     """
     stored = _read_ids(path, max_pixels)
     known = np.zeros(_TOP_ID + 1, bool)

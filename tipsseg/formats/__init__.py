@@ -73,8 +73,8 @@ def write_labels(labels: ImageLabels, formats: Iterable[str], context: RunContex
     """Write an image's labels in these formats.
 
     Raises:
-        ImageError: for what is wrong with this image or its files.
-        OutputError: for what ends a run.
+        ImageError: For what is wrong with this image or its files.
+        OutputError: For what ends a run.
     """
     from tipsseg.types import printable_path
 

@@ -119,9 +119,9 @@ class RunFile:
         """Of the state folder of a run.
 
         Args:
-            context: of the run.
-            name: of the file, relative to the state folder.
-            pieces: gives the bytes of the file for the names of its images.
+            context: Of the run.
+            name: Of the file, relative to the state folder.
+            pieces: Gives the bytes of the file for the names of its images.
         """
         self.path = context.state / name
         self._ownership = context.ownership
@@ -131,11 +131,11 @@ class RunFile:
         """Write the file, whole.
 
         Args:
-            images: the names of the images, in the order of the file.
-            rows: gives the rows of an image; it may be asked twice for each.
+            images: The names of the images, in the order of the file.
+            rows: Gives the rows of an image; it may be asked twice for each.
 
         Raises:
-            OutputError: where the file cannot be written, or somebody else's file is there.
+            OutputError: Where the file cannot be written, or somebody else's file is there.
         """
         self._write(self._pieces(images))
 
@@ -163,11 +163,11 @@ class RowsFile(RunFile):
         """Of the state folder of a run.
 
         Args:
-            context: of the run.
-            name: of the file, relative to the state folder.
-            join: gives the bytes of the file for the names of its images and what gives the rows of each.
-            split: gives the images of a file with their rows, see `read`.
-            names: gives the names alone, where that is quicker.
+            context: Of the run.
+            name: Of the file, relative to the state folder.
+            join: Gives the bytes of the file for the names of its images and what gives the rows of each.
+            split: Gives the images of a file with their rows, see `read`.
+            names: Gives the names alone, where that is quicker.
         """
         super().__init__(context, name, lambda images: join(images, lambda _: ()))
         self._join = join
@@ -190,11 +190,11 @@ class RowsFile(RunFile):
         """The images that the file holds, with their rows.
 
         Args:
-            images: those that the file was written with; it may have lost some.
+            images: The images that the file was written with; it may have lost some.
 
         Raises:
-            OSError: where the file cannot be read.
-            ValueError: where the file is not as it was written.
+            OSError: Where the file cannot be read.
+            ValueError: Where the file is not as it was written.
         """
         return self._split(self.path, images)
 
@@ -308,7 +308,7 @@ class Format:
         raise NotImplementedError(f"the format {self.name} has no file of rows")
 
     def run_files(self, context: RunContext) -> tuple[RunFile, ...]:
-        """The files for the whole run, those that `files` names first."""
+        """The files for the whole run; the files that `files` names come first."""
         return ()
 
     def rows_file(self, context: RunContext) -> RowsFile | None:
@@ -319,8 +319,8 @@ class Format:
         """Write the per-image file of an image, and its link, and make its rows.
 
         Raises:
-            OutputError: where a file cannot be written.
-            ImageError: for an image that the format cannot take.
+            OutputError: Where a file cannot be written.
+            ImageError: For an image that the format cannot take.
         """
         rows = self.image_rows(labels, context) if self.rows else ()
         ref, names = labels.ref, context.files.names
@@ -339,11 +339,11 @@ class Format:
         """The label ids of an image [H, W], where `labels` says that they can be read back.
 
         Args:
-            image: what the records say of it.
-            source: its per-image file, or its rows where the format has rows alone.
+            image: What the records say of it.
+            source: Its per-image file, or its rows where the format has rows alone.
 
         Raises:
-            ImageError, OSError, ValueError: where it cannot be read, or is not as it was written; see `problem.UNREADABLE`.
+            ImageError, OSError, ValueError: Where it cannot be read, or is not as it was written; see `problem.UNREADABLE`.
         """
         raise NotImplementedError(f"no labels can be read back from the format {self.name}")
 
@@ -371,9 +371,9 @@ class Format:
         """Rules of the file for the whole run beyond its digest; None where there are none.
 
         Args:
-            path: of the file.
-            classes: the names of the run's classes by id, 1..N.
-            images: the names of the images that the file is to hold.
+            path: Of the file.
+            classes: The names of the run's classes by id, 1..N.
+            images: The names of the images that the file is to hold.
         """
         return None
 

@@ -296,7 +296,7 @@ class CocoCheck:
 
 
 def _check_image(found: CocoImage, image: StoredImage, labels: LabelArray | None) -> Iterator[str]:
-    """What is wrong with an image of the file; `labels` [H, W] is its mask, None where there is none to compare with."""
+    """What is wrong with an image of the file; `labels` [H, W] is its mask, None where no mask can be compared."""
     import numpy as np
 
     from tipsseg.regions.rle import inside

@@ -60,7 +60,7 @@ def read_rows(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def match(pattern: re.Pattern[bytes], line: bytes) -> re.Match[bytes]:
-    """The match of a pattern with all of a record. Raises ValueError where there is none."""
+    """The match of a pattern with a whole row. Raises ValueError where it does not match."""
     found = pattern.fullmatch(line)
     if found is None:
         raise ValueError(f"a record that is none: {line[:40].decode('utf-8', 'replace')!r}")

@@ -105,13 +105,13 @@ def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int]) -> list
     """Arrays of a NumPy archive by their names.
 
     Args:
-        path: of the archive.
-        names: of the arrays.
+        path: Of the archive.
+        names: Of the arrays.
         size: (height, width) of the image, which bounds what is unpacked.
 
     Raises:
-        OSError: where the file cannot be read.
-        ValueError: where it is no such archive, or is damaged.
+        OSError: Where the file cannot be read.
+        ValueError: Where it is no such archive, or is damaged.
     """
     import zipfile
 

@@ -54,7 +54,7 @@ def encode_mask(label_map: LabelMap, mode: str = "L") -> bytes:
     """Label ids as a PNG file.
 
     Args:
-        label_map: the labels.
+        label_map: The labels.
         mode: "L", 8-bit grey, or 16-bit grey above 254 classes; or "P", 8-bit with a palette: the classes' own colours, and PASCAL
             VOC's.
     """
@@ -76,12 +76,12 @@ def read_mask(source: Path | Rows, image: StoredImage, mode: str = "L") -> Label
     """The label ids in an index mask [H, W].
 
     Args:
-        source: the path of the mask.
-        image: what the records say of it.
-        mode: of the PNG, "L" or "P"; above 254 classes it is 16-bit grey.
+        source: The path of the mask.
+        image: What the records say of it.
+        mode: Of the PNG, "L" or "P"; above 254 classes it is 16-bit grey.
 
     Raises:
-        ImageError: where there is no such mask of that size.
+        ImageError: Where there is no such mask of that size.
     """
     import numpy as np
 

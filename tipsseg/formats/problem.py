@@ -51,7 +51,7 @@ def class_text(names: Mapping[int, str], label_id: int) -> str:
 
 
 def class_faults(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
-    """In which ways ids and names of classes are not those of the run, `names` by id."""
+    """In which ways ids and names of classes differ from the classes of the run, whose `names` are by id."""
     if len(classes) != len(names):
         yield f"{len(classes)} classes, where run.json has {len(names)}"
         return

@@ -51,7 +51,7 @@ def needs_own_process(image: Image.Image) -> bool:
 
 
 def _decoded_pixels(image: Image.Image) -> int:
-    """How many pixels the decoder makes; those of TIFF makes whole tiles, however little of them belongs to the image."""
+    """How many pixels the decoder makes; the decoder of TIFF makes whole tiles, however little of them belongs to the image."""
     width, height = image.size
     if image.format != "TIFF":
         return width * height

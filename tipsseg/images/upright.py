@@ -85,7 +85,7 @@ ORIENTATION = 0x0112
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of an image, 1 to 8; 1, which is upright, where there is none or it is damaged."""
+    """The EXIF orientation of an image, 1 to 8; 1, which is upright, where it is absent or damaged."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
     except Exception:  # damaged EXIF beside sound pixels raises as many kinds as damaged pixels do

@@ -27,7 +27,7 @@ class Classifier:
 
     Attributes:
         vocabulary: Without the phrases of an automatic background that mean the same as a class.
-        dropped: These background phrases, each with the phrase of the class that it means the same as.
+        dropped: The phrases that were left out, each with the phrase of the class that it means the same as.
         vectors: [P, D] float32 of unit length, on the device of the model, in the order of the vocabulary's phrases.
     """
 

@@ -36,7 +36,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The numbers of one model; those of `image` are for one certain picture, resized to the model's native square."""
+    """Published numbers of one model; `image` is for one certain picture, resized to the model's native square."""
 
     texts: tuple[str, ...]
     text: tuple[Table, ...]
@@ -84,7 +84,7 @@ def compare(expected: Sequence[float], got: Sequence[float], tolerance: float) -
 
 
 def check_published(folder: Path, image: Path | None, published: Published) -> Iterator[tuple[Table, Comparison]]:
-    """Compare a model, on the CPU in float32, with its published numbers: those of the texts, then those of `image`.
+    """Compare a model, on the CPU in float32, with its published numbers: the numbers of the texts, then the numbers of `image`.
 
     Raises CheckpointError, and ImageError once the texts are compared.
     """

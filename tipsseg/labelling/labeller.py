@@ -37,9 +37,10 @@ class Labeller:
     Attributes:
         model: The model.
         options: How images are labelled.
-        vocabulary: What competes, without the phrases of an automatic background that mean the same as a class.
-        dropped: These background phrases, each with the phrase of the class that it means the same as.
-        vectors: Of the phrases of the vocabulary, [P, D] float32 of unit length, on the device.
+        vocabulary: The classes and background phrases that compete. Phrases of an automatic background that mean the same as a
+            class are left out.
+        dropped: The phrases that were left out, each with the phrase of the class that it means the same as.
+        vectors: [P, D] float32 of unit length, the vectors of the phrases of the vocabulary, on the device.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class Model:
     """A model on a device, as `load` gives it.
 
     Attributes:
-        backbone: Its towers.
+        backbone: The two towers of the model, on the device.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -68,11 +68,11 @@ class Model:
         return prepare(upright, self.plan((upright.height, upright.width), mode, short_side))
 
     def plan(self, size: tuple[int, int], mode: Mode, short_side: int) -> WindowPlan:
-        """How an image of `size` (height, width) is cut into windows."""
+        """Plan how an image of `size` (height, width) in pixels is cut into windows."""
         return make_plan(size, self.backbone.native_size, short_side, self.backbone.patch_size, mode)
 
     def encode_prepared(self, prepared: Prepared) -> Features:
-        """The part of `encode` that the device does."""
+        """Encode a prepared image: the part of `encode` that the device does."""
         if windows := prepared.windows():
             encoded = self.backbone.encode_windows(windows)
         else:

@@ -21,7 +21,7 @@ _CHUNK = 1 << 18
 
 
 class Scores(Protocol):
-    """The scores of P phrases on a grid of `size` (height, width), from which those of pixels are resized.
+    """The scores of P phrases on a grid of `size` (height, width), from which the scores of pixels are resized.
 
     Attributes:
         size: (height, width) of the grid.

@@ -24,7 +24,7 @@ from tipsseg.util.files import atomic_write, json_bytes
 from tipsseg.vocabulary.vocabulary import Phrase
 from tipsseg.weights.sources import file_hashes
 
-#: So many vocabularies are kept, those that were used last.
+#: So many vocabularies are kept: the ones that were used last.
 _KEPT = 100
 
 _SUFFIX = ".vectors"
@@ -72,7 +72,7 @@ def _read(file: Path, shape: tuple[int, int]) -> Vectors | None:
     except OSError:
         return None
     with suppress(OSError):
-        file.touch()  # so that it is told from those that nobody uses
+        file.touch()  # the files that were not used for longest are removed first
     return np.frombuffer(data, _NUMBERS).reshape(shape).astype(np.float32)
 
 

@@ -121,7 +121,7 @@ def _runs(labels: LabelArray, number_of_classes: int) -> tuple[Runs, LabelArray]
 
 
 def _connected(runs: Runs, class_ids: LabelArray, height: int) -> NDArray[np.intp]:
-    """A number for each run, the same for those of one class that touch, be it at a corner, directly or by others."""
+    """A number for each run; runs of one class that touch, also at a corner, directly or by others, have the same number."""
     # Down the columns, with two rows between them, all runs have places that only grow.
     column, pitch = runs.column.astype(np.int64), height + 2
     next_column = (column + 1) * pitch

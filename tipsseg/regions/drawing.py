@@ -35,10 +35,10 @@ def draw_labels(
     """Draw the picture of an image and its labels. Its long side is 320 pixels at least, plus the legend.
 
     Args:
-        image: the thumbnail, [h, w, 3] RGB uint8; as large as the labels, or smaller.
-        labels: the label ids, [H, W].
-        classes: by id, 1..N.
-        name: of the image.
+        image: The thumbnail, [h, w, 3] RGB uint8; as large as the labels, or smaller.
+        labels: The label ids, [H, W].
+        classes: By id, 1..N.
+        name: Of the image.
 
     Returns:
         [h, w, 3] RGB uint8.

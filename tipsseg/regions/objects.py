@@ -19,7 +19,7 @@ class LabelledObject:
     """
 
     def __init__(self, region: Region, score: float, simplify: float | None = None) -> None:
-        """`simplify` is how far its polygons may be from its pixels, see `polygons.outline`."""
+        """Make an object; `simplify` is how far, in pixels, its polygons may be from its pixels, see `polygons.outline`."""
         self.region = region
         self.score = score
         self._simplify = simplify
@@ -44,8 +44,8 @@ def labelled_objects(
     Args:
         labels: [H, W] uint8 or uint16.
         confidence: [H, W], 0..1.
-        number_of_classes: the ids of the classes are 1 to this.
-        options: what is one object, and from which area on it counts.
+        number_of_classes: The ids of the classes are 1 to this.
+        options: What is one object, and from which area on it counts.
     """
     return [
         LabelledObject(region, mean_score(region, confidence), options.simplify)

@@ -49,8 +49,8 @@ def outline(region: Region, simplify: float | None = None) -> Outline:
     """Draw the polygons of a region.
 
     Args:
-        region: the pixels.
-        simplify: how far, in pixels, an outline may be off, less where the IoU would fall below MIN_SIMPLIFIED_IOU. None: half a
+        region: The pixels.
+        simplify: How far, in pixels, an outline may be off, less where the IoU would fall below MIN_SIMPLIFIED_IOU. None: half a
             pixel, and less where it would fall below MIN_IOU.
     """
     y, x, _, _ = region.box
@@ -77,7 +77,7 @@ def _halved(tolerance: float) -> Iterator[float]:
 
 
 def _contours(mask: NDArray[np.bool_]) -> list[tuple[Ring, list[Ring]]]:
-    """The outer contour of each connected part, with those of its holes."""
+    """The outer contour of each connected part, with the contours of its holes."""
     # Each pixel becomes four, so that its contour can keep to one side of it.
     doubled = mask.astype(np.uint8).repeat(2, 0).repeat(2, 1)
     contours, tree = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)

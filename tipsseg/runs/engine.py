@@ -26,7 +26,7 @@ class Engine(Protocol):
             context: What the writers have to know of the run.
 
         Raises:
-            TipssegError: for what ends the run.
+            TipssegError: For what ends the run.
         """
 
     def batch_size(self) -> int | None:

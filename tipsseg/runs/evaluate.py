@@ -46,14 +46,14 @@ CSV_FILE = "confusion.csv"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """How an evaluation ended.
+    """The result of an evaluation.
 
     Attributes:
         facts: What was evaluated, as JSON values.
         scored: How many images the scores are of.
         failed: How many images failed; the scores leave them out.
         confusion: How many pixels of each truth class were labelled as each class.
-        scores: What follows from the confusion matrix: mean IoU, IoU per class, accuracies, all 0..1.
+        scores: The scores from the confusion matrix: mean IoU, IoU per class, accuracies, all 0..1.
         names: The names of the classes 1..N.
     """
 
@@ -65,7 +65,7 @@ class Evaluation:
     names: tuple[str, ...]
 
     def record(self) -> dict[str, object]:
-        """The result as JSON values."""
+        """Return the result as JSON values."""
         return {**self.facts, "images": self.scored, "failed": self.failed, **metrics.record(self.scores)}
 
 
@@ -83,7 +83,7 @@ def evaluate_model(
         quiet: Whether a download of the model shows no progress.
 
     Raises:
-        TipssegError: for what ends the run; before any work where truths are missing or hold ids that are no class. An image that
+        TipssegError: For what ends the run; before any work where truths are missing or hold ids that are no class. An image that
             cannot be read, or that has another size than its truth, is reported and left out.
     """
     inputs.check_listed(found)
@@ -193,9 +193,9 @@ def evaluate_masks(
         max_pixels: Masks of more pixels are refused.
 
     Raises:
-        UsageError: where both are one folder.
-        InputError: where masks are missing, or a mask has no truth.
-        ImageError: for a truth that cannot be read, and for ids that are no class.
+        UsageError: Where both are one folder.
+        InputError: Where masks are missing, or a mask has no truth.
+        ImageError: For a truth that cannot be read, and for ids that are no class.
     """
     if os.path.realpath(masks_folder(predicted)) == os.path.realpath(truths):
         raise UsageError(
@@ -259,7 +259,7 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
         The paths of the files.
 
     Raises:
-        OutputError: where a file cannot be written, or is in the way.
+        OutputError: Where a file cannot be written, or is in the way.
     """
     confusion, names = evaluation.confusion, evaluation.names
     contents = {CSV_FILE: metrics.confusion_csv(confusion, names).encode("utf-8")}

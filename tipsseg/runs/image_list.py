@@ -82,8 +82,8 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     """Find the images of a run, and refuse those whose files would have one name.
 
     Raises:
-        UsageError: for a list that is empty, or separated by something else.
-        InputError: where there is no image, where two would share an output, or where one is among the outputs of the run.
+        UsageError: For a list that is empty, or separated by something else.
+        InputError: Where there is no image, where two would share an output, or where one is among the outputs of the run.
     """
     if not choice.retry_failed:
         return _given(spec, choice, progress)

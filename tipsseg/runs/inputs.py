@@ -194,7 +194,7 @@ class _Walker:
         self._files: set[str] = set()
 
     def images(self, path: Path, relative: PurePosixPath, folder: bool) -> list[ImageRef | Failed]:
-        """A file, or a folder's images, sorted; `relative` names it. Not those that were returned before."""
+        """A file, or a folder's images, sorted; `relative` names it. An image is returned once."""
         if folder:
             return sorted(self._walk(path, relative), key=_order)
         return [ImageRef(path, relative)] if self.is_new(os.path.realpath(path)) else []
@@ -301,7 +301,7 @@ def _order(image: ImageRef | Failed) -> tuple[str, ...]:
 
 
 def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:
-    """Each path with whether it is a folder; InputError for those that are not there."""
+    """Each path with whether it is a folder. Raises InputError for paths that are not there."""
     given: list[tuple[Path, bool]] = []
     missing: list[str] = []
     for path in paths:

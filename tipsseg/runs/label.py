@@ -72,7 +72,7 @@ class LabelRun:
         A bad image is a Failed. Where not all results are taken, close the generator; another run goes on from there.
 
         Raises:
-            TipssegError: for what ends the run.
+            TipssegError: For what ends the run.
         """
         info, progress = self._info, self._progress
         with ExitStack() as stack:

@@ -102,7 +102,7 @@ def label_folder(
         ImageError of a Failed. The files for the whole run are written when the last result has been taken.
 
     Raises:
-        TipssegError: for what ends the run; what can be known before is raised by the call itself.
+        TipssegError: For what ends the run; what can be known before is raised by the call itself.
     """
     choose(engine, ("local", "ray"), "engine")
     paths = _paths(images)
@@ -202,7 +202,7 @@ def evaluate(
         `record()`, all of it as JSON values.
 
     Raises:
-        TipssegError: for what ends the run.
+        TipssegError: For what ends the run.
     """
     truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
     if formats and output is None:
@@ -262,7 +262,7 @@ def score_masks(
         The scores, see `evaluate`.
 
     Raises:
-        TipssegError: for what ends the run.
+        TipssegError: For what ends the run.
     """
     truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
     given = None

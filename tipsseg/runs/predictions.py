@@ -43,7 +43,7 @@ def masks_folder(folder: Path) -> Path:
 
 
 def find_masks(folder: Path) -> Found:
-    """The masks in a folder; in the output folder of a run, those of its masks/. Raises InputError."""
+    """The masks in a folder; in the output folder of a run, the masks in its masks/. Raises InputError."""
     masks = masks_folder(folder)
     try:
         found = inputs.find([masks], output=None)
@@ -70,10 +70,12 @@ def _names(folder: Path) -> str:
 
 
 def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the classes 1..N of masks: those given, otherwise those that the run wrote beside the masks.
+    """The names of the classes 1..N of masks: the given names, or else the names that the run wrote beside the masks.
 
-    Raises UsageError where there are none, and where those given are more or less than the run's, or the run's in another order, as
-    then the ids would be those of other classes; InputError where there are none given and the run's cannot be read.
+    Raises:
+        UsageError: There are no names; or the given names are more or fewer than the names of the run, or in another order: the
+            ids would mean other classes.
+        InputError: No names are given, and the names of the run cannot be read.
     """
     if given is None:
         return names_beside(folder)

@@ -92,7 +92,7 @@ class Progress:
             self._bar = None
 
     def head(self, line: str) -> None:
-        """The line to come before all notes; not where there is none, as where a run is refused."""
+        """Set the line that comes before the first note; without a note, as where a run is refused, it is not printed."""
         self._head = line
 
     def note(self, line: str) -> None:
@@ -105,7 +105,7 @@ class Progress:
         self._stderr(line)
 
     def error(self, error: TipssegError) -> None:
-        """The one line that an image costs which cannot be labelled."""
+        """Print one line for an image that cannot be labelled."""
         self._stderr(f"Error: {error.message}" + (f" ({error.hint})" if error.hint else ""))
 
     def worded(self, error: ImageError) -> ImageError:

@@ -62,7 +62,7 @@ def find_correction(entry: ManifestEntry, output: Path, ownership: Ownership) ->
 
 
 def written_mask(entry: ManifestEntry, output: Path) -> Correction:
-    """The mask of an image that is as the run wrote it. Raises ImageError where there is none any more."""
+    """The mask of an image that is as the run wrote it. Raises ImageError where it is gone."""
     for name in index_masks():
         if name in entry.files:
             path = actual_path(output, entry.files[name])

@@ -88,9 +88,9 @@ class OutputNames:
         return f"Rename one of the two, or label them in two runs with an output folder each.{full}{alike}"
 
     def take(self, ref: ImageRef) -> str:
-        """Take the names of an image; where one of them is taken already, take none, and say which and by what.
+        """Take the names of an image; take nothing where one of them is taken already.
 
-        Returns "" where all went well, and where no format has a file for each image.
+        Returns which name is taken, and by what; "" where all went well, and where no format has a per-image file.
         """
         if not self._suffixes:
             return ""

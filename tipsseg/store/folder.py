@@ -49,7 +49,7 @@ class OutputFolder:
             refs: The images of the run, as far as they are known.
 
         Raises:
-            OutputError: where another run is at work there, where the folder has labels that mean something else, or where files
+            OutputError: Where another run is at work there, where the folder has labels that mean something else, or where files
                 are in the way that this program did not write. Nothing was changed then.
         """
         spec = info.spec

@@ -34,7 +34,7 @@ class Journal:
             images: The images that the file was written with.
 
         Raises:
-            OutputError: where the journal cannot be read.
+            OutputError: Where the journal cannot be read.
         """
         self._file = file
         self._images = images
@@ -152,7 +152,7 @@ def write_run_file(file: RunFile, journal: Journal | None, images: Sequence[str]
         anew: Whether a file of rows is written again where no row has changed.
 
     Raises:
-        OutputError: where it cannot be written.
+        OutputError: Where it cannot be written.
     """
     if journal is None or journal.path != file.path:
         file.write(images, lambda _: ())

@@ -20,14 +20,14 @@ from tipsseg.util.record_paths import actual_path
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """The image was labelled; its per-image files are in place.
+    """Result of an image that this run labelled; its per-image files are in place.
 
     Attributes:
         ref: The image.
         entry: Its line in the manifest.
-        rows: For the files of the whole run, by format.
-        polygon_quality: How well the polygons fit that were made of its labels.
-        squeezed: Whether the model saw it shorter than it is, see `windows.working_size`.
+        rows: Its rows for the files of the whole run, by format.
+        polygon_quality: How well the polygons fit its pixels.
+        squeezed: Whether the model saw the image shorter than it is, see `windows.working_size`.
     """
 
     ref: ImageRef
@@ -39,14 +39,14 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The image was labelled before, and nothing that matters has changed since; or its labels were edited, and are kept.
+    """Result of an image that an earlier run labelled: nothing that matters has changed, or edited labels are kept.
 
     Attributes:
         ref: The image.
         entry: Its line in the manifest.
         edited: The formats whose files were edited.
-        lacking: The formats that were asked for, and that an edited image is not in.
-        other_input: Whether the image of edited labels was changed since.
+        lacking: The formats of this run that an edited image is not in.
+        other_input: Whether the image was changed after its labels were edited.
     """
 
     ref: ImageRef
@@ -58,7 +58,12 @@ class Unchanged:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The image cannot be labelled. A folder may stand here for the images in it."""
+    """Result of an image that cannot be labelled. A folder that cannot be listed may stand here for its images.
+
+    Attributes:
+        ref: The image.
+        error: What is wrong with it.
+    """
 
     ref: ImageRef
     error: ImageError
@@ -105,7 +110,7 @@ def remove_files(
         The files that were changed since, and stay.
 
     Raises:
-        OutputError: where a file cannot be removed.
+        OutputError: Where a file cannot be removed.
     """
     ownership, kept = context.ownership, []
     for name in formats:

@@ -58,7 +58,7 @@ class ResumeState:
             context: What its writers have to know of it.
 
         Raises:
-            OutputError: where records cannot be read or are not by this program, or where the folder has the records of a whole run
+            OutputError: Where records cannot be read or are not by this program, or where the folder has the records of a whole run
                 and this run is a shard, or the other way round.
         """
         self._spec = info.spec

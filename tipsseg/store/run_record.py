@@ -40,7 +40,7 @@ def plan_run(spec: RunSpec) -> RunInfo:
     """What is known of a run before its model is loaded.
 
     Raises:
-        CheckpointError: where the files of a local model cannot be read.
+        CheckpointError: Where the files of a local model cannot be read.
     """
     dtype = spec.dtype
     if dtype == "auto" and spec.formats:
@@ -133,7 +133,7 @@ def refuse_other_record(state: Path) -> None:
 
 
 def find_run(state: Path) -> RunInfo | None:
-    """What the run.json in a state folder says; None where there is none, or `read_run` cannot read it."""
+    """What the run.json in a state folder says; None where it is absent, or `read_run` cannot read it."""
     with suppress(OSError, ValueError):
         return read_run(state)
     return None
@@ -336,7 +336,7 @@ def _parse_counts(record: Mapping[str, object]) -> Counts:
 
 
 def parse_files(record: Mapping[str, object]) -> dict[str, Fingerprint]:
-    """The files that stand for the whole run; those that are sound."""
+    """The files that stand for the whole run, without entries that are damaged."""
     found: dict[str, Fingerprint] = {}
     for place, file in record.items():
         with suppress(ValueError):

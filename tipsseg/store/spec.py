@@ -91,9 +91,9 @@ class RunSpec:
         """Raise an error for everything that can be seen to be wrong without torch and without images.
 
         Raises:
-            UsageError: for options that cannot be meant.
-            OutputError: where the output folder cannot be made.
-            CheckpointError, WeightsError: where there is no such model.
+            UsageError: For options that cannot be meant.
+            OutputError: Where the output folder cannot be made.
+            CheckpointError, WeightsError: Where there is no such model.
         """
         if self.overwrite and not self.resume:
             raise UsageError(

@@ -51,14 +51,14 @@ def labelled_image(
     """The numbers of an entry.
 
     Args:
-        entry: of the manifest; None where a line of it is no entry.
-        classes: the names of the run's classes by id, 1..N.
-        options: how the labels of the run became files.
-        max_pixels: larger images are refused.
-        digest: of all that decides the labels of the run; "" where nobody asks whether it is the image's.
+        entry: Of the manifest; None where a line of it is no entry.
+        classes: The names of the run's classes by id, 1..N.
+        options: How the labels of the run became files.
+        max_pixels: Larger images are refused.
+        digest: Of all that decides the labels of the run; "" where nobody asks whether it is the image's.
 
     Raises:
-        ValueError: where there is no entry, or its numbers cannot be.
+        ValueError: Where there is no entry, or its numbers cannot be.
     """
     if entry is None:
         raise ValueError("not all that belongs to an image")
@@ -104,12 +104,12 @@ def read_labels(image: LabelledImage, rows: Mapping[str, Rows], context: RunCont
     Of a mask that was corrected see `corrections`.
 
     Args:
-        image: what the manifest says of it.
-        rows: of the image, in the formats that have no per-image file.
-        context: of the run.
+        image: What the manifest says of it.
+        rows: Of the image, in the formats that have no per-image file.
+        context: Of the run.
 
     Raises:
-        ImageError: where no labels are left, or a file is not as the run wrote it: nobody is to take older labels, from another
+        ImageError: Where no labels are left, or a file is not as the run wrote it: nobody is to take older labels, from another
             file, for newer ones.
     """
     for name in label_sources():
@@ -145,7 +145,7 @@ def unknown_confidence(size: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def _existing(name: str, image: LabelledImage, context: RunContext) -> Path | None:
-    """The per-image file in a format; None where there is none."""
+    """The per-image file in a format; None where the file is not there."""
     file = image.entry.files.get(name)
     path = None if file is None else actual_path(context.output, file)
     return path if path is not None and path.exists() else None
@@ -178,7 +178,7 @@ class RowStream:
     """
 
     def __init__(self, file: RowsFile, images: Sequence[str]) -> None:
-        """`images` are those that the file was written with."""
+        """Begin to read; `images` are the images that the file was written with."""
         self.file = file
         self.fault = ""
         self._rows = iter(file.read(images))
@@ -217,9 +217,9 @@ class ObjectScores:
         """Of one image.
 
         Args:
-            known: as the manifest has them.
-            means: the confidence of other objects, by class.
-            options: what is one object.
+            known: As the manifest has them.
+            means: The confidence of other objects, by class.
+            options: What is one object.
         """
         self.rough = 0
         # No two objects have the same class, area and box: regions of one class that touch all four sides of one box meet.

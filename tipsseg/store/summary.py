@@ -1,4 +1,4 @@
-"""What the labels of an image hold, for manifest.jsonl and lines of JSON; what those of a whole folder hold, for run.json."""
+"""What the labels of an image hold, for manifest.jsonl and lines of JSON; and the totals of a whole folder, for run.json."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class Totals:
         }
 
     def lines(self) -> Iterator[str]:
-        """A line on the classes that were found, the largest first, and one on those that never were."""
+        """A line on the classes that were found, the largest first, and a line on the classes that were never found."""
         if not self.images:
             return
         found = sorted((each for each in self.classes if each.images), key=lambda each: -each.pixels)  # stable
@@ -200,7 +200,7 @@ class Totals:
 
 
 def total(summaries: Iterable[Mapping[str, object]], classes: Sequence[LabelClass]) -> Totals:
-    """What images hold together whose `summary.label_summary` these are; those that are none are passed over.
+    """Add up the summaries of images, see `label_summary`; a summary that cannot be read is left out.
 
     Memory goes with the classes and not with the images.
     """

@@ -111,7 +111,7 @@ def open_appending(path: Path) -> int:
         A file descriptor.
 
     Raises:
-        OSError: where the system refuses, and for a symbolic link.
+        OSError: Where the system refuses, and for a symbolic link.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
@@ -163,11 +163,11 @@ def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
     the new file, never a part of one.
 
     Args:
-        path: the file to write.
-        owner: a part of the temporary name, by which `clean_up` finds the files of one process.
+        path: The file to write.
+        owner: A part of the temporary name, by which `clean_up` finds the files of one process.
 
     Raises:
-        OutputError: where the system refuses, and for any OSError from inside the block.
+        OutputError: Where the system refuses, and for any OSError from inside the block.
     """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{owner}{secrets.token_hex(8)}{path.suffix}"
     try:
@@ -200,9 +200,9 @@ def clean_up(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()
     """Remove the temporary files that a killed process left in folders. The caller must know that the process no longer runs.
 
     Args:
-        folders: the folders to look into.
-        owner: only files of this owner; see `atomic_path`.
-        keep: names of files to keep.
+        folders: The folders to look into.
+        owner: Only files of this owner; see `atomic_path`.
+        keep: Names of files to keep.
     """
     for folder in folders:
         with suppress(OSError):

@@ -19,9 +19,9 @@ class Fingerprint:
     """What a file was: its size, its time and its content.
 
     Attributes:
-        size: bytes.
-        mtime_ns: the modification time, nanoseconds since 1970.
-        sha256: the hash of the content, in hex; None for files above HASH_LIMIT.
+        size: Bytes.
+        mtime_ns: The modification time, nanoseconds since 1970.
+        sha256: The hash of the content, in hex; None for files above HASH_LIMIT.
     """
 
     size: int

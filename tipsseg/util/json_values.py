@@ -16,7 +16,7 @@ def parse(data: bytes) -> Any:
     """Parse a JSON text.
 
     Raises:
-        ValueError: for what is no JSON, and for endlessly nested lists, NaN, infinity, numbers of thousands of digits and texts
+        ValueError: For what is no JSON, and for endlessly nested lists, NaN, infinity, numbers of thousands of digits and texts
             that cannot be written as UTF-8.
     """
     try:

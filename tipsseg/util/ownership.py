@@ -2,7 +2,7 @@
 
 A path that exists is replaced or removed only if a record says that this program wrote it and its content is still that. Records:
 
-    manifest.jsonl    the digest of each image's own files
+    manifest.jsonl    the digests of the per-image files
     run.json          the digests of the files that stand for the whole run
     write-ahead logs  digests of files that a run was about to put in place; of a run that was killed nothing else tells
 
@@ -78,8 +78,8 @@ class Ownership:
         """Take up what earlier runs wrote; from now on all that is written is noted ahead. Raises OutputError.
 
         Args:
-            written: the files that stand for the whole run, by their paths relative to the output folder, see `record`.
-            recorded: whether the manifest has a file of that digest of the image of that name, so that no log need tell.
+            written: The files that stand for the whole run, by their paths relative to the output folder, see `record`.
+            recorded: Whether the manifest has a file of that digest of the image of that name, so that no log need tell.
         """
         self._logs = True
         self.noted = False
@@ -163,7 +163,7 @@ class Ownership:
         """As `files.atomic_path`, by the rule above, for a file that stands for the whole run.
 
         Raises:
-            OutputError: where another file is there, a link leads out of the output folder, or the system refuses.
+            OutputError: Where another file is there, a link leads out of the output folder, or the system refuses.
         """
         self.refuse_outside(path)
         with atomic_path(path, self._owner) as temporary:
@@ -184,12 +184,12 @@ class Ownership:
         A link has no content of its own, so that one at a place where this program made a link is taken for that link.
 
         Args:
-            ref: the image.
-            place: a path below the output folder.
-            ours: whether the manifest says that this program made a link there.
+            ref: The image.
+            place: A path below the output folder.
+            ours: Whether the manifest says that this program made a link there.
 
         Raises:
-            OutputError: where something else is there, a link leads out of the output folder, or the system refuses.
+            OutputError: Where something else is there, a link leads out of the output folder, or the system refuses.
         """
         with suppress(OSError):
             if place.samefile(ref.path):
@@ -231,7 +231,7 @@ class Ownership:
         return True
 
     def remove_run_files(self) -> None:
-        """Remove the files that stand for the whole run, but those that were changed. Raises OutputError."""
+        """Remove the files that stand for the whole run; files that were changed stay. Raises OutputError."""
         for place in list(self._written):
             self.remove_run_file(self._output / place)
 
@@ -244,7 +244,7 @@ class Ownership:
         """Drop the write-ahead logs, once the records have what they say; what no record has stays, in one log. Raises OutputError.
 
         Args:
-            recorded: as for `load`.
+            recorded: As for `load`.
         """
         logs = write_ahead_logs(self._state)
         left: dict[tuple[str, str, str], None] = {}
@@ -342,7 +342,7 @@ def _stamp(path: Path, digest: str) -> Fingerprint:
 
 
 def digest_of(path: Path) -> str:
-    """The sha256 of a regular file, in hex; "" where there is none."""
+    """The sha256 of a regular file, in hex; "" where the file is not there."""
     return _digest(path) or _OTHER
 
 

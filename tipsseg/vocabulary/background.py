@@ -51,7 +51,7 @@ _ARTICLE = re.compile(r"^(a|an|the|some) ")
 
 
 def without_words_of(phrases: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
-    """Leave out each phrase whose words are those of a name; case, a leading article and the plural's "s" or "es" do not count."""
+    """Leave out each phrase that has the words of a name; case, a leading article and the plural's "s" or "es" do not count."""
     bare = {_bare(name) for name in names}
     return tuple(phrase for phrase in phrases if bare.isdisjoint(_forms(_bare(phrase))))
 
@@ -93,7 +93,7 @@ def same_meaning(classes: NDArray[np.float32], background: NDArray[np.float32], 
     Args:
         classes: [P, D] float32, unit text embeddings of the class phrases.
         background: [B, D] float32, unit text embeddings of the background phrases.
-        threshold: a cosine, as `meaning_threshold` gives it.
+        threshold: A cosine, as `meaning_threshold` gives it.
 
     Returns:
         [B] the index of the closest class phrase; -1 where no class phrase reaches the threshold.

@@ -39,16 +39,16 @@ def read_vocabulary(
     """Read the vocabulary of a preset, or of a file.
 
     Args:
-        source: the name of a preset, or a path. A file that has the name of a preset is given as a path: "./ade20k". A file whose
+        source: The name of a preset, or a path. A file that has the name of a preset is given as a path: "./ade20k". A file whose
             name ends in .toml is TOML; any other has one class a line.
-        background: replaces the background of the file; see `make_vocabulary`.
-        templates: replaces the templates of the file; see `make_vocabulary`. Templates that the file gives to a single class stay.
+        background: Replaces the background of the file; see `make_vocabulary`.
+        templates: Replaces the templates of the file; see `make_vocabulary`. Templates that the file gives to a single class stay.
 
     Returns:
         The vocabulary, with the name of the preset or the file as its `source`.
 
     Raises:
-        VocabularyError: for what is no vocabulary, with the path, and with the line or the class where there is one.
+        VocabularyError: For what is no vocabulary, with the path, and with the line or the class where there is one.
     """
     if not isinstance(source, str | Path):
         raise VocabularyError(f"a vocabulary is the name of a preset or a path, not {quoted(source)}")

@@ -14,7 +14,7 @@ def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
     """Read the text of a file with one class a line; `path` names the file in errors.
 
     Raises:
-        VocabularyError: for a file of another kind, and for lines that look like another format, with the line.
+        VocabularyError: For a file of another kind, and for lines that look like another format, with the line.
     """
     if path.suffix.lower() in _OTHER_KINDS:
         raise VocabularyError(

@@ -38,7 +38,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
         The templates, trimmed.
 
     Raises:
-        VocabularyError: for an empty list, for too many templates, and for one that `check_template` refuses.
+        VocabularyError: For an empty list, for too many templates, and for one that `check_template` refuses.
     """
     if isinstance(templates, str):
         raise VocabularyError(f"templates must be a list of texts, not the text {quoted(templates)}")
@@ -70,7 +70,7 @@ def find_templates(name: str) -> tuple[str, ...]:
         name: "protocol" or "plain", or the path of a file that has one template a line.
 
     Raises:
-        VocabularyError: for a name that is neither, and for a line that is no template.
+        VocabularyError: For a name that is neither, and for a line that is no template.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]

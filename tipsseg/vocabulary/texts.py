@@ -26,14 +26,14 @@ def read_text(path: Path, what: str) -> str:
     """Read a small file in UTF-8, with or without a byte order mark.
 
     Args:
-        path: the file.
-        what: what the file should be, for errors, for example "a vocabulary file".
+        path: The file.
+        what: What the file should be, for errors, for example "a vocabulary file".
 
     Returns:
         The text, with "\\n" for line ends of any kind.
 
     Raises:
-        VocabularyError: where the file cannot be read, is too large, or is no UTF-8 text; in the last case with the line.
+        VocabularyError: Where the file cannot be read, is too large, or is no UTF-8 text; in the last case with the line.
     """
     try:
         with path.open("rb") as file:  # which may be a pipe, or have no end
@@ -61,12 +61,12 @@ def check_text(text: object, what: str) -> str:
     """Check a phrase or a template, and trim it; tabs and line ends become spaces.
 
     Args:
-        text: the text.
-        what: names it in an error, for example "a synonym".
+        text: The text.
+        what: Names it in an error, for example "a synonym".
 
     Raises:
-        VocabularyError: for a value that is no text, a text that is too long or cannot be written as UTF-8, and one with control
-            characters: they mean nothing to the model, and files and terminals do not take them.
+        VocabularyError: For a value that is no text, a text that is too long or cannot be written as UTF-8, and one with control
+            characters: They mean nothing to the model, and files and terminals do not take them.
     """
     if not isinstance(text, str):
         raise VocabularyError(f"{what} must be a text, not {quoted(text)}")

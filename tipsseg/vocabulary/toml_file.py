@@ -58,7 +58,7 @@ def parse_toml(path: Path, text: str) -> Content:
     """Read the text of a TOML file; `path` names the file in errors.
 
     Raises:
-        VocabularyError: for broken TOML, with the line; for an unknown key or an impossible value, with the class that has it.
+        VocabularyError: For broken TOML, with the line; for an unknown key or an impossible value, with the class that has it.
     """
     # tomllib takes memory by the square of the number of parts.
     long = _long_key(text)
@@ -236,7 +236,7 @@ _KEY = re.compile(rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART})*+")
 
 
 def _long_key(text: str) -> int | None:
-    """Where a key of too many parts begins; None where there is none."""
+    """Where a key of too many parts begins; None where every key is short enough."""
     for found in _KEY.finditer(text):
         if found[0].count(".") >= _MOST_PARTS and len(re.findall(_PART, found[0])) > _MOST_PARTS:
             return found.start()

@@ -28,13 +28,13 @@ class ClassSpec:
     """A class as it is asked for.
 
     Attributes:
-        name: what the class is called; also the first phrase that stands for it.
-        synonyms: further phrases; the score of the class is the maximum over all its phrases.
+        name: What the class is called; also the first phrase that stands for it.
+        synonyms: Further phrases; the score of the class is the maximum over all its phrases.
         colour: (red, green, blue), 0..255; None: a colour by the id.
-        min_confidence: pixels of this class with less confidence, 0..1, are ignored; None: the minimum of the run.
-        supercategory: "" stands for the name.
-        templates: the sentences for its phrases; None: the templates of the vocabulary.
-        negative: the class competes like any other and is written as 0; it has neither id nor colour.
+        min_confidence: Pixels of this class with less confidence, 0..1, are ignored; None: the minimum of the run.
+        supercategory: The COCO supercategory; "" stands for the name.
+        templates: The sentences for its phrases; None: the templates of the vocabulary.
+        negative: The class competes like any other and is written as 0; it has neither id nor colour.
     """
 
     name: str
@@ -65,12 +65,12 @@ class Vocabulary:
     """The classes and the background, whose phrases compete for every pixel.
 
     Attributes:
-        specs: all classes as they were asked for, negative ones among them, in order.
-        classes: the classes that are not negative, by id 1..N.
-        background: phrases that are written as 0, beside the negative classes.
-        templates: the sentences for every phrase whose class has no templates of its own.
+        specs: All classes as they were asked for, negative ones among them, in order.
+        classes: The classes that are not negative, by id 1..N.
+        background: Phrases that are written as 0, beside the negative classes.
+        templates: The sentences for every phrase whose class has no templates of its own.
         auto: `background` is the general background, whose phrases are still to be compared with the classes by meaning.
-        source: the preset or the file that the classes come from; "" where they were named one by one.
+        source: The preset or the file that the classes come from; "" where they were named one by one.
     """
 
     specs: tuple[ClassSpec, ...]
@@ -113,18 +113,18 @@ def make_vocabulary(
     """Check and number classes.
 
     Args:
-        classes: names, or specs that say more, in the order of their ids 1..N; negative classes take no id. Names are trimmed, and
+        classes: Names, or specs that say more, in the order of their ids 1..N; negative classes take no id. Names are trimmed, and
             underscores are read as spaces.
         background: "auto": general background phrases, without the phrases that mean the same as a class (the words decide here,
             the text tower once there is a model); "none": the classes divide every pixel among themselves; or a list of phrases.
-        templates: sentences with one `{}` for the phrase.
-        source: what to call the vocabulary in records.
+        templates: Sentences with one `{}` for the phrase.
+        source: What to call the vocabulary in records.
 
     Returns:
         The vocabulary, with classes numbered 1..N.
 
     Raises:
-        VocabularyError: for empty or doubled names, for a background phrase that is a class, and for impossible values; its
+        VocabularyError: For empty or doubled names, for a background phrase that is a class, and for impossible values; its
             `class_index` says which class is at fault.
     """
     if isinstance(classes, str):

@@ -3,8 +3,7 @@
 A stamp says: this file, when it had this size, inode and these times, had this hash. One of the times is the time of the last
 change of the inode, which no program can set. A file that was written to since is therefore hashed again, even where its size
 and its modification time were put back. A stamp is a small JSON file in the folder `verified` of tipsseg's cache. Stamps only
-save time: a stamp that cannot be written or read costs a hashing, never an error. Only
-who asks for stamps gets them.
+save time: a stamp that cannot be written or read costs a hashing, never an error. Stamps are written only on request.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def expected_from_name(name: str, size: int | None = None) -> Expected | None:
 
     Args:
         name: 64 hex digits, the sha256 of a large file, or 40 hex digits, the git blob hash of a file in git.
-        size: bytes, where they are known.
+        size: Bytes, where they are known.
 
     Returns:
         None for a name that is no such hash.

@@ -28,10 +28,10 @@ class FileReport:
     """What `verify` found for one file.
 
     Attributes:
-        name: the name of the file within the model.
-        path: where the file is; None where it is absent.
-        size: bytes; None where it is absent.
-        sha256: in hex; None where it is absent.
+        name: The name of the file within the model.
+        path: Where the file is; None where it is absent.
+        size: Bytes; None where it is absent.
+        sha256: In hex; None where it is absent.
         state: "ok": the file is as it should be. "absent": it is not there. "unknown": neither the lock nor the cache states
             its hash, and only the hub could tell.
     """
@@ -47,17 +47,17 @@ def fetch(spec: ModelSpec, *, quiet: bool = False, keep_stamps: bool = False) ->
     """Verify the files of a model, and download the files that are absent. No network is used where all files are there.
 
     Args:
-        spec: the model.
-        quiet: no progress bars.
-        keep_stamps: whether stamps in the user's cache save hashing the files the next time.
+        spec: The model.
+        quiet: No progress bars.
+        keep_stamps: Whether stamps in the user's cache save hashing the files the next time.
 
     Returns:
         The folder of the files.
 
     Raises:
-        DownloadError: where a file cannot be downloaded.
-        IntegrityError: for a wrong file, which is removed from the hub cache.
-        WeightsError: where a file cannot be read.
+        DownloadError: Where a file cannot be downloaded.
+        IntegrityError: For a wrong file, which is removed from the hub cache.
+        WeightsError: Where a file cannot be read.
     """
     return _folder(spec, _ensure(spec, spec.files, quiet=quiet, keep_stamps=keep_stamps))
 
@@ -75,7 +75,7 @@ def verify(spec: ModelSpec) -> list[FileReport]:
         A report for each file of the model.
 
     Raises:
-        IntegrityError: for the first wrong file, after it was removed from the hub cache.
+        IntegrityError: For the first wrong file, after it was removed from the hub cache.
     """
     reports = []
     for file in spec.files:
@@ -104,8 +104,8 @@ def resolve_hashes(spec: ModelSpec) -> ModelSpec:
         The same model with size and sha256 of every file.
 
     Raises:
-        DownloadError: where the hub cannot be asked.
-        IntegrityError: where the lock already states something else.
+        DownloadError: Where the hub cannot be asked.
+        IntegrityError: Where the lock already states something else.
     """
     if spec.embedded is not None:
         return spec

@@ -74,8 +74,8 @@ def stated_by_hub(spec: ModelSpec, file: LockedFile) -> Expected:
     """Ask the hub for the hash and the size of a file of the pinned revision.
 
     Raises:
-        DownloadError: where the hub cannot be asked, or states no hash.
-        IntegrityError: where hub and lock contradict each other.
+        DownloadError: Where the hub cannot be asked, or states no hash.
+        IntegrityError: Where hub and lock contradict each other.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
@@ -111,8 +111,8 @@ def download(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool, keep_
     """Download files of the pinned revision into the hub cache, and verify them.
 
     Raises:
-        DownloadError: where a file cannot be downloaded; before any transfer where the disk has no room for all of them.
-        IntegrityError: for a file that is not what lock and hub state; it is not kept.
+        DownloadError: Where a file cannot be downloaded; before any transfer where the disk has no room for all of them.
+        IntegrityError: For a file that is not what lock and hub state; it is not kept.
     """
     stated = [stated_by_hub(spec, file) for file in files]
     _check_space(spec, files, stated)

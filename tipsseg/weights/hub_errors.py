@@ -45,12 +45,12 @@ def download_error(
     """The DownloadError for an `expected` error that occurred while a file of a model was fetched.
 
     Args:
-        error: the error.
-        model: the id of the model.
-        repository: its repository.
-        revision: its pinned revision.
-        file: the name of the file.
-        in_cache: the file is in the cache nevertheless.
+        error: The error.
+        model: The id of the model.
+        repository: Its repository.
+        revision: Its pinned revision.
+        file: The name of the file.
+        in_cache: The file is in the cache nevertheless.
     """
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -45,7 +45,7 @@ def find_lock() -> Path:
     """The weights.lock of this installation: inside the package (wheel), or beside it (editable install).
 
     Raises:
-        LockError: where neither is there.
+        LockError: Where neither is there.
     """
     for path in (_PACKAGE / _NAME, _PACKAGE.parent / _NAME):
         if path.is_file():
@@ -57,13 +57,13 @@ def read_lock(path: Path | None = None) -> dict[str, ModelSpec]:
     """Read a lock file.
 
     Args:
-        path: the file; None: the lock of this installation.
+        path: The file; None: the lock of this installation.
 
     Returns:
         The models by their ids, in the order of the file.
 
     Raises:
-        LockError: for whatever is not exactly as it should be; it names the model and the key.
+        LockError: For whatever is not exactly as it should be; it names the model and the key.
     """
     path = find_lock() if path is None else path
     try:
@@ -79,11 +79,11 @@ def get_model(name: str) -> ModelSpec:
     """Find a model in the lock of this installation.
 
     Args:
-        name: its id, or the name of its repository on the hub.
+        name: Its id, or the name of its repository on the hub.
 
     Raises:
-        UsageError: for a name that the lock does not have.
-        LockError: for a lock that cannot be used.
+        UsageError: For a name that the lock does not have.
+        LockError: For a lock that cannot be used.
     """
     models = read_lock()
     known = models | {model.repository.lower(): model for model in models.values() if model.repository is not None}
@@ -103,7 +103,7 @@ def lock_text(models: Mapping[str, ModelSpec]) -> str:
     """Write models as the TOML text of a lock, in this order; the same models give the same text.
 
     Raises:
-        LockError: for models that `read_lock` would refuse.
+        LockError: For models that `read_lock` would refuse.
     """
     parts = [_HEADER]
     for key, model in models.items():
@@ -131,8 +131,8 @@ def write_lock(path: Path, models: Mapping[str, ModelSpec]) -> None:
     """Write a lock file, whole or not at all.
 
     Raises:
-        LockError: for models that `read_lock` would refuse.
-        OutputError: where the file cannot be written.
+        LockError: For models that `read_lock` would refuse.
+        OutputError: Where the file cannot be written.
     """
     atomic_write(path, lock_text(models).encode())
 

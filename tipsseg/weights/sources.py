@@ -18,8 +18,8 @@ class ModelSource:
     """Where a model comes from: an entry of weights.lock, or a local folder in the hub layout.
 
     Attributes:
-        name: the id, or the path of the folder.
-        spec: the entry; None for a folder.
+        name: The id, or the path of the folder.
+        spec: The entry; None for a folder.
     """
 
     name: str
@@ -64,12 +64,12 @@ def find_model(name: str) -> ModelSource:
     """Find a model.
 
     Args:
-        name: an id or a hub repository of weights.lock, or the path of a local folder. A path must not be an id: "./tiny", not
+        name: An id or a hub repository of weights.lock, or the path of a local folder. A path must not be an id: "./tiny", not
             "tiny".
 
     Raises:
-        UsageError: for a name that is none of these.
-        CheckpointError: for a folder without a model in it.
+        UsageError: For a name that is none of these.
+        CheckpointError: For a folder without a model in it.
     """
     if not name.strip():
         raise UsageError("the model's name is empty", "Use one of the ids in `tipsseg weights list`, or a folder.")

@@ -80,7 +80,7 @@ class TextTransformer(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Token ids -> one vector a text."""
+    """Token ids -> one vector per text."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()

@@ -97,7 +97,7 @@ class SwiGlu(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned gain a channel."""
+    """A learned gain per channel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -62,7 +62,7 @@ def check_folder(
         The problems, in the order of the images' names.
 
     Raises:
-        UsageError: where `images` is no folder.
+        UsageError: Where `images` is no folder.
     """
     check_image_root(images)
     tally = _Tally()
@@ -143,7 +143,7 @@ class _RunFiles:
         self._ruled: tuple[Path, RunFileCheck, Mapping[str, object]] | None = None
 
     def check(self, progress: Progress) -> Iterator[Problem]:
-        """What is wrong with them; those that were changed by hand, and are sound, become notes of `progress`."""
+        """What is wrong with the files; sound files that were changed by hand become notes of `progress`."""
         run = self._images.run
         checked: set[str] = set()
         for name, form in FORMATS.items():

@@ -64,9 +64,9 @@ def check_image(place: Place, image: LabelledImage, found: tuple[Path, ImageChec
     """Check one image; may be called from several threads.
 
     Args:
-        place: where its files are.
-        image: what the manifest says of it.
-        found: the file for the whole run that has rules of its own, and those for this image; None where the image is not in it.
+        place: Where its files are.
+        image: What the manifest says of it.
+        found: The file for the whole run that has rules of its own, and those for this image; None where the image is not in it.
     """
     report = Report(other=not image.stored.sure)
     try:

@@ -64,9 +64,9 @@ def convert_folder(
         How many images failed.
 
     Raises:
-        UsageError: for what cannot be meant.
-        InputError: for a folder that does not have what the formats need.
-        OutputError: where the folder cannot be written.
+        UsageError: For what cannot be meant.
+        InputError: For a folder that does not have what the formats need.
+        OutputError: Where the folder cannot be written.
     """
     check_image_root(images)
     if not is_folder(output):

@@ -29,9 +29,9 @@ class Diagnostic:
 
     Attributes:
         state: "ok"; "note": worth knowing, but nothing is wrong; "fail": tipsseg does not work as it should.
-        what: the name of the thing that was checked, for example "torch".
-        detail: what was found.
-        hint: what to do; may be empty.
+        what: The name of the thing that was checked, for example "torch".
+        detail: What was found.
+        hint: What to do; may be empty.
     """
 
     state: Literal["ok", "note", "fail"]
@@ -61,8 +61,8 @@ def examine_packages(requirements: Sequence[str], version_of: Callable[[str], st
     """Check that each required package is installed, new enough, and can be imported.
 
     Args:
-        requirements: as importlib.metadata.requires gives them, such as "numpy>=1.26,<3"; those of extras are left out.
-        version_of: gives the version of a distribution; raises PackageNotFoundError.
+        requirements: As importlib.metadata.requires gives them, such as "numpy>=1.26,<3"; those of extras are left out.
+        version_of: Gives the version of a distribution; raises PackageNotFoundError.
 
     Yields:
         A diagnostic for each package.

@@ -31,15 +31,15 @@ def examine(device: str, dtype: str, image: Path | None = None) -> Iterator[Diag
     Downloads nothing, and changes no model.
 
     Args:
-        device: the device whose numbers are compared with the numbers of the CPU, as `load` takes it.
-        dtype: the dtype of the computation, as `load` takes it.
+        device: The device whose numbers are compared with the numbers of the CPU, as `load` takes it.
+        dtype: The dtype of the computation, as `load` takes it.
         image: COCO val2017 000000039769.jpg, for the published numbers of a picture.
 
     Yields:
         A diagnostic for each check.
 
     Raises:
-        UsageError: before the first diagnostic, for an unknown device or dtype. Anything else that is wrong is a diagnostic.
+        UsageError: Before the first diagnostic, for an unknown device or dtype. Anything else that is wrong is a diagnostic.
     """
     with suppress(ImportError, OSError):  # what cannot be imported is a diagnostic below
         _check_names(device, dtype)

@@ -64,14 +64,14 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
     is run again. Memory grows by a name and an offset per image.
 
     Args:
-        folders: output folders of `tipsseg label`, each with a whole run or with shards.
-        target: where all of it is to be.
-        progress: what is told to the user.
+        folders: Output folders of `tipsseg label`, each with a whole run or with shards.
+        target: Where all of it is to be.
+        progress: What is told to the user.
 
     Raises:
-        UsageError: for a folder that is named twice.
-        InputError: for runs that cannot be joined.
-        OutputError: for a target that cannot be written, or that has other files where those of the merge belong.
+        UsageError: For a folder that is named twice.
+        InputError: For runs that cannot be joined.
+        OutputError: For a target that cannot be written, or that has other files where those of the merge belong.
     """
     for number, folder in enumerate(folders):
         if any(_same(folder, other) for other in folders[:number]):

@@ -19,7 +19,7 @@ from tipsseg.util.ownership import Ownership
 
 
 def copy_image_files(run: FinishedRun, entry: ManifestEntry, target: Path, ownership: Ownership) -> None:
-    """Copy the files of an image as they are, but for those that are copied already. Raises InputError and OutputError."""
+    """Copy the files of an image as they are, but for files that are copied already. Raises InputError and OutputError."""
     ref = ImageRef(Path(), PurePosixPath(entry.image))
     links = set(link_paths(run, entry))
     for path, place in places(run, entry, target):

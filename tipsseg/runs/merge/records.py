@@ -72,13 +72,13 @@ def write_records(runs: Sequence[FinishedRun], info: RunInfo, context: RunContex
     """Write all records of the whole run into the target, run.json last; returns how many images failed.
 
     Args:
-        runs: what is joined.
-        info: what they came to, see `merged_run`.
-        context: of the target.
+        runs: What is joined.
+        info: What they came to, see `merged_run`.
+        context: Of the target.
 
     Raises:
-        InputError: where a record of a run cannot be read.
-        OutputError: where a file cannot be written.
+        InputError: Where a record of a run cannot be read.
+        OutputError: Where a file cannot be written.
     """
     target = context.output
     atomic_write(target / MANIFEST_FILE, b"", OWNER)  # in place of what a merge left that was stopped
