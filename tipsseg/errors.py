@@ -2,7 +2,7 @@
 
     TipssegError                     message, hint, exit_code
     ├── UsageError                   a wrong option or argument (exit code 2)
-    │   └── VocabularyError          path, line, entry: class names, a vocabulary file or templates that cannot be used
+    │   └── VocabularyError          path, line, class_index: class names, a vocabulary file or templates that cannot be used
     ├── InputError                   nothing to label, or two inputs for one output
     ├── ImageError                   path, reason: one image that cannot be read
     │   └── LabelIdError             a mask with ids that are no class

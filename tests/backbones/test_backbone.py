@@ -126,7 +126,7 @@ def test_images_leave_in_order_with_the_features_that_they_have_alone(
     batches: Batches[Image] = Batches(model)
     seen: list[tuple[Image, Features]] = []
     for image in images:
-        seen += batches.add(image)
+        seen += batches.add(image, image.prepared)
     seen += batches.flush()
     assert [image for image, _ in seen] == images
     for image, features in seen:
@@ -150,7 +150,7 @@ def test_windows_of_several_images_share_a_batch(mlp_checkpoint: Path, monkeypat
     image = Image(prepared(model, np.zeros((60, 90, 3), np.uint8)))
     assert len(image.prepared.plan.corners) == 2
     batches: Batches[Image] = Batches(model)
-    assert [len(list(batches.add(image))) for _ in range(5)] == [0, 2, 0, 2, 0]
+    assert [len(list(batches.add(image, image.prepared))) for _ in range(5)] == [0, 2, 0, 2, 0]
     assert len(list(batches.flush())) == 1
     assert sizes == [4, 4, 2]
 
@@ -247,7 +247,7 @@ def test_images_that_are_complete_are_out_before_a_later_batch_fails(mlp_checkpo
     model = Model(backbone)
     first, second = (Image(prepared(model, np.zeros((60, width, 3), np.uint8))) for width in (130, 500))
     batches: Batches[Image] = Batches(model)
-    assert list(batches.add(first)) == []
+    assert list(batches.add(first, first.prepared)) == []
     plain, calls = backbone._tower, []
 
     class Broken(TowerInference):
@@ -258,7 +258,7 @@ def test_images_that_are_complete_are_out_before_a_later_batch_fails(mlp_checkpo
             return plain(pixels)
 
     backbone._tower = Broken(backbone.model.vision_encoder)
-    ready = batches.add(second)
+    ready = batches.add(second, second.prepared)
     assert next(ready)[0] is first
     with pytest.raises(RuntimeError, match="illegal memory access"):
         next(ready)

@@ -464,7 +464,7 @@ def mixed_shards(root: Path) -> None:
 STRANGER = "what is there is not of the runs that are joined"
 
 
-def stranger(path: str, build: Build = build_runs, target: str = "new") -> Refusal:
+def orphan(path: str, build: Build = build_runs, target: str = "new") -> Refusal:
     """A file of somebody that would be replaced or removed."""
     folders = ("one", "two") if target == "new" else (target,)
     what = "it holds a whole run" if path in ("new/run.json", "new/manifest.jsonl") else STRANGER
@@ -593,10 +593,10 @@ REFUSALS: Mapping[str, Refusal] = {
         build=together(lambda root: make_run(root / "one", root / "imgs", FIRST), shards_of("two")),
     ),
     **{
-        f"{name} of somebody in the target": stranger(f"new/{name}")
+        f"{name} of somebody in the target": orphan(f"new/{name}")
         for name in ("run.json", "manifest.jsonl", "errors.jsonl", "classes.json", "annotations.json", "yolo/data.yaml")
     },
-    "a mask of somebody in the target": stranger("new/masks/b/c.png"),
+    "a mask of somebody in the target": orphan("new/masks/b/c.png"),
     "a link of somebody in the target": Refusal(
         f"cannot write new/hf/images/a.png: {STRANGER}",
         together(
@@ -614,7 +614,7 @@ REFUSALS: Mapping[str, Refusal] = {
         kind=OutputError,
     ),
     **{
-        f"{name} of somebody beside the shards": stranger(f"one/{name}", shards_of("one", "one", "one"), "one")
+        f"{name} of somebody beside the shards": orphan(f"one/{name}", shards_of("one", "one", "one"), "one")
         for name in ("annotations.json", "shards/notes.txt", "shards/2-of-3/notes.txt", "shards/old/run.json")
     },
     "a folder of somebody linked among the shards": Refusal(

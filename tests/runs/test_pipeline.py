@@ -34,6 +34,7 @@ class Image:
     """What was loaded; its windows are not looked at."""
 
     ref: ImageRef
+    prepared: None = None
 
 
 class FakeBatches:
@@ -44,7 +45,7 @@ class FakeBatches:
         self._waiting: list[Any] = []
         self.batches: list[int] = []
 
-    def add(self, image: Any) -> Iterator[tuple[Any, None]]:
+    def add(self, image: Any, prepared: None) -> Iterator[tuple[Any, None]]:
         self._waiting.append(image)
         if len(self._waiting) == self._size:
             yield from self.flush()
@@ -271,10 +272,10 @@ def test_what_is_being_written_when_the_model_fails_is_told_of_before() -> None:
             return super().finish(image, cosines)
 
     class Broken(FakeBatches):
-        def add(self, image: Any) -> Iterator[tuple[Any, None]]:
+        def add(self, image: Any, prepared: None) -> Iterator[tuple[Any, None]]:
             if image.loaded.ref is REFS[12]:
                 raise OutputError(Path("model"), "no memory")
-            yield from super().add(image)
+            yield from super().add(image, prepared)
 
     work = Slow()
     work.model = Broken(1)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.store.error_log import ERRORS_FILE, UNREADABLE_FILE, ErrorLog, read_failed
+from tipsseg.store.error_log import ERRORS_FILE, UNREADABLE_ERRORS, ErrorLog, read_failed
 from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef
 from tipsseg.util.append_log import AppendLog
@@ -151,7 +151,7 @@ def test_lines_that_are_none_are_passed_over(images: Path, records: Path, line: 
         log.append(line)
     assert run(records, failed(images, "a.png")) == ["a.png"]
     assert len(lines(records)) == 1
-    assert (records / UNREADABLE_FILE).read_bytes() == line + b"\n"  # nobody else has it
+    assert (records / UNREADABLE_ERRORS).read_bytes() == line + b"\n"  # nobody else has it
 
 
 def test_a_log_that_cannot_be_read_or_written(images: Path, records: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tipsseg.errors import OutputError
-from tipsseg.store.manifest import MANIFEST_FILE, UNREADABLE_FILE, Manifest, ManifestEntry, parse_entry, read_entries
+from tipsseg.store.manifest import MANIFEST_FILE, UNREADABLE_ENTRIES, Manifest, ManifestEntry, parse_entry, read_entries
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
 from tipsseg.util.fingerprint import Fingerprint
@@ -276,13 +276,13 @@ def test_lines_that_are_no_entries_are_kept_in_another_file(tmp_path: Path) -> N
             file.write(b"".join(line + b"\n" for line in (SOUND, *strange)))
         manifest = Manifest(tmp_path)
         assert manifest.unreadable == len(strange)
-        assert manifest.set_aside() == tmp_path / UNREADABLE_FILE
+        assert manifest.set_aside() == tmp_path / UNREADABLE_ENTRIES
         assert manifest.unreadable == 0
         assert manifest.set_aside() is None
         assert list(manifest.entries()) == [entry("a")]
         manifest.close()
         assert (tmp_path / MANIFEST_FILE).read_bytes() == SOUND + b"\n"
-        assert (tmp_path / UNREADABLE_FILE).read_bytes() == number * b"".join(line + b"\n" for line in strange)
+        assert (tmp_path / UNREADABLE_ENTRIES).read_bytes() == number * b"".join(line + b"\n" for line in strange)
 
 
 NOT_INSIDE = ["../a", "/a", "a/../../b", ".", "", "./a", "a//b", "a\0b", "a/"]

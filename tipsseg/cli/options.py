@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.models import OptionInfo
 
-from tipsseg.cli.help import FILES, IMAGES, MODEL, WHAT, formats, models, one_of, presets
+from tipsseg.cli.help import FILES, IMAGES, MODEL, WHAT, complete_formats, complete_models, complete_presets, one_of
 from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.options import DEFAULT_FORMATS, DTYPE_NAMES, INSTANCES, MODES, NAMES, PNG_MODES, REFINEMENTS
@@ -49,7 +49,7 @@ def output_option(text: str, *, eager: bool = False, panel: str | None = None) -
 def format_option(text: str, *, panel: str | None = None) -> OptionInfo:
     """The option -f of a command; `text` is its help."""
     found: OptionInfo = typer.Option(
-        "--format", "-f", metavar="NAMES", rich_help_panel=panel, autocompletion=formats, help=text
+        "--format", "-f", metavar="NAMES", rich_help_panel=panel, autocompletion=complete_formats, help=text
     )
     return found
 
@@ -73,7 +73,7 @@ Vocab = Annotated[
         metavar="FILE|PRESET",
         is_eager=True,
         rich_help_panel=WHAT,
-        autocompletion=presets,
+        autocompletion=complete_presets,
         help="A vocabulary file (.toml, or text with one class a line), or a preset: tipsseg vocab list.",
     ),
 ]
@@ -111,7 +111,7 @@ Model = Annotated[
         "-m",
         metavar="ID|DIR",
         rich_help_panel=MODEL,
-        autocompletion=models,
+        autocompletion=complete_models,
         help="l14, b14, so400m14, g14, tiny, or a folder in the hub layout.",
     ),
 ]

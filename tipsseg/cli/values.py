@@ -53,9 +53,9 @@ def parse_vocabulary(
         raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
     refuse_semicolons(classes or ())
     prompts = None if templates is None else find_templates(templates)
-    stuff = None if background is None else parse_background(background)
+    phrases = None if background is None else parse_background(background)
     if vocab is not None:
-        return read_vocabulary(vocab, stuff, prompts)
+        return read_vocabulary(vocab, phrases, prompts)
     names = split_names(classes or ())
     for number, name in enumerate(names, start=1):
         if not name.strip(" _"):
@@ -66,7 +66,7 @@ def parse_vocabulary(
             )
     return make_vocabulary(
         names,
-        "auto" if stuff is None else stuff,
+        "auto" if phrases is None else phrases,
         PROTOCOL_TEMPLATES if prompts is None else prompts,
     )
 

@@ -8,7 +8,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
-from tipsseg.cli.help import Command, presets
+from tipsseg.cli.help import Command, complete_presets
 from tipsseg.runs.progress import print_text
 from tipsseg.util.printable import counted
 
@@ -19,7 +19,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=presets, help="A preset, or a vocabulary file.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", autocompletion=complete_presets, help="A preset, or a vocabulary file.")
+]
 
 
 @app.command("list", cls=Command)

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tipsseg.cli.help import Command
-from tipsseg.cli.help import models as ids
+from tipsseg.cli.help import Command, complete_models
 from tipsseg.errors import WeightsError
 from tipsseg.runs.progress import print_path
 
@@ -17,7 +16,8 @@ app = typer.Typer(
 
 
 Models = Annotated[
-    list[str] | None, typer.Argument(metavar="ID", autocompletion=ids, help="Ids of models; all when left out.")
+    list[str] | None,
+    typer.Argument(metavar="ID", autocompletion=complete_models, help="Ids of models; all when left out."),
 ]
 
 
@@ -45,7 +45,9 @@ def list_weights() -> None:
 def download(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="ID", autocompletion=ids, help="Ids of models: l14, b14, so400m14, g14, tiny."),
+        typer.Argument(
+            metavar="ID", autocompletion=complete_models, help="Ids of models: l14, b14, so400m14, g14, tiny."
+        ),
     ],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
 ) -> None:
@@ -59,10 +61,7 @@ def download(
 
 @app.command(cls=Command)
 def verify(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ID", autocompletion=ids, help="Ids of models; all when left out."),
-    ] = None,
+    models: Models = None,
 ) -> None:
     """Hash the files that are here afresh; a wrong one is removed, with an error.
 
@@ -85,10 +84,7 @@ def verify(
 
 @app.command(cls=Command)
 def lock(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ID", autocompletion=ids, help="Ids of models; all when left out."),
-    ] = None,
+    models: Models = None,
 ) -> None:
     """Ask the hub for sizes and hashes of the pinned revisions, and write them into weights.lock."""
     from tipsseg.weights import fetching
@@ -103,7 +99,9 @@ def lock(
 
 
 @app.command("path", cls=Command)
-def show_path(model: Annotated[str, typer.Argument(metavar="ID", autocompletion=ids, help="Id of a model.")]) -> None:
+def show_path(
+    model: Annotated[str, typer.Argument(metavar="ID", autocompletion=complete_models, help="Id of a model.")],
+) -> None:
     """The folder of a model's files; an error when they are not here."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import get_model

@@ -102,12 +102,6 @@ class Confusion:
             added += np.bincount(cell[row != _LEFT_OUT], minlength=self.counts.size)
         self.counts += added.reshape(self.counts.shape)
 
-    def merge(self, other: Confusion) -> None:
-        """Add the counts of other images. Raises ValueError unless the classes are the same."""
-        if (self.classes, self.background) != (other.classes, other.background):
-            raise ValueError("the matrices are of different classes")
-        self.counts += other.counts
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:

@@ -156,9 +156,9 @@ def _pieces(context: RunContext, images: Sequence[str], rows: Callable[[str], Ro
 def _annotation_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
     annotation = 0
     for number, image in enumerate(images, start=1):
-        for record in rows(image)[1:]:
+        for row in rows(image)[1:]:
             annotation += 1
-            yield b'{"id": %d, "image_id": %d, ' % (annotation, number) + record.removeprefix(b"{")
+            yield b'{"id": %d, "image_id": %d, ' % (annotation, number) + row.removeprefix(b"{")
 
 
 # ---- reading back: only as it was written, anything else is a ValueError ----

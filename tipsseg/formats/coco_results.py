@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RowsFile, RunContext
-from tipsseg.formats.listing import list_pieces, match, read_records
+from tipsseg.formats.listing import list_pieces, match, read_rows
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse
 
@@ -51,9 +51,9 @@ class CocoResults(Format):
 
 def _pieces(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
     yield from list_pieces(
-        b'{"image_id": %d, ' % number + record.removeprefix(b"{")
+        b'{"image_id": %d, ' % number + row.removeprefix(b"{")
         for number, image in enumerate(images, start=1)
-        for record in rows(image)
+        for row in rows(image)
     )
     yield b"\n"
 
@@ -67,7 +67,7 @@ def _names(path: Path, images: Sequence[str]) -> Iterator[str]:
 def _read(path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
     left = dict.fromkeys(images)
     with open_regular(path) as file:
-        results = (match(_RESULT, line) for line in read_records(file))
+        results = (match(_RESULT, line) for line in read_rows(file))
         for name, own in groupby(results, key=lambda found: found[2]):
             image = parse(name)
             left.pop(image, None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RowsFile, RunContext, RunFile
-from tipsseg.formats.listing import list_pieces, read_records
+from tipsseg.formats.listing import list_pieces, read_rows
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse
 
@@ -114,7 +114,7 @@ def _pieces(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[byte
 
 def _read(path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
     with open_regular(path) as file:
-        for line in read_records(file):
+        for line in read_rows(file):
             try:
                 name = parse(line)["data"]["file_name"]
             except (KeyError, TypeError) as error:

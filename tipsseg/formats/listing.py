@@ -26,8 +26,8 @@ def list_pieces(rows: Iterable[bytes]) -> Iterator[bytes]:
     """A list of rows, in pieces."""
     yield b"["
     separator = b"\n"
-    for record in rows:
-        yield separator + record
+    for row in rows:
+        yield separator + row
         separator = b",\n"
     yield b"\n]" if separator == b",\n" else b"]"
 
@@ -49,7 +49,7 @@ def read_section(file: IO[bytes], key: bytes) -> Iterator[bytes]:
     yield from _rest(file, f"list {key.decode()!r}")
 
 
-def read_records(file: IO[bytes]) -> Iterator[bytes]:
+def read_rows(file: IO[bytes]) -> Iterator[bytes]:
     """The rows of a file that is one list. Raises ValueError."""
     first = file.readline(3)
     if first == b"[]\n":

@@ -54,7 +54,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     except MemoryError:
         raise
-    except Exception as error:  # as in `images.faults_of`: damaged palettes and transparency come to light only here
+    except Exception as error:  # as in `decoding.faults_of`: damaged palettes and transparency come to light only here
         what = f"{type(error).__name__}: {error}"
         raise InputError(
             f"Pillow cannot convert its colours, of the kind {image.mode} ({what})", "Save it as RGB."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,7 @@ from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 
-
-class HasPrepared(Protocol):
-    """Whatever carries a prepared image."""
-
-    @property
-    def prepared(self) -> Prepared:
-        """The image."""
-
-
-Batched = TypeVar("Batched", bound=HasPrepared)
+Batched = TypeVar("Batched")
 
 
 class Batches(Generic[Batched]):
@@ -34,13 +25,18 @@ class Batches(Generic[Batched]):
         self._windows: deque[NDArray[np.uint8]] = deque()
         self._images: deque[_Partly[Batched]] = deque()
 
-    def add(self, image: Batched) -> Iterator[tuple[Batched, Features]]:
-        """Take an image, and yield the images that are complete now, each with its features as `Model.encode` makes them."""
-        windows = image.prepared.windows()
+    def add(self, image: Batched, prepared: Prepared) -> Iterator[tuple[Batched, Features]]:
+        """Take an image, and yield the images that are complete now, each with its features as `Model.encode` makes them.
+
+        Args:
+            image: Stands for the image in what is yielded.
+            prepared: The image as the model sees it.
+        """
+        windows = prepared.windows()
         if not windows:  # as a whole, at a size of its own
-            yield image, self._model.encode_prepared(image.prepared)
+            yield image, self._model.encode_prepared(prepared)
             return
-        self._images.append(_Partly(image, len(windows)))
+        self._images.append(_Partly(image, prepared, len(windows)))
         self._windows.extend(windows)
         yield from self._run(self._model.backbone.batch_size)
 
@@ -61,8 +57,9 @@ class Batches(Generic[Batched]):
 class _Partly(Generic[Batched]):
     """An image whose windows are not all encoded yet."""
 
-    def __init__(self, image: Batched, windows: int) -> None:
+    def __init__(self, image: Batched, prepared: Prepared, windows: int) -> None:
         self.image = image
+        self._prepared = prepared
         self._windows = windows
         self._done = 0
 
@@ -76,5 +73,5 @@ class _Partly(Generic[Batched]):
         self._done += 1
         if self._done < self._windows:
             return None
-        prepared = self.image.prepared
-        return Features(prepared.size, prepared.plan, self._patches, self._class_tokens)
+        seen = self._prepared
+        return Features(seen.size, seen.plan, self._patches, self._class_tokens)

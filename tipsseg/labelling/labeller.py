@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -119,19 +118,15 @@ class Labeller:
         Raises:
             TipssegError: As `label`, for the image whose turn it is; the images before it are yielded first.
         """
-        batches: Batches[_Waiting] = Batches(self.model)
+        batches: Batches[Prepared] = Batches(self.model)
         for image in images:
             try:
                 prepared = self._prepared(image)
             except Exception:
-                yield from map(self._finish, batches.flush())
+                yield from (self.assign(seen, self.cosines(features)) for seen, features in batches.flush())
                 raise
-            yield from map(self._finish, batches.add(_Waiting(prepared)))
-        yield from map(self._finish, batches.flush())
-
-    def _finish(self, encoded: tuple[_Waiting, Features]) -> LabelMap:
-        waiting, features = encoded
-        return self.assign(waiting.prepared, self.cosines(features))
+            yield from (self.assign(seen, self.cosines(features)) for seen, features in batches.add(prepared, prepared))
+        yield from (self.assign(seen, self.cosines(features)) for seen, features in batches.flush())
 
     def _seen_again(self, features: Features, guide: ImageInput | None) -> Prepared | Features:
         """What the labels of features are assigned to: the prepared image where refinement needs pixels."""
@@ -221,13 +216,6 @@ class Labeller:
         if plan.whole:
             return WholeScores(cosines[0], plan.size, temperature)
         return WindowScores(cosines, plan, temperature)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
-    """An image that waits for the model."""
-
-    prepared: Prepared
 
 
 def _seen(plan: WindowPlan) -> str:

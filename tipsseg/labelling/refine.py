@@ -70,7 +70,7 @@ def reach(dilations: Sequence[int] = DILATIONS, iterations: int = ITERATIONS) ->
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """Records and columns of the image: `core` is wanted, `outer` is what that depends on, `inner` is the core within the outer."""
+    """Rows and columns of the image: `core` is wanted, `outer` is what that depends on, `inner` is the core within the outer."""
 
     core: tuple[slice, slice]
     outer: tuple[slice, slice]

@@ -120,7 +120,7 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
                 times.append(time.monotonic())
                 if isinstance(result, Labelled):
                     size += len(json_bytes(result.entry.record()))
-                    size += sum(map(len, (record for records in result.rows.values() for record in records)))
+                    size += sum(len(row) for rows in result.rows.values() for row in rows)
                     size += sum(Path(folder, file).stat().st_size for file in result.entry.files.values())
                 else:
                     times.pop()

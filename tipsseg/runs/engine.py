@@ -85,7 +85,7 @@ class LocalEngine:
             vocabulary=labeller.vocabulary,
             dropped=labeller.dropped,
         )
-        self._work = ImageTask(labeller, spec.formats, context, info.digest, self._inspect, spec.max_pixels)
+        self._task = ImageTask(labeller, spec.formats, context, info.digest, self._inspect, spec.max_pixels)
         self._backbone = backbone
         return info
 
@@ -97,7 +97,7 @@ class LocalEngine:
         """Label the images, see Engine."""
         from tipsseg.runs.pipeline import label_images
 
-        return label_images(items, self._work, self._info.spec.jobs)
+        return label_images(items, self._task, self._info.spec.jobs)
 
 
 def check_device(spec: RunSpec, dtype: str) -> None:

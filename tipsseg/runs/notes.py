@@ -126,7 +126,7 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
     before = f", the first {counts.unchanged} of them done before" if counts.unchanged else ""
     progress.begin(f"{what} with {info.spec.model} on {info.device} ({info.dtype}){before}.", number, counts.done)
     if info.dropped:
-        same = ", ".join(f"{stuff} (close to {name})" for stuff, name in info.dropped.items())
+        same = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
         progress.note(f"No part of the background, as each means the same as a class to this model: {same}.")
 
 

@@ -1,6 +1,6 @@
 """Many images: decoding, the model, and labels and files overlap; results come in order, and a bad image ends nothing.
 
-items ─ a thread ─► load, in threads ─► the model, in batches, in the caller's thread ─► finish, in threads ─► outcomes
+items ─ a thread ─► load, in threads ─► the model, in batches, in the caller's thread ─► finish, in threads ─► results
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from torch import Tensor
 from tipsseg.errors import ImageError
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.prepare import Prepared
 from tipsseg.runs.image_task import ImageTask, Loaded
 from tipsseg.store.results import Failed, ImageResult, Item
 from tipsseg.types import ImageRef
 from tipsseg.util.threads import Feeder
 
 
-def label_images(items: Iterable[Item], work: ImageTask, jobs: int) -> Generator[ImageResult, None, None]:
+def label_images(items: Iterable[Item], task: ImageTask, jobs: int) -> Generator[ImageResult, None, None]:
     """What becomes of each image, in the order of `items`; `jobs` threads decode, and make labels and files.
 
     `items` is gone through in a thread of its own and may come slowly: what has come is done, not held up for more. At most
@@ -32,7 +31,7 @@ def label_images(items: Iterable[Item], work: ImageTask, jobs: int) -> Generator
     """
     happened = threading.Event()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="work")
-    batches: Batches[_Image] = work.batches()
+    batches: Batches[_Image] = task.batches()
     line: deque[Future[ImageResult]] = deque()  # what was taken and not yielded yet, in order
     loading: deque[_Loading] = deque()  # the images in it that the model has not got
     writing: set[Future[None]] = set()
@@ -44,9 +43,9 @@ def label_images(items: Iterable[Item], work: ImageTask, jobs: int) -> Generator
             for image, features in step:
                 any_ready = True
                 # Compared at once, so that features, which take the most memory, are gone before the next ones are made.
-                task = pool.submit(_finish, work, image, work.cosines(features))
-                writing.add(task)
-                task.add_done_callback(writing.discard)
+                finishing = pool.submit(_finish, task, image, task.cosines(features))
+                writing.add(finishing)
+                finishing.add_done_callback(writing.discard)
         except Exception:
             wait(set(writing))
             while line and line[0].done():
@@ -54,7 +53,7 @@ def label_images(items: Iterable[Item], work: ImageTask, jobs: int) -> Generator
             raise
         return any_ready
 
-    feed = Feeder(items, 2 * jobs + work.windows_at_once, happened.set)
+    feed = Feeder(items, 2 * jobs + task.windows_at_once, happened.set)
     try:
         while True:
             happened.clear()
@@ -64,12 +63,12 @@ def label_images(items: Iterable[Item], work: ImageTask, jobs: int) -> Generator
             if loading and loading[0].loaded.done():
                 image = loading.popleft().image()
                 if image is not None:
-                    yield from encode(batches.add(image))
+                    yield from encode(batches.add(image, image.loaded.prepared))
             elif (item := feed.take()) is not None:
-                outcome: Future[ImageResult] = Future()
-                outcome.add_done_callback(lambda _: happened.set())
-                line.append(outcome)
-                if (begun := _begin(item, outcome, work, pool)) is not None:
+                result: Future[ImageResult] = Future()
+                result.add_done_callback(lambda _: happened.set())
+                line.append(result)
+                if (begun := _begin(item, result, task, pool)) is not None:
                     begun.loaded.add_done_callback(lambda _: happened.set())
                     loading.append(begun)
             elif (yield from encode(batches.flush())):
@@ -87,53 +86,48 @@ def label_images(items: Iterable[Item], work: ImageTask, jobs: int) -> Generator
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """An image that was read, and where its outcome goes."""
+    """An image that was read, and where its result goes."""
 
     loaded: Loaded
-    outcome: Future[ImageResult]
-
-    @property
-    def prepared(self) -> Prepared:
-        """As the model takes it."""
-        return self.loaded.prepared
+    result: Future[ImageResult]
 
 
 @dataclass(frozen=True, slots=True)
 class _Loading:
-    """An image that a thread reads, and where its outcome goes."""
+    """An image that a thread reads, and where its result goes."""
 
     ref: ImageRef
     loaded: Future[Loaded]
-    outcome: Future[ImageResult]
+    result: Future[ImageResult]
 
     def image(self) -> _Image | None:
         """The image, once it was read; None where it could not be."""
         try:
-            return _Image(self.loaded.result(), self.outcome)
+            return _Image(self.loaded.result(), self.result)
         except ImageError as error:
-            self.outcome.set_result(Failed(self.ref, error))
+            self.result.set_result(Failed(self.ref, error))
         except Exception as error:  # whatever it is, it is raised in its turn
-            self.outcome.set_exception(error)
+            self.result.set_exception(error)
         return None
 
 
 def _begin(
-    item: Item | BaseException, outcome: Future[ImageResult], work: ImageTask, pool: ThreadPoolExecutor
+    item: Item | BaseException, result: Future[ImageResult], task: ImageTask, pool: ThreadPoolExecutor
 ) -> _Loading | None:
-    """Have an image read; of everything else the outcome is known."""
+    """Have an image read; of everything else the result is known."""
     if isinstance(item, ImageRef):
-        return _Loading(item, pool.submit(work.load, item), outcome)
+        return _Loading(item, pool.submit(task.load, item), result)
     if isinstance(item, BaseException):
-        outcome.set_exception(item)
+        result.set_exception(item)
     else:
-        outcome.set_result(item)
+        result.set_result(item)
     return None
 
 
-def _finish(work: ImageTask, image: _Image, cosines: Tensor) -> None:
+def _finish(task: ImageTask, image: _Image, cosines: Tensor) -> None:
     try:
-        image.outcome.set_result(work.finish(image.loaded, cosines))
+        image.result.set_result(task.finish(image.loaded, cosines))
     except ImageError as error:
-        image.outcome.set_result(Failed(image.loaded.ref, error))
+        image.result.set_result(Failed(image.loaded.ref, error))
     except BaseException as error:  # whatever it is, it is raised in its turn
-        image.outcome.set_exception(error)
+        image.result.set_exception(error)

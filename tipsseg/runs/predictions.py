@@ -12,8 +12,7 @@ from tipsseg.formats.problem import class_faults
 from tipsseg.options import NAMES
 from tipsseg.runs import inputs
 from tipsseg.runs.inputs import Found
-from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
-from tipsseg.store.classes_file import class_names
+from tipsseg.store.classes_file import CLASSES_FILE, class_names
 from tipsseg.store.lock import finish_command, is_unfinished
 from tipsseg.store.reader import OTHER_CLASSES
 from tipsseg.store.run_record import RUN_FILE, find_run, read_run, refuse_other_record

@@ -11,7 +11,7 @@ from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
 from tipsseg.util.printable import control_character
 
-FILE_NAME = "classes.json"
+CLASSES_FILE = "classes.json"
 
 
 def write_classes(ownership: Ownership, output: Path, classes: Sequence[LabelClass], background: Sequence[str]) -> Path:
@@ -26,7 +26,7 @@ def write_classes(ownership: Ownership, output: Path, classes: Sequence[LabelCla
         "background_phrases": list(background),
         "classes": [_class_record(each) for each in classes],
     }
-    path = output / FILE_NAME
+    path = output / CLASSES_FILE
     ownership.write_run_file(path, json_bytes(record, indent=2) + b"\n")
     return path
 
@@ -36,7 +36,7 @@ def read_classes(output: Path) -> tuple[LabelClass, ...]:
 
     Raises OSError, and ValueError for a file that is not as it was written.
     """
-    record = parse(read_regular(output / FILE_NAME))
+    record = parse(read_regular(output / CLASSES_FILE))
     named = class_names(record)
     if [label_id for label_id, _ in named] != list(range(1, len(named) + 1)):
         raise ValueError("the ids of the classes are not 1, 2, ...")

@@ -16,7 +16,7 @@ from tipsseg.util.record_paths import actual_name, actual_path, is_inside
 ERRORS_FILE = "errors.jsonl"
 
 #: What of it could not be read, kept beside it.
-UNREADABLE_FILE = "errors-unreadable.jsonl"
+UNREADABLE_ERRORS = "errors-unreadable.jsonl"
 
 
 class ErrorLog:
@@ -43,7 +43,7 @@ class ErrorLog:
     def finish(self) -> None:
         """Leave one line per image, without images that are mended, or that failed in an earlier run and are gone.
 
-        Lines that cannot be read go to UNREADABLE_FILE. Raises OutputError.
+        Lines that cannot be read go to UNREADABLE_ERRORS. Raises OutputError.
         """
         self.close()
         _set_aside(self.path)
@@ -105,7 +105,7 @@ def _set_aside(path: Path) -> None:
     except OSError as error:
         raise _unreadable(path, error) from error
     if strange:
-        with AppendLog(path.with_name(UNREADABLE_FILE)) as log:
+        with AppendLog(path.with_name(UNREADABLE_ERRORS)) as log:
             for line in strange:
                 log.append(line)
 

@@ -14,8 +14,7 @@ from typing import Self
 from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS, image_folders
 from tipsseg.formats.base import RowsFile
-from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
-from tipsseg.store.classes_file import write_classes
+from tipsseg.store.classes_file import CLASSES_FILE, write_classes
 from tipsseg.store.error_log import ErrorLog
 from tipsseg.store.journal import Journal, write_run_file
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
@@ -143,8 +142,8 @@ class OutputFolder:
 
     def add(self, labelled: Labelled) -> None:
         """Note that an image is done. Raises OutputError."""
-        for name, records in labelled.rows.items():
-            self.resume.journals[name].add(labelled.ref.name, records)
+        for name, rows in labelled.rows.items():
+            self.resume.journals[name].add(labelled.ref.name, rows)
         before = self.resume.manifest.get(labelled.ref.name)
         entry = self.resume.with_other_formats(labelled.entry)
         if before is not None:  # older labels, which nobody is to take for its labels

@@ -26,7 +26,7 @@ from tipsseg.util.record_paths import is_inside
 MANIFEST_FILE = "manifest.jsonl"
 
 #: What of a manifest could not be read, kept beside it.
-UNREADABLE_FILE = "manifest-unreadable.jsonl"
+UNREADABLE_ENTRIES = "manifest-unreadable.jsonl"
 
 
 #: An object and its score: the label id, the area in pixels, y, x, h and w of its box in pixels, and the score, 0..1.
@@ -256,13 +256,13 @@ class Manifest:
         return self._log.is_removed()
 
     def set_aside(self) -> Path | None:
-        """Move lines that cannot be read into UNREADABLE_FILE beside the manifest, and return its path; None where all can be read.
+        """Move lines that cannot be read into UNREADABLE_ENTRIES, and return its path; None where all can be read.
 
         Raises OutputError.
         """
         if not self.unreadable:
             return None
-        aside = self._path.with_name(UNREADABLE_FILE)
+        aside = self._path.with_name(UNREADABLE_ENTRIES)
         with closing(AppendLog(aside)) as log:
             for _, line in _lines(self._path):
                 if parse_entry(line) is None:

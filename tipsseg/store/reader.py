@@ -12,8 +12,7 @@ from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import RunContext
 from tipsseg.formats.problem import class_faults
-from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
-from tipsseg.store.classes_file import read_classes
+from tipsseg.store.classes_file import CLASSES_FILE, read_classes
 from tipsseg.store.journal import journals_in
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, parse_entry
@@ -85,12 +84,12 @@ def find_runs(folder: Path, own: Path) -> list[FinishedRun]:
     whole = any(os.path.lexists(folder / name) for name in (RUN_FILE, MANIFEST_FILE))
     if whole and shards_in(folder) and not is_begun(folder):
         raise InputError(f"{folder}: it holds both a whole run and shards", check_hint(folder))
-    return find_shards(folder, own) or [_read_part(folder, None, own)]
+    return find_shards(folder, own) or [_read_run(folder, None, own)]
 
 
 def find_shards(folder: Path, own: Path) -> list[FinishedRun]:
     """The shards in an output folder; see `find_runs`."""
-    return [_read_part(folder, shard, own) for shard in shards_in(folder)]
+    return [_read_run(folder, shard, own) for shard in shards_in(folder)]
 
 
 def refuse_at_work(state: Path, own: Path) -> None:
@@ -99,31 +98,31 @@ def refuse_at_work(state: Path, own: Path) -> None:
         raise InputError(f"{state}: a run is at work there", "Wait for it to end.")
 
 
-def read_entries(part: FinishedRun) -> Iterator[ManifestEntry]:
+def read_entries(run: FinishedRun) -> Iterator[ManifestEntry]:
     """The entries of its manifest, as they come. Raises InputError for a manifest that is not as an ended run leaves it."""
-    path = part.state / MANIFEST_FILE
+    path = run.state / MANIFEST_FILE
     try:
         for number, (_, line) in enumerate(lines_of(path), start=1):
             entry = parse_entry(line)
-            if entry is None or not _is_sound(entry, part.names):
-                raise InputError(f"{path}: line {number} is no entry", check_hint(part.output))
+            if entry is None or not _is_sound(entry, run.names):
+                raise InputError(f"{path}: line {number} is no entry", check_hint(run.output))
             yield entry
     except OSError as error:
-        raise unreadable(path, error, part.output) from error
+        raise unreadable(path, error, run.output) from error
 
 
-def image_paths(part: FinishedRun, entry: ManifestEntry) -> Iterator[Path]:
+def image_paths(run: FinishedRun, entry: ManifestEntry) -> Iterator[Path]:
     """Where the files of an image are."""
     for name in entry.files.values():
-        yield actual_path(part.output, name)
+        yield actual_path(run.output, name)
 
 
-def link_paths(part: FinishedRun, entry: ManifestEntry) -> Iterator[Path]:
+def link_paths(run: FinishedRun, entry: ManifestEntry) -> Iterator[Path]:
     """Where there are links to an image."""
     for name in entry.formats:
-        path = FORMATS[name].link_path(PurePosixPath(entry.image), part.names)
+        path = FORMATS[name].link_path(PurePosixPath(entry.image), run.names)
         if path is not None:
-            yield actual_path(part.output, str(path))
+            yield actual_path(run.output, str(path))
 
 
 def unreadable(path: Path, error: Exception, output: Path) -> InputError:
@@ -155,13 +154,13 @@ def broken_conversion(output: Path, formats: Sequence[str]) -> InputError:
     )
 
 
-def finished_context(part: FinishedRun) -> RunContext:
+def finished_context(run: FinishedRun) -> RunContext:
     """What the writers of the formats have to know to go on with a run that has ended."""
-    context = run_context(part.info)
-    return RunContext(part.output, part.state, part.classes, context.info, context.files)
+    context = run_context(run.info)
+    return RunContext(run.output, run.state, run.classes, context.info, context.files)
 
 
-def _read_part(output: Path, shard: Shard | None, own: Path) -> FinishedRun:
+def _read_run(output: Path, shard: Shard | None, own: Path) -> FinishedRun:
     state = state_folder(output, shard)
     refuse_at_work(state, own)
     path = state / RUN_FILE
@@ -189,38 +188,38 @@ def _read_part(output: Path, shard: Shard | None, own: Path) -> FinishedRun:
         raise other_version(path, ValueError(f"`shard` is {what}, not as its folder's name says"), output)
     if info.ended is None:
         raise InputError(f"{state}: the run was broken off", RUN_AGAIN)
-    part = FinishedRun(info, ())
-    _check_files(part)
-    return replace(part, classes=_read_classes(part))
+    run = FinishedRun(info, ())
+    _check_files(run)
+    return replace(run, classes=_read_classes(run))
 
 
-def _check_files(part: FinishedRun) -> None:
+def _check_files(run: FinishedRun) -> None:
     """Raise InputError where the manifest is cut off or gone, or has lost lines, or nothing says what the ids mean."""
-    path = part.state / MANIFEST_FILE
-    done = part.info.images
+    path = run.state / MANIFEST_FILE
+    done = run.info.images
     try:
         if whole_lines(path) < path.stat().st_size:
             raise InputError(f"{path}: its last line is cut off", RUN_AGAIN)
     except OSError as error:
         # A run that labelled nothing has none.
         if not isinstance(error, FileNotFoundError) or done:
-            raise unreadable(path, error, part.output) from error
-    if not (part.output / CLASSES_FILE).is_file():
-        raise InputError(f"{part.output / CLASSES_FILE}: no such file", RUN_AGAIN)
-    images = {entry.image for entry in read_entries(part)}
+            raise unreadable(path, error, run.output) from error
+    if not (run.output / CLASSES_FILE).is_file():
+        raise InputError(f"{run.output / CLASSES_FILE}: no such file", RUN_AGAIN)
+    images = {entry.image for entry in read_entries(run)}
     if len(images) < done:
         raise InputError(
             f"{path}: {done - len(images)} of {done} images are lost from it: {RUN_FILE} counts more than it has"
-            f"{_named(_lost(part, images))}",
+            f"{_named(_lost(run, images))}",
             RUN_AGAIN,
         )
 
 
-def _lost(part: FinishedRun, images: Container[str]) -> list[str]:
+def _lost(run: FinishedRun, images: Container[str]) -> list[str]:
     """The images that files of the whole run have and the manifest has not, as far as such files are there."""
     found: dict[str, None] = {}
-    for name in part.formats:
-        file = FORMATS[name].rows_file(RunContext(part.output, part.state, (), {}))
+    for name in run.formats:
+        file = FORMATS[name].rows_file(RunContext(run.output, run.state, (), {}))
         with suppress(OSError, ValueError):
             found.update(dict.fromkeys(() if file is None else file.names(())))
     return [image for image in found if image not in images]
@@ -231,16 +230,16 @@ def _named(images: Sequence[str]) -> str:
     return f" ({', '.join(images[:3])}{more})" if images else ""
 
 
-def _read_classes(part: FinishedRun) -> tuple[LabelClass, ...]:
+def _read_classes(run: FinishedRun) -> tuple[LabelClass, ...]:
     """The classes in classes.json. Raises InputError where run.json gives the ids another meaning."""
-    path = part.output / CLASSES_FILE
+    path = run.output / CLASSES_FILE
     try:
-        classes = read_classes(part.output)
+        classes = read_classes(run.output)
     except OSError as error:
-        raise unreadable(path, error, part.output) from error
+        raise unreadable(path, error, run.output) from error
     except ValueError as error:
-        raise other_version(path, error, part.output) from error
-    for what in class_faults([(each.id, each.name) for each in classes], part.info.names):
+        raise other_version(path, error, run.output) from error
+    for what in class_faults([(each.id, each.name) for each in classes], run.info.names):
         raise InputError(f"{path}: {what}", OTHER_CLASSES)
     return classes
 

@@ -120,7 +120,7 @@ def remove_files(
 
 
 def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
-    """Whether an image is in a format, as the manifest says: its own file is there, as written, and its records in the journal."""
+    """Whether an image is in a format, as the manifest says: its per-image file is as written, its rows are in the journal."""
     path = FORMATS[name].image_path(context.output, ref.relative, context.files.names)
     return (
         name in entry.formats
@@ -132,7 +132,7 @@ def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext
 def edited_formats(entry: ManifestEntry, ref: ImageRef, context: RunContext) -> tuple[str, ...]:
     """The formats in which an image has a file that is there, and not as this program wrote it.
 
-    A file of the size and time that it was written with is not read; `convert_image` and `check_image` do.
+    A file of the size and time that it was written with is not read; `find_correction` and `check_image` read it.
     """
     found = []
     for name, path in image_paths(context, ref, entry.files).items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.formats import FORMATS, index_masks
 from tipsseg.formats.base import RunContext
-from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
+from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.journal import Journal
 from tipsseg.store.lock import finish_command, is_begun, is_unfinished

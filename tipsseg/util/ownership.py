@@ -59,17 +59,17 @@ class Ownership:
     noted       whether this process has written to one
     """
 
-    def __init__(self, output: Path, records: Path, owner: str = "") -> None:
-        """Of the output folder, of a run with its records there or, as a shard, deeper; `owner` is as for `files.atomic_path`."""
+    def __init__(self, output: Path, state: Path, owner: str = "") -> None:
+        """Of the output folder; `state` is the state folder of the run, `owner` as for `files.atomic_path`."""
         self._output = output
-        self._records = records
+        self._state = state
         self._owner = owner
         self._real = ""
         self.broken_off = False
         self.noted = False
         self._written: dict[str, Fingerprint] = {}
         self._pending: dict[str, set[str]] = {}
-        self._log = records / f"{LOG_PREFIX}{secrets.token_hex(8)}"
+        self._log = state / f"{LOG_PREFIX}{secrets.token_hex(8)}"
         self._logs = False
         self._alone = threading.Lock()
 
@@ -84,7 +84,7 @@ class Ownership:
         self.noted = False
         self._written = dict(written)
         self._pending = {}
-        logs = write_ahead_logs(self._records)
+        logs = write_ahead_logs(self._state)
         self.broken_off = len(logs) > 1
         for log in logs:
             for image, place, digest in _log_lines(log):
@@ -251,14 +251,14 @@ class Ownership:
         Args:
             recorded: as for `load`.
         """
-        logs = write_ahead_logs(self._records)
+        logs = write_ahead_logs(self._state)
         left: dict[tuple[str, str, str], None] = {}
         for log in logs:
             for image, place, digest in _log_lines(log):
                 if not (recorded(image, digest) if image else digest == _LOG or place in self._written):
                     left[image, place, digest] = None
         if left:
-            path = self._records / f"{LOG_PREFIX}{secrets.token_hex(8)}"
+            path = self._state / f"{LOG_PREFIX}{secrets.token_hex(8)}"
             with atomic_path(path) as temporary:
                 temporary.write_bytes(b"".join(json_bytes(line) + b"\n" for line in left))
         for log in logs:
@@ -300,7 +300,7 @@ class Ownership:
         return printable_path(path.relative_to(self._output))
 
     def __getstate__(self) -> tuple[Path, Path, str, bool]:
-        return self._output, self._records, self._owner, self._logs
+        return self._output, self._state, self._owner, self._logs
 
     def __setstate__(self, state: tuple[Path, Path, str, bool]) -> None:
         *places, logs = state
@@ -308,14 +308,14 @@ class Ownership:
         self._logs = logs
 
 
-def write_ahead_logs(records: Path) -> list[Path]:
+def write_ahead_logs(state: Path) -> list[Path]:
     """The write-ahead logs in a state folder. Raises OutputError where it cannot be listed."""
     try:
-        return sorted(records / name for name in os.listdir(records) if name.startswith(LOG_PREFIX))  # noqa: PTH208
+        return sorted(state / name for name in os.listdir(state) if name.startswith(LOG_PREFIX))  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise output_error(records, error) from error
+        raise output_error(state, error) from error
 
 
 def _make_link(image: Path, place: Path, temporary: Path) -> bool:

@@ -113,10 +113,10 @@ class _Fields:
         return value
 
     def number(self, key: str, bounds: tuple[float, float], default: float | None = None) -> float:
-        least, most = bounds
+        low, high = bounds
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise self._error(key, f"should be a number from {least:g} to {most:g}, is {reprlib.repr(value)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise self._error(key, f"should be a number from {low:g} to {high:g}, is {reprlib.repr(value)}")
         return float(value)
 
     def boolean(self, key: str, default: bool) -> bool:

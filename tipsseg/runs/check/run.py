@@ -9,8 +9,7 @@ from pathlib import Path
 
 from tipsseg.formats.problem import Problem, class_faults
 from tipsseg.options import FileOptions
-from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
-from tipsseg.store.classes_file import class_names
+from tipsseg.store.classes_file import CLASSES_FILE, class_names
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.reader import broken_conversion, conversion_begun
 from tipsseg.store.run_record import RUN_FILE, read_run

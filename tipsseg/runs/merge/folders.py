@@ -26,21 +26,21 @@ from pathlib import Path
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS, image_folders
 from tipsseg.formats.base import RunContext
-from tipsseg.runs.merge.images import copy_image_files, stranger_error
+from tipsseg.runs.merge.images import copy_image_files, orphan_error
 from tipsseg.runs.merge.records import OWNER, SET_ASIDE, merged_run, notes, run_paths, write_records
 from tipsseg.runs.merge.refusals import (
+    orphans_in_shards,
     refuse_another,
     refuse_broken_off,
     refuse_doubles,
     refuse_incomplete,
     refuse_missing_files,
+    refuse_orphans,
     refuse_other_meanings,
-    refuse_strangers,
     refuse_target,
-    strangers_in_shards,
 )
 from tipsseg.runs.progress import Progress
-from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
+from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.file_names import name_key
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock, begin_merge, is_begun
@@ -107,7 +107,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     merged = merged_run(runs, target)
     context = replace(finished_context(merged), owner=OWNER)
     context.ownership.load({}, lambda image, digest: False)
-    refuse_strangers(runs, context)
+    refuse_orphans(runs, context)
     for line in notes(runs):
         progress.note(line)
     what = f"{counted(number, 'image')} of {_counted_runs(runs)}"
@@ -190,8 +190,8 @@ def _finish(target: Path) -> None:
     Raises OutputError, also for what others put among the shards.
     """
     if shards_in(target):
-        for path in strangers_in_shards(target):
-            raise stranger_error(path)
+        for path in orphans_in_shards(target):
+            raise orphan_error(path)
         try:
             _sync(target)
             # Under another name first: a part of the shards must not be taken for all.

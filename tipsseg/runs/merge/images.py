@@ -41,7 +41,7 @@ def is_copied(path: Path, place: Path) -> bool:
     if not os.path.lexists(place):
         return False
     if not _is_same(path, place):
-        raise stranger_error(place)
+        raise orphan_error(place)
     return True
 
 
@@ -54,7 +54,7 @@ def places(run: FinishedRun, entry: ManifestEntry, target: Path) -> Iterator[tup
             yield path, target / path.relative_to(run.output)
 
 
-def stranger_error(path: Path) -> OutputError:
+def orphan_error(path: Path) -> OutputError:
     """The OutputError for a file that is not of the run, and would be replaced or removed."""
     return OutputError(
         path,

@@ -11,12 +11,10 @@ from pathlib import Path
 from tipsseg.errors import InputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Rows, RowsFile, RunContext
-from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
-from tipsseg.store.error_log import ERRORS_FILE
-from tipsseg.store.error_log import UNREADABLE_FILE as UNREADABLE_ERRORS
+from tipsseg.store.classes_file import CLASSES_FILE
+from tipsseg.store.error_log import ERRORS_FILE, UNREADABLE_ERRORS
 from tipsseg.store.journal import Journal
-from tipsseg.store.manifest import MANIFEST_FILE, Manifest
-from tipsseg.store.manifest import UNREADABLE_FILE as UNREADABLE_ENTRIES
+from tipsseg.store.manifest import MANIFEST_FILE, UNREADABLE_ENTRIES, Manifest
 from tipsseg.store.reader import FinishedRun, check_hint, read_entries, unreadable
 from tipsseg.store.run_record import write_run
 from tipsseg.store.spec import Counts, RunInfo

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS, has_image_files
 from tipsseg.formats.base import RunContext
-from tipsseg.runs.merge.images import is_copied, places, stranger_error
+from tipsseg.runs.merge.images import is_copied, orphan_error, places
 from tipsseg.runs.merge.records import SET_ASIDE, run_paths
-from tipsseg.store.classes_file import FILE_NAME as CLASSES_FILE
+from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.file_names import NameKey, OutputNames
 from tipsseg.store.journal import journals_in
@@ -136,28 +136,28 @@ def refuse_missing_files(runs: Sequence[FinishedRun]) -> None:
     _refuse_any(gone, "Run the command again that labelled it: what is gone is made anew.")
 
 
-def refuse_strangers(runs: Sequence[FinishedRun], context: RunContext) -> None:
+def refuse_orphans(runs: Sequence[FinishedRun], context: RunContext) -> None:
     """Raise OutputError for a file in the target that is not of the runs, and would be replaced or removed.
 
     The context has the ownership of the target, which knows what a merge wrote that was stopped.
     """
     target = context.output
     records = () if is_begun(target) else (RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE)
-    for path in chain((target / name for name in records), strangers_in_shards(target)):
+    for path in chain((target / name for name in records), orphans_in_shards(target)):
         if os.path.lexists(path):
-            raise stranger_error(path)
+            raise orphan_error(path)
     formats = {name for run in runs for entry in read_entries(run) for name in entry.formats}
     classes = () if runs[0].output == target else (target / CLASSES_FILE,)
     for path in (*classes, *run_paths(target, sorted(formats.union(runs[0].formats)))):
         if not context.ownership.is_unchanged(path):
-            raise stranger_error(path)
+            raise orphan_error(path)
     for run in runs:
         for entry in read_entries(run):
             for path, place in places(run, entry, target):
                 is_copied(path, place)
 
 
-def strangers_in_shards(target: Path) -> Iterator[Path]:
+def orphans_in_shards(target: Path) -> Iterator[Path]:
     """What is among the shards of `target`, with which it would be removed, and is not theirs. Raises OutputError."""
     shards = target / SHARDS_FOLDER
     if not shards_in(target):
