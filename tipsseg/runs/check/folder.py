@@ -23,14 +23,16 @@ from tipsseg.formats.problem import Problem, unreadable, what_is_wrong
 from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.check.image import Place, Report, check_image
 from tipsseg.runs.check.manifest import Images, Owners, find_orphans, find_temporaries
-from tipsseg.runs.check.run import Run, check_classes, find_runs
+from tipsseg.runs.check.run import check_classes, find_runs
 from tipsseg.runs.inputs import check_image_root
 from tipsseg.runs.progress import Progress
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.run_record import RUN_FILE
+from tipsseg.store.spec import RunInfo
 from tipsseg.store.stored_image import LabelledImage
 from tipsseg.util.files import is_file
 from tipsseg.util.printable import counted, shell_word
+from tipsseg.util.record_paths import actual_path
 from tipsseg.util.threads import in_order
 
 
@@ -117,7 +119,9 @@ def _check(
             checks = _RunFiles(folder, each)
             yield from checks.check(progress)
             _note_gaps(each, progress)
-            place = Place(folder, each.run, images or each.run.image_root, max_pixels)
+            noted = each.run.image_root
+            root = images or (None if noted is None else actual_path(Path(), noted))
+            place = Place(folder, each.run, root, max_pixels)
             for report in in_order(jobs, partial(_check_pair, place), checks.pairs()):
                 tally.images += 1
                 tally.files += report.files
@@ -149,17 +153,17 @@ class _RunFiles:
         for name, form in FORMATS.items():
             holders = {image: None for image, formats in self._images.formats.items() if name in formats}
             # Before the end of a run they are not written. Images of an earlier run may have been in more formats.
-            if not run.ended or name in run.converting or not (holders or name in run.formats):
+            if run.ended is None or name in run.converting or not (holders or name in run.spec.formats):
                 continue
-            for file in form.run_files(RunContext(self._folder, run.state, (), {}, run.files)):
-                rules = form.check_run_file(file.path, run.names, holders)
+            for file in form.run_files(RunContext(self._folder, run.spec.state, (), {}, run.spec.files)):
+                rules = form.check_run_file(file.path, self._images.names, holders)
                 if rules is not None:
                     yield from self._check_by_rules(file.path, rules, holders)
                 else:
                     place = file.path.relative_to(self._folder).as_posix()
                     checked.add(place)
                     yield from self._check_digest(file.path, place)
-        for place, written in run.written.items():
+        for place, written in run.files.items():
             path = self._folder / place
             if place not in checked and is_file(path) and not written.same_bytes(path):
                 progress.note(f"{path}: changed by hand")
@@ -186,7 +190,7 @@ class _RunFiles:
             yield Problem(path, what_is_wrong(error))
 
     def _check_digest(self, path: Path, place: str) -> Iterator[Problem]:
-        written = self._images.run.written.get(place)
+        written = self._images.run.files.get(place)
         if not is_file(path):
             yield Problem(path, "missing")
         elif written is None:
@@ -197,20 +201,22 @@ class _RunFiles:
 
 def _note_gaps(images: Images, progress: Progress) -> None:
     """Say which formats do not hold all images; that may be meant so."""
-    number = len(images.formats)
+    number, run = len(images.formats), images.run
+    if run.ended is None or run.converting:
+        return
     for name in FORMATS:
         held = sum(name in formats for formats in images.formats.values())
-        if (held or name in images.run.formats) and held < number and images.run.ended and not images.run.converting:
+        if (held or name in run.spec.formats) and held < number:
             progress.note(
                 f"In the format {name} are {held} of {counted(number, 'image')}; tipsseg convert writes the others."
             )
 
 
-def _note_runs(folder: Path, runs: Sequence[Run], whole: bool, progress: Progress) -> None:
+def _note_runs(folder: Path, runs: Sequence[RunInfo], whole: bool, progress: Progress) -> None:
     for run in runs:
-        if run.failed:
-            progress.note(f"{counted(run.failed, 'image')} failed, see {run.state / ERRORS_FILE}")
-    if whole and runs[0].shard is not None:
+        if failed := run.counts.failed:
+            progress.note(f"{counted(failed, 'image')} failed, see {run.spec.state / ERRORS_FILE}")
+    if whole and runs[0].spec.shard is not None:
         place = shell_word(str(folder))
         progress.note(f"All {counted(len(runs), 'shard')} ended; join them: tipsseg merge {place} -o {place}")
 

@@ -12,9 +12,9 @@ from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, Problem, by, unreadable, what_is_wrong
 from tipsseg.images.decoding import upright_size
 from tipsseg.runs.check.manifest import check_entry
-from tipsseg.runs.check.run import Run
 from tipsseg.store.corrections import Correction, read_correction
 from tipsseg.store.manifest import MANIFEST_FILE, expected_files
+from tipsseg.store.spec import RunInfo
 from tipsseg.store.stored_image import LabelledImage
 from tipsseg.types import LabelArray
 from tipsseg.util.files import is_file, reason_of
@@ -34,7 +34,7 @@ class Place:
     """
 
     output: Path
-    run: Run
+    run: RunInfo
     images: Path | None
     max_pixels: int
 
@@ -79,11 +79,11 @@ def check_image(place: Place, image: LabelledImage, found: tuple[Path, ImageChec
 def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | None, report: Report) -> None:
     run, entry = place.run, image.entry
     report.problems += [
-        Problem(run.state / MANIFEST_FILE, f"{entry.image}: {what}") for what in check_entry(run, image)
+        Problem(run.spec.state / MANIFEST_FILE, f"{entry.image}: {what}") for what in check_entry(run, image)
     ]
     labels: LabelArray | None = None
     corrected: dict[str, Path] = {}
-    for name, file in expected_files(entry.image, entry.formats, run.files.names).items():
+    for name, file in expected_files(entry.image, entry.formats, run.spec.files.names).items():
         report.files += 1
         path = actual_path(place.output, file)
         digest, reason = _digest(path)
@@ -102,7 +102,7 @@ def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | 
         report.problems.append(Problem(one, f"changed by hand, and {other} was changed in another way"))
     elif corrected and entry.corrected not in corrected:
         report.behind += 1
-    _check_links(place, image, run.files.names, report)
+    _check_links(place, image, run.spec.files.names, report)
     if found is not None:
         path, rules = found
         report.problems += [Problem(path, what) for what in rules(image.stored, labels)]

@@ -10,8 +10,9 @@ from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS, has_image_files
 from tipsseg.formats.base import output_name
 from tipsseg.formats.problem import Problem, by, class_text
-from tipsseg.runs.check.run import Run
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, expected_files, read_entry
+from tipsseg.store.run_record import RUN_FILE
+from tipsseg.store.spec import RunInfo
 from tipsseg.store.stored_image import LabelledImage, labelled_image
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.append_log import lines_of
@@ -32,10 +33,11 @@ class Images:
         sound: Whether the manifest has all images, as far as anybody can tell.
     """
 
-    def __init__(self, run: Run, max_pixels: int) -> None:
+    def __init__(self, run: RunInfo, max_pixels: int) -> None:
         self.run = run
         self._max_pixels = max_pixels
-        self.path = run.state / MANIFEST_FILE
+        self.names = run.names
+        self.path = run.spec.state / MANIFEST_FILE
         self.formats: dict[str, tuple[str, ...]] = {}
         self.sound = True
         self._manifest: Manifest | None = None
@@ -52,17 +54,16 @@ class Images:
                     formats[entry.image] = same.setdefault(entry.formats, entry.formats)
                 except ValueError as error:
                     problems.append(f"line {number} is no entry: {error}; {_SET_ASIDE}")
-            self._manifest = Manifest(self.run.state)
+            self._manifest = Manifest(self.run.spec.state)
         except OSError as error:
             problems.append(reason_of(error))
             formats.clear()
         except OutputError as error:
             problems.append(error.reason)
             formats.clear()
-        if not problems and len(formats) < self.run.labelled:
-            problems.append(
-                f"it has {len(formats)} images, where {self.run.path.name} counts {self.run.labelled}; {_DONE_AGAIN}"
-            )
+        labelled = 0 if self.run.ended is None else self.run.images
+        if not problems and len(formats) < labelled:
+            problems.append(f"it has {len(formats)} images, where {RUN_FILE} counts {labelled}; {_DONE_AGAIN}")
         self.formats = {image: formats[image] for image in sorted(formats, key=name_order)}
         self.sound = not problems
         for what in problems:
@@ -73,7 +74,7 @@ class Images:
         return self._numbers(None if self._manifest is None else self._manifest.get(name))
 
     def _numbers(self, entry: ManifestEntry | None) -> LabelledImage:
-        return labelled_image(entry, self.run.names, self.run.files, self._max_pixels, self.run.digest)
+        return labelled_image(entry, self.names, self.run.spec.files, self._max_pixels, self.run.digest)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -81,17 +82,17 @@ class Images:
             self._manifest.close()
 
 
-def check_entry(run: Run, image: LabelledImage) -> Iterator[str]:
+def check_entry(run: RunInfo, image: LabelledImage) -> Iterator[str]:
     """Whether an entry is of the run, and agrees with its vocabulary and with itself."""
     entry = image.entry
-    if run.shard is not None and not run.shard.takes(entry.image):
-        yield f"not an image of shard {run.shard}"
-    expected = expected_files(entry.image, entry.formats, run.files.names)
+    if (shard := run.spec.shard) is not None and not shard.takes(entry.image):
+        yield f"not an image of shard {shard}"
+    expected = expected_files(entry.image, entry.formats, run.spec.files.names)
     for name in sorted(expected.keys() | entry.files.keys()):
         if entry.files.get(name) != expected.get(name):
             yield f"its file in the format {name} is {short(entry.files.get(name))}, not {short(expected.get(name))}"
     for label_id, name in image.names.items():
-        if run.names.get(label_id) != name:
+        if image.stored.classes.get(label_id) != name:
             yield f"{class_text(image.names, label_id)} is not in the vocabulary"
     height, width = image.stored.size
     number = sum(image.stored.pixels.values())
@@ -147,7 +148,7 @@ def find_temporaries(output: Path) -> Iterator[Problem]:
 
 
 def _stem(name: str, images: Images) -> str:
-    return str(output_name(PurePosixPath(name), images.run.files.names))
+    return str(output_name(PurePosixPath(name), images.run.spec.files.names))
 
 
 def _walk(top: Path) -> Iterator[Path]:

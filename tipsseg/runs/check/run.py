@@ -3,67 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tipsseg.formats.problem import Problem, class_faults
-from tipsseg.options import FileOptions
 from tipsseg.store.classes_file import CLASSES_FILE, class_names
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.reader import broken_conversion, conversion_begun
 from tipsseg.store.run_record import RUN_FILE, read_run
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in, state_folder
+from tipsseg.store.spec import RunInfo
 from tipsseg.types import ignore_id
 from tipsseg.util.files import is_folder, read_regular, reason_of
-from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.json_values import parse, short, take
-from tipsseg.util.record_paths import actual_path
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What the run.json in a state folder says.
-
-    Attributes:
-        state: The state folder.
-        shard: The shard; None for a whole run.
-        digest: Of all that decided the labels, see `RunInfo.digest`.
-        names: The names of the classes by id, 1..N.
-        formats: The formats of the run.
-        files: How labels became files.
-        image_root: The folder that the images' names begin at; None where that is not one folder, as after a merge.
-        ended: Whether the run came to its end.
-        converting: The formats of a conversion that was begun and has not ended.
-        labelled: Images that the folder had at its end; 0 before that.
-        failed: Images that it could not label; 0 before its end.
-        written: Files that stand for the whole run, as it wrote them, by their paths relative to the output folder.
-    """
-
-    state: Path
-    shard: Shard | None
-    digest: str
-    names: Mapping[int, str]
-    formats: tuple[str, ...]
-    files: FileOptions
-    image_root: Path | None
-    ended: bool
-    converting: tuple[str, ...]
-    labelled: int
-    failed: int
-    written: Mapping[str, Fingerprint]
-
-    @property
-    def path(self) -> Path:
-        """Its run.json."""
-        return self.state / RUN_FILE
 
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """The runs in an output folder, and what is wrong with their run.json; `whole` tells that all are there and have ended."""
+    """The runs in an output folder.
 
-    runs: tuple[Run, ...]
+    Attributes:
+        runs: What each run.json says; `converting` has the formats of any conversion that was begun and has not ended.
+        problems: What is wrong with them.
+        whole: Whether all runs are there and have ended.
+    """
+
+    runs: tuple[RunInfo, ...]
     problems: tuple[Problem, ...]
     whole: bool
 
@@ -87,21 +53,26 @@ def find_runs(folder: Path) -> Runs:
         problems += _missing_shards(place, shards)
     else:
         return Runs((), (Problem(folder, f"not an output folder of tipsseg label: no {RUN_FILE} in it"),), False)
-    runs = tuple(run for run in found if isinstance(run, Run))
+    runs = tuple(run for run in found if isinstance(run, RunInfo))
     for each in found:
         if isinstance(each, Problem):
             problems.append(each)
-        elif not each.ended:
-            problems.append(Problem(each.path, "the run was broken off; run the same command again"))
+        elif each.ended is None:
+            problems.append(Problem(run_path(each), "the run was broken off; run the same command again"))
         elif each.converting:
             error = broken_conversion(folder, each.converting)
-            problems.append(Problem(each.path, f"{error.message.removeprefix(f'{folder}: ')}. {error.hint}"))
+            problems.append(Problem(run_path(each), f"{error.message.removeprefix(f'{folder}: ')}. {error.hint}"))
         elif each.digest != runs[0].digest:
-            problems.append(Problem(each.path, f"labelled with other settings than {runs[0].path}"))
+            problems.append(Problem(run_path(each), f"labelled with other settings than {run_path(runs[0])}"))
     return Runs(runs, tuple(problems), not problems)
 
 
-def check_classes(folder: Path, run: Run) -> Iterator[Problem]:
+def run_path(run: RunInfo) -> Path:
+    """The run.json of a run."""
+    return run.spec.state / RUN_FILE
+
+
+def check_classes(folder: Path, run: RunInfo) -> Iterator[Problem]:
     """Whether classes.json gives the ids the meaning that they had in the run."""
     path = folder / CLASSES_FILE
     try:
@@ -111,10 +82,11 @@ def check_classes(folder: Path, run: Run) -> Iterator[Problem]:
     except (OSError, ValueError) as error:
         yield _unreadable(path, error)
         return
-    for what in class_faults(classes, run.names):
+    names = run.names
+    for what in class_faults(classes, names):
         yield Problem(path, what)
-    if ignore != ignore_id(len(run.names)):
-        yield Problem(path, f"`ignore` is {ignore}, not {ignore_id(len(run.names))}")
+    if ignore != ignore_id(len(names)):
+        yield Problem(path, f"`ignore` is {ignore}, not {ignore_id(len(names))}")
 
 
 def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
@@ -129,7 +101,7 @@ def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
         )
 
 
-def _read_run(state: Path, shard: Shard | None) -> Run | Problem:
+def _read_run(state: Path, shard: Shard | None) -> RunInfo | Problem:
     if is_locked(state):
         return Problem(state, "a run is at work there; check it once that has ended")
     path = state / RUN_FILE
@@ -140,21 +112,7 @@ def _read_run(state: Path, shard: Shard | None) -> Run | Problem:
             raise ValueError(f"the shard is {'null' if noted is None else short(str(noted))}")
     except (OSError, ValueError) as error:
         return _unreadable(path, error)
-    ended = info.ended is not None
-    return Run(
-        state,
-        shard,
-        info.digest,
-        info.names,
-        info.spec.formats,
-        info.spec.files,
-        None if info.image_root is None else actual_path(Path(), info.image_root),
-        ended,
-        conversion_begun(info) if ended else (),
-        info.images if ended else 0,
-        info.counts.failed,
-        info.files,
-    )
+    return replace(info, converting=() if info.ended is None else conversion_begun(info))
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> Problem:
