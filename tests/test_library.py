@@ -152,6 +152,57 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         tipsseg.UsageError,
         "unknown format 'pgn'",
     ),
+    "one format": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats="png"),
+        tipsseg.UsageError,
+        "formats must be a list of names, not 'png'",
+    ),
+    "no formats": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats=[]),
+        tipsseg.UsageError,
+        "no formats given",
+    ),
+    "threads": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, jobs=0),
+        tipsseg.UsageError,
+        "argument `jobs`=0 is too small; the least is 1",
+    ),
+    "a limit": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, limit=1.5),  # type: ignore[arg-type]
+        tipsseg.UsageError,
+        "argument `limit` must be a whole number, not 1.5",
+    ),
+    "pixels": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, max_pixels="many"),  # type: ignore[arg-type]
+        tipsseg.UsageError,
+        "argument `max_pixels` must be a whole number, not 'many'",
+    ),
+    "an image in memory": (
+        lambda out: tipsseg.label_folder([Image.new("L", (9, 9))], ["a"], output=out),  # type: ignore[list-item]
+        tipsseg.UsageError,
+        "images must be paths",
+    ),
+    "number for paths": (
+        lambda out: tipsseg.label_folder(5, ["a"], output=out),  # type: ignore[arg-type]
+        tipsseg.UsageError,
+        "images must be paths, not 5",
+    ),
+    "a set of classes": (
+        lambda out: tipsseg.label_folder(DESERT, {"a", "b"}, output=out),  # type: ignore[arg-type]
+        tipsseg.VocabularyError,
+        "classes must be in an order",
+    ),
+    "minimum area": (
+        lambda out: tipsseg.FileOptions(min_area=50),  # type: ignore[arg-type]
+        tipsseg.UsageError,
+        "the minimum area must be a MinArea, not 50",
+    ),
+    "negative area": (lambda out: tipsseg.MinArea(-1), tipsseg.UsageError, "a minimum area of -1 is none"),
+    "actors without Ray": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, actors=2),
+        tipsseg.UsageError,
+        "are for Ray",
+    ),
     "engine": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, engine="slurm"),  # type: ignore[arg-type]
         tipsseg.UsageError,

@@ -23,7 +23,7 @@ A second question about the same image costs next to nothing, as the model sees 
     features = model.encode("panda.jpg")
     tipsseg.Labeller(model, ["sky", "grass"]).label(features)
 
-A folder of images becomes a folder of label files. `label_folder` has all options of the command `tipsseg label`. It goes on where
+A folder of images becomes a folder of label files. `label_folder` has the options of the command `tipsseg label`. It goes on where
 it was broken off, and keeps what a person changed:
 
     for result in tipsseg.label_folder("photos/", ["car", "road"], output="labels", formats=("png", "coco")):

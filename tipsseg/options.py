@@ -53,6 +53,14 @@ def choose(value: object, choices: tuple[_Choice, ...], what: str) -> _Choice:
     raise UsageError(f"unknown {what} {quoted(value)}", f"Use one of {', '.join(choices)}.")
 
 
+def check_whole_number(argument: str, value: object) -> None:
+    """Raise UsageError for what is no whole number from 1 on; `argument` is how the message begins."""
+    if type(value) is not int:
+        raise UsageError(f"{argument} must be a whole number, not {quoted(value)}")
+    if value < 1:
+        raise UsageError(f"{argument}={value} is too small; the least is 1")
+
+
 _DEVICE = re.compile("auto|(cpu|cuda|mps)(:[0-9]+)?")
 
 
@@ -133,6 +141,13 @@ class MinArea:
     value: float
     percent: bool = False
 
+    def __post_init__(self) -> None:
+        most = 100 if self.percent else math.inf
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float) or not 0 <= self.value <= most:
+            raise UsageError(
+                f"a minimum area of {quoted(self.value)} is none", "Give pixels, or a percentage from 0 to 100."
+            )
+
     def pixels(self, size: tuple[int, int]) -> int:
         """Return the area in pixels, in an image of `size` (height, width)."""
         height, width = size
@@ -172,6 +187,14 @@ class FileOptions:
     def __post_init__(self) -> None:
         choose(self.instances, INSTANCES, "instances")
         choose(self.png_mode, PNG_MODES, "mode of PNG files")
+        if not isinstance(self.min_area, MinArea):
+            raise UsageError(
+                f"the minimum area must be a MinArea, not {quoted(self.min_area)}",
+                "For example: MinArea(50) pixels, or MinArea(0.1, percent=True) of the image.",
+            )
+        for argument, value in (("argument `simplify`", self.simplify), ("argument `val_fraction`", self.val_fraction)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise UsageError(f"{argument} must be a number, not {quoted(value)}")
         if self.simplify is not None and not 0 <= self.simplify <= MAX_SIMPLIFY:
             raise UsageError(
                 f"argument `simplify`={self.simplify:g} is no distance in pixels",

@@ -20,6 +20,7 @@ OPTIONS = {
     "gpus": "--gpus",
     "ignore_index": "--ignore-index",
     "image": "--image",
+    "jobs": "--jobs",
     "images": "--images",
     "layout": "--layout",
     "limit": "--limit",

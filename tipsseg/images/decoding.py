@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.errors import ImageError, InputError
 from tipsseg.images.apart import DecodingTimeoutError, decode_apart, needs_own_process
 from tipsseg.images.pillow import PILLOW_LIMIT, image_formats
 from tipsseg.images.skipped import HEIC_HINT, VIDEO_HINT
 from tipsseg.images.upright import ORIENTATION, orientation_of, thumbnail_rgb, upright_image
-from tipsseg.options import MAX_PIXELS
+from tipsseg.options import MAX_PIXELS, check_whole_number
 from tipsseg.util.files import reason_of
 
 #: Seconds of work that the decoding of an image may take. 100 million pixels take a few.
@@ -201,9 +201,8 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
 
 
 def check_max_pixels(max_pixels: int) -> None:
-    """Raise UsageError for a limit below 1."""
-    if max_pixels < 1:
-        raise UsageError(f"argument `max_pixels`={max_pixels} is too small; the least is 1")
+    """Raise UsageError for what is no number of pixels."""
+    check_whole_number("argument `max_pixels`", max_pixels)
 
 
 @contextmanager

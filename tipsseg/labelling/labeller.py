@@ -25,7 +25,7 @@ from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
 from tipsseg.labelling.windows import WindowPlan
-from tipsseg.options import MAX_PIXELS, LabelOptions
+from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
 from tipsseg.types import TopClasses
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
@@ -78,6 +78,7 @@ class Labeller:
             )
         self.model = model
         self.options = options or LabelOptions()
+        check_whole_number("argument `max_pixels`", max_pixels)
         self._max_pixels = max_pixels
         self._short_side = model.check_short_side(self.options.short_side)
         classifier = make_classifier(model.backbone, vocabulary, cache)
@@ -120,6 +121,8 @@ class Labeller:
         Raises:
             TipssegError: As `label`, for the image whose turn it is; the images before it are yielded first.
         """
+        if isinstance(images, str | Path) or not isinstance(images, Iterable):
+            raise UsageError(f"images must be a list, not {quoted(images)}", "For one image: Labeller.label.")
         batches: Batches[Prepared] = Batches(self.model)
         for image in images:
             try:

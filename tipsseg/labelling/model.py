@@ -15,7 +15,7 @@ from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
 from tipsseg.labelling.windows import WindowPlan, make_plan, stretched_size
-from tipsseg.options import MAX_PIXELS, Dtype, LabelOptions, Mode
+from tipsseg.options import MAX_PIXELS, Dtype, LabelOptions, Mode, check_whole_number
 from tipsseg.util.printable import quoted
 from tipsseg.weights.sources import find_model
 
@@ -60,6 +60,7 @@ class Model:
             DeviceError: The memory of the device is too small.
         """
         options = LabelOptions(mode, short_side)
+        check_whole_number("argument `max_pixels`", max_pixels)
         upright = to_upright(image, max_pixels)
         return self.encode_prepared(self.prepare(upright, options.mode, self.check_short_side(options.short_side)))
 

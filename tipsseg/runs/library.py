@@ -15,6 +15,7 @@ from tipsseg.options import (
     Dtype,
     FileOptions,
     LabelOptions,
+    check_whole_number,
     choose,
     default_jobs,
 )
@@ -29,6 +30,7 @@ from tipsseg.store.results import ImageResult
 from tipsseg.store.run_record import plan_run
 from tipsseg.store.shards import parse_shard
 from tipsseg.store.spec import RunInfo, RunSpec
+from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
@@ -104,7 +106,11 @@ def label_folder(
     Raises:
         TipssegError: For what ends the run; what can be known before is raised by the call itself.
     """
-    choose(engine, ("local", "ray"), "engine")
+    if choose(engine, ("local", "ray"), "engine") == "local" and (actors, gpus) != (1, 0.0):
+        raise UsageError("argument `actors` and argument `gpus` are for Ray", 'Leave them out, or give engine="ray".')
+    for argument, number in (("argument `limit`", limit), ("argument `sample`", sample)):
+        if number is not None:
+            check_whole_number(argument, number)
     paths = _paths(images)
     check_choice(bool(paths), limit, sample, retry_failed=retry_failed)
     spec = RunSpec(
@@ -112,12 +118,12 @@ def label_folder(
         _vocabulary(classes),
         options,
         files,
-        tuple(formats),
+        _formats(formats),
         Path(output),
         device,
         dtype,
         batch_size,
-        default_jobs() if jobs is None else jobs,
+        _threads(jobs),
         max_pixels,
         resume,
         overwrite,
@@ -215,12 +221,12 @@ def evaluate(
         vocabulary,
         options,
         files,
-        tuple(formats),
+        _formats(formats) if formats else (),
         Path(output or ""),
         device,
         dtype,
         batch_size,
-        default_jobs() if jobs is None else jobs,
+        _threads(jobs),
         max_pixels,
         resume=False,
         use_cache=use_cache,
@@ -271,13 +277,21 @@ def score_masks(
     elif layout is not None:
         given = [each.name for each in read_vocabulary(truth.preset()).classes]
     names = names_of(Path(predicted), given)
-    threads = default_jobs() if jobs is None else jobs
+    threads = _threads(jobs)
     with _progress(verbose) as progress:
         return evaluate_masks(Path(predicted), Path(truths), truth.layout(names), names, threads, progress)
 
 
 def _paths(images: Paths) -> tuple[Path, ...]:
-    return (Path(images),) if isinstance(images, str | Path) else tuple(map(Path, images))
+    if isinstance(images, str | Path):
+        return (Path(images),)
+    if not isinstance(images, Iterable):
+        raise UsageError(f"images must be paths, not {quoted(images)}", 'For example: "photos/", or a list of files.')
+    paths = tuple(images)
+    for each in paths:
+        if not isinstance(each, str | Path):
+            raise UsageError(f"images must be paths, not {quoted(each)}", "Labeller.label takes images in memory.")
+    return tuple(map(Path, paths))
 
 
 def _vocabulary(classes: Classes) -> Vocabulary:
@@ -286,3 +300,22 @@ def _vocabulary(classes: Classes) -> Vocabulary:
 
 def _progress(verbose: bool) -> Progress:
     return Progress(quiet=False, results=False) if verbose else Silence()
+
+
+def _formats(formats: Sequence[str]) -> tuple[str, ...]:
+    if (
+        isinstance(formats, str)
+        or not isinstance(formats, Iterable)
+        or not all(isinstance(each, str) for each in formats)
+    ):
+        raise UsageError(f"formats must be a list of names, not {quoted(formats)}", 'For example: ["png", "coco"].')
+    if not formats:
+        raise UsageError("no formats given", 'For example: ["png", "coco"].')
+    return tuple(formats)
+
+
+def _threads(jobs: int | None) -> int:
+    if jobs is None:
+        return default_jobs()
+    check_whole_number("argument `jobs`", jobs)
+    return jobs

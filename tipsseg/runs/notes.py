@@ -18,6 +18,7 @@ from tipsseg.store.results import Labelled, Unchanged
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
+from tipsseg.store.stored_image import label_sources
 from tipsseg.util.printable import counted, shell_word
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
@@ -136,7 +137,14 @@ def note_outdated(resume: ResumeState, spec: RunSpec, progress: Progress) -> Non
     if names:
         place = shell_word(str(spec.output))
         later = ",".join(name for name in names.split(",") if name not in of_the_model())
-        how = f"; tipsseg convert {place} --format {later} writes them" if later and not spec.shard else ""
+        how = ""
+        if later and not spec.shard:
+            stored = set(spec.formats) & set(label_sources())
+            how = (
+                f"; tipsseg convert {place} --format {later} writes them"
+                if stored
+                else "; label with these formats to have them"
+            )
         if later != names:
             how += "; only the model can write the scores of npz and confidence, with tipsseg label --format"
         progress.note(f"Images that were labelled anew are not in {names} any more{how}.")

@@ -21,6 +21,7 @@ from tipsseg.options import (
     LabelOptions,
     check_device_name,
     check_dtype_name,
+    check_whole_number,
     default_jobs,
 )
 from tipsseg.store.shards import Shard, state_folder
@@ -107,8 +108,9 @@ class RunSpec:
                 f"argument `png_mode`=P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}",
                 "Use argument `png_mode`=L.",
             )
-        if self.batch_size < 1:
-            raise UsageError(f"argument `batch_size`={self.batch_size} is too small; the least is 1")
+        check_whole_number("argument `batch_size`", self.batch_size)
+        check_whole_number("argument `jobs`", self.jobs)
+        check_whole_number("argument `max_pixels`", self.max_pixels)
         check_device_name(self.device)
         check_dtype_name(self.dtype)
         find_model(self.model)

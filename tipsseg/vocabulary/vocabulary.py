@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -129,6 +129,8 @@ def make_vocabulary(
     """
     if isinstance(classes, str):
         raise VocabularyError("classes must be a list of names, not a string", f"For one class: [{quoted(classes)}].")
+    if isinstance(classes, set | frozenset | Mapping):
+        raise VocabularyError("classes must be in an order, as their ids follow it", "Give a list of names.")
     if not isinstance(classes, Iterable):
         raise VocabularyError(
             f"classes must be a list of names, not {quoted(classes)}", 'For example: ["panda leg", "tree"]'
