@@ -53,6 +53,12 @@ def choose(value: object, choices: tuple[_Choice, ...], what: str) -> _Choice:
     raise UsageError(f"unknown {what} {quoted(value)}", f"Use one of {', '.join(choices)}.")
 
 
+def check_positive(argument: str, number: int) -> None:
+    """Raise UsageError for a number below 1; `argument` is the name of the argument that has it."""
+    if number < 1:
+        raise UsageError(f"argument `{argument}`={number} is too small; the least is 1")
+
+
 _DEVICE = re.compile("auto|(cpu|cuda|mps)(:[0-9]+)?")
 
 

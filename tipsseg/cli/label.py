@@ -16,7 +16,7 @@ from tipsseg.cli.help import FILES, IMAGES, MACHINES, WHAT, Command, one_of
 from tipsseg.cli.mistakes import refuse_split_lists
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import InputError, OtherRunError, UsageError
-from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS
+from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS, check_positive
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
@@ -212,7 +212,6 @@ def label(
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
-    from tipsseg.images.decoding import check_max_pixels
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.dry_run import dry_run
     from tipsseg.runs.image_list import Choice, check_choice, find_images
@@ -223,7 +222,7 @@ def label(
     from tipsseg.store.shards import parse_shard
     from tipsseg.store.spec import RunSpec
 
-    check_max_pixels(max_pixels)
+    check_positive("max_pixels", max_pixels)
     silence_decoders()
     given = tuple(paths or ())
     refuse_split_lists(given, classes, formats)

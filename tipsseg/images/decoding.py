@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.errors import ImageError, InputError
 from tipsseg.images.apart import DecodingTimeoutError, decode_apart, needs_own_process
 from tipsseg.images.pillow import PILLOW_LIMIT, image_formats
 from tipsseg.images.skipped import HEIC_HINT, VIDEO_HINT
@@ -198,12 +198,6 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
         with picture:
             _refuse_large(path, picture, max_pixels)
             yield OpenImage(path, picture, max_pixels)
-
-
-def check_max_pixels(max_pixels: int) -> None:
-    """Raise UsageError for a limit below 1."""
-    if max_pixels < 1:
-        raise UsageError(f"argument `max_pixels`={max_pixels} is too small; the least is 1")
 
 
 @contextmanager

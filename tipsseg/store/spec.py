@@ -21,6 +21,7 @@ from tipsseg.options import (
     LabelOptions,
     check_device_name,
     check_dtype_name,
+    check_positive,
     default_jobs,
 )
 from tipsseg.store.shards import Shard, state_folder
@@ -107,8 +108,7 @@ class RunSpec:
                 f"argument `png_mode`=P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}",
                 "Use argument `png_mode`=L.",
             )
-        if self.batch_size < 1:
-            raise UsageError(f"argument `batch_size`={self.batch_size} is too small; the least is 1")
+        check_positive("batch_size", self.batch_size)
         check_device_name(self.device)
         check_dtype_name(self.dtype)
         find_model(self.model)
