@@ -22,6 +22,7 @@ from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.images import decoding as images
 from tipsseg.images import pillow, upright
 from tipsseg.images.decoding import open_image, upright_size
+from tipsseg.options import check_whole_number
 
 Pixels = NDArray[np.uint8]
 
@@ -616,9 +617,9 @@ def test_each_call_has_a_limit_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_that_no_image_keeps(limit: int) -> None:
-    images.check_max_pixels(1)
+    check_whole_number("argument `max_pixels`", 1)
     with pytest.raises(UsageError, match=f"argument `max_pixels`={limit} is too small; the least is 1"):
-        images.check_max_pixels(limit)
+        check_whole_number("argument `max_pixels`", limit)
 
 
 def test_an_image_without_pixels() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from mask_codes import encode_rle
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
@@ -20,7 +21,6 @@ from tipsseg.regions.components import (
     components,
     count_labels,
     encode_region,
-    encode_rle,
     mean_over,
     whole_classes,
 )

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from mask_codes import encode_rle
 
-from tipsseg.regions.components import encode_rle
 from tipsseg.regions.rle import area, box, decode_runs, inside
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=12)

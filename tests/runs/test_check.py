@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mask_codes import encode_rle
 from output_folders import (
     ALL_FORMATS,
     LABELS,
@@ -36,7 +37,6 @@ from PIL import Image
 
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions, MinArea
-from tipsseg.regions.components import encode_rle
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.store.lock import FolderLock

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dying import Killed, death_after
+from mask_codes import encode_rle
 from output_folders import (
     ALL_FORMATS,
     CLASSES,
@@ -40,7 +41,7 @@ from PIL import Image
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
-from tipsseg.regions.components import components, encode_rle
+from tipsseg.regions.components import components
 from tipsseg.regions.polygons import outline
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.convert.folder import convert_folder

@@ -8,7 +8,7 @@ from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.help import Command
 from tipsseg.cli.wording import as_typed
-from tipsseg.options import MAX_PIXELS
+from tipsseg.options import MAX_PIXELS, check_whole_number
 
 EPILOG = """\b
 Examples:
@@ -34,12 +34,11 @@ def check(
     quiet: opt.Quiet = False,
 ) -> None:
     """Read an output folder back: files, sizes, ids, areas, annotations, and whether the images are the same."""
-    from tipsseg.images.decoding import check_max_pixels
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.check.folder import check_folder
     from tipsseg.runs.progress import Progress
 
-    check_max_pixels(max_pixels)
+    check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
     threads = values.threads(jobs)
     wrong = False

@@ -12,7 +12,7 @@ from tipsseg.cli.help import Command
 from tipsseg.cli.mistakes import refuse_stray_formats
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
-from tipsseg.options import MAX_PIXELS
+from tipsseg.options import MAX_PIXELS, check_whole_number
 from tipsseg.util.printable import quoted
 
 EPILOG = """\b
@@ -48,7 +48,6 @@ def convert(
     quiet: opt.Quiet = False,
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
-    from tipsseg.images.decoding import check_max_pixels
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.convert.folder import convert_folder
     from tipsseg.runs.progress import Progress
@@ -56,7 +55,7 @@ def convert(
     refuse_stray_formats(context.args, formats)
     if context.args:
         raise UsageError(f"one folder is converted at a time, and {quoted(context.args[0])} is another argument")
-    check_max_pixels(max_pixels)
+    check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
     with Progress(quiet, null=null, wording=as_typed) as progress:
         names, threads = values.split_formats(formats), values.threads(jobs)

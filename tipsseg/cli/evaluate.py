@@ -13,7 +13,7 @@ from tipsseg.cli.help import FILES, TRUTH, Command, one_of
 from tipsseg.cli.mistakes import refuse_split_lists
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
-from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS
+from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS, check_whole_number
 
 if TYPE_CHECKING:
     from tipsseg.runs.evaluate import Evaluation
@@ -135,7 +135,6 @@ def evaluate(
     quiet: opt.Quiet = False,
 ) -> None:
     """Score labels against truth masks: mean IoU, IoU of each class, confusion matrix."""
-    from tipsseg.images.decoding import check_max_pixels
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.evaluate import check_output, evaluate_masks, evaluate_model
     from tipsseg.runs.image_list import found_images, note_inputs
@@ -146,7 +145,7 @@ def evaluate(
 
     refuse_split_lists(paths or (), classes, formats)
     _refuse_together(context)
-    check_max_pixels(max_pixels)
+    check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
     truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
     if layout is not None and not classes and vocab is None:

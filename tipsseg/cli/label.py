@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,13 +16,11 @@ from tipsseg.cli.help import FILES, IMAGES, MACHINES, WHAT, Command, one_of
 from tipsseg.cli.mistakes import refuse_split_lists
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import InputError, OtherRunError, UsageError
-from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS
+from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS, check_whole_number
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
     from tipsseg.cli.repeat import RepeatedRun
-    from tipsseg.runs.engine import Engine
-    from tipsseg.store.spec import RunInfo
 
 EPILOG = """\b
 Examples:
@@ -214,17 +212,17 @@ def label(
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
-    from tipsseg.images.decoding import check_max_pixels
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.dry_run import dry_run
     from tipsseg.runs.image_list import Choice, check_choice, find_images
     from tipsseg.runs.label import run_label
+    from tipsseg.runs.library import engine_maker
     from tipsseg.runs.progress import Progress
     from tipsseg.store.run_record import plan_run
     from tipsseg.store.shards import parse_shard
     from tipsseg.store.spec import RunSpec
 
-    check_max_pixels(max_pixels)
+    check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
     given = tuple(paths or ())
     refuse_split_lists(given, classes, formats)
@@ -237,7 +235,9 @@ def label(
         raise UsageError("--retry-failed goes on from a run, and --no-resume starts over", "Give one of them.")
     if retry_failed and overwrite:
         raise UsageError("--retry-failed goes on from a run, and --overwrite starts over", "Give one of them.")
-    workers = _workers(engine, actors, gpus, device)
+    if engine == "local" and (actors is not None or gpus is not None):
+        raise UsageError("--actors and --gpus are for --engine ray", "Leave them out, or add --engine ray.")
+    make_engine = engine_maker(engine, 1 if actors is None else actors, 0.0 if gpus is None else gpus, device)
     repeated = _repeated(from_run, [classes, vocab, templates, background])
     vocabulary = (
         values.parse_vocabulary(classes, vocab, templates, background) if repeated is None else repeated.vocabulary
@@ -273,7 +273,7 @@ def label(
         if dry:
             failed = dry_run(info, images, progress, measure=engine == "local")
         else:
-            with workers(info, progress.note, quiet) as labeller, _commands_to_paste(output):
+            with make_engine(info, progress.note, quiet) as labeller, _commands_to_paste(output):
                 failed = run_label(info, images, labeller, progress, jsonl=jsonl).failed
     if failed:
         raise typer.Exit(1)
@@ -301,27 +301,6 @@ def _without_output(arguments: Sequence[str]) -> list[str]:
             left.append(each)
         skip = not skip and each in ("-o", "--output")
     return left
-
-
-#: Makes an engine of a run, of what takes its notes, and of whether it is quiet.
-_Workers = Callable[["RunInfo", Callable[[str], None], bool], AbstractContextManager["Engine"]]
-
-
-def _workers(engine: str, actors: int | None, gpus: float | None, device: str) -> _Workers:
-    """What makes the engine of that name. Raises UsageError."""
-    from tipsseg.runs.engine import LocalEngine
-
-    if engine == "local":
-        if actors is not None or gpus is not None:
-            raise UsageError("--actors and --gpus are for --engine ray", "Leave them out, or add --engine ray.")
-        return lambda info, note, quiet: nullcontext(LocalEngine(info, note=note, quiet=quiet))
-    if engine != "ray":
-        raise UsageError(f"unknown engine {engine!r}", "Use one of local, ray.")
-    from tipsseg.runs.ray_engine import RayEngine, check_ray
-
-    number, each = 1 if actors is None else actors, 0.0 if gpus is None else gpus
-    check_ray(number, each, device)
-    return lambda info, _, __: RayEngine(info, number, each)
 
 
 def _repeated(path: Path | None, own: Sequence[object]) -> RepeatedRun | None:

@@ -24,7 +24,7 @@ from tipsseg.images.apart import DecodingTimeoutError, decode_apart, needs_own_p
 from tipsseg.images.pillow import PILLOW_LIMIT, image_formats
 from tipsseg.images.skipped import HEIC_HINT, VIDEO_HINT
 from tipsseg.images.upright import ORIENTATION, orientation_of, thumbnail_rgb, upright_image
-from tipsseg.options import MAX_PIXELS, check_whole_number
+from tipsseg.options import MAX_PIXELS
 from tipsseg.util.files import reason_of
 
 #: Seconds of work that the decoding of an image may take. 100 million pixels take a few.
@@ -198,11 +198,6 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
         with picture:
             _refuse_large(path, picture, max_pixels)
             yield OpenImage(path, picture, max_pixels)
-
-
-def check_max_pixels(max_pixels: int) -> None:
-    """Raise UsageError for what is no number of pixels."""
-    check_whole_number("argument `max_pixels`", max_pixels)
 
 
 @contextmanager

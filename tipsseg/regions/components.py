@@ -191,18 +191,11 @@ def mean_over(region: Region, values: ConfidenceArray) -> float:
     return total / region.area
 
 
-def encode_rle(mask: NDArray[np.bool_]) -> Rle:
-    """The compressed run-length code of a whole mask [H, W]."""
-    height, width = mask.shape
-    code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [height, width], "counts": code["counts"].decode("ascii")}
-
-
 def encode_region(region: Region, size: tuple[int, int]) -> Rle:
     """The compressed run-length code of a region in an image of `size` (height, width).
 
-    Equal to `encode_rle` of the whole mask, but the work goes with the region's runs and not with the image, which
-    matters where a map has thousands of regions.
+    The code is that of the whole mask, but the work goes with the region's runs and not with the image, which matters where a map
+    has thousands of regions.
     """
     height, width = size
     base = region.runs.column.astype(np.int64) * height

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, UsageError
+from tipsseg.options import check_whole_number
 from tipsseg.runs import inputs
 from tipsseg.runs.inputs import Found
 from tipsseg.runs.progress import Progress
@@ -64,8 +65,8 @@ class Images:
 def check_choice(given: bool, limit: int | None, sample: int | None, *, retry_failed: bool) -> None:
     """Raise UsageError for a choice that cannot be meant; `given` tells whether there are paths or a list."""
     for argument, number in (("argument `limit`", limit), ("argument `sample`", sample)):
-        if number is not None and number < 1:
-            raise UsageError(f"{argument}={number} is too small; the least is 1")
+        if number is not None:
+            check_whole_number(argument, number)
     if limit is not None and sample is not None:
         raise UsageError("argument `limit` and argument `sample` exclude each other", "Give one of them.")
     if given:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,11 @@ from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
 Classes = Vocabulary | Sequence[str | ClassSpec]
 Paths = str | Path | Iterable[str | Path]
+
+ENGINES = ("local", "ray")
+
+#: Makes an engine of a run, of what takes its notes, and of whether it is quiet.
+EngineMaker = Callable[[RunInfo, Callable[[str], None], bool], AbstractContextManager[Engine]]
 
 
 def label_folder(
@@ -106,11 +112,8 @@ def label_folder(
     Raises:
         TipssegError: For what ends the run; what can be known before is raised by the call itself.
     """
-    if choose(engine, ("local", "ray"), "engine") == "local" and (actors, gpus) != (1, 0.0):
+    if engine == "local" and (actors, gpus) != (1, 0.0):
         raise UsageError("argument `actors` and argument `gpus` are for Ray", 'Leave them out, or give engine="ray".')
-    for argument, number in (("argument `limit`", limit), ("argument `sample`", sample)):
-        if number is not None:
-            check_whole_number(argument, number)
     paths = _paths(images)
     check_choice(bool(paths), limit, sample, retry_failed=retry_failed)
     spec = RunSpec(
@@ -132,29 +135,38 @@ def label_folder(
         use_cache,
     )
     spec.check()
-    if engine == "ray":
-        from tipsseg.runs.ray_engine import check_ray
-
-        check_ray(actors, gpus, device)
+    make_engine = engine_maker(engine, actors, gpus, device)
     progress = _progress(verbose)
     info = plan_run(spec)
     found = find_images(spec, Choice(paths, None, limit, sample, retry_failed), progress)
-    return _results(info, found, progress, actors if engine == "ray" else None, gpus)
+    return _results(info, found, progress, make_engine)
 
 
 def _results(
-    info: RunInfo, images: Images, progress: Progress, actors: int | None, gpus: float
+    info: RunInfo, images: Images, progress: Progress, make_engine: EngineMaker
 ) -> Generator[ImageResult, None, None]:
-    """The results of a run; `actors` is None for a run in this process."""
-    with progress:
-        if actors is None:
-            engine: Engine = LocalEngine(info, note=progress.note, quiet=True)
-            yield from LabelRun(info, images, engine, progress).results()
-            return
-        from tipsseg.runs.ray_engine import RayEngine
+    with progress, make_engine(info, progress.note, True) as engine:
+        yield from LabelRun(info, images, engine, progress).results()
 
-        with RayEngine(info, actors, gpus) as cluster:
-            yield from LabelRun(info, images, cluster, progress).results()
+
+def engine_maker(name: str, actors: int, gpus: float, device: str) -> EngineMaker:
+    """What makes the engine of a name, "local" or "ray".
+
+    Args:
+        name: The name.
+        actors: With "ray": how many actors.
+        gpus: With "ray": GPUs per actor.
+        device: The device of the run.
+
+    Raises:
+        UsageError: The engine is unknown or not installed, or its numbers are impossible.
+    """
+    if choose(name, ENGINES, "engine") == "local":
+        return lambda info, note, quiet: nullcontext(LocalEngine(info, note=note, quiet=quiet))
+    from tipsseg.runs.ray_engine import RayEngine, check_ray
+
+    check_ray(actors, gpus, device)
+    return lambda info, note, quiet: RayEngine(info, actors, gpus)
 
 
 def evaluate(

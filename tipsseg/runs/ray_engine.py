@@ -30,6 +30,7 @@ from tipsseg import __version__
 from tipsseg.errors import DeviceError, TipssegError, UsageError
 from tipsseg.formats import image_folders
 from tipsseg.formats.base import RunContext
+from tipsseg.options import check_whole_number
 from tipsseg.runs.ray_actor import LabelActor, Plan
 from tipsseg.store.results import ImageResult, Item
 from tipsseg.store.spec import RunInfo
@@ -60,8 +61,7 @@ def check_ray(actors: int, gpus: float, device: str) -> None:
     """Raise UsageError where Ray is not installed, or for numbers that cannot be."""
     if find_spec("ray") is None:
         raise UsageError("argument `engine`=ray needs Ray", "pip install 'tipsseg[ray]'")
-    if actors < 1:
-        raise UsageError(f"argument `actors`={actors} is too small; the least is 1")
+    check_whole_number("argument `actors`", actors)
     if not 0 <= gpus < math.inf:
         raise UsageError(
             f"argument `gpus`={gpus:g} is no number of GPUs", "Give those of one actor: 1, or 0.5 for two on a GPU."
