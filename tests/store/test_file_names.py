@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from tipsseg.store.file_names import (
     without_form,
 )
 from tipsseg.types import ImageRef
+from tipsseg.util.files import TEMPORARY_PREFIX
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 
@@ -252,3 +254,14 @@ def test_the_hint_names_a_way_out(key: NameKey, choice: str, full: bool, alike: 
     assert hint.startswith("Rename one of the two")
     assert ("argument `names`=full" in hint) is full
     assert ("in case alone" in hint) is alike
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    left = [f"{TEMPORARY_PREFIX}{gone.pid}-{'0' * 16}-{name}" for name in ("A", "\u00e9", "e\u0301")]
+    others = [f"{TEMPORARY_PREFIX}{os.getpid()}-{'0' * 16}-A", f"{TEMPORARY_PREFIX}{'0' * 16}", f"{gone.pid}-A"]
+    for name in (*left, *others):
+        (tmp_path / name).touch()
+    name_key(tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -16,6 +18,8 @@ from tipsseg.util.files import TEMPORARY_PREFIX, is_folder
 
 #: Names with the same key are one file.
 NameKey = Callable[[str], str]
+
+_PROBE = re.compile(re.escape(TEMPORARY_PREFIX) + r"([0-9]{1,20})-[0-9a-f]{16}-.{1,2}")
 
 _ALIKE = (
     " Where they differ in case alone, or in how an accent is spelled: the file system of the output folder takes such "
@@ -47,10 +51,11 @@ def without_case_and_form(name: str) -> str:
 def name_key(folder: Path) -> NameKey:
     """The key for the names of files in `folder`, or in the nearest of its parents that exists.
 
-    Finds out with two hidden files, which are removed at once; a process that is killed meanwhile leaves one, as it does other
-    temporary files. Where they cannot be written, only equal names are taken for one.
+    Finds out with two hidden files, which are removed at once. A process that is killed meanwhile leaves one, which the next call
+    removes. Where they cannot be written, only equal names are taken for one.
     """
     place = next((each for each in (folder, *folder.absolute().parents) if is_folder(each)), Path())
+    _remove_left(place)
     keys = {
         (False, False): exact,
         (True, False): without_case,
@@ -118,7 +123,7 @@ class OutputNames:
 
 def _is_one(folder: Path, name: str, other: str) -> bool:
     """Whether a file of one name in `folder` is also found by the other."""
-    start = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-"
+    start = f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}-"
     path = folder / (start + name)
     try:
         path.touch(exist_ok=False)
@@ -128,3 +133,25 @@ def _is_one(folder: Path, name: str, other: str) -> bool:
     finally:
         with suppress(OSError, ValueError):
             path.unlink()
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what killed processes left of `_is_one` in a folder, which need not be one of this program."""
+    if os.name != "posix":  # elsewhere the signal 0 is no question
+        return
+    with suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208  names are enough
+            found = _PROBE.fullmatch(name)
+            if found is not None and not _is_alive(int(found[1])):
+                with suppress(OSError):
+                    Path(folder, name).unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
