@@ -75,6 +75,14 @@ def check_dtype_name(name: str) -> None:
     choose(name, DTYPE_NAMES, "dtype")
 
 
+def thread_count(jobs: int | None) -> int:
+    """How many threads `jobs` asks for; None stands for the default. Raises UsageError for less than 1."""
+    if jobs is None:
+        return default_jobs()
+    check_whole_number("argument `jobs`", jobs)
+    return jobs
+
+
 def default_jobs() -> int:
     """The default number of threads: one per processor, four at most."""
     return min(os.cpu_count() or 1, 4)

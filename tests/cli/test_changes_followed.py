@@ -244,3 +244,9 @@ def test_lists_of_formats_that_need_the_image_lose_it_too(run: Run) -> None:
     assert (ran.code, "not in label-studio, hf, overlay any more" in ran.err) == (0, True), ran.err
     ran = run.command("check", "out")
     assert (ran.code, ran.out) == (0, "")
+
+
+def test_where_no_labels_are_stored_convert_is_not_advised(run: Run) -> None:
+    run("-f", "png")
+    err = run("-f", "overlay", "--min-area", "5")
+    assert "Images that were labelled anew are not in png any more; label with these formats to have them." in err

@@ -5,10 +5,9 @@ from __future__ import annotations
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli import values
 from tipsseg.cli.help import Command
 from tipsseg.cli.wording import as_typed
-from tipsseg.options import MAX_PIXELS, check_whole_number
+from tipsseg.options import MAX_PIXELS, check_whole_number, thread_count
 
 EPILOG = """\b
 Examples:
@@ -40,7 +39,7 @@ def check(
 
     check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
-    threads = values.threads(jobs)
+    threads = thread_count(jobs)
     wrong = False
     with Progress(quiet, results=False, wording=as_typed) as progress:
         for problem in check_folder(output, images, threads, progress, max_pixels):

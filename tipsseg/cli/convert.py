@@ -12,7 +12,7 @@ from tipsseg.cli.help import Command
 from tipsseg.cli.mistakes import refuse_stray_formats
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
-from tipsseg.options import MAX_PIXELS, check_whole_number
+from tipsseg.options import MAX_PIXELS, check_whole_number, thread_count
 from tipsseg.util.printable import quoted
 
 EPILOG = """\b
@@ -58,6 +58,6 @@ def convert(
     check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
     with Progress(quiet, null=null, wording=as_typed) as progress:
-        names, threads = values.split_formats(formats), values.threads(jobs)
+        names, threads = values.split_formats(formats), thread_count(jobs)
         if convert_folder(output, names, images, threads, progress, val_fraction, max_pixels=max_pixels):
             raise typer.Exit(1)

@@ -13,7 +13,16 @@ from tipsseg.cli.help import FILES, TRUTH, Command, one_of
 from tipsseg.cli.mistakes import refuse_split_lists
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
-from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS, check_whole_number
+from tipsseg.options import (
+    INSTANCES,
+    MAX_PIXELS,
+    MODES,
+    NAMES,
+    PNG_MODES,
+    REFINEMENTS,
+    check_whole_number,
+    thread_count,
+)
 
 if TYPE_CHECKING:
     from tipsseg.runs.evaluate import Evaluation
@@ -152,7 +161,7 @@ def evaluate(
         vocab = truth.benchmark().vocabulary
     with Progress(quiet, results=False, wording=as_typed) as progress:
         if pred is not None:
-            threads = values.threads(jobs)
+            threads = thread_count(jobs)
             masks = masks_folder(pred)
             named = None
             if classes or vocab is not None:
@@ -175,7 +184,7 @@ def evaluate(
                 device,
                 dtype,
                 batch_size,
-                values.threads(jobs),
+                thread_count(jobs),
                 max_pixels,
                 resume=False,
                 use_cache=True,

@@ -16,7 +16,16 @@ from tipsseg.cli.help import FILES, IMAGES, MACHINES, WHAT, Command, one_of
 from tipsseg.cli.mistakes import refuse_split_lists
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import InputError, OtherRunError, UsageError
-from tipsseg.options import INSTANCES, MAX_PIXELS, MODES, NAMES, PNG_MODES, REFINEMENTS, check_whole_number
+from tipsseg.options import (
+    INSTANCES,
+    MAX_PIXELS,
+    MODES,
+    NAMES,
+    PNG_MODES,
+    REFINEMENTS,
+    check_whole_number,
+    thread_count,
+)
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
@@ -252,7 +261,7 @@ def label(
         device,
         dtype,
         batch_size,
-        values.threads(jobs),
+        thread_count(jobs),
         max_pixels,
         resume,
         overwrite,

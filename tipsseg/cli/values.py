@@ -18,7 +18,6 @@ from tipsseg.options import (
     FileOptions,
     LabelOptions,
     choose,
-    default_jobs,
     parse_min_area,
 )
 from tipsseg.util.files import is_file
@@ -91,15 +90,6 @@ def file_options(
         val_fraction,
         choose(names, NAMES, "names of files"),
     )
-
-
-def threads(jobs: int | None) -> int:
-    """The value of --jobs, or what stands for it. Raises UsageError for less than 1."""
-    if jobs is None:
-        return default_jobs()
-    if jobs < 1:
-        raise UsageError(f"--jobs {jobs} is too small; the least is 1")
-    return jobs
 
 
 def split_formats(values: Sequence[str] | None) -> tuple[str, ...]:

@@ -16,9 +16,8 @@ from tipsseg.options import (
     Dtype,
     FileOptions,
     LabelOptions,
-    check_whole_number,
     choose,
-    default_jobs,
+    thread_count,
 )
 from tipsseg.runs.engine import Engine, LocalEngine
 from tipsseg.runs.evaluate import Evaluation, evaluate_masks, evaluate_model
@@ -126,7 +125,7 @@ def label_folder(
         device,
         dtype,
         batch_size,
-        _threads(jobs),
+        thread_count(jobs),
         max_pixels,
         resume,
         overwrite,
@@ -238,7 +237,7 @@ def evaluate(
         device,
         dtype,
         batch_size,
-        _threads(jobs),
+        thread_count(jobs),
         max_pixels,
         resume=False,
         use_cache=use_cache,
@@ -289,9 +288,8 @@ def score_masks(
     elif layout is not None:
         given = [each.name for each in read_vocabulary(truth.preset()).classes]
     names = names_of(Path(predicted), given)
-    threads = _threads(jobs)
     with _progress(verbose) as progress:
-        return evaluate_masks(Path(predicted), Path(truths), truth.layout(names), names, threads, progress)
+        return evaluate_masks(Path(predicted), Path(truths), truth.layout(names), names, thread_count(jobs), progress)
 
 
 def _paths(images: Paths) -> tuple[Path, ...]:
@@ -324,10 +322,3 @@ def _formats(formats: Sequence[str]) -> tuple[str, ...]:
     if not formats:
         raise UsageError("no formats given", 'For example: ["png", "coco"].')
     return tuple(formats)
-
-
-def _threads(jobs: int | None) -> int:
-    if jobs is None:
-        return default_jobs()
-    check_whole_number("argument `jobs`", jobs)
-    return jobs
