@@ -16,10 +16,13 @@ from torch import Tensor
 from tipsseg.backbones.devices import resolve_device, resolve_dtype
 from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.backbones.tipsv2.auto_dtype import auto_dtype
+from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.util.printable import quoted
+from tipsseg.weights.lock import CONFIG_FILE
 
 #: Texts that go through the text tower at once.
 _TEXT_BATCH = 256
@@ -32,15 +35,23 @@ class Tipsv2Backbone:
     register, for synthetic captions.
     """
 
-    def __init__(self, folder: Path, device: str = "auto", dtype: str = "auto", batch_size: int = 8) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int = 8,
+        cache: Path | None = None,
+    ) -> None:
         """Load the model in a folder.
 
         Args:
             folder: It holds config.json, model.safetensors and tokenizer.model.
             device: "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1" or "mps".
-            dtype: "auto", "float32", "bfloat16" or "float16".
+            dtype: "auto", "float32", "bfloat16" or "float16". On a CPU "auto" is measured, see `auto_dtype`.
             batch_size: How many windows go through the vision tower of a GPU at once. A CPU takes one at a time on each of its
                 threads, see `Workers`.
+            cache: A folder that keeps what was measured for dtype "auto". None: nothing is read or written.
 
         Raises:
             CheckpointError: The files are not a TIPSv2 model.
@@ -50,14 +61,16 @@ class Tipsv2Backbone:
         check_batch_size(batch_size)
         self.folder = folder
         self.device = resolve_device(device)
+        self._workers = Workers()
         self.dtype = resolve_dtype(dtype, self.device)
+        if dtype == "auto" and self.device.type == "cpu":
+            self.dtype = auto_dtype(read_config(folder / CONFIG_FILE).vision, self._workers, cache)
         self.dtype_name = str(self.dtype).removeprefix("torch.")
         # Features of a window do not depend on the batch then. A CPU's threads take windows beside each other.
         self.batch_size = 1 if self.device.type == "cpu" else batch_size
         self.on_less_memory: Callable[[int], None] = lambda _: None
         self.at_work = threading.Lock()
         self.model, self._tokenizer = checkpoint.load(folder, self.device, self.dtype)
-        self._workers = Workers()
         self._tower = TowerInference(self.model.vision_encoder, self._workers.check)
         config = self.model.config
         self.native_size = config.vision.image_size
