@@ -81,10 +81,8 @@ def on_small_disk(size: str, script: str, folder: Path) -> subprocess.CompletedP
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")
-@pytest.mark.parametrize(
-    ("formats", "size"),
-    [("png,coco", "120k"), pytest.param(",".join(FORMATS), "1400k", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("formats", "size"), [("png,coco", "120k"), (",".join(FORMATS), "1400k")])
 def test_a_disk_that_gets_full(mlp_checkpoint: Path, images: Path, tmp_path: Path, formats: str, size: str) -> None:
     for number in range(24):
         save(images / f"more{number:02}.png", 100)

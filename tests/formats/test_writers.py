@@ -777,6 +777,7 @@ def test_coco_waits_in_the_output_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert write_coco(context_of(tmp_path / "out"), golden_maps()).read_text("utf-8") == GOLDEN
 
 
+@pytest.mark.slow
 def test_panoptic_ids_go_over_three_bytes() -> None:
     """Each pixel of a grid is a segment; R + 256 G + 65536 B counts them."""
     labels = np.zeros((2, 2 * 65_600), np.uint8)

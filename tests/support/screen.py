@@ -17,10 +17,12 @@ def run_in_terminal(
     command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None, columns: int = 80
 ) -> tuple[int, bytes]:
     """The exit code of a program whose stdout and stderr are one terminal, and the bytes that the terminal got."""
+    # Its size is the terminal's own, whatever the tests were started with.
+    sized = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     terminal, inside = pty.openpty()
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=inside, stderr=inside, cwd=cwd, env={**os.environ, **(env or {})}
+        command, stdin=subprocess.DEVNULL, stdout=inside, stderr=inside, cwd=cwd, env=sized | dict(env or {})
     ) as process:
         os.close(inside)
         got = b""

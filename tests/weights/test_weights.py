@@ -398,6 +398,7 @@ REFUSALS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow  # a process per case
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refusals(bench: Bench, case: str) -> None:
     refusal = REFUSALS[case]

@@ -214,7 +214,7 @@ def _refuse_together(context: typer.Context) -> None:
             "images and --pred exclude each other" if pred else "nothing to score: no images and no --pred",
             "Give images to label and score, or --pred with a folder of masks.",
         )
-    if images and _given(context, "null") and context.params["paths"] != ["-"]:
+    if images and _given(context, "null") and list(map(str, context.params["paths"])) != ["-"]:
         raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Give - as the only path.")
     for name in (*_LABELLING, *_WRITING):
         if pred and _given(context, name):
