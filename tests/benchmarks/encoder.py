@@ -5,10 +5,11 @@
     python tests/benchmarks/encoder.py --model l14 --device cuda --dtypes bfloat16,float32 --batch 16
 
 A model of the published size with seeded random weights, windows of 448 pixels. Each round times, in turn, value features as the
-encoder makes them (on a CPU windows at the same time, each with its share of the threads; on a GPU all at once), transformers'
-Tipsv2VisionModel on the same windows, and the matrix products of the same blocks alone (linear layers and attention, on inputs of
-their shapes). Prints a table in Markdown, and the share of the rate of a large matrix product that the tower reaches. Ratios are
-medians of the ratios of each round. With --busy other processes keep so many cores busy meanwhile.
+encoder makes them (on a CPU windows at the same time, each with its share of the threads; on a GPU all at once), on a CPU the same
+with all threads for one window after the other, transformers' Tipsv2VisionModel on the same windows, and the matrix products of
+the same blocks alone (linear layers and attention, on inputs of their shapes). Prints a table in Markdown, and the share of the
+rate of a large matrix product that the tower reaches. Ratios are medians of the ratios of each round. With --busy other processes
+keep so many cores busy meanwhile.
 """
 
 from __future__ import annotations
@@ -106,15 +107,18 @@ def candidates(
     features = TowerInference(VisionTower(config).eval().to(device, kind))
     workers = Workers()
     windows = list(pixels.split(1))
-    ours: Callable[[], object] = partial(features, pixels)
+    ours: dict[str, Callable[[], object]] = {f"value features, {dtype}": partial(features, pixels)}
     if device.type == "cpu":
-        ours = partial(workers.map, features, windows)
+        ours = {
+            f"value features, {dtype}": partial(workers.map, features, windows),
+            f"a window after the other, {dtype}": lambda: [features(window) for window in windows],
+        }
     theirs = {
         name: Tipsv2VisionModel._from_config(their_config(config), attn_implementation=name).eval().to(device, kind)
         for name in attention
     }
     return {
-        f"value features, {dtype}": ours,
+        **ours,
         **{f"transformers, {name}, {dtype}": partial(model, pixels) for name, model in theirs.items()},
         f"matrix products alone, {dtype}": products(config, batch, device, kind),
     }
