@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from tipsseg.errors import DeviceError
@@ -52,3 +55,22 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "bfloat16" and not native_bfloat16:
         raise DeviceError(str(device), f"device {device} has no bfloat16", "Use dtype float16 or float32.")
     return _DTYPES[name]
+
+
+@contextmanager
+def enough_memory(device: torch.device) -> Iterator[None]:
+    """Raise DeviceError where the memory of the device does not hold what is computed; other errors go through."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise DeviceError(
+            str(device), "not enough memory on the device for the scores", "Use a smaller batch size, or device cpu."
+        ) from None
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether that is what the error says."""
+    # The class that CUDA raises has had several names; MPS and CPU have none.
+    return any(words in str(error) for words in ("out of memory", "can't allocate memory"))
