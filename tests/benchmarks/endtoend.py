@@ -32,6 +32,8 @@ from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.formats.base import RunContext
 from tipsseg.labelling.golden import picture
+from tipsseg.labelling.labeller import Scored
+from tipsseg.options import default_jobs
 from tipsseg.runs.image_task import ImageTask, Loaded
 from tipsseg.runs.pipeline import label_images
 from tipsseg.store.results import Labelled
@@ -53,7 +55,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help='"cpu", "cuda" or "mps"')
     parser.add_argument("--dtype", default="float32", help="of the model")
     parser.add_argument("--batch-size", type=int, default=8, help="windows at once")
-    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="threads beside the model")
+    parser.add_argument("--jobs", type=int, default=default_jobs(), help="threads beside the model")
     parser.add_argument(
         "--who-waits", action="store_true", help="only how busy the model and the threads are, in one process"
     )
@@ -111,9 +113,9 @@ class Timed(ImageTask):
         with self.timed("read"):
             return super().load(ref)
 
-    def finish(self, loaded: Loaded, cosines: torch.Tensor) -> Labelled:
+    def finish(self, loaded: Loaded, scored: Scored) -> Labelled:
         with self.timed("finish"):
-            return super().finish(loaded, cosines)
+            return super().finish(loaded, scored)
 
 
 def who_waits(place: Path, model: Path, how: Sequence[str], jobs: int) -> None:
