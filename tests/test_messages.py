@@ -17,6 +17,7 @@ import tipsseg
 from tipsseg.cli import wording
 from tipsseg.cli.wording import NEGATIVE_OPTIONS, OPTIONS, as_typed
 from tipsseg.options import FileOptions, LabelOptions
+from tipsseg.report.make import make_report
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.doctor.report import examine
 from tipsseg.runs.merge.folders import merge_folders
@@ -39,6 +40,7 @@ _API: tuple[Callable[..., Any], ...] = (
     RunSpec,
     convert_folder,
     examine,
+    make_report,
     merge_folders,
     tipsseg.Labeller.label,
     tipsseg.LabelMap.to_coco,
@@ -123,7 +125,7 @@ def test_every_argument_that_the_library_names_has_an_option() -> None:
 
 def test_the_commands_have_the_options() -> None:
     there = set()
-    for name in ("check", "convert", "doctor", "evaluate", "label", "merge"):
+    for name in ("check", "convert", "doctor", "evaluate", "label", "merge", "report"):
         command = typer.main.get_command(import_module(f"tipsseg.cli.{name}").app)
         there |= {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
     assert {*OPTIONS.values(), *NEGATIVE_OPTIONS.values()} <= there

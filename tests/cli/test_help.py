@@ -25,6 +25,7 @@ from tipsseg.formats import FORMATS
         ["check", "--help"],
         ["convert", "--help"],
         ["merge", "--help"],
+        ["report", "--help"],
         ["doctor", "--help"],
         ["weights", "--help"],
         ["vocab", "list"],

@@ -35,6 +35,7 @@ _COMMANDS: Mapping[str, str] = {
     "convert": "Write the labels of a run in more formats, without the model.",
     "merge": "Join the shards of a run, or several runs, into one folder.",
     "check": "Read an output folder back: is all there, and what it should be?",
+    "report": "Make a page to look at: thumbnails, labels, numbers by class.",
     "eval": "Score labels against truth masks: mean IoU, confusion matrix.",
     "vocab": "Vocabularies: the presets, and files of your own.",
     "weights": "Download and verify the pinned weights.",

@@ -22,6 +22,9 @@ from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.types import ImageRef, name_order
 from tipsseg.util.files import is_folder, reason_of
 
+#: In each folder that `tipsseg report` wrote; images are not looked for in such a folder.
+REPORT_FILE = "report.json"
+
 _OTHER_OUTPUT = "Choose another output folder with argument `output`."
 _PERMISSIONS = "Check the path and its permissions."
 
@@ -237,7 +240,7 @@ class _Walker:
                 if kind == "folder":
                     path = folder / entry.name
                     inner = _identity(path)
-                    if entry.name in ours or (inner is not None and inner == output):
+                    if entry.name in ours or (inner is not None and inner == output) or _names_tool(path / REPORT_FILE):
                         self.outputs.append(path)
                     elif inner is None or inner != apart:
                         (links if entry.is_symlink() else folders).append((path, name / entry.name))

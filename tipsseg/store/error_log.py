@@ -79,6 +79,13 @@ def read_failed(state: Path) -> tuple[ImageRef, ...]:
     )
 
 
+def read_reasons(state: Path) -> dict[str, tuple[str, str]]:
+    """The path and the reason of each image in errors.jsonl of a state folder, by its name. Raises OutputError."""
+    return {
+        record["image"]: (record["path"], str(record.get("reason", ""))) for record, _ in _lines(state / ERRORS_FILE)
+    }
+
+
 def _may_fail(path: Path) -> bool:
     """Whether what failed in an earlier run may be as it was: it is still there, and no folder that can be listed by now."""
     return path.exists() and not (is_folder(path) and os.access(path, os.R_OK | os.X_OK))

@@ -1,0 +1,266 @@
+"use strict";
+// The list of images: loads the data file by file, filters, and draws the thumbnails that are in view.
+// Names come from anywhere: they reach the page through textContent, value and setAttribute alone.
+
+const byId = (id) => document.getElementById(id);
+
+/** An element with properties, and children: elements or texts. */
+function element(tag, properties, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties || {})) {
+    if (name.includes("-") || name === "role" || name === "scope" || name === "for") made.setAttribute(name, value);
+    else made[name] = value;
+  }
+  made.append(...children);
+  return made;
+}
+
+const MARKS = ["wrong", "good", "later"];
+const CELL = { width: 200, height: 196 };
+
+const page = { run: null, records: [], shown: [], classes: new Map(), complete: false, columns: 1, cells: new Map(), marks: {} };
+
+/** What the scripts of data call. */
+const tipsseg = {
+  run(facts) {
+    page.run = facts;
+    for (const each of facts.classes) page.classes.set(each.id, each);
+    page.marks = readMarks();
+    document.title = `tipsseg report: ${facts.name}`;
+    byId("title").textContent = facts.name;
+    for (const each of facts.classes) byId("class").append(element("option", { value: String(each.id), textContent: each.name }));
+    statistics.prepare();
+    loadChunk(0);
+  },
+  images(index, records) {
+    for (const record of records) page.records.push(record);
+    refresh();
+    loadChunk(index + 1);
+  },
+  map(key, url) {
+    viewer.take(key, url);
+  },
+};
+
+function loadScript(address, failed) {
+  const script = element("script", { src: address, onload: () => script.remove(), onerror: failed });
+  document.head.append(script);
+}
+
+function loadChunk(index) {
+  const { chunks, images, ended } = page.run;
+  page.complete = index >= chunks.length;
+  const state = ended ? "" : " The run has not ended.";
+  byId("about").textContent = (page.complete ? `${images} images.` : `Reading: ${page.records.length} of ${images} images.`) + state;
+  if (page.complete) {
+    refresh();
+    statistics.draw();
+  } else if (index === 0) {
+    loadScript(chunks[0], () => missing(chunks[0]));
+  } else {
+    // What is in view is drawn before the next file is read.
+    setTimeout(() => loadScript(chunks[index], () => missing(chunks[index])), 0);
+  }
+}
+
+function missing(file) {
+  byId("about").textContent = `${file} is missing. Make the page anew: tipsseg report`;
+}
+
+// ---- marks ----
+
+const marksKey = () => `tipsseg-marks:${page.run.digest}:${page.run.name}`;
+
+function readMarks() {
+  try {
+    const found = JSON.parse(localStorage.getItem(marksKey()) || "{}");
+    return Object.assign(Object.create(null), found);
+  } catch {
+    return Object.create(null);
+  }
+}
+
+function setMark(record, mark) {
+  if (page.marks[record.image] === mark) delete page.marks[record.image];
+  else page.marks[record.image] = mark;
+  try {
+    localStorage.setItem(marksKey(), JSON.stringify(page.marks));
+  } catch {
+    byId("about").textContent = "This browser keeps no marks for files: save the list before the page is closed.";
+  }
+  redraw();
+  writeList();
+}
+
+function markedPaths() {
+  const mark = byId("exported").value;
+  return page.records.filter((each) => page.marks[each.image] === mark).map((each) => each.path);
+}
+
+/** The list for `tipsseg label -`; with NUL where a path has a line end in it. */
+function pathList() {
+  const paths = markedPaths();
+  const end = paths.some((path) => /[\n\r]/.test(path)) ? "\0" : "\n";
+  return paths.map((path) => path + end).join("");
+}
+
+function writeList() {
+  byId("paths").value = pathList();
+}
+
+// ---- filters ----
+
+function confidenceOf(record, id) {
+  if (id === null) return record.confidence;
+  const found = record.classes.find((each) => each[0] === id);
+  return found ? found[2] : null;
+}
+
+function refresh() {
+  const text = byId("search").value.toLowerCase();
+  const id = byId("class").value === "" ? null : Number(byId("class").value);
+  const state = byId("state").value;
+  const mark = byId("mark").value;
+  const low = Number(byId("low").value || 0);
+  const high = byId("high").value === "" ? 1 : Number(byId("high").value);
+  const anything = low <= 0 && high >= 1;
+  page.shown = page.records.filter((each) => {
+    if (text && !each.path.toLowerCase().includes(text)) return false;
+    if (state && each.state !== state) return false;
+    if (id !== null && !each.classes.some((part) => part[0] === id)) return false;
+    if (mark && (mark === "none" ? page.marks[each.image] : page.marks[each.image] !== mark)) return false;
+    if (anything) return true;
+    const value = confidenceOf(each, id);
+    return value !== null && value !== undefined && value >= low && value <= high;
+  });
+  const order = byId("order").value;
+  if (order === "path") page.shown.sort((a, b) => (a.image < b.image ? -1 : 1));
+  // What failed has no score and stays last.
+  if (order === "sure") page.shown.sort((a, b) => (a.score ?? 2) - (b.score ?? 2));
+  byId("count").textContent = `${page.shown.length} of ${page.records.length} images shown`;
+  layOut();
+}
+
+// ---- the grid: only what is in view is in the page ----
+
+function layOut() {
+  const width = byId("grid").clientWidth;
+  page.columns = Math.max(1, Math.floor(width / CELL.width));
+  byId("grid").style.height = `${Math.ceil(page.shown.length / page.columns) * CELL.height}px`;
+  redraw();
+}
+
+function redraw() {
+  const focused = document.activeElement && document.activeElement.dataset.index;
+  for (const cell of page.cells.values()) cell.remove();
+  page.cells.clear();
+  drawVisible();
+  if (focused !== undefined && page.cells.has(Number(focused))) page.cells.get(Number(focused)).firstChild.focus();
+}
+
+function drawVisible() {
+  const scroll = byId("scroll");
+  const first = Math.max(0, Math.floor(scroll.scrollTop / CELL.height) - 1) * page.columns;
+  const rows = Math.ceil(scroll.clientHeight / CELL.height) + 3;
+  const last = Math.min(page.shown.length, first + rows * page.columns);
+  for (const [index, cell] of page.cells) {
+    if (index < first || index >= last) {
+      cell.remove();
+      page.cells.delete(index);
+    }
+  }
+  for (let index = first; index < last; index++) {
+    if (!page.cells.has(index)) {
+      const cell = makeCell(index);
+      page.cells.set(index, cell);
+      byId("grid").append(cell);
+    }
+  }
+}
+
+const address = (folder, key, suffix) => `${folder}/${key.slice(0, 2)}/${key}${suffix}`;
+const percent = (value) => (value === null || value === undefined ? "unknown" : `${(100 * value).toFixed(0)} %`);
+
+function describe(record) {
+  const parts = record.state === "failed" ? ["failed"] : [`confidence ${percent(record.confidence)}`];
+  if (record.state === "edited") parts.push("edited");
+  if (page.marks[record.image]) parts.push(`marked ${page.marks[record.image]}`);
+  return parts.join(", ");
+}
+
+function makeCell(index) {
+  const record = page.shown[index];
+  const view = record.key
+    ? element("img", { src: address("thumbnails", record.key, ".jpg"), alt: "", decoding: "async" })
+    : element("span", { className: "nothing", textContent: "no labels" });
+  const button = element(
+    "button",
+    { type: "button", title: record.path, onclick: () => viewer.open(index), "data-index": String(index), "aria-label": `${record.image}: ${describe(record)}` },
+    view,
+    element("span", { textContent: record.image }),
+    element("span", { className: "soft", textContent: describe(record) }),
+  );
+  const cell = element("div", { className: "cell", role: "listitem", "aria-posinset": String(index + 1), "aria-setsize": String(page.shown.length) }, button);
+  const width = 100 / page.columns;
+  cell.style.cssText = `left:${(index % page.columns) * width}%;width:${width}%;top:${Math.floor(index / page.columns) * CELL.height}px;height:${CELL.height}px`;
+  return cell;
+}
+
+function focusCell(index) {
+  const to = Math.min(page.shown.length - 1, Math.max(0, index));
+  const top = Math.floor(to / page.columns) * CELL.height;
+  const scroll = byId("scroll");
+  if (top < scroll.scrollTop) scroll.scrollTop = top;
+  if (top + CELL.height > scroll.scrollTop + scroll.clientHeight) scroll.scrollTop = top + CELL.height - scroll.clientHeight;
+  drawVisible();
+  if (page.cells.has(to)) page.cells.get(to).firstChild.focus();
+}
+
+byId("grid").addEventListener("keydown", (event) => {
+  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -page.columns, ArrowDown: page.columns, Home: -Infinity, End: Infinity };
+  const step = steps[event.key];
+  const index = Number(event.target.dataset.index);
+  if (step === undefined || Number.isNaN(index)) return;
+  event.preventDefault();
+  focusCell(step === Infinity ? page.shown.length - 1 : step === -Infinity ? 0 : index + step);
+});
+
+byId("scroll").addEventListener("scroll", () => requestAnimationFrame(drawVisible));
+window.addEventListener("resize", () => page.run && layOut());
+byId("filters").addEventListener("input", refresh);
+byId("filters").addEventListener("submit", (event) => event.preventDefault());
+byId("filters").addEventListener("reset", () => setTimeout(refresh, 0));
+byId("exported").addEventListener("input", writeList);
+byId("export").addEventListener("toggle", () => {
+  writeList();
+  if (page.run) layOut();
+});
+byId("copy").addEventListener("click", () => {
+  byId("paths").select();
+  const done = document.execCommand("copy");
+  byId("copied").textContent = done ? `${markedPaths().length} paths copied` : "Copy the selected text by hand.";
+});
+byId("save").addEventListener("click", () => {
+  const link = element("a", { download: `${byId("exported").value}.txt`, href: URL.createObjectURL(new Blob([pathList()])) });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+});
+
+// ---- views ----
+
+function show(view) {
+  for (const button of document.querySelectorAll("nav button")) {
+    button.setAttribute("aria-pressed", String(button.dataset.view === view));
+    byId(button.dataset.view).hidden = button.dataset.view !== view;
+  }
+  if (view === "images") layOut();
+}
+for (const button of document.querySelectorAll("nav button")) button.addEventListener("click", () => show(button.dataset.view));
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "/" && !byId("viewer").open && !/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) {
+    event.preventDefault();
+    show("images");
+    byId("search").focus();
+  }
+});

@@ -1,0 +1,112 @@
+"use strict";
+// Numbers by class over all images, classes that were never found, and the confusion matrix where truth is known.
+
+const BINS = 10;
+const EXAMPLES = 3;
+
+const statistics = {
+  prepare() {
+    const button = document.querySelector('nav [data-view="truth"]');
+    button.hidden = !page.run.truth;
+    byId("classes").replaceChildren(element("p", { textContent: "Reading the images." }));
+  },
+
+  draw() {
+    const all = this.count();
+    const found = page.run.classes.filter((each) => all.get(each.id).images.length);
+    const never = page.run.classes.filter((each) => !all.get(each.id).images.length);
+    const heads = ["Class", "Images", "Share of all pixels", "Confidence", "Images by mean confidence", "Least sure", "Most sure"];
+    const head = element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col", textContent: text }))));
+    const body = element("tbody", {}, ...found.map((each) => this.row(each, all.get(each.id))));
+    const caption = element("caption", { textContent: "Classes; confidence is the mean of all pixels of the class" });
+    const names = never.length ? never.map((each) => each.name).join(", ") : "none";
+    byId("classes").replaceChildren(
+      element("table", {}, caption, head, body),
+      element("h2", { textContent: "Classes in no image" }),
+      element("p", { id: "never", textContent: names }),
+    );
+    if (page.run.truth) this.drawTruth(page.run.truth);
+  },
+
+  /** Per class: the images, the pixels, the confidence summed over pixels, a histogram of images; and the pixels of all images. */
+  count() {
+    const all = new Map(page.run.classes.map((each) => [each.id, { images: [], pixels: 0, sum: 0, bins: new Array(BINS).fill(0) }]));
+    this.pixels = 0;
+    for (const record of page.records) {
+      if (record.size) this.pixels += record.size[0] * record.size[1];
+      for (const [id, pixels, confidence] of record.classes) {
+        const of = all.get(id);
+        if (!of) continue;
+        of.images.push([confidence, record]);
+        of.pixels += pixels;
+        of.sum += pixels * confidence;
+        of.bins[Math.min(BINS - 1, Math.floor(confidence * BINS))]++;
+      }
+    }
+    return all;
+  },
+
+  row(known, of) {
+    of.images.sort((a, b) => a[0] - b[0]);
+    const swatch = element("span", { className: "swatch" });
+    swatch.style.background = known.colour;
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, swatch, known.name),
+      element("td", { textContent: String(of.images.length) }),
+      element("td", { textContent: `${((100 * of.pixels) / this.pixels).toFixed(2)} %` }),
+      element("td", { textContent: percent(of.sum / of.pixels) }),
+      element("td", {}, this.bars(of.bins)),
+      element("td", {}, this.examples(of.images.slice(0, EXAMPLES))),
+      element("td", {}, this.examples(of.images.slice(-EXAMPLES).reverse())),
+    );
+  },
+
+  bars(bins) {
+    const most = Math.max(...bins);
+    const text = bins.map((number, index) => `${index / BINS} to ${(index + 1) / BINS}: ${number}`).join("; ");
+    return element(
+      "span",
+      { className: "bars", role: "img", title: text, "aria-label": text },
+      ...bins.map((number) => {
+        const bar = element("i");
+        bar.style.height = `${(100 * number) / most}%`;
+        return bar;
+      }),
+    );
+  },
+
+  examples(images) {
+    const buttons = images.map(([confidence, record]) => {
+      const text = `${record.image}: confidence ${percent(confidence)}`;
+      const view = element("img", { src: address("thumbnails", record.key, ".jpg"), alt: "", loading: "lazy" });
+      return element("button", { type: "button", title: text, "aria-label": text, onclick: () => viewer.openRecord(record) }, view);
+    });
+    return element("div", { className: "examples" }, ...buttons);
+  },
+
+  drawTruth({ mean_iou: mean, pixel_accuracy: accuracy, classes, columns, counts }) {
+    const head = element(
+      "thead",
+      {},
+      element("tr", {}, ...["Truth", "IoU", ...columns].map((text) => element("th", { scope: "col", textContent: text }))),
+    );
+    const body = classes.map((each, place) => {
+      const total = counts[place].reduce((sum, number) => sum + number, 0);
+      const cells = counts[place].map((number) => {
+        const share = total ? number / total : 0;
+        const cell = element("td", { className: "share", title: `${number} pixels`, textContent: total ? percent(share) : "" });
+        cell.style.setProperty("--share", String(share));
+        return cell;
+      });
+      const score = element("td", { textContent: each.iou === null ? "" : percent(each.iou) });
+      return element("tr", {}, element("th", { scope: "row", textContent: each.name }), score, ...cells);
+    });
+    const caption = element("caption", { textContent: "Each row: how the pixels of a class of the truth were labelled" });
+    byId("truth").replaceChildren(
+      element("p", { textContent: `Mean IoU ${percent(mean)}, pixel accuracy ${percent(accuracy)}` }),
+      element("table", {}, caption, head, element("tbody", {}, ...body)),
+    );
+  },
+};

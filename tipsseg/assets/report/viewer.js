@@ -1,0 +1,235 @@
+"use strict";
+// One image: its picture, the labels on it, the classes that are shown, and what is under the pointer.
+
+const viewer = {
+  index: -1,
+  record: null,
+  ids: null, // Uint16Array of h * w, the label id of each pixel
+  confidences: null, // Uint8Array of h * w, 255 times the confidence
+  size: [0, 0], // h, w
+  hidden: new Set(),
+  before: 0.45,
+
+  open(index) {
+    this.index = index;
+    this.record = page.shown[index];
+    const { record } = this;
+    this.ids = null;
+    byId("overlay").width = byId("overlay").height = 1;
+    byId("name").textContent = record.image;
+    byId("hover").textContent = "";
+    const parts = [record.path, describe(record)];
+    if (record.size) parts.push(`${record.size[0]} x ${record.size[1]} pixels (height x width)`);
+    if (record.reason) parts.push(record.reason);
+    if (record.key && !record.shown) parts.push("The image was not there, or had changed: only its labels are shown.");
+    byId("facts").replaceChildren(...parts.flatMap((part) => [part, element("br")]));
+    byId("picture").hidden = !record.key;
+    byId("picture").alt = `${record.image}, ${record.classes.map((each) => page.classes.get(each[0]).name).join(", ") || "no class"}`;
+    if (record.key) {
+      byId("picture").src = address("pictures", record.key, ".jpg");
+      loadScript(address("maps", record.key, ".js"), () => (byId("hover").textContent = "The map of labels is missing."));
+    }
+    byId("previous").disabled = index <= 0;
+    byId("next").disabled = index >= page.shown.length - 1;
+    this.drawLegend();
+    this.drawMarks();
+    if (!byId("viewer").open) byId("viewer").showModal();
+  },
+
+  /** Show one record, whatever is filtered. */
+  openRecord(record) {
+    if (!page.shown.includes(record)) {
+      byId("filters").reset();
+      refresh();
+    }
+    this.open(page.shown.indexOf(record));
+  },
+
+  take(key, url) {
+    if (!this.record || this.record.key !== key) return;
+    const image = new Image();
+    image.onload = () => {
+      if (this.record.key !== key) return;
+      const [height, width] = [image.height, image.width];
+      const canvas = element("canvas", { width, height });
+      const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
+      context.drawImage(image, 0, 0);
+      const pixels = context.getImageData(0, 0, width, height).data;
+      this.size = [height, width];
+      this.ids = new Uint16Array(height * width);
+      this.confidences = new Uint8Array(height * width);
+      for (let at = 0; at < this.ids.length; at++) {
+        this.ids[at] = pixels[4 * at] + 256 * pixels[4 * at + 1];
+        this.confidences[at] = pixels[4 * at + 2];
+      }
+      this.draw();
+    };
+    image.src = url;
+  },
+
+  draw() {
+    if (!this.ids) return;
+    const [height, width] = this.size;
+    const canvas = byId("overlay");
+    canvas.width = width;
+    canvas.height = height;
+    const context = canvas.getContext("2d");
+    const painted = context.createImageData(width, height);
+    const alpha = Math.round(255 * Number(byId("opacity").value));
+    const lines = byId("outlines").checked && alpha > 0;
+    const colours = new Map();
+    for (const each of page.run.classes) colours.set(each.id, [1, 3, 5].map((at) => parseInt(each.colour.slice(at, at + 2), 16)));
+    colours.set(page.run.ignore, [128, 128, 128]);
+    const places = new Map();
+    for (let y = 0, at = 0; y < height; y++) {
+      for (let x = 0; x < width; x++, at++) {
+        const id = this.ids[at];
+        if (this.hidden.has(id)) continue;
+        const colour = colours.get(id);
+        const edge =
+          lines && ((x + 1 < width && this.ids[at + 1] !== id) || (y + 1 < height && this.ids[at + width] !== id) || (x > 0 && this.ids[at - 1] !== id) || (y > 0 && this.ids[at - width] !== id));
+        if (colour) {
+          const place = places.get(id) || [0, 0, 0];
+          places.set(id, [place[0] + 1, place[1] + y, place[2] + x]);
+          painted.data.set(edge ? [0, 0, 0, 255] : [...colour, alpha], 4 * at);
+        }
+      }
+    }
+    context.putImageData(painted, 0, 0);
+    if (lines) this.drawNames(context, places);
+  },
+
+  /** The name of each class at the pixel of it that is nearest to its middle. */
+  drawNames(context, places) {
+    const [height, width] = this.size;
+    const letters = Math.max(9, Math.round(Math.max(height, width) / 42));
+    context.font = `bold ${letters}px system-ui, sans-serif`;
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.lineWidth = letters / 4;
+    context.lineJoin = "round";
+    for (const [id, [number, ySum, xSum]] of places) {
+      if (!page.classes.has(id) || number < letters * letters) continue;
+      const [yMiddle, xMiddle] = [ySum / number, xSum / number];
+      let best = [Infinity, 0, 0];
+      for (let at = 0; at < this.ids.length; at++) {
+        if (this.ids[at] !== id) continue;
+        const [y, x] = [Math.floor(at / width), at % width];
+        const far = (y - yMiddle) ** 2 + (x - xMiddle) ** 2;
+        if (far < best[0]) best = [far, y, x];
+      }
+      const name = page.classes.get(id).name.slice(0, 40);
+      const half = Math.min(width / 2, context.measureText(name).width / 2 + 2);
+      const x = Math.min(width - half, Math.max(half, best[2]));
+      const y = Math.min(height - letters / 2, Math.max(letters / 2, best[1]));
+      context.strokeStyle = "#000";
+      context.fillStyle = "#fff";
+      context.strokeText(name, x, y);
+      context.fillText(name, x, y);
+    }
+  },
+
+  drawLegend() {
+    const total = this.record.size ? this.record.size[0] * this.record.size[1] : 1;
+    const rows = this.record.classes.map(([id, pixels, confidence], place) => {
+      const { name, colour } = page.classes.get(id);
+      const box = element("input", { type: "checkbox", checked: !this.hidden.has(id), onchange: () => this.toggle(id) });
+      const swatch = element("span", { className: "swatch" });
+      swatch.style.background = colour;
+      const key = place < 9 ? ` (${place + 1})` : "";
+      return element("label", {}, box, swatch, element("span", { textContent: `${name}${key}: ${percent(pixels / total)} of the image, confidence ${percent(confidence)}` }));
+    });
+    if (this.record.ignored) rows.push(element("p", { textContent: `Ignored: ${percent(this.record.ignored / total)} of the image` }));
+    byId("legend").replaceChildren(...(rows.length ? rows : [element("p", { textContent: "no class" })]));
+  },
+
+  drawMarks() {
+    byId("marks").replaceChildren(
+      ...MARKS.map((mark) =>
+        element("button", { type: "button", textContent: mark, "aria-pressed": String(page.marks[this.record.image] === mark), onclick: () => this.mark(mark) }),
+      ),
+    );
+  },
+
+  mark(mark) {
+    const place = MARKS.indexOf(mark);
+    const focused = byId("marks").contains(document.activeElement);
+    setMark(this.record, mark);
+    this.drawMarks();
+    if (focused) byId("marks").children[place].focus();
+  },
+
+  toggle(id) {
+    if (!this.hidden.delete(id)) this.hidden.add(id);
+    const boxes = byId("legend").querySelectorAll("input");
+    this.record.classes.forEach((each, place) => (boxes[place].checked = !this.hidden.has(each[0])));
+    this.draw();
+  },
+
+  setOpacity(value) {
+    byId("opacity").value = String(Math.min(1, Math.max(0, value)));
+    this.draw();
+  },
+
+  step(number) {
+    const to = this.index + number;
+    if (to >= 0 && to < page.shown.length) this.open(to);
+  },
+
+  hover(event) {
+    if (!this.ids) return;
+    const [height, width] = this.size;
+    const frame = byId("overlay").getBoundingClientRect();
+    const scale = Math.min(frame.width / width, frame.height / height);
+    const x = Math.floor((event.clientX - frame.left - (frame.width - width * scale) / 2) / scale);
+    const y = Math.floor((event.clientY - frame.top - (frame.height - height * scale) / 2) / scale);
+    byId("hover").textContent = x >= 0 && y >= 0 && x < width && y < height ? this.textAt(y, x) : "";
+  },
+
+  textAt(y, x) {
+    const at = y * this.size[1] + x;
+    const id = this.ids[at];
+    const known = page.classes.get(id);
+    const name = known ? known.name : id === 0 ? "background" : "ignored";
+    if (this.record.confidences) return `${name}, confidence ${percent(this.confidences[at] / 255)}`;
+    const mean = known ? confidenceOf(this.record, id) : id === 0 ? this.record.background[1] : null;
+    return mean === null ? name : `${name}, mean confidence in this image ${percent(mean)}`;
+  },
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const arrows = event.target.type !== "range";
+    const actions = {
+      ArrowLeft: () => arrows && (this.step(-1), true),
+      ArrowRight: () => arrows && (this.step(1), true),
+      "[": () => (this.setOpacity(Number(byId("opacity").value) - 0.1), true),
+      "]": () => (this.setOpacity(Number(byId("opacity").value) + 0.1), true),
+      o: () => (this.switchOverlay(), true),
+      w: () => (this.mark("wrong"), true),
+      g: () => (this.mark("good"), true),
+      l: () => (this.mark("later"), true),
+    };
+    const number = Number(event.key);
+    const toggled = number >= 1 && number <= 9 ? this.record.classes[number - 1] : undefined;
+    if (toggled) this.toggle(toggled[0]);
+    if (toggled || (Object.hasOwn(actions, event.key) && actions[event.key]())) event.preventDefault();
+  },
+
+  switchOverlay() {
+    const now = Number(byId("opacity").value);
+    if (now > 0) this.before = now;
+    this.setOpacity(now > 0 ? 0 : this.before);
+  },
+};
+
+byId("viewer").addEventListener("keydown", (event) => viewer.key(event));
+byId("viewer").addEventListener("close", () => {
+  viewer.record = viewer.ids = viewer.confidences = null;
+  if (!byId("images").hidden) focusCell(viewer.index);
+});
+byId("stack").addEventListener("pointermove", (event) => viewer.hover(event));
+byId("close").addEventListener("click", () => byId("viewer").close());
+byId("previous").addEventListener("click", () => viewer.step(-1));
+byId("next").addEventListener("click", () => viewer.step(1));
+byId("opacity").addEventListener("input", () => viewer.draw());
+byId("outlines").addEventListener("change", () => viewer.draw());

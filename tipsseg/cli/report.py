@@ -1,0 +1,53 @@
+"""`tipsseg report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tipsseg.cli import options as opt
+from tipsseg.cli.help import Command
+from tipsseg.cli.wording import as_typed
+from tipsseg.options import MAX_PIXELS, check_whole_number, thread_count
+
+EPILOG = """\b
+Examples:
+  tipsseg report labels/
+  tipsseg report labels/ -o page/ --images /mnt/photos
+
+\b
+The page needs no network and no server: open report/index.html in a browser. The images come
+first whose labels are the least sure. Run it again after labels changed: only those images are
+drawn anew. The path of the page goes to stdout, all else to stderr.
+Exit code: 0 all shown, 1 some images failed (each named on stderr) or an error, 2 wrong usage.
+"""
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
+def report(
+    output: opt.Folder,
+    target: Annotated[
+        Path | None,
+        opt.output_option("Folder of the page.  [default: report, in the output folder]"),
+    ] = None,
+    images: opt.Images = None,
+    jobs: opt.Threads = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
+    null: opt.NullResults = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Make a page of pictures, labels and numbers of an output folder, for a browser."""
+    from tipsseg.images.pillow import silence_decoders
+    from tipsseg.report.make import make_report
+    from tipsseg.runs.progress import Progress
+
+    check_whole_number("argument `max_pixels`", max_pixels)
+    silence_decoders()
+    with Progress(quiet, null=null, wording=as_typed) as progress:
+        if make_report(output, target, images, thread_count(jobs), progress, max_pixels):
+            raise typer.Exit(1)

@@ -1,0 +1,175 @@
+"""`tipsseg report`: the page of a run, in a folder that can be opened from the disk, copied and sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from importlib import resources
+from itertools import chain, islice
+from pathlib import Path
+
+from tipsseg.options import MAX_PIXELS
+from tipsseg.report.image import ImageMaker, Made, failed_record
+from tipsseg.report.order import review_order
+from tipsseg.report.place import DATA, Place, chunk_name
+from tipsseg.report.scripts import script
+from tipsseg.report.source import Source
+from tipsseg.report.truth import read_truth_scores
+from tipsseg.runs.inputs import check_image_root
+from tipsseg.runs.progress import Progress
+from tipsseg.store.lock import FolderLock
+from tipsseg.store.manifest import ManifestEntry
+from tipsseg.types import ignore_id
+from tipsseg.util.printable import counted
+from tipsseg.util.threads import in_order
+
+#: The page's own files.
+PAGE_FILES = ("index.html", "page.css", "page.js", "statistics.js", "viewer.js")
+
+#: How many images a file of data has; the first is small, as the page shows it first.
+FIRST_CHUNK = 200
+CHUNK = 1000
+
+
+def make_report(
+    output: Path,
+    target: Path | None,
+    images: Path | None,
+    jobs: int,
+    progress: Progress,
+    max_pixels: int = MAX_PIXELS,
+) -> int:
+    """Make the page of a run, finished or not; files that are as they would be made stay.
+
+    Memory holds some hundred bytes per image, and the pixels of `jobs` images.
+
+    Args:
+        output: The output folder of the run.
+        target: The folder of the page. None: the folder `report` in the output folder.
+        images: The folder that the images' names begin at, in place of where the images were.
+        jobs: Threads.
+        progress: Is told of every image.
+        max_pixels: Larger images are refused.
+
+    Returns:
+        How many images have no picture, because they or their labels cannot be read.
+
+    Raises:
+        UsageError: Where `images` is no folder.
+        InputError: For what is no output folder, or is damaged.
+        OutputError: Where the folder of the page cannot be written, or is something else.
+    """
+    check_image_root(images)
+    with ExitStack() as stack:
+        source = Source(output, images, stack)
+        truth = read_truth_scores(output)
+        folder = output / "report" if target is None else target
+        lock = FolderLock(folder)
+        stack.callback(lock.give_back)
+        place = stack.enter_context(closing(Place(folder)))
+        return _Report(source, place, truth, progress).make(jobs, max_pixels)
+
+
+class _Report:
+    """One page."""
+
+    def __init__(self, source: Source, place: Place, truth: Mapping[str, object] | None, progress: Progress) -> None:
+        self._source = source
+        self._place = place
+        self._truth = truth
+        self._progress = progress
+        self._new = 0
+        self._same = 0
+        self._wrong = 0
+        self._unreadable: dict[str, None] = {}
+
+    def make(self, jobs: int, max_pixels: int) -> int:
+        """Make it; returns how many images have no picture."""
+        began = time.monotonic()
+        source, progress, folder = self._source, self._progress, self._place.folder
+        progress.begin(f"{counted(len(source), 'image')} of {source.output} into {folder}.", len(source))
+        maker = ImageMaker(self._place, source.classes, max_pixels)
+        try:
+            order = [image for image, _ in review_order(self._images(maker, jobs))]
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"{counted(self._new + self._same, 'image')} done; the same command goes on from there")
+            raise
+        # A stable sort: what has no labels comes last.
+        order.sort(key=self._unreadable.__contains__)
+        self._place.keep_only(dict.fromkeys(order))
+        failed = [failed_record(image, str(path), reason) for image, path, reason in source.failures()]
+        number = len(order) + len(failed)
+        chunks = self._write_data([*_chunks(number)], chain(map(self._place.read, order), failed))
+        self._write_page(number, chunks)
+        progress.end()
+        progress.results([folder / PAGE_FILES[0]])
+        progress.note(self._last_line(time.monotonic() - began))
+        return self._wrong
+
+    def _images(self, maker: ImageMaker, jobs: int) -> Iterator[ManifestEntry]:
+        with closing(in_order(jobs, maker.make, self._source.items())) as results:
+            for made in results:
+                self._take(made)
+                yield made.entry
+
+    def _take(self, made: Made) -> None:
+        if made.new:
+            self._place.add(made.entry.image, made.signature, made.record)
+        if made.error is not None:
+            self._wrong += 1
+            self._progress.error(made.error)
+        else:
+            self._new += made.new
+            self._same += not made.new
+        if made.record["state"] == "failed":
+            self._unreadable[made.entry.image] = None
+        self._progress.advance()
+
+    def _write_data(self, sizes: Sequence[int], records: Iterator[Mapping[str, object]]) -> int:
+        """Write the records in files of these sizes, and remove older ones; returns how many files there are."""
+        for index, size in enumerate(sizes):
+            data = script("images", index, list(islice(records, size)))
+            self._place.write(self._place.folder / DATA / chunk_name(index), data)
+        self._place.keep_chunks(len(sizes))
+        return len(sizes)
+
+    def _write_page(self, images: int, chunks: int) -> None:
+        source, folder = self._source, self._place.folder
+        facts = {
+            "name": str(source.output.absolute()),
+            "digest": source.digest,
+            "ended": source.ended,
+            "images": images,
+            "chunks": [f"{DATA}/{chunk_name(index)}" for index in range(chunks)],
+            "classes": [
+                {"id": each.id, "name": each.name, "colour": "#{:02x}{:02x}{:02x}".format(*each.colour)}
+                for each in source.classes
+            ],
+            "ignore": ignore_id(len(source.classes)),
+            "truth": self._truth,
+        }
+        self._place.write(folder / DATA / "run.js", script("run", facts))
+        # Last comes the page itself, which needs all others.
+        for name in reversed(PAGE_FILES):
+            self._place.write(folder / name, page_file(name))
+
+    def _last_line(self, seconds: float) -> str:
+        parts = [f"{counted(self._new, 'image')} drawn"]
+        parts += [f"{self._same} unchanged"] if self._same else []
+        parts += [f"{self._wrong} failed"] if self._wrong else []
+        return f"{', '.join(parts)} in {seconds:.1f} s, into {self._place.folder}"
+
+
+def page_file(name: str) -> bytes:
+    """One of the page's own files."""
+    return (resources.files("tipsseg") / "assets" / "report" / name).read_bytes()
+
+
+def _chunks(images: int) -> Iterator[int]:
+    """The sizes of the files of data of so many images."""
+    size = FIRST_CHUNK
+    while images > 0:
+        yield min(size, images)
+        images -= size
+        size = CHUNK
