@@ -34,7 +34,6 @@ IMAGE_FILES = {"pictures": ".jpg", "thumbnails": ".jpg", "maps": ".js"}
 #: The folder of the data of all images.
 DATA = "data"
 
-#: Beside the lock, what may be in a folder that is not a report yet.
 _CHOOSE = "Choose another folder with argument `target`."
 
 
@@ -106,9 +105,12 @@ class Place:
                 remove_file(path)
             del self._offsets[image]
         with atomic_path(self._log.path) as temporary, temporary.open("wb") as file:
-            for offset in sorted(self._offsets.values()):
-                file.write(self._log.read(offset) + b"\n")
+            for image, offset in self._offsets.items():
+                line = self._log.read(offset)
+                self._offsets[image] = file.tell()
+                file.write(line + b"\n")
         self._log.close()
+        self._log = AppendLog(self._log.path)  # of the file that is there now
 
     def keep_chunks(self, number: int) -> None:
         """Remove data of an earlier page that had more chunks. Raises OutputError."""
