@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
     Raises:
         InputError: Where one of the files is not as it was written.
     """
+    if not os.path.lexists(folder / SCORES_FILE):
+        return None
     try:
         record = parse(read_regular(folder / SCORES_FILE))
         text = read_regular(folder / CSV_FILE).decode("utf-8")
@@ -35,8 +38,6 @@ def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
         counts = [[int(number) for number in row[1:]] for row in rows]
         if len(counts) != len(classes) or any(len(row) != len(header) - 1 for row in counts):
             raise ValueError(f"{CSV_FILE} is not of these classes")
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder / SCORES_FILE}: not as tipsseg eval writes it: {reason_of(error)}", "Run the evaluation again."

@@ -1,0 +1,110 @@
+"""The page in a real browser: it opens from the disk, filters, toggles, follows keys, and takes names for text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, Browser
+from output_folders import A, B, make_run, save_inputs
+
+from tipsseg.report.make import PAGE_FILES, _chunks, make_report, page_file
+from tipsseg.report.scripts import script
+from tipsseg.runs.progress import Silence
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
+
+HOSTILE_CLASS = "<script>alert(1)</script>"
+HOSTILE_IMAGE = 'a"><img src=x onerror=alert(1)>.png'
+
+
+@pytest.fixture
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+def test_a_person_looks_at_a_run(browser: Browser, tmp_path: Path) -> None:
+    labels = {HOSTILE_IMAGE: A, "b.jpg": B, "sub/c.png": B}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, (HOSTILE_CLASS, "tree", "sky", "never"), ("png", "npz"))
+    make_report(tmp_path / "out", None, None, 1, Silence())
+    browser.go(tmp_path / "out/report/index.html", "page.complete")
+    assert browser.value("document.querySelectorAll('.cell').length") == 3
+    assert browser.value("document.querySelectorAll('.cell img').length") == 3
+    assert browser.value("byId('never').textContent") == "never"
+
+    # Filters.
+    for field, value, number in [("search", "sub/", 1), ("class", "1", 1), ("state", "edited", 0), ("low", "0.99", 0)]:
+        browser.value(f"byId('{field}').value = {json.dumps(value)}; byId('filters').dispatchEvent(new Event('input'))")
+        assert browser.value("document.querySelectorAll('.cell').length") == number, field
+        browser.value("byId('filters').reset()")
+        browser.wait("document.querySelectorAll('.cell').length === 3")
+
+    # One image: keys, classes, what is under the pointer, marks.
+    browser.value(f"viewer.openRecord(page.records.find((each) => each.image === {json.dumps(HOSTILE_IMAGE)}))")
+    browser.wait("viewer.ids")
+    assert browser.value("byId('name').textContent") == HOSTILE_IMAGE
+    assert browser.value("Array.from(viewer.ids)") == A.ravel().tolist()
+    assert browser.value("viewer.textAt(0, 0)") == f"{HOSTILE_CLASS}, confidence 4 %"
+    browser.press("1")
+    assert browser.value("viewer.hidden.has(1)") is True
+    browser.press("o")
+    assert browser.value("byId('opacity').value") == "0"
+    browser.press("w")
+    assert browser.value("pathList()") == f"{tmp_path}/imgs/{HOSTILE_IMAGE}\n"
+    before = browser.value("viewer.index")
+    browser.press("ArrowRight" if before == 0 else "ArrowLeft")
+    assert browser.value("viewer.index") != before
+    browser.press("Escape")
+    browser.wait("!byId('viewer').open")
+
+    # Marks outlive the page.
+    browser.go(tmp_path / "out/report/index.html", "page.complete && page.records.length === 3")
+    assert browser.value("markedPaths().length") == 1
+    assert (browser.dialogs, browser.errors) == ([], [])
+
+
+def test_ten_thousand_images(browser: Browser, tmp_path: Path) -> None:
+    """Only what is in view is in the page, however many images there are."""
+    number = 10_000
+    classes = [{"id": place, "name": f"class {place}", "colour": "#a0b0c0"} for place in range(1, 21)]
+    sizes = list(_chunks(number))
+    chunks = [f"data/{index}.js" for index in range(len(sizes))]
+    (tmp_path / "data").mkdir()
+    for name in PAGE_FILES:
+        (tmp_path / name).write_bytes(page_file(name))
+    facts = {"name": "many", "digest": "0", "ended": True, "images": number, "chunks": chunks, "classes": classes}
+    (tmp_path / "data/run.js").write_bytes(script("run", {**facts, "ignore": 255, "truth": None}))
+    begin = 0
+    for index, size in enumerate(sizes):
+        images = [record(place) for place in range(begin, begin + size)]
+        (tmp_path / chunks[index]).write_bytes(script("images", index, images))
+        begin += size
+    first = browser.go(tmp_path / "index.html", "document.querySelectorAll('.cell').length")
+    browser.wait("page.complete")
+    browser.value("byId('scroll').scrollTop = 1e9")
+    browser.wait("page.cells.has(9999)")
+    assert browser.value("document.querySelectorAll('.cell').length") < 100
+    browser.ask("HeapProfiler.collectGarbage")
+    heap = browser.ask("Runtime.getHeapUsage")["usedSize"]
+    print(f"first thumbnails after {first:.2f} s, heap {heap / 1e6:.0f} MB")
+    assert heap < 300e6
+
+
+def record(place: int) -> dict[str, object]:
+    shown = [[1 + (place + each) % 20, 1000, 0.5] for each in range(5)]
+    rest = {"size": [480, 640], "state": "unchanged", "ignored": 0, "shown": True, "confidences": False}
+    name = f"folder {place % 100}/image {place:05}.jpg"
+    return {
+        "image": name,
+        "path": f"/photos/{name}",
+        "key": f"{place:024}",
+        "score": 1 - place / 10_000,
+        "confidence": place / 10_000,
+        "classes": shown,
+        "background": [0, None],
+        **rest,
+    }
