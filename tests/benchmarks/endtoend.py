@@ -182,14 +182,17 @@ def label(place: Path, images: str, model: Path, how: Sequence[str]) -> tuple[fl
 def tower_alone(folder: Path, model: Path, how: Sequence[str], number: int) -> float:
     """Seconds of the vision tower for the windows of so many images, which are prepared before."""
     backbone = Tipsv2Backbone(model, how[1], how[3], int(how[5]))
-    windows = []
+    steps = []
     for path in sorted(folder.iterdir())[:number]:
         with Image.open(path) as image:
-            windows += Model(backbone).prepare(image, "slide", backbone.native_size).windows()
-    backbone.encode_windows(windows[: backbone.batch_size]).patches.cpu()  # to warm up
+            steps.append(Model(backbone).prepare(image, "slide", backbone.native_size).windows())
+    if backbone.batch_size > 1:
+        windows = [window for image in steps for window in image]
+        steps = [windows[start : start + backbone.batch_size] for start in range(0, len(windows), backbone.batch_size)]
+    backbone.encode_windows(steps[0]).patches.cpu()  # to warm up
     began = time.perf_counter()
-    for start in range(0, len(windows), backbone.batch_size):
-        last = backbone.encode_windows(windows[start : start + backbone.batch_size]).patches[-1]
+    for step in steps:
+        last = backbone.encode_windows(step).patches[-1]
     last.cpu()
     return time.perf_counter() - began
 
