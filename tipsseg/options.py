@@ -61,7 +61,7 @@ def check_whole_number(argument: str, value: object) -> None:
         raise UsageError(f"{argument}={value} is too small; the least is 1")
 
 
-_DEVICE = re.compile("auto|(cpu|cuda|mps)(:[0-9]+)?")
+_DEVICE = re.compile("auto|(cpu|mps)(:0)?|cuda(:[0-9]+)?")
 
 
 def check_device_name(name: str) -> None:
@@ -83,9 +83,20 @@ def thread_count(jobs: int | None) -> int:
     return jobs
 
 
+#: The most threads by default: each adds the memory of two images.
+_MOST_JOBS = 32
+
+
 def default_jobs() -> int:
-    """The default number of threads: one per processor, four at most."""
-    return min(os.cpu_count() or 1, 4)
+    """The default number of threads: one for each core that the process may use, 32 at most."""
+    return min(usable_cores(), _MOST_JOBS)
+
+
+def usable_cores() -> int:
+    """How many cores the process may use: of a machine that is shared, these may be few."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 #: The formats that are written where none are named.
