@@ -191,7 +191,7 @@ class FileOptions:
         val_fraction: The share of the images that YOLO's data.yaml takes for validation, 0 <= x < 1; 0: the images are not divided;
             None: the share that the output folder has already.
         names: "stem": the files of a.jpg are named a.png and the like; "full": a.jpg.png.
-        keep_cosines: Whether archives of the format npz keep the cosines of patches and phrases: labels of another minimum
+        keep_cosines: Whether archives of the format npz keep the cosines of patches and phrases. On a CPU labels of another minimum
             confidence follow from them without the model.
 
     Raises:

@@ -120,7 +120,7 @@ class TopClasses:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cosines:
+class StoredCosines:
     """What the labels of an image were decided from.
 
     Attributes:

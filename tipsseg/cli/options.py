@@ -215,7 +215,7 @@ KeepCosines = Annotated[
     typer.Option(
         "--keep-cosines",
         rich_help_panel=FILES,
-        help="Let npz keep what labels are decided from: another --min-confidence needs no model then.",
+        help="Let npz keep what a CPU decides labels from: another --min-confidence needs no model then.",
     ),
 ]
 PngMode = Annotated[
