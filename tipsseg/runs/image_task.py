@@ -131,7 +131,7 @@ class ImageTask:
 
     def score(self, features: Features) -> Scored:
         """Compare the features of an image with the phrases; for the same thread."""
-        return self._labeller.score(features, self._top)
+        return self._labeller.score(features, self._top, keep=self._keeps_cosines)
 
     def finish(self, loaded: Loaded, scored: Scored) -> Labelled:
         """Label an image and write its files; may be called from several threads.
@@ -144,7 +144,7 @@ class ImageTask:
             ref, label_map = loaded.ref, self._labeller.assign(prepared, scored)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
-            kept = self._labeller.kept(prepared, cosines) if self._keeps_cosines else None
+            kept = self._labeller.kept(prepared, scored) if self._keeps_cosines else None
             labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects, kept)
             done = write_labels(labels, self._formats, self._context)
             objects = object_scores(labels.objects)
