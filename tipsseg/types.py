@@ -120,7 +120,7 @@ class TopClasses:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StoredCosines:
+class KeptCosines:
     """What the labels of an image were decided from.
 
     Attributes:

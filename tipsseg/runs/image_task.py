@@ -131,7 +131,7 @@ class ImageTask:
 
     def score(self, features: Features) -> Scored:
         """Compare the features of an image with the phrases; for the same thread."""
-        return self._labeller.score(features, self._top)
+        return self._labeller.score(features, self._top, keep=self._keeps_cosines)
 
     def finish(self, loaded: Loaded, scored: Scored) -> Labelled:
         """Label an image and write its files; may be called from several threads.
