@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tipsseg.labelling.windows import WindowPlan
+from tipsseg.types import WindowPlan
 
 
 @dataclass(frozen=True, slots=True, eq=False)

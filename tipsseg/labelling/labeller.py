@@ -24,9 +24,8 @@ from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
-from tipsseg.labelling.windows import WindowPlan
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
-from tipsseg.types import TopClasses
+from tipsseg.types import TopClasses, WindowPlan
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 

@@ -14,8 +14,9 @@ from tipsseg.errors import UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
-from tipsseg.labelling.windows import WindowPlan, make_plan, stretched_size
+from tipsseg.labelling.windows import make_plan, stretched_size
 from tipsseg.options import MAX_PIXELS, Dtype, LabelOptions, Mode, check_whole_number
+from tipsseg.types import WindowPlan
 from tipsseg.util.printable import quoted
 from tipsseg.weights.sources import find_model
 
