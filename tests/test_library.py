@@ -413,6 +413,27 @@ def test_masks_hold_the_ids(result: LabelMap, tmp_path: Path, mode: str) -> None
         assert np.array_equal(np.asarray(picture), result.labels)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        pytest.param(
+            lambda each: each.save_mask("mask.jpg"), "a mask is a PNG, and mask.jpg is named otherwise", id="jpg"
+        ),
+        pytest.param(lambda each: each.save_mask("mask"), "a mask is a PNG, and mask is named otherwise", id="bare"),
+        pytest.param(
+            lambda each: each.to_coco("a"), "argument `image_id` must be a whole number from 0 on, not 'a'", id="name"
+        ),
+        pytest.param(
+            lambda each: each.to_coco(0, first_id=0), "argument `first_id`=0 is too small; the least is 1", id="0"
+        ),
+    ],
+)
+def test_what_labels_cannot_become(result: LabelMap, call: Callable[[LabelMap], object], message: str) -> None:
+    with pytest.raises(errors.UsageError) as caught:
+        call(result)
+    assert caught.value.message == message
+
+
 # What pycocotools gives says nothing of copies yet, which newer versions of numpy ask for.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_annotations_hold_the_objects(result: LabelMap) -> None:

@@ -41,6 +41,7 @@ _API: tuple[Callable[..., Any], ...] = (
     examine,
     merge_folders,
     tipsseg.Labeller.label,
+    tipsseg.LabelMap.to_coco,
     tipsseg.evaluate,
     tipsseg.label_folder,
     tipsseg.make_vocabulary,
@@ -48,7 +49,7 @@ _API: tuple[Callable[..., Any], ...] = (
 )
 
 #: Arguments of functions that no command calls so.
-_NO_COMMAND = {"guide"}
+_NO_COMMAND = {"guide", "image_id", "first_id"}
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:

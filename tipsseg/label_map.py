@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg.options import FileOptions, Instances, MinArea, PngMode
+from tipsseg.errors import InputError, UsageError
+from tipsseg.options import FileOptions, Instances, MinArea, PngMode, check_whole_number
 from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, TopClasses, ignore_id
+from tipsseg.util.printable import quoted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -65,16 +67,18 @@ class LabelMap:
         """Write the labels as an index mask: a PNG whose pixel values are the label ids. The file appears whole or not at all.
 
         Args:
-            path: The file; its folder is made where it is absent.
+            path: The file, named "*.png"; its folder is made where it is absent.
             mode: "L": grey, 16-bit above 254 classes; "P": 8-bit with a palette of the classes' colours.
 
         Raises:
             OutputError: The file cannot be written.
-            UsageError: The mode is unknown.
+            UsageError: The mode is unknown, or the file's name says that it is of another format.
         """
         from tipsseg.formats.png import encode_mask
         from tipsseg.util.files import atomic_write
 
+        if Path(path).suffix.lower() != ".png":
+            raise UsageError(f"a mask is a PNG, and {path} is named otherwise", "Give a path that ends with .png.")
         atomic_write(Path(path), encode_mask(self, FileOptions(png_mode=mode).png_mode))
 
     def overlay(self, image: ImageInput, *, title: str = "") -> Image.Image:
@@ -93,7 +97,6 @@ class LabelMap:
         """
         from PIL import Image
 
-        from tipsseg.errors import InputError
         from tipsseg.images.decoding import to_upright
         from tipsseg.images.upright import thumbnail_rgb
         from tipsseg.regions.drawing import draw_labels
@@ -121,9 +124,15 @@ class LabelMap:
         Returns:
             The entries, ready for JSON: id, image_id, category_id (the id of the class), segmentation, area in pixels,
             bbox [x, y, w, h], iscrowd, score.
+
+        Raises:
+            UsageError: `image_id` is no whole number from 0 on, or `first_id` none from 1 on.
         """
         from tipsseg.formats.coco import annotation_record, code
 
+        if type(image_id) is not int or image_id < 0:
+            raise UsageError(f"argument `image_id` must be a whole number from 0 on, not {quoted(image_id)}")
+        check_whole_number("argument `first_id`", first_id)
         objects = self.regions(instances=instances, min_area=min_area)
         return [
             {"id": number, "image_id": image_id, **annotation_record(each, code(each, self.size))}

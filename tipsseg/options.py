@@ -65,7 +65,7 @@ def check_whole_number(argument: str, value: object) -> None:
         raise UsageError(f"{argument}={value} is too small; the least is 1")
 
 
-_DEVICE = re.compile("auto|(cpu|cuda|mps)(:[0-9]+)?")
+_DEVICE = re.compile("auto|(cpu|mps)(:0)?|cuda(:[0-9]+)?")
 
 
 def check_device_name(name: str) -> None:

@@ -37,10 +37,10 @@ RUN = ("sh", "python")
 SHOWN = ("toml", "json", "text")
 
 #: Commands that are not run here, as they change the installation. `.ci/run` does both in an environment of its own.
-INSTALLATIONS = {"pip install .", "pip install --quiet '.[test]' && pytest"}
+INSTALLATIONS = {"pip install .", "pip install --quiet '.[test]' && pytest -n auto --dist worksteal"}
 
 #: Options of other programs.
-FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--gres", "--parsable", "--quiet", "--requeue")
+FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--dist", "--gres", "--parsable", "--quiet", "--requeue")
 
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 

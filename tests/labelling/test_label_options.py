@@ -33,12 +33,14 @@ def test_options_at_their_ends() -> None:
     LabelOptions("slide", None, 1.0, "none")
 
 
-@pytest.mark.parametrize("name", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12", "cpu:0"])
+@pytest.mark.parametrize("name", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12", "cpu:0", "mps:0"])
 def test_names_of_devices(name: str) -> None:
     check_device_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "gpu", "tpu", "auto:0", "cuda:", "cuda:x", "cuda:-1", "cuda:٣", "CUDA", "cuda\n"])
+@pytest.mark.parametrize(
+    "name", ["", "gpu", "tpu", "auto:0", "cuda:", "cuda:x", "cuda:-1", "cuda:٣", "CUDA", "cuda\n", "cpu:7", "mps:1"]
+)
 def test_names_of_no_device(name: str) -> None:
     with pytest.raises(UsageError, match="unknown device"):
         check_device_name(name)

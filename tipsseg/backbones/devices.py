@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 
 from tipsseg.errors import DeviceError
@@ -40,7 +42,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; "auto" is float32, but bfloat16 on a CUDA device that has it.
+    """The dtype of that name; "auto" is float32, but bfloat16 on a CUDA device that has it. On a CPU, see `auto_dtype` for "auto".
 
     Raises UsageError for an unknown name, DeviceError where the device cannot compute in it.
     """
@@ -52,3 +54,12 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "bfloat16" and not native_bfloat16:
         raise DeviceError(str(device), f"device {device} has no bfloat16", "Use dtype float16 or float32.")
     return _DTYPES[name]
+
+
+def lacks_bfloat16_instructions() -> bool:
+    """Whether the CPU has no instructions for bfloat16, so that it is emulated. False where this version of torch does not tell."""
+    get_capabilities: Callable[[], Mapping[str, object]] | None = getattr(torch.cpu, "get_capabilities", None)
+    if get_capabilities is None:
+        return False
+    found = get_capabilities()
+    return not any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -156,7 +156,7 @@ Dtype = Annotated[
         metavar="DTYPE",
         rich_help_panel=MODEL,
         autocompletion=one_of(*DTYPE_NAMES),
-        help=f"{', '.join(DTYPE_NAMES)}.",
+        help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto is bfloat16 if that is faster by a quarter (measured once), else float32.",
     ),
 ]
 BatchSize = Annotated[
