@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from io import BufferedReader
 from math import prod
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -256,8 +255,7 @@ def _parse_facts(facts: Mapping[str, object], patches: tuple[int, ...], tokens: 
     if max(patches[1:3]) > max(plan.size):
         raise ValueError(f"patches {list(patches)} of {plan.size[0]} x {plan.size[1]} (height x width) pixels")
     origin = None if facts.get("origin") is None else _parse_origin(take(facts, "origin", dict))
-    shape = cast(tuple[int, int, int, int], patches)
-    return FeatureHeader(size, plan, cast(FeatureDtype, dtype), shape, tokens[1], take(facts, "crc32", int), origin)
+    return FeatureHeader(size, plan, dtype, patches, tokens[1], take(facts, "crc32", int), origin)
 
 
 def _parse_plan(record: Mapping[str, object]) -> WindowPlan:
@@ -286,7 +284,7 @@ def parse_recipe(record: Mapping[str, object]) -> Recipe:
     if mode not in MODES:
         raise ValueError(f"`mode` is {short(mode)}")
     short_side = _positive(record, "short_side")
-    return Recipe(take(record, "model", dict), dtype, cast(Mode, mode), short_side, take(record, "labels_version", int))
+    return Recipe(take(record, "model", dict), dtype, mode, short_side, take(record, "labels_version", int))
 
 
 def _positive(record: Mapping[str, object], key: str) -> int:
@@ -318,5 +316,5 @@ def _check_tensors(tensors: Mapping[str, NDArray[np.generic]], header: FeatureHe
 def _checksum(tensors: Mapping[str, NDArray[np.generic]]) -> int:
     found = 0
     for name in sorted(tensors):
-        found = zlib.crc32(tensors[name].reshape(-1).view(np.uint8), found)
+        found = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, found)
     return found

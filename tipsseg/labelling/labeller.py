@@ -157,6 +157,10 @@ class Labeller:
         """Bring an upright image in mode RGB to the size at which the model sees it; may be called from several threads."""
         return self.model.prepare(upright, self.options.mode, self._short_side)
 
+    def plan(self, size: tuple[int, int]) -> WindowPlan:
+        """Plan how an image of `size` (height, width) in pixels is cut into windows."""
+        return self.model.plan(size, self.options.mode, self._short_side)
+
     def cosines(self, features: Features) -> Tensor:
         """Compare the features of an image with the phrases: [B, h, w, P] float32, on the device."""
         with self.model.backbone.at_work:
@@ -200,7 +204,7 @@ class Labeller:
                 f"the features have {dim} numbers for each patch, and those of this model {self.model.backbone.embed_dim}",
                 "Encode the image with the model of the labeller.",
             )
-        wanted = self.model.plan(features.size, self.options.mode, self._short_side)
+        wanted = self.plan(features.size)
         if plan != wanted:
             raise UsageError(
                 f"the features are of an image at {_seen(plan)}, and this labeller sees it at {_seen(wanted)}",
