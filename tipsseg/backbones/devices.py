@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
@@ -63,3 +64,22 @@ def lacks_bfloat16_instructions() -> bool:
         return False
     found = get_capabilities()
     return not any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@contextmanager
+def enough_memory(device: torch.device) -> Iterator[None]:
+    """Raise DeviceError where the memory of the device does not hold what is computed; other errors go through."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise DeviceError(
+            str(device), "not enough memory on the device for the scores", "Use a smaller batch size, or device cpu."
+        ) from None
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether that is what the error says."""
+    # The class that CUDA raises has had several names; MPS and CPU have none.
+    return any(words in str(error) for words in ("out of memory", "can't allocate memory"))

@@ -224,10 +224,10 @@ Jobs = Annotated[
     typer.Option(
         metavar="N",
         rich_help_panel=IMAGES,
-        help="Threads that decode images, and make labels and files.  [default: up to 4]",
+        help="Threads that decode images, and make labels and files.  [default: one per core, up to 32]",
     ),
 ]
-Threads = Annotated[int | None, typer.Option("--jobs", metavar="N", help="Threads.  [default: up to 4]")]
+Threads = Annotated[int | None, typer.Option("--jobs", metavar="N", help="Threads.  [default: one per core, up to 32]")]
 MaxPixels = Annotated[
     int,
     typer.Option(

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tipsseg.errors import FeatureFileError, ImageError
 from tipsseg.features.file import FeatureRecord, Origin
@@ -25,7 +24,8 @@ from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.labeller import Labeller
+from tipsseg.labelling.labeller import Labeller, Scored
+from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.objects import LabelledObject, labelled_objects
@@ -43,7 +43,8 @@ TOP_CLASSES = 5
 #: Images of more pixels than this are decoded, and labelled, one at a time.
 _HEAVY = 32_000_000
 
-_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+#: The pixels of an image that nobody looks at.
+NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 #: How often an image is read again that was changed meanwhile.
 _ATTEMPTS = 3
@@ -76,7 +77,7 @@ class Loaded:
 
 
 class ImageTask:
-    """Labels images and writes their files, each image in three steps: `load`, its cosines from `batches`, `finish`."""
+    """Labels images and writes their files, each image in four steps: `load`, its features from `batches`, `score`, `finish`."""
 
     def __init__(
         self,
@@ -108,24 +109,11 @@ class ImageTask:
         self._max_pixels = max_pixels
         self._needs_pixels = any(FORMATS[name].pixels for name in formats)
         self._top = TOP_CLASSES if any(FORMATS[name].top for name in formats) else 0
-        self._heavy = threading.Lock()
+        self._alone = OneLarge()
 
     def load(self, ref: ImageRef) -> Loaded:
         """Read an image; may be called from several threads. Raises ImageError."""
-        began = time.monotonic()
-        for _ in range(_ATTEMPTS):
-            before = _stamp(ref.path)
-            failure: ImageError | None = None
-            try:
-                loaded = self._load(ref)
-            except ImageError as error:
-                failure = error
-            if _stamp(ref.path) != before:
-                continue  # a half of the old file and a half of the new one may well decode
-            if failure is not None:
-                raise failure
-            return replace(loaded, seconds=time.monotonic() - began)
-        raise ImageError(ref.path, "it changes while it is read", "Label it again once it is complete.")
+        return read_steadily(ref, self._load)
 
     def _load(self, ref: ImageRef) -> Loaded:
         if self._store is None:
@@ -141,19 +129,19 @@ class ImageTask:
             return replace(self._decoded(ref), sha256=sha256, damaged=damaged)
         if self._labeller.options.refine != "none":
             return replace(self._decoded(ref), sha256=sha256, features=found)
-        prepared = Prepared(found.size, _NO_PIXELS, found.plan)
-        return Loaded(ref, self._thumbnail(ref), prepared, _fingerprint(ref.path), features=found, sha256=sha256)
+        prepared = Prepared(found.size, NO_PIXELS, found.plan)
+        return Loaded(ref, self._thumbnail(ref), prepared, fingerprint_of(ref.path), features=found, sha256=sha256)
 
     def _decoded(self, ref: ImageRef) -> Loaded:
         with opened(ref.path, self._max_pixels) as image, self._alone(image.size), as_image_error(ref.path):
             upright = upright_image(image.decode())
-            thumbnail = thumbnail_rgb(upright) if self._needs_pixels else _NO_PIXELS
+            thumbnail = thumbnail_rgb(upright) if self._needs_pixels else NO_PIXELS
             prepared = self._labeller.prepare(upright)
-        return Loaded(ref, thumbnail, prepared, _fingerprint(ref.path))
+        return Loaded(ref, thumbnail, prepared, fingerprint_of(ref.path))
 
     def _thumbnail(self, ref: ImageRef) -> NDArray[np.uint8]:
         if not self._needs_pixels:
-            return _NO_PIXELS
+            return NO_PIXELS
         with opened(ref.path, self._max_pixels) as image, self._alone(image.size), as_image_error(ref.path):
             return thumbnail_rgb(upright_image(image.decode()))
 
@@ -170,15 +158,15 @@ class ImageTask:
         """The features in the precision of the store, and the image with what `finish` is to write; for the same thread."""
         if self._store is None or loaded.features is not None:
             return loaded, features
-        record = stored(self._store, loaded, features)
         # Labels come from what the store will have, so that a second question gets the same.
-        return replace(loaded, unsaved=record), Features.from_record(record, features.patches.device)
+        record, features = stored(self._store, loaded, features, self._labeller.model)
+        return replace(loaded, unsaved=record), features
 
-    def cosines(self, features: Features) -> Tensor:
+    def score(self, features: Features) -> Scored:
         """Compare the features of an image with the phrases; for the same thread."""
-        return self._labeller.cosines(features)
+        return self._labeller.score(features, self._top)
 
-    def finish(self, loaded: Loaded, cosines: Tensor) -> Labelled:
+    def finish(self, loaded: Loaded, scored: Scored) -> Labelled:
         """Label an image and write its files; may be called from several threads.
 
         Raises ImageError for what is wrong with this one, others for what ends a run.
@@ -188,7 +176,7 @@ class ImageTask:
         if self._store is not None and loaded.unsaved is not None:
             self._store.add(loaded.unsaved)
         with self._alone(max(prepared.size, prepared.plan.size, key=prod)):
-            ref, label_map = loaded.ref, self._labeller.assign(prepared, cosines, self._top)
+            ref, label_map = loaded.ref, self._labeller.assign(prepared, scored)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
             labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects)
@@ -213,9 +201,34 @@ class ImageTask:
     def _objects(self, label_map: LabelMap) -> list[LabelledObject]:
         return labelled_objects(label_map.labels, label_map.confidence, len(label_map.classes), self._context.files)
 
-    def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
-        """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""
-        return self._heavy if size[0] * size[1] > _HEAVY else nullcontext()
+
+class OneLarge:
+    """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, size: tuple[int, int]) -> AbstractContextManager[object]:
+        """What is to be entered while an image of that size is in memory."""
+        return self._lock if size[0] * size[1] > _HEAVY else nullcontext()
+
+
+def read_steadily(ref: ImageRef, read: Callable[[ImageRef], Loaded]) -> Loaded:
+    """Read an image, and read it again where its file was changed meanwhile. Raises ImageError."""
+    began = time.monotonic()
+    for _ in range(_ATTEMPTS):
+        before = _stamp(ref.path)
+        failure: ImageError | None = None
+        try:
+            loaded = read(ref)
+        except ImageError as error:
+            failure = error
+        if _stamp(ref.path) != before:
+            continue  # a half of the old file and a half of the new one may well decode
+        if failure is not None:
+            raise failure
+        return replace(loaded, seconds=time.monotonic() - began)
+    raise ImageError(ref.path, "it changes while it is read", "Label it again once it is complete.")
 
 
 def find_features(store: FeatureStore, sha256: str, device: torch.device) -> tuple[Features | None, str]:
@@ -232,12 +245,20 @@ def find_features(store: FeatureStore, sha256: str, device: torch.device) -> tup
         return None, f"{store.path(sha256)}: {error}"
 
 
-def stored(store: FeatureStore, loaded: Loaded, features: Features) -> FeatureRecord:
-    """The features of an image as a store keeps them."""
-    return features.record(store.record.dtype, Origin(loaded.sha256, loaded.ref.name, store.record.recipe))
+def stored(store: FeatureStore, loaded: Loaded, features: Features, model: Model) -> tuple[FeatureRecord, Features]:
+    """The features of an image as a store keeps them, and as they are read again.
+
+    Raises DeviceError where the model gives values that are no numbers, which nobody is to keep.
+    """
+    record = features.record(store.record.dtype, Origin(loaded.sha256, loaded.ref.name, store.record.recipe))
+    try:
+        return record, Features.from_record(record, features.patches.device)
+    except ValueError as error:
+        raise model.gives_no_numbers() from error
 
 
-def _fingerprint(path: Path) -> Fingerprint:
+def fingerprint_of(path: Path) -> Fingerprint:
+    """The fingerprint of an image. Raises ImageError."""
     try:
         return fingerprint(path)
     except OSError as error:

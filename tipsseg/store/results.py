@@ -76,6 +76,29 @@ class Failed:
         return self.ref.name
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Result of an image whose features are in the feature store.
+
+    Attributes:
+        ref: The image.
+        file: The file of its features.
+        size: (height, width) of the image in pixels, upright.
+        windows: How many windows the model saw; 1 for an image that it saw in one piece.
+        bytes: Bytes of the features.
+        made: Whether this run has made them.
+        damaged: See Labelled.
+    """
+
+    ref: ImageRef
+    file: Path
+    size: tuple[int, int]
+    windows: int
+    bytes: int
+    made: bool
+    damaged: str = ""
+
+
 ImageResult = Labelled | Unchanged | Failed
 
 #: An image to be labelled, or the result of an image that needs no labelling.

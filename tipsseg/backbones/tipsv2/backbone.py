@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.devices import resolve_device, resolve_dtype
+from tipsseg.backbones.devices import out_of_memory, resolve_device, resolve_dtype
 from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.backbones.tipsv2.auto_dtype import auto_dtype
@@ -120,7 +120,7 @@ class Tipsv2Backbone:
                     pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
                 return self._encode(pixels.to(self.dtype))
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             height, width = size
             raise DeviceError(
@@ -134,7 +134,7 @@ class Tipsv2Backbone:
             with self.at_work:
                 return self._workers.map(self._encode_window, windows)
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             raise self._no_room_for_one() from None
 
@@ -163,7 +163,7 @@ class Tipsv2Backbone:
             with self.at_work:
                 features = self._encode(self._to_pixels(np.stack([*windows, *filling])))
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             return None
         return WindowFeatures(features.patches[: len(windows)], features.class_tokens[: len(windows)])
@@ -218,8 +218,3 @@ def check_batch_size(size: int) -> None:
     """Raise UsageError for what is no number of windows."""
     if type(size) is not int or size < 1:
         raise UsageError(f"batch size must be a whole number from 1 on, not {quoted(size)}")
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    # The class that CUDA raises has had several names; MPS and CPU have none.
-    return any(words in str(error) for words in ("out of memory", "can't allocate memory"))
