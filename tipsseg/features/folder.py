@@ -125,7 +125,7 @@ class FeatureStore:
 
     def path(self, sha256: str) -> Path:
         """Where the features of the image of that hash are, or would be."""
-        return self.folder / FILES_FOLDER / sha256[:2] / f"{sha256}.safetensors"
+        return feature_path(self.folder, sha256)
 
     def find(self, sha256: str) -> FeatureRecord | None:
         """The features of an image; None where there are none. Raises FeatureFileError for a file that is not whole."""
@@ -161,6 +161,11 @@ class FeatureStore:
         """Raise FeatureFileError for features that this store would not have written there."""
         if fault := fault_of(self.record, sha256, found):
             raise FeatureFileError(path, fault, "Encode the image again.")
+
+
+def feature_path(folder: Path, sha256: str) -> Path:
+    """Where a store in that folder has the features of the image of that hash."""
+    return folder / FILES_FOLDER / sha256[:2] / f"{sha256}.safetensors"
 
 
 def fault_of(record: StoreRecord, sha256: str, found: FeatureRecord | FeatureHeader) -> str:
