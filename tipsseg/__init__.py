@@ -22,12 +22,15 @@ A second question about the same image costs next to nothing, as the model sees 
 
     features = model.encode("panda.jpg")
     tipsseg.Labeller(model, ["sky", "grass"]).label(features)
+    features.save("panda.safetensors")                         # and tipsseg.Features.load reads it
 
 A folder of images becomes a folder of label files. `label_folder` has the options of the command `tipsseg label`. It goes on where
 it was broken off, and keeps what a person changed:
 
     for result in tipsseg.label_folder("photos/", ["car", "road"], output="labels", formats=("png", "coco")):
         print(result.ref.path)
+
+`encode_folder` keeps the features of images; `label_folder(..., features=...)` takes them from there.
 
 `evaluate` and `score_masks` score labels against truth masks.
 
@@ -45,6 +48,7 @@ from tipsseg.errors import (
     CheckpointError,
     DeviceError,
     DownloadError,
+    FeatureFileError,
     ImageError,
     InputError,
     IntegrityError,
@@ -67,8 +71,8 @@ if TYPE_CHECKING:
     from tipsseg.regions.components import Region
     from tipsseg.regions.objects import LabelledObject
     from tipsseg.runs.evaluate import Evaluation
-    from tipsseg.runs.library import evaluate, label_folder, score_masks
-    from tipsseg.store.results import Failed, Labelled, Unchanged
+    from tipsseg.runs.library import encode_folder, evaluate, label_folder, score_masks
+    from tipsseg.store.results import Encoded, Failed, Labelled, Unchanged
     from tipsseg.types import LabelClass, TopClasses
     from tipsseg.vocabulary.files import read_vocabulary
     from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
@@ -80,8 +84,10 @@ __all__ = [
     "ClassSpec",
     "DeviceError",
     "DownloadError",
+    "Encoded",
     "Evaluation",
     "Failed",
+    "FeatureFileError",
     "Features",
     "FileOptions",
     "ImageError",
@@ -108,6 +114,7 @@ __all__ = [
     "VocabularyError",
     "WeightsError",
     "__version__",
+    "encode_folder",
     "evaluate",
     "label_folder",
     "load",
@@ -119,6 +126,7 @@ __all__ = [
 #: The modules of the names that are imported at their first use.
 _HOMES = {
     "ClassSpec": "vocabulary.vocabulary",
+    "Encoded": "store.results",
     "Evaluation": "runs.evaluate",
     "Failed": "store.results",
     "Features": "labelling.features",
@@ -135,6 +143,7 @@ _HOMES = {
     "TopClasses": "types",
     "Unchanged": "store.results",
     "Vocabulary": "vocabulary.vocabulary",
+    "encode_folder": "runs.library",
     "evaluate": "runs.library",
     "label_folder": "runs.library",
     "load": "labelling.model",

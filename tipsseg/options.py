@@ -20,6 +20,9 @@ from tipsseg.util.printable import quoted
 #: What a model can compute in. "auto" is bfloat16 on a CUDA device that has it, else float32.
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
+#: What features can be kept in; int8 with a scale for each patch.
+FeatureDtype = Literal["float16", "float32", "int8"]
+
 #: How an image can be shown to the model.
 Mode = Literal["slide", "whole"]
 
@@ -36,6 +39,7 @@ PngMode = Literal["L", "P"]
 Names = Literal["stem", "full"]
 
 DTYPE_NAMES: tuple[Dtype, ...] = get_args(Dtype)
+FEATURE_DTYPES: tuple[FeatureDtype, ...] = get_args(FeatureDtype)
 MODES: tuple[Mode, ...] = get_args(Mode)
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
 INSTANCES: tuple[Instances, ...] = get_args(Instances)

@@ -138,6 +138,26 @@ class KeptCosines:
     temperature: float
 
 
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """How the model sees one image.
+
+    Attributes:
+        size: (height, width) in pixels, to which the image is resized.
+        side: Side of the square windows in pixels; 0 where there are none.
+        corners: (top, left) of each window, row by row; empty where the model sees the image in one piece.
+    """
+
+    size: tuple[int, int]
+    side: int
+    corners: tuple[tuple[int, int], ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model sees the image in one piece."""
+        return not self.corners
+
+
 def ignore_id(number_of_classes: int) -> int:
     """The label id of low-confidence pixels: 255 up to 254 classes, 65535 above."""
     return 255 if number_of_classes <= MAX_CLASSES_8_BIT else 65535

@@ -21,7 +21,7 @@ from tipsseg.errors import DeviceError
 from tipsseg.labelling.assign import LabelTable
 from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.golden import picture
-from tipsseg.labelling.windows import WindowPlan, make_plan
+from tipsseg.labelling.windows import make_plan
 from tipsseg.options import Dtype, Mode, Refinement
 from tipsseg.types import LabelArray, ignore_id, label_dtype
 

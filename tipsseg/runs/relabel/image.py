@@ -262,7 +262,7 @@ class Relabelling:
         from tipsseg.labelling.assign import match
         from tipsseg.labelling.label_table import label_table
         from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
-        from tipsseg.labelling.windows import WindowPlan
+        from tipsseg.types import WindowPlan
 
         plan = WindowPlan(cosines.size, cosines.side, cosines.corners)
         scores: Scores
