@@ -23,7 +23,7 @@ from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.windows import make_plan
 from tipsseg.options import Dtype, Mode, Refinement
-from tipsseg.types import LabelArray, ignore_id, label_dtype
+from tipsseg.types import LabelArray, WindowPlan, ignore_id, label_dtype
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 
