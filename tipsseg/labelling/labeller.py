@@ -29,7 +29,7 @@ from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
-from tipsseg.types import TopClasses, WindowPlan
+from tipsseg.types import KeptCosines, TopClasses, WindowPlan
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
@@ -188,7 +188,7 @@ class Labeller:
         """Plan how an image of `size` (height, width) in pixels is cut into windows."""
         return self.model.plan(size, self.options.mode, self._short_side)
 
-    def score(self, features: Features, top: int = 0) -> Scored:
+    def score(self, features: Features, top: int = 0, *, keep: bool = False) -> Scored:
         """Compare the features of an image with the phrases, without waiting for the device.
 
         On a GPU that goes as far as the labels, but for those that are refined or large.
@@ -196,9 +196,10 @@ class Labeller:
         Args:
             features: The features.
             top: How many of the best classes of each patch are kept, or as many as there are.
+            keep: Whether the cosines are wanted, for `kept`.
 
         Returns:
-            What `assign` takes.
+            What `assign` takes; Cosines where they are wanted.
 
         Raises:
             DeviceError: The memory of the device is too small.
@@ -206,7 +207,7 @@ class Labeller:
         plan, backbone = features.plan, self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):
             cosines = features.cosines(self.vectors)
-            if self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
+            if keep or self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
                 return Cosines(cosines, top)
             return self._scorer.send(cosines, plan, features.size, self._grid(plan), top)
 
@@ -243,6 +244,13 @@ class Labeller:
         backbone = self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):
             return self._scorer.fetch(cosines.values, image.plan, image.size), top
+
+    def kept(self, image: Prepared | Features, scored: Scored) -> KeptCosines | None:
+        """What `assign` decides the labels of an image from, to be kept in a file; None where they are on the device alone."""
+        if not isinstance(scored, Cosines):
+            return None
+        plan, values = image.plan, scored.values.cpu().numpy()
+        return KeptCosines(values, plan.size, plan.side, plan.corners, self.model.backbone.temperature)
 
     def _check(self, features: Features) -> None:
         """Raise UsageError for features that this labeller would not have made."""
