@@ -23,7 +23,7 @@ LABEL = (*TINY, "-c", "panda,tree,sky", "-q")
 def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three drawn scenes below imgs; the current folder is its parent."""
     monkeypatch.chdir(tmp_path)
-    for place in ("beach/holiday.jpg", "lake/grey.png", "street/car.png"):
+    for place in ("beach/holiday.jpg", "lake/grey.png", "street/house.png"):
         target = Path("imgs", place)
         target.parent.mkdir(parents=True)
         shutil.copy(next(SCENES.glob(place)), target)
@@ -92,7 +92,7 @@ def test_pixels_are_read_only_where_they_are_needed(
 def test_an_image_is_known_by_its_content(command: Command, scenes: Path) -> None:
     assert command("encode", scenes, *TINY, "-o", "feats", "-q").code == 0
     (scenes / "lake" / "grey.png").rename(scenes / "moved.png")
-    shutil.copy(scenes / "street" / "car.png", scenes / "again.png")
+    shutil.copy(scenes / "street" / "house.png", scenes / "again.png")
     Image.open(scenes / "beach" / "holiday.jpg").resize((200, 300)).save(scenes / "beach" / "holiday.jpg")
     ran = command("encode", scenes, *TINY, "-o", "feats", "--jsonl")
     assert ran.code == 0
@@ -101,7 +101,7 @@ def test_an_image_is_known_by_its_content(command: Command, scenes: Path) -> Non
         "again.png": "unchanged",
         "beach/holiday.jpg": "encoded",
         "moved.png": "unchanged",
-        "street/car.png": "unchanged",
+        "street/house.png": "unchanged",
     }
     changed = found["beach/holiday.jpg"]
     assert (changed["height"], changed["width"], changed["path"]) == (300, 200, "imgs/beach/holiday.jpg")
