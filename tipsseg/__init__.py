@@ -29,7 +29,8 @@ it was broken off, and keeps what a person changed:
     for result in tipsseg.label_folder("photos/", ["car", "road"], output="labels", formats=("png", "coco")):
         print(result.ref.path)
 
-`evaluate` and `score_masks` score labels against truth masks.
+`correct_folder` takes labels back that were corrected in CVAT, LabelMe, Label Studio and others. `evaluate` and `score_masks` score
+labels against truth masks.
 
 A class may have synonyms, a colour or a threshold of its own, see ClassSpec and make_vocabulary; LabelOptions says how images are
 labelled. Everything that is raised on purpose is a TipssegError. Importing tipsseg does not import torch; the first use of `load`,
@@ -66,8 +67,9 @@ if TYPE_CHECKING:
     from tipsseg.options import FileOptions, LabelOptions, MinArea
     from tipsseg.regions.components import Region
     from tipsseg.regions.objects import LabelledObject
+    from tipsseg.runs.correct.folder import Corrections
     from tipsseg.runs.evaluate import Evaluation
-    from tipsseg.runs.library import evaluate, label_folder, score_masks
+    from tipsseg.runs.library import correct_folder, evaluate, label_folder, score_masks
     from tipsseg.store.results import Failed, Labelled, Unchanged
     from tipsseg.types import LabelClass, TopClasses
     from tipsseg.vocabulary.files import read_vocabulary
@@ -78,6 +80,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointError",
     "ClassSpec",
+    "Corrections",
     "DeviceError",
     "DownloadError",
     "Evaluation",
@@ -108,6 +111,7 @@ __all__ = [
     "VocabularyError",
     "WeightsError",
     "__version__",
+    "correct_folder",
     "evaluate",
     "label_folder",
     "load",
@@ -119,6 +123,7 @@ __all__ = [
 #: The modules of the names that are imported at their first use.
 _HOMES = {
     "ClassSpec": "vocabulary.vocabulary",
+    "Corrections": "runs.correct.folder",
     "Evaluation": "runs.evaluate",
     "Failed": "store.results",
     "Features": "labelling.features",
@@ -135,6 +140,7 @@ _HOMES = {
     "TopClasses": "types",
     "Unchanged": "store.results",
     "Vocabulary": "vocabulary.vocabulary",
+    "correct_folder": "runs.library",
     "evaluate": "runs.library",
     "label_folder": "runs.library",
     "load": "labelling.model",

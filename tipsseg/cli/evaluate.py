@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli import stdin, values
+from tipsseg.cli import values
+from tipsseg.cli.arguments import stdin
+from tipsseg.cli.arguments.mistakes import refuse_split_lists
 from tipsseg.cli.help import FILES, TRUTH, Command, one_of
-from tipsseg.cli.mistakes import refuse_split_lists
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.options import (

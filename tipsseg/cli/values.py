@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg.cli.mistakes import refuse_semicolons
+from tipsseg.cli.arguments.mistakes import refuse_semicolons
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.options import (
     DEFAULT_FORMATS,

@@ -1,0 +1,1 @@
+"""What was typed: a list on stdin, common mistakes, the options of an earlier run."""
