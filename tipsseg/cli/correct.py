@@ -38,7 +38,7 @@ def correct(
         Path,
         typer.Option(
             "--from",
-            metavar="PATH",
+            metavar="SOURCE",
             parser=opt.path_of("--from"),
             help="The file, the folder or the zip with the corrected labels.",
         ),

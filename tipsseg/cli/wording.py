@@ -39,7 +39,6 @@ OPTIONS = {
     "sample": "--sample",
     "shard": "--shard",
     "simplify": "--simplify",
-    "source": "--from",
     "source_format": "--format",
     "target": "-o",
     "templates": "--templates",
