@@ -24,7 +24,6 @@ def add_classes(run: FinishedRun, context: RunContext, names: Sequence[str]) -> 
     check_formats(run.formats, vocabulary.classes)
     write_classes(context.ownership, context.output, vocabulary.classes, vocabulary.background_texts)
     write_run(context.ownership, info)
-    context.ownership.end(lambda image, digest: False)
 
 
 def finish_adding(output: Path) -> None:

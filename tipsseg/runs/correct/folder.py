@@ -7,7 +7,7 @@ they come from, and they get their names. What is broken off in between goes on 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tipsseg.runs.correct.classes import finish_adding
 from tipsseg.runs.correct.found import Found
 from tipsseg.runs.correct.names import ClassNames, ImageNames
 from tipsseg.runs.correct.planning import CorrectedMask, Plan, Planner, discard
-from tipsseg.runs.correct.readers import find_reader, recognise
+from tipsseg.runs.correct.readers import Reader, find_reader, recognise
 from tipsseg.runs.correct.source import Source
 from tipsseg.runs.progress import Progress
 from tipsseg.store.folder import clean_up_run
@@ -87,42 +87,67 @@ def take_corrections(
     if not is_folder(output):
         raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
     reader = None if source_format is None else find_reader(source_format)
-    with ExitStack() as stack:
-        own = Path()
-        if not dry_run:
-            lock = FolderLock(output)
-            stack.callback(lock.give_back)
-            own = output
+    wish = _Wish(output, source, reader, add_classes, replace_edited, dry_run, max_pixels)
+    lock = None if dry_run else FolderLock(output)
+    try:
+        if lock is not None:
             if lock.left_over:
                 clean_up_run(output, output)
             finish_adding(output)
-        run = _whole_run(output, own)
-        files = stack.enter_context(Source(source))
-        reader = reader or recognise(files)
-        context = finished_context(run)
-        manifest = stack.enter_context(closing(Manifest(context.state)))
-        context.ownership.load(run.info.files, lambda image, digest: is_recorded(manifest.get(image), digest))
-        names = ClassNames(context.classes, add=add_classes)
-        matched, unmatched = _matched(reader.images(files, names, len(context.classes)), manifest, run, source)
-        planner = Planner(
-            context, printable_path(source.absolute()), reader.name, replace_edited, dry_run, max_pixels
-        )  # fmt: skip
-        progress.begin(f"{counted(len(matched), 'image')} of {source} ({reader.name}) into {output}.", len(matched))
-        plans: list[Plan] = []
-        stack.callback(lambda: discard([place for plan in plans for place in plan.places]))
+        run = _whole_run(output, Path() if lock is None else output)
+        with Source(source) as files, closing(Manifest(run.state)) as manifest:
+            found = _take(wish, run, files, manifest, progress)
+        _tell(found, progress, output, source, dry_run=dry_run, jsonl=jsonl)
+        return found
+    finally:
+        if lock is not None:
+            lock.give_back()
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What was asked for, see `take_corrections`; `reader` is None where the format is to be recognised."""
+
+    output: Path
+    source: Path
+    reader: Reader | None
+    add_classes: bool
+    replace_edited: bool
+    dry_run: bool
+    max_pixels: int
+
+
+def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, progress: Progress) -> Corrections:
+    """Read and check all, then write it."""
+    reader = wish.reader or recognise(files)
+    context = finished_context(run)
+
+    def recorded(image: str, digest: str) -> bool:
+        return is_recorded(manifest.get(image), digest)
+
+    context.ownership.load(run.info.files, recorded)
+    names = ClassNames(context.classes, add=wish.add_classes)
+    matched, unmatched = _matched(reader.images(files, names, len(context.classes)), manifest, run, wish.source)
+    source = printable_path(wish.source.absolute())
+    planner = Planner(context, source, reader.name, wish.replace_edited, wish.dry_run, wish.max_pixels)
+    number = counted(len(matched), "image")
+    progress.begin(f"{number} of {wish.source} ({reader.name}) into {wish.output}.", len(matched))
+    plans: list[Plan] = []
+    try:
         unchanged = _plan_all(matched, manifest, planner, plans, progress)
         names.refuse_unknown()
         _refuse_too_many(len(context.classes), len(names.added))
         progress.end()
-        if not dry_run:
+        if not wish.dry_run:
             if names.added:
                 add_to_run(run, context, names.added)
             _put(plans, manifest)
-        found = Corrections(
-            reader.name, tuple(plan.mask for plan in plans), tuple(unchanged), tuple(unmatched), names.added
-        )  # fmt: skip
-        _tell(found, progress, output, source, dry_run=dry_run, jsonl=jsonl)
-        return found
+            context.ownership.end(recorded)
+    finally:
+        for plan in plans:
+            discard(plan.places)
+    masks = tuple(plan.mask for plan in plans)
+    return Corrections(reader.name, masks, tuple(unchanged), tuple(unmatched), names.added)
 
 
 def _whole_run(output: Path, own: Path) -> FinishedRun:

@@ -104,7 +104,11 @@ def of_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], size: tuple
     # Moved by whole pixels, polygons are filled as before; so no more is made than their box.
     moved = [(ring - (left, top)).ravel().tolist() for ring in rings]
     code = coco_mask.merge(coco_mask.frPyObjects(moved, bottom - top, right - left))
-    return of_mask(class_id, coco_mask.decode(code).astype(np.bool_), top, left)
+    if not coco_mask.area(code):
+        return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
+    # Not by pycocotools, whose own way warns with numpy 2.
+    filled = of_runs(class_id, rle.decode_runs(code["counts"].decode(), (bottom - top, right - left)), bottom - top)
+    return Shape(class_id, filled.y + top, filled.x + left, filled.mask)
 
 
 def of_runs(class_id: int, runs: Runs, height: int) -> Shape:
