@@ -60,6 +60,8 @@ def _shape(record: object, names: ClassNames, size: Size) -> Shape:
     points = _points(take(record, "points", list))
     if kind in (None, "polygon"):
         return of_polygons(class_id, [points], size)
+    if kind not in ("rectangle", "circle", "mask"):
+        raise ValueError(f"a shape of the type {short(kind)}, which has no pixels")
     if len(points) != 2:
         raise ValueError(f"{short(kind)} of {len(points)} points")
     (left, top), (right, bottom) = np.sort(points, axis=0).tolist()
@@ -70,9 +72,7 @@ def _shape(record: object, names: ClassNames, size: Size) -> Shape:
         turn = np.linspace(0, 2 * math.pi, _CORNERS, endpoint=False)
         radius = math.dist(*points.tolist())
         return of_polygons(class_id, [points[0] + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)], size)
-    if kind == "mask":
-        return _painted(class_id, take(record, "mask", str), round(top), round(left), size)
-    raise ValueError(f"a shape of the type {short(kind)}, which has no pixels")
+    return _painted(class_id, take(record, "mask", str), round(top), round(left), size)
 
 
 def _points(points: list[object]) -> NDArray[np.float64]:
