@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import pytest
 
@@ -11,8 +12,10 @@ from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     FileOptions,
     MinArea,
+    default_jobs,
     parse_file_options,
     parse_min_area,
+    thread_count,
 )
 
 AREAS = {
@@ -120,3 +123,25 @@ def test_wrong_options_say_what_there_is(options: dict[str, object], hint: str) 
     with pytest.raises(UsageError) as caught:
         FileOptions(**options)  # type: ignore[arg-type]
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("usable", "cores", "jobs"),
+    [
+        pytest.param({0}, 64, 1, id="one core of a shared machine"),
+        pytest.param({3, 5, 7}, 64, 3, id="some cores"),
+        pytest.param(set(range(128)), 128, 32, id="a limit"),
+        pytest.param(None, 6, 6, id="a system that does not tell"),
+        pytest.param(None, None, 1, id="nothing is known"),
+    ],
+)
+def test_default_threads_follow_the_cores(
+    usable: set[int] | None, cores: int | None, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    if usable is None:
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    else:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: usable, raising=False)
+    assert default_jobs() == thread_count(None) == jobs
+    assert thread_count(50) == 50

@@ -83,9 +83,20 @@ def thread_count(jobs: int | None) -> int:
     return jobs
 
 
+#: The most threads by default: each adds the memory of two images.
+_MOST_JOBS = 32
+
+
 def default_jobs() -> int:
-    """The default number of threads: one per processor, four at most."""
-    return min(os.cpu_count() or 1, 4)
+    """The default number of threads: one for each core that the process may use, 32 at most."""
+    return min(usable_cores(), _MOST_JOBS)
+
+
+def usable_cores() -> int:
+    """How many cores the process may use: of a machine that is shared, these may be few."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 #: The formats that are written where none are named.

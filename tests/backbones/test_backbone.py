@@ -312,9 +312,9 @@ def test_memory_is_given_back_before_less_is_tried(mlp_checkpoint: Path, monkeyp
 def test_the_room_is_given_back(mlp_checkpoint: Path) -> None:
     features = TowerInference(Tipsv2Backbone(mlp_checkpoint, "cpu", "float32").model.vision_encoder)
     features(torch.zeros(1, 3, 56, 56))
-    assert features._room
+    assert features._rooms
     features.forget()
-    assert not features._room
+    assert not features._rooms
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

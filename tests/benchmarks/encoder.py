@@ -1,22 +1,29 @@
 """The vision tower against transformers' and against its own matrix products, as ratios inside one run.
 
     python tests/benchmarks/encoder.py --rounds 5
+    python tests/benchmarks/encoder.py --rounds 5 --busy 1
     python tests/benchmarks/encoder.py --model l14 --device cuda --dtypes bfloat16,float32 --batch 16
 
 A model of the published size with seeded random weights, windows of 448 pixels. Each round times, in turn, value features as the
-encoder makes them (a window at a time on a CPU, all at once on a GPU), transformers' Tipsv2VisionModel with scaled dot product
-attention and with eager attention on the same windows, and the matrix products of the same blocks alone (linear layers and
-attention, on inputs of their shapes). Prints a table in Markdown, and the share of the rate of a large matrix product that the
-tower reaches.
+encoder makes them (on a CPU windows at the same time, each with its share of the threads; on a GPU all at once), on a CPU the same
+with all threads for one window after the other, transformers' Tipsv2VisionModel on the same windows, and the matrix products of
+the same blocks alone (linear layers and attention, on inputs of their shapes). Prints a table in Markdown, and the share of the
+rate of a large matrix product that the tower reaches. Ratios are medians of the ratios of each round. With --busy other processes
+keep so many cores busy meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from operator import truediv
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +34,7 @@ from transformers import Tipsv2VisionConfig, Tipsv2VisionModel
 from tipsseg.backbones.tipsv2.config import VisionConfig
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.tipsv2.vision import VisionTower
+from tipsseg.backbones.workers import Workers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -36,30 +44,54 @@ def main() -> None:
         description="Measure the vision tower.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="the median of so many is printed")
-    parser.add_argument("--batch", type=int, default=4, help="windows at once")
+    parser.add_argument("--batch", type=int, default=4, help="windows, of one image on a CPU")
     parser.add_argument("--model", choices=tuple(CONFIGS), default="b14", help="whose architecture")
+    parser.add_argument("--layers", type=int, help="of the tower, to measure in less time; else the model's")
     parser.add_argument("--device", default="cpu", help='"cpu", "cuda" or "mps"')
     parser.add_argument("--dtypes", default="float32,bfloat16", help="with commas")
+    parser.add_argument("--attention", default="sdpa", help="of transformers, with commas: sdpa, eager")
+    parser.add_argument("--busy", type=int, default=0, help="cores that other processes keep busy")
     options = parser.parse_args()
     config = CONFIGS[options.model].vision
+    config = replace(config, num_hidden_layers=options.layers or config.num_hidden_layers)
     torch.manual_seed(7)
-    print(f"{options.model}, {options.batch} windows, {options.rounds} rounds; {machine('torch', 'transformers')}\n")
-    first = options.dtypes.split(",")[0]
-    print(f"| | time over value features in {first} (median) |\n|---|---|")
+    print(
+        f"{options.model}, {config.num_hidden_layers} layers, {options.batch} windows, {options.rounds} rounds, ",
+        end="",
+    )
+    print(f"{options.busy} cores kept busy; {machine('torch', 'transformers')}\n")
+    dtypes, attention = options.dtypes.split(","), options.attention.split(",")
     tasks: dict[str, Callable[[], object]] = {}
-    for name in options.dtypes.split(","):
-        tasks |= candidates(config, options.batch, torch.device(options.device), name)
-    tasks |= {f"a large matrix product, {name}": square(options.device, name) for name in options.dtypes.split(",")}
-    times = measure(tasks, options.rounds)
-    ours = statistics.median(times[f"value features, {first}"])
-    for name, seconds in times.items():
-        if not name.startswith("a large"):
-            print(f"| {name} | {statistics.median(seconds) / ours:.2f} |")
-    print()
-    for name in options.dtypes.split(","):
-        rate = flops(config) * options.batch / statistics.median(times[f"value features, {name}"])
+    for name in dtypes:
+        tasks |= candidates(config, options.batch, torch.device(options.device), name, attention)
+    tasks |= {f"a large matrix product, {name}": square(options.device, name) for name in dtypes}
+    with busy(options.busy):
+        times = measure(tasks, options.rounds)
+    for name in dtypes:
+        print(f"| | time over value features in {name} (median) |\n|---|---|")
+        ours = times[f"value features, {name}"]
+        for other, seconds in times.items():
+            if not other.startswith("a large") and (other.endswith(f", {name}") or name == dtypes[0]):
+                print(f"| {other} | {statistics.median(map(truediv, seconds, ours)):.2f} |")
+        print()
+    for name in dtypes:
+        ours = times[f"value features, {name}"]
+        rate = flops(config) * options.batch / statistics.median(ours)
         best = 2 * SQUARE**3 / statistics.median(times[f"a large matrix product, {name}"])
-        print(f"{name}: {rate / best:.0%} of the rate of a {SQUARE} x {SQUARE} matrix product")
+        print(f"{name}: {statistics.median(ours) / options.batch:.2f} s a window, ", end="")
+        print(f"{rate / best:.0%} of the rate of a {SQUARE} x {SQUARE} matrix product")
+
+
+@contextmanager
+def busy(cores: int) -> Iterator[None]:
+    """Processes that do nothing but compute, until the block ends."""
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
+    try:
+        yield
+    finally:
+        for each in spinning:
+            each.kill()
+            each.wait()
 
 
 #: Rows and columns of the matrix product that the machine's rate is measured by.
@@ -67,19 +99,26 @@ SQUARE = 4096
 
 
 def candidates(
-    config: VisionConfig, batch: int, device: torch.device, dtype: str
+    config: VisionConfig, batch: int, device: torch.device, dtype: str, attention: list[str]
 ) -> Mapping[str, Callable[[], object]]:
     """What is timed, by name."""
     kind = DTYPES[dtype]
     pixels = torch.rand(batch, 3, config.image_size, config.image_size, dtype=kind, device=device)
     features = TowerInference(VisionTower(config).eval().to(device, kind))
-    at_once = 1 if device.type == "cpu" else batch
+    workers = Workers()
+    windows = list(pixels.split(1))
+    ours: dict[str, Callable[[], object]] = {f"value features, {dtype}": partial(features, pixels)}
+    if device.type == "cpu":
+        ours = {
+            f"value features, {dtype}": partial(workers.map, features, windows),
+            f"a window after the other, {dtype}": lambda: [features(window) for window in windows],
+        }
     theirs = {
         name: Tipsv2VisionModel._from_config(their_config(config), attn_implementation=name).eval().to(device, kind)
-        for name in ("sdpa", "eager")
+        for name in attention
     }
     return {
-        f"value features, {dtype}": lambda: torch.cat([features(part)[0] for part in pixels.split(at_once)]),
+        **ours,
         **{f"transformers, {name}, {dtype}": partial(model, pixels) for name, model in theirs.items()},
         f"matrix products alone, {dtype}": products(config, batch, device, kind),
     }

@@ -32,6 +32,8 @@ from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.formats.base import RunContext
 from tipsseg.labelling.golden import picture
+from tipsseg.labelling.labeller import Scored
+from tipsseg.options import default_jobs
 from tipsseg.runs.image_task import ImageTask, Loaded
 from tipsseg.runs.pipeline import label_images
 from tipsseg.store.results import Labelled
@@ -53,7 +55,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help='"cpu", "cuda" or "mps"')
     parser.add_argument("--dtype", default="float32", help="of the model")
     parser.add_argument("--batch-size", type=int, default=8, help="windows at once")
-    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="threads beside the model")
+    parser.add_argument("--jobs", type=int, default=default_jobs(), help="threads beside the model")
     parser.add_argument(
         "--who-waits", action="store_true", help="only how busy the model and the threads are, in one process"
     )
@@ -111,9 +113,9 @@ class Timed(ImageTask):
         with self.timed("read"):
             return super().load(ref)
 
-    def finish(self, loaded: Loaded, cosines: torch.Tensor) -> Labelled:
+    def finish(self, loaded: Loaded, scored: Scored) -> Labelled:
         with self.timed("finish"):
-            return super().finish(loaded, cosines)
+            return super().finish(loaded, scored)
 
 
 def who_waits(place: Path, model: Path, how: Sequence[str], jobs: int) -> None:
@@ -180,14 +182,17 @@ def label(place: Path, images: str, model: Path, how: Sequence[str]) -> tuple[fl
 def tower_alone(folder: Path, model: Path, how: Sequence[str], number: int) -> float:
     """Seconds of the vision tower for the windows of so many images, which are prepared before."""
     backbone = Tipsv2Backbone(model, how[1], how[3], int(how[5]))
-    windows = []
+    steps = []
     for path in sorted(folder.iterdir())[:number]:
         with Image.open(path) as image:
-            windows += Model(backbone).prepare(image, "slide", backbone.native_size).windows()
-    backbone.encode_windows(windows[: backbone.batch_size]).patches.cpu()  # to warm up
+            steps.append(Model(backbone).prepare(image, "slide", backbone.native_size).windows())
+    if backbone.batch_size > 1:
+        windows = [window for image in steps for window in image]
+        steps = [windows[start : start + backbone.batch_size] for start in range(0, len(windows), backbone.batch_size)]
+    backbone.encode_windows(steps[0]).patches.cpu()  # to warm up
     began = time.perf_counter()
-    for start in range(0, len(windows), backbone.batch_size):
-        last = backbone.encode_windows(windows[start : start + backbone.batch_size]).patches[-1]
+    for step in steps:
+        last = backbone.encode_windows(step).patches[-1]
     last.cpu()
     return time.perf_counter() - began
 

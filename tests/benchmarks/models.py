@@ -13,6 +13,7 @@ import torch
 
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2, save_weights
 from tipsseg.backbones.tipsv2.config import ModelConfig, TextConfig, VisionConfig, nested_config, parse_config
+from tipsseg.util.processor import processor_name
 
 TINY = Path(__file__).resolve().parents[2] / "tipsseg" / "assets" / "tiny"
 
@@ -48,5 +49,5 @@ def machine(*packages: str) -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tipsseg", *packages))
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     capability = torch.backends.cpu.get_cpu_capability()
-    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
+    cores = f"{processor_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
     return f"{versions}; {platform.system()} {platform.machine()} ({capability}), {cores}{gpu}"

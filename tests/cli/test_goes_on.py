@@ -8,11 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from resuming import ALL, CLASSES, Run, contents, record
 
 from tipsseg.backbones import devices
+from tipsseg.backbones.tipsv2 import backbone
+from tipsseg.backbones.tipsv2.config import VisionConfig
+from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError
 from tipsseg.runs.engine import LocalEngine
+from tipsseg.util.files import cache_folder
 
 # ---- dtype ----
 
@@ -25,6 +30,22 @@ def test_a_folder_goes_on_in_its_dtype(run: Run) -> None:
     assert (found["dtype"], found["asked"]) == ("bfloat16", {"device": "cpu", "dtype": "auto", "batch_size": 8})
     run("--dtype", "bfloat16")
     assert run.labelled == []
+
+
+def test_a_folder_goes_on_in_what_auto_was_when_it_was_begun(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    caches: list[Path | None] = []
+
+    def chosen(config: VisionConfig, workers: Workers, cache: Path | None) -> torch.dtype:
+        caches.append(cache)
+        return torch.bfloat16 if len(caches) == 1 else torch.float32
+
+    monkeypatch.setattr(backbone, "auto_dtype", chosen)
+    assert "(bfloat16)" in run("--limit", "1")
+    assert "(bfloat16)" in run()
+    assert (run.labelled, caches) == (ALL[1:], [cache_folder()])
+    found = record(Path("out"))
+    assert (found["dtype"], found["asked"]) == ("bfloat16", {"device": "cpu", "dtype": "auto", "batch_size": 8})
+    assert "(float32)" in run(output="other")
 
 
 def test_another_folder_does_not(run: Run) -> None:

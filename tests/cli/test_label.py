@@ -21,6 +21,7 @@ import tipsseg
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.images.decoding import upright_size
+from tipsseg.labelling.labeller import Scored
 from tipsseg.labelling.prepare import Prepared
 
 CLASSES = "panda leg,tree,sky"
@@ -585,12 +586,10 @@ def test_masks_of_a_run_that_is_broken_off_can_be_read(
 ) -> None:
     plain = tipsseg.Labeller.assign
 
-    def interrupted(
-        self: tipsseg.Labeller, prepared: Prepared, cosines: torch.Tensor, top: int = 0
-    ) -> tipsseg.LabelMap:
+    def interrupted(self: tipsseg.Labeller, prepared: Prepared, scored: Scored) -> tipsseg.LabelMap:
         if prepared.size == (56, 56):
             raise KeyboardInterrupt
-        return plain(self, prepared, cosines, top)
+        return plain(self, prepared, scored)
 
     monkeypatch.setattr(tipsseg.Labeller, "assign", interrupted)
     base = ["label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png,coco"]

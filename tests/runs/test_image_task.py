@@ -23,7 +23,7 @@ from tipsseg.formats.base import ImageLabels, RunContext, Written
 from tipsseg.formats.png import Png
 from tipsseg.images.decoding import OpenImage, opened
 from tipsseg.label_map import LabelMap
-from tipsseg.labelling.labeller import Labeller
+from tipsseg.labelling.labeller import Cosines, Labeller, Scored
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.windows import make_plan
 from tipsseg.runs.image_task import ImageTask
@@ -33,7 +33,7 @@ from tipsseg.util.fingerprint import fingerprint
 TREE = (LabelClass(1, "tree", (1, 2, 3)),)
 
 
-COSINES = torch.zeros(0)
+SCORED = Cosines(torch.zeros(0), 0)
 
 
 class FakeLabeller:
@@ -42,8 +42,8 @@ class FakeLabeller:
             raise InputError("too elongated", "Cut it into pieces.")
         return Prepared((4, 4), np.array(image), make_plan((4, 4), 14, 14, 14))
 
-    def assign(self, prepared: Prepared, cosines: torch.Tensor, top: int) -> LabelMap:
-        assert cosines is COSINES
+    def assign(self, prepared: Prepared, scored: Scored) -> LabelMap:
+        assert scored is SCORED
         return LabelMap(np.ones((4, 4), np.uint8), np.ones((4, 4), np.float32), TREE)
 
 
@@ -93,7 +93,7 @@ def work_in(
 
 def test_an_image_is_labelled(ref: ImageRef, tmp_path: Path) -> None:
     work = work_in(tmp_path / "out")
-    done = work.finish(work.load(ref), COSINES)
+    done = work.finish(work.load(ref), SCORED)
     assert done.ref is ref
     entry = done.entry
     assert (entry.image, entry.digest, entry.formats) == ("sub/a.png", "digest", ("png", "coco", "overlay"))
@@ -139,7 +139,7 @@ def test_a_refused_file_is_a_matter_of_the_image_or_of_the_run(
     work = work_in(tmp_path, formats=("png",))
     loaded = work.load(ref)
     with pytest.raises(error, match="cannot write out/x: refused"):
-        work.finish(loaded, COSINES)
+        work.finish(loaded, SCORED)
 
 
 def test_whoever_looks_at_the_labels_comes_before_the_files(ref: ImageRef, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_whoever_looks_at_the_labels_comes_before_the_files(ref: ImageRef, tmp_p
     work = work_in(tmp_path / "out", refuse)
     loaded = work.load(ref)
     with pytest.raises(ImageError, match="no truth"):
-        work.finish(loaded, COSINES)
+        work.finish(loaded, SCORED)
     assert not (tmp_path / "out").exists()
 
 
@@ -220,13 +220,13 @@ def test_the_advice_of_a_format_is_kept(ref: ImageRef, tmp_path: Path, monkeypat
     monkeypatch.setitem(FORMATS, "png", Full(only_this=True))
     work = work_in(tmp_path, formats=("png",))
     with pytest.raises(ImageError) as caught:
-        work.finish(work.load(ref), COSINES)
+        work.finish(work.load(ref), SCORED)
     assert (caught.value.path, caught.value.hint) == (ref.path, "Choose another.")
 
 
 def test_the_seconds_are_of_reading_too(ref: ImageRef, tmp_path: Path) -> None:
     work = work_in(tmp_path / "out")
-    assert work.finish(replace(work.load(ref), seconds=100.0), COSINES).entry.seconds >= 100
+    assert work.finish(replace(work.load(ref), seconds=100.0), SCORED).entry.seconds >= 100
 
 
 def test_an_image_that_vanishes_while_it_is_read_is_a_matter_of_the_image(
@@ -270,7 +270,7 @@ def test_pixels_are_kept_only_where_a_format_needs_them(
     work = work_in(tmp_path / "out", formats=formats)
     loaded = work.load(ref)
     assert loaded.thumbnail.shape == ((4, 4, 3) if kept else (0, 0, 3))
-    assert set(work.finish(loaded, COSINES).entry.files) == set(formats) - {"coco"}
+    assert set(work.finish(loaded, SCORED).entry.files) == set(formats) - {"coco"}
 
 
 def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,9 +320,9 @@ def test_large_images_are_labelled_one_at_a_time(
     together = threading.Barrier(2)
     monkeypatch.setattr("tipsseg.runs.image_task._HEAVY", 16)
 
-    def meet(self: FakeLabeller, prepared: Prepared, cosines: torch.Tensor, top: int) -> LabelMap:
+    def meet(self: FakeLabeller, prepared: Prepared, scored: Scored) -> LabelMap:
         together.wait(timeout=0.5)
-        return plain(self, prepared, cosines, top)
+        return plain(self, prepared, scored)
 
     plain = FakeLabeller.assign
     monkeypatch.setattr(FakeLabeller, "assign", meet)
@@ -331,7 +331,7 @@ def test_large_images_are_labelled_one_at_a_time(
     plan = replace(loaded.prepared.plan, size=working)
     loaded = replace(loaded, prepared=replace(loaded.prepared, size=size, plan=plan))
     with ThreadPoolExecutor(2) as pool:
-        made = [pool.submit(work.finish, loaded, COSINES) for _ in range(2)]
+        made = [pool.submit(work.finish, loaded, SCORED) for _ in range(2)]
         met = [each.exception() is None for each in made]
     assert met == [not alone] * 2
 
@@ -342,14 +342,14 @@ def test_the_best_classes_are_made_only_where_a_format_needs_them(
 ) -> None:
     asked: list[int] = []
 
-    def noting(self: FakeLabeller, prepared: Prepared, cosines: torch.Tensor, top: int) -> LabelMap:
+    def noting(self: FakeLabeller, prepared: Prepared, scored: Scored) -> LabelMap:
         asked.append(top)
         raise ImageError(ref.path, "enough")
 
     monkeypatch.setattr(FakeLabeller, "assign", noting)
     work = work_in(tmp_path / "out", formats=formats)
     with pytest.raises(ImageError, match="enough"):
-        work.finish(work.load(ref), COSINES)
+        work.finish(work.load(ref), SCORED)
     assert asked == [top]
 
 

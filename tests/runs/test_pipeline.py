@@ -71,7 +71,7 @@ class FakeWork:
     def batches(self) -> FakeBatches:
         return self.model
 
-    def cosines(self, features: None) -> None:
+    def score(self, features: None) -> None:
         assert features is None
 
     def load(self, ref: ImageRef) -> Image:
@@ -81,7 +81,7 @@ class FakeWork:
             raise ImageError(ref.path, "truncated file")
         return Image(ref)
 
-    def finish(self, image: Image, cosines: None) -> Labelled:
+    def finish(self, image: Image, scored: None) -> Labelled:
         ref = image.ref
         if ref.name == "9.png":
             raise ImageError(ref.path, "the name is too long")
@@ -162,9 +162,9 @@ def stays(thread: threading.Thread) -> bool:
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_few_images_are_ahead_of_one_that_takes_its_time(jobs: int) -> None:
     class Slow(FakeWork):
-        def finish(self, image: Image, cosines: None) -> Labelled:
+        def finish(self, image: Image, scored: None) -> Labelled:
             time.sleep(0.05)  # what may be read meanwhile is read
-            return super().finish(image, cosines)
+            return super().finish(image, scored)
 
     work = Slow()
     assert len(list(outcomes(REFS[10:30], work, jobs))) == 20
@@ -186,9 +186,9 @@ def test_as_many_threads_write_as_there_are_jobs() -> None:
     together = threading.Barrier(3, timeout=30)
 
     class Meeting(FakeWork):
-        def finish(self, image: Image, cosines: None) -> Labelled:
+        def finish(self, image: Image, scored: None) -> Labelled:
             together.wait()
-            return super().finish(image, cosines)
+            return super().finish(image, scored)
 
     assert len(list(outcomes(REFS[:6], Meeting(), 3))) == 6
 
@@ -227,14 +227,14 @@ def test_files_that_are_being_written_are_waited_for() -> None:
     begun, written = threading.Event(), threading.Event()
 
     class Slow(FakeWork):
-        def finish(self, image: Image, cosines: None) -> Labelled:
+        def finish(self, image: Image, scored: None) -> Labelled:
             if image.ref is REFS[0]:
                 assert begun.wait(30)
             if image.ref is REFS[1]:
                 begun.set()
                 time.sleep(0.2)
                 written.set()
-            return super().finish(image, cosines)
+            return super().finish(image, scored)
 
     with closing(outcomes(REFS, Slow(), 2)) as found:
         next(found)
@@ -267,9 +267,9 @@ def test_what_comes_while_the_model_runs_is_not_overlooked() -> None:
 
 def test_what_is_being_written_when_the_model_fails_is_told_of_before() -> None:
     class Slow(FakeWork):
-        def finish(self, image: Image, cosines: None) -> Labelled:
+        def finish(self, image: Image, scored: None) -> Labelled:
             time.sleep(0.2)
-            return super().finish(image, cosines)
+            return super().finish(image, scored)
 
     class Broken(FakeBatches):
         def add(self, image: Any, prepared: None) -> Iterator[tuple[Any, None]]:
@@ -292,9 +292,9 @@ def test_an_unexpected_error_of_reading_is_raised_in_its_turn() -> None:
                 raise ZeroDivisionError
             return super().load(ref)
 
-        def finish(self, image: Image, cosines: None) -> Labelled:
+        def finish(self, image: Image, scored: None) -> Labelled:
             time.sleep(0.2)
-            return super().finish(image, cosines)
+            return super().finish(image, scored)
 
     asked = outcomes(REFS[10:20], Broken(), 2)
     assert [next(asked).ref for _ in range(2)] == REFS[10:12]

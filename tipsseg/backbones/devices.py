@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
 import torch
 
 from tipsseg.errors import DeviceError
@@ -40,7 +43,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; "auto" is float32, but bfloat16 on a CUDA device that has it.
+    """The dtype of that name; "auto" is float32, but bfloat16 on a CUDA device that has it. On a CPU, see `auto_dtype` for "auto".
 
     Raises UsageError for an unknown name, DeviceError where the device cannot compute in it.
     """
@@ -52,3 +55,31 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "bfloat16" and not native_bfloat16:
         raise DeviceError(str(device), f"device {device} has no bfloat16", "Use dtype float16 or float32.")
     return _DTYPES[name]
+
+
+def lacks_bfloat16_instructions() -> bool:
+    """Whether the CPU has no instructions for bfloat16, so that it is emulated. False where this version of torch does not tell."""
+    get_capabilities: Callable[[], Mapping[str, object]] | None = getattr(torch.cpu, "get_capabilities", None)
+    if get_capabilities is None:
+        return False
+    found = get_capabilities()
+    return not any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@contextmanager
+def enough_memory(device: torch.device) -> Iterator[None]:
+    """Raise DeviceError where the memory of the device does not hold what is computed; other errors go through."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise DeviceError(
+            str(device), "not enough memory on the device for the scores", "Use a smaller batch size, or device cpu."
+        ) from None
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether that is what the error says."""
+    # The class that CUDA raises has had several names; MPS and CPU have none.
+    return any(words in str(error) for words in ("out of memory", "can't allocate memory"))

@@ -156,7 +156,7 @@ Dtype = Annotated[
         metavar="DTYPE",
         rich_help_panel=MODEL,
         autocompletion=one_of(*DTYPE_NAMES),
-        help=f"{', '.join(DTYPE_NAMES)}.",
+        help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto is bfloat16 if that is faster by a quarter (measured once), else float32.",
     ),
 ]
 BatchSize = Annotated[
@@ -224,10 +224,10 @@ Jobs = Annotated[
     typer.Option(
         metavar="N",
         rich_help_panel=IMAGES,
-        help="Threads that decode images, and make labels and files.  [default: up to 4]",
+        help="Threads that decode images, and make labels and files.  [default: one per core, up to 32]",
     ),
 ]
-Threads = Annotated[int | None, typer.Option("--jobs", metavar="N", help="Threads.  [default: up to 4]")]
+Threads = Annotated[int | None, typer.Option("--jobs", metavar="N", help="Threads.  [default: one per core, up to 32]")]
 MaxPixels = Annotated[
     int,
     typer.Option(

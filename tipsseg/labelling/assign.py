@@ -6,7 +6,7 @@ pixel, resized to the image (bilinear), and the largest wins. Here the same numb
 at its resolution only for phrases that can win there (see `match`). Phrases that stand for one thing are merged at the very end, by
 their maximum at each pixel, so that the winner is the owner of the best phrase.
 
-All of it is numpy, on one core: images are matched in threads beside the model, whatever device that is on.
+All of it is numpy, on one core: images are matched in threads beside the model. On a GPU see `device_scores`.
 
 Shapes: P phrases, G groups of phrases that stand for one thing, H x W the labels, h x w a patch grid.
 """
@@ -115,7 +115,7 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
     Memory beside the result: some MB, and for each window a map of the sums at its size.
     """
     labels = np.empty(size, table.label_ids.dtype)
-    confidence = _confidence_of(size)
+    confidence = empty_confidence(size)
     owners = np.repeat(np.arange(len(table.groups)), table.groups)
     for tile in _tiles(scores, size, owners):
         here = tile.rows, tile.columns
@@ -146,7 +146,7 @@ def match_refined(
     occurring = occurring_groups(scores, small, table.groups)
     at_once = max(_REFINED_ELEMENTS // (small[0] * small[1]), 1)
     labels = np.empty(size, table.label_ids.dtype)
-    confidence = _confidence_of(size)
+    confidence = empty_confidence(size)
     confidence[:] = -1
     for start in range(0, len(occurring), at_once):
         chosen = occurring[start : start + at_once]
@@ -159,7 +159,7 @@ def match_refined(
     return Assignment(cast(LabelArray, labels), confidence)
 
 
-def _confidence_of(size: tuple[int, int]) -> ConfidenceArray:
+def empty_confidence(size: tuple[int, int]) -> ConfidenceArray:
     """Room for the confidence of an image of `size`."""
     large = size[0] * size[1] > _LARGE
     return cast(ConfidenceArray, np.empty(size, np.float16 if large else np.float32))

@@ -33,7 +33,8 @@ class Batches(Generic[Batched]):
             prepared: The image as the model sees it.
         """
         windows = prepared.windows()
-        if not windows:  # as a whole, at a size of its own
+        # As a whole, at a size of its own; or where windows share no batch: a CPU divides its threads between those of an image.
+        if not windows or (self._model.backbone.batch_size == 1 and not self._images):
             yield image, self._model.encode_prepared(prepared)
             return
         self._images.append(_Partly(image, prepared, len(windows)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import starmap
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tipsseg.backbones.devices import enough_memory
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.label_map import LabelMap
-from tipsseg.labelling.assign import best_groups, match, match_refined
+from tipsseg.labelling.assign import Assignment, best_groups, match, match_refined
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.classifier import make_classifier
+from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
@@ -29,6 +33,26 @@ from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
 from tipsseg.types import TopClasses
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
+
+#: Labels of more pixels than this are not sent while others are made: of so many the host has those of several images at a time.
+_SENT = 1 << 22
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cosines:
+    """What labels are still to be made of.
+
+    Attributes:
+        values: [B, h, w, P] float32 on the device, as `Features.cosines` makes them.
+        top: How many of the best classes of each patch are kept.
+    """
+
+    values: Tensor
+    top: int
+
+
+#: What `Labeller.score` makes of features: cosines, or labels on their way from the device.
+Scored = Cosines | DeviceLabels
 
 
 class Labeller:
@@ -84,6 +108,9 @@ class Labeller:
         classifier = make_classifier(model.backbone, vocabulary, cache)
         self.vocabulary, self.dropped, self.vectors = classifier.vocabulary, classifier.dropped, classifier.vectors
         self._table = classifier.label_table(self.options.min_confidence)
+        device = model.backbone.device
+        # On a CPU the device would be what all of the threads compute on already, and pruning makes `match` faster.
+        self._scorer = None if device.type == "cpu" else DeviceScorer(self._table, model.backbone.temperature, device)
 
     def label(self, image: ImageInput | Features, *, guide: ImageInput | None = None) -> LabelMap:
         """Label one image.
@@ -134,7 +161,7 @@ class Labeller:
         yield from starmap(self._labels, batches.flush())
 
     def _labels(self, image: Prepared | Features, features: Features) -> LabelMap:
-        return self.assign(image, self.cosines(features))
+        return self.assign(image, self.score(features))
 
     def _seen_again(self, features: Features, guide: ImageInput | None) -> Prepared | Features:
         """What the labels of features are assigned to: the prepared image where refinement needs pixels."""
@@ -158,40 +185,66 @@ class Labeller:
         """Bring an upright image in mode RGB to the size at which the model sees it; may be called from several threads."""
         return self.model.prepare(upright, self.options.mode, self._short_side)
 
-    def cosines(self, features: Features) -> Tensor:
-        """Compare the features of an image with the phrases: [B, h, w, P] float32, on the device."""
-        with self.model.backbone.at_work:
-            return features.cosines(self.vectors)
+    def score(self, features: Features, top: int = 0) -> Scored:
+        """Compare the features of an image with the phrases, without waiting for the device.
 
-    def assign(self, image: Prepared | Features, cosines: Tensor, top: int = 0) -> LabelMap:
+        On a GPU that goes as far as the labels, but for those that are refined or large.
+
+        Args:
+            features: The features.
+            top: How many of the best classes of each patch are kept, or as many as there are.
+
+        Returns:
+            What `assign` takes.
+
+        Raises:
+            DeviceError: The memory of the device is too small.
+        """
+        plan, backbone = features.plan, self.model.backbone
+        with backbone.at_work, enough_memory(backbone.device):
+            cosines = features.cosines(self.vectors)
+            if self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
+                return Cosines(cosines, top)
+            return self._scorer.send(cosines, plan, features.size, self._grid(plan), top)
+
+    def assign(self, image: Prepared | Features, scored: Scored) -> LabelMap:
         """The part of `label` behind the model; may be called from several threads.
 
         Args:
             image: The image; without refinement its features are enough.
-            cosines: As `cosines` makes them.
-            top: How many of the best classes of each patch are kept, or as many as there are.
+            scored: As `score` makes it.
 
         Returns:
             The labels.
 
         Raises:
-            DeviceError: The cosines are no numbers.
+            DeviceError: The model's values are no numbers.
         """
-        backbone = self.model.backbone
-        values = cosines.cpu().numpy()
-        if not np.isfinite(values).all():
+        made = self._made(image, scored) if isinstance(scored, Cosines) else scored.wait()
+        if made is None:
+            backbone = self.model.backbone
             raise DeviceError(
                 str(backbone.device),
                 f"the model gives values that are no numbers in {backbone.dtype_name} on {backbone.device}",
                 "Use dtype float32, and see tipsseg doctor.",
             )
+        assigned, top = made
+        return LabelMap(assigned.labels, assigned.confidence, self.vocabulary.classes, top)
+
+    def _made(self, image: Prepared | Features, cosines: Cosines) -> tuple[Assignment, TopClasses | None] | None:
+        """The labels and the best classes of each patch, made here and now; None where cosines are no numbers."""
+        values = cosines.values.cpu().numpy()
+        if not np.isfinite(values).all():
+            return None
         scores = self._scores(image.plan, values)
+        top = self._top(scores, image.plan, cosines.top) if cosines.top else None
         if isinstance(image, Prepared) and self.options.refine == "pamr":
-            assigned = match_refined(scores, image.resized, image.size, self._table, self._refine)
-        else:
-            assigned = match(scores, image.size, self._table)
-        best = self._top(scores, image.plan, top) if top else None
-        return LabelMap(assigned.labels, assigned.confidence, self.vocabulary.classes, best)
+            return match_refined(scores, image.resized, image.size, self._table, self._refine), top
+        if self._scorer is None:
+            return match(scores, image.size, self._table), top
+        backbone = self.model.backbone
+        with backbone.at_work, enough_memory(backbone.device):
+            return self._scorer.fetch(cosines.values, image.plan, image.size), top
 
     def _check(self, features: Features) -> None:
         """Raise UsageError for features that this labeller would not have made."""
@@ -209,10 +262,14 @@ class Labeller:
             )
 
     def _top(self, scores: Scores, plan: WindowPlan, count: int) -> TopClasses:
-        height, width = (max(round(side / self.model.backbone.patch_size), 1) for side in plan.size)
         table = self._table
-        groups, shares = best_groups(scores, (height, width), table.groups, min(count, len(table.groups)))
+        groups, shares = best_groups(scores, self._grid(plan), table.groups, min(count, len(table.groups)))
         return TopClasses(table.label_ids[groups], shares)
+
+    def _grid(self, plan: WindowPlan) -> tuple[int, int]:
+        """How many patches, down and across, the working image has in one piece."""
+        height, width = (max(round(side / self.model.backbone.patch_size), 1) for side in plan.size)
+        return height, width
 
     def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
         backbone = self.model.backbone

@@ -71,7 +71,7 @@ class LocalEngine:
         cache = cache_folder() if spec.use_cache else None
         check_device(spec, dtype)  # before any download
         model = find_model(spec.model).fetch(quiet=self._quiet, keep_stamps=spec.use_cache)
-        backbone = Tipsv2Backbone(model, spec.device, dtype, spec.batch_size)
+        backbone = Tipsv2Backbone(model, spec.device, dtype, spec.batch_size, cache)
         if (note := self._note) is not None:
             backbone.on_less_memory = lambda size: note(
                 f"Not enough memory on {backbone.device}: {size} windows at once from here on (argument `batch_size`={size})."

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, write_labels
@@ -22,7 +21,7 @@ from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.labeller import Labeller
+from tipsseg.labelling.labeller import Labeller, Scored
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.objects import LabelledObject, labelled_objects
@@ -62,7 +61,7 @@ class Loaded:
 
 
 class ImageTask:
-    """Labels images and writes their files, each image in three steps: `load`, its cosines from `batches`, `finish`."""
+    """Labels images and writes their files, each image in four steps: `load`, its features from `batches`, `score`, `finish`."""
 
     def __init__(
         self,
@@ -129,11 +128,11 @@ class ImageTask:
         """What makes features of images, in batches; for one thread."""
         return Batches(self._labeller.model)
 
-    def cosines(self, features: Features) -> Tensor:
+    def score(self, features: Features) -> Scored:
         """Compare the features of an image with the phrases; for the same thread."""
-        return self._labeller.cosines(features)
+        return self._labeller.score(features, self._top)
 
-    def finish(self, loaded: Loaded, cosines: Tensor) -> Labelled:
+    def finish(self, loaded: Loaded, scored: Scored) -> Labelled:
         """Label an image and write its files; may be called from several threads.
 
         Raises ImageError for what is wrong with this one, others for what ends a run.
@@ -141,7 +140,7 @@ class ImageTask:
         began = time.monotonic()
         prepared = loaded.prepared
         with self._alone(max(prepared.size, prepared.plan.size, key=prod)):
-            ref, label_map = loaded.ref, self._labeller.assign(prepared, cosines, self._top)
+            ref, label_map = loaded.ref, self._labeller.assign(prepared, scored)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
             labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects)

@@ -88,7 +88,7 @@ def label_folder(
         options: How an image is labelled.
         files: How labels become files.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        dtype: The dtype that the model computes in.
+        dtype: The dtype that the model computes in, see `load`.
         batch_size: Windows that a GPU takes at once.
         jobs: Threads that decode images, and make labels and files; None: as many as suit the machine.
         max_pixels: Images of more pixels are refused.
@@ -209,7 +209,7 @@ def evaluate(
         options: How an image is labelled.
         files: How labels become files.
         device: Where the model runs.
-        dtype: The dtype that the model computes in.
+        dtype: The dtype that the model computes in, see `load`.
         batch_size: Windows that a GPU takes at once.
         jobs: Threads.
         max_pixels: Images of more pixels are refused.

@@ -1,6 +1,6 @@
 """Many images: decoding, the model, and labels and files overlap; results come in order, and a bad image ends nothing.
 
-items ─ a thread ─► load, in threads ─► the model, in batches, in the caller's thread ─► finish, in threads ─► results
+items ─ a thread ─► load, in threads ─► the model in batches, and scores, in the caller's thread ─► finish, in threads ─► results
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from tipsseg.errors import ImageError
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.features import Features
+from tipsseg.labelling.labeller import Scored
 from tipsseg.runs.image_task import ImageTask, Loaded
 from tipsseg.store.results import Failed, ImageResult, Item
 from tipsseg.types import ImageRef
@@ -43,7 +42,7 @@ def label_images(items: Iterable[Item], task: ImageTask, jobs: int) -> Generator
             for image, features in step:
                 any_ready = True
                 # Compared at once, so that features, which take the most memory, are gone before the next ones are made.
-                finishing = pool.submit(_finish, task, image, task.cosines(features))
+                finishing = pool.submit(_finish, task, image, task.score(features))
                 writing.add(finishing)
                 finishing.add_done_callback(writing.discard)
         except Exception:
@@ -124,9 +123,9 @@ def _begin(
     return None
 
 
-def _finish(task: ImageTask, image: _Image, cosines: Tensor) -> None:
+def _finish(task: ImageTask, image: _Image, scored: Scored) -> None:
     try:
-        image.result.set_result(task.finish(image.loaded, cosines))
+        image.result.set_result(task.finish(image.loaded, scored))
     except ImageError as error:
         image.result.set_result(Failed(image.loaded.ref, error))
     except BaseException as error:  # whatever it is, it is raised in its turn

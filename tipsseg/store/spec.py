@@ -50,7 +50,7 @@ class RunSpec:
         formats: The formats to write. Without formats nothing is written.
         output: The output folder.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        dtype: "auto", "float32", "bfloat16" or "float16", see `load`.
         batch_size: Windows that a GPU takes at once.
         jobs: Threads that decode images, and make labels and files.
         max_pixels: Larger images are refused.

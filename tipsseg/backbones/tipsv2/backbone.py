@@ -13,12 +13,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.devices import resolve_device, resolve_dtype
+from tipsseg.backbones.devices import out_of_memory, resolve_device, resolve_dtype
 from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2 import checkpoint
+from tipsseg.backbones.tipsv2.auto_dtype import auto_dtype
+from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.backbones.tipsv2.inference import TowerInference
+from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.util.printable import quoted
+from tipsseg.weights.lock import CONFIG_FILE
 
 #: Texts that go through the text tower at once.
 _TEXT_BATCH = 256
@@ -31,14 +35,23 @@ class Tipsv2Backbone:
     register, for synthetic captions.
     """
 
-    def __init__(self, folder: Path, device: str = "auto", dtype: str = "auto", batch_size: int = 8) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int = 8,
+        cache: Path | None = None,
+    ) -> None:
         """Load the model in a folder.
 
         Args:
             folder: It holds config.json, model.safetensors and tokenizer.model.
             device: "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1" or "mps".
-            dtype: "auto", "float32", "bfloat16" or "float16".
-            batch_size: How many windows go through the vision tower of a GPU at once. A CPU takes one, which is as fast there.
+            dtype: "auto", "float32", "bfloat16" or "float16". On a CPU "auto" is measured, see `auto_dtype`.
+            batch_size: How many windows go through the vision tower of a GPU at once. A CPU takes one at a time on each of its
+                threads, see `Workers`.
+            cache: A folder that keeps what was measured for dtype "auto". None: nothing is read or written.
 
         Raises:
             CheckpointError: The files are not a TIPSv2 model.
@@ -48,14 +61,17 @@ class Tipsv2Backbone:
         check_batch_size(batch_size)
         self.folder = folder
         self.device = resolve_device(device)
+        self._workers = Workers()
         self.dtype = resolve_dtype(dtype, self.device)
+        if dtype == "auto" and self.device.type == "cpu":
+            self.dtype = auto_dtype(read_config(folder / CONFIG_FILE).vision, self._workers, cache)
         self.dtype_name = str(self.dtype).removeprefix("torch.")
-        # One window fills a CPU. Then its features do not depend on the batch, and all of the tower stays in the cache.
+        # Features of a window do not depend on the batch then. A CPU's threads take windows beside each other.
         self.batch_size = 1 if self.device.type == "cpu" else batch_size
         self.on_less_memory: Callable[[int], None] = lambda _: None
         self.at_work = threading.Lock()
         self.model, self._tokenizer = checkpoint.load(folder, self.device, self.dtype)
-        self._tower = TowerInference(self.model.vision_encoder)
+        self._tower = TowerInference(self.model.vision_encoder, self._workers.check)
         config = self.model.config
         self.native_size = config.vision.image_size
         self.patch_size = config.vision.patch_size
@@ -86,16 +102,8 @@ class Tipsv2Backbone:
     @torch.inference_mode()
     def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
         """See Backbone."""
-        parts: list[WindowFeatures] = []
-        start = 0
-        while start < len(windows):
-            batch = windows[start : start + self.batch_size]
-            features = self._encode_batch(batch)
-            if features is None:
-                self._halve()
-                continue
-            parts.append(features)
-            start += len(batch)
+        beside = self.device.type == "cpu" and self.batch_size == 1
+        parts = self._encode_beside(windows) if beside else self._encode_in_batches(windows)
         if len(parts) == 1:
             return parts[0]
         return WindowFeatures(
@@ -112,7 +120,7 @@ class Tipsv2Backbone:
                     pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
                 return self._encode(pixels.to(self.dtype))
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             height, width = size
             raise DeviceError(
@@ -120,6 +128,32 @@ class Tipsv2Backbone:
                 f"not enough memory on the device for an image of {width} x {height} pixels as a whole",
                 "Use mode slide, a smaller short side, or device cpu.",
             ) from None
+
+    def _encode_beside(self, windows: Sequence[NDArray[np.uint8]]) -> list[WindowFeatures]:
+        try:
+            with self.at_work:
+                return self._workers.map(self._encode_window, windows)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise self._no_room_for_one() from None
+
+    @torch.inference_mode()
+    def _encode_window(self, window: NDArray[np.uint8]) -> WindowFeatures:
+        return self._encode(self._to_pixels(window[None]))
+
+    def _encode_in_batches(self, windows: Sequence[NDArray[np.uint8]]) -> list[WindowFeatures]:
+        parts: list[WindowFeatures] = []
+        start = 0
+        while start < len(windows):
+            batch = windows[start : start + self.batch_size]
+            features = self._encode_batch(batch)
+            if features is None:
+                self._halve()
+                continue
+            parts.append(features)
+            start += len(batch)
+        return parts
 
     def _encode_batch(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures | None:
         """The features of one batch; None where there is not enough memory."""
@@ -129,7 +163,7 @@ class Tipsv2Backbone:
             with self.at_work:
                 features = self._encode(self._to_pixels(np.stack([*windows, *filling])))
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             return None
         return WindowFeatures(features.patches[: len(windows)], features.class_tokens[: len(windows)])
@@ -142,13 +176,14 @@ class Tipsv2Backbone:
         else:
             torch.cuda.empty_cache()
         if self.batch_size == 1:
-            raise DeviceError(
-                str(self.device),
-                "not enough memory on the device for one window",
-                "Use device cpu, or another dtype.",
-            )
+            raise self._no_room_for_one()
         self.batch_size //= 2
         self.on_less_memory(self.batch_size)
+
+    def _no_room_for_one(self) -> DeviceError:
+        return DeviceError(
+            str(self.device), "not enough memory on the device for one window", "Use device cpu, or another dtype."
+        )
 
     def _encode(self, pixels: Tensor) -> WindowFeatures:
         with exact_convolutions(self.device, self.dtype):
@@ -183,8 +218,3 @@ def check_batch_size(size: int) -> None:
     """Raise UsageError for what is no number of windows."""
     if type(size) is not int or size < 1:
         raise UsageError(f"batch size must be a whole number from 1 on, not {quoted(size)}")
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    # The class that CUDA raises has had several names; MPS and CPU have none.
-    return any(words in str(error) for words in ("out of memory", "can't allocate memory"))

@@ -3,11 +3,13 @@
 The sums are those of `VisionTower.value_features` and `VisionTower.forward`, which stay the definition. There every layer makes
 tensors anew: 10 MB each for a window of B/14, which a CPU's allocator hands back to the system and asks for again, page by page.
 Here hidden layers are written over those of the block before, and residuals are added in place. Measured with
-`tests/benchmarks/encoder.py` on 2 cores, B/14 in float32: 0.90 of the time.
+`tests/benchmarks/encoder.py` on 2 cores of an Intel Xeon, B/14 in float32: 0.90 of the time. Linear layers with weights that
+oneDNN packed beforehand were slower than these, on one thread of an AMD EPYC in float32: 1.09 to 1.23 of the time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -18,11 +20,18 @@ from tipsseg.backbones.tipsv2.vision import Attention, Block, Mlp, VisionTower
 
 
 class TowerInference:
-    """Value features and class tokens of a tower. Not for several threads at once: they would share the memory."""
+    """Value features and class tokens of a tower. Several threads may call it at once."""
 
-    def __init__(self, tower: VisionTower) -> None:
+    def __init__(self, tower: VisionTower, check: Callable[[], None] = lambda: None) -> None:
+        """Take no memory yet.
+
+        Args:
+            tower: In evaluation mode.
+            check: Called before each block; it may raise, which ends the call.
+        """
         self._tower = tower
-        self._room: dict[str, Tensor] = {}
+        self._check = check
+        self._rooms: list[_Room] = []  # as many as there were calls at once; those that no call uses
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,62 +44,83 @@ class TowerInference:
             The value features of the patches, [B, h, w, D], see `VisionTower.value_features`; and class token and registers after
             the last block, [B, C, D], see `VisionTower.forward`.
         """
+        try:
+            room = self._rooms.pop()
+        except IndexError:
+            room = _Room()
+        encoded = self._encode(pixels, room)
+        self._rooms.append(room)
+        return encoded
+
+    def forget(self) -> None:
+        """Give the memory back."""
+        self._rooms.clear()
+
+    def _encode(self, pixels: Tensor, room: _Room) -> tuple[Tensor, Tensor]:
         tower = self._tower
         tokens = tower.embed(pixels)  # [B, N, D]
         batch, _, width = tokens.shape
         x = tokens.reshape(-1, width)  # [B * N, D]
         *blocks, last = (cast(Block, block) for block in tower.blocks)
         for block in blocks:
-            x.addcmul_(self._attention(block.attn, block.norm1(x), batch), block.ls1.gamma)
-            x.addcmul_(self._mlp(block, x), block.ls2.gamma)
+            self._check()
+            x.addcmul_(_attention(room, block.attn, block.norm1(x), batch), block.ls1.gamma)
+            x.addcmul_(_mlp(room, block, x), block.ls2.gamma)
         prefix = tower.config.num_prefix_tokens
         x, normed = x.view(batch, -1, width), last.norm1(x).view(batch, -1, width)  # each [B, N, D]
         first = x[:, :prefix].reshape(-1, width)  # [B * C, D]
         first.addcmul_(_attention_of_first(last.attn, normed, prefix), last.ls1.gamma)
-        first.addcmul_(self._mlp(last, first), last.ls2.gamma)
+        first.addcmul_(_mlp(room, last, first), last.ls2.gamma)
         x, normed = (each[:, prefix:].reshape(-1, width) for each in (x, normed))  # each [B * h * w, D]
-        x.addcmul_(self._values(last.attn, normed), last.ls1.gamma)
-        x.addcmul_(self._mlp(last, x), last.ls2.gamma)
+        x.addcmul_(_values(room, last.attn, normed), last.ls1.gamma)
+        x.addcmul_(_mlp(room, last, x), last.ls2.gamma)
         patches = tower.to_grid(tower.norm(x).view(batch, -1, width), pixels)
         return patches, tower.norm(first).view(batch, prefix, width)
 
-    def forget(self) -> None:
-        """Give the memory back."""
-        self._room.clear()
 
-    def _attention(self, attention: Attention, x: Tensor, batch: int) -> Tensor:
-        """`Attention.forward` of B images: [B * N, D] -> [B * N, D]."""
-        rows, width = x.shape
-        heads = (batch, rows // batch, 3, attention.heads, width // attention.heads)
-        qkv = self._linear("hidden", x, attention.qkv.weight, attention.qkv.bias).view(heads)  # [B, N, 3, heads, d]
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, d]
-        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)  # [B, N, heads, d]
-        return self._apply("out", attention.proj, mixed.reshape(rows, width))
+class _Room:
+    """Memory for the outputs of linear layers, for one call at a time."""
 
-    def _values(self, attention: Attention, x: Tensor) -> Tensor:
-        """`Attention.values`: [R, D] -> [R, D]."""
-        width = x.shape[1]
-        weight, bias = attention.qkv.weight[2 * width :], attention.qkv.bias[2 * width :]
-        return self._apply("out", attention.proj, self._linear("hidden", x, weight, bias))
+    def __init__(self) -> None:
+        self._tensors: dict[str, Tensor] = {}
 
-    def _mlp(self, block: Block, x: Tensor) -> Tensor:
-        """The MLP of a block after its norm: [R, D] -> [R, D]."""
-        mlp, x = block.mlp, block.norm2(x)
-        if isinstance(mlp, Mlp):
-            return self._apply("out", mlp.fc2, torch.ops.aten.gelu_(self._apply("hidden", mlp.fc1, x)))
-        gate, up = self._apply("hidden", mlp.w12, x).chunk(2, dim=1)  # each [R, hidden]
-        return self._apply("out", mlp.w3, F.silu(gate, inplace=True).mul_(up))
+    def apply(self, name: str, layer: nn.Linear, x: Tensor) -> Tensor:
+        """See `linear`."""
+        return self.linear(name, x, layer.weight, layer.bias)
 
-    def _apply(self, name: str, layer: nn.Linear, x: Tensor) -> Tensor:
-        return self._linear(name, x, layer.weight, layer.bias)
-
-    def _linear(self, name: str, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """A linear layer into the room of that name, over what was there: [R, D] -> [R, E]."""
+    def linear(self, name: str, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """A linear layer into the memory of that name, over what was there: [R, D] -> [R, E]."""
         rows, width = len(x), len(weight)
-        room = self._room.get(name)
-        if room is None or room.numel() < rows * width:
-            room = self._room[name] = x.new_empty(rows * width)
-        return torch.addmm(bias, x, weight.T, out=room[: rows * width].view(rows, width))
+        memory = self._tensors.get(name)
+        if memory is None or memory.numel() < rows * width:
+            memory = self._tensors[name] = x.new_empty(rows * width)
+        return torch.addmm(bias, x, weight.T, out=memory[: rows * width].view(rows, width))
+
+
+def _attention(room: _Room, attention: Attention, x: Tensor, batch: int) -> Tensor:
+    """`Attention.forward` of B images: [B * N, D] -> [B * N, D]."""
+    rows, width = x.shape
+    heads = (batch, rows // batch, 3, attention.heads, width // attention.heads)
+    qkv = room.apply("hidden", attention.qkv, x).view(heads)  # [B, N, 3, heads, d]
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, d]
+    mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)  # [B, N, heads, d]
+    return room.apply("out", attention.proj, mixed.reshape(rows, width))
+
+
+def _values(room: _Room, attention: Attention, x: Tensor) -> Tensor:
+    """`Attention.values`: [R, D] -> [R, D]."""
+    width = x.shape[1]
+    weight, bias = attention.qkv.weight[2 * width :], attention.qkv.bias[2 * width :]
+    return room.apply("out", attention.proj, room.linear("hidden", x, weight, bias))
+
+
+def _mlp(room: _Room, block: Block, x: Tensor) -> Tensor:
+    """The MLP of a block after its norm: [R, D] -> [R, D]."""
+    mlp, x = block.mlp, block.norm2(x)
+    if isinstance(mlp, Mlp):
+        return room.apply("out", mlp.fc2, torch.ops.aten.gelu_(room.apply("hidden", mlp.fc1, x)))
+    gate, up = room.apply("hidden", mlp.w12, x).chunk(2, dim=1)  # each [R, hidden]
+    return room.apply("out", mlp.w3, F.silu(gate, inplace=True).mul_(up))
 
 
 def _attention_of_first(attention: Attention, x: Tensor, count: int) -> Tensor:

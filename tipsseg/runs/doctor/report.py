@@ -153,11 +153,11 @@ def _emulated() -> str:
     """Whether the CPU has instructions for bfloat16, where this version of torch tells."""
     import torch
 
-    get_capabilities: Callable[[], Mapping[str, object]] | None = getattr(torch.cpu, "get_capabilities", None)
-    if get_capabilities is None:
-        return ""
-    found = get_capabilities()
-    return " (native)" if any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else " (emulated, slow)"
+    from tipsseg.backbones.devices import lacks_bfloat16_instructions
+
+    if lacks_bfloat16_instructions():
+        return " (emulated, slow)"
+    return " (native)" if hasattr(torch.cpu, "get_capabilities") else ""
 
 
 # ---- numbers ----

@@ -1,0 +1,334 @@
+"""Cosine maps -> label and confidence of every pixel, on the device that the cosines are on: what a GPU does in place of `assign`.
+
+The same numbers as `assign.match` makes, by plain means: the scores of all phrases at all pixels, a tile of the image at a time.
+What a tile takes is bounded, whatever the image and however many the phrases. Nothing waits for the device before the labels are
+asked for, and what crosses to the host then is a label and a confidence of 16 bits for each pixel.
+
+Only basic operations of torch, none of them a matrix product or a convolution: those may round to TF32 on a GPU.
+
+Shapes: P phrases, G groups of phrases that stand for one thing, H x W the labels, h x w a patch grid, r x c a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tipsseg.labelling.assign import Assignment, LabelTable, empty_confidence
+from tipsseg.labelling.windows import InterpolationWeights, WindowPlan, interpolation_weights
+from tipsseg.types import LabelArray, TopClasses
+
+#: Phrases x rows x columns of a tile, of the image and of the grid that it is resized from: 64 MB in float32, and some four of
+#: these at once. Smaller ones leave a large GPU idle between them.
+_ELEMENTS = 1 << 24
+
+
+class Arriving:
+    """Tensors on their way from a device to the host."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        """Begin to copy. The tensors must be on one device, and may still be under way there."""
+        self._event: torch.cuda.Event | None = None
+        self._tensors: Sequence[Tensor] = tensors
+        device = tensors[0].device
+        if device.type == "cuda":
+            # From pinned memory on, and not until now, torch copies while others compute.
+            self._tensors = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in tensors]
+            for target, source in zip(self._tensors, tensors, strict=True):
+                target.copy_(source, non_blocking=True)
+            self._event = torch.cuda.Event(blocking=True)  # who waits sleeps, and leaves the core to others
+            self._event.record(torch.cuda.current_stream(device))
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Wait for the tensors; may be called from several threads."""
+        if self._event is not None:
+            self._event.synchronize()
+        return [each.cpu().numpy() for each in self._tensors]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceLabels:
+    """The labels of an image, on their way from the device.
+
+    Attributes:
+        arriving: Whether all cosines were numbers, [] bool; label ids, [H, W] uint8 or int16; confidences, [H, W] float16. Where
+            the best classes were asked for also their label ids and shares, [K, h, w] each.
+        dtype: Of the label ids; torch has no 16-bit ones without a sign.
+    """
+
+    arriving: Arriving
+    dtype: np.dtype[np.unsignedinteger]
+
+    def wait(self) -> tuple[Assignment, TopClasses | None] | None:
+        """Wait for the labels and the best classes of each patch; None where cosines were no numbers."""
+        finite, labels, confidence, *top = self.arriving.arrays()
+        if not finite:
+            return None
+        best = TopClasses(cast(LabelArray, top[0].view(self.dtype)), top[1]) if top else None
+        kept = empty_confidence(confidence.shape)
+        kept[:] = confidence
+        return Assignment(cast(LabelArray, labels.view(self.dtype)), kept), best
+
+
+class DeviceScorer:
+    """Makes labels of cosines on a device."""
+
+    def __init__(self, table: LabelTable, temperature: float, device: torch.device) -> None:
+        """Bring what the phrases stand for to the device.
+
+        Args:
+            table: What the phrases stand for.
+            temperature: The temperature of the softmax that confidences come from.
+            device: Any but a CPU, where `assign.match` is faster.
+        """
+        self._dtype = table.label_ids.dtype
+        self._temperature = temperature
+        self._runs = list(_runs(table.groups))
+        self._label_ids = _sent(_signed(table.label_ids), device)
+        self._ignore = int(_signed(np.array(table.ignore, self._dtype)))
+        least = table.min_confidence[table.label_ids]
+        self._least = _sent(least, device) if least.any() else None
+
+    @torch.inference_mode()
+    def send(
+        self,
+        cosines: Tensor,
+        plan: WindowPlan,
+        size: tuple[int, int],
+        grid: tuple[int, int] = (0, 0),
+        top: int = 0,
+    ) -> DeviceLabels:
+        """Make the labels of an image and send them to the host, without waiting for the device.
+
+        Args:
+            cosines: [B, h, w, P] float32 on the device, as `Features.cosines` makes them.
+            plan: How the image was cut into windows.
+            size: (H, W) of the labels.
+            grid: (h, w) of the patches of the whole image.
+            top: How many of the best classes of each patch are sent too.
+
+        Returns:
+            The labels: those of `assign.match` but for ties within rounding. The confidence is rounded to 16 bits, and is what
+            the minimum confidences are compared with.
+        """
+        maps = _maps(cosines, plan)
+        labels = self._label_ids.new_empty(size)
+        confidence = cosines.new_empty(size, dtype=torch.float16)
+        for rows, columns, scores in _tiles(maps, size):
+            here = rows, columns
+            labels[here], confidence[here] = self._labels(maps, self._merged(scores))
+        best = self._best(maps, grid, top) if top else ()
+        return DeviceLabels(Arriving(torch.isfinite(cosines).all(), labels, confidence, *best), self._dtype)
+
+    @torch.inference_mode()
+    def fetch(self, cosines: Tensor, plan: WindowPlan, size: tuple[int, int]) -> Assignment:
+        """As `send`, for images whose labels are too large to be under way in numbers: tile by tile, waiting for each."""
+        maps = _maps(cosines, plan)
+        found, confidence = np.empty(size, self._dtype), empty_confidence(size)
+        for rows, columns, scores in _tiles(maps, size):
+            here = rows, columns
+            labels, shares = self._labels(maps, self._merged(scores))
+            found[here], confidence[here] = labels.cpu().numpy().view(self._dtype), shares.cpu().numpy()
+        return Assignment(cast(LabelArray, found), confidence)
+
+    def _merged(self, scores: Tensor) -> Tensor:
+        """The maximum over the phrases of each group, [P, r, c] -> [G, r, c]."""
+        if len(self._runs) == 1 and self._runs[0].phrases == 1:
+            return scores
+        merged = scores.new_empty(len(self._label_ids), *scores.shape[1:])
+        start = first = 0
+        for run in self._runs:
+            phrases = scores[start : start + run.groups * run.phrases]
+            merged[first : first + run.groups] = phrases.view(run.groups, run.phrases, *scores.shape[1:]).amax(1)
+            start, first = start + len(phrases), first + run.groups
+        return merged
+
+    def _labels(self, maps: _Maps, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Label ids and confidences of a tile, [r, c] each, of the scores of its groups, [G, r, c], which are used up."""
+        best, index = scores.max(0)  # of equals the first
+        confidence = maps.relative_(scores, best, self._temperature).sum(0).reciprocal_().half()
+        labels = self._label_ids[index]
+        if self._least is not None:
+            labels.masked_fill_(confidence.float() < self._least[index], self._ignore)
+        return labels, confidence
+
+    def _best(self, maps: _Maps, size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
+        """Label ids and shares of the best groups at each cell of a grid of `size`, as `assign.best_groups`: [K, h, w] each."""
+        count = min(count, len(self._label_ids))
+        ids = self._label_ids.new_empty(count, *size)
+        shares = torch.empty(count, *size, dtype=torch.float16, device=ids.device)
+        for rows, columns, scores in _tiles(maps, size):
+            merged = self._merged(scores)
+            parts = maps.relative_(merged, merged.amax(0), self._temperature)
+            parts /= parts.sum(0)
+            ordered, index = parts.sort(dim=0, descending=True, stable=True)
+            ids[:, rows, columns] = self._label_ids[index[:count]]
+            shares[:, rows, columns] = ordered[:count].half()
+        return ids, shares
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Groups in a row that have the same number of phrases."""
+
+    groups: int
+    phrases: int
+
+
+def _runs(groups: Sequence[int]) -> Iterator[_Run]:
+    for phrases, equal in groupby(groups):
+        yield _Run(len(list(equal)), phrases)
+
+
+class _Windows:
+    """`scores.WindowScores` on a device: the mean over windows of the probabilities of phrases."""
+
+    def __init__(self, cosines: Tensor, plan: WindowPlan) -> None:
+        """`cosines` is [windows, h, w, P]."""
+        self.size, self.device = plan.size, cosines.device
+        self.phrases = cosines.shape[3]
+        self._cosines = cosines.permute(0, 3, 1, 2).contiguous()  # [windows, P, h, w]
+        self._plan = plan
+        self._axis = _axis(cosines.shape[1], plan.side, cosines.device)
+        self._seen = _windows_seen(plan, cosines.device)
+
+    def values(self, rows: slice, columns: slice) -> Tensor:
+        """The scores of all phrases in a part of the grid, [P, r, c]."""
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        total = self._cosines.new_zeros(self.phrases, height, width)
+        down, across = self._seen[0][rows], self._seen[1][columns]
+        side = self._plan.side
+        for cosines, (top, left) in zip(self._cosines, self._plan.corners, strict=True):
+            y, x = (
+                slice(max(part.start, start), min(part.stop, start + side))
+                for part, start in ((rows, top), (columns, left))
+            )
+            if y.start >= y.stop or x.start >= x.stop:
+                continue
+            inside = self._axis.part(y.start - top, y.stop - top), self._axis.part(x.start - left, x.stop - left)
+            part = _resized(cosines[:, inside[0].span, inside[1].span], *inside).exp_()
+            here = (
+                slice(y.start - rows.start, y.stop - rows.start),
+                slice(x.start - columns.start, x.stop - columns.start),
+            )
+            weight = part.sum(0).mul_(down[here[0], None]).mul_(across[here[1]]).reciprocal_()
+            total[:, *here].addcmul_(part, weight)
+        return total
+
+    @staticmethod
+    def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
+        """exp(logit / temperature) over that of the best, [G, r, c], in the memory of the scores; a logit is log(score)."""
+        return scores.div_(best).pow_(1 / temperature)
+
+
+class _Whole:
+    """`scores.WholeScores` on a device: cosines of the whole image."""
+
+    def __init__(self, cosines: Tensor) -> None:
+        """`cosines` is [h, w, P]."""
+        self.size, self.device = (cosines.shape[0], cosines.shape[1]), cosines.device
+        self.phrases = cosines.shape[2]
+        self._cosines = cosines.permute(2, 0, 1).contiguous()  # [P, h, w]
+
+    def values(self, rows: slice, columns: slice) -> Tensor:
+        """See _Windows."""
+        return self._cosines[:, rows, columns]
+
+    @staticmethod
+    def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
+        """See _Windows; a logit is a cosine."""
+        return scores.sub_(best).div_(temperature).exp_()
+
+
+_Maps = _Windows | _Whole
+
+
+def _maps(cosines: Tensor, plan: WindowPlan) -> _Maps:
+    return _Whole(cosines[0]) if plan.whole else _Windows(cosines, plan)
+
+
+def _tiles(maps: _Maps, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Rows and columns of tiles of an image of `size`, each with the scores of all phrases there, [P, r, c]."""
+    down, across = (_axis(*lengths, maps.device) for lengths in zip(maps.size, size, strict=True))
+    # A row of the image may come from many of the grid.
+    finer = [max(-(-source // length), 1) for source, length in zip(maps.size, size, strict=True)]
+    per_pixel = maps.phrases * finer[0] * finer[1]
+    width = max(min(_ELEMENTS // (2 * per_pixel), size[1]), 1)
+    height = max(min(_ELEMENTS // (width * per_pixel), size[0]), 1)
+    for top in range(0, size[0], height):
+        rows = slice(top, min(top + height, size[0]))
+        for left in range(0, size[1], width):
+            columns = slice(left, min(left + width, size[1]))
+            here = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
+            yield rows, columns, _resized(maps.values(here[0].span, here[1].span), *here)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Axis:
+    """Bilinear resizing along one axis.
+
+    Attributes:
+        weights: On the host.
+        low: [n] int64 of the weights, on the device.
+        high: [n] int64, likewise.
+        weight: [n] float32, likewise.
+    """
+
+    weights: InterpolationWeights
+    low: Tensor
+    high: Tensor
+    weight: Tensor
+
+    @property
+    def span(self) -> slice:
+        """What of the source the outputs need."""
+        return self.weights.span
+
+    def part(self, start: int, stop: int) -> _Axis:
+        """The weights of outputs start .. stop - 1."""
+        tensors = (each[start:stop] for each in (self.low, self.high, self.weight))
+        return _Axis(self.weights.part(start, stop), *tensors)
+
+
+def _resized(values: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+    """Maps [P, r, c], the spans of `rows` and `columns` -> [P, n, m]."""
+    # Columns first: there are fewer rows yet.
+    low, high = (each - columns.span.start for each in (columns.low, columns.high))
+    values = torch.lerp(values.index_select(2, low), values.index_select(2, high), columns.weight)  # [P, r, m]
+    low, high = (each - rows.span.start for each in (rows.low, rows.high))
+    return torch.lerp(values.index_select(1, low), values.index_select(1, high), rows.weight[:, None])
+
+
+@lru_cache(maxsize=64)
+def _axis(source: int, target: int, device: torch.device) -> _Axis:
+    weights = interpolation_weights(source, target)
+    return _Axis(weights, *(_sent(each, device) for each in (weights.low, weights.high, weights.weight)))
+
+
+@lru_cache(maxsize=16)
+def _windows_seen(plan: WindowPlan, device: torch.device) -> tuple[Tensor, Tensor]:
+    """How many rows of windows see a row of the grid, and how many columns of windows a column; windows see their product."""
+    down, across = (np.zeros(length, np.float32) for length in plan.size)
+    for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
+        for start in set(starts):
+            seen[start : start + plan.side] += 1
+    return _sent(down, device), _sent(across, device)
+
+
+def _sent(array: NDArray[Any], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    # From other memory the copy would wait for all that the device has to do.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _signed(ids: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:
+    """16-bit ids with a sign, as torch has no others that all devices know."""
+    return ids.view(np.int16) if ids.dtype == np.uint16 else ids

@@ -1,0 +1,18 @@
+"""The name of the processor, for what is measured on it."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def processor_name() -> str:
+    """The name that the system gives to the processor, such as "AMD EPYC 9004"; where it gives none, its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    found = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name")
+    return next(found, "") or platform.processor() or platform.machine()
