@@ -398,20 +398,22 @@ def test_classes_are_found_by_their_names_and_unknown_ones_refused(tmp_path: Pat
     with pytest.raises(InputError, match=r"'tre' \(did you mean 'tree'\?\), 'kite'"):
         take(tmp_path, source)
     assert tree(tmp_path / "out") == before
-    take(tmp_path, labelme_file(tmp_path / "new/scene.json", "Panda Leg", "background"))
+    take(tmp_path, labelme_file(tmp_path / "new/scene.json", "Panda_Leg", "background"))
     assert labels_of(tmp_path)[21, 61] == 1
 
 
 def test_further_classes_are_added(tmp_path: Path) -> None:
     build(tmp_path, "png", "coco", "cvat")
-    found = take(tmp_path, labelme_file(tmp_path / "new/scene.json", "kite", "panda leg", "lamp"), add_classes=True)
-    assert found.classes == ("kite", "lamp")
+    found = take(
+        tmp_path, labelme_file(tmp_path / "new/scene.json", "paper_kite", "panda leg", "lamp"), add_classes=True
+    )
+    assert found.classes == ("paper kite", "lamp")
     assert labels_of(tmp_path)[[21, 26, 31], [61, 61, 61]].tolist() == [4, 1, 5]
     listed = json.loads((tmp_path / "out/classes.json").read_bytes())["classes"]
-    assert [each["name"] for each in listed] == [*CLASSES, "kite", "lamp"]
+    assert [each["name"] for each in listed] == [*CLASSES, "paper kite", "lamp"]
     assert convert_folder(tmp_path / "out", ("yolo",), None, 1, Silence()) == 0
-    assert "kite" in (tmp_path / "out/yolo/data.yaml").read_text()
-    assert "kite" in (tmp_path / "out/annotations.json").read_text()
+    assert "paper kite" in (tmp_path / "out/yolo/data.yaml").read_text()
+    assert "paper kite" in (tmp_path / "out/annotations.json").read_text()
     assert problems(tmp_path / "out") == []
 
 

@@ -35,7 +35,7 @@ class ClassNames:
         self._ids = {each.name: each.id for each in classes}
         self._folded: dict[str, list[int]] = defaultdict(list)
         for each in classes:
-            self._folded[each.name.casefold()].append(each.id)
+            self._folded[_folded(each.name)].append(each.id)
         self._unknown: dict[str, None] = {}
 
     @property
@@ -44,7 +44,8 @@ class ClassNames:
         return tuple(self._names[self._known :])
 
     def id_of(self, name: object) -> int:
-        """The label id of a class: of that very name, or of the only one that differs in capital letters alone.
+        """The label id of a class: of that very name, or of the only one that differs in capital letters and in what stands for a
+        space.
 
         "background" is 0 where no class is called so. A name that is unknown is kept for `refuse_unknown`, and is 0 here. Raises
         ValueError for what is no name.
@@ -53,15 +54,16 @@ class ClassNames:
             raise ValueError("an object without the name of its class")
         if name in self._ids:
             return self._ids[name]
-        alike = self._folded.get(name.casefold(), [])
+        folded = _folded(name)
+        alike = self._folded.get(folded, [])
         if len(alike) == 1:
             return alike[0]
-        if name.casefold() == _BACKGROUND_NAME and not alike:
+        if folded == _BACKGROUND_NAME and not alike:
             return BACKGROUND
         if self._add and not alike:
-            self._names.append(name)
+            self._names.append(_cleaned(name))
             self._ids[name] = len(self._names)
-            self._folded[name.casefold()].append(len(self._names))
+            self._folded[folded].append(len(self._names))
             return self._ids[name]
         self._unknown[name] = None
         return BACKGROUND
@@ -73,7 +75,7 @@ class ClassNames:
         names = list(self._unknown)
         texts = []
         for name in names:
-            close = difflib.get_close_matches(name.casefold(), list(self._folded), n=1)
+            close = difflib.get_close_matches(_folded(name), list(self._folded), n=1)
             known = self._names[self._folded[close[0]][0] - 1] if close else ""
             texts.append(quoted(name) + (f" (did you mean {quoted(known)}?)" if known else ""))
         raise InputError(
@@ -81,6 +83,15 @@ class ClassNames:
             "Rename it where the labels come from, or take further classes in with argument `add_classes`. "
             f"The classes are: {listed(self._names, 20)}.",
         )
+
+
+def _cleaned(name: str) -> str:
+    """A name as vocabularies have it: tools often write underscores for spaces."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def _folded(name: str) -> str:
+    return _cleaned(name).casefold()
 
 
 class ImageNames:
