@@ -114,6 +114,7 @@ def label(
     simplify: opt.Simplify = None,
     val_fraction: opt.ValFraction = None,
     names: opt.Names = NAMES[0],
+    keep_cosines: opt.KeepCosines = False,
     limit: Annotated[
         int | None, typer.Option(metavar="N", rich_help_panel=IMAGES, help="Only the first N images.")
     ] = None,
@@ -256,7 +257,7 @@ def label(
         model,
         vocabulary,
         values.label_options(mode, short_side, min_confidence, refine),
-        values.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
+        values.file_options(instances, min_area, png_mode, simplify, val_fraction, names, keep_cosines),
         values.split_formats(formats),
         output,
         device,

@@ -79,7 +79,13 @@ def label_options(mode: str, short_side: int | None, min_confidence: float, refi
 
 
 def file_options(
-    instances: str, min_area: str, png_mode: str, simplify: float | None, val_fraction: float | None, names: str
+    instances: str,
+    min_area: str,
+    png_mode: str,
+    simplify: float | None,
+    val_fraction: float | None,
+    names: str,
+    keep_cosines: bool = False,
 ) -> FileOptions:
     """The values of the options on how labels become files, as one record. Raises UsageError."""
     return FileOptions(
@@ -89,6 +95,7 @@ def file_options(
         simplify,
         val_fraction,
         choose(names, NAMES, "names of files"),
+        keep_cosines,
     )
 
 

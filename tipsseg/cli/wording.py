@@ -23,6 +23,7 @@ OPTIONS = {
     "image": "--image",
     "jobs": "--jobs",
     "images": "--images",
+    "keep_cosines": "--keep-cosines",
     "layout": "--layout",
     "limit": "--limit",
     "max_pixels": "--max-pixels",

@@ -30,7 +30,7 @@ from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
 from tipsseg.labelling.windows import WindowPlan
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
-from tipsseg.types import TopClasses
+from tipsseg.types import Cosines, TopClasses
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
@@ -245,6 +245,11 @@ class Labeller:
         backbone = self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):
             return self._scorer.fetch(cosines.values, image.plan, image.size), top
+
+    def kept(self, image: Prepared | Features, cosines: Tensor) -> Cosines:
+        """What `assign` decides the labels of an image from, to be kept in a file."""
+        plan = image.plan
+        return Cosines(cosines.cpu().numpy(), plan.size, plan.side, plan.corners, self.model.backbone.temperature)
 
     def _check(self, features: Features) -> None:
         """Raise UsageError for features that this labeller would not have made."""

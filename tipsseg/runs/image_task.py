@@ -90,6 +90,7 @@ class ImageTask:
         self._max_pixels = max_pixels
         self._needs_pixels = any(FORMATS[name].pixels for name in formats)
         self._top = TOP_CLASSES if any(FORMATS[name].top for name in formats) else 0
+        self._keeps_cosines = context.files.keep_cosines and any(FORMATS[name].archive for name in formats)
         self._heavy = threading.Lock()
 
     def load(self, ref: ImageRef) -> Loaded:
@@ -143,7 +144,8 @@ class ImageTask:
             ref, label_map = loaded.ref, self._labeller.assign(prepared, scored)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
-            labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects)
+            kept = self._labeller.kept(prepared, cosines) if self._keeps_cosines else None
+            labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects, kept)
             done = write_labels(labels, self._formats, self._context)
             objects = object_scores(labels.objects)
             summary = label_summary(label_map)

@@ -104,6 +104,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         **({"lost": True} if info.lost else {}),
         **({"kept": list(info.kept)} if info.kept else {}),
         **({"summary": dict(info.summary)} if info.summary else {}),
+        **({"former": [{**run_record(each), "files": {}} for each in info.former]} if info.former else {}),
     }
 
 
@@ -198,6 +199,7 @@ def parse_run(record: object, state: Path) -> RunInfo:
             take(record, "command", str),
             take(record, "versions", dict),
         ),
+        former=_parse_former(record, state),
     )
 
 
@@ -237,8 +239,25 @@ def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
     return texts
 
 
+def of_same_phrases(info: RunInfo) -> RunInfo:
+    """The same run with classes that say nothing but what the model is asked: no colour, supercategory or minimum confidence."""
+    vocabulary = info.spec.vocabulary
+    plain = tuple(replace(each, colour=None, supercategory="", min_confidence=None) for each in vocabulary.specs)
+    return replace(info, spec=replace(info.spec, vocabulary=replace(vocabulary, specs=plain)))
+
+
 def _vocabulary_of(info: RunInfo) -> Mapping[str, object]:
     return vocabulary_identity(vocabulary_record(info.spec.vocabulary, info.spec.vocabulary))
+
+
+def _parse_former(record: object, state: Path) -> tuple[RunInfo, ...]:
+    """The earlier runs in a record, but for those that this version cannot read: their labels are made by the model then."""
+    found: list[RunInfo] = []
+    former = _get(record, "former")
+    for each in former if isinstance(former, list) else ():
+        with suppress(ValueError):
+            found.append(replace(parse_run(each, state), former=()))
+    return tuple(found)
 
 
 def _get(record: object, key: str) -> object:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tipsseg.errors import OutputError, UsageError
-from tipsseg.formats import check_formats
+from tipsseg.formats import FORMATS, check_formats
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_FORMATS,
@@ -108,6 +108,11 @@ class RunSpec:
                 f"argument `png_mode`=P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}",
                 "Use argument `png_mode`=L.",
             )
+        if self.files.keep_cosines and not any(FORMATS[name].archive for name in self.formats):
+            raise UsageError(
+                "argument `keep_cosines` is for the format npz, which keeps them",
+                "Leave it out, or name npz among argument `formats`.",
+            )
         check_whole_number("argument `batch_size`", self.batch_size)
         check_whole_number("argument `jobs`", self.jobs)
         check_whole_number("argument `max_pixels`", self.max_pixels)
@@ -187,6 +192,7 @@ class RunInfo:
         lost: Whether records of images were lost once: files may be there then that no record has.
         kept: Files that were changed by hand, and were kept when the folder was begun anew; relative to the output folder.
         noted: What the record of an earlier run says of the program that made it; None for a run of this process.
+        former: Earlier runs, of other options, whose labels the folder still has; each without its own `former`.
     """
 
     spec: RunSpec
@@ -206,6 +212,7 @@ class RunInfo:
     lost: bool = False
     kept: tuple[str, ...] = ()
     noted: Maker | None = None
+    former: tuple[RunInfo, ...] = ()
 
     @property
     def digest(self) -> str:
