@@ -22,12 +22,15 @@ A second question about the same image costs next to nothing, as the model sees 
 
     features = model.encode("panda.jpg")
     tipsseg.Labeller(model, ["sky", "grass"]).label(features)
+    features.save("panda.safetensors")                         # and tipsseg.Features.load reads it
 
 A folder of images becomes a folder of label files. `label_folder` has the options of the command `tipsseg label`. It goes on where
 it was broken off, and keeps what a person changed:
 
     for result in tipsseg.label_folder("photos/", ["car", "road"], output="labels", formats=("png", "coco")):
         print(result.ref.path)
+
+`encode_folder` keeps the features of images; `label_folder(..., features=...)` takes them from there.
 
 `correct_folder` takes labels back that were corrected in CVAT, LabelMe, Label Studio and others. `evaluate` and `score_masks` score
 labels against truth masks.
@@ -46,6 +49,7 @@ from tipsseg.errors import (
     CheckpointError,
     DeviceError,
     DownloadError,
+    FeatureFileError,
     ImageError,
     InputError,
     IntegrityError,
@@ -69,8 +73,8 @@ if TYPE_CHECKING:
     from tipsseg.regions.objects import LabelledObject
     from tipsseg.runs.correct.folder import Corrections
     from tipsseg.runs.evaluate import Evaluation
-    from tipsseg.runs.library import correct_folder, evaluate, label_folder, score_masks
-    from tipsseg.store.results import Failed, Labelled, Unchanged
+    from tipsseg.runs.library import correct_folder, encode_folder, evaluate, label_folder, score_masks
+    from tipsseg.store.results import Encoded, Failed, Labelled, Unchanged
     from tipsseg.types import LabelClass, TopClasses
     from tipsseg.vocabulary.files import read_vocabulary
     from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
@@ -83,8 +87,10 @@ __all__ = [
     "Corrections",
     "DeviceError",
     "DownloadError",
+    "Encoded",
     "Evaluation",
     "Failed",
+    "FeatureFileError",
     "Features",
     "FileOptions",
     "ImageError",
@@ -112,6 +118,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "correct_folder",
+    "encode_folder",
     "evaluate",
     "label_folder",
     "load",
@@ -124,6 +131,7 @@ __all__ = [
 _HOMES = {
     "ClassSpec": "vocabulary.vocabulary",
     "Corrections": "runs.correct.folder",
+    "Encoded": "store.results",
     "Evaluation": "runs.evaluate",
     "Failed": "store.results",
     "Features": "labelling.features",
@@ -141,6 +149,7 @@ _HOMES = {
     "Unchanged": "store.results",
     "Vocabulary": "vocabulary.vocabulary",
     "correct_folder": "runs.library",
+    "encode_folder": "runs.library",
     "evaluate": "runs.library",
     "label_folder": "runs.library",
     "load": "labelling.model",

@@ -20,6 +20,9 @@ from tipsseg.util.printable import quoted
 #: What a model can compute in. "auto" is bfloat16 on a CUDA device that has it, else float32.
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
+#: What features can be kept in; int8 with a scale for each patch.
+FeatureDtype = Literal["float16", "float32", "int8"]
+
 #: How an image can be shown to the model.
 Mode = Literal["slide", "whole"]
 
@@ -36,6 +39,7 @@ PngMode = Literal["L", "P"]
 Names = Literal["stem", "full"]
 
 DTYPE_NAMES: tuple[Dtype, ...] = get_args(Dtype)
+FEATURE_DTYPES: tuple[FeatureDtype, ...] = get_args(FeatureDtype)
 MODES: tuple[Mode, ...] = get_args(Mode)
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
 INSTANCES: tuple[Instances, ...] = get_args(Instances)
@@ -191,7 +195,7 @@ class FileOptions:
         val_fraction: The share of the images that YOLO's data.yaml takes for validation, 0 <= x < 1; 0: the images are not divided;
             None: the share that the output folder has already.
         names: "stem": the files of a.jpg are named a.png and the like; "full": a.jpg.png.
-        keep_cosines: Whether archives of the format npz keep the cosines of patches and phrases: labels of another minimum
+        keep_cosines: Whether archives of the format npz keep the cosines of patches and phrases. On a CPU labels of another minimum
             confidence follow from them without the model.
 
     Raises:

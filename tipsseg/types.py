@@ -120,7 +120,7 @@ class TopClasses:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cosines:
+class KeptCosines:
     """What the labels of an image were decided from.
 
     Attributes:
@@ -136,6 +136,26 @@ class Cosines:
     side: int
     corners: tuple[tuple[int, int], ...]
     temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """How the model sees one image.
+
+    Attributes:
+        size: (height, width) in pixels, to which the image is resized.
+        side: Side of the square windows in pixels; 0 where there are none.
+        corners: (top, left) of each window, row by row; empty where the model sees the image in one piece.
+    """
+
+    size: tuple[int, int]
+    side: int
+    corners: tuple[tuple[int, int], ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model sees the image in one piece."""
+        return not self.corners
 
 
 def ignore_id(number_of_classes: int) -> int:

@@ -19,8 +19,8 @@ from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.windows import WindowPlan
 from tipsseg.options import Mode
+from tipsseg.types import WindowPlan
 
 
 def backbone_of(folder: Path, batch_size: int) -> Tipsv2Backbone:

@@ -121,7 +121,7 @@ class Ready(Labeller):
         arriving = Arriving(torch.tensor(True), torch.from_numpy(made.labels), torch.from_numpy(made.confidence).half())
         self._ready = DeviceLabels(arriving, made.labels.dtype)
 
-    def score(self, features: Features, top: int = 0) -> Scored:
+    def score(self, features: Features, top: int = 0, *, keep: bool = False) -> Scored:
         return self._ready
 
 

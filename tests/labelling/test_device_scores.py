@@ -29,9 +29,9 @@ from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.labeller import Cosines
 from tipsseg.labelling.scores import WholeScores, WindowScores
-from tipsseg.labelling.windows import WindowPlan, make_plan
+from tipsseg.labelling.windows import make_plan
 from tipsseg.options import Mode
-from tipsseg.types import LabelArray, label_dtype
+from tipsseg.types import LabelArray, WindowPlan, label_dtype
 
 CPU = torch.device("cpu")
 

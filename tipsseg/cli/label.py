@@ -13,8 +13,8 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.arguments import stdin
-from tipsseg.cli.arguments.mistakes import refuse_split_lists
 from tipsseg.cli.help import FILES, IMAGES, MACHINES, WHAT, Command, one_of
+from tipsseg.cli.values import refuse_split_lists
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import (
@@ -41,6 +41,7 @@ Examples:
   tipsseg label photos/ -c "panda" --jsonl | jq -r 'select(.classes != []).path'
   tipsseg label photos/ -c "panda" --shard 3/8        (of 8 processes or machines the third)
   tipsseg label photos/ --from labels/run.json -o again
+  tipsseg label photos/ -c "road" --features feats    (a second question: no model run)
   tipsseg label examples/scenes -c "panda,tree" --model tiny
 
 \b
@@ -106,6 +107,8 @@ def label(
     short_side: opt.ShortSide = None,
     refine: opt.Refine = REFINEMENTS[0],
     batch_size: opt.BatchSize = 8,
+    features: opt.Features = None,
+    feature_dtype: opt.FeatureKept = None,
     output: Annotated[Path, opt.output_option("Output folder.", eager=True, panel=FILES)] = Path("labels"),
     formats: opt.Format = None,
     instances: opt.Instances = INSTANCES[0],
@@ -115,13 +118,8 @@ def label(
     val_fraction: opt.ValFraction = None,
     names: opt.Names = NAMES[0],
     keep_cosines: opt.KeepCosines = False,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", rich_help_panel=IMAGES, help="Only the first N images.")
-    ] = None,
-    sample: Annotated[
-        int | None,
-        typer.Option(metavar="N", rich_help_panel=IMAGES, help="Only N images, drawn at random, always the same."),
-    ] = None,
+    limit: opt.Limit = None,
+    sample: opt.Sample = None,
     dry: Annotated[
         bool,
         typer.Option(
@@ -270,6 +268,8 @@ def label(
         replace_edited,
         None if shard is None else parse_shard(shard),
         use_cache=True,
+        features=features,
+        feature_dtype=feature_dtype,
     )
     spec.check()
     with Progress(quiet, results=not jsonl, null=null, wording=as_typed) as progress:

@@ -17,6 +17,8 @@ OPTIONS = {
     "device": "--device",
     "dtype": "--dtype",
     "engine": "--engine",
+    "feature_dtype": "--feature-dtype",
+    "features": "--features",
     "formats": "--format",
     "gpus": "--gpus",
     "ignore_index": "--ignore-index",

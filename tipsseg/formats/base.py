@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tipsseg.label_map import LabelMap
     from tipsseg.regions.objects import LabelledObject
     from tipsseg.regions.polygons import PolygonQuality
-    from tipsseg.types import Cosines, ImageRef, LabelArray, LabelClass, TopClasses
+    from tipsseg.types import ImageRef, KeptCosines, LabelArray, LabelClass, TopClasses
     from tipsseg.util.fingerprint import Fingerprint
     from tipsseg.util.ownership import Ownership
 
@@ -83,7 +83,7 @@ class ImageLabels:
         thumbnail: Callable[[], NDArray[np.uint8]],
         label_map: LabelMap,
         find_objects: Callable[[LabelMap], Sequence[LabelledObject]],
-        cosines: Cosines | None = None,
+        cosines: KeptCosines | None = None,
     ) -> None:
         """`find_objects` is asked once, when objects are wanted first."""
         self.ref = ref
@@ -357,7 +357,7 @@ class Format:
         """
         raise NotImplementedError(f"no scores can be read back from the format {self.name}")
 
-    def read_cosines(self, image: StoredImage, path: Path) -> Cosines:
+    def read_cosines(self, image: StoredImage, path: Path) -> KeptCosines:
         """What the labels were decided from, where `archive` says so and the run kept it. Raises as `read_labels` does."""
         raise NotImplementedError(f"no cosines can be read back from the format {self.name}")
 

@@ -5,7 +5,7 @@ confidence  [H, W] uint8: round(255 * confidence)
 top_ids     [K, h, w] as labels: the ids of the best K classes of each patch, the best first; 0 is the background
 top_scores  [K, h, w] float16: their probabilities, before any refinement
 
-With `FileOptions.keep_cosines` also what the labels were decided from, as `types.Cosines` has it:
+With `FileOptions.keep_cosines` also what the labels were decided from, as `types.KeptCosines` has it:
 
 cosines      [B, h, w, P] float32, as bytes [4, n]: the first bytes of all numbers, then the second ones, ..., which packs better
 shape        [4] int32: B, h, w, P
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tipsseg.types import Cosines, LabelArray, TopClasses
+    from tipsseg.types import KeptCosines, LabelArray, TopClasses
 
 #: The array of kept cosines in an archive, and its bytes, unpacked, at most.
 _KEPT = "cosines.npy"
@@ -92,7 +92,7 @@ class Npz(Format):
         archive = _read(path, image)
         return archive.confidence.astype(np.float32) / np.float32(255), archive.top
 
-    def read_cosines(self, image: StoredImage, path: Path) -> Cosines:
+    def read_cosines(self, image: StoredImage, path: Path) -> KeptCosines:
         """What the labels were decided from. Raises as `read_labels` does, also for an archive that does not keep it."""
         return _unpacked(*read_arrays(path, ("cosines", "shape", "plan", "temperature"), image.size, _COSINES))
 
@@ -122,7 +122,7 @@ def _read(path: Path, image: StoredImage) -> _Archive:
     return _Archive(labels, confidence, TopClasses(ids, scores))
 
 
-def _packed(cosines: Cosines) -> dict[str, NDArray[Any]]:
+def _packed(cosines: KeptCosines) -> dict[str, NDArray[Any]]:
     import numpy as np
 
     values = np.ascontiguousarray(cosines.values, "<f4")
@@ -134,11 +134,11 @@ def _packed(cosines: Cosines) -> dict[str, NDArray[Any]]:
     }
 
 
-def _unpacked(packed: NDArray[Any], shape: NDArray[Any], plan: NDArray[Any], temperature: NDArray[Any]) -> Cosines:
+def _unpacked(packed: NDArray[Any], shape: NDArray[Any], plan: NDArray[Any], temperature: NDArray[Any]) -> KeptCosines:
     """What `_packed` gave. Raises ValueError for what it cannot have given."""
     import numpy as np
 
-    from tipsseg.types import Cosines
+    from tipsseg.types import KeptCosines
 
     if packed.dtype != np.uint8 or shape.shape != (4,) or plan.ndim != 2 or plan.shape[0] < 2 or plan.shape[1] != 2:
         raise ValueError("no cosines as they are kept")
@@ -151,7 +151,7 @@ def _unpacked(packed: NDArray[Any], shape: NDArray[Any], plan: NDArray[Any], tem
         or bool(side) != bool(corners)
     ):
         raise ValueError("no cosines as they are kept")
-    return Cosines(values, size, side, tuple(corners), float(temperature))
+    return KeptCosines(values, size, side, tuple(corners), float(temperature))
 
 
 def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int], more: int = 0) -> list[NDArray[Any]]:

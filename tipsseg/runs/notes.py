@@ -47,6 +47,8 @@ class ImageNotes:
     def take(self, labelled: Labelled) -> None:
         """One more image is labelled."""
         self._quality += labelled.polygon_quality
+        if labelled.damaged:
+            note_damaged(labelled.damaged, self._progress)
         if labelled.squeezed:
             self._squeezed += 1
             self._first_squeezed = self._first_squeezed or labelled.ref.name
@@ -66,6 +68,11 @@ class ImageNotes:
                 f"{self._first_squeezed}{more}: more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the "
                 "long side squeezed, which may cost accuracy. Cut such images into pieces."
             )
+
+
+def note_damaged(what: str, progress: Progress) -> None:
+    """Say what was wrong with a file of features that was written anew."""
+    progress.note(f"{what}; the image was encoded again.")
 
 
 @cache

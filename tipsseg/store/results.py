@@ -28,6 +28,7 @@ class Labelled:
         rows: Its rows for the files of the whole run, by format.
         polygon_quality: How well the polygons fit its pixels.
         squeezed: Whether the model saw the image shorter than it is, see `windows.working_size`.
+        damaged: What was wrong with the file of its features, which was written anew; "" where nothing was.
     """
 
     ref: ImageRef
@@ -35,6 +36,7 @@ class Labelled:
     rows: Mapping[str, Rows]
     polygon_quality: PolygonQuality
     squeezed: bool = False
+    damaged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,29 @@ class Failed:
     def name(self) -> str:
         """The name of the image."""
         return self.ref.name
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Result of an image whose features are in the feature store.
+
+    Attributes:
+        ref: The image.
+        file: The file of its features.
+        size: (height, width) of the image in pixels, upright.
+        windows: How many windows the model saw; 1 for an image that it saw in one piece.
+        bytes: Bytes of the features.
+        made: Whether this run has made them.
+        damaged: See Labelled.
+    """
+
+    ref: ImageRef
+    file: Path
+    size: tuple[int, int]
+    windows: int
+    bytes: int
+    made: bool
+    damaged: str = ""
 
 
 ImageResult = Labelled | Unchanged | Failed

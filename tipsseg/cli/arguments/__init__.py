@@ -1,1 +1,1 @@
-"""What was typed: a list on stdin, common mistakes, the options of an earlier run."""
+"""What is read in place of arguments: a list of paths on stdin, the options of an earlier run."""

@@ -32,7 +32,7 @@ from tipsseg.store.stored_image import (
     unknown_confidence,
 )
 from tipsseg.store.summary import label_summary
-from tipsseg.types import Cosines, ImageRef
+from tipsseg.types import ImageRef, KeptCosines
 from tipsseg.util.fingerprint import Fingerprint, fingerprint
 from tipsseg.util.record_paths import actual_path
 from tipsseg.util.threads import in_order_by
@@ -140,11 +140,11 @@ class Relabelling:
             return False
         if hashlib.sha256(data).hexdigest() != entry.written[name].sha256:
             return False
-        context.ownership.write(ref, path, data)
+        context.ownership.put_back(path, data)
         return True
 
     def _content_before(self, ref: ImageRef, entry: ManifestEntry, before: RunInfo, name: str) -> bytes:
-        """What the file of an image in a format was, if what is there now was made from the same labels, or keeps the same cosines."""
+        """What the file of an image in a format was, if what is there now is of the same labels, or keeps the same cosines."""
         spec, options = self._info.spec, before.spec.files
         image = labelled_image(entry, before.names, spec.files, spec.max_pixels)
         path = actual_path(self._context.output, entry.files[name])
@@ -246,7 +246,7 @@ class Relabelling:
             confidence, top = read_scores(image, context)
         return LabelMap(labels, confidence, context.classes, top)
 
-    def _cosines(self, image: LabelledImage, known: Known) -> Cosines:
+    def _cosines(self, image: LabelledImage, known: Known) -> KeptCosines:
         """The cosines that an archive keeps. Raises ValueError where none does as it was written."""
         for name in archives():
             if name in known.held:
@@ -256,13 +256,13 @@ class Relabelling:
         raise ValueError("no cosines are kept")
 
     def _labels_by(
-        self, cosines: Cosines, image: LabelledImage, before: RunInfo, info: RunInfo, formats: Sequence[str]
+        self, cosines: KeptCosines, image: LabelledImage, before: RunInfo, info: RunInfo, formats: Sequence[str]
     ) -> LabelMap:
-        """The labels that the model's cosines of a run `before` give under the options of `info`, as `Labeller.assign` makes them."""
+        """The labels that the cosines of a run `before` give under the options of `info`, made as `Labeller.assign` does."""
         from tipsseg.labelling.assign import match
         from tipsseg.labelling.label_table import label_table
         from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
-        from tipsseg.labelling.windows import WindowPlan
+        from tipsseg.types import WindowPlan
 
         plan = WindowPlan(cosines.size, cosines.side, cosines.corners)
         scores: Scores
