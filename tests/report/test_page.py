@@ -9,12 +9,22 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, Browser
 from output_folders import A, B, make_run, save_inputs
+from PIL import Image
 
 from tipsseg.report.make import PAGE_FILES, _chunks, make_report, page_file
+from tipsseg.report.pictures import jpeg
 from tipsseg.report.scripts import script
 from tipsseg.runs.progress import Silence
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
+
+#: Thumbnails of the page with many images.
+FILES = 400
+
+#: Whether the first thumbnails are decoded.
+FIRST_SEEN = (
+    "[...document.querySelectorAll('.cell img')].slice(0, 12).filter((each) => each.naturalWidth).length === 12"
+)
 
 HOSTILE_CLASS = "<script>alert(1)</script>"
 HOSTILE_IMAGE = 'a"><img src=x onerror=alert(1)>.png'
@@ -78,12 +88,16 @@ def test_ten_thousand_images(browser: Browser, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(page_file(name))
     facts = {"name": "many", "digest": "0", "ended": True, "images": number, "chunks": chunks, "classes": classes}
     (tmp_path / "data/run.js").write_bytes(script("run", {**facts, "ignore": 255, "truth": None}))
+    for place in range(FILES):
+        path = tmp_path / f"thumbnails/00/{place:024}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(Image.effect_noise((240, 180), 60 + place % 7).convert("RGB")))
     begin = 0
     for index, size in enumerate(sizes):
         images = [record(place) for place in range(begin, begin + size)]
         (tmp_path / chunks[index]).write_bytes(script("images", index, images))
         begin += size
-    first = browser.go(tmp_path / "index.html", "document.querySelectorAll('.cell').length")
+    first = browser.go(tmp_path / "index.html", FIRST_SEEN)
     browser.wait("page.complete")
     browser.value("byId('scroll').scrollTop = 1e9")
     browser.wait("page.cells.has(9999)")
@@ -101,7 +115,7 @@ def record(place: int) -> dict[str, object]:
     return {
         "image": name,
         "path": f"/photos/{name}",
-        "key": f"{place:024}",
+        "key": f"{place % FILES:024}",
         "score": 1 - place / 10_000,
         "confidence": place / 10_000,
         "classes": shown,

@@ -19,7 +19,7 @@ from tipsseg.report.scripts import script
 from tipsseg.runs.inputs import find
 from tipsseg.runs.progress import Silence
 
-HOSTILE_CLASS = "</script><script>alert(1)</script>\u2028"
+HOSTILE_CLASS = "</script><script>alert(1)</script>"
 HOSTILE_IMAGE = 'a"><img src=x onerror=alert(1)>.png'
 
 

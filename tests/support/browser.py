@@ -86,9 +86,11 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press a key."""
-        text = {"text": key} if len(key) == 1 else {}
-        self.ask("Input.dispatchKeyEvent", {"type": "keyDown", "key": key, **text})
-        self.ask("Input.dispatchKeyEvent", {"type": "keyUp", "key": key})
+        more: dict[str, object] = {"text": key} if len(key) == 1 else {}
+        if key == "Escape":  # what the browser itself does at a key, it does by the code
+            more = {"windowsVirtualKeyCode": 27, "code": key}
+        self.ask("Input.dispatchKeyEvent", {"type": "keyDown", "key": key, **more})
+        self.ask("Input.dispatchKeyEvent", {"type": "keyUp", "key": key, **more})
 
     def point(self, x: float, y: float) -> None:
         """Move the pointer."""
