@@ -32,7 +32,7 @@ Examples:
 #: The commands, and what --help says of them. Each has its module in `tipsseg.cli`.
 _COMMANDS: Mapping[str, str] = {
     "label": "Label images: a mask, COCO annotations or an overlay of each.",
-    "encode": "Keep the features of images, so that later labels need no model run.",
+    "encode": "Keep the features of images, for later labels without the model.",
     "convert": "Write the labels of a run in more formats, without the model.",
     "merge": "Join the shards of a run, or several runs, into one folder.",
     "check": "Read an output folder back: is all there, and what it should be?",
