@@ -32,7 +32,8 @@ it was broken off, and keeps what a person changed:
 
 `encode_folder` keeps the features of images; `label_folder(..., features=...)` takes them from there.
 
-`evaluate` and `score_masks` score labels against truth masks.
+`correct_folder` takes labels back that were corrected in CVAT, LabelMe, Label Studio and others. `evaluate` and `score_masks` score
+labels against truth masks.
 
 A class may have synonyms, a colour or a threshold of its own, see ClassSpec and make_vocabulary; LabelOptions says how images are
 labelled. Everything that is raised on purpose is a TipssegError. Importing tipsseg does not import torch; the first use of `load`,
@@ -70,8 +71,9 @@ if TYPE_CHECKING:
     from tipsseg.options import FileOptions, LabelOptions, MinArea
     from tipsseg.regions.components import Region
     from tipsseg.regions.objects import LabelledObject
+    from tipsseg.runs.correct.folder import Corrections
     from tipsseg.runs.evaluate import Evaluation
-    from tipsseg.runs.library import encode_folder, evaluate, label_folder, score_masks
+    from tipsseg.runs.library import correct_folder, encode_folder, evaluate, label_folder, score_masks
     from tipsseg.store.results import Encoded, Failed, Labelled, Unchanged
     from tipsseg.types import LabelClass, TopClasses
     from tipsseg.vocabulary.files import read_vocabulary
@@ -82,6 +84,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointError",
     "ClassSpec",
+    "Corrections",
     "DeviceError",
     "DownloadError",
     "Encoded",
@@ -114,6 +117,7 @@ __all__ = [
     "VocabularyError",
     "WeightsError",
     "__version__",
+    "correct_folder",
     "encode_folder",
     "evaluate",
     "label_folder",
@@ -126,6 +130,7 @@ __all__ = [
 #: The modules of the names that are imported at their first use.
 _HOMES = {
     "ClassSpec": "vocabulary.vocabulary",
+    "Corrections": "runs.correct.folder",
     "Encoded": "store.results",
     "Evaluation": "runs.evaluate",
     "Failed": "store.results",
@@ -143,6 +148,7 @@ _HOMES = {
     "TopClasses": "types",
     "Unchanged": "store.results",
     "Vocabulary": "vocabulary.vocabulary",
+    "correct_folder": "runs.library",
     "encode_folder": "runs.library",
     "evaluate": "runs.library",
     "label_folder": "runs.library",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli import stdin
+from tipsseg.cli.arguments import stdin
 from tipsseg.cli.help import FILES, IMAGES, MACHINES, Command
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError

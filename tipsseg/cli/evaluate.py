@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli import stdin, values
+from tipsseg.cli import values
+from tipsseg.cli.arguments import stdin
 from tipsseg.cli.help import FILES, TRUTH, Command, one_of
 from tipsseg.cli.values import refuse_split_lists
 from tipsseg.cli.wording import as_typed

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli import stdin, values
+from tipsseg.cli import values
+from tipsseg.cli.arguments import stdin
 from tipsseg.cli.help import FILES, IMAGES, MACHINES, WHAT, Command, one_of
 from tipsseg.cli.values import refuse_split_lists
 from tipsseg.cli.wording import as_typed
@@ -29,7 +30,7 @@ from tipsseg.options import (
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
-    from tipsseg.cli.repeat import RepeatedRun
+    from tipsseg.cli.arguments.repeat import RepeatedRun
 
 EPILOG = """\b
 Examples:
@@ -60,7 +61,7 @@ def _take_from(context: typer.Context, path: Path | None) -> Path | None:
     if path is None and context.params.get("retry_failed") and not any(map(context.params.get, _WHAT)):
         path = _run_to_retry(context.params["output"], context.params.get("shard"))
     if path is not None:
-        from tipsseg.cli.repeat import read_run_file
+        from tipsseg.cli.arguments.repeat import read_run_file
 
         context.default_map = dict(read_run_file(path).options)
     return path
@@ -315,7 +316,7 @@ def _without_output(arguments: Sequence[str]) -> list[str]:
 
 def _repeated(path: Path | None, own: Sequence[object]) -> RepeatedRun | None:
     """The run to repeat; `own` are the options that say what to label. Raises UsageError."""
-    from tipsseg.cli.repeat import read_run_file
+    from tipsseg.cli.arguments.repeat import read_run_file
 
     if path is None:
         return None

@@ -10,6 +10,7 @@ import re
 
 #: The options by the arguments that the library's texts name.
 OPTIONS = {
+    "add_classes": "--add-classes",
     "actors": "--actors",
     "batch_size": "--batch-size",
     "classes": "--classes",
@@ -41,6 +42,7 @@ OPTIONS = {
     "sample": "--sample",
     "shard": "--shard",
     "simplify": "--simplify",
+    "source_format": "--format",
     "target": "-o",
     "templates": "--templates",
     "truths": "--gt",

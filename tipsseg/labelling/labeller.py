@@ -44,10 +44,12 @@ class Cosines:
     Attributes:
         values: [B, h, w, P] float32 on the device, as `Features.cosines` makes them.
         top: How many of the best classes of each patch are kept.
+        keep: Whether the cosines are kept in a file. Labels are made on the host then, as they will be made again of the file.
     """
 
     values: Tensor
     top: int
+    keep: bool = False
 
 
 #: What `Labeller.score` makes of features: cosines, or labels on their way from the device.
@@ -208,7 +210,7 @@ class Labeller:
         with backbone.at_work, enough_memory(backbone.device):
             cosines = features.cosines(self.vectors)
             if keep or self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
-                return Cosines(cosines, top)
+                return Cosines(cosines, top, keep)
             return self._scorer.send(cosines, plan, features.size, self._grid(plan), top)
 
     def assign(self, image: Prepared | Features, scored: Scored) -> LabelMap:
@@ -239,7 +241,7 @@ class Labeller:
         top = self._top(scores, image.plan, cosines.top) if cosines.top else None
         if isinstance(image, Prepared) and self.options.refine == "pamr":
             return match_refined(scores, image.resized, image.size, self._table, self._refine), top
-        if self._scorer is None:
+        if self._scorer is None or cosines.keep:
             return match(scores, image.size, self._table), top
         backbone = self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):

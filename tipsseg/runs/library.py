@@ -1,4 +1,4 @@
-"""What the commands `label` and `eval` do, for programs: the same runs, in silence, with results to iterate over."""
+"""What the commands `label`, `correct` and `eval` do, for programs: the same runs, in silence, with results to iterate over."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from tipsseg.options import (
     FileOptions,
     LabelOptions,
     Mode,
+    check_whole_number,
     choose,
     thread_count,
 )
+from tipsseg.runs.correct.folder import Corrections, take_corrections
 from tipsseg.runs.encode.run import EncodeResult, EncodeRun
 from tipsseg.runs.encode.spec import EncodeSpec, plan_encoding
 from tipsseg.runs.engine import Engine, LocalEngine
@@ -380,6 +382,55 @@ def score_masks(
     names = names_of(Path(predicted), given)
     with _progress(verbose) as progress:
         return evaluate_masks(Path(predicted), Path(truths), truth.layout(names), names, thread_count(jobs), progress)
+
+
+def correct_folder(
+    output: str | Path,
+    corrections: str | Path,
+    *,
+    source_format: str | None = None,
+    add_classes: bool = False,
+    replace_edited: bool = False,
+    dry_run: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    verbose: bool = False,
+) -> Corrections:
+    """Take corrected labels back into the output folder of a run, as `tipsseg correct` does: all of them, or none.
+
+    The masks of the images then count as changed by a person, and every later command keeps them.
+
+    Args:
+        output: The output folder.
+        corrections: The file, the folder or the zip that a labelling tool exported.
+        source_format: "png", "cvat", "hf", "coco", "labelme", "label-studio" or "yolo". None: it is recognised.
+        add_classes: Whether a class that the run does not have becomes a further class.
+        replace_edited: Whether masks that a person changed in their place may be replaced.
+        dry_run: Whether all is checked, and nothing is written.
+        max_pixels: Larger images are refused.
+        verbose: Whether notes, progress and faults go to stderr.
+
+    Returns:
+        What was taken in: `format`, `masks` (each with `image`, `path` and the number of `changed` pixels), `unchanged` images,
+        `unmatched` images and new `classes`.
+
+    Raises:
+        UsageError: For an unknown format.
+        InputError: Where the corrections, or some of them, cannot be taken. Nothing was changed then.
+        ImageError: Where a file of the corrections cannot be read. Nothing was changed then.
+        OutputError: Where the folder cannot be written.
+    """
+    check_whole_number("argument `max_pixels`", max_pixels)
+    with _progress(verbose) as progress:
+        return take_corrections(
+            Path(output),
+            Path(corrections),
+            progress,
+            source_format=source_format,
+            add_classes=add_classes,
+            replace_edited=replace_edited,
+            dry_run=dry_run,
+            max_pixels=max_pixels,
+        )
 
 
 def _paths(images: Paths) -> tuple[Path, ...]:
