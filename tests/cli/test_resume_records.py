@@ -127,10 +127,13 @@ def test_labelling_again_keeps_what_is_not_given_and_beginning_anew_does_not(run
 
 def test_an_image_is_done_where_all_its_pictures_are(run: Run) -> None:
     run("-f", "png,overlay")
+    before = contents(Path("out"))
     Path("out/overlays/a.jpg").unlink()
     Path("out/masks/sub/ü.png").unlink()
-    run("-f", "png,overlay")
-    assert (run.code, run.labelled) == (0, ["a.png", "sub/ü.bmp"])
+    err = run("-f", "png,overlay")
+    assert (run.code, run.labelled) == (0, ["sub/ü.bmp"])  # an overlay follows from the labels
+    assert "The model is needed, for sub/ü.bmp first: no labels of every pixel are stored" in err
+    assert contents(Path("out")) == before
 
 
 def test_one_image_with_other_options_is_named_alone(run: Run) -> None:
@@ -321,8 +324,8 @@ def test_a_file_of_records_that_is_lost_is_told_of_and_made_again(run: Run) -> N
     path = Path("out/annotations.json")
     before = path.read_bytes()
     path.unlink()
-    assert f"{path} is gone, or not as it was written: 3 images of it to be labelled again.\n" in run()
-    assert (run.code, run.labelled, path.read_bytes()) == (0, ALL, before)
+    assert f"{path} is gone, or not as it was written: 3 images of it to be made again.\n" in run()
+    assert (run.code, run.labelled, path.read_bytes()) == (0, [], before)  # they follow from the labels
     assert "not as it was written" not in run("--no-resume")
 
 

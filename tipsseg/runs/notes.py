@@ -123,7 +123,7 @@ def note_resume(resume: ResumeState, images: Images, progress: Progress) -> None
     for journal in resume.journals.values():
         if journal.lost:
             progress.note(
-                f"{journal.path} is gone, or not as it was written: {counted(journal.lost, 'image')} of it to be labelled again."
+                f"{journal.path} is gone, or not as it was written: {counted(journal.lost, 'image')} of it to be made again."
             )
     root = None if resume.before is None or not len(resume.manifest) else resume.before.image_root
     if root is not None and root != str(images.root):
