@@ -29,6 +29,11 @@ it was broken off, and keeps what a person changed:
     for result in tipsseg.label_folder("photos/", ["car", "road"], output="labels", formats=("png", "coco")):
         print(result.ref.path)
 
+Masks of a few images improve the labels of the others, and teach words that the model does not know:
+
+    fitted = tipsseg.fit(model, features, masks, ["panda leg", "defect type B"])    # features and masks of each image
+    tipsseg.Labeller(model, fitted)
+
 `evaluate` and `score_masks` score labels against truth masks.
 
 A class may have synonyms, a colour or a threshold of its own, see ClassSpec and make_vocabulary; LabelOptions says how images are
@@ -61,6 +66,8 @@ from tipsseg.errors import (
 if TYPE_CHECKING:
     from tipsseg.label_map import LabelMap
     from tipsseg.labelling.features import Features
+    from tipsseg.labelling.fit import fit
+    from tipsseg.labelling.fitted import FittedVocabulary
     from tipsseg.labelling.labeller import Labeller
     from tipsseg.labelling.model import Model, load
     from tipsseg.options import FileOptions, LabelOptions, MinArea
@@ -84,6 +91,7 @@ __all__ = [
     "Failed",
     "Features",
     "FileOptions",
+    "FittedVocabulary",
     "ImageError",
     "InputError",
     "IntegrityError",
@@ -109,6 +117,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "evaluate",
+    "fit",
     "label_folder",
     "load",
     "make_vocabulary",
@@ -123,6 +132,7 @@ _HOMES = {
     "Failed": "store.results",
     "Features": "labelling.features",
     "FileOptions": "options",
+    "FittedVocabulary": "labelling.fitted",
     "LabelClass": "types",
     "LabelMap": "label_map",
     "LabelOptions": "options",
@@ -136,6 +146,7 @@ _HOMES = {
     "Unchanged": "store.results",
     "Vocabulary": "vocabulary.vocabulary",
     "evaluate": "runs.library",
+    "fit": "labelling.fit",
     "label_folder": "runs.library",
     "load": "labelling.model",
     "make_vocabulary": "vocabulary.vocabulary",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.labelling.assign import LabelTable
+from tipsseg.labelling.fitted import FittedVocabulary
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.text_cache import remembered
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
@@ -28,12 +29,15 @@ class Classifier:
     Attributes:
         vocabulary: Without the phrases of an automatic background that mean the same as a class.
         dropped: The phrases that were left out, each with the phrase of the class that it means the same as.
-        vectors: [P, D] float32 of unit length, on the device of the model, in the order of the vocabulary's phrases.
+        vectors: [P, D] float32, on the device of the model, in the order of the vocabulary's phrases; of unit length unless they
+            were fitted.
+        biases: [P] float32 on the device, added to the cosines; None for phrases as the text tower gives them.
     """
 
     vocabulary: Vocabulary
     dropped: Mapping[str, str]
     vectors: Tensor
+    biases: Tensor | None = None
 
     def label_table(self, min_confidence: float) -> LabelTable:
         """Return what the vectors stand for; `min_confidence` is that of classes which have none of their own."""
@@ -67,6 +71,12 @@ def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | No
     vocabulary = vocabulary.resolved(dropped)
     chosen = np.stack([vectors[phrase] for phrase in vocabulary.phrases])
     return Classifier(vocabulary, dropped, torch.from_numpy(chosen).to(backbone.device))
+
+
+def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
+    """The class vectors of a fit, on the device of the model."""
+    vectors, biases = (torch.from_numpy(each).to(backbone.device) for each in (fitted.vectors, fitted.biases))
+    return Classifier(fitted.vocabulary, {}, vectors, biases)
 
 
 def _phrase_vectors(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None) -> Mapping[Phrase, Values]:
