@@ -32,12 +32,10 @@ _STRONG = 10.0
 _WEAK, _WEAK_BIAS = 0.3, 0.1
 #: How much more than by their area rare classes count, with the text and without.
 _BALANCE, _WEAK_BALANCE = 0.3, 0.5
-#: A class leaves its text where masks alone give so much more IoU.
-_MARGIN = 0.05
-#: With one image, nothing can be left out: a class leaves its text where that finds less than this IoU.
-_UNKNOWN = 0.1
+#: A class leaves its text where that finds less than this share of the IoU of masks alone, or less than this IoU at all.
+_SHARE, _UNKNOWN = 0.5, 0.1
 #: More images are left out several at a time.
-_FOLDS = 8
+_FOLDS = 5
 
 Ious = NDArray[np.float64]
 
@@ -158,11 +156,9 @@ def _chosen(
     if len(images) == 1:
         weak = present & (by_text < _UNKNOWN)
     else:
-        drawn = _left_out(images, group_of, text, weak, kept)
         alone = _left_out(images, group_of, text, present, kept)
-        # What was seen in one image only, a fit without that image has not seen.
-        weak = present & np.where(counts > 1, alone > np.maximum(drawn, by_text) + _MARGIN, by_text < _UNKNOWN)
-        found = _left_out(images, group_of, text, weak, kept) if weak.any() else drawn
+        weak = present & (by_text < np.maximum(_SHARE * alone, _UNKNOWN))
+        found = _left_out(images, group_of, text, weak, kept) if not (weak == present).all() else alone
         worse = present & ~weak & (found < by_text)
         if worse.any():
             kept = kept | worse

@@ -9,7 +9,7 @@ Shapes: P phrases, G groups of them (the classes, and the background), h x w a p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +23,18 @@ from tipsseg.labelling.windows import WindowPlan, interpolation_weights
 #: Cells along the side of a patch.
 CELLS = 2
 
-#: Evaluations of one fit go on until its steps are this small, and no longer than this.
+#: A fit takes at most so many steps.
 _ITERATIONS = 40
 
+#: A fit ends where the loss, in patches, changes by less.
+_TOLERANCE = 1e-2
+
+#: So many cells are computed at once.
+_TOGETHER = 1 << 14
+
 Mask = NDArray[np.uint8] | NDArray[np.uint16]
+#: The matrix that resizes each length, [length * CELLS, length].
+Resizings = Mapping[int, Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,9 +42,10 @@ class Window:
     """What one window teaches.
 
     Attributes:
-        patches: [h, w, D] float32 on the CPU.
+        patches: [h, w, D] float32 on the CPU; [N, h, w, D] where several windows are taken together.
         groups: [k] int64, the groups that have pixels in it.
-        shares: [r, c, k] float32, the share of each of these groups in each cell; pixels that do not count are in no share.
+        shares: [r, c, k] or [N, r, c, k] float32, the share of each of these groups in each cell; pixels that do not count are in
+            no share.
     """
 
     patches: Tensor
@@ -99,11 +108,29 @@ def _cell_means(inside: NDArray[np.bool_], shape: tuple[int, int]) -> Values:
     return (true / np.maximum(count, 1)).reshape(shape).astype(np.float32)
 
 
+def _together(windows: Sequence[Window]) -> list[Window]:
+    """The same windows, several of one shape at a time: a small product costs hardly less than a larger one."""
+    by_shape: dict[torch.Size, list[Window]] = {}
+    for window in windows:
+        by_shape.setdefault(window.patches.shape, []).append(window)
+    joined = []
+    for same in by_shape.values():
+        count = max(_TOGETHER // same[0].shares[..., 0].numel(), 1)
+        for start in range(0, len(same), count):
+            part = same[start : start + count]
+            groups = torch.cat([each.groups for each in part]).unique()
+            shares = torch.zeros(len(part), *part[0].shares.shape[:2], len(groups))  # [N, r, c, k]
+            for each, target in zip(part, shares, strict=True):
+                target[..., torch.searchsorted(groups, each.groups)] = each.shares
+            joined.append(Window(torch.stack([each.patches for each in part]), groups, shares))
+    return joined
+
+
 def group_weights(windows: Sequence[Window], groups: int, balance: float) -> Tensor:
     """The weight of a cell of each group, [G]: its share of all cells to the power of -balance, 1 in the mean over cells."""
     total = torch.zeros(groups)
     for window in windows:
-        total[window.groups] += window.shares.sum((0, 1))
+        total[window.groups] += window.shares.flatten(0, -2).sum(0)
     weights = torch.where(total > 0, (total.sum() / total.clamp(min=1e-6)) ** balance, 0.0)
     return weights * (total.sum() / (weights * total).sum())
 
@@ -120,10 +147,12 @@ def solve(windows: Sequence[Window], group_of: Tensor, prior: Prior, balance: fl
     Returns:
         Weights [P, D] and biases [P], in logits.
     """
+    windows = _together(windows)
     weight_of = group_weights(windows, int(group_of.max()) + 1, balance)
+    members = torch.nn.functional.one_hot(group_of).float()  # [P, G]
     free = torch.isfinite(prior.strength)
     strength, bias_strength = prior.strength[free, None], prior.bias_strength[free]
-    uppers = {length: _resizing(length) for window in windows for length in window.patches.shape[:2]}
+    resizings = {length: _resizing(length) for window in windows for length in window.patches.shape[-3:-1]}
     step = torch.zeros(int(free.sum()), prior.weights.shape[1] + 1, requires_grad=True)
 
     def loss() -> Tensor:
@@ -137,15 +166,17 @@ def solve(windows: Sequence[Window], group_of: Tensor, prior: Prior, balance: fl
             all_biases[free] = biases
             assert step.grad is not None
             for window in windows:
-                part, slope = _cross_entropy(window, weights, all_biases, group_of, weight_of, uppers)
-                flat = window.patches.flatten(0, 1)
-                slope = slope.flatten(0, 1)[:, free]  # [h * w, F]
+                part, slope = _cross_entropy(window, weights, all_biases, members, weight_of, resizings)
+                flat = window.patches.flatten(0, -2)
+                slope = slope.flatten(0, -2)[:, free]  # [N * h * w, F]
                 step.grad[:, :-1] += slope.T @ flat
                 step.grad[:, -1] += slope.sum(0)
                 value += part
         return value
 
-    optimizer = torch.optim.LBFGS([step], max_iter=_ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [step], max_iter=_ITERATIONS, tolerance_change=_TOLERANCE, history_size=20, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -161,35 +192,29 @@ def solve(windows: Sequence[Window], group_of: Tensor, prior: Prior, balance: fl
 
 
 def _cross_entropy(
-    window: Window, weights: Tensor, biases: Tensor, group_of: Tensor, weight_of: Tensor, uppers: dict[int, Tensor]
+    window: Window, weights: Tensor, biases: Tensor, members: Tensor, weight_of: Tensor, resizings: Resizings
 ) -> tuple[Tensor, Tensor]:
     """The loss of a window in patches, and its gradient by the logits of the patches, [h, w, P]."""
-    logits = cell_logits(window.patches, weights, biases, uppers)  # [r, c, P]
-    log_p = torch.log_softmax(logits, -1)
-    p = log_p.exp()
-    scaled = window.shares * (weight_of[window.groups] / CELLS**2)  # [r, c, k]
-    slope = p * scaled.sum(-1, keepdim=True)
-    total = torch.zeros(())
-    for index, group in enumerate(window.groups.tolist()):
-        own = torch.nonzero(group_of == group)[:, 0]
-        log_group = torch.logsumexp(log_p[..., own], -1)
-        total -= (scaled[..., index] * log_group).sum()
-        slope[..., own] -= scaled[..., index, None] * (log_p[..., own] - log_group[..., None]).exp()
-    down, across = (uppers[length] for length in window.patches.shape[:2])
-    return total, torch.matmul(across.T, _down(down.T, slope))
+    p = torch.softmax(cell_logits(window.patches, weights, biases, resizings), -1)  # [r, c, P]
+    own = members[:, window.groups]  # [P, k]
+    p_group = (p @ own).clamp(min=1e-30)  # [r, c, k]
+    scaled = window.shares * (weight_of[window.groups] / CELLS**2)
+    slope = p * (scaled.sum(-1, keepdim=True) - (scaled / p_group) @ own.T)
+    down, across = (resizings[length] for length in window.patches.shape[-3:-1])
+    return -(scaled * p_group.log()).sum(), torch.matmul(across.T, _down(down.T, slope))
 
 
-def cell_logits(patches: Tensor, weights: Tensor, biases: Tensor, uppers: dict[int, Tensor] | None = None) -> Tensor:
+def cell_logits(patches: Tensor, weights: Tensor, biases: Tensor, resizings: Resizings | None = None) -> Tensor:
     """The logits of the cells of a window: [h, w, D] and [P, D] -> [r, c, P]."""
-    height, width = patches.shape[:2]
-    uppers = uppers or {length: _resizing(length) for length in (height, width)}
+    height, width = patches.shape[-3:-1]
+    resizings = resizings or {length: _resizing(length) for length in (height, width)}
     logits = patches @ weights.T + biases  # [h, w, P]
-    return torch.matmul(uppers[width], _down(uppers[height], logits))
+    return torch.matmul(resizings[width], _down(resizings[height], logits))
 
 
 def _down(matrix: Tensor, values: Tensor) -> Tensor:
-    """[n, m] and [m, w, P] -> [n, w, P]."""
-    return (matrix @ values.flatten(1)).unflatten(1, values.shape[1:])
+    """[n, m] and [..., m, w, P] -> [..., n, w, P]."""
+    return (matrix @ values.flatten(-2)).unflatten(-1, values.shape[-2:])
 
 
 def _resizing(length: int) -> Tensor:
