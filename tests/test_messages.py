@@ -41,7 +41,9 @@ _API: tuple[Callable[..., Any], ...] = (
     examine,
     merge_folders,
     tipsseg.Labeller.label,
+    tipsseg.encode_folder,
     tipsseg.LabelMap.to_coco,
+    tipsseg.correct_folder,
     tipsseg.evaluate,
     tipsseg.label_folder,
     tipsseg.make_vocabulary,
@@ -123,7 +125,7 @@ def test_every_argument_that_the_library_names_has_an_option() -> None:
 
 def test_the_commands_have_the_options() -> None:
     there = set()
-    for name in ("check", "convert", "doctor", "evaluate", "label", "merge"):
+    for name in ("check", "convert", "correct", "doctor", "encode", "evaluate", "label", "merge"):
         command = typer.main.get_command(import_module(f"tipsseg.cli.{name}").app)
         there |= {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
     assert {*OPTIONS.values(), *NEGATIVE_OPTIONS.values()} <= there

@@ -22,6 +22,7 @@ A second question about the same image costs next to nothing, as the model sees 
 
     features = model.encode("panda.jpg")
     tipsseg.Labeller(model, ["sky", "grass"]).label(features)
+    features.save("panda.safetensors")                         # and tipsseg.Features.load reads it
 
 A folder of images becomes a folder of label files. `label_folder` has the options of the command `tipsseg label`. It goes on where
 it was broken off, and keeps what a person changed:
@@ -34,7 +35,10 @@ Masks of a few images improve the labels of the others, and teach words that the
     fitted = tipsseg.fit(model, features, masks, ["panda leg", "defect type B"])    # features and masks of each image
     tipsseg.Labeller(model, fitted)
 
-`evaluate` and `score_masks` score labels against truth masks.
+`encode_folder` keeps the features of images; `label_folder(..., features=...)` takes them from there.
+
+`correct_folder` takes labels back that were corrected in CVAT, LabelMe, Label Studio and others. `evaluate` and `score_masks` score
+labels against truth masks.
 
 A class may have synonyms, a colour or a threshold of its own, see ClassSpec and make_vocabulary; LabelOptions says how images are
 labelled. Everything that is raised on purpose is a TipssegError. Importing tipsseg does not import torch; the first use of `load`,
@@ -50,6 +54,7 @@ from tipsseg.errors import (
     CheckpointError,
     DeviceError,
     DownloadError,
+    FeatureFileError,
     ImageError,
     InputError,
     IntegrityError,
@@ -66,16 +71,17 @@ from tipsseg.errors import (
 if TYPE_CHECKING:
     from tipsseg.label_map import LabelMap
     from tipsseg.labelling.features import Features
-    from tipsseg.labelling.fit import fit
-    from tipsseg.labelling.fitted import FittedVocabulary
+    from tipsseg.labelling.fitting.fit import fit
+    from tipsseg.labelling.fitting.fitted import FittedVocabulary
     from tipsseg.labelling.labeller import Labeller
     from tipsseg.labelling.model import Model, load
     from tipsseg.options import FileOptions, LabelOptions, MinArea
     from tipsseg.regions.components import Region
     from tipsseg.regions.objects import LabelledObject
+    from tipsseg.runs.correct.folder import Corrections
     from tipsseg.runs.evaluate import Evaluation
-    from tipsseg.runs.library import evaluate, label_folder, score_masks
-    from tipsseg.store.results import Failed, Labelled, Unchanged
+    from tipsseg.runs.library import correct_folder, encode_folder, evaluate, label_folder, score_masks
+    from tipsseg.store.results import Encoded, Failed, Labelled, Unchanged
     from tipsseg.types import LabelClass, TopClasses
     from tipsseg.vocabulary.files import read_vocabulary
     from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
@@ -85,10 +91,13 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointError",
     "ClassSpec",
+    "Corrections",
     "DeviceError",
     "DownloadError",
+    "Encoded",
     "Evaluation",
     "Failed",
+    "FeatureFileError",
     "Features",
     "FileOptions",
     "FittedVocabulary",
@@ -116,6 +125,8 @@ __all__ = [
     "VocabularyError",
     "WeightsError",
     "__version__",
+    "correct_folder",
+    "encode_folder",
     "evaluate",
     "fit",
     "label_folder",
@@ -128,11 +139,13 @@ __all__ = [
 #: The modules of the names that are imported at their first use.
 _HOMES = {
     "ClassSpec": "vocabulary.vocabulary",
+    "Corrections": "runs.correct.folder",
+    "Encoded": "store.results",
     "Evaluation": "runs.evaluate",
     "Failed": "store.results",
     "Features": "labelling.features",
     "FileOptions": "options",
-    "FittedVocabulary": "labelling.fitted",
+    "FittedVocabulary": "labelling.fitting.fitted",
     "LabelClass": "types",
     "LabelMap": "label_map",
     "LabelOptions": "options",
@@ -145,8 +158,10 @@ _HOMES = {
     "TopClasses": "types",
     "Unchanged": "store.results",
     "Vocabulary": "vocabulary.vocabulary",
+    "correct_folder": "runs.library",
+    "encode_folder": "runs.library",
     "evaluate": "runs.library",
-    "fit": "labelling.fit",
+    "fit": "labelling.fitting.fit",
     "label_folder": "runs.library",
     "load": "labelling.model",
     "make_vocabulary": "vocabulary.vocabulary",

@@ -6,8 +6,9 @@
     ├── InputError                   nothing to label, or two inputs for one output
     ├── ImageError                   path, reason: one image that cannot be read
     │   └── LabelIdError             a mask with ids that are no class
+    ├── FeatureFileError             path, reason: a file of features that cannot be read
     ├── OutputError                  path, reason: a result that cannot be written
-    │   └── OtherRunError            an output folder with labels of a run that was asked for something else
+    │   └── OtherRunError            a folder with labels or features of a run that was asked for something else
     ├── DeviceError                  device: a device or dtype that is not there
     ├── CheckpointError              path, tensor: files that are not a TIPSv2 model
     └── WeightsError                 weights that cannot be found, downloaded or read
@@ -114,6 +115,20 @@ class LabelIdError(ImageError):
     """A mask with ids that are no class of the vocabulary."""
 
 
+class FeatureFileError(TipssegError):
+    """A file of features that cannot be read.
+
+    Attributes:
+        path: The file.
+        reason: The message without the path.
+    """
+
+    def __init__(self, path: Path, reason: str, hint: str = "") -> None:
+        super().__init__(f"{path}: {reason}", hint)
+        self.path = path
+        self.reason = reason
+
+
 class OutputError(TipssegError):
     """A result that cannot be written.
 
@@ -131,7 +146,7 @@ class OutputError(TipssegError):
 
 
 class OtherRunError(OutputError):
-    """An output folder with labels of a run that was asked for something else."""
+    """A folder with labels or features of a run that was asked for something else."""
 
 
 class DeviceError(TipssegError):

@@ -20,6 +20,9 @@ from tipsseg.util.printable import quoted
 #: What a model can compute in. "auto" is bfloat16 on a CUDA device that has it, else float32.
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
+#: What features can be kept in; int8 with a scale for each patch.
+FeatureDtype = Literal["float16", "float32", "int8"]
+
 #: How an image can be shown to the model.
 Mode = Literal["slide", "whole"]
 
@@ -36,6 +39,7 @@ PngMode = Literal["L", "P"]
 Names = Literal["stem", "full"]
 
 DTYPE_NAMES: tuple[Dtype, ...] = get_args(Dtype)
+FEATURE_DTYPES: tuple[FeatureDtype, ...] = get_args(FeatureDtype)
 MODES: tuple[Mode, ...] = get_args(Mode)
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
 INSTANCES: tuple[Instances, ...] = get_args(Instances)
@@ -191,6 +195,8 @@ class FileOptions:
         val_fraction: The share of the images that YOLO's data.yaml takes for validation, 0 <= x < 1; 0: the images are not divided;
             None: the share that the output folder has already.
         names: "stem": the files of a.jpg are named a.png and the like; "full": a.jpg.png.
+        keep_cosines: Whether archives of the format npz keep the cosines of patches and phrases. On a CPU labels of another minimum
+            confidence follow from them without the model.
 
     Raises:
         UsageError: One of the values is impossible.
@@ -202,6 +208,7 @@ class FileOptions:
     simplify: float | None = None
     val_fraction: float | None = None
     names: Names = "stem"
+    keep_cosines: bool = False
 
     def __post_init__(self) -> None:
         choose(self.instances, INSTANCES, "instances")
@@ -235,10 +242,11 @@ class FileOptions:
         }
         # Each of the others only where it is not as it always was, so that earlier runs are runs of the same options.
         record |= {} if self.simplify is None else {"simplify": self.simplify}
+        record |= {"keep_cosines": True} if self.keep_cosines else {}
         return record if self.names == NAMES[0] else {**record, "names": self.names}
 
     def record(self) -> dict[str, object]:
-        """Return the options as run.json has them; `simplify`, `names` and `val_fraction` are left out at their defaults."""
+        """Return the options as run.json has them; `simplify` and what follows it are left out at their defaults."""
         return {**self.image_record(), **({"val_fraction": self.val_fraction} if self.val_fraction else {})}
 
 
@@ -270,6 +278,7 @@ def parse_file_options(record: Mapping[str, object]) -> FileOptions:
             _number(record, "simplify"),
             _number(record, "val_fraction"),
             choose(take(record, "names", str), NAMES, "names of files") if "names" in record else NAMES[0],
+            record.get("keep_cosines") is True,
         )
     except UsageError as error:
         raise ValueError(error.message) from error

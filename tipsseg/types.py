@@ -119,6 +119,45 @@ class TopClasses:
     scores: NDArray[np.float16]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptCosines:
+    """What the labels of an image were decided from.
+
+    Attributes:
+        values: [B, h, w, P] float32: the cosine of each patch of each window and each phrase, in the vocabulary's order.
+        size: (height, width) in pixels, to which the model saw the image resized.
+        side: Side of the square windows in pixels; 0 where the model saw the image in one piece.
+        corners: (top, left) of each window; empty where there are none.
+        temperature: Of the model.
+    """
+
+    values: NDArray[np.float32]
+    size: tuple[int, int]
+    side: int
+    corners: tuple[tuple[int, int], ...]
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """How the model sees one image.
+
+    Attributes:
+        size: (height, width) in pixels, to which the image is resized.
+        side: Side of the square windows in pixels; 0 where there are none.
+        corners: (top, left) of each window, row by row; empty where the model sees the image in one piece.
+    """
+
+    size: tuple[int, int]
+    side: int
+    corners: tuple[tuple[int, int], ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model sees the image in one piece."""
+        return not self.corners
+
+
 def ignore_id(number_of_classes: int) -> int:
     """The label id of low-confidence pixels: 255 up to 254 classes, 65535 above."""
     return 255 if number_of_classes <= MAX_CLASSES_8_BIT else 65535

@@ -19,8 +19,8 @@ from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.windows import WindowPlan
 from tipsseg.options import Mode
+from tipsseg.types import WindowPlan
 
 
 def backbone_of(folder: Path, batch_size: int) -> Tipsv2Backbone:
@@ -73,7 +73,7 @@ def test_the_memory_is_used_again_and_nothing_of_it_is_given_out(folder: Path) -
 # ---- batches ----
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("batch_size", [3, 8])
 def test_features_do_not_depend_on_what_shares_the_batch(folder: Path, batch_size: int) -> None:
     backbone = backbone_of(folder, batch_size)
     cut = windows(7)
@@ -137,7 +137,9 @@ def test_images_leave_in_order_with_the_features_that_they_have_alone(
     assert list(batches.flush()) == []
 
 
-def test_windows_of_several_images_share_a_batch(mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many windows are encoded at once, from now on."""
     sizes: list[int] = []
     plain = Tipsv2Backbone.encode_windows
 
@@ -146,6 +148,10 @@ def test_windows_of_several_images_share_a_batch(mlp_checkpoint: Path, monkeypat
         return plain(self, cut)
 
     monkeypatch.setattr(Tipsv2Backbone, "encode_windows", counting)
+    return sizes
+
+
+def test_windows_of_several_images_share_a_batch(mlp_checkpoint: Path, sizes: list[int]) -> None:
     model = Model(backbone_of(mlp_checkpoint, 4))
     image = Image(prepared(model, np.zeros((60, 90, 3), np.uint8)))
     assert len(image.prepared.plan.corners) == 2
@@ -153,6 +159,27 @@ def test_windows_of_several_images_share_a_batch(mlp_checkpoint: Path, monkeypat
     assert [len(list(batches.add(image, image.prepared))) for _ in range(5)] == [0, 2, 0, 2, 0]
     assert len(list(batches.flush())) == 1
     assert sizes == [4, 4, 2]
+
+
+def test_a_cpu_gets_all_windows_of_an_image_and_no_others(mlp_checkpoint: Path, sizes: list[int]) -> None:
+    """It divides its threads between them: in the batches that others share, labels would depend on the others."""
+    model = Model(Tipsv2Backbone(mlp_checkpoint, "cpu", "float32"))
+    batches: Batches[Image] = Batches(model)
+    for width in (60, 90, 200, 56):
+        image = Image(prepared(model, np.zeros((60, width, 3), np.uint8)))
+        assert [each for each, _ in batches.add(image, image.prepared)] == [image]
+        assert sizes.pop() == len(image.prepared.plan.corners)
+    assert list(batches.flush()) == []
+
+
+def test_images_that_wait_for_a_batch_come_first_where_batches_shrink_to_one(mlp_checkpoint: Path) -> None:
+    model = Model(backbone_of(mlp_checkpoint, 8))
+    images = [Image(prepared(model, np.zeros((60, width, 3), np.uint8))) for width in (90, 60, 200)]
+    batches: Batches[Image] = Batches(model)
+    assert list(batches.add(images[0], images[0].prepared)) == []
+    model.backbone.batch_size = 1
+    seen = [image for each in images[1:] for image, _ in batches.add(each, each.prepared)]
+    assert seen == images
 
 
 @pytest.mark.parametrize(

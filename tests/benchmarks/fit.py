@@ -25,7 +25,7 @@ from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.concepts import WHOLE_LIST
 from tinytips.world.scenes import draw_scene
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.fit_maths import Window, windows_of
+from tipsseg.labelling.fitting.maths import Window, windows_of
 
 SIDE, GRID, PATCH = 224, 16, 14
 HELD_OUT, POOL = 60, 160

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from tipsseg.labelling.assign import LabelTable, match
 from tipsseg.labelling.scores import WindowScores
-from tipsseg.labelling.windows import WindowPlan, make_plan
-from tipsseg.types import LabelArray, label_dtype
+from tipsseg.labelling.windows import make_plan
+from tipsseg.types import LabelArray, WindowPlan, label_dtype
 
 WIDTH = 768
 TEMPERATURE = 0.005

@@ -40,7 +40,7 @@ def correct_and_take_back(run: Run) -> None:
 
 RELABELLED: dict[str, Callable[[Run], object]] = {
     "an image that was changed": change_image,
-    "other options": lambda run: run("--min-area", "5"),
+    "other options": lambda run: run("--mode", "whole"),
     "a correction that was replaced": correct_and_replace,
     "a correction that was taken back": correct_and_take_back,
 }

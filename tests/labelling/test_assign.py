@@ -16,7 +16,8 @@ from tipsseg.labelling.assign import Assignment, LabelTable, Refine, best_groups
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
-from tipsseg.labelling.windows import WindowPlan, interpolation_weights, make_plan
+from tipsseg.labelling.windows import interpolation_weights, make_plan
+from tipsseg.types import WindowPlan
 
 
 @pytest.mark.parametrize(("source", "target"), [(4, 56), (56, 333), (100, 31), (7, 7), (1, 9), (9, 1)])

@@ -29,9 +29,9 @@ from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.labeller import Cosines
 from tipsseg.labelling.scores import WholeScores, WindowScores
-from tipsseg.labelling.windows import WindowPlan, make_plan
+from tipsseg.labelling.windows import make_plan
 from tipsseg.options import Mode
-from tipsseg.types import LabelArray, label_dtype
+from tipsseg.types import LabelArray, WindowPlan, label_dtype
 
 CPU = torch.device("cpu")
 
@@ -323,6 +323,17 @@ def test_the_labeller_gives_the_labels_of_a_cpu(
     alone = device.label(image)
     assert (alone.labels == got.labels).all()
     assert alone.top is None
+
+
+def test_labels_whose_cosines_are_kept_are_those_of_the_host(model: Model) -> None:
+    """To the last bit: they are made again there, of the cosines in a file."""
+    plain, device = (Labeller(model, make_vocabulary(NAMES)) for _ in range(2))
+    as_on_a_gpu(device)
+    features = model.encode(picture(150, 220))
+    expected = plain.assign(features, plain.score(features))
+    got = device.assign(features, device.score(features, keep=True))
+    assert (got.labels == expected.labels).all()
+    assert (got.confidence == expected.confidence).all()
 
 
 @pytest.mark.parametrize("most", [1 << 22, 100], ids=["sent", "fetched"])

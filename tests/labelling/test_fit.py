@@ -15,8 +15,8 @@ from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
 from tipsseg import Features, FittedVocabulary, Labeller, LabelOptions, Model, VocabularyError
 from tipsseg.errors import TipssegError
-from tipsseg.labelling.fit_maths import Mask, Prior, Window, cell_logits, solve, windows_of
-from tipsseg.labelling.windows import WindowPlan
+from tipsseg.labelling.fitting.maths import Mask, Prior, Window, cell_logits, solve, windows_of
+from tipsseg.types import WindowPlan
 
 NAMES = ("sky", "zoofle", "tree", "balloon")  # a zoofle is grass
 THINGS = ("sky", "grass", "tree", "balloon")

@@ -35,6 +35,7 @@ class Image:
 
     ref: ImageRef
     prepared: None = None
+    features: None = None
 
 
 class FakeBatches:
@@ -73,6 +74,9 @@ class FakeWork:
 
     def score(self, features: None) -> None:
         assert features is None
+
+    def keep(self, image: Image, features: None) -> tuple[Image, None]:
+        return image, features
 
     def load(self, ref: ImageRef) -> Image:
         with self._lock:

@@ -68,7 +68,8 @@ class Backbone(Protocol):
     def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
         """Encode windows, `batch_size` at a time. No result depends on which windows share a batch.
 
-        A GPU may still be at work when this returns.
+        A GPU may still be at work when this returns. A CPU takes its windows at the same time, and divides its threads between
+        them. How it rounds may depend on the number of windows, so they should be all windows of one image.
 
         Args:
             windows: B pictures, [side, side, 3] uint8 RGB each.

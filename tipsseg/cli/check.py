@@ -13,6 +13,7 @@ EPILOG = """\b
 Examples:
   tipsseg check labels/
   tipsseg check labels/ --images /mnt/photos
+  tipsseg check feats/                        (the folder of tipsseg encode)
 
 \b
 Each problem is a line on stdout: the file, and what is wrong with it. Images that are not
@@ -32,8 +33,9 @@ def check(
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Read an output folder back: files, sizes, ids, areas, annotations, and whether the images are the same."""
+    """Read an output folder back: files, sizes, ids, areas, annotations, and whether the images are the same; or features."""
     from tipsseg.images.pillow import silence_decoders
+    from tipsseg.runs.check.features import check_store, is_store
     from tipsseg.runs.check.folder import check_folder
     from tipsseg.runs.progress import Progress
 
@@ -42,7 +44,11 @@ def check(
     threads = thread_count(jobs)
     wrong = False
     with Progress(quiet, results=False, wording=as_typed) as progress:
-        for problem in check_folder(output, images, threads, progress, max_pixels):
+        if is_store(output):
+            problems = check_store(output, threads, progress)
+        else:
+            problems = check_folder(output, images, threads, progress, max_pixels)
+        for problem in problems:
             wrong = True
             progress.text(f"{as_typed(str(problem))}\n")
     if wrong:

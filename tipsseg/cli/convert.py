@@ -9,7 +9,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.help import Command
-from tipsseg.cli.mistakes import refuse_stray_formats
+from tipsseg.cli.values import refuse_stray_formats
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS, check_whole_number, thread_count

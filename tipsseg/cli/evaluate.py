@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli import stdin, values
+from tipsseg.cli import values
+from tipsseg.cli.arguments import stdin
 from tipsseg.cli.help import FILES, TRUTH, Command, one_of
-from tipsseg.cli.mistakes import refuse_split_lists
+from tipsseg.cli.values import refuse_split_lists
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.options import (
@@ -47,7 +48,7 @@ _LAYOUT_NAMES = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-conte
 
 #: Options that say how to label; without use where masks are given.
 _LABELLING = ("background", "templates", "model", "mode", "short_side", "refine", "min_confidence",
-              "device", "dtype", "batch_size", "null")  # fmt: skip
+              "device", "dtype", "batch_size", "features", "feature_dtype", "null")  # fmt: skip
 
 #: Options that say how labels become files.
 _WRITING = ("instances", "min_area", "png_mode", "simplify", "val_fraction", "names")
@@ -138,6 +139,8 @@ def evaluate(
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     batch_size: opt.BatchSize = 8,
+    features: opt.Features = None,
+    feature_dtype: opt.FeatureKept = None,
     jobs: opt.Jobs = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     null: opt.Null = False,
@@ -188,6 +191,8 @@ def evaluate(
                 max_pixels,
                 resume=False,
                 use_cache=True,
+                features=features,
+                feature_dtype=feature_dtype,
             )
             truths = truth.layout([entry.name for entry in vocabulary.classes])
             spec.check()

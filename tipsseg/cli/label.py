@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli import stdin, values
+from tipsseg.cli import values
+from tipsseg.cli.arguments import stdin
 from tipsseg.cli.help import FILES, IMAGES, MACHINES, WHAT, Command, one_of
-from tipsseg.cli.mistakes import refuse_split_lists
+from tipsseg.cli.values import refuse_split_lists
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import (
@@ -29,7 +30,7 @@ from tipsseg.options import (
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
-    from tipsseg.cli.repeat import RepeatedRun
+    from tipsseg.cli.arguments.repeat import RepeatedRun
 
 EPILOG = """\b
 Examples:
@@ -40,6 +41,7 @@ Examples:
   tipsseg label photos/ -c "panda" --jsonl | jq -r 'select(.classes != []).path'
   tipsseg label photos/ -c "panda" --shard 3/8        (of 8 processes or machines the third)
   tipsseg label photos/ --from labels/run.json -o again
+  tipsseg label photos/ -c "road" --features feats    (a second question: no model run)
   tipsseg label examples/scenes -c "panda,tree" --model tiny
 
 \b
@@ -59,7 +61,7 @@ def _take_from(context: typer.Context, path: Path | None) -> Path | None:
     if path is None and context.params.get("retry_failed") and not any(map(context.params.get, _WHAT)):
         path = _run_to_retry(context.params["output"], context.params.get("shard"))
     if path is not None:
-        from tipsseg.cli.repeat import read_run_file
+        from tipsseg.cli.arguments.repeat import read_run_file
 
         context.default_map = dict(read_run_file(path).options)
     return path
@@ -105,6 +107,8 @@ def label(
     short_side: opt.ShortSide = None,
     refine: opt.Refine = REFINEMENTS[0],
     batch_size: opt.BatchSize = 8,
+    features: opt.Features = None,
+    feature_dtype: opt.FeatureKept = None,
     output: Annotated[Path, opt.output_option("Output folder.", eager=True, panel=FILES)] = Path("labels"),
     formats: opt.Format = None,
     instances: opt.Instances = INSTANCES[0],
@@ -113,13 +117,9 @@ def label(
     simplify: opt.Simplify = None,
     val_fraction: opt.ValFraction = None,
     names: opt.Names = NAMES[0],
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", rich_help_panel=IMAGES, help="Only the first N images.")
-    ] = None,
-    sample: Annotated[
-        int | None,
-        typer.Option(metavar="N", rich_help_panel=IMAGES, help="Only N images, drawn at random, always the same."),
-    ] = None,
+    keep_cosines: opt.KeepCosines = False,
+    limit: opt.Limit = None,
+    sample: opt.Sample = None,
     dry: Annotated[
         bool,
         typer.Option(
@@ -255,7 +255,7 @@ def label(
         model,
         vocabulary,
         values.label_options(mode, short_side, min_confidence, refine),
-        values.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
+        values.file_options(instances, min_area, png_mode, simplify, val_fraction, names, keep_cosines),
         values.split_formats(formats),
         output,
         device,
@@ -268,6 +268,8 @@ def label(
         replace_edited,
         None if shard is None else parse_shard(shard),
         use_cache=True,
+        features=features,
+        feature_dtype=feature_dtype,
     )
     spec.check()
     with Progress(quiet, results=not jsonl, null=null, wording=as_typed) as progress:
@@ -314,7 +316,7 @@ def _without_output(arguments: Sequence[str]) -> list[str]:
 
 def _repeated(path: Path | None, own: Sequence[object]) -> RepeatedRun | None:
     """The run to repeat; `own` are the options that say what to label. Raises UsageError."""
-    from tipsseg.cli.repeat import read_run_file
+    from tipsseg.cli.arguments.repeat import read_run_file
 
     if path is None:
         return None

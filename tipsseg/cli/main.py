@@ -32,7 +32,9 @@ Examples:
 #: The commands, and what --help says of them. Each has its module in `tipsseg.cli`.
 _COMMANDS: Mapping[str, str] = {
     "label": "Label images: a mask, COCO annotations or an overlay of each.",
+    "encode": "Keep features of images: later labels need no model run.",
     "convert": "Write the labels of a run in more formats, without the model.",
+    "correct": "Take corrected labels back into an output folder.",
     "merge": "Join the shards of a run, or several runs, into one folder.",
     "check": "Read an output folder back: is all there, and what it should be?",
     "eval": "Score labels against truth masks: mean IoU, confusion matrix.",

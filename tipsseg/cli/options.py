@@ -12,7 +12,16 @@ from typer.models import OptionInfo
 from tipsseg.cli.help import FILES, IMAGES, MODEL, WHAT, complete_formats, complete_models, complete_presets, one_of
 from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
-from tipsseg.options import DEFAULT_FORMATS, DTYPE_NAMES, INSTANCES, MODES, NAMES, PNG_MODES, REFINEMENTS
+from tipsseg.options import (
+    DEFAULT_FORMATS,
+    DTYPE_NAMES,
+    FEATURE_DTYPES,
+    INSTANCES,
+    MODES,
+    NAMES,
+    PNG_MODES,
+    REFINEMENTS,
+)
 
 FORMAT_HELP = f"One or more, with commas: {', '.join(FORMATS)}."
 
@@ -210,6 +219,14 @@ Names = Annotated[
         help="Names of the files of an image a.jpg: stem, as in a.png; full, as in a.jpg.png, where a.png is an image too.",
     ),
 ]
+KeepCosines = Annotated[
+    bool,
+    typer.Option(
+        "--keep-cosines",
+        rich_help_panel=FILES,
+        help="Let npz keep what a CPU decides labels from: another --min-confidence needs no model then.",
+    ),
+]
 PngMode = Annotated[
     str,
     typer.Option(
@@ -235,6 +252,31 @@ MaxPixels = Annotated[
         rich_help_panel=IMAGES,
         help="Larger images are refused, as they may be meant to fill the memory.",
     ),
+]
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        parser=path_of("--features"),
+        rich_help_panel=MODEL,
+        help="Take the features of images from this folder, and add those that it lacks; see tipsseg encode.",
+    ),
+]
+FeatureKept = Annotated[
+    str | None,
+    typer.Option(
+        "--feature-dtype",
+        metavar="|".join(FEATURE_DTYPES),
+        rich_help_panel=MODEL,
+        autocompletion=one_of(*FEATURE_DTYPES),
+        help="What features are kept in: float32 gives the same labels as no --features, float16 takes half the disk and int8 a "
+        "quarter.  [default: as in the folder, or float16]",
+    ),
+]
+Limit = Annotated[int | None, typer.Option(metavar="N", rich_help_panel=IMAGES, help="Only the first N images.")]
+Sample = Annotated[
+    int | None,
+    typer.Option(metavar="N", rich_help_panel=IMAGES, help="Only N images, drawn at random, always the same."),
 ]
 Null = Annotated[
     bool,

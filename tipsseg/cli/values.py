@@ -1,13 +1,15 @@
-"""What the values of options stand for: a vocabulary, options as records, formats, threads."""
+"""What the values of options stand for: a vocabulary, options as records, formats; and common mistakes in them, told before they
+are taken for something else."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg.cli.mistakes import refuse_semicolons
 from tipsseg.errors import UsageError, VocabularyError
+from tipsseg.formats import FORMATS
 from tipsseg.options import (
     DEFAULT_FORMATS,
     INSTANCES,
@@ -21,7 +23,7 @@ from tipsseg.options import (
     parse_min_area,
 )
 from tipsseg.util.files import is_file
-from tipsseg.util.printable import counted, listed
+from tipsseg.util.printable import counted, listed, quoted, shell_word
 
 if TYPE_CHECKING:
     from tipsseg.runs.progress import Progress
@@ -79,7 +81,13 @@ def label_options(mode: str, short_side: int | None, min_confidence: float, refi
 
 
 def file_options(
-    instances: str, min_area: str, png_mode: str, simplify: float | None, val_fraction: float | None, names: str
+    instances: str,
+    min_area: str,
+    png_mode: str,
+    simplify: float | None,
+    val_fraction: float | None,
+    names: str,
+    keep_cosines: bool = False,
 ) -> FileOptions:
     """The values of the options on how labels become files, as one record. Raises UsageError."""
     return FileOptions(
@@ -89,6 +97,7 @@ def file_options(
         simplify,
         val_fraction,
         choose(names, NAMES, "names of files"),
+        keep_cosines,
     )
 
 
@@ -114,3 +123,43 @@ def classes_line(vocabulary: Vocabulary) -> str:
     names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
     source = f" of {vocabulary.source}" if vocabulary.source else ""
     return f"{counted(len(names), 'class', 'classes')}{source}: {listed(names, _NAMED)}."
+
+
+#: How a list is given in one piece.
+_IN_QUOTES = "Put the list into quotes, so that the shell keeps it in one piece"
+
+
+def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, formats: Sequence[str] | None) -> None:
+    """Raise UsageError where a part of --classes or --format stands among the paths, as a space divides it from the rest."""
+    strays = [path for path in paths if path != "-" and not os.path.lexists(path)]
+    if formats:
+        refuse_stray_formats(strays, formats)
+    for value in classes or ():
+        rest = strays if value.rstrip().endswith(",") else [stray for stray in strays if stray.startswith(",")]
+        if rest:
+            names = ", ".join(part for each in (value, *rest) if (part := each.strip(" ,")))
+            raise UsageError(
+                f"{quoted(rest[0])} is no file, and --classes {shell_word(value)} seems to go on there",
+                f"{_IN_QUOTES}: -c {shell_word(names)}",
+            )
+
+
+def refuse_stray_formats(arguments: Sequence[str], formats: Sequence[str]) -> None:
+    """Raise UsageError where there are formats among the arguments."""
+    strays = [argument for argument in arguments if argument.strip(" ,") in FORMATS]
+    if strays:
+        names = ",".join(part for each in (*formats, *strays) if (part := each.strip(" ,")))
+        raise UsageError(
+            f"{quoted(strays[0])} is a format, and stands where a path belongs",
+            f"Join formats with commas, without spaces: -f {shell_word(names)}",
+        )
+
+
+def refuse_semicolons(classes: Sequence[str]) -> None:
+    """Raise UsageError where a list of classes is separated by semicolons."""
+    if len(classes) == 1 and ";" in classes[0]:
+        names = ",".join(part for each in classes[0].split(";") if (part := each.strip()))
+        raise UsageError(
+            f"classes are separated by commas, and --classes {shell_word(classes[0])} has a semicolon",
+            f"Use commas: -c {shell_word(names)}. A name with a semicolon in it is given in a vocabulary file.",
+        )

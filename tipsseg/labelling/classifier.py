@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor
 
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.labelling.assign import LabelTable
-from tipsseg.labelling.fitted import FittedVocabulary
+from tipsseg.labelling.label_table import label_table
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.text_cache import remembered
-from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
+from tipsseg.types import BACKGROUND
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning
 from tipsseg.vocabulary.vocabulary import Phrase, Vocabulary
 
@@ -41,18 +40,7 @@ class Classifier:
 
     def label_table(self, min_confidence: float) -> LabelTable:
         """Return what the vectors stand for; `min_confidence` is that of classes which have none of their own."""
-        classes = self.vocabulary.classes
-        groups = [
-            (label_id, len(list(group)))
-            for label_id, group in groupby(phrase.label_id for phrase in self.vocabulary.phrases)
-        ]
-        own = [min_confidence if each.min_confidence is None else each.min_confidence for each in classes]
-        return LabelTable(
-            [count for _, count in groups],
-            cast(LabelArray, np.array([label_id for label_id, _ in groups], label_dtype(len(classes)))),
-            np.array([min_confidence, *own], np.float32),
-            ignore_id(len(classes)),
-        )
+        return label_table(self.vocabulary, min_confidence)
 
 
 def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None = None) -> Classifier:
@@ -71,12 +59,6 @@ def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | No
     vocabulary = vocabulary.resolved(dropped)
     chosen = np.stack([vectors[phrase] for phrase in vocabulary.phrases])
     return Classifier(vocabulary, dropped, torch.from_numpy(chosen).to(backbone.device))
-
-
-def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
-    """The class vectors of a fit, on the device of the model."""
-    vectors, biases = (torch.from_numpy(each).to(backbone.device) for each in (fitted.vectors, fitted.biases))
-    return Classifier(fitted.vocabulary, {}, vectors, biases)
 
 
 def _phrase_vectors(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None) -> Mapping[Phrase, Values]:

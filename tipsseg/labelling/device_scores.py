@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.labelling.assign import Assignment, LabelTable, empty_confidence
-from tipsseg.labelling.windows import InterpolationWeights, WindowPlan, interpolation_weights
-from tipsseg.types import LabelArray, TopClasses
+from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
+from tipsseg.types import LabelArray, TopClasses, WindowPlan
 
 #: Phrases x rows x columns of a tile, of the image and of the grid that it is resized from: 64 MB in float32, and some four of
 #: these at once. Smaller ones leave a large GPU idle between them.

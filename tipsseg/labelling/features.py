@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tipsseg.labelling.windows import WindowPlan
+from tipsseg.errors import FeatureFileError
+from tipsseg.features.file import FeatureRecord, Origin, check_unit, read_feature_file, write_feature_file
+from tipsseg.options import FEATURE_DTYPES, FeatureDtype, choose
+from tipsseg.types import WindowPlan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,3 +48,68 @@ class Features:
         # Window by window: how a device adds up may depend on the size of a product, and labels must not.
         each = [patches.reshape(-1, dim) @ vectors.T for patches in self.patches]  # B of [h * w, P]
         return torch.stack(each).view(len(each), height, width, -1)
+
+    def save(self, path: str | Path, dtype: FeatureDtype = "float16") -> None:
+        """Write the features into a safetensors file, which appears whole or not at all.
+
+        Args:
+            path: The file; one that is there is replaced.
+            dtype: What they are kept in. "float32": as they are; "float16": half the bytes; "int8": a quarter, with a scale for
+                each patch.
+
+        Raises:
+            UsageError: The dtype is unknown.
+            OutputError: The file cannot be written.
+        """
+        write_feature_file(Path(path), self.record(dtype))
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Read features that `save` wrote, or a run of `tipsseg encode`.
+
+        Args:
+            path: The file.
+            device: Where to put them: that of the model whose labeller gets them.
+
+        Returns:
+            The features, in float32.
+
+        Raises:
+            FeatureFileError: The file is not whole, or is no file of features.
+        """
+        path = Path(path)
+        try:
+            return cls.from_record(read_feature_file(path), torch.device(device))
+        except ValueError as error:
+            raise FeatureFileError(path, str(error), "Encode the image again.") from error
+
+    def record(self, dtype: FeatureDtype, origin: Origin | None = None) -> FeatureRecord:
+        """The features as a file in that dtype holds them. Raises UsageError for an unknown dtype."""
+        kept = choose(dtype, FEATURE_DTYPES, "dtype of features")
+        patches, scales = self.patches, None
+        if kept == "int8":
+            scales = patches.abs().amax(-1) / 127  # [B, h, w]
+            patches = (patches / scales[..., None]).round().to(torch.int8)
+        elif kept == "float16":
+            patches = patches.half()
+        class_tokens = self.class_tokens if kept == "float32" else self.class_tokens.half()
+        return FeatureRecord(
+            self.size,
+            self.plan,
+            kept,
+            patches.cpu().numpy(),
+            None if scales is None else scales.cpu().numpy(),
+            class_tokens.cpu().numpy(),
+            origin,
+        )
+
+    @classmethod
+    def from_record(cls, record: FeatureRecord, device: torch.device) -> Self:
+        """The features in a record, in float32. Raises ValueError where vectors are not of unit length, or are no numbers."""
+        patches = torch.from_numpy(record.patches).float()
+        if record.scales is not None:
+            patches = patches * torch.from_numpy(record.scales)[..., None]
+        class_tokens = torch.from_numpy(record.class_tokens).float()
+        for vectors in (patches, class_tokens):
+            check_unit(vectors.numpy().astype(np.float32, copy=False))
+        return cls(record.size, record.plan, patches.to(device), class_tokens.to(device))

@@ -15,23 +15,22 @@ from PIL import Image
 from torch import Tensor
 
 from tipsseg.backbones.devices import enough_memory
-from tipsseg.errors import DeviceError, UsageError
+from tipsseg.errors import UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.assign import Assignment, best_groups, match, match_refined
 from tipsseg.labelling.batches import Batches
-from tipsseg.labelling.classifier import fitted_classifier, make_classifier
+from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.fitted import FittedVocabulary
+from tipsseg.labelling.fitting.fitted import FittedVocabulary, fitted_classifier
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
-from tipsseg.labelling.windows import WindowPlan
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
-from tipsseg.types import TopClasses
+from tipsseg.types import KeptCosines, TopClasses, WindowPlan
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
@@ -46,10 +45,12 @@ class Cosines:
     Attributes:
         values: [B, h, w, P] float32 on the device, as `Features.cosines` makes them.
         top: How many of the best classes of each patch are kept.
+        keep: Whether the cosines are kept in a file. Labels are made on the host then, as they will be made again of the file.
     """
 
     values: Tensor
     top: int
+    keep: bool = False
 
 
 #: What `Labeller.score` makes of features: cosines, or labels on their way from the device.
@@ -194,7 +195,11 @@ class Labeller:
         """Bring an upright image in mode RGB to the size at which the model sees it; may be called from several threads."""
         return self.model.prepare(upright, self.options.mode, self._short_side)
 
-    def score(self, features: Features, top: int = 0) -> Scored:
+    def plan(self, size: tuple[int, int]) -> WindowPlan:
+        """Plan how an image of `size` (height, width) in pixels is cut into windows."""
+        return self.model.plan(size, self.options.mode, self._short_side)
+
+    def score(self, features: Features, top: int = 0, *, keep: bool = False) -> Scored:
         """Compare the features of an image with the phrases, without waiting for the device.
 
         On a GPU that goes as far as the labels, but for those that are refined or large.
@@ -202,9 +207,10 @@ class Labeller:
         Args:
             features: The features.
             top: How many of the best classes of each patch are kept, or as many as there are.
+            keep: Whether the cosines are wanted, for `kept`.
 
         Returns:
-            What `assign` takes.
+            What `assign` takes; Cosines where they are wanted.
 
         Raises:
             DeviceError: The memory of the device is too small.
@@ -214,8 +220,8 @@ class Labeller:
             cosines = features.cosines(self.vectors)
             if self._biases is not None:
                 cosines = cosines + self._biases
-            if self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
-                return Cosines(cosines, top)
+            if keep or self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
+                return Cosines(cosines, top, keep)
             return self._scorer.send(cosines, plan, features.size, self._grid(plan), top)
 
     def assign(self, image: Prepared | Features, scored: Scored) -> LabelMap:
@@ -233,12 +239,7 @@ class Labeller:
         """
         made = self._made(image, scored) if isinstance(scored, Cosines) else scored.wait()
         if made is None:
-            backbone = self.model.backbone
-            raise DeviceError(
-                str(backbone.device),
-                f"the model gives values that are no numbers in {backbone.dtype_name} on {backbone.device}",
-                "Use dtype float32, and see tipsseg doctor.",
-            )
+            raise self.model.gives_no_numbers()
         assigned, top = made
         return LabelMap(assigned.labels, assigned.confidence, self.vocabulary.classes, top)
 
@@ -251,11 +252,18 @@ class Labeller:
         top = self._top(scores, image.plan, cosines.top) if cosines.top else None
         if isinstance(image, Prepared) and self.options.refine == "pamr":
             return match_refined(scores, image.resized, image.size, self._table, self._refine), top
-        if self._scorer is None:
+        if self._scorer is None or cosines.keep:
             return match(scores, image.size, self._table), top
         backbone = self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):
             return self._scorer.fetch(cosines.values, image.plan, image.size), top
+
+    def kept(self, image: Prepared | Features, scored: Scored) -> KeptCosines | None:
+        """What `assign` decides the labels of an image from, to be kept in a file; None where they are on the device alone."""
+        if not isinstance(scored, Cosines):
+            return None
+        plan, values = image.plan, scored.values.cpu().numpy()
+        return KeptCosines(values, plan.size, plan.side, plan.corners, self._temperature)
 
     def _check(self, features: Features) -> None:
         """Raise UsageError for features that this labeller would not have made."""
@@ -265,7 +273,7 @@ class Labeller:
                 f"the features have {dim} numbers for each patch, and those of this model {self.model.backbone.embed_dim}",
                 "Encode the image with the model of the labeller.",
             )
-        wanted = self.model.plan(features.size, self.options.mode, self._short_side)
+        wanted = self.plan(features.size)
         if plan != wanted:
             raise UsageError(
                 f"the features are of an image at {_seen(plan)}, and this labeller sees it at {_seen(wanted)}",

@@ -10,12 +10,13 @@ from PIL import Image
 from tipsseg.backbones.devices import resolve_device, resolve_dtype
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, check_batch_size
-from tipsseg.errors import UsageError
+from tipsseg.errors import DeviceError, UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
-from tipsseg.labelling.windows import WindowPlan, make_plan, stretched_size
+from tipsseg.labelling.windows import make_plan, stretched_size
 from tipsseg.options import MAX_PIXELS, Dtype, LabelOptions, Mode, check_whole_number
+from tipsseg.types import WindowPlan
 from tipsseg.util.printable import quoted
 from tipsseg.weights.sources import find_model
 
@@ -80,6 +81,15 @@ class Model:
             size = stretched_size(prepared.plan.size, self.backbone.patch_size)
             encoded = self.backbone.encode_whole(prepared.resized, size)
         return Features(prepared.size, prepared.plan, encoded.patches, encoded.class_tokens)
+
+    def gives_no_numbers(self) -> DeviceError:
+        """The error for what the towers make of an image where that holds infinity or NaN."""
+        backbone = self.backbone
+        return DeviceError(
+            str(backbone.device),
+            f"the model gives values that are no numbers in {backbone.dtype_name} on {backbone.device}",
+            "Use dtype float32, and see tipsseg doctor.",
+        )
 
     def check_short_side(self, short_side: int | None) -> int:
         """Return the short side in pixels; None stands for the native size. Raise UsageError where no image can have it."""

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import InputError
-from tipsseg.labelling.windows import WindowPlan, cut_windows, published_size
+from tipsseg.labelling.windows import cut_windows, published_size
+from tipsseg.types import WindowPlan
 
 #: Images that would have more pixels once their short side is as long as the model wants it are refused.
 MAX_WORKING_PIXELS = 178_956_970

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.labelling.resample import Values, resize, resize_rows
-from tipsseg.labelling.windows import InterpolationWeights, WindowPlan, interpolation_weights
+from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
+from tipsseg.types import WindowPlan
 
 Ids = NDArray[np.intp]
 

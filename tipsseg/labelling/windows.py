@@ -12,26 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.options import Mode
-
-
-@dataclass(frozen=True, slots=True)
-class WindowPlan:
-    """How the model sees one image.
-
-    Attributes:
-        size: (height, width) in pixels, to which the image is resized.
-        side: Side of the square windows in pixels; 0 where there are none.
-        corners: (top, left) of each window, row by row; empty where the model sees the image in one piece.
-    """
-
-    size: tuple[int, int]
-    side: int
-    corners: tuple[tuple[int, int], ...]
-
-    @property
-    def whole(self) -> bool:
-        """Whether the model sees the image in one piece."""
-        return not self.corners
+from tipsseg.types import WindowPlan
 
 
 @dataclass(frozen=True, slots=True, eq=False)

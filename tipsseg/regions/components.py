@@ -183,12 +183,24 @@ def mean_over(region: Region, values: ConfidenceArray) -> float:
         runs = region.runs[start:stop]
         if not len(runs):
             continue
-        piece = values[y : y + h, left : min(left + step, x + w)].T.astype(np.float64)  # [columns, h]
-        at = (runs.column.astype(np.int64) - left) * h - y
-        edges = np.stack([at + runs.top, at + runs.stop], axis=1).reshape(-1)
-        # A zero at the end, as an edge must lie in the array. Every second sum is of what is between two runs.
-        total += float(np.add.reduceat(np.append(piece, 0.0), edges)[::2].sum())
+        columns = min(step, x + w - left)
+        piece = np.empty(columns * h + 1)
+        piece[-1] = 0  # as an edge must lie in the array
+        piece[:-1].reshape(columns, h)[:] = values[y : y + h, left : left + columns].T
+        edges = _edges(runs, h)
+        edges -= left * h + y
+        # Every second sum is of what is between two runs.
+        total += float(np.add.reduceat(piece, edges)[::2].sum())
     return total / region.area
+
+
+def _edges(runs: Runs, height: int) -> NDArray[np.int64]:
+    """[2 R]: where each run begins and where it ends, counted down columns of `height` pixels."""
+    base = runs.column.astype(np.int64) * height
+    edges = np.empty(2 * len(runs), np.int64)
+    np.add(base, runs.top, out=edges[::2])
+    np.add(base, runs.stop, out=edges[1::2])
+    return edges
 
 
 def encode_region(region: Region, size: tuple[int, int]) -> Rle:
@@ -198,13 +210,14 @@ def encode_region(region: Region, size: tuple[int, int]) -> Rle:
     has thousands of regions.
     """
     height, width = size
-    base = region.runs.column.astype(np.int64) * height
-    edges = np.stack([base + region.runs.top, base + region.runs.stop], axis=1).ravel()
+    edges = _edges(region.runs, height)
     # A run that ends at the bottom of the image goes on at the top of the next column: drop both edges.
-    joined = np.flatnonzero(edges[1:-1:2] == edges[2::2])
-    edges = np.delete(edges, np.concatenate([2 * joined + 1, 2 * joined + 2]))
-    runs = np.diff(edges, prepend=0)
+    apart = edges[1:-1:2] != edges[2::2]
+    if not apart.all():
+        kept = np.ones(len(edges), np.bool_)
+        kept[1:-1:2] = kept[2::2] = apart
+        edges = edges[kept]
     rest = height * width - int(edges[-1])
-    counts = runs.tolist() + ([rest] if rest else [])
+    counts = [int(edges[0]), *(edges[1:] - edges[:-1]).tolist(), *([rest] if rest else [])]
     code = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": code["counts"].decode("ascii")}

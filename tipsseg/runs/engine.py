@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from tipsseg.errors import DeviceError
+from tipsseg.features.file import Recipe
+from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, FeatureStore, StoreRecord
 from tipsseg.formats.base import RunContext
 from tipsseg.label_map import LabelMap
+from tipsseg.options import FEATURE_DTYPES, Mode, choose
 from tipsseg.store.results import ImageResult, Item
-from tipsseg.store.spec import RunInfo, RunSpec
+from tipsseg.store.spec import LABELS_VERSION, RunInfo, model_identity
 from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder
 from tipsseg.weights.sources import file_hashes, find_model
+
+if TYPE_CHECKING:
+    from tipsseg.labelling.model import Model
 
 
 class Engine(Protocol):
@@ -62,30 +69,29 @@ class LocalEngine:
 
     def start(self, context: RunContext) -> RunInfo:
         """Load the model, see Engine."""
-        from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
         from tipsseg.labelling.labeller import Labeller
-        from tipsseg.labelling.model import Model
         from tipsseg.runs.image_task import ImageTask
 
         spec, dtype = self._info.spec, self._info.dtype
         cache = cache_folder() if spec.use_cache else None
-        check_device(spec, dtype)  # before any download
-        model = find_model(spec.model).fetch(quiet=self._quiet, keep_stamps=spec.use_cache)
-        backbone = Tipsv2Backbone(model, spec.device, dtype, spec.batch_size, cache)
-        if (note := self._note) is not None:
-            backbone.on_less_memory = lambda size: note(
-                f"Not enough memory on {backbone.device}: {size} windows at once from here on (argument `batch_size`={size})."
-            )
-        labeller = Labeller(Model(backbone), spec.vocabulary, spec.options, cache=cache)
+        model = load_model(spec, dtype, self._note, quiet=self._quiet)
+        backbone = model.backbone
+        labeller = Labeller(model, spec.vocabulary, spec.options, cache=cache)
         info = replace(
             self._info,
-            model={**self._info.model, "sha256": file_hashes(model, keep_stamps=spec.use_cache)},
+            model={**self._info.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)},
             device=str(backbone.device),
             dtype=backbone.dtype_name,
             vocabulary=labeller.vocabulary,
             dropped=labeller.dropped,
         )
-        self._task = ImageTask(labeller, spec.formats, context, info.digest, self._inspect, spec.max_pixels)
+        store = None
+        if spec.features is not None:
+            side = model.check_short_side(spec.options.short_side)
+            store = open_store(
+                spec.features, spec.feature_dtype, info.model, backbone.dtype_name, spec.options.mode, side
+            )
+        self._task = ImageTask(labeller, spec.formats, context, info.digest, self._inspect, spec.max_pixels, store)
         self._backbone = backbone
         return info
 
@@ -100,7 +106,65 @@ class LocalEngine:
         return label_images(items, self._task, self._info.spec.jobs)
 
 
-def check_device(spec: RunSpec, dtype: str) -> None:
+class ModelWish(Protocol):
+    """What is said of the model that a run needs: a RunSpec, or an EncodeSpec."""
+
+    @property
+    def model(self) -> str:
+        """See RunSpec."""
+
+    @property
+    def device(self) -> str:
+        """See RunSpec."""
+
+    @property
+    def dtype(self) -> str:
+        """See RunSpec."""
+
+    @property
+    def batch_size(self) -> int:
+        """See RunSpec."""
+
+    @property
+    def use_cache(self) -> bool:
+        """See RunSpec."""
+
+
+def load_model(spec: ModelWish, dtype: str, note: Callable[[str], None] | None, *, quiet: bool) -> Model:
+    """Load the model of a run, in a dtype that may be that of an earlier run. Raises TipssegError."""
+    from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+    from tipsseg.labelling.model import Model
+
+    check_device(spec, dtype)  # before any download
+    folder = find_model(spec.model).fetch(quiet=quiet, keep_stamps=spec.use_cache)
+    cache = cache_folder() if spec.use_cache else None
+    backbone = Tipsv2Backbone(folder, spec.device, dtype, spec.batch_size, cache)
+    if note is not None:
+        backbone.on_less_memory = lambda size: note(
+            f"Not enough memory on {backbone.device}: {size} windows at once from here on (argument `batch_size`={size})."
+        )
+    return Model(backbone)
+
+
+def open_store(
+    folder: Path, feature_dtype: str | None, model: Mapping[str, object], dtype: str, mode: Mode, short_side: int
+) -> FeatureStore:
+    """Open the feature store of a run whose model is loaded. Raises OutputError.
+
+    Args:
+        folder: Its folder.
+        feature_dtype: What features are kept in.
+        model: See `ModelSource.facts`.
+        dtype: What the model computes in.
+        mode: How images are shown to it.
+        short_side: Of the images as it sees them, in pixels.
+    """
+    recipe = Recipe(model_identity(model), dtype, mode, short_side, LABELS_VERSION)
+    kept = choose(feature_dtype or DEFAULT_FEATURE_DTYPE, FEATURE_DTYPES, "dtype of features")
+    return FeatureStore(folder, StoreRecord(str(model["id"]), recipe, kept))
+
+
+def check_device(spec: ModelWish, dtype: str) -> None:
     """Raise DeviceError for a device that is not here, or that does not have the dtype."""
     # Only now torch, which takes its time.
     from tipsseg.backbones.devices import resolve_device, resolve_dtype

@@ -6,9 +6,10 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.options import check_whole_number
+from tipsseg.options import FileOptions, check_whole_number
 from tipsseg.runs import inputs
 from tipsseg.runs.inputs import Found
 from tipsseg.runs.progress import Progress
@@ -16,7 +17,7 @@ from tipsseg.store.error_log import read_failed
 from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import find_run
-from tipsseg.store.spec import RunSpec
+from tipsseg.store.shards import Shard
 from tipsseg.types import ImageRef, name_order
 
 
@@ -37,6 +38,30 @@ class Choice:
     limit: int | None = None
     sample: int | None = None
     retry_failed: bool = False
+
+
+class Place(Protocol):
+    """Where the results of a run go, see RunSpec."""
+
+    @property
+    def output(self) -> Path:
+        """The output folder."""
+
+    @property
+    def state(self) -> Path:
+        """The folder of the records."""
+
+    @property
+    def shard(self) -> Shard | None:
+        """The part of the images that the run is about."""
+
+    @property
+    def files(self) -> FileOptions:
+        """How labels become files."""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats that per-image files are written in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +104,7 @@ def check_choice(given: bool, limit: int | None, sample: int | None, *, retry_fa
         )
 
 
-def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
+def find_images(spec: Place, choice: Choice, progress: Progress) -> Images:
     """Find the images of a run, and refuse those whose files would have one name.
 
     Raises:
@@ -119,7 +144,7 @@ def note_inputs(progress: Progress, found: Found) -> None:
         progress.note(f"Not searched, as a place of outputs: {', '.join(map(str, found.outputs))}.")
 
 
-def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
+def _given(spec: Place, choice: Choice, progress: Progress) -> Images:
     """The images that were named, of a shard its part."""
     shard = spec.shard
     if choice.entries is not None and choice.sample is None:
@@ -137,7 +162,7 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     return Images(tuple(sorted(refs, key=lambda each: name_order(each.name))), found.root)
 
 
-def _names(spec: RunSpec) -> OutputNames:
+def _names(spec: Place) -> OutputNames:
     """The names that the files of a run may take, by the rules of the file system that its folder is on, or will be."""
     return OutputNames(name_key(spec.state), spec.files.names, spec.formats)
 

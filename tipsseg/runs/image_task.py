@@ -11,9 +11,12 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from tipsseg.errors import ImageError
+from tipsseg.errors import FeatureFileError, ImageError
+from tipsseg.features.file import FeatureRecord, Origin
+from tipsseg.features.folder import FeatureStore
 from tipsseg.formats import FORMATS, write_labels
 from tipsseg.formats.base import ImageLabels, RunContext
 from tipsseg.images.decoding import as_image_error, opened
@@ -22,6 +25,7 @@ from tipsseg.label_map import LabelMap
 from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.labeller import Labeller, Scored
+from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.objects import LabelledObject, labelled_objects
@@ -31,13 +35,16 @@ from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
 from tipsseg.types import ImageRef
 from tipsseg.util.files import reason_of
-from tipsseg.util.fingerprint import Fingerprint, fingerprint
+from tipsseg.util.fingerprint import Fingerprint, content_digest, fingerprint
 
 #: How many classes of each patch are kept, for formats that have them.
 TOP_CLASSES = 5
 
 #: Images of more pixels than this are decoded, and labelled, one at a time.
 _HEAVY = 32_000_000
+
+#: The pixels of an image that nobody looks at.
+NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 #: How often an image is read again that was changed meanwhile.
 _ATTEMPTS = 3
@@ -49,8 +56,13 @@ class Loaded:
 
     Attributes:
         thumbnail: [h, w, 3] uint8, see `thumbnail_rgb`; 0 x 0 where no format needs it.
+        prepared: The image as the model sees it; its `resized` is 0 x 0 where features were there and no pixels are needed.
         fingerprint: Of the file that it was read from.
         seconds: What reading it took.
+        features: Its features, where the feature store has them.
+        unsaved: The features that the store is to have.
+        sha256: The hash of the file, by which the store has its features; "" without a store.
+        damaged: What was wrong with the file of its features; "" where nothing was.
     """
 
     ref: ImageRef
@@ -58,6 +70,10 @@ class Loaded:
     prepared: Prepared
     fingerprint: Fingerprint
     seconds: float = 0.0
+    features: Features | None = None
+    unsaved: FeatureRecord | None = None
+    sha256: str = ""
+    damaged: str = ""
 
 
 class ImageTask:
@@ -71,6 +87,7 @@ class ImageTask:
         digest: str,
         inspect: Callable[[ImageRef, LabelMap], None] | None = None,
         max_pixels: int = MAX_PIXELS,
+        store: FeatureStore | None = None,
     ) -> None:
         """Say how it is done.
 
@@ -81,7 +98,9 @@ class ImageTask:
             digest: Of all that decides the labels.
             inspect: Sees the labels of each image before anything is written, in one of several threads, and may raise ImageError.
             max_pixels: Images of more pixels are refused.
+            store: Features are taken from it and added to it; None: all are made, and kept nowhere.
         """
+        self._store = store
         self._labeller = labeller
         self._formats = formats
         self._context = context
@@ -90,34 +109,42 @@ class ImageTask:
         self._max_pixels = max_pixels
         self._needs_pixels = any(FORMATS[name].pixels for name in formats)
         self._top = TOP_CLASSES if any(FORMATS[name].top for name in formats) else 0
-        self._heavy = threading.Lock()
+        self._keeps_cosines = context.files.keep_cosines and any(FORMATS[name].archive for name in formats)
+        self._alone = OneLarge()
 
     def load(self, ref: ImageRef) -> Loaded:
         """Read an image; may be called from several threads. Raises ImageError."""
-        began = time.monotonic()
-        for _ in range(_ATTEMPTS):
-            before = _stamp(ref.path)
-            failure: ImageError | None = None
-            try:
-                loaded = self._load(ref)
-            except ImageError as error:
-                failure = error
-            if _stamp(ref.path) != before:
-                continue  # a half of the old file and a half of the new one may well decode
-            if failure is not None:
-                raise failure
-            return replace(loaded, seconds=time.monotonic() - began)
-        raise ImageError(ref.path, "it changes while it is read", "Label it again once it is complete.")
+        return read_steadily(ref, self._load)
 
     def _load(self, ref: ImageRef) -> Loaded:
+        if self._store is None:
+            return self._decoded(ref)
+        try:
+            sha256 = content_digest(ref.path)
+        except (OSError, ValueError):
+            return self._decoded(ref)  # which says what is wrong
+        found, damaged = find_features(self._store, sha256, self._labeller.model.backbone.device)
+        if found is not None and found.plan != self._labeller.plan(found.size):
+            found, damaged = None, f"{self._store.path(sha256)}: of another plan of windows"
+        if found is None or prod(found.size) > self._max_pixels:
+            return replace(self._decoded(ref), sha256=sha256, damaged=damaged)
+        if self._labeller.options.refine != "none":
+            return replace(self._decoded(ref), sha256=sha256, features=found)
+        prepared = Prepared(found.size, NO_PIXELS, found.plan)
+        return Loaded(ref, self._thumbnail(ref), prepared, fingerprint_of(ref.path), features=found, sha256=sha256)
+
+    def _decoded(self, ref: ImageRef) -> Loaded:
         with opened(ref.path, self._max_pixels) as image, self._alone(image.size), as_image_error(ref.path):
             upright = upright_image(image.decode())
-            thumbnail = thumbnail_rgb(upright) if self._needs_pixels else np.empty((0, 0, 3), np.uint8)
+            thumbnail = thumbnail_rgb(upright) if self._needs_pixels else NO_PIXELS
             prepared = self._labeller.prepare(upright)
-        try:
-            return Loaded(ref, thumbnail, prepared, fingerprint(ref.path))
-        except OSError as error:
-            raise ImageError(ref.path, reason_of(error)) from error
+        return Loaded(ref, thumbnail, prepared, fingerprint_of(ref.path))
+
+    def _thumbnail(self, ref: ImageRef) -> NDArray[np.uint8]:
+        if not self._needs_pixels:
+            return NO_PIXELS
+        with opened(ref.path, self._max_pixels) as image, self._alone(image.size), as_image_error(ref.path):
+            return thumbnail_rgb(upright_image(image.decode()))
 
     @property
     def windows_at_once(self) -> int:
@@ -128,9 +155,17 @@ class ImageTask:
         """What makes features of images, in batches; for one thread."""
         return Batches(self._labeller.model)
 
+    def keep(self, loaded: Loaded, features: Features) -> tuple[Loaded, Features]:
+        """The features in the precision of the store, and the image with what `finish` is to write; for the same thread."""
+        if self._store is None or loaded.features is not None:
+            return loaded, features
+        # Labels come from what the store will have, so that a second question gets the same.
+        record, features = stored(self._store, loaded, features, self._labeller.model)
+        return replace(loaded, unsaved=record), features
+
     def score(self, features: Features) -> Scored:
         """Compare the features of an image with the phrases; for the same thread."""
-        return self._labeller.score(features, self._top)
+        return self._labeller.score(features, self._top, keep=self._keeps_cosines)
 
     def finish(self, loaded: Loaded, scored: Scored) -> Labelled:
         """Label an image and write its files; may be called from several threads.
@@ -139,11 +174,14 @@ class ImageTask:
         """
         began = time.monotonic()
         prepared = loaded.prepared
+        if self._store is not None and loaded.unsaved is not None:
+            self._store.add(loaded.unsaved)
         with self._alone(max(prepared.size, prepared.plan.size, key=prod)):
             ref, label_map = loaded.ref, self._labeller.assign(prepared, scored)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
-            labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects)
+            kept = self._labeller.kept(prepared, scored) if self._keeps_cosines else None
+            labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects, kept)
             done = write_labels(labels, self._formats, self._context)
             objects = object_scores(labels.objects)
             summary = label_summary(label_map)
@@ -160,14 +198,73 @@ class ImageTask:
             done.written,
             objects,
         )
-        return Labelled(ref, entry, done.rows, labels.polygon_quality, prepared.squeezed)
+        return Labelled(ref, entry, done.rows, labels.polygon_quality, prepared.squeezed, loaded.damaged)
 
     def _objects(self, label_map: LabelMap) -> list[LabelledObject]:
         return labelled_objects(label_map.labels, label_map.confidence, len(label_map.classes), self._context.files)
 
-    def _alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
-        """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""
-        return self._heavy if size[0] * size[1] > _HEAVY else nullcontext()
+
+class OneLarge:
+    """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, size: tuple[int, int]) -> AbstractContextManager[object]:
+        """What is to be entered while an image of that size is in memory."""
+        return self._lock if size[0] * size[1] > _HEAVY else nullcontext()
+
+
+def read_steadily(ref: ImageRef, read: Callable[[ImageRef], Loaded]) -> Loaded:
+    """Read an image, and read it again where its file was changed meanwhile. Raises ImageError."""
+    began = time.monotonic()
+    for _ in range(_ATTEMPTS):
+        before = _stamp(ref.path)
+        failure: ImageError | None = None
+        try:
+            loaded = read(ref)
+        except ImageError as error:
+            failure = error
+        if _stamp(ref.path) != before:
+            continue  # a half of the old file and a half of the new one may well decode
+        if failure is not None:
+            raise failure
+        return replace(loaded, seconds=time.monotonic() - began)
+    raise ImageError(ref.path, "it changes while it is read", "Label it again once it is complete.")
+
+
+def find_features(store: FeatureStore, sha256: str, device: torch.device) -> tuple[Features | None, str]:
+    """The features of an image in a store, None where there are none or the file is damaged; and how it is damaged."""
+    try:
+        record = store.find(sha256)
+    except FeatureFileError as error:
+        return None, error.message
+    if record is None:
+        return None, ""
+    try:
+        return Features.from_record(record, device), ""
+    except ValueError as error:
+        return None, f"{store.path(sha256)}: {error}"
+
+
+def stored(store: FeatureStore, loaded: Loaded, features: Features, model: Model) -> tuple[FeatureRecord, Features]:
+    """The features of an image as a store keeps them, and as they are read again.
+
+    Raises DeviceError where the model gives values that are no numbers, which nobody is to keep.
+    """
+    record = features.record(store.record.dtype, Origin(loaded.sha256, loaded.ref.name, store.record.recipe))
+    try:
+        return record, Features.from_record(record, features.patches.device)
+    except ValueError as error:
+        raise model.gives_no_numbers() from error
+
+
+def fingerprint_of(path: Path) -> Fingerprint:
+    """The fingerprint of an image. Raises ImageError."""
+    try:
+        return fingerprint(path)
+    except OSError as error:
+        raise ImageError(path, reason_of(error)) from error
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

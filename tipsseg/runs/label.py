@@ -1,12 +1,13 @@
-"""One `tipsseg label` run: what is done already, the model for the rest, and the records of it all.
+"""One `tipsseg label` run: what is done already, what the folder decides, the model for the rest, and the records of it all.
 
-images, found before ─► OutputFolder ─► items: done, or to be labelled ─► Engine ─► results, recorded and told of ─► run files
+images, found before ─► OutputFolder ─► done, or to be labelled ─► Relabelling ─► Engine ─► results, recorded, told of ─► run files
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,12 +27,17 @@ from tipsseg.runs.notes import (
     note_folder,
     note_outdated,
     note_parts,
+    note_relabel,
+    note_relabelled,
     note_resume,
+    note_undecided,
 )
 from tipsseg.runs.progress import Progress
+from tipsseg.runs.relabel.decision import Undecided
+from tipsseg.runs.relabel.image import Relabelling
 from tipsseg.runs.reporting import Reporter
 from tipsseg.store.folder import OutputFolder
-from tipsseg.store.results import Failed, ImageResult, Item, Labelled, Unchanged, image_paths
+from tipsseg.store.results import Failed, ImageResult, Item, Labelled, Left, Unchanged, image_paths
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.spec import Counts, RunInfo
 from tipsseg.types import ImageRef
@@ -89,40 +95,45 @@ class LabelRun:
                 self._convert(formats, names, progress.without_results())
                 folder = stack.enter_context(OutputFolder(info, images.known))
             note_resume(folder.resume, images, progress)
-            edited = yield from self._label(folder, images)
+            # Its files are written, or not begun, before anybody else may have the folder.
+            pool = ThreadPoolExecutor(info.spec.jobs, thread_name_prefix="relabel")
+            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+            edited = yield from self._label(folder, images, pool)
         failed = self._follow_edited(edited)
         self.counts = replace(self.counts, failed=self.counts.failed + failed)
 
-    def _label(self, folder: OutputFolder, images: Images) -> Generator[ImageResult, None, Edited]:
+    def _label(self, folder: OutputFolder, images: Images, pool: Executor) -> Generator[ImageResult, None, Edited]:
         """Label the images, with the folder open. Returns what is known of images that were changed by hand."""
-        info, spec, engine, progress = self._info, self._info.spec, self._engine, self._progress
+        info, spec, progress = self._info, self._info.spec, self._progress
         notes, edited = ImageNotes(info.model, progress), Edited()
         reporter: Reporter[ImageResult] = Reporter(
             progress, _recorder(folder, notes, edited, progress), jsonl=self._jsonl
         )
+        relabelling = Relabelling(info, folder.context, folder.resume)
         began = time.monotonic()
         try:
-            items = as_items(images.refs, folder.resume)
+            left = as_items(images.refs, folder.resume)
             first: ImageRef | None = None
-            for item in items:
+            for item in left:
                 if isinstance(item, ImageRef):
                     first = item
                     break
                 reporter.take(item)
                 yield item
+            batch_size = None
             if first is not None or not folder.begun:
-                info = begin(engine, images, folder)
-                note_begin(info, images, reporter.counts, progress)
+                by_folder = self._begin(folder, images, relabelling, first, reporter)
                 note_parts(spec.formats, spec.files, progress)
                 began = time.monotonic()
-            if first is not None:
-                yield from reporter.each(engine.results(chain([first], items)))
-                info = replace(info, batch_size=engine.batch_size())
+                if first is not None:
+                    items = relabelling.items(chain([first], left), pool, ahead=images.number is not None)
+                    batch_size = yield from self._each(items, folder, images, relabelling, reporter, by_folder)
             if not folder.finished or reporter.counts.labelled or reporter.counts.failed:
-                folder.finish(reporter.counts, info.batch_size)
+                folder.finish(reporter.counts, batch_size)
             progress.end()
             progress.results(folder.run_paths)
             notes.end()
+            note_relabelled(relabelling.images, progress)
             note_outdated(folder.resume, spec, progress)
             note_edited(spec, reporter.counts, edited, progress)
             for line in folder.totals().lines():
@@ -137,6 +148,58 @@ class LabelRun:
         finally:
             self.counts = reporter.counts
         return edited
+
+    def _begin(
+        self,
+        folder: OutputFolder,
+        images: Images,
+        relabelling: Relabelling,
+        ref: ImageRef | None,
+        reporter: Reporter[ImageResult],
+    ) -> bool:
+        """Write the records that come first, and get the model ready unless the folder decides the next image; whether it does."""
+        spec, progress = self._info.spec, self._progress
+        by_folder = relabelling.run_without_model(ref)
+        if by_folder is not None:
+            folder.begin(replace(by_folder, image_root=str(images.root), started=datetime.now(UTC)))
+            note_relabel(spec, images, reporter.counts, progress)
+        else:
+            self._load(folder, images, relabelling, ref, reporter)
+        return by_folder is not None
+
+    def _load(
+        self,
+        folder: OutputFolder,
+        images: Images,
+        relabelling: Relabelling,
+        ref: ImageRef | None,
+        reporter: Reporter[ImageResult],
+    ) -> None:
+        """Get the model ready, for an image first, and say why where the folder has labels of it."""
+        if ref is not None and isinstance(decision := relabelling.decide(ref), Undecided):
+            note_undecided(ref, decision, self._progress)
+        note_begin(begin(self._engine, images, folder), images, reporter.counts, self._progress)
+
+    def _each(
+        self,
+        items: Iterator[Item],
+        folder: OutputFolder,
+        images: Images,
+        relabelling: Relabelling,
+        reporter: Reporter[ImageResult],
+        by_folder: bool,
+    ) -> Generator[ImageResult, None, int | None]:
+        """The images that are left, by the folder as long as it decides them, and then by the model; returns the batch size."""
+        for item in items:
+            if not isinstance(item, ImageRef):
+                reporter.take(item)
+                yield item
+                continue
+            if by_folder:
+                self._load(folder, images, relabelling, item, reporter)
+            yield from reporter.each(self._engine.results(chain([item], items)))
+            return self._engine.batch_size()
+        return None
 
     def _follow_edited(self, edited: Edited) -> int:
         """Write edited images in the formats that were asked for and that they lack; returns how many failed."""
@@ -177,7 +240,7 @@ def refuse_mixture(resume: ResumeState, images: Images) -> Images:
     return replace(images, refs=refs)
 
 
-def as_items(refs: Iterable[ImageRef | Failed], resume: ResumeState) -> Iterator[Item]:
+def as_items(refs: Iterable[ImageRef | Failed], resume: ResumeState) -> Iterator[Left]:
     """The images, each as what an earlier run left of it says: to be labelled, done, or not possible."""
     for ref in refs:
         yield resume.item(ref) if isinstance(ref, ImageRef) else ref

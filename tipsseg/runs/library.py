@@ -1,4 +1,4 @@
-"""What the commands `label` and `eval` do, for programs: the same runs, in silence, with results to iterate over."""
+"""What the commands `label`, `correct` and `eval` do, for programs: the same runs, in silence, with results to iterate over."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from tipsseg.options import (
     DEFAULT_LABEL_OPTIONS,
     MAX_PIXELS,
     Dtype,
+    FeatureDtype,
     FileOptions,
     LabelOptions,
+    Mode,
+    check_whole_number,
     choose,
     thread_count,
 )
+from tipsseg.runs.correct.folder import Corrections, take_corrections
+from tipsseg.runs.encode.run import EncodeResult, EncodeRun
+from tipsseg.runs.encode.spec import EncodeSpec, plan_encoding
 from tipsseg.runs.engine import Engine, LocalEngine
 from tipsseg.runs.evaluate import Evaluation, evaluate_masks, evaluate_model
 from tipsseg.runs.image_list import Choice, Images, check_choice, find_images, found_images
@@ -68,6 +74,8 @@ def label_folder(
     actors: int = 1,
     gpus: float = 0.0,
     use_cache: bool = False,
+    features: str | Path | None = None,
+    feature_dtype: FeatureDtype | None = None,
     verbose: bool = False,
 ) -> Generator[ImageResult, None, None]:
     """Label images into an output folder, as `tipsseg label` does; the work is done while the results are taken.
@@ -101,6 +109,8 @@ def label_folder(
         actors: With "ray": how many actors.
         gpus: With "ray": GPUs per actor.
         use_cache: Whether the user's cache keeps what saves time the next time.
+        features: The folder of a feature store: features are taken from it, and those that it lacks are added. None: no store.
+        feature_dtype: What features are kept in; None: as in the store, "float16" in a new one.
         verbose: Whether notes, progress and faults go to stderr.
 
     Yields:
@@ -132,6 +142,8 @@ def label_folder(
         replace_edited,
         None if shard is None else parse_shard(shard),
         use_cache,
+        None if features is None else Path(features),
+        feature_dtype,
     )
     spec.check()
     make_engine = engine_maker(engine, actors, gpus, device)
@@ -168,6 +180,80 @@ def engine_maker(name: str, actors: int, gpus: float, device: str) -> EngineMake
     return lambda info, note, quiet: RayEngine(info, actors, gpus)
 
 
+def encode_folder(
+    images: Paths,
+    output: str | Path,
+    *,
+    model: str | Path = "l14",
+    mode: Mode = "slide",
+    short_side: int | None = None,
+    feature_dtype: FeatureDtype | None = None,
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    batch_size: int = 8,
+    jobs: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    limit: int | None = None,
+    sample: int | None = None,
+    shard: str | None = None,
+    use_cache: bool = False,
+    verbose: bool = False,
+) -> Generator[EncodeResult, None, None]:
+    """Keep the features of images in a feature store, as `tipsseg encode` does; the work is done while the results are taken.
+
+    Args:
+        images: As of `label_folder`.
+        output: The folder of the store: argument `features` of `label_folder`. Images whose features are there are not encoded
+            again.
+        model: As of `label_folder`, like all that follow but the next three.
+        mode: "slide": overlapping windows of the model's native size; "whole": the image in one piece.
+        short_side: The image's shorter side is resized to so many pixels; None: to the model's native size.
+        feature_dtype: What features are kept in. "float32" gives the labels that there are without a store, "float16" takes half
+            the disk and "int8" a quarter. None: as in the store, "float16" in a new one.
+        device: Where the model runs.
+        dtype: The dtype that the model computes in; "auto": as in the store.
+        batch_size: Windows that a GPU takes at once.
+        jobs: Threads.
+        max_pixels: Images of more pixels are refused.
+        limit: Only the first images.
+        sample: Only so many images.
+        shard: "I/N" for part I of N of the images.
+        use_cache: Whether the user's cache keeps what saves time the next time.
+        verbose: Whether notes, progress and faults go to stderr.
+
+    Yields:
+        An Encoded or a Failed per image, in the order of the images: `ref.path` is the image, `file` the file of its features.
+
+    Raises:
+        TipssegError: For what ends the run; what can be known before is raised by the call itself.
+    """
+    paths = _paths(images)
+    check_choice(bool(paths), limit, sample, retry_failed=False)
+    spec = EncodeSpec(
+        Path(output),
+        str(model),
+        LabelOptions(mode, short_side),
+        feature_dtype,
+        device,
+        dtype,
+        batch_size,
+        thread_count(jobs),
+        max_pixels,
+        None if shard is None else parse_shard(shard),
+        use_cache,
+    )
+    spec.check()
+    progress = _progress(verbose)
+    plan = plan_encoding(spec)
+    found = find_images(spec, Choice(paths, None, limit, sample), progress)
+    return _encoded(EncodeRun(spec, plan, found, progress, quiet=True), progress)
+
+
+def _encoded(run: EncodeRun, progress: Progress) -> Generator[EncodeResult, None, None]:
+    with progress:
+        yield from run.results()
+
+
 def evaluate(
     images: Paths,
     truths: str | Path,
@@ -188,6 +274,8 @@ def evaluate(
     jobs: int | None = None,
     max_pixels: int = MAX_PIXELS,
     use_cache: bool = False,
+    features: str | Path | None = None,
+    feature_dtype: FeatureDtype | None = None,
     verbose: bool = False,
 ) -> Evaluation:
     """Label images and score the labels against truth masks, as `tipsseg eval` does.
@@ -212,6 +300,8 @@ def evaluate(
         jobs: Threads.
         max_pixels: Images of more pixels are refused.
         use_cache: Whether the user's cache keeps what saves time the next time.
+        features: The folder of a feature store: features are taken from it, and those that it lacks are added. None: no store.
+        feature_dtype: What features are kept in; None: as in the store, "float16" in a new one.
         verbose: Whether notes, progress and faults go to stderr.
 
     Returns:
@@ -241,6 +331,8 @@ def evaluate(
         max_pixels,
         resume=False,
         use_cache=use_cache,
+        features=None if features is None else Path(features),
+        feature_dtype=feature_dtype,
     )
     wanted = truth.layout([each.name for each in vocabulary.classes])
     spec.check()
@@ -290,6 +382,55 @@ def score_masks(
     names = names_of(Path(predicted), given)
     with _progress(verbose) as progress:
         return evaluate_masks(Path(predicted), Path(truths), truth.layout(names), names, thread_count(jobs), progress)
+
+
+def correct_folder(
+    output: str | Path,
+    corrections: str | Path,
+    *,
+    source_format: str | None = None,
+    add_classes: bool = False,
+    replace_edited: bool = False,
+    dry_run: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    verbose: bool = False,
+) -> Corrections:
+    """Take corrected labels back into the output folder of a run, as `tipsseg correct` does: all of them, or none.
+
+    The masks of the images then count as changed by a person, and every later command keeps them.
+
+    Args:
+        output: The output folder.
+        corrections: The file, the folder or the zip that a labelling tool exported.
+        source_format: "png", "cvat", "hf", "coco", "labelme", "label-studio" or "yolo". None: it is recognised.
+        add_classes: Whether a class that the run does not have becomes a further class.
+        replace_edited: Whether masks that a person changed in their place may be replaced.
+        dry_run: Whether all is checked, and nothing is written.
+        max_pixels: Larger images are refused.
+        verbose: Whether notes, progress and faults go to stderr.
+
+    Returns:
+        What was taken in: `format`, `masks` (each with `image`, `path` and the number of `changed` pixels), `unchanged` images,
+        `unmatched` images and new `classes`.
+
+    Raises:
+        UsageError: For an unknown format.
+        InputError: Where the corrections, or some of them, cannot be taken. Nothing was changed then.
+        ImageError: Where a file of the corrections cannot be read. Nothing was changed then.
+        OutputError: Where the folder cannot be written.
+    """
+    check_whole_number("argument `max_pixels`", max_pixels)
+    with _progress(verbose) as progress:
+        return take_corrections(
+            Path(output),
+            Path(corrections),
+            progress,
+            source_format=source_format,
+            add_classes=add_classes,
+            replace_edited=replace_edited,
+            dry_run=dry_run,
+            max_pixels=max_pixels,
+        )
 
 
 def _paths(images: Paths) -> tuple[Path, ...]:

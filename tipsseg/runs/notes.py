@@ -13,18 +13,24 @@ from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.progress import Progress
+from tipsseg.runs.relabel.decision import Undecided
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Labelled, Unchanged
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.stored_image import label_sources
+from tipsseg.types import ImageRef
 from tipsseg.util.printable import counted, shell_word
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
 
 #: The model that was trained on drawn scenes alone.
 _DRAWN = "tiny"
+
+
+#: What decides labels without the model, in words.
+_SOURCES = {"labels": "labels", "cosines": "cosines"}
 
 
 class ImageNotes:
@@ -41,6 +47,8 @@ class ImageNotes:
     def take(self, labelled: Labelled) -> None:
         """One more image is labelled."""
         self._quality += labelled.polygon_quality
+        if labelled.damaged:
+            note_damaged(labelled.damaged, self._progress)
         if labelled.squeezed:
             self._squeezed += 1
             self._first_squeezed = self._first_squeezed or labelled.ref.name
@@ -60,6 +68,11 @@ class ImageNotes:
                 f"{self._first_squeezed}{more}: more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the "
                 "long side squeezed, which may cost accuracy. Cut such images into pieces."
             )
+
+
+def note_damaged(what: str, progress: Progress) -> None:
+    """Say what was wrong with a file of features that was written anew."""
+    progress.note(f"{what}; the image was encoded again.")
 
 
 @cache
@@ -129,6 +142,29 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
     if info.dropped:
         same = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
         progress.note(f"No part of the background, as each means the same as a class to this model: {same}.")
+
+
+def note_relabel(spec: RunSpec, images: Images, counts: Counts, progress: Progress) -> None:
+    """What there is to say before images are labelled from what the folder holds; `counts` are of images that were done before."""
+    number = images.number
+    what = "Images as they come" if number is None else counted(number, "image")
+    before = f", the first {counts.unchanged} of them done before" if counts.unchanged else ""
+    progress.begin(f"{what} from what {spec.output} holds{before}; no model is loaded.", number, counts.done)
+
+
+def note_undecided(ref: ImageRef, decision: Undecided, progress: Progress) -> None:
+    """Say why an image that has labels in the folder needs the model."""
+    how = ""
+    if decision.cosines:
+        how = "; kept cosines would have decided it (argument `keep_cosines` with npz among argument `formats`)"
+    progress.note(f"The model is needed, for {ref.name} first: {decision.reason}{how}.")
+
+
+def note_relabelled(images: Mapping[str, int], progress: Progress) -> None:
+    """Say how many images were labelled without the model; `images` as Relabelling has them."""
+    if number := sum(images.values()):
+        how = " and ".join(f"{_SOURCES[source]} of {count}" for source, count in sorted(images.items()))
+        progress.note(f"{counted(number, 'image')} labelled without the model, from the stored {how}.")
 
 
 def note_outdated(resume: ResumeState, spec: RunSpec, progress: Progress) -> None:

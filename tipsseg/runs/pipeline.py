@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tipsseg.errors import ImageError
 from tipsseg.labelling.batches import Batches
@@ -41,6 +41,7 @@ def label_images(items: Iterable[Item], task: ImageTask, jobs: int) -> Generator
         try:
             for image, features in step:
                 any_ready = True
+                image, features = _kept(task, image, features)  # noqa: PLW2901
                 # Compared at once, so that features, which take the most memory, are gone before the next ones are made.
                 finishing = pool.submit(_finish, task, image, task.score(features))
                 writing.add(finishing)
@@ -62,7 +63,7 @@ def label_images(items: Iterable[Item], task: ImageTask, jobs: int) -> Generator
             if loading and loading[0].loaded.done():
                 image = loading.popleft().image()
                 if image is not None:
-                    yield from encode(batches.add(image, image.loaded.prepared))
+                    yield from encode(_encoded(image, batches))
             elif (item := feed.take()) is not None:
                 result: Future[ImageResult] = Future()
                 result.add_done_callback(lambda _: happened.set())
@@ -121,6 +122,19 @@ def _begin(
     else:
         result.set_result(item)
     return None
+
+
+def _encoded(image: _Image, batches: Batches[_Image]) -> Iterable[tuple[_Image, Features]]:
+    """The images whose features are there once this one has joined the batches; one that has its features passes by them."""
+    if (known := image.loaded.features) is not None:
+        return [(image, known)]
+    return batches.add(image, image.loaded.prepared)
+
+
+def _kept(task: ImageTask, image: _Image, features: Features) -> tuple[_Image, Features]:
+    """The features as they are kept, and the image with what is to be written of them."""
+    loaded, features = task.keep(image.loaded, features)
+    return replace(image, loaded=loaded), features
 
 
 def _finish(task: ImageTask, image: _Image, scored: Scored) -> None:

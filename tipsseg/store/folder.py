@@ -135,7 +135,13 @@ class OutputFolder:
         self.resume.settle(self._info)
         # A conversion that was broken off before is so still.
         before = self._record
-        self._record = replace(self._info, converting=before.converting, lost=before.lost, kept=before.kept)
+        self._record = replace(
+            self._info,
+            converting=before.converting,
+            lost=before.lost,
+            kept=before.kept,
+            former=self.resume.former(),
+        )
         write_run(context.ownership, self._record)
         vocabulary = info.vocabulary or info.spec.vocabulary
         write_classes(context.ownership, context.output, context.classes, vocabulary.background_texts)
@@ -188,6 +194,7 @@ class OutputFolder:
             counts=counts,
             batch_size=self._record.batch_size if batch_size is None else batch_size,
             lost=self._record.lost or self.resume.incomplete_for_good or bool(self.set_aside),
+            former=self.resume.former(),
             summary=self.totals().record(),
         )
         write_run(context.ownership, self._record)

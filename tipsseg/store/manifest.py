@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.formats import FORMATS
@@ -33,6 +33,25 @@ ObjectScore = tuple[int, int, int, int, int, int, float]
 
 
 @dataclass(frozen=True, slots=True)
+class TakenFrom:
+    """Where the mask of an image came from, if a correction by another program was taken in.
+
+    Attributes:
+        source: The file that the correction was in, absolute.
+        format: The format of that file.
+        content: sha256 of what the correction says.
+        mask: sha256 of the mask that came of it. A mask with another content was changed since.
+        before: sha256 of the mask that was there before.
+    """
+
+    source: str
+    format: str
+    content: str
+    mask: str
+    before: str
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestEntry:
     """One labelled image.
 
@@ -48,6 +67,7 @@ class ManifestEntry:
         written: What those files were when they were written. A file that is different now was edited.
         objects: The objects that the labels show, whether or not a format lists them. None: an earlier version did not keep them.
         corrected: sha256 of the edited mask that the labels are of. None: the labels are the run's own.
+        taken: Where the edited mask came from. None: nobody took a correction in, or a person changed the mask in its place.
     """
 
     image: str
@@ -61,6 +81,7 @@ class ManifestEntry:
     written: Mapping[str, Fingerprint]
     objects: tuple[ObjectScore, ...] | None = ()
     corrected: str | None = None
+    taken: TakenFrom | None = None
 
     def record(self) -> dict[str, object]:
         """The entry as a line's JSON value."""
@@ -81,6 +102,7 @@ class ManifestEntry:
             **({} if self.objects is None else {"objects": [list(each) for each in self.objects]}),
             "seconds": self.seconds,
             **({} if self.corrected is None else {"corrected": self.corrected}),
+            **({} if self.taken is None else {"taken": asdict(self.taken)}),
         }
 
     @property
@@ -144,12 +166,17 @@ def read_entry(line: bytes) -> ManifestEntry:
             {str(name): parse_file(file) for name, file in record["written"].items()},
             tuple(map(_read_object, record["objects"])) if "objects" in record else None,
             None if record.get("corrected") is None else str(record["corrected"]),
+            None if record.get("taken") is None else _read_taken(record["taken"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError("not all that belongs to an image") from error
     _check_names(entry)
     read_summary(entry.summary)
     return entry
+
+
+def _read_taken(record: Mapping[str, object]) -> TakenFrom:
+    return TakenFrom(**{each.name: str(record[each.name]) for each in fields(TakenFrom)})
 
 
 def _read_object(record: list[object]) -> ObjectScore:
@@ -234,6 +261,10 @@ class Manifest:
     def others(self, digest: str) -> list[str]:
         """The images whose labels were decided by something else."""
         return [image for image, own in self._digests.items() if own != digest]
+
+    def digests(self) -> set[str]:
+        """What decided the labels of the images."""
+        return set(self._digests.values())
 
     def entries(self) -> Iterator[ManifestEntry]:
         """The entries in the order of their names."""

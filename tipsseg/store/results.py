@@ -28,6 +28,7 @@ class Labelled:
         rows: Its rows for the files of the whole run, by format.
         polygon_quality: How well the polygons fit its pixels.
         squeezed: Whether the model saw the image shorter than it is, see `windows.working_size`.
+        damaged: What was wrong with the file of its features, which was written anew; "" where nothing was.
     """
 
     ref: ImageRef
@@ -35,6 +36,7 @@ class Labelled:
     rows: Mapping[str, Rows]
     polygon_quality: PolygonQuality
     squeezed: bool = False
+    damaged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +76,36 @@ class Failed:
         return self.ref.name
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Result of an image whose features are in the feature store.
+
+    Attributes:
+        ref: The image.
+        file: The file of its features.
+        size: (height, width) of the image in pixels, upright.
+        windows: How many windows the model saw; 1 for an image that it saw in one piece.
+        bytes: Bytes of the features.
+        made: Whether this run has made them.
+        damaged: See Labelled.
+    """
+
+    ref: ImageRef
+    file: Path
+    size: tuple[int, int]
+    windows: int
+    bytes: int
+    made: bool
+    damaged: str = ""
+
+
 ImageResult = Labelled | Unchanged | Failed
 
-#: An image to be labelled, or the result of an image that needs no labelling.
-Item = ImageRef | Unchanged | Failed
+#: What an earlier run left of an image: it is to be labelled, or its result is known.
+Left = ImageRef | Unchanged | Failed
+
+#: An image for the model, or the result of an image that does not need it.
+Item = Left | Labelled
 
 
 def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:

@@ -15,8 +15,15 @@ from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.journal import Journal
 from tipsseg.store.lock import finish_command, is_begun, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, input_path
-from tipsseg.store.results import Failed, Item, Unchanged, edited_formats, image_paths, in_place, is_recorded
-from tipsseg.store.run_record import RUN_FILE, difference_texts, find_run, read_run, refuse_other_record
+from tipsseg.store.results import Failed, Left, Unchanged, edited_formats, image_paths, in_place, is_recorded
+from tipsseg.store.run_record import (
+    RUN_FILE,
+    difference_texts,
+    find_run,
+    of_same_phrases,
+    read_run,
+    refuse_other_record,
+)
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.stored_image import suffices
@@ -113,7 +120,7 @@ class ResumeState:
         """Whether records of images were lost: nobody can say which files they had."""
         return bool(self.lost or self.manifest.unreadable or (self.before is not None and self.before.lost))
 
-    def item(self, ref: ImageRef) -> Item:
+    def item(self, ref: ImageRef) -> Left:
         """The image with the files that may be replaced; or its result, where it needs no labelling. Any thread may call it."""
         context = self._context
         entry = self.manifest.get(ref.name)
@@ -194,6 +201,24 @@ class ResumeState:
             return ()
         return tuple(missing) if all(suffices(name, held) for name in missing) else ()
 
+    def run_of(self, entry: ManifestEntry) -> RunInfo | None:
+        """The run that gave an image its labels; None where no record tells its options any more."""
+        runs = () if self.before is None else (self.before, *self.before.former)
+        return next((each for each in runs if each.digest == entry.digest), None)
+
+    def former(self) -> tuple[RunInfo, ...]:
+        """The earlier runs of other options whose labels are still in the folder."""
+        runs = () if self.before is None else (self.before, *self.before.former)
+        digests = self.manifest.digests() - {self._digest}
+        return tuple(replace(each, former=()) for each in runs if each.digest in digests)
+
+    def held(self, entry: ManifestEntry) -> frozenset[str]:
+        """The formats of which an image has its per-image file, as it was written."""
+        output = self._context.output
+        return frozenset(
+            name for name, file in entry.files.items() if entry.written[name].holds(actual_path(output, file))
+        )
+
     def with_other_formats(self, entry: ManifestEntry) -> ManifestEntry:
         """The entry of an image that was labelled just now, with other formats of an earlier entry for the same labels.
 
@@ -218,13 +243,20 @@ class ResumeState:
         )
 
     def refuse_other_ids(self) -> None:
-        """Raise OtherRunError where it, or another shard, has labels of another model or vocabulary."""
-        own = [self.before] if self.before is not None and (len(self.manifest) or self.lost) else []
+        """Raise OtherRunError where it, or another shard, has labels of another model or vocabulary.
+
+        The ids mean the same under other colours, supercategories and minimum confidences; but all shards have the same.
+        """
         output = self._context.output
-        others = [find_run(state) for state in state_folders(output) if state != self._context.state]
-        for before in (*own, *others):
-            other = [] if before is None else difference_texts(before, self._info)
-            if other:
+        pairs = [
+            (shard, self._info)
+            for state in state_folders(output)
+            if state != self._context.state and (shard := find_run(state)) is not None
+        ]
+        if self.before is not None and (len(self.manifest) or self.lost):
+            pairs.insert(0, (of_same_phrases(self.before), of_same_phrases(self._info)))
+        for pair in pairs:
+            if other := difference_texts(*pair):
                 raise OtherRunError(output, f"it holds labels of another run: {'; '.join(other)}", _START_OVER)
 
     def refuse_mixture(self, covered: Container[str]) -> None:
@@ -253,7 +285,9 @@ class ResumeState:
         if self.before is None:
             return []
         before, now = self.before.spec.option_record(), self._spec.option_record()
-        names = [name for name, value in now.items() if before.get(name) != value]
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        if difference_texts(self.before, self._info):
+            names.append("colours, supercategories or minimum confidences of classes")
         if self.before.dtype != self._info.dtype:
             names.append("dtype")
         return [name.replace("_", "-") for name in names]

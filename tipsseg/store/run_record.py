@@ -13,9 +13,11 @@ from pathlib import Path
 
 from tipsseg import __version__
 from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
+from tipsseg.features.file import Recipe
+from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import RunContext
-from tipsseg.options import DTYPE_NAMES, FileOptions, LabelOptions, parse_file_options
+from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, FileOptions, LabelOptions, choose, parse_file_options
 from tipsseg.store import spec as specs
 from tipsseg.store.shards import Shard, parse_shard, state_folders
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, model_identity, vocabulary_identity, vocabulary_record
@@ -41,11 +43,49 @@ def plan_run(spec: RunSpec) -> RunInfo:
 
     Raises:
         CheckpointError: Where the files of a local model cannot be read.
+        OutputError: Where the feature store is none, or has features of another kind.
     """
     dtype = spec.dtype
+    facts = find_model(spec.model).facts(keep_stamps=spec.use_cache)
+    if spec.features is not None:
+        kept = plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)
+        dtype = dtype if kept is None else kept.recipe.dtype
+        spec = replace(
+            spec, feature_dtype=(spec.feature_dtype or DEFAULT_FEATURE_DTYPE) if kept is None else kept.dtype
+        )
     if dtype == "auto" and spec.formats:
         dtype = begun_dtype(spec) or "auto"
-    return RunInfo(spec, find_model(spec.model).facts(keep_stamps=spec.use_cache), dtype)
+    return RunInfo(spec, facts, dtype)
+
+
+def plan_features(
+    folder: Path, feature_dtype: str | None, model: Mapping[str, object], dtype: str, options: LabelOptions
+) -> StoreRecord | None:
+    """What a feature store says that is there already; None where there is none.
+
+    Args:
+        folder: Its folder.
+        feature_dtype: What features are to be kept in; None: as they are.
+        model: See `ModelSource.facts`.
+        dtype: What the model is to compute in; "auto": as it did.
+        options: How images are shown to the model. A short side of None may be that of the store: the model says it.
+
+    Raises:
+        OutputError: Where the folder is no store, or has features of another kind.
+    """
+    there = read_store(folder)
+    if there is None:
+        return None
+    recipe = Recipe(
+        model_identity(model),
+        there.recipe.dtype if dtype == "auto" else dtype,
+        options.mode,
+        there.recipe.short_side if options.short_side is None else options.short_side,
+        specs.LABELS_VERSION,
+    )
+    kept = there.dtype if feature_dtype is None else choose(feature_dtype, FEATURE_DTYPES, "dtype of features")
+    check_same(folder, there, StoreRecord(str(model["id"]), recipe, kept))
+    return there
 
 
 def begun_dtype(spec: RunSpec) -> str | None:
@@ -104,6 +144,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         **({"lost": True} if info.lost else {}),
         **({"kept": list(info.kept)} if info.kept else {}),
         **({"summary": dict(info.summary)} if info.summary else {}),
+        **({"former": [{**run_record(each), "files": {}} for each in info.former]} if info.former else {}),
     }
 
 
@@ -198,6 +239,7 @@ def parse_run(record: object, state: Path) -> RunInfo:
             take(record, "command", str),
             take(record, "versions", dict),
         ),
+        former=_parse_former(record, state),
     )
 
 
@@ -237,8 +279,25 @@ def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
     return texts
 
 
+def of_same_phrases(info: RunInfo) -> RunInfo:
+    """The same run with classes that say nothing but what the model is asked: no colour, supercategory or minimum confidence."""
+    vocabulary = info.spec.vocabulary
+    plain = tuple(replace(each, colour=None, supercategory="", min_confidence=None) for each in vocabulary.specs)
+    return replace(info, spec=replace(info.spec, vocabulary=replace(vocabulary, specs=plain)))
+
+
 def _vocabulary_of(info: RunInfo) -> Mapping[str, object]:
     return vocabulary_identity(vocabulary_record(info.spec.vocabulary, info.spec.vocabulary))
+
+
+def _parse_former(record: object, state: Path) -> tuple[RunInfo, ...]:
+    """The earlier runs in a record, but for those that this version cannot read: their labels are made by the model then."""
+    found: list[RunInfo] = []
+    former = _get(record, "former")
+    for each in former if isinstance(former, list) else ():
+        with suppress(ValueError):
+            found.append(replace(parse_run(each, state), former=()))
+    return tuple(found)
 
 
 def _get(record: object, key: str) -> object:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from tipsseg.errors import OutputError, UsageError
-from tipsseg.formats import check_formats
+from tipsseg.formats import FORMATS, check_formats
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_FORMATS,
     DEFAULT_LABEL_OPTIONS,
+    FEATURE_DTYPES,
     MAX_PIXELS,
     REFINEMENTS,
     FileOptions,
@@ -22,6 +24,7 @@ from tipsseg.options import (
     check_device_name,
     check_dtype_name,
     check_whole_number,
+    choose,
     default_jobs,
 )
 from tipsseg.store.shards import Shard, state_folder
@@ -59,6 +62,8 @@ class RunSpec:
         replace_edited: Whether images are labelled anew whose files were changed by hand.
         shard: The part of the images that this run labels. None: all of them.
         use_cache: Whether the user's cache keeps what saves time the next time: the vectors of phrases, and stamps of hashed files.
+        features: The folder of the feature store that features are taken from and added to. None: they are kept nowhere.
+        feature_dtype: What they are kept in. None: as the store has them, float16 in a new one; `plan_run` says which.
     """
 
     model: str
@@ -77,6 +82,8 @@ class RunSpec:
     replace_edited: bool = False
     shard: Shard | None = None
     use_cache: bool = False
+    features: Path | None = None
+    feature_dtype: str | None = None
 
     @property
     def state(self) -> Path:
@@ -108,11 +115,17 @@ class RunSpec:
                 f"argument `png_mode`=P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}",
                 "Use argument `png_mode`=L.",
             )
+        if self.files.keep_cosines and not any(FORMATS[name].archive for name in self.formats):
+            raise UsageError(
+                "argument `keep_cosines` is for the format npz, which keeps them",
+                "Leave it out, or name npz among argument `formats`.",
+            )
         check_whole_number("argument `batch_size`", self.batch_size)
         check_whole_number("argument `jobs`", self.jobs)
         check_whole_number("argument `max_pixels`", self.max_pixels)
         check_device_name(self.device)
         check_dtype_name(self.dtype)
+        check_features(self.features, self.feature_dtype, self.output if self.formats else None)
         find_model(self.model)
         check_folder(self.output)  # after the options: their faults are told first
 
@@ -143,6 +156,9 @@ class RunSpec:
             words += ["--min-confidence", str(self.options.min_confidence)]
         if self.options.refine != REFINEMENTS[0]:
             words += ["--refine", self.options.refine]
+        if self.features is not None and self.feature_dtype != "float32":
+            words += ["--features", "DIR"]
+            words += [] if self.feature_dtype is None else ["--feature-dtype", self.feature_dtype]
         return shell_line(words)
 
 
@@ -187,6 +203,7 @@ class RunInfo:
         lost: Whether records of images were lost once: files may be there then that no record has.
         kept: Files that were changed by hand, and were kept when the folder was begun anew; relative to the output folder.
         noted: What the record of an earlier run says of the program that made it; None for a run of this process.
+        former: Earlier runs, of other options, whose labels the folder still has; each without its own `former`.
     """
 
     spec: RunSpec
@@ -206,6 +223,7 @@ class RunInfo:
     lost: bool = False
     kept: tuple[str, ...] = ()
     noted: Maker | None = None
+    former: tuple[RunInfo, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -252,6 +270,9 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
         "options": {**asdict(spec.options), **spec.files.image_record()},
         "dtype": dtype,
     }
+    # Left out where labels are those without a store.
+    if spec.features is not None and spec.feature_dtype != "float32":
+        value["features"] = spec.feature_dtype
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -289,6 +310,21 @@ def _option_value(background: Sequence[str]) -> str:
     if background in (("auto",), ("none",)) or any("," in phrase for phrase in background):
         return "FILE"
     return ",".join(background)
+
+
+def check_features(features: Path | None, dtype: str | None, output: Path | None) -> None:
+    """Raise UsageError for a feature store that cannot be meant; `output` is the folder of the labels, if there is one."""
+    if dtype is not None:
+        choose(dtype, FEATURE_DTYPES, "dtype of features")
+        if features is None:
+            raise UsageError(
+                "argument `feature_dtype` is for features that are kept, and no folder is given",
+                "Give the folder as argument `features`.",
+            )
+    if features is not None and output is not None and os.path.realpath(features) == os.path.realpath(output):
+        raise UsageError(
+            "argument `features` and argument `output` are one folder", "Give a folder for each of the two."
+        )
 
 
 def check_folder(output: Path) -> None:

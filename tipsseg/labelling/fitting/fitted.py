@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import TipssegError, UsageError, VocabularyError
+from tipsseg.labelling.classifier import Classifier
 from tipsseg.labelling.resample import Values
 from tipsseg.options import LabelOptions, Mode
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
@@ -139,6 +141,12 @@ class FittedVocabulary:
         except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise VocabularyError("it is no fitted vocabulary", "Give a file that a fit wrote.", path=path) from error
         return fitted
+
+
+def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
+    """The class vectors of a fit, on the device of the model."""
+    vectors, biases = (torch.from_numpy(each).to(backbone.device) for each in (fitted.vectors, fitted.biases))
+    return Classifier(fitted.vocabulary, {}, vectors, biases)
 
 
 def _made(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVocabulary:

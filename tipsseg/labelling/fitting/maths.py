@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.labelling.resample import Values
-from tipsseg.labelling.windows import WindowPlan, interpolation_weights
+from tipsseg.labelling.windows import interpolation_weights
+from tipsseg.types import WindowPlan
 
 #: Cells along the side of a patch.
 CELLS = 2

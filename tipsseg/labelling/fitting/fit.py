@@ -17,8 +17,8 @@ from torch import Tensor
 from tipsseg.errors import InputError, UsageError
 from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.fit_maths import Mask, Prior, Window, confusion, solve, windows_of
-from tipsseg.labelling.fitted import ClassFit, FittedVocabulary
+from tipsseg.labelling.fitting.fitted import ClassFit, FittedVocabulary
+from tipsseg.labelling.fitting.maths import Mask, Prior, Window, confusion, solve, windows_of
 from tipsseg.labelling.model import Model
 from tipsseg.options import LabelOptions
 from tipsseg.types import BACKGROUND, ignore_id
@@ -124,7 +124,7 @@ def _check_pairs(
         ):
             raise UsageError(
                 f"features {number} were made by another model, or in another mode or with another short side",
-                "Encode the image with this model, and give argument `options` the mode and the short side.",
+                "Encode the image with this model, in the mode and with the short side of the options of the fit.",
             )
         if not isinstance(mask, np.ndarray) or mask.dtype not in (np.uint8, np.uint16):
             raise UsageError(f"mask {number} must be an array of uint8 or uint16, not {quoted(mask)}")

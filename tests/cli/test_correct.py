@@ -1,0 +1,69 @@
+"""`tipsseg correct` as it is typed: what goes to stdout and to stderr, and its exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from output_folders import LABELS, A, make_run, save_inputs
+from PIL import Image
+from running import Command
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """out, a run, and new, with a corrected mask, one as it is, and one of no image."""
+    save_inputs(tmp_path / "imgs", LABELS)
+    make_run(tmp_path / "out", tmp_path / "imgs", formats=("png",))
+    (tmp_path / "new/sub").mkdir(parents=True)
+    Image.fromarray(np.where(A == 1, 2, A).astype(np.uint8)).save(tmp_path / "new/a.png")
+    Image.fromarray(LABELS["sub/ü.png"]).save(tmp_path / "new/sub/ü.png")
+    Image.fromarray(A).save(tmp_path / "new/gone.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("dry", [True, False], ids=["dry run", "for good"])
+def test_paths_go_to_stdout_and_counts_to_stderr(command: Command, folder: Path, dry: bool) -> None:
+    done = command("correct", folder / "out", "--from", folder / "new", *(["--dry-run"] if dry else []))
+    assert done.code == 0
+    assert done.out == f"{folder}/out/masks/a.png\n"
+    lines = done.err.splitlines()
+    assert lines[1] == f"1 image of {folder}/new not in {folder}/out, and left out: gone."
+    assert lines[2] == f"1 mask {'would be ' if dry else ''}corrected, 1 unchanged."
+    assert np.array_equal(np.asarray(Image.open(folder / "out/masks/a.png")), A) is dry
+
+
+def test_lines_of_json(command: Command, folder: Path) -> None:
+    done = command("correct", folder / "out", "--from", folder / "new", "--jsonl", "--quiet", "-f", "png")
+    assert (done.code, done.err) == (0, "")
+    changed = int((A == 1).sum())
+    assert json.loads(done.out) == {"image": "a.png", "mask": f"{folder}/out/masks/a.png", "changed": changed}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        pytest.param(["-f", "labelmee"], 2, "unknown format 'labelmee'\nHint: Did you mean 'labelme'?", id="format"),
+        pytest.param(["--jsonl", "--null"], 2, "--jsonl and --null exclude each other", id="json and NUL"),
+        pytest.param(["-f", "coco"], 1, "no image in it", id="not of that format"),
+    ],
+)
+def test_errors(command: Command, folder: Path, arguments: list[str], code: int, message: str) -> None:
+    done = command("correct", folder / "out", "--from", folder / "new", *arguments)
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err
+
+
+def test_options_are_named_as_they_are_typed(command: Command, folder: Path) -> None:
+    (folder / "x.json").write_text(
+        json.dumps(
+            {"shapes": [{"label": "kite", "points": [[0, 0], [3, 0], [3, 3]]}], "imageHeight": 6, "imageWidth": 8}
+        )
+    )
+    (folder / "a.json").write_bytes((folder / "x.json").read_bytes())
+    done = command("correct", folder / "out", "--from", folder / "a.json")
+    assert done.code == 1
+    assert "no class of the run is called 'kite'" in done.err
+    assert "--add-classes" in done.err

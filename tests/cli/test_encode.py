@@ -1,0 +1,219 @@
+"""`tipsseg encode`, and runs that take features from a store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import Command
+
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.images import decoding
+
+SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
+TINY = ("-m", "tiny", "--device", "cpu")
+LABEL = (*TINY, "-c", "panda,tree,sky", "-q")
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three drawn scenes below imgs; the current folder is its parent."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("beach/holiday.jpg", "lake/grey.png", "street/house.png"):
+        target = Path("imgs", place)
+        target.parent.mkdir(parents=True)
+        shutil.copy(next(SCENES.glob(place)), target)
+    return Path("imgs")
+
+
+def labels(folder: str) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder, "masks").rglob("*.png"))}
+
+
+def share_that_differs(one: str, other: str) -> float:
+    pairs = [(Path(one, name), Path(other, name)) for name in labels(one)]
+    differ = [np.asarray(Image.open(left)) != np.asarray(Image.open(right)) for left, right in pairs]
+    return float(np.mean(np.concatenate([each.reshape(-1) for each in differ])))
+
+
+def no_tower(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError("the vision tower was run")
+
+    monkeypatch.setattr(Tipsv2Backbone, "encode_windows", never)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 0.0), ("float16", 0.001), ("int8", 0.005)])
+def test_labels_from_a_store_are_those_without(
+    command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, most: float
+) -> None:
+    assert command("label", scenes, *LABEL, "-o", "plain").code == 0
+    ran = command("encode", scenes, *TINY, "-o", "feats", "--feature-dtype", dtype)
+    assert ran.code == 0
+    assert "3 images encoded, into feats" in ran.err
+    assert [Path(line).is_file() for line in ran.out.splitlines()] == [True] * 3
+    # Made by the label run itself.
+    assert (
+        command("label", scenes, *LABEL, "-o", "made", "--features", "made-feats", "--feature-dtype", dtype).code == 0
+    )
+    no_tower(monkeypatch)
+    assert command("label", scenes, *LABEL, "-o", "taken", "--features", "feats").code == 0
+    assert labels("taken") == labels("made")
+    assert share_that_differs("plain", "taken") <= most
+    if dtype == "float32":
+        assert labels("taken") == labels("plain")
+        assert Path("taken/annotations.json").read_bytes() == Path("plain/annotations.json").read_bytes()
+
+
+def test_pixels_are_read_only_where_they_are_needed(
+    command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("encode", scenes, *TINY, "-o", "feats", "-q").code == 0
+    assert command("label", scenes, *LABEL, "--refine", "pamr", "-o", "plain", "--features", "other").code == 0
+    no_tower(monkeypatch)
+    assert command("label", scenes, *LABEL, "--refine", "pamr", "-o", "refined", "--features", "feats").code == 0
+    assert labels("refined") == labels("plain")
+    assert command("label", scenes, *LABEL, "-f", "overlay", "-o", "overlays", "--features", "feats").code == 0
+    assert len(list(Path("overlays").rglob("*.jpg"))) == 3
+
+    def never(self: object) -> None:
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr(decoding.OpenImage, "decode", never)
+    ran = command("label", scenes, *LABEL, "--jsonl", "-o", "lines", "--features", "feats")
+    assert ran.code == 0
+    assert len(ran.out.splitlines()) == 3
+
+
+def test_an_image_is_known_by_its_content(command: Command, scenes: Path) -> None:
+    assert command("encode", scenes, *TINY, "-o", "feats", "-q").code == 0
+    (scenes / "lake" / "grey.png").rename(scenes / "moved.png")
+    shutil.copy(scenes / "street" / "house.png", scenes / "again.png")
+    Image.open(scenes / "beach" / "holiday.jpg").resize((200, 300)).save(scenes / "beach" / "holiday.jpg")
+    ran = command("encode", scenes, *TINY, "-o", "feats", "--jsonl")
+    assert ran.code == 0
+    found = {each["image"]: each for each in map(json.loads, ran.out.splitlines())}
+    assert {name: each["status"] for name, each in found.items()} == {
+        "again.png": "unchanged",
+        "beach/holiday.jpg": "encoded",
+        "moved.png": "unchanged",
+        "street/house.png": "unchanged",
+    }
+    changed = found["beach/holiday.jpg"]
+    assert (changed["height"], changed["width"], changed["path"]) == (300, 200, "imgs/beach/holiday.jpg")
+    assert len(list(Path("feats/feats").rglob("*.safetensors"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    {
+        "mode": (("--mode", "whole"), "the mode is slide, not whole"),
+        "short side": (("--short-side", "100"), "the short side is 224, not 100"),
+        "dtype": (("--dtype", "bfloat16"), "the dtype is float32, not bfloat16"),
+        "dtype of features": (("--feature-dtype", "int8"), "the dtype of the features is float16, not int8"),
+        "model": (("-m", "MODEL"), "the model is tiny, not "),
+    }.values(),
+    ids=["mode", "short side", "dtype", "dtype of features", "model"],
+)
+def test_features_of_another_kind_are_refused(
+    command: Command, scenes: Path, mlp_checkpoint: Path, options: tuple[str, str], told: str
+) -> None:
+    assert command("encode", scenes, *TINY, "--dtype", "float32", "-o", "feats", "-q").code == 0
+    given = [str(mlp_checkpoint) if each == "MODEL" else each for each in options]
+    for arguments in (["encode", scenes, *TINY, "-o", "feats"], ["label", scenes, *LABEL, "--features", "feats"]):
+        ran = command(*arguments, *given)
+        assert ran.code == 1
+        assert f"cannot write feats: the features in it were made otherwise: {told}" in ran.err
+    # Nothing said is as the store has it.
+    assert command("label", scenes, *LABEL, "--features", "feats").code == 0
+
+
+def test_a_folder_of_others_is_refused(command: Command, scenes: Path) -> None:
+    ran = command("encode", scenes, *TINY, "-o", "imgs")
+    assert ran.code == 1
+    assert "there are files in it, such as beach, and no features.json" in ran.err
+    ran = command("label", scenes, *LABEL, "--features", "out", "-o", "out")
+    assert (ran.code, "--features and -o are one folder" in ran.err) == (2, True)
+    ran = command("label", scenes, *LABEL, "--feature-dtype", "int8")
+    assert (ran.code, "--feature-dtype is for features that are kept" in ran.err) == (2, True)
+
+
+def test_a_damaged_file_is_made_anew(command: Command, scenes: Path) -> None:
+    assert command("encode", scenes, *TINY, "-o", "feats", "-q").code == 0
+    files = sorted(Path("feats/feats").rglob("*.safetensors"))
+    before = [path.read_bytes() for path in files]
+    files[0].write_bytes(before[0][:-1])
+    files[1].write_bytes(before[1][:-1] + bytes([before[1][-1] ^ 1]))
+    ran = command("check", "feats")
+    assert ran.code == 1
+    assert [line.partition(": ")[0] for line in ran.out.splitlines()] == [str(files[0]), str(files[1])]
+    ran = command("label", scenes, *TINY, "-c", "panda,tree", "-o", "out", "--features", "feats")
+    assert (ran.code, ran.err.count("; the image was encoded again.")) == (0, 2)
+    assert [path.read_bytes() for path in files] == before
+    ran = command("check", "feats")
+    assert (ran.code, ran.out) == (0, "")
+    assert "3 files checked: nothing wrong." in ran.err
+
+
+def test_check_names_what_is_no_part_of_a_store(command: Command, scenes: Path) -> None:
+    assert command("encode", scenes, *TINY, "-o", "feats", "-q").code == 0
+    first = min(Path("feats/feats").rglob("*.safetensors"))
+    shutil.copy(first, first.with_name("ff" * 32 + ".safetensors"))
+    shutil.copy(first, first.parent.parent / "x.safetensors")
+    Path("feats/notes.txt").write_text("mine")
+    ran = command("check", "feats")
+    assert ran.code == 1
+    found = dict(line.split(": ", 1) for line in ran.out.splitlines())
+    assert set(found.values()) == {"no file of features"}
+    assert len(found) == 3
+    Path("feats/features.json").unlink()
+    assert command("check", "feats").code == 1
+
+
+def test_an_image_that_fails_costs_a_line(command: Command, scenes: Path) -> None:
+    (scenes / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for _ in range(2):
+        ran = command("encode", scenes, *TINY, "-o", "feats", "--jsonl")
+        assert ran.code == 1
+        assert [json.loads(line)["status"] for line in ran.out.splitlines()].count("failed") == 1
+        assert json.loads(Path("feats/errors.jsonl").read_text())["image"] == "broken.png"
+    (scenes / "broken.png").unlink()
+    assert command("encode", scenes, *TINY, "-o", "feats").code == 0
+    assert not Path("feats/errors.jsonl").exists()
+
+
+def test_shards_add_to_one_store(command: Command, scenes: Path) -> None:
+    counts = []
+    for shard in ("1/2", "2/2"):
+        ran = command("encode", scenes, *TINY, "-o", "feats", "--shard", shard)
+        assert ran.code == 0
+        counts.append(len(ran.out.splitlines()))
+    assert sum(counts) == 3
+    assert "3 unchanged" in command("encode", scenes, *TINY, "-o", "feats").err
+    assert command("check", "feats").code == 0
+
+
+def test_a_dry_run_says_the_size_and_writes_nothing(command: Command, scenes: Path) -> None:
+    ran = command("encode", scenes, *TINY, "-o", "feats", "--dry-run")
+    assert ran.code == 0
+    assert len(ran.out.splitlines()) == 3
+    assert "3 images to encode, into feats. Nothing was written." in ran.err
+    assert not Path("feats").exists()
+    lines = command("encode", scenes, *TINY, "-o", "feats", "--jsonl").out.splitlines()
+    total = sum(json.loads(line)["bytes"] for line in lines)
+    assert f"{total / 3e3:,.1f} kB per image, {total / 1e3:,.1f} kB in all" in ran.err
+    assert "0 images to encode, 3 unchanged" in command("encode", scenes, *TINY, "-o", "feats", "--dry-run").err
+
+
+def test_scores_are_those_without_a_store(command: Command, scenes: Path) -> None:
+    assert command("label", scenes, *LABEL, "-o", "truth", "--background", "none").code == 0
+    evaluate = ("eval", scenes, "--gt", "truth/masks", *LABEL, "--background", "none")
+    plain = command(*evaluate)
+    kept = command(*evaluate, "--features", "feats", "--feature-dtype", "float32")
+    assert (plain.code, kept.code) == (0, 0)
+    assert plain.out == kept.out
+    assert command("check", "feats").code == 0

@@ -1,0 +1,533 @@
+"""Corrections come back from every format that they are read from: the change is there, and nothing else moved."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from dying import Killed, death_after
+from output_folders import CLASSES, LABELS, A, B, make_run, problems, save_inputs, tree
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from tipsseg.errors import ImageError, InputError, TipssegError
+from tipsseg.options import FileOptions, MinArea
+from tipsseg.runs.convert.folder import convert_folder
+from tipsseg.runs.correct.folder import Corrections, take_corrections
+from tipsseg.runs.correct.readers import READERS
+from tipsseg.runs.progress import Progress, Silence
+from tipsseg.store.lock import LOCK_FILE
+from tipsseg.store.manifest import read_entries
+from tipsseg.types import LabelArray
+
+FORMATS = ("png", "coco", "coco-polygon", "cvat", "labelme", "label-studio", "yolo", "hf")
+
+#: Polygons with few corners, so that they are off the pixels, and small objects in no list of objects.
+OPTIONS = FileOptions(simplify=2.0, min_area=MinArea(4))
+
+
+def _scene() -> LabelArray:
+    """Discs, a ring and a bar of classes 1, 2 and 3, ignored pixels, and one pixel of class 2 that no list of objects has."""
+    ids: LabelArray = np.zeros((60, 80), np.uint8)
+    cv2.circle(ids, (16, 16), 11, 1, -1)
+    cv2.circle(ids, (46, 40), 13, 2, -1)
+    cv2.circle(ids, (46, 40), 5, 0, -1)
+    cv2.circle(ids, (16, 46), 9, 1, -1)
+    ids[50:58, 60:78] = 3
+    ids[0:3, 40:70] = 255
+    ids[30, 2] = 2
+    return ids
+
+
+SCENE = _scene()
+IMAGES: Mapping[str, LabelArray] = {**LABELS, "scene.png": SCENE}
+
+#: A new object of class 1: the first row and column, and those after the last.
+BOX = (5, 50, 15, 66)
+
+
+def _wanted() -> LabelArray:
+    """The ring is gone, the upper disc is of class 3, and there is a new box."""
+    ids = SCENE.copy()
+    ids[(SCENE == 2) & (np.arange(60)[:, None] > 25) & (np.arange(80) > 20)] = 0
+    ids[(SCENE == 1) & (np.arange(60)[:, None] < 30)] = 3
+    ids[BOX[0] : BOX[2], BOX[1] : BOX[3]] = 1
+    return ids
+
+
+WANTED = _wanted()
+
+
+class Said(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=False, results=False)
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+    def error(self, error: TipssegError) -> None:
+        self.lines.append(f"{error.message} | {error.hint}")
+
+
+def build(root: Path, *formats: str, options: FileOptions = OPTIONS) -> Path:
+    """A run, and a copy of what it exported; returns the copy."""
+    save_inputs(root / "imgs", IMAGES)
+    make_run(root / "out", root / "imgs", IMAGES, formats=formats or FORMATS, options=options)
+    shutil.copytree(root / "out", root / "export", symlinks=True)
+    return root / "export"
+
+
+def take(root: Path, source: Path, **options: bool | str) -> Corrections:
+    return take_corrections(root / "out", source, Silence(), **options)  # type: ignore[arg-type]
+
+
+def labels_of(root: Path, image: str = "scene") -> np.ndarray:
+    with Image.open(root / "out" / "masks" / f"{image}.png") as picture:
+        return np.array(picture)
+
+
+def save(path: Path, ids: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(ids).save(path)
+
+
+# ---- people at work: each makes the change of WANTED in an export, and says where the result is ----
+
+
+def in_masks(export: Path) -> Path:
+    picture = Image.fromarray(WANTED)
+    picture.putpalette(
+        [value for index in range(256) for value in (index, 255 - index, 7)]
+    )  # as painting programs save
+    picture.save(export / "masks/scene.png")
+    return export / "masks"
+
+
+def in_hugging_face(export: Path) -> Path:
+    save(export / "hf/masks/scene.png", WANTED)
+    return export / "hf"
+
+
+def in_cvat(export: Path) -> Path:
+    names = {}
+    for line in (export / "cvat/labelmap.txt").read_text().splitlines()[1:]:
+        name, rgb, *_ = line.split(":")
+        names[name] = tuple(map(int, rgb.split(",")))
+    colours = np.array([(0, 0, 0), *(names[name] for name in CLASSES)], np.uint8)
+    save(export / "cvat/SegmentationClass/scene.png", colours[np.where(WANTED == 255, 0, WANTED)])
+    with zipfile.ZipFile(export / "task.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((export / "cvat").rglob("*")):
+            archive.write(path, path.relative_to(export / "cvat"))
+    return export / "task.zip"
+
+
+def _coco(export: Path, file: str, new: object) -> Path:
+    value = json.loads((export / file).read_bytes())
+    image = next(each["id"] for each in value["images"] if each["file_name"] == "scene.png")
+    kept = []
+    for each in value["annotations"]:
+        if each["image_id"] == image and each["category_id"] == 2:
+            continue
+        if each["image_id"] == image and each["category_id"] == 1 and each["bbox"][1] < 20:
+            each["category_id"] = 3
+        kept.append(each)
+    kept.append({"id": 9000, "image_id": image, "category_id": 1, "segmentation": new, "iscrowd": 0})
+    # Other tools number the categories by themselves.
+    value["categories"] = [{"id": 10 * each["id"], "name": each["name"]} for each in reversed(value["categories"])]
+    value["annotations"] = [{**each, "category_id": 10 * each["category_id"]} for each in kept]
+    (export / "corrected.json").write_text(json.dumps(value))
+    return export / "corrected.json"
+
+
+def _box_mask() -> np.ndarray:
+    mask = np.zeros(SCENE.shape, np.uint8)
+    mask[BOX[0] : BOX[2], BOX[1] : BOX[3]] = 1
+    return mask
+
+
+def _box_corners() -> list[list[float]]:
+    top, left, bottom, right = BOX
+    return [[left + 0.1, top + 0.1], [right - 0.1, top + 0.1], [right - 0.1, bottom - 0.1], [left + 0.1, bottom - 0.1]]
+
+
+def in_coco(export: Path) -> Path:
+    code = coco_mask.encode(np.asfortranarray(_box_mask()))
+    return _coco(export, "annotations.json", {"size": code["size"], "counts": code["counts"].decode()})
+
+
+def in_coco_uncompressed(export: Path) -> Path:
+    flat = _box_mask().T.reshape(-1)
+    steps = np.flatnonzero(np.diff(flat, prepend=0))
+    counts = np.diff([0, *steps, flat.size]).tolist()
+    return _coco(export, "annotations.json", {"size": [60, 80], "counts": counts})
+
+
+def in_coco_polygons(export: Path) -> Path:
+    return _coco(export, "annotations-polygon.json", [np.ravel(_box_corners()).tolist()])
+
+
+def in_labelme(export: Path) -> Path:
+    path = export / "labelme/scene.json"
+    value = json.loads(path.read_bytes())
+    value["shapes"] = [each for each in value["shapes"] if each["label"] != CLASSES[1]]
+    upper = min(
+        (each for each in value["shapes"] if each["label"] == CLASSES[0]),
+        key=lambda each: min(y for _, y in each["points"]),
+    )
+    upper["label"] = CLASSES[2]
+    value["shapes"].append({"label": CLASSES[0], "points": _box_corners(), "group_id": None, "shape_type": "polygon"})
+    value["imageData"] = "iVBORw0KGgo="
+    path.write_text(json.dumps(value, indent=2))
+    return export / "labelme"
+
+
+def _label_studio(export: Path, new: Mapping[str, object]) -> Path:
+    tasks = json.loads((export / "label-studio.json").read_bytes())
+    for task in tasks:
+        results = task["predictions"][0]["result"]
+        if task["data"]["file_name"] == "scene.png":
+            task["data"] = {"image": "/data/local-files/?d=imgs/scene.png"}
+            results = [each for each in results if each["value"]["polygonlabels"] != [CLASSES[1]]]
+            upper = min(
+                (each for each in results if each["value"]["polygonlabels"] == [CLASSES[0]]),
+                key=lambda each: min(y for _, y in each["value"]["points"]),
+            )
+            upper["value"]["polygonlabels"] = [CLASSES[2]]
+            own = {"original_width": 80, "original_height": 60, "image_rotation": 0}
+            results = [*results, {**own, **new}, {"type": "choices", "value": {"choices": ["good"]}}]
+        task["annotations"] = [
+            {"id": 1, "was_cancelled": True, "result": []},
+            {"id": 2, "was_cancelled": False, "result": results},
+        ]
+    (export / "project.json").write_text(json.dumps(tasks))
+    return export / "project.json"
+
+
+def in_label_studio(export: Path) -> Path:
+    points = [[100 * x / 80, 100 * y / 60] for x, y in _box_corners()]
+    return _label_studio(export, {"type": "polygonlabels", "value": {"points": points, "polygonlabels": [CLASSES[0]]}})
+
+
+def in_label_studio_by_brush(export: Path) -> Path:
+    code = brush_code(np.repeat(255 * _box_mask().reshape(-1), 4))
+    value = {"format": "rle", "rle": code, "brushlabels": [CLASSES[0]]}
+    return _label_studio(export, {"type": "brushlabels", "value": value})
+
+
+def brush_code(data: np.ndarray) -> list[int]:
+    """The code of bytes, all of them in lengths of 16 bits, whose runs are repeated or spelled out in turn."""
+    bits = f"{len(data):032b}{7:05b}{2:04b}{3:04b}{7:04b}{15:04b}"
+    starts = [0, *np.flatnonzero(np.diff(data.astype(int))) + 1, len(data)]
+    for number, (start, end) in enumerate(itertools.pairwise(starts)):
+        bits += f"{number % 2:b}11{end - start - 1:016b}"
+        bits += "".join(f"{value:08b}" for value in data[start : start + 1 if number % 2 else end].tolist())
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)]
+
+
+def in_yolo(export: Path) -> Path:
+    path = export / "yolo/labels/scene.txt"
+    lines = [line.split() for line in path.read_text().splitlines() if not line.startswith("1 ")]
+    upper = min((line for line in lines if line[0] == "0"), key=lambda line: min(map(float, line[2::2])))
+    upper[0] = "2"
+    lines.append(["0", *(f"{value:.6f}" for x, y in _box_corners() for value in (x / 80, y / 60))])
+    path.write_text("".join(" ".join(line) + "\n" for line in lines))
+    return export / "yolo"
+
+
+EDITORS: Mapping[str, tuple[str, Callable[[Path], Path]]] = {
+    "png": ("png", in_masks),
+    "hf": ("hf", in_hugging_face),
+    "cvat": ("cvat", in_cvat),
+    "coco": ("coco", in_coco),
+    "coco, uncompressed": ("coco", in_coco_uncompressed),
+    "coco, polygons": ("coco", in_coco_polygons),
+    "labelme": ("labelme", in_labelme),
+    "label-studio": ("label-studio", in_label_studio),
+    "label-studio, brush": ("label-studio", in_label_studio_by_brush),
+    "yolo": ("yolo", in_yolo),
+}
+
+
+def test_each_format_has_a_round_trip() -> None:
+    assert {name for name, _ in EDITORS.values()} == set(READERS)
+
+
+@pytest.mark.parametrize(("name", "editor"), EDITORS.values(), ids=EDITORS)
+def test_a_round_trip(tmp_path: Path, name: str, editor: Callable[[Path], Path]) -> None:
+    source = editor(build(tmp_path))
+    before = tree(tmp_path / "out")
+    found = take(tmp_path, source)
+    assert (found.format, [mask.image for mask in found.masks]) == (name, ["scene.png"])
+    assert found.masks[0].changed == np.count_nonzero(WANTED != SCENE)
+    assert np.array_equal(labels_of(tmp_path), WANTED)
+    after = tree(tmp_path / "out")
+    assert {path for path in after if after[path] != before.get(path)} == {"masks/scene.png", "manifest.jsonl"}
+    taken = read_entries(tmp_path / "out")["scene.png"].taken
+    assert taken is not None
+    assert (taken.format, taken.source) == (name, str(source))
+
+    # Once more: nothing is left to do.
+    again = take(tmp_path, source)
+    assert (again.masks, set(again.unchanged)) == ((), {"scene.png", *found.unchanged})
+    assert tree(tmp_path / "out") == after
+
+    # All formats follow, and only this image changed in them.
+    assert convert_folder(tmp_path / "out", FORMATS, None, 2, Silence()) == 0
+    followed = tree(tmp_path / "out")
+    changed = {path for path in followed if followed[path] != before.get(path)} - {"manifest.jsonl", "run.json"}
+    runs = {"annotations.json", "annotations-polygon.json", "label-studio.json"}
+    assert changed - runs == {
+        "masks/scene.png", "hf/masks/scene.png", "cvat/SegmentationClass/scene.png", "labelme/scene.json", "yolo/labels/scene.txt"
+    }  # fmt: skip
+    assert problems(tmp_path / "out") == []
+    assert take(tmp_path, source).masks == ()
+
+
+@pytest.mark.parametrize(
+    "place", ["masks", "hf", "cvat", "annotations.json", "annotations-polygon.json", "labelme", "yolo", "label-studio.json"]
+)  # fmt: skip
+def test_what_nobody_changed_changes_nothing(tmp_path: Path, place: str) -> None:
+    export = build(tmp_path)
+    if place == "label-studio.json":
+        tasks = json.loads((export / place).read_bytes())
+        for task in tasks:
+            task["annotations"] = task.pop("predictions")
+        (export / place).write_text(json.dumps(tasks))
+    before = tree(tmp_path / "out")
+    assert take(tmp_path, export / place).masks == ()
+    assert tree(tmp_path / "out") == before
+
+
+def test_of_a_moved_corner_only_the_pixels_change_that_it_is_about(tmp_path: Path) -> None:
+    path = build(tmp_path) / "labelme/scene.json"
+    value = json.loads(path.read_bytes())
+    bar = next(each for each in value["shapes"] if each["label"] == CLASSES[2])
+    bar["points"] = [[x - 4 if x < 65 else x, y] for x, y in bar["points"]]  # four pixels more on the left
+    path.write_text(json.dumps(value))
+    take(tmp_path, path.parent)
+    wanted = SCENE.copy()
+    wanted[50:58, 56:60] = 3
+    assert np.array_equal(labels_of(tmp_path), wanted)
+
+
+def test_what_was_changed_lies_above_what_stayed_and_the_later_one_above_the_earlier(tmp_path: Path) -> None:
+    path = build(tmp_path) / "labelme/scene.json"
+    value = json.loads(path.read_bytes())
+    boxes = [([10, 0], [30, 20], 1), ([20, 10], [40, 30], 2)]
+    value["shapes"] = [
+        *({"label": CLASSES[each], "points": [a, b], "shape_type": "rectangle"} for a, b, each in boxes),
+        *value["shapes"],
+    ]
+    path.write_text(json.dumps(value))
+    take(tmp_path, path.parent)
+    found = labels_of(tmp_path)
+    assert (found[5, 16], found[15, 16], found[15, 25], found[25, 35], found[46, 16]) == (2, 2, 3, 3, 1)
+
+
+# ---- which image, which class ----
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        pytest.param({"sub/b c.png": B}, ["sub/b c.jpg"], id="path without suffix"),
+        pytest.param({"sub/b c.jpg.png": B}, ["sub/b c.jpg"], id="path with suffix"),
+        pytest.param({"train/sub/b c.png": B}, ["sub/b c.jpg"], id="below another folder"),
+        pytest.param({"b c.png": B}, ["sub/b c.jpg"], id="file name alone"),
+        pytest.param({"elsewhere/a.png": A, "gone.png": A}, ["a.png"], id="one that the run does not have"),
+    ],
+)
+def test_images_are_found_by_their_names(tmp_path: Path, names: Mapping[str, LabelArray], wanted: list[str]) -> None:
+    build(tmp_path, "png")
+    for name, ids in names.items():
+        save(tmp_path / "new" / name, np.where(ids == 2, 1, ids).astype(np.uint8))
+    found = take(tmp_path, tmp_path / "new")
+    assert [mask.image for mask in found.masks] == wanted
+    assert list(found.unmatched) == [name[: -len(".png")] for name in names if name == "gone.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        pytest.param(["x/c.png"], "'x/c' may be p/c.png, q/c.png", id="one of two"),
+        pytest.param(["p/c.png", "train/p/c.png"], "two corrections of p/c.png", id="two for one"),
+        pytest.param(["d.png"], "its images, such as d, are none of the run", id="none"),
+    ],
+)
+def test_it_has_to_be_clear_which_image_is_meant(tmp_path: Path, names: list[str], message: str) -> None:
+    images = {"p/c.png": B, "q/c.png": B}
+    save_inputs(tmp_path / "imgs", images)
+    make_run(tmp_path / "out", tmp_path / "imgs", images, formats=("png",))
+    for name in names:
+        save(tmp_path / "new" / name, np.zeros_like(B))
+    before = tree(tmp_path / "out")
+    with pytest.raises(InputError, match=message):
+        take(tmp_path, tmp_path / "new")
+    assert tree(tmp_path / "out") == before
+
+
+def labelme_file(path: Path, *labels: str, size: tuple[int, int] = (60, 80)) -> Path:
+    """A file of LabelMe with a small box of each class, below each other."""
+    shapes = [
+        {"label": label, "points": [[60, 20 + 5 * at], [64, 23 + 5 * at]], "shape_type": "rectangle"}
+        for at, label in enumerate(labels)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"shapes": shapes, "imageHeight": size[0], "imageWidth": size[1]}))
+    return path.parent
+
+
+def test_classes_are_found_by_their_names_and_unknown_ones_refused(tmp_path: Path) -> None:
+    build(tmp_path, "png", "labelme")
+    before = tree(tmp_path / "out")
+    source = labelme_file(tmp_path / "new/scene.json", "Panda Leg", "background", "tre", "kite")
+    with pytest.raises(InputError, match=r"'tre' \(did you mean 'tree'\?\), 'kite'"):
+        take(tmp_path, source)
+    assert tree(tmp_path / "out") == before
+    take(tmp_path, labelme_file(tmp_path / "new/scene.json", "Panda_Leg", "background"))
+    assert labels_of(tmp_path)[21, 61] == 1
+
+
+def test_further_classes_are_added(tmp_path: Path) -> None:
+    build(tmp_path, "png", "coco", "cvat")
+    found = take(
+        tmp_path, labelme_file(tmp_path / "new/scene.json", "paper_kite", "panda leg", "lamp"), add_classes=True
+    )
+    assert found.classes == ("paper kite", "lamp")
+    assert labels_of(tmp_path)[[21, 26, 31], [61, 61, 61]].tolist() == [4, 1, 5]
+    listed = json.loads((tmp_path / "out/classes.json").read_bytes())["classes"]
+    assert [each["name"] for each in listed] == [*CLASSES, "paper kite", "lamp"]
+    assert convert_folder(tmp_path / "out", ("yolo",), None, 1, Silence()) == 0
+    assert "paper kite" in (tmp_path / "out/yolo/data.yaml").read_text()
+    assert "paper kite" in (tmp_path / "out/annotations.json").read_text()
+    assert problems(tmp_path / "out") == []
+
+
+# ---- all or nothing, and nothing of a person's ----
+
+
+def test_all_are_taken_or_none(tmp_path: Path) -> None:
+    build(tmp_path, "png")
+    before = tree(tmp_path / "out")
+    save(tmp_path / "new/a.png", np.where(A == 1, 2, A).astype(np.uint8))
+    save(tmp_path / "new/scene.png", SCENE[:-1])
+    said = Said()
+    with pytest.raises(InputError, match="1 correction of 2 cannot be taken; nothing was changed"):
+        take_corrections(tmp_path / "out", tmp_path / "new", said)
+    assert any("59 x 80 (height x width), where the image is 60 x 80" in line for line in said.lines)
+    assert tree(tmp_path / "out") == before
+    save(tmp_path / "new/scene.png", WANTED)
+    take(tmp_path, tmp_path / "new", dry_run=True)
+    assert tree(tmp_path / "out") == before
+    assert len(take(tmp_path, tmp_path / "new").masks) == 2
+
+
+def without_times(folder: Path) -> dict[str, bytes]:
+    return {name: re.sub(rb'"mtime_ns": \d+', b"", data) for name, data in tree(folder).items()}
+
+
+@pytest.mark.parametrize("kind", ["objects", "further classes"])
+def test_a_killed_one_goes_on(tmp_path: Path, kind: str) -> None:
+    """Killed before each of its changes of files, and then asked for again."""
+    export = build(tmp_path, "png", "labelme")
+    in_labelme(export)
+    shutil.move(tmp_path / "out", tmp_path / "begun")
+    source, options = export / "labelme", {}
+    if kind == "further classes":
+        value = json.loads((source / "a.json").read_bytes())
+        box = {"label": "kite", "points": [[0, 4], [3, 5]], "shape_type": "rectangle"}
+        (source / "a.json").write_text(json.dumps({**value, "shapes": [box]}))
+        options = {"add_classes": True}
+    shutil.copytree(tmp_path / "begun", tmp_path / "out", symlinks=True)
+    take(tmp_path, source, **options)
+    wanted = without_times(tmp_path / "out")
+    for changes in itertools.count():
+        shutil.rmtree(tmp_path / "out")
+        shutil.copytree(tmp_path / "begun", tmp_path / "out", symlinks=True)
+        with suppress(Killed), death_after(changes):
+            take(tmp_path, source, **options)
+            break
+        (tmp_path / "out" / LOCK_FILE).touch()  # its owner is dead
+        take(tmp_path, source, **options)
+        assert without_times(tmp_path / "out") == wanted, f"after {changes} changes"
+    assert changes > 8
+
+
+def test_a_mask_that_a_person_changed_in_its_place_is_kept(tmp_path: Path) -> None:
+    export = build(tmp_path, "png")
+    mine = np.where(SCENE == 3, 1, SCENE).astype(np.uint8)
+    save(tmp_path / "out/masks/scene.png", mine)
+    in_masks(export)
+    said = Said()
+    with pytest.raises(InputError, match="1 correction of 4 cannot be taken"):
+        take_corrections(tmp_path / "out", export / "masks", said)
+    assert any("a person changed this mask in its place" in line for line in said.lines)
+    assert np.array_equal(labels_of(tmp_path), mine)
+    take(tmp_path, export / "masks", replace_edited=True)
+    assert np.array_equal(labels_of(tmp_path), WANTED)
+    save(export / "masks/scene.png", mine)  # corrections may be corrected
+    take(tmp_path, export / "masks")
+    assert np.array_equal(labels_of(tmp_path), mine)
+
+
+def test_a_run_without_masks_is_told_how_to_have_some(tmp_path: Path) -> None:
+    export = build(tmp_path, "coco")
+    with pytest.raises(InputError, match=r"no index mask of a\.png") as caught:
+        take(tmp_path, export / "annotations.json")
+    assert "tipsseg convert" in caught.value.hint
+
+
+def test_masks_of_two_formats_do_not_end_up_different(tmp_path: Path) -> None:
+    """Both masks of an image were edited alike before; one correction replaces both."""
+    export = build(tmp_path, "png", "hf")
+    for place in ("masks", "hf/masks"):
+        save(tmp_path / "out" / place / "scene.png", WANTED)
+    save(export / "masks/scene.png", SCENE)
+    take(tmp_path, export / "masks", replace_edited=True)
+    assert (tmp_path / "out/hf/masks/scene.png").read_bytes() == (tmp_path / "out/masks/scene.png").read_bytes()
+    assert np.array_equal(labels_of(tmp_path), SCENE)
+
+
+def test_what_is_recognised_must_be_one_format(tmp_path: Path) -> None:
+    export = build(tmp_path)
+    with pytest.raises(InputError, match="several formats: cvat, hf, yolo, coco"):
+        take(tmp_path, export)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="without corrections in a format that is read"):
+        take(tmp_path, tmp_path / "none")
+
+
+def test_masks_of_labelme(tmp_path: Path) -> None:
+    """LabelMe keeps what its AI tools found as a picture of the object."""
+    import base64
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([[255, 0], [255, 255]], np.uint8)).save(buffer, format="PNG")
+    source = build(tmp_path, "png", "labelme") / "labelme"
+    value = json.loads((source / "scene.json").read_bytes())
+    code = base64.b64encode(buffer.getvalue()).decode()
+    value["shapes"].append({"label": "sky", "points": [[70, 20], [71, 21]], "shape_type": "mask", "mask": code})
+    (source / "scene.json").write_text(json.dumps(value))
+    take(tmp_path, source)
+    assert labels_of(tmp_path)[20:22, 70:72].tolist() == [[3, 0], [3, 3]]
+
+
+def test_what_cannot_be_read_at_all_is_told(tmp_path: Path) -> None:
+    build(tmp_path, "png")
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(ImageError, match="not JSON"):
+        take(tmp_path, tmp_path / "x.json", source_format="coco")

@@ -1,0 +1,302 @@
+"""Corrections that are damaged, or made to do harm: each is told of, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from output_folders import CLASSES, make_run, save_inputs, tree
+from PIL import Image
+
+from tipsseg.errors import TipssegError
+from tipsseg.runs.correct import source as sources
+from tipsseg.runs.correct.brush import decode_brush
+from tipsseg.runs.correct.folder import take_corrections
+from tipsseg.runs.correct.shapes import of_polygons
+from tipsseg.runs.progress import Progress
+from tipsseg.types import LabelArray
+
+SIZE = (6, 8)
+IDS: LabelArray = np.zeros(SIZE, np.uint8)
+
+#: Makes corrections in a folder; returns where they are.
+Make = Callable[[Path], Path]
+
+
+class Said(Progress):
+    """Keeps the errors."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True, results=False)
+        self.lines: list[str] = []
+
+    def error(self, error: TipssegError) -> None:
+        self.lines.append(f"{error.message} | {error.hint}")
+
+
+def refusal(root: Path, make: Make, source_format: str | None = None) -> str:
+    """What is said of corrections; nothing must have been changed."""
+    save_inputs(root / "imgs", {"a.png": IDS})
+    make_run(root / "out", root / "imgs", {"a.png": IDS}, formats=("png",))
+    before = tree(root / "out")
+    (root / "new").mkdir()
+    said = Said()
+    with pytest.raises(TipssegError) as caught:
+        take_corrections(root / "out", make(root / "new"), said, source_format=source_format, add_classes=True)
+    assert tree(root / "out") == before
+    assert sorted(path.name for path in root.iterdir()) == ["imgs", "new", "out"]
+    return "\n".join([*said.lines, f"{caught.value.message} | {caught.value.hint}"])
+
+
+def zipped(*members: tuple[str | zipfile.ZipInfo, bytes]) -> Make:
+    def make(folder: Path) -> Path:
+        with zipfile.ZipFile(folder / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members:
+                archive.writestr(name, data)
+        return folder / "x.zip"
+
+    return make
+
+
+def file(name: str, data: bytes) -> Make:
+    """A folder with that file."""
+
+    def make(folder: Path) -> Path:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+        return folder
+
+    return make
+
+
+def png(pixels: np.ndarray, suffix: str = "PNG") -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format=suffix)
+    return buffer.getvalue()
+
+
+def _link() -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo("a.png")
+    entry.external_attr = 0o120777 << 16
+    return entry
+
+
+def _linked(folder: Path) -> Path:
+    (folder / "real").write_bytes(png(IDS))
+    (folder / "a.png").symlink_to("real")
+    return folder
+
+
+def _pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "a.json")
+    return folder
+
+
+def _changed(change: Callable[[bytearray], None]) -> Make:
+    """A zip whose bytes were changed after it was written."""
+
+    def make(folder: Path) -> Path:
+        path = zipped(("a.png", png(IDS)))(folder)
+        data = bytearray(path.read_bytes())
+        change(data)
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
+def _encrypted(data: bytearray) -> None:
+    for mark, at in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        data[data.index(mark) + at] |= 1
+
+
+def _garbage(data: bytearray) -> None:
+    start = data.index(b"a.png") + len(b"a.png")
+    data[start : start + 8] = b"\xff" * 8
+
+
+def _huge_png() -> bytes:
+    """A PNG whose header speaks of 60,000 x 60,000 pixels."""
+    import zlib
+
+    data = bytearray(png(IDS))
+    data[16:24] = (60_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    return bytes(data)
+
+
+FILES = {
+    "a path out of the zip": (zipped(("../../out/masks/a.png", png(IDS + 1))), "leads out of the zip"),
+    "an absolute path": (zipped(("/tmp/a.png", png(IDS + 1))), "leads out of the zip"),
+    "a path of Windows": (zipped(("..\\a.png", png(IDS + 1))), "leads out of the zip|none of the run"),
+    "a link in a zip": (zipped((_link(), b"/etc/passwd")), "a link, which may lead anywhere"),
+    "an encrypted zip": (_changed(_encrypted), "it is encrypted"),
+    "a zip that is damaged": (_changed(_garbage), "cannot be unpacked|Bad CRC"),
+    "a link in a folder": (_linked, "a link, which may lead anywhere"),
+    "a pipe": (_pipe, "without corrections|not a regular file"),
+    "a mask of another size": (file("a.png", png(IDS.T.copy())), "8 x 6 .*, where the image is 6 x 8"),
+    "a mask that fills the memory": (file("a.png", _huge_png()), "60000 x 60000|3,600,000,000 pixels"),
+    "a mask in a zip that does so": (zipped(("a.png", _huge_png())), "x.zip/a.png: .*(60000 x 60000|3,600,000,000 pixels)"),
+    "colours where ids should be": (file("a.png", png(np.zeros((*SIZE, 3), np.uint8))), "a picture of mode RGB"),
+    "a JPEG that calls itself a PNG": (file("a.png", png(IDS, "JPEG")), "a JPEG, whose pixels need not be exact"),
+    "an id that is no class": (file("a.png", png(IDS + 77)), "ids that are no class: 77"),
+    "a mask that is cut off": (file("a.png", png(IDS)[:45]), "truncated|broken"),
+    "no colours": (file("labelmap.txt", b"leg:1,2\n"), "without corrections"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "message"), FILES.values(), ids=FILES)
+def test_files(tmp_path: Path, make: Make, message: str) -> None:
+    import re
+
+    said = refusal(tmp_path, make)
+    assert re.search(message, said), said
+
+
+@pytest.mark.parametrize(
+    ("constant", "value", "message"),
+    [
+        pytest.param("BYTES_MAX", 50, "bytes, where 50 are the most", id="a zip bomb, by what it says of itself"),
+        pytest.param("FILES_MAX", 1, "2 files, where 1 are the most", id="too many files"),
+    ],
+)
+def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: str, value: int, message: str) -> None:
+    monkeypatch.setattr(sources, constant, value)
+    monkeypatch.setattr(sources.Source.read, "__defaults__", (sources.BYTES_MAX,))
+    said = refusal(tmp_path, zipped(("a.png", png(IDS)), ("b.png", b"\0" * 100_000)))
+    assert message in said
+
+
+LEG = CLASSES[0]
+
+
+def coco(annotation: dict[str, Any] | None = None, **other: Any) -> Make:
+    value = {
+        "images": [{"id": 1, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]}],
+        "categories": [{"id": 1, "name": LEG}],
+        "annotations": [{"id": 7, "image_id": 1, "category_id": 1, **(annotation or {})}],
+        **other,
+    }
+    return file("x.json", json.dumps(value).encode())
+
+
+def labelme(shape: dict[str, Any], **other: Any) -> Make:
+    shape = {"label": LEG, "shape_type": "polygon", "points": [[1, 1], [5, 1], [5, 4]], **shape}
+    return file(
+        "a.json", json.dumps({"shapes": [shape], "imageHeight": SIZE[0], "imageWidth": SIZE[1], **other}).encode()
+    )
+
+
+def label_studio(result: dict[str, Any], **task: Any) -> Make:
+    result = {
+        "type": "polygonlabels",
+        "original_height": SIZE[0],
+        "original_width": SIZE[1],
+        "value": {"points": [[0, 0], [50, 0], [50, 50]], "polygonlabels": [LEG], "rle": [1, 2], "brushlabels": [LEG]},
+        **result,
+    }
+    made = {"data": {"image": "a.png"}, "annotations": [{"result": [result]}], **task}
+    return file("x.json", json.dumps([made]).encode())
+
+
+def yolo(line: str, names: str = f"names: [{LEG}]") -> Make:
+    def make(folder: Path) -> Path:
+        (folder / "data.yaml").write_text(names)
+        return file("labels/a.txt", line.encode("latin-1"))(folder)
+
+    return make
+
+
+def rle(counts: object, size: tuple[int, int] = SIZE) -> dict[str, Any]:
+    return {"segmentation": {"size": list(size), "counts": counts}}
+
+
+OBJECTS = {
+    "coco: a code of another size": (coco(rle([48], (8, 6))), r"the size of its code is \[8, 6\]"),
+    "coco: a code that does not add up": (coco(rle([10, 5])), "its code has 15 pixels, the image 48"),
+    "coco: numbers below 0": (coco(rle([50, -2])), "neither a text nor a list of whole numbers"),
+    "coco: a compressed code that does not add up": (coco(rle("04")), "its code cannot be read"),
+    "coco: a code of a billion pixels": (coco(rle("0PPPPPPPPPPPP1")), "its code cannot be read"),
+    "coco: a box alone": (coco({"segmentation": [], "bbox": [0, 0, 3, 3]}), "a box alone"),
+    "coco: two corners": (coco({"segmentation": [[0, 0, 3, 3]]}), "a polygon of 2 corners"),
+    "coco: an x without a y": (coco({"segmentation": [[0, 0, 3, 3, 3]]}), "no list of x and y"),
+    "coco: far outside": (coco({"segmentation": [[0, 0, 1e300, 0, 3, 3]]}), "far outside"),
+    "coco: NaN": (coco({"segmentation": [[0, 0, float("nan"), 0, 3, 3]]}), "without corrections"),
+    "coco: an unknown category": (coco({"category_id": 9, **rle([48])}), "no category has the id 9"),
+    "coco: an annotation of no image": (coco({"image_id": 3}), "annotations of an image 3"),
+    "coco: an image that is larger": (
+        coco(rle([48]), images=[{"id": 1, "file_name": "a.png", "height": 9, "width": 8}]),
+        "9 x 8 .*, where the image is 6 x 8",
+    ),
+    "coco: two of one id": (coco(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "two categories have the id 1"),
+    "labelme: a line": (labelme({"shape_type": "linestrip"}), 'of the type "linestrip", which has no pixels'),
+    "labelme: a point of three": (labelme({"points": [[1, 2, 3]]}), r"a point \[1, 2, 3\]"),
+    "labelme: a point that is far away": (labelme({"points": [[1e9, 1], [1, 5], [5, 5]]}), "far away"),
+    "labelme: infinity": (labelme({"points": [[1, 1], [float("inf"), 5], [5, 5]]}), "without corrections"),
+    "labelme: no size": (labelme({}, imageHeight=None), "no height and width"),
+    "labelme: no class": (labelme({"label": ""}), "without the name of its class"),
+    "labelme: a class of a control character": (labelme({"label": "\x1b[2J"}), "a new class cannot"),
+    "labelme: no picture": (labelme({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "eA=="}), "no PNG in base64"),
+    "labelme: lists in lists": (file("a.json", b"[" * 100_000), "without corrections"),
+    "label-studio: no such code": (label_studio({"type": "brushlabels"}), "its code cannot be read: it ends early"),
+    "label-studio: an ellipse": (label_studio({"type": "ellipselabels"}), "whose pixels cannot be told"),
+    "label-studio: a rotated image": (label_studio({"image_rotation": 90}), "rotated in Label Studio"),
+    "label-studio: another size": (label_studio({"original_width": 9}), "6 x 9"),
+    "label-studio: two classes": (
+        label_studio({"value": {"points": [], "polygonlabels": [LEG, "tree"]}}), "2 classes of one object"
+    ),
+    "label-studio: two people": (label_studio({}, annotations=[{"result": []}] * 2), "2 annotations of one image"),
+    "label-studio: predictions alone": (label_studio({}, annotations=[]), "exports what was submitted"),
+    "yolo: an unknown class": (yolo("5 0 0 1 0 1 1"), "no class has the number 5"),
+    "yolo: a box": (yolo("0 0.5 0.5 0.2 0.2"), "a box, which says nothing of pixels"),
+    "yolo: an x without a y": (yolo("0 0 0 1 0 1"), "an x without a y"),
+    "yolo: no number": (yolo("0 0 0 1 0 x 1"), "could not convert|no number"),
+    "yolo: NaN": (yolo("0 0 0 1 0 nan 1"), "a corner whose place is no number"),
+    "yolo: bytes": (yolo("0 0 0 1 0 \xff 1"), "ascii"),
+    "yolo: a name that is no text": (yolo("", "names: [yes]"), "without corrections"),
+    "yolo: objects of Python": (yolo("", "names: !!python/object/apply:os.system [ls]"), "without corrections"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "message"), OBJECTS.values(), ids=OBJECTS)
+def test_objects(tmp_path: Path, make: Make, message: str) -> None:
+    import re
+
+    said = refusal(tmp_path, make)
+    assert re.search(message, said), said
+
+
+# What label-studio-sdk's `encode_rle` makes of a ring, and of three colours of which two are opaque.
+RING = [0, 0, 0, 216, 57, 27, 254, 43, 0, 194, 96, 55, 192, 39, 1, 140, 2, 112, 27, 224, 24, 76, 7, 39, 128, 0]
+DOTS = [0, 0, 0, 24, 57, 27, 252, 96, 0, 5, 0, 40, 0, 240, 31, 241, 128, 70, 19, 24, 0, 0, 32, 1, 0, 6, 0, 0]
+
+
+def test_brush_strokes_are_read_as_their_own_program_writes_them() -> None:
+    ring = np.zeros((6, 9), bool)
+    ring[1:4, 2:7] = True
+    ring[2, 4] = False
+    assert np.array_equal(decode_brush(RING, (6, 9)), ring)
+    assert decode_brush(DOTS, (2, 3)).tolist() == [[False, True, False], [True, False, False]]
+
+
+@pytest.mark.parametrize("code", [RING[:9], [*RING[:4], 0], [300], "rle", RING[:10] + [255] * 16], ids=repr)
+def test_brush_strokes_that_are_none(code: object) -> None:
+    with pytest.raises(ValueError, match="code"):
+        decode_brush(code, (6, 9))
+
+
+def test_polygons_may_lead_out_of_the_image() -> None:
+    """As tools let them, for example where a person follows the edge of an image."""
+    ring = np.array([[-3, -3], [4, -3], [4, 3], [-3, 3]], np.float64)
+    shape = of_polygons(1, [ring], SIZE)
+    assert (shape.y, shape.x, shape.mask.shape, bool(shape.mask.all())) == (0, 0, (3, 4), True)
+    outside = of_polygons(1, [ring - 3], SIZE)
+    assert outside.mask.size == 0

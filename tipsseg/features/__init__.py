@@ -1,0 +1,1 @@
+"""Features on disk: one file per image, and the folder that holds them. No torch."""

@@ -1,0 +1,92 @@
+"""`tipsseg check` of a feature store: every file is read, and held against what it says of itself and what the store says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from tipsseg.errors import FeatureFileError, OutputError
+from tipsseg.features.file import FeatureRecord, check_unit, read_feature_file
+from tipsseg.features.folder import FEATURE_FILE, FILES_FOLDER, STORE_FILE, StoreRecord, fault_of, files_in, read_store
+from tipsseg.formats.problem import Problem
+from tipsseg.runs.progress import Progress
+from tipsseg.store.error_log import ERRORS_FILE, UNREADABLE_ERRORS
+from tipsseg.store.shards import SHARDS_FOLDER
+from tipsseg.util.files import TEMPORARY_PREFIX
+from tipsseg.util.printable import counted
+from tipsseg.util.threads import in_order
+
+#: What else a run leaves in the folder of a store.
+_KNOWN = {STORE_FILE, FILES_FOLDER, ERRORS_FILE, UNREADABLE_ERRORS, SHARDS_FOLDER}
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is that of a feature store, be it a damaged one."""
+    return os.path.lexists(folder / STORE_FILE) or os.path.lexists(folder / FILES_FOLDER)
+
+
+def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem]:
+    """Find all that is wrong with a feature store. The model is not needed.
+
+    Args:
+        folder: The folder of the store.
+        jobs: Threads that read files.
+        progress: Is told how it goes on, and of what is worth knowing and not wrong.
+
+    Yields:
+        The problems, in the order of the files.
+    """
+    try:
+        record = read_store(folder)
+    except OutputError as error:
+        yield Problem(error.path, error.reason)
+        return
+    if record is None:
+        yield Problem(folder / STORE_FILE, "missing")
+        return
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208  names are enough
+        if name not in _KNOWN and not name.startswith(TEMPORARY_PREFIX):
+            yield Problem(folder / name, "no file of features")
+    files = list(files_in(folder))
+    left = [path for path in files if path.name.startswith(TEMPORARY_PREFIX)]
+    sound = [path for path in files if path not in set(left)]
+    progress.begin(f"{counted(len(sound), 'file')} of features in {folder}.", len(sound))
+    found = 0
+    for problem in in_order(jobs, partial(_check_file, folder, record), sound):
+        progress.advance()
+        if problem is not None:
+            found += 1
+            yield problem
+    progress.end()
+    if left:
+        progress.note(
+            f"{counted(len(left), 'temporary file')} of runs that go on or were killed; a later run removes old ones."
+        )
+    looked = f"{counted(len(sound), 'file')} checked"
+    progress.note(f"{looked}: {counted(found, 'problem') if found else 'nothing wrong'}.")
+
+
+def _check_file(folder: Path, record: StoreRecord, path: Path) -> Problem | None:
+    named = FEATURE_FILE.fullmatch(path.name)
+    if named is None or path.parent != folder / FILES_FOLDER / named[1][:2]:
+        return Problem(path, "no file of features")
+    try:
+        found = read_feature_file(path)
+        fault = fault_of(record, named[1], found)
+        _check_vectors(found)
+    except FeatureFileError as error:
+        return Problem(path, error.reason)
+    except ValueError as error:
+        return Problem(path, str(error))
+    return Problem(path, fault) if fault else None
+
+
+def _check_vectors(record: FeatureRecord) -> None:
+    """Raise ValueError where vectors are not of unit length."""
+    patches = record.patches.astype(np.float32)
+    check_unit(patches if record.scales is None else patches * record.scales[..., None])
+    check_unit(record.class_tokens.astype(np.float32))

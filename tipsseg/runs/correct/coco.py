@@ -1,0 +1,103 @@
+"""Objects in COCO's files of instances: run-length codes or polygons."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tipsseg.runs.correct.found import Found, Objects, Size, check_size, faults_of
+from tipsseg.runs.correct.names import ClassNames
+from tipsseg.runs.correct.shapes import Shape, of_code, of_polygons
+from tipsseg.runs.correct.source import Source
+from tipsseg.util.json_values import short, take
+
+#: The formats that write objects so, by whether they write polygons.
+_WRITTEN_AS = {False: "coco", True: "coco-polygon"}
+
+
+def is_coco(value: object) -> bool:
+    """Whether a JSON value is a file of instances."""
+    return (
+        isinstance(value, dict) and isinstance(value.get("annotations"), list) and isinstance(value.get("images"), list)
+    )
+
+
+def coco(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
+    """The images of all files of instances. Raises ImageError."""
+    for name in source.names:
+        if name.lower().endswith(".json"):
+            value = source.json(name)
+            if is_coco(value):
+                yield from _images(value, source.shown(name), names)
+
+
+def _images(value: Mapping[str, Any], where: Path, names: ClassNames) -> Iterator[Found]:
+    with faults_of(where):
+        categories = {}
+        for each in take(value, "categories", list):
+            number = take(each, "id", int)
+            if number in categories:
+                raise ValueError(f"two categories have the id {number}")
+            categories[number] = take(each, "name", str)
+        own: dict[int, list[object]] = defaultdict(list)
+        for each in value["annotations"]:
+            own[take(each, "image_id", int)].append(each)
+        seen: set[int] = set()
+        for each in value["images"]:
+            number = take(each, "id", int)
+            if number in seen:
+                raise ValueError(f"two images have the id {number}")
+            seen.add(number)
+            name = take(each, "file_name", str)
+            read = partial(_objects, own[number], each, categories, names, where)
+            yield Found(name, where, read)
+        if stray := sorted(own.keys() - seen):
+            raise ValueError(f"annotations of an image {stray[0]} that is not there")
+
+
+def _objects(
+    annotations: Sequence[object],
+    image: Mapping[str, Any],
+    categories: Mapping[int, str],
+    names: ClassNames,
+    where: Path,
+    size: Size,
+) -> Objects:
+    with faults_of(where, f"image {image['file_name']}"):
+        check_size(image.get("height"), image.get("width"), size)
+    shapes = []
+    polygons = False
+    for each in annotations:
+        number = each.get("id") if isinstance(each, dict) else None
+        with faults_of(where, f"annotation {short(number)} ({image['file_name']})"):
+            category = take(each, "category_id", int)
+            if category not in categories:
+                raise ValueError(f"no category has the id {category}")
+            shapes.append(_shape(each, names.id_of(categories[category]), size))
+        polygons = polygons or isinstance(take(each, "segmentation", object), list)
+    return Objects(tuple(shapes), _WRITTEN_AS[polygons])
+
+
+def exported(rows: Sequence[Mapping[str, Any]], size: Size) -> Iterator[Shape]:
+    """The shapes in the rows of an image that the formats coco and coco-polygon write, whose categories are the label ids."""
+    for each in rows[1:]:
+        yield _shape(each, each["category_id"], size)
+
+
+def _shape(annotation: object, class_id: int, size: Size) -> Shape:
+    segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
+    if isinstance(segmentation, dict):
+        return of_code(class_id, segmentation, size)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError("it has no `segmentation`: a box alone says nothing of pixels")
+    rings = []
+    for each in segmentation:
+        if not isinstance(each, list) or len(each) % 2 or not all(type(value) in (int, float) for value in each):
+            raise ValueError("a polygon that is no list of x and y in turn")
+        rings.append(np.array(each, np.float64).reshape(-1, 2))
+    return of_polygons(class_id, rings, size)

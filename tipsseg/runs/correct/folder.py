@@ -1,0 +1,274 @@
+"""`tipsseg correct`: corrected labels come back into the output folder of a run, all of them or none.
+
+All is read and checked first, and the new masks are written beside the old ones under temporary names. Then the manifest says where
+they come from, and they get their names. What is broken off in between goes on when the same is asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from tipsseg.errors import ImageError, InputError
+from tipsseg.formats import index_masks
+from tipsseg.options import MAX_PIXELS
+from tipsseg.runs.correct.classes import add_classes as add_to_run
+from tipsseg.runs.correct.classes import finish_adding
+from tipsseg.runs.correct.found import Found
+from tipsseg.runs.correct.names import ClassNames, ImageNames
+from tipsseg.runs.correct.planning import CorrectedMask, Plan, Planner, discard
+from tipsseg.runs.correct.readers import Reader, find_reader, recognise
+from tipsseg.runs.correct.source import Source
+from tipsseg.runs.progress import Progress
+from tipsseg.store.folder import clean_up_run
+from tipsseg.store.lock import FolderLock
+from tipsseg.store.manifest import Manifest
+from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begun, find_runs, finished_context
+from tipsseg.store.results import is_recorded
+from tipsseg.types import MAX_CLASSES_8_BIT, name_order, printable_path
+from tipsseg.util.files import is_folder, json_bytes, output_error
+from tipsseg.util.printable import counted, listed, shell_word
+
+#: Faults that are told of one by one.
+_TOLD = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """What was taken in.
+
+    Attributes:
+        format: The format that the corrections were in.
+        masks: The masks that were corrected, in the order of the images.
+        unchanged: The images whose masks were as the corrections say.
+        unmatched: Images of the corrections that the folder does not have, as the corrections call them.
+        classes: The names of the classes that were added.
+    """
+
+    format: str
+    masks: tuple[CorrectedMask, ...]
+    unchanged: tuple[str, ...]
+    unmatched: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+def take_corrections(
+    output: Path,
+    source: Path,
+    progress: Progress,
+    *,
+    source_format: str | None = None,
+    add_classes: bool = False,
+    replace_edited: bool = False,
+    dry_run: bool = False,
+    jsonl: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> Corrections:
+    """Take corrected labels into the output folder of a run, as masks that a person changed.
+
+    Args:
+        output: The output folder.
+        source: The file, the folder or the zip that has the corrections.
+        progress: Is told of every image.
+        source_format: The format of the corrections; None: it is recognised.
+        add_classes: Whether a class that the run does not have becomes a further class.
+        replace_edited: Whether masks that a person changed in their place may be replaced.
+        dry_run: Whether all is checked and told, and nothing is written.
+        jsonl: Whether a line of JSON for each mask takes the place of its path.
+        max_pixels: Larger images are refused.
+
+    Raises:
+        UsageError: For an unknown format.
+        InputError: For a folder that is no output folder of a finished run, and for corrections that cannot be taken as a whole.
+        OutputError: Where the folder cannot be written.
+    """
+    if not is_folder(output):
+        raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
+    reader = None if source_format is None else find_reader(source_format)
+    wish = _Wish(output, source, reader, add_classes, replace_edited, dry_run, max_pixels)
+    lock = None if dry_run else FolderLock(output)
+    try:
+        if lock is not None:
+            if lock.left_over:
+                clean_up_run(output, output)
+            finish_adding(output)
+        run = _whole_run(output, Path() if lock is None else output)
+        with Source(source) as files, closing(Manifest(run.state)) as manifest:
+            found = _take(wish, run, files, manifest, progress)
+        _tell(found, progress, output, source, dry_run=dry_run, jsonl=jsonl)
+        return found
+    finally:
+        if lock is not None:
+            lock.give_back()
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What was asked for, see `take_corrections`; `reader` is None where the format is to be recognised."""
+
+    output: Path
+    source: Path
+    reader: Reader | None
+    add_classes: bool
+    replace_edited: bool
+    dry_run: bool
+    max_pixels: int
+
+
+def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, progress: Progress) -> Corrections:
+    """Read and check all, then write it."""
+    reader = wish.reader or recognise(files)
+    context = finished_context(run)
+
+    def recorded(image: str, digest: str) -> bool:
+        return is_recorded(manifest.get(image), digest)
+
+    context.ownership.load(run.info.files, recorded)
+    names = ClassNames(context.classes, add=wish.add_classes)
+    matched, unmatched = _matched(reader.images(files, names, len(context.classes)), manifest, run, wish.source)
+    source = printable_path(wish.source.absolute())
+    planner = Planner(context, source, reader.name, wish.replace_edited, wish.dry_run, wish.max_pixels)
+    number = counted(len(matched), "image")
+    progress.begin(f"{number} of {wish.source} ({reader.name}) into {wish.output}.", len(matched))
+    plans: list[Plan] = []
+    try:
+        unchanged = _plan_all(matched, manifest, planner, plans, progress)
+        names.refuse_unknown()
+        _refuse_too_many(len(context.classes), len(names.added))
+        progress.end()
+        if not wish.dry_run:
+            if names.added:
+                add_to_run(run, context, names.added)
+            _put(plans, manifest)
+            context.ownership.end(recorded)
+    finally:
+        for plan in plans:
+            discard(plan.places)
+    masks = tuple(plan.mask for plan in plans)
+    return Corrections(reader.name, masks, tuple(unchanged), tuple(unmatched), names.added)
+
+
+def _whole_run(output: Path, own: Path) -> FinishedRun:
+    runs = find_runs(output, own)
+    if runs[0].shard is not None:
+        folder = shell_word(str(output))
+        raise InputError(f"{output}: it holds shards", f"Join them first: tipsseg merge {folder} -o {folder}")
+    if begun := conversion_begun(runs[0].info):
+        raise broken_conversion(output, begun)
+    return runs[0]
+
+
+def _matched(
+    images: Iterable[Found], manifest: Manifest, run: FinishedRun, source: Path
+) -> tuple[list[tuple[str, Found]], list[str]]:
+    """The images of a source by the images of the run, in their order, and the names of those that the run does not have.
+
+    Raises InputError where it is open which image is meant, where none is, or where an image has no mask.
+    """
+    known = ImageNames(entry.image for entry in manifest.entries())
+    matched: dict[str, Found] = {}
+    unmatched: list[str] = []
+    for found in images:
+        image = known.find(found.name)
+        if image is None:
+            unmatched.append(found.name)
+        elif image in matched:
+            other = matched[image]
+            raise InputError(
+                f"{source}: two corrections of {image}: {other.name} ({other.where}) and {found.name} ({found.where})",
+                "Leave out the one that does not count.",
+            )
+        else:
+            matched[image] = found
+    if not matched:
+        what = f"its images, such as {listed(unmatched, 3)}, are none of the run" if unmatched else "no image in it"
+        raise InputError(
+            f"{source}: {what}",
+            "Images are found by their path, with or without its suffix, then by their file name. "
+            "Label Studio exports what was submitted, not what was only predicted.",
+        )
+    bare = [image for image in matched if not set(index_masks()) & set(manifest.formats_of(image))]
+    if bare:
+        folder = shell_word(str(run.output))
+        raise InputError(
+            f"{run.output}: no index mask of {listed(bare, 3)}, which corrections are kept in",
+            f"Write masks first: tipsseg convert {folder} --format png",
+        )
+    return sorted(matched.items(), key=lambda pair: name_order(pair[0])), unmatched
+
+
+def _plan_all(
+    matched: Sequence[tuple[str, Found]], manifest: Manifest, planner: Planner, plans: list[Plan], progress: Progress
+) -> list[str]:
+    """Add the new masks to `plans`; returns the images whose masks stay. Raises InputError where a correction cannot be taken."""
+    unchanged: list[str] = []
+    faults = 0
+    for image, found in matched:
+        entry = manifest.get(image)
+        try:
+            plan = None if entry is None else planner.plan(entry, found)
+        except ImageError as error:
+            faults += 1
+            if faults <= _TOLD:
+                progress.error(error)
+        else:
+            if plan is None:
+                unchanged.append(image)
+            else:
+                plans.append(plan)
+        progress.advance()
+    if faults:
+        more = f", of which {_TOLD} are told above" if faults > _TOLD else ""
+        raise InputError(
+            f"{counted(faults, 'correction')} of {len(matched)} cannot be taken{more}; nothing was changed",
+            "Mend them where they come from, or leave them out, and run the same command again.",
+        )
+    return unchanged
+
+
+def _refuse_too_many(known: int, added: int) -> None:
+    if known <= MAX_CLASSES_8_BIT < known + added:
+        raise InputError(
+            f"{known} classes and {added} more do not fit into masks of 8 bits, which hold {MAX_CLASSES_8_BIT}",
+            "Add fewer, or label with all of them from the beginning.",
+        )
+
+
+def _put(plans: Sequence[Plan], manifest: Manifest) -> None:
+    """Give the new masks their names. Raises OutputError."""
+    # The manifest first: by it a mask that is in place is known as one that was taken in, should this be killed.
+    for plan in plans:
+        manifest.add(plan.entry)
+    for plan in plans:
+        for path, temporary in plan.places:
+            try:
+                temporary.replace(path)
+            except OSError as error:
+                raise output_error(path, error) from error
+    manifest.tidy()
+
+
+def _tell(
+    found: Corrections, progress: Progress, output: Path, source: Path, *, dry_run: bool, jsonl: bool
+) -> None:  # fmt: skip
+    for mask in found.masks:
+        if jsonl:
+            progress.text(json_bytes(_record(mask)).decode() + "\n")
+        else:
+            progress.results([mask.path])
+    if found.classes:
+        progress.note(f"New classes: {listed(found.classes, 10)}.")
+    if found.unmatched:
+        number = counted(len(found.unmatched), "image")
+        progress.note(f"{number} of {source} not in {output}, and left out: {listed(found.unmatched, 5)}.")
+    would = "would be " if dry_run else ""
+    progress.note(f"{counted(len(found.masks), 'mask')} {would}corrected, {len(found.unchanged)} unchanged.")
+    if found.masks and not dry_run:
+        progress.note(f"Other formats follow with: tipsseg convert {shell_word(str(output))} --format png")
+
+
+def _record(mask: CorrectedMask) -> Mapping[str, object]:
+    """The line of JSON of a mask."""
+    return {"image": mask.image, "mask": printable_path(mask.path), "changed": mask.changed}

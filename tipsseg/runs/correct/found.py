@@ -1,0 +1,75 @@
+"""What a source says of images: the records between the readers of formats and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tipsseg.errors import ImageError, InputError
+from tipsseg.runs.correct.shapes import Shape
+from tipsseg.types import LabelArray
+
+#: (height, width) in pixels.
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whole:
+    """Labels of all pixels of an image.
+
+    Attributes:
+        labels: [H, W], the label ids.
+        ignores: Whether the format can say that pixels are ignored; else its background may stand for such pixels.
+    """
+
+    labels: LabelArray
+    ignores: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Objects:
+    """Objects of an image, the last one on top.
+
+    Attributes:
+        shapes: The objects.
+        written_as: The format that wrote the labels in the way in which these objects are written.
+    """
+
+    shapes: tuple[Shape, ...]
+    written_as: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """An image in a source.
+
+    Attributes:
+        name: The path of the image as the source has it, posix, with or without its suffix.
+        where: The file that says so.
+        read: Gives what the source says of the image, whose size has to be this. Raises ImageError, or ValueError, which is then
+            told of `where`.
+    """
+
+    name: str
+    where: Path
+    read: Callable[[Size], Whole | Objects]
+
+
+@contextmanager
+def faults_of(where: Path, what: str = "") -> Iterator[None]:
+    """Turn a ValueError into an ImageError of a file; `what` is the part of the file."""
+    try:
+        yield
+    except (ValueError, InputError) as error:
+        text = error.message if isinstance(error, InputError) else str(error)
+        raise ImageError(where, f"{what}: {text}" if what else text) from error
+
+
+def check_size(height: object, width: object, size: Size) -> None:
+    """Raise ValueError where a record says another size than that of the image."""
+    if type(height) is not int or type(width) is not int:
+        raise ValueError("no height and width of the image, in whole pixels")
+    if (height, width) != size:
+        raise ValueError(f"{height} x {width} (height x width), where the image is {size[0]} x {size[1]}")

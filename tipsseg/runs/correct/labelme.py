@@ -1,0 +1,101 @@
+"""Objects in the JSON files of LabelMe, one for each image."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tipsseg.runs.correct.found import Found, Objects, Size, check_size, faults_of
+from tipsseg.runs.correct.names import ClassNames
+from tipsseg.runs.correct.shapes import Shape, of_mask, of_polygons
+from tipsseg.runs.correct.source import Source
+from tipsseg.util.json_values import short, take
+
+#: Corners that stand for a circle.
+_CORNERS = 360
+
+
+def is_labelme(value: object) -> bool:
+    """Whether a JSON value is a file of LabelMe."""
+    return isinstance(value, dict) and isinstance(value.get("shapes"), list)
+
+
+def labelme(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
+    """The images by their JSON files."""
+    for name in source.names:
+        if name.lower().endswith(".json"):
+            yield Found(name[: -len(".json")], source.shown(name), partial(_objects, source, name, names))
+
+
+def _objects(source: Source, name: str, names: ClassNames, size: Size) -> Objects:
+    value = source.json(name)
+    if not is_labelme(value):
+        raise ValueError("not a file of LabelMe: it has no list of `shapes`")
+    check_size(value.get("imageHeight"), value.get("imageWidth"), size)
+    return Objects(tuple(shapes_in(value, source, name, names, size)), "labelme")
+
+
+def shapes_in(value: object, source: Source | None, name: str, names: ClassNames, size: Size) -> Iterator[Shape]:
+    """The shapes in the value of a file. Raises ImageError, or ValueError where no source is given."""
+    for number, each in enumerate(take(value, "shapes", list), start=1):
+        if source is None:
+            yield _shape(each, names, size)
+            continue
+        with faults_of(source.shown(name), f"shape {number}"):
+            shape = _shape(each, names, size)
+        yield shape
+
+
+def _shape(record: object, names: ClassNames, size: Size) -> Shape:
+    class_id = names.id_of(take(record, "label", str))
+    kind = record.get("shape_type") if isinstance(record, dict) else None
+    points = _points(take(record, "points", list))
+    if kind in (None, "polygon"):
+        return of_polygons(class_id, [points], size)
+    if kind not in ("rectangle", "circle", "mask"):
+        raise ValueError(f"a shape of the type {short(kind)}, which has no pixels")
+    if len(points) != 2:
+        raise ValueError(f"{short(kind)} of {len(points)} points")
+    (left, top), (right, bottom) = np.sort(points, axis=0).tolist()
+    if kind == "rectangle":
+        corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+        return of_polygons(class_id, [corners], size)
+    if kind == "circle":  # its centre, and a point of its line
+        turn = np.linspace(0, 2 * math.pi, _CORNERS, endpoint=False)
+        radius = math.dist(*points.tolist())
+        return of_polygons(class_id, [points[0] + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)], size)
+    return _painted(class_id, take(record, "mask", str), round(top), round(left), size)
+
+
+def _points(points: list[object]) -> NDArray[np.float64]:
+    """[K, 2], x and y. Raises ValueError."""
+    for each in points:
+        if not isinstance(each, list) or len(each) != 2 or not all(type(value) in (int, float) for value in each):
+            raise ValueError(f"a point {short(each)}")
+    found = np.array(points, np.float64).reshape(-1, 2)
+    if not np.isfinite(found).all() or (np.abs(found) > 1e7).any():
+        raise ValueError("a point whose place is no number, or is far away")
+    return found
+
+
+def _painted(class_id: int, text: str, y: int, x: int, size: Size) -> Shape:
+    """The pixels of a mask, a PNG in base64 whose first pixel is at (y, x)."""
+    try:
+        data = base64.b64decode(text, validate=True)
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            if picture.width > size[1] or picture.height > size[0]:
+                raise ValueError(f"a mask of {picture.height} x {picture.width}, larger than the image")
+            mask = np.asarray(picture.convert("L")) > 0
+    except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"its mask is no PNG in base64: {error}") from error
+    if not (0 <= y <= size[0] - mask.shape[0] and 0 <= x <= size[1] - mask.shape[1]):
+        raise ValueError("its mask leads out of the image")
+    return of_mask(class_id, mask, y, x)

@@ -1,0 +1,177 @@
+"""Formats that say the label of every pixel: index masks, CVAT's colour masks, folders as of the format hf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tipsseg.errors import ImageError, InputError
+from tipsseg.images.decoding import as_image_error, decode_stored, opened
+from tipsseg.regions.components import count_labels
+from tipsseg.runs.correct.found import Found, Objects, Size, Whole
+from tipsseg.runs.correct.names import ClassNames
+from tipsseg.runs.correct.source import Source
+from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
+from tipsseg.util.json_values import parse
+
+#: Bytes of a list of labels, and of a line of one.
+_LIST_MAX = 64 << 20
+
+_LABEL_MAP = "labelmap.txt"
+_METADATA = "metadata.jsonl"
+
+
+# ---- index masks ----
+
+
+def index_masks(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
+    """PNGs with label ids, in grey or with a palette, named as the images; `classes` is the number of classes."""
+    for name in source.names:
+        if name.lower().endswith(".png"):
+            yield Found(name[: -len(".png")], source.shown(name), partial(_index_mask, source, name, classes))
+
+
+def hugging_face(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
+    """Index masks that metadata.jsonl names, each beside the name of its image. Raises ImageError."""
+    for listing in [name for name in source.names if PurePosixPath(name).name == _METADATA]:
+        folder = PurePosixPath(listing).parent
+        where = source.shown(listing)
+        for number, line in enumerate(source.read(listing, _LIST_MAX).splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                record = parse(line)
+                image, mask = (_text(record, key) for key in ("file_name", "mask_file_name"))
+            except ValueError as error:
+                raise ImageError(where, f"line {number}: {error}") from error
+            name = str(folder / mask)
+            if not source.has(name):
+                raise ImageError(where, f"line {number}: {mask!r} is not there")
+            yield Found(image.removeprefix("images/"), source.shown(name), partial(_index_mask, source, name, classes))
+
+
+def _text(record: object, key: str) -> str:
+    value = record.get(key) if isinstance(record, dict) else None
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"no `{key}`")
+    return value
+
+
+def _index_mask(source: Source, name: str, classes: int, size: Size) -> Whole | Objects:
+    picture = _picture(source, name, size)
+    with as_image_error(source.shown(name)):
+        stored = _ids(picture)
+    counts = count_labels(stored)
+    known = {BACKGROUND, ignore_id(classes), *range(1, classes + 1)}
+    unknown = [number for number in np.flatnonzero(counts).tolist() if number not in known]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise ImageError(
+            source.shown(name),
+            f"ids that are no class: {unknown[0]}{more}",
+            f"The ids are 0 for background, 1..{classes} as in classes.json, and {ignore_id(classes)} for ignored pixels.",
+        )
+    narrow = label_dtype(classes) is np.uint8
+    return Whole(stored.astype(np.uint8) if narrow else stored.astype(np.uint16), ignores=True)
+
+
+def _ids(picture: Image.Image) -> LabelArray:
+    """The numbers in a picture [H, W]. Raises InputError for a picture that has none."""
+    if picture.mode in ("L", "P"):
+        return np.asarray(picture).astype(np.uint8)
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        if int(values.min()) < 0 or int(values.max()) > 65535:
+            raise InputError("ids below 0 or above 65535")
+        return values.astype(np.uint16)
+    raise InputError(
+        f"a picture of mode {picture.mode}, not of label ids",
+        "Index masks are PNGs in grey, of 8 or 16 bits, or with a palette.",
+    )
+
+
+def _picture(source: Source, name: str, size: Size) -> Image.Image:
+    """A PNG of the size of the image. Raises ImageError; more pixels than that are never decoded."""
+    most = size[0] * size[1]
+    with source.file(name) as path:
+        try:
+            with opened(path) as image:
+                kind, found = image.picture.format, image.size
+            if kind == "PNG" and found == size:
+                return decode_stored(path, most)
+        except ImageError as error:
+            raise ImageError(source.shown(name), error.reason, error.hint) from error
+    if kind != "PNG":
+        raise ImageError(source.shown(name), f"a {kind}, whose pixels need not be exact", "Save masks as PNG.")
+    raise ImageError(
+        source.shown(name),
+        f"{found[0]} x {found[1]} (height x width), where the image is {size[0]} x {size[1]}",
+        "Masks have the size of their image, turned upright.",
+    )
+
+
+# ---- CVAT, PASCAL VOC ----
+
+
+def colour_masks(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
+    """SegmentationClass/<image>.png beside a labelmap.txt that says what the colours mean. Raises ImageError."""
+    for listing in [name for name in source.names if PurePosixPath(name).name == _LABEL_MAP]:
+        folder = f"{PurePosixPath(listing).parent / 'SegmentationClass'}/"
+        colours = _colours(source, listing)
+        for name in source.names:
+            if name.startswith(folder) and name.lower().endswith(".png"):
+                read = partial(_colour_mask, source, name, colours, names.id_of)
+                yield Found(name[len(folder) : -len(".png")], source.shown(name), read)
+
+
+def _colours(source: Source, listing: str) -> Mapping[int, str]:
+    """The name of each colour, which is a number of 24 bits."""
+    where = source.shown(listing)
+    try:
+        text = source.read(listing, _LIST_MAX).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ImageError(where, f"not UTF-8: {error}") from error
+    found: dict[int, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        parts = rest.split(":")[0].split(",")
+        if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) <= 255 for part in parts):
+            raise ImageError(where, f"line {number}: not as in `name:red,green,blue::`")
+        red, green, blue = map(int, parts)
+        colour = red << 16 | green << 8 | blue
+        if colour in found and found[colour] != name:
+            raise ImageError(where, f"line {number}: {name!r} has the colour of {found[colour]!r}")
+        found[colour] = name
+    return found
+
+
+def _colour_mask(
+    source: Source, name: str, colours: Mapping[int, str], id_of: Callable[[object], int], size: Size
+) -> Whole | Objects:
+    picture = _picture(source, name, size)
+    if picture.mode not in ("RGB", "RGBA", "P"):
+        raise ImageError(source.shown(name), f"a picture of mode {picture.mode}, not of colours")
+    red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(np.uint32), -1, 0)
+    values, inverse = _unique(red << 16 | green << 8 | blue)
+    ids = []
+    for value in values.tolist():
+        if value == 0:  # black is what nobody painted, whatever its name
+            ids.append(BACKGROUND)
+        elif value in colours:
+            ids.append(id_of(colours[value]))
+        else:
+            rgb = ",".join(map(str, (value >> 16, value >> 8 & 255, value & 255)))
+            raise ImageError(source.shown(name), f"the colour {rgb} is not in {_LABEL_MAP}")
+    return Whole(np.array(ids, np.uint16)[inverse].reshape(size), ignores=False)
+
+
+def _unique(values: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
+    found, inverse = np.unique(values.reshape(-1), return_inverse=True)
+    return found, inverse

@@ -1,0 +1,195 @@
+"""One image of `tipsseg correct`: its old mask, what a correction says of it, and the new mask, written beside the old one."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from tipsseg.errors import ImageError
+from tipsseg.formats import FORMATS, index_masks
+from tipsseg.formats.base import ImageLabels, RunContext
+from tipsseg.label_map import LabelMap
+from tipsseg.regions.objects import LabelledObject, object_regions
+from tipsseg.runs.correct.found import Found, Objects, Whole, faults_of
+from tipsseg.runs.correct.readers import as_written
+from tipsseg.runs.correct.shapes import content_digest
+from tipsseg.runs.correct.taking import take_objects, take_whole
+from tipsseg.store.corrections import CERTAIN, Correction, find_correction, read_correction
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, TakenFrom
+from tipsseg.store.reader import check_hint
+from tipsseg.store.stored_image import labelled_image, unknown_confidence
+from tipsseg.types import ImageRef, LabelArray, ignore_id
+from tipsseg.util.files import TEMPORARY_PREFIX, output_error
+from tipsseg.util.fingerprint import content_digest as file_digest
+from tipsseg.util.ownership import digest_of
+from tipsseg.util.record_paths import actual_path
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedMask:
+    """A mask that `tipsseg correct` wrote, or would write.
+
+    Attributes:
+        image: The name of the image.
+        path: The mask.
+        changed: How many pixels have another label than before.
+    """
+
+    image: str
+    path: Path
+    changed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A new mask that is ready.
+
+    Attributes:
+        mask: What is told of it.
+        entry: The line of the manifest that says where it comes from; as it was, in a dry run.
+        places: The masks that it takes the place of, each with the temporary file that has its bytes; none in a dry run.
+    """
+
+    mask: CorrectedMask
+    entry: ManifestEntry
+    places: tuple[tuple[Path, Path], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Makes new masks.
+
+    Attributes:
+        context: What the writers have to know of the run.
+        source: The path that the corrections are from, as text, absolute.
+        format: The format of the corrections.
+        replace_edited: Whether masks that a person changed in their place may be replaced.
+        dry_run: Whether nothing is written.
+        max_pixels: Larger images are refused.
+    """
+
+    context: RunContext
+    source: str
+    format: str
+    replace_edited: bool
+    dry_run: bool
+    max_pixels: int
+
+    def plan(self, entry: ManifestEntry, found: Found) -> Plan | None:
+        """Make the new mask of an image; None where the mask is as the correction says.
+
+        Raises:
+            ImageError: Where the correction or the old mask cannot be used.
+            OutputError: Where the temporary file cannot be written.
+        """
+        edited = find_correction(entry, self.context.output, self.context.ownership)
+        current = edited or self._own_mask(entry)
+        old = self._read(entry, current)
+        with faults_of(found.where):
+            new = found.read(old.shape)
+        content = content_digest(new.shapes if isinstance(new, Objects) else (new.labels,))
+        taken = entry.taken
+        if taken is not None and (taken.content, taken.mask) == (content, current.digest):
+            return None
+        labels = self._labels(entry, old, new)
+        changed = int(np.count_nonzero(labels != old))
+        if not changed:
+            return None
+        if (
+            edited is not None
+            and not self.replace_edited
+            and not (taken and edited.digest in (taken.mask, taken.before))
+        ):
+            raise ImageError(
+                edited.path,
+                "a person changed this mask in its place, and the correction says something else",
+                "Take the image out of the corrections, or give the changed mask up with argument `replace_edited`.",
+            )
+        return self._ready(entry, current, labels, content, changed)
+
+    def _own_mask(self, entry: ManifestEntry) -> Correction:
+        for name in index_masks():
+            if name in entry.files:
+                path = actual_path(self.context.output, entry.files[name])
+                if digest := digest_of(path):
+                    return Correction(name, path, digest)
+        raise ImageError(self.context.output, f"the mask of {entry.image} is gone", check_hint(self.context.output))
+
+    def _read(self, entry: ManifestEntry, mask: Correction) -> LabelArray:
+        classes = {each.id: each.name for each in self.context.classes}
+        try:
+            stored = labelled_image(entry, classes, self.context.files, self.max_pixels).stored
+        except ValueError as error:
+            raise ImageError(
+                self.context.state / MANIFEST_FILE,
+                f"{entry.image}: not as tipsseg writes it: {error}",
+                check_hint(self.context.output),
+            ) from error
+        return read_correction(mask, stored)
+
+    def _labels(self, entry: ManifestEntry, old: LabelArray, new: Whole | Objects) -> LabelArray:
+        if not isinstance(new, Objects):
+            return take_whole(old, new, ignore_id(len(self.context.classes)))
+        return take_objects(old, as_written(self._image(entry, old), new.written_as, self.context), new)
+
+    def _image(self, entry: ManifestEntry, labels: LabelArray) -> ImageLabels:
+        """The image with its old labels, as the formats take it."""
+        options = self.context.files
+        label_map = LabelMap(labels, unknown_confidence(labels.shape), self.context.classes)
+
+        def objects(each: LabelMap) -> Sequence[LabelledObject]:
+            regions = object_regions(each.labels, len(each.classes), options)
+            return [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
+
+        relative = PurePosixPath(entry.image)
+        return ImageLabels(ImageRef(Path(entry.path), relative), _no_picture, label_map, objects)
+
+    def _ready(self, entry: ManifestEntry, current: Correction, labels: LabelArray, content: str, changed: int) -> Plan:
+        mask = CorrectedMask(entry.image, current.path, changed)
+        if self.dry_run:
+            return Plan(mask, entry, ())
+        image = self._image(entry, labels)
+        places: list[tuple[Path, Path]] = []
+        try:
+            for name, path in self._targets(entry, current):
+                places.append((path, _beside(path)))
+                self.context.ownership.refuse_outside(path)
+                try:
+                    places[-1][1].write_bytes(FORMATS[name].encode(image, self.context))
+                except OSError as error:
+                    raise output_error(path, error) from error
+            written = file_digest(next(temporary for path, temporary in places if path == current.path))
+        except BaseException:
+            discard(places)
+            raise
+        taken = TakenFrom(self.source, self.format, content, written, current.digest)
+        return Plan(mask, replace(entry, taken=taken), tuple(places))
+
+    def _targets(self, entry: ManifestEntry, current: Correction) -> Iterator[tuple[str, Path]]:
+        """The old mask, and others that were edited in the same way: two that differ would leave open which one counts."""
+        for name in index_masks():
+            if name in entry.files:
+                path = actual_path(self.context.output, entry.files[name])
+                edited = current.digest != entry.written[current.name].sha256
+                if name == current.name or (edited and digest_of(path) == current.digest):
+                    yield name, path
+
+
+def discard(places: Sequence[tuple[Path, Path]]) -> None:
+    """Remove the temporary files of masks."""
+    for _, temporary in places:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+
+
+def _no_picture() -> np.ndarray:
+    raise TypeError("label files of objects do not show the image")

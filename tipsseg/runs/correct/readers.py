@@ -1,0 +1,119 @@
+"""The formats that corrections come in: how each is recognised and read, and how labels look that were written in it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import ImageLabels, RunContext
+from tipsseg.runs.correct import coco, label_studio, labelme, masks, yolo
+from tipsseg.runs.correct.found import Found
+from tipsseg.runs.correct.names import ClassNames
+from tipsseg.runs.correct.shapes import Shape
+from tipsseg.runs.correct.source import Source
+from tipsseg.util.files import is_folder
+
+#: Files that are looked into before a format is given up.
+_TRIED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A format of corrections.
+
+    Attributes:
+        name: Its name, that of the format that writes the same.
+        images: Gives the images of a source, for the classes by name and for their number.
+    """
+
+    name: str
+    images: Callable[[Source, ClassNames, int], Iterator[Found]]
+
+
+#: The formats by name.
+READERS = {
+    each.name: each
+    for each in (
+        Reader("png", masks.index_masks),
+        Reader("cvat", masks.colour_masks),
+        Reader("hf", masks.hugging_face),
+        Reader("coco", coco.coco),
+        Reader("labelme", labelme.labelme),
+        Reader("label-studio", label_studio.label_studio),
+        Reader("yolo", yolo.yolo),
+    )
+}
+
+#: Formats of ours that are read as another.
+_SAME = {"coco-polygon": "coco"}
+
+#: What kind of JSON is of which format.
+_JSON = {"coco": coco.is_coco, "labelme": labelme.is_labelme, "label-studio": label_studio.is_label_studio}
+
+
+def find_reader(name: str) -> Reader:
+    """The format of that name. Raises UsageError."""
+    name = _SAME.get(name, name)
+    if name not in READERS:
+        close = difflib.get_close_matches(name.lower(), READERS, n=1)
+        known = f"Corrections are read from: {', '.join(READERS)}."
+        raise UsageError(f"unknown format {name!r}", f"Did you mean {close[0]!r}? {known}" if close else known)
+    return READERS[name]
+
+
+def recognise(source: Source) -> Reader:
+    """The format of a source, by what is in it. Raises InputError where it may be none, or several."""
+    last = {PurePosixPath(name).name for name in source.names}
+    found: dict[str, None] = {}
+    if "labelmap.txt" in last and any("SegmentationClass" in PurePosixPath(name).parts for name in source.names):
+        found["cvat"] = None
+    if "metadata.jsonl" in last:
+        found["hf"] = None
+    if any(yolo.is_description(source, name) for name in yolo.descriptions(source)[:_TRIED]):
+        found["yolo"] = None
+    for name in [name for name in source.names if name.lower().endswith(".json")][:_TRIED]:
+        if kind := _kind_of(source, name):
+            found[kind] = None
+    if not found and any(name.lower().endswith(".png") for name in source.names):
+        found["png"] = None
+    if len(found) == 1:
+        return READERS[next(iter(found))]
+    if not found:
+        what = "a folder" if is_folder(source.path) else "a file"
+        raise InputError(
+            f"{source.path}: {what} without corrections in a format that is read",
+            f"The formats are: {', '.join(READERS)}. Name one with argument `source_format` to learn what is wrong with it.",
+        )
+    raise InputError(
+        f"{source.path}: it has several formats: {', '.join(found)}",
+        "Name the one that counts with argument `source_format`.",
+    )
+
+
+def _kind_of(source: Source, name: str) -> str:
+    try:
+        value = source.json(name)
+    except ImageError:
+        return ""
+    return next((kind for kind, matches in _JSON.items() if matches(value)), "")
+
+
+def as_written(labels: ImageLabels, name: str, context: RunContext) -> tuple[Shape, ...]:
+    """The objects of an image as they are read back from what the format of that name writes of it."""
+    form, size = FORMATS[name], labels.label_map.size
+    names = ClassNames(context.classes, add=False)
+    if name in ("coco", "coco-polygon"):
+        return tuple(coco.exported([json.loads(row) for row in form.image_rows(labels, context)], size))
+    if name == "label-studio":
+        (row,) = form.image_rows(labels, context)
+        return tuple(label_studio.exported(json.loads(row), names, size))
+    data = form.encode(labels, context)
+    if name == "labelme":
+        return tuple(labelme.shapes_in(json.loads(data), None, "", names, size))
+    known = {each.id - 1: each.name for each in context.classes}
+    return tuple(yolo.exported(data.decode(), known, names, size))

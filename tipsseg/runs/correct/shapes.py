@@ -1,0 +1,161 @@
+"""Objects as labelling tools write them, polygons, run-length codes and boxes, made into pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from tipsseg.regions import rle
+from tipsseg.regions.rle import Runs
+from tipsseg.util.json_values import short
+
+#: Corners of the polygons of one object.
+CORNERS_MAX = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """The pixels of an object.
+
+    Attributes:
+        class_id: The label id of its class, 1..N.
+        y: The first row of the mask in the image.
+        x: The first column of the mask in the image.
+        mask: [h, w] bool, the pixels; h or w may be 0 for an object outside the image.
+    """
+
+    class_id: int
+    y: int
+    x: int
+    mask: NDArray[np.bool_]
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Where the mask is in an array [H, W] of the image."""
+        h, w = self.mask.shape
+        return slice(self.y, self.y + h), slice(self.x, self.x + w)
+
+    def same_pixels(self, other: Shape) -> bool:
+        """Whether another shape has exactly these pixels, whatever its class."""
+        return (
+            (self.y, self.x, self.mask.shape) == (other.y, other.x, other.mask.shape)
+            and bool((self.mask == other.mask).all())
+        )  # fmt: skip
+
+    def iou(self, other: Shape) -> float:
+        """The intersection over union with another shape, 0..1."""
+        top, left = max(self.y, other.y), max(self.x, other.x)
+        bottom = min(self.y + self.mask.shape[0], other.y + other.mask.shape[0])
+        right = min(self.x + self.mask.shape[1], other.x + other.mask.shape[1])
+        if bottom <= top or right <= left:
+            return 0.0
+        own = self.mask[top - self.y : bottom - self.y, left - self.x : right - self.x]
+        its = other.mask[top - other.y : bottom - other.y, left - other.x : right - other.x]
+        both = int(np.count_nonzero(own & its))
+        return both / (int(np.count_nonzero(self.mask)) + int(np.count_nonzero(other.mask)) - both or 1)
+
+
+def of_mask(class_id: int, mask: NDArray[np.bool_], y: int = 0, x: int = 0) -> Shape:
+    """A shape of the pixels that are set in a mask [h, w] whose first pixel is at (y, x), cut to the smallest box."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return Shape(class_id, y, x, np.zeros((0, 0), np.bool_))
+    top, left = int(rows[0]), int(columns[0])
+    cut = np.ascontiguousarray(mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1])
+    return Shape(class_id, y + top, x + left, cut)
+
+
+def of_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], size: tuple[int, int]) -> Shape:
+    """A shape of what is in any of these rings, as pycocotools fills them.
+
+    Args:
+        class_id: The label id.
+        rings: The corners of each, [K, 2] (x, y) in pixels of the image, where pixel (i, j) reaches from (i, j) to (i + 1, j + 1).
+        size: (height, width) of the image.
+
+    Raises:
+        ValueError: For rings that enclose nothing, and corners that cannot be of this image.
+    """
+    height, width = size
+    for ring in rings:
+        if len(ring) < 3:
+            raise ValueError(f"a polygon of {len(ring)} corners")
+        if not np.isfinite(ring).all():
+            raise ValueError("a corner whose place is no number")
+        if (ring < (-width, -height)).any() or (ring > (2 * width, 2 * height)).any():
+            raise ValueError(f"a corner far outside of the image, which is {height} x {width} (height x width)")
+    if sum(map(len, rings)) > CORNERS_MAX:
+        raise ValueError(f"polygons of more than {CORNERS_MAX:,} corners")
+    if not rings:
+        raise ValueError("an object without a polygon")
+    corners = np.concatenate(list(rings))
+    # One pixel more on each side: some fill to the next.
+    left, top = (max(0, int(np.floor(low)) - 1) for low in corners.min(axis=0))
+    right, bottom = (
+        min(end, int(np.ceil(high)) + 2) for end, high in zip((width, height), corners.max(axis=0), strict=True)
+    )
+    if right <= left or bottom <= top:
+        return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
+    # Moved by whole pixels, polygons are filled as before; so no more is made than their box.
+    moved = [(ring - (left, top)).ravel().tolist() for ring in rings]
+    code = coco_mask.merge(coco_mask.frPyObjects(moved, bottom - top, right - left))
+    if not coco_mask.area(code):
+        return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
+    # Not by pycocotools, whose own way warns with numpy 2.
+    filled = of_runs(class_id, rle.decode_runs(code["counts"].decode(), (bottom - top, right - left)), bottom - top)
+    return Shape(class_id, filled.y + top, filled.x + left, filled.mask)
+
+
+def of_runs(class_id: int, runs: Runs, height: int) -> Shape:
+    """A shape of runs of pixels that were counted down the columns of an image of that height."""
+    if not len(runs):
+        return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
+    first, last = int(runs[0, 0]) // height, (int(runs[-1, 1]) - 1) // height
+    columns = np.zeros((last - first + 1, height), np.bool_)  # [w, H]
+    columns.reshape(-1)[runs[0, 0] - first * height : runs[-1, 1] - first * height] = rle.inside(runs)
+    return of_mask(class_id, columns.T, 0, first)
+
+
+def of_code(class_id: int, code: object, size: tuple[int, int]) -> Shape:
+    """A shape of COCO's run-length code, compressed or not. Raises ValueError for one that is not of this size."""
+    if not isinstance(code, dict) or code.get("size") != list(size):
+        found = code.get("size") if isinstance(code, dict) else None
+        raise ValueError(f"the size of its code is {short(found)}, that of the image {list(size)}")
+    counts = code.get("counts")
+    if isinstance(counts, str):
+        try:
+            return of_runs(class_id, rle.decode_runs(counts, size), size[0])
+        except ValueError as error:
+            raise ValueError(f"its code cannot be read: {error}") from error
+    return of_runs(class_id, _plain_runs(counts, size), size[0])
+
+
+def _plain_runs(counts: object, size: tuple[int, int]) -> Runs:
+    """The runs of a code that is not compressed: numbers of pixels outside and inside, in turn."""
+    if not isinstance(counts, list) or not all(type(each) is int and each >= 0 for each in counts):
+        raise ValueError("its code is neither a text nor a list of whole numbers")
+    height, width = size
+    if sum(counts) != height * width:
+        raise ValueError(f"its code has {sum(counts)} pixels, the image {height * width}")
+    ends = np.cumsum(np.array(counts, np.int64))
+    starts, stops = ends[:-1][::2], ends[1::2]
+    runs = np.stack([starts[: len(stops)], stops], axis=1)
+    return runs[runs[:, 1] > runs[:, 0]]
+
+
+def content_digest(parts: Iterable[Shape | NDArray[np.generic]]) -> str:
+    """The sha256 of what corrections say of an image, in hex: shapes in their order, or an array of label ids."""
+    found = hashlib.sha256()
+    for each in parts:
+        if isinstance(each, Shape):
+            found.update(repr((each.class_id, each.y, each.x, each.mask.shape)).encode())
+            found.update(np.packbits(each.mask).tobytes())
+        else:
+            found.update(repr((each.shape, str(each.dtype))).encode())
+            found.update(np.ascontiguousarray(each).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,171 @@
+"""One `tipsseg encode` run: images, found before ─► those that the store lacks ─► the model ─► files, each told of."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from tipsseg.runs.encode.spec import EncodePlan, EncodeSpec
+from tipsseg.runs.engine import load_model, open_store
+from tipsseg.runs.image_list import Images
+from tipsseg.runs.notes import note_damaged
+from tipsseg.runs.progress import Progress
+from tipsseg.store.error_log import ErrorLog
+from tipsseg.store.results import Encoded, Failed, Item
+from tipsseg.store.spec import Counts
+from tipsseg.types import ImageRef
+from tipsseg.util.files import json_bytes
+from tipsseg.util.printable import clock, counted
+from tipsseg.weights.sources import file_hashes
+
+if TYPE_CHECKING:
+    from tipsseg.runs.encode.task import EncodeTask
+
+EncodeResult = Encoded | Failed
+
+
+class EncodeRun:
+    """Encodes the images that the store lacks.
+
+    Attributes:
+        counts: What became of the images; `labelled` are those that were encoded.
+    """
+
+    def __init__(
+        self,
+        spec: EncodeSpec,
+        plan: EncodePlan,
+        images: Images,
+        progress: Progress,
+        *,
+        jsonl: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        """Nothing is done yet.
+
+        Args:
+            spec: What is asked for.
+            plan: As `plan_encoding` gives it.
+            images: The images, see `find_images`.
+            progress: Says what happens.
+            jsonl: Whether a line of JSON per image takes the place of the paths of the files.
+            quiet: Whether a download of the model shows no progress.
+        """
+        self.counts = Counts()
+        self._spec = spec
+        self._plan = plan
+        self._images = images
+        self._progress = progress
+        self._jsonl = jsonl
+        self._quiet = quiet
+
+    def results(self) -> Generator[EncodeResult, None, None]:
+        """The result of each image once its features are in place; call it once. A bad image is a Failed.
+
+        Raises:
+            TipssegError: For what ends the run.
+        """
+        spec, progress = self._spec, self._progress
+        task, what = self._task()
+        number = self._images.number
+        images = "images" if number is None else counted(number, "image")
+        progress.begin(f"{images}, {what}", number)
+        began = time.monotonic()
+        errors = ErrorLog(spec.state)
+        try:
+            with closing(encode_images(self._images.refs, task, spec.jobs)) as results:
+                for result in results:
+                    self._take(result, errors)
+                    yield result
+            errors.finish()
+        finally:
+            errors.close()
+        progress.end()
+        self._note_end(time.monotonic() - began)
+
+    def _task(self) -> tuple[EncodeTask, str]:
+        """The model and the store, and a line on the two."""
+        from tipsseg.runs.encode.task import EncodeTask
+
+        spec, plan = self._spec, self._plan
+        model = load_model(spec, plan.dtype, self._progress.note, quiet=self._quiet)
+        backbone = model.backbone
+        facts = {**plan.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)}
+        side = model.check_short_side(spec.options.short_side)
+        store = open_store(spec.output, plan.feature_dtype, facts, backbone.dtype_name, spec.options.mode, side)
+        line = (
+            f"model {plan.model['id']} on {backbone.device} ({backbone.dtype_name}); features in {plan.feature_dtype}."
+        )
+        return EncodeTask(model, spec.options, store, spec.max_pixels), line
+
+    def _take(self, result: EncodeResult, errors: ErrorLog) -> None:
+        counts, progress = self.counts, self._progress
+        if isinstance(result, Failed):
+            self.counts = replace(counts, failed=counts.failed + 1)
+            errors.add(replace(result, error=progress.worded(result.error)))
+            progress.error(result.error)
+        else:
+            if result.made:
+                self.counts = replace(counts, labelled=counts.labelled + 1)
+            else:
+                self.counts = replace(counts, unchanged=counts.unchanged + 1)
+            errors.mend(result.ref.name)
+            if result.damaged:
+                note_damaged(result.damaged, progress)
+        if self._jsonl:
+            progress.text(json_bytes(result_record(result)).decode() + "\n")
+        elif isinstance(result, Encoded):
+            progress.results([result.file])
+        progress.advance()
+
+    def _note_end(self, seconds: float) -> None:
+        counts = self.counts
+        parts = [f"{counted(counts.labelled, 'image')} encoded"]
+        parts += [f"{counts.unchanged} unchanged"] if counts.unchanged else []
+        parts += [f"{counts.failed} failed"] if counts.failed else []
+        self._progress.note(f"{', '.join(parts)}, into {self._spec.output}, in {clock(round(seconds))}.")
+
+
+def encode_images(
+    refs: Iterable[ImageRef | Failed], task: EncodeTask, jobs: int
+) -> Generator[EncodeResult, None, None]:
+    """What becomes of each image, in the order of `refs`; see `pipeline.label_images`."""
+    from tipsseg.runs.image_task import ImageTask
+    from tipsseg.runs.pipeline import label_images
+
+    items = _items(refs, task.item)
+    # The steps of the two tasks are the same; only what they give differs.
+    made = label_images(cast(Iterable[Item], items), cast(ImageTask, task), jobs)
+    return cast(Generator[EncodeResult, None, None], made)
+
+
+def _items(
+    refs: Iterable[ImageRef | Failed], item: Callable[[ImageRef], ImageRef | Encoded]
+) -> Iterator[ImageRef | Encoded | Failed]:
+    for ref in refs:
+        yield item(ref) if isinstance(ref, ImageRef) else ref
+
+
+def result_record(result: EncodeResult) -> dict[str, object]:
+    """The result of one image, for a line of JSON.
+
+    Returns:
+        `path` and `image` as in the lines of `tipsseg label`; `status`: "encoded", "unchanged" or "failed"; `file`: the file of its
+        features, None where it failed. Then `height` and `width` in pixels, `windows` and `bytes`; or `reason`.
+    """
+    record: dict[str, object] = {"path": os.fspath(result.ref.path), "image": result.ref.name}
+    if isinstance(result, Failed):
+        return {**record, "status": "failed", "file": None, "reason": result.error.reason}
+    return {
+        **record,
+        "status": "encoded" if result.made else "unchanged",
+        "file": os.fspath(result.file),
+        "height": result.size[0],
+        "width": result.size[1],
+        "windows": result.windows,
+        "bytes": result.bytes,
+    }

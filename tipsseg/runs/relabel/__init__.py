@@ -1,0 +1,1 @@
+"""What `tipsseg label` does with images that the folder itself can label otherwise."""
