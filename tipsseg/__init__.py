@@ -30,6 +30,11 @@ it was broken off, and keeps what a person changed:
     for result in tipsseg.label_folder("photos/", ["car", "road"], output="labels", formats=("png", "coco")):
         print(result.ref.path)
 
+Masks of a few images improve the labels of the others, and teach words that the model does not know:
+
+    fitted = tipsseg.fit(model, features, masks, ["panda leg", "defect type B"])    # features and masks of each image
+    tipsseg.Labeller(model, fitted)
+
 `encode_folder` keeps the features of images; `label_folder(..., features=...)` takes them from there.
 
 `correct_folder` takes labels back that were corrected in CVAT, LabelMe, Label Studio and others. `evaluate` and `score_masks` score
@@ -66,6 +71,8 @@ from tipsseg.errors import (
 if TYPE_CHECKING:
     from tipsseg.label_map import LabelMap
     from tipsseg.labelling.features import Features
+    from tipsseg.labelling.fitting.fit import fit
+    from tipsseg.labelling.fitting.fitted import FittedVocabulary
     from tipsseg.labelling.labeller import Labeller
     from tipsseg.labelling.model import Model, load
     from tipsseg.options import FileOptions, LabelOptions, MinArea
@@ -93,6 +100,7 @@ __all__ = [
     "FeatureFileError",
     "Features",
     "FileOptions",
+    "FittedVocabulary",
     "ImageError",
     "InputError",
     "IntegrityError",
@@ -120,6 +128,7 @@ __all__ = [
     "correct_folder",
     "encode_folder",
     "evaluate",
+    "fit",
     "label_folder",
     "load",
     "make_vocabulary",
@@ -136,6 +145,7 @@ _HOMES = {
     "Failed": "store.results",
     "Features": "labelling.features",
     "FileOptions": "options",
+    "FittedVocabulary": "labelling.fitting.fitted",
     "LabelClass": "types",
     "LabelMap": "label_map",
     "LabelOptions": "options",
@@ -151,6 +161,7 @@ _HOMES = {
     "correct_folder": "runs.library",
     "encode_folder": "runs.library",
     "evaluate": "runs.library",
+    "fit": "labelling.fitting.fit",
     "label_folder": "runs.library",
     "load": "labelling.model",
     "make_vocabulary": "vocabulary.vocabulary",

@@ -28,12 +28,15 @@ class Classifier:
     Attributes:
         vocabulary: Without the phrases of an automatic background that mean the same as a class.
         dropped: The phrases that were left out, each with the phrase of the class that it means the same as.
-        vectors: [P, D] float32 of unit length, on the device of the model, in the order of the vocabulary's phrases.
+        vectors: [P, D] float32, on the device of the model, in the order of the vocabulary's phrases; of unit length unless they
+            were fitted.
+        biases: [P] float32 on the device, added to the cosines; None for phrases as the text tower gives them.
     """
 
     vocabulary: Vocabulary
     dropped: Mapping[str, str]
     vectors: Tensor
+    biases: Tensor | None = None
 
     def label_table(self, min_confidence: float) -> LabelTable:
         """Return what the vectors stand for; `min_confidence` is that of classes which have none of their own."""

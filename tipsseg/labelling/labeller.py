@@ -23,6 +23,7 @@ from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.features import Features
+from tipsseg.labelling.fitting.fitted import FittedVocabulary, fitted_classifier
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.refine import pamr
@@ -65,13 +66,13 @@ class Labeller:
         vocabulary: The classes and background phrases that compete. Phrases of an automatic background that mean the same as a
             class are left out.
         dropped: The phrases that were left out, each with the phrase of the class that it means the same as.
-        vectors: [P, D] float32 of unit length, the vectors of the phrases of the vocabulary, on the device.
+        vectors: [P, D] float32, the vectors of the phrases of the vocabulary, on the device; of unit length, or fitted.
     """
 
     def __init__(
         self,
         model: Model,
-        vocabulary: Vocabulary | Sequence[str | ClassSpec],
+        vocabulary: Vocabulary | FittedVocabulary | Sequence[str | ClassSpec],
         options: LabelOptions | None = None,
         *,
         max_pixels: int = MAX_PIXELS,
@@ -81,21 +82,22 @@ class Labeller:
 
         Args:
             model: As `tipsseg.load` gives it.
-            vocabulary: Names of classes, `ClassSpec`s, or a `Vocabulary`. Names alone get an automatic background, see
-                `make_vocabulary`.
+            vocabulary: Names of classes, `ClassSpec`s, a `Vocabulary`, or what `tipsseg.fit` gives. Names alone get an automatic
+                background, see `make_vocabulary`.
             options: How images are labelled; None: as published.
             max_pixels: Image files of more pixels are refused.
             cache: A folder that keeps the vectors of phrases for the next time. None: nothing is written.
 
         Raises:
             VocabularyError: The classes cannot be used.
-            UsageError: An argument has a wrong type, or the short side is too small or too large.
+            UsageError: An argument has a wrong type, or the short side is too small or too large; or the vocabulary was fitted with
+                another model, in another mode or with another short side.
         """
         if not isinstance(model, Model):
             raise UsageError(
                 f"the model must be what tipsseg.load gives, not {quoted(model)}", 'For example: tipsseg.load("l14").'
             )
-        if not isinstance(vocabulary, Vocabulary):
+        if not isinstance(vocabulary, Vocabulary | FittedVocabulary):
             vocabulary = make_vocabulary(vocabulary)
         if not isinstance(options, LabelOptions | None):
             raise UsageError(
@@ -106,12 +108,19 @@ class Labeller:
         check_whole_number("argument `max_pixels`", max_pixels)
         self._max_pixels = max_pixels
         self._short_side = model.check_short_side(self.options.short_side)
-        classifier = make_classifier(model.backbone, vocabulary, cache)
+        if isinstance(vocabulary, FittedVocabulary):
+            vocabulary.check(model.backbone, self.options.mode, self._short_side)
+            classifier = fitted_classifier(model.backbone, vocabulary)
+            self._temperature = vocabulary.temperature
+        else:
+            classifier = make_classifier(model.backbone, vocabulary, cache)
+            self._temperature = model.backbone.temperature
+        self._biases = classifier.biases
         self.vocabulary, self.dropped, self.vectors = classifier.vocabulary, classifier.dropped, classifier.vectors
         self._table = classifier.label_table(self.options.min_confidence)
         device = model.backbone.device
         # On a CPU the device would be what all of the threads compute on already, and pruning makes `match` faster.
-        self._scorer = None if device.type == "cpu" else DeviceScorer(self._table, model.backbone.temperature, device)
+        self._scorer = None if device.type == "cpu" else DeviceScorer(self._table, self._temperature, device)
 
     def label(self, image: ImageInput | Features, *, guide: ImageInput | None = None) -> LabelMap:
         """Label one image.
@@ -209,6 +218,8 @@ class Labeller:
         plan, backbone = features.plan, self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):
             cosines = features.cosines(self.vectors)
+            if self._biases is not None:
+                cosines = cosines + self._biases
             if keep or self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
                 return Cosines(cosines, top, keep)
             return self._scorer.send(cosines, plan, features.size, self._grid(plan), top)
@@ -252,7 +263,7 @@ class Labeller:
         if not isinstance(scored, Cosines):
             return None
         plan, values = image.plan, scored.values.cpu().numpy()
-        return KeptCosines(values, plan.size, plan.side, plan.corners, self.model.backbone.temperature)
+        return KeptCosines(values, plan.size, plan.side, plan.corners, self._temperature)
 
     def _check(self, features: Features) -> None:
         """Raise UsageError for features that this labeller would not have made."""
@@ -285,7 +296,7 @@ class Labeller:
             return pamr(torch.from_numpy(maps).to(backbone.device), image).cpu().numpy()
 
     def _scores(self, plan: WindowPlan, cosines: Values) -> Scores:
-        temperature = self.model.backbone.temperature
+        temperature = self._temperature
         if plan.whole:
             return WholeScores(cosines[0], plan.size, temperature)
         return WindowScores(cosines, plan, temperature)

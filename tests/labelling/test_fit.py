@@ -1,0 +1,177 @@
+"""Fits: what they learn, what they leave as it was, what they refuse, and their file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tipsseg
+from tinytips.data.scoring import FIRST_SEED, to_list
+from tinytips.world.scenes import draw_scene
+from tipsseg import Features, FittedVocabulary, Labeller, LabelOptions, Model, VocabularyError
+from tipsseg.errors import TipssegError
+from tipsseg.labelling.fitting.maths import Mask, Prior, Window, cell_logits, solve, windows_of
+from tipsseg.types import WindowPlan
+
+NAMES = ("sky", "zoofle", "tree", "balloon")  # a zoofle is grass
+THINGS = ("sky", "grass", "tree", "balloon")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Model:
+    return tipsseg.load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny: Model) -> list[tuple[Features, Mask]]:
+    """Five scenes with grass, and masks of everything but balloons."""
+    found: list[tuple[Features, Mask]] = []
+    for seed in range(FIRST_SEED + 6000, FIRST_SEED + 6100):
+        scene = draw_scene(seed, 112, 112)
+        mask = to_list(scene.truth, THINGS)
+        if (mask == 2).mean() > 0.1 and len(found) < 5:
+            found.append(
+                (
+                    tiny.encode(scene.image, short_side=112),
+                    np.where((mask == 0) | (mask == 4), 255, mask).astype(np.uint8),
+                )
+            )
+    return found
+
+
+OPTIONS = LabelOptions(short_side=112)
+VOCABULARY = tipsseg.make_vocabulary(NAMES, "none")
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny: Model, pairs: list[tuple[Features, Mask]]) -> FittedVocabulary:
+    features, masks = zip(*pairs[:4], strict=True)
+    return tipsseg.fit(tiny, features, masks, VOCABULARY, OPTIONS)
+
+
+def test_a_word_that_the_text_tower_does_not_know_is_learnt(
+    tiny: Model, fitted: FittedVocabulary, pairs: list[tuple[Features, Mask]]
+) -> None:
+    features, mask = pairs[4]
+    grass = mask == 2
+    recall = {
+        name: (Labeller(tiny, vocabulary, OPTIONS).label(features).labels[grass] == 2).mean()
+        for name, vocabulary in (("text", VOCABULARY), ("fit", fitted))
+    }
+    assert recall["text"] < 0.5
+    assert recall["fit"] > 0.8
+    assert fitted.scores[1].source == "masks"
+
+
+def test_a_class_without_pixels_keeps_its_text(tiny: Model, fitted: FittedVocabulary) -> None:
+    text = Labeller(tiny, VOCABULARY, OPTIONS).vectors.numpy()
+    np.testing.assert_allclose(fitted.vectors[3], text[3], atol=1e-6)
+    assert fitted.biases[3] == 0
+    assert (fitted.scores[3].source, fitted.scores[3].images, fitted.scores[3].iou) == ("text", 0, None)
+
+
+def test_the_same_masks_give_the_same_file_and_it_is_read_back(
+    tiny: Model, fitted: FittedVocabulary, pairs: list[tuple[Features, Mask]], tmp_path: Path
+) -> None:
+    features, masks = zip(*pairs[:4], strict=True)
+    again = tipsseg.fit(tiny, features, masks, VOCABULARY, OPTIONS)
+    files = [tmp_path / name for name in ("first.fit", "second.fit", "third.fit")]
+    for each, file in zip((fitted, again, None), files, strict=True):
+        (each or FittedVocabulary.load(files[0])).save(file)
+    assert len({file.read_bytes() for file in files}) == 1
+    read = FittedVocabulary.load(files[2])
+    assert (read.vocabulary, read.scores, read.model) == (fitted.vocabulary, fitted.scores, fitted.model)
+    first, second = (Labeller(tiny, each, OPTIONS).label(pairs[4][0]).labels for each in (fitted, read))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_one_image_is_enough(tiny: Model, pairs: list[tuple[Features, Mask]]) -> None:
+    features, mask = pairs[0]
+    scores = tipsseg.fit(tiny, [features], [mask], VOCABULARY, OPTIONS).scores
+    assert [score.iou for score in scores] == [None] * 4
+    assert scores[0].source == "text and masks"
+
+
+Change = Callable[[Features, Mask], tuple[Features, Mask]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(lambda f, m: (f, m[:-1]), "mask 1 is 111 x 112, and its image 112 x 112", id="size"),
+        pytest.param(lambda f, m: (f, np.full_like(m, 5)), "mask 1 has id 5, and the vocabulary 4 classes", id="id"),
+        pytest.param(lambda f, m: (f, np.full_like(m, 255)), "no pixel of the masks counts", id="nothing"),
+        pytest.param(lambda f, m: (f, m.astype(np.int64)), "must be an array of uint8 or uint16", id="dtype"),
+        pytest.param(lambda f, m: (replace(f, patches=f.patches[..., :9]), m), "another model", id="features"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(
+    tiny: Model, pairs: list[tuple[Features, Mask]], change: Change, message: str
+) -> None:
+    features, mask = change(*pairs[0])
+    with pytest.raises(TipssegError, match=message):
+        tipsseg.fit(tiny, [features], [mask], VOCABULARY, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        pytest.param({}, LabelOptions(), "short side 112", id="short side"),
+        pytest.param({}, LabelOptions("whole", 112), "mode 'slide'", id="mode"),
+        pytest.param({"model": {"config.json": "0" * 64}}, OPTIONS, "of another model", id="model"),
+    ],
+)
+def test_a_fit_of_another_model_or_preprocessing_is_refused(
+    tiny: Model, fitted: FittedVocabulary, changes: dict[str, object], options: LabelOptions, message: str
+) -> None:
+    with pytest.raises(tipsseg.UsageError, match=message):
+        Labeller(tiny, replace(fitted, **changes), options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("data", [b"", b"sky\ntree\n", (8).to_bytes(8, "little") + b"{}      "])
+def test_a_file_that_is_no_fit_is_refused(tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / "no.fit"
+    file.write_bytes(data)
+    with pytest.raises(VocabularyError, match="no fitted vocabulary"):
+        FittedVocabulary.load(file)
+
+
+def test_shares_of_cells_count_pixels_and_leave_out_what_does_not_count() -> None:
+    mask = np.array([[1, 1, 2, 2], [1, 2, 255, 255], [0, 0, 0, 0], [0, 0, 0, 0]], np.uint8)
+    groups = np.full(256, -1)
+    groups[[1, 2]] = [0, 1]
+    (window,) = windows_of(torch.zeros(1, 1, 1, 3), WindowPlan((4, 4), 4, ((0, 0),)), mask, groups)
+    assert window.groups.tolist() == [0, 1]
+    expected: list[list[list[float]]] = [[[0.75, 0.25], [0.0, 0.5]], [[0.0, 0.0], [0.0, 0.0]]]
+    np.testing.assert_allclose(window.shares.numpy(), expected)
+
+
+@pytest.mark.parametrize("group_of", [[0, 1, 2], [0, 1, 1]], ids=["one phrase each", "synonyms"])
+def test_the_solution_is_a_stationary_point_of_the_loss(group_of: list[int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.tensor(sorted(set(group_of)))
+    windows = [
+        Window(
+            torch.randn(3, 4, 5, generator=generator),
+            groups,
+            torch.softmax(torch.randn(6, 8, len(groups), generator=generator), -1),
+        )
+        for _ in range(2)
+    ]
+    members = torch.tensor(group_of)
+    strength = torch.tensor([1.0, 2.0, 3.0])
+    prior = Prior(torch.randn(3, 5, generator=generator), strength, strength)
+    weights, biases = (each.requires_grad_() for each in solve(windows, members, prior, 0))
+    loss = 0.5 * (strength[:, None] * (weights - prior.weights) ** 2).sum() + 0.5 * (strength * biases**2).sum()
+    for window in windows:
+        log_p = torch.log_softmax(cell_logits(window.patches, weights, biases), -1)
+        grouped = torch.stack([torch.logsumexp(log_p[..., members == group], -1) for group in groups], -1)
+        loss = loss - (window.shares * grouped).sum() / 4
+    gradients = torch.autograd.grad(loss, (weights, biases))
+    assert max(float(each.abs().max()) for each in gradients) < 0.2
+    assert float((weights.detach() - prior.weights).abs().max()) > 0.05

@@ -1,0 +1,1 @@
+"""Class vectors that are fitted to masks."""

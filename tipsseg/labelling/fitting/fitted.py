@@ -1,0 +1,188 @@
+"""Class vectors that were fitted to masks, and their file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from tipsseg.backbones.protocol import Backbone
+from tipsseg.errors import TipssegError, UsageError, VocabularyError
+from tipsseg.labelling.classifier import Classifier
+from tipsseg.labelling.resample import Values
+from tipsseg.options import LabelOptions, Mode
+from tipsseg.util.files import atomic_write, json_bytes, read_regular
+from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
+from tipsseg.weights.sources import file_hashes
+
+#: One key: the order of several in a safetensors file is not always the same.
+_KEY = "tipsseg"
+_KIND = "tipsseg.fit"
+_VERSION = 1
+#: A length in the first bytes of the file, then that many bytes of JSON.
+_LENGTH_BYTES = 8
+_LIMIT = 1 << 30  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFit:
+    """How a class came out.
+
+    Attributes:
+        name: The class; "" for the background.
+        images: How many images have pixels of it.
+        text_iou: IoU of the text vectors alone on these images, None for a class without pixels.
+        iou: IoU of the chosen vectors, each image labelled by a fit without it. None where there is one image alone, or no pixels.
+        source: "text": the text vector as it was; "text and masks": drawn towards it; "masks": the text did not help.
+    """
+
+    name: str
+    images: int
+    text_iou: float | None
+    iou: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedVocabulary:
+    """A vocabulary with fitted vectors, for `Labeller` in place of a vocabulary.
+
+    Attributes:
+        vocabulary: The classes and the background phrases.
+        vectors: [P, D] float32, in the order of the vocabulary's phrases. Their lengths are not 1.
+        biases: [P] float32, added to the products of vectors and patch features. The sum stands for the cosine.
+        temperature: That of the softmax over these sums.
+        model: The sha256 of each file of the model, by its name.
+        mode: How the images were seen, see `LabelOptions`.
+        short_side: Their shorter side as the model saw it, in pixels.
+        scores: How each class came out, by id; first the background, where it has phrases.
+    """
+
+    vocabulary: Vocabulary
+    vectors: Values
+    biases: Values
+    temperature: float
+    model: Mapping[str, str]
+    mode: Mode
+    short_side: int
+    scores: tuple[ClassFit, ...]
+
+    def check(self, backbone: Backbone, mode: Mode, short_side: int) -> None:
+        """Raise UsageError where the fit is of another model, or of images seen in another way."""
+        if dict(self.model) != file_hashes(backbone.folder):
+            raise UsageError(
+                "the fitted vocabulary is of another model", "Fit again with this model, or load that of the fit."
+            )
+        if (self.mode, self.short_side) != (mode, short_side):
+            raise UsageError(
+                f"the fitted vocabulary is of images in mode {self.mode!r} with short side {self.short_side}, and the labeller's "
+                f"options say {mode!r} with {short_side}",
+                "Give the labeller the mode and the short side of the fit.",
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file. The same fit gives the same bytes.
+
+        Args:
+            path: The file.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        vocabulary = self.vocabulary
+        record = {
+            "kind": _KIND,
+            "version": _VERSION,
+            "classes": [asdict(spec) for spec in vocabulary.specs],
+            "background": vocabulary.background,
+            "templates": vocabulary.templates,
+            "source": vocabulary.source,
+            "temperature": self.temperature,
+            "model": dict(sorted(self.model.items())),
+            "mode": self.mode,
+            "short_side": self.short_side,
+            "scores": [asdict(score) for score in self.scores],
+        }
+        tensors = {"biases": self.biases, "vectors": self.vectors}
+        atomic_write(Path(path), save_tensors(tensors, {_KEY: json_bytes(record).decode()}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> FittedVocabulary:
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The fitted vocabulary.
+
+        Raises:
+            VocabularyError: The file cannot be read, or is no fit.
+        """
+        path = Path(path)
+        try:
+            data = read_regular(path, _LIMIT)
+            tensors = load_tensors(data)
+            length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+            header = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+            fitted = _made(json.loads(header["__metadata__"][_KEY]), tensors)
+        except VocabularyError as error:
+            raise VocabularyError(error.reason, error.hint, path=path) from error
+        except (OSError, TipssegError) as error:
+            raise VocabularyError(f"it cannot be read: {error}", path=path) from error
+        except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise VocabularyError("it is no fitted vocabulary", "Give a file that a fit wrote.", path=path) from error
+        return fitted
+
+
+def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
+    """The class vectors of a fit, on the device of the model."""
+    vectors, biases = (torch.from_numpy(each).to(backbone.device) for each in (fitted.vectors, fitted.biases))
+    return Classifier(fitted.vocabulary, {}, vectors, biases)
+
+
+def _made(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVocabulary:
+    """The fit in a file; ValueError and its like where it does not add up."""
+    if (record["kind"], record["version"]) != (_KIND, _VERSION):
+        raise ValueError("of another kind or version")
+    specs = [
+        ClassSpec(
+            each["name"],
+            tuple(each["synonyms"]),
+            None if each["colour"] is None else tuple(each["colour"]),
+            each["min_confidence"],
+            each["supercategory"],
+            None if each["templates"] is None else tuple(each["templates"]),
+            each["negative"],
+        )
+        for each in record["classes"]
+    ]
+    vocabulary = make_vocabulary(specs, tuple(record["background"]), record["templates"], record["source"])
+    vectors, biases, temperature = tensors["vectors"], tensors["biases"], float(record["temperature"])
+    phrases = len(vocabulary.phrases)
+    if vectors.ndim != 2 or vectors.shape[0] != phrases or biases.shape != (phrases,):
+        raise ValueError("vectors and phrases differ in number")
+    if {vectors.dtype, biases.dtype} != {np.dtype(np.float32)} or not temperature > 0:
+        raise ValueError("wrong types of numbers")
+    if not (np.isfinite(vectors).all() and np.isfinite(biases).all() and np.isfinite(temperature)):
+        raise ValueError("no numbers")
+    options = LabelOptions(record["mode"], int(record["short_side"]))
+    assert options.short_side is not None
+    return FittedVocabulary(
+        vocabulary,
+        vectors,
+        biases,
+        temperature,
+        dict(record["model"]),
+        options.mode,
+        options.short_side,
+        tuple(ClassFit(**score) for score in record["scores"]),
+    )

@@ -1,0 +1,240 @@
+"""The convex problem of a fit: class vectors, drawn towards given ones, that explain masks.
+
+What is fitted is what is labelled by: the logits of patches are resized to cells of half a patch, as labelling resizes them to
+pixels, and each cell is compared with the shares of the classes in it. A fit to the shares of whole patches is worse: it learns
+logits of mixed patches, and small things lose.
+
+Shapes: P phrases, G groups of them (the classes, and the background), h x w a patch grid, r x c the grid of its cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tipsseg.labelling.resample import Values
+from tipsseg.labelling.windows import interpolation_weights
+from tipsseg.types import WindowPlan
+
+#: Cells along the side of a patch.
+CELLS = 2
+
+#: A fit takes at most so many steps.
+_ITERATIONS = 40
+
+#: A fit ends where the loss, in patches, changes by less.
+_TOLERANCE = 1e-2
+
+#: So many cells are computed at once.
+_TOGETHER = 1 << 14
+
+Mask = NDArray[np.uint8] | NDArray[np.uint16]
+#: The matrix that resizes each length, [length * CELLS, length].
+Resizings = Mapping[int, Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """What one window teaches.
+
+    Attributes:
+        patches: [h, w, D] float32 on the CPU; [N, h, w, D] where several windows are taken together.
+        groups: [k] int64, the groups that have pixels in it.
+        shares: [r, c, k] or [N, r, c, k] float32, the share of each of these groups in each cell; pixels that do not count are in
+            no share.
+    """
+
+    patches: Tensor
+    groups: Tensor
+    shares: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prior:
+    """What the vectors are drawn towards, and how strongly.
+
+    Attributes:
+        weights: [P, D] float32, in logits: the vectors / temperature.
+        strength: [P] float32, the precision of the Gaussian prior of each row of weights; infinity: the row stays.
+        bias_strength: [P] float32, that of the bias, which is drawn towards 0.
+    """
+
+    weights: Tensor
+    strength: Tensor
+    bias_strength: Tensor
+
+
+def windows_of(patches: Tensor, plan: WindowPlan, mask: Mask, groups: NDArray[np.int64]) -> list[Window]:
+    """Cut a mask as an image was cut.
+
+    Args:
+        patches: [B, h, w, D] float32, the features of the image.
+        plan: How the image was resized and cut into windows.
+        mask: [H, W] ids at the size of the image.
+        groups: The group of each id; -1: its pixels do not count. Ids beyond do not occur.
+
+    Returns:
+        The windows that have pixels that count.
+    """
+    height, width = plan.size
+    # Pixel centres, as labels are resized; every cell has several pixels of the working size.
+    rows, columns = (
+        np.minimum((np.arange(to) + 0.5) * given / to, given - 1).astype(np.int64)
+        for given, to in zip(mask.shape, plan.size, strict=True)
+    )
+    seen = groups[mask[rows][:, columns]]  # [height, width]
+    extent = (height, width) if plan.whole else (plan.side, plan.side)
+    windows = []
+    for each, (top, left) in zip(patches, plan.corners or ((0, 0),), strict=True):
+        part = seen[top : top + extent[0], left : left + extent[1]]
+        present = np.unique(part[part >= 0])
+        if len(present):
+            shape = (each.shape[0] * CELLS, each.shape[1] * CELLS)
+            shares = np.stack([_cell_means(part == group, shape) for group in present], axis=-1)
+            windows.append(Window(each.float().cpu(), torch.from_numpy(present), torch.from_numpy(shares)))
+    return windows
+
+
+def _cell_means(inside: NDArray[np.bool_], shape: tuple[int, int]) -> Values:
+    """The share of True in each cell of a grid: [H, W] -> [r, c]."""
+    (height, width), (rows, columns) = inside.shape, shape
+    cell = (np.arange(height) * rows // height)[:, None] * columns + np.arange(width) * columns // width
+    count = np.bincount(cell.ravel(), minlength=rows * columns)
+    true = np.bincount(cell[inside], minlength=rows * columns)
+    return (true / np.maximum(count, 1)).reshape(shape).astype(np.float32)
+
+
+def _together(windows: Sequence[Window]) -> list[Window]:
+    """The same windows, several of one shape at a time: a small product costs hardly less than a larger one."""
+    by_shape: dict[torch.Size, list[Window]] = {}
+    for window in windows:
+        by_shape.setdefault(window.patches.shape, []).append(window)
+    joined = []
+    for same in by_shape.values():
+        count = max(_TOGETHER // same[0].shares[..., 0].numel(), 1)
+        for start in range(0, len(same), count):
+            part = same[start : start + count]
+            groups = torch.cat([each.groups for each in part]).unique()
+            shares = torch.zeros(len(part), *part[0].shares.shape[:2], len(groups))  # [N, r, c, k]
+            for each, target in zip(part, shares, strict=True):
+                target[..., torch.searchsorted(groups, each.groups)] = each.shares
+            joined.append(Window(torch.stack([each.patches for each in part]), groups, shares))
+    return joined
+
+
+def group_weights(windows: Sequence[Window], groups: int, balance: float) -> Tensor:
+    """The weight of a cell of each group, [G]: its share of all cells to the power of -balance, 1 in the mean over cells."""
+    total = torch.zeros(groups)
+    for window in windows:
+        total[window.groups] += window.shares.flatten(0, -2).sum(0)
+    weights = torch.where(total > 0, (total.sum() / total.clamp(min=1e-6)) ** balance, 0.0)
+    return weights * (total.sum() / (weights * total).sum())
+
+
+def solve(windows: Sequence[Window], group_of: Tensor, prior: Prior, balance: float) -> tuple[Tensor, Tensor]:
+    """Minimise the cross entropy of the cells' shares, and the distance from the prior.
+
+    Args:
+        windows: What is learnt from.
+        group_of: [P] int64, the group of each phrase; the probability of a group is the sum over its phrases.
+        prior: What the solution is drawn towards.
+        balance: How much more than by its area a rare group counts, from 0 to 1; see `group_weights`.
+
+    Returns:
+        Weights [P, D] and biases [P], in logits.
+    """
+    windows = _together(windows)
+    weight_of = group_weights(windows, int(group_of.max()) + 1, balance)
+    members = torch.nn.functional.one_hot(group_of).float()  # [P, G]
+    free = torch.isfinite(prior.strength)
+    strength, bias_strength = prior.strength[free, None], prior.bias_strength[free]
+    resizings = {length: _resizing(length) for window in windows for length in window.patches.shape[-3:-1]}
+    step = torch.zeros(int(free.sum()), prior.weights.shape[1] + 1, requires_grad=True)
+
+    def loss() -> Tensor:
+        moved, biases = step[:, :-1], step[:, -1]
+        total = 0.5 * (strength * moved**2).sum() + 0.5 * (bias_strength * biases**2).sum()
+        total.backward()
+        value = total.detach()
+        with torch.no_grad():
+            weights, all_biases = prior.weights.clone(), torch.zeros(len(free))
+            weights[free] += moved
+            all_biases[free] = biases
+            assert step.grad is not None
+            for window in windows:
+                part, slope = _cross_entropy(window, weights, all_biases, members, weight_of, resizings)
+                flat = window.patches.flatten(0, -2)
+                slope = slope.flatten(0, -2)[:, free]  # [N * h * w, F]
+                step.grad[:, :-1] += slope.T @ flat
+                step.grad[:, -1] += slope.sum(0)
+                value += part
+        return value
+
+    optimizer = torch.optim.LBFGS(
+        [step], max_iter=_ITERATIONS, tolerance_change=_TOLERANCE, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        return loss()
+
+    if free.any():
+        optimizer.step(closure)
+    result = step.detach()
+    weights, biases = prior.weights.clone(), torch.zeros(len(free))
+    weights[free] += result[:, :-1]
+    biases[free] = result[:, -1]
+    return weights, biases
+
+
+def _cross_entropy(
+    window: Window, weights: Tensor, biases: Tensor, members: Tensor, weight_of: Tensor, resizings: Resizings
+) -> tuple[Tensor, Tensor]:
+    """The loss of a window in patches, and its gradient by the logits of the patches, [h, w, P]."""
+    p = torch.softmax(cell_logits(window.patches, weights, biases, resizings), -1)  # [r, c, P]
+    own = members[:, window.groups]  # [P, k]
+    p_group = (p @ own).clamp(min=1e-30)  # [r, c, k]
+    scaled = window.shares * (weight_of[window.groups] / CELLS**2)
+    slope = p * (scaled.sum(-1, keepdim=True) - (scaled / p_group) @ own.T)
+    down, across = (resizings[length] for length in window.patches.shape[-3:-1])
+    return -(scaled * p_group.log()).sum(), torch.matmul(across.T, _down(down.T, slope))
+
+
+def cell_logits(patches: Tensor, weights: Tensor, biases: Tensor, resizings: Resizings | None = None) -> Tensor:
+    """The logits of the cells of a window: [h, w, D] and [P, D] -> [r, c, P]."""
+    height, width = patches.shape[-3:-1]
+    resizings = resizings or {length: _resizing(length) for length in (height, width)}
+    logits = patches @ weights.T + biases  # [h, w, P]
+    return torch.matmul(resizings[width], _down(resizings[height], logits))
+
+
+def _down(matrix: Tensor, values: Tensor) -> Tensor:
+    """[n, m] and [..., m, w, P] -> [..., n, w, P]."""
+    return (matrix @ values.flatten(-2)).unflatten(-1, values.shape[-2:])
+
+
+def _resizing(length: int) -> Tensor:
+    """The bilinear resizing from patches to cells along one axis as a matrix, [length * CELLS, length]."""
+    weights = interpolation_weights(length, length * CELLS)
+    matrix = np.zeros((length * CELLS, length), np.float32)
+    rows = np.arange(length * CELLS)
+    np.add.at(matrix, (rows, weights.low), 1 - weights.weight)
+    np.add.at(matrix, (rows, weights.high), weights.weight)
+    return torch.from_numpy(matrix)
+
+
+def confusion(windows: Sequence[Window], weights: Tensor, biases: Tensor, group_of: Tensor) -> NDArray[np.float64]:
+    """Cells by their group and by the group of the best phrase, [G, G] in patches."""
+    groups = int(group_of.max()) + 1
+    table = np.zeros((groups, groups))
+    for window in windows:
+        best = group_of[cell_logits(window.patches, weights, biases).argmax(-1)].flatten()  # [r * c]
+        for index, group in enumerate(window.groups.tolist()):
+            share = window.shares[..., index].flatten().double()
+            table[group] += np.bincount(best.numpy(), share.numpy(), minlength=groups) / CELLS**2
+    return table
