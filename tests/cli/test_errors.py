@@ -429,6 +429,7 @@ def test_a_bad_image_in_a_real_process(process: Command, mlp_checkpoint: Path, t
     assert not list((tmp_path / "labels").glob(".tipsseg-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirection", "code", "error"),
     [

@@ -293,6 +293,7 @@ def test_a_list_with_all_sorts_of_names(command: Command, mlp_checkpoint: Path, 
     assert command("check", "out").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs permissions")
 class TestPermissions:
     @pytest.fixture(autouse=True)

@@ -885,6 +885,7 @@ STOPPED: Mapping[str, tuple[Build, Sequence[str], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # files that were open when it was stopped

@@ -139,6 +139,7 @@ def test_label_downloads_and_then_needs_no_network(installation: Installation) -
     assert len(masks) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "environment", "message"),
     [

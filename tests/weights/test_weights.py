@@ -512,6 +512,7 @@ def test_the_hub_is_told_who_asks(bench: Bench) -> None:
     assert all((agent or "").startswith(f"tipsseg/{__version__}; hf_hub/") for agent in asked), asked
 
 
+@pytest.mark.slow
 @dataclass(frozen=True)
 class Damage:
     """What became of a cached file, and which check finds it."""
