@@ -53,7 +53,7 @@ def gigabytes(size: int) -> str:
 # ---- packages ----
 
 # Distributions whose module has another name, and distributions that replace another one.
-_MODULES = {"opencv-python": "cv2", "pillow": "PIL"}
+_MODULES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 _SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")}
 
 
