@@ -78,10 +78,10 @@ CASES: Mapping[str, Case] = {
 }  # fmt: skip
 
 
-#: The same of many more objects: minutes, and gigabytes.
+#: The same of more objects than 16 bits can count: a minute, and gigabytes.
 LARGE: Mapping[str, Case] = {
-    "20,000 x 50": one(blocks(1, (20_000, 50), 3)),
-    "50 x 20,000": one(blocks(2, (50, 20_000), 3)),
+    "12,000 x 50": one(blocks(1, (12_000, 50), 3)),
+    "50 x 12,000": one(blocks(2, (50, 12_000), 3)),
 }
 
 
