@@ -10,8 +10,8 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli.arguments import stdin
 from tipsseg.cli.help import FILES, IMAGES, MACHINES, Command
+from tipsseg.cli.values import refuse_printed_together
 from tipsseg.cli.wording import as_typed
-from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS, MODES, LabelOptions, check_whole_number, choose, thread_count
 
 EPILOG = """\b
@@ -90,10 +90,7 @@ def encode(
     silence_decoders()
     given = tuple(paths or ())
     check_choice(bool(given), limit, sample, retry_failed=False)
-    if null and jsonl and given != ("-",):
-        raise UsageError("-0 separates paths, and --jsonl prints none", "Leave out -0.")
-    if dry and jsonl:
-        raise UsageError("--dry-run prints paths, and --jsonl records of features", "Give one of them.")
+    refuse_printed_together(given, null=null, jsonl=jsonl, dry=dry, records="features")
     spec = EncodeSpec(
         output,
         model,

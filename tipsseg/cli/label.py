@@ -236,10 +236,7 @@ def label(
     given = tuple(paths or ())
     refuse_split_lists(given, classes, formats)
     check_choice(bool(given), limit, sample, retry_failed=retry_failed)
-    if null and jsonl and given != ("-",):
-        raise UsageError("-0 separates paths, and --jsonl prints none", "Leave out -0.")
-    if dry and jsonl:
-        raise UsageError("--dry-run prints paths, and --jsonl records of labels", "Give one of them.")
+    values.refuse_printed_together(given, null=null, jsonl=jsonl, dry=dry, records="labels")
     if retry_failed and not resume:
         raise UsageError("--retry-failed goes on from a run, and --no-resume starts over", "Give one of them.")
     if retry_failed and overwrite:

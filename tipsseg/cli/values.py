@@ -144,6 +144,14 @@ def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, form
             )
 
 
+def refuse_printed_together(given: Sequence[str], *, null: bool, jsonl: bool, dry: bool, records: str) -> None:
+    """Raise UsageError for options that ask for two things on stdout; `records` is what a line of JSON is of."""
+    if null and jsonl and tuple(given) != ("-",):
+        raise UsageError("-0 separates paths, and --jsonl prints none", "Leave out -0.")
+    if dry and jsonl:
+        raise UsageError(f"--dry-run prints paths, and --jsonl records of {records}", "Give one of them.")
+
+
 def refuse_stray_formats(arguments: Sequence[str], formats: Sequence[str]) -> None:
     """Raise UsageError where there are formats among the arguments."""
     strays = [argument for argument in arguments if argument.strip(" ,") in FORMATS]

@@ -248,15 +248,22 @@ class Labeller:
         values = cosines.values.cpu().numpy()
         if not np.isfinite(values).all():
             return None
+        refined = isinstance(image, Prepared) and self.options.refine == "pamr"
+        scorer = None if refined or cosines.keep else self._scorer
+        if scorer is not None and not cosines.top:  # scores of the host take their time, and nobody asks for them
+            return self._fetched(scorer, image, cosines), None
         scores = self._scores(image.plan, values)
         top = self._top(scores, image.plan, cosines.top) if cosines.top else None
-        if isinstance(image, Prepared) and self.options.refine == "pamr":
+        if scorer is not None:
+            return self._fetched(scorer, image, cosines), top
+        if isinstance(image, Prepared) and refined:
             return match_refined(scores, image.resized, image.size, self._table, self._refine), top
-        if self._scorer is None or cosines.keep:
-            return match(scores, image.size, self._table), top
+        return match(scores, image.size, self._table), top
+
+    def _fetched(self, scorer: DeviceScorer, image: Prepared | Features, cosines: Cosines) -> Assignment:
         backbone = self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):
-            return self._scorer.fetch(cosines.values, image.plan, image.size), top
+            return scorer.fetch(cosines.values, image.plan, image.size)
 
     def kept(self, image: Prepared | Features, scored: Scored) -> KeptCosines | None:
         """What `assign` decides the labels of an image from, to be kept in a file; None where they are on the device alone."""

@@ -10,18 +10,47 @@ from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 from tipsseg.errors import ImageError
-from tipsseg.labelling.batches import Batches
+from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.labeller import Scored
-from tipsseg.runs.image_task import ImageTask, Loaded
-from tipsseg.store.results import Failed, ImageResult, Item
+from tipsseg.runs.image_task import Loaded
+from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef
 from tipsseg.util.threads import Feeder
 
+Scored = TypeVar("Scored")
+Done = TypeVar("Done")
+Done_co = TypeVar("Done_co", covariant=True)
 
-def label_images(items: Iterable[Item], task: ImageTask, jobs: int) -> Generator[ImageResult, None, None]:
+
+class Task(Protocol[Scored, Done_co]):
+    """What is done to an image, step by step: `ImageTask` labels it, `EncodeTask` keeps its features."""
+
+    @property
+    def windows_at_once(self) -> int:
+        """How many windows make a batch."""
+
+    def load(self, ref: ImageRef) -> Loaded:
+        """Read an image; called from several threads. Raises ImageError."""
+
+    def batches(self) -> Batches[Batched]:
+        """What makes features of images; for the thread of the model, as are `keep` and `score`."""
+
+    def keep(self, loaded: Loaded, features: Features) -> tuple[Loaded, Features]:
+        """The features as they are kept, and the image with what is to be written of them."""
+
+    def score(self, features: Features) -> Scored:
+        """What `finish` needs of the features."""
+
+    def finish(self, loaded: Loaded, scored: Scored) -> Done_co:
+        """Write the files of an image; called from several threads. Raises ImageError for what is wrong with this one."""
+
+
+def label_images(
+    items: Iterable[ImageRef | Done | Failed], task: Task[Scored, Done], jobs: int
+) -> Generator[Done | Failed, None, None]:
     """What becomes of each image, in the order of `items`; `jobs` threads decode, and make labels and files.
 
     `items` is gone through in a thread of its own and may come slowly: what has come is done, not held up for more. At most
@@ -30,12 +59,12 @@ def label_images(items: Iterable[Item], task: ImageTask, jobs: int) -> Generator
     """
     happened = threading.Event()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="work")
-    batches: Batches[_Image] = task.batches()
-    line: deque[Future[ImageResult]] = deque()  # what was taken and not yielded yet, in order
-    loading: deque[_Loading] = deque()  # the images in it that the model has not got
+    batches: Batches[_Image[Done]] = task.batches()
+    line: deque[Future[Done | Failed]] = deque()  # what was taken and not yielded yet, in order
+    loading: deque[_Loading[Done]] = deque()  # the images in it that the model has not got
     writing: set[Future[None]] = set()
 
-    def encode(step: Iterable[tuple[_Image, Features]]) -> Generator[ImageResult, None, bool]:
+    def encode(step: Iterable[tuple[_Image[Done], Features]]) -> Generator[Done | Failed, None, bool]:
         """A step of the model; whether it had any images ready. What was done before its error is told of before the error."""
         any_ready = False
         try:
@@ -65,7 +94,7 @@ def label_images(items: Iterable[Item], task: ImageTask, jobs: int) -> Generator
                 if image is not None:
                     yield from encode(_encoded(image, batches))
             elif (item := feed.take()) is not None:
-                result: Future[ImageResult] = Future()
+                result: Future[Done | Failed] = Future()
                 result.add_done_callback(lambda _: happened.set())
                 line.append(result)
                 if (begun := _begin(item, result, task, pool)) is not None:
@@ -85,22 +114,22 @@ def label_images(items: Iterable[Item], task: ImageTask, jobs: int) -> Generator
 
 
 @dataclass(frozen=True, slots=True)
-class _Image:
+class _Image(Generic[Done]):
     """An image that was read, and where its result goes."""
 
     loaded: Loaded
-    result: Future[ImageResult]
+    result: Future[Done | Failed]
 
 
 @dataclass(frozen=True, slots=True)
-class _Loading:
+class _Loading(Generic[Done]):
     """An image that a thread reads, and where its result goes."""
 
     ref: ImageRef
     loaded: Future[Loaded]
-    result: Future[ImageResult]
+    result: Future[Done | Failed]
 
-    def image(self) -> _Image | None:
+    def image(self) -> _Image[Done] | None:
         """The image, once it was read; None where it could not be."""
         try:
             return _Image(self.loaded.result(), self.result)
@@ -112,8 +141,11 @@ class _Loading:
 
 
 def _begin(
-    item: Item | BaseException, result: Future[ImageResult], task: ImageTask, pool: ThreadPoolExecutor
-) -> _Loading | None:
+    item: ImageRef | Done | Failed | BaseException,
+    result: Future[Done | Failed],
+    task: Task[Scored, Done],
+    pool: ThreadPoolExecutor,
+) -> _Loading[Done] | None:
     """Have an image read; of everything else the result is known."""
     if isinstance(item, ImageRef):
         return _Loading(item, pool.submit(task.load, item), result)
@@ -124,20 +156,20 @@ def _begin(
     return None
 
 
-def _encoded(image: _Image, batches: Batches[_Image]) -> Iterable[tuple[_Image, Features]]:
+def _encoded(image: _Image[Done], batches: Batches[_Image[Done]]) -> Iterable[tuple[_Image[Done], Features]]:
     """The images whose features are there once this one has joined the batches; one that has its features passes by them."""
     if (known := image.loaded.features) is not None:
         return [(image, known)]
     return batches.add(image, image.loaded.prepared)
 
 
-def _kept(task: ImageTask, image: _Image, features: Features) -> tuple[_Image, Features]:
+def _kept(task: Task[Scored, Done], image: _Image[Done], features: Features) -> tuple[_Image[Done], Features]:
     """The features as they are kept, and the image with what is to be written of them."""
     loaded, features = task.keep(image.loaded, features)
     return replace(image, loaded=loaded), features
 
 
-def _finish(task: ImageTask, image: _Image, scored: Scored) -> None:
+def _finish(task: Task[Scored, Done], image: _Image[Done], scored: Scored) -> None:
     try:
         image.result.set_result(task.finish(image.loaded, scored))
     except ImageError as error:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from tipsseg.runs.encode.spec import EncodePlan, EncodeSpec
 from tipsseg.runs.engine import load_model, open_store
@@ -15,7 +15,7 @@ from tipsseg.runs.image_list import Images
 from tipsseg.runs.notes import note_damaged
 from tipsseg.runs.progress import Progress
 from tipsseg.store.error_log import ErrorLog
-from tipsseg.store.results import Encoded, Failed, Item
+from tipsseg.store.results import Encoded, Failed
 from tipsseg.store.spec import Counts
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
@@ -134,13 +134,9 @@ def encode_images(
     refs: Iterable[ImageRef | Failed], task: EncodeTask, jobs: int
 ) -> Generator[EncodeResult, None, None]:
     """What becomes of each image, in the order of `refs`; see `pipeline.label_images`."""
-    from tipsseg.runs.image_task import ImageTask
     from tipsseg.runs.pipeline import label_images
 
-    items = _items(refs, task.item)
-    # The steps of the two tasks are the same; only what they give differs.
-    made = label_images(cast(Iterable[Item], items), cast(ImageTask, task), jobs)
-    return cast(Generator[EncodeResult, None, None], made)
+    return label_images(_items(refs, task.item), task, jobs)
 
 
 def _items(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tipsseg.errors import FeatureFileError
+from tipsseg.features.file import feature_bytes
 from tipsseg.features.folder import FeatureStore
 from tipsseg.images.decoding import as_image_error, opened
 from tipsseg.images.upright import upright_image
@@ -84,7 +85,7 @@ class EncodeTask:
         """Write the features; may be called from several threads. Raises OutputError."""
         assert loaded.unsaved is not None
         path = self._store.add(loaded.unsaved)
-        size, windows = loaded.prepared.size, loaded.unsaved.patches.shape[0]
-        header = self._store.find_header(loaded.sha256)
-        held = 0 if header is None else header.bytes
-        return Encoded(loaded.ref, path, size, windows, held, True, loaded.damaged)
+        made = loaded.unsaved
+        windows, height, width, dim = made.patches.shape
+        held = feature_bytes((windows, height, width, dim), made.class_tokens.shape[1], made.dtype)
+        return Encoded(loaded.ref, path, loaded.prepared.size, windows, held, True, loaded.damaged)
