@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from running import Command
 
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.features.file import read_feature_file, write_feature_file
 from tipsseg.images import decoding
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
@@ -157,6 +159,25 @@ def test_a_damaged_file_is_made_anew(command: Command, scenes: Path) -> None:
     ran = command("check", "feats")
     assert (ran.code, ran.out) == (0, "")
     assert "3 files checked: nothing wrong." in ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("encode", "imgs", "-o", "feats"), ("label", "imgs", "--features", "feats", "-c", "sky")]
+)
+def test_features_of_another_image_or_plan_are_made_anew(
+    command: Command, scenes: Path, arguments: tuple[str, ...]
+) -> None:
+    """Files that are whole, under the name of an image that they are not of, or with windows that it would not get."""
+    assert command("encode", scenes, *TINY, "-o", "feats", "-q").code == 0
+    files = sorted(Path("feats/feats").rglob("*.safetensors"))
+    before = [path.read_bytes() for path in files]
+    shutil.copy(files[0], files[1])
+    found = read_feature_file(files[2])
+    height, width = found.plan.size
+    write_feature_file(files[2], replace(found, plan=replace(found.plan, size=(height + 1, width))))
+    assert files[2].read_bytes() != before[2]
+    assert command(*arguments, *TINY, "-q").code == 0
+    assert [path.read_bytes() for path in files] == before
 
 
 def test_check_names_what_is_no_part_of_a_store(command: Command, scenes: Path) -> None:
