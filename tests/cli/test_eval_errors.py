@@ -383,7 +383,7 @@ def test_options_of_labelling_have_no_place_beside_masks(command: Command, optio
 def test_every_option_is_either_refused_or_of_use_beside_masks() -> None:
     import typer
 
-    from tipsseg.cli.evaluate import _LABELLING, _WRITING, app
+    from tipsseg.cli.commands.evaluate import _LABELLING, _WRITING, app
 
     names = {parameter.name for parameter in typer.main.get_command(app).params}
     used = {

@@ -29,7 +29,7 @@ Examples:
 """
 
 
-#: The commands, and what --help says of them. Each has its module in `tipsseg.cli`.
+#: The commands, and what --help says of them. Each has its module in `tipsseg.cli.commands`.
 _COMMANDS: Mapping[str, str] = {
     "label": "Label images: a mask, COCO annotations or an overlay of each.",
     "encode": "Keep features of images: later labels need no model run.",
@@ -59,7 +59,7 @@ class _Group(TyperGroup):
         # To import all of them, and to look through their options, takes 0.45 of the time that importing typer takes.
         _refuse_missing_command(ctx, args)
         if args[0] in _COMMANDS:
-            module = import_module(f"tipsseg.cli.{_MODULES.get(args[0], args[0])}")
+            module = import_module(f"tipsseg.cli.commands.{_MODULES.get(args[0], args[0])}")
             self.commands[args[0]] = typer.main.get_command(module.app)
         return super().resolve_command(ctx, args)
 

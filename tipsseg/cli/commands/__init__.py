@@ -1,0 +1,1 @@
+"""The commands: a module of each, loaded when it is asked for."""
