@@ -156,7 +156,7 @@ def test_every_command_prints_options() -> None:
     """What a run says is in the words of the command, wherever a command begins to say it."""
     calls = {
         f"{path.name}:{node.lineno}": {keyword.arg for keyword in node.keywords}
-        for path in Path(wording.__file__).parent.glob("*.py")
+        for path in Path(wording.__file__).parent.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Progress"
     }
