@@ -21,6 +21,7 @@ from tipsseg.options import (
     LabelOptions,
     choose,
     parse_min_area,
+    parse_scales,
 )
 from tipsseg.util.files import is_file
 from tipsseg.util.printable import counted, listed, quoted, shell_word
@@ -73,10 +74,14 @@ def parse_vocabulary(
     )
 
 
-def label_options(mode: str, short_side: int | None, min_confidence: float, refine: str) -> LabelOptions:
+def label_options(mode: str, short_side: int | None, scales: str, min_confidence: float, refine: str) -> LabelOptions:
     """The values of the options on how images are labelled, as one record. Raises UsageError."""
     return LabelOptions(
-        choose(mode, MODES, "mode"), short_side, min_confidence, choose(refine, REFINEMENTS, "refinement")
+        choose(mode, MODES, "mode"),
+        short_side,
+        min_confidence,
+        choose(refine, REFINEMENTS, "refinement"),
+        parse_scales(scales),
     )
 
 

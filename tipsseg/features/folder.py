@@ -1,7 +1,8 @@
 """A feature store: a folder with the features of images, each in a file that is named by the hash of the image's content.
 
-    features.json           how all of them were made, and what they are kept in
-    feats/ab/abcdef….safetensors
+    features.json                       how all of them were made, and what they are kept in
+    feats/ab/abcdef….safetensors        at the short side that features.json names
+    feats/ab/abcdef…-448.safetensors    at another one, of 448 pixels
 
 An image that is moved or renamed, or is there twice, finds its features; one that was changed is another image. What is written is
 the same bytes whoever writes it, so that several processes may add to one store.
@@ -37,8 +38,8 @@ STORE_FILE = "features.json"
 #: The folder of the files, in that of the store.
 FILES_FOLDER = "feats"
 
-#: The name of a file of features.
-FEATURE_FILE = re.compile(r"([0-9a-f]{64})\.safetensors")
+#: The name of a file of features: the hash of the image, and the short side where it is not that of the store.
+FEATURE_FILE = re.compile(r"([0-9a-f]{64})(?:-([1-9][0-9]{0,9}))?\.safetensors")
 
 #: What features are kept in where nobody says.
 DEFAULT_FEATURE_DTYPE: FeatureDtype = "float16"
@@ -123,9 +124,31 @@ class FeatureStore:
             check_same(folder, there, record)
         remove_left(folder)
 
+    def at(self, short_side: int) -> FeatureFiles:
+        """The features of images at a short side in pixels: one of the scales that images are seen at."""
+        return FeatureFiles(self.folder, self.record, short_side)
+
+    def add(self, record: FeatureRecord) -> Path:
+        """Write the features of an image at the short side of its plan; returns the path of the file. Raises OutputError."""
+        return self.at(record.plan.short_side).add(record)
+
+
+class FeatureFiles:
+    """The files of a store that hold images at one short side.
+
+    Attributes:
+        record: How the features in them are made and kept.
+    """
+
+    def __init__(self, folder: Path, store: StoreRecord, short_side: int) -> None:
+        """`store` is what the store in that folder says of itself."""
+        self.record = replace(store, recipe=replace(store.recipe, short_side=short_side))
+        self._folder = folder
+        self._store = store
+
     def path(self, sha256: str) -> Path:
         """Where the features of the image of that hash are, or would be."""
-        return feature_path(self.folder, sha256)
+        return feature_path(self._folder, self._store, sha256, self.record.recipe.short_side)
 
     def find(self, sha256: str) -> FeatureRecord | None:
         """The features of an image; None where there are none. Raises FeatureFileError for a file that is not whole."""
@@ -163,9 +186,10 @@ class FeatureStore:
             raise FeatureFileError(path, fault, "Encode the image again.")
 
 
-def feature_path(folder: Path, sha256: str) -> Path:
-    """Where a store in that folder has the features of the image of that hash."""
-    return folder / FILES_FOLDER / sha256[:2] / f"{sha256}.safetensors"
+def feature_path(folder: Path, store: StoreRecord, sha256: str, short_side: int) -> Path:
+    """Where a store in that folder has the features of the image of that hash at a short side in pixels."""
+    other = "" if short_side == store.recipe.short_side else f"-{short_side}"
+    return folder / FILES_FOLDER / sha256[:2] / f"{sha256}{other}.safetensors"
 
 
 def fault_of(record: StoreRecord, sha256: str, found: FeatureRecord | FeatureHeader) -> str:

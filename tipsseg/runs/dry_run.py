@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.errors import OutputError
+from tipsseg.labelling.windows import make_plans
+from tipsseg.options import ONE_SCALE, LabelOptions, scales_text
 from tipsseg.runs.engine import LocalEngine
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.label import as_items, refuse_mixture
@@ -29,12 +33,21 @@ _SAMPLE = 6
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What one image costs: seconds, and bytes of all that is written for it; `start` is the seconds before the first."""
+    """What one image costs.
+
+    Attributes:
+        start: Seconds before the first image.
+        seconds: Of one image.
+        size: Bytes of all that is written for it.
+        sample: How many images were labelled to know.
+        sizes: (height, width) of these images in pixels.
+    """
 
     start: float
     seconds: float
     size: float
     sample: int
+    sizes: tuple[tuple[int, int], ...]
 
 
 def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool) -> int:
@@ -96,7 +109,25 @@ def _cost(info: RunInfo, todo: list[ImageRef]) -> str:
     if found is None:
         return "No estimate of time and disk: none of the images that were tried can be labelled."
     seconds, size = round(found.start + found.seconds * len(todo)), found.size * len(todo)
-    return f"About {clock(seconds)} and {_readable(size)} on this machine, by labelling {found.sample} of them."
+    told = f"About {clock(seconds)} and {_readable(size)} on this machine, by labelling {found.sample} of them."
+    return told if info.spec.options.scales == ONE_SCALE else f"{told} {_windows(info, found.sizes)}"
+
+
+def _windows(info: RunInfo, sizes: Sequence[tuple[int, int]]) -> str:
+    """A sentence on what several scales cost."""
+    spec, options = info.spec, info.spec.options
+    vision = read_config(find_model(spec.model).fetch(quiet=True, keep_stamps=spec.use_cache) / "config.json").vision
+    base = options.short_side or vision.image_size
+
+    def seen(options: LabelOptions) -> float:
+        plans = [make_plans(size, vision.image_size, base, vision.patch_size, options) for size in sizes]
+        return sum(max(len(plan.corners), 1) for each in plans for plan in each) / len(sizes)
+
+    scales, one = seen(options), seen(replace(options, scales=ONE_SCALE))
+    return (
+        f"At scales {scales_text(options.scales)} the model sees {scales:.1f} windows per image, "
+        f"{scales / one:.1f} times as many as at scale 1."
+    )
 
 
 def _readable(size: float) -> str:
@@ -115,10 +146,12 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
         start = time.monotonic() - began
         times: list[float] = []
         size = 0
+        sizes: list[tuple[int, int]] = []
         with closing(engine.results(refs)) as results:
             for result in results:
                 times.append(time.monotonic())
                 if isinstance(result, Labelled):
+                    sizes.append(result.entry.numbers.size)
                     size += len(json_bytes(result.entry.record()))
                     size += sum(len(row) for rows in result.rows.values() for row in rows)
                     size += sum(Path(folder, file).stat().st_size for file in result.entry.files.values())
@@ -127,4 +160,4 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
     if not times:
         return None
     seconds = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0] - began - start
-    return Estimate(start, seconds, size / len(times), len(times))
+    return Estimate(start, seconds, size / len(times), len(times), tuple(sizes))
