@@ -167,13 +167,13 @@ def check_scales(scales: object) -> tuple[float, ...]:
     if isinstance(scales, str) or not isinstance(scales, Sequence):
         raise UsageError(f"argument `scales` must be numbers, not {quoted(scales)}", "For example: scales=(1, 2).")
     for each in scales:
-        if isinstance(each, bool) or not isinstance(each, int | float) or math.isnan(each):
+        if isinstance(each, bool) or not isinstance(each, int | float) or each != each:  # noqa: PLR0124  not a number
             raise UsageError(f"argument `scales`: {quoted(each)} is no number", _SCALES_HINT)
         if each <= 0:
-            raise UsageError(f"argument `scales`: {each:g} is not positive", _SCALES_HINT)
+            raise UsageError(f"argument `scales`: {quoted(each)} is not positive", _SCALES_HINT)
         if not SMALLEST_SCALE <= each <= LARGEST_SCALE:
             raise UsageError(
-                f"argument `scales`: {each:g} is too {'large' if each > 1 else 'small'}",
+                f"argument `scales`: {quoted(each)} is too {'large' if each > 1 else 'small'}",
                 f"A scale is a factor of the short side, from {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}.",
             )
     found = tuple(sorted(map(float, scales)))
@@ -198,7 +198,7 @@ def parse_scales(text: str) -> tuple[float, ...]:
                 f"argument `scales`={text}: " + (f"{quoted(part)} is no number" if part else "a number is missing"),
                 _SCALES_HINT,
             )
-    return check_scales([float(part) for part in parts])
+    return check_scales([int(part) if part.lstrip("+-").isdigit() else float(part) for part in parts])
 
 
 def scales_text(scales: Sequence[float]) -> str:
