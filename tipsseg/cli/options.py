@@ -259,7 +259,7 @@ Features = Annotated[
         metavar="DIR",
         parser=path_of("--features"),
         rich_help_panel=MODEL,
-        help="Take the features of images from this folder, and add those that it lacks; see tipsseg encode.",
+        help="Take the features of images from this folder, and add the missing ones; see tipsseg encode.",
     ),
 ]
 FeatureKept = Annotated[

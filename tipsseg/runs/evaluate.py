@@ -138,7 +138,7 @@ def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[Ima
         if isinstance(item, Unchanged):
             raise OutputError(
                 folder.path,
-                f"files of {item.ref.name} in it were changed by hand, and this run would write them anew",
+                f"files of {item.ref.name} in it were changed by hand, and this run would replace them",
                 "Choose another output folder with argument `output`.",
             )
         found.append(item)
