@@ -92,7 +92,7 @@ class EncodeRun:
         from tipsseg.runs.encode.task import EncodeTask
 
         spec, plan = self._spec, self._plan
-        model = load_model(spec, plan.dtype, self._progress.note, quiet=self._quiet)
+        model = load_model(spec, plan.dtype, self._progress.note, quiet=self._quiet, lazy=True)
         backbone = model.backbone
         facts = {**plan.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)}
         side = model.check_short_side(spec.options.short_side)
