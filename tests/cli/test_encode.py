@@ -239,6 +239,11 @@ def test_scores_are_those_without_a_store(command: Command, scenes: Path) -> Non
     kept = command(*evaluate, "--features", "feats", "--feature-dtype", "float32")
     assert (plain.code, kept.code) == (0, 0)
     assert plain.out == kept.out
+    whole = command(*evaluate, "--features", "whole", "--feature-dtype", "int8", "-o", "scores")
+    assert whole.code == 0
+    assert command(*evaluate, "--features", "whole", "-o", "scores").code == 0
+    said = json.loads(Path("scores/eval.json").read_bytes())["labels"]
+    assert said.endswith("--features DIR --feature-dtype int8")
     assert command("check", "feats").code == 0
 
 
