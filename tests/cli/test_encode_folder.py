@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from resuming import ALL, Run, contents, record
+from resuming import ALL, Run, contents, record, tree
 
 from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.run_record import read_run
@@ -108,3 +109,17 @@ def test_a_run_that_is_repeated_without_its_store_says_so(run: Run) -> None:
     repeat = ("label", "imgs", "--from", "out", "--device", "cpu", "-o")
     assert told in run.command(*repeat, "again").err
     assert "is of labels" not in run.command(*repeat, "third", "--features", "feats").err
+
+
+def test_a_dry_run_adds_no_features(run: Run) -> None:
+    err = run(*INT8, "--dry-run")
+    assert "3 images to label, into out. Nothing was written." in err
+    assert not Path("feats").exists()
+    encode(run, "--limit", "2")
+    before = tree("feats")
+    assert "by labelling 3 of them" in run("--features", "feats", "--dry-run")
+    assert tree("feats") == before
+    # What is kept of new images is a part of the estimate.
+    sizes = [re.findall(r"and ([0-9.,]+) kB", run("--dry-run", *more))[0] for more in ((), ("--features", "feats"))]
+    per_image = max(path.stat().st_size for path in Path("feats/feats").rglob("*.safetensors"))
+    assert float(sizes[1]) - float(sizes[0]) == pytest.approx(per_image / 1e3, rel=0.5)
