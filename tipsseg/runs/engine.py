@@ -74,7 +74,7 @@ class LocalEngine:
 
         spec, dtype = self._info.spec, self._info.dtype
         cache = cache_folder() if spec.use_cache else None
-        model = load_model(spec, dtype, self._note, quiet=self._quiet)
+        model = load_model(spec, dtype, self._note, quiet=self._quiet, lazy=spec.features is not None)
         backbone = model.backbone
         labeller = Labeller(model, spec.vocabulary, spec.options, cache=cache)
         info = replace(
@@ -130,15 +130,25 @@ class ModelWish(Protocol):
         """See RunSpec."""
 
 
-def load_model(spec: ModelWish, dtype: str, note: Callable[[str], None] | None, *, quiet: bool) -> Model:
-    """Load the model of a run, in a dtype that may be that of an earlier run. Raises TipssegError."""
+def load_model(
+    spec: ModelWish, dtype: str, note: Callable[[str], None] | None, *, quiet: bool, lazy: bool = False
+) -> Model:
+    """Load the model of a run. Raises TipssegError.
+
+    Args:
+        spec: What is said of it.
+        dtype: What it computes in; that may be the dtype of an earlier run.
+        note: Takes lines on what a user may want to change.
+        quiet: Whether a download shows no progress.
+        lazy: Whether each tower is read when it is first needed: a run whose features are all kept needs none.
+    """
     from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
     from tipsseg.labelling.model import Model
 
     check_device(spec, dtype)  # before any download
     folder = find_model(spec.model).fetch(quiet=quiet, keep_stamps=spec.use_cache)
     cache = cache_folder() if spec.use_cache else None
-    backbone = Tipsv2Backbone(folder, spec.device, dtype, spec.batch_size, cache)
+    backbone = Tipsv2Backbone(folder, spec.device, dtype, spec.batch_size, cache, lazy=lazy)
     if note is not None:
         backbone.on_less_memory = lambda size: note(
             f"Not enough memory on {backbone.device}: {size} windows at once from here on (argument `batch_size`={size})."

@@ -122,7 +122,7 @@ def evaluate_model(
         "version": __version__,
         "image_root": str(found.root),
         "gt": str(truths),
-        "labels": spec.command(),
+        "labels": info.spec.command(),
         "device": started.device,
         "dtype": started.dtype,
         "layout": layout.name,

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tipsseg.errors import OutputError, UsageError
+from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
 from tipsseg.formats import FORMATS, check_formats
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
@@ -91,6 +92,11 @@ class RunSpec:
         return state_folder(self.output, self.shard)
 
     @property
+    def labelled_in(self) -> str:
+        """The dtype of the features that labels come from: that of the feature store, "float32" without one."""
+        return "float32" if self.features is None else self.feature_dtype or DEFAULT_FEATURE_DTYPE
+
+    @property
     def owner(self) -> str:
         """What the names of temporary files in the output folder begin with; see `files.clean_up`."""
         return "" if self.shard is None else f"{self.shard.folder}-"
@@ -156,9 +162,8 @@ class RunSpec:
             words += ["--min-confidence", str(self.options.min_confidence)]
         if self.options.refine != REFINEMENTS[0]:
             words += ["--refine", self.options.refine]
-        if self.features is not None and self.feature_dtype != "float32":
-            words += ["--features", "DIR"]
-            words += [] if self.feature_dtype is None else ["--feature-dtype", self.feature_dtype]
+        if self.labelled_in != "float32":
+            words += ["--features", "DIR", "--feature-dtype", self.labelled_in]
         return shell_line(words)
 
 
@@ -271,8 +276,8 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
         "dtype": dtype,
     }
     # Left out where labels are those without a store.
-    if spec.features is not None and spec.feature_dtype != "float32":
-        value["features"] = spec.feature_dtype
+    if spec.labelled_in != "float32":
+        value["features"] = spec.labelled_in
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
