@@ -16,10 +16,11 @@ EPILOG = """\b
 Examples:
   tipsseg report labels/
   tipsseg report labels/ -o page/ --images /mnt/photos
+  tipsseg report labels/ --features feats/    (with images that are alike)
 
 \b
-The page needs no network and no server: open report/index.html in a browser. The images come
-first whose labels are the least sure. Run it again after labels changed: only those images are
+The page needs no network and no server: open report/index.html in a browser. The images stand
+in the order of tipsseg rank. Run it again after labels changed: only those images are
 drawn anew. The path of the page goes to stdout, all else to stderr.
 Exit code: 0 all shown, 1 some images failed (each named on stderr) or an error, 2 wrong usage.
 """
@@ -36,6 +37,7 @@ def report(
         opt.output_option("Folder of the page.  [default: report, in the output folder]"),
     ] = None,
     images: opt.Images = None,
+    features: opt.KeptFeatures = None,
     jobs: opt.Threads = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     null: opt.NullResults = False,
@@ -49,5 +51,5 @@ def report(
     check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
     with Progress(quiet, null=null, wording=as_typed) as progress:
-        if make_report(output, target, images, thread_count(jobs), progress, max_pixels):
+        if make_report(output, target, images, thread_count(jobs), progress, max_pixels, features):
             raise typer.Exit(1)

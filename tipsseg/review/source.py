@@ -90,6 +90,12 @@ class Source:
                 rows = {name: stream.of(entry.image) for name, stream in run.streams.items() if name in entry.formats}
                 yield Item(entry, self._path(entry), rows, run.context)
 
+    def entries(self) -> Iterator[Item]:
+        """The same without their rows, which takes less time. Raises OutputError."""
+        for run in self._runs:
+            for entry in run.manifest.entries():
+                yield Item(entry, self._path(entry), {}, run.context)
+
     def failures(self) -> Iterator[tuple[str, Path, str]]:
         """The images that failed and are not labelled: name, path and reason. Raises OutputError."""
         for run in self._runs:
