@@ -1,4 +1,4 @@
-"""An auto-annotation function for CVAT: `cvat-cli task auto-annotate TASK --function-module tipsseg.integrations.cvat`.
+"""An auto-annotation function for CVAT; cvat-cli takes this module as its function module, see examples/integrations.
 
 It needs the package cvat-sdk, with which cvat-cli comes. The task must have labels with the names of the classes.
 """

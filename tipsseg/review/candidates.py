@@ -12,7 +12,7 @@ from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.review.diversity import diverse_order
 from tipsseg.review.expected import expected_error
-from tipsseg.review.likeness import Vectors, label_shares, label_vectors, token_vector
+from tipsseg.review.likeness import Shares, Vectors, label_shares, label_vectors, token_vector
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import name_order
 from tipsseg.util.printable import counted
@@ -25,7 +25,7 @@ class _Candidate:
     image: str
     error: float
     classes: tuple[int, ...]
-    shares: Vectors
+    shares: Shares
     sha256: str | None
 
 

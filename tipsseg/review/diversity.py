@@ -24,7 +24,7 @@ _REPEATED, _STEEP = 0.9, 4
 _NEW_CLASS = 0.25
 
 #: The likeness that so many pairs of images stay below counts as none: how alike any images are depends on the folder.
-_ORDINARY = 0.9
+_ORDINARY, _MOST_ORDINARY = 0.9, 0.98
 _SAMPLE = 500
 
 
@@ -60,7 +60,7 @@ def ordinary_likeness(vectors: Vectors) -> float:
     known = vectors[vectors.any(1)]
     some = known[:: max(1, len(known) // _SAMPLE)]
     pairs = (some @ some.T)[np.triu_indices(len(some), 1)]
-    return float(np.clip(np.quantile(pairs, _ORDINARY), 0, 0.98)) if len(pairs) else 0.0
+    return min(max(0.0, float(np.quantile(pairs, _ORDINARY))), _MOST_ORDINARY) if len(pairs) else 0.0
 
 
 def _above(products: Vectors, ordinary: float) -> Vectors:

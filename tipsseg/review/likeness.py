@@ -6,6 +6,7 @@ stands for an image of which nothing is known: it is like no other.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
 
@@ -16,11 +17,14 @@ from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import BACKGROUND
 
 Vectors = NDArray[np.float32]
+Shares = NDArray[np.float64]
 
 #: Longer vectors are projected at random, always in the same way: products stay what they are, but for a tenth or so.
 LENGTH = 128
 
-#: The place of ignored pixels among the labels, where ids are 0 or above.
+#: The grid of places, and the number that stands for ignored pixels.
+_GRID = 3
+_PLACES = _GRID**2
 _IGNORED = -1
 
 #: How many images are compared with all at once.
@@ -34,17 +38,26 @@ def token_vector(class_tokens: NDArray[np.floating]) -> Vectors:
     return _projected(_unit(means.reshape(1, -1)))[0]
 
 
-def label_shares(entry: ManifestEntry) -> Vectors:
-    """What the labels of an image hold, [k, 2]: the id and the share of the image of each label that occurs."""
+def label_shares(entry: ManifestEntry) -> Shares:
+    """What the labels of an image hold and where, [k, 2]: each row a label at a place, as one number, and its share of the image.
+
+    The places of objects are those of their middles in a grid of 3 x 3. Background and ignored pixels have one place each.
+    """
     numbers = entry.numbers
-    area = numbers.size[0] * numbers.size[1]
-    counts = [(each.id, each.pixels) for each in numbers.classes]
-    counts += [(BACKGROUND, numbers.background), (_IGNORED, numbers.ignored)]
-    return np.array([(label, pixels / area) for label, pixels in counts if pixels], np.float32).reshape(-1, 2)
+    height, width = numbers.size
+    pixels: dict[int, int] = defaultdict(int)
+    for label, area, y, x, h, w, _ in entry.objects or ():
+        row, column = (
+            min(_GRID - 1, _GRID * (2 * at + side) // (2 * size)) for at, side, size in ((y, h, height), (x, w, width))
+        )
+        pixels[_PLACES * label + _GRID * row + column] += area
+    pixels[_PLACES * BACKGROUND] += numbers.background
+    pixels[_IGNORED] += numbers.ignored
+    return np.array([(key, count / (height * width)) for key, count in sorted(pixels.items()) if count]).reshape(-1, 2)
 
 
-def label_vectors(shares: Sequence[Vectors]) -> Vectors:
-    """The vectors [n, d] of images by what `label_shares` gives of each. Rare classes count more."""
+def label_vectors(shares: Sequence[Shares]) -> Vectors:
+    """The vectors [n, d] of images by what `label_shares` gives of each. What few images show counts more."""
     ids = np.unique(np.concatenate([np.zeros(0), *(each[:, 0] for each in shares)]))
     images = np.zeros(len(ids), np.float32)
     for each in shares:

@@ -12,8 +12,8 @@ from tipsseg.options import check_whole_number
 from tipsseg.review.candidates import Candidates, without_features
 from tipsseg.review.expected import Reason, expected_error, mean_confidence, reasons
 from tipsseg.review.source import Item, Source
+from tipsseg.runs.convert.only import find_only
 from tipsseg.runs.inputs import check_image_root
-from tipsseg.runs.only import find_only
 from tipsseg.runs.progress import Progress, Silence
 from tipsseg.store.corrections import find_correction
 from tipsseg.types import printable_path
