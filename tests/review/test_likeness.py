@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from entries import entry_of
@@ -24,6 +26,7 @@ def shown(**shares: float) -> ManifestEntry:
 def test_what_labels_hold() -> None:
     objects = ((1, 20, 0, 0, 3, 3, 0.5), (1, 5, 7, 8, 3, 2, 0.5), (2, 10, 0, 0, 10, 10, 0.5))
     entry = entry_of("a", {1: (25, 0.5), 2: (10, 0.5)}, background=(40, 0.5), ignored=25, objects=objects)
+    assert label_shares(replace(entry, objects=None)).tolist() == [[-1, 0.25], [0, 0.4], [9 + 4, 0.25], [18 + 4, 0.1]]
     assert label_shares(entry).tolist() == [[-1, 0.25], [0, 0.4], [9, 0.2], [9 + 8, 0.05], [18 + 4, 0.1]]
 
 
@@ -54,7 +57,7 @@ def test_what_few_images_show_counts_more() -> None:
 
 
 def test_vectors_of_many_classes_are_short_and_tell_the_same() -> None:
-    entries = [entry_of("a", dict.fromkeys(range(first, first + 100), (1, 0.5))) for first in (1, 11, 300)]
+    entries = [shown(**{f"c{number}": 0.01 for number in range(first, first + 100)}) for first in (1, 11, 300)]
     vectors = label_vectors([label_shares(each) for each in entries])
     assert vectors.shape == (3, LENGTH)
     assert vectors[0] @ vectors[1] > 0.5

@@ -46,11 +46,15 @@ def label_shares(entry: ManifestEntry) -> Shares:
     numbers = entry.numbers
     height, width = numbers.size
     pixels: dict[int, int] = defaultdict(int)
+    rest = {each.id: each.pixels for each in numbers.classes}
     for label, area, y, x, h, w, _ in entry.objects or ():
         row, column = (
             min(_GRID - 1, _GRID * (2 * at + side) // (2 * size)) for at, side, size in ((y, h, height), (x, w, width))
         )
         pixels[_PLACES * label + _GRID * row + column] += area
+        rest[label] = rest.get(label, 0) - area
+    for label, area in rest.items():  # an earlier version kept no objects
+        pixels[_PLACES * label + _PLACES // 2] += max(area, 0)
     pixels[_PLACES * BACKGROUND] += numbers.background
     pixels[_IGNORED] += numbers.ignored
     return np.array([(key, count / (height * width)) for key, count in sorted(pixels.items()) if count]).reshape(-1, 2)
