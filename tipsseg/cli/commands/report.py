@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.help import Command
+from tipsseg.cli.help import Command, one_of
 from tipsseg.cli.wording import as_typed
-from tipsseg.options import MAX_PIXELS, check_whole_number, thread_count
+from tipsseg.options import MAX_PIXELS, PALETTES, check_whole_number, choose, thread_count
 
 EPILOG = """\b
 Examples:
@@ -38,6 +38,14 @@ def report(
     ] = None,
     images: opt.Images = None,
     features: opt.KeptFeatures = None,
+    palette: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(PALETTES),
+            autocompletion=one_of(*PALETTES),
+            help="own: the colours of the classes; safe: colours for any kind of colour vision.",
+        ),
+    ] = PALETTES[0],
     jobs: opt.Threads = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     null: opt.NullResults = False,
@@ -49,7 +57,8 @@ def report(
     from tipsseg.runs.progress import Progress
 
     check_whole_number("argument `max_pixels`", max_pixels)
+    colours = choose(palette, PALETTES, "palette")
     silence_decoders()
     with Progress(quiet, null=null, wording=as_typed) as progress:
-        if make_report(output, target, images, thread_count(jobs), progress, max_pixels, features):
+        if make_report(output, target, images, thread_count(jobs), progress, max_pixels, features, colours):
             raise typer.Exit(1)
