@@ -37,6 +37,7 @@ _COMMANDS: Mapping[str, str] = {
     "correct": "Take corrected labels back into an output folder.",
     "merge": "Join the shards of a run, or several runs, into one folder.",
     "check": "Read an output folder back: is all there, and what it should be?",
+    "rank": "Print which images to review first, with reasons.",
     "report": "Make a page to look at: thumbnails, labels, numbers by class.",
     "eval": "Score labels against truth masks: mean IoU, confusion matrix.",
     "vocab": "Vocabularies: the presets, and files of your own.",

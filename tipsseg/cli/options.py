@@ -301,6 +301,24 @@ Images = Annotated[
         metavar="DIR", parser=path_of("--images"), help="Where the images are now.  [default: where they were]"
     ),
 ]
+KeptFeatures = Annotated[
+    Path | None,
+    typer.Option(
+        "--features",
+        metavar="DIR",
+        parser=path_of("--features"),
+        help="Tell by the features of images in this folder which are alike; see tipsseg encode.",
+    ),
+]
+Only = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        parser=path_of("--only"),
+        rich_help_panel=IMAGES,
+        help="Only these images: a file with a path a line, or - for such a list on stdin.",
+    ),
+]
 Folder = Annotated[
     Path, typer.Argument(metavar="OUT", parser=path_of("the folder"), help="The output folder of tipsseg label.")
 ]
