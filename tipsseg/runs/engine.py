@@ -76,7 +76,7 @@ class LocalEngine:
         cache = cache_folder() if spec.use_cache else None
         model = load_model(spec, dtype, self._note, quiet=self._quiet)
         backbone = model.backbone
-        labeller = Labeller(model, spec.vocabulary, spec.options, cache=cache)
+        labeller = Labeller(model, spec.fitted or spec.vocabulary, spec.options, cache=cache)
         info = replace(
             self._info,
             model={**self._info.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)},

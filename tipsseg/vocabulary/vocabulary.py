@@ -71,6 +71,7 @@ class Vocabulary:
         templates: The sentences for every phrase whose class has no templates of its own.
         auto: `background` is the general background, whose phrases are still to be compared with the classes by meaning.
         source: The preset or the file that the classes come from; "" where they were named one by one.
+        fit: The digest of vectors that were fitted to masks, see FittedVocabulary; "" where the text tower makes the vectors.
     """
 
     specs: tuple[ClassSpec, ...]
@@ -79,6 +80,7 @@ class Vocabulary:
     templates: tuple[str, ...] = PROTOCOL_TEMPLATES
     auto: bool = False
     source: str = ""
+    fit: str = ""
 
     @property
     def phrases(self) -> tuple[Phrase, ...]:
