@@ -34,6 +34,7 @@ Masks of a few images improve the labels of the others, and teach words that the
 
     fitted = tipsseg.fit(model, features, masks, ["panda leg", "defect type B"])    # features and masks of each image
     tipsseg.Labeller(model, fitted)
+    tipsseg.fit_folder("labels").fitted                                             # from masks of a run that you edited
 
 `encode_folder` keeps the features of images; `label_folder(..., features=...)` takes them from there.
 
@@ -79,6 +80,8 @@ if TYPE_CHECKING:
     from tipsseg.regions.objects import LabelledObject
     from tipsseg.runs.correct.folder import Corrections
     from tipsseg.runs.evaluate import Evaluation
+    from tipsseg.runs.fit.library import fit_folder, fit_truths
+    from tipsseg.runs.fit.run import Fit
     from tipsseg.runs.library import correct_folder, encode_folder, evaluate, label_folder, score_masks
     from tipsseg.store.results import Encoded, Failed, Labelled, Unchanged
     from tipsseg.types import LabelClass, TopClasses
@@ -100,6 +103,7 @@ __all__ = [
     "FeatureFileError",
     "Features",
     "FileOptions",
+    "Fit",
     "FittedVocabulary",
     "ImageError",
     "InputError",
@@ -129,6 +133,8 @@ __all__ = [
     "encode_folder",
     "evaluate",
     "fit",
+    "fit_folder",
+    "fit_truths",
     "label_folder",
     "load",
     "make_vocabulary",
@@ -145,6 +151,7 @@ _HOMES = {
     "Failed": "store.results",
     "Features": "labelling.features",
     "FileOptions": "options",
+    "Fit": "runs.fit.run",
     "FittedVocabulary": "vocabulary.fitted",
     "LabelClass": "types",
     "LabelMap": "label_map",
@@ -162,6 +169,8 @@ _HOMES = {
     "encode_folder": "runs.library",
     "evaluate": "runs.library",
     "fit": "labelling.fitting.fit",
+    "fit_folder": "runs.fit.library",
+    "fit_truths": "runs.fit.library",
     "label_folder": "runs.library",
     "load": "labelling.model",
     "make_vocabulary": "vocabulary.vocabulary",

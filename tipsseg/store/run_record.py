@@ -30,6 +30,7 @@ from tipsseg.util.printable import listed
 from tipsseg.util.record_paths import is_inside
 from tipsseg.vocabulary.toml_file import parse_class
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
+from tipsseg.weights.lock import read_lock
 from tipsseg.weights.sources import find_model
 
 RUN_FILE = "run.json"
@@ -62,9 +63,13 @@ def plan_run(spec: RunSpec) -> RunInfo:
 
 def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
     """Raise UsageError for a fitted vocabulary of another model than this, see `ModelSource.facts`, or of another mode."""
-    known = model.get("sha256")
-    if spec.fitted is not None and isinstance(known, Mapping):
-        spec.fitted.check(known, spec.options.mode, spec.options.short_side)
+    fitted, known, ids = spec.fitted, model.get("sha256"), read_lock()
+    if fitted is None:
+        return
+    if fitted.model_id != model["id"] and {fitted.model_id, model["id"]} <= ids.keys():
+        raise fitted.of_another_model()  # told before that other one is downloaded
+    if isinstance(known, Mapping):
+        fitted.check(known, spec.options.mode, spec.options.short_side)
 
 
 def plan_features(

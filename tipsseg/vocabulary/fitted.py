@@ -99,16 +99,20 @@ class FittedVocabulary:
                 "the fitted vocabulary is of another version of the labels", "Fit again with this version."
             )
         if any(self.model[name] != model[name] for name in self.model.keys() & model.keys()):
-            raise UsageError(
-                f"the fitted vocabulary is of the model {self.model_id}, and this is another one",
-                f"Load the model of the fit with argument `model`={self.model_id}, or fit again with this one.",
-            )
+            raise self.of_another_model()
         if (mode or self.mode, short_side or self.short_side) != (self.mode, self.short_side):
             raise UsageError(
                 f"the fitted vocabulary is of images in mode {self.mode!r} with short side {self.short_side}, and these are "
                 f"seen in mode {(mode or self.mode)!r} with short side {short_side or self.short_side}",
                 "Give the mode and the short side of the fit, or fit again with these.",
             )
+
+    def of_another_model(self) -> UsageError:
+        """The error for a model that is not the one of the fit."""
+        return UsageError(
+            f"the fitted vocabulary is of the model {self.model_id}, and this is another one",
+            f"Load the model of the fit with argument `model`={self.model_id}, or fit again with this one.",
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file. The same fit gives the same bytes.

@@ -62,10 +62,12 @@ def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
 
 
 def name_of(folder: Path, hashes: Mapping[str, str]) -> str:
-    """What a model is called: the id of the entry of weights.lock that has these hashes, or else the name of its folder."""
+    """What a model is called: the id of the entry of weights.lock that it is, or else the name of its folder."""
     for spec in lock.read_lock().values():
         known = {file.name: file.sha256 for file in spec.files if file.sha256 is not None}
-        if known and all(hashes.get(name) == sha256 for name, sha256 in known.items()):
+        if spec.revision == folder.name or (
+            known and all(hashes.get(name) == sha256 for name, sha256 in known.items())
+        ):
             return spec.id
     return folder.absolute().name
 
