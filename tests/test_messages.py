@@ -52,6 +52,7 @@ _API: tuple[Callable[..., Any], ...] = (
     tipsseg.label_folder,
     tipsseg.make_vocabulary,
     tipsseg.score_masks,
+    tipsseg.tune_folder,
 )
 
 #: Arguments of functions that no command calls so.
@@ -129,7 +130,19 @@ def test_every_argument_that_the_library_names_has_an_option() -> None:
 
 def test_the_commands_have_the_options() -> None:
     there = set()
-    for name in ("check", "convert", "correct", "doctor", "encode", "evaluate", "fit", "label", "merge", "report"):
+    for name in (
+        "check",
+        "convert",
+        "correct",
+        "doctor",
+        "encode",
+        "evaluate",
+        "fit",
+        "label",
+        "merge",
+        "report",
+        "tune",
+    ):
         command = typer.main.get_command(import_module(f"tipsseg.cli.commands.{name}").app)
         there |= {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
     assert {*OPTIONS.values(), *NEGATIVE_OPTIONS.values()} <= there

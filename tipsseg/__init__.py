@@ -83,6 +83,8 @@ if TYPE_CHECKING:
     from tipsseg.runs.fit.library import fit_folder, fit_truths
     from tipsseg.runs.fit.run import Fit
     from tipsseg.runs.library import correct_folder, encode_folder, evaluate, label_folder, score_masks
+    from tipsseg.runs.tune.library import tune_folder
+    from tipsseg.runs.tune.run import Tuning
     from tipsseg.store.results import Encoded, Failed, Labelled, Unchanged
     from tipsseg.types import LabelClass, TopClasses
     from tipsseg.vocabulary.files import read_vocabulary
@@ -123,6 +125,7 @@ __all__ = [
     "Region",
     "TipssegError",
     "TopClasses",
+    "Tuning",
     "Unchanged",
     "UsageError",
     "Vocabulary",
@@ -140,6 +143,7 @@ __all__ = [
     "make_vocabulary",
     "read_vocabulary",
     "score_masks",
+    "tune_folder",
 ]
 
 #: The modules of the names that are imported at their first use.
@@ -163,6 +167,7 @@ _HOMES = {
     "Model": "labelling.model",
     "Region": "regions.components",
     "TopClasses": "types",
+    "Tuning": "runs.tune.run",
     "Unchanged": "store.results",
     "Vocabulary": "vocabulary.vocabulary",
     "correct_folder": "runs.library",
@@ -176,6 +181,7 @@ _HOMES = {
     "make_vocabulary": "vocabulary.vocabulary",
     "read_vocabulary": "vocabulary.files",
     "score_masks": "runs.library",
+    "tune_folder": "runs.tune.library",
 }
 
 

@@ -164,6 +164,14 @@ def make_vocabulary(
     return Vocabulary(specs, numbered, phrases, common, background == "auto", source)
 
 
+def with_min_confidences(vocabulary: Vocabulary, least: Sequence[float | None]) -> Vocabulary:
+    """The same vocabulary with other minimum confidences, one for each class by its id; None: that of the run."""
+    classes = tuple(replace(each, min_confidence=value) for each, value in zip(vocabulary.classes, least, strict=True))
+    values = iter(least)
+    specs = tuple(each if each.negative else replace(each, min_confidence=next(values)) for each in vocabulary.specs)
+    return replace(vocabulary, specs=specs, classes=classes)
+
+
 def split_names(values: Sequence[str]) -> tuple[str, ...]:
     """The names in the values of a repeatable option: one value is split at commas and line ends, of several each is a name."""
     return tuple(re.split(r"[,\n]", values[0].strip("\r\n"))) if len(values) == 1 else tuple(values)

@@ -42,7 +42,7 @@ def show(name: Name, background: opt.Background = None, templates: opt.Templates
 
     asked = values.parse_asked(None, name, templates, background)
     if asked.fitted is not None:
-        print_text(f"# The words of {name}. Their vectors were fitted to masks, and are in that file alone.\n")
+        print_text(f"# The words of {name}. Their vectors and the temperature are in that file alone.\n")
     print_text(vocabulary_toml(asked.vocabulary))
 
 

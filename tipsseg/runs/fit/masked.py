@@ -72,6 +72,16 @@ class EditedMasks:
         return read_correction(mask, stored)
 
 
+def of_another_size(ref: ImageRef, size: tuple[int, ...], mask: tuple[int, ...]) -> ImageError:
+    """The error for an image of `size` (height, width) and a mask of another size."""
+    given, there = (" x ".join(map(str, each)) for each in (size, mask))
+    return ImageError(
+        ref.path,
+        f"it has {given} (height x width) pixels, and its mask {there}",
+        "The mask must be of the upright image.",
+    )
+
+
 def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMasks:
     """Find the masks of a run that a person edited.
 

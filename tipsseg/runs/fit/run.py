@@ -100,6 +100,11 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         raise UsageError(
             f"argument `output`={target}: a fit is a file that ends with {FIT_SUFFIX}", f"Give {target}{FIT_SUFFIX}"
         )
+    check_file(target, overwrite=overwrite)
+
+
+def check_file(target: Path, *, overwrite: bool) -> None:
+    """Raise OutputError where a file cannot be made, or is there already and not to be replaced."""
     if is_folder(target):
         raise OutputError(target, "a folder has this name", "Choose another file with argument `output`.")
     if os.path.lexists(target) and not overwrite:

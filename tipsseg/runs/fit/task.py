@@ -8,7 +8,6 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import ImageError
 from tipsseg.features.folder import FeatureStore
 from tipsseg.images.decoding import as_image_error, opened
 from tipsseg.images.upright import upright_image
@@ -18,7 +17,7 @@ from tipsseg.labelling.fitting.maths import Window, windows_of
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.options import LabelOptions
-from tipsseg.runs.fit.masked import Masks
+from tipsseg.runs.fit.masked import Masks, of_another_size
 from tipsseg.runs.image_task import NO_PIXELS, Loaded, OneLarge, find_features, fingerprint_of, read_steadily, stored
 from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import content_digest
@@ -122,10 +121,5 @@ class FitTask:
             self._store.add(loaded.unsaved)
         mask = self._masks.read(loaded.ref)
         if mask.shape != scored.size:
-            (height, width), (rows, columns) = scored.size, mask.shape
-            raise ImageError(
-                loaded.ref.path,
-                f"it has {height} x {width} (height x width) pixels, and its mask {rows} x {columns}",
-                "The mask must be of the upright image.",
-            )
+            raise of_another_size(loaded.ref, scored.size, mask.shape)
         return Taught(loaded.ref, windows_of(scored.patches, scored.plan, mask, self._groups), loaded.damaged)
