@@ -104,51 +104,24 @@ def differences(there: StoreRecord, wanted: StoreRecord) -> list[str]:
     return found + [f"the {what} is {here}, not {asked}" for what, here, asked in pairs if here != asked]
 
 
-class FeatureStore:
-    """The features of images in a folder, all of them made in one way. Any thread may use it.
+class FeatureFiles:
+    """The files of a store that hold images at one short side. Any thread may use it.
 
     Attributes:
-        folder: The folder.
-        record: How features are made and kept.
+        folder: The folder of the store.
+        record: How the features in these files are made and kept.
     """
 
-    def __init__(self, folder: Path, record: StoreRecord) -> None:
-        """Open a store, and begin it where there is none. Raises OutputError; an OtherRunError where it is of another kind."""
+    def __init__(self, folder: Path, record: StoreRecord, side_of_store: int) -> None:
+        """`side_of_store` is the short side that the store names, in pixels; the record has that of these files."""
         self.folder = folder
         self.record = record
-        there = read_store(folder)
-        if there is None:
-            _write_first(folder / STORE_FILE, record)
-            there = read_store(folder)
-        if there is not None:
-            check_same(folder, there, record)
-        remove_left(folder)
-
-    def at(self, short_side: int) -> FeatureFiles:
-        """The features of images at a short side in pixels: one of the scales that images are seen at."""
-        return FeatureFiles(self.folder, self.record, short_side)
-
-    def add(self, record: FeatureRecord) -> Path:
-        """Write the features of an image at the short side of its plan; returns the path of the file. Raises OutputError."""
-        return self.at(record.plan.short_side).add(record)
-
-
-class FeatureFiles:
-    """The files of a store that hold images at one short side.
-
-    Attributes:
-        record: How the features in them are made and kept.
-    """
-
-    def __init__(self, folder: Path, store: StoreRecord, short_side: int) -> None:
-        """`store` is what the store in that folder says of itself."""
-        self.record = replace(store, recipe=replace(store.recipe, short_side=short_side))
-        self._folder = folder
-        self._store = store
+        side = record.recipe.short_side
+        self._other_side = None if side == side_of_store else side
 
     def path(self, sha256: str) -> Path:
         """Where the features of the image of that hash are, or would be."""
-        return feature_path(self._folder, self._store, sha256, self.record.recipe.short_side)
+        return feature_path(self.folder, sha256, self._other_side)
 
     def find(self, sha256: str) -> FeatureRecord | None:
         """The features of an image; None where there are none. Raises FeatureFileError for a file that is not whole."""
@@ -186,10 +159,34 @@ class FeatureFiles:
             raise FeatureFileError(path, fault, "Encode the image again.")
 
 
-def feature_path(folder: Path, store: StoreRecord, sha256: str, short_side: int) -> Path:
-    """Where a store in that folder has the features of the image of that hash at a short side in pixels."""
-    other = "" if short_side == store.recipe.short_side else f"-{short_side}"
-    return folder / FILES_FOLDER / sha256[:2] / f"{sha256}{other}.safetensors"
+class FeatureStore(FeatureFiles):
+    """The features of images in a folder, all of them made in one way: the files at its own short side, and those `at` others."""
+
+    def __init__(self, folder: Path, record: StoreRecord) -> None:
+        """Open a store, and begin it where there is none. Raises OutputError; an OtherRunError where it is of another kind."""
+        super().__init__(folder, record, record.recipe.short_side)
+        there = read_store(folder)
+        if there is None:
+            _write_first(folder / STORE_FILE, record)
+            there = read_store(folder)
+        if there is not None:
+            check_same(folder, there, record)
+        remove_left(folder)
+
+    def at(self, short_side: int) -> FeatureFiles:
+        """The features of images at a short side in pixels: one of the scales that images are seen at."""
+        recipe = self.record.recipe
+        there = replace(self.record, recipe=replace(recipe, short_side=short_side))
+        return FeatureFiles(self.folder, there, recipe.short_side)
+
+
+def feature_path(folder: Path, sha256: str, other_side: int | None = None) -> Path:
+    """Where a store in that folder has the features of the image of that hash.
+
+    `other_side` is their short side in pixels, where that is not the one of the store.
+    """
+    scale = "" if other_side is None else f"-{other_side}"
+    return folder / FILES_FOLDER / sha256[:2] / f"{sha256}{scale}.safetensors"
 
 
 def fault_of(record: StoreRecord, sha256: str, found: FeatureRecord | FeatureHeader) -> str:
@@ -208,6 +205,15 @@ def files_in(folder: Path) -> Iterator[Path]:
         folders.sort()
         for name in sorted(names):
             yield Path(place, name)
+
+
+def files_of(folder: Path, sha256: str) -> list[Path]:
+    """The files of the image of that hash, at whatever short sides. Raises OSError."""
+    place = folder / FILES_FOLDER / sha256[:2]
+    if not place.is_dir():
+        return []
+    found = ((path, FEATURE_FILE.fullmatch(path.name)) for path in place.iterdir())
+    return sorted(path for path, named in found if named is not None and named[1] == sha256)
 
 
 def remove_left(folder: Path) -> None:

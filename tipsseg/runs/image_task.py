@@ -200,7 +200,7 @@ class ImageTask:
         prepared = loaded.prepared
         if self._store is not None:
             for record in loaded.unsaved:
-                self._store.add(record)
+                self._store.at(record.plan.short_side).add(record)
         with self._alone(max(prepared.size, prepared.scales[-1].plan.size, key=prod)):
             ref, label_map = loaded.ref, self._labeller.assign(prepared, scored)
             if self._inspect is not None:
@@ -272,21 +272,26 @@ def find_features(store: FeatureFiles, sha256: str, device: torch.device) -> tup
         return None, f"{store.path(sha256)}: {error}"
 
 
+def stored(store: FeatureFiles, loaded: Loaded, features: Features, model: Model) -> tuple[FeatureRecord, Features]:
+    """The features of an image at one scale as a store keeps them, and as they are read again.
+
+    Raises DeviceError where the model gives values that are no numbers, which nobody is to keep.
+    """
+    record = features.record(store.record.dtype, Origin(loaded.sha256, loaded.ref.name, store.record.recipe))
+    try:
+        return record, Features.from_record(record, features.patches.device)
+    except ValueError as error:
+        raise model.gives_no_numbers() from error
+
+
 def kept(store: FeatureStore, loaded: Loaded, features: Features, model: Model) -> tuple[Loaded, Features]:
     """The features of an image, at the scales that a store lacked, as it keeps them; and all of them as they are read again.
 
     Raises DeviceError where the model gives values that are no numbers, which nobody is to keep.
     """
-    records = []
-    scales = list(loaded.known)
-    for each in features.scales:
-        recipe = store.at(each.plan.short_side).record.recipe
-        record = each.record(store.record.dtype, Origin(loaded.sha256, loaded.ref.name, recipe))
-        records.append(record)
-        try:
-            scales.append(Features.from_record(record, each.patches.device))
-        except ValueError as error:
-            raise model.gives_no_numbers() from error
+    made = [stored(store.at(each.plan.short_side), loaded, each, model) for each in features.scales]
+    records = [record for record, _ in made]
+    scales = [*loaded.known, *(again for _, again in made)]
     scales.sort(key=lambda each: each.plan.short_side)
     return replace(loaded, unsaved=tuple(records)), Features.at_scales(scales)
 

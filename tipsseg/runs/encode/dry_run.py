@@ -85,8 +85,12 @@ def _sides_there(spec: EncodeSpec, plan: EncodePlan, path: Path) -> set[int]:
     if plan.there is None:
         return set()
     sha256 = content_digest(path)
-    sides = short_sides(plan.there.recipe.short_side, spec.options.scales)
-    return {side for side in sides if os.path.lexists(feature_path(spec.output, plan.there, sha256, side))}
+    own = plan.there.recipe.short_side
+    paths = {
+        side: feature_path(spec.output, sha256, None if side == own else side)
+        for side in short_sides(own, spec.options.scales)
+    }
+    return {side for side, path in paths.items() if os.path.lexists(path)}
 
 
 def _plans(spec: EncodeSpec, config: ModelConfig, size: tuple[int, int]) -> tuple[WindowPlan, ...]:

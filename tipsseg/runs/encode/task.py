@@ -110,6 +110,6 @@ class EncodeTask:
     def finish(self, loaded: Loaded, scored: None) -> Encoded:
         """Write the features; may be called from several threads. Raises OutputError."""
         for record in loaded.unsaved:
-            self._store.add(record)
+            self._files[record.plan.short_side].add(record)
         ref, sha256 = loaded.ref, loaded.sha256
         return self._encoded(ref, sha256, self._headers(ref, sha256), made=True, damaged=loaded.damaged)
