@@ -139,6 +139,12 @@ def stretched_size(size: tuple[int, int], patch: int) -> tuple[int, int]:
     return -(-height // patch) * patch, -(-width // patch) * patch
 
 
+def patch_grid(plan: WindowPlan, patch: int) -> tuple[int, int, int]:
+    """How many windows the model sees of an image, 1 for one piece; and how many patches of each, down and across."""
+    height, width = stretched_size(plan.size, patch) if plan.whole else (plan.side, plan.side)
+    return max(len(plan.corners), 1), height // patch, width // patch
+
+
 def interpolation_weights(source: int, target: int) -> InterpolationWeights:
     """Weights of bilinear resizing with pixel centres at half-integers (torch's align_corners=False, no antialiasing)."""
     # In float32 as torch does it, so that ties fall the same way.

@@ -9,12 +9,13 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.errors import OutputError
 from tipsseg.features.folder import STORE_FILE, files_in, files_of
-from tipsseg.labelling.windows import make_plans
+from tipsseg.labelling.windows import make_plans, patch_grid
 from tipsseg.options import ONE_SCALE, LabelOptions, scales_text
 from tipsseg.runs.engine import LocalEngine
 from tipsseg.runs.image_list import Images
@@ -128,16 +129,17 @@ def _windows(info: RunInfo, sizes: Sequence[tuple[int, int]]) -> str:
     """A sentence on what several scales cost."""
     spec, options = info.spec, info.spec.options
     vision = read_config(find_model(spec.model).fetch(quiet=True, keep_stamps=spec.use_cache) / "config.json").vision
-    base = options.short_side or vision.image_size
+    native, patch = vision.image_size, vision.patch_size
 
-    def seen(options: LabelOptions) -> float:
-        plans = [make_plans(size, vision.image_size, base, vision.patch_size, options) for size in sizes]
-        return sum(max(len(plan.corners), 1) for each in plans for plan in each) / len(sizes)
+    def seen(options: LabelOptions) -> list[tuple[int, int, int]]:
+        plans = (make_plans(size, native, options.short_side or native, patch, options) for size in sizes)
+        return [patch_grid(plan, patch) for each in plans for plan in each]
 
-    scales, one = seen(options), seen(replace(options, scales=ONE_SCALE))
+    grids = seen(options)
+    times = sum(map(prod, grids)) / sum(map(prod, seen(replace(options, scales=ONE_SCALE))))
     return (
-        f"At scales {scales_text(options.scales)} the model sees {scales:.1f} windows per image, "
-        f"{scales / one:.1f} times as many as at scale 1."
+        f"At scales {scales_text(options.scales)} the model sees {sum(grid[0] for grid in grids) / len(sizes):.1f} windows per "
+        f"image, and {times:.1f} times as many patches as at scale 1."
     )
 
 

@@ -11,7 +11,7 @@ from tipsseg.errors import ImageError
 from tipsseg.features.file import feature_bytes
 from tipsseg.features.folder import feature_path
 from tipsseg.images.decoding import upright_size
-from tipsseg.labelling.windows import make_plans, short_sides, stretched_size
+from tipsseg.labelling.windows import make_plans, patch_grid, short_sides
 from tipsseg.options import ONE_SCALE, scales_text
 from tipsseg.runs.encode.spec import EncodePlan, EncodeSpec
 from tipsseg.runs.image_list import Images
@@ -102,9 +102,7 @@ def _plans(spec: EncodeSpec, config: ModelConfig, size: tuple[int, int]) -> tupl
 def _bytes(config: ModelConfig, seen: WindowPlan, plan: EncodePlan) -> int:
     """Bytes of the features of an image at one scale."""
     vision = config.vision
-    size = stretched_size(seen.size, vision.patch_size) if seen.whole else (seen.side, seen.side)
-    grid = size[0] // vision.patch_size, size[1] // vision.patch_size
-    shape = max(len(seen.corners), 1), *grid, config.text.hidden_size
+    shape = *patch_grid(seen, vision.patch_size), config.text.hidden_size
     return feature_bytes(shape, vision.num_prefix_tokens, plan.feature_dtype)
 
 
