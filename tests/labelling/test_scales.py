@@ -18,14 +18,15 @@ from PIL import Image
 import tipsseg
 from tipsseg import ClassSpec, Features, Labeller, LabelMap, LabelOptions, Model, UsageError, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.labelling.assign import LabelTable, best_groups, match
+from tipsseg.labelling.assign import LabelTable
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.device_scores import DeviceScorer
-from tipsseg.labelling.fused_scores import fused
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.resample import Values, resize
-from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
+from tipsseg.labelling.scales import assign
+from tipsseg.labelling.scales.assign import best_groups, match
+from tipsseg.labelling.scales.fused import FusedScores
 from tipsseg.labelling.windows import interpolation_weights, make_plan
 from tipsseg.options import Mode
 from tipsseg.types import WindowPlan
@@ -60,13 +61,8 @@ def drawn(
     return scales
 
 
-def scores_of(scales: Sequence[Scale]) -> Scores:
-    return fused(
-        [
-            WholeScores(values[0], plan.size, TEMPERATURE) if plan.whole else WindowScores(values, plan, TEMPERATURE)
-            for values, plan in scales
-        ]
-    )
+def scores_of(scales: Sequence[Scale]) -> FusedScores:
+    return FusedScores([values for values, _ in scales], [plan for _, plan in scales], TEMPERATURE)
 
 
 def table_of(groups: Sequence[int]) -> LabelTable:
@@ -97,7 +93,7 @@ def exact(scales: Sequence[Scale], size: tuple[int, int]) -> NDArray[np.float64]
     return found
 
 
-def whole_maps(made: Scores, size: tuple[int, int], groups: Sequence[int]) -> NDArray[np.intp]:
+def whole_maps(made: FusedScores, size: tuple[int, int], groups: Sequence[int]) -> NDArray[np.intp]:
     """The winners by whole maps of all phrases, with nothing left out and no tiles: [H, W]."""
     everything = slice(0, made.size[0]), slice(0, made.size[1])
     values = made.values(*everything, np.arange(made.phrases))
@@ -168,9 +164,30 @@ def test_a_device_makes_the_labels_of_the_host(mode: Mode) -> None:
     assert scorer.send(torch.from_numpy(coarse), plan, size, finer=broken).wait() is None
 
 
-def test_one_scale_is_no_mean() -> None:
-    scales = drawn((60, 80), (56,), 3, "slide", 0)
-    assert isinstance(scores_of(scales), WindowScores)
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+def test_leaving_out_is_worth_it_and_moves_the_confidence_by_little(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    size = (240, 320)
+    made = scores_of(drawn(size, (112, 196), 60, mode, 2, alike=True))
+    asked: list[int] = []
+    values = FusedScores.values
+
+    def counting(self: FusedScores, rows: slice, columns: slice, phrases: NDArray[np.intp]) -> Values:
+        asked.append(len(phrases) * (rows.stop - rows.start) * (columns.stop - columns.start))
+        return values(self, rows, columns, phrases)
+
+    monkeypatch.setattr(FusedScores, "values", counting)
+    pruned = match(made, size, table_of([1] * 60))
+    few = sum(asked)
+    del asked[:]
+    monkeypatch.setattr(assign, "_margins", lambda corners: np.full(corners[0].shape[1], -1, np.float32))
+    full = match(made, size, table_of([1] * 60))
+    assert few < 0.75 * sum(asked)
+    assert (pruned.labels == full.labels).all()
+    error = np.abs(pruned.confidence - full.confidence)
+    assert error.mean() < 2e-4
+    assert (error > 0.01).mean() < 0.005
 
 
 # ---- the model ----

@@ -23,11 +23,12 @@ from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.classifier import fitted_classifier, make_classifier
 from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.fused_scores import fused
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
+from tipsseg.labelling.scales import assign as scales
+from tipsseg.labelling.scales.fused import FusedScores
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
 from tipsseg.types import KeptCosines, TopClasses, WindowPlan
@@ -266,13 +267,32 @@ class Labeller:
         scorer = None if refined or cosines.keep else self._scorer
         if scorer is not None and not cosines.top:  # scores of the host take their time, and nobody asks for them
             return self._fetched(scorer, image, cosines), None
-        scores = fused([self._scores(plan, each) for plan, each in zip(_plans(image), values, strict=True)])
-        top = self._top(scores, image.plan, cosines.top) if cosines.top else None
+        if len(values) > 1:
+            return self._made_of_scales(image, FusedScores(values, _plans(image), self._temperature), cosines, scorer)
+        scores = self._scores(image.plan, values[0])
+        top = self._top(best_groups(scores, *self._wanted(image, cosines))) if cosines.top else None
         if scorer is not None:
             return self._fetched(scorer, image, cosines), top
         if isinstance(image, Prepared) and refined:
-            return match_refined(scores, image.scales[-1].resized, image.size, self._table, self._refine), top
+            return match_refined(scores, image.resized, image.size, self._table, self._refine), top
         return match(scores, image.size, self._table), top
+
+    def _made_of_scales(
+        self, image: Prepared | Features, scores: FusedScores, cosines: Cosines, scorer: DeviceScorer | None
+    ) -> tuple[Assignment, TopClasses | None]:
+        """As `_made`, of several scales."""
+        top = self._top(scales.best_groups(scores, *self._wanted(image, cosines))) if cosines.top else None
+        if scorer is not None:
+            return self._fetched(scorer, image, cosines), top
+        if isinstance(image, Prepared) and self.options.refine == "pamr":
+            finest = image.scales[-1].resized
+            return scales.match_refined(scores, finest, image.size, self._table, self._refine), top
+        return scales.match(scores, image.size, self._table), top
+
+    def _wanted(self, image: Prepared | Features, cosines: Cosines) -> tuple[tuple[int, int], Sequence[int], int]:
+        """What the best classes are asked of: the patches of the whole image, the groups, and how many of them."""
+        groups = self._table.groups
+        return self._grid(image.plan), groups, min(cosines.top, len(groups))
 
     def _fetched(self, scorer: DeviceScorer, image: Prepared | Features, cosines: Cosines) -> Assignment:
         backbone = self.model.backbone
@@ -305,10 +325,10 @@ class Labeller:
                 "Give encode the mode, the short side and the scales of the labeller's options.",
             )
 
-    def _top(self, scores: Scores, plan: WindowPlan, count: int) -> TopClasses:
-        table = self._table
-        groups, shares = best_groups(scores, self._grid(plan), table.groups, min(count, len(table.groups)))
-        return TopClasses(table.label_ids[groups], shares)
+    def _top(self, found: tuple[NDArray[np.intp], NDArray[np.float16]]) -> TopClasses:
+        """The best groups and their shares, with the label ids that the groups stand for."""
+        groups, shares = found
+        return TopClasses(self._table.label_ids[groups], shares)
 
     def _grid(self, plan: WindowPlan) -> tuple[int, int]:
         """How many patches, down and across, the working image has in one piece."""
