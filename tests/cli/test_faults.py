@@ -163,6 +163,60 @@ def test_a_disk_that_may_only_be_read(mlp_checkpoint: Path, images: Path, tmp_pa
     ]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")
+@pytest.mark.slow
+def test_a_disk_that_gets_full_of_features(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    encode = shlex.join([*TIPSSEG, "encode", "imgs", "-m", str(mlp_checkpoint), "--device", "cpu", "-o", "disk/feats"])
+    label = shlex.join([*TIPSSEG, "label", "imgs", "-c", "a,b", "-m", str(mlp_checkpoint), "--device", "cpu"])
+    script = f"""
+        {encode} --feature-dtype float32 2> encode.err; echo $? > codes
+        cp -a disk/feats full
+        {label} --features disk/feats -o out 2> label.err; echo $? >> codes
+        mount -o remount,size=64m disk
+        {encode} 2> again.err; echo $? >> codes
+        {label} --features disk/feats -o out 2> more.err; echo $? >> codes
+        {shlex.join([*TIPSSEG, "check"])} disk/feats 2> check.err; echo $? >> codes
+    """
+    ran = on_small_disk("24k", script, tmp_path)
+    told_of = {name: (tmp_path / f"{name}.err").read_text() for name in ("encode", "label", "again", "more", "check")}
+    assert (tmp_path / "codes").read_text().split() == ["1", "1", "0", "0", "0"], (ran.stderr, told_of)
+    for name in ("encode", "label"):
+        assert "Error: cannot write disk/feats/feats/" in told_of[name]
+        assert "no space left on the device" in told_of[name]
+        assert "Hint: Free some space and run the same command again.\n" in told_of[name]
+        assert "Traceback" not in told_of[name]
+    made = [path.name for path in (tmp_path / "full").rglob("*") if path.is_file() and path.name != "features.json"]
+    assert 0 < len(made) < 6
+    assert all(name.endswith(".safetensors") for name in made)
+    assert "6 images encoded" not in told_of["again"]
+    assert "6 files checked: nothing wrong." in told_of["check"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")
+@pytest.mark.slow
+def test_features_on_a_disk_that_may_only_be_read(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    """Features that are there can be used; none can be added."""
+    model = ["-m", str(mlp_checkpoint), "--device", "cpu"]
+    encode = shlex.join([*TIPSSEG, "encode", "imgs", *model, "-o", "disk/feats"])
+    label = shlex.join([*TIPSSEG, "label", "imgs", "-c", "a,b", *model, "--features", "disk/feats", "-o", "out"])
+    script = f"""
+        {encode} 2> first.err; echo $? > codes
+        mount -o remount,ro disk
+        {label} 2> label.err; echo $? >> codes
+        {encode} 2> again.err; echo $? >> codes
+        rm -r out; python -c 'import PIL.Image as i; i.new("RGB", (60, 60), "red").save("imgs/new.png")'
+        {label} 2> new.err; echo $? >> codes
+    """
+    on_small_disk("4m", script, tmp_path)
+    assert (tmp_path / "codes").read_text().split() == ["0", "0", "1", "1"]
+    assert "6 images labelled" in (tmp_path / "label.err").read_text()
+    for name, what in (("again", "disk/feats/.tipsseg-lock"), ("new", "disk/feats/feats/")):
+        lines = (tmp_path / f"{name}.err").read_text().splitlines()[-2:]
+        assert lines[0].startswith(f"Error: cannot write {what}")
+        assert lines[0].endswith("the file system is read-only")
+        assert lines[1].startswith("Hint: ")
+
+
 # ---- names and permissions ----
 
 

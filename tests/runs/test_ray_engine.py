@@ -121,6 +121,32 @@ def test_files_and_stdout_are_those_of_a_local_run(capfd: pytest.CaptureFixture[
     wait_for_free_cpus()
 
 
+def test_actors_take_features_from_a_store_and_add_them() -> None:
+    """The store is that of a local run, byte for byte; and the second time no actor reads a tower."""
+
+    def with_store(output: str, store: str, *names: str) -> RunInfo:
+        spec = replace(run_for(output).spec, features=Path(store), formats=("png", "coco"))
+        return plan_run(replace(spec, vocabulary=make_vocabulary(names)))
+
+    def features(store: str) -> dict[str, bytes]:
+        return {str(path.relative_to(store)): path.read_bytes() for path in Path(store).rglob("*") if path.is_file()}
+
+    def label_here(info: RunInfo) -> Counts:
+        return label(info, LocalEngine(info))
+
+    assert label_here(with_store("local", "own", "panda", "tree")) == Counts(labelled=12, failed=1)
+    assert label_with_ray(with_store("ray", "shared", "panda", "tree"), actors=2) == Counts(labelled=12, failed=1)
+    assert features("shared") == features("own")
+    assert len(features("own")) == 13
+    assert label_here(with_store("local again", "own", "boat")) == Counts(labelled=12, failed=1)
+    before = features("shared")
+    assert label_with_ray(with_store("ray again", "shared", "boat")) == Counts(labelled=12, failed=1)
+    assert features("shared") == before
+    for one, other in (("ray", "local"), ("ray again", "local again")):
+        for path in Path(other).rglob("*.png"):
+            assert path.read_bytes() == (Path(one) / path.relative_to(other)).read_bytes()
+
+
 def test_a_run_that_was_broken_off_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
     for output in ("local", "ray"):
         info = run_for(output)
