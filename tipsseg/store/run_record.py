@@ -30,6 +30,7 @@ from tipsseg.util.printable import listed
 from tipsseg.util.record_paths import actual_name, is_inside
 from tipsseg.vocabulary.toml_file import parse_class
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
+from tipsseg.weights.lock import read_lock
 from tipsseg.weights.sources import find_model
 
 RUN_FILE = "run.json"
@@ -42,11 +43,13 @@ def plan_run(spec: RunSpec) -> RunInfo:
     """What is known of a run before its model is loaded.
 
     Raises:
+        UsageError: Where the vocabulary was fitted with another model or in another mode.
         CheckpointError: Where the files of a local model cannot be read.
         OutputError: Where the feature store is none, or has features of another kind.
     """
     dtype = spec.dtype
     facts = find_model(spec.model).facts(keep_stamps=spec.use_cache)
+    check_fitted(spec, facts)
     if spec.features is not None:
         kept = plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)
         if kept is not None:
@@ -56,6 +59,17 @@ def plan_run(spec: RunSpec) -> RunInfo:
     if dtype == "auto" and spec.formats:
         dtype = begun_dtype(spec) or "auto"
     return RunInfo(spec, facts, dtype)
+
+
+def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
+    """Raise UsageError for a fitted vocabulary of another model than this, see `ModelSource.facts`, or of another mode."""
+    fitted, known, ids = spec.fitted, model.get("sha256"), read_lock()
+    if fitted is None:
+        return
+    if fitted.model_id != model["id"] and {fitted.model_id, model["id"]} <= ids.keys():
+        raise fitted.of_another_model()  # told before that other one is downloaded
+    if isinstance(known, Mapping):
+        fitted.check(known, spec.options.mode, spec.options.short_side)
 
 
 def plan_features(
@@ -285,8 +299,12 @@ def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
             texts.append(f"the classes differ: {' / '.join(listed(each, 5) for each in names)}")
         else:
             first, second = _vocabulary_of(one), _vocabulary_of(other)
-            keys = [key for key in ("classes", "background", "auto", "templates") if first[key] != second[key]]
-            what = {"classes": "what is said of the classes", "auto": "background"}
+            keys = [
+                key
+                for key in ("classes", "background", "auto", "templates", "fit")
+                if first.get(key) != second.get(key)
+            ]
+            what = {"classes": "what is said of the classes", "auto": "background", "fit": "fitted vectors"}
             texts.append(f"with the same classes, other {', '.join(dict.fromkeys(what.get(key, key) for key in keys))}")
     if "choice of argument `names`" in found:
         texts.append(f"the names of files differ: argument `names`={one.spec.files.names} / {other.spec.files.names}")
@@ -357,7 +375,8 @@ def _parse_vocabulary(record: Mapping[str, object]) -> tuple[Vocabulary, Vocabul
         raise ValueError(error.message) from error
     if [BACKGROUND if each.negative else 1 for each in asked.specs] != [min(each, 1) for each in ids]:
         raise ValueError("the ids of the classes are not those of classes that are not negative")
-    return asked, replace(asked, background=tuple(background), auto=False)
+    fit = take(record, "fit", str) if "fit" in record else ""
+    return replace(asked, fit=fit), replace(asked, background=tuple(background), auto=False, fit=fit)
 
 
 def _all_texts(record: Mapping[str, object], key: str) -> list[str]:
