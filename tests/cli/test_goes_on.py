@@ -135,7 +135,7 @@ def test_other_classes_are_refused_with_commands_to_paste(
     assert error == (
         "Error: cannot write out: it holds labels of another run: the classes differ: panda leg, tree, sky / car"
     )
-    assert hint == "Hint: Label into another folder, or remove what that run wrote and begin anew:"
+    assert hint == "Hint: Label into another folder, or remove what that run wrote and start over:"
     assert contents(Path("out")) == before
     for command, folder in ((elsewhere, "out-2"), (anew, "out")):
         program, *arguments = shlex.split(command)

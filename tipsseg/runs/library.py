@@ -103,7 +103,7 @@ def label_folder(
         retry_failed: Only images that failed in the run before.
         resume: Whether images that are done in the output folder stay as they are.
         overwrite: Whether what an earlier run wrote is removed first.
-        replace_edited: Whether images are labelled anew whose files were changed by hand.
+        replace_edited: Whether images are labelled again whose files were changed by hand.
         shard: "I/N" for part I of N of the images.
         engine: "local": this process; "ray": actors of a Ray cluster.
         actors: With "ray": how many actors.

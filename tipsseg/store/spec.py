@@ -59,7 +59,7 @@ class RunSpec:
         max_pixels: Larger images are refused.
         resume: Whether images that are done in the output folder stay as they are.
         overwrite: Whether what an earlier run wrote is removed first.
-        replace_edited: Whether images are labelled anew whose files were changed by hand.
+        replace_edited: Whether images are labelled again whose files were changed by hand.
         shard: The part of the images that this run labels. None: all of them.
         use_cache: Whether the user's cache keeps what saves time the next time: the vectors of phrases, and stamps of hashed files.
         features: The folder of the feature store that features are taken from and added to. None: they are kept nowhere.
@@ -201,7 +201,7 @@ class RunInfo:
         files: The files that stand for the whole run, as it wrote them, by their paths relative to the output folder.
         converting: The formats of a conversion that was begun and has not ended.
         lost: Whether records of images were lost once: files may be there then that no record has.
-        kept: Files that were changed by hand, and were kept when the folder was begun anew; relative to the output folder.
+        kept: Files that were changed by hand, and were kept when the folder was started over; relative to the output folder.
         noted: What the record of an earlier run says of the program that made it; None for a run of this process.
         former: Earlier runs, of other options, whose labels the folder still has; each without its own `former`.
     """
