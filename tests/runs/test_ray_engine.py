@@ -234,10 +234,7 @@ def actors_alive() -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for actors in /proc")
-@pytest.mark.parametrize("seed", [1, 2])
-def test_actors_that_are_killed_are_replaced_and_the_files_are_the_same(
-    monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
+def test_actors_that_are_killed_are_replaced_and_the_files_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_engine, "_BATCH", 2)  # few images are under way, so that many come after each kill
     for number, path in enumerate(sorted(each for each in Path("imgs").rglob("*.*g") if each.name != "broken.png")):
         for turn in range(4):
@@ -249,7 +246,7 @@ def test_actors_that_are_killed_are_replaced_and_the_files_are_the_same(
     wanted = label(local, LocalEngine(local))
     assert wanted.labelled >= 40
 
-    chance, killed = random.Random(seed), list[int]()
+    chance, killed = random.Random(1), list[int]()
     moments = chance.sample(range(10, 40), 3)
 
     def refs(found: Iterable[ImageRef | Failed]) -> Iterator[ImageRef | Failed]:
@@ -298,7 +295,8 @@ def test_actors_that_die_over_and_over_end_the_run() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for actors in /proc")
-def test_an_image_that_kills_each_actor_ends_the_run() -> None:
+def test_an_image_that_kills_each_actor_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_engine, "_DEATHS", 2)  # each actor imports torch
     first_done = threading.Event()
 
     def items() -> Iterator[Item]:
@@ -314,7 +312,7 @@ def test_an_image_that_kills_each_actor_ends_the_run() -> None:
         stopped = threading.Event()
 
         def kill_at_work() -> None:
-            while not stopped.wait(0.01):
+            while not stopped.wait(0.05):
                 for pid, line in processes():
                     if Path("die.png").exists() and line.startswith("ray::LabelActor.label"):
                         with suppress(ProcessLookupError):
@@ -326,7 +324,7 @@ def test_an_image_that_kills_each_actor_ends_the_run() -> None:
             with closing(engine.results(items())) as results:
                 assert next(results).ref.name == "0.png"
                 first_done.set()
-                with pytest.raises(TipssegError, match=r"^4 actors died while they labelled die\.png: "):
+                with pytest.raises(TipssegError, match=r"^2 actors died while they labelled die\.png: "):
                     next(results)
         finally:
             stopped.set()
