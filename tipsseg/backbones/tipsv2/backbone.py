@@ -71,7 +71,7 @@ class Tipsv2Backbone:
         self.on_less_memory: Callable[[int], None] = lambda _: None
         self.at_work = threading.Lock()
         self.model, self._tokenizer = checkpoint.load(folder, self.device, self.dtype)
-        self._tower = TowerInference(self.model.vision_encoder, self._workers.check)
+        self._tower = TowerInference(self.model.vision_encoder, self._workers)
         config = self.model.config
         self.native_size = config.vision.image_size
         self.patch_size = config.vision.patch_size
@@ -132,7 +132,12 @@ class Tipsv2Backbone:
     def _encode_beside(self, windows: Sequence[NDArray[np.uint8]]) -> list[WindowFeatures]:
         try:
             with self.at_work:
-                return self._workers.map(self._encode_window, windows)
+                threads = self._workers.count
+                alone = len(windows) - len(windows) % threads
+                parts = self._workers.map(self._encode_window, windows[:alone], threads)
+                if alone < len(windows):
+                    parts.append(self._encode(self._to_pixels(np.stack(windows[alone:]))))
+                return parts
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
