@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tipsseg.errors import InputError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunContext, StoredImage
@@ -58,18 +58,15 @@ def encode_mask(label_map: LabelMap, mode: str = "L") -> bytes:
         mode: "L", 8-bit grey, or 16-bit grey above 254 classes; or "P", 8-bit with a palette: the classes' own colours, and PASCAL
             VOC's.
     """
-    import numpy as np
-    from PIL import Image
-
     from tipsseg.types import label_dtype
+    from tipsseg.util.png import encode_png
     from tipsseg.vocabulary.palette import palette_colour, voc_colour
 
-    labels = label_map.labels.astype(label_dtype(len(label_map.classes)), copy=False)
-    picture = Image.fromarray(np.ascontiguousarray(labels))
-    if mode == "P":
-        own = {each.id: palette_colour(each) for each in label_map.classes}
-        picture.putpalette([value for index in range(256) for value in own.get(index) or voc_colour(index)])
-    return png_bytes(picture)
+    labels = cast("LabelArray", label_map.labels.astype(label_dtype(len(label_map.classes)), copy=False))
+    if mode != "P":
+        return encode_png(labels)
+    own = {each.id: palette_colour(each) for each in label_map.classes}
+    return encode_png(labels, [value for index in range(256) for value in own.get(index) or voc_colour(index)])
 
 
 def read_mask(source: Path | Rows, image: StoredImage, mode: str = "L") -> LabelArray:
