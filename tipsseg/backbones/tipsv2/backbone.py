@@ -19,6 +19,7 @@ from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.backbones.tipsv2.auto_dtype import auto_dtype
 from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.backbones.tipsv2.inference import TowerInference
+from tipsseg.backbones.transfers import sent
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.util.printable import quoted
@@ -198,7 +199,7 @@ class Tipsv2Backbone:
     def _to_pixels(self, images: NDArray[np.uint8], dtype: torch.dtype | None = None) -> Tensor:
         """[B, H, W, 3] uint8 -> [B, 3, H, W] in [0, 1]."""
         # torch warns of arrays that are not writable, such as Pillow's.
-        tensor = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
+        tensor = sent(np.require(images, requirements=["C", "W"]), self.device)
         return (tensor.permute(0, 3, 1, 2).to(torch.float32) / 255).to(dtype or self.dtype).contiguous()
 
 
