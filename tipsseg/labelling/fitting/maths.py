@@ -157,9 +157,11 @@ def thinned(images: Sequence[Sequence[Window]], most: int) -> list[list[Window]]
         for group, area in zip(window.groups.tolist(), window.shares.flatten(0, -2).sum(0).tolist(), strict=True):
             areas[group] = areas.get(group, 0.0) + area
     pieces = [[piece for window in image for piece in _pieces(window)] for image in images]
+    # Half of them by their area, half so that all classes come to the same.
+    everything, kinds = sum(areas.values()), len(areas)
     worth = [
         sum(
-            area / (areas[group] or 1.0) ** 0.5
+            area * (1 / everything + 1 / (kinds * areas[group]))
             for group, area in zip(each.groups.tolist(), each.shares.flatten(0, -2).sum(0).tolist(), strict=True)
         )
         for image in pieces
