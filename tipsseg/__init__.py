@@ -38,8 +38,8 @@ Masks of a few images improve the labels of the others, and teach words that the
 
 `encode_folder` keeps the features of images; `label_folder(..., features=...)` takes them from there.
 
-`correct_folder` takes labels back that were corrected in CVAT, LabelMe, Label Studio and others. `evaluate` and `score_masks` score
-labels against truth masks.
+`rank` says which images a person looks at first, and why. `correct_folder` takes labels back that were corrected in CVAT, LabelMe,
+Label Studio and others. `evaluate` and `score_masks` score labels against truth masks.
 
 A class may have synonyms, a colour or a threshold of its own, see ClassSpec and make_vocabulary; LabelOptions says how images are
 labelled. Everything that is raised on purpose is a TipssegError. Importing tipsseg does not import torch; the first use of `load`,
@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from tipsseg.options import FileOptions, LabelOptions, MinArea
     from tipsseg.regions.components import Region
     from tipsseg.regions.objects import LabelledObject
+    from tipsseg.review.rank import Ranked, rank
     from tipsseg.runs.correct.folder import Corrections
     from tipsseg.runs.evaluate import Evaluation
     from tipsseg.runs.fit.library import fit_folder, fit_truths
@@ -122,6 +123,7 @@ __all__ = [
     "Model",
     "OtherRunError",
     "OutputError",
+    "Ranked",
     "Region",
     "TipssegError",
     "TopClasses",
@@ -141,6 +143,7 @@ __all__ = [
     "label_folder",
     "load",
     "make_vocabulary",
+    "rank",
     "read_vocabulary",
     "score_masks",
     "tune_folder",
@@ -165,6 +168,7 @@ _HOMES = {
     "Labeller": "labelling.labeller",
     "MinArea": "options",
     "Model": "labelling.model",
+    "Ranked": "review.rank",
     "Region": "regions.components",
     "TopClasses": "types",
     "Tuning": "runs.tune.run",
@@ -179,6 +183,7 @@ _HOMES = {
     "label_folder": "runs.library",
     "load": "labelling.model",
     "make_vocabulary": "vocabulary.vocabulary",
+    "rank": "review.rank",
     "read_vocabulary": "vocabulary.files",
     "score_masks": "runs.library",
     "tune_folder": "runs.tune.library",

@@ -39,6 +39,7 @@ _COMMANDS: Mapping[str, str] = {
     "tune": "Choose minimum confidences by edited masks, for --vocab of label.",
     "merge": "Join the shards of a run, or several runs, into one folder.",
     "check": "Read an output folder back: is all there, and what it should be?",
+    "rank": "Print which images to review first, with reasons.",
     "report": "Make a page to look at: thumbnails, labels, numbers by class.",
     "eval": "Score labels against truth masks: mean IoU, confusion matrix.",
     "vocab": "Vocabularies: the presets, and files of your own.",

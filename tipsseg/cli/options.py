@@ -301,7 +301,7 @@ Features = Annotated[
         metavar="DIR",
         parser=path_of("--features"),
         rich_help_panel=MODEL,
-        help="Take the features of images from this folder, and add those that it lacks; see tipsseg encode.",
+        help="Take the features of images from this folder, and add the missing ones; see tipsseg encode.",
     ),
 ]
 FeatureKept = Annotated[
@@ -341,6 +341,24 @@ Images = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR", parser=path_of("--images"), help="Where the images are now.  [default: where they were]"
+    ),
+]
+KeptFeatures = Annotated[
+    Path | None,
+    typer.Option(
+        "--features",
+        metavar="DIR",
+        parser=path_of("--features"),
+        help="Tell by the features of images in this folder which are alike; see tipsseg encode.",
+    ),
+]
+Only = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        parser=path_of("--only"),
+        rich_help_panel=IMAGES,
+        help="Only these images: a file with a path a line, or - for such a list on stdin.",
     ),
 ]
 Folder = Annotated[

@@ -32,6 +32,7 @@ OPTIONS = {
     "min_area": "--min-area",
     "model": "--model",
     "names": "--names",
+    "only": "--only",
     "output": "-o",
     "overwrite": "--overwrite",
     "png_mode": "--png-mode",

@@ -74,12 +74,15 @@ class Confusion:
         """The label id of each row."""
         return tuple(range(0 if self.background else 1, self.classes + 1))
 
-    def add(self, truth: NDArray[np.uint16], labels: LabelArray) -> None:
+    def add(self, truth: NDArray[np.uint16], labels: LabelArray) -> tuple[int, int]:
         """Count the pixels of one image.
 
         Args:
             truth: [H, W] uint16, scored label ids, and IGNORED for pixels that do not count.
             labels: [H, W] uint8 or uint16, 0, 1..N and the ignore id.
+
+        Returns:
+            How many pixels of the image count, and how many of these have the right label.
 
         Raises:
             InputError: Where the sizes differ.
@@ -100,7 +103,24 @@ class Confusion:
                 raise ValueError(f"ids beyond those of {self.classes} classes")
             cell = row * self.counts.shape[1] + column
             added += np.bincount(cell[row != _LEFT_OUT], minlength=self.counts.size)
-        self.counts += added.reshape(self.counts.shape)
+        of_image = added.reshape(self.counts.shape)
+        self.counts += of_image
+        return int(of_image.sum()), int(np.trace(of_image))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScore:
+    """One image that was scored.
+
+    Attributes:
+        image: Its name, or that of its mask.
+        pixels: How many pixels have a truth that counts.
+        right: How many of these have the right label.
+    """
+
+    image: str
+    pixels: int
+    right: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -112,7 +112,7 @@ class LoadedModel:
 def load_for(info: RunInfo, note: Callable[[str], None] | None, *, quiet: bool) -> LoadedModel:
     """Load the model of a run that `plan_run` planned, and open its feature store. Raises TipssegError."""
     spec = info.spec
-    model = load_model(spec, info.dtype, note, quiet=quiet)
+    model = load_model(spec, info.dtype, note, quiet=quiet, lazy=spec.features is not None)
     backbone = model.backbone
     facts = {**info.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)}
     store = None
@@ -147,15 +147,25 @@ class ModelWish(Protocol):
         """See RunSpec."""
 
 
-def load_model(spec: ModelWish, dtype: str, note: Callable[[str], None] | None, *, quiet: bool) -> Model:
-    """Load the model of a run, in a dtype that may be that of an earlier run. Raises TipssegError."""
+def load_model(
+    spec: ModelWish, dtype: str, note: Callable[[str], None] | None, *, quiet: bool, lazy: bool = False
+) -> Model:
+    """Load the model of a run. Raises TipssegError.
+
+    Args:
+        spec: What is said of it.
+        dtype: What it computes in; that may be the dtype of an earlier run.
+        note: Takes lines on what a user may want to change.
+        quiet: Whether a download shows no progress.
+        lazy: Whether each tower is read when it is first needed: a run whose features are all kept needs none.
+    """
     from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
     from tipsseg.labelling.model import Model
 
     check_device(spec, dtype)  # before any download
     folder = find_model(spec.model).fetch(quiet=quiet, keep_stamps=spec.use_cache)
     cache = cache_folder() if spec.use_cache else None
-    backbone = Tipsv2Backbone(folder, spec.device, dtype, spec.batch_size, cache)
+    backbone = Tipsv2Backbone(folder, spec.device, dtype, spec.batch_size, cache, lazy=lazy)
     if note is not None:
         backbone.on_less_memory = lambda size: note(
             f"Not enough memory on {backbone.device}: {size} windows at once from here on (argument `batch_size`={size})."

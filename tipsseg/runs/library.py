@@ -104,13 +104,13 @@ def label_folder(
         retry_failed: Only images that failed in the run before.
         resume: Whether images that are done in the output folder stay as they are.
         overwrite: Whether what an earlier run wrote is removed first.
-        replace_edited: Whether images are labelled anew whose files were changed by hand.
+        replace_edited: Whether images are labelled again whose files were changed by hand.
         shard: "I/N" for part I of N of the images.
         engine: "local": this process; "ray": actors of a Ray cluster.
         actors: With "ray": how many actors.
         gpus: With "ray": GPUs per actor.
         use_cache: Whether the user's cache keeps what saves time the next time.
-        features: The folder of a feature store: features are taken from it, and those that it lacks are added. None: no store.
+        features: The folder of a feature store: features are taken from it, and missing ones are added. None: no store.
         feature_dtype: What features are kept in; None: as in the store, "float16" in a new one.
         verbose: Whether notes, progress and faults go to stderr.
 
@@ -303,7 +303,7 @@ def evaluate(
         jobs: Threads.
         max_pixels: Images of more pixels are refused.
         use_cache: Whether the user's cache keeps what saves time the next time.
-        features: The folder of a feature store: features are taken from it, and those that it lacks are added. None: no store.
+        features: The folder of a feature store: features are taken from it, and missing ones are added. None: no store.
         feature_dtype: What features are kept in; None: as in the store, "float16" in a new one.
         verbose: Whether notes, progress and faults go to stderr.
 

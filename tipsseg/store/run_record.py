@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from datetime import datetime
@@ -21,13 +21,13 @@ from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, FileOptions, LabelOptio
 from tipsseg.store import spec as specs
 from tipsseg.store.shards import Shard, parse_shard, state_folders
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, model_identity, vocabulary_identity, vocabulary_record
-from tipsseg.types import BACKGROUND
+from tipsseg.types import BACKGROUND, printable_path
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
 from tipsseg.util.json_values import parse, short, take
 from tipsseg.util.ownership import MOVE, Ownership
 from tipsseg.util.printable import listed
-from tipsseg.util.record_paths import is_inside
+from tipsseg.util.record_paths import actual_name, is_inside
 from tipsseg.vocabulary.toml_file import parse_class
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
 from tipsseg.weights.lock import read_lock
@@ -52,10 +52,10 @@ def plan_run(spec: RunSpec) -> RunInfo:
     check_fitted(spec, facts)
     if spec.features is not None:
         kept = plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)
-        dtype = dtype if kept is None else kept.recipe.dtype
-        spec = replace(
-            spec, feature_dtype=(spec.feature_dtype or DEFAULT_FEATURE_DTYPE) if kept is None else kept.dtype
-        )
+        if kept is not None:
+            dtype, spec = kept.recipe.dtype, replace(spec, feature_dtype=kept.dtype)
+        elif spec.feature_dtype is None:
+            spec = replace(spec, feature_dtype=_begun_feature_dtype(spec) or DEFAULT_FEATURE_DTYPE)
     if dtype == "auto" and spec.formats:
         dtype = begun_dtype(spec) or "auto"
     return RunInfo(spec, facts, dtype)
@@ -104,11 +104,21 @@ def plan_features(
 
 def begun_dtype(spec: RunSpec) -> str | None:
     """The dtype that the labels in an output folder were begun in, by this run or another shard of it; None: there are none."""
+    return next((info.dtype for info in _begun(spec) if info.dtype in DTYPE_NAMES), None)
+
+
+def _begun_feature_dtype(spec: RunSpec) -> str | None:
+    """The dtype of the features that the labels in an output folder were begun from; None: no features were kept."""
+    begun = _begun(spec) if spec.formats else ()
+    return next((info.spec.feature_dtype for info in begun if info.spec.features is not None), None)
+
+
+def _begun(spec: RunSpec) -> Iterator[RunInfo]:
+    """The runs that an output folder has: this one, and other shards of it."""
     shards: list[Path] = []
     with suppress(InputError):  # told when the folder is taken
         shards = state_folders(spec.output)
-    found = (find_run(state) for state in (spec.state, *shards))
-    return next((info.dtype for info in found if info is not None and info.dtype in DTYPE_NAMES), None)
+    return (info for state in (spec.state, *shards) if (info := find_run(state)) is not None)
 
 
 def run_context(info: RunInfo) -> RunContext:
@@ -147,6 +157,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "options": spec.option_record(),
         "vocabulary": vocabulary_record(spec.vocabulary, info.vocabulary or spec.vocabulary),
         "formats": list(spec.formats),
+        **({} if spec.features is None else {"features": _feature_record(spec.features, spec.labelled_in)}),
         "shard": None if spec.shard is None else str(spec.shard),
         "image_root": info.image_root,
         "versions": dict(maker.versions),
@@ -215,6 +226,7 @@ def parse_run(record: object, state: Path) -> RunInfo:
     files = parse_file_options(options)
     labelling = _parse_label_options(options)
     shard = _parse_shard(record)
+    features, feature_dtype = _parse_features(record)
     wishes = take(record, "asked", dict)
     model = take(record, "model", dict)
     spec = RunSpec(
@@ -228,6 +240,8 @@ def parse_run(record: object, state: Path) -> RunInfo:
         take(wishes, "dtype", str),
         take(wishes, "batch_size", int),
         shard=shard,
+        features=features,
+        feature_dtype=feature_dtype,
     )
     ended = _parse_time(record, "ended")
     return RunInfo(
@@ -402,6 +416,21 @@ def _parse_shard(record: object) -> Shard | None:
         return parse_shard(take(record, "shard", str))
     except UsageError as error:
         raise ValueError(error.message) from error
+
+
+def _feature_record(folder: Path, dtype: str) -> dict[str, str]:
+    return {"folder": printable_path(folder), "dtype": dtype}
+
+
+def _parse_features(record: object) -> tuple[Path | None, str | None]:
+    """The feature store of a run, and what its features are kept in."""
+    if _get(record, "features") is None:
+        return None, None
+    found = take(record, "features", dict)
+    dtype = take(found, "dtype", str)
+    if dtype not in FEATURE_DTYPES:
+        raise ValueError(f"`dtype` of features is {short(dtype)}")
+    return Path(actual_name(take(found, "folder", str))), dtype
 
 
 def _parse_counts(record: Mapping[str, object]) -> Counts:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tipsseg import types
 from tipsseg.errors import OutputError, UsageError
+from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
 from tipsseg.formats import FORMATS, check_formats
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
@@ -61,7 +62,7 @@ class RunSpec:
         max_pixels: Larger images are refused.
         resume: Whether images that are done in the output folder stay as they are.
         overwrite: Whether what an earlier run wrote is removed first.
-        replace_edited: Whether images are labelled anew whose files were changed by hand.
+        replace_edited: Whether images are labelled again whose files were changed by hand.
         shard: The part of the images that this run labels. None: all of them.
         use_cache: Whether the user's cache keeps what saves time the next time: the vectors of phrases, and stamps of hashed files.
         features: The folder of the feature store that features are taken from and added to. None: they are kept nowhere.
@@ -93,6 +94,11 @@ class RunSpec:
     def state(self) -> Path:
         """The state folder: the output folder, or the folder of the shard in it."""
         return state_folder(self.output, self.shard)
+
+    @property
+    def labelled_in(self) -> str:
+        """The dtype of the features that labels come from: that of the feature store, "float32" without one."""
+        return "float32" if self.features is None else self.feature_dtype or DEFAULT_FEATURE_DTYPE
 
     @property
     def owner(self) -> str:
@@ -162,9 +168,8 @@ class RunSpec:
             words += ["--min-confidence", str(self.options.min_confidence)]
         if self.options.refine != REFINEMENTS[0]:
             words += ["--refine", self.options.refine]
-        if self.features is not None and self.feature_dtype != "float32":
-            words += ["--features", "DIR"]
-            words += [] if self.feature_dtype is None else ["--feature-dtype", self.feature_dtype]
+        if self.labelled_in != "float32":
+            words += ["--features", "DIR", "--feature-dtype", self.labelled_in]
         return shell_line(words)
 
 
@@ -207,7 +212,7 @@ class RunInfo:
         files: The files that stand for the whole run, as it wrote them, by their paths relative to the output folder.
         converting: The formats of a conversion that was begun and has not ended.
         lost: Whether records of images were lost once: files may be there then that no record has.
-        kept: Files that were changed by hand, and were kept when the folder was begun anew; relative to the output folder.
+        kept: Files that were changed by hand, and were kept when the folder was started over; relative to the output folder.
         noted: What the record of an earlier run says of the program that made it; None for a run of this process.
         former: Earlier runs, of other options, whose labels the folder still has; each without its own `former`.
     """
@@ -277,8 +282,8 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
         "dtype": dtype,
     }
     # Left out where labels are those without a store.
-    if spec.features is not None and spec.feature_dtype != "float32":
-        value["features"] = spec.feature_dtype
+    if spec.labelled_in != "float32":
+        value["features"] = spec.labelled_in
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -90,6 +90,14 @@ def evaluate(
         Path | None,
         opt.output_option("Folder for eval.json, confusion.csv, confusion.png and --format.", panel=FILES),
     ] = None,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            rich_help_panel=FILES,
+            help="Also make the page of tipsseg report of the labels in that folder, with the matrix and the worst images.",
+        ),
+    ] = False,
     formats: Annotated[
         list[str] | None,
         opt.format_option("Write the labels too. " + opt.FORMAT_HELP, panel=FILES),
@@ -128,6 +136,8 @@ def evaluate(
 
     refuse_split_lists(paths or (), classes, formats)
     _refuse_together(context)
+    if report:
+        _refuse_report(context)
     check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
     truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
@@ -180,7 +190,8 @@ def evaluate(
             note_inputs(progress, found)
             evaluation = evaluate_model(spec, found, gt, truths, progress, quiet=quiet)
         _report(evaluation, output, as_json, progress)
-    if evaluation.failed:
+        shown = not report or output is None or _make_page(output, features, thread_count(jobs), max_pixels, progress)
+    if evaluation.failed or not shown:
         raise typer.Exit(1)
 
 
@@ -206,6 +217,29 @@ def _refuse_together(context: typer.Context) -> None:
                 )
     elif pred or not _given(context, "output"):
         raise UsageError("--format writes labels of images into a folder", "Give images, and the folder with -o.")
+
+
+def _refuse_report(context: typer.Context) -> None:
+    """Raise UsageError where --report has no labels to show."""
+    from tipsseg.store.run_record import RUN_FILE
+
+    output = context.params["output"]
+    if output is None:
+        raise UsageError("--report makes a page in a folder, and there is none", "Give the folder with -o.")
+    if context.params["paths"] and not context.params["formats"]:
+        raise UsageError("--report shows the labels that --format writes", "Give --format png too.")
+    if context.params["pred"] is not None and not (output / RUN_FILE).exists():
+        raise UsageError(
+            f"--report shows the labels of a run, and {output} holds none",
+            "Give the output folder of tipsseg label with -o.",
+        )
+
+
+def _make_page(output: Path, features: Path | None, jobs: int, max_pixels: int, progress: Progress) -> bool:
+    """Make the page of tipsseg report; returns whether all images have a picture."""
+    from tipsseg.report.make import make_report
+
+    return not make_report(output, None, None, jobs, progress, max_pixels, features)
 
 
 def _given(context: typer.Context, name: str) -> bool:

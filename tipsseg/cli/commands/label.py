@@ -141,7 +141,7 @@ def label(
         typer.Option(
             "--overwrite",
             rich_help_panel=FILES,
-            help="Begin anew: remove what an earlier run wrote into the output folder. Files that were changed since stay.",
+            help="Start over: remove what an earlier run wrote into the output folder. Files that were changed since stay.",
         ),
     ] = False,
     replace_edited: Annotated[
@@ -149,7 +149,7 @@ def label(
         typer.Option(
             "--replace-edited",
             rich_help_panel=FILES,
-            help="Label images anew whose files were changed by hand. Without it such files are kept.",
+            help="Label images again whose files were changed by hand. Without it such files are kept.",
         ),
     ] = False,
     retry_failed: Annotated[
@@ -295,7 +295,7 @@ def _commands_to_paste(output: Path) -> Iterator[None]:
     except OtherRunError as error:
         command = shell_line(["tipsseg", *_without_output(sys.argv[1:])])
         other = shell_word(f"{output}-2")
-        error.hint = "Label into another folder, or remove what that run wrote and begin anew:"
+        error.hint = "Label into another folder, or remove what that run wrote and start over:"
         error.commands = (f"{command} -o {other}", f"{command} -o {shell_word(str(output))} --overwrite")
         raise
 

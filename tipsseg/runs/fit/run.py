@@ -132,7 +132,7 @@ def spec_of_run(masks: EditedMasks, wish: RunSpec) -> RunSpec:
     spec = replace(
         wish,
         model=asked.model,
-        # Fits begin anew with the words.
+        # Each fit starts from the words.
         vocabulary=replace(asked.vocabulary, fit=""),
         options=LabelOptions(asked.options.mode, asked.options.short_side),
         dtype=dtype,
