@@ -35,6 +35,9 @@ Instances = Literal["component", "class"]
 #: How masks hold the ids: as grey values, or as numbers of a palette's colours.
 PngMode = Literal["L", "P"]
 
+#: Whose colours a report has: those of the classes, or some that people with any kind of colour vision tell apart.
+Palette = Literal["own", "safe"]
+
 #: What the files of an image are named by: its path without its suffix, or with it.
 Names = Literal["stem", "full"]
 
@@ -43,6 +46,7 @@ FEATURE_DTYPES: tuple[FeatureDtype, ...] = get_args(FeatureDtype)
 MODES: tuple[Mode, ...] = get_args(Mode)
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
 INSTANCES: tuple[Instances, ...] = get_args(Instances)
+PALETTES: tuple[Palette, ...] = get_args(Palette)
 PNG_MODES: tuple[PngMode, ...] = get_args(PngMode)
 NAMES: tuple[Names, ...] = get_args(Names)
 

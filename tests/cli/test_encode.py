@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from running import Command
 
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
 from tipsseg.features.file import read_feature_file, write_feature_file
 from tipsseg.images import decoding
 
@@ -237,4 +239,39 @@ def test_scores_are_those_without_a_store(command: Command, scenes: Path) -> Non
     kept = command(*evaluate, "--features", "feats", "--feature-dtype", "float32")
     assert (plain.code, kept.code) == (0, 0)
     assert plain.out == kept.out
+    whole = command(*evaluate, "--features", "whole", "--feature-dtype", "int8", "-o", "scores")
+    assert whole.code == 0
+    assert command(*evaluate, "--features", "whole", "-o", "scores").code == 0
+    said = json.loads(Path("scores/eval.json").read_bytes())["labels"]
+    assert said.endswith("--features DIR --feature-dtype int8")
     assert command("check", "feats").code == 0
+
+
+def test_a_tower_is_read_only_where_it_is_needed(
+    command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = ("label", scenes, *LABEL, "--features", "feats", "--no-resume")
+    encode = ("encode", scenes, *TINY, "-o", "feats", "-q")
+    read: list[str] = []
+    for tower in ("vision", "text"):
+        plain = getattr(Checkpoint, f"read_{tower}")
+
+        def watched(*arguments: object, tower: str = tower, plain: Any = plain) -> object:
+            read.append(tower)
+            return plain(*arguments)
+
+        monkeypatch.setattr(Checkpoint, f"read_{tower}", watched)
+    for arguments, needed in (
+        (encode, ["vision"]),
+        (encode, []),
+        ((*label, "-c", "another thing"), ["text"]),
+        ((*label, "-c", "another thing"), []),
+        ((*label, "-c", "another thing", "--refine", "pamr", "-f", "overlay"), []),
+    ):
+        read.clear()
+        assert command(*arguments).code == 0
+        assert read == needed
+    shutil.copy(SCENES / "desert.png", scenes)
+    read.clear()
+    assert command(*label, "-c", "another thing").code == 0
+    assert read == ["vision"]

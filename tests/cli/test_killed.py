@@ -115,3 +115,50 @@ def test_a_merge_that_is_stopped_before_each_change_of_a_file(
     for folder in (tmp_path / "stopped").iterdir():
         assert contents(folder / target) == expected, folder.name
     assert command("check", tmp_path / "stopped" / str(kills) / target).code == 0
+
+
+FEATURES = ["label", "imgs", *FEW, "--features", "feats", "-o", "out"]
+#: What is done before, and then what is killed: all of it, or a part where the rest was done.
+WITH_FEATURES: dict[str, tuple[list[list[str]], list[str]]] = {
+    "features are made": ([], ["encode", "imgs", "-m", "tiny", "--device", "cpu", "-q", "-o", "feats"]),
+    "labels are made, and features": ([], FEATURES),
+    "labels are made of features": ([["encode", "imgs", "-m", "tiny", "--device", "cpu", "-o", "feats"]], FEATURES),
+    "labels are made again of labels": (
+        [["label", "imgs", *_PLAIN, "-f", "png,coco,yolo", "-o", "out"]],
+        ["label", "imgs", *_PLAIN, "-f", "png,coco,yolo", "-o", "out", "--png-mode", "P", "--min-area", "99"],
+    ),
+    "labels are made again of cosines": (
+        [["label", "imgs", *_PLAIN, "-f", "png,npz", "--keep-cosines", "-o", "out"]],
+        ["label", "imgs", *_PLAIN, "-f", "png,npz", "--keep-cosines", "-o", "out", "--min-confidence", "0.6"],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", WITH_FEATURES)
+def test_a_kill_before_each_change_of_a_file_of_features(command: Command, tmp_path: Path, case: str) -> None:
+    before, arguments = WITH_FEATURES[case]
+    source = tmp_path / "source"
+    (source / "imgs").mkdir(parents=True)
+    for name in ("desert.png", "sea.gif"):
+        shutil.copy2(SCENES / name, source / "imgs")
+    for each in before:
+        assert command(*each, cwd=source).code == 0
+    shutil.copytree(source, tmp_path / "undisturbed")
+    assert command(*arguments, cwd=tmp_path / "undisturbed").code == 0
+
+    (tmp_path / "killed").mkdir()
+    kills = killing(tmp_path / "killed", "copies", "SIGKILL", source, *arguments)
+    assert kills >= 8
+    for place, found in (("feats", files), ("out", contents)):
+        if (tmp_path / "undisturbed" / place).exists():
+            expected = found(tmp_path / "undisturbed" / place)
+            for folder in (tmp_path / "killed").iterdir():
+                assert found(folder / place) == expected, folder.name
+            assert command("check", tmp_path / "killed" / str(kills) / place).code == 0
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files of a feature store but those that are left under temporary names, which are removed once they are old."""
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".tipsseg-"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}

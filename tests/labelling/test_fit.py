@@ -123,7 +123,8 @@ def test_what_cannot_be_fitted_is_refused(
     [
         pytest.param({}, LabelOptions(), "short side 112", id="short side"),
         pytest.param({}, LabelOptions("whole", 112), "mode 'slide'", id="mode"),
-        pytest.param({"model": {"config.json": "0" * 64}}, OPTIONS, "of another model", id="model"),
+        pytest.param({"model": {"config.json": "0" * 64}}, OPTIONS, "the model tiny, and this is another", id="model"),
+        pytest.param({"labels_version": 0}, OPTIONS, "another version of the labels", id="version"),
     ],
 )
 def test_a_fit_of_another_model_or_preprocessing_is_refused(

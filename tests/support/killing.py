@@ -132,8 +132,10 @@ def in_copies(number: int, source: Path, arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "copies":
-        import tipsseg.runs.merge.folders  # noqa: F401
-
+        if sys.argv[4] == "merge":
+            import tipsseg.runs.merge.folders  # noqa: F401
+        else:
+            prepare()
         print(in_copies(signal.Signals[sys.argv[2]], Path(sys.argv[3]).resolve(), sys.argv[4:]))
         sys.exit()
     prepare()

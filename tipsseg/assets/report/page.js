@@ -64,7 +64,7 @@ function loadChunk(index) {
 }
 
 function missing(file) {
-  byId("about").textContent = `${file} is missing. Make the page anew: tipsseg report`;
+  byId("about").textContent = `${file} is missing. Make the page again: tipsseg report`;
 }
 
 // ---- marks ----
@@ -136,7 +136,9 @@ function refresh() {
   const order = byId("order").value;
   if (order === "path") page.shown.sort((a, b) => (a.image < b.image ? -1 : 1));
   // What failed has no score and stays last.
+  if (order === "score") page.shown.sort((a, b) => (b.score ?? -1) - (a.score ?? -1));
   if (order === "sure") page.shown.sort((a, b) => (a.score ?? 2) - (b.score ?? 2));
+  if (order === "truth") page.shown.sort((a, b) => (a.accuracy ?? 2) - (b.accuracy ?? 2));
   byId("count").textContent = `${page.shown.length} of ${page.records.length} images shown`;
   layOut();
 }
@@ -183,6 +185,7 @@ const percent = (value) => (value === null || value === undefined ? "unknown" : 
 
 function describe(record) {
   const parts = record.state === "failed" ? ["failed"] : [`confidence ${percent(record.confidence)}`];
+  if (record.accuracy !== undefined) parts.push(`${percent(record.accuracy)} right`);
   if (record.state === "edited") parts.push("edited");
   if (page.marks[record.image]) parts.push(`marked ${page.marks[record.image]}`);
   return parts.join(", ");

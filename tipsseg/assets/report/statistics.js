@@ -3,11 +3,20 @@
 
 const BINS = 10;
 const EXAMPLES = 3;
+const WORST = 24;
+
+/** A small picture of an image that opens it. */
+function exampleButton(record, what) {
+  const text = `${record.image}: ${what}`;
+  const view = element("img", { src: address("thumbnails", record.key, ".jpg"), alt: "", loading: "lazy" });
+  return element("button", { type: "button", title: text, "aria-label": text, onclick: () => viewer.openRecord(record) }, view);
+}
 
 const statistics = {
   prepare() {
     const button = document.querySelector('nav [data-view="truth"]');
     button.hidden = !page.run.truth;
+    document.querySelector('#order [value="truth"]').hidden = !page.run.truth;
     byId("classes").replaceChildren(element("p", { textContent: "Reading the images." }));
   },
 
@@ -21,6 +30,9 @@ const statistics = {
     const caption = element("caption", { textContent: "Classes; confidence is the mean of all pixels of the class" });
     const names = never.length ? never.map((each) => each.name).join(", ") : "none";
     byId("classes").replaceChildren(
+      element("h2", { textContent: "The run" }),
+      element("ul", { id: "summary" }, ...(page.run.summary || []).map((text) => element("li", { textContent: text }))),
+      element("h2", { textContent: "Classes" }),
       element("table", {}, caption, head, body),
       element("h2", { textContent: "Classes in no image" }),
       element("p", { id: "never", textContent: names }),
@@ -78,11 +90,7 @@ const statistics = {
   },
 
   examples(images) {
-    const buttons = images.map(([confidence, record]) => {
-      const text = `${record.image}: confidence ${percent(confidence)}`;
-      const view = element("img", { src: address("thumbnails", record.key, ".jpg"), alt: "", loading: "lazy" });
-      return element("button", { type: "button", title: text, "aria-label": text, onclick: () => viewer.openRecord(record) }, view);
-    });
+    const buttons = images.map(([confidence, record]) => exampleButton(record, `confidence ${percent(confidence)}`));
     return element("div", { className: "examples" }, ...buttons);
   },
 
@@ -107,6 +115,18 @@ const statistics = {
     byId("truth").replaceChildren(
       element("p", { textContent: `Mean IoU ${percent(mean)}, pixel accuracy ${percent(accuracy)}` }),
       element("table", {}, caption, head, element("tbody", {}, ...body)),
+      ...this.worst(),
     );
+  },
+
+  /** The images with the smallest share of right pixels. */
+  worst() {
+    const scored = page.records.filter((each) => each.key && each.accuracy !== undefined);
+    if (!scored.length) return [];
+    scored.sort((a, b) => a.accuracy - b.accuracy);
+    const cells = scored.slice(0, WORST).map((each) =>
+      element("li", {}, exampleButton(each, `${percent(each.accuracy)} right`), element("span", { className: "soft", textContent: `${percent(each.accuracy)} right` })),
+    );
+    return [element("h2", { textContent: "Images with the fewest right pixels" }), element("ul", { id: "worst", className: "gallery" }, ...cells)];
   },
 };
