@@ -61,7 +61,7 @@ class Loaded:
         seconds: What reading it took.
         features: Its features, where the feature store has them at every scale.
         known: Where it has them at some scales, those.
-        unsaved: The features that the store is to have, of one scale each.
+        unsaved: Each waits for the features of a scale that the store is to have; see `stored`.
         sha256: The hash of the file, by which the store has its features; "" without a store.
         damaged: What was wrong with the file of its features; "" where nothing was.
     """
@@ -73,7 +73,7 @@ class Loaded:
     seconds: float = 0.0
     features: Features | None = None
     known: tuple[Features, ...] = ()
-    unsaved: tuple[FeatureRecord, ...] = ()
+    unsaved: tuple[Callable[[], FeatureRecord], ...] = ()
     sha256: str = ""
     damaged: str = ""
 
@@ -199,7 +199,8 @@ class ImageTask:
         began = time.monotonic()
         prepared = loaded.prepared
         if self._store is not None:
-            for record in loaded.unsaved:
+            for unsaved in loaded.unsaved:
+                record = unsaved()
                 self._store.at(record.plan.short_side).add(record)
         with self._alone(max(prepared.size, prepared.scales[-1].plan.size, key=prod)):
             ref, label_map = loaded.ref, self._labeller.assign(prepared, scored)
@@ -272,28 +273,37 @@ def find_features(store: FeatureFiles, sha256: str, device: torch.device) -> tup
         return None, f"{store.path(sha256)}: {error}"
 
 
-def stored(store: FeatureFiles, loaded: Loaded, features: Features, model: Model) -> tuple[FeatureRecord, Features]:
-    """The features of an image at one scale as a store keeps them, and as they are read again.
+def stored(
+    store: FeatureFiles, loaded: Loaded, features: Features, model: Model
+) -> tuple[Callable[[], FeatureRecord], Features]:
+    """The features of an image at one scale as they will be read from a store, and what gives them as the store keeps them.
 
-    Raises DeviceError where the model gives values that are no numbers, which nobody is to keep.
+    It waits for the device; any thread may call it. It raises DeviceError where the model gives values that are no numbers, which
+    nobody is to keep.
     """
-    record = features.record(store.record.dtype, Origin(loaded.sha256, loaded.ref.name, store.record.recipe))
-    try:
-        return record, Features.from_record(record, features.patches.device)
-    except ValueError as error:
-        raise model.gives_no_numbers() from error
+    rounded = features.rounded(store.record.dtype)
+    origin = Origin(loaded.sha256, loaded.ref.name, store.record.recipe)
+
+    def arrived() -> FeatureRecord:
+        record = rounded.record(origin)
+        try:
+            record.check_unit()
+        except ValueError as error:
+            raise model.gives_no_numbers() from error
+        return record
+
+    return arrived, rounded.features
 
 
 def kept(store: FeatureStore, loaded: Loaded, features: Features, model: Model) -> tuple[Loaded, Features]:
-    """The features of an image, at the scales that a store lacked, as it keeps them; and all of them as they are read again.
+    """The features of an image, at the scales that a store lacked, as they will be read from it, beside those that it has.
 
-    Raises DeviceError where the model gives values that are no numbers, which nobody is to keep.
+    The image comes with what gives the new ones as the store keeps them, see `stored`.
     """
     made = [stored(store.at(each.plan.short_side), loaded, each, model) for each in features.scales]
-    records = [record for record, _ in made]
     scales = [*loaded.known, *(again for _, again in made)]
     scales.sort(key=lambda each: each.plan.short_side)
-    return replace(loaded, unsaved=tuple(records)), Features.at_scales(scales)
+    return replace(loaded, unsaved=tuple(unsaved for unsaved, _ in made)), Features.at_scales(scales)
 
 
 def fingerprint_of(path: Path) -> Fingerprint:

@@ -109,7 +109,8 @@ class EncodeTask:
 
     def finish(self, loaded: Loaded, scored: None) -> Encoded:
         """Write the features; may be called from several threads. Raises OutputError."""
-        for record in loaded.unsaved:
+        for unsaved in loaded.unsaved:
+            record = unsaved()
             self._files[record.plan.short_side].add(record)
         ref, sha256 = loaded.ref, loaded.sha256
         return self._encoded(ref, sha256, self._headers(ref, sha256), made=True, damaged=loaded.damaged)
