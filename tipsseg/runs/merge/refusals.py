@@ -26,7 +26,7 @@ from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 
 
 def refuse_broken_off(runs: Sequence[FinishedRun]) -> None:
-    """Raise InputError where a run that had ended was begun anew, or a conversion begun, and broken off."""
+    """Raise InputError where a run that had ended was started over, or a conversion begun, and broken off."""
     for run in runs:
         if run.info.converting:
             raise broken_conversion(run.output, conversion_begun(run.info))
