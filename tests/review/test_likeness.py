@@ -77,7 +77,7 @@ def test_vectors_by_class_tokens() -> None:
 
 
 def test_the_nearest_images() -> None:
-    angles = np.radians([0, 10, 30, 70, 0])
+    angles = np.radians([0, 10, 30, 120, 0])
     vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     vectors[4] = 0
     assert list(nearest(vectors, 2)) == [[1, 2], [0, 2], [1, 0], [2, 1], []]
