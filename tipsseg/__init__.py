@@ -34,6 +34,7 @@ Masks of a few images improve the labels of the others, and teach words that the
 
     fitted = tipsseg.fit(model, features, masks, ["panda leg", "defect type B"])    # features and masks of each image
     tipsseg.Labeller(model, fitted)
+    tipsseg.fit_folder("labels").fitted                                             # from masks of a run that you edited
 
 `encode_folder` keeps the features of images; `label_folder(..., features=...)` takes them from there.
 
@@ -72,7 +73,6 @@ if TYPE_CHECKING:
     from tipsseg.label_map import LabelMap
     from tipsseg.labelling.features import Features
     from tipsseg.labelling.fitting.fit import fit
-    from tipsseg.labelling.fitting.fitted import FittedVocabulary
     from tipsseg.labelling.labeller import Labeller
     from tipsseg.labelling.model import Model, load
     from tipsseg.options import FileOptions, LabelOptions, MinArea
@@ -81,10 +81,15 @@ if TYPE_CHECKING:
     from tipsseg.review.rank import Ranked, rank
     from tipsseg.runs.correct.folder import Corrections
     from tipsseg.runs.evaluate import Evaluation
+    from tipsseg.runs.fit.library import fit_folder, fit_truths
+    from tipsseg.runs.fit.run import Fit
     from tipsseg.runs.library import correct_folder, encode_folder, evaluate, label_folder, score_masks
+    from tipsseg.runs.tune.library import tune_folder
+    from tipsseg.runs.tune.run import Tuning
     from tipsseg.store.results import Encoded, Failed, Labelled, Unchanged
     from tipsseg.types import LabelClass, TopClasses
     from tipsseg.vocabulary.files import read_vocabulary
+    from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
 __version__ = "0.1.0"
@@ -101,6 +106,7 @@ __all__ = [
     "FeatureFileError",
     "Features",
     "FileOptions",
+    "Fit",
     "FittedVocabulary",
     "ImageError",
     "InputError",
@@ -121,6 +127,7 @@ __all__ = [
     "Region",
     "TipssegError",
     "TopClasses",
+    "Tuning",
     "Unchanged",
     "UsageError",
     "Vocabulary",
@@ -131,12 +138,15 @@ __all__ = [
     "encode_folder",
     "evaluate",
     "fit",
+    "fit_folder",
+    "fit_truths",
     "label_folder",
     "load",
     "make_vocabulary",
     "rank",
     "read_vocabulary",
     "score_masks",
+    "tune_folder",
 ]
 
 #: The modules of the names that are imported at their first use.
@@ -148,7 +158,8 @@ _HOMES = {
     "Failed": "store.results",
     "Features": "labelling.features",
     "FileOptions": "options",
-    "FittedVocabulary": "labelling.fitting.fitted",
+    "Fit": "runs.fit.run",
+    "FittedVocabulary": "vocabulary.fitted",
     "LabelClass": "types",
     "LabelMap": "label_map",
     "LabelOptions": "options",
@@ -160,18 +171,22 @@ _HOMES = {
     "Ranked": "review.rank",
     "Region": "regions.components",
     "TopClasses": "types",
+    "Tuning": "runs.tune.run",
     "Unchanged": "store.results",
     "Vocabulary": "vocabulary.vocabulary",
     "correct_folder": "runs.library",
     "encode_folder": "runs.library",
     "evaluate": "runs.library",
     "fit": "labelling.fitting.fit",
+    "fit_folder": "runs.fit.library",
+    "fit_truths": "runs.fit.library",
     "label_folder": "runs.library",
     "load": "labelling.model",
     "make_vocabulary": "vocabulary.vocabulary",
     "rank": "review.rank",
     "read_vocabulary": "vocabulary.files",
     "score_masks": "runs.library",
+    "tune_folder": "runs.tune.library",
 }
 
 

@@ -205,7 +205,19 @@ def test_the_scripts_for_slurm_label_and_join_shards(tmp_path: Path, environment
 
 def test_options_that_pages_name_exist(command: Command) -> None:
     known: set[str] = set(FOREIGN)
-    for words in ((), ("label",), ("convert",), ("correct",), ("check",), ("merge",), ("rank",), ("report",), ("eval",)):
+    for words in (
+        (),
+        ("label",),
+        ("convert",),
+        ("correct",),
+        ("check",),
+        ("merge",),
+        ("eval",),
+        ("fit",),
+        ("tune",),
+        ("rank",),
+        ("report",),
+    ):
         known |= set(_OPTION.findall(command(*words, "--help").out))
     for page in (*PAGES, *CLUSTER_SCRIPTS):
         assert set(_OPTION.findall(page.read_text("utf-8"))) <= known, page

@@ -97,7 +97,7 @@ def test_what_is_done_stays(out: Path) -> None:
     assert report(out) == 0
     assert {path: path.stat().st_mtime_ns for path in (out / "report").glob("*/??/*")} == before
     assert tree(out / "report") == content
-    # A line that was cut off, as by a loss of power: that image is drawn anew.
+    # A line that was cut off, as by a loss of power: that image is drawn again.
     state = out / "report/state.jsonl"
     state.write_bytes(state.read_bytes()[:-20])
     assert report(out) == 0

@@ -230,14 +230,12 @@ def table(result: Scores) -> str:
     """The scores in per cent as text for a terminal: a line per class, then the means. "-": not defined."""
     columns = ("IoU", "precision", "recall", "of truth")
     share = result.truth_pixels / max(result.counted, 1)
-    names = [
-        _clipped(one_line(name) or f"class {number}") for number, name in zip(result.ids, result.names, strict=True)
-    ]
-    width = max(cell_len(name) for name in ("in %", *names))
-    lines = [set_cell_size("in %", width) + "".join(f"{column:>11}" for column in columns)]
+    named = [one_line(name) or f"class {number}" for number, name in zip(result.ids, result.names, strict=True)]
+    head, *names = name_column(["in %", *named])
+    lines = [head + "".join(f"{column:>11}" for column in columns)]
     for row, name in enumerate(names):
         values = (result.iou[row], result.precision[row], result.recall[row], share[row] or math.nan)
-        lines.append(set_cell_size(name, width) + "".join(f"{_percent(value):>11}" for value in values))
+        lines.append(name + "".join(f"{_percent(value):>11}" for value in values))
     occurring = int((~np.isnan(result.iou)).sum())
     lines += [
         "",
@@ -246,6 +244,13 @@ def table(result: Scores) -> str:
         f"pixel accuracy       {_percent(result.pixel_accuracy):>6}   of {result.counted:,} pixels",
     ]
     return "\n".join(lines) + "\n"
+
+
+def name_column(names: Sequence[str]) -> list[str]:
+    """Names as the first column of a table for a terminal: each as wide as the widest, long ones cut."""
+    clipped = [_clipped(one_line(name)) for name in names]
+    width = max(map(cell_len, clipped))
+    return [set_cell_size(name, width) for name in clipped]
 
 
 def confusion_csv(confusion: Confusion, names: Sequence[str]) -> str:

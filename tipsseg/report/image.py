@@ -35,7 +35,7 @@ class Made:
 
     Attributes:
         entry: Of the manifest; after a correction, with the numbers of the corrected labels.
-        signature: Of what the files were made; "" for an image that is made anew each time.
+        signature: Of what the files were made; "" for an image that is made again each time.
         record: What the page knows of it.
         new: Whether its files were made now.
         error: What is wrong with the image; None: nothing.

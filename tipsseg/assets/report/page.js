@@ -64,7 +64,7 @@ function loadChunk(index) {
 }
 
 function missing(file) {
-  byId("about").textContent = `${file} is missing. Make the page anew: tipsseg report`;
+  byId("about").textContent = `${file} is missing. Make the page again: tipsseg report`;
 }
 
 // ---- marks ----

@@ -21,7 +21,7 @@ Examples:
 \b
 The page needs no network and no server: open report/index.html in a browser. The images stand
 in the order of tipsseg rank. Run it again after labels changed: only those images are
-drawn anew. The path of the page goes to stdout, all else to stderr.
+drawn again. The path of the page goes to stdout, all else to stderr.
 Exit code: 0 all shown, 1 some images failed (each named on stderr) or an error, 2 wrong usage.
 """
 
