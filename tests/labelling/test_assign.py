@@ -114,7 +114,7 @@ def test_labels_and_confidence_are_those_of_whole_maps(mode: str, size: tuple[in
         np.testing.assert_allclose(got.confidence, shares, rtol=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     mode=st.sampled_from(["slide", "whole"]),
     size=st.tuples(st.integers(1, 400), st.integers(1, 400)).filter(lambda size: max(size) < 6 * min(size)),

@@ -93,7 +93,6 @@ def test_small_ones_are_left_out() -> None:
 
 
 @given(MAPS)
-@settings(deadline=None)
 def test_components_cover_the_classes_and_keep_apart(labels: LabelArray) -> None:
     number = 254 if labels.dtype == np.uint8 else 300
     rebuilt = np.zeros_like(labels)
@@ -121,7 +120,7 @@ def test_components_cover_the_classes_and_keep_apart(labels: LabelArray) -> None
 
 
 @given(MAPS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_region_is_coded_as_its_whole_mask(labels: LabelArray) -> None:
     for region in components(labels, 300 if labels.dtype == np.uint16 else 254):
         mask = whole(region, labels.shape)
@@ -169,7 +168,7 @@ def test_colours_are_distinct_and_neither_black_white_nor_grey() -> None:
 
 
 @given(MAPS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_whole_classes_are_their_components_together(labels: LabelArray) -> None:
     regions = whole_classes(labels, 300)
     known = {region.class_id for region in components(labels, 300)}
