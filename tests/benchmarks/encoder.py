@@ -5,11 +5,11 @@
     python tests/benchmarks/encoder.py --model l14 --device cuda --dtypes bfloat16,float32 --batch 16
 
 A model of the published size with seeded random weights, windows of 448 pixels. Each round times, in turn, value features as the
-encoder makes them (on a CPU windows at the same time, each with its share of the threads; on a GPU all at once), on a CPU the same
-with all threads for one window after the other, transformers' Tipsv2VisionModel on the same windows, and the matrix products of
-the same blocks alone (linear layers and attention, on inputs of their shapes). Prints a table in Markdown, and the share of the
-rate of a large matrix product that the tower reaches. Ratios are medians of the ratios of each round. With --busy other processes
-keep so many cores busy meanwhile.
+encoder makes them (on a CPU a window for each thread, at the same time, and the windows that are left over shared by all; on a
+GPU all at once), on a CPU the same with each operation divided between all threads, one window after the other, transformers'
+Tipsv2VisionModel on the same windows, and the matrix products of the same blocks alone (linear layers and attention, on inputs of
+their shapes). Prints a table in Markdown, and the share of the rate of a large matrix product that the tower reaches. Ratios are
+medians of the ratios of each round. With --busy other processes keep so many cores busy meanwhile.
 """
 
 from __future__ import annotations
@@ -104,14 +104,13 @@ def candidates(
     """What is timed, by name."""
     kind = DTYPES[dtype]
     pixels = torch.rand(batch, 3, config.image_size, config.image_size, dtype=kind, device=device)
-    features = TowerInference(VisionTower(config).eval().to(device, kind))
-    workers = Workers()
-    windows = list(pixels.split(1))
-    ours: dict[str, Callable[[], object]] = {f"value features, {dtype}": partial(features, pixels)}
+    tower, workers = VisionTower(config).eval().to(device, kind), Workers()
+    alone, shared = TowerInference(tower), TowerInference(tower, workers)
+    ours: dict[str, Callable[[], object]] = {f"value features, {dtype}": partial(alone, pixels)}
     if device.type == "cpu":
         ours = {
-            f"value features, {dtype}": partial(workers.map, features, windows),
-            f"a window after the other, {dtype}": lambda: [features(window) for window in windows],
+            f"value features, {dtype}": partial(encode_windows, shared, workers, pixels),
+            f"a window after the other, {dtype}": lambda: [alone(window) for window in pixels.split(1)],
         }
     theirs = {
         name: Tipsv2VisionModel._from_config(their_config(config), attn_implementation=name).eval().to(device, kind)
@@ -122,6 +121,14 @@ def candidates(
         **{f"transformers, {name}, {dtype}": partial(model, pixels) for name, model in theirs.items()},
         f"matrix products alone, {dtype}": products(config, batch, device, kind),
     }
+
+
+def encode_windows(features: TowerInference, workers: Workers, pixels: Tensor) -> None:
+    """As `Tipsv2Backbone` takes the windows of an image on a CPU."""
+    number = len(pixels) - len(pixels) % workers.count
+    workers.map(features, pixels[:number].split(1) if number else (), workers.count)
+    if number < len(pixels):
+        features(pixels[number:])
 
 
 def their_config(config: VisionConfig) -> Tipsv2VisionConfig:

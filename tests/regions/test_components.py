@@ -21,7 +21,7 @@ from tipsseg.regions.components import (
     components,
     count_labels,
     encode_region,
-    mean_over,
+    means_over,
     whole_classes,
 )
 from tipsseg.types import LabelArray
@@ -207,8 +207,10 @@ def test_images_may_be_looked_at_in_pieces(
     assert facts(got) == facts(expected)
     for one, other in zip(got, expected, strict=True):
         assert (one.mask == other.mask).all()
-        mean = values[whole(one, labels.shape)].mean(dtype=np.float64)
-        assert mean_over(one, values) == pytest.approx(mean, rel=1e-12)
+    means = [values[whole(one, labels.shape)].mean(dtype=np.float64) for one in got]
+    assert means_over(got, values) == pytest.approx(means, rel=1e-12)
+    assert means_over(got[::-2], values) == pytest.approx(means[::-2], rel=1e-12)
+    assert len(means_over([], values)) == 0
 
 
 @pytest.mark.parametrize(

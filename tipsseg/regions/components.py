@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict, cast
 
@@ -116,8 +117,14 @@ def _runs(labels: LabelArray, number_of_classes: int) -> tuple[Runs, LabelArray]
         column, top = np.divmod(first[wanted], height)
         runs = Runs((column + left).astype(np.int32), top.astype(np.int32), (top + length[wanted]).astype(np.int32))
         found.append((runs, ids[wanted]))
-    together = Runs(*(np.concatenate([getattr(runs, name) for runs, _ in found]) for name in ("column", "top", "stop")))
-    return together, cast(LabelArray, np.concatenate([ids for _, ids in found]))
+    return _together([runs for runs, _ in found]), cast(LabelArray, np.concatenate([ids for _, ids in found]))
+
+
+def _together(parts: Sequence[Runs]) -> Runs:
+    """All runs of the parts, one part behind the other."""
+    if not parts:
+        return Runs(*np.empty((3, 0), np.int32))
+    return Runs(*(np.concatenate([getattr(runs, name) for runs in parts]) for name in ("column", "top", "stop")))
 
 
 def _connected(runs: Runs, class_ids: LabelArray, height: int) -> NDArray[np.intp]:
@@ -173,25 +180,30 @@ def _regions(runs: Runs, class_ids: LabelArray, numbers: NDArray[np.intp], min_a
     return [region for _, region in sorted(keyed, key=lambda pair: pair[0])]
 
 
-def mean_over(region: Region, values: ConfidenceArray) -> float:
-    """The mean of `values` [H, W] over a region."""
-    y, x, h, w = region.box
-    step = max(_PIECE // h, 1)
-    total = 0.0
-    for left in range(x, x + w, step):
-        start, stop = np.searchsorted(region.runs.column, [left, left + step])
-        runs = region.runs[start:stop]
-        if not len(runs):
+def means_over(regions: Sequence[Region], values: ConfidenceArray) -> NDArray[np.float64]:
+    """The mean of `values` [H, W] over each of the regions, which share no pixel: [number of regions]."""
+    height, width = values.shape
+    areas = np.array([region.area for region in regions], np.float64)
+    sums = np.zeros(len(regions))
+    owner = np.repeat(np.arange(len(regions)), [len(region.runs) for region in regions])
+    runs = _together([region.runs for region in regions])
+    # As the pixels are: of what is between two runs a sum is made too.
+    order = np.argsort(runs.column.astype(np.int64) * height + runs.top, kind="stable")
+    runs, owner = runs[order], owner[order]
+    step = max(_PIECE // height, 1)
+    for left in range(0, width, step):
+        start, stop = np.searchsorted(runs.column, [left, left + step])
+        if start == stop:
             continue
-        columns = min(step, x + w - left)
-        piece = np.empty(columns * h + 1)
+        columns = min(step, width - left)
+        piece = np.empty(columns * height + 1)
         piece[-1] = 0  # as an edge must lie in the array
-        piece[:-1].reshape(columns, h)[:] = values[y : y + h, left : left + columns].T
-        edges = _edges(runs, h)
-        edges -= left * h + y
+        piece[:-1].reshape(columns, height)[:] = values[:, left : left + columns].T
+        edges = _edges(runs[start:stop], height)
+        edges -= left * height
         # Every second sum is of what is between two runs.
-        total += float(np.add.reduceat(piece, edges)[::2].sum())
-    return total / region.area
+        sums += np.bincount(owner[start:stop], np.add.reduceat(piece, edges)[::2], len(regions))
+    return sums / areas
 
 
 def _edges(runs: Runs, height: int) -> NDArray[np.int64]:

@@ -78,7 +78,7 @@ def label_vectors(shares: Sequence[Shares]) -> Vectors:
 
 def nearest(vectors: Vectors, number: int) -> Iterator[list[int]]:
     """For each image the images that are most like it, the nearest first; images of which nothing is known have none."""
-    known = np.asarray(vectors.any(1))  # [n]
+    known: NDArray[np.bool_] = np.asarray(vectors.any(1))
     for start in range(0, len(vectors), _AT_ONCE):
         likeness = vectors[start : start + _AT_ONCE] @ vectors.T  # [b, n]
         likeness[:, ~known] = -np.inf
