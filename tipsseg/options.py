@@ -35,6 +35,9 @@ Instances = Literal["component", "class"]
 #: How masks hold the ids: as grey values, or as numbers of a palette's colours.
 PngMode = Literal["L", "P"]
 
+#: Whose colours a report has: those of the classes, or some that people with any kind of colour vision tell apart.
+Palette = Literal["own", "safe"]
+
 #: What the files of an image are named by: its path without its suffix, or with it.
 Names = Literal["stem", "full"]
 
@@ -43,6 +46,7 @@ FEATURE_DTYPES: tuple[FeatureDtype, ...] = get_args(FeatureDtype)
 MODES: tuple[Mode, ...] = get_args(Mode)
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
 INSTANCES: tuple[Instances, ...] = get_args(Instances)
+PALETTES: tuple[Palette, ...] = get_args(Palette)
 PNG_MODES: tuple[PngMode, ...] = get_args(PngMode)
 NAMES: tuple[Names, ...] = get_args(Names)
 
@@ -77,6 +81,15 @@ def check_device_name(name: str) -> None:
 def check_dtype_name(name: str) -> None:
     """Raise UsageError for what is no dtype to compute in."""
     choose(name, DTYPE_NAMES, "dtype")
+
+
+def check_work(device: str, dtype: str, batch_size: int, jobs: int, max_pixels: int) -> None:
+    """Raise UsageError for what cannot be meant of where and how a run computes; see RunSpec."""
+    check_whole_number("argument `batch_size`", batch_size)
+    check_whole_number("argument `jobs`", jobs)
+    check_whole_number("argument `max_pixels`", max_pixels)
+    check_device_name(device)
+    check_dtype_name(dtype)
 
 
 def thread_count(jobs: int | None) -> int:

@@ -175,7 +175,7 @@ def test_shared_windows_have_the_features_that_one_thread_gives_them(
     """However many tokens a worker takes at a time, and whether they are parted within a window or not."""
     backbone = Tipsv2Backbone(request.getfixturevalue(model), "cpu", dtype)
     pixels = torch.rand(number, 3, 56, 70, generator=torch.Generator().manual_seed(1)).to(backbone.dtype)
-    alone = TowerInference(backbone.model.vision_encoder)(pixels)
+    alone = TowerInference(backbone.vision_encoder)(pixels)
     shares = counting_shares(monkeypatch)
     for tokens in (1, 7, 18, 1000):
         monkeypatch.setattr(inference, "_TOKENS", tokens)

@@ -335,7 +335,7 @@ def test_a_picture_that_was_changed_is_kept_unless_it_is_asked_for(run: Run) -> 
     before = mask.read_bytes()
     for damage in (b"", before[:-1], before + b"0"):
         mask.write_bytes(damage)
-        assert "Files of 1 image were changed by hand and are kept; --replace-edited labels it anew" in run()
+        assert "Files of 1 image were changed by hand and are kept; --replace-edited labels it again" in run()
         assert (run.labelled, mask.read_bytes()) == ([], damage)
         run("--replace-edited")
         assert (run.labelled, mask.read_bytes()) == (["a.png"], before)
@@ -409,7 +409,7 @@ def test_formats_that_are_of_other_labels_now_are_named(run: Run) -> None:
     run("-f", "png,yolo,hf")
     err = run("-f", "png", "--min-area", "5")
     assert (
-        "Images that were labelled anew are not in yolo,hf any more; tipsseg convert out --format yolo,hf writes them.\n"
+        "Images that were labelled again are not in yolo,hf any more; tipsseg convert out --format yolo,hf writes them.\n"
         in err
     )
     assert run.command("convert", "out", "-f", "yolo,hf").code == 0

@@ -209,6 +209,22 @@ def read_feature_file(path: Path) -> FeatureRecord:
     )
 
 
+def read_class_tokens(path: Path) -> NDArray[np.float16] | FloatArray:
+    """Read the class tokens [B, C, D] from a file, and no more of it. Raises FeatureFileError."""
+    from safetensors import SafetensorError, safe_open
+
+    read_feature_header(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tokens: NDArray[np.float16] | FloatArray = file.get_tensor("class_tokens")
+        check_unit(tokens.astype(np.float32))
+    except OSError as error:
+        raise FeatureFileError(path, reason_of(error)) from error
+    except (ValueError, SafetensorError) as error:
+        raise _damaged(path, error) from error
+    return tokens
+
+
 def read_feature_header(path: Path) -> FeatureHeader:
     """Read what a file says of itself, and see that it has as many bytes as that takes. Raises FeatureFileError."""
     try:

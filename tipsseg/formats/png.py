@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from tipsseg.errors import InputError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunContext, StoredImage
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from tipsseg.label_map import LabelMap
     from tipsseg.types import LabelArray
+
+
+#: zlib's strategy Z_RLE.
+_RUN_LENGTHS = 3
 
 
 class Png(Format):
@@ -58,15 +62,21 @@ def encode_mask(label_map: LabelMap, mode: str = "L") -> bytes:
         mode: "L", 8-bit grey, or 16-bit grey above 254 classes; or "P", 8-bit with a palette: the classes' own colours, and PASCAL
             VOC's.
     """
+    import numpy as np
+    from PIL import Image
+
     from tipsseg.types import label_dtype
-    from tipsseg.util.png import encode_png
     from tipsseg.vocabulary.palette import palette_colour, voc_colour
 
-    labels = cast("LabelArray", label_map.labels.astype(label_dtype(len(label_map.classes)), copy=False))
-    if mode != "P":
-        return encode_png(labels)
-    own = {each.id: palette_colour(each) for each in label_map.classes}
-    return encode_png(labels, [value for index in range(256) for value in own.get(index) or voc_colour(index)])
+    labels = label_map.labels.astype(label_dtype(len(label_map.classes)), copy=False)
+    picture = Image.fromarray(np.ascontiguousarray(labels))
+    if mode == "P":
+        own = {each.id: palette_colour(each) for each in label_map.classes}
+        picture.putpalette([value for index in range(256) for value in own.get(index) or voc_colour(index)])
+    buffer = io.BytesIO()
+    # Masks are long runs of one number: to look for nothing else takes half the time, and the files are smaller.
+    picture.save(buffer, format="PNG", compress_level=1, compress_type=_RUN_LENGTHS)
+    return buffer.getvalue()
 
 
 def read_mask(source: Path | Rows, image: StoredImage, mode: str = "L") -> LabelArray:

@@ -20,10 +20,9 @@ from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.assign import Assignment, best_groups, match, match_refined
 from tipsseg.labelling.batches import Batches
-from tipsseg.labelling.classifier import make_classifier
+from tipsseg.labelling.classifier import fitted_classifier, make_classifier
 from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.fitting.fitted import FittedVocabulary, fitted_classifier
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.refine import pamr
@@ -32,7 +31,9 @@ from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
 from tipsseg.types import KeptCosines, TopClasses, WindowPlan
 from tipsseg.util.printable import quoted
+from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
+from tipsseg.weights.sources import file_hashes
 
 #: Labels of more pixels than this are not sent while others are made: of so many the host has those of several images at a time.
 _SENT = 1 << 22
@@ -109,7 +110,7 @@ class Labeller:
         self._max_pixels = max_pixels
         self._short_side = model.check_short_side(self.options.short_side)
         if isinstance(vocabulary, FittedVocabulary):
-            vocabulary.check(model.backbone, self.options.mode, self._short_side)
+            vocabulary.check(file_hashes(model.backbone.folder), self.options.mode, self._short_side)
             classifier = fitted_classifier(model.backbone, vocabulary)
             self._temperature = vocabulary.temperature
         else:

@@ -63,7 +63,7 @@ class Region:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """[h, w] bool, which pixels of the box belong to the region; made anew each time."""
+        """[h, w] bool, which pixels of the box belong to the region; made again each time."""
         y, x, h, w = self.box
         edges = np.zeros(w * h + 1, np.int8)
         at = (self.runs.column.astype(np.int64) - x) * h - y

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tipsseg.errors import OutputError
+from tipsseg.features.folder import STORE_FILE, feature_path, files_in
 from tipsseg.runs.engine import LocalEngine
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.label import as_items, refuse_mixture
 from tipsseg.runs.progress import Progress
+from tipsseg.runs.relabel.decision import Decided
+from tipsseg.runs.relabel.image import Relabelling
 from tipsseg.store.lock import is_locked
 from tipsseg.store.results import Failed, Labelled, Unchanged, image_paths
 from tipsseg.store.resume import ResumeState
@@ -20,6 +26,7 @@ from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunInfo
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
+from tipsseg.util.fingerprint import content_digest
 from tipsseg.util.printable import clock, counted
 from tipsseg.weights.sources import find_model
 
@@ -52,7 +59,9 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
     spec, context = info.spec, run_context(info)
     unchanged = failed = replaced = edited = 0
     todo: list[ImageRef] = []
+    for_model: list[ImageRef] = []
     with closing(ResumeState(info, context)) as resume:
+        relabelling = None if spec.overwrite else Relabelling(info, context, resume)
         try:
             if not spec.overwrite:
                 resume.refuse_other_ids()
@@ -72,18 +81,21 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
                     edited += bool(item.edited)
                 case ImageRef():
                     todo.append(item)
+                    if relabelling is None or not isinstance(relabelling.decide(item), Decided):
+                        for_model.append(item)
                     replaced += any(path.exists() for path in image_paths(context, item, spec.formats).values())
                     progress.path(item.path)
     if is_locked(spec.state):
         progress.note(f"Another tipsseg is at work in {spec.state}.")
     parts = [f"{counted(len(todo), 'image')} to label"]
+    parts += [f"{len(todo) - len(for_model)} of those without the model"] if len(for_model) < len(todo) else []
     parts += [f"{unchanged} unchanged"] if unchanged else []
     parts += [f"{edited} of those changed by hand, and kept"] if edited else []
     parts += [f"{failed} cannot be labelled"] if failed else []
     parts += [f"files of {replaced} would be replaced"] if replaced else []
     progress.note(f"{', '.join(parts)}, into {spec.output}. Nothing was written.")
-    if todo and measure:
-        progress.note(_cost(info, todo))
+    if for_model and measure:
+        progress.note(_cost(info, for_model))
     return failed
 
 
@@ -109,7 +121,11 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
     refs = todo[::step][:_SAMPLE]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tipsseg-") as folder:
-        trial = replace(info, spec=replace(info.spec, output=Path(folder), shard=None))
+        features = (
+            None if info.spec.features is None else _trial_store(info.spec.features, refs, Path(folder, "features"))
+        )
+        known = {} if features is None else _sizes(features)
+        trial = replace(info, spec=replace(info.spec, output=Path(folder), shard=None, features=features))
         engine = LocalEngine(trial, quiet=True)
         engine.start(run_context(trial))
         start = time.monotonic() - began
@@ -124,7 +140,29 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
                     size += sum(Path(folder, file).stat().st_size for file in result.entry.files.values())
                 else:
                     times.pop()
+        if features is not None:
+            size += sum(each for path, each in _sizes(features).items() if path not in known)
     if not times:
         return None
     seconds = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0] - began - start
     return Estimate(start, seconds, size / len(times), len(times))
+
+
+def _trial_store(store: Path, refs: Sequence[ImageRef], folder: Path) -> Path:
+    """A feature store with what the real one has of these images, which nothing is added to. Raises OSError."""
+    if os.path.lexists(store / STORE_FILE):
+        folder.mkdir()
+        shutil.copyfile(store / STORE_FILE, folder / STORE_FILE)
+    for ref in refs:
+        with suppress(OSError, ValueError):  # of an image that cannot be read, and of one without features
+            sha256 = content_digest(ref.path)
+            found = feature_path(store, sha256).read_bytes()
+            target = feature_path(folder, sha256)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(found)
+    return folder
+
+
+def _sizes(store: Path) -> dict[Path, int]:
+    """The bytes of each file of features."""
+    return {path: path.stat().st_size for path in files_in(store)}

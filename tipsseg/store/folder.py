@@ -184,7 +184,7 @@ class OutputFolder:
         manifest.tidy()
         for name, file in self._run_files:
             journal = self.resume.journals.get(name)
-            write_run_file(file, journal, manifest.holding(name), anew=not self.resume.of_the_same)
+            write_run_file(file, journal, manifest.holding(name), rewrite=not self.resume.of_the_same)
         self._write_outdated()
         self._errors.finish()
         self._record = replace(

@@ -285,7 +285,7 @@ class Manifest:
         return [image for image in self._order() if name in self._formats[image]]
 
     def add(self, entry: ManifestEntry) -> None:
-        """Add an image, or say anew what became of it. Raises OutputError."""
+        """Add an image, or say again what became of it. Raises OutputError."""
         self._place(entry, self._log.append(json_bytes(entry.record())))
         self._lines += 1
 

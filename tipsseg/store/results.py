@@ -28,7 +28,7 @@ class Labelled:
         rows: Its rows for the files of the whole run, by format.
         polygon_quality: How well the polygons fit its pixels.
         squeezed: Whether the model saw the image shorter than it is, see `windows.working_size`.
-        damaged: What was wrong with the file of its features, which was written anew; "" where nothing was.
+        damaged: What was wrong with the file of its features, which was written again; "" where nothing was.
     """
 
     ref: ImageRef

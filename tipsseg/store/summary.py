@@ -203,28 +203,42 @@ class Totals:
         return f"{_short(entry)} {percent} (in {entry.images})"
 
 
-def total(summaries: Iterable[Mapping[str, object]], classes: Sequence[LabelClass]) -> Totals:
-    """Add up the summaries of images, see `label_summary`; a summary that cannot be read is left out.
+class TotalsSum:
+    """Adds up the summaries of images. Memory goes with the classes and not with the images."""
 
-    Memory goes with the classes and not with the images.
-    """
-    images = pixels = background = ignored = 0
-    of_class = [[0, 0] for _ in classes]
-    for summary in summaries:
+    def __init__(self, classes: Sequence[LabelClass]) -> None:
+        self._classes = classes
+        self._images = self._pixels = self._background = self._ignored = 0
+        self._of_class = [[0, 0] for _ in classes]
+
+    def add(self, summary: Mapping[str, object]) -> None:
+        """Add the summary of an image, see `label_summary`; one that cannot be read is left out."""
         try:
             numbers = read_summary(summary)
         except ValueError:
-            continue
-        images, pixels = images + 1, pixels + numbers.size[0] * numbers.size[1]
-        background, ignored = background + numbers.background, ignored + numbers.ignored
+            return
+        self._images += 1
+        self._pixels += numbers.size[0] * numbers.size[1]
+        self._background += numbers.background
+        self._ignored += numbers.ignored
         for each in numbers.classes:
-            if 1 <= each.id <= len(classes) and each.pixels > 0:
-                of_class[each.id - 1][0] += 1
-                of_class[each.id - 1][1] += each.pixels
-    counts = zip(classes, of_class, strict=True)
-    return Totals(
-        images, pixels, background, ignored, tuple(ClassTotal(each.id, each.name, *own) for each, own in counts)
-    )
+            if 1 <= each.id <= len(self._classes) and each.pixels > 0:
+                self._of_class[each.id - 1][0] += 1
+                self._of_class[each.id - 1][1] += each.pixels
+
+    def result(self) -> Totals:
+        """What was added up."""
+        counts = zip(self._classes, self._of_class, strict=True)
+        classes = tuple(ClassTotal(each.id, each.name, *own) for each, own in counts)
+        return Totals(self._images, self._pixels, self._background, self._ignored, classes)
+
+
+def total(summaries: Iterable[Mapping[str, object]], classes: Sequence[LabelClass]) -> Totals:
+    """Add up the summaries of images, see `TotalsSum`."""
+    found = TotalsSum(classes)
+    for each in summaries:
+        found.add(each)
+    return found.result()
 
 
 def _short(entry: ClassTotal) -> str:

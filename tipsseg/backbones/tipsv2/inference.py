@@ -1,7 +1,7 @@
 """The vision tower without gradients, in memory that is used again: what `Tipsv2Backbone` runs.
 
 The sums are those of `VisionTower.value_features` and `VisionTower.forward`, which stay the definition. There every layer makes
-tensors anew: 10 MB each for a window of B/14, which a CPU's allocator hands back to the system and asks for again, page by page.
+new tensors: 10 MB each for a window of B/14, which a CPU's allocator hands back to the system and asks for again, page by page.
 Here hidden layers are written over those of the block before, and residuals are added in place. Measured with
 `tests/benchmarks/encoder.py` on 2 cores of an Intel Xeon, B/14 in float32: 0.90 of the time.
 

@@ -52,6 +52,12 @@ class RepeatedRun:
             found.append(f"{self.path} is of version {version} of tipsseg, and this is {__version__}.")
         if "model" in differences(self.info, info):
             found.append(f"The model is not the one of {self.path}; it has other files.")
+        there, here = self.info.spec, info.spec
+        if there.labelled_in != here.labelled_in:
+            of = "no folder" if there.features is None else str(there.features)
+            found.append(
+                f"{self.path} is of labels from features in {there.labelled_in} ({of}), and this run takes {here.labelled_in}."
+            )
         return found
 
 
