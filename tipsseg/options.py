@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeVar, get_args
 
@@ -114,10 +114,6 @@ DEFAULT_FORMATS = ("png", "coco")
 MAX_PIXELS = 500_000_000
 
 
-#: The strength of the term of presence, at most.
-MAX_PRESENCE = 100
-
-
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
     """How an image is labelled, beside the model and the vocabulary.
@@ -127,8 +123,6 @@ class LabelOptions:
         short_side: The image's shorter side is resized to this many pixels; None: the model's native size.
         min_confidence: Pixels of a lower confidence, 0..1, get the ignore id.
         refine: "pamr": edges follow the colours of the image; "none": labels as the model gives them.
-        presence: How far classes that no patch of the image clearly shows lose to the others, 0..100; 0: as published. See
-            `labelling.presence`.
 
     Raises:
         UsageError: No model could use one of the values.
@@ -138,7 +132,6 @@ class LabelOptions:
     short_side: int | None = None
     min_confidence: float = 0.0
     refine: Refinement = "none"
-    presence: float = 0.0
 
     def __post_init__(self) -> None:
         choose(self.mode, MODES, "mode")
@@ -152,19 +145,6 @@ class LabelOptions:
             raise UsageError(f"minimum confidence must be a number, not {quoted(self.min_confidence)}")
         if not 0 <= self.min_confidence <= 1:
             raise UsageError(f"minimum confidence {quoted(self.min_confidence)} is not between 0 and 1")
-        if isinstance(self.presence, bool) or not isinstance(self.presence, int | float):
-            raise UsageError(f"argument `presence` must be a number, not {quoted(self.presence)}")
-        if not 0 <= self.presence <= MAX_PRESENCE:
-            raise UsageError(
-                f"argument `presence`={self.presence:g} is not between 0 and {MAX_PRESENCE}",
-                "0 labels as published; 1 or 2 are usual.",
-            )
-
-    def record(self) -> dict[str, object]:
-        """Return the options as run.json has them; `presence` is left out at 0, as earlier runs have it."""
-        found = asdict(self)
-        presence = float(found.pop("presence"))
-        return {**found, "presence": presence} if presence else found
 
 
 #: How an image is labelled where no options are given.

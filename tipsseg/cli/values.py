@@ -109,12 +109,10 @@ def parse_vocabulary(
     )
 
 
-def label_options(
-    mode: str, short_side: int | None, min_confidence: float, refine: str, presence: float = 0.0
-) -> LabelOptions:
+def label_options(mode: str, short_side: int | None, min_confidence: float, refine: str) -> LabelOptions:
     """The values of the options on how images are labelled, as one record. Raises UsageError."""
     return LabelOptions(
-        choose(mode, MODES, "mode"), short_side, min_confidence, choose(refine, REFINEMENTS, "refinement"), presence
+        choose(mode, MODES, "mode"), short_side, min_confidence, choose(refine, REFINEMENTS, "refinement")
     )
 
 

@@ -25,7 +25,6 @@ from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.presence import presence_terms
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
@@ -222,10 +221,6 @@ class Labeller:
             cosines = features.cosines(self.vectors)
             if self._biases is not None:
                 cosines = cosines + self._biases
-            if self.options.presence:
-                cosines = cosines + presence_terms(
-                    [cosines], self._table.groups, self._temperature, self.options.presence
-                )
             if keep or self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
                 return Cosines(cosines, top, keep)
             return self._scorer.send(cosines, plan, features.size, self._grid(plan), top)

@@ -22,8 +22,8 @@ def presence_terms(cosines: Sequence[Tensor], groups: Sequence[int], temperature
     """What is added to the cosines of each phrase, before anything else is made of them.
 
     It is strength * temperature * log(s), where s is the largest share of a patch that the phrase's group has anywhere in the
-    image. The share is softmax(cosine / temperature) over the groups, the cosine of a group that of its best phrase. So the term
-    multiplies exp(cosine / temperature) by s to the power of the strength.
+    image: the share is softmax(cosine / temperature) over the groups, the cosine of a group that of its best phrase. So exp(cosine /
+    temperature) is multiplied by s to the power of the strength.
 
     Args:
         cosines: Of each scale, [B, h, w, P] float32, the windows of an image; all on one device.

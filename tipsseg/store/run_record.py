@@ -401,9 +401,7 @@ def _parse_label_options(options: Mapping[str, object]) -> LabelOptions:
         if name not in known:
             raise ValueError(f"unknown option {short(name)}")
     try:
-        values = {each.name: options[each.name] for each in fields(LabelOptions) if each.name != "presence"}
-        if "presence" in options:  # runs without it, and of earlier versions, do not name it
-            values["presence"] = options["presence"]
+        values = {each.name: options[each.name] for each in fields(LabelOptions)}
         return LabelOptions(**values)  # type: ignore[arg-type]  # it checks them
     except KeyError as error:
         raise ValueError(f"no `{error.args[0]}`") from error

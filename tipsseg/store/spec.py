@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -142,7 +142,7 @@ class RunSpec:
 
     def option_record(self) -> dict[str, object]:
         """The options of labelling and of files, as run.json has them."""
-        return {**self.options.record(), **self.files.record()}
+        return {**asdict(self.options), **self.files.record()}
 
     def command(self) -> str:
         """A command line that asks for the same labels, without paths and without what does not change the labels."""
@@ -168,8 +168,6 @@ class RunSpec:
             words += ["--min-confidence", str(self.options.min_confidence)]
         if self.options.refine != REFINEMENTS[0]:
             words += ["--refine", self.options.refine]
-        if self.options.presence:
-            words += ["--presence", str(self.options.presence)]
         if self.labelled_in != "float32":
             words += ["--features", "DIR", "--feature-dtype", self.labelled_in]
         return shell_line(words)
@@ -280,7 +278,7 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
         "labels_version": LABELS_VERSION,
         "model": model_identity(model),
         "vocabulary": vocabulary_identity(vocabulary_record(spec.vocabulary, spec.vocabulary)),
-        "options": {**spec.options.record(), **spec.files.image_record()},
+        "options": {**asdict(spec.options), **spec.files.image_record()},
         "dtype": dtype,
     }
     # Left out where labels are those without a store.

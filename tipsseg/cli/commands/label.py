@@ -106,7 +106,6 @@ def label(
     mode: opt.Mode = MODES[0],
     short_side: opt.ShortSide = None,
     refine: opt.Refine = REFINEMENTS[0],
-    presence: opt.Presence = 0.0,
     batch_size: opt.BatchSize = 8,
     features: opt.Features = None,
     feature_dtype: opt.FeatureKept = None,
@@ -251,7 +250,7 @@ def label(
     spec = RunSpec(
         model,
         vocabulary,
-        values.label_options(mode, short_side, min_confidence, refine, presence),
+        values.label_options(mode, short_side, min_confidence, refine),
         values.file_options(instances, min_area, png_mode, simplify, val_fraction, names, keep_cosines),
         values.split_formats(formats),
         output,
