@@ -38,7 +38,7 @@ from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
 
 #: Raised by one whenever the same input and options give other labels or other files; a release alone does not raise it.
-LABELS_VERSION = 1
+LABELS_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
