@@ -168,7 +168,7 @@ class Estimate:
     Attributes:
         rows: [h, B], rows of the image.
         columns: [w, B], columns of the image.
-        labels: [h, w, B], the label id of the winner, where it is decided.
+        labels: [h, w, B], the label id of the winner where it is decided, else 0.
         share: [h, w, B] float32, its share.
         open: [h, w, B], where an estimate does not decide.
     """
@@ -273,6 +273,7 @@ def estimates(
                     labels = np.add.reduce(numbers, 0, own.dtype)
                 else:
                     labels = np.add.reduce(numbers * ids[:, None, None], 0, own.dtype)
+                labels *= ~undecided  # what was added up there is no label
                 yield Estimate(places[0][start : start + step], places[1], labels, share, undecided)
 
 
