@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tipsseg.labelling import assign as match
-from tipsseg.labelling import estimates
+from tipsseg.labelling import candidates, estimates
 from tipsseg.labelling.assign import Assignment, LabelTable, Refine, best_groups, match_refined, occurring_groups
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores, resize_maps
 from tipsseg.labelling.windows import interpolation_weights, make_plan
-from tipsseg.types import WindowPlan
+from tipsseg.types import LabelArray, WindowPlan
 
 
 @pytest.mark.parametrize(("source", "target"), [(4, 56), (56, 333), (100, 31), (7, 7), (1, 9), (9, 1)])
@@ -154,14 +154,16 @@ def test_most_phrases_are_left_out_nearly_everywhere(monkeypatch: pytest.MonkeyP
     cosines, plan = objects((600, 800), 200, 1)
     made = WindowScores(cosines, plan, 0.005)
     estimated = 0
-    whole = estimates._weighted
+    whole = estimates.Estimator._won
 
-    def spy(values: Values, weights: Values, axis: int, out: Values, scratch: estimates.Scratch) -> Values:
+    def spy(
+        self: estimates.Estimator, contest: estimates._Contest, logits: Values
+    ) -> tuple[LabelArray, Values, NDArray[np.bool_]]:
         nonlocal estimated
-        estimated += out.size
-        return whole(values, weights, axis, out, scratch)
+        estimated += logits.size
+        return whole(self, contest, logits)
 
-    monkeypatch.setattr(estimates, "_weighted", spy)
+    monkeypatch.setattr(estimates.Estimator, "_won", spy)
     matched(made, (600, 800), [1] * 200)
     assert 0 < estimated < 600 * 800 * 200 / 20
 
@@ -175,9 +177,15 @@ def test_bands_do_not_change_labels(
 ) -> None:
     cosines, plan = random_windows(size, 9)
     expected = matched(scores_of(mode, cosines, plan, 0.05), size, groups)
-    monkeypatch.setattr(match, "_CHUNK", elements)
-    for name in ("_CHUNK", "_CONTROLS", "_LEAST_BLOCKS"):
-        monkeypatch.setattr(estimates, name, elements)
+    places = [
+        (match, "_CHUNK"),
+        (match, "_OPEN"),
+        (match, "_WAITING"),
+        (candidates, "_CONTROLS"),
+        (estimates, "_CHUNK"),
+    ]
+    for module, name in (*places, (estimates, "_LEAST_BLOCKS")):
+        monkeypatch.setattr(module, name, elements)
     got = matched(scores_of(mode, cosines, plan, 0.05), size, groups)
     assert (got.labels == expected.labels).all()
     np.testing.assert_allclose(got.confidence, expected.confidence, rtol=1e-6)

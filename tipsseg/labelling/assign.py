@@ -20,8 +20,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.labelling.candidates import Cells, bands, gathered
 from tipsseg.labelling.cells import make_axis
-from tipsseg.labelling.estimates import Scratch, bands, estimates
+from tipsseg.labelling.estimates import Estimator
 from tipsseg.labelling.resample import Values, resize
 from tipsseg.labelling.scores import Ids, Scores, blend, resize_maps
 from tipsseg.labelling.windows import interpolation_weights
@@ -29,6 +30,9 @@ from tipsseg.types import ConfidenceArray, LabelArray
 
 #: Scores that are at hand at once, phrases x rows x columns: 1 MB, so that they stay in the cache of a core.
 _CHUNK = 1 << 18
+
+#: Pixels that wait for exact scores, and control points x phrases that wait to be estimated: many at a time take less.
+_OPEN, _WAITING = 1 << 16, 1 << 22
 
 #: Larger images have their confidence in 16 bits: in 32 it would take as much memory as their decoding.
 _LARGE = 64_000_000
@@ -97,20 +101,37 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
     labels = np.empty(size, table.label_ids.dtype)
     confidence = empty_confidence(size)
     confidence[:] = 1
-    flat_labels, flat_confidence = labels.reshape(-1), confidence.reshape(-1)
     axes = make_axis(scores.runs[0], size[0]), make_axis(scores.runs[1], size[1])
-    scratch = Scratch()
+    estimator = Estimator(axes, scores.temperature, owners, table.label_ids)
+    flat_labels, flat_confidence = labels.reshape(-1), confidence.reshape(-1)
+    opened: list[Ids] = []
+
+    def settle(cells: Sequence[Cells]) -> None:
+        for each in gathered(cells):
+            for made in estimator.estimates(each):
+                flat_labels[made.places] = table.sure(made.labels, made.share)
+                flat_confidence[made.places] = made.share
+                opened.append(made.places[made.open])
+                if sum(map(len, opened)) > _OPEN:
+                    close()
+
+    def close() -> None:
+        left = np.unique(np.concatenate([*opened, np.empty(0, np.intp)]))
+        opened.clear()
+        step = max(_CHUNK // scores.phrases, 1)
+        for start in range(0, len(left), step):
+            part = left[start : start + step]
+            flat_labels[part], flat_confidence[part] = _exact(scores, size, part, owners, table)
+
+    waiting: list[Cells] = []
     for band in bands(scores, axes):
         labels[band.rows] = table.label_ids[owners[band.leader]][band.down][:, band.across]
-        for made in estimates(scores, axes, band, owners, table.label_ids, scratch):
-            places = made.rows[:, None] * size[1] + made.columns  # [h, w, B]
-            flat_labels[places] = table.sure(made.labels, made.share)
-            flat_confidence[places] = made.share
-            opened = np.unique(places[made.open])
-            step = max(_CHUNK // (8 * scores.phrases), 1)
-            for start in range(0, len(opened), step):
-                part = opened[start : start + step]
-                flat_labels[part], flat_confidence[part] = _exact(scores, size, part, owners, table)
+        waiting += band.cells
+        if sum(each.controls.size for each in waiting) > _WAITING:
+            settle(waiting)
+            waiting.clear()
+    settle(waiting)
+    close()
     return Assignment(cast(LabelArray, labels), confidence)
 
 

@@ -2,185 +2,189 @@
 
 Everything is done for many blocks at once, which stand along the last axis of all arrays.
 
-Shapes: P phrases, K phrases of a block, h x w pixels of a block, B blocks, C cells, i x j control points of a cell.
+Shapes: K phrases of a block, h x w pixels of a block (or w x h: the outer axis first), B blocks, i x j control points of a cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.labelling.candidates import Cells
 from tipsseg.labelling.cells import Axis, Indices
 from tipsseg.labelling.resample import Values
-from tipsseg.labelling.scores import Scores
 from tipsseg.types import LabelArray
 
-#: Phrases x pixels of the blocks that are scored at once: 1 MB, so that they stay in the cache of a core. But no fewer blocks.
+#: Phrases x pixels of the blocks that are scored at once: half a MB, so that they stay in the cache of a core. But no fewer blocks.
 _CHUNK, _LEAST_BLOCKS = 1 << 17, 256
-
-#: Control points x phrases that are at hand at once: 4 MB.
-_CONTROLS = 1 << 20
-
-#: Temperatures by which the cosine of a phrase stays below the best, from which on it does not count: less than 5e-5.
-_NOTHING = 10.0
 
 #: Temperatures that the difference of two estimates may be off by, above which exact scores are made in place of all of them.
 _COARSE = 0.5
 
-#: Leading phrases that a bound is made of, at most.
-_LEADERS = 4
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Cells:
-    """Cells in which the same number of phrases matters.
-
-    Attributes:
-        down: [C], the row of cells of each.
-        across: [C], its column of cells.
-        leader: [C], a phrase that is good in all of the cell.
-        phrases: [K, C], the phrases that matter, in their order. Behind them a phrase may be named again, to fill up.
-        counts: [C], how many of them there are.
-        error: [C] float32, how far the difference of two estimates may be off.
-    """
-
-    down: Indices
-    across: Indices
-    leader: Indices
-    phrases: Indices
-    counts: Indices
-    error: Values
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Band:
-    """Some rows of cells.
-
-    Attributes:
-        rows: The rows of the image.
-        down: Of each of these the row of cells, counted within the band.
-        across: Of each column of the image the column of cells.
-        leader: [rows of cells, columns of cells], a phrase that is good in all of each cell.
-        cells: Those in which more than one phrase matters, with how many control points they have down and across.
-        controls: [.., .., P], the control points.
-        origin: The first row of these among all of the axis.
-    """
-
-    rows: slice
-    down: Indices
-    across: Indices
-    leader: Indices
-    cells: Sequence[tuple[tuple[int, int], Cells]]
-    controls: Values
-    origin: int
-
-
-def bands(scores: Scores, axes: tuple[Axis, Axis]) -> Iterator[Band]:
-    """The cells of an image, some rows at a time, and the phrases that matter in each."""
-    rows, columns = axes
-    error = scores.error(rows, columns)
-    across = int(columns.control[-1] + columns.controls[-1])
-    per_row = int(rows.controls.max()) * across * scores.phrases
-    step = max(_CONTROLS // per_row, 1)
-    cell = [np.repeat(axis.cell, axis.pixels) for axis in axes]
-    for first in range(0, len(rows.control), step):
-        stop = min(first + step, len(rows.control))
-        part = slice(int(rows.control[first]), int(rows.control[stop - 1] + rows.controls[stop - 1]))
-        controls = np.ascontiguousarray(scores.controls(part, slice(0, across)))
-        leader = np.empty((stop - first, len(columns.control)), np.intp)
-        found = []
-        for i in np.unique(rows.controls[first:stop]):
-            for j in np.unique(columns.controls):
-                down = np.flatnonzero(rows.controls[first:stop] == i) + first
-                right = np.flatnonzero(columns.controls == j)
-                leads, margins = _margins(controls, rows.control[down] - part.start, columns.control[right], (i, j))
-                leader[np.ix_(down - first, right)] = leads
-                least = np.maximum(error[np.ix_(down, right)], _NOTHING * scores.temperature)
-                matter = margins <= least[..., None]
-                found += [((int(i), int(j)), each) for each in _by_number(matter, leads, down, right, error)]
-        own = slice(*np.searchsorted(cell[0], [first, stop]).tolist())
-        yield Band(own, cell[0][own] - first, cell[1], leader, found, controls, part.start)
-
-
-def _margins(controls: Values, down: Indices, across: Indices, size: tuple[int, int]) -> tuple[Indices, Values]:
-    """A leader of each cell, [r, c], and the smallest distance of each phrase to a mean of a few leading ones, [r, c, P].
-
-    The more control points differ in what is best there, the more leaders it takes so that their mean is high at all of them.
-    """
-    values = np.stack(
-        [controls[down + i][:, across + j] for i in range(size[0]) for j in range(size[1])]
-    )  # [i * j, r, c, P]
-    leader = values.sum(0).argmax(-1)
-    grid = np.indices(leader.shape)
-    bound = values[:, grid[0], grid[1], leader]  # [i * j, r, c]
-    for number in range(2, _LEADERS + 1):
-        best = values[bound.argmin(0), grid[0], grid[1]].argmax(-1)
-        wider = bound + (values[:, grid[0], grid[1], best] - bound) / np.float32(number)
-        better = wider.min(0) > bound.min(0)
-        if not better.any():
-            break
-        bound = np.where(better, wider, bound)
-    margins = bound[0][..., None] - values[0]
-    for each, value in zip(bound[1:], values[1:], strict=True):
-        np.minimum(margins, each[..., None] - value, out=margins)
-    return leader, margins
-
-
-def _by_number(
-    matter: NDArray[np.bool_], leader: Indices, down: Indices, across: Indices, error: Values
-) -> Iterator[Cells]:
-    """Cells by how many phrases matter in them, [r, c, P]; those with one alone are left out."""
-    counts = matter.sum(-1)
-    rows, columns = np.nonzero(counts > 1)
-    if not len(rows):
-        return
-    number = counts[rows, columns]
-    padded = _padded(number)
-    order = np.argsort(padded, kind="stable")
-    cuts = np.flatnonzero(np.diff(padded[order], prepend=-1, append=-1))
-    for start, stop in pairwise(cuts):
-        chosen = order[start:stop]
-        r, c = rows[chosen], columns[chosen]
-        most, many = int(padded[chosen[0]]), number[chosen]
-        phrase = np.nonzero(matter[r, c])[1]
-        begin = np.cumsum(many) - many
-        places = np.minimum(np.arange(most)[:, None], many - 1) + begin  # [K, C]
-        yield Cells(down[r], across[c], leader[r, c], phrase[places], many, error[down[r], across[c]])
-
-
-def _padded(number: Indices) -> Indices:
-    """A number of phrases, rounded up to one of few."""
-    step = 1 << np.maximum(np.floor(np.log2(number)).astype(np.intp) - 2, 0)
-    padded: Indices = -(-number // step) * step
-    return padded
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
-    """Blocks and what wins in them.
+    """What wins at some pixels; all arrays have the same shape.
 
     Attributes:
-        rows: [h, B], rows of the image.
-        columns: [w, B], columns of the image.
-        labels: [h, w, B], the label id of the winner where it is decided, else 0.
-        share: [h, w, B] float32, its share.
-        open: [h, w, B], where an estimate does not decide.
+        places: The pixels, counted row by row. One may be named more than once.
+        labels: The label id of the winner where it is decided, else 0.
+        share: float32, the share of the winner.
+        open: Where estimates do not decide.
     """
 
-    rows: Indices
-    columns: Indices
+    places: Indices
     labels: LabelArray
     share: Values
     open: NDArray[np.bool_]
 
 
-class Scratch:
+class Estimator:
+    """Makes estimates of one image."""
+
+    def __init__(self, axes: tuple[Axis, Axis], temperature: float, owners: Indices, label_ids: LabelArray) -> None:
+        """Keep what all estimates need.
+
+        Args:
+            axes: The rows and columns of the image.
+            temperature: That of the softmax.
+            owners: [P], the group of each phrase, ascending.
+            label_ids: Of the groups.
+        """
+        self._axes = axes
+        self._width = int(axes[1].start[-1] + axes[1].pixels[-1])
+        self._temperature = temperature
+        self._owners = owners
+        self._label_ids = label_ids
+        self._several = len(label_ids) < len(owners)
+        self._scratch = _Scratch()
+
+    def estimates(self, cells: Cells) -> Iterator[Estimate]:
+        """What wins in the blocks of these cells."""
+        for cell, down, across in self._blocks(cells):
+            controls = cells.controls[..., cell] * np.float32(1 / self._temperature)
+            rows, columns = self._axes
+            outer = _Part(rows, down, len(controls), self._width)
+            inner = _Part(columns, across, controls.shape[1], 1)
+            if controls.shape[1] < len(controls):
+                # There are more pixels by the time that the outer axis is made.
+                outer, inner, controls = inner, outer, controls.swapaxes(0, 1)
+            contest = _Contest(
+                self._owners[cells.phrases[:, cell]],
+                np.arange(len(cells.phrases))[:, None] >= cells.counts[cell],
+                np.broadcast_to(cells.error[cell] * np.float32(1 / self._temperature), inner.places.shape).copy(),
+            )
+            for part, logits in self._logits(controls, outer, inner):
+                labels, share, undecided = self._won(contest, logits)
+                undecided |= outer.jumps[part, None] | inner.jumps
+                labels *= ~undecided  # what was added up there is no label
+                yield Estimate(outer.places[part, None] + inner.places, labels, share, undecided)
+
+    def _blocks(self, cells: Cells) -> Iterator[tuple[Indices, Indices, Indices]]:
+        """Some blocks at a time: their cells, their rows and their columns of blocks."""
+        first = [np.searchsorted(axis.cell, np.arange(len(axis.control))) for axis in self._axes]
+        number = [np.bincount(axis.cell, minlength=len(axis.control)) for axis in self._axes]
+        tall, wide = number[0][cells.down], number[1][cells.across]
+        cell = np.repeat(np.arange(len(cells.down)), tall * wide)
+        inside = np.arange(len(cell)) - np.repeat(np.cumsum(tall * wide) - tall * wide, tall * wide)
+        down = first[0][cells.down[cell]] + inside // wide[cell]
+        across = first[1][cells.across[cell]] + inside % wide[cell]
+        pixels = prod(axis.weights.shape[1] for axis in self._axes)
+        step = max(_CHUNK // (len(cells.phrases) * pixels), _LEAST_BLOCKS)
+        for start in range(0, len(cell), step):
+            part = slice(start, start + step)
+            yield cell[part], down[part], across[part]
+
+    def _logits(self, controls: Values, outer: _Part, inner: _Part) -> Iterator[tuple[slice, Values]]:
+        """Logits over the temperature, [K, h, w, B], some of the outer pixels (h) at a time."""
+        floats = self._scratch.floats
+        number, _, phrases, blocks = controls.shape
+        partly = floats("partly", number, phrases, inner.pixels, blocks)
+        self._sum(
+            [
+                (control[:, :, None], weight)
+                for control, weight in zip(controls.swapaxes(0, 1), inner.weights, strict=True)
+            ],
+            partly,
+        )
+        step = max(_CHUNK // (phrases * inner.pixels * blocks), 1)
+        for start in range(0, outer.pixels, step):
+            weights = outer.weights[:, start : start + step]  # [i, h, B]
+            # Repeated for all inner pixels: so much longer is what is multiplied at once.
+            repeated = floats("weights", *weights.shape[:2], inner.pixels, blocks)
+            repeated[:] = weights[:, :, None]
+            logits = floats("logits", phrases, *repeated.shape[1:])
+            used = weights.any((1, 2))
+            self._sum([(partly[each][:, None], repeated[each]) for each in np.flatnonzero(used)], logits)
+            yield slice(start, start + step), logits
+
+    def _sum(self, pairs: Sequence[tuple[Values, Values]], out: Values) -> None:
+        """The sum of the products of these values and weights."""
+        np.multiply(*pairs[0], out=out)
+        product = self._scratch.floats("product", *out.shape)
+        for value, weight in pairs[1:]:
+            np.multiply(value, weight, out=product)
+            out += product
+
+    def _won(self, contest: _Contest, logits: Values) -> tuple[LabelArray, Values, NDArray[np.bool_]]:
+        """Of logits [K, h, w, B], which are used up: labels, shares, and where estimates do not decide, [h, w, B] each."""
+        for number in np.flatnonzero(contest.fills.any(1)):
+            logits[number][..., contest.fills[number]] = -np.inf
+        if self._several:
+            _merge(logits, contest.owners)
+        logits -= logits.max(0)
+        near = np.greater_equal(
+            logits, -contest.error, out=self._scratch.bytes("near", *logits.shape).view(np.bool_)
+        ).view(np.uint8)
+        cv2.exp(logits.reshape(-1, logits.shape[3]), dst=logits.reshape(-1, logits.shape[3]))  # a third of numpy's time
+        share = logits.sum(0)
+        undecided = np.add.reduce(near, 0, np.uint8 if len(near) < 256 else np.uint16) != 1
+        undecided |= contest.error > _COARSE
+        ids = self._label_ids[contest.owners][:, None, None]
+        named = np.multiply(near, ids, out=near) if ids.dtype == near.dtype else near * ids
+        labels = np.add.reduce(named, 0, ids.dtype)
+        return labels, np.reciprocal(share, out=share), undecided
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Contest:
+    """The phrases of blocks.
+
+    Attributes:
+        owners: [K, B], the groups of the phrases, ascending.
+        fills: [K, B], whether a phrase only fills up.
+        error: [w, B] float32, how far the difference of two estimates may be off, over the temperature.
+    """
+
+    owners: Indices
+    fills: NDArray[np.bool_]
+    error: Values
+
+
+class _Part:
+    """Some blocks of one axis: how many pixels they have at most (n), where these are, and what they are made of.
+
+    Attributes:
+        pixels: n.
+        weights: [control points, n, B] float32.
+        places: [n, B], what the pixels add to the places of pixels of the image; a block that has fewer names its last again.
+        jumps: [n, B], see Axis.
+    """
+
+    def __init__(self, axis: Axis, blocks: Indices, controls: int, stride: int) -> None:
+        pixels = axis.pixels[blocks]
+        self.pixels = int(pixels.max())
+        self.weights = axis.weights[:controls, : self.pixels].take(blocks, 2)
+        self.places = (axis.start[blocks] + np.minimum(np.arange(self.pixels)[:, None], pixels - 1)) * stride
+        self.jumps = axis.jumps[: self.pixels].take(blocks, 1)
+
+
+class _Scratch:
     """Memory that is used again and again: new memory would cost more than what is done in it."""
 
     def __init__(self) -> None:
@@ -197,127 +201,6 @@ class Scratch:
         if buffer is None or len(buffer) < size:
             buffer = self._buffers[name] = np.empty(size, np.uint8)
         return buffer[:size].reshape(shape)
-
-
-def estimates(
-    scores: Scores,
-    axes: tuple[Axis, Axis],
-    band: Band,
-    owners: Indices,
-    label_ids: LabelArray,
-    scratch: Scratch,
-) -> Iterator[Estimate]:
-    """What wins in the blocks of a band. `owners` [P]: the group of each phrase; `label_ids` [G]."""
-    own = label_ids[owners]  # [P]
-    several = bool((np.bincount(owners) > 1).any())
-    for size, cells in band.cells:
-        for chosen, blocks in _blocks(axes, cells):
-            phrases = cells.phrases[:, chosen]  # [K, B]
-            control = _controls(axes, band, cells, size, chosen, phrases)
-            control *= np.float32(1 / scores.temperature)
-            fills = np.arange(len(phrases))[:, None] >= cells.counts[chosen]
-            filled = np.flatnonzero(fills.any(1))
-            coarse = cells.error[chosen] > _COARSE * scores.temperature
-            error = cells.error[chosen] * np.float32(-1 / scores.temperature)
-            names, ids = owners[phrases], own[phrases]
-            rows, columns = axes
-            high, wide = (int(axis.pixels[block].max()) for axis, block in zip(axes, blocks, strict=True))
-            down = rows.weights[: size[0], :high].take(blocks[0], 2)
-            across = columns.weights[: size[1], :wide].take(blocks[1], 2)
-            places = (
-                rows.start[blocks[0]] + np.minimum(np.arange(high)[:, None], rows.pixels[blocks[0]] - 1),
-                columns.start[blocks[1]] + np.minimum(np.arange(wide)[:, None], columns.pixels[blocks[1]] - 1),
-            )
-            jumps = rows.jumps[:high, blocks[0]], columns.jumps[:wide, blocks[1]]
-            step = max(_CHUNK // (len(phrases) * wide * len(chosen)), 1)
-            first_across = size[1] > size[0]
-            if first_across:
-                partly = _weighted(
-                    control[:, :, :, None],
-                    across[None],
-                    1,
-                    scratch.floats("partly", size[0], len(phrases), wide, len(chosen)),
-                    scratch,
-                )
-            for start in range(0, high, step):
-                here = down[:, start : start + step]  # [i, h, B]
-                shape = (len(phrases), here.shape[1], wide, len(chosen))
-                out = scratch.floats("logits", *shape)
-                if first_across:
-                    logits = _weighted(partly[:, :, None], here[:, :, None], 0, out, scratch)
-                else:
-                    some = _weighted(
-                        control[:, :, :, None],
-                        here[:, None],
-                        0,
-                        scratch.floats("partly", size[1], *shape[:2], shape[3]),
-                        scratch,
-                    )
-                    logits = _weighted(some[:, :, :, None], across, 0, out, scratch)
-                for index in filled:
-                    logits[index][..., fills[index]] = -np.inf
-                if several:
-                    _merge(logits, names)
-                best = logits.max(0)
-                logits -= best
-                near = np.greater_equal(logits, error, out=scratch.bytes("near", *shape).view(np.bool_))
-                cv2.exp(logits.reshape(-1, shape[3]), dst=logits.reshape(-1, shape[3]))
-                share = logits.sum(0)
-                np.reciprocal(share, out=share)
-                numbers = near.view(np.uint8)
-                undecided = np.add.reduce(numbers, 0, np.uint8 if len(phrases) < 256 else np.uint16) != 1
-                undecided |= coarse
-                undecided |= jumps[0][start : start + step, None] | jumps[1]
-                if own.dtype == np.uint8:
-                    numbers *= ids[:, None, None]
-                    labels = np.add.reduce(numbers, 0, own.dtype)
-                else:
-                    labels = np.add.reduce(numbers * ids[:, None, None], 0, own.dtype)
-                labels *= ~undecided  # what was added up there is no label
-                yield Estimate(places[0][start : start + step], places[1], labels, share, undecided)
-
-
-def _weighted(values: Values, weights: Values, axis: int, out: Values, scratch: Scratch) -> Values:
-    """The sum over an axis of values times weights."""
-    product = scratch.floats("product", *out.shape)
-    number = values.shape[axis]
-    for index in range(number):
-        where = (slice(None),) * axis + (index,)
-        target = product if index else out
-        np.multiply(values[where], weights[where], out=target)
-        if index:
-            out += product
-    return out
-
-
-def _controls(
-    axes: tuple[Axis, Axis], band: Band, cells: Cells, size: tuple[int, int], chosen: Indices, phrases: Indices
-) -> Values:
-    """The control points of blocks less those of their leaders, [i, j, K, B]."""
-    rows, columns = axes
-    shape = band.controls.shape
-    top, left = rows.control[cells.down[chosen]] - band.origin, columns.control[cells.across[chosen]]
-    corner = (top * shape[1] + left) * shape[2]  # [B]
-    offsets = ((np.arange(size[0])[:, None] * shape[1] + np.arange(size[1])) * shape[2]).reshape(*size, 1, 1)
-    flat = band.controls.reshape(-1)
-    control: Values = flat.take(offsets + (corner + phrases))
-    control -= flat.take(offsets + (corner + cells.leader[chosen]))
-    return control
-
-
-def _blocks(axes: tuple[Axis, Axis], cells: Cells) -> Iterator[tuple[Indices, tuple[Indices, Indices]]]:
-    """Some blocks at a time: their cells, and their rows and columns of blocks."""
-    first = [np.searchsorted(axis.cell, np.arange(len(axis.control))) for axis in axes]
-    number = [np.bincount(axis.cell, minlength=len(axis.control)) for axis in axes]
-    tall, wide = number[0][cells.down], number[1][cells.across]
-    cell = np.repeat(np.arange(len(cells.down)), tall * wide)
-    inside = np.arange(len(cell)) - np.repeat(np.cumsum(tall * wide) - tall * wide, tall * wide)
-    down = first[0][cells.down[cell]] + inside // wide[cell]
-    across = first[1][cells.across[cell]] + inside % wide[cell]
-    step = max(_CHUNK // (len(cells.phrases) * axes[0].weights.shape[1] * axes[1].weights.shape[1]), _LEAST_BLOCKS)
-    for start in range(0, len(cell), step):
-        part = slice(start, start + step)
-        yield cell[part], (down[part], across[part])
 
 
 def _merge(logits: Values, owners: Indices) -> None:
