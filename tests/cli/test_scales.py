@@ -149,7 +149,7 @@ def test_records_of_encoding_name_all_files(command: Command, images: Path) -> N
     assert not any("finer" in json.loads(line) for line in plain.out.splitlines())
 
 
-def test_dry_runs_tell_the_cost(command: Command, images: Path) -> None:
+def test_dry_runs_tell_the_cost(command: Command, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = command("label", images, *TINY, *SCALES, "-c", "panda", "--dry-run").err
     assert "At scales 1,1.75 the model sees 4.0 windows per image, and 4.1 times as many patches as at scale 1." in told
     assert "windows" not in command("label", images, *TINY, "-c", "panda", "--dry-run").err
@@ -163,6 +163,10 @@ def test_dry_runs_tell_the_cost(command: Command, images: Path) -> None:
     ran = command("encode", images, *TINY, *SCALES, "-o", "third", "--dry-run")
     assert f"{total / 1e3:,.1f} kB in all" in ran.err
     assert "2 unchanged" in command("encode", images, *TINY, *SCALES, "-o", "other", "--dry-run").err
+    seen = windows(monkeypatch)
+    trial = ("label", images, *TINY, *SCALES, "-c", "panda", "--dry-run", "--features", "other")
+    assert "by labelling 2 of them" in command(*trial).err
+    assert not seen  # the features of both scales are tried with
 
 
 def test_scores_and_archives(command: Command, images: Path) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 import tipsseg
 from tipsseg import ClassSpec, Features, Labeller, LabelMap, LabelOptions, Model, UsageError, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.labelling import labeller
 from tipsseg.labelling.assign import LabelTable
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.device_scores import DeviceScorer
@@ -238,6 +239,22 @@ def test_labels_are_the_same_whatever_they_come_from(
     many = list(labeller.label_many([other, image, other]))
     assert same(many[1], found)
     assert same(many[0], many[2])
+
+
+def test_refinement_follows_the_image_at_the_largest_scale(
+    model: Model, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def unrefined(maps: torch.Tensor, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        seen.append((tuple(maps.shape[1:]), pixels.shape))
+        return maps
+
+    monkeypatch.setattr(labeller, "pamr", unrefined)
+    found = labeller_of(model, (1, 1.75), refine="pamr").label(image)
+    assert seen == [((98, 141), (98, 141, 3))]
+    plain = labeller_of(model, (1, 1.75)).label(image)
+    assert (found.labels == plain.labels).mean() > 0.97
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
