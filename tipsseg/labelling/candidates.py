@@ -19,9 +19,9 @@ from tipsseg.labelling.scores import Scores
 #: Control points x phrases that are at hand at once: 4 MB.
 _CONTROLS = 1 << 20
 
-#: Temperatures by which the logit of a phrase stays below the best at all control points, from which on it does not count: about
-#: 1e-4 of the best.
-_NOTHING = 9.0
+#: Temperatures by which the logit of a phrase stays below the best, at all control points and at their mean, from which on it does
+#: not count: less than 5e-5 of the best.
+_NOTHING = 10.0
 
 #: Leading phrases that a bound is made of, at most.
 _LEADERS = 4
@@ -99,7 +99,9 @@ def bands(scores: Scores, axes: tuple[Axis, Axis]) -> Iterator[Band]:
                 leader[np.ix_(down - first, right)] = leads
                 bound -= error[np.ix_(down, right)]
                 np.minimum(bound, values.max(-1) - _NOTHING * scores.temperature, out=bound)
+                middle = values.mean(0)
                 matter = _reach(values, bound)
+                matter |= middle >= middle.max(-1, keepdims=True) - _NOTHING * scores.temperature
                 for r, c, phrases, counts in _by_number(matter):
                     start = (corner[r, c] + points[..., None]) * scores.phrases  # [i, j, C]
                     own = controls.reshape(-1).take(start[:, :, None] + phrases)

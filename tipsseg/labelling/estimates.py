@@ -24,7 +24,7 @@ from tipsseg.types import LabelArray
 _CHUNK, _LEAST_BLOCKS = 1 << 17, 256
 
 #: Temperatures that the difference of two estimates may be off by, above which exact scores are made in place of all of them.
-_COARSE = 0.5
+_COARSE = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
