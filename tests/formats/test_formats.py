@@ -145,7 +145,7 @@ def test_every_format_says_what_the_masks_say(case: Case, tmp_path: Path) -> Non
     check(tmp_path, case)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     hnp.arrays(
         np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=10), elements=st.sampled_from([0, 1, 2, 3, 255])

@@ -373,7 +373,7 @@ def check_round_trip(labels: LabelArray, classes: tuple[LabelClass, ...]) -> Non
 
 
 @given(MAPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_coco_and_masks_say_the_same(labels: LabelArray) -> None:
     check_round_trip(labels, PANDA)
 

@@ -16,7 +16,7 @@ function element(tag, properties, ...children) {
 }
 
 const MARKS = ["wrong", "good", "later"];
-const CELL = { width: 168, height: 180 };
+const CELL = { width: 168, height: 196 };
 
 const page = { run: null, records: [], shown: [], classes: new Map(), complete: false, columns: 1, cells: new Map(), marks: {} };
 
