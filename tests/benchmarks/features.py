@@ -4,8 +4,8 @@
     python tests/benchmarks/features.py --images 2 --rounds 1 --tables speed
 
 Draws photographs of 640 x 480 pixels (JPEG), labels them into png and coco with the architecture of B/14 (seeded random weights) on
-the CPU, encodes them, and asks further questions over the store. Times are of an image in the midst of a run, from the first result
-to the last, without the start of the program. Each ratio is given twice: of the time that passed, and of the processor's time,
+the CPU, encodes them, and asks further questions over the store. The time of an image is that of a run over all images less that of
+a run over one, so without start and end. Each ratio is given twice: of the time that passed, and of the processor's time,
 which other programs on the machine change less. Then: bytes, and the share of pixels whose label another dtype of features changes.
 """
 
@@ -51,6 +51,12 @@ class Took:
     def __add__(self, other: Took) -> Took:
         return Took(self.passed + other.passed, self.processor + other.processor)
 
+    def __sub__(self, other: Took) -> Took:
+        return Took(self.passed - other.passed, self.processor - other.processor)
+
+    def __truediv__(self, number: int) -> Took:
+        return Took(self.passed / number, self.processor / number)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -77,40 +83,52 @@ def main() -> None:
 
 
 def measure_speed(model: Path, options: argparse.Namespace) -> None:
+    first_image = min(Path("imgs").iterdir())
+    Path("one").mkdir()
+    shutil.copy(first_image, "one")
     Path("many").mkdir()
     for path in sorted(Path("imgs").iterdir()):
         for number in range(options.copies):
             shutil.copy(path, Path("many", f"{number:03}-{path.name}"))
-    ratios: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    how = {"model": model, "device": "cpu", "dtype": options.dtype}
 
-    def note(what: str, over: str, one: Took, other: Took) -> None:
-        ratios.setdefault((what, over), []).append((one.passed / other.passed, one.processor / other.processor))
+    def labelled(images: str, names: list[str], features: str | None = None) -> Took:
+        shutil.rmtree("out", ignore_errors=True)
+        vocabulary = tipsseg.make_vocabulary(names, "none")
+        return whole(tipsseg.label_folder(images, vocabulary, **how, output="out", features=features, use_cache=True))
 
-    for _ in range(options.rounds):
+    def encoded(images: str) -> Took:
         shutil.rmtree("feats", ignore_errors=True)
-        first = label("imgs", model, NAMES, options)
-        encoded = of_an_image(tipsseg.encode_folder("imgs", "feats", model=model, device="cpu", dtype=options.dtype))
-        second = label("many", model, NAMES, options, features="feats")
-        many = label("many", model, MANY[:150], options, features="feats")
-        panda = label("many", model, ["panda"], options, features="feats")
-        read = of_an_image(
-            path.read_bytes() for _ in range(50) for path in sorted(Path("feats/feats").rglob("*.safetensors"))
-        )
-        over = "the first run"
-        note("a second question, 20 phrases", over, second, first)
-        note("a second question, 150 phrases", over, many, first)
-        note("encode, and label from the store", over, encoded + second, first)
-        note("`label --jsonl -c panda` over the store (png and coco)", "the first run", panda, first)
-        note(
-            "`label --jsonl -c panda` over the store (png and coco)",
-            "reading its files, which are in memory",
-            panda,
-            read,
-        )
-    print("| an image of 640 x 480, B/14 | over | time | processor time |\n|---|---|---|---|")
-    for (what, over), found in ratios.items():
-        one, other = (statistics.median(each) for each in zip(*found, strict=True))
-        print(f"| {what} | {over} | {said(one)} | {said(other)} |", flush=True)
+        return whole(tipsseg.encode_folder(images, "feats", **how, use_cache=True))
+
+    labelled("one", NAMES)  # texts are kept from here on
+    ratios: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for _ in range(options.rounds):
+        first = (labelled("imgs", NAMES) - labelled("one", NAMES)) / (options.images - 1)
+        alone = encoded("one")
+        encode = (encoded("imgs") - alone) / (options.images - 1)
+        copies = options.images * options.copies - 1
+        found = {"encode": (encode, "the first run", first)}
+        for what, names in (
+            ("a second question, 20 phrases", NAMES),
+            ("a second question, 150 phrases", MANY[:150]),
+            ("`label --jsonl -c panda` over the store", ["panda"]),
+        ):
+            labelled("one", names, "feats")
+            took = (labelled("many", names, "feats") - labelled("one", names, "feats")) / copies
+            found[what] = (took, "the first run", first)
+            if names is NAMES:
+                found["encode, and label from the store"] = (encode + took, "the first run", first)
+        reads = [path for _ in range(50) for path in Path("feats/feats").rglob("*.safetensors")]
+        read = whole(path.read_bytes() for path in reads) / len(reads)
+        found["the same"] = (took, "reading its files, which are in memory", read)
+        for what, (one, over, other) in found.items():
+            ratio = one.passed / other.passed, one.processor / other.processor
+            ratios.setdefault((what, over), []).append(ratio)
+    print("| an image of 640 x 480, B/14, png and coco | over | time | processor time |\n|---|---|---|---|")
+    for (what, over), each in ratios.items():
+        passed, processor = (said(statistics.median(column)) for column in zip(*each, strict=True))
+        print(f"| {what} | {over} | {passed} | {processor} |", flush=True)
     print()
 
 
@@ -118,34 +136,13 @@ def said(ratio: float) -> str:
     return f"1/{1 / ratio:.0f}" if ratio < 0.2 else f"{ratio:.2f}"
 
 
-def label(
-    images: str, model: Path, names: list[str], options: argparse.Namespace, *, features: str | None = None
-) -> Took:
-    shutil.rmtree("out", ignore_errors=True)
-    run = tipsseg.label_folder(
-        images,
-        tipsseg.make_vocabulary(names, "none"),
-        model=model,
-        output="out",
-        device="cpu",
-        dtype=options.dtype,
-        features=features,
-        use_cache=True,
-    )
-    return of_an_image(run)
-
-
-def of_an_image(results: Iterable[object]) -> Took:
-    """From the first result to the last."""
-    number, began = -1, (0.0, 0.0)
+def whole(results: Iterable[object]) -> Took:
+    """What a run takes, its start and its end included."""
+    began = time.perf_counter(), time.process_time()
     for result in results:
         if isinstance(result, tipsseg.Failed):
             raise result.error
-        number += 1
-        if not number:
-            began = time.perf_counter(), time.process_time()
-        ended = time.perf_counter(), time.process_time()
-    return Took(*((end - start) / number for start, end in zip(began, ended, strict=True)))
+    return Took(time.perf_counter() - began[0], time.process_time() - began[1])
 
 
 # ---- bytes ----

@@ -20,7 +20,7 @@ from tinytips.world.concepts import WHOLE_LIST
 from tipsseg.evaluation.thresholds import STEPS, Tally, choose_thresholds, tally
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.fitting.maths import windows_of
-from tipsseg.labelling.fitting.temperature import calibrate
+from tipsseg.labelling.fitting.temperature import calibrate, calibration_error
 
 
 def main() -> None:
@@ -85,12 +85,12 @@ def _temperatures(model: tipsseg.Model, pool: Scenes, held_out: Scenes, images: 
         for made in (pool, held_out)
     ]
     zeros, group_of, given = torch.zeros(count), torch.arange(count), model.backbone.temperature
-    before = calibrate(taught[1], vectors, zeros, group_of, given).before
+    before = calibration_error(taught[1], vectors, zeros, group_of, given)
     after = []
     for seed in range(draws):
         drawn = np.random.default_rng(seed).permutation(POOL)[:images]
         chosen = calibrate([taught[0][each] for each in drawn], vectors, zeros, group_of, given).temperature
-        after.append(calibrate(taught[1], vectors, zeros, group_of, chosen).before)
+        after.append(calibration_error(taught[1], vectors, zeros, group_of, chosen))
     print(
         f"\ncalibration error: {before:.4f}, with a fitted temperature {np.mean(after):.4f} ({max(after):.4f} at most)"
     )

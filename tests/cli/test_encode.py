@@ -83,6 +83,8 @@ def test_pixels_are_read_only_where_they_are_needed(
     no_tower(monkeypatch)
     assert command("label", scenes, *LABEL, "--refine", "pamr", "-o", "refined", "--features", "feats").code == 0
     assert labels("refined") == labels("plain")
+    ran = command("label", scenes, *LABEL[:-1], "-f", "png", "-o", "told", "--features", "feats")
+    assert "3 images with tiny on cpu (float32), features in feats (float16)." in ran.err
     assert command("label", scenes, *LABEL, "-f", "overlay", "-o", "overlays", "--features", "feats").code == 0
     assert len(list(Path("overlays").rglob("*.jpg"))) == 3
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
 from tipsseg import Features, FittedVocabulary, Labeller, LabelOptions, Model, VocabularyError
 from tipsseg.errors import TipssegError
+from tipsseg.labelling.fitting import choice
 from tipsseg.labelling.fitting.maths import Mask, Prior, Window, cell_logits, solve, thinned, windows_of
 from tipsseg.types import WindowPlan
 
@@ -73,6 +76,27 @@ def test_a_class_without_pixels_keeps_its_text(tiny: Model, fitted: FittedVocabu
     np.testing.assert_allclose(fitted.vectors[3], text[3], atol=1e-6)
     assert fitted.biases[3] == 0
     assert (fitted.scores[3].source, fitted.scores[3].images, fitted.scores[3].iou) == ("text", 0, None)
+
+
+@pytest.mark.parametrize(("names", "strengths"), [(3, {10.0, 3.0}), (4, {10.0, 3.0}), (5, {30.0})])
+def test_classes_are_held_the_more_where_masks_lack_many(
+    monkeypatch: pytest.MonkeyPatch, names: int, strengths: set[float]
+) -> None:
+    """Three of the classes are in the masks."""
+    tried: set[float] = set()
+
+    def watched(windows: list[Window], group_of: Tensor, prior: Prior, *others: Any) -> tuple[Tensor, Tensor]:
+        tried.update(prior.strength[torch.isfinite(prior.strength)].tolist())
+        return solve(windows, group_of, prior, *others)
+
+    monkeypatch.setattr(choice, "solve", watched)
+    ids = torch.randint(0, 3, (3, 8, 8), generator=torch.Generator().manual_seed(0))
+    shares = torch.nn.functional.one_hot(ids, 3).float()
+    images = [
+        [Window(torch.eye(5)[each[::2, ::2]], torch.arange(3), part)] for each, part in zip(ids, shares, strict=True)
+    ]
+    choice.choose_and_fit(images, torch.arange(names), torch.eye(5)[:names] * 3, ["a", "b", "c", "d", "e"][:names])
+    assert {each for each in tried if each > 1} == strengths
 
 
 def test_the_same_masks_give_the_same_file_and_it_is_read_back(

@@ -21,6 +21,7 @@ from tipsseg.regions.components import (
     components,
     count_labels,
     encode_region,
+    encode_regions,
     means_over,
     whole_classes,
 )
@@ -129,6 +130,13 @@ def test_a_region_is_coded_as_its_whole_mask(labels: LabelArray) -> None:
         assert isinstance(code["counts"], str)
         assert code["counts"].isascii()
         assert np.array_equal(coco_mask.decode(code).astype(bool), mask)
+
+
+@given(MAPS)
+@settings(max_examples=50, deadline=None)
+def test_regions_are_coded_together_as_alone(labels: LabelArray) -> None:
+    regions = components(labels, 300)[::-1]
+    assert encode_regions(regions, labels.shape) == [encode_region(each, labels.shape) for each in regions]
 
 
 def test_codes_of_a_large_map() -> None:

@@ -1,4 +1,4 @@
-"""Label ids -> regions and their run-length codes. numpy and pycocotools only."""
+"""Label ids -> regions and their run-length codes. numpy only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from tipsseg.types import ConfidenceArray, LabelArray
 
@@ -216,20 +215,53 @@ def _edges(runs: Runs, height: int) -> NDArray[np.int64]:
 
 
 def encode_region(region: Region, size: tuple[int, int]) -> Rle:
-    """The compressed run-length code of a region in an image of `size` (height, width).
+    """See `encode_regions`."""
+    return encode_regions([region], size)[0]
 
-    The code is that of the whole mask, but the work goes with the region's runs and not with the image, which matters where a map
-    has thousands of regions.
+
+def encode_regions(regions: Sequence[Region], size: tuple[int, int]) -> list[Rle]:
+    """The compressed run-length codes of regions in an image of `size` (height, width).
+
+    Each code is that of the whole mask, but the work goes with the regions' runs and not with the image, which matters where a map
+    has thousands of regions. All of them are coded at once, as most have few runs.
     """
+    if not regions:
+        return []
     height, width = size
-    edges = _edges(region.runs, height)
+    owner = np.repeat(np.arange(len(regions)), [len(region.runs) for region in regions])
+    edges = _edges(_together([region.runs for region in regions]), height)
     # A run that ends at the bottom of the image goes on at the top of the next column: drop both edges.
-    apart = edges[1:-1:2] != edges[2::2]
-    if not apart.all():
-        kept = np.ones(len(edges), np.bool_)
-        kept[1:-1:2] = kept[2::2] = apart
-        edges = edges[kept]
-    rest = height * width - int(edges[-1])
-    counts = [int(edges[0]), *(edges[1:] - edges[:-1]).tolist(), *([rest] if rest else [])]
-    code = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return {"size": [height, width], "counts": code["counts"].decode("ascii")}
+    apart = (edges[1:-1:2] != edges[2::2]) | (owner[1:] != owner[:-1])
+    kept = np.ones(len(edges), np.bool_)
+    kept[1:-1:2] = kept[2::2] = apart
+    edges, owner = edges[kept], np.repeat(owner, 2)[kept]
+    # What each edge is behind the one before, and the end of the image behind the last.
+    stops = np.cumsum(np.bincount(owner, minlength=len(regions)))
+    counts = np.insert(np.diff(edges, prepend=0), stops, height * width - edges[stops - 1])
+    firsts = np.concatenate([[0], stops[:-1]]) + np.arange(len(regions))
+    counts[firsts] = edges[np.concatenate([[0], stops[:-1]])]
+    number = np.diff(firsts, append=len(counts))
+    place = np.arange(len(counts)) - np.repeat(firsts, number)
+    counts[3:] -= np.where(place[3:] > 2, counts[1:-2], 0)
+    # An end of the image that is no run of its own is not coded.
+    coded = np.ones(len(counts), np.bool_)
+    coded[firsts + number - 1] = edges[stops - 1] < height * width
+    texts, lengths = _text(counts[coded])
+    ends = np.cumsum(np.bincount(np.repeat(np.arange(len(regions)), number)[coded], lengths)).astype(np.int64).tolist()
+    return [{"size": [height, width], "counts": texts[start:end]} for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _text(numbers: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
+    """Numbers as COCO writes them, five bits in a letter, the lowest first; and how many letters each has."""
+    letters: list[NDArray[np.uint8]] = []
+    more = np.ones(len(numbers), np.bool_)
+    lengths = np.zeros(len(numbers), np.int64)
+    while more.any():
+        lengths += more
+        low = numbers & 31
+        numbers = numbers >> 5
+        # The fifth bit of the last letter is the sign of all.
+        more = more & (numbers != np.where(low & 16, -1, 0))
+        letters.append((low + 48 + 32 * more).astype(np.uint8))
+    written = np.arange(len(letters)) < lengths[:, None]
+    return np.stack(letters, 1)[written].tobytes().decode("ascii"), lengths

@@ -19,6 +19,9 @@ from tipsseg.vocabulary.fitted import ClassFit
 
 #: Precisions of the prior of a class that the text helps with, in patches; its bias is held as strongly. One is chosen.
 _STRONG = (10.0, 3.0)
+#: The same where the masks lack more than this share of the classes: nothing tells the others where these are, and they would
+#: spread into them.
+_STRONGER, _LACKING = (30.0,), 0.25
 #: The same of a class that is learnt from masks alone.
 _WEAK = (0.3, 0.03)
 #: How strongly the bias of a class without its text is held, as a share of how its vector is.
@@ -45,13 +48,13 @@ class _Kind:
     Attributes:
         weak: [G], whether without its text.
         kept: [G], whether its text stays as it is.
-        strong_strength: See `_STRONG`.
+        strong_strength: See `_STRONG` and `_STRONGER`.
         weak_strength: See `_WEAK`.
     """
 
     weak: Groups
     kept: Groups
-    strong_strength: float = _STRONG[0]
+    strong_strength: float
     weak_strength: float = _WEAK[0]
 
 
@@ -123,12 +126,13 @@ def choose_and_fit(
         counts[torch.cat([window.groups for window in image]).unique().numpy()] += 1
     present = counts > 0
     by_text = ious(confusion(everything, text, torch.zeros(len(text)), group_of))
-    if len(images) == 1:
-        kind, found = _Kind(present & (by_text < _UNKNOWN), ~present), None
-    else:
-        kind, found = _chosen(problem, present, by_text)
-    weights, biases = problem.fit(kind)
     has_phrases = set(group_of.tolist())
+    strengths = _STRONGER if present.sum() < (1 - _LACKING) * len(has_phrases) else _STRONG
+    if len(images) == 1:
+        kind, found = _Kind(present & (by_text < _UNKNOWN), ~present, strengths[0]), None
+    else:
+        kind, found = _chosen(problem, present, by_text, strengths)
+    weights, biases = problem.fit(kind)
     scores = tuple(
         ClassFit(
             name,
@@ -143,15 +147,14 @@ def choose_and_fit(
     return weights, biases, scores
 
 
-def _chosen(problem: _Problem, present: Groups, by_text: Ious) -> tuple[_Kind, Ious]:
+def _chosen(problem: _Problem, present: Groups, by_text: Ious, strengths: Sequence[float]) -> tuple[_Kind, Ious]:
     """What each group is made from, and the IoU of each group in images left out."""
-    alone = problem.left_out(_Kind(present, ~present), _ROUGH)
+    first = strengths[0]
+    alone = problem.left_out(_Kind(present, ~present, first), _ROUGH)
     weak = present & (by_text < np.maximum(_SHARE * alone, _UNKNOWN))
-    best, found = _best(
-        problem, [_Kind(weak, ~present, _STRONG[0], each) for each in _WEAK[: 2 if weak.any() else 1]], weak
-    )
+    best, found = _best(problem, [_Kind(weak, ~present, first, each) for each in _WEAK[: 2 if weak.any() else 1]], weak)
     if (present & ~weak).any():
-        others = [_Kind(weak, ~present, each, best.weak_strength) for each in _STRONG[1:]]
+        others = [_Kind(weak, ~present, each, best.weak_strength) for each in strengths[1:]]
         best, found = _best(problem, [best, *others], present, found)
     worse = present & ~weak & (found < by_text)
     if worse.any():
