@@ -83,6 +83,15 @@ def check_dtype_name(name: str) -> None:
     choose(name, DTYPE_NAMES, "dtype")
 
 
+def check_work(device: str, dtype: str, batch_size: int, jobs: int, max_pixels: int) -> None:
+    """Raise UsageError for what cannot be meant of where and how a run computes; see RunSpec."""
+    check_whole_number("argument `batch_size`", batch_size)
+    check_whole_number("argument `jobs`", jobs)
+    check_whole_number("argument `max_pixels`", max_pixels)
+    check_device_name(device)
+    check_dtype_name(dtype)
+
+
 def thread_count(jobs: int | None) -> int:
     """How many threads `jobs` asks for; None stands for the default. Raises UsageError for less than 1."""
     if jobs is None:

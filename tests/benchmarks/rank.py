@@ -154,9 +154,13 @@ def _fit(work: Path, scenes: int, images: int, seeds: int) -> None:
             scores = []
             for seed in range(seeds):
                 first = ORDERS[name](found, _drawn(seed, scenes, images), seed)[:number]
-                features = [tipsseg.Features.load(_feature_file(found, place)) for place in first]
-                masks = [np.where(found.truths[place] == 0, np.uint8(255), found.truths[place]) for place in first]
-                scores.append(score(tipsseg.Labeller(model, tipsseg.fit(model, features, masks, vocabulary))))
+                kept = work / f"fit-{'-'.join(map(str, first))}.txt"  # a fit takes long
+                if not kept.exists():
+                    features = [tipsseg.Features.load(_feature_file(found, place)) for place in first]
+                    masks = [np.where(found.truths[place] == 0, np.uint8(255), found.truths[place]) for place in first]
+                    fitted = tipsseg.fit(model, features, masks, vocabulary)
+                    kept.write_text(str(score(tipsseg.Labeller(model, fitted))))
+                scores.append(float(kept.read_text()))
             by_chance = by_chance or scores
             worse = sum(one < other for one, other in zip(scores, by_chance, strict=True))
             print(f"| {number} | {name} | {np.mean(scores):.4f} ({min(scores):.4f}) | {worse} of {seeds} |", flush=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,8 @@ def test_pixels_are_read_only_where_they_are_needed(
     no_tower(monkeypatch)
     assert command("label", scenes, *LABEL, "--refine", "pamr", "-o", "refined", "--features", "feats").code == 0
     assert labels("refined") == labels("plain")
+    ran = command("label", scenes, *LABEL[:-1], "-f", "png", "-o", "told", "--features", "feats")
+    assert "3 images with tiny on cpu (float32), features in feats (float16)." in ran.err
     assert command("label", scenes, *LABEL, "-f", "overlay", "-o", "overlays", "--features", "feats").code == 0
     assert len(list(Path("overlays").rglob("*.jpg"))) == 3
 
@@ -275,3 +279,32 @@ def test_a_tower_is_read_only_where_it_is_needed(
     read.clear()
     assert command(*label, "-c", "another thing").code == 0
     assert read == ["vision"]
+
+
+@pytest.mark.parametrize(("flag", "end"), [((), b"\n"), (("-0",), b"\0")], ids=["lines", "NUL"])
+def test_a_list_of_images(command: Command, scenes: Path, flag: tuple[str, ...], end: bytes) -> None:
+    (scenes / "lake" / "grey.png").rename(scenes / "lake" / "grey\n.png" if flag else scenes / "lake" / "grey .png")
+    paths = sorted(path for path in scenes.rglob("*") if path.is_file())
+    listed = b"".join(bytes(path) + end for path in [*paths[:2], Path("imgs/gone.png"), paths[2]])
+    ran = command("encode", "-", *flag, *TINY, "-o", "feats", stdin=listed)
+    assert ran.code == 1
+    assert "imgs/gone.png: no such file" in ran.err
+    files = ran.out.split("\0" if flag else "\n")[:-1]
+    assert [Path(each).is_file() for each in files] == [True] * 3
+    again = command("encode", scenes, *TINY, "-o", "feats", *flag)
+    assert "0 images encoded, 3 unchanged" in again.err
+    assert sorted(again.out.split("\0" if flag else "\n")[:-1]) == sorted(files)
+
+
+def test_a_list_that_comes_bit_by_bit(scenes: Path) -> None:
+    """Each image is encoded once it is named."""
+    line = [sys.executable, "-m", "tipsseg", "encode", "-", *TINY, "-o", "feats"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        for path in (scenes / "street/house.png", scenes / "lake/grey.png"):
+            run.stdin.write(bytes(path) + b"\n")
+            run.stdin.flush()
+            assert Path(run.stdout.readline().decode().rstrip()).is_file()
+        run.stdin.close()
+    assert run.returncode == 0

@@ -367,7 +367,11 @@ def test_no_mask_at_all_that_could_be_scored(command: Command, tmp_path: Path) -
         first, second, third, *last = ran.err.splitlines()
         assert (first, second) == ("Checking 1 truth mask.", "1 mask of pred against gt.")
         assert third.startswith("Error: pred/a.png: the labels are 1 x 1 ")
-        assert last == ["Error: nothing was scored: 1 of 1 failed", "Hint: The lines above say why."]
+        error, hint = last
+        assert error.startswith(
+            "Error: nothing was scored: 1 of 1 failed; the first: pred/a.png: the labels are 1 x 1 "
+        )
+        assert hint.startswith("Hint: The truth must belong to this image ")
         assert files(tmp_path) == before
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from output_folders import LABELS, make_run, save_inputs
+from output_folders import LABELS, make_run, save_inputs, tree
 from PIL import Image
 from running import Command
 
@@ -64,16 +64,18 @@ def test_what_is_left_out_is_said(command: Command, out: Path) -> None:
 
 @pytest.mark.parametrize("name", ["rank", "convert"])
 def test_a_path_that_is_not_labelled_is_told(command: Command, out: Path, tmp_path: Path, name: str) -> None:
-    more = ("-f", "labelme") if name == "convert" else ()
+    more = ("-f", "coco-polygon") if name == "convert" else ()
     listed = tmp_path / "list.txt"
     listed.write_text(f"{tmp_path}/imgs/a.png\n\nnope.png\n")
     ran = command(name, out, "--only", listed, *more, "-q")
     assert (ran.code, len(ran.out.splitlines())) == (1, 1)
     assert ran.err == f"Error: nope.png: not labelled in {out} (Leave it out of --only.)\n"
+    # Where none is labelled, nothing is done.
+    before = tree(out)
     listed.write_text("nope.png\n")
     ran = command(name, out, "--only", listed, *more)
     assert (ran.code, ran.out) == (1, "")
-    assert len(list(out.rglob("labelme/**/*.json"))) == (1 if name == "convert" else 0)
+    assert tree(out) == before
 
 
 def test_a_list_that_a_page_saved_is_separated_as_it_shows(command: Command, out: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_an_image_without_an_error_has_no_reasons() -> None:
 
 def test_borders_are_a_reason() -> None:
     entry = entry_of("a", {1: (100, 0.5)}, objects=(BOX,) * 16)
-    assert border_share(entry) == 1.0
+    assert border_share(entry.objects or (), (10, 10)) == 1.0
     assert reasons(entry)[1] == Reason("borders", "", 0.5)
 
 

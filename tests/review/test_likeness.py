@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from entries import entry_of
 
-from tipsseg.review.likeness import LENGTH, label_shares, label_vectors, nearest, token_vector
+from tipsseg.review.likeness import LENGTH, Shares, label_shares, label_vectors, nearest, token_vector
 from tipsseg.store.manifest import ManifestEntry
+
+
+def shares_of(entry: ManifestEntry) -> Shares:
+    return label_shares(entry.numbers, entry.objects or ())
+
 
 RNG = np.random.default_rng(0)
 
@@ -26,13 +29,13 @@ def shown(**shares: float) -> ManifestEntry:
 def test_what_labels_hold() -> None:
     objects = ((1, 20, 0, 0, 3, 3, 0.5), (1, 5, 7, 8, 3, 2, 0.5), (2, 10, 0, 0, 10, 10, 0.5))
     entry = entry_of("a", {1: (25, 0.5), 2: (10, 0.5)}, background=(40, 0.5), ignored=25, objects=objects)
-    assert label_shares(replace(entry, objects=None)).tolist() == [[-1, 0.25], [0, 0.4], [9 + 4, 0.25], [18 + 4, 0.1]]
-    assert label_shares(entry).tolist() == [[-1, 0.25], [0, 0.4], [9, 0.2], [9 + 8, 0.05], [18 + 4, 0.1]]
+    assert label_shares(entry.numbers, ()).tolist() == [[-1, 0.25], [0, 0.4], [9 + 4, 0.25], [18 + 4, 0.1]]
+    assert shares_of(entry).tolist() == [[-1, 0.25], [0, 0.4], [9, 0.2], [9 + 8, 0.05], [18 + 4, 0.1]]
 
 
 def test_vectors_by_labels() -> None:
     images = [shown(c1=0.6, c2=0.4), shown(c1=0.61, c2=0.39), shown(c3=1.0), shown(c1=1.0)]
-    vectors = label_vectors([label_shares(each) for each in images])
+    vectors = label_vectors([shares_of(each) for each in images])
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     likeness = vectors @ vectors.T
     assert likeness[0, 1] > 0.99
@@ -45,20 +48,20 @@ def test_images_that_show_the_same_at_other_places_are_less_alike() -> None:
     left, right = (
         entry_of("a", {1: (50, 0.5)}, background=(50, 0.5), objects=((1, 50, 0, x, 10, 5, 0.5),)) for x in (0, 5)
     )
-    vectors = label_vectors([label_shares(each) for each in (left, right, left)])
+    vectors = label_vectors([shares_of(each) for each in (left, right, left)])
     assert vectors[0] @ vectors[1] < 0.8
     assert vectors[0] @ vectors[2] == pytest.approx(1, abs=1e-5)
 
 
 def test_what_few_images_show_counts_more() -> None:
     images = [*[shown(c1=1.0)] * 50, *[shown(c1=0.8, c2=0.2)] * 2, *[shown(c1=0.8, c3=0.2)] * 50]
-    vectors = label_vectors([label_shares(each) for each in images])
+    vectors = label_vectors([shares_of(each) for each in images])
     assert vectors[0] @ vectors[50] < vectors[0] @ vectors[60] - 0.1
 
 
 def test_vectors_of_many_classes_are_short_and_tell_the_same() -> None:
     entries = [shown(**{f"c{number}": 0.01 for number in range(first, first + 100)}) for first in (1, 11, 300)]
-    vectors = label_vectors([label_shares(each) for each in entries])
+    vectors = label_vectors([shares_of(each) for each in entries])
     assert vectors.shape == (3, LENGTH)
     assert vectors[0] @ vectors[1] > 0.5
     assert abs(vectors[0] @ vectors[2]) < 0.4
@@ -77,7 +80,7 @@ def test_vectors_by_class_tokens() -> None:
 
 
 def test_the_nearest_images() -> None:
-    angles = np.radians([0, 10, 30, 70, 0])
+    angles = np.radians([0, 10, 30, 120, 0])
     vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     vectors[4] = 0
     assert list(nearest(vectors, 2)) == [[1, 2], [0, 2], [1, 0], [2, 1], []]

@@ -10,19 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kept_features import keep_features
 from output_folders import NOTHING, A, B, make_run, save_inputs
 from PIL import Image
 
 import tipsseg
-from tipsseg.features.file import FeatureRecord, Origin, Recipe, write_feature_file
-from tipsseg.features.folder import FeatureStore, StoreRecord, feature_path
 from tipsseg.review.expected import expected_error
 from tipsseg.store.manifest import read_entries
 from tipsseg.store.shards import Shard
-from tipsseg.types import WindowPlan
 
 LABELS = {"a.png": A, "b.png": B, "sub/c.png": NOTHING, "sub/d.png": A.T.copy()}
-RECIPE = Recipe({"id": "tiny"}, "float32", "slide", 224, 1)
 
 
 @pytest.fixture
@@ -94,29 +91,6 @@ def test_shards_that_are_not_joined_yet(tmp_path: Path) -> None:
     for number in (1, 2):
         make_run(tmp_path / "out", tmp_path / "imgs", LABELS, formats=("png",), shard=Shard(number, 2))
     assert sorted(names(tmp_path / "out")) == sorted(LABELS)
-
-
-def keep_features(out: Path, tokens: dict[str, list[float]]) -> Path:
-    """A store with these class tokens of the images."""
-    folder = out.parent / "feats"
-    FeatureStore(folder, StoreRecord("tiny", RECIPE, "float32"))
-    entries = read_entries(out)
-    for image, values in tokens.items():
-        sha256 = entries[image].fingerprint.sha256
-        assert sha256 is not None
-        vector = np.array(values, np.float32)
-        vector /= np.linalg.norm(vector)
-        record = FeatureRecord(
-            entries[image].numbers.size,
-            WindowPlan((14, 14), 14, ((0, 0),)),
-            "float32",
-            np.broadcast_to(vector, (1, 1, 1, len(vector))),
-            None,
-            np.broadcast_to(vector, (1, 2, len(vector))),
-            Origin(sha256, image, RECIPE),
-        )
-        write_feature_file(feature_path(folder, sha256), record)
-    return folder
 
 
 def test_class_tokens_tell_which_images_are_alike(out: Path) -> None:

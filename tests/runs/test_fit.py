@@ -157,6 +157,12 @@ def test_what_cannot_be_fitted_is_refused(folder: Path, change: Callable[[Path],
         tipsseg.fit_folder(folder / "out", images=folder / "imgs", device="cpu")
 
 
+def test_a_truth_of_another_size_is_told_of_and_left_out(folder: Path) -> None:
+    Image.fromarray(np.ones((100, 112), np.uint8)).save(folder / "gt/a.png")
+    found = tipsseg.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
+    assert (found.images, found.failed) == (3, 1)
+
+
 def test_images_without_a_mask_are_left_out(folder: Path, fit: Fit) -> None:
     (folder / "gt/b.png").unlink()
     again = tipsseg.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")

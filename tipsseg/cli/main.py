@@ -113,6 +113,8 @@ def _typer_errors_printable() -> Iterator[None]:
         # A command without arguments is an error whose message is its help.
         if error.ctx is None or error.message != error.ctx.get_help():
             error.message = printable(error.message)
+        if "Did you mean" in error.message and hasattr(error, "possibilities"):
+            error.possibilities = None  # typer has added its guess; click 8.4 would add its own
         raise
 
 

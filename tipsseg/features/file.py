@@ -105,6 +105,15 @@ class FeatureRecord:
     class_tokens: NDArray[np.float16] | FloatArray
     origin: Origin | None = None
 
+    def check_unit(self) -> None:
+        """Raise ValueError where vectors are not of unit length, or are no numbers."""
+        patches: FloatArray = self.patches.astype(np.float32, copy=False)
+        if self.scales is not None:
+            with np.errstate(invalid="ignore"):  # infinity times 0 is no number, which is found then
+                patches = patches * self.scales[..., None]
+        check_unit(patches)
+        check_unit(self.class_tokens.astype(np.float32, copy=False))
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureHeader:

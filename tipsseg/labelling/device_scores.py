@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tipsseg.backbones.transfers import Arriving, sent
 from tipsseg.labelling.assign import Assignment, LabelTable, empty_confidence
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import LabelArray, TopClasses, WindowPlan
@@ -29,29 +30,6 @@ from tipsseg.types import LabelArray, TopClasses, WindowPlan
 #: Phrases x rows x columns of a tile, of the image and of the grid that it is resized from: 64 MB in float32, and some four of
 #: these at once. Smaller ones leave a large GPU idle between them.
 _ELEMENTS = 1 << 24
-
-
-class Arriving:
-    """Tensors on their way from a device to the host."""
-
-    def __init__(self, *tensors: Tensor) -> None:
-        """Begin to copy. The tensors must be on one device, and may still be under way there."""
-        self._event: torch.cuda.Event | None = None
-        self._tensors: Sequence[Tensor] = tensors
-        device = tensors[0].device
-        if device.type == "cuda":
-            # From pinned memory on, and not until now, torch copies while others compute.
-            self._tensors = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in tensors]
-            for target, source in zip(self._tensors, tensors, strict=True):
-                target.copy_(source, non_blocking=True)
-            self._event = torch.cuda.Event(blocking=True)  # who waits sleeps, and leaves the core to others
-            self._event.record(torch.cuda.current_stream(device))
-
-    def arrays(self) -> list[NDArray[Any]]:
-        """Wait for the tensors; may be called from several threads."""
-        if self._event is not None:
-            self._event.synchronize()
-        return [each.cpu().numpy() for each in self._tensors]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,10 +70,10 @@ class DeviceScorer:
         self._dtype = table.label_ids.dtype
         self._temperature = temperature
         self._runs = list(_runs(table.groups))
-        self._label_ids = _sent(_signed(table.label_ids), device)
+        self._label_ids = sent(_signed(table.label_ids), device)
         self._ignore = int(_signed(np.array(table.ignore, self._dtype)))
         least = table.min_confidence[table.label_ids]
-        self._least = _sent(least, device) if least.any() else None
+        self._least = sent(least, device) if least.any() else None
 
     @torch.inference_mode()
     def send(
@@ -116,8 +94,8 @@ class DeviceScorer:
             top: How many of the best classes of each patch are sent too.
 
         Returns:
-            The labels: those of `assign.match` but for ties within rounding. The confidence is rounded to 16 bits, and is what
-            the minimum confidences are compared with.
+            The labels: those of `assign.match` but for ties within rounding. The confidence is rounded to 16 bits, after the
+            minimum confidences were compared with it.
         """
         maps = _maps(cosines, plan)
         labels = self._label_ids.new_empty(size)
@@ -154,11 +132,11 @@ class DeviceScorer:
     def _labels(self, maps: _Maps, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Label ids and confidences of a tile, [r, c] each, of the scores of its groups, [G, r, c], which are used up."""
         best, index = scores.max(0)  # of equals the first
-        confidence = maps.relative_(scores, best, self._temperature).sum(0).reciprocal_().half()
+        confidence = maps.relative_(scores, best, self._temperature).sum(0).reciprocal_()
         labels = self._label_ids[index]
         if self._least is not None:
-            labels.masked_fill_(confidence.float() < self._least[index], self._ignore)
-        return labels, confidence
+            labels.masked_fill_(confidence < self._least[index], self._ignore)
+        return labels, confidence.half()
 
     def _best(self, maps: _Maps, size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
         """Label ids and shares of the best groups at each cell of a grid of `size`, as `assign.best_groups`: [K, h, w] each."""
@@ -310,7 +288,7 @@ def _resized(values: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
 @lru_cache(maxsize=64)
 def _axis(source: int, target: int, device: torch.device) -> _Axis:
     weights = interpolation_weights(source, target)
-    return _Axis(weights, *(_sent(each, device) for each in (weights.low, weights.high, weights.weight)))
+    return _Axis(weights, *(sent(each, device) for each in (weights.low, weights.high, weights.weight)))
 
 
 @lru_cache(maxsize=16)
@@ -320,13 +298,7 @@ def _windows_seen(plan: WindowPlan, device: torch.device) -> tuple[Tensor, Tenso
     for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
         for start in set(starts):
             seen[start : start + plan.side] += 1
-    return _sent(down, device), _sent(across, device)
-
-
-def _sent(array: NDArray[Any], device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(array)
-    # From other memory the copy would wait for all that the device has to do.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return sent(down, device), sent(across, device)
 
 
 def _signed(ids: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tipsseg.backbones.transfers import Arriving
 from tipsseg.errors import FeatureFileError
 from tipsseg.features.file import FeatureRecord, Origin, check_unit, read_feature_file, write_feature_file
 from tipsseg.options import FEATURE_DTYPES, FeatureDtype, choose
@@ -85,23 +86,24 @@ class Features:
 
     def record(self, dtype: FeatureDtype, origin: Origin | None = None) -> FeatureRecord:
         """The features as a file in that dtype holds them. Raises UsageError for an unknown dtype."""
+        return self.rounded(dtype).record(origin)
+
+    @torch.inference_mode()
+    def rounded(self, dtype: FeatureDtype) -> RoundedFeatures:
+        """The features as they are read from a file in that dtype, without waiting for the device. Raises UsageError."""
         kept = choose(dtype, FEATURE_DTYPES, "dtype of features")
-        patches, scales = self.patches, None
-        if kept == "int8":
+        patches, class_tokens = self.patches, self.class_tokens
+        if kept == "float32":
+            return RoundedFeatures(self, kept, Arriving(patches, class_tokens))
+        class_tokens = class_tokens.half()
+        if kept == "float16":
+            patches = patches.half()
+            arriving, again = Arriving(patches, class_tokens), patches.float()
+        else:
             scales = patches.abs().amax(-1) / 127  # [B, h, w]
             patches = (patches / scales[..., None]).round().to(torch.int8)
-        elif kept == "float16":
-            patches = patches.half()
-        class_tokens = self.class_tokens if kept == "float32" else self.class_tokens.half()
-        return FeatureRecord(
-            self.size,
-            self.plan,
-            kept,
-            patches.cpu().numpy(),
-            None if scales is None else scales.cpu().numpy(),
-            class_tokens.cpu().numpy(),
-            origin,
-        )
+            arriving, again = Arriving(patches, class_tokens, scales), patches.float() * scales[..., None]
+        return RoundedFeatures(Features(self.size, self.plan, again, class_tokens.float()), kept, arriving)
 
     @classmethod
     def from_record(cls, record: FeatureRecord, device: torch.device) -> Self:
@@ -113,3 +115,24 @@ class Features:
         for vectors in (patches, class_tokens):
             check_unit(vectors.numpy().astype(np.float32, copy=False))
         return cls(record.size, record.plan, patches.to(device), class_tokens.to(device))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundedFeatures:
+    """Features in the precision of a file, and what the file is to hold, on its way from the device.
+
+    Attributes:
+        features: The same as `Features.from_record` makes of the record.
+        dtype: Of the file.
+        arriving: Patches, class tokens, and for int8 the scales, as FeatureRecord has them.
+    """
+
+    features: Features
+    dtype: FeatureDtype
+    arriving: Arriving
+
+    def record(self, origin: Origin | None = None) -> FeatureRecord:
+        """Wait for what the file is to hold; any thread may."""
+        patches, class_tokens, *scales = self.arriving.arrays()
+        size, plan = self.features.size, self.features.plan
+        return FeatureRecord(size, plan, self.dtype, patches, scales[0] if scales else None, class_tokens, origin)

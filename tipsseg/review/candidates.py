@@ -35,11 +35,13 @@ class Candidates:
     def __init__(self) -> None:
         self._all: list[_Candidate] = []
 
-    def add(self, entry: ManifestEntry) -> None:
-        """Add an image."""
-        classes = tuple(each.id for each in entry.numbers.classes if each.pixels)
-        found = _Candidate(entry.image, expected_error(entry), classes, label_shares(entry), entry.fingerprint.sha256)
-        self._all.append(found)
+    def add(self, entry: ManifestEntry) -> float:
+        """Add an image; returns its expected error."""
+        numbers, error = entry.numbers, expected_error(entry)
+        classes = tuple(each.id for each in numbers.classes if each.pixels)
+        shares = label_shares(numbers, entry.objects or ())
+        self._all.append(_Candidate(entry.image, error, classes, shares, entry.fingerprint.sha256))
+        return error
 
     @property
     def images(self) -> list[str]:

@@ -6,9 +6,10 @@ of the image that is near the border of an object: there, models are surer than 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.manifest import ManifestEntry, ObjectScore
 
 #: How wide the border of an object is, of the shorter side of the image: a patch of a window has that size.
 _BORDER = 1 / 32
@@ -66,10 +67,10 @@ def background_confidence(entry: ManifestEntry) -> float | None:
     return float(found) if isinstance(found, int | float) and 0 <= found <= 1 else None
 
 
-def border_share(entry: ManifestEntry) -> float:
-    """The share of an image, 0..1, that is near the border of an object, as the boxes of the objects tell."""
-    height, width = entry.numbers.size
-    length = sum(2 * (h + w) for _, _, _, _, h, w, _ in entry.objects or ())
+def border_share(objects: Iterable[ObjectScore], size: tuple[int, int]) -> float:
+    """The share of an image of `size` (H, W), 0..1, that is near the border of an object, as the boxes of the objects tell."""
+    height, width = size
+    length = sum(2 * (h + w) for _, _, _, _, h, w, _ in objects)
     return min(1.0, length * _BORDER * min(height, width) / (height * width))
 
 
@@ -84,4 +85,4 @@ def _parts(entry: ManifestEntry) -> list[tuple[str, str, float]]:
     parts.append(("background", "", numbers.background * unsure / area))
     parts.append(("ignored", "", numbers.ignored / area))
     wrong = sum(part for _, _, part in parts)
-    return [*parts, ("borders", "", wrong * border_share(entry))]
+    return [*parts, ("borders", "", wrong * border_share(entry.objects or (), numbers.size))]

@@ -7,13 +7,14 @@ stands for an image of which nothing is known: it is like no other.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.manifest import ObjectScore
+from tipsseg.store.summary import ImageNumbers
 from tipsseg.types import BACKGROUND
 
 Vectors = NDArray[np.float32]
@@ -38,16 +39,15 @@ def token_vector(class_tokens: NDArray[np.floating]) -> Vectors:
     return _projected(_unit(means.reshape(1, -1)))[0]
 
 
-def label_shares(entry: ManifestEntry) -> Shares:
+def label_shares(numbers: ImageNumbers, objects: Iterable[ObjectScore]) -> Shares:
     """What the labels of an image hold and where, [k, 2]: each row a label at a place, as one number, and its share of the image.
 
     The places of objects are those of their middles in a grid of 3 x 3. Background and ignored pixels have one place each.
     """
-    numbers = entry.numbers
     height, width = numbers.size
     pixels: dict[int, int] = defaultdict(int)
     rest = {each.id: each.pixels for each in numbers.classes}
-    for label, area, y, x, h, w, _ in entry.objects or ():
+    for label, area, y, x, h, w, _ in objects:
         row, column = (
             min(_GRID - 1, _GRID * (2 * at + side) // (2 * size)) for at, side, size in ((y, h, height), (x, w, width))
         )
@@ -78,7 +78,7 @@ def label_vectors(shares: Sequence[Shares]) -> Vectors:
 
 def nearest(vectors: Vectors, number: int) -> Iterator[list[int]]:
     """For each image the images that are most like it, the nearest first; images of which nothing is known have none."""
-    known = np.asarray(vectors.any(1))  # [n]
+    known: NDArray[np.bool_] = np.asarray(vectors.any(1))
     for start in range(0, len(vectors), _AT_ONCE):
         likeness = vectors[start : start + _AT_ONCE] @ vectors.T  # [b, n]
         likeness[:, ~known] = -np.inf

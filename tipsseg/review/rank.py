@@ -10,7 +10,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError, InputError
 from tipsseg.options import check_whole_number
 from tipsseg.review.candidates import Candidates, without_features
-from tipsseg.review.expected import Reason, expected_error, mean_confidence, reasons
+from tipsseg.review.expected import Reason, mean_confidence, reasons
 from tipsseg.review.source import Item, Source
 from tipsseg.runs.convert.only import find_only
 from tipsseg.runs.inputs import check_image_root
@@ -117,10 +117,8 @@ def rank_folder(
             if _is_corrected(item):
                 corrected += 1
                 continue
-            candidates.add(entry)
-            found[entry.image] = Ranked(
-                item.path, entry.image, expected_error(entry), mean_confidence(entry), reasons(entry)
-            )
+            error = candidates.add(entry)
+            found[entry.image] = Ranked(item.path, entry.image, error, mean_confidence(entry), reasons(entry))
     vectors, missing = candidates.vectors(features)
     if corrected:
         progress.note(f"{counted(corrected, 'corrected image')} left out.")

@@ -121,8 +121,8 @@ def evaluate_model(
         if folder is not None:
             note_folder(folder, progress)
             note_parts(spec.formats, spec.files, progress)
-        counts = _label(info, images, engine, folder, progress)
-    _require_some(counts.labelled, counts.failed)
+        counts, first = _label(info, images, engine, folder, progress)
+    _require_some(counts.labelled, counts.failed, first)
     facts = {
         "tool": "tipsseg",
         "version": __version__,
@@ -144,7 +144,7 @@ def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[Ima
         if isinstance(item, Unchanged):
             raise OutputError(
                 folder.path,
-                f"files of {item.ref.name} in it were changed by hand, and this run would replace them",
+                f"files of {item.ref.name} in it were changed by hand, and this run would overwrite them",
                 "Choose another output folder with argument `output`.",
             )
         found.append(item)
@@ -153,19 +153,23 @@ def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[Ima
 
 def _label(
     info: RunInfo, images: Images, engine: LocalEngine, folder: OutputFolder | None, progress: Progress
-) -> Counts:
-    """Label the images, and keep the labels where there is a folder for them."""
+) -> tuple[Counts, ImageError | None]:
+    """Label the images, and keep the labels where there is a folder for them; also return the first failure."""
     began = time.monotonic()
     notes = ImageNotes(info.model, progress)
+    first: ImageError | None = None
 
     def record(result: ImageResult) -> Mapping[str, Path]:
+        nonlocal first
         match result:
             case Labelled():
                 notes.take(result)
                 if folder is not None:
                     folder.add(result)
-            case Failed() if folder is not None:
-                folder.fail(replace(result, error=progress.worded(result.error)))
+            case Failed():
+                first = first or result.error
+                if folder is not None:
+                    folder.fail(replace(result, error=progress.worded(result.error)))
         return {}
 
     reporter: Reporter[ImageResult] = Reporter(progress, record)
@@ -175,7 +179,7 @@ def _label(
         folder.finish(reporter.counts, engine.batch_size())
     notes.end()
     note_end(progress, reporter.counts, time.monotonic() - began, "")
-    return reporter.counts
+    return reporter.counts, first
 
 
 def evaluate_masks(
@@ -214,17 +218,17 @@ def evaluate_masks(
     _check_labels(pairs, layout.classes, jobs, max_pixels)
     confusion = Confusion(layout.classes, layout.background)
     progress.begin(f"{counted(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
-    failed = 0
+    failed, first = 0, None
     scored = []
     for pair in pairs.pairs:
         try:
             labels = read_labels(pair.ref.path, layout.classes, max_pixels)
             scored.append(_score(confusion, pair, labels, max_pixels))
         except ImageError as error:
-            failed += 1
+            failed, first = failed + 1, first or error
             progress.error(error)
         progress.advance()
-    _require_some(len(scored), failed)
+    _require_some(len(scored), failed, first)
     facts = {
         "tool": "tipsseg",
         "version": __version__,
@@ -357,9 +361,10 @@ def _note_unused(pairs: Pairs, progress: Progress) -> None:
         progress.note(f"{counted(pairs.unused, 'truth mask')} without an image.")
 
 
-def _require_some(scored: int, failed: int) -> None:
-    if not scored:
-        raise InputError(f"nothing was scored: {failed} of {failed} failed", "The lines above say why.")
+def _require_some(scored: int, failed: int, first: ImageError | None) -> None:
+    """Raise InputError where nothing was scored; it tells of the first failure, as the library prints no lines of their own."""
+    if not scored and first is not None:
+        raise InputError(f"nothing was scored: {failed} of {failed} failed; the first: {first.message}", first.hint)
 
 
 def _evaluation(

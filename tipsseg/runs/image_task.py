@@ -60,7 +60,7 @@ class Loaded:
         fingerprint: Of the file that it was read from.
         seconds: What reading it took.
         features: Its features, where the feature store has them.
-        unsaved: The features that the store is to have.
+        unsaved: Waits for the features that the store is to have; see `stored`.
         sha256: The hash of the file, by which the store has its features; "" without a store.
         damaged: What was wrong with the file of its features; "" where nothing was.
     """
@@ -71,7 +71,7 @@ class Loaded:
     fingerprint: Fingerprint
     seconds: float = 0.0
     features: Features | None = None
-    unsaved: FeatureRecord | None = None
+    unsaved: Callable[[], FeatureRecord] | None = None
     sha256: str = ""
     damaged: str = ""
 
@@ -160,8 +160,8 @@ class ImageTask:
         if self._store is None or loaded.features is not None:
             return loaded, features
         # Labels come from what the store will have, so that a second question gets the same.
-        record, features = stored(self._store, loaded, features, self._labeller.model)
-        return replace(loaded, unsaved=record), features
+        unsaved, features = stored(self._store, loaded, features, self._labeller.model)
+        return replace(loaded, unsaved=unsaved), features
 
     def score(self, features: Features) -> Scored:
         """Compare the features of an image with the phrases; for the same thread."""
@@ -175,7 +175,7 @@ class ImageTask:
         began = time.monotonic()
         prepared = loaded.prepared
         if self._store is not None and loaded.unsaved is not None:
-            self._store.add(loaded.unsaved)
+            self._store.add(loaded.unsaved())
         with self._alone(max(prepared.size, prepared.plan.size, key=prod)):
             ref, label_map = loaded.ref, self._labeller.assign(prepared, scored)
             if self._inspect is not None:
@@ -247,16 +247,26 @@ def find_features(store: FeatureStore, sha256: str, device: torch.device) -> tup
         return None, f"{store.path(sha256)}: {error}"
 
 
-def stored(store: FeatureStore, loaded: Loaded, features: Features, model: Model) -> tuple[FeatureRecord, Features]:
-    """The features of an image as a store keeps them, and as they are read again.
+def stored(
+    store: FeatureStore, loaded: Loaded, features: Features, model: Model
+) -> tuple[Callable[[], FeatureRecord], Features]:
+    """The features of an image as they will be read from a store, and what gives them as the store keeps them.
 
-    Raises DeviceError where the model gives values that are no numbers, which nobody is to keep.
+    It waits for the device; any thread may call it. It raises DeviceError where the model gives values that are no numbers, which
+    nobody is to keep.
     """
-    record = features.record(store.record.dtype, Origin(loaded.sha256, loaded.ref.name, store.record.recipe))
-    try:
-        return record, Features.from_record(record, features.patches.device)
-    except ValueError as error:
-        raise model.gives_no_numbers() from error
+    rounded = features.rounded(store.record.dtype)
+    origin = Origin(loaded.sha256, loaded.ref.name, store.record.recipe)
+
+    def arrived() -> FeatureRecord:
+        record = rounded.record(origin)
+        try:
+            record.check_unit()
+        except ValueError as error:
+            raise model.gives_no_numbers() from error
+        return record
+
+    return arrived, rounded.features
 
 
 def fingerprint_of(path: Path) -> Fingerprint:

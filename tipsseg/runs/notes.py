@@ -138,7 +138,9 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
     number = images.number
     what = "Images as they come" if number is None else counted(number, "image")
     before = f", the first {counts.unchanged} of them done before" if counts.unchanged else ""
-    progress.begin(f"{what} with {info.spec.model} on {info.device} ({info.dtype}){before}.", number, counts.done)
+    spec = info.spec
+    stored = "" if spec.features is None else f", features in {spec.features} ({spec.labelled_in})"
+    progress.begin(f"{what} with {spec.model} on {info.device} ({info.dtype}){stored}{before}.", number, counts.done)
     if info.dropped:
         same = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
         progress.note(f"No part of the background, as each means the same as a class to this model: {same}.")

@@ -23,9 +23,7 @@ from tipsseg.options import (
     REFINEMENTS,
     FileOptions,
     LabelOptions,
-    check_device_name,
-    check_dtype_name,
-    check_whole_number,
+    check_work,
     choose,
     default_jobs,
 )
@@ -130,11 +128,7 @@ class RunSpec:
                 "argument `keep_cosines` is for the format npz, which keeps them",
                 "Leave it out, or name npz among argument `formats`.",
             )
-        check_whole_number("argument `batch_size`", self.batch_size)
-        check_whole_number("argument `jobs`", self.jobs)
-        check_whole_number("argument `max_pixels`", self.max_pixels)
-        check_device_name(self.device)
-        check_dtype_name(self.dtype)
+        check_work(self.device, self.dtype, self.batch_size, self.jobs, self.max_pixels)
         check_features(self.features, self.feature_dtype, self.output if self.formats else None)
         check_fit(self.vocabulary, self.fitted)
         find_model(self.model)

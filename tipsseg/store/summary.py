@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from tipsseg.formats import index_masks
 from tipsseg.label_map import LabelMap
-from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelClass
 from tipsseg.util.json_values import take, take_share
 from tipsseg.util.printable import counted, listed, one_line
@@ -117,13 +116,18 @@ def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[s
 
 def _totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Pixels and sum of the confidence of each label id."""
-    pixels = count_labels(label_map.labels)
-    sums = np.zeros(len(pixels), np.float64)
     labels, confidence = label_map.labels.reshape(-1), label_map.confidence.reshape(-1)
-    # By pieces: the sums make 64-bit copies, eight times a large map.
-    for start in range(0, labels.size, _PIECE):
-        piece = slice(start, start + _PIECE)
-        sums += np.bincount(labels[piece], confidence[piece], minlength=len(sums))
+    ids = int(np.iinfo(labels.dtype).max) + 1
+    pixels, sums = np.zeros(ids, np.int64), np.zeros(ids, np.float64)
+    for start in range(0, labels.size, _PIECE):  # what is made of it takes some 20 bytes a pixel
+        piece = labels[start : start + _PIECE]
+        # By runs of one id, which are few.
+        begins = np.ones(len(piece), np.bool_)
+        np.not_equal(piece[1:], piece[:-1], out=begins[1:])
+        first = np.flatnonzero(begins)
+        own, lengths = piece[first], np.diff(first, append=len(piece))
+        np.add.at(pixels, own, lengths)
+        sums += np.bincount(own, np.add.reduceat(confidence[start : start + _PIECE], first, dtype=np.float64), ids)
     return pixels, sums
 
 

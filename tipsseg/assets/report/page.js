@@ -16,7 +16,7 @@ function element(tag, properties, ...children) {
 }
 
 const MARKS = ["wrong", "good", "later"];
-const CELL = { width: 200, height: 196 };
+const CELL = { width: 168, height: 196 };
 
 const page = { run: null, records: [], shown: [], classes: new Map(), complete: false, columns: 1, cells: new Map(), marks: {} };
 
@@ -105,6 +105,7 @@ function pathList() {
 }
 
 function writeList() {
+  byId("nul").hidden = !pathList().includes("\0");
   byId("paths").value = pathList();
 }
 
@@ -184,10 +185,10 @@ const address = (folder, key, suffix) => `${folder}/${key.slice(0, 2)}/${key}${s
 const percent = (value) => (value === null || value === undefined ? "unknown" : `${(100 * value).toFixed(0)} %`);
 
 function describe(record) {
-  const parts = record.state === "failed" ? ["failed"] : [`confidence ${percent(record.confidence)}`];
+  const parts = page.marks[record.image] ? [`marked ${page.marks[record.image]}`] : [];
+  if (record.state !== "unchanged") parts.push(record.state);
   if (record.accuracy !== undefined) parts.push(`${percent(record.accuracy)} right`);
-  if (record.state === "edited") parts.push("edited");
-  if (page.marks[record.image]) parts.push(`marked ${page.marks[record.image]}`);
+  if (record.state !== "failed") parts.push(`confidence ${percent(record.confidence)}`);
   return parts.join(", ");
 }
 

@@ -25,7 +25,7 @@ const statistics = {
     const found = page.run.classes.filter((each) => all.get(each.id).images.length);
     const never = page.run.classes.filter((each) => !all.get(each.id).images.length);
     const heads = ["Class", "Images", "Share of all pixels", "Confidence", "Images by mean confidence", "Least sure", "Most sure"];
-    const head = element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col", textContent: text }))));
+    const head = element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col", textContent: text, className: / sure$/.test(text) ? "left" : "" }))));
     const body = element("tbody", {}, ...found.map((each) => this.row(each, all.get(each.id))));
     const caption = element("caption", { textContent: "Classes; confidence is the mean of all pixels of the class" });
     const names = never.length ? never.map((each) => each.name).join(", ") : "none";
@@ -104,18 +104,19 @@ const statistics = {
       const total = counts[place].reduce((sum, number) => sum + number, 0);
       const cells = counts[place].map((number) => {
         const share = total ? number / total : 0;
-        const cell = element("td", { className: "share", title: `${number} pixels`, textContent: total ? percent(share) : "" });
+        const cell = element("td", { className: "share", title: `${number} pixels`, textContent: share >= 0.005 ? percent(share) : "" });
         cell.style.setProperty("--share", String(share));
         return cell;
       });
       const score = element("td", { textContent: each.iou === null ? "" : percent(each.iou) });
       return element("tr", {}, element("th", { scope: "row", textContent: each.name }), score, ...cells);
     });
-    const caption = element("caption", { textContent: "Each row: how the pixels of a class of the truth were labelled" });
+    const caption = element("caption", { textContent: "Each row: how the pixels of a class of the truth were labelled; less than half a percent is left out" });
     byId("truth").replaceChildren(
       element("p", { textContent: `Mean IoU ${percent(mean)}, pixel accuracy ${percent(accuracy)}` }),
-      element("table", {}, caption, head, element("tbody", {}, ...body)),
       ...this.worst(),
+      element("h2", { textContent: "Classes" }),
+      element("table", {}, caption, head, element("tbody", {}, ...body)),
     );
   },
 

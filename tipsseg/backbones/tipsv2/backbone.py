@@ -22,6 +22,7 @@ from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.vision import VisionTower
+from tipsseg.backbones.transfers import sent
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.util.printable import quoted
@@ -101,7 +102,7 @@ class Tipsv2Backbone:
 
     @cached_property
     def _tower(self) -> TowerInference:
-        return TowerInference(self.vision_encoder, self._workers.check)
+        return TowerInference(self.vision_encoder, self._workers)
 
     @torch.inference_mode()
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
@@ -160,7 +161,12 @@ class Tipsv2Backbone:
     def _encode_beside(self, windows: Sequence[NDArray[np.uint8]]) -> list[WindowFeatures]:
         try:
             with self.at_work:
-                return self._workers.map(self._encode_window, windows)
+                threads = self._workers.count
+                alone = len(windows) - len(windows) % threads
+                parts = self._workers.map(self._encode_window, windows[:alone], threads)
+                if alone < len(windows):
+                    parts.append(self._encode(self._to_pixels(np.stack(windows[alone:]))))
+                return parts
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -221,7 +227,7 @@ class Tipsv2Backbone:
     def _to_pixels(self, images: NDArray[np.uint8], dtype: torch.dtype | None = None) -> Tensor:
         """[B, H, W, 3] uint8 -> [B, 3, H, W] in [0, 1]."""
         # torch warns of arrays that are not writable, such as Pillow's.
-        tensor = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
+        tensor = sent(np.require(images, requirements=["C", "W"]), self.device)
         return (tensor.permute(0, 3, 1, 2).to(torch.float32) / 255).to(dtype or self.dtype).contiguous()
 
 

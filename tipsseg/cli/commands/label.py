@@ -149,7 +149,7 @@ def label(
         typer.Option(
             "--replace-edited",
             rich_help_panel=FILES,
-            help="Label images again whose files were changed by hand. Without it such files are kept.",
+            help="Also label images whose files were changed by hand. Without it such files are kept.",
         ),
     ] = False,
     retry_failed: Annotated[

@@ -75,6 +75,13 @@ def calibrate(
     return Calibration(_best(cells, temperature), before, after)
 
 
+def calibration_error(
+    images: Sequence[Sequence[Window]], vectors: Tensor, biases: Tensor, group_of: Tensor, temperature: float
+) -> float:
+    """The expected calibration error of images at a temperature, 0..1; arguments as of `calibrate`."""
+    return _error([(each, temperature) for each in _cells(images, vectors, biases, group_of)])
+
+
 def _cells(images: Sequence[Sequence[Window]], vectors: Tensor, biases: Tensor, group_of: Tensor) -> list[_Cells]:
     groups = int(group_of.max()) + 1
     every = max(sum(window.shares[..., 0].numel() for image in images for window in image) // _CELLS, 1)

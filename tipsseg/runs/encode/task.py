@@ -75,8 +75,8 @@ class EncodeTask:
 
     def keep(self, loaded: Loaded, features: Features) -> tuple[Loaded, Features]:
         """The features as the store has them, for the same thread."""
-        record, features = stored(self._store, loaded, features, self._model)
-        return replace(loaded, unsaved=record), features
+        unsaved, features = stored(self._store, loaded, features, self._model)
+        return replace(loaded, unsaved=unsaved), features
 
     def score(self, features: Features) -> None:
         """There is nothing to compare features with."""
@@ -84,8 +84,8 @@ class EncodeTask:
     def finish(self, loaded: Loaded, scored: None) -> Encoded:
         """Write the features; may be called from several threads. Raises OutputError."""
         assert loaded.unsaved is not None
-        path = self._store.add(loaded.unsaved)
-        made = loaded.unsaved
+        made = loaded.unsaved()
+        path = self._store.add(made)
         windows, height, width, dim = made.patches.shape
         held = feature_bytes((windows, height, width, dim), made.class_tokens.shape[1], made.dtype)
         return Encoded(loaded.ref, path, loaded.prepared.size, windows, held, True, loaded.damaged)

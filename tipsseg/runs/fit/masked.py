@@ -13,7 +13,7 @@ from tipsseg.evaluation.pairing import Pair, find_truths
 from tipsseg.evaluation.truth import Layout, read_truth
 from tipsseg.formats.base import RunContext
 from tipsseg.runs.inputs import check_image_root
-from tipsseg.store.corrections import Correction, find_correction, read_correction, written_mask
+from tipsseg.store.corrections import Correction, find_correction, read_correction
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry
 from tipsseg.store.reader import FinishedRun, check_hint, find_runs, finished_context
 from tipsseg.store.results import is_recorded
@@ -108,8 +108,6 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
         context.ownership.load(run.info.files, recorded)
         for entry in manifest.entries():
             mask = find_correction(entry, output, context.ownership)
-            if mask is None and entry.corrected is not None:  # all formats follow it by now
-                mask = written_mask(entry, output)
             if mask is not None:
                 ref = ImageRef(_place(entry, images), PurePosixPath(entry.image))
                 refs.append(ref)

@@ -108,8 +108,8 @@ class FitTask:
         """The features in the precision of the store, for the same thread."""
         if self._store is None or loaded.features is not None:
             return loaded, features
-        record, features = stored(self._store, loaded, features, self._model)
-        return replace(loaded, unsaved=record), features
+        unsaved, features = stored(self._store, loaded, features, self._model)
+        return replace(loaded, unsaved=unsaved), features
 
     def score(self, features: Features) -> Features:
         """The features are what is learnt from."""
@@ -118,7 +118,7 @@ class FitTask:
     def finish(self, loaded: Loaded, scored: Features) -> Taught:
         """Read the mask; may be called from several threads. Raises ImageError for a mask of another size."""
         if self._store is not None and loaded.unsaved is not None:
-            self._store.add(loaded.unsaved)
+            self._store.add(loaded.unsaved())
         mask = self._masks.read(loaded.ref)
         if mask.shape != scored.size:
             raise of_another_size(loaded.ref, scored.size, mask.shape)

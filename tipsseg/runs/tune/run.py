@@ -121,8 +121,8 @@ class Tuning:
         if self.calibration is not None:
             found = self.calibration
             lines += [
-                f"temperature {found.temperature:.4g}: calibration error {_percent(found.before)} before, "
-                f"{_percent(found.after)} in images that it was not chosen by"
+                f"temperature {found.temperature:.4g}: calibration error {_percent(found.before)} % before, "
+                f"{_percent(found.after)} % in images that it was not chosen by"
             ]
         return "\n".join(lines) + "\n"
 
@@ -247,8 +247,8 @@ def _note_thresholds(vocabulary: Vocabulary, thresholds: Sequence[ClassThreshold
     lost = [each.name for each, found in zip(vocabulary.classes, thresholds, strict=True) if not found.reached]
     if lost:
         progress.note(
-            f"No threshold makes {listed(lost, 10)} as precise as asked: their minimum confidence is 1, so that next to nothing is "
-            "labelled so. Lower it in the file where that is not meant."
+            f"No threshold reaches the precision for {listed(lost, 10)}. The minimum confidence there is 1, so that next to "
+            "nothing is labelled so. Lower it in the file where that is not meant."
         )
 
 
