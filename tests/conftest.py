@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# On cores that others use too, an example takes as long as it takes.
+settings.register_profile("tipsseg", deadline=None)
+settings.load_profile("tipsseg")
 
 # Read when torch is imported, here and in the processes that tests start. The models are small: more threads than one only wait for
 # each other, and on busy cores they take most of the time.

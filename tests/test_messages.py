@@ -15,6 +15,7 @@ import typer
 
 import tipsseg
 from tipsseg.cli import wording
+from tipsseg.cli.main import _COMMANDS, _MODULES
 from tipsseg.cli.wording import NEGATIVE_OPTIONS, OPTIONS, as_typed
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.report.make import make_report
@@ -47,9 +48,13 @@ _API: tuple[Callable[..., Any], ...] = (
     tipsseg.LabelMap.to_coco,
     tipsseg.correct_folder,
     tipsseg.evaluate,
+    tipsseg.fit_folder,
+    tipsseg.fit_truths,
     tipsseg.label_folder,
     tipsseg.make_vocabulary,
+    tipsseg.rank,
     tipsseg.score_masks,
+    tipsseg.tune_folder,
 )
 
 #: Arguments of functions that no command calls so.
@@ -127,8 +132,8 @@ def test_every_argument_that_the_library_names_has_an_option() -> None:
 
 def test_the_commands_have_the_options() -> None:
     there = set()
-    for name in ("check", "convert", "correct", "doctor", "encode", "evaluate", "label", "merge", "report"):
-        command = typer.main.get_command(import_module(f"tipsseg.cli.commands.{name}").app)
+    for name in _COMMANDS.keys() - {"vocab", "weights"}:  # these have commands of their own
+        command = typer.main.get_command(import_module(f"tipsseg.cli.commands.{_MODULES.get(name, name)}").app)
         there |= {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
     assert {*OPTIONS.values(), *NEGATIVE_OPTIONS.values()} <= there
 

@@ -34,11 +34,12 @@ Masks of a few images improve the labels of the others, and teach words that the
 
     fitted = tipsseg.fit(model, features, masks, ["panda leg", "defect type B"])    # features and masks of each image
     tipsseg.Labeller(model, fitted)
+    tipsseg.fit_folder("labels").fitted                                             # from masks of a run that you edited
 
 `encode_folder` keeps the features of images; `label_folder(..., features=...)` takes them from there.
 
-`correct_folder` takes labels back that were corrected in CVAT, LabelMe, Label Studio and others. `evaluate` and `score_masks` score
-labels against truth masks.
+`rank` says which images a person looks at first, and why. `correct_folder` takes labels back that were corrected in CVAT, LabelMe,
+Label Studio and others. `evaluate` and `score_masks` score labels against truth masks.
 
 A class may have synonyms, a colour or a threshold of its own, see ClassSpec and make_vocabulary; LabelOptions says how images are
 labelled. Everything that is raised on purpose is a TipssegError. Importing tipsseg does not import torch; the first use of `load`,
@@ -55,6 +56,7 @@ from tipsseg.errors import (
     DeviceError,
     DownloadError,
     FeatureFileError,
+    FileError,
     ImageError,
     InputError,
     IntegrityError,
@@ -72,18 +74,23 @@ if TYPE_CHECKING:
     from tipsseg.label_map import LabelMap
     from tipsseg.labelling.features import Features
     from tipsseg.labelling.fitting.fit import fit
-    from tipsseg.labelling.fitting.fitted import FittedVocabulary
     from tipsseg.labelling.labeller import Labeller
     from tipsseg.labelling.model import Model, load
     from tipsseg.options import FileOptions, LabelOptions, MinArea
     from tipsseg.regions.components import Region
     from tipsseg.regions.objects import LabelledObject
+    from tipsseg.review.rank import Ranked, rank
     from tipsseg.runs.correct.folder import Corrections
     from tipsseg.runs.evaluate import Evaluation
+    from tipsseg.runs.fit.library import fit_folder, fit_truths
+    from tipsseg.runs.fit.run import Fit
     from tipsseg.runs.library import correct_folder, encode_folder, evaluate, label_folder, score_masks
+    from tipsseg.runs.tune.library import tune_folder
+    from tipsseg.runs.tune.run import Tuning
     from tipsseg.store.results import Encoded, Failed, Labelled, Unchanged
     from tipsseg.types import LabelClass, TopClasses
     from tipsseg.vocabulary.files import read_vocabulary
+    from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
 __version__ = "0.1.0"
@@ -99,7 +106,9 @@ __all__ = [
     "Failed",
     "FeatureFileError",
     "Features",
+    "FileError",
     "FileOptions",
+    "Fit",
     "FittedVocabulary",
     "ImageError",
     "InputError",
@@ -116,9 +125,11 @@ __all__ = [
     "Model",
     "OtherRunError",
     "OutputError",
+    "Ranked",
     "Region",
     "TipssegError",
     "TopClasses",
+    "Tuning",
     "Unchanged",
     "UsageError",
     "Vocabulary",
@@ -129,11 +140,15 @@ __all__ = [
     "encode_folder",
     "evaluate",
     "fit",
+    "fit_folder",
+    "fit_truths",
     "label_folder",
     "load",
     "make_vocabulary",
+    "rank",
     "read_vocabulary",
     "score_masks",
+    "tune_folder",
 ]
 
 #: The modules of the names that are imported at their first use.
@@ -145,7 +160,8 @@ _HOMES = {
     "Failed": "store.results",
     "Features": "labelling.features",
     "FileOptions": "options",
-    "FittedVocabulary": "labelling.fitting.fitted",
+    "Fit": "runs.fit.run",
+    "FittedVocabulary": "vocabulary.fitted",
     "LabelClass": "types",
     "LabelMap": "label_map",
     "LabelOptions": "options",
@@ -154,19 +170,25 @@ _HOMES = {
     "Labeller": "labelling.labeller",
     "MinArea": "options",
     "Model": "labelling.model",
+    "Ranked": "review.rank",
     "Region": "regions.components",
     "TopClasses": "types",
+    "Tuning": "runs.tune.run",
     "Unchanged": "store.results",
     "Vocabulary": "vocabulary.vocabulary",
     "correct_folder": "runs.library",
     "encode_folder": "runs.library",
     "evaluate": "runs.library",
     "fit": "labelling.fitting.fit",
+    "fit_folder": "runs.fit.library",
+    "fit_truths": "runs.fit.library",
     "label_folder": "runs.library",
     "load": "labelling.model",
     "make_vocabulary": "vocabulary.vocabulary",
+    "rank": "review.rank",
     "read_vocabulary": "vocabulary.files",
     "score_masks": "runs.library",
+    "tune_folder": "runs.tune.library",
 }
 
 

@@ -4,9 +4,10 @@
     ├── UsageError                   a wrong option or argument (exit code 2)
     │   └── VocabularyError          path, line, class_index: class names, a vocabulary file or templates that cannot be used
     ├── InputError                   nothing to label, or two inputs for one output
-    ├── ImageError                   path, reason: one image that cannot be read
-    │   └── LabelIdError             a mask with ids that are no class
-    ├── FeatureFileError             path, reason: a file of features that cannot be read
+    ├── FileError                    path, reason: a file that cannot be read
+    │   ├── ImageError               one image that cannot be read
+    │   │   └── LabelIdError         a mask with ids that are no class
+    │   └── FeatureFileError         a file of features that cannot be read
     ├── OutputError                  path, reason: a result that cannot be written
     │   └── OtherRunError            a folder with labels or features of a run that was asked for something else
     ├── DeviceError                  device: a device or dtype that is not there
@@ -97,8 +98,8 @@ class InputError(TipssegError):
     """The inputs as a whole cannot be labelled."""
 
 
-class ImageError(TipssegError):
-    """One image that cannot be read; a run goes on with its other images.
+class FileError(TipssegError):
+    """A file that cannot be read.
 
     Attributes:
         path: The file.
@@ -109,24 +110,18 @@ class ImageError(TipssegError):
         super().__init__(f"{path}: {reason}", hint)
         self.path = path
         self.reason = reason
+
+
+class ImageError(FileError):
+    """One image that cannot be read; a run goes on with its other images."""
 
 
 class LabelIdError(ImageError):
     """A mask with ids that are no class of the vocabulary."""
 
 
-class FeatureFileError(TipssegError):
-    """A file of features that cannot be read.
-
-    Attributes:
-        path: The file.
-        reason: The message without the path.
-    """
-
-    def __init__(self, path: Path, reason: str, hint: str = "") -> None:
-        super().__init__(f"{path}: {reason}", hint)
-        self.path = path
-        self.reason = reason
+class FeatureFileError(FileError):
+    """A file of features that cannot be read."""
 
 
 class OutputError(TipssegError):

@@ -128,13 +128,13 @@ class LabelMap:
         Raises:
             UsageError: `image_id` is no whole number from 0 on, or `first_id` none from 1 on.
         """
-        from tipsseg.formats.coco import annotation_record, code
+        from tipsseg.formats.coco import annotation_record, codes
 
         if type(image_id) is not int or image_id < 0:
             raise UsageError(f"argument `image_id` must be a whole number from 0 on, not {quoted(image_id)}")
         check_whole_number("argument `first_id`", first_id)
         objects = self.regions(instances=instances, min_area=min_area)
         return [
-            {"id": number, "image_id": image_id, **annotation_record(each, code(each, self.size))}
-            for number, each in enumerate(objects, start=first_id)
+            {"id": first_id + place, "image_id": image_id, **annotation_record(each, code)}
+            for place, (each, code) in enumerate(zip(objects, codes(objects, self.size), strict=True))
         ]

@@ -15,6 +15,9 @@ LabelArray = NDArray[np.uint8] | NDArray[np.uint16]
 ConfidenceArray = NDArray[np.float32] | NDArray[np.float16]
 Colour = tuple[int, int, int]
 
+#: Raised by one whenever the same input and options give other labels or other files; a release alone does not raise it.
+LABELS_VERSION = 2
+
 #: Label id of pixels that belong to none of the classes.
 BACKGROUND = 0
 
@@ -156,6 +159,11 @@ class WindowPlan:
     def whole(self) -> bool:
         """Whether the model sees the image in one piece."""
         return not self.corners
+
+    @property
+    def short_side(self) -> int:
+        """The shorter side of the resized image in pixels."""
+        return min(self.size)
 
 
 def ignore_id(number_of_classes: int) -> int:

@@ -47,7 +47,7 @@ def folder(request: pytest.FixtureRequest, mlp_checkpoint: Path, swiglu_checkpoi
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.1)])
 def test_features_are_those_of_the_tower(folder: Path, size: tuple[int, int], dtype: str, tolerance: float) -> None:
     backbone = Tipsv2Backbone(folder, "cpu", dtype)
-    tower = backbone.model.vision_encoder
+    tower = backbone.vision_encoder
     pixels = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(1)).to(backbone.dtype)
     with torch.inference_mode():
         expected = tower.value_features(pixels)
@@ -59,7 +59,7 @@ def test_features_are_those_of_the_tower(folder: Path, size: tuple[int, int], dt
 
 
 def test_the_memory_is_used_again_and_nothing_of_it_is_given_out(folder: Path) -> None:
-    features = TowerInference(Tipsv2Backbone(folder, "cpu", "float32").model.vision_encoder)
+    features = TowerInference(Tipsv2Backbone(folder, "cpu", "float32").vision_encoder)
     one, two = (torch.rand(2, 3, 56, 56, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
     first = features(one)
     kept = [each.clone() for each in first]
@@ -223,7 +223,7 @@ class Full:
                     raise RuntimeError(message)
                 return plain(pixels)
 
-        backbone._tower = Features(backbone.model.vision_encoder)
+        backbone._tower = Features(backbone.vision_encoder)
 
 
 def test_where_memory_runs_out_the_batch_is_halved_and_the_work_goes_on(mlp_checkpoint: Path) -> None:
@@ -284,7 +284,7 @@ def test_images_that_are_complete_are_out_before_a_later_batch_fails(mlp_checkpo
                 raise RuntimeError("CUDA error: an illegal memory access was encountered")
             return plain(pixels)
 
-    backbone._tower = Broken(backbone.model.vision_encoder)
+    backbone._tower = Broken(backbone.vision_encoder)
     ready = batches.add(second, second.prepared)
     assert next(ready)[0] is first
     with pytest.raises(RuntimeError, match="illegal memory access"):
@@ -314,7 +314,7 @@ def test_one_thread_at_a_time_computes(mlp_checkpoint: Path, monkeypatch: pytest
             held.append(backbone.at_work.locked())
             return plain(pixels)
 
-    backbone._tower = Watching(backbone.model.vision_encoder)
+    backbone._tower = Watching(backbone.vision_encoder)
     compare = Features.cosines
 
     def watching(self: Features, vectors: Tensor) -> Tensor:
@@ -337,7 +337,7 @@ def test_memory_is_given_back_before_less_is_tried(mlp_checkpoint: Path, monkeyp
 
 
 def test_the_room_is_given_back(mlp_checkpoint: Path) -> None:
-    features = TowerInference(Tipsv2Backbone(mlp_checkpoint, "cpu", "float32").model.vision_encoder)
+    features = TowerInference(Tipsv2Backbone(mlp_checkpoint, "cpu", "float32").vision_encoder)
     features(torch.zeros(1, 3, 56, 56))
     assert features._rooms
     features.forget()
@@ -356,7 +356,7 @@ def test_the_whole_image_is_stretched_as_published(mlp_checkpoint: Path, dtype: 
             seen.append(pixels)
             return plain(pixels)
 
-    backbone._tower = Watching(backbone.model.vision_encoder)
+    backbone._tower = Watching(backbone.vision_encoder)
     backbone.encode_whole(image, (56, 70))
     expected = F.interpolate(
         torch.from_numpy(image).permute(2, 0, 1)[None] / 255, size=(56, 70), mode="bicubic", align_corners=False

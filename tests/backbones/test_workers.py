@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from tipsseg.backbones import workers
+from tipsseg.backbones.tipsv2 import inference
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.workers import StoppedError, Workers
 
 WAIT = 60
@@ -35,48 +37,80 @@ def threads_of_a_new_thread() -> int:
 
 
 @pytest.mark.parametrize(
-    ("threads", "items", "each"),
+    ("threads", "at_once", "each"),
     [
-        pytest.param(4, 0, [], id="nothing"),
-        pytest.param(4, 1, [4], id="one has all"),
-        pytest.param(4, 2, [2, 2], id="two have half"),
-        pytest.param(4, 3, [1, 1, 1], id="three do not divide four"),
-        pytest.param(4, 4, [1] * 4, id="one each"),
-        pytest.param(4, 5, [1] * 4 + [4], id="one more has all"),
-        pytest.param(4, 6, [1] * 4 + [2, 2], id="two more have half"),
-        pytest.param(4, 12, [1] * 12, id="a multiple"),
-        pytest.param(1, 3, [1, 1, 1], id="one thread"),
-        pytest.param(9, 2, [4, 4], id="more than there were at first"),
+        pytest.param(4, 1, 4, id="one has all"),
+        pytest.param(4, 2, 2, id="two have half"),
+        pytest.param(4, 3, 1, id="three do not divide four"),
+        pytest.param(4, 4, 1, id="one each"),
+        pytest.param(1, 1, 1, id="one thread"),
+        pytest.param(9, 2, 4, id="more than there were at first"),
     ],
 )
-def test_items_divide_the_threads(threads: int, items: int, each: list[int]) -> None:
+@pytest.mark.parametrize("items", [0, 1, 3, 7])
+def test_workers_divide_the_threads(threads: int, at_once: int, each: int, items: int) -> None:
     shared = Workers()
     torch.set_num_threads(threads)
-    found = shared.map(lambda number: (number, torch.get_num_threads()), range(items))
-    assert found == list(enumerate(each))
+    found = shared.map(lambda number: (number, torch.get_num_threads()), range(items), at_once)
+    assert found == [(number, each) for number in range(items)]
 
 
 def test_a_worker_takes_another_number_of_threads() -> None:
     shared = Workers()
-    counts = [set(shared.map(lambda _: torch.get_num_threads(), range(items))) for items in (4, 2, 3)]
+    counts = [set(shared.map(lambda _: torch.get_num_threads(), range(8), at_once)) for at_once in (4, 2, 3)]
     assert counts == [{1}, {2}, {1}]
 
 
 def test_the_program_keeps_its_number_of_threads() -> None:
-    for items in (1, 2, 3, 5):
-        Workers().map(lambda _: torch.ones(2), range(items))
+    for at_once in (1, 2, 3, 4):
+        Workers().map(lambda _: torch.ones(2), range(5), at_once)
         assert (torch.get_num_threads(), threads_of_a_new_thread()) == (4, 4)
 
 
-def test_items_are_computed_at_the_same_time() -> None:
-    together = threading.Barrier(4)
-    assert sorted(Workers().map(lambda _: together.wait(WAIT), range(4))) == [0, 1, 2, 3]
+def test_items_are_computed_at_the_same_time_and_no_more_than_asked_for() -> None:
+    together, at_work, most = threading.Barrier(3), [0], [0]
+    alone = threading.Lock()
+
+    def work(_: int) -> None:
+        with alone:
+            at_work[0] += 1
+            most[0] = max(most[0], at_work[0])
+        together.wait(WAIT)
+        with alone:
+            at_work[0] -= 1
+        together.wait(WAIT)
+
+    Workers().map(work, range(9), 3)
+    assert most == [3]
+
+
+def test_who_is_done_takes_the_next_item() -> None:
+    """One item waits until all others are done, which a division beforehand would never be."""
+    others = threading.Barrier(2)
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        if number == 0:
+            others.wait(WAIT)
+        done.append(number)
+        if len(done) == 6:
+            others.wait(WAIT)
+
+    Workers().map(work, range(7), 2)
+    assert done[-1] == 0
+
+
+def test_a_worker_has_one_thread_to_divide() -> None:
+    shared = Workers()
+    assert shared.count == 4
+    assert shared.map(lambda _: shared.count, range(4), 2) == [1] * 4
 
 
 def test_where_threads_cannot_be_divided_one_item_follows_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_can_divide_threads", lambda: False)
     caller = threading.get_ident()
-    assert Workers().map(lambda _: threading.get_ident(), range(3)) == [caller] * 3
+    shared = Workers()
+    assert shared.map(lambda _: threading.get_ident(), range(3), shared.count) == [caller] * 3
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory"), KeyboardInterrupt()], ids=["an error", "an interrupt"])
@@ -100,16 +134,17 @@ def test_after_an_error_nothing_is_at_work(monkeypatch: pytest.MonkeyPatch, erro
 
     if interrupt:
 
-        def interrupted(_: Future[None]) -> None:
+        def interrupted(_: object) -> None:
             began.wait(WAIT)
             raise error
 
-        monkeypatch.setattr(Future, "result", interrupted)
+        monkeypatch.setattr(workers, "as_completed", interrupted)
     with pytest.raises(type(error)):
-        shared.map(work, range(4))
+        shared.map(work, range(9), 4)
     monkeypatch.undo()
     assert sorted(ended) == list(range(not interrupt, 4))
     shared.check()
+    assert shared.map(abs, [-1, -2], 2) == [1, 2]
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
@@ -124,3 +159,90 @@ def test_windows_have_the_features_that_they_have_alone(mlp_checkpoint: Path, co
         alone = backbone.encode_windows([window])
         torch.testing.assert_close(alone.patches[0], together.patches[number], rtol=0, atol=1e-6)
         torch.testing.assert_close(alone.class_tokens[0], together.class_tokens[number], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+@pytest.mark.parametrize("model", ["mlp_checkpoint", "swiglu_checkpoint"])
+def test_shared_windows_have_the_features_that_one_thread_gives_them(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    number: int,
+    dtype: str,
+    tolerance: float,
+) -> None:
+    """However many tokens a worker takes at a time, and whether they are parted within a window or not."""
+    backbone = Tipsv2Backbone(request.getfixturevalue(model), "cpu", dtype)
+    pixels = torch.rand(number, 3, 56, 70, generator=torch.Generator().manual_seed(1)).to(backbone.dtype)
+    alone = TowerInference(backbone.vision_encoder)(pixels)
+    shares = counting_shares(monkeypatch)
+    for tokens in (1, 7, 18, 1000):
+        monkeypatch.setattr(inference, "_TOKENS", tokens)
+        for got, wanted in zip(backbone._tower(pixels), alone, strict=True):
+            torch.testing.assert_close(got, wanted, rtol=0, atol=tolerance * float(wanted.abs().max()))
+    assert {1, 4} <= set(shares)
+
+
+def counting_shares(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many workers were asked to share."""
+    shares: list[int] = []
+    plain = Workers.map
+
+    def counting(self: Workers, work: Callable[[Any], Any], items: Sequence[Any], at_once: int) -> list[Any]:
+        shares.append(at_once)
+        return plain(self, work, items, at_once)
+
+    monkeypatch.setattr(Workers, "map", counting)
+    return shares
+
+
+def test_windows_that_have_no_thread_of_their_own_are_shared(
+    mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
+    monkeypatch.setattr(inference, "_TOKENS", 1)
+    shares = counting_shares(monkeypatch)
+    for number, called in ((4, 1), (5, 2), (3, 1)):
+        shares.clear()
+        backbone.encode_windows([np.zeros((56, 56, 3), np.uint8)] * number)
+        assert shares[0] == 4, "the windows that have a thread each, or none of them"
+        assert (4 in shares[1:]) == (called == 2 or number < 4)
+
+
+@pytest.mark.parametrize("most", [1, 300, 10**9])
+def test_attention_by_products_is_attention(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Whatever number of logits is in memory at a time."""
+    monkeypatch.setattr(inference, "_LOGITS", most)
+    query, key, value = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(1))
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(inference._products(query, key, value), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "products"),
+    [
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": True}, False),
+        ({"avx512_bf16": False, "amx_bf16": False}, False),
+        ({"bf16": True}, False),
+        ({}, False),
+    ],
+)
+def test_bfloat16_attention_by_products_where_that_was_measured(
+    mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], products: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    made: list[torch.dtype] = []
+    plain = inference._products
+
+    def counting(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        made.append(query.dtype)
+        return plain(query, key, value)
+
+    monkeypatch.setattr(inference, "_products", counting)
+    for dtype in ("float32", "bfloat16"):
+        backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", dtype)
+        features = backbone.encode_windows([np.zeros((56, 56, 3), np.uint8)])
+        assert torch.isfinite(features.patches).all()
+    assert set(made) == ({torch.bfloat16} if products else set())

@@ -117,7 +117,7 @@ def measure_closed(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[s
                 seconds.append(time.perf_counter() - began)
                 # In a few scenes some pixels between things were drawn as none of them.
                 confusion.add(np.where(truth == 0, np.uint16(IGNORED), truth), label_map.labels)
-                found += _found_regions(truth, label_map.labels)
+                found += found_regions(truth, label_map.labels)
                 began = time.perf_counter()
             median = statistics.median(seconds)
             first = first or median
@@ -144,11 +144,11 @@ def measure_closed(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[s
     return rows
 
 
-def _found_regions(truth: NDArray[np.uint16], labels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float64]:
-    """For each size the sum of the recalls of the truth's connected regions, and their number: [sizes, 2]."""
+def found_regions(truth: NDArray[np.uint16], labels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float64]:
+    """For each size the sum of the recalls of the truth's connected regions, and their number: [sizes, 2]. Truth 0 is no region."""
     found = np.zeros((len(SIZE_BINS), 2))
     patch = min(truth.shape) ** 2 * PATCH_SHARE
-    for label in np.unique(truth):
+    for label in np.unique(truth[truth > 0]):
         _, numbered, stats, _ = cv2.connectedComponentsWithStats((truth == label).astype(np.uint8), connectivity=8)
         areas = stats[1:, cv2.CC_STAT_AREA]
         right = np.bincount(numbered[labels == label], minlength=len(areas) + 1)[1:]

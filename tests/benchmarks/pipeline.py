@@ -33,10 +33,11 @@ from torch import Tensor
 
 from tipsseg import Labeller, Model, make_vocabulary
 from tipsseg.backbones.protocol import WindowFeatures
+from tipsseg.backbones.transfers import Arriving
 from tipsseg.errors import TipssegError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import RunContext
-from tipsseg.labelling.device_scores import Arriving, DeviceLabels
+from tipsseg.labelling.device_scores import DeviceLabels
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.labeller import Cosines, Scored
 from tipsseg.labelling.windows import make_plan

@@ -114,7 +114,7 @@ def test_an_image_that_was_changed_beside_its_corrected_mask_is_told(run: Run) -
     assert "The image itself was changed since in 1 of these cases: the kept labels are of the image before.\n" in run()
     ran = run.command("convert", "out", "-f", "yolo")
     assert ran.code == 1
-    assert "label it anew with --replace-edited, which gives the correction up, or leave out yolo." in ran.err
+    assert "label it again with --replace-edited, which gives the correction up, or leave out yolo." in ran.err
 
 
 def test_what_was_kept_when_a_folder_was_begun_anew_can_be_replaced_later(run: Run) -> None:
@@ -124,7 +124,7 @@ def test_what_was_kept_when_a_folder_was_begun_anew_can_be_replaced_later(run: R
     other = ("-c", "car")
     err = run("--overwrite", options=other)
     assert (run.code, mask.read_bytes()) == (1, data)
-    assert "out/masks/a.png was changed by hand, and was kept when the folder was begun anew" in err
+    assert "out/masks/a.png was changed by hand, and was kept when the folder was started over" in err
     assert "a.png" not in run.labelled
     run(options=other)
     assert (run.code, run.labelled, mask.read_bytes()) == (1, [], data)
@@ -161,7 +161,7 @@ def test_a_correction_is_not_given_up_silently(run: Run) -> None:
     err = run("-f", "png,coco,hf")
     assert (run.code, run.labelled, Path("out/hf/masks/a.png").read_bytes()) == (1, [], copy)
     assert "imgs/a.png" not in err.split("Error: ")[0]
-    assert "Error: out/masks/a.png: it was corrected by hand, and is gone (Put it back; or label the image anew" in err
+    assert "Error: out/masks/a.png: it was corrected by hand, and is gone (Put it back; or label the image again" in err
     run("-f", "png,coco,hf", "--replace-edited")
     assert (run.code, run.labelled) == (0, ["a.png"])
     assert run.command("check", "out").code == 0
@@ -249,4 +249,4 @@ def test_lists_of_formats_that_need_the_image_lose_it_too(run: Run) -> None:
 def test_where_no_labels_are_stored_convert_is_not_advised(run: Run) -> None:
     run("-f", "png")
     err = run("-f", "overlay", "--min-area", "5")
-    assert "Images that were labelled anew are not in png any more; label with these formats to have them." in err
+    assert "Images that were labelled again are not in png any more; label with these formats to have them." in err

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from PIL import Image
 from running import Command
 
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
 from tipsseg.features.file import read_feature_file, write_feature_file
 from tipsseg.images import decoding
 
@@ -79,6 +83,8 @@ def test_pixels_are_read_only_where_they_are_needed(
     no_tower(monkeypatch)
     assert command("label", scenes, *LABEL, "--refine", "pamr", "-o", "refined", "--features", "feats").code == 0
     assert labels("refined") == labels("plain")
+    ran = command("label", scenes, *LABEL[:-1], "-f", "png", "-o", "told", "--features", "feats")
+    assert "3 images with tiny on cpu (float32), features in feats (float16)." in ran.err
     assert command("label", scenes, *LABEL, "-f", "overlay", "-o", "overlays", "--features", "feats").code == 0
     assert len(list(Path("overlays").rglob("*.jpg"))) == 3
 
@@ -237,4 +243,68 @@ def test_scores_are_those_without_a_store(command: Command, scenes: Path) -> Non
     kept = command(*evaluate, "--features", "feats", "--feature-dtype", "float32")
     assert (plain.code, kept.code) == (0, 0)
     assert plain.out == kept.out
+    whole = command(*evaluate, "--features", "whole", "--feature-dtype", "int8", "-o", "scores")
+    assert whole.code == 0
+    assert command(*evaluate, "--features", "whole", "-o", "scores").code == 0
+    said = json.loads(Path("scores/eval.json").read_bytes())["labels"]
+    assert said.endswith("--features DIR --feature-dtype int8")
     assert command("check", "feats").code == 0
+
+
+def test_a_tower_is_read_only_where_it_is_needed(
+    command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = ("label", scenes, *LABEL, "--features", "feats", "--no-resume")
+    encode = ("encode", scenes, *TINY, "-o", "feats", "-q")
+    read: list[str] = []
+    for tower in ("vision", "text"):
+        plain = getattr(Checkpoint, f"read_{tower}")
+
+        def watched(*arguments: object, tower: str = tower, plain: Any = plain) -> object:
+            read.append(tower)
+            return plain(*arguments)
+
+        monkeypatch.setattr(Checkpoint, f"read_{tower}", watched)
+    for arguments, needed in (
+        (encode, ["vision"]),
+        (encode, []),
+        ((*label, "-c", "another thing"), ["text"]),
+        ((*label, "-c", "another thing"), []),
+        ((*label, "-c", "another thing", "--refine", "pamr", "-f", "overlay"), []),
+    ):
+        read.clear()
+        assert command(*arguments).code == 0
+        assert read == needed
+    shutil.copy(SCENES / "desert.png", scenes)
+    read.clear()
+    assert command(*label, "-c", "another thing").code == 0
+    assert read == ["vision"]
+
+
+@pytest.mark.parametrize(("flag", "end"), [((), b"\n"), (("-0",), b"\0")], ids=["lines", "NUL"])
+def test_a_list_of_images(command: Command, scenes: Path, flag: tuple[str, ...], end: bytes) -> None:
+    (scenes / "lake" / "grey.png").rename(scenes / "lake" / "grey\n.png" if flag else scenes / "lake" / "grey .png")
+    paths = sorted(path for path in scenes.rglob("*") if path.is_file())
+    listed = b"".join(bytes(path) + end for path in [*paths[:2], Path("imgs/gone.png"), paths[2]])
+    ran = command("encode", "-", *flag, *TINY, "-o", "feats", stdin=listed)
+    assert ran.code == 1
+    assert "imgs/gone.png: no such file" in ran.err
+    files = ran.out.split("\0" if flag else "\n")[:-1]
+    assert [Path(each).is_file() for each in files] == [True] * 3
+    again = command("encode", scenes, *TINY, "-o", "feats", *flag)
+    assert "0 images encoded, 3 unchanged" in again.err
+    assert sorted(again.out.split("\0" if flag else "\n")[:-1]) == sorted(files)
+
+
+def test_a_list_that_comes_bit_by_bit(scenes: Path) -> None:
+    """Each image is encoded once it is named."""
+    line = [sys.executable, "-m", "tipsseg", "encode", "-", *TINY, "-o", "feats"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        for path in (scenes / "street/house.png", scenes / "lake/grey.png"):
+            run.stdin.write(bytes(path) + b"\n")
+            run.stdin.flush()
+            assert Path(run.stdout.readline().decode().rstrip()).is_file()
+        run.stdin.close()
+    assert run.returncode == 0

@@ -30,7 +30,7 @@ IDS = {"background": 0, "panda leg": 1, "tree": 2, "sky": 3}
 @pytest.mark.usefixtures("masks")
 def test_the_table_is_all_that_stdout_has(command: Command, process: Command, tmp_path: Path) -> None:
     arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree"]
-    written = "Written: out/eval.json, out/confusion.csv, out/confusion.png\n"
+    written = "Written: out/eval.json, out/eval-images.jsonl, out/confusion.csv, out/confusion.png\n"
     for ran, told in (
         (command(*arguments), ""),
         (process(*arguments, cwd=tmp_path), ""),
@@ -38,7 +38,7 @@ def test_the_table_is_all_that_stdout_has(command: Command, process: Command, tm
     ):
         assert (ran.code, ran.out) == (0, TABLE)
         assert ran.err == "Checking 1 truth mask.\n1 mask of pred against gt.\n" + told
-    assert sorted(files(tmp_path / "out")) == ["confusion.csv", "confusion.png", "eval.json"]
+    assert sorted(files(tmp_path / "out")) == ["confusion.csv", "confusion.png", "eval-images.jsonl", "eval.json"]
 
 
 @pytest.mark.usefixtures("masks")
@@ -84,11 +84,11 @@ def test_without_matplotlib_a_note_stands_for_the_picture(command: Command, monk
         ran = command(*arguments)
         assert (ran.code, ran.out) == (0, TABLE)
         assert ran.err.endswith(
-            "Written: out/eval.json, out/confusion.csv\n"
+            "Written: out/eval.json, out/eval-images.jsonl, out/confusion.csv\n"
             "For confusion.png too, install matplotlib: pip install 'tipsseg[plot]'\n"
         )
-        assert sorted(files(Path("out"))) == ["confusion.csv", "eval.json"]
-        assert list(json.loads(Path("out/eval.json").read_bytes())["files"]) == ["confusion.csv"]
+        assert sorted(files(Path("out"))) == ["confusion.csv", "eval-images.jsonl", "eval.json"]
+        assert list(json.loads(Path("out/eval.json").read_bytes())["files"]) == ["confusion.csv", "eval-images.jsonl"]
 
 
 @pytest.mark.usefixtures("masks")
@@ -367,7 +367,11 @@ def test_no_mask_at_all_that_could_be_scored(command: Command, tmp_path: Path) -
         first, second, third, *last = ran.err.splitlines()
         assert (first, second) == ("Checking 1 truth mask.", "1 mask of pred against gt.")
         assert third.startswith("Error: pred/a.png: the labels are 1 x 1 ")
-        assert last == ["Error: nothing was scored: 1 of 1 failed", "Hint: The lines above say why."]
+        error, hint = last
+        assert error.startswith(
+            "Error: nothing was scored: 1 of 1 failed; the first: pred/a.png: the labels are 1 x 1 "
+        )
+        assert hint.startswith("Hint: The truth must belong to this image ")
         assert files(tmp_path) == before
 
 

@@ -83,11 +83,14 @@ def on_small_disk(size: str, script: str, folder: Path) -> subprocess.CompletedP
 @pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")
 @pytest.mark.slow
 @pytest.mark.parametrize(("formats", "size"), [("png,coco", "120k"), (",".join(FORMATS), "1400k")])
-def test_a_disk_that_gets_full(mlp_checkpoint: Path, images: Path, tmp_path: Path, formats: str, size: str) -> None:
+def test_a_disk_that_gets_full(
+    command: Command, mlp_checkpoint: Path, images: Path, tmp_path: Path, formats: str, size: str
+) -> None:
     for number in range(24):
         save(images / f"more{number:02}.png", 100)
-    label = shlex.join([*TIPSSEG, "label", "imgs", "-c", "a,b,c", "-m", str(mlp_checkpoint), "--background", "none"])
-    label += f" -f {formats} --device cpu"
+    words = ["label", "imgs", "-c", "a,b,c", "-m", str(mlp_checkpoint), "--background", "none", "-f", formats]
+    words += ["--device", "cpu"]
+    label = shlex.join([*TIPSSEG, *words])
     # What is left on the disk is looked at before there is room, and after.
     script = f"""
         {label} -o disk/out > first.txt 2> first.err; echo $? > first.code
@@ -113,8 +116,7 @@ def test_a_disk_that_gets_full(mlp_checkpoint: Path, images: Path, tmp_path: Pat
     done = told(tmp_path / "broken")
     assert 0 < len(done) < 30
     assert f"{30 - len(done)} images labelled, {len(done)} unchanged" in read("second.err")
-    plain = subprocess.run(f"{label} -o plain -q", shell=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    assert plain.returncode == 0
+    assert command(*words, "-o", "plain", "-q", cwd=tmp_path).code == 0
     assert labels_of(tmp_path / "whole") == labels_of(tmp_path / "plain")
 
 
@@ -128,11 +130,11 @@ def labels_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_limit_on_the_size_of_files(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+def test_a_limit_on_the_size_of_files(command: Command, mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
     """As by `ulimit -f`; Python gets an error for the write that goes over it, after a part was written."""
-    label = [*TIPSSEG, "label", "imgs", "-c", "a,b,c", "-m", str(mlp_checkpoint), "--device", "cpu", "-o", "out"]
+    label = ["label", "imgs", "-c", "a,b,c", "-m", str(mlp_checkpoint), "--device", "cpu", "-o"]
     ran = subprocess.run(
-        label,
+        [*TIPSSEG, *label, "out"],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2500, resource.RLIM_INFINITY)),
@@ -145,10 +147,10 @@ def test_a_limit_on_the_size_of_files(mlp_checkpoint: Path, images: Path, tmp_pa
         if (tmp_path / "out" / record).exists():
             assert (tmp_path / "out" / record).read_bytes()[-1:] in (b"\n", b"")
     done = len(told(tmp_path / "out"))
-    ran = subprocess.run(label, capture_output=True, text=True)
-    assert ran.returncode == 0
-    assert re.search(f"^{6 - done} images? labelled", ran.stderr, re.MULTILINE)
-    subprocess.run([*label[:-1], "plain"], check=True, capture_output=True)
+    again = command(*label, "out")
+    assert again.code == 0
+    assert re.search(f"^{6 - done} images? labelled", again.err, re.MULTILINE)
+    assert command(*label, "plain").code == 0
     assert labels_of(tmp_path / "out") == labels_of(tmp_path / "plain")
 
 
@@ -161,6 +163,62 @@ def test_a_disk_that_may_only_be_read(mlp_checkpoint: Path, images: Path, tmp_pa
         "Error: cannot write disk/out/.tipsseg-lock: the file system is read-only",
         "Hint: Choose another output folder.",
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")
+@pytest.mark.slow
+def test_a_disk_that_gets_full_of_features(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    for index, path in enumerate(sorted(images.rglob("*.png"))):
+        save(path, 60 + index)  # equal images would share a file
+    encode = shlex.join([*TIPSSEG, "encode", "imgs", "-m", str(mlp_checkpoint), "--device", "cpu", "-o", "disk/feats"])
+    label = shlex.join([*TIPSSEG, "label", "imgs", "-c", "a,b", "-m", str(mlp_checkpoint), "--device", "cpu"])
+    script = f"""
+        {encode} --feature-dtype float32 2> encode.err; echo $? > codes
+        cp -a disk/feats full
+        {label} --features disk/feats -o out 2> label.err; echo $? >> codes
+        mount -o remount,size=64m disk
+        {encode} 2> again.err; echo $? >> codes
+        {label} --features disk/feats -o out 2> more.err; echo $? >> codes
+        {shlex.join([*TIPSSEG, "check"])} disk/feats 2> check.err; echo $? >> codes
+    """
+    ran = on_small_disk("24k", script, tmp_path)
+    told_of = {name: (tmp_path / f"{name}.err").read_text() for name in ("encode", "label", "again", "more", "check")}
+    assert (tmp_path / "codes").read_text().split() == ["1", "1", "0", "0", "0"], (ran.stderr, told_of)
+    for name in ("encode", "label"):
+        assert "Error: cannot write disk/feats/feats/" in told_of[name]
+        assert "no space left on the device" in told_of[name]
+        assert "Hint: Free some space and run the same command again.\n" in told_of[name]
+        assert "Traceback" not in told_of[name]
+    made = [path.name for path in (tmp_path / "full").rglob("*") if path.is_file() and path.name != "features.json"]
+    assert 0 < len(made) < 6
+    assert all(name.endswith(".safetensors") for name in made)
+    assert "6 images encoded" not in told_of["again"]
+    assert "6 files checked: nothing wrong." in told_of["check"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")
+@pytest.mark.slow
+def test_features_on_a_disk_that_may_only_be_read(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    """Features that are there can be used; none can be added."""
+    model = ["-m", str(mlp_checkpoint), "--device", "cpu"]
+    encode = shlex.join([*TIPSSEG, "encode", "imgs", *model, "-o", "disk/feats"])
+    label = shlex.join([*TIPSSEG, "label", "imgs", "-c", "a,b", *model, "--features", "disk/feats", "-o", "out"])
+    script = f"""
+        {encode} 2> first.err; echo $? > codes
+        mount -o remount,ro disk
+        {label} 2> label.err; echo $? >> codes
+        {encode} 2> again.err; echo $? >> codes
+        rm -r out; python -c 'import PIL.Image as i; i.new("RGB", (60, 60), "red").save("imgs/new.png")'
+        {label} 2> new.err; echo $? >> codes
+    """
+    on_small_disk("4m", script, tmp_path)
+    assert (tmp_path / "codes").read_text().split() == ["0", "0", "1", "1"]
+    assert "6 images labelled" in (tmp_path / "label.err").read_text()
+    for name, what in (("again", "disk/feats/.tipsseg-lock"), ("new", "disk/feats/feats/")):
+        lines = (tmp_path / f"{name}.err").read_text().splitlines()[-2:]
+        assert lines[0].startswith(f"Error: cannot write {what}")
+        assert lines[0].endswith("the file system is read-only")
+        assert lines[1].startswith("Hint: ")
 
 
 # ---- names and permissions ----
@@ -395,13 +453,15 @@ def test_an_input_that_vanishes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--jsonl"]], ids=["paths", "jsonl"])
-def test_nobody_reads_any_more(mlp_checkpoint: Path, images: Path, tmp_path: Path, flags: list[str]) -> None:
+def test_nobody_reads_any_more(
+    command: Command, mlp_checkpoint: Path, images: Path, tmp_path: Path, flags: list[str]
+) -> None:
     """A closed pipe ends the run quietly, and the same command goes on."""
-    label = [*TIPSSEG, "label", "-", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out", *flags]
+    label = ["label", "-", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out", *flags]
     listed = "".join(f"imgs/{name}.png\n" for name in ("a", "b", "e", "f"))
     first, rest = listed[:11], listed[11:]
     with subprocess.Popen(
-        [*label, "-q"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*TIPSSEG, *label, "-q"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:
         assert run.stdin is not None
         assert run.stdout is not None
@@ -416,10 +476,10 @@ def test_nobody_reads_any_more(mlp_checkpoint: Path, images: Path, tmp_path: Pat
     assert run.returncode == 1
     assert temporary(tmp_path / "out") == []
     assert told(tmp_path / "out") == ["imgs/a.png", "imgs/b.png"]
-    again = subprocess.run(label, input=listed, capture_output=True, text=True)
-    assert again.returncode == 0
-    assert "2 images labelled, 2 unchanged" in again.stderr
-    assert len([line for line in again.stdout.splitlines() if "masks/" in line]) == 4
+    again = command(*label, stdin=listed.encode())
+    assert again.code == 0
+    assert "2 images labelled, 2 unchanged" in again.err
+    assert len([line for line in again.out.splitlines() if "masks/" in line]) == 4
 
 
 def test_a_pipeline_that_ends_early(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:

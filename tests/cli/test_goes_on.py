@@ -131,14 +131,14 @@ def test_other_classes_are_refused_with_commands_to_paste(
     line = ["label", "imgs", "-c", "car", "-m", str(run.model), "--device", "cpu", "-o", "out", *more]
     monkeypatch.setattr(sys, "argv", ["tipsseg", *line])
     ran = run.command(*line)
-    *_, error, hint, elsewhere, anew = ran.err.splitlines()
+    *_, error, hint, elsewhere, again = ran.err.splitlines()
     assert ran.code == 1
     assert error == (
         "Error: cannot write out: it holds labels of another run: the classes differ: panda leg, tree, sky / car"
     )
-    assert hint == "Hint: Label into another folder, or remove what that run wrote and begin anew:"
+    assert hint == "Hint: Label into another folder, or remove what that run wrote and start over:"
     assert contents(Path("out")) == before
-    for command, folder in ((elsewhere, "out-2"), (anew, "out")):
+    for command, folder in ((elsewhere, "out-2"), (again, "out")):
         program, *arguments = shlex.split(command)
         assert program == "tipsseg"
         assert run.command(*arguments).code == 0

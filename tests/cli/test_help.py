@@ -25,6 +25,7 @@ from tipsseg.formats import FORMATS
         ["check", "--help"],
         ["convert", "--help"],
         ["merge", "--help"],
+        ["rank", "--help"],
         ["report", "--help"],
         ["doctor", "--help"],
         ["weights", "--help"],

@@ -24,7 +24,7 @@ def test_a_corrected_mask_is_kept(run: Run, options: list[str]) -> None:
     err = run(*options)
     assert (run.code, "a.png" in run.labelled, mask.read_bytes()) == (0, False, data)
     assert (
-        "Files of 1 image were changed by hand and are kept; --replace-edited labels it anew, and tipsseg convert out "
+        "Files of 1 image were changed by hand and are kept; --replace-edited labels it again, and tipsseg convert out "
         "--format FORMAT takes a changed mask into other formats.\n"
     ) in err
     assert "out/masks/a.png" in run.out.splitlines()
@@ -36,7 +36,7 @@ def test_corrected_masks_are_counted(run: Run) -> None:
         correct(Path("out/masks", name))
     assert "2 of those changed by hand, and kept" in run("--dry-run")
     shutil.copy("imgs/a.png", "imgs/new.png")
-    assert "Files of 2 images were changed by hand and are kept; --replace-edited labels them anew" in run()
+    assert "Files of 2 images were changed by hand and are kept; --replace-edited labels them again" in run()
     assert record(Path("out"))["counts"] == {"labelled": 1, "unchanged": 3, "failed": 0, "edited": 2}
     assert run.command("check", "out").code == 0
 
@@ -86,7 +86,7 @@ def test_beginning_anew_removes_what_the_program_wrote_and_names_what_it_keeps(r
     assert found.pop("notes.txt") == b"mine"
     assert set(found) == {"classes.json", "manifest.jsonl", "masks/a.png", "masks/sub/b c.png", "run.json"}
     # What is in the way of an image now is told, and stays.
-    assert "out/masks/sub/ü.png was changed by hand, and was kept when the folder was begun anew" in run(
+    assert "out/masks/sub/ü.png was changed by hand, and was kept when the folder was started over" in run(
         "-f", "png", options=("-c", "tree")
     )
     assert (run.code, run.labelled, Path("out/masks/sub/ü.png").read_bytes()) == (1, [], data)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from running import Command
 
 from tipsseg.formats import FORMATS
@@ -49,20 +50,26 @@ def killing(folder: Path, *arguments: object) -> int:
     return int(ran.stdout)
 
 
+def two_images(folder: Path) -> None:
+    """Small squares: one window each."""
+    folder.mkdir(parents=True)
+    for name in ("desert.png", "sea.gif"):
+        with Image.open(SCENES / name) as image:
+            image.convert("RGB").resize((96, 96)).save(folder / name)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "kills"), [(1, 20), (2, 20)])
-def test_kills_at_random_moments(command: Command, tmp_path: Path, seed: int, kills: int) -> None:
+def test_kills_at_random_moments(command: Command, tmp_path: Path) -> None:
+    """Moments differ from one time to the next, whatever the seed."""
     assert command("label", SCENES, *OPTIONS, "-o", tmp_path / "undisturbed").code == 0
-    assert killing(tmp_path, "random", seed, kills, SCENES, *OPTIONS, "-o", "killed") == kills
+    assert killing(tmp_path, "random", 1, 20, SCENES, *OPTIONS, "-o", "killed") == 20
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
     assert command("check", tmp_path / "killed").code == 0
 
 
 @pytest.mark.slow
 def test_a_kill_before_each_change_of_a_file(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "imgs").mkdir()
-    for name in ("desert.png", "sea.gif"):
-        shutil.copy2(SCENES / name, tmp_path / "imgs")
+    two_images(tmp_path / "imgs")
     assert command("label", tmp_path / "imgs", *FEW, "-o", tmp_path / "undisturbed").code == 0
     expected = contents(tmp_path / "undisturbed")
     kills = killing(tmp_path, "each", "killed", "imgs", *FEW)
@@ -99,9 +106,7 @@ def test_a_merge_that_is_stopped_before_each_change_of_a_file(
     command: Command, tmp_path: Path, stop: str, places: list[str], target: str
 ) -> None:
     source = tmp_path / "source"
-    (source / "imgs").mkdir(parents=True)
-    for name in ("desert.png", "sea.gif"):
-        shutil.copy2(SCENES / name, source / "imgs")
+    two_images(source / "imgs")
     for index, place in enumerate(places, start=1):
         assert command("label", "imgs", *FEW, "-o", place, "--shard", f"{index}/2", cwd=source).code == 0
     arguments = ["merge", *sorted(set(places)), "-o", target]
@@ -115,3 +120,56 @@ def test_a_merge_that_is_stopped_before_each_change_of_a_file(
     for folder in (tmp_path / "stopped").iterdir():
         assert contents(folder / target) == expected, folder.name
     assert command("check", tmp_path / "stopped" / str(kills) / target).code == 0
+
+
+#: What is done before, and then what is killed.
+OVER_FEATURES: dict[str, tuple[list[str], list[str]]] = {
+    "features are made": ([], ["encode", "imgs", "-m", "tiny", "--device", "cpu", "-q", "-o", "feats"]),
+    "labels are made, and features": ([], ["label", "imgs", *_PLAIN, "-f", "png", "--features", "feats", "-o", "out"]),
+    "labels are made again of labels": (
+        ["label", "imgs", *_PLAIN, "-f", "png,coco", "-o", "out"],
+        ["label", "imgs", *_PLAIN, "-f", "png,coco", "-o", "out", "--png-mode", "P", "--min-area", "99"],
+    ),
+    "labels are made again of cosines": (
+        ["label", "imgs", *_PLAIN, "-f", "npz", "--keep-cosines", "-o", "out"],
+        ["label", "imgs", *_PLAIN, "-f", "npz", "--keep-cosines", "-o", "out", "--min-confidence", "0.6"],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", OVER_FEATURES)
+def test_a_kill_before_each_change_of_a_file_by_a_run_without_a_tower(
+    command: Command, tmp_path: Path, case: str
+) -> None:
+    before, arguments = OVER_FEATURES[case]
+    source = tmp_path / "source"
+    two_images(source / "imgs")
+    if case != "features are made":
+        (source / "imgs" / "desert.png").unlink()  # one image is enough: labels of two are above
+    if before:
+        assert command(*before, cwd=source).code == 0
+    shutil.copytree(source, tmp_path / "undisturbed")
+    assert command(*arguments, cwd=tmp_path / "undisturbed").code == 0
+
+    (tmp_path / "killed").mkdir()
+    kills = killing(tmp_path / "killed", "copies", "SIGKILL", source, *arguments)
+    assert kills >= 8
+    expected = features_and_labels(tmp_path / "undisturbed")
+    for folder in (tmp_path / "killed").iterdir():
+        assert features_and_labels(folder) == expected, folder.name
+    for place in ("feats", "out"):
+        if (tmp_path / "undisturbed" / place).exists():
+            assert command("check", tmp_path / "killed" / str(kills) / place).code == 0
+
+
+def features_and_labels(top: Path) -> dict[str, bytes]:
+    """All files of a feature store and of an output folder, but for times and the path of the folder that they are in.
+
+    Files of features that are left under temporary names are left out: they are removed once they are old.
+    """
+    found = (path for path in top.glob("feats/**/*") if path.is_file() and not path.name.startswith(".tipsseg-"))
+    files = {str(path): path.read_bytes() for path in found}
+    if (top / "out").exists():
+        files |= contents(top / "out")
+    return {name.removeprefix(str(top)): data.replace(bytes(top), b"") for name, data in files.items()}

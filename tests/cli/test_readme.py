@@ -40,7 +40,8 @@ SHOWN = ("toml", "json", "text")
 INSTALLATIONS = {"pip install .", "pip install --quiet '.[test]' && pytest -n auto --dist worksteal"}
 
 #: Options of other programs.
-FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--dist", "--gres", "--parsable", "--quiet", "--requeue")
+FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--dist", "--gres", "--parsable", "--quiet", "--requeue",
+           "--auth", "--conf-threshold", "--conv-mask-to-poly", "--function-module", "--server-host")  # fmt: skip
 
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -204,7 +205,19 @@ def test_the_scripts_for_slurm_label_and_join_shards(tmp_path: Path, environment
 
 def test_options_that_pages_name_exist(command: Command) -> None:
     known: set[str] = set(FOREIGN)
-    for words in ((), ("label",), ("convert",), ("correct",), ("check",), ("merge",), ("eval",)):
+    for words in (
+        (),
+        ("label",),
+        ("convert",),
+        ("correct",),
+        ("check",),
+        ("merge",),
+        ("eval",),
+        ("fit",),
+        ("tune",),
+        ("rank",),
+        ("report",),
+    ):
         known |= set(_OPTION.findall(command(*words, "--help").out))
     for page in (*PAGES, *CLUSTER_SCRIPTS):
         assert set(_OPTION.findall(page.read_text("utf-8"))) <= known, page

@@ -203,3 +203,35 @@ def test_cosines_that_cannot_be_read_are_no_source(run: Run, monkeypatch: pytest
     monkeypatch.setattr(Npz, "read_cosines", lambda *_: (_ for _ in ()).throw(ValueError("damaged")))
     run(*KEPT, "--min-confidence", "0.4")
     assert (run.code, run.labelled) == (0, ALL)
+
+
+def test_a_dry_run_tells_what_needs_the_model(run: Run) -> None:
+    run("--limit", "2")
+    before = contents(Path("out"))
+    err = run("--min-area", "9", "--dry-run")
+    assert "3 images to label, 2 of those without the model, files of 2 would be replaced, into out." in err
+    assert "by labelling 1 of them" in err
+    run()
+    for options in (("--min-area", "9"), ("-f", "png,coco,yolo")):
+        err = run(*options, "--dry-run")
+        assert "3 images to label, 3 of those without the model, " in err
+        assert "by labelling" not in err
+    assert "of those without" not in run("--min-confidence", "0.5", "--dry-run")
+    assert "of those without" not in run("--min-area", "9", "--no-resume", "--dry-run")
+    run("--limit", "2", output="again")
+    assert contents(Path("again")) == before
+
+
+def test_a_dry_run_writes_nothing_of_what_was_broken_off(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run that replaces a mask was killed over is put back by the next run, and not by a dry one."""
+    run("-f", "png,npz")
+    with monkeypatch.context() as patch:
+
+        def stop(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(Manifest, "add", stop)
+        run("-f", "png,npz", "--png-mode", "P")
+    left = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    assert "3 images to label" in run("-f", "png,npz", "--png-mode", "P", "--dry-run")
+    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == left

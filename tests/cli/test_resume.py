@@ -144,7 +144,7 @@ def test_other_options_for_a_part_of_the_images_are_refused(run: Run) -> None:
         "Error: cannot write out: it holds the labels of sub/b c.jpg and 1 more, made with other options (tipsseg label --model"
         in err
     )
-    assert "\nHint: Label into another folder, or remove what that run wrote and begin anew:\n  tipsseg " in err
+    assert "\nHint: Label into another folder, or remove what that run wrote and start over:\n  tipsseg " in err
     assert err.splitlines()[-2].endswith(" -o out-2")
     assert err.splitlines()[-1].endswith(" --overwrite")
     assert contents(Path("out")) == before

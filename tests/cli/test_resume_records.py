@@ -282,7 +282,7 @@ def test_no_estimate_of_images_that_cannot_be_labelled(run: Run) -> None:
     ("size", "told"), [(60_000.0, "180.0 kB"), (333_334.0, "1.0 MB"), (1_234_567.0, "3.7 MB"), (333_000.0, "999.0 kB")]
 )
 def test_what_an_estimate_says(run: Run, monkeypatch: pytest.MonkeyPatch, size: float, told: str) -> None:
-    monkeypatch.setattr("tipsseg.runs.dry_run.estimate", lambda info, todo: Estimate(10.0, 2.0, size, 2))
+    monkeypatch.setattr("tipsseg.runs.dry_run.estimate", lambda info, todo: Estimate(10.0, 2.0, size, 2, ()))
     assert run("--dry-run").endswith(f"\nAbout 0:16 and {told} on this machine, by labelling 2 of them.\n")
 
 
@@ -335,7 +335,7 @@ def test_a_picture_that_was_changed_is_kept_unless_it_is_asked_for(run: Run) -> 
     before = mask.read_bytes()
     for damage in (b"", before[:-1], before + b"0"):
         mask.write_bytes(damage)
-        assert "Files of 1 image were changed by hand and are kept; --replace-edited labels it anew" in run()
+        assert "Files of 1 image were changed by hand and are kept; --replace-edited labels it again" in run()
         assert (run.labelled, mask.read_bytes()) == ([], damage)
         run("--replace-edited")
         assert (run.labelled, mask.read_bytes()) == (["a.png"], before)
@@ -409,7 +409,7 @@ def test_formats_that_are_of_other_labels_now_are_named(run: Run) -> None:
     run("-f", "png,yolo,hf")
     err = run("-f", "png", "--min-area", "5")
     assert (
-        "Images that were labelled anew are not in yolo,hf any more; tipsseg convert out --format yolo,hf writes them.\n"
+        "Images that were labelled again are not in yolo,hf any more; tipsseg convert out --format yolo,hf writes them.\n"
         in err
     )
     assert run.command("convert", "out", "-f", "yolo,hf").code == 0

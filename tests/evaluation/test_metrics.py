@@ -53,6 +53,11 @@ def test_counts_by_hand() -> None:
     assert confusion.ids == (0, 1, 2, 3)
 
 
+def test_the_counts_of_one_image() -> None:
+    confusion = confusion_of(TRUTH, LABELS)
+    assert confusion.add(TRUTH, LABELS) == (9, 5)  # and not of both
+
+
 def test_scores_by_hand() -> None:
     result = scores(confusion_of(TRUTH, LABELS), NAMES)
     assert result.ids == (0, 1, 2, 3)

@@ -41,7 +41,7 @@ from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dt
 from tipsseg.util.files import atomic_path, atomic_write
 from tipsseg.util.ownership import Ownership
 from tipsseg.vocabulary.files import read_vocabulary
-from tipsseg.vocabulary.palette import colour, voc_colour
+from tipsseg.vocabulary.palette import colour, safe_colour, voc_colour
 
 # pycocotools' readers trip over numpy 2's newer protocol; the package does not call them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -103,6 +103,24 @@ SMALL = np.array([[1, 1, 0, 3], [0, 1, 0, 3], [255, 0, 0, 0], [2, 0, 0, 1]], np.
 MAPS = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.sampled_from([0, 1, 2, 3, 255])
 )
+
+#: What people with these kinds of colour vision see of linear RGB, by Machado, Oliveira and Fernandes (2009), at full strength.
+SIMULATED = {
+    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    "tritanopia": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
+}
+
+
+def simulated(colours: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
+    """Colours [n, 3] in 0..1 as they are seen, in CIELAB."""
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(SIMULATED[kind]).T, 0, 1)
+    to_xyz = np.array([(0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505)])
+    ratio = seen @ to_xyz.T / (0.9505, 1.0, 1.089)
+    x, y, z = np.where(ratio > 0.008856, np.cbrt(ratio), 7.787 * ratio + 16 / 116).T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
 
 EDGES: dict[str, LabelArray] = {
     "one pixel": np.array([[1]], np.uint8),
@@ -355,7 +373,7 @@ def check_round_trip(labels: LabelArray, classes: tuple[LabelClass, ...]) -> Non
 
 
 @given(MAPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_coco_and_masks_say_the_same(labels: LabelArray) -> None:
     check_round_trip(labels, PANDA)
 
@@ -467,7 +485,38 @@ def test_label_studio_finds_images_from_the_folder_on(
     assert local_address(ImageRef(Path(path), PurePosixPath(relative))) == f"/data/local-files/?d={address}"
 
 
+def test_predictions_for_label_studio_have_a_score(tmp_path: Path) -> None:
+    """The mean confidence of the pixels of all objects; tasks without an object have none."""
+    confidence = np.where(SMALL == 1, 0.9, 0.5).astype(np.float32)
+    maps = {"a.png": LabelMap(SMALL, confidence, PANDA), "b.png": map_of(np.zeros((2, 2), np.uint8))}
+    context = context_of(tmp_path)
+    form = FORMATS["label-studio"]
+    tasks = [json.loads(form.write(labels_of(name, each), context).rows[0]) for name, each in maps.items()]
+    predictions = [task["predictions"][0] for task in tasks]
+    # 4 pixels of class 1 and 3 others.
+    assert predictions[0]["score"] == pytest.approx((4 * 0.9 + 3 * 0.5) / 7, abs=1e-4)
+    assert predictions[1] == {"model_version": "tiny tipsseg 0.1.0", "result": []}
+
+
 # ---- palettes ----
+
+
+@pytest.mark.parametrize("kind", SIMULATED)
+def test_the_first_safe_colours_are_apart_for_any_colour_vision(kind: str) -> None:
+    def least(colours: list[tuple[int, int, int]]) -> float:
+        seen = simulated(np.array(colours, np.float64) / 255, kind)
+        gaps = np.linalg.norm(seen[:, None] - seen[None], axis=2)
+        return float(gaps[np.triu_indices(len(seen), 1)].min())
+
+    safe = least([safe_colour(number) for number in range(1, 8)])
+    assert safe > 10
+    assert safe > least([colour(number) for number in range(1, 8)])
+
+
+def test_later_safe_colours_differ() -> None:
+    assert len({safe_colour(number) for number in range(1, 22)}) == 21
+    with pytest.raises(ValueError, match="begin at 1"):
+        safe_colour(0)
 
 
 @pytest.mark.parametrize(

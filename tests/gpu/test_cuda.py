@@ -22,7 +22,7 @@ from tipsseg.labelling.assign import LabelTable
 from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.windows import make_plan
-from tipsseg.options import Dtype, Mode, Refinement
+from tipsseg.options import Dtype, FeatureDtype, Mode, Refinement
 from tipsseg.types import LabelArray, WindowPlan, ignore_id, label_dtype
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
@@ -167,3 +167,18 @@ def test_a_folder_has_the_labels_of_the_cpu(tiny_checkpoint: Path, tmp_path: Pat
     for one, other in zip(masks[0], masks[1], strict=True):
         pixels = [np.asarray(Image.open(BytesIO(each))) for each in (one, other)]
         assert (pixels[0] == pixels[1]).mean() > 0.99
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "float32"])
+def test_nothing_waits_for_the_device_while_windows_are_encoded_and_kept(
+    tiny_checkpoint: Path, dtype: FeatureDtype
+) -> None:
+    model = load(tiny_checkpoint, device=str(DEVICE))
+    prepared = model.prepare(Image.fromarray(picture(480, 640)), "slide", model.backbone.native_size)
+    model.encode_prepared(prepared).rounded(dtype).record()  # memory is pinned the first time
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        rounded = model.encode_prepared(prepared).rounded(dtype)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    rounded.record().check_unit()

@@ -121,7 +121,7 @@ def test_labels_and_confidence_are_those_of_whole_maps(mode: str, size: tuple[in
     assert np.abs(got.confidence - shares).mean() < 2e-4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     mode=st.sampled_from(["slide", "whole"]),
     size=st.tuples(st.integers(1, 400), st.integers(1, 400)).filter(lambda size: max(size) < 6 * min(size)),

@@ -179,7 +179,7 @@ def test_labels_and_confidence(
         assert len(np.unique(got.labels)) > 5
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     mode=st.sampled_from(["slide", "whole"]),
     size=st.tuples(st.integers(1, 110), st.integers(1, 110)).filter(lambda size: max(size) < 6 * min(size)),

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
 from tipsseg import Features, FittedVocabulary, Labeller, LabelOptions, Model, VocabularyError
 from tipsseg.errors import TipssegError
-from tipsseg.labelling.fitting.maths import Mask, Prior, Window, cell_logits, solve, windows_of
+from tipsseg.labelling.fitting import choice
+from tipsseg.labelling.fitting.maths import Mask, Prior, Window, cell_logits, solve, thinned, windows_of
 from tipsseg.types import WindowPlan
 
 NAMES = ("sky", "zoofle", "tree", "balloon")  # a zoofle is grass
@@ -75,6 +78,27 @@ def test_a_class_without_pixels_keeps_its_text(tiny: Model, fitted: FittedVocabu
     assert (fitted.scores[3].source, fitted.scores[3].images, fitted.scores[3].iou) == ("text", 0, None)
 
 
+@pytest.mark.parametrize(("names", "strengths"), [(3, {10.0, 3.0}), (4, {10.0, 3.0}), (5, {30.0})])
+def test_classes_are_held_the_more_where_masks_lack_many(
+    monkeypatch: pytest.MonkeyPatch, names: int, strengths: set[float]
+) -> None:
+    """Three of the classes are in the masks."""
+    tried: set[float] = set()
+
+    def watched(windows: list[Window], group_of: Tensor, prior: Prior, *others: Any) -> tuple[Tensor, Tensor]:
+        tried.update(prior.strength[torch.isfinite(prior.strength)].tolist())
+        return solve(windows, group_of, prior, *others)
+
+    monkeypatch.setattr(choice, "solve", watched)
+    ids = torch.randint(0, 3, (3, 8, 8), generator=torch.Generator().manual_seed(0))
+    shares = torch.nn.functional.one_hot(ids, 3).float()
+    images = [
+        [Window(torch.eye(5)[each[::2, ::2]], torch.arange(3), part)] for each, part in zip(ids, shares, strict=True)
+    ]
+    choice.choose_and_fit(images, torch.arange(names), torch.eye(5)[:names] * 3, ["a", "b", "c", "d", "e"][:names])
+    assert {each for each in tried if each > 1} == strengths
+
+
 def test_the_same_masks_give_the_same_file_and_it_is_read_back(
     tiny: Model, fitted: FittedVocabulary, pairs: list[tuple[Features, Mask]], tmp_path: Path
 ) -> None:
@@ -123,7 +147,8 @@ def test_what_cannot_be_fitted_is_refused(
     [
         pytest.param({}, LabelOptions(), "short side 112", id="short side"),
         pytest.param({}, LabelOptions("whole", 112), "mode 'slide'", id="mode"),
-        pytest.param({"model": {"config.json": "0" * 64}}, OPTIONS, "of another model", id="model"),
+        pytest.param({"model": {"config.json": "0" * 64}}, OPTIONS, "the model tiny, and this is another", id="model"),
+        pytest.param({"labels_version": 0}, OPTIONS, "another version of the labels", id="version"),
     ],
 )
 def test_a_fit_of_another_model_or_preprocessing_is_refused(
@@ -175,3 +200,39 @@ def test_the_solution_is_a_stationary_point_of_the_loss(group_of: list[int]) -> 
     gradients = torch.autograd.grad(loss, (weights, biases))
     assert max(float(each.abs().max()) for each in gradients) < 0.2
     assert float((weights.detach() - prior.weights).abs().max()) > 0.05
+
+
+def test_pieces_of_many_windows_stand_for_all_of_them() -> None:
+    """40 windows of 4 pieces; in the first 8 windows one piece has a rare class."""
+    windows = []
+    for number in range(40):
+        shares = torch.zeros(32, 32, 2)
+        shares[..., 0] = 1
+        if number < 8:
+            shares[:4, :4] = torch.tensor([0.0, 1.0])
+        groups = torch.tensor([0, 1])[: 2 if number < 8 else 1]
+        windows.append(Window(torch.zeros(16, 16, 3), groups, shares[..., : len(groups)]))
+    images = [windows[:20], windows[20:]]
+    assert thinned(images, 40 * 256) == images
+    found = thinned(images, 40 * 64)
+    pieces = [each for image in found for each in image]
+    assert 30 < len(pieces) < 50  # about a quarter of 160
+    rare = [each for each in pieces if 1 in each.groups]
+    assert len(rare) > 4  # of 8, where a quarter would be 2
+    total = sum(float(each.shares.sum()) for each in pieces)
+    assert total == pytest.approx(40 * 1024, rel=0.15)
+    again = [each for image in thinned(images, 40 * 64) for each in image]
+    assert all(torch.equal(one.shares, other.shares) for one, other in zip(pieces, again, strict=True))
+
+
+def test_a_start_leads_to_the_same_solution() -> None:
+    generator = torch.Generator().manual_seed(1)
+    shares = torch.softmax(torch.randn(16, 16, 2, generator=generator), -1)
+    windows = [Window(torch.randn(8, 8, 4, generator=generator), torch.tensor([0, 1]), shares)]
+    strength = torch.tensor([1.0, torch.inf])
+    prior = Prior(torch.randn(2, 4, generator=generator), strength, strength)
+    begun = (torch.randn(2, 4, generator=generator), torch.randn(2, generator=generator))
+    one, other = (solve(windows, torch.arange(2), prior, 0.0, start=start) for start in (None, begun))
+    torch.testing.assert_close(one[0], other[0], atol=0.02, rtol=0)
+    assert torch.equal(other[0][1], prior.weights[1])  # what is held stays, wherever one begins
+    assert other[1][1] == 0

@@ -73,7 +73,7 @@ def test_tiles_do_not_change_values(monkeypatch: pytest.MonkeyPatch, pixels: int
     width=st.integers(1, 4000),
     margin=st.sampled_from([0, 20, 160, 240]),
 )
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_tiles_are_bounded_and_cover_the_image_once(height: int, width: int, margin: int) -> None:
     covered = np.zeros((height, width), np.uint8)
     for tile in refine._tiles((height, width), margin):

@@ -46,7 +46,7 @@ class Computed:
         monkeypatch.setattr(Tipsv2Backbone, "encode_text", counting)
 
     def of(self, model: Path, vocabulary: Vocabulary, dtype: Dtype = "float32") -> tuple[int, torch.Tensor]:
-        """Of a labeller made anew: how many now, and its vectors."""
+        """Of a labeller made again: how many now, and its vectors."""
         self.phrases = 0
         vectors = Labeller(load(model, device="cpu", dtype=dtype), vocabulary, cache=self._cache).vectors
         return self.phrases, vectors

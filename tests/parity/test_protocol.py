@@ -171,7 +171,7 @@ def test_labels_are_the_protocols(
 
 
 def test_value_features_agree(reference: Reference, mlp_checkpoint: Path) -> None:
-    tower = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32").model.vision_encoder
+    tower = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32").vision_encoder
     pixels = torch.rand(1, 3, 56, 84, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         expected = reference.value_features(pixels)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import redirect_stdout
+from importlib import import_module
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from drawn_scenes import SCENES, ShareImages
 from PIL import Image
 
-from tinytips import ablate
+from tinytips import ablate, evaluate
 from tinytips.ablate import ARMS, table
+from tinytips.ablate import run as run_as_a_process
+from tinytips.data.held_out import held_out
 from tinytips.plot import curve, plot
+from tinytips.recipe.network import SIZES, make_config
 from tinytips.recipe.step import Recipe
 from tinytips.world.concepts import WHOLE_LIST
 
@@ -79,13 +86,30 @@ def test_the_picture(tmp_path: Path) -> None:
         assert len(colours) > 50  # an empty one has a few
 
 
+def run(name: str, options: dict[str, object]) -> str:
+    """As `ablate.run`, but all commands except one in this process: each process imports torch again."""
+    if name == "probe":
+        return run_as_a_process(name, options)
+    command = import_module(f"tinytips.{name}")
+    words = [word for key, value in options.items() for word in (f"--{key}", *([] if value is None else [str(value)]))]
+    with redirect_stdout(StringIO()) as printed:
+        command.main(words)
+    return printed.getvalue()
+
+
 @pytest.mark.slow
 def test_an_ablation_from_end_to_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], share_images: ShareImages
 ) -> None:
     """One arm, one step; what is done is not done again, and other options are refused."""
     monkeypatch.setattr(ablate, "ARMS", {"truth": Recipe("all", "mixed", "full", dense=True)})
-    options = ["--steps", "1", "--batch-size", "2", "--scenes", "3", "--held-out", "2", "--seeds", "4"]
+    monkeypatch.setattr(evaluate, "LISTS", {"every thing whole": WHOLE_LIST})
+    share_images(tmp_path)
+    held_out(
+        tmp_path, 2, make_config(SIZES["small"], 1200).vision
+    )  # in a thread, processes that draw cannot be started
+    options = ["--steps", "1", "--batch-size", "2", "--scenes", str(SCENES), "--held-out", "2", "--seeds", "4"]
+    monkeypatch.setattr(ablate, "run", run)
     ablate.main(["--work", str(tmp_path), *options])
     (first,) = json.loads((tmp_path / "results.json").read_text())["truth"]
     assert 0 <= first["miou"] < 0.1
@@ -101,6 +125,7 @@ def test_an_ablation_from_end_to_end(
     ablate.main(["--work", str(tmp_path), *options])
     assert json.loads((tmp_path / "results.json").read_text())["truth"] == [first]
     assert model.read_bytes() == before
+    monkeypatch.setattr(ablate, "run", run_as_a_process)
     with pytest.raises(SystemExit) as caught:
         ablate.main(["--work", str(tmp_path), *options[2:], "--steps", "2"])
     assert caught.value.code == 2

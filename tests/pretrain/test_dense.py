@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,8 +161,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
-    return Check(tmp_path_factory.mktemp("look"), 112)
+def check(shared_images: Path) -> Check:
+    return Check(shared_images, 112)
 
 
 @pytest.mark.slow

@@ -17,13 +17,14 @@ from typing import Any, Protocol
 import numpy as np
 import pytest
 import torch
+from drawn_scenes import SCENES, ShareImages
 from PIL import Image
 
 import tipsseg
 from tinytips import ablate, evaluate, plot, pretrain, probe, prototypes, retrieval
 from tinytips.data.store import drawn
 from tinytips.data.views import make_views
-from tinytips.pretrain import Plan, Run, distil_share, load_run, memory_mb
+from tinytips.pretrain import FIRST_SEED, Plan, Run, distil_share, load_run, memory_mb
 from tinytips.prototypes import answers, describe
 from tinytips.recipe.network import SIZES, make_model
 from tinytips.recipe.step import Recipe
@@ -62,15 +63,22 @@ def train(capsys: pytest.CaptureFixture[str]) -> Train:
     return run
 
 
+def copy_tokenizer(folder: Path) -> None:
+    """The one of the embedded model: to train one takes longer than all else here."""
+    folder.mkdir(exist_ok=True)
+    shutil.copy(TINY / "tokenizer.model", folder)
+
+
 def said(capture: pytest.CaptureFixture[str]) -> str:
     """What is on stderr, in one line: argparse breaks it at the terminal's width."""
     return " ".join(capture.readouterr().err.split())
 
 
 @pytest.mark.slow
-def test_it_trains_and_the_model_labels(tmp_path: Path) -> None:
-    """In a process of its own, whose memory the log tells."""
-    options = ["--work", "run", "--out", "model", "--batch-size", "3", "--scenes", "5", "--steps", "2"]
+def test_it_trains_and_the_model_labels(tmp_path: Path, share_images: ShareImages) -> None:
+    """In a process of its own, whose memory the log tells; with a tokenizer that it trains."""
+    share_images(tmp_path)
+    options = ["--work", "run", "--out", "model", "--batch-size", "3", "--scenes", str(SCENES), "--steps", "2"]
     command = [*PROCESS, "tinytips.pretrain", *options]
     ran = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
     line = json.loads(ran.stdout)
@@ -91,8 +99,7 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_was_not(tmp_path: Path) -> N
 
     def run(work: str, stops: tuple[int, ...]) -> dict[str, torch.Tensor]:
         images = drawn(store, 4, 1, 168)
-        (tmp_path / work).mkdir()
-        shutil.copy(TINY / "tokenizer.model", tmp_path / work)  # to train one takes longer than all else here
+        copy_tokenizer(tmp_path / work)
         for stop in stops:
             made = Run(tmp_path / work, Plan(Recipe(), 4))
             for step in range(made.done, stop):
@@ -105,13 +112,17 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_was_not(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_model_can_be_trained_on_smaller_images_first(train: Train, tmp_path: Path) -> None:
+def test_a_model_can_be_trained_on_smaller_images_first(
+    train: Train, tmp_path: Path, share_images: ShareImages
+) -> None:
     """With positions that are interpolated; what is written has its own size still. In half precision, as one would."""
-    options = "--scenes", 3, "--steps", 1, "--side", 56, "--bfloat16"
+    share_images(tmp_path / "later")
+    copy_tokenizer(tmp_path / "run")
+    options = "--scenes", SCENES, "--steps", 1, "--side", 56, "--bfloat16"
     (line,) = train(tmp_path, *options)
     run = load_run(tmp_path / "run")
     assert (run.side, run.plan.bfloat16, run.module.student.config.vision.image_size) == (56, True, 112)
-    (later,) = train(tmp_path / "later", "--start", tmp_path / "model", "--scenes", 3, "--steps", 1)
+    (later,) = train(tmp_path / "later", "--start", tmp_path / "model", "--scenes", SCENES, "--steps", 1)
     assert 0 < line["contrastive"] < 5 > later["contrastive"] > 0
     assert checkpoint.load(tmp_path / "later" / "model", torch.device("cpu"), torch.float32)[0].config == (
         run.module.student.config
@@ -133,7 +144,7 @@ def test_a_side_has_to_be_whole_patches(
     side: str, reason: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        train(tmp_path, "--scenes", 3, "--steps", 1, "--side", side)
+        train(tmp_path, "--scenes", SCENES, "--steps", 1, "--side", side)
     assert caught.value.code == 2
     assert reason in said(capsys)
     assert not (tmp_path / "run" / "options.json").exists()
@@ -241,12 +252,16 @@ def test_prototypes_by_hand() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["head", "full"])
-def test_a_run_is_read_back_with_its_teacher(teacher: str, train: Train, tmp_path: Path) -> None:
-    train(tmp_path, "--scenes", 3, "--steps", 1, "--teacher", teacher, "--seed", 5)
+def test_a_run_is_read_back_with_its_teacher(
+    teacher: str, train: Train, tmp_path: Path, share_images: ShareImages
+) -> None:
+    share_images(tmp_path)
+    copy_tokenizer(tmp_path / "run")
+    train(tmp_path, "--scenes", SCENES, "--steps", 1, "--teacher", teacher, "--seed", 5)
     run = load_run(tmp_path / "run")
     assert run.done == 1
     assert (run.module.teacher_backbone is None) == (teacher == "head")
-    store = drawn(tmp_path / "images", 3, 10_000_000, 168)
+    store = drawn(tmp_path / "images", SCENES, FIRST_SEED, 168)
     before = answers(run, store)
     assert before.shape == (3, 64, 256)
     with torch.no_grad():  # the student is not asked where there is an average of it
@@ -318,8 +333,10 @@ def interruptible(command: list[str], folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_the_log_tells(tmp_path: Path) -> None:
-    options = ["--work", "run", "--out", "model", "--scenes", "2", "--batch-size", "1", "--patches", "none"]
+def test_ctrl_c_keeps_what_the_log_tells(tmp_path: Path, share_images: ShareImages) -> None:
+    share_images(tmp_path)
+    copy_tokenizer(tmp_path / "run")
+    options = ["--work", "run", "--out", "model", "--scenes", str(SCENES), "--batch-size", "1", "--patches", "none"]
     command = [*PROCESS, "tinytips.pretrain", *options, "--steps", "100"]
     with interruptible(command, tmp_path) as process:
         first = json.loads(process.stdout.readline() if process.stdout else "")
@@ -339,8 +356,7 @@ def test_ctrl_c_keeps_what_the_log_tells(tmp_path: Path) -> None:
     ("command", "done"),
     [
         ("tinytips.pretrain --work w/run --out model", 0),  # the processes that draw are starting
-        ("tinytips.pretrain --work w/run --out model", 100),  # they are at work
-        ("tinytips.ablate --work w", 100),
+        ("tinytips.ablate --work w", 100),  # they are at work
     ],
 )
 def test_ctrl_c_while_scenes_are_drawn(tmp_path: Path, command: str, done: int) -> None:

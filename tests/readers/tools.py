@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from reading import Ids, painted
 
 #: (output folder, folder of the images) -> ids of each image by its name, "sub/a.jpg"; of some images only where a tool has rules.
@@ -173,8 +174,6 @@ def _items(dataset: Any, ids: Mapping[str, int], images: Path) -> Iterator[tuple
 
 def size_of(path: Path) -> tuple[int, int]:
     """Height and width of an image, upright."""
-    from PIL import Image, ImageOps
-
     with Image.open(path) as picture:
         width, height = ImageOps.exif_transpose(picture).size
     return height, width
@@ -288,7 +287,97 @@ def label_studio(out: Path, images: Path) -> Mapping[str, Ids]:
     return found
 
 
+def label_studio_round_trip(out: Path, images: Path) -> Mapping[str, Ids]:
+    """Predictions that a person accepted, one of them under another class, taken back by `tipsseg correct`.
+
+    Gives the masks of the images that nobody changed; raises ValueError where the change did not come back.
+    """
+    from label_studio_sdk.label_interface import LabelInterface
+
+    import tipsseg
+
+    interface = LabelInterface((out / "label-studio.xml").read_text("utf-8"))
+    tasks = json.loads((out / "label-studio.json").read_bytes())
+    classes = list(class_ids(out))
+    for number, task in enumerate(tasks, start=1):
+        (prediction,) = task.pop("predictions")
+        if prediction["result"] and not 0 < prediction["score"] <= 1:
+            raise ValueError(f"{task['data']['file_name']}: no score that Label Studio can order by")
+        task["id"] = number
+        task["annotations"] = [{"id": number, "was_cancelled": False, "result": prediction["result"]}]
+    changed = max(tasks, key=lambda task: len(task["annotations"][0]["result"]))
+    value = changed["annotations"][0]["result"][0]["value"]
+    (before,) = value["polygonlabels"]
+    after = next(name for name in classes if name != before)
+    value["polygonlabels"] = [after]
+    for task in tasks:
+        if not interface.validate_annotation(task["annotations"][0]):
+            raise ValueError(f"{task['data']['file_name']}: not as its interface says")
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        copy, export = Path(folder, "out"), Path(folder, "export.json")
+        shutil.copytree(out, copy, symlinks=True)
+        export.write_text(json.dumps(tasks), "utf-8")
+        taken = tipsseg.correct_folder(copy, export)
+        if [each.image for each in taken.masks] != [changed["data"]["file_name"]] or not taken.masks[0].changed:
+            raise ValueError(f"corrected: {[each.image for each in taken.masks]}")
+        for task in tasks:
+            name = task["data"]["file_name"]
+            if name != changed["data"]["file_name"]:
+                with Image.open(copy / "masks" / PurePosixPath(name).with_suffix(".png")) as mask:
+                    found[name] = np.asarray(mask).astype(np.int64)
+    ignored = json.loads((out / "classes.json").read_bytes())["ignore"]
+    return {name: np.where(ids == ignored, 0, ids) for name, ids in found.items()}
+
+
+# ---- CVAT ----
+
+
+def cvat_function(out: Path, images: Path) -> Mapping[str, Ids]:
+    """The auto-annotation function, its masks decoded by the SDK."""
+    from types import SimpleNamespace
+
+    from cvat_sdk.masks import decode_mask
+
+    from tipsseg.integrations import cvat
+
+    function = cvat.create(classes=",".join(class_ids(out)), model="tiny", device="cpu", min_confidence=0.5)
+    context: Any = SimpleNamespace(conf_threshold=None, conv_mask_to_poly=False)
+    found = {}
+    for path in sorted(each for each in images.rglob("*") if each.is_file()):
+        with Image.open(path) as picture:
+            shapes = function.detect(context, ImageOps.exif_transpose(picture))
+        size = size_of(path)
+        masks = (
+            (each.label_id, decode_mask(each.points, image_height=size[0], image_width=size[1])) for each in shapes
+        )
+        found[str(path.relative_to(images))] = painted(masks, size)
+    return found
+
+
 # ---- FiftyOne ----
+
+
+def fiftyone_zoo(out: Path, images: Path) -> Mapping[str, Ids]:
+    """The model of the remote source, as FiftyOne finds and loads it, on pixels as FiftyOne reads them."""
+    import fiftyone
+    import fiftyone.utils.image
+    import fiftyone.zoo
+
+    source = Path(__file__).resolve().parents[2] / "examples" / "fiftyone"
+    with tempfile.TemporaryDirectory() as zoo:
+        name = json.loads((source / "manifest.json").read_bytes())["name"]
+        shutil.copytree(source, Path(zoo, name), ignore=shutil.ignore_patterns("__pycache__"))
+        fiftyone.config.model_zoo_dir = zoo
+        fiftyone.zoo.download_zoo_model("tipsseg")
+        model = fiftyone.zoo.load_zoo_model(
+            "tipsseg", classes=list(class_ids(out)), model="tiny", device="cpu", min_confidence=0.5
+        )
+        if {name: number for number, name in model.mask_targets.items()} != class_ids(out):
+            raise ValueError(f"other classes: {model.mask_targets}")
+        paths = sorted(each for each in images.rglob("*") if each.is_file())
+        read = fiftyone.utils.image.read
+        return {str(each.relative_to(images)): model.predict(read(str(each))).mask.astype(np.int64) for each in paths}
 
 
 def _fiftyone_coco(file: str) -> Read:
@@ -372,6 +461,11 @@ _DATUMARO_PANOPTIC = (
 _LABEL_STUDIO = (
     "the folder that holds `photos` as root of local files, `label-studio.xml` as interface; import `label-studio.json`"
 )
+_ROUND_TRIP = (
+    "the same; export as JSON, `tipsseg correct out --from export.json`: what nobody changed stays, pixel for pixel"
+)
+_ZOO = '`foz.load_zoo_model("tipsseg", classes="panda leg,tree")` of [examples/fiftyone](../../examples/fiftyone), without files'
+_CVAT = "`cvat-cli task auto-annotate ID --function-module tipsseg.integrations.cvat`: the function itself, without a server"
 _FIFTYONE = (
     "`Dataset.from_dir(dataset_type=COCODetectionDataset, "
     'data_path="photos", labels_path="out/annotations.json", label_types="segmentations")`'
@@ -391,6 +485,9 @@ HEAVY = (
     ),
     Reader("labelme", "labelme", "`labelme out/labelme`; it takes no GIF", labelme, 0.99),
     Reader("label-studio-sdk", "label-studio", _LABEL_STUDIO, label_studio, 0.99),
+    Reader("label-studio-sdk", "label-studio", _ROUND_TRIP, label_studio_round_trip),
+    Reader("cvat-sdk", "cvat", _CVAT, cvat_function),
+    Reader("fiftyone", "png", _ZOO, fiftyone_zoo),
     Reader("fiftyone", "coco", _FIFTYONE, _fiftyone_coco("annotations.json")),
     Reader(
         "fiftyone",

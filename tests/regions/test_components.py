@@ -21,7 +21,8 @@ from tipsseg.regions.components import (
     components,
     count_labels,
     encode_region,
-    mean_over,
+    encode_regions,
+    means_over,
     whole_classes,
 )
 from tipsseg.types import LabelArray
@@ -93,7 +94,6 @@ def test_small_ones_are_left_out() -> None:
 
 
 @given(MAPS)
-@settings(deadline=None)
 def test_components_cover_the_classes_and_keep_apart(labels: LabelArray) -> None:
     number = 254 if labels.dtype == np.uint8 else 300
     rebuilt = np.zeros_like(labels)
@@ -121,7 +121,7 @@ def test_components_cover_the_classes_and_keep_apart(labels: LabelArray) -> None
 
 
 @given(MAPS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_region_is_coded_as_its_whole_mask(labels: LabelArray) -> None:
     for region in components(labels, 300 if labels.dtype == np.uint16 else 254):
         mask = whole(region, labels.shape)
@@ -130,6 +130,13 @@ def test_a_region_is_coded_as_its_whole_mask(labels: LabelArray) -> None:
         assert isinstance(code["counts"], str)
         assert code["counts"].isascii()
         assert np.array_equal(coco_mask.decode(code).astype(bool), mask)
+
+
+@given(MAPS)
+@settings(max_examples=50, deadline=None)
+def test_regions_are_coded_together_as_alone(labels: LabelArray) -> None:
+    regions = components(labels, 300)[::-1]
+    assert encode_regions(regions, labels.shape) == [encode_region(each, labels.shape) for each in regions]
 
 
 def test_codes_of_a_large_map() -> None:
@@ -169,7 +176,7 @@ def test_colours_are_distinct_and_neither_black_white_nor_grey() -> None:
 
 
 @given(MAPS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_whole_classes_are_their_components_together(labels: LabelArray) -> None:
     regions = whole_classes(labels, 300)
     known = {region.class_id for region in components(labels, 300)}
@@ -207,8 +214,10 @@ def test_images_may_be_looked_at_in_pieces(
     assert facts(got) == facts(expected)
     for one, other in zip(got, expected, strict=True):
         assert (one.mask == other.mask).all()
-        mean = values[whole(one, labels.shape)].mean(dtype=np.float64)
-        assert mean_over(one, values) == pytest.approx(mean, rel=1e-12)
+    means = [values[whole(one, labels.shape)].mean(dtype=np.float64) for one in got]
+    assert means_over(got, values) == pytest.approx(means, rel=1e-12)
+    assert means_over(got[::-2], values) == pytest.approx(means[::-2], rel=1e-12)
+    assert len(means_over([], values)) == 0
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_an_outline_is_simplified_as_far_as_it_may_be() -> None:
     assert [len(ring) for ring in outline(whole(disc(16, 7.8))).rings] == [36]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14)).filter(lambda mask: bool(mask.any()))
 )
@@ -155,7 +155,7 @@ def test_whatever_the_region_it_comes_back(mask: Mask) -> None:
             assert (ring < mask.shape).all()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10**6))
 def test_smooth_regions_need_few_corners(seed: int) -> None:
     corners = walked = 0
@@ -242,7 +242,7 @@ def test_no_corner_of_a_simplified_polygon_is_farther_off_than_it_may_be() -> No
     assert 2 < max(far) <= 4
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=24)).filter(lambda mask: bool(mask.any())),
     st.floats(0, 12),

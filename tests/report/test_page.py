@@ -6,14 +6,18 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
+from kept_features import keep_features
 from output_folders import A, B, make_run, save_inputs
 from PIL import Image
 
+import tipsseg
 from tipsseg.report.make import PAGE_FILES, _chunks, make_report, page_file
 from tipsseg.report.pictures import jpeg
 from tipsseg.report.scripts import script
+from tipsseg.runs.evaluate import write_reports
 from tipsseg.runs.progress import Silence
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
@@ -74,6 +78,57 @@ def test_a_person_looks_at_a_run(browser: Browser, tmp_path: Path) -> None:
     # Marks outlive the page.
     browser.go(tmp_path / "out/report/index.html", "page.complete && page.records.length === 3")
     assert browser.value("markedPaths().length") == 1
+    assert (browser.dialogs, browser.errors) == ([], [])
+
+
+def test_truth_and_images_that_are_alike(browser: Browser, tmp_path: Path) -> None:
+    labels = {"a.png": A, "b.png": B, "sub/c.png": B}
+    save_inputs(tmp_path / "imgs", labels)
+    out = tmp_path / "out"
+    for name in labels:
+        with Image.open(tmp_path / "imgs" / name) as picture:
+            own = np.array(picture)
+        own[0, 0] = ord(Path(name).stem)  # each image another content
+        Image.fromarray(own).save(tmp_path / "imgs" / name)
+    make_run(out, tmp_path / "imgs", labels, ("panda", HOSTILE_CLASS, "sky"), ("png",))
+    for name, ids in labels.items():
+        (tmp_path / "truth" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.where(ids == 255, 0, ids).astype(np.uint8)).save(tmp_path / "truth" / name)
+    wrong = np.where(B == 2, 3, B)
+    Image.fromarray(wrong).save(tmp_path / "truth/sub/c.png")
+    evaluation = tipsseg.score_masks(out, tmp_path / "truth")
+    write_reports(evaluation, out)
+    make_report(out, None, None, 1, Silence())
+    browser.go(out / "report/index.html", "page.complete")
+    browser.value("document.querySelector('nav [data-view=truth]').click()")
+    assert browser.value("byId('truth').hidden") is False
+    rows = browser.value("[...document.querySelectorAll('#truth tbody tr')].map((row) => row.cells[0].textContent)")
+    assert rows == ["background", "panda", HOSTILE_CLASS, "sky"]
+    cells = browser.value("[...document.querySelectorAll('#truth tbody tr')].at(-1).innerText.split(/\\s+/)")
+    assert cells[:7] == ["sky", "28", "%", "72", "%", "28", "%"]  # 8 of 29 pixels are right, 21 taken for another class
+    worst = browser.value("[...document.querySelectorAll('#worst button')].map((each) => each.title)")
+    assert worst == ["sub/c.png: 40 % right", "a.png: 96 % right", "b.png: 100 % right"]
+    browser.value("document.querySelector('#worst button').click()")
+    browser.wait("viewer.ids")
+    assert browser.value("byId('name').textContent") == "sub/c.png"
+    assert browser.value("byId('alike').hidden") is True
+    browser.press("Escape")
+    browser.value("show('images'); byId('order').value = 'truth'; refresh()")
+    assert browser.value("page.shown.map((each) => each.image)") == ["sub/c.png", "a.png", "b.png"]
+    browser.value("show('classes')")
+    assert "tipsseg label" in browser.value("byId('summary').textContent")
+
+    # With features, the images that are most like one are shown beside it.
+    tokens = {"a.png": [1.0, 0.0], "b.png": [1.0, 0.5], "sub/c.png": [0.0, 1.0]}
+    make_report(out, None, None, 1, Silence(), features=keep_features(out, tokens))
+    browser.go(out / "report/index.html", "page.complete")
+    browser.value("viewer.openRecord(page.records.find((each) => each.image === 'a.png'))")
+    found = browser.value(
+        "[...document.querySelectorAll('#neighbours button')].map((each) => each.title.split(':')[0])"
+    )
+    assert found == ["b.png", "sub/c.png"]
+    browser.value("document.querySelector('#neighbours button').click()")
+    browser.wait("byId('name').textContent === 'b.png'")
     assert (browser.dialogs, browser.errors) == ([], [])
 
 

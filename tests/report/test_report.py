@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kept_features import keep_features
 from output_folders import A, B, make_run, problems, save_inputs, tree
 from PIL import Image
 
+import tipsseg
 from tipsseg.errors import InputError, OutputError, TipssegError
 from tipsseg.report.make import make_report
 from tipsseg.report.scripts import script
+from tipsseg.runs.evaluate import write_reports
 from tipsseg.runs.inputs import find
 from tipsseg.runs.progress import Silence
 
@@ -94,7 +97,7 @@ def test_what_is_done_stays(out: Path) -> None:
     assert report(out) == 0
     assert {path: path.stat().st_mtime_ns for path in (out / "report").glob("*/??/*")} == before
     assert tree(out / "report") == content
-    # A line that was cut off, as by a loss of power: that image is drawn anew.
+    # A line that was cut off, as by a loss of power: that image is drawn again.
     state = out / "report/state.jsonl"
     state.write_bytes(state.read_bytes()[:-20])
     assert report(out) == 0
@@ -158,6 +161,86 @@ def test_refusals(out: Path, damage: Callable[[Path], object], error: type[Tipss
     with pytest.raises(error, match=part):
         report(out)
     assert tree(out) == before
+
+
+# ---- truth ----
+
+
+def scored(out: Path) -> None:
+    """Scores of the labels: the truth is what they are, but for 7 of 35 pixels of b.jpg."""
+    truth = B.copy()
+    truth[:, 0] = 3
+    (out.parent / "truth").mkdir()
+    for name, ids in {HOSTILE_IMAGE: np.where(A == 255, 0, A), "b.png": truth}.items():
+        Image.fromarray(ids.astype(np.uint8)).save(out.parent / "truth" / name)
+    write_reports(tipsseg.score_masks(out, out.parent / "truth"), out)
+
+
+def test_the_truth_of_each_image(out: Path) -> None:
+    scored(out)
+    report(out)
+    found = {each["image"]: each["accuracy"] for each in records(out)}
+    assert found == {HOSTILE_IMAGE: round(46 / 48, 4), "b.jpg": 0.8}
+    (facts,) = data(out / "report/data/run.js")
+    assert isinstance(facts, dict)
+    assert [each["name"] for each in facts["truth"]["classes"]] == ["background", HOSTILE_CLASS, "tree", "sky"]
+    assert facts["truth"]["columns"][-1] == "no label"
+    assert sum(map(sum, facts["truth"]["counts"])) == 48 + 35
+    # Of an earlier version there is no such file.
+    (out / "eval-images.jsonl").unlink()
+    report(out)
+    assert not any("accuracy" in each for each in records(out))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{}", '{"image": "b.jpg", "pixels": 3, "right": 4}', '{"image": "b.jpg", "pixels": 3, "right": -1}', "nonsense"],
+)
+def test_damaged_scores_of_images(out: Path, line: str) -> None:
+    scored(out)
+    (out / "eval-images.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError, match=r"eval-images\.jsonl: not as tipsseg eval writes it"):
+        report(out)
+
+
+def test_images_without_a_pixel_that_counts_have_no_score(out: Path) -> None:
+    scored(out)
+    (out / "eval-images.jsonl").write_text('{"image": "b.jpg", "pixels": 0, "right": 0}\n')
+    report(out)
+    assert not any("accuracy" in each for each in records(out))
+
+
+# ---- alike images, the run, colours ----
+
+
+def test_images_that_are_alike(out: Path) -> None:
+    report(out)
+    assert not any("alike" in each for each in records(out))
+    folder = keep_features(out, {HOSTILE_IMAGE: [1, 0.1], "b.jpg": [1, 0]})
+    assert make_report(out, None, None, 1, Silence(), features=folder) == 0
+    assert [each["alike"] for each in records(out)] == [[1], [0]]
+
+
+def test_what_is_said_of_the_run(out: Path) -> None:
+    report(out)
+    (facts,) = data(out / "report/data/run.js")
+    assert isinstance(facts, dict)
+    text = "\n".join(facts["summary"])
+    for part in ("Model tiny, float32 on cpu", "tipsseg label", "Begun 2026-01-01", "Found in 2 images, by area: "):
+        assert part in text
+
+
+def test_colours_for_any_colour_vision(out: Path) -> None:
+    report(out)
+    before = tree(out / "report")
+    make_report(out, None, None, 1, Silence(), palette="safe")
+    (facts,) = data(out / "report/data/run.js")
+    assert isinstance(facts, dict)
+    assert [each["colour"] for each in facts["classes"]] == ["#0072b2", "#f0e442", "#d55e00"]
+    changed = {name for name, content in tree(out / "report").items() if before[name] != content}
+    assert any(name.startswith("thumbnails/") for name in changed)
+    make_report(out, None, None, 1, Silence())
+    assert tree(out / "report") == before
 
 
 def test_a_report_needs_no_torch() -> None:

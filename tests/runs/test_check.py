@@ -667,7 +667,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         [f"{COCO}: annotation 5 (sub/b c.jpg): its id is not above 5",
          f"{COCO}: annotation 5 (a.png): it overlaps another before it"],
     ),
-    "annotation ids that begin anew with each image": (
+    "annotation ids that start over with each image": (
         annotation(5, id=1), [f"{COCO}: annotation 1 (sub/b c.jpg): its id is not above 4"],
     ),
     "annotations that overlap in part": (

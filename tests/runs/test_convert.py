@@ -394,7 +394,7 @@ def odd_annotation(says: str, change: Change) -> Fault:
 CHECK = "See what is wrong with it: tipsseg check "
 GONE = "Give the folder that has it with argument `images`, or leave out"
 CHANGED = "Move the file away and label the image again."
-BACK = "Correct the mask, or label the image anew: the command that labelled it, with argument `replace_edited`."
+BACK = "Correct the mask, or label the image again: the command that labelled it, with argument `replace_edited`."
 LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`; label with argument `formats`=png."
 
 FAULTS: Mapping[str, Fault] = {
@@ -738,7 +738,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "a classes.json with other names": Refusal(
         'out/classes.json: class 2 is "bush", in run.json "tree"',
         edit_json("out/classes.json", lambda each: each["classes"][1].update(name="bush")),  # type: ignore[index]
-        hint="Restore classes.json. Or remove it and run the command that made it again, which writes it anew.",
+        hint="Restore classes.json. Or remove it and run the command that labelled the images again.",
     ),
     "no classes.json": Refusal("out/classes.json: no such file", remove("out/classes.json")),
     "a classes.json of others": Refusal(

@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 from transformers import Tipsv2Model
 
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
 from tipsseg.backbones.tipsv2.config import read_config
+from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.errors import UsageError
 from tipsseg.labelling import golden
@@ -348,16 +349,16 @@ def test_bfloat16_of_the_cpu(monkeypatch: pytest.MonkeyPatch, capabilities: dict
 
 
 def test_a_device_that_computes_something_else_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = checkpoint.load
+    plain = Checkpoint.read_text
 
-    def load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[checkpoint.Tipsv2, Tokenizer]:
-        model, tokenizer = plain(folder, device, dtype)
+    def read_text(self: Checkpoint, device: torch.device, dtype: torch.dtype) -> TextTower:
+        tower = plain(self, device, dtype)
         if dtype == torch.bfloat16:
-            attention = model.text_encoder.transformer.resblocks[1].attn
+            attention = tower.transformer.resblocks[1].attn
             attention.out_proj.weight.zero_()  # type: ignore[union-attr, operator]
-        return model, tokenizer
+        return tower
 
-    monkeypatch.setattr(checkpoint, "load", load)
+    monkeypatch.setattr(Checkpoint, "read_text", read_text)
     diagnostics = report(dtype="bfloat16")
     assert failed(diagnostics) == ["numbers"]
     assert "argument `dtype`=float32" in diagnostics["numbers"].hint

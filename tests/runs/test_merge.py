@@ -889,9 +889,7 @@ STOPPED: Mapping[str, tuple[Build, Sequence[str], str]] = {
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # files that were open when it was stopped
-@pytest.mark.parametrize(
-    "stop", [pytest.param(stop, marks=() if stop == "SIGKILL" else pytest.mark.slow) for stop in STOPS]
-)
+@pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize("case", STOPPED)
 def test_a_merge_that_was_stopped_can_be_run_again(
     root: Path, monkeypatch: pytest.MonkeyPatch, case: str, stop: str

@@ -197,7 +197,7 @@ class Wrong:
     options: FileOptions = DEFAULT_FILE_OPTIONS
 
 
-HINT = "Correct the mask, or label the image anew: the command that labelled it, with argument `replace_edited`."
+HINT = "Correct the mask, or label the image again: the command that labelled it, with argument `replace_edited`."
 WRONG: Mapping[str, Wrong] = {
     "an id that is no class": Wrong(lambda path: paint(path, np.where(A == 1, 9, A).astype(np.uint8)), "ids that are no class: 9"),
     "ids that are no class": Wrong(

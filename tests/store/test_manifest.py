@@ -247,14 +247,24 @@ def test_whose_image_a_name_is_elsewhere(tmp_path: Path) -> None:
 
 def test_what_was_added_since_it_was_opened(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path)
-    assert list(manifest.added()) == []
+    assert list(manifest.added_files()) == []
     for image in ("a", "b"):
         manifest.add(entry(image))
     manifest.close()
     manifest = Manifest(tmp_path)
     manifest.add(entry("b", seconds=2.0))
     manifest.add(entry("c"))
-    assert list(manifest.added()) == [entry("b", seconds=2.0), entry("c")]
+    assert list(manifest.added_files()) == ["masks/b.png", "masks/c.png"]
+    manifest.close()
+
+
+def test_summaries_are_of_the_last_line_of_each_image(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    manifest.add(dataclasses.replace(entry("a"), summary={**SUMMARY, "height": 99}))
+    for image in ("b", "a"):
+        manifest.add(entry(image))
+    size = {key: SUMMARY[key] for key in ("height", "width")}
+    assert [{key: each[key] for key in size} for each in manifest.summaries()] == [size, size]
     manifest.close()
 
 

@@ -13,8 +13,12 @@ Processes are forked from one that has imported all they need, so that they begi
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import itertools
 import os
+import pkgutil
 import random
 import shutil
 import signal
@@ -27,11 +31,22 @@ _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 
 
 def prepare() -> None:
+    """Import all that a run imports: of the time of a short run it is the larger part."""
     import torch
     from PIL import Image
 
+    import tipsseg
+    from tipsseg.cli.main import main
+
     torch.set_num_threads(1)
     Image.init()
+    for module in pkgutil.walk_packages(tipsseg.__path__, "tipsseg."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    # What is imported when arguments are read: a command that goes no further than that.
+    sys.argv = ["tipsseg", "label", "no-such-folder", "--classes", "tree", "--model", "tiny", "--quiet"]
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
+        main()
 
 
 def start(arguments: list[str], kill_before: int | None = None, number: int = signal.SIGKILL) -> int:
@@ -131,13 +146,11 @@ def in_copies(number: int, source: Path, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "copies":
-        import tipsseg.runs.merge.folders  # noqa: F401
-
-        print(in_copies(signal.Signals[sys.argv[2]], Path(sys.argv[3]).resolve(), sys.argv[4:]))
-        sys.exit()
+    how, *rest = sys.argv[1:]
     prepare()
-    if sys.argv[1] == "random":
-        print(at_random(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))
+    if how == "copies":
+        print(in_copies(signal.Signals[rest[0]], Path(rest[1]).resolve(), rest[2:]))
+    elif how == "random":
+        print(at_random(int(rest[0]), int(rest[1]), rest[2:]))
     else:
-        print(at_each(Path(sys.argv[2]), sys.argv[3:]))
+        print(at_each(Path(rest[0]), rest[1:]))

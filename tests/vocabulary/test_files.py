@@ -820,7 +820,7 @@ FAULTY = {
 }
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(before=st.integers(0, 5), after=st.integers(0, 5), faulty=st.sampled_from(list(FAULTY)), negative=st.booleans())
 def test_the_number_of_the_class_with_the_fault(
     before: int, after: int, faulty: str, negative: bool, folder: Path
@@ -939,7 +939,7 @@ def specs(draw: st.DrawFn, names: list[str]) -> ClassSpec:
     return ClassSpec(name, tuple(synonyms), draw(st.none() | COLOURS), confidence, draw(TEXT.map(cleaned)), templates)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_a_written_vocabulary_reads_back(data: st.DataObject, folder: Path) -> None:
     names = data.draw(st.lists(NAME_TEXT, min_size=1, max_size=12, unique_by=str.lower))

@@ -238,7 +238,7 @@ def test_only_absent_files_are_downloaded(bench: Bench) -> None:
     assert [report["state"] for report in verified["value"]] == ["ok", "absent", "absent"]
     assert fetched["value"] == str(bench.snapshot)
     bench.assert_right()
-    # The model's blob was still there: only the link was made anew.
+    # The model's blob was still there: only the link was made again.
     assert [len(bench.hub.bodies(name)) for name in CONTENT] == [0, 0, 1]
 
 

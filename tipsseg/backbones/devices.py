@@ -59,11 +59,23 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def lacks_bfloat16_instructions() -> bool:
     """Whether the CPU has no instructions for bfloat16, so that it is emulated. False where this version of torch does not tell."""
+    found = _instructions()
+    return bool(found) and not any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU's instructions for bfloat16 are AVX-512's alone, not AMX's. False where this version of torch does not tell.
+
+    On such an AMD EPYC torch's own attention in bfloat16 takes longer than its two matrix products and a softmax. No other
+    processor was measured.
+    """
+    found = _instructions()
+    return bool(found.get("avx512_bf16")) and not found.get("amx_bf16")
+
+
+def _instructions() -> Mapping[str, object]:
     get_capabilities: Callable[[], Mapping[str, object]] | None = getattr(torch.cpu, "get_capabilities", None)
-    if get_capabilities is None:
-        return False
-    found = get_capabilities()
-    return not any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return {} if get_capabilities is None else get_capabilities()
 
 
 @contextmanager

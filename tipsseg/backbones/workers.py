@@ -1,11 +1,12 @@
-"""Windows at the same time on a CPU: one thread computes each window, instead of all threads one window after the other.
+"""Parts of the work of a tower at the same time on a CPU: each thread computes its own, instead of all threads one after the other.
 
 torch divides each operation between its threads and waits at its end for the slowest: some 150 waits for a window of B/14. Where
 another program uses one of the cores, each wait is for the thread that shares it. A window that one thread computes has no such
-waits. `tests/benchmarks/encoder.py` measures it; the numbers are in `tests/benchmarks/README.md`.
+waits; where there are fewer windows than threads, `TowerInference` divides each into parts that wait for each other twice a block.
+`tests/benchmarks/encoder.py` measures it; the numbers are in `tests/benchmarks/README.md`.
 
 The number of threads that share a product may change how it adds up, and labels must not depend on what else a run does. So the
-number of threads for a window follows from the number of windows of its image alone, see `Workers.map`.
+number of threads for a window, and its parts, follow from the number of windows of its image alone.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from functools import cache, partial
+from itertools import count
 from typing import TypeVar
 
 import torch
@@ -34,52 +36,58 @@ class Workers:
     """Python threads that compute at the same time, each with its share of torch's threads. One caller at a time."""
 
     def __init__(self) -> None:
-        count = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(max(count, os.cpu_count() or 1), thread_name_prefix="window")
+        threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(max(threads, os.cpu_count() or 1), thread_name_prefix="window")
         self._stopping = threading.Event()
         self._worker = threading.local()
-        if count > 1 and _can_divide_threads():
+        if threads > 1 and _can_divide_threads():
             # All of them now, before anything else computes, see `_take_threads`.
-            together = threading.Barrier(count)
-            wait([self._pool.submit(self._run, together.wait, 1) for _ in range(count)])
+            together = threading.Barrier(threads)
+            wait([self._pool.submit(self._run, together.wait, 1) for _ in range(threads)])
 
-    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """Do work for the items of one image, with all threads that torch has for the caller.
+    @property
+    def count(self) -> int:
+        """How many threads torch has for the caller; 1 for a worker, and where they cannot be divided."""
+        return 1 if hasattr(self._worker, "threads") or not _can_divide_threads() else torch.get_num_threads()
 
-        As many items as there are threads, or a multiple of that, get one thread each. The others divide the threads equally; a
-        single one gets them all and is computed in the caller's thread. For example, with 5 items and 4 threads, 4 items get one
-        thread each, and then the fifth gets 4.
+    def map(self, work: Callable[[Item], Result], items: Sequence[Item], at_once: int) -> list[Result]:
+        """Do work for items, some of them at the same time: a worker that is done takes the next item.
 
         Args:
             work: It may call `check`.
-            items: All items of one image.
+            items: The items.
+            at_once: How many at the same time; they divide the threads of torch equally. 1: in the caller's thread, which has all.
 
         Returns:
             The results, in the order of the items.
 
         Raises:
-            Exception: The first error of `work`. No worker computes any more then; this holds for KeyboardInterrupt too.
+            Exception: An error of `work`. No worker computes any more then; this holds for KeyboardInterrupt too.
         """
-        threads = torch.get_num_threads() if _can_divide_threads() else 1
-        if threads == 1:
+        if at_once == 1:
             return [work(item) for item in items]
-        full = len(items) - len(items) % threads
-        results = self._compute(work, items[:full], 1)
-        others = items[full:]
-        if len(others) == 1:
-            return [*results, work(others[0])]
-        return [*results, *self._compute(work, others, threads // max(len(others), 1))]
+        results: dict[int, Result] = {}
+        places = count()  # one step of it is not divided by Python's threads
+
+        def take_items() -> None:
+            while (place := next(places)) < len(items):
+                self.check()
+                results[place] = work(items[place])
+
+        self._compute(take_items, min(at_once, len(items)), self.count // at_once)
+        return [results[place] for place in range(len(items))]
 
     def check(self) -> None:
         """Raise StoppedError where the caller of `map` does not wait for results any more."""
         if self._stopping.is_set():
             raise StoppedError
 
-    def _compute(self, work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> list[Result]:
-        self._stopping.clear()
-        begun = [self._pool.submit(self._run, partial(work, item), threads) for item in items]
+    def _compute(self, work: Callable[[], None], workers: int, threads: int) -> None:
+        """Do the same in so many workers at once, each with so many threads of torch."""
+        begun = [self._pool.submit(self._run, work, threads) for _ in range(workers)]
         try:
-            return [each.result() for each in begun]
+            for ended in as_completed(begun):
+                ended.result()
         except BaseException:
             self._stopping.set()
             for each in begun:

@@ -35,8 +35,11 @@ _COMMANDS: Mapping[str, str] = {
     "encode": "Keep features of images: later labels need no model run.",
     "convert": "Write the labels of a run in more formats, without the model.",
     "correct": "Take corrected labels back into an output folder.",
+    "fit": "Learn classes from edited masks, for --vocab of label.",
+    "tune": "Choose minimum confidences by edited masks, for --vocab of label.",
     "merge": "Join the shards of a run, or several runs, into one folder.",
     "check": "Read an output folder back: is all there, and what it should be?",
+    "rank": "Print which images to review first, with reasons.",
     "report": "Make a page to look at: thumbnails, labels, numbers by class.",
     "eval": "Score labels against truth masks: mean IoU, confusion matrix.",
     "vocab": "Vocabularies: the presets, and files of your own.",
@@ -110,6 +113,8 @@ def _typer_errors_printable() -> Iterator[None]:
         # A command without arguments is an error whose message is its help.
         if error.ctx is None or error.message != error.ctx.get_help():
             error.message = printable(error.message)
+        if "Did you mean" in error.message and hasattr(error, "possibilities"):
+            error.possibilities = None  # typer has added its guess; click 8.4 would add its own
         raise
 
 

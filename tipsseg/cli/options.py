@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 from typer.models import OptionInfo
 
-from tipsseg.cli.help import FILES, IMAGES, MODEL, WHAT, complete_formats, complete_models, complete_presets, one_of
+from tipsseg.cli.help import (
+    FILES,
+    IMAGES,
+    MODEL,
+    TRUTH,
+    WHAT,
+    complete_formats,
+    complete_models,
+    complete_presets,
+    one_of,
+)
 from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.options import (
@@ -83,7 +93,7 @@ Vocab = Annotated[
         is_eager=True,
         rich_help_panel=WHAT,
         autocompletion=complete_presets,
-        help="A vocabulary file (.toml, or text with one class a line), or a preset: tipsseg vocab list.",
+        help="A vocabulary file (.toml, text with one class a line, or .fit of tipsseg fit), or a preset: tipsseg vocab list.",
     ),
 ]
 Templates = Annotated[
@@ -139,6 +149,14 @@ ShortSide = Annotated[
         metavar="PIXELS",
         rich_help_panel=MODEL,
         help="Resize the shorter side to this many pixels.  [default: the model's own size]",
+    ),
+]
+Scales = Annotated[
+    str,
+    typer.Option(
+        metavar="FACTORS",
+        rich_help_panel=MODEL,
+        help='See images at several short sides, such as "1,2": better labels, small parts above all, for more time.',
     ),
 ]
 Refine = Annotated[
@@ -253,13 +271,45 @@ MaxPixels = Annotated[
         help="Larger images are refused, as they may be meant to fill the memory.",
     ),
 ]
+_LAYOUT_NAMES = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-context-60, voc20, voc21"
+
+TruthLayout = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        metavar="NAME",
+        rich_help_panel=TRUTH,
+        autocompletion=one_of(*_LAYOUT_NAMES.split(", ")),
+        help=f"Names and ids as a benchmark has them, and its classes: {_LAYOUT_NAMES}.",
+    ),
+]
+IgnoreIndex = Annotated[
+    int | None,
+    typer.Option(
+        metavar="ID",
+        rich_help_panel=TRUTH,
+        help="Truth id of pixels that do not count.  [default: 255; above 254 classes 65535]",
+    ),
+]
+ReduceZeroLabel = Annotated[
+    bool,
+    typer.Option(
+        "--reduce-zero-label",
+        rich_help_panel=TRUTH,
+        help="Truth id 0 does not count, rather than being background.",
+    ),
+]
+ZeroBased = Annotated[
+    bool,
+    typer.Option("--zero-based", rich_help_panel=TRUTH, help="Truth id 0 is the first class; there is no background."),
+]
 Features = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
         parser=path_of("--features"),
         rich_help_panel=MODEL,
-        help="Take the features of images from this folder, and add those that it lacks; see tipsseg encode.",
+        help="Take the features of images from this folder, and add the missing ones; see tipsseg encode.",
     ),
 ]
 FeatureKept = Annotated[
@@ -299,6 +349,24 @@ Images = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR", parser=path_of("--images"), help="Where the images are now.  [default: where they were]"
+    ),
+]
+KeptFeatures = Annotated[
+    Path | None,
+    typer.Option(
+        "--features",
+        metavar="DIR",
+        parser=path_of("--features"),
+        help="Tell by the features of images in this folder which are alike; see tipsseg encode.",
+    ),
+]
+Only = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        parser=path_of("--only"),
+        rich_help_panel=IMAGES,
+        help="Only these images: a file with a path a line, or - for such a list on stdin.",
     ),
 ]
 Folder = Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +22,52 @@ from tipsseg.options import (
     LabelOptions,
     choose,
     parse_min_area,
+    parse_scales,
 )
 from tipsseg.util.files import is_file
 from tipsseg.util.printable import counted, listed, quoted, shell_word
 
 if TYPE_CHECKING:
     from tipsseg.runs.progress import Progress
+    from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import Vocabulary
 
 #: Names of classes in the first line of a run.
 _NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be labelled; `fitted` are the vectors of the vocabulary where --vocab is the file of a fit."""
+
+    vocabulary: Vocabulary
+    fitted: FittedVocabulary | None = None
+
+
+def parse_asked(
+    classes: Sequence[str] | None, vocab: str | None, templates: str | None, background: str | None
+) -> Asked:
+    """As `parse_vocabulary`, where --vocab may be the file of a fit. Raises VocabularyError and UsageError."""
+    from tipsseg.vocabulary.fitted import is_fit
+
+    if classes or vocab is None or not is_fit(vocab):
+        return Asked(parse_vocabulary(classes, vocab, templates, background))
+    for option, value in (("--templates", templates), ("--background", background)):
+        if value is not None:
+            raise UsageError(
+                f"{option} is for phrases that are still to be encoded, and {vocab} has their vectors",
+                f"Leave it out, or fit again with {option}.",
+            )
+    fitted = read_fit(Path(vocab))
+    return Asked(fitted.vocabulary, fitted)
+
+
+def read_fit(path: Path) -> FittedVocabulary:
+    """The fit in a file, with the file as the source of its vocabulary. Raises VocabularyError."""
+    from tipsseg.vocabulary.fitted import FittedVocabulary
+
+    fitted = FittedVocabulary.load(path)
+    return replace(fitted, vocabulary=replace(fitted.vocabulary, source=path.name))
 
 
 def parse_vocabulary(
@@ -73,10 +110,16 @@ def parse_vocabulary(
     )
 
 
-def label_options(mode: str, short_side: int | None, min_confidence: float, refine: str) -> LabelOptions:
+def label_options(
+    mode: str, short_side: int | None, min_confidence: float, refine: str, scales: str = "1"
+) -> LabelOptions:
     """The values of the options on how images are labelled, as one record. Raises UsageError."""
     return LabelOptions(
-        choose(mode, MODES, "mode"), short_side, min_confidence, choose(refine, REFINEMENTS, "refinement")
+        choose(mode, MODES, "mode"),
+        short_side,
+        min_confidence,
+        choose(refine, REFINEMENTS, "refinement"),
+        parse_scales(scales),
     )
 
 

@@ -74,12 +74,15 @@ class Confusion:
         """The label id of each row."""
         return tuple(range(0 if self.background else 1, self.classes + 1))
 
-    def add(self, truth: NDArray[np.uint16], labels: LabelArray) -> None:
+    def add(self, truth: NDArray[np.uint16], labels: LabelArray) -> tuple[int, int]:
         """Count the pixels of one image.
 
         Args:
             truth: [H, W] uint16, scored label ids, and IGNORED for pixels that do not count.
             labels: [H, W] uint8 or uint16, 0, 1..N and the ignore id.
+
+        Returns:
+            How many pixels of the image count, and how many of these have the right label.
 
         Raises:
             InputError: Where the sizes differ.
@@ -100,7 +103,24 @@ class Confusion:
                 raise ValueError(f"ids beyond those of {self.classes} classes")
             cell = row * self.counts.shape[1] + column
             added += np.bincount(cell[row != _LEFT_OUT], minlength=self.counts.size)
-        self.counts += added.reshape(self.counts.shape)
+        of_image = added.reshape(self.counts.shape)
+        self.counts += of_image
+        return int(of_image.sum()), int(np.trace(of_image))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScore:
+    """One image that was scored.
+
+    Attributes:
+        image: Its name, or that of its mask.
+        pixels: How many pixels have a truth that counts.
+        right: How many of these have the right label.
+    """
+
+    image: str
+    pixels: int
+    right: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,14 +230,12 @@ def table(result: Scores) -> str:
     """The scores in per cent as text for a terminal: a line per class, then the means. "-": not defined."""
     columns = ("IoU", "precision", "recall", "of truth")
     share = result.truth_pixels / max(result.counted, 1)
-    names = [
-        _clipped(one_line(name) or f"class {number}") for number, name in zip(result.ids, result.names, strict=True)
-    ]
-    width = max(cell_len(name) for name in ("in %", *names))
-    lines = [set_cell_size("in %", width) + "".join(f"{column:>11}" for column in columns)]
+    named = [one_line(name) or f"class {number}" for number, name in zip(result.ids, result.names, strict=True)]
+    head, *names = name_column(["in %", *named])
+    lines = [head + "".join(f"{column:>11}" for column in columns)]
     for row, name in enumerate(names):
         values = (result.iou[row], result.precision[row], result.recall[row], share[row] or math.nan)
-        lines.append(set_cell_size(name, width) + "".join(f"{_percent(value):>11}" for value in values))
+        lines.append(name + "".join(f"{_percent(value):>11}" for value in values))
     occurring = int((~np.isnan(result.iou)).sum())
     lines += [
         "",
@@ -226,6 +244,13 @@ def table(result: Scores) -> str:
         f"pixel accuracy       {_percent(result.pixel_accuracy):>6}   of {result.counted:,} pixels",
     ]
     return "\n".join(lines) + "\n"
+
+
+def name_column(names: Sequence[str]) -> list[str]:
+    """Names as the first column of a table for a terminal: each as wide as the widest, long ones cut."""
+    clipped = [_clipped(one_line(name)) for name in names]
+    width = max(map(cell_len, clipped))
+    return [set_cell_size(name, width) for name in clipped]
 
 
 def confusion_csv(confusion: Confusion, names: Sequence[str]) -> str:

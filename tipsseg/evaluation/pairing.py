@@ -27,10 +27,17 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The pairs in the order of the images, and the number of truths without an image."""
+    """What was found.
+
+    Attributes:
+        pairs: The pairs, in the order of the images.
+        unused: The number of truths without an image.
+        missing: The images without a truth.
+    """
 
     pairs: tuple[Pair, ...]
     unused: int
+    missing: tuple[ImageRef, ...] = ()
 
 
 def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
@@ -53,6 +60,19 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
         InputError: For a folder that is missing or has no truths, for an image with no truth or several truths, for an image
             that would be its own truth, and for two images with one truth.
     """
+    found = find_truths(refs, folder, layout)
+    if missing := found.missing:
+        more = f" (and for {len(missing) - 1} more image{'s' if len(missing) > 2 else ''})" if len(missing) > 1 else ""
+        names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)))
+        raise InputError(
+            f"no truth for {missing[0].path} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
+            _hint(missing[0], folder, layout),
+        )
+    return found
+
+
+def find_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
+    """As `pair_truths`, but images may be without a truth."""
     index = _Index(folder)
     owners: dict[Path, ImageRef] = {}
     pairs: list[Pair] = []
@@ -71,14 +91,7 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
                 "Give images and truths the same sub-folders, or evaluate the two in runs of their own.",
             )
         pairs.append(Pair(ref, path, kind))
-    if missing:
-        more = f" (and for {len(missing) - 1} more image{'s' if len(missing) > 2 else ''})" if len(missing) > 1 else ""
-        names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)))
-        raise InputError(
-            f"no truth for {missing[0].path} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
-            _hint(missing[0], folder, layout),
-        )
-    return Pairs(tuple(pairs), index.count(layout) - len(pairs))
+    return Pairs(tuple(pairs), index.count(layout) - len(pairs), tuple(missing))
 
 
 class _Index:

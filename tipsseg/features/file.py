@@ -105,6 +105,15 @@ class FeatureRecord:
     class_tokens: NDArray[np.float16] | FloatArray
     origin: Origin | None = None
 
+    def check_unit(self) -> None:
+        """Raise ValueError where vectors are not of unit length, or are no numbers."""
+        patches: FloatArray = self.patches.astype(np.float32, copy=False)
+        if self.scales is not None:
+            with np.errstate(invalid="ignore"):  # infinity times 0 is no number, which is found then
+                patches = patches * self.scales[..., None]
+        check_unit(patches)
+        check_unit(self.class_tokens.astype(np.float32, copy=False))
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureHeader:
@@ -198,6 +207,22 @@ def read_feature_file(path: Path) -> FeatureRecord:
         tensors["class_tokens"],
         header.origin,
     )
+
+
+def read_class_tokens(path: Path) -> NDArray[np.float16] | FloatArray:
+    """Read the class tokens [B, C, D] from a file, and no more of it. Raises FeatureFileError."""
+    from safetensors import SafetensorError, safe_open
+
+    read_feature_header(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tokens: NDArray[np.float16] | FloatArray = file.get_tensor("class_tokens")
+        check_unit(tokens.astype(np.float32))
+    except OSError as error:
+        raise FeatureFileError(path, reason_of(error)) from error
+    except (ValueError, SafetensorError) as error:
+        raise _damaged(path, error) from error
+    return tokens
 
 
 def read_feature_header(path: Path) -> FeatureHeader:

@@ -49,7 +49,7 @@ class Coco(Format):
 
     def image_rows(self, labels: ImageLabels, context: RunContext) -> Rows:
         """The entry of `images`, then the entries of `annotations`."""
-        return annotated_rows(labels, code)
+        return annotated_rows(labels, codes)
 
     def run_files(self, context: RunContext) -> tuple[RowsFile]:
         """The file of images and annotations."""
@@ -87,10 +87,12 @@ def annotations_file(context: RunContext, name: str) -> RowsFile:
     return RowsFile(context, name, partial(_pieces, context), _read, _names)
 
 
-def annotated_rows(labels: ImageLabels, segmentation: Callable[[LabelledObject, tuple[int, int]], object]) -> Rows:
+def annotated_rows(
+    labels: ImageLabels, segmentations: Callable[[Sequence[LabelledObject], tuple[int, int]], Iterable[object]]
+) -> Rows:
     """The entry of `images` for one image, then its entries of `annotations`; all without ids, which are counted over the file."""
     size = labels.label_map.size
-    annotations = (annotation_record(each, segmentation(each, size)) for each in labels.objects)
+    annotations = map(annotation_record, labels.objects, segmentations(labels.objects, size))
     return tuple(json_bytes(record) for record in (image_record(labels.ref, size), *annotations))
 
 
@@ -106,11 +108,11 @@ def annotation_record(labelled: LabelledObject, segmentation: object) -> Record:
     }
 
 
-def code(labelled: LabelledObject, size: tuple[int, int]) -> object:
-    """The pixels of an object in an image of `size` (height, width) as a compressed run-length code."""
-    from tipsseg.regions.components import encode_region
+def codes(objects: Sequence[LabelledObject], size: tuple[int, int]) -> Sequence[object]:
+    """The pixels of objects in an image of `size` (height, width) as compressed run-length codes."""
+    from tipsseg.regions.components import encode_regions
 
-    return encode_region(labelled.region, size)
+    return encode_regions([each.region for each in objects], size)
 
 
 def image_record(ref: ImageRef, size: tuple[int, int]) -> Record:

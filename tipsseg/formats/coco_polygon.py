@@ -5,6 +5,7 @@ An object's polygons are its parts, holes cut open to the outside; `area` and `b
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RowsFile, RunContext
@@ -32,6 +33,6 @@ class CocoPolygon(Format):
         return (annotations_file(context, self.files[0]),)
 
 
-def _polygons(labelled: LabelledObject, size: tuple[int, int]) -> object:
-    """An object's polygons, each [x1, y1, x2, y2, ...] in pixels."""
-    return [ring[:, ::-1].ravel().tolist() for ring in labelled.outline.rings]
+def _polygons(objects: Sequence[LabelledObject], size: tuple[int, int]) -> Iterator[object]:
+    """The polygons of each object, each [x1, y1, x2, y2, ...] in pixels."""
+    return ([ring[:, ::-1].ravel().tolist() for ring in each.outline.rings] for each in objects)

@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RowsFile, RunContext
+from tipsseg.formats.coco import codes
 from tipsseg.formats.listing import list_pieces, match, read_rows
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse
@@ -30,18 +31,17 @@ class CocoResults(Format):
 
     def image_rows(self, labels: ImageLabels, context: RunContext) -> Rows:
         """One row for each object."""
-        from tipsseg.regions.components import encode_region
-
+        segmentations = codes(labels.objects, labels.label_map.size)
         return tuple(
             json_bytes(
                 {
                     "category_id": each.region.class_id,
-                    "segmentation": encode_region(each.region, labels.label_map.size),
+                    "segmentation": segmentation,
                     "score": each.score,
                     "file_name": labels.ref.name,
                 }
             )
-            for each in labels.objects
+            for each, segmentation in zip(labels.objects, segmentations, strict=True)
         )
 
     def run_files(self, context: RunContext) -> tuple[RowsFile]:

@@ -24,7 +24,7 @@ def image_extensions() -> frozenset[str]:
 
 def image_formats() -> tuple[str, ...]:
     """Return the names of the formats that Pillow decodes by itself."""
-    # Asked anew each time: programs may register plug-ins at any time.
+    # Asked again each time: programs may register plug-ins at any time.
     Image.init()
     _register_heic()
     return tuple(name for name in Image.ID if name not in _FOREIGN)

@@ -28,7 +28,7 @@ def upright_image(image: Image.Image) -> Image.Image:
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
     """The image, which is changed, turned upright."""
-    # `exif_transpose` writes all metadata anew, and raises where some are damaged. Here it sees the orientation alone.
+    # `exif_transpose` writes all metadata again, and raises where some are damaged. Here it sees the orientation alone.
     image.info.clear()
     image.getexif()[ORIENTATION] = orientation
     ImageOps.exif_transpose(image, in_place=True)

@@ -18,6 +18,7 @@ from tipsseg.labelling.resample import Values
 from tipsseg.labelling.text_cache import remembered
 from tipsseg.types import BACKGROUND
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning
+from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Phrase, Vocabulary
 
 
@@ -59,6 +60,12 @@ def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | No
     vocabulary = vocabulary.resolved(dropped)
     chosen = np.stack([vectors[phrase] for phrase in vocabulary.phrases])
     return Classifier(vocabulary, dropped, torch.from_numpy(chosen).to(backbone.device))
+
+
+def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
+    """The class vectors of a fit, on the device of the model."""
+    vectors, biases = (torch.from_numpy(each).to(backbone.device) for each in (fitted.vectors, fitted.biases))
+    return Classifier(fitted.vocabulary, {}, vectors, biases)
 
 
 def _phrase_vectors(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None) -> Mapping[Phrase, Values]:

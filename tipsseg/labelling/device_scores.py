@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tipsseg.backbones.transfers import Arriving, sent
 from tipsseg.labelling.assign import Assignment, LabelTable, empty_confidence
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import LabelArray, TopClasses, WindowPlan
@@ -29,29 +30,6 @@ from tipsseg.types import LabelArray, TopClasses, WindowPlan
 #: Phrases x rows x columns of a tile, of the image and of the grid that it is resized from: 64 MB in float32, and some four of
 #: these at once. Smaller ones leave a large GPU idle between them.
 _ELEMENTS = 1 << 24
-
-
-class Arriving:
-    """Tensors on their way from a device to the host."""
-
-    def __init__(self, *tensors: Tensor) -> None:
-        """Begin to copy. The tensors must be on one device, and may still be under way there."""
-        self._event: torch.cuda.Event | None = None
-        self._tensors: Sequence[Tensor] = tensors
-        device = tensors[0].device
-        if device.type == "cuda":
-            # From pinned memory on, and not until now, torch copies while others compute.
-            self._tensors = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in tensors]
-            for target, source in zip(self._tensors, tensors, strict=True):
-                target.copy_(source, non_blocking=True)
-            self._event = torch.cuda.Event(blocking=True)  # who waits sleeps, and leaves the core to others
-            self._event.record(torch.cuda.current_stream(device))
-
-    def arrays(self) -> list[NDArray[Any]]:
-        """Wait for the tensors; may be called from several threads."""
-        if self._event is not None:
-            self._event.synchronize()
-        return [each.cpu().numpy() for each in self._tensors]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,10 +70,10 @@ class DeviceScorer:
         self._dtype = table.label_ids.dtype
         self._temperature = temperature
         self._runs = list(_runs(table.groups))
-        self._label_ids = _sent(_signed(table.label_ids), device)
+        self._label_ids = sent(_signed(table.label_ids), device)
         self._ignore = int(_signed(np.array(table.ignore, self._dtype)))
         least = table.min_confidence[table.label_ids]
-        self._least = _sent(least, device) if least.any() else None
+        self._least = sent(least, device) if least.any() else None
 
     @torch.inference_mode()
     def send(
@@ -105,6 +83,7 @@ class DeviceScorer:
         size: tuple[int, int],
         grid: tuple[int, int] = (0, 0),
         top: int = 0,
+        finer: Sequence[tuple[Tensor, WindowPlan]] = (),
     ) -> DeviceLabels:
         """Make the labels of an image and send them to the host, without waiting for the device.
 
@@ -114,24 +93,33 @@ class DeviceScorer:
             size: (H, W) of the labels.
             grid: (h, w) of the patches of the whole image.
             top: How many of the best classes of each patch are sent too.
+            finer: The cosines and the plan at each larger scale, in ascending order.
 
         Returns:
             The labels: those of `assign.match` but for ties within rounding. The confidence is rounded to 16 bits, after the
             minimum confidences were compared with it.
         """
-        maps = _maps(cosines, plan)
+        scales = ((cosines, plan), *finer)
+        maps = _maps(scales)
         labels = self._label_ids.new_empty(size)
         confidence = cosines.new_empty(size, dtype=torch.float16)
         for rows, columns, scores in _tiles(maps, size):
             here = rows, columns
             labels[here], confidence[here] = self._labels(maps, self._merged(scores))
         best = self._best(maps, grid, top) if top else ()
-        return DeviceLabels(Arriving(torch.isfinite(cosines).all(), labels, confidence, *best), self._dtype)
+        finite = torch.stack([torch.isfinite(each).all() for each, _ in scales]).all()
+        return DeviceLabels(Arriving(finite, labels, confidence, *best), self._dtype)
 
     @torch.inference_mode()
-    def fetch(self, cosines: Tensor, plan: WindowPlan, size: tuple[int, int]) -> Assignment:
+    def fetch(
+        self,
+        cosines: Tensor,
+        plan: WindowPlan,
+        size: tuple[int, int],
+        finer: Sequence[tuple[Tensor, WindowPlan]] = (),
+    ) -> Assignment:
         """As `send`, for images whose labels are too large to be under way in numbers: tile by tile, waiting for each."""
-        maps = _maps(cosines, plan)
+        maps = _maps(((cosines, plan), *finer))
         found, confidence = np.empty(size, self._dtype), empty_confidence(size)
         for rows, columns, scores in _tiles(maps, size):
             here = rows, columns
@@ -224,6 +212,11 @@ class _Windows:
         return total
 
     @staticmethod
+    def logits_(scores: Tensor) -> Tensor:
+        """The logits of scores, in their memory."""
+        return scores.log_()
+
+    @staticmethod
     def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
         """exp(logit / temperature) over that of the best, [G, r, c], in the memory of the scores; a logit is log(score)."""
         return scores.div_(best).pow_(1 / temperature)
@@ -243,16 +236,51 @@ class _Whole:
         return self._cosines[:, rows, columns]
 
     @staticmethod
+    def logits_(scores: Tensor) -> Tensor:
+        """See _Windows; a logit is a cosine."""
+        return scores
+
+    @staticmethod
     def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
         """See _Windows; a logit is a cosine."""
         return scores.sub_(best).div_(temperature).exp_()
 
 
-_Maps = _Windows | _Whole
+class _Fused:
+    """`fused_scores.FusedScores` on a device: the mean of the logits over scales."""
+
+    def __init__(self, scales: Sequence[_Windows | _Whole]) -> None:
+        """The finest comes last."""
+        finest = scales[-1]
+        self.size, self.device, self.phrases = finest.size, finest.device, finest.phrases
+        self._scales = [
+            (each, [_axis(*lengths, self.device) for lengths in zip(each.size, self.size, strict=True)])
+            for each in scales
+        ]
+
+    def values(self, rows: slice, columns: slice) -> Tensor:
+        """See _Windows."""
+        total = torch.zeros(
+            self.phrases, rows.stop - rows.start, columns.stop - columns.start, dtype=torch.float32, device=self.device
+        )
+        for maps, (down, across) in self._scales:
+            here = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
+            total.add_(maps.logits_(_resized(maps.values(here[0].span, here[1].span), *here)))
+        return total.mul_(1 / len(self._scales))
+
+    @staticmethod
+    def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
+        """See _Windows; they are logits already."""
+        return scores.sub_(best).div_(temperature).exp_()
 
 
-def _maps(cosines: Tensor, plan: WindowPlan) -> _Maps:
-    return _Whole(cosines[0]) if plan.whole else _Windows(cosines, plan)
+_Maps = _Windows | _Whole | _Fused
+
+
+def _maps(scales: Sequence[tuple[Tensor, WindowPlan]]) -> _Maps:
+    """The scores of an image at its scales, the finest last."""
+    each = [_Whole(cosines[0]) if plan.whole else _Windows(cosines, plan) for cosines, plan in scales]
+    return each[0] if len(each) == 1 else _Fused(each)
 
 
 def _tiles(maps: _Maps, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -310,7 +338,7 @@ def _resized(values: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
 @lru_cache(maxsize=64)
 def _axis(source: int, target: int, device: torch.device) -> _Axis:
     weights = interpolation_weights(source, target)
-    return _Axis(weights, *(_sent(each, device) for each in (weights.low, weights.high, weights.weight)))
+    return _Axis(weights, *(sent(each, device) for each in (weights.low, weights.high, weights.weight)))
 
 
 @lru_cache(maxsize=16)
@@ -320,13 +348,7 @@ def _windows_seen(plan: WindowPlan, device: torch.device) -> tuple[Tensor, Tenso
     for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
         for start in set(starts):
             seen[start : start + plan.side] += 1
-    return _sent(down, device), _sent(across, device)
-
-
-def _sent(array: NDArray[Any], device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(array)
-    # From other memory the copy would wait for all that the device has to do.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return sent(down, device), sent(across, device)
 
 
 def _signed(ids: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:

@@ -1,13 +1,13 @@
-"""Label ids -> regions and their run-length codes. numpy and pycocotools only."""
+"""Label ids -> regions and their run-length codes. numpy only."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from tipsseg.types import ConfidenceArray, LabelArray
 
@@ -63,7 +63,7 @@ class Region:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """[h, w] bool, which pixels of the box belong to the region; made anew each time."""
+        """[h, w] bool, which pixels of the box belong to the region; made again each time."""
         y, x, h, w = self.box
         edges = np.zeros(w * h + 1, np.int8)
         at = (self.runs.column.astype(np.int64) - x) * h - y
@@ -116,8 +116,14 @@ def _runs(labels: LabelArray, number_of_classes: int) -> tuple[Runs, LabelArray]
         column, top = np.divmod(first[wanted], height)
         runs = Runs((column + left).astype(np.int32), top.astype(np.int32), (top + length[wanted]).astype(np.int32))
         found.append((runs, ids[wanted]))
-    together = Runs(*(np.concatenate([getattr(runs, name) for runs, _ in found]) for name in ("column", "top", "stop")))
-    return together, cast(LabelArray, np.concatenate([ids for _, ids in found]))
+    return _together([runs for runs, _ in found]), cast(LabelArray, np.concatenate([ids for _, ids in found]))
+
+
+def _together(parts: Sequence[Runs]) -> Runs:
+    """All runs of the parts, one part behind the other."""
+    if not parts:
+        return Runs(*np.empty((3, 0), np.int32))
+    return Runs(*(np.concatenate([getattr(runs, name) for runs in parts]) for name in ("column", "top", "stop")))
 
 
 def _connected(runs: Runs, class_ids: LabelArray, height: int) -> NDArray[np.intp]:
@@ -173,25 +179,30 @@ def _regions(runs: Runs, class_ids: LabelArray, numbers: NDArray[np.intp], min_a
     return [region for _, region in sorted(keyed, key=lambda pair: pair[0])]
 
 
-def mean_over(region: Region, values: ConfidenceArray) -> float:
-    """The mean of `values` [H, W] over a region."""
-    y, x, h, w = region.box
-    step = max(_PIECE // h, 1)
-    total = 0.0
-    for left in range(x, x + w, step):
-        start, stop = np.searchsorted(region.runs.column, [left, left + step])
-        runs = region.runs[start:stop]
-        if not len(runs):
+def means_over(regions: Sequence[Region], values: ConfidenceArray) -> NDArray[np.float64]:
+    """The mean of `values` [H, W] over each of the regions, which share no pixel: [number of regions]."""
+    height, width = values.shape
+    areas = np.array([region.area for region in regions], np.float64)
+    sums = np.zeros(len(regions))
+    owner = np.repeat(np.arange(len(regions)), [len(region.runs) for region in regions])
+    runs = _together([region.runs for region in regions])
+    # As the pixels are: of what is between two runs a sum is made too.
+    order = np.argsort(runs.column.astype(np.int64) * height + runs.top, kind="stable")
+    runs, owner = runs[order], owner[order]
+    step = max(_PIECE // height, 1)
+    for left in range(0, width, step):
+        start, stop = np.searchsorted(runs.column, [left, left + step])
+        if start == stop:
             continue
-        columns = min(step, x + w - left)
-        piece = np.empty(columns * h + 1)
+        columns = min(step, width - left)
+        piece = np.empty(columns * height + 1)
         piece[-1] = 0  # as an edge must lie in the array
-        piece[:-1].reshape(columns, h)[:] = values[y : y + h, left : left + columns].T
-        edges = _edges(runs, h)
-        edges -= left * h + y
+        piece[:-1].reshape(columns, height)[:] = values[:, left : left + columns].T
+        edges = _edges(runs[start:stop], height)
+        edges -= left * height
         # Every second sum is of what is between two runs.
-        total += float(np.add.reduceat(piece, edges)[::2].sum())
-    return total / region.area
+        sums += np.bincount(owner[start:stop], np.add.reduceat(piece, edges)[::2], len(regions))
+    return sums / areas
 
 
 def _edges(runs: Runs, height: int) -> NDArray[np.int64]:
@@ -204,20 +215,53 @@ def _edges(runs: Runs, height: int) -> NDArray[np.int64]:
 
 
 def encode_region(region: Region, size: tuple[int, int]) -> Rle:
-    """The compressed run-length code of a region in an image of `size` (height, width).
+    """See `encode_regions`."""
+    return encode_regions([region], size)[0]
 
-    The code is that of the whole mask, but the work goes with the region's runs and not with the image, which matters where a map
-    has thousands of regions.
+
+def encode_regions(regions: Sequence[Region], size: tuple[int, int]) -> list[Rle]:
+    """The compressed run-length codes of regions in an image of `size` (height, width).
+
+    Each code is that of the whole mask, but the work goes with the regions' runs and not with the image, which matters where a map
+    has thousands of regions. All of them are coded at once, as most have few runs.
     """
+    if not regions:
+        return []
     height, width = size
-    edges = _edges(region.runs, height)
+    owner = np.repeat(np.arange(len(regions)), [len(region.runs) for region in regions])
+    edges = _edges(_together([region.runs for region in regions]), height)
     # A run that ends at the bottom of the image goes on at the top of the next column: drop both edges.
-    apart = edges[1:-1:2] != edges[2::2]
-    if not apart.all():
-        kept = np.ones(len(edges), np.bool_)
-        kept[1:-1:2] = kept[2::2] = apart
-        edges = edges[kept]
-    rest = height * width - int(edges[-1])
-    counts = [int(edges[0]), *(edges[1:] - edges[:-1]).tolist(), *([rest] if rest else [])]
-    code = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return {"size": [height, width], "counts": code["counts"].decode("ascii")}
+    apart = (edges[1:-1:2] != edges[2::2]) | (owner[1:] != owner[:-1])
+    kept = np.ones(len(edges), np.bool_)
+    kept[1:-1:2] = kept[2::2] = apart
+    edges, owner = edges[kept], np.repeat(owner, 2)[kept]
+    # What each edge is behind the one before, and the end of the image behind the last.
+    stops = np.cumsum(np.bincount(owner, minlength=len(regions)))
+    counts = np.insert(np.diff(edges, prepend=0), stops, height * width - edges[stops - 1])
+    firsts = np.concatenate([[0], stops[:-1]]) + np.arange(len(regions))
+    counts[firsts] = edges[np.concatenate([[0], stops[:-1]])]
+    number = np.diff(firsts, append=len(counts))
+    place = np.arange(len(counts)) - np.repeat(firsts, number)
+    counts[3:] -= np.where(place[3:] > 2, counts[1:-2], 0)
+    # An end of the image that is no run of its own is not coded.
+    coded = np.ones(len(counts), np.bool_)
+    coded[firsts + number - 1] = edges[stops - 1] < height * width
+    texts, lengths = _text(counts[coded])
+    ends = np.cumsum(np.bincount(np.repeat(np.arange(len(regions)), number)[coded], lengths)).astype(np.int64).tolist()
+    return [{"size": [height, width], "counts": texts[start:end]} for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _text(numbers: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
+    """Numbers as COCO writes them, five bits in a letter, the lowest first; and how many letters each has."""
+    letters: list[NDArray[np.uint8]] = []
+    more = np.ones(len(numbers), np.bool_)
+    lengths = np.zeros(len(numbers), np.int64)
+    while more.any():
+        lengths += more
+        low = numbers & 31
+        numbers = numbers >> 5
+        # The fifth bit of the last letter is the sign of all.
+        more = more & (numbers != np.where(low & 16, -1, 0))
+        letters.append((low + 48 + 32 * more).astype(np.uint8))
+    written = np.arange(len(letters)) < lengths[:, None]
+    return np.stack(letters, 1)[written].tobytes().decode("ascii"), lengths

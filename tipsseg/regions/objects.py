@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from tipsseg.options import FileOptions
-from tipsseg.regions.components import Region, components, mean_over, whole_classes
+from tipsseg.regions.components import Region, components, means_over, whole_classes
 from tipsseg.regions.polygons import Outline, outline
 from tipsseg.types import ConfidenceArray, LabelArray
 
@@ -47,9 +47,10 @@ def labelled_objects(
         number_of_classes: The ids of the classes are 1 to this.
         options: What is one object, and from which area on it counts.
     """
+    regions = object_regions(labels, number_of_classes, options)
     return [
-        LabelledObject(region, mean_score(region, confidence), options.simplify)
-        for region in object_regions(labels, number_of_classes, options)
+        LabelledObject(region, round(mean, 4), options.simplify)
+        for region, mean in zip(regions, means_over(regions, confidence).tolist(), strict=True)
     ]
 
 
@@ -58,8 +59,3 @@ def object_regions(labels: LabelArray, number_of_classes: int, options: FileOpti
     find = whole_classes if options.instances == "class" else components
     height, width = labels.shape
     return find(labels, number_of_classes, options.min_area.pixels((height, width)))
-
-
-def mean_score(region: Region, confidence: ConfidenceArray) -> float:
-    """The mean confidence over a region of an image, four decimals."""
-    return round(mean_over(region, confidence), 4)

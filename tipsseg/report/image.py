@@ -13,9 +13,9 @@ from PIL import Image
 from tipsseg.errors import ImageError
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.report import pictures
-from tipsseg.report.order import background_confidence, expected_error, mean_confidence
 from tipsseg.report.place import Place, image_key
-from tipsseg.report.source import Item
+from tipsseg.review.expected import background_confidence, expected_error, mean_confidence
+from tipsseg.review.source import Item
 from tipsseg.store.corrections import Correction, corrected_summary, find_correction, read_correction, written_mask
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.reader import check_hint
@@ -35,7 +35,7 @@ class Made:
 
     Attributes:
         entry: Of the manifest; after a correction, with the numbers of the corrected labels.
-        signature: Of what the files were made; "" for an image that is made anew each time.
+        signature: Of what the files were made; "" for an image that is made again each time.
         record: What the page knows of it.
         new: Whether its files were made now.
         error: What is wrong with the image; None: nothing.

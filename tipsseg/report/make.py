@@ -5,27 +5,34 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
 
-from tipsseg.options import MAX_PIXELS
+from tipsseg.options import MAX_PIXELS, Palette
 from tipsseg.report.image import ImageMaker, Made, failed_record
-from tipsseg.report.order import review_order
 from tipsseg.report.place import DATA, Place, chunk_name
 from tipsseg.report.scripts import script
-from tipsseg.report.source import Source
-from tipsseg.report.truth import read_truth_scores
+from tipsseg.report.truth import accuracy_of, read_image_accuracies, read_truth_scores
+from tipsseg.review.candidates import Candidates, without_features
+from tipsseg.review.likeness import Vectors, nearest
+from tipsseg.review.source import Source
 from tipsseg.runs.inputs import check_image_root
 from tipsseg.runs.progress import Progress
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import ManifestEntry
-from tipsseg.types import ignore_id
+from tipsseg.store.summary import TotalsSum
+from tipsseg.types import LabelClass, ignore_id
 from tipsseg.util.printable import counted
 from tipsseg.util.threads import in_order
+from tipsseg.vocabulary.palette import safe_colour
 
 #: The page's own files.
 PAGE_FILES = ("index.html", "page.css", "page.js", "statistics.js", "viewer.js")
+
+#: How many images the page names that are like an image.
+ALIKE = 8
 
 #: How many images a file of data has; the first is small, as the page shows it first.
 FIRST_CHUNK = 200
@@ -39,6 +46,8 @@ def make_report(
     jobs: int,
     progress: Progress,
     max_pixels: int = MAX_PIXELS,
+    features: Path | None = None,
+    palette: Palette = "own",
 ) -> int:
     """Make the page of a run, finished or not; files that are as they would be made stay.
 
@@ -51,33 +60,54 @@ def make_report(
         jobs: Threads.
         progress: Is told of every image.
         max_pixels: Larger images are refused.
+        features: The folder of a feature store: the page shows which images are alike, by their class tokens, and the order of the
+            images follows these too. None: no store.
+        palette: "own": the colours of the classes; "safe": colours that people with any kind of colour vision tell apart.
 
     Returns:
         How many images have no picture, because they or their labels cannot be read.
 
     Raises:
         UsageError: Where `images` is no folder.
-        InputError: For what is no output folder, or is damaged.
+        InputError: For what is no output folder, or is damaged; for a folder without features.
         OutputError: Where the folder of the page cannot be written, or is something else.
     """
     check_image_root(images)
     with ExitStack() as stack:
         source = Source(output, images, stack)
+        classes = source.classes
+        if palette == "safe":
+            classes = tuple(replace(each, colour=safe_colour(each.id)) for each in classes)
         truth = read_truth_scores(output)
+        accuracies = {} if truth is None else read_image_accuracies(output)
         folder = output / "report" if target is None else target
         lock = FolderLock(folder)
         stack.callback(lock.give_back)
         place = stack.enter_context(closing(Place(folder)))
-        return _Report(source, place, truth, progress).make(jobs, max_pixels)
+        return _Report(source, classes, place, truth, accuracies, features, progress).make(jobs, max_pixels)
 
 
 class _Report:
     """One page."""
 
-    def __init__(self, source: Source, place: Place, truth: Mapping[str, object] | None, progress: Progress) -> None:
+    def __init__(
+        self,
+        source: Source,
+        classes: tuple[LabelClass, ...],
+        place: Place,
+        truth: Mapping[str, object] | None,
+        accuracies: Mapping[str, float],
+        features: Path | None,
+        progress: Progress,
+    ) -> None:
         self._source = source
+        self._classes = classes
         self._place = place
         self._truth = truth
+        self._accuracies = accuracies
+        self._scored: dict[str, float] = {}
+        self._totals = TotalsSum(classes)
+        self._features = features
         self._progress = progress
         self._new = 0
         self._same = 0
@@ -89,18 +119,27 @@ class _Report:
         began = time.monotonic()
         source, progress, folder = self._source, self._progress, self._place.folder
         progress.begin(f"{counted(len(source), 'image')} of {source.output} into {folder}.", len(source))
-        maker = ImageMaker(self._place, source.classes, max_pixels)
+        maker = ImageMaker(self._place, self._classes, max_pixels)
+        candidates = Candidates()
         try:
-            order = [image for image, _ in review_order(self._images(maker, jobs))]
+            for entry in self._images(maker, jobs):
+                candidates.add(entry)
+                self._totals.add(entry.summary)
+                if (accuracy := accuracy_of(entry, self._accuracies)) is not None:
+                    self._scored[entry.image] = accuracy
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"{counted(self._new + self._same, 'image')} done; the same command goes on from there")
             raise
+        vectors, missing = candidates.vectors(self._features)
         # A stable sort: what has no labels comes last.
-        order.sort(key=self._unreadable.__contains__)
+        order = sorted(candidates.order(vectors), key=self._unreadable.__contains__)
+        alike = {} if self._features is None else _alike(candidates.images, vectors, order)
+        if missing:
+            progress.note(without_features(missing, self._features))
         self._place.keep_only(dict.fromkeys(order))
         failed = [failed_record(image, str(path), reason) for image, path, reason in source.failures()]
         number = len(order) + len(failed)
-        chunks = self._write_data([*_chunks(number)], chain(map(self._place.read, order), failed))
+        chunks = self._write_data([*_chunks(number)], chain((self._record(image, alike) for image in order), failed))
         self._write_page(number, chunks)
         progress.end()
         progress.results([folder / PAGE_FILES[0]])
@@ -112,6 +151,11 @@ class _Report:
             for made in results:
                 self._take(made)
                 yield made.entry
+
+    def _record(self, image: str, alike: Mapping[str, list[int]]) -> Mapping[str, object]:
+        found, accuracy = alike.get(image), self._scored.get(image)
+        more = {"alike": found} if found else {}
+        return {**self._place.read(image), **more, **({} if accuracy is None else {"accuracy": accuracy})}
 
     def _take(self, made: Made) -> None:
         if made.new:
@@ -144,10 +188,11 @@ class _Report:
             "chunks": [f"{DATA}/{chunk_name(index)}" for index in range(chunks)],
             "classes": [
                 {"id": each.id, "name": each.name, "colour": "#{:02x}{:02x}{:02x}".format(*each.colour)}
-                for each in source.classes
+                for each in self._classes
             ],
-            "ignore": ignore_id(len(source.classes)),
+            "ignore": ignore_id(len(self._classes)),
             "truth": self._truth,
+            "summary": [*source.facts(), *self._totals.result().lines()],
         }
         self._place.write(folder / DATA / "run.js", script("run", facts))
         # Last comes the page itself, which needs all others.
@@ -159,6 +204,13 @@ class _Report:
         parts += [f"{self._same} unchanged"] if self._same else []
         parts += [f"{self._wrong} failed"] if self._wrong else []
         return f"{', '.join(parts)} in {seconds:.1f} s, into {self._place.folder}"
+
+
+def _alike(images: Sequence[str], vectors: Vectors, order: Sequence[str]) -> dict[str, list[int]]:
+    """For each image the places in the order of the images that are most like it."""
+    places = {image: place for place, image in enumerate(order)}
+    found = nearest(vectors, ALIKE)
+    return {image: [places[images[each]] for each in near] for image, near in zip(images, found, strict=True)}
 
 
 def page_file(name: str) -> bytes:

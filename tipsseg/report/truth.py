@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tipsseg.errors import InputError
-from tipsseg.runs.evaluate import CSV_FILE, SCORES_FILE
+from tipsseg.formats import index_masks
+from tipsseg.runs.evaluate import CSV_FILE, IMAGES_FILE, SCORES_FILE
+from tipsseg.store.manifest import ManifestEntry
+from tipsseg.util.append_log import lines_of
 from tipsseg.util.files import read_regular, reason_of
 from tipsseg.util.json_values import parse, take
 
@@ -39,9 +42,7 @@ def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
         if len(counts) != len(classes) or any(len(row) != len(header) - 1 for row in counts):
             raise ValueError(f"{CSV_FILE} is not of these classes")
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder / SCORES_FILE}: not as tipsseg eval writes it: {reason_of(error)}", "Run the evaluation again."
-        ) from error
+        raise _other(folder / SCORES_FILE, error) from error
     columns = [str(each["name"]) for each in classes] + ["no label"] * (len(header) - 1 - len(classes))
     return {
         "mean_iou": _score(record, "mean_iou"),
@@ -50,6 +51,42 @@ def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
         "columns": columns,
         "counts": counts,
     }
+
+
+def read_image_accuracies(folder: Path) -> dict[str, float]:
+    """The share of right pixels of each image that was scored, 0..1, by the name of the image or of its mask.
+
+    Images without a pixel that counts are left out; so are all where there is no file of them, as an earlier version wrote none.
+
+    Raises:
+        InputError: Where the file is not as it was written.
+    """
+    path = folder / IMAGES_FILE
+    if not os.path.lexists(path):
+        return {}
+    found = {}
+    try:
+        for _, line in lines_of(path):
+            record = parse(line)
+            pixels, right = take(record, "pixels", int), take(record, "right", int)
+            if not 0 <= right <= pixels:
+                raise ValueError(f"{right} of {pixels} pixels are right")
+            if pixels:
+                found[take(record, "image", str)] = round(right / pixels, 4)
+    except (OSError, ValueError) as error:
+        raise _other(path, error) from error
+    return found
+
+
+def accuracy_of(entry: ManifestEntry, accuracies: Mapping[str, float]) -> float | None:
+    """The share of right pixels of an image; None where it was not scored."""
+    masks = [entry.files[name].partition("/")[2] for name in index_masks() if name in entry.files]
+    return next((accuracies[name] for name in (entry.image, *masks) if name in accuracies), None)
+
+
+def _other(path: Path, error: Exception) -> InputError:
+    reason = reason_of(error)
+    return InputError(f"{path}: not as tipsseg eval writes it: {reason}", "Run the evaluation again.")
 
 
 def _score(record: Mapping[str, object], key: str) -> float | None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
+from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.errors import OutputError
+from tipsseg.features.folder import STORE_FILE, files_in, files_of
+from tipsseg.labelling.windows import make_plans, patch_grid
+from tipsseg.options import ONE_SCALE, LabelOptions, scales_text
 from tipsseg.runs.engine import LocalEngine
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.label import as_items, refuse_mixture
 from tipsseg.runs.progress import Progress
+from tipsseg.runs.relabel.decision import Decided
+from tipsseg.runs.relabel.image import Relabelling
 from tipsseg.store.lock import is_locked
 from tipsseg.store.results import Failed, Labelled, Unchanged, image_paths
 from tipsseg.store.resume import ResumeState
@@ -20,6 +30,7 @@ from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunInfo
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
+from tipsseg.util.fingerprint import content_digest
 from tipsseg.util.printable import clock, counted
 from tipsseg.weights.sources import find_model
 
@@ -29,12 +40,21 @@ _SAMPLE = 6
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What one image costs: seconds, and bytes of all that is written for it; `start` is the seconds before the first."""
+    """What one image costs.
+
+    Attributes:
+        start: Seconds before the first image.
+        seconds: Of one image.
+        size: Bytes of all that is written for it.
+        sample: How many images were labelled to know.
+        sizes: (height, width) of these images in pixels.
+    """
 
     start: float
     seconds: float
     size: float
     sample: int
+    sizes: tuple[tuple[int, int], ...]
 
 
 def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool) -> int:
@@ -52,7 +72,9 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
     spec, context = info.spec, run_context(info)
     unchanged = failed = replaced = edited = 0
     todo: list[ImageRef] = []
+    for_model: list[ImageRef] = []
     with closing(ResumeState(info, context)) as resume:
+        relabelling = None if spec.overwrite else Relabelling(info, context, resume)
         try:
             if not spec.overwrite:
                 resume.refuse_other_ids()
@@ -72,18 +94,21 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
                     edited += bool(item.edited)
                 case ImageRef():
                     todo.append(item)
+                    if relabelling is None or not isinstance(relabelling.decide(item), Decided):
+                        for_model.append(item)
                     replaced += any(path.exists() for path in image_paths(context, item, spec.formats).values())
                     progress.path(item.path)
     if is_locked(spec.state):
         progress.note(f"Another tipsseg is at work in {spec.state}.")
     parts = [f"{counted(len(todo), 'image')} to label"]
+    parts += [f"{len(todo) - len(for_model)} of those without the model"] if len(for_model) < len(todo) else []
     parts += [f"{unchanged} unchanged"] if unchanged else []
     parts += [f"{edited} of those changed by hand, and kept"] if edited else []
     parts += [f"{failed} cannot be labelled"] if failed else []
     parts += [f"files of {replaced} would be replaced"] if replaced else []
     progress.note(f"{', '.join(parts)}, into {spec.output}. Nothing was written.")
-    if todo and measure:
-        progress.note(_cost(info, todo))
+    if for_model and measure:
+        progress.note(_cost(info, for_model))
     return failed
 
 
@@ -96,7 +121,26 @@ def _cost(info: RunInfo, todo: list[ImageRef]) -> str:
     if found is None:
         return "No estimate of time and disk: none of the images that were tried can be labelled."
     seconds, size = round(found.start + found.seconds * len(todo)), found.size * len(todo)
-    return f"About {clock(seconds)} and {_readable(size)} on this machine, by labelling {found.sample} of them."
+    told = f"About {clock(seconds)} and {_readable(size)} on this machine, by labelling {found.sample} of them."
+    return told if info.spec.options.scales == ONE_SCALE else f"{told} {_windows(info, found.sizes)}"
+
+
+def _windows(info: RunInfo, sizes: Sequence[tuple[int, int]]) -> str:
+    """A sentence on what several scales cost."""
+    spec, options = info.spec, info.spec.options
+    vision = read_config(find_model(spec.model).fetch(quiet=True, keep_stamps=spec.use_cache) / "config.json").vision
+    native, patch = vision.image_size, vision.patch_size
+
+    def seen(options: LabelOptions) -> list[tuple[int, int, int]]:
+        plans = (make_plans(size, native, options.short_side or native, patch, options) for size in sizes)
+        return [patch_grid(plan, patch) for each in plans for plan in each]
+
+    grids = seen(options)
+    times = sum(map(prod, grids)) / sum(map(prod, seen(replace(options, scales=ONE_SCALE))))
+    return (
+        f"At scales {scales_text(options.scales)} the model sees {sum(grid[0] for grid in grids) / len(sizes):.1f} windows per "
+        f"image, and {times:.1f} times as many patches as at scale 1."
+    )
 
 
 def _readable(size: float) -> str:
@@ -109,22 +153,49 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
     refs = todo[::step][:_SAMPLE]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tipsseg-") as folder:
-        trial = replace(info, spec=replace(info.spec, output=Path(folder), shard=None))
+        features = (
+            None if info.spec.features is None else _trial_store(info.spec.features, refs, Path(folder, "features"))
+        )
+        known = {} if features is None else _sizes(features)
+        trial = replace(info, spec=replace(info.spec, output=Path(folder), shard=None, features=features))
         engine = LocalEngine(trial, quiet=True)
         engine.start(run_context(trial))
         start = time.monotonic() - began
         times: list[float] = []
         size = 0
+        sizes: list[tuple[int, int]] = []
         with closing(engine.results(refs)) as results:
             for result in results:
                 times.append(time.monotonic())
                 if isinstance(result, Labelled):
+                    sizes.append(result.entry.numbers.size)
                     size += len(json_bytes(result.entry.record()))
                     size += sum(len(row) for rows in result.rows.values() for row in rows)
                     size += sum(Path(folder, file).stat().st_size for file in result.entry.files.values())
                 else:
                     times.pop()
+        if features is not None:
+            size += sum(each for path, each in _sizes(features).items() if path not in known)
     if not times:
         return None
     seconds = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0] - began - start
-    return Estimate(start, seconds, size / len(times), len(times))
+    return Estimate(start, seconds, size / len(times), len(times), tuple(sizes))
+
+
+def _trial_store(store: Path, refs: Sequence[ImageRef], folder: Path) -> Path:
+    """A feature store with what the real one has of these images, which nothing is added to. Raises OSError."""
+    if os.path.lexists(store / STORE_FILE):
+        folder.mkdir()
+        shutil.copyfile(store / STORE_FILE, folder / STORE_FILE)
+    for ref in refs:
+        with suppress(OSError, ValueError):  # of an image that cannot be read, and of one without features
+            for file in files_of(store, content_digest(ref.path)):
+                target = folder / file.relative_to(store)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+    return folder
+
+
+def _sizes(store: Path) -> dict[Path, int]:
+    """The bytes of each file of features."""
+    return {path: path.stat().st_size for path in files_in(store)}

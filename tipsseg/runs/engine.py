@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -72,27 +72,15 @@ class LocalEngine:
         from tipsseg.labelling.labeller import Labeller
         from tipsseg.runs.image_task import ImageTask
 
-        spec, dtype = self._info.spec, self._info.dtype
+        spec = self._info.spec
         cache = cache_folder() if spec.use_cache else None
-        model = load_model(spec, dtype, self._note, quiet=self._quiet)
-        backbone = model.backbone
-        labeller = Labeller(model, spec.vocabulary, spec.options, cache=cache)
-        info = replace(
-            self._info,
-            model={**self._info.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)},
-            device=str(backbone.device),
-            dtype=backbone.dtype_name,
-            vocabulary=labeller.vocabulary,
-            dropped=labeller.dropped,
+        loaded = load_for(self._info, self._note, quiet=self._quiet)
+        labeller = Labeller(loaded.model, spec.fitted or spec.vocabulary, spec.options, cache=cache)
+        info = replace(loaded.info, vocabulary=labeller.vocabulary, dropped=labeller.dropped)
+        self._task = ImageTask(
+            labeller, spec.formats, context, info.digest, self._inspect, spec.max_pixels, loaded.store
         )
-        store = None
-        if spec.features is not None:
-            side = model.check_short_side(spec.options.short_side)
-            store = open_store(
-                spec.features, spec.feature_dtype, info.model, backbone.dtype_name, spec.options.mode, side
-            )
-        self._task = ImageTask(labeller, spec.formats, context, info.digest, self._inspect, spec.max_pixels, store)
-        self._backbone = backbone
+        self._backbone = loaded.model.backbone
         return info
 
     def batch_size(self) -> int | None:
@@ -104,6 +92,35 @@ class LocalEngine:
         from tipsseg.runs.pipeline import label_images
 
         return label_images(items, self._task, self._info.spec.jobs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """The model of a run.
+
+    Attributes:
+        model: The model.
+        info: The run, with what is known once its model is loaded.
+        store: Where features are taken from and kept; None: nowhere.
+    """
+
+    model: Model
+    info: RunInfo
+    store: FeatureStore | None
+
+
+def load_for(info: RunInfo, note: Callable[[str], None] | None, *, quiet: bool) -> LoadedModel:
+    """Load the model of a run that `plan_run` planned, and open its feature store. Raises TipssegError."""
+    spec = info.spec
+    model = load_model(spec, info.dtype, note, quiet=quiet, lazy=spec.features is not None)
+    backbone = model.backbone
+    facts = {**info.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)}
+    store = None
+    if spec.features is not None:
+        side = model.check_short_side(spec.options.short_side)
+        store = open_store(spec.features, spec.feature_dtype, facts, backbone.dtype_name, spec.options.mode, side)
+    known = replace(info, model=facts, device=str(backbone.device), dtype=backbone.dtype_name)
+    return LoadedModel(model, known, store)
 
 
 class ModelWish(Protocol):
@@ -130,15 +147,25 @@ class ModelWish(Protocol):
         """See RunSpec."""
 
 
-def load_model(spec: ModelWish, dtype: str, note: Callable[[str], None] | None, *, quiet: bool) -> Model:
-    """Load the model of a run, in a dtype that may be that of an earlier run. Raises TipssegError."""
+def load_model(
+    spec: ModelWish, dtype: str, note: Callable[[str], None] | None, *, quiet: bool, lazy: bool = False
+) -> Model:
+    """Load the model of a run. Raises TipssegError.
+
+    Args:
+        spec: What is said of it.
+        dtype: What it computes in; that may be the dtype of an earlier run.
+        note: Takes lines on what a user may want to change.
+        quiet: Whether a download shows no progress.
+        lazy: Whether each tower is read when it is first needed: a run whose features are all kept needs none.
+    """
     from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
     from tipsseg.labelling.model import Model
 
     check_device(spec, dtype)  # before any download
     folder = find_model(spec.model).fetch(quiet=quiet, keep_stamps=spec.use_cache)
     cache = cache_folder() if spec.use_cache else None
-    backbone = Tipsv2Backbone(folder, spec.device, dtype, spec.batch_size, cache)
+    backbone = Tipsv2Backbone(folder, spec.device, dtype, spec.batch_size, cache, lazy=lazy)
     if note is not None:
         backbone.on_less_memory = lambda size: note(
             f"Not enough memory on {backbone.device}: {size} windows at once from here on (argument `batch_size`={size})."

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tipsseg import __version__
 from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
 from tipsseg.evaluation import confusion_picture, metrics
-from tipsseg.evaluation.metrics import Confusion, Scores
+from tipsseg.evaluation.metrics import Confusion, ImageScore, Scores
 from tipsseg.evaluation.pairing import Pair, Pairs, pair_truths
 from tipsseg.evaluation.truth import Layout, read_labels, read_truth
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
@@ -34,7 +34,7 @@ from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged
 from tipsseg.store.run_record import parse_files, plan_run, run_context
 from tipsseg.store.spec import Counts, RunInfo, RunSpec, check_folder
-from tipsseg.types import ImageRef, LabelArray
+from tipsseg.types import ImageRef, LabelArray, name_order
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
@@ -42,6 +42,9 @@ from tipsseg.util.printable import counted
 
 SCORES_FILE = "eval.json"
 CSV_FILE = "confusion.csv"
+
+#: How many pixels of each image are right, a line of JSON each.
+IMAGES_FILE = "eval-images.jsonl"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +58,7 @@ class Evaluation:
         confusion: How many pixels of each truth class were labelled as each class.
         scores: The scores from the confusion matrix: mean IoU, IoU per class, accuracies, all 0..1.
         names: The names of the classes 1..N.
+        images: How many pixels of each image are right, in the order of the names.
     """
 
     facts: Mapping[str, object]
@@ -63,6 +67,7 @@ class Evaluation:
     confusion: Confusion
     scores: Scores
     names: tuple[str, ...]
+    images: tuple[ImageScore, ...] = ()
 
     def record(self) -> dict[str, object]:
         """Return the result as JSON values."""
@@ -96,12 +101,13 @@ def evaluate_model(
     info = plan_run(spec)
     confusion = Confusion(layout.classes, layout.background)
     by_ref = {pair.ref: pair for pair in pairs.pairs}
+    scored: list[ImageScore] = []
 
     counting = threading.Lock()
 
     def count(ref: ImageRef, label_map: LabelMap) -> None:
         with counting:
-            _score(confusion, by_ref[ref], label_map.labels, spec.max_pixels)
+            scored.append(_score(confusion, by_ref[ref], label_map.labels, spec.max_pixels))
 
     engine = LocalEngine(info, inspect=count, note=progress.note, quiet=quiet)
     images = Images(found.refs, found.root)
@@ -115,20 +121,20 @@ def evaluate_model(
         if folder is not None:
             note_folder(folder, progress)
             note_parts(spec.formats, spec.files, progress)
-        counts = _label(info, images, engine, folder, progress)
-    _require_some(counts.labelled, counts.failed)
+        counts, first = _label(info, images, engine, folder, progress)
+    _require_some(counts.labelled, counts.failed, first)
     facts = {
         "tool": "tipsseg",
         "version": __version__,
         "image_root": str(found.root),
         "gt": str(truths),
-        "labels": spec.command(),
+        "labels": info.spec.command(),
         "device": started.device,
         "dtype": started.dtype,
         "layout": layout.name,
     }
     names = [entry.name for entry in spec.vocabulary.classes]
-    return _evaluation(facts, confusion, names, counts.labelled, counts.failed)
+    return _evaluation(facts, confusion, names, scored, counts.failed)
 
 
 def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[ImageRef | Failed, ...]:
@@ -138,7 +144,7 @@ def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[Ima
         if isinstance(item, Unchanged):
             raise OutputError(
                 folder.path,
-                f"files of {item.ref.name} in it were changed by hand, and this run would write them anew",
+                f"files of {item.ref.name} in it were changed by hand, and this run would overwrite them",
                 "Choose another output folder with argument `output`.",
             )
         found.append(item)
@@ -147,19 +153,23 @@ def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[Ima
 
 def _label(
     info: RunInfo, images: Images, engine: LocalEngine, folder: OutputFolder | None, progress: Progress
-) -> Counts:
-    """Label the images, and keep the labels where there is a folder for them."""
+) -> tuple[Counts, ImageError | None]:
+    """Label the images, and keep the labels where there is a folder for them; also return the first failure."""
     began = time.monotonic()
     notes = ImageNotes(info.model, progress)
+    first: ImageError | None = None
 
     def record(result: ImageResult) -> Mapping[str, Path]:
+        nonlocal first
         match result:
             case Labelled():
                 notes.take(result)
                 if folder is not None:
                     folder.add(result)
-            case Failed() if folder is not None:
-                folder.fail(replace(result, error=progress.worded(result.error)))
+            case Failed():
+                first = first or result.error
+                if folder is not None:
+                    folder.fail(replace(result, error=progress.worded(result.error)))
         return {}
 
     reporter: Reporter[ImageResult] = Reporter(progress, record)
@@ -169,7 +179,7 @@ def _label(
         folder.finish(reporter.counts, engine.batch_size())
     notes.end()
     note_end(progress, reporter.counts, time.monotonic() - began, "")
-    return reporter.counts
+    return reporter.counts, first
 
 
 def evaluate_masks(
@@ -208,15 +218,17 @@ def evaluate_masks(
     _check_labels(pairs, layout.classes, jobs, max_pixels)
     confusion = Confusion(layout.classes, layout.background)
     progress.begin(f"{counted(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
-    failed = 0
+    failed, first = 0, None
+    scored = []
     for pair in pairs.pairs:
         try:
-            _score(confusion, pair, read_labels(pair.ref.path, layout.classes, max_pixels), max_pixels)
+            labels = read_labels(pair.ref.path, layout.classes, max_pixels)
+            scored.append(_score(confusion, pair, labels, max_pixels))
         except ImageError as error:
-            failed += 1
+            failed, first = failed + 1, first or error
             progress.error(error)
         progress.advance()
-    _require_some(len(pairs.pairs) - failed, failed)
+    _require_some(len(scored), failed, first)
     facts = {
         "tool": "tipsseg",
         "version": __version__,
@@ -224,7 +236,7 @@ def evaluate_masks(
         "gt": str(truths),
         "layout": layout.name,
     }
-    return _evaluation(facts, confusion, names, len(pairs.pairs) - failed, failed)
+    return _evaluation(facts, confusion, names, scored, failed)
 
 
 def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
@@ -237,7 +249,7 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
     """
     check_folder(output)
     ownership = _reports(output)
-    for name in (CSV_FILE, CONFUSION_PICTURE):
+    for name in (IMAGES_FILE, CSV_FILE, CONFUSION_PICTURE):
         ownership.refuse_changed(output / name)
     place = Path(os.path.realpath(output))
     for folder in masks:
@@ -253,7 +265,7 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
 
 
 def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
-    """Write eval.json, confusion.csv and, where matplotlib is installed, confusion.png.
+    """Write eval.json, eval-images.jsonl, confusion.csv and, where matplotlib is installed, confusion.png.
 
     Returns:
         The paths of the files.
@@ -262,7 +274,10 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
         OutputError: Where a file cannot be written, or is in the way.
     """
     confusion, names = evaluation.confusion, evaluation.names
-    contents = {CSV_FILE: metrics.confusion_csv(confusion, names).encode("utf-8")}
+    contents = {
+        IMAGES_FILE: b"".join(json_bytes(asdict(each)) + b"\n" for each in evaluation.images),
+        CSV_FILE: metrics.confusion_csv(confusion, names).encode("utf-8"),
+    }
     ownership = _reports(output)
     try:
         contents[CONFUSION_PICTURE] = confusion_picture.draw(confusion, names, evaluation.scores.mean_iou)
@@ -297,10 +312,10 @@ def _reports(output: Path) -> Ownership:
     return ownership
 
 
-def _score(confusion: Confusion, pair: Pair, labels: LabelArray, max_pixels: int) -> None:
+def _score(confusion: Confusion, pair: Pair, labels: LabelArray, max_pixels: int) -> ImageScore:
     truth = read_truth(pair.truth, pair.kind.ids, max_pixels)
     try:
-        confusion.add(truth, labels)
+        return ImageScore(pair.ref.name, *confusion.add(truth, labels))
     except InputError as error:
         raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from error
 
@@ -346,12 +361,14 @@ def _note_unused(pairs: Pairs, progress: Progress) -> None:
         progress.note(f"{counted(pairs.unused, 'truth mask')} without an image.")
 
 
-def _require_some(scored: int, failed: int) -> None:
-    if not scored:
-        raise InputError(f"nothing was scored: {failed} of {failed} failed", "The lines above say why.")
+def _require_some(scored: int, failed: int, first: ImageError | None) -> None:
+    """Raise InputError where nothing was scored; it tells of the first failure, as the library prints no lines of their own."""
+    if not scored and first is not None:
+        raise InputError(f"nothing was scored: {failed} of {failed} failed; the first: {first.message}", first.hint)
 
 
 def _evaluation(
-    facts: Mapping[str, object], confusion: Confusion, names: Sequence[str], scored: int, failed: int
+    facts: Mapping[str, object], confusion: Confusion, names: Sequence[str], scored: list[ImageScore], failed: int
 ) -> Evaluation:
-    return Evaluation(facts, scored, failed, confusion, metrics.scores(confusion, names), tuple(names))
+    images = tuple(sorted(scored, key=lambda each: name_order(each.image)))
+    return Evaluation(facts, len(scored), failed, confusion, metrics.scores(confusion, names), tuple(names), images)

@@ -71,7 +71,7 @@ def from_list(entries: Iterable[str | bytes], *, output: Path | None, apart: Pat
     Those begin at the current folder. Of a path outside of it remain the parts without the anchor and without `..`.
     Blank entries, line ends and a byte order mark are ignored. Raises InputError as `find` does.
     """
-    given = _examine(Path(name) for name in _clean_entries(entries))
+    given = _examine(Path(name) for name in clean_entries(entries))
     return _found(given, Path.cwd(), _Walker(output, apart), "in the list")
 
 
@@ -88,7 +88,7 @@ def stream(entries: Iterable[str | bytes], *, output: Path | None, names: Output
     root = Path.cwd()
     walker = _Walker(output, None)
     outputs = _OutputFolders(output, names.key)
-    for text in _clean_entries(entries):
+    for text in clean_entries(entries):
         for image in _expand(Path(text), root, walker):
             if isinstance(image, Failed):
                 yield image
@@ -320,7 +320,8 @@ def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:
     return given
 
 
-def _clean_entries(entries: Iterable[str | bytes]) -> Iterator[str]:
+def clean_entries(entries: Iterable[str | bytes]) -> Iterator[str]:
+    """The texts in the entries of a list, without blank ones, line ends and a byte order mark."""
     for number, entry in enumerate(entries):
         text = os.fsdecode(entry).rstrip("\r\n")
         if number == 0:

@@ -13,11 +13,13 @@ from tipsseg.options import (
     DEFAULT_FORMATS,
     DEFAULT_LABEL_OPTIONS,
     MAX_PIXELS,
+    ONE_SCALE,
     Dtype,
     FeatureDtype,
     FileOptions,
     LabelOptions,
     Mode,
+    check_scales,
     check_whole_number,
     choose,
     thread_count,
@@ -38,9 +40,10 @@ from tipsseg.store.shards import parse_shard
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.files import read_vocabulary
+from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
-Classes = Vocabulary | Sequence[str | ClassSpec]
+Classes = Vocabulary | FittedVocabulary | Sequence[str | ClassSpec]
 Paths = str | Path | Iterable[str | Path]
 
 ENGINES = ("local", "ray")
@@ -87,7 +90,7 @@ def label_folder(
 
     Args:
         images: Files and folders, which are searched with their sub-folders. May be empty with `retry_failed`.
-        classes: Names, ClassSpecs, or a vocabulary as `make_vocabulary` and `read_vocabulary` give it.
+        classes: Names, ClassSpecs, a vocabulary as `make_vocabulary` and `read_vocabulary` give it, or a fitted one.
         output: The output folder.
         formats: Names of formats, see `tipsseg label --help`.
         model: An id of weights.lock, or a folder in the hub layout.
@@ -103,13 +106,13 @@ def label_folder(
         retry_failed: Only images that failed in the run before.
         resume: Whether images that are done in the output folder stay as they are.
         overwrite: Whether what an earlier run wrote is removed first.
-        replace_edited: Whether images are labelled anew whose files were changed by hand.
+        replace_edited: Whether images are labelled again whose files were changed by hand.
         shard: "I/N" for part I of N of the images.
         engine: "local": this process; "ray": actors of a Ray cluster.
         actors: With "ray": how many actors.
         gpus: With "ray": GPUs per actor.
         use_cache: Whether the user's cache keeps what saves time the next time.
-        features: The folder of a feature store: features are taken from it, and those that it lacks are added. None: no store.
+        features: The folder of a feature store: features are taken from it, and missing ones are added. None: no store.
         feature_dtype: What features are kept in; None: as in the store, "float16" in a new one.
         verbose: Whether notes, progress and faults go to stderr.
 
@@ -123,14 +126,15 @@ def label_folder(
     """
     if engine == "local" and (actors, gpus) != (1, 0.0):
         raise UsageError("argument `actors` and argument `gpus` are for Ray", 'Leave them out, or give engine="ray".')
-    paths = _paths(images)
+    paths = as_paths(images)
     check_choice(bool(paths), limit, sample, retry_failed=retry_failed)
+    vocabulary, fitted = as_vocabulary(classes)
     spec = RunSpec(
         str(model),
-        _vocabulary(classes),
+        vocabulary,
         options,
         files,
-        _formats(formats),
+        as_formats(formats),
         Path(output),
         device,
         dtype,
@@ -144,10 +148,11 @@ def label_folder(
         use_cache,
         None if features is None else Path(features),
         feature_dtype,
+        fitted,
     )
     spec.check()
     make_engine = engine_maker(engine, actors, gpus, device)
-    progress = _progress(verbose)
+    progress = progress_for(verbose)
     info = plan_run(spec)
     found = find_images(spec, Choice(paths, None, limit, sample, retry_failed), progress)
     return _results(info, found, progress, make_engine)
@@ -187,6 +192,7 @@ def encode_folder(
     model: str | Path = "l14",
     mode: Mode = "slide",
     short_side: int | None = None,
+    scales: Sequence[float] = ONE_SCALE,
     feature_dtype: FeatureDtype | None = None,
     device: str = "auto",
     dtype: Dtype = "auto",
@@ -205,9 +211,10 @@ def encode_folder(
         images: As of `label_folder`.
         output: The folder of the store: argument `features` of `label_folder`. Images whose features are there are not encoded
             again.
-        model: As of `label_folder`, like all that follow but the next three.
+        model: As of `label_folder`, like all that follow but the next four.
         mode: "slide": overlapping windows of the model's native size; "whole": the image in one piece.
         short_side: The image's shorter side is resized to so many pixels; None: to the model's native size.
+        scales: Factors of the short side: the features at each of them are kept, where the store lacks them.
         feature_dtype: What features are kept in. "float32" gives the labels that there are without a store, "float16" takes half
             the disk and "int8" a quarter. None: as in the store, "float16" in a new one.
         device: Where the model runs.
@@ -227,12 +234,12 @@ def encode_folder(
     Raises:
         TipssegError: For what ends the run; what can be known before is raised by the call itself.
     """
-    paths = _paths(images)
+    paths = as_paths(images)
     check_choice(bool(paths), limit, sample, retry_failed=False)
     spec = EncodeSpec(
         Path(output),
         str(model),
-        LabelOptions(mode, short_side),
+        LabelOptions(mode, short_side, scales=check_scales(scales)),
         feature_dtype,
         device,
         dtype,
@@ -243,7 +250,7 @@ def encode_folder(
         use_cache,
     )
     spec.check()
-    progress = _progress(verbose)
+    progress = progress_for(verbose)
     plan = plan_encoding(spec)
     found = find_images(spec, Choice(paths, None, limit, sample), progress)
     return _encoded(EncodeRun(spec, plan, found, progress, quiet=True), progress)
@@ -300,7 +307,7 @@ def evaluate(
         jobs: Threads.
         max_pixels: Images of more pixels are refused.
         use_cache: Whether the user's cache keeps what saves time the next time.
-        features: The folder of a feature store: features are taken from it, and those that it lacks are added. None: no store.
+        features: The folder of a feature store: features are taken from it, and missing ones are added. None: no store.
         feature_dtype: What features are kept in; None: as in the store, "float16" in a new one.
         verbose: Whether notes, progress and faults go to stderr.
 
@@ -316,13 +323,13 @@ def evaluate(
         raise UsageError(
             "formats are written into a folder, and there is none", "Give the folder as argument `output`."
         )
-    vocabulary = _vocabulary(classes) if classes is not None else read_vocabulary(truth.preset())
+    vocabulary, fitted = as_vocabulary(read_vocabulary(truth.preset()) if classes is None else classes)
     spec = RunSpec(
         str(model),
         vocabulary,
         options,
         files,
-        _formats(formats) if formats else (),
+        as_formats(formats) if formats else (),
         Path(output or ""),
         device,
         dtype,
@@ -333,12 +340,13 @@ def evaluate(
         use_cache=use_cache,
         features=None if features is None else Path(features),
         feature_dtype=feature_dtype,
+        fitted=fitted,
     )
     wanted = truth.layout([each.name for each in vocabulary.classes])
     spec.check()
     folder = spec.output if spec.formats else None
-    with _progress(verbose) as progress:
-        found = found_images(_paths(images), None, folder, Path(truths))
+    with progress_for(verbose) as progress:
+        found = found_images(as_paths(images), None, folder, Path(truths))
         return evaluate_model(spec, found, Path(truths), wanted, progress, quiet=True)
 
 
@@ -376,11 +384,11 @@ def score_masks(
     truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
     given = None
     if classes is not None:
-        given = [each.name for each in _vocabulary(classes).classes]
+        given = [each.name for each in as_vocabulary(classes)[0].classes]
     elif layout is not None:
         given = [each.name for each in read_vocabulary(truth.preset()).classes]
     names = names_of(Path(predicted), given)
-    with _progress(verbose) as progress:
+    with progress_for(verbose) as progress:
         return evaluate_masks(Path(predicted), Path(truths), truth.layout(names), names, thread_count(jobs), progress)
 
 
@@ -420,7 +428,7 @@ def correct_folder(
         OutputError: Where the folder cannot be written.
     """
     check_whole_number("argument `max_pixels`", max_pixels)
-    with _progress(verbose) as progress:
+    with progress_for(verbose) as progress:
         return take_corrections(
             Path(output),
             Path(corrections),
@@ -433,7 +441,8 @@ def correct_folder(
         )
 
 
-def _paths(images: Paths) -> tuple[Path, ...]:
+def as_paths(images: Paths) -> tuple[Path, ...]:
+    """Paths that a program gives, one or several. Raises UsageError."""
     if isinstance(images, str | Path):
         return (Path(images),)
     if not isinstance(images, Iterable):
@@ -445,15 +454,20 @@ def _paths(images: Paths) -> tuple[Path, ...]:
     return tuple(map(Path, paths))
 
 
-def _vocabulary(classes: Classes) -> Vocabulary:
-    return classes if isinstance(classes, Vocabulary) else make_vocabulary(classes)
+def as_vocabulary(classes: Classes) -> tuple[Vocabulary, FittedVocabulary | None]:
+    """The vocabulary that classes make, and its vectors where they were fitted. Raises VocabularyError."""
+    if isinstance(classes, FittedVocabulary):
+        return classes.vocabulary, classes
+    return (classes if isinstance(classes, Vocabulary) else make_vocabulary(classes)), None
 
 
-def _progress(verbose: bool) -> Progress:
+def progress_for(verbose: bool) -> Progress:
+    """What says how a run goes on, or says nothing."""
     return Progress(quiet=False, results=False) if verbose else Silence()
 
 
-def _formats(formats: Sequence[str]) -> tuple[str, ...]:
+def as_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """Names of formats that a program gives. Raises UsageError."""
     if (
         isinstance(formats, str)
         or not isinstance(formats, Iterable)

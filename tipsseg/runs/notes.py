@@ -71,7 +71,7 @@ class ImageNotes:
 
 
 def note_damaged(what: str, progress: Progress) -> None:
-    """Say what was wrong with a file of features that was written anew."""
+    """Say what was wrong with a file of features that was written again."""
     progress.note(f"{what}; the image was encoded again.")
 
 
@@ -138,7 +138,9 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
     number = images.number
     what = "Images as they come" if number is None else counted(number, "image")
     before = f", the first {counts.unchanged} of them done before" if counts.unchanged else ""
-    progress.begin(f"{what} with {info.spec.model} on {info.device} ({info.dtype}){before}.", number, counts.done)
+    spec = info.spec
+    stored = "" if spec.features is None else f", features in {spec.features} ({spec.labelled_in})"
+    progress.begin(f"{what} with {spec.model} on {info.device} ({info.dtype}){stored}{before}.", number, counts.done)
     if info.dropped:
         same = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
         progress.note(f"No part of the background, as each means the same as a class to this model: {same}.")
@@ -183,7 +185,7 @@ def note_outdated(resume: ResumeState, spec: RunSpec, progress: Progress) -> Non
             )
         if later != names:
             how += "; only the model can write the scores of npz and confidence, with tipsseg label --format"
-        progress.note(f"Images that were labelled anew are not in {names} any more{how}.")
+        progress.note(f"Images that were labelled again are not in {names} any more{how}.")
 
 
 def note_edited(spec: RunSpec, counts: Counts, edited: Edited, progress: Progress) -> None:
@@ -193,7 +195,7 @@ def note_edited(spec: RunSpec, counts: Counts, edited: Edited, progress: Progres
         place = shell_word(str(spec.output))
         progress.note(
             f"Files of {counted(counts.edited, 'image')} were changed by hand and are kept; "
-            f"argument `replace_edited` labels {'it' if one else 'them'} anew, and tipsseg convert {place} --format FORMAT "
+            f"argument `replace_edited` labels {'it' if one else 'them'} again, and tipsseg convert {place} --format FORMAT "
             "takes a changed mask into other formats."
         )
     if edited.other_input:

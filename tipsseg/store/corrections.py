@@ -20,7 +20,7 @@ from tipsseg.util.record_paths import actual_path
 #: The confidence of what a person labelled.
 CERTAIN = 1.0
 
-_BACK = "Correct the mask, or label the image anew: the command that labelled it, with argument `replace_edited`."
+_BACK = "Correct the mask, or label the image again: the command that labelled it, with argument `replace_edited`."
 
 
 @dataclass(frozen=True, slots=True)

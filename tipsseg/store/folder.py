@@ -184,7 +184,7 @@ class OutputFolder:
         manifest.tidy()
         for name, file in self._run_files:
             journal = self.resume.journals.get(name)
-            write_run_file(file, journal, manifest.holding(name), anew=not self.resume.of_the_same)
+            write_run_file(file, journal, manifest.holding(name), rewrite=not self.resume.of_the_same)
         self._write_outdated()
         self._errors.finish()
         self._record = replace(
@@ -219,18 +219,16 @@ class OutputFolder:
     def _removed_file(self) -> Path | None:
         """The first file of an image of this run that is not there any more; None where all are there."""
         context = self.context
-        for entry in self.resume.manifest.added():
-            for file in entry.files.values():
-                path = actual_path(context.output, file)
-                if not os.path.lexists(path):
-                    return path
+        for file in self.resume.manifest.added_files():
+            path = actual_path(context.output, file)
+            if not os.path.lexists(path):
+                return path
         return None
 
     def totals(self) -> Totals:
         """What all images of the folder hold together, once all are labelled. Raises OutputError."""
         if self._totals is None:  # all of the manifest is read
-            summaries = (entry.summary for entry in self.resume.manifest.entries())
-            self._totals = total(summaries, self.context.classes)
+            self._totals = total(self.resume.manifest.summaries(), self.context.classes)
         return self._totals
 
     def __enter__(self) -> Self:

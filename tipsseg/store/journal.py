@@ -142,19 +142,19 @@ def journals_in(state: Path) -> list[str]:
     return [name for name in FORMATS if (state / Journal.file_name(name)).exists()]
 
 
-def write_run_file(file: RunFile, journal: Journal | None, images: Sequence[str], *, anew: bool) -> None:
+def write_run_file(file: RunFile, journal: Journal | None, images: Sequence[str], *, rewrite: bool) -> None:
     """Write a file that a format has for the whole run.
 
     Args:
         file: The file.
         journal: The journal of the format, where it keeps one.
         images: The images that the file is to hold.
-        anew: Whether a file of rows is written again where no row has changed.
+        rewrite: Whether a file of rows is written again where no row has changed.
 
     Raises:
         OutputError: Where it cannot be written.
     """
     if journal is None or journal.path != file.path:
         file.write(images, lambda _: ())
-    elif anew or journal.changed or not file.path.exists():
+    elif rewrite or journal.changed or not file.path.exists():
         journal.write(images)

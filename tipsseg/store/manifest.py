@@ -31,6 +31,8 @@ UNREADABLE_ENTRIES = "manifest-unreadable.jsonl"
 #: An object and its score: the label id, the area in pixels, y, x, h and w of its box in pixels, and the score, 0..1.
 ObjectScore = tuple[int, int, int, int, int, int, float]
 
+_SIX_NUMBERS = (int,) * 6
+
 
 @dataclass(frozen=True, slots=True)
 class TakenFrom:
@@ -183,7 +185,7 @@ def _read_object(record: list[object]) -> ObjectScore:
     class_id, area, y, x, h, w, score = record
     numbers = (class_id, area, y, x, h, w)
     # JSON's true is an int to Python.
-    if not all(type(each) is int for each in numbers) or type(score) not in (int, float) or not 0 <= score <= 1:  # type: ignore[operator]
+    if tuple(map(type, numbers)) != _SIX_NUMBERS or type(score) not in (int, float) or not 0 <= score <= 1:  # type: ignore[operator]
         raise ValueError("an object without its numbers")
     return (*numbers, float(score))  # type: ignore[return-value, arg-type]
 
@@ -283,15 +285,27 @@ class Manifest:
         return [image for image in self._order() if name in self._formats[image]]
 
     def add(self, entry: ManifestEntry) -> None:
-        """Add an image, or say anew what became of it. Raises OutputError."""
+        """Add an image, or say again what became of it. Raises OutputError."""
         self._place(entry, self._log.append(json_bytes(entry.record())))
         self._lines += 1
 
-    def added(self) -> Iterator[ManifestEntry]:
-        """The entries that were added since it was opened."""
+    def added_files(self) -> Iterator[str]:
+        """The files of the images that were added since it was opened, relative to the output folder."""
         for image, offset in list(self._offsets.items()):
-            if offset >= self._opened_at and (entry := self.get(image)) is not None:
-                yield entry
+            if offset >= self._opened_at:
+                files = self._unchecked(image).get("files")
+                yield from map(str, files.values() if isinstance(files, dict) else ())
+
+    def summaries(self) -> Iterator[Mapping[str, object]]:
+        """The summary of each image as its line has it, with other keys; `total` checks it."""
+        yield from map(self._unchecked, list(self._offsets))
+
+    def _unchecked(self, image: str) -> Mapping[str, object]:
+        """What the line of an image says, which was checked when it was read, or is of this process; nothing where it is gone."""
+        with suppress(ValueError):
+            record = parse(self._log.read(self._offsets[image]))
+            return record if isinstance(record, dict) else {}
+        return {}
 
     def is_removed(self) -> bool:
         """Whether the file that was added to is not there any more."""

@@ -30,7 +30,7 @@ from tipsseg.util.record_paths import actual_path
 RUN_AGAIN = "Run the command that made it again; what is done there stays."
 
 #: What to do where classes.json gives ids another meaning than run.json.
-OTHER_CLASSES = f"Restore {CLASSES_FILE}. Or remove it and run the command that made it again, which writes it anew."
+OTHER_CLASSES = f"Restore {CLASSES_FILE}. Or remove it and run the command that labelled the images again."
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,14 +34,14 @@ from tipsseg.util.ownership import MOVE, digest_of, write_ahead_logs
 from tipsseg.util.record_paths import actual_path
 
 _ANOTHER_FOLDER = "Choose another output folder with argument `output`"
-_START_OVER = f"{_ANOTHER_FOLDER}, or begin anew in this one with argument `overwrite`."
+_START_OVER = f"{_ANOTHER_FOLDER}, or start over in this one with argument `overwrite`."
 _OTHER_INPUT = (
     f"{_ANOTHER_FOLDER}. Or give all folders in one command and a new output folder: the names begin at their common parent then. "
-    "Where the image was moved and changed, begin anew with argument `overwrite`."
+    "Where the image was moved and changed, start over with argument `overwrite`."
 )
-_PUT_BACK = "Put it back; or label the image anew with argument `replace_edited`, which gives the correction up."
+_PUT_BACK = "Put it back; or label the image again with argument `replace_edited`, which gives the correction up."
 _MOVE_OR_REPLACE = (
-    "Move the file away; or label the image anew with argument `replace_edited`, which replaces the file."
+    "Move the file away; or label the image again with argument `replace_edited`, which replaces the file."
 )
 
 
@@ -54,7 +54,7 @@ class ResumeState:
         outdated: Formats that held images which have been labelled otherwise since.
         journals: The journals of this run's formats that keep rows.
         lost: How many images run.json counts that the manifest does not have.
-        kept: Files of a run before it that were changed by hand, and that no record has since the folder was begun anew.
+        kept: Files of a run before it that were changed by hand, and that no record has since the folder was started over.
     """
 
     def __init__(self, info: RunInfo, context: RunContext) -> None:
@@ -169,7 +169,7 @@ class ResumeState:
         """
         formats = self._spec.formats
         lacking = [ref for ref in refs if not set(formats) <= set(self.manifest.formats_of(ref.name))]
-        # A run writes classes.json anew where it is gone; a conversion cannot do without it.
+        # A run writes classes.json again where it is gone; a conversion cannot do without it.
         described = (self._spec.output / CLASSES_FILE).is_file()
         finished = (
             self.of_the_same and not self.incomplete and described and self._spec.resume and self._spec.shard is None
@@ -343,7 +343,7 @@ class ResumeState:
         if path in self.kept:
             if self._spec.replace_edited:
                 return None
-            return f"{path} was changed by hand, and was kept when the folder was begun anew", _MOVE_OR_REPLACE
+            return f"{path} was changed by hand, and was kept when the folder was started over", _MOVE_OR_REPLACE
         if self._owners is None:
             self._owners = {
                 actual_path(output, file): each.path for each in self.manifest.entries() for file in each.files.values()

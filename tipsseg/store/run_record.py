@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from datetime import datetime
@@ -21,15 +21,16 @@ from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, FileOptions, LabelOptio
 from tipsseg.store import spec as specs
 from tipsseg.store.shards import Shard, parse_shard, state_folders
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, model_identity, vocabulary_identity, vocabulary_record
-from tipsseg.types import BACKGROUND
+from tipsseg.types import BACKGROUND, printable_path
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
 from tipsseg.util.json_values import parse, short, take
 from tipsseg.util.ownership import MOVE, Ownership
 from tipsseg.util.printable import listed
-from tipsseg.util.record_paths import is_inside
+from tipsseg.util.record_paths import actual_name, is_inside
 from tipsseg.vocabulary.toml_file import parse_class
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
+from tipsseg.weights.lock import read_lock
 from tipsseg.weights.sources import find_model
 
 RUN_FILE = "run.json"
@@ -42,20 +43,33 @@ def plan_run(spec: RunSpec) -> RunInfo:
     """What is known of a run before its model is loaded.
 
     Raises:
+        UsageError: Where the vocabulary was fitted with another model or in another mode.
         CheckpointError: Where the files of a local model cannot be read.
         OutputError: Where the feature store is none, or has features of another kind.
     """
     dtype = spec.dtype
     facts = find_model(spec.model).facts(keep_stamps=spec.use_cache)
+    check_fitted(spec, facts)
     if spec.features is not None:
         kept = plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)
-        dtype = dtype if kept is None else kept.recipe.dtype
-        spec = replace(
-            spec, feature_dtype=(spec.feature_dtype or DEFAULT_FEATURE_DTYPE) if kept is None else kept.dtype
-        )
+        if kept is not None:
+            dtype, spec = kept.recipe.dtype, replace(spec, feature_dtype=kept.dtype)
+        elif spec.feature_dtype is None:
+            spec = replace(spec, feature_dtype=_begun_feature_dtype(spec) or DEFAULT_FEATURE_DTYPE)
     if dtype == "auto" and spec.formats:
         dtype = begun_dtype(spec) or "auto"
     return RunInfo(spec, facts, dtype)
+
+
+def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
+    """Raise UsageError for a fitted vocabulary of another model than this, see `ModelSource.facts`, or of another mode."""
+    fitted, known, ids = spec.fitted, model.get("sha256"), read_lock()
+    if fitted is None:
+        return
+    if fitted.model_id != model["id"] and {fitted.model_id, model["id"]} <= ids.keys():
+        raise fitted.of_another_model()  # told before that other one is downloaded
+    if isinstance(known, Mapping):
+        fitted.check(known, spec.options.mode, spec.options.short_side)
 
 
 def plan_features(
@@ -90,11 +104,21 @@ def plan_features(
 
 def begun_dtype(spec: RunSpec) -> str | None:
     """The dtype that the labels in an output folder were begun in, by this run or another shard of it; None: there are none."""
+    return next((info.dtype for info in _begun(spec) if info.dtype in DTYPE_NAMES), None)
+
+
+def _begun_feature_dtype(spec: RunSpec) -> str | None:
+    """The dtype of the features that the labels in an output folder were begun from; None: no features were kept."""
+    begun = _begun(spec) if spec.formats else ()
+    return next((info.spec.feature_dtype for info in begun if info.spec.features is not None), None)
+
+
+def _begun(spec: RunSpec) -> Iterator[RunInfo]:
+    """The runs that an output folder has: this one, and other shards of it."""
     shards: list[Path] = []
     with suppress(InputError):  # told when the folder is taken
         shards = state_folders(spec.output)
-    found = (find_run(state) for state in (spec.state, *shards))
-    return next((info.dtype for info in found if info is not None and info.dtype in DTYPE_NAMES), None)
+    return (info for state in (spec.state, *shards) if (info := find_run(state)) is not None)
 
 
 def run_context(info: RunInfo) -> RunContext:
@@ -133,6 +157,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "options": spec.option_record(),
         "vocabulary": vocabulary_record(spec.vocabulary, info.vocabulary or spec.vocabulary),
         "formats": list(spec.formats),
+        **({} if spec.features is None else {"features": _feature_record(spec.features, spec.labelled_in)}),
         "shard": None if spec.shard is None else str(spec.shard),
         "image_root": info.image_root,
         "versions": dict(maker.versions),
@@ -201,6 +226,7 @@ def parse_run(record: object, state: Path) -> RunInfo:
     files = parse_file_options(options)
     labelling = _parse_label_options(options)
     shard = _parse_shard(record)
+    features, feature_dtype = _parse_features(record)
     wishes = take(record, "asked", dict)
     model = take(record, "model", dict)
     spec = RunSpec(
@@ -214,6 +240,8 @@ def parse_run(record: object, state: Path) -> RunInfo:
         take(wishes, "dtype", str),
         take(wishes, "batch_size", int),
         shard=shard,
+        features=features,
+        feature_dtype=feature_dtype,
     )
     ended = _parse_time(record, "ended")
     return RunInfo(
@@ -271,8 +299,12 @@ def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
             texts.append(f"the classes differ: {' / '.join(listed(each, 5) for each in names)}")
         else:
             first, second = _vocabulary_of(one), _vocabulary_of(other)
-            keys = [key for key in ("classes", "background", "auto", "templates") if first[key] != second[key]]
-            what = {"classes": "what is said of the classes", "auto": "background"}
+            keys = [
+                key
+                for key in ("classes", "background", "auto", "templates", "fit")
+                if first.get(key) != second.get(key)
+            ]
+            what = {"classes": "what is said of the classes", "auto": "background", "fit": "fitted vectors"}
             texts.append(f"with the same classes, other {', '.join(dict.fromkeys(what.get(key, key) for key in keys))}")
     if "choice of argument `names`" in found:
         texts.append(f"the names of files differ: argument `names`={one.spec.files.names} / {other.spec.files.names}")
@@ -343,7 +375,8 @@ def _parse_vocabulary(record: Mapping[str, object]) -> tuple[Vocabulary, Vocabul
         raise ValueError(error.message) from error
     if [BACKGROUND if each.negative else 1 for each in asked.specs] != [min(each, 1) for each in ids]:
         raise ValueError("the ids of the classes are not those of classes that are not negative")
-    return asked, replace(asked, background=tuple(background), auto=False)
+    fit = take(record, "fit", str) if "fit" in record else ""
+    return replace(asked, fit=fit), replace(asked, background=tuple(background), auto=False, fit=fit)
 
 
 def _all_texts(record: Mapping[str, object], key: str) -> list[str]:
@@ -368,7 +401,9 @@ def _parse_label_options(options: Mapping[str, object]) -> LabelOptions:
         if name not in known:
             raise ValueError(f"unknown option {short(name)}")
     try:
-        values = {each.name: options[each.name] for each in fields(LabelOptions)}
+        values = {each.name: options[each.name] for each in fields(LabelOptions) if each.name != "scales"}
+        if "scales" in options:
+            values["scales"] = take(options, "scales", list)
         return LabelOptions(**values)  # type: ignore[arg-type]  # it checks them
     except KeyError as error:
         raise ValueError(f"no `{error.args[0]}`") from error
@@ -383,6 +418,21 @@ def _parse_shard(record: object) -> Shard | None:
         return parse_shard(take(record, "shard", str))
     except UsageError as error:
         raise ValueError(error.message) from error
+
+
+def _feature_record(folder: Path, dtype: str) -> dict[str, str]:
+    return {"folder": printable_path(folder), "dtype": dtype}
+
+
+def _parse_features(record: object) -> tuple[Path | None, str | None]:
+    """The feature store of a run, and what its features are kept in."""
+    if _get(record, "features") is None:
+        return None, None
+    found = take(record, "features", dict)
+    dtype = take(found, "dtype", str)
+    if dtype not in FEATURE_DTYPES:
+        raise ValueError(f"`dtype` of features is {short(dtype)}")
+    return Path(actual_name(take(found, "folder", str))), dtype
 
 
 def _parse_counts(record: Mapping[str, object]) -> Counts:

@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from tipsseg import types
 from tipsseg.errors import OutputError, UsageError
+from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
 from tipsseg.formats import FORMATS, check_formats
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
@@ -18,27 +20,28 @@ from tipsseg.options import (
     DEFAULT_LABEL_OPTIONS,
     FEATURE_DTYPES,
     MAX_PIXELS,
+    ONE_SCALE,
     REFINEMENTS,
     FileOptions,
     LabelOptions,
-    check_device_name,
-    check_dtype_name,
-    check_whole_number,
+    check_work,
     choose,
     default_jobs,
+    scales_text,
 )
 from tipsseg.store.shards import Shard, state_folder
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.printable import shell_line
+from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, TEMPLATES
 from tipsseg.vocabulary.toml_file import class_record
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
 
-#: Raised by one whenever the same input and options give other labels or other files; a release alone does not raise it.
-LABELS_VERSION = 2
+#: See `types.LABELS_VERSION`.
+LABELS_VERSION = types.LABELS_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,12 @@ class RunSpec:
         max_pixels: Larger images are refused.
         resume: Whether images that are done in the output folder stay as they are.
         overwrite: Whether what an earlier run wrote is removed first.
-        replace_edited: Whether images are labelled anew whose files were changed by hand.
+        replace_edited: Whether images are labelled again whose files were changed by hand.
         shard: The part of the images that this run labels. None: all of them.
         use_cache: Whether the user's cache keeps what saves time the next time: the vectors of phrases, and stamps of hashed files.
         features: The folder of the feature store that features are taken from and added to. None: they are kept nowhere.
         feature_dtype: What they are kept in. None: as the store has them, float16 in a new one; `plan_run` says which.
+        fitted: The vectors of the vocabulary, where they were fitted to masks; a record of a run has their digest alone.
     """
 
     model: str
@@ -84,11 +88,17 @@ class RunSpec:
     use_cache: bool = False
     features: Path | None = None
     feature_dtype: str | None = None
+    fitted: FittedVocabulary | None = None
 
     @property
     def state(self) -> Path:
         """The state folder: the output folder, or the folder of the shard in it."""
         return state_folder(self.output, self.shard)
+
+    @property
+    def labelled_in(self) -> str:
+        """The dtype of the features that labels come from: that of the feature store, "float32" without one."""
+        return "float32" if self.features is None else self.feature_dtype or DEFAULT_FEATURE_DTYPE
 
     @property
     def owner(self) -> str:
@@ -120,31 +130,35 @@ class RunSpec:
                 "argument `keep_cosines` is for the format npz, which keeps them",
                 "Leave it out, or name npz among argument `formats`.",
             )
-        check_whole_number("argument `batch_size`", self.batch_size)
-        check_whole_number("argument `jobs`", self.jobs)
-        check_whole_number("argument `max_pixels`", self.max_pixels)
-        check_device_name(self.device)
-        check_dtype_name(self.dtype)
+        if self.files.keep_cosines and len(self.options.scales) > 1:
+            raise UsageError(
+                "argument `keep_cosines` keeps the cosines of one scale, and argument `scales` has "
+                f"{len(self.options.scales)}",
+                "Leave one of the two out. Argument `features` keeps the features of all scales.",
+            )
+        check_work(self.device, self.dtype, self.batch_size, self.jobs, self.max_pixels)
         check_features(self.features, self.feature_dtype, self.output if self.formats else None)
+        check_fit(self.vocabulary, self.fitted)
         find_model(self.model)
         check_folder(self.output)  # after the options: their faults are told first
 
     def option_record(self) -> dict[str, object]:
         """The options of labelling and of files, as run.json has them."""
-        return {**asdict(self.options), **self.files.record()}
+        return {**self.options.record(), **self.files.record()}
 
     def command(self) -> str:
         """A command line that asks for the same labels, without paths and without what does not change the labels."""
         vocabulary = self.vocabulary
         words = ["tipsseg", "label", "--model", self.model]
-        if vocabulary.source:
-            words += ["--vocab", vocabulary.source]
+        if vocabulary.source or vocabulary.fit:
+            words += ["--vocab", vocabulary.source or "FIT"]
         else:
             for entry in vocabulary.classes:
                 words += ["-c", entry.name]
         # What "auto" came to is in the record of the vocabulary.
-        words += ["--background", "auto" if vocabulary.auto else _option_value(vocabulary.background)]
-        if vocabulary.templates != PROTOCOL_TEMPLATES:
+        if not vocabulary.fit:
+            words += ["--background", "auto" if vocabulary.auto else _option_value(vocabulary.background)]
+        if not vocabulary.fit and vocabulary.templates != PROTOCOL_TEMPLATES:
             words += [
                 "--templates",
                 next((name for name, known in TEMPLATES.items() if known == vocabulary.templates), "FILE"),
@@ -152,13 +166,14 @@ class RunSpec:
         words += ["--mode", self.options.mode]
         if self.options.short_side is not None:
             words += ["--short-side", str(self.options.short_side)]
+        if self.options.scales != ONE_SCALE:
+            words += ["--scales", scales_text(self.options.scales)]
         if self.options.min_confidence:
             words += ["--min-confidence", str(self.options.min_confidence)]
         if self.options.refine != REFINEMENTS[0]:
             words += ["--refine", self.options.refine]
-        if self.features is not None and self.feature_dtype != "float32":
-            words += ["--features", "DIR"]
-            words += [] if self.feature_dtype is None else ["--feature-dtype", self.feature_dtype]
+        if self.labelled_in != "float32":
+            words += ["--features", "DIR", "--feature-dtype", self.labelled_in]
         return shell_line(words)
 
 
@@ -201,7 +216,7 @@ class RunInfo:
         files: The files that stand for the whole run, as it wrote them, by their paths relative to the output folder.
         converting: The formats of a conversion that was begun and has not ended.
         lost: Whether records of images were lost once: files may be there then that no record has.
-        kept: Files that were changed by hand, and were kept when the folder was begun anew; relative to the output folder.
+        kept: Files that were changed by hand, and were kept when the folder was started over; relative to the output folder.
         noted: What the record of an earlier run says of the program that made it; None for a run of this process.
         former: Earlier runs, of other options, whose labels the folder still has; each without its own `former`.
     """
@@ -267,12 +282,12 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
         "labels_version": LABELS_VERSION,
         "model": model_identity(model),
         "vocabulary": vocabulary_identity(vocabulary_record(spec.vocabulary, spec.vocabulary)),
-        "options": {**asdict(spec.options), **spec.files.image_record()},
+        "options": {**spec.options.record(), **spec.files.image_record()},
         "dtype": dtype,
     }
     # Left out where labels are those without a store.
-    if spec.features is not None and spec.feature_dtype != "float32":
-        value["features"] = spec.feature_dtype
+    if spec.labelled_in != "float32":
+        value["features"] = spec.labelled_in
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -291,7 +306,7 @@ def vocabulary_identity(record: Mapping[str, object]) -> Mapping[str, object]:
 
 def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
     """What competed: `classes` as the entries of a vocabulary file, with the ids that they were given (0: written as background),
-    `background`, whether that was chosen by itself (`auto`), and `templates`.
+    `background`, whether that was chosen by itself (`auto`), and `templates`; and the digest of vectors that were fitted (`fit`).
     """
     ids = iter(range(1, len(asked.classes) + 1))
     return {
@@ -300,6 +315,7 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
         "background": list(used.background),
         "auto": asked.auto,
         "templates": list(asked.templates),
+        **({"fit": asked.fit} if asked.fit else {}),
     }
 
 
@@ -324,6 +340,15 @@ def check_features(features: Path | None, dtype: str | None, output: Path | None
     if features is not None and output is not None and os.path.realpath(features) == os.path.realpath(output):
         raise UsageError(
             "argument `features` and argument `output` are one folder", "Give a folder for each of the two."
+        )
+
+
+def check_fit(vocabulary: Vocabulary, fitted: FittedVocabulary | None) -> None:
+    """Raise UsageError where the vectors of a vocabulary are not at hand, or are others than it says."""
+    if vocabulary.fit != ("" if fitted is None else fitted.vocabulary.fit):
+        raise UsageError(
+            "the vectors of this vocabulary were fitted to masks, and they are not at hand, or others",
+            "Give the fitted vocabulary itself: the file that the fit wrote, as argument `vocabulary`.",
         )
 
 

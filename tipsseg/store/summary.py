@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from tipsseg.formats import index_masks
 from tipsseg.label_map import LabelMap
-from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelClass
 from tipsseg.util.json_values import take, take_share
 from tipsseg.util.printable import counted, listed, one_line
@@ -117,13 +116,18 @@ def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[s
 
 def _totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Pixels and sum of the confidence of each label id."""
-    pixels = count_labels(label_map.labels)
-    sums = np.zeros(len(pixels), np.float64)
     labels, confidence = label_map.labels.reshape(-1), label_map.confidence.reshape(-1)
-    # By pieces: the sums make 64-bit copies, eight times a large map.
-    for start in range(0, labels.size, _PIECE):
-        piece = slice(start, start + _PIECE)
-        sums += np.bincount(labels[piece], confidence[piece], minlength=len(sums))
+    ids = int(np.iinfo(labels.dtype).max) + 1
+    pixels, sums = np.zeros(ids, np.int64), np.zeros(ids, np.float64)
+    for start in range(0, labels.size, _PIECE):  # what is made of it takes some 20 bytes a pixel
+        piece = labels[start : start + _PIECE]
+        # By runs of one id, which are few.
+        begins = np.ones(len(piece), np.bool_)
+        np.not_equal(piece[1:], piece[:-1], out=begins[1:])
+        first = np.flatnonzero(begins)
+        own, lengths = piece[first], np.diff(first, append=len(piece))
+        np.add.at(pixels, own, lengths)
+        sums += np.bincount(own, np.add.reduceat(confidence[start : start + _PIECE], first, dtype=np.float64), ids)
     return pixels, sums
 
 
@@ -199,28 +203,42 @@ class Totals:
         return f"{_short(entry)} {percent} (in {entry.images})"
 
 
-def total(summaries: Iterable[Mapping[str, object]], classes: Sequence[LabelClass]) -> Totals:
-    """Add up the summaries of images, see `label_summary`; a summary that cannot be read is left out.
+class TotalsSum:
+    """Adds up the summaries of images. Memory goes with the classes and not with the images."""
 
-    Memory goes with the classes and not with the images.
-    """
-    images = pixels = background = ignored = 0
-    of_class = [[0, 0] for _ in classes]
-    for summary in summaries:
+    def __init__(self, classes: Sequence[LabelClass]) -> None:
+        self._classes = classes
+        self._images = self._pixels = self._background = self._ignored = 0
+        self._of_class = [[0, 0] for _ in classes]
+
+    def add(self, summary: Mapping[str, object]) -> None:
+        """Add the summary of an image, see `label_summary`; one that cannot be read is left out."""
         try:
             numbers = read_summary(summary)
         except ValueError:
-            continue
-        images, pixels = images + 1, pixels + numbers.size[0] * numbers.size[1]
-        background, ignored = background + numbers.background, ignored + numbers.ignored
+            return
+        self._images += 1
+        self._pixels += numbers.size[0] * numbers.size[1]
+        self._background += numbers.background
+        self._ignored += numbers.ignored
         for each in numbers.classes:
-            if 1 <= each.id <= len(classes) and each.pixels > 0:
-                of_class[each.id - 1][0] += 1
-                of_class[each.id - 1][1] += each.pixels
-    counts = zip(classes, of_class, strict=True)
-    return Totals(
-        images, pixels, background, ignored, tuple(ClassTotal(each.id, each.name, *own) for each, own in counts)
-    )
+            if 1 <= each.id <= len(self._classes) and each.pixels > 0:
+                self._of_class[each.id - 1][0] += 1
+                self._of_class[each.id - 1][1] += each.pixels
+
+    def result(self) -> Totals:
+        """What was added up."""
+        counts = zip(self._classes, self._of_class, strict=True)
+        classes = tuple(ClassTotal(each.id, each.name, *own) for each, own in counts)
+        return Totals(self._images, self._pixels, self._background, self._ignored, classes)
+
+
+def total(summaries: Iterable[Mapping[str, object]], classes: Sequence[LabelClass]) -> Totals:
+    """Add up the summaries of images, see `TotalsSum`."""
+    found = TotalsSum(classes)
+    for each in summaries:
+        found.add(each)
+    return found.result()
 
 
 def _short(entry: ClassTotal) -> str:

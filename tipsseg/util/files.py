@@ -151,7 +151,7 @@ def output_error(path: Path, error: OSError) -> OutputError:
 
 
 def read_error(path: Path, error: OSError) -> OutputError:
-    """The OutputError for an OSError that occurred while a file was read that is to be written anew."""
+    """The OutputError for an OSError that occurred while a file was read that is to be written again."""
     return OutputError(path, f"it cannot be read: {error.strerror or error}", "Check its permissions.")
 
 

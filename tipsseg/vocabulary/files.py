@@ -10,6 +10,7 @@ from pathlib import Path
 from tipsseg.errors import VocabularyError
 from tipsseg.util.files import is_there
 from tipsseg.util.printable import quoted, shortened
+from tipsseg.vocabulary.fitted import is_fit
 from tipsseg.vocabulary.plain_file import line_of_class, parse_lines
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.texts import read_text
@@ -53,6 +54,10 @@ def read_vocabulary(
     if not isinstance(source, str | Path):
         raise VocabularyError(f"a vocabulary is the name of a preset or a path, not {quoted(source)}")
     path = _locate(source)
+    if is_fit(path):
+        raise VocabularyError(
+            "a fitted vocabulary has vectors beside its words", "FittedVocabulary.load reads it.", path=path
+        )
     toml = path.suffix.lower() == ".toml"
     text = read_text(path, "a vocabulary file")
     content = parse_toml(path, text) if toml else Content(parse_lines(path, text))

@@ -49,6 +49,31 @@ def colour(index: int) -> Colour:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
+#: The colours of Okabe and Ito without black, which people with any kind of colour vision tell apart; those of the most
+#: different lightness come first.
+_SAFE: tuple[Colour, ...] = (
+    (0, 114, 178),  # blue
+    (240, 228, 66),  # yellow
+    (213, 94, 0),  # vermilion
+    (86, 180, 233),  # sky blue
+    (0, 158, 115),  # bluish green
+    (230, 159, 0),  # orange
+    (204, 121, 167),  # reddish purple
+)
+#: What later rounds through these colours are multiplied by.
+_SHADES = (1.0, 0.6, 0.8)
+
+
+def safe_colour(index: int) -> Colour:
+    """The colour of class id `index` >= 1 in a palette for all kinds of colour vision: above seven they are closer together."""
+    if index < 1:
+        raise ValueError(f"class ids begin at 1, got {index}")
+    turn, place = divmod(index - 1, len(_SAFE))
+    shade = _SHADES[turn % len(_SHADES)]
+    red, green, blue = (round(shade * part) for part in _SAFE[place])
+    return red, green, blue
+
+
 def palette_colour(entry: LabelClass) -> Colour:
     """The colour of a class in the palette of a mask: its own, or that of PASCAL VOC where nobody gave it one."""
     return voc_colour(entry.id) if entry.colour == colour(entry.id) else entry.colour

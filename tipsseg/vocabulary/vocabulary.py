@@ -71,6 +71,7 @@ class Vocabulary:
         templates: The sentences for every phrase whose class has no templates of its own.
         auto: `background` is the general background, whose phrases are still to be compared with the classes by meaning.
         source: The preset or the file that the classes come from; "" where they were named one by one.
+        fit: The digest of vectors that were fitted to masks, see FittedVocabulary; "" where the text tower makes the vectors.
     """
 
     specs: tuple[ClassSpec, ...]
@@ -79,6 +80,7 @@ class Vocabulary:
     templates: tuple[str, ...] = PROTOCOL_TEMPLATES
     auto: bool = False
     source: str = ""
+    fit: str = ""
 
     @property
     def phrases(self) -> tuple[Phrase, ...]:
@@ -160,6 +162,14 @@ def make_vocabulary(
     if not isinstance(source, str):
         raise VocabularyError(f"source must be a text, not {quoted(source)}")
     return Vocabulary(specs, numbered, phrases, common, background == "auto", source)
+
+
+def with_min_confidences(vocabulary: Vocabulary, least: Sequence[float | None]) -> Vocabulary:
+    """The same vocabulary with other minimum confidences, one for each class by its id; None: that of the run."""
+    classes = tuple(replace(each, min_confidence=value) for each, value in zip(vocabulary.classes, least, strict=True))
+    values = iter(least)
+    specs = tuple(each if each.negative else replace(each, min_confidence=next(values)) for each in vocabulary.specs)
+    return replace(vocabulary, specs=specs, classes=classes)
 
 
 def split_names(values: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ huggingface_hub 1.20.1 and 2.4.0 were tried, and their own behaviour is left as 
 * Each process writes a temporary file of its own and renames it when it is whole, so that two processes at once cannot mix their
   bytes even where the file system ignores locks.
 * A connection that breaks off is taken up again where it stopped, in steps of 10 MiB, until it broke off six times without one. A
-  program that is stopped begins that file anew the next time. SIGKILL leaves the temporary file in the cache, `blobs/*.incomplete`.
+  program that is stopped begins that file again the next time. SIGKILL leaves the temporary file `blobs/*.incomplete`.
 * A body that is longer than stated is written to its end, then refused and removed. One without an end is written until the disk
   is full or the program is stopped, and removed then.
 * A body may come as slowly as it likes, as long as something comes within HF_HUB_DOWNLOAD_TIMEOUT seconds (10).

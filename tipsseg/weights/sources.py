@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
                 folder / name, f"it cannot be read: {reason_of(error)}", "Check its permissions."
             ) from error
     return hashes
+
+
+def name_of(folder: Path, hashes: Mapping[str, str]) -> str:
+    """What a model is called: the id of the entry of weights.lock that it is, or else the name of its folder."""
+    for spec in lock.read_lock().values():
+        known = {file.name: file.sha256 for file in spec.files if file.sha256 is not None}
+        if spec.revision == folder.name or (
+            known and all(hashes.get(name) == sha256 for name, sha256 in known.items())
+        ):
+            return spec.id
+    return folder.absolute().name
 
 
 def find_model(name: str) -> ModelSource:

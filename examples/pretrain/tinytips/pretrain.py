@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--captions", default="mixed", choices=("medium", "mixed"), help="of the second class token")
     parser.add_argument("--teacher", default="head", choices=("head", "full"), help="what of it is a moving average")
     parser.add_argument("--dense", action="store_true", help="also train on truth masks; not the paper's")
-    parser.add_argument("--size", default="small", choices=SIZES, help="of the model that begins anew")
+    parser.add_argument("--size", default="small", choices=SIZES, help="of the model that starts over")
     parser.add_argument("--momentum", type=float, default=Recipe().momentum, help="of the moving averages")
     parser.add_argument("--steps", type=positive, default=3000, help="in all")
     parser.add_argument("--batch-size", type=positive, default=64, help="images a step")

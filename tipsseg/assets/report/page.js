@@ -16,7 +16,7 @@ function element(tag, properties, ...children) {
 }
 
 const MARKS = ["wrong", "good", "later"];
-const CELL = { width: 200, height: 196 };
+const CELL = { width: 168, height: 196 };
 
 const page = { run: null, records: [], shown: [], classes: new Map(), complete: false, columns: 1, cells: new Map(), marks: {} };
 
@@ -64,7 +64,7 @@ function loadChunk(index) {
 }
 
 function missing(file) {
-  byId("about").textContent = `${file} is missing. Make the page anew: tipsseg report`;
+  byId("about").textContent = `${file} is missing. Make the page again: tipsseg report`;
 }
 
 // ---- marks ----
@@ -105,6 +105,7 @@ function pathList() {
 }
 
 function writeList() {
+  byId("nul").hidden = !pathList().includes("\0");
   byId("paths").value = pathList();
 }
 
@@ -136,7 +137,9 @@ function refresh() {
   const order = byId("order").value;
   if (order === "path") page.shown.sort((a, b) => (a.image < b.image ? -1 : 1));
   // What failed has no score and stays last.
+  if (order === "score") page.shown.sort((a, b) => (b.score ?? -1) - (a.score ?? -1));
   if (order === "sure") page.shown.sort((a, b) => (a.score ?? 2) - (b.score ?? 2));
+  if (order === "truth") page.shown.sort((a, b) => (a.accuracy ?? 2) - (b.accuracy ?? 2));
   byId("count").textContent = `${page.shown.length} of ${page.records.length} images shown`;
   layOut();
 }
@@ -182,9 +185,10 @@ const address = (folder, key, suffix) => `${folder}/${key.slice(0, 2)}/${key}${s
 const percent = (value) => (value === null || value === undefined ? "unknown" : `${(100 * value).toFixed(0)} %`);
 
 function describe(record) {
-  const parts = record.state === "failed" ? ["failed"] : [`confidence ${percent(record.confidence)}`];
-  if (record.state === "edited") parts.push("edited");
-  if (page.marks[record.image]) parts.push(`marked ${page.marks[record.image]}`);
+  const parts = page.marks[record.image] ? [`marked ${page.marks[record.image]}`] : [];
+  if (record.state !== "unchanged") parts.push(record.state);
+  if (record.accuracy !== undefined) parts.push(`${percent(record.accuracy)} right`);
+  if (record.state !== "failed") parts.push(`confidence ${percent(record.confidence)}`);
   return parts.join(", ");
 }
 
@@ -198,7 +202,7 @@ function makeCell(index) {
     { type: "button", title: record.path, onclick: () => viewer.open(index), "data-index": String(index), "aria-label": `${record.image}: ${describe(record)}` },
     view,
     element("span", { textContent: record.image }),
-    element("span", { className: "soft", textContent: describe(record) }),
+    element("span", { className: "soft", textContent: describe(record).replaceAll(" %", "\u00a0%") }),
   );
   const cell = element("div", { className: "cell", role: "listitem", "aria-posinset": String(index + 1), "aria-setsize": String(page.shown.length) }, button);
   const width = 100 / page.columns;

@@ -3,11 +3,20 @@
 
 const BINS = 10;
 const EXAMPLES = 3;
+const WORST = 24;
+
+/** A small picture of an image that opens it. */
+function exampleButton(record, what) {
+  const text = `${record.image}: ${what}`;
+  const view = element("img", { src: address("thumbnails", record.key, ".jpg"), alt: "", loading: "lazy" });
+  return element("button", { type: "button", title: text, "aria-label": text, onclick: () => viewer.openRecord(record) }, view);
+}
 
 const statistics = {
   prepare() {
     const button = document.querySelector('nav [data-view="truth"]');
     button.hidden = !page.run.truth;
+    document.querySelector('#order [value="truth"]').hidden = !page.run.truth;
     byId("classes").replaceChildren(element("p", { textContent: "Reading the images." }));
   },
 
@@ -16,11 +25,14 @@ const statistics = {
     const found = page.run.classes.filter((each) => all.get(each.id).images.length);
     const never = page.run.classes.filter((each) => !all.get(each.id).images.length);
     const heads = ["Class", "Images", "Share of all pixels", "Confidence", "Images by mean confidence", "Least sure", "Most sure"];
-    const head = element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col", textContent: text }))));
+    const head = element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col", textContent: text, className: / sure$/.test(text) ? "left" : "" }))));
     const body = element("tbody", {}, ...found.map((each) => this.row(each, all.get(each.id))));
     const caption = element("caption", { textContent: "Classes; confidence is the mean of all pixels of the class" });
     const names = never.length ? never.map((each) => each.name).join(", ") : "none";
     byId("classes").replaceChildren(
+      element("h2", { textContent: "The run" }),
+      element("ul", { id: "summary" }, ...(page.run.summary || []).map((text) => element("li", { textContent: text }))),
+      element("h2", { textContent: "Classes" }),
       element("table", {}, caption, head, body),
       element("h2", { textContent: "Classes in no image" }),
       element("p", { id: "never", textContent: names }),
@@ -78,11 +90,7 @@ const statistics = {
   },
 
   examples(images) {
-    const buttons = images.map(([confidence, record]) => {
-      const text = `${record.image}: confidence ${percent(confidence)}`;
-      const view = element("img", { src: address("thumbnails", record.key, ".jpg"), alt: "", loading: "lazy" });
-      return element("button", { type: "button", title: text, "aria-label": text, onclick: () => viewer.openRecord(record) }, view);
-    });
+    const buttons = images.map(([confidence, record]) => exampleButton(record, `confidence ${percent(confidence)}`));
     return element("div", { className: "examples" }, ...buttons);
   },
 
@@ -96,17 +104,30 @@ const statistics = {
       const total = counts[place].reduce((sum, number) => sum + number, 0);
       const cells = counts[place].map((number) => {
         const share = total ? number / total : 0;
-        const cell = element("td", { className: "share", title: `${number} pixels`, textContent: total ? percent(share) : "" });
+        const cell = element("td", { className: "share", title: `${number} pixels`, textContent: share >= 0.005 ? percent(share) : "" });
         cell.style.setProperty("--share", String(share));
         return cell;
       });
       const score = element("td", { textContent: each.iou === null ? "" : percent(each.iou) });
       return element("tr", {}, element("th", { scope: "row", textContent: each.name }), score, ...cells);
     });
-    const caption = element("caption", { textContent: "Each row: how the pixels of a class of the truth were labelled" });
+    const caption = element("caption", { textContent: "Each row: how the pixels of a class of the truth were labelled; less than half a percent is left out" });
     byId("truth").replaceChildren(
       element("p", { textContent: `Mean IoU ${percent(mean)}, pixel accuracy ${percent(accuracy)}` }),
+      ...this.worst(),
+      element("h2", { textContent: "Classes" }),
       element("table", {}, caption, head, element("tbody", {}, ...body)),
     );
+  },
+
+  /** The images with the smallest share of right pixels. */
+  worst() {
+    const scored = page.records.filter((each) => each.key && each.accuracy !== undefined);
+    if (!scored.length) return [];
+    scored.sort((a, b) => a.accuracy - b.accuracy);
+    const cells = scored.slice(0, WORST).map((each) =>
+      element("li", {}, exampleButton(each, `${percent(each.accuracy)} right`), element("span", { className: "soft", textContent: `${percent(each.accuracy)} right` })),
+    );
+    return [element("h2", { textContent: "Images with the fewest right pixels" }), element("ul", { id: "worst", className: "gallery" }, ...cells)];
   },
 };

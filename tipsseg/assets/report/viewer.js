@@ -33,6 +33,7 @@ const viewer = {
     byId("next").disabled = index >= page.shown.length - 1;
     this.drawLegend();
     this.drawMarks();
+    this.drawAlike();
     if (!byId("viewer").open) byId("viewer").showModal();
   },
 
@@ -149,6 +150,13 @@ const viewer = {
         element("button", { type: "button", textContent: mark, "aria-pressed": String(page.marks[this.record.image] === mark), onclick: () => this.mark(mark) }),
       ),
     );
+  },
+
+  /** The images that are most like this one, where the page was made with features. */
+  drawAlike() {
+    const found = (this.record.alike || []).map((place) => page.records[place]).filter((each) => each && each.key);
+    byId("alike").hidden = !found.length;
+    byId("neighbours").replaceChildren(...found.map((each) => exampleButton(each, describe(each))));
   },
 
   mark(mark) {

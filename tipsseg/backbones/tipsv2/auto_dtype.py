@@ -109,7 +109,7 @@ def _task(config: VisionConfig, workers: Workers, dtype: torch.dtype) -> Callabl
     def compute(x: torch.Tensor) -> torch.Tensor:
         return block(x)
 
-    return lambda: workers.map(compute, inputs)
+    return lambda: workers.map(compute, inputs, len(inputs))
 
 
 def _decides(config: VisionConfig) -> Mapping[str, object]:

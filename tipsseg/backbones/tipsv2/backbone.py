@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ from torch import Tensor
 
 from tipsseg.backbones.devices import out_of_memory, resolve_device, resolve_dtype
 from tipsseg.backbones.protocol import WindowFeatures
-from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.backbones.tipsv2.auto_dtype import auto_dtype
+from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
 from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.backbones.tipsv2.inference import TowerInference
+from tipsseg.backbones.tipsv2.text import TextTower
+from tipsseg.backbones.tipsv2.vision import VisionTower
+from tipsseg.backbones.transfers import sent
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.util.printable import quoted
@@ -42,6 +46,8 @@ class Tipsv2Backbone:
         dtype: str = "auto",
         batch_size: int = 8,
         cache: Path | None = None,
+        *,
+        lazy: bool = False,
     ) -> None:
         """Load the model in a folder.
 
@@ -52,6 +58,8 @@ class Tipsv2Backbone:
             batch_size: How many windows go through the vision tower of a GPU at once. A CPU takes one at a time on each of its
                 threads, see `Workers`.
             cache: A folder that keeps what was measured for dtype "auto". None: nothing is read or written.
+            lazy: Whether a tower is read from its file when it is first needed, if it ever is. Of config.json alone a fault is told
+                here then.
 
         Raises:
             CheckpointError: The files are not a TIPSv2 model.
@@ -63,20 +71,38 @@ class Tipsv2Backbone:
         self.device = resolve_device(device)
         self._workers = Workers()
         self.dtype = resolve_dtype(dtype, self.device)
+        config = read_config(folder / CONFIG_FILE)
         if dtype == "auto" and self.device.type == "cpu":
-            self.dtype = auto_dtype(read_config(folder / CONFIG_FILE).vision, self._workers, cache)
+            self.dtype = auto_dtype(config.vision, self._workers, cache)
         self.dtype_name = str(self.dtype).removeprefix("torch.")
         # Features of a window do not depend on the batch then. A CPU's threads take windows beside each other.
         self.batch_size = 1 if self.device.type == "cpu" else batch_size
         self.on_less_memory: Callable[[int], None] = lambda _: None
         self.at_work = threading.Lock()
-        self.model, self._tokenizer = checkpoint.load(folder, self.device, self.dtype)
-        self._tower = TowerInference(self.model.vision_encoder, self._workers.check)
-        config = self.model.config
         self.native_size = config.vision.image_size
         self.patch_size = config.vision.patch_size
         self.embed_dim = config.text.hidden_size
         self.temperature = config.temperature
+        if not lazy:
+            self._tower, self.text_encoder  # noqa: B018  read now, and their faults told
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.folder)
+
+    @cached_property
+    def vision_encoder(self) -> VisionTower:
+        """The vision tower. Raises CheckpointError where it is read only now."""
+        return self._checkpoint.read_vision(self.device, self.dtype)
+
+    @cached_property
+    def text_encoder(self) -> TextTower:
+        """The text tower. Raises CheckpointError where it is read only now."""
+        return self._checkpoint.read_text(self.device, self.dtype)
+
+    @cached_property
+    def _tower(self) -> TowerInference:
+        return TowerInference(self.vision_encoder, self._workers)
 
     @torch.inference_mode()
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
@@ -85,7 +111,9 @@ class Tipsv2Backbone:
         The vectors of a phrase in its templates are normalised, averaged and normalised again: the zero-shot segmentation protocol
         of TIPSv2.
         """
-        tokens = self._tokenizer([template.replace("{}", phrase) for phrase in phrases for template in templates])
+        tokens = self._checkpoint.tokenizer(
+            [template.replace("{}", phrase) for phrase in phrases for template in templates]
+        )
         vectors = torch.empty(len(tokens.ids), self.embed_dim, device=self.device)
         # Texts of one length together: no text is padded, which is a fifth of the work, and none depends on longer ones.
         for length in tokens.lengths.unique().tolist():
@@ -94,7 +122,7 @@ class Tipsv2Backbone:
                     tokens.ids[batch, : max(length, 1)].to(self.device),
                     tokens.lengths[batch].to(self.device),
                 )
-                pooled = self.model.text_encoder(ids, lengths).float()  # [B, D]
+                pooled = self.text_encoder(ids, lengths).float()  # [B, D]
                 vectors[batch.to(self.device)] = F.normalize(pooled, dim=-1)
         vectors = vectors.view(len(phrases), len(templates), -1)  # [P, templates, D]
         return F.normalize(vectors.mean(1), dim=-1)  # [P, D]
@@ -102,6 +130,7 @@ class Tipsv2Backbone:
     @torch.inference_mode()
     def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
         """See Backbone."""
+        self._tower  # noqa: B018  read here where it is lazy, not by several threads at once
         beside = self.device.type == "cpu" and self.batch_size == 1
         parts = self._encode_beside(windows) if beside else self._encode_in_batches(windows)
         if len(parts) == 1:
@@ -132,7 +161,12 @@ class Tipsv2Backbone:
     def _encode_beside(self, windows: Sequence[NDArray[np.uint8]]) -> list[WindowFeatures]:
         try:
             with self.at_work:
-                return self._workers.map(self._encode_window, windows)
+                threads = self._workers.count
+                alone = len(windows) - len(windows) % threads
+                parts = self._workers.map(self._encode_window, windows[:alone], threads)
+                if alone < len(windows):
+                    parts.append(self._encode(self._to_pixels(np.stack(windows[alone:]))))
+                return parts
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -193,7 +227,7 @@ class Tipsv2Backbone:
     def _to_pixels(self, images: NDArray[np.uint8], dtype: torch.dtype | None = None) -> Tensor:
         """[B, H, W, 3] uint8 -> [B, 3, H, W] in [0, 1]."""
         # torch warns of arrays that are not writable, such as Pillow's.
-        tensor = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
+        tensor = sent(np.require(images, requirements=["C", "W"]), self.device)
         return (tensor.permute(0, 3, 1, 2).to(torch.float32) / 255).to(dtype or self.dtype).contiguous()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from tipsseg.backbones.tipsv2.config import ModelConfig, read_config
 from tipsseg.backbones.tipsv2.text import TextTower
@@ -47,36 +47,70 @@ class Tipsv2(nn.Module):
         self.text_encoder = TextTower(config.text)
 
 
-def load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Tipsv2, Tokenizer]:
-    """Read config.json, model.safetensors and tokenizer.model of `folder`.
+class Checkpoint:
+    """A model in a folder. All but the numbers of its tensors is read and checked; each tower is read when it is asked for.
 
-    Tensors go one by one from the memory-mapped file to `device` and `dtype`, whatever floating type they are stored in.
-    Returns the model in evaluation mode, without gradients, and its tokenizer.
-
-    Raises CheckpointError, naming the file and the first tensor at fault.
+    Attributes:
+        config: What config.json says.
+        tokenizer: Of the text tower.
     """
-    config = read_config(folder / CONFIG_FILE)
-    shapes = _read_shapes(folder / WEIGHTS_FILE)
-    for what, stated, there in _numbers(config, shapes):
-        if there is not None and there != stated:
-            reason = f"describes a model with {stated:,} {what}, but {WEIGHTS_FILE} has {there:,}"
-            raise CheckpointError(folder / CONFIG_FILE, reason, _ONE_MODEL)
-    tokenizer = Tokenizer(folder / TOKENIZER_FILE, config.text.max_position_embeddings)
-    if tokenizer.vocab_size > config.text.vocab_size:
-        raise CheckpointError(
-            tokenizer.path,
-            f"has {tokenizer.vocab_size} pieces, but config.json states {config.text.vocab_size}",
-            "Take all three files from one revision of one model.",
-        )
-    # On the meta device nothing is allocated or initialised: the file's tensors become the parameters.
-    with torch.device("meta"):
-        model = Tipsv2(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    _check_names(folder / WEIGHTS_FILE, shapes, expected)
-    _check_shapes(folder / WEIGHTS_FILE, shapes, expected)
-    tensors = _read_tensors(folder / WEIGHTS_FILE, expected, device, dtype)
-    model.load_state_dict(tensors, strict=True, assign=True)
-    return model.eval().requires_grad_(False), tokenizer
+
+    def __init__(self, folder: Path) -> None:
+        """Look at config.json, tokenizer.model, and the header of model.safetensors.
+
+        Raises CheckpointError, naming the file and the first tensor at fault.
+        """
+        self._weights = folder / WEIGHTS_FILE
+        self.config = read_config(folder / CONFIG_FILE)
+        shapes = _read_shapes(self._weights)
+        for what, stated, there in _numbers(self.config, shapes):
+            if there is not None and there != stated:
+                reason = f"describes a model with {stated:,} {what}, but {WEIGHTS_FILE} has {there:,}"
+                raise CheckpointError(folder / CONFIG_FILE, reason, _ONE_MODEL)
+        self.tokenizer = Tokenizer(folder / TOKENIZER_FILE, self.config.text.max_position_embeddings)
+        if self.tokenizer.vocab_size > self.config.text.vocab_size:
+            raise CheckpointError(
+                self.tokenizer.path,
+                f"has {self.tokenizer.vocab_size} pieces, but config.json states {self.config.text.vocab_size}",
+                "Take all three files from one revision of one model.",
+            )
+        # On the meta device nothing is allocated or initialised: the file's tensors become the parameters.
+        with torch.device("meta"):
+            self._model = Tipsv2(self.config)
+        expected = {name: tuple(tensor.shape) for name, tensor in self._model.state_dict().items()}
+        _check_names(self._weights, shapes, expected)
+        _check_shapes(self._weights, shapes, expected)
+
+    def read_vision(self, device: torch.device, dtype: torch.dtype) -> VisionTower:
+        """The vision tower on a device, in evaluation mode and without gradients. Raises CheckpointError."""
+        self._fill("vision_encoder", self._model.vision_encoder, device, dtype)
+        return self._model.vision_encoder
+
+    def read_text(self, device: torch.device, dtype: torch.dtype) -> TextTower:
+        """The text tower on a device, in evaluation mode and without gradients. Raises CheckpointError."""
+        self._fill("text_encoder", self._model.text_encoder, device, dtype)
+        return self._model.text_encoder
+
+    def read(self, device: torch.device, dtype: torch.dtype) -> Tipsv2:
+        """Both towers. Raises CheckpointError."""
+        self.read_vision(device, dtype)
+        self.read_text(device, dtype)
+        return self._model.eval()
+
+    def _fill(self, prefix: str, tower: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        """Tensors go one by one from the memory-mapped file to the device and dtype, whatever floating type they are stored in."""
+        with _readable(self._weights), safe_open(self._weights, framework="pt", device="cpu") as file:
+            tensors = {
+                name: file.get_tensor(f"{prefix}.{name}").to(device=device, dtype=dtype) for name in tower.state_dict()
+            }
+        tower.load_state_dict(tensors, strict=True, assign=True)
+        tower.eval().requires_grad_(False)
+
+
+def load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Tipsv2, Tokenizer]:
+    """Both towers of the model in a folder, see `Checkpoint`, and its tokenizer. Raises CheckpointError."""
+    checkpoint = Checkpoint(folder)
+    return checkpoint.read(device, dtype), checkpoint.tokenizer
 
 
 def save_weights(path: Path, model: Tipsv2, dtype: torch.dtype) -> None:
@@ -135,11 +169,6 @@ def _read_shapes(path: Path) -> Shapes:
                     raise CheckpointError(path, f"tensor {name} has {len(shape):,} dimensions", _ONE_MODEL, tensor=name)
                 shapes[name] = shape
     return shapes
-
-
-def _read_tensors(path: Path, names: Collection[str], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    with _readable(path), safe_open(path, framework="pt", device="cpu") as file:
-        return {name: file.get_tensor(name).to(device=device, dtype=dtype) for name in names}
 
 
 @contextmanager

@@ -1,36 +1,54 @@
 """The vision tower without gradients, in memory that is used again: what `Tipsv2Backbone` runs.
 
 The sums are those of `VisionTower.value_features` and `VisionTower.forward`, which stay the definition. There every layer makes
-tensors anew: 10 MB each for a window of B/14, which a CPU's allocator hands back to the system and asks for again, page by page.
+new tensors: 10 MB each for a window of B/14, which a CPU's allocator hands back to the system and asks for again, page by page.
 Here hidden layers are written over those of the block before, and residuals are added in place. Measured with
-`tests/benchmarks/encoder.py` on 2 cores of an Intel Xeon, B/14 in float32: 0.90 of the time. Linear layers with weights that
-oneDNN packed beforehand were slower than these, on one thread of an AMD EPYC in float32: 1.09 to 1.23 of the time.
+`tests/benchmarks/encoder.py` on 2 cores of an Intel Xeon, B/14 in float32: 0.90 of the time.
+
+Where a CPU has more threads than an image has windows, workers share the windows. All that is done to a token between two
+attentions needs no other token: a worker takes some tokens through all of that. Of an attention it takes some heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import zip_longest
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tipsseg.backbones.devices import multiplies_bfloat16
 from tipsseg.backbones.tipsv2.vision import Attention, Block, Mlp, VisionTower
+from tipsseg.backbones.workers import Workers
+
+Item = TypeVar("Item")
+
+#: A worker takes at least so many tokens at a time; of fewer, products take longer in all.
+_TOKENS = 256
+
+#: At most so many workers share windows, and each has its part of torch's threads. More were not measured.
+_WORKERS = 4
+
+#: At most so many logits of an attention are in memory at a time: few megabytes, which a processor has nearby.
+_LOGITS = 1 << 21
 
 
 class TowerInference:
     """Value features and class tokens of a tower. Several threads may call it at once."""
 
-    def __init__(self, tower: VisionTower, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, tower: VisionTower, workers: Workers | None = None) -> None:
         """Take no memory yet.
 
         Args:
             tower: In evaluation mode.
-            check: Called before each block; it may raise, which ends the call.
+            workers: On a CPU they share what is to be computed, unless one of them is the caller. A call ends where their `check`
+                raises. None: the caller computes alone.
         """
         self._tower = tower
-        self._check = check
+        self._workers = workers
         self._rooms: list[_Room] = []  # as many as there were calls at once; those that no call uses
 
     @torch.inference_mode()
@@ -62,20 +80,100 @@ class TowerInference:
         batch, _, width = tokens.shape
         x = tokens.reshape(-1, width)  # [B * N, D]
         *blocks, last = (cast(Block, block) for block in tower.blocks)
-        for block in blocks:
-            self._check()
-            x.addcmul_(_attention(room, block.attn, block.norm1(x), batch), block.ls1.gamma)
-            x.addcmul_(_mlp(room, block, x), block.ls2.gamma)
+        sharing = _Sharing(self._workers, x)
+        room.reserve(x, last)
+        _through(blocks, x, batch, room, sharing)
         prefix = tower.config.num_prefix_tokens
         x, normed = x.view(batch, -1, width), last.norm1(x).view(batch, -1, width)  # each [B, N, D]
         first = x[:, :prefix].reshape(-1, width)  # [B * C, D]
         first.addcmul_(_attention_of_first(last.attn, normed, prefix), last.ls1.gamma)
         first.addcmul_(_mlp(room, last, first), last.ls2.gamma)
         x, normed = (each[:, prefix:].reshape(-1, width) for each in (x, normed))  # each [B * h * w, D]
-        x.addcmul_(_values(room, last.attn, normed), last.ls1.gamma)
-        x.addcmul_(_mlp(room, last, x), last.ls2.gamma)
+
+        def finish(rows: slice) -> None:
+            part = x[rows]
+            part.addcmul_(_values(room, last.attn, normed[rows], rows.start), last.ls1.gamma)
+            part.addcmul_(_mlp(room, last, part, rows.start), last.ls2.gamma)
+
+        sharing.each(finish, sharing.parts(len(x)))
         patches = tower.to_grid(tower.norm(x).view(batch, -1, width), pixels)
         return patches, tower.norm(first).view(batch, prefix, width)
+
+
+class _Sharing:
+    """How the work of a call is divided between workers. It follows from the number of threads and of tokens alone."""
+
+    def __init__(self, workers: Workers | None, x: Tensor) -> None:
+        """`x` is [B * N, D]."""
+        self._workers = workers
+        self.workers = 1
+        if workers is not None and x.device.type == "cpu":
+            self.workers = max(min(workers.count, _WORKERS, len(x) // _TOKENS), 1)
+
+    def parts(self, rows: int) -> list[slice]:
+        """The rows in parts, as many for each worker; a single worker takes all at once."""
+        number = self.workers * max(rows // (self.workers * _TOKENS), 1) if self.workers > 1 else 1
+        step = -(-rows // number)
+        return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+    def each(self, work: Callable[[Item], None], items: Sequence[Item]) -> None:
+        """Do work for all items. Raises StoppedError, see `Workers.check`."""
+        if self._workers is None:
+            for item in items:
+                work(item)
+            return
+        self._workers.check()
+        self._workers.map(torch.inference_mode()(work), items, self.workers)
+
+
+def _through(blocks: Sequence[Block], x: Tensor, batch: int, room: _Room, sharing: _Sharing) -> None:
+    """Take the tokens of B images through blocks, [B * N, D] in place."""
+    width = x.shape[1]
+    qkv = room.rows("qkv", 0, len(x), 3 * width)
+
+    def project(block: Block, rows: slice) -> None:
+        room.apply("qkv", block.attn.qkv, block.norm1(x[rows]), rows.start)
+
+    def finish(block: Block, following: Block | None, attended: Tensor, rows: slice) -> None:
+        part = x[rows]
+        part.addcmul_(room.apply("out", block.attn.proj, attended[rows], rows.start), block.ls1.gamma)
+        part.addcmul_(_mlp(room, block, part, rows.start), block.ls2.gamma)
+        if following is not None:
+            project(following, rows)
+
+    by_products = x.device.type == "cpu" and x.dtype == torch.bfloat16 and multiplies_bfloat16()
+    parts = sharing.parts(len(x))
+    for block in blocks[:1]:
+        sharing.each(partial(project, block), parts)
+    for block, following in zip_longest(blocks, blocks[1:]):
+        heads = qkv.view(batch, -1, 3, block.attn.heads, width // block.attn.heads)  # [B, N, 3, heads, d]
+        attended = _attended(heads, sharing, by_products)
+        sharing.each(partial(finish, block, following, attended.view(x.shape)), parts)
+
+
+def _attended(qkv: Tensor, sharing: _Sharing, by_products: bool) -> Tensor:
+    """The attention of B images, by `_products` or as torch makes it, [B, N, 3, heads, d] -> [B, N, heads, d]."""
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, d]
+    if sharing.workers == 1 and not by_products:
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).contiguous()
+    attended = qkv.new_empty(qkv[:, :, 0].shape)
+
+    def attend(place: tuple[int, int]) -> None:
+        one = query[place], key[place], value[place]  # each [N, d]
+        attended[place[0], :, place[1]] = _products(*one) if by_products else F.scaled_dot_product_attention(*one)
+
+    sharing.each(attend, [(image, head) for image in range(len(qkv)) for head in range(qkv.shape[3])])
+    return attended
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The attention of one head by matrix products, each [N, d] -> [N, d]; logits are rounded."""
+    bias, scale = query.new_zeros(()), query.shape[1] ** -0.5
+    parts = [
+        torch.addmm(bias, some, key.T, beta=0, alpha=scale).softmax(-1) @ value  # [n, d]
+        for some in query.split(max(_LOGITS // len(key), 1))
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class _Room:
@@ -84,43 +182,43 @@ class _Room:
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}
 
-    def apply(self, name: str, layer: nn.Linear, x: Tensor) -> Tensor:
+    def reserve(self, x: Tensor, block: Block) -> None:
+        """Have memory for all tokens of a call, [B * N, D], in blocks like this one."""
+        rows, width = x.shape
+        mlp = block.mlp
+        hidden = len(mlp.fc1.weight) if isinstance(mlp, Mlp) else len(mlp.w12.weight)
+        for name, columns in (("qkv", 3 * width), ("hidden", hidden), ("out", width)):
+            memory = self._tensors.get(name)
+            if memory is None or memory.numel() < rows * columns:
+                self._tensors[name] = x.new_empty(rows * columns)
+
+    def rows(self, name: str, start: int, count: int, width: int) -> Tensor:
+        """The rows from `start` on of the memory of that name, [count, width]."""
+        return self._tensors[name][start * width : (start + count) * width].view(count, width)
+
+    def apply(self, name: str, layer: nn.Linear, x: Tensor, start: int = 0) -> Tensor:
         """See `linear`."""
-        return self.linear(name, x, layer.weight, layer.bias)
+        return self.linear(name, x, layer.weight, layer.bias, start)
 
-    def linear(self, name: str, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """A linear layer into the memory of that name, over what was there: [R, D] -> [R, E]."""
-        rows, width = len(x), len(weight)
-        memory = self._tensors.get(name)
-        if memory is None or memory.numel() < rows * width:
-            memory = self._tensors[name] = x.new_empty(rows * width)
-        return torch.addmm(bias, x, weight.T, out=memory[: rows * width].view(rows, width))
+    def linear(self, name: str, x: Tensor, weight: Tensor, bias: Tensor, start: int = 0) -> Tensor:
+        """A linear layer into the rows of the memory of that name from `start` on, over what was there: [R, D] -> [R, E]."""
+        return torch.addmm(bias, x, weight.T, out=self.rows(name, start, len(x), len(weight)))
 
 
-def _attention(room: _Room, attention: Attention, x: Tensor, batch: int) -> Tensor:
-    """`Attention.forward` of B images: [B * N, D] -> [B * N, D]."""
-    rows, width = x.shape
-    heads = (batch, rows // batch, 3, attention.heads, width // attention.heads)
-    qkv = room.apply("hidden", attention.qkv, x).view(heads)  # [B, N, 3, heads, d]
-    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, d]
-    mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)  # [B, N, heads, d]
-    return room.apply("out", attention.proj, mixed.reshape(rows, width))
-
-
-def _values(room: _Room, attention: Attention, x: Tensor) -> Tensor:
+def _values(room: _Room, attention: Attention, x: Tensor, start: int) -> Tensor:
     """`Attention.values`: [R, D] -> [R, D]."""
     width = x.shape[1]
     weight, bias = attention.qkv.weight[2 * width :], attention.qkv.bias[2 * width :]
-    return room.apply("out", attention.proj, room.linear("hidden", x, weight, bias))
+    return room.apply("out", attention.proj, room.linear("qkv", x, weight, bias, start), start)
 
 
-def _mlp(room: _Room, block: Block, x: Tensor) -> Tensor:
+def _mlp(room: _Room, block: Block, x: Tensor, start: int = 0) -> Tensor:
     """The MLP of a block after its norm: [R, D] -> [R, D]."""
     mlp, x = block.mlp, block.norm2(x)
     if isinstance(mlp, Mlp):
-        return room.apply("out", mlp.fc2, torch.ops.aten.gelu_(room.apply("hidden", mlp.fc1, x)))
-    gate, up = room.apply("hidden", mlp.w12, x).chunk(2, dim=1)  # each [R, hidden]
-    return room.apply("out", mlp.w3, F.silu(gate, inplace=True).mul_(up))
+        return room.apply("out", mlp.fc2, torch.ops.aten.gelu_(room.apply("hidden", mlp.fc1, x, start)), start)
+    gate, up = room.apply("hidden", mlp.w12, x, start).chunk(2, dim=1)  # each [R, hidden]
+    return room.apply("out", mlp.w3, F.silu(gate, inplace=True).mul_(up), start)
 
 
 def _attention_of_first(attention: Attention, x: Tensor, count: int) -> Tensor:

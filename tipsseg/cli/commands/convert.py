@@ -8,6 +8,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
+from tipsseg.cli.arguments.only import Refusals, read_only
 from tipsseg.cli.help import Command
 from tipsseg.cli.values import refuse_stray_formats
 from tipsseg.cli.wording import as_typed
@@ -19,6 +20,7 @@ EPILOG = """\b
 Examples:
   tipsseg convert labels/ --format yolo,cvat
   tipsseg convert labels/ --format hf --images /mnt/photos
+  tipsseg rank labels/ -n 20 | tipsseg convert labels/ --only - --format labelme
 
 \b
 The labels come from the masks (png, hf), archives (npz) or annotations (coco, coco-results) that
@@ -40,16 +42,18 @@ def convert(
         list[str],
         opt.format_option(opt.FORMAT_HELP),
     ],
+    only: opt.Only = None,
     images: opt.Images = None,
     val_fraction: opt.ValFraction = None,
     jobs: opt.Threads = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
-    null: opt.NullResults = False,
+    null: opt.NullBoth = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.convert.folder import convert_folder
+    from tipsseg.runs.convert.only import only_images
     from tipsseg.runs.progress import Progress
 
     refuse_stray_formats(context.args, formats)
@@ -59,5 +63,9 @@ def convert(
     silence_decoders()
     with Progress(quiet, null=null, wording=as_typed) as progress:
         names, threads = values.split_formats(formats), thread_count(jobs)
-        if convert_folder(output, names, images, threads, progress, val_fraction, max_pixels=max_pixels):
+        refusals = Refusals(output, progress)
+        wanted = only_images(output, read_only(only, null), images, refusals.take)
+        if wanted == set():
+            raise typer.Exit(1)
+        if convert_folder(output, names, images, threads, progress, val_fraction, wanted, max_pixels) or refusals.any:
             raise typer.Exit(1)

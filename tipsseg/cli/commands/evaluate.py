@@ -10,7 +10,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.arguments import stdin
-from tipsseg.cli.help import FILES, TRUTH, Command, one_of
+from tipsseg.cli.help import FILES, TRUTH, Command
 from tipsseg.cli.values import refuse_split_lists
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
@@ -44,10 +44,8 @@ All pixels of all images are counted in one confusion matrix, at the truth's siz
 Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
 """
 
-_LAYOUT_NAMES = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-context-60, voc20, voc21"
-
 #: Options that say how to label; without use where masks are given.
-_LABELLING = ("background", "templates", "model", "mode", "short_side", "refine", "min_confidence",
+_LABELLING = ("background", "templates", "model", "mode", "short_side", "scales", "refine", "min_confidence",
               "device", "dtype", "batch_size", "features", "feature_dtype", "null")  # fmt: skip
 
 #: Options that say how labels become files.
@@ -81,37 +79,10 @@ def evaluate(
     ] = None,
     classes: opt.Classes = None,
     vocab: opt.Vocab = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            rich_help_panel=TRUTH,
-            autocompletion=one_of(*_LAYOUT_NAMES.split(", ")),
-            help=f"Names and ids as a benchmark has them, and its classes: {_LAYOUT_NAMES}.",
-        ),
-    ] = None,
-    ignore_index: Annotated[
-        int | None,
-        typer.Option(
-            metavar="ID",
-            rich_help_panel=TRUTH,
-            help="Truth id of pixels that do not count.  [default: 255; above 254 classes 65535]",
-        ),
-    ] = None,
-    reduce_zero_label: Annotated[
-        bool,
-        typer.Option(
-            "--reduce-zero-label",
-            rich_help_panel=TRUTH,
-            help="Truth id 0 does not count, rather than being background.",
-        ),
-    ] = False,
-    zero_based: Annotated[
-        bool,
-        typer.Option(
-            "--zero-based", rich_help_panel=TRUTH, help="Truth id 0 is the first class; there is no background."
-        ),
-    ] = False,
+    layout: opt.TruthLayout = None,
+    ignore_index: opt.IgnoreIndex = None,
+    reduce_zero_label: opt.ReduceZeroLabel = False,
+    zero_based: opt.ZeroBased = False,
     as_json: Annotated[
         bool, typer.Option("--json", rich_help_panel=FILES, help="Print the scores as one JSON object.")
     ] = False,
@@ -119,6 +90,14 @@ def evaluate(
         Path | None,
         opt.output_option("Folder for eval.json, confusion.csv, confusion.png and --format.", panel=FILES),
     ] = None,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            rich_help_panel=FILES,
+            help="Also make the page of tipsseg report of the labels in that folder, with the matrix and the worst images.",
+        ),
+    ] = False,
     formats: Annotated[
         list[str] | None,
         opt.format_option("Write the labels too. " + opt.FORMAT_HELP, panel=FILES),
@@ -135,6 +114,7 @@ def evaluate(
     names: opt.Names = NAMES[0],
     mode: opt.Mode = MODES[0],
     short_side: opt.ShortSide = None,
+    scales: opt.Scales = "1",
     refine: opt.Refine = REFINEMENTS[0],
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
@@ -157,6 +137,8 @@ def evaluate(
 
     refuse_split_lists(paths or (), classes, formats)
     _refuse_together(context)
+    if report:
+        _refuse_report(context)
     check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
     truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
@@ -168,19 +150,20 @@ def evaluate(
             masks = masks_folder(pred)
             named = None
             if classes or vocab is not None:
-                named = [entry.name for entry in values.parse_vocabulary(classes, vocab, None, None).classes]
+                named = [entry.name for entry in values.parse_asked(classes, vocab, None, None).vocabulary.classes]
             class_names = names_of(pred, named)
             truths = truth.layout(class_names)
             if output is not None:
                 check_output(output, (gt, masks), labels=False)
             evaluation = evaluate_masks(pred, gt, truths, class_names, threads, progress, max_pixels)
         else:
-            vocabulary = values.parse_vocabulary(classes, vocab, templates, background)
+            asked = values.parse_asked(classes, vocab, templates, background)
+            vocabulary = asked.vocabulary
             writes = formats is not None and output is not None
             spec = RunSpec(
                 model,
                 vocabulary,
-                values.label_options(mode, short_side, min_confidence, refine),
+                values.label_options(mode, short_side, min_confidence, refine, scales),
                 values.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
                 values.split_formats(formats) if writes else (),
                 output or Path(),
@@ -193,6 +176,7 @@ def evaluate(
                 use_cache=True,
                 features=features,
                 feature_dtype=feature_dtype,
+                fitted=asked.fitted,
             )
             truths = truth.layout([entry.name for entry in vocabulary.classes])
             spec.check()
@@ -207,7 +191,8 @@ def evaluate(
             note_inputs(progress, found)
             evaluation = evaluate_model(spec, found, gt, truths, progress, quiet=quiet)
         _report(evaluation, output, as_json, progress)
-    if evaluation.failed:
+        shown = not report or output is None or _make_page(output, features, thread_count(jobs), max_pixels, progress)
+    if evaluation.failed or not shown:
         raise typer.Exit(1)
 
 
@@ -233,6 +218,29 @@ def _refuse_together(context: typer.Context) -> None:
                 )
     elif pred or not _given(context, "output"):
         raise UsageError("--format writes labels of images into a folder", "Give images, and the folder with -o.")
+
+
+def _refuse_report(context: typer.Context) -> None:
+    """Raise UsageError where --report has no labels to show."""
+    from tipsseg.store.run_record import RUN_FILE
+
+    output = context.params["output"]
+    if output is None:
+        raise UsageError("--report makes a page in a folder, and there is none", "Give the folder with -o.")
+    if context.params["paths"] and not context.params["formats"]:
+        raise UsageError("--report shows the labels that --format writes", "Give --format png too.")
+    if context.params["pred"] is not None and not (output / RUN_FILE).exists():
+        raise UsageError(
+            f"--report shows the labels of a run, and {output} holds none",
+            "Give the output folder of tipsseg label with -o.",
+        )
+
+
+def _make_page(output: Path, features: Path | None, jobs: int, max_pixels: int, progress: Progress) -> bool:
+    """Make the page of tipsseg report; returns whether all images have a picture."""
+    from tipsseg.report.make import make_report
+
+    return not make_report(output, None, None, jobs, progress, max_pixels, features)
 
 
 def _given(context: typer.Context, name: str) -> bool:

@@ -105,6 +105,7 @@ def label(
     dtype: opt.Dtype = "auto",
     mode: opt.Mode = MODES[0],
     short_side: opt.ShortSide = None,
+    scales: opt.Scales = "1",
     refine: opt.Refine = REFINEMENTS[0],
     batch_size: opt.BatchSize = 8,
     features: opt.Features = None,
@@ -141,7 +142,7 @@ def label(
         typer.Option(
             "--overwrite",
             rich_help_panel=FILES,
-            help="Begin anew: remove what an earlier run wrote into the output folder. Files that were changed since stay.",
+            help="Start over: remove what an earlier run wrote into the output folder. Files that were changed since stay.",
         ),
     ] = False,
     replace_edited: Annotated[
@@ -149,7 +150,7 @@ def label(
         typer.Option(
             "--replace-edited",
             rich_help_panel=FILES,
-            help="Label images anew whose files were changed by hand. Without it such files are kept.",
+            help="Also label images whose files were changed by hand. Without it such files are kept.",
         ),
     ] = False,
     retry_failed: Annotated[
@@ -244,14 +245,13 @@ def label(
     if engine == "local" and (actors is not None or gpus is not None):
         raise UsageError("--actors and --gpus are for --engine ray", "Leave them out, or add --engine ray.")
     make_engine = engine_maker(engine, 1 if actors is None else actors, 0.0 if gpus is None else gpus, device)
-    repeated = _repeated(from_run, [classes, vocab, templates, background])
-    vocabulary = (
-        values.parse_vocabulary(classes, vocab, templates, background) if repeated is None else repeated.vocabulary
-    )
+    repeated = _repeated(from_run, [classes, templates, background], vocab)
+    asked = values.parse_asked(classes, vocab, templates, background) if repeated is None else _again(repeated, vocab)
+    vocabulary = asked.vocabulary
     spec = RunSpec(
         model,
         vocabulary,
-        values.label_options(mode, short_side, min_confidence, refine),
+        values.label_options(mode, short_side, min_confidence, refine, scales),
         values.file_options(instances, min_area, png_mode, simplify, val_fraction, names, keep_cosines),
         values.split_formats(formats),
         output,
@@ -267,6 +267,7 @@ def label(
         use_cache=True,
         features=features,
         feature_dtype=feature_dtype,
+        fitted=asked.fitted,
     )
     spec.check()
     with Progress(quiet, results=not jsonl, null=null, wording=as_typed) as progress:
@@ -295,7 +296,7 @@ def _commands_to_paste(output: Path) -> Iterator[None]:
     except OtherRunError as error:
         command = shell_line(["tipsseg", *_without_output(sys.argv[1:])])
         other = shell_word(f"{output}-2")
-        error.hint = "Label into another folder, or remove what that run wrote and begin anew:"
+        error.hint = "Label into another folder, or remove what that run wrote and start over:"
         error.commands = (f"{command} -o {other}", f"{command} -o {shell_word(str(output))} --overwrite")
         raise
 
@@ -311,12 +312,31 @@ def _without_output(arguments: Sequence[str]) -> list[str]:
     return left
 
 
-def _repeated(path: Path | None, own: Sequence[object]) -> RepeatedRun | None:
-    """The run to repeat; `own` are the options that say what to label. Raises UsageError."""
+def _repeated(path: Path | None, own: Sequence[object], vocab: str | None) -> RepeatedRun | None:
+    """The run to repeat; `own`, and `vocab`, are the options that say what to label. Raises UsageError."""
     from tipsseg.cli.arguments.repeat import read_run_file
 
     if path is None:
         return None
     if any(value is not None for value in own):
         raise UsageError("--from says what to label", "Leave out --classes, --vocab, --templates and --background.")
-    return read_run_file(path)
+    found = read_run_file(path)
+    if vocab is not None and not found.vocabulary.fit:
+        raise UsageError("--from says what to label", "Leave out --classes, --vocab, --templates and --background.")
+    return found
+
+
+def _again(repeated: RepeatedRun, vocab: str | None) -> values.Asked:
+    """What a repeated run is to label. Raises UsageError where the vectors that it labelled by are not given."""
+    vocabulary = repeated.vocabulary
+    if not vocabulary.fit:
+        return values.Asked(vocabulary)
+    fitted = None if vocab is None else values.read_fit(Path(vocab))
+    if fitted is None or fitted.vocabulary.fit != vocabulary.fit:
+        of = f" of {vocabulary.source}" if vocabulary.source else ""
+        where = "it does not hold" if vocab is None else f"{vocab} does not have"
+        raise UsageError(
+            f"{repeated.path} is of a run with the fitted vectors{of}, which {where}",
+            f"Give that file too: --vocab {vocabulary.source or 'FIT'}",
+        )
+    return values.Asked(vocabulary, fitted)

@@ -8,19 +8,20 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.help import Command
+from tipsseg.cli.help import Command, one_of
 from tipsseg.cli.wording import as_typed
-from tipsseg.options import MAX_PIXELS, check_whole_number, thread_count
+from tipsseg.options import MAX_PIXELS, PALETTES, check_whole_number, choose, thread_count
 
 EPILOG = """\b
 Examples:
   tipsseg report labels/
   tipsseg report labels/ -o page/ --images /mnt/photos
+  tipsseg report labels/ --features feats/    (with images that are alike)
 
 \b
-The page needs no network and no server: open report/index.html in a browser. The images come
-first whose labels are the least sure. Run it again after labels changed: only those images are
-drawn anew. The path of the page goes to stdout, all else to stderr.
+The page needs no network and no server: open report/index.html in a browser. The images stand
+in the order of tipsseg rank. Run it again after labels changed: only those images are
+drawn again. The path of the page goes to stdout, all else to stderr.
 Exit code: 0 all shown, 1 some images failed (each named on stderr) or an error, 2 wrong usage.
 """
 
@@ -36,6 +37,15 @@ def report(
         opt.output_option("Folder of the page.  [default: report, in the output folder]"),
     ] = None,
     images: opt.Images = None,
+    features: opt.KeptFeatures = None,
+    palette: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(PALETTES),
+            autocompletion=one_of(*PALETTES),
+            help="own: the colours of the classes; safe: colours for any kind of colour vision.",
+        ),
+    ] = PALETTES[0],
     jobs: opt.Threads = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     null: opt.NullResults = False,
@@ -47,7 +57,8 @@ def report(
     from tipsseg.runs.progress import Progress
 
     check_whole_number("argument `max_pixels`", max_pixels)
+    colours = choose(palette, PALETTES, "palette")
     silence_decoders()
     with Progress(quiet, null=null, wording=as_typed) as progress:
-        if make_report(output, target, images, thread_count(jobs), progress, max_pixels):
+        if make_report(output, target, images, thread_count(jobs), progress, max_pixels, features, colours):
             raise typer.Exit(1)

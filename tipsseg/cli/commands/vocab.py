@@ -40,13 +40,17 @@ def show(name: Name, background: opt.Background = None, templates: opt.Templates
     """Print a vocabulary as a TOML file, for a look or as the start of one's own."""
     from tipsseg.vocabulary.toml_file import vocabulary_toml
 
-    print_text(vocabulary_toml(values.parse_vocabulary(None, name, templates, background)))
+    asked = values.parse_asked(None, name, templates, background)
+    if asked.fitted is not None:
+        print_text(f"# The words of {name}. Their vectors and the temperature are in that file alone.\n")
+    print_text(vocabulary_toml(asked.vocabulary))
 
 
 @app.command(cls=Command)
 def check(name: Name) -> None:
     """Read a vocabulary as `tipsseg label` would, and say what is in it; an error names the file and the place in it."""
-    vocabulary = values.parse_vocabulary(None, name, None, None)
+    asked = values.parse_asked(None, name, None, None)
+    vocabulary = asked.vocabulary
     negative = len(vocabulary.specs) - len(vocabulary.classes)
     phrases = counted(len(vocabulary.background), "phrase") if vocabulary.background else "none"
     background = "auto" if vocabulary.auto else phrases
@@ -56,6 +60,7 @@ def check(name: Name) -> None:
         *([f"{negative} negative"] if negative else []),
         f"background {background}",
         counted(len(vocabulary.templates), "template"),
+        *([f"fitted with the model {asked.fitted.model_id}"] if asked.fitted else []),
     ]
     print_text(f"{name}: ok, {', '.join(parts)}\n")
     for entry in vocabulary.classes:

@@ -1,43 +1,27 @@
-"""Masks of a few images -> class vectors, drawn towards the vectors of the texts.
-
-For each class one of three is taken: its text vector as it is, a vector that is drawn towards it strongly, or, for words that the
-text tower does not know, a vector that is drawn towards nothing. Leaving images out decides.
-"""
+"""Masks of a few images -> class vectors, drawn towards the vectors of the texts: what is asked for, and what comes of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.labelling.classifier import make_classifier
+from tipsseg.labelling.classifier import Classifier, make_classifier
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.fitting.fitted import ClassFit, FittedVocabulary
-from tipsseg.labelling.fitting.maths import Mask, Prior, Window, confusion, solve, windows_of
+from tipsseg.labelling.fitting.choice import choose_and_fit
+from tipsseg.labelling.fitting.maths import Mask, Window, windows_of
 from tipsseg.labelling.model import Model
-from tipsseg.options import LabelOptions
+from tipsseg.options import LabelOptions, Mode
 from tipsseg.types import BACKGROUND, ignore_id
 from tipsseg.util.printable import quoted
+from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
-from tipsseg.weights.sources import file_hashes
-
-#: Precision of the prior of a class that the text helps with, in patches; its bias is held as strongly.
-_STRONG = 10.0
-#: The same of a class that is learnt from masks alone: its vector, and its bias.
-_WEAK, _WEAK_BIAS = 0.3, 0.1
-#: How much more than by their area rare classes count, with the text and without.
-_BALANCE, _WEAK_BALANCE = 0.3, 0.5
-#: A class leaves its text where that finds less than this share of the IoU of masks alone, or less than this IoU at all.
-_SHARE, _UNKNOWN = 0.5, 0.1
-#: More images are left out several at a time.
-_FOLDS = 5
-
-Ious = NDArray[np.float64]
+from tipsseg.weights.sources import file_hashes, name_of
 
 
 def fit(
@@ -76,29 +60,48 @@ def fit(
     short_side = model.check_short_side(options.short_side)
     if not isinstance(vocabulary, Vocabulary):
         vocabulary = make_vocabulary(vocabulary)
-    classifier = make_classifier(model.backbone, vocabulary, cache)
-    vocabulary = classifier.vocabulary
+    classifier = make_classifier(model.backbone, replace(vocabulary, fit=""), cache)
+    _check_pairs(model, features, masks, options, short_side, len(vocabulary.classes))
+    groups = counting_groups(classifier.vocabulary)
+    images = [windows_of(each.patches, each.plan, mask, groups) for each, mask in zip(features, masks, strict=True)]
+    return fit_windows(model, classifier, images, options.mode, short_side)
+
+
+def counting_groups(vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """What each id of a mask counts for, for `windows_of`: its group, or -1 for pixels that do not count."""
+    classes = len(vocabulary.classes)
+    groups = np.full(np.iinfo(np.uint16).max + 1, -1, np.int64)
+    groups[1 : classes + 1] = np.arange(1, classes + 1)
+    if vocabulary.background_texts:
+        groups[BACKGROUND] = BACKGROUND
+    return groups
+
+
+def fit_windows(
+    model: Model, classifier: Classifier, images: Sequence[Sequence[Window]], mode: Mode, short_side: int
+) -> FittedVocabulary:
+    """As `fit`, from what the windows of each image teach, see `windows_of`.
+
+    Raises:
+        InputError: No pixel counts.
+    """
+    vocabulary, temperature = classifier.vocabulary, model.backbone.temperature
     names = ["", *(each.name for each in vocabulary.classes)]
-    temperature = model.backbone.temperature
     group_of = torch.tensor([phrase.label_id for phrase in vocabulary.phrases])
-    counting = np.full(np.iinfo(np.uint16).max + 1, -1, np.int64)
-    counting[1 : len(names)] = np.arange(1, len(names))
-    if BACKGROUND in group_of:
-        counting[BACKGROUND] = BACKGROUND
-    _check_pairs(model, features, masks, options, short_side, len(names) - 1)
-    images = [windows_of(each.patches, each.plan, mask, counting) for each, mask in zip(features, masks, strict=True)]
     images = [windows for windows in images if windows]
     if not images:
         raise InputError("no pixel of the masks counts", "Give masks with pixels of the classes.")
     text = classifier.vectors.float().cpu() / temperature
-    weights, biases, scores = _chosen(images, group_of, text, names)
+    weights, biases, scores = choose_and_fit(images, group_of, text, names)
+    hashes = file_hashes(model.backbone.folder)
     return FittedVocabulary(
         vocabulary,
         (weights * temperature).numpy(),
         (biases * temperature).numpy(),
         temperature,
-        file_hashes(model.backbone.folder),
-        options.mode,
+        hashes,
+        name_of(model.backbone.folder, hashes),
+        mode,
         short_side,
         scores,
     )
@@ -137,80 +140,3 @@ def _check_pairs(
                 f"mask {number} has id {beyond[0]}, and the vocabulary {classes} classes",
                 f"Ids are 0..{classes}; {ignore_id(classes)} does not count.",
             )
-
-
-def _chosen(
-    images: Sequence[Sequence[Window]], group_of: Tensor, text: Tensor, names: Sequence[str]
-) -> tuple[Tensor, Tensor, tuple[ClassFit, ...]]:
-    """Choose what each class is made from, fit, and score: weights [P, D], biases [P], scores."""
-    groups = len(names)
-    everything = [window for image in images for window in image]
-    counts = np.zeros(groups, np.int64)
-    for image in images:
-        counts[torch.cat([window.groups for window in image]).unique().numpy()] += 1
-    present = counts > 0
-    by_text = _ious(confusion(everything, text, torch.zeros(len(text)), group_of))
-    weak = np.zeros(groups, bool)
-    kept = ~present
-    found: Ious | None = None
-    if len(images) == 1:
-        weak = present & (by_text < _UNKNOWN)
-    else:
-        alone = _left_out(images, group_of, text, present, kept)
-        weak = present & (by_text < np.maximum(_SHARE * alone, _UNKNOWN))
-        found = _left_out(images, group_of, text, weak, kept) if not (weak == present).all() else alone
-        worse = present & ~weak & (found < by_text)
-        if worse.any():
-            kept = kept | worse
-            found = _left_out(images, group_of, text, weak, kept)
-    weights, biases = _fitted(everything, group_of, text, weak, kept)
-    has_phrases = set(group_of.tolist())
-    scores = tuple(
-        ClassFit(
-            name,
-            int(counts[group]),
-            float(by_text[group]) if present[group] else None,
-            float(found[group]) if found is not None and present[group] else None,
-            "text" if kept[group] else "masks" if weak[group] else "text and masks",
-        )
-        for group, name in enumerate(names)
-        if group in has_phrases
-    )
-    return weights, biases, scores
-
-
-def _left_out(
-    images: Sequence[Sequence[Window]],
-    group_of: Tensor,
-    text: Tensor,
-    weak: NDArray[np.bool_],
-    kept: NDArray[np.bool_],
-) -> Ious:
-    """The IoU of each group, with each image labelled by a fit without it."""
-    folds = min(len(images), _FOLDS)
-    total = np.zeros((len(weak), len(weak)))
-    for fold in range(folds):
-        rest = [window for number, image in enumerate(images) if number % folds != fold for window in image]
-        out = [window for image in images[fold::folds] for window in image]
-        total += confusion(out, *_fitted(rest, group_of, text, weak, kept), group_of)
-    return _ious(total)
-
-
-def _fitted(
-    windows: Sequence[Window],
-    group_of: Tensor,
-    text: Tensor,
-    weak: NDArray[np.bool_],
-    kept: NDArray[np.bool_],
-) -> tuple[Tensor, Tensor]:
-    is_weak, is_kept = torch.from_numpy(weak)[group_of], torch.from_numpy(kept)[group_of]
-    strength = torch.where(is_weak, _WEAK, _STRONG)
-    strength[is_kept] = torch.inf
-    prior = Prior(torch.where(is_weak[:, None], 0.0, text), strength, torch.where(is_weak, _WEAK_BIAS, _STRONG))
-    return solve(windows, group_of, prior, _WEAK_BALANCE if weak.any() else _BALANCE)
-
-
-def _ious(table: NDArray[np.float64]) -> Ious:
-    """Of a confusion [G, G]; 0 for what does not occur."""
-    both = np.diag(table)
-    return both / np.maximum(table.sum(0) + table.sum(1) - both, 1e-9)

@@ -9,7 +9,7 @@ Shapes: P phrases, G groups of them (the classes, and the background), h x w a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +24,11 @@ from tipsseg.types import WindowPlan
 #: Cells along the side of a patch.
 CELLS = 2
 
-#: A fit takes at most so many steps.
-_ITERATIONS = 40
+#: A fit ends where the loss, as a share of the patches, changes by less.
+_TOLERANCE = 1e-5
 
-#: A fit ends where the loss, in patches, changes by less.
-_TOLERANCE = 1e-2
+#: The side of the pieces that windows are cut into where not all of them are taken, in patches.
+_PIECE = 8
 
 #: So many cells are computed at once.
 _TOGETHER = 1 << 14
@@ -136,7 +136,71 @@ def group_weights(windows: Sequence[Window], groups: int, balance: float) -> Ten
     return weights * (total.sum() / (weights * total).sum())
 
 
-def solve(windows: Sequence[Window], group_of: Tensor, prior: Prior, balance: float) -> tuple[Tensor, Tensor]:
+def thinned(images: Sequence[Sequence[Window]], most: int) -> list[list[Window]]:
+    """Pieces of windows, drawn at random, that stand for all of them; all, where they have no more than `most` patches.
+
+    Pieces with classes that are rare are drawn more often, and what is drawn weighs as much more as it was left out more often, so
+    that the loss is that of all pieces in the mean. The same windows give the same pieces.
+
+    Args:
+        images: The windows of each image.
+        most: About how many patches are taken.
+
+    Returns:
+        The pieces of each image.
+    """
+    total = sum(window.shares[..., 0].numel() for image in images for window in image) / CELLS**2
+    if total <= most:
+        return [list(image) for image in images]
+    areas: dict[int, float] = {}
+    for window in (each for image in images for each in image):
+        for group, area in zip(window.groups.tolist(), window.shares.flatten(0, -2).sum(0).tolist(), strict=True):
+            areas[group] = areas.get(group, 0.0) + area
+    pieces = [[piece for window in image for piece in _pieces(window)] for image in images]
+    # Half of them by their area, half so that all classes come to the same.
+    everything, kinds = sum(areas.values()), len(areas)
+    worth = [
+        sum(
+            area * (1 / everything + 1 / (kinds * areas[group]))
+            for group, area in zip(each.groups.tolist(), each.shares.flatten(0, -2).sum(0).tolist(), strict=True)
+        )
+        for image in pieces
+        for each in image
+    ]
+    size = total / len(worth)
+    chances = np.minimum(np.array(worth) * (most / size / max(sum(worth), 1e-9)), 1.0)
+    drawn = np.random.default_rng(0).random(len(chances)) < chances
+    every = iter(zip(drawn.tolist(), chances.tolist(), strict=True))
+    return [
+        [
+            Window(each.patches, each.groups, each.shares / chance)
+            for each, (taken, chance) in zip(image, every, strict=False)
+            if taken
+        ]
+        for image in pieces
+    ]
+
+
+def _pieces(window: Window) -> Iterator[Window]:
+    """A window in pieces, each with the classes that are in it; pieces in which nothing counts are left out."""
+    height, width = window.patches.shape[:2]
+    for top in range(0, height, _PIECE):
+        for left in range(0, width, _PIECE):
+            shares = window.shares[top * CELLS : (top + _PIECE) * CELLS, left * CELLS : (left + _PIECE) * CELLS]
+            there = shares.flatten(0, -2).sum(0) > 0
+            if there.any():
+                patches = window.patches[top : top + _PIECE, left : left + _PIECE]
+                yield Window(patches, window.groups[there], shares[..., there])
+
+
+def solve(
+    windows: Sequence[Window],
+    group_of: Tensor,
+    prior: Prior,
+    balance: float,
+    steps: int = 40,
+    start: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Minimise the cross entropy of the cells' shares, and the distance from the prior.
 
     Args:
@@ -144,6 +208,8 @@ def solve(windows: Sequence[Window], group_of: Tensor, prior: Prior, balance: fl
         group_of: [P] int64, the group of each phrase; the probability of a group is the sum over its phrases.
         prior: What the solution is drawn towards.
         balance: How much more than by its area a rare group counts, from 0 to 1; see `group_weights`.
+        steps: At most so many steps are made.
+        start: Weights and biases to begin with; None: those of the prior.
 
     Returns:
         Weights [P, D] and biases [P], in logits.
@@ -154,7 +220,11 @@ def solve(windows: Sequence[Window], group_of: Tensor, prior: Prior, balance: fl
     free = torch.isfinite(prior.strength)
     strength, bias_strength = prior.strength[free, None], prior.bias_strength[free]
     resizings = {length: _resizing(length) for window in windows for length in window.patches.shape[-3:-1]}
-    step = torch.zeros(int(free.sum()), prior.weights.shape[1] + 1, requires_grad=True)
+    step = torch.zeros(int(free.sum()), prior.weights.shape[1] + 1)
+    if start is not None:
+        step[:, :-1], step[:, -1] = (start[0] - prior.weights)[free], start[1][free]
+    step.requires_grad_()
+    patches = sum(window.patches[..., 0].numel() for window in windows)
 
     def loss() -> Tensor:
         moved, biases = step[:, :-1], step[:, -1]
@@ -176,7 +246,7 @@ def solve(windows: Sequence[Window], group_of: Tensor, prior: Prior, balance: fl
         return value
 
     optimizer = torch.optim.LBFGS(
-        [step], max_iter=_ITERATIONS, tolerance_change=_TOLERANCE, history_size=20, line_search_fn="strong_wolfe"
+        [step], max_iter=steps, tolerance_change=_TOLERANCE * patches, history_size=20, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:

@@ -228,7 +228,7 @@ class _Converter:
             yield Item(ref, entry, tuple(missing), rows)
 
     def _is_missing(self, name: str, entry: ManifestEntry, ref: ImageRef) -> bool:
-        # Rows that say where the image is are written anew where it is somewhere else.
+        # Rows that say where the image is are written again where it is somewhere else.
         if self._moved and FORMATS[name].image and name in self._journals and FORMATS[name].links is None:
             return True
         return not in_place(name, entry, ref, self._context, self._journals.get(name))
@@ -253,7 +253,7 @@ class _Converter:
         self._manifest.tidy()
         for name in (*self._formats, *self._followers):
             for file in FORMATS[name].run_files(self._context):
-                write_run_file(file, self._journals.get(name), self._manifest.holding(name), anew=False)
+                write_run_file(file, self._journals.get(name), self._manifest.holding(name), rewrite=False)
         info = self._run.info
         formats = tuple(dict.fromkeys((*self._run.formats, *self._formats)))
         if self._notes.corrected:

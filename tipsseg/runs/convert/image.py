@@ -228,7 +228,5 @@ def _other_image(ref: ImageRef, formats: list[str], *, corrected: bool) -> Image
         return ImageError(ref.path, "no such file", f"Give the folder that has it with argument `images`, {without}")
     again = "Label it again,"
     if corrected:
-        again = (
-            "Put back the image of before, label it anew with argument `replace_edited`, which gives the correction up,"
-        )
+        again = "Put back the image of before, label it again with argument `replace_edited`, which gives the correction up,"
     return ImageError(ref.path, "changed since it was labelled", f"{again} {without}")

@@ -58,4 +58,4 @@ def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
         made = make_vocabulary(specs, "none", vocabulary.templates, vocabulary.source)
     except VocabularyError as error:
         raise InputError(f"a new class cannot be: {error.message}", error.hint) from error
-    return replace(made, background=vocabulary.background, auto=vocabulary.auto)
+    return replace(made, background=vocabulary.background, auto=vocabulary.auto, fit=vocabulary.fit)

@@ -234,7 +234,7 @@ def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
         return False
     mismatch = find_mismatch(path, expected, keep_stamp=True)
     if mismatch is not None:
-        # Verifying removes it from the hub cache, and the next download brings it anew.
+        # Verifying removes it from the hub cache, and the next download brings it again.
         hint = _REINSTALL if spec.embedded is not None else f"`tipsseg weights verify {spec.id}` removes it."
         raise IntegrityError(path, mismatch.what, mismatch.expected, mismatch.got, hint)
     return True

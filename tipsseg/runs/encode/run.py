@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ from tipsseg.runs.image_list import Images
 from tipsseg.runs.notes import note_damaged
 from tipsseg.runs.progress import Progress
 from tipsseg.store.error_log import ErrorLog
+from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.results import Encoded, Failed
 from tipsseg.store.spec import Counts
 from tipsseg.types import ImageRef
-from tipsseg.util.files import json_bytes
+from tipsseg.util.files import clean_up, json_bytes
 from tipsseg.util.printable import clock, counted
 from tipsseg.weights.sources import file_hashes
 
@@ -75,15 +76,18 @@ class EncodeRun:
         images = "images" if number is None else counted(number, "image")
         progress.begin(f"{images}, {what}", number)
         began = time.monotonic()
-        errors = ErrorLog(spec.state)
-        try:
-            with closing(encode_images(self._images.refs, task, spec.jobs)) as results:
-                for result in results:
-                    self._take(result, errors)
-                    yield result
+        with ExitStack() as stack:
+            # The records are one run's at a time; any number may add features.
+            lock = FolderLock(spec.state)
+            stack.callback(lock.give_back)
+            if lock.left_over:
+                clean_up([spec.state], keep={LOCK_FILE})
+            errors = ErrorLog(spec.state)
+            stack.callback(errors.close)
+            for result in stack.enter_context(closing(encode_images(self._images.refs, task, spec.jobs))):
+                self._take(result, errors)
+                yield result
             errors.finish()
-        finally:
-            errors.close()
         progress.end()
         self._note_end(time.monotonic() - began)
 
@@ -92,7 +96,7 @@ class EncodeRun:
         from tipsseg.runs.encode.task import EncodeTask
 
         spec, plan = self._spec, self._plan
-        model = load_model(spec, plan.dtype, self._progress.note, quiet=self._quiet)
+        model = load_model(spec, plan.dtype, self._progress.note, quiet=self._quiet, lazy=True)
         backbone = model.backbone
         facts = {**plan.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)}
         side = model.check_short_side(spec.options.short_side)
@@ -119,7 +123,7 @@ class EncodeRun:
         if self._jsonl:
             progress.text(json_bytes(result_record(result)).decode() + "\n")
         elif isinstance(result, Encoded):
-            progress.results([result.file])
+            progress.results(result.files)
         progress.advance()
 
     def _note_end(self, seconds: float) -> None:
@@ -151,7 +155,8 @@ def result_record(result: EncodeResult) -> dict[str, object]:
 
     Returns:
         `path` and `image` as in the lines of `tipsseg label`; `status`: "encoded", "unchanged" or "failed"; `file`: the file of its
-        features, None where it failed. Then `height` and `width` in pixels, `windows` and `bytes`; or `reason`.
+        features, None where it failed. Then `height` and `width` in pixels, `windows` and `bytes`; with several scales `finer`, the
+        files of the larger ones. Of one that failed `reason`.
     """
     record: dict[str, object] = {"path": os.fspath(result.ref.path), "image": result.ref.name}
     if isinstance(result, Failed):
@@ -164,4 +169,5 @@ def result_record(result: EncodeResult) -> dict[str, object]:
         "width": result.size[1],
         "windows": result.windows,
         "bytes": result.bytes,
+        **({"finer": [os.fspath(file) for file in result.finer]} if result.finer else {}),
     }

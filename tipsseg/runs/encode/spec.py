@@ -14,9 +14,7 @@ from tipsseg.options import (
     FeatureDtype,
     FileOptions,
     LabelOptions,
-    check_device_name,
-    check_dtype_name,
-    check_whole_number,
+    check_work,
     choose,
     default_jobs,
 )
@@ -75,11 +73,7 @@ class EncodeSpec:
         """Raise an error for all that can be seen to be wrong without torch and without images, see `RunSpec.check`."""
         if self.feature_dtype is not None:
             choose(self.feature_dtype, FEATURE_DTYPES, "dtype of features")
-        check_whole_number("argument `batch_size`", self.batch_size)
-        check_whole_number("argument `jobs`", self.jobs)
-        check_whole_number("argument `max_pixels`", self.max_pixels)
-        check_device_name(self.device)
-        check_dtype_name(self.dtype)
+        check_work(self.device, self.dtype, self.batch_size, self.jobs, self.max_pixels)
         find_model(self.model)
         check_folder(self.output)
 

@@ -8,7 +8,7 @@ The target is a new folder, or the one folder that has all shards. A merge goes 
     4  the shards are removed
     5  the hidden file is removed
 
-The same command goes on then. Without run.json it begins anew, as the runs have lost nothing, and leaves files that are copied
+The same command goes on then. Without run.json it starts over, as the runs have lost nothing, and leaves files that are copied
 already. With run.json only the last two steps are left.
 """
 

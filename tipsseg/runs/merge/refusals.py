@@ -26,7 +26,7 @@ from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 
 
 def refuse_broken_off(runs: Sequence[FinishedRun]) -> None:
-    """Raise InputError where a run that had ended was begun anew, or a conversion begun, and broken off."""
+    """Raise InputError where a run that had ended was started over, or a conversion begun, and broken off."""
     for run in runs:
         if run.info.converting:
             raise broken_conversion(run.output, conversion_begun(run.info))
@@ -133,7 +133,7 @@ def refuse_missing_files(runs: Sequence[FinishedRun]) -> None:
         for path in image_paths(run, entry)
         if not path.is_file()
     )
-    _refuse_any(gone, "Run the command again that labelled it: what is gone is made anew.")
+    _refuse_any(gone, "Run the command again that labelled it: what is gone is made again.")
 
 
 def refuse_orphans(runs: Sequence[FinishedRun], context: RunContext) -> None:

@@ -83,7 +83,7 @@ class Relabelling:
         if ref is None:
             before = resume.before if resume.of_the_same and len(resume.manifest) else None
         else:
-            known = self.known(ref)
+            known = self._known(ref)
             before = None if known is None or isinstance(self._decide(known), Undecided) else known.before
         if before is None or before.vocabulary is None:
             return None
@@ -111,8 +111,11 @@ class Relabelling:
     def _item(self, left: Left) -> Item:
         return self.label(left) if isinstance(left, ImageRef) else left
 
-    def known(self, ref: ImageRef) -> Known | None:
-        """What an earlier run left of an image; None where it has not labelled it, or where it is to be labelled in any case."""
+    def _known(self, ref: ImageRef, *, put_back: bool = True) -> Known | None:
+        """What an earlier run left of an image; None where it has not labelled it, or where it is to be labelled in any case.
+
+        With `put_back` a file of it may be written, see `_put_back`.
+        """
         entry = self._resume.manifest.get(ref.name)
         if entry is None or not self._info.spec.resume or not entry.fingerprint.matches(ref.path):
             return None
@@ -120,9 +123,9 @@ class Relabelling:
         if before is None:
             return None
         held = self._resume.held(entry)
-        if gone := [name for name in entry.files if name not in held and FORMATS[name].labels == "all"]:
-            back = [name for name in gone if self._put_back(ref, entry, before, name)]
-            held = held.union(back)
+        gone = [name for name in entry.files if name not in held and FORMATS[name].labels == "all"]
+        if gone and put_back:
+            held = held.union(name for name in gone if self._put_back(ref, entry, before, name))
         return Known(entry, before, held)
 
     def _put_back(self, ref: ImageRef, entry: ManifestEntry, before: RunInfo, name: str) -> bool:
@@ -163,8 +166,11 @@ class Relabelling:
         return FORMATS[name].encode(labels, replace(self._context, classes=classes, files=options))
 
     def decide(self, ref: ImageRef) -> Decided | Undecided | None:
-        """Whether the folder decides the labels of an image; None for an image that is none of an earlier run's."""
-        known = self.known(ref)
+        """Whether the folder decides the labels of an image; None for an image that is none of an earlier run's.
+
+        Nothing is written.
+        """
+        known = self._known(ref, put_back=False)
         return None if known is None else self._decide(known)
 
     def _decide(self, known: Known) -> Decided | Undecided:
@@ -177,7 +183,7 @@ class Relabelling:
         Raises:
             OutputError: For what ends the run.
         """
-        known = self.known(ref)
+        known = self._known(ref)
         decision = None if known is None else self._decide(known)
         if known is None or not isinstance(decision, Decided):
             return ref

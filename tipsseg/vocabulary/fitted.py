@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
+from numpy.typing import NDArray
 
-from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import TipssegError, UsageError, VocabularyError
-from tipsseg.labelling.classifier import Classifier
-from tipsseg.labelling.resample import Values
 from tipsseg.options import LabelOptions, Mode
-from tipsseg.util.files import atomic_write, json_bytes, read_regular
+from tipsseg.types import LABELS_VERSION
+from tipsseg.util.files import atomic_write, is_there, json_bytes, read_regular
+from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
-from tipsseg.weights.sources import file_hashes
+
+#: What the names of files of fits end with; by it they are told from files of words.
+FIT_SUFFIX = ".fit"
 
 #: One key: the order of several in a safetensors file is not always the same.
 _KEY = "tipsseg"
@@ -30,6 +29,8 @@ _VERSION = 1
 #: A length in the first bytes of the file, then that many bytes of JSON.
 _LENGTH_BYTES = 8
 _LIMIT = 1 << 30  # bytes
+
+Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +57,16 @@ class FittedVocabulary:
     """A vocabulary with fitted vectors, for `Labeller` in place of a vocabulary.
 
     Attributes:
-        vocabulary: The classes and the background phrases.
+        vocabulary: The classes and the background phrases; its `fit` is the digest of the vectors.
         vectors: [P, D] float32, in the order of the vocabulary's phrases. Their lengths are not 1.
         biases: [P] float32, added to the products of vectors and patch features. The sum stands for the cosine.
         temperature: That of the softmax over these sums.
         model: The sha256 of each file of the model, by its name.
+        model_id: What the model is called: its id in weights.lock, or the name of its folder.
         mode: How the images were seen, see `LabelOptions`.
         short_side: Their shorter side as the model saw it, in pixels.
         scores: How each class came out, by id; first the background, where it has phrases.
+        labels_version: See `types.LABELS_VERSION`.
     """
 
     vocabulary: Vocabulary
@@ -71,22 +74,45 @@ class FittedVocabulary:
     biases: Values
     temperature: float
     model: Mapping[str, str]
+    model_id: str
     mode: Mode
     short_side: int
     scores: tuple[ClassFit, ...]
+    labels_version: int = LABELS_VERSION
 
-    def check(self, backbone: Backbone, mode: Mode, short_side: int) -> None:
-        """Raise UsageError where the fit is of another model, or of images seen in another way."""
-        if dict(self.model) != file_hashes(backbone.folder):
+    def __post_init__(self) -> None:
+        """Let the vocabulary say by which vectors it labels."""
+        numbers = (self.vectors, self.biases, np.float64(self.temperature))
+        digest = hashlib.sha256(b"".join(np.ascontiguousarray(each).tobytes() for each in numbers)).hexdigest()[:32]
+        object.__setattr__(self, "vocabulary", replace(self.vocabulary, fit=digest))
+
+    def check(self, model: Mapping[str, object], mode: Mode | None = None, short_side: int | None = None) -> None:
+        """Raise UsageError where the fit is of another model, or of images seen in another way.
+
+        Args:
+            model: The sha256 of files of the model; files that only one of the two knows are not compared.
+            mode: How images are shown to it. None: not known yet.
+            short_side: Of the images as it sees them. None: not known yet.
+        """
+        if self.labels_version != LABELS_VERSION:
             raise UsageError(
-                "the fitted vocabulary is of another model", "Fit again with this model, or load that of the fit."
+                "the fitted vocabulary is of another version of the labels", "Fit again with this version."
             )
-        if (self.mode, self.short_side) != (mode, short_side):
+        if any(self.model[name] != model[name] for name in self.model.keys() & model.keys()):
+            raise self.of_another_model()
+        if (mode or self.mode, short_side or self.short_side) != (self.mode, self.short_side):
             raise UsageError(
-                f"the fitted vocabulary is of images in mode {self.mode!r} with short side {self.short_side}, and the labeller's "
-                f"options say {mode!r} with {short_side}",
-                "Give the labeller the mode and the short side of the fit.",
+                f"the fitted vocabulary is of images in mode {self.mode!r} with short side {self.short_side}, and these are "
+                f"seen in mode {(mode or self.mode)!r} with short side {short_side or self.short_side}",
+                "Give the mode and the short side of the fit, or fit again with these.",
             )
+
+    def of_another_model(self) -> UsageError:
+        """The error for a model that is not the one of the fit."""
+        return UsageError(
+            f"the fitted vocabulary is of the model {self.model_id}, and this is another one",
+            f"Load the model of the fit with argument `model`={self.model_id}, or fit again with this one.",
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file. The same fit gives the same bytes.
@@ -97,6 +123,8 @@ class FittedVocabulary:
         Raises:
             OutputError: It cannot be written.
         """
+        from safetensors.numpy import save
+
         vocabulary = self.vocabulary
         record = {
             "kind": _KIND,
@@ -107,12 +135,14 @@ class FittedVocabulary:
             "source": vocabulary.source,
             "temperature": self.temperature,
             "model": dict(sorted(self.model.items())),
+            "model_id": self.model_id,
+            "labels_version": self.labels_version,
             "mode": self.mode,
             "short_side": self.short_side,
             "scores": [asdict(score) for score in self.scores],
         }
         tensors = {"biases": self.biases, "vectors": self.vectors}
-        atomic_write(Path(path), save_tensors(tensors, {_KEY: json_bytes(record).decode()}))
+        atomic_write(Path(path), save(tensors, {_KEY: json_bytes(record).decode()}))
 
     @classmethod
     def load(cls, path: str | Path) -> FittedVocabulary:
@@ -127,10 +157,15 @@ class FittedVocabulary:
         Raises:
             VocabularyError: The file cannot be read, or is no fit.
         """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
         path = Path(path)
+        if not is_there(path):
+            raise VocabularyError(f"the fitted vocabulary {quoted(str(path))} is no file", "Fit it: tipsseg fit --help")
         try:
             data = read_regular(path, _LIMIT)
-            tensors = load_tensors(data)
+            tensors = load(data)
             length = int.from_bytes(data[:_LENGTH_BYTES], "little")
             header = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
             fitted = _made(json.loads(header["__metadata__"][_KEY]), tensors)
@@ -143,10 +178,9 @@ class FittedVocabulary:
         return fitted
 
 
-def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
-    """The class vectors of a fit, on the device of the model."""
-    vectors, biases = (torch.from_numpy(each).to(backbone.device) for each in (fitted.vectors, fitted.biases))
-    return Classifier(fitted.vocabulary, {}, vectors, biases)
+def is_fit(source: str | Path) -> bool:
+    """Whether what is given as a vocabulary is a file of a fit, by its name."""
+    return Path(source).suffix.lower() == FIT_SUFFIX
 
 
 def _made(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVocabulary:
@@ -175,14 +209,17 @@ def _made(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVoc
     if not (np.isfinite(vectors).all() and np.isfinite(biases).all() and np.isfinite(temperature)):
         raise ValueError("no numbers")
     options = LabelOptions(record["mode"], int(record["short_side"]))
-    assert options.short_side is not None
+    if options.short_side is None:
+        raise ValueError("no short side")
     return FittedVocabulary(
         vocabulary,
         vectors,
         biases,
         temperature,
         dict(record["model"]),
+        str(record["model_id"]),
         options.mode,
         options.short_side,
         tuple(ClassFit(**score) for score in record["scores"]),
+        int(record["labels_version"]),
     )

@@ -80,6 +80,19 @@ class Source:
         self.ended = all(run.info.ended is not None for run in self._runs)
         self.digest = first.digest
 
+    def facts(self) -> Iterator[str]:
+        """What is worth knowing of the run, or of its first shard, a sentence each."""
+        info, number = self._runs[0].info, len(self._runs)
+        if number > 1:
+            yield f"{number} shards, of which this is the first:"
+        version = "" if info.noted is None else f" of tipsseg {info.noted.version}"
+        yield f"Model {info.spec.model}, {info.dtype}{f' on {info.device}' if info.device else ''}; labels{version}."
+        if info.noted is not None:
+            yield f"Command: {info.noted.command}"
+        if info.started is not None:
+            ended = "it has not ended" if info.ended is None else f"ended {info.ended:%Y-%m-%d %H:%M}"
+            yield f"Begun {info.started:%Y-%m-%d %H:%M} (UTC), {ended}."
+
     def __len__(self) -> int:
         return sum(len(run.manifest) for run in self._runs)
 
@@ -89,6 +102,12 @@ class Source:
             for entry in run.manifest.entries():
                 rows = {name: stream.of(entry.image) for name, stream in run.streams.items() if name in entry.formats}
                 yield Item(entry, self._path(entry), rows, run.context)
+
+    def entries(self) -> Iterator[Item]:
+        """The same without their rows, which takes less time. Raises OutputError."""
+        for run in self._runs:
+            for entry in run.manifest.entries():
+                yield Item(entry, self._path(entry), {}, run.context)
 
     def failures(self) -> Iterator[tuple[str, Path, str]]:
         """The images that failed and are not labelled: name, path and reason. Raises OutputError."""

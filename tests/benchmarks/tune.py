@@ -1,0 +1,100 @@
+"""Minimum confidences from a few images with masks: what precision and recall they give on held-out scenes.
+
+    PYTHONPATH=examples/pretrain python tests/benchmarks/tune.py --cache /tmp/features
+
+The scenes are those of fit.py. Each draw chooses the thresholds of all classes by the masks of some images; "in hindsight" they are
+chosen by the held-out scenes themselves. Prints a table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from fit import POOL, SIDE, Scenes, scenes
+
+import tipsseg
+from tinytips.world.concepts import WHOLE_LIST
+from tipsseg.evaluation.thresholds import STEPS, Tally, choose_thresholds, tally
+from tipsseg.labelling.features import Features
+from tipsseg.labelling.fitting.maths import windows_of
+from tipsseg.labelling.fitting.temperature import calibrate, calibration_error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--precisions", default="0.9,0.95,0.98")
+    parser.add_argument("--images", type=int, default=10, help="how many have masks")
+    parser.add_argument("--draws", type=int, default=30)
+    parser.add_argument("--cache", type=Path, help="a folder that keeps the features")
+    options = parser.parse_args()
+    model = tipsseg.load("tiny", device="cpu")
+    pool, held_out = (scenes(model, name, False, options.cache) for name in ("pool", "held-out"))
+    tallies, others = _tallies(model, pool), _tallies(model, held_out)
+    labelled, right, truth = (sum(getattr(each, name) for each in others) for name in ("labelled", "right", "truth"))
+    classes = np.arange(len(WHOLE_LIST))
+    print("| precision asked | draws as precise, all classes | classes as precise | recall | in hindsight | without |")
+    print("|---|---|---|---|---|---|")
+    for asked in map(float, options.precisions.split(",")):
+        enough = (right >= asked * labelled) & (labelled > 0)
+        best = np.where(enough.any(1), enough.argmax(1), STEPS)
+        all_classes, single, recall = [], [], []
+        for seed in range(options.draws):
+            drawn = np.random.default_rng(seed).permutation(POOL)[: options.images]
+            found = choose_thresholds([tallies[each] for each in drawn], asked)
+            steps = np.array([round(each.min_confidence * STEPS) for each in found])
+            kept, hit = labelled[classes, steps], right[classes, steps]
+            all_classes.append(hit.sum() >= asked * kept.sum())
+            single.append((hit >= asked * kept).mean())
+            recall.append(hit.sum() / truth.sum())
+        hindsight = right[classes, best].sum() / truth.sum()
+        print(
+            f"| {asked} | {np.mean(all_classes):.2f} | {np.mean(single):.2f} | {np.mean(recall):.3f} ({min(recall):.3f}) | "
+            f"{hindsight:.3f} | {right[:, 0].sum() / truth.sum():.3f} |",
+            flush=True,
+        )
+    _temperatures(model, pool, held_out, options.images, options.draws)
+
+
+def _tallies(model: tipsseg.Model, made: Scenes) -> list[Tally]:
+    labeller = tipsseg.Labeller(model, tipsseg.make_vocabulary(WHOLE_LIST, "none"))
+    plan = model.plan((SIDE, SIDE), "slide", SIDE)
+    found = []
+    for patches, truth in zip(made.patches, made.truths, strict=True):
+        tokens = torch.zeros(1, 2, patches.shape[-1])
+        labels = labeller.label(Features((SIDE, SIDE), plan, patches[None], tokens))
+        found.append(
+            tally(labels.labels, labels.confidence, np.where(truth == 0, 255, truth).astype(np.uint8), len(WHOLE_LIST))
+        )
+    return found
+
+
+def _temperatures(model: tipsseg.Model, pool: Scenes, held_out: Scenes, images: int, draws: int) -> None:
+    """The calibration error on held-out scenes, with the temperature of the model and with those of the draws."""
+    vectors = tipsseg.Labeller(model, tipsseg.make_vocabulary(WHOLE_LIST, "none")).vectors
+    plan, count = model.plan((SIDE, SIDE), "slide", SIDE), len(WHOLE_LIST)
+    groups = np.full(256, -1)
+    groups[1 : count + 1] = np.arange(count)
+    taught = [
+        [
+            windows_of(patches[None], plan, np.where(truth == 0, 255, truth).astype(np.uint8), groups)
+            for patches, truth in zip(made.patches, made.truths, strict=True)
+        ]
+        for made in (pool, held_out)
+    ]
+    zeros, group_of, given = torch.zeros(count), torch.arange(count), model.backbone.temperature
+    before = calibration_error(taught[1], vectors, zeros, group_of, given)
+    after = []
+    for seed in range(draws):
+        drawn = np.random.default_rng(seed).permutation(POOL)[:images]
+        chosen = calibrate([taught[0][each] for each in drawn], vectors, zeros, group_of, given).temperature
+        after.append(calibration_error(taught[1], vectors, zeros, group_of, chosen))
+    print(
+        f"\ncalibration error: {before:.4f}, with a fitted temperature {np.mean(after):.4f} ({max(after):.4f} at most)"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The records of runs with a feature store: who may write them, what run.json says of the store, and how a run goes on from it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from resuming import ALL, Run, contents, record, tree
+
+from tipsseg.store.lock import LOCK_FILE, FolderLock
+from tipsseg.store.run_record import read_run
+
+INT8 = ("--features", "feats", "--feature-dtype", "int8")
+
+
+def encode(run: Run, *extra: object) -> str:
+    ran = run.command("encode", "imgs", "-m", run.model, "--device", "cpu", "-o", "feats", *extra)
+    run.code = ran.code
+    return ran.err
+
+
+def store_dtype() -> object:
+    return json.loads(Path("feats/features.json").read_bytes())["dtype"]
+
+
+# ---- errors.jsonl ----
+
+
+@pytest.mark.parametrize(("shard", "state"), [((), "feats"), (("--shard", "1/1"), "feats/shards/1-of-1")])
+def test_the_records_are_one_run_s_at_a_time(run: Run, shard: tuple[str, ...], state: str) -> None:
+    encode(run, "--limit", "1")
+    lock = FolderLock(Path(state))
+    assert f"cannot write {state}: another tipsseg is at work there" in encode(run, *shard)
+    assert run.code == 1
+    # Labels add features all the same.
+    run("--features", "feats")
+    assert run.code == 0
+    lock.give_back()
+    assert "3 unchanged" in encode(run, *shard)
+    assert sorted(path.name for path in Path("feats").iterdir()) == ["feats", "features.json"]
+
+
+def test_what_a_killed_run_left_is_removed(run: Run) -> None:
+    encode(run, "--limit", "1")
+    for name in (LOCK_FILE, ".tipsseg-0123456789abcdef.jsonl"):
+        Path("feats", name).touch()
+    encode(run)
+    assert sorted(path.name for path in Path("feats").iterdir()) == ["feats", "features.json"]
+
+
+# ---- run.json ----
+
+
+def test_run_json_names_the_store(run: Run) -> None:
+    run()
+    assert "features" not in record(Path("out"))
+    run(*INT8, output="stored")
+    assert record(Path("stored"))["features"] == {"folder": "feats", "dtype": "int8"}
+    spec = read_run(Path("stored")).spec
+    assert (spec.features, spec.feature_dtype) == (Path("feats"), "int8")
+    assert run.command("convert", "stored", "-f", "yolo").code == 0
+    assert record(Path("stored"))["features"] == {"folder": "feats", "dtype": "int8"}
+    shutil.rmtree("feats")  # labels need it no more
+    assert run.command("check", "stored").code == 0
+    path = Path("stored/run.json")
+    path.write_text(path.read_text().replace('"dtype": "int8"', '"dtype": "int4"'))
+    ran = run.command("check", "stored")
+    assert (ran.code, '`dtype` of features is "int4"' in ran.out) == (1, True)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["store", "no store any more"])
+def test_a_run_goes_on_in_the_dtype_of_its_features(run: Run, gone: bool) -> None:
+    run(*INT8, "--limit", "1")
+    if gone:
+        shutil.rmtree("feats")
+    run("--features", "feats")
+    assert (run.labelled, store_dtype()) == (ALL[1:], "int8")
+    run(*INT8, output="fresh")
+    assert contents(Path("out")) == contents(Path("fresh"))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "again"),
+    {
+        "no store any more": (INT8, (), True),
+        "a store": ((), INT8, True),
+        "another store": (INT8, ("--features", "other", "--feature-dtype", "float16"), True),
+        "a store of the same labels": ((), (*INT8[:3], "float32"), False),
+    }.values(),
+    ids=["no store any more", "a store", "another store", "a store of the same labels"],
+)
+def test_labels_of_other_features_are_made_again(
+    run: Run, before: tuple[str, ...], now: tuple[str, ...], again: bool
+) -> None:
+    run(*before, "--limit", "2")
+    err = run(*now)
+    assert run.labelled == (ALL if again else ALL[2:])
+    assert ("for a.png first: another dtype of features" in err) == again
+    run(*now, output="fresh")
+    assert contents(Path("out")) == contents(Path("fresh"))
+
+
+def test_a_run_that_is_repeated_without_its_store_says_so(run: Run) -> None:
+    run(*INT8)
+    told = "out/run.json is of labels from features in int8 (feats), and this run takes float32."
+    repeat = ("label", "imgs", "--from", "out", "--device", "cpu", "-o")
+    assert told in run.command(*repeat, "again").err
+    assert "is of labels" not in run.command(*repeat, "third", "--features", "feats").err
+
+
+def test_a_dry_run_adds_no_features(run: Run) -> None:
+    err = run(*INT8, "--dry-run")
+    assert "3 images to label, into out. Nothing was written." in err
+    assert not Path("feats").exists()
+    encode(run, "--limit", "2")
+    before = tree("feats")
+    assert "by labelling 3 of them" in run("--features", "feats", "--dry-run")
+    assert tree("feats") == before
+    # What is kept of new images is a part of the estimate.
+    sizes = [re.findall(r"and ([0-9.,]+) kB", run("--dry-run", *more))[0] for more in ((), ("--features", "feats"))]
+    per_image = max(path.stat().st_size for path in Path("feats/feats").rglob("*.safetensors"))
+    assert float(sizes[1]) - float(sizes[0]) == pytest.approx(per_image / 1e3, rel=0.5)

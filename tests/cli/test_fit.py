@@ -1,0 +1,104 @@
+"""`tipsseg fit`, and --vocab with a fit, as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import Command
+
+import tipsseg
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """imgs, with the masks of half of what is in them in gt, and farm.fit."""
+    top = tmp_path_factory.mktemp("fit")
+    rng = np.random.default_rng(0)
+    for folder in ("imgs", "gt"):
+        (top / folder).mkdir()
+    for name in ("a", "b"):
+        picture = np.zeros((56, 56, 3), np.uint8)
+        picture[:, :28] = (200, 40, 40)
+        picture[:, 28:] = (40, 60, 200)
+        Image.fromarray(picture + rng.integers(0, 20, picture.shape, np.uint8)).save(top / f"imgs/{name}.png")
+        mask = np.full((56, 56), 2, np.uint8)
+        mask[:, :28] = 1
+        Image.fromarray(mask).save(top / f"gt/{name}.png")
+    vocabulary = tipsseg.make_vocabulary(["blarg", "kwix"], "none")
+    fit = tipsseg.fit_truths(top / "imgs", top / "gt", vocabulary, model="tiny", short_side=56, device="cpu")
+    fit.fitted.save(top / "farm.fit")
+    return top
+
+
+#: How the images of `made` are seen.
+SEEN = ("-m", "tiny", "--short-side", "56", "--device", "cpu")
+
+
+def test_scores_go_to_stdout_and_the_file_is_the_same_again(command: Command, made: Path, tmp_path: Path) -> None:
+    arguments = ["fit", made / "imgs", "--gt", made / "gt", "-c", "blarg,kwix", "--background", "none", *SEEN]
+    done = command(*arguments, "-o", tmp_path / "x.fit")
+    assert done.code == 0
+    assert done.out.splitlines()[0].split() == ["in", "%", "text", "fitted", "images", "made", "from"]
+    assert [line.split()[0] for line in done.out.splitlines()[1:3]] == ["blarg", "kwix"]
+    assert f"Written: {tmp_path}/x.fit" in done.err
+    assert (tmp_path / "x.fit").read_bytes() == (made / "farm.fit").read_bytes()
+    again = command(*arguments, "-o", tmp_path / "x.fit", "--json", "--quiet")
+    assert again.code == 1
+    assert "it is there already" in again.err
+    assert "--overwrite" in again.err
+    replaced = command(*arguments, "-o", tmp_path / "x.fit", "--json", "--quiet", "--overwrite")
+    assert (replaced.code, replaced.err) == (0, "")
+    assert [each["id"] for each in json.loads(replaced.out)["classes"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        pytest.param(["out", "-o", "x.toml"], 2, "-o x.toml: a fit is a file that ends with .fit", id="suffix"),
+        pytest.param(["out", "-o", "gt/x.fit/y.fit"], 1, "gt/x.fit is a file", id="folder"),
+        pytest.param(["out", "other", "-o", "x.fit"], 2, "2 folders given", id="two"),
+        pytest.param(["out", "-c", "a", "-o", "x.fit"], 2, "--classes is for images with masks", id="classes"),
+        pytest.param(["imgs", "--gt", "gt", "--images", "imgs", "-o", "x.fit"], 2, "--images is for", id="images"),
+        pytest.param(["imgs", "--gt", "gt", "-o", "x.fit"], 2, "no classes given", id="no classes"),
+        pytest.param(["imgs", "--gt", "gt", "-c", "a", *SEEN, "-o", "x.fit"], 1, "(2 failed)", id="more ids"),
+    ],
+)
+def test_errors(command: Command, made: Path, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    for name in ("imgs", "gt"):
+        (tmp_path / name).mkdir()
+        for path in (made / name).iterdir():
+            (tmp_path / name / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "gt/x.fit").touch()
+    done = command("fit", *arguments, cwd=tmp_path)
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err
+    assert not (tmp_path / "x.fit").exists()
+
+
+def test_eval_and_vocab_take_a_fit(command: Command, made: Path) -> None:
+    scored = command("eval", made / "imgs", "--gt", made / "gt", "--vocab", made / "farm.fit", "--json", *SEEN)
+    assert scored.code == 0
+    assert json.loads(scored.out)["mean_iou"] > 0.9
+    assert "--vocab farm.fit" in json.loads(scored.out)["labels"]
+    assert "ok, 2 classes, 2 phrases, background none" in (checked := command("vocab", "check", made / "farm.fit")).out
+    assert "fitted with the model tiny" in checked.out
+    assert 'name = "kwix"' in (shown := command("vocab", "show", made / "farm.fit")).out
+    assert shown.out.startswith("# ")
+    refused = command("vocab", "show", made / "farm.fit", "--background", "sky")
+    assert refused.code == 2
+    assert "--background is for phrases that are still to be encoded" in refused.err
+    assert "is no file" in command("vocab", "check", "gone.fit").err
+
+
+def test_a_run_by_a_fit_is_repeated_with_the_fit(command: Command, made: Path, tmp_path: Path) -> None:
+    first = command("label", made / "imgs", "--vocab", made / "farm.fit", *SEEN, "-f", "png", "-o", tmp_path / "out")
+    assert first.code == 0
+    again = ["label", made / "imgs", "--from", tmp_path / "out", "-o", tmp_path / "again"]
+    assert "Give that file too: --vocab farm.fit" in command(*again).err
+    assert command(*again, "--vocab", made / "farm.fit").code == 0
+    assert (tmp_path / "again/masks/a.png").read_bytes() == (tmp_path / "out/masks/a.png").read_bytes()
+    assert command("label", made / "imgs", "--vocab", made / "farm.fit", "-o", tmp_path / "new").code == 2

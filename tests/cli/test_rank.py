@@ -1,0 +1,105 @@
+"""`tipsseg rank` from the command line, and what goes on from its list."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from output_folders import LABELS, make_run, save_inputs, tree
+from PIL import Image
+from running import Command
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    save_inputs(tmp_path / "imgs", LABELS)
+    make_run(tmp_path / "out", tmp_path / "imgs", formats=("png", "coco"))
+    return tmp_path / "out"
+
+
+def test_paths_are_printed_and_go_on(command: Command, out: Path) -> None:
+    ran = command("rank", out)
+    assert (ran.code, ran.err) == (0, "")
+    paths = ran.out.splitlines()
+    assert sorted(paths) == sorted(str(out.parent / "imgs" / name) for name in LABELS)
+    first = command("rank", out, "-n", "2")
+    assert first.out.splitlines() == paths[:2]
+    # The list restricts a conversion, and another ranking.
+    ran = command("convert", out, "--only", "-", "-f", "labelme", stdin=first.out.encode())
+    assert (ran.code, len(ran.out.splitlines())) == (0, 2), ran.err
+    assert sorted(
+        str(path.relative_to(out / "labelme").with_suffix("")) for path in out.rglob("labelme/**/*.json")
+    ) == sorted(str(Path(path).relative_to(out.parent / "imgs").with_suffix("")) for path in paths[:2])
+    assert command("check", out).code == 0
+    assert command("rank", out, "--only", "-", stdin=first.out.encode()).out == first.out
+    assert command(
+        "rank", out, "-0", "--only", "-", stdin=first.out.replace("\n", "\0").encode()
+    ).out == first.out.replace("\n", "\0")
+
+
+def test_the_list_goes_into_label(command: Command, out: Path, mlp_checkpoint: Path) -> None:
+    listed = command("rank", out, "-n", "2").out
+    arguments = ("-c", "tree", "-m", mlp_checkpoint, "--device", "cpu", "-o", out.parent / "again", "--dry-run")
+    ran = command("label", "-", *arguments, stdin=listed.encode(), cwd=out.parent)
+    assert ran.code == 0, ran.err
+
+
+def test_records_have_scores_and_reasons(command: Command, out: Path) -> None:
+    records = [json.loads(line) for line in command("rank", out, "--jsonl").out.splitlines()]
+    assert [each["path"] for each in records] == command("rank", out).out.splitlines()
+    assert all(set(each) == {"path", "image", "score", "confidence", "reasons"} for each in records)
+    assert all(0 < each["score"] <= 1 for each in records)
+    assert records[0]["reasons"][0].keys() >= {"kind", "share"}
+
+
+def test_what_is_left_out_is_said(command: Command, out: Path) -> None:
+    Image.fromarray(np.full((6, 8), 1, np.uint8)).save(out / "masks/a.png")
+    ran = command("rank", out)
+    assert ran.err == "1 corrected image left out.\n"
+    assert "a.png" not in ran.out
+    assert command("rank", out, "-q").err == ""
+
+
+@pytest.mark.parametrize("name", ["rank", "convert"])
+def test_a_path_that_is_not_labelled_is_told(command: Command, out: Path, tmp_path: Path, name: str) -> None:
+    more = ("-f", "coco-polygon") if name == "convert" else ()
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{tmp_path}/imgs/a.png\n\nnope.png\n")
+    ran = command(name, out, "--only", listed, *more, "-q")
+    assert (ran.code, len(ran.out.splitlines())) == (1, 1)
+    assert ran.err == f"Error: nope.png: not labelled in {out} (Leave it out of --only.)\n"
+    # Where none is labelled, nothing is done.
+    before = tree(out)
+    listed.write_text("nope.png\n")
+    ran = command(name, out, "--only", listed, *more)
+    assert (ran.code, ran.out) == (1, "")
+    assert tree(out) == before
+
+
+def test_a_list_that_a_page_saved_is_separated_as_it_shows(command: Command, out: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(f"{tmp_path}/imgs/a.png\0{tmp_path}/imgs/sub/b c.jpg\0".encode())
+    assert len(command("rank", out, "--only", listed).out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "part"),
+    [
+        (["nowhere"], b"", 1, "Error: nowhere: no such folder\nHint: Give an output folder of tipsseg label.\n"),
+        (["."], b"", 1, "Error: .: no run.json in it"),
+        (["out", "-n", "0"], b"", 2, "Error: --limit 0 is too small"),
+        (["out", "--only", "nope.txt"], b"", 1, "Error: nope.txt: no such file"),
+        (["out", "--only", "-"], b"", 2, "Error: the list on stdin is empty"),
+        (["out", "--only", "empty.txt"], b"", 2, "Error: the list in empty.txt is empty"),
+        (["out", "--features", "imgs"], b"", 1, "and no features.json"),
+        (["out", "--features", "feats"], b"", 1, "Error: feats: no features in it"),
+        (["out", "-0", "--jsonl"], b"", 2, "Error: -0 is for lists of paths"),
+    ],
+)
+def test_wrong_usage(command: Command, out: Path, arguments: list[str], stdin: bytes, code: int, part: str) -> None:
+    (out.parent / "empty.txt").write_text("\n")
+    ran = command("rank", *arguments, stdin=stdin, cwd=out.parent)
+    assert (ran.code, ran.out) == (code, "")
+    assert part in ran.err

@@ -1,0 +1,69 @@
+"""`tipsseg report`, and the page of `tipsseg eval --report`, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from output_folders import LABELS, make_run, save_inputs
+from PIL import Image
+from running import Command
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    save_inputs(tmp_path / "imgs", LABELS)
+    make_run(tmp_path / "out", tmp_path / "imgs", formats=("png",))
+    return tmp_path / "out"
+
+
+def facts(page: Path) -> dict[str, object]:
+    text = (page / "data/run.js").read_text("ascii")
+    found: dict[str, object] = json.loads(text[text.index("(") + 1 : text.rindex(")")])
+    return found
+
+
+def test_a_page(command: Command, out: Path) -> None:
+    ran = command("report", out, "--palette", "safe")
+    assert (ran.code, ran.out) == (0, f"{out}/report/index.html\n")
+    assert facts(out / "report")["truth"] is None
+    assert "#0072b2" in json.dumps(facts(out / "report")["classes"])
+
+
+def test_an_evaluation_makes_the_page(command: Command, out: Path) -> None:
+    for name, ids in LABELS.items():
+        path = (out.parent / "gt" / name).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.where(ids == 255, 0, ids).astype(np.uint8)).save(path)
+    ran = command("eval", "--pred", out, "--gt", out.parent / "gt", "-o", out, "--report", "--json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["images"] == 3
+    assert facts(out / "report")["truth"] is not None
+    assert command("check", out).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["report", "out", "--palette", "grey"], 2, "Error: unknown palette 'grey'\nHint: Use one of own, safe.\n"),
+        (
+            ["report", "out", "--features", "nowhere"],
+            1,
+            "Error: nowhere: no features in it\nHint: Make them: tipsseg encode",
+        ),
+        (["eval", "--pred", "out", "--gt", "gt", "--report"], 2, "Error: --report makes a page in a folder"),
+        (
+            ["eval", "--pred", "out", "--gt", "gt", "--report", "-o", "x"],
+            2,
+            "and x holds none\nHint: Give the output folder",
+        ),
+        (["eval", "imgs", "--gt", "gt", "-c", "a", "--report", "-o", "x"], 2, "Hint: Give --format png too.\n"),
+    ],
+)
+def test_wrong_usage(command: Command, out: Path, arguments: list[str], code: int, part: str) -> None:
+    ran = command(*arguments, cwd=out.parent)
+    assert (ran.code, ran.out) == (code, "")
+    assert part in ran.err
+    assert not (out.parent / "x").exists()

@@ -1,0 +1,117 @@
+"""Features in a few lines of Python: `encode_folder`, `Features.save` and `Features.load`, and labels of what they kept."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tipsseg
+from tipsseg.errors import FeatureFileError, OtherRunError, OutputError, UsageError
+from tipsseg.options import FEATURE_DTYPES, FeatureDtype
+from tipsseg.store.results import Encoded, Failed
+
+SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
+SCENE = SCENES / "desert.png"
+CLASSES = ["sand", "sky", "cactus"]
+
+#: How far the numbers of a unit vector may be from what they were: half a step of the coarsest of them.
+FAR: dict[FeatureDtype, float] = {"float32": 0, "float16": 2**-12, "int8": 1 / 254}
+
+
+@pytest.fixture(scope="module")
+def model() -> tipsseg.Model:
+    return tipsseg.load("tiny", device="cpu")
+
+
+@pytest.fixture
+def imgs(tmp_path: Path) -> Path:
+    folder = tmp_path / "imgs"
+    (folder / "sub").mkdir(parents=True)
+    shutil.copy(SCENE, folder / "b.png")
+    shutil.copy(SCENES / "sea.gif", folder / "sub")
+    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return folder
+
+
+@pytest.mark.parametrize("dtype", FEATURE_DTYPES)
+def test_features_are_kept_and_read_again(model: tipsseg.Model, tmp_path: Path, dtype: FeatureDtype) -> None:
+    features, path = model.encode(SCENE), tmp_path / "a.safetensors"
+    features.save(path, dtype)
+    again = tipsseg.Features.load(path)
+    assert (again.size, again.plan) == (features.size, features.plan)
+    for one, other in ((again.patches, features.patches), (again.class_tokens, features.class_tokens)):
+        assert (one.dtype, one.shape) == (torch.float32, other.shape)
+        assert (one - other).abs().max() <= FAR[dtype]
+    labels, expected = (tipsseg.Labeller(model, CLASSES).label(each).labels for each in (again, SCENE))
+    assert np.mean(labels != expected) <= {"float32": 0, "float16": 0.001, "int8": 0.005}[dtype]
+
+
+def test_features_that_cannot_be_kept_or_read(model: tipsseg.Model, tmp_path: Path) -> None:
+    features = model.encode(SCENE)
+    with pytest.raises(UsageError, match="unknown dtype of features 'float8'"):
+        features.save(tmp_path / "a", "float8")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OutputError):
+        features.save(SCENE / "a.safetensors")
+    with pytest.raises(FeatureFileError, match="no such file"):
+        tipsseg.Features.load(tmp_path / "a")
+    with pytest.raises(FeatureFileError, match="a header of"):
+        tipsseg.Features.load(SCENE)
+
+
+def test_a_folder_is_encoded_once(imgs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "feats"
+    a, b, c = tipsseg.encode_folder(imgs, store, model="tiny", device="cpu", feature_dtype="float32")
+    assert [each.ref.name for each in (a, b, c)] == ["a.png", "b.png", "sub/sea.gif"]
+    assert isinstance(a, Failed)
+    assert isinstance(b, Encoded)
+    assert isinstance(c, Encoded)
+    assert (b.made, c.made) == (True, True)
+    assert tipsseg.Features.load(b.file).size == b.size
+    again = list(tipsseg.encode_folder([imgs / "b.png"], store, model="tiny", device="cpu"))
+    assert [each.made for each in again if isinstance(each, Encoded)] == [False]
+    labels = [
+        result.entry.summary
+        for features in (None, store)
+        for result in tipsseg.label_folder(
+            imgs / "sub",
+            CLASSES,
+            model="tiny",
+            device="cpu",
+            output=tmp_path / f"out {features is None}",
+            features=features,
+        )
+        if isinstance(result, tipsseg.Labelled)
+    ]
+    assert len(labels) == 2
+    assert labels[0] == labels[1]
+    assert tuple(capsys.readouterr()) == ("", "")
+
+
+def test_a_part_of_a_folder(imgs: Path, tmp_path: Path) -> None:
+    (imgs / "a.png").unlink()
+    parts = [
+        [each.ref.name for each in tipsseg.encode_folder(imgs, tmp_path / "feats", model="tiny", shard=f"{part}/3")]
+        for part in (1, 2, 3)
+    ]
+    assert sorted(chain.from_iterable(parts)) == ["b.png", "sub/sea.gif"]
+    limited = tipsseg.encode_folder(imgs, tmp_path / "other", model="tiny", limit=1)
+    assert [each.ref.name for each in limited] == ["b.png"]
+
+
+def test_what_can_be_known_before_is_raised_by_the_call(imgs: Path, tmp_path: Path) -> None:
+    store = tmp_path / "feats"
+    for wrong in ({"feature_dtype": "float8"}, {"shard": "3"}, {"mode": "all"}, {"jobs": 0}, {"limit": 1, "sample": 1}):
+        with pytest.raises(UsageError):
+            tipsseg.encode_folder(imgs, store, model="tiny", **wrong)
+    with pytest.raises(OutputError, match=r"there are files in it, such as a\.png"):
+        tipsseg.encode_folder(imgs, imgs, model="tiny")
+    assert not store.exists()
+    list(tipsseg.encode_folder(imgs / "b.png", store, model="tiny"))
+    with pytest.raises(OtherRunError, match="the mode is slide, not whole"):
+        tipsseg.encode_folder(imgs, store, model="tiny", mode="whole")

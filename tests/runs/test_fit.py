@@ -1,0 +1,179 @@
+"""`tipsseg fit` on the folder of a run and on truth masks: which masks count, what is refused, and runs that label by a fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tipsseg
+from tinytips.data.scoring import FIRST_SEED, to_list
+from tinytips.world.scenes import draw_scene
+from tipsseg import Fit, FittedVocabulary, LabelOptions, Unchanged
+from tipsseg.errors import TipssegError
+from tipsseg.runs.library import Classes
+from tipsseg.store.results import ImageResult
+
+THINGS = ("sky", "grass", "tree")
+NAMES = ("sky", "zoofle", "tree", "kite")  # a zoofle is grass; nobody draws a kite
+OPTIONS = LabelOptions(short_side=112)
+CHANGED = ("a.png", "c.png", "d.png")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """imgs and gt, four scenes with grass and their truths, and out, a run with three of its masks edited."""
+    top = tmp_path_factory.mktemp("fit")
+    for folder in ("imgs", "gt"):
+        (top / folder).mkdir()
+    seed = FIRST_SEED + 6000
+    for name in ("a", "b", "c", "d"):
+        while (mask := to_list((scene := draw_scene(seed, 112, 112)).truth, THINGS)) is not None:
+            seed += 1
+            if (mask == 2).mean() > 0.1:
+                break
+        Image.fromarray(scene.image).save(top / f"imgs/{name}.png")
+        Image.fromarray(mask).save(top / f"gt/{name}.png")
+    list(_label(top / "imgs", NAMES, top / "out"))
+    for name in CHANGED:
+        shutil.copy(top / "gt" / name, top / "out/masks" / name)
+    return top
+
+
+def _label(images: Path, classes: Classes, output: Path, model: str = "tiny") -> Iterator[ImageResult]:
+    return tipsseg.label_folder(
+        images, classes, output=output, model=model, formats=("png",), options=OPTIONS, device="cpu"
+    )
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "top")
+    return tmp_path / "top"
+
+
+@pytest.fixture(scope="module")
+def fit(made: Path) -> Fit:
+    return tipsseg.fit_folder(made / "out", device="cpu")
+
+
+def test_edited_masks_are_what_a_fit_learns_from(made: Path, fit: Fit) -> None:
+    assert (fit.images, fit.failed) == (3, 0)
+    names = [each["name"] for each in fit.record()["classes"]]  # type: ignore[attr-defined]
+    assert names == ["background", *NAMES]
+    sources = {each.name: each.source for each in fit.fitted.scores}
+    assert sources["zoofle"] == "masks"
+    assert (sources["kite"], fit.fitted.scores[4].images) == ("text", 0)
+    assert "kite" in fit.table()
+    truths = tipsseg.fit_truths(
+        [made / "imgs" / name for name in CHANGED], made / "gt", NAMES, model="tiny", short_side=112, device="cpu"
+    )
+    np.testing.assert_array_equal(truths.fitted.vectors, fit.fitted.vectors)
+
+
+def test_masks_of_a_run_whose_formats_follow_them_still_count(folder: Path, fit: Fit) -> None:
+    from tipsseg.runs.convert.folder import convert_folder
+    from tipsseg.runs.progress import Silence
+
+    convert_folder(folder / "out", ("png", "coco"), None, 1, Silence())
+    again = tipsseg.fit_folder(folder / "out", images=folder / "imgs", device="cpu")
+    np.testing.assert_array_equal(again.fitted.vectors, fit.fitted.vectors)
+
+
+def test_the_store_has_the_features_or_gets_them(folder: Path) -> None:
+    first = tipsseg.fit_folder(folder / "out", features=folder / "feats", device="cpu")
+    assert len(list((folder / "feats").rglob("*.safetensors"))) == 3
+    files = []
+    for number, each in enumerate((first, tipsseg.fit_folder(folder / "out", features=folder / "feats", device="cpu"))):
+        files.append(folder / f"{number}.fit")
+        each.fitted.save(files[-1])
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_labels_by_a_fit_and_goes_on_by_no_other(made: Path, fit: Fit, tmp_path: Path) -> None:
+    fit.fitted.save(tmp_path / "farm.fit")
+    fitted = FittedVocabulary.load(tmp_path / "farm.fit")
+    list(_label(made / "imgs", fitted, tmp_path / "out"))
+    grass = np.asarray(Image.open(made / "gt/b.png")) == 2
+    recall = [(np.asarray(Image.open(top / "out/masks/b.png"))[grass] == 2).mean() for top in (made, tmp_path)]
+    assert recall[0] < 0.5
+    assert recall[1] > 0.8
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert record["vocabulary"]["fit"] == fitted.vocabulary.fit != ""
+    assert {type(each) for each in _label(made / "imgs", fitted, tmp_path / "out")} == {Unchanged}
+    other = replace(fitted, biases=fitted.biases + np.float32(0.01))
+    words = tipsseg.make_vocabulary(NAMES, fitted.vocabulary.background)
+    for each in (other, words):
+        with pytest.raises(tipsseg.OtherRunError, match="with the same classes, other fitted vectors"):
+            list(_label(made / "imgs", each, tmp_path / "out"))
+
+
+def _undo(folder: Path, *names: str) -> None:
+    """The masks are as the run wrote them again."""
+    shutil.rmtree(folder / "out")
+    list(_label(folder / "imgs", NAMES, folder / "out"))
+    for name in set(CHANGED) - set(names):
+        shutil.copy(folder / "gt" / name, folder / "out/masks" / name)
+
+
+def _all_ignored(folder: Path) -> None:
+    for name in CHANGED:
+        Image.fromarray(np.full((112, 112), 255, np.uint8)).save(folder / "out/masks" / name)
+
+
+def _other_images(folder: Path) -> None:
+    for name in CHANGED[:2]:
+        Image.fromarray(np.zeros((112, 112, 3), np.uint8)).save(folder / "imgs" / name)
+
+
+def _smaller_masks(folder: Path) -> None:
+    for name in CHANGED[:2]:
+        Image.fromarray(np.zeros((100, 112), np.uint8)).save(folder / "out/masks" / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(lambda f: _undo(f, *CHANGED), "no mask in it was edited", id="no edited mask"),
+        pytest.param(
+            lambda f: _undo(f, "a.png", "c.png"), "1 image with a mask that counts, and a fit takes 2", id="one"
+        ),
+        pytest.param(_all_ignored, "0 images with a mask that counts", id="nothing counts"),
+        pytest.param(_other_images, r"1 image with a mask that counts \(2 failed\)", id="images were changed"),
+        pytest.param(_smaller_masks, r"1 image with a mask that counts \(2 failed\)", id="masks of another size"),
+        pytest.param(lambda f: shutil.rmtree(f / "out"), "no such folder", id="no folder"),
+        pytest.param(lambda f: (f / "out/run.json").unlink(), "no run.json in it", id="no run"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(folder: Path, change: Callable[[Path], object], message: str) -> None:
+    change(folder)
+    with pytest.raises(TipssegError, match=message):
+        tipsseg.fit_folder(folder / "out", images=folder / "imgs", device="cpu")
+
+
+def test_a_truth_of_another_size_is_told_of_and_left_out(folder: Path) -> None:
+    Image.fromarray(np.ones((100, 112), np.uint8)).save(folder / "gt/a.png")
+    found = tipsseg.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
+    assert (found.images, found.failed) == (3, 1)
+
+
+def test_images_without_a_mask_are_left_out(folder: Path, fit: Fit) -> None:
+    (folder / "gt/b.png").unlink()
+    again = tipsseg.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
+    np.testing.assert_array_equal(again.fitted.vectors, fit.fitted.vectors)
+    shutil.rmtree(folder / "gt")
+    (folder / "gt").mkdir()
+    Image.fromarray(np.zeros((1, 1), np.uint8)).save(folder / "gt/other.png")
+    with pytest.raises(tipsseg.InputError, match="none of the images has a mask"):
+        tipsseg.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
+
+
+def test_a_fit_of_another_model_is_refused_before_that_is_downloaded(made: Path, fit: Fit, tmp_path: Path) -> None:
+    with pytest.raises(tipsseg.UsageError, match="of the model tiny, and this is another one"):
+        list(_label(made / "imgs", fit.fitted, tmp_path / "out", "l14"))

@@ -1,0 +1,132 @@
+"""`tipsseg tune`: thresholds and temperatures from edited masks, in a file that labels by them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import Ran
+
+import tipsseg
+from tinytips.data.scoring import FIRST_SEED, to_list
+from tinytips.world.scenes import draw_scene
+from tipsseg import FittedVocabulary, LabelOptions, UsageError
+from tipsseg.cli.main import app
+
+NAMES = ("sky", "grass", "tree", "kite")
+IMAGES = ("a", "b", "c", "d", "e")
+SEEN = LabelOptions(short_side=112)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """imgs, five scenes, and out, a run with all of its masks edited; of the grass all that is not sure is wrong."""
+    top = tmp_path_factory.mktemp("tune")
+    (top / "imgs").mkdir()
+    truths = {}
+    for seed, name in enumerate(IMAGES, start=FIRST_SEED + 6100):
+        scene = draw_scene(seed, 112, 112)
+        Image.fromarray(scene.image).save(top / f"imgs/{name}.png")
+        truths[name] = to_list(scene.truth, NAMES[:3])
+    list(
+        tipsseg.label_folder(
+            top / "imgs", NAMES, output=top / "out", model="tiny", formats=("png",), options=SEEN, device="cpu"
+        )
+    )
+    labeller = tipsseg.Labeller(tipsseg.load("tiny", device="cpu"), NAMES, SEEN)
+    for name, truth in truths.items():
+        found = labeller.label(top / f"imgs/{name}.png")
+        truth[found.labels == 2] = np.where(found.confidence[found.labels == 2] < 0.7, 3, 2)
+        Image.fromarray(truth).save(top / f"out/masks/{name}.png")
+    return top
+
+
+def test_thresholds_are_where_pixels_become_right(made: Path, tmp_path: Path) -> None:
+    tuning = tipsseg.tune_folder(made / "out", precision=0.99, device="cpu", features=tmp_path / "feats")
+    assert (tuning.images, tuning.failed) == (5, 0)
+    grass = tuning.thresholds[1]
+    assert 0.5 < grass.min_confidence <= 0.705
+    assert grass.precision is not None
+    assert grass.precision >= 0.98 > (grass.precision_before or 0)
+    assert not tuning.thresholds[3].images
+    tuning.save(tmp_path / "farm.toml")
+    read = tipsseg.read_vocabulary(tmp_path / "farm.toml")
+    assert [each.min_confidence for each in read.classes] == [each.min_confidence for each in tuning.thresholds]
+    assert (read.auto, [each.name for each in read.classes]) == (True, list(NAMES))
+    assert "grass" in tuning.table()
+    with pytest.raises(UsageError, match=r"its file ends with \.toml"):
+        tuning.save(tmp_path / "farm.fit")
+
+
+def test_a_temperature_makes_confidences_as_often_right_as_they_say(made: Path, tmp_path: Path) -> None:
+    tuning = tipsseg.tune_folder(made / "out", None, temperature=True, device="cpu")
+    found = tuning.calibration
+    assert found is not None
+    assert found.after is not None
+    assert found.after < found.before
+    assert tuning.thresholds == ()
+    tuning.save(tmp_path / "warm.fit")
+    fitted = FittedVocabulary.load(tmp_path / "warm.fit")
+    model = tipsseg.load("tiny", device="cpu")
+    by_text, by_fit = (tipsseg.Labeller(model, each, SEEN).label(made / "imgs/a.png") for each in (NAMES, fitted))
+    np.testing.assert_array_equal(by_text.labels, by_fit.labels)
+    assert abs(by_text.confidence - by_fit.confidence).max() > 0.01
+
+
+def test_a_run_by_a_fit_is_tuned_with_that_fit(made: Path, tmp_path: Path) -> None:
+    fitted = tipsseg.tune_folder(made / "out", None, temperature=True, device="cpu").fitted
+    assert fitted is not None
+    list(
+        tipsseg.label_folder(
+            made / "imgs", fitted, output=tmp_path / "out", model="tiny", formats=("png",), options=SEEN, device="cpu"
+        )
+    )
+    for path in (made / "out/masks").iterdir():
+        shutil.copy(path, tmp_path / "out/masks" / path.name)
+    with pytest.raises(UsageError, match="was made with a fitted vocabulary"):
+        tipsseg.tune_folder(tmp_path / "out", 0.99, device="cpu")
+    with pytest.raises(UsageError, match="was made with other vectors"):
+        tipsseg.tune_folder(made / "out", 0.99, fitted=fitted, device="cpu")
+    tuning = tipsseg.tune_folder(tmp_path / "out", 0.99, fitted=fitted, device="cpu")
+    assert tuning.fitted is not None
+    assert tuning.fitted.vocabulary.fit == fitted.vocabulary.fit
+    assert tuning.fitted.vocabulary.classes[1].min_confidence == tuning.thresholds[1].min_confidence > 0
+
+
+def run(*arguments: object) -> Ran:
+    from typer.testing import CliRunner
+
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    return Ran(done.exit_code, done.stdout, done.stderr)
+
+
+def test_the_command(made: Path, tmp_path: Path) -> None:
+    arguments = ["tune", made / "out", "--precision", 0.99, "-o", tmp_path / "farm.toml", "--device", "cpu"]
+    done = run(*arguments)
+    assert done.code == 0
+    assert [line.split()[0] for line in done.out.splitlines()[1:5]] == list(NAMES)
+    assert "farm.toml" in done.err
+    assert "it is there already" in run(*arguments).err
+    again = run(*arguments, "--overwrite", "--json", "--quiet")
+    assert (again.code, again.err) == (0, "")
+    assert json.loads(again.out)["classes"][1]["min_confidence"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["-o", "x.toml"], "nothing to tune", id="nothing"),
+        pytest.param(["-o", "x.toml", "--precision", "1"], "--precision 1.0 is not between 0 and 1", id="precision"),
+        pytest.param(["-o", "x.fit", "--precision", "0.9"], "-o x.fit: this vocabulary is words", id="fit"),
+        pytest.param(["-o", "x.toml", "--temperature"], "-o x.toml: this vocabulary has vectors", id="toml"),
+        pytest.param(["-o", "x.fit", "--temperature", "-v", "a.toml"], "--vocab a.toml is no fit", id="vocab"),
+    ],
+)
+def test_wrong_usage(made: Path, arguments: list[str], message: str) -> None:
+    done = run("tune", made / "out", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err

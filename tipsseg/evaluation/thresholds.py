@@ -1,0 +1,191 @@
+"""Minimum confidences from images with truth: the lowest by which a class is as precise as asked, with few images too.
+
+Pixels of one image are right and wrong together, so images are what is counted: of each image the pixels of a class that are right,
+and those that there are, at every threshold. Their ratio over all images is the precision. Whether it is as high as asked is a
+question about the mean of
+
+    right pixels - precision asked * labelled pixels
+
+over images, which is at least 0 where the answer is yes. Student's bound on that mean, one-sided, answers it: one image that is all
+wrong weighs as much as it has pixels, and few images that differ give a wide bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.types import ConfidenceArray, LabelArray
+
+#: Thresholds are 0, 1 / STEPS, ..., 1.
+STEPS = 200
+
+#: The level of Student's bound. By tests/benchmarks/tune.py 0.9 costs three points of recall, and 0.8 half of that, and all classes
+#: together are as precise as asked either way.
+_LEVEL = 0.8
+
+#: Classes that fewer images are labelled with get the threshold of all classes together.
+_FEWEST = 3
+
+_EDGES = (np.arange(STEPS + 1) / STEPS).astype(np.float32)
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tally:
+    """The pixels of one image, or the sum over several, that truth counts.
+
+    Attributes:
+        labelled: [N, STEPS + 1], how many are labelled as each class with at least each confidence.
+        right: [N, STEPS + 1], how many of these are of that class.
+        truth: [N], how many there are of each class.
+    """
+
+    labelled: Counts
+    right: Counts
+    truth: Counts
+
+
+def tally(labels: LabelArray, confidence: ConfidenceArray, truth: NDArray[np.integer], classes: int) -> Tally:
+    """Count the pixels of an image.
+
+    Args:
+        labels: [H, W], as labelled without any minimum confidence.
+        confidence: [H, W], of the labels, 0..1.
+        truth: [H, W], 0 the background, 1..N the classes; pixels of other ids do not count.
+        classes: N.
+
+    Returns:
+        The counts.
+    """
+    counts = truth <= classes
+    given, meant = labels[counts].astype(np.int64), truth[counts].astype(np.int64)
+    step = np.searchsorted(_EDGES, confidence[counts].astype(np.float32), side="right") - 1
+    cell = given * (STEPS + 1) + np.maximum(step, 0)
+
+    def from_above(chosen: NDArray[np.bool_]) -> Counts:
+        found = np.bincount(cell[chosen], minlength=(classes + 1) * (STEPS + 1))[: (classes + 1) * (STEPS + 1)]
+        found = found.reshape(classes + 1, STEPS + 1)[1:]
+        return np.cumsum(found[:, ::-1], axis=1)[:, ::-1]
+
+    return Tally(
+        from_above(given <= classes),
+        from_above(given == meant),
+        np.bincount(meant, minlength=classes + 1)[1:],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClassThreshold:
+    """The minimum confidence of a class, and what it gives with each image left out of what it is chosen by.
+
+    Attributes:
+        min_confidence: 0..1.
+        images: How many images have pixels that are labelled as the class.
+        reached: Whether the precision asked for is reached. Where it is not, the minimum confidence is 1.
+        own: Whether it is the class's own; False: too few images have it, and it is that of all classes together.
+        precision: With the threshold that each image gets from the other images; None where nothing is left to be labelled.
+        recall: Likewise; None where the truth has no pixel of the class.
+        recall_before: The recall without a threshold.
+        precision_before: The precision without a threshold.
+    """
+
+    min_confidence: float
+    images: int
+    reached: bool
+    own: bool
+    precision: float | None
+    recall: float | None
+    precision_before: float | None
+    recall_before: float | None
+
+
+def choose_thresholds(tallies: Sequence[Tally], precision: float) -> tuple[ClassThreshold, ...]:
+    """Choose the minimum confidence of each class.
+
+    Args:
+        tallies: Of each image.
+        precision: The share of right pixels that is asked for, 0..1.
+
+    Returns:
+        For each class 1..N. Of two images and more the numbers are with one left out; of one image there are none.
+    """
+    labelled = np.stack([each.labelled for each in tallies])  # [I, N, K]
+    right = np.stack([each.right for each in tallies])
+    truth = np.stack([each.truth for each in tallies])  # [I, N]
+    steps, own, reached = _chosen(labelled, right, precision)
+    classes = np.arange(labelled.shape[1])
+    kept = np.zeros(len(classes), np.int64)
+    hit = np.zeros(len(classes), np.int64)
+    for index in range(len(tallies) if len(tallies) > 1 else 0):
+        others = np.arange(len(tallies)) != index
+        left_out, _, _ = _chosen(labelled[others], right[others], precision)
+        kept += labelled[index, classes, left_out]
+        hit += right[index, classes, left_out]
+    several = len(tallies) > 1
+    return tuple(
+        ClassThreshold(
+            int(steps[each]) / STEPS,
+            int((labelled[:, each, 0] > 0).sum()),
+            bool(reached[each]),
+            bool(own[each]),
+            _share(hit[each], kept[each]) if several else None,
+            _share(hit[each], truth[:, each].sum()) if several else None,
+            _share(right[:, each, 0].sum(), labelled[:, each, 0].sum()),
+            _share(right[:, each, 0].sum(), truth[:, each].sum()),
+        )
+        for each in classes.tolist()
+    )
+
+
+def _share(part: int, whole: int) -> float | None:
+    return None if not whole else float(part / whole)
+
+
+def _chosen(
+    labelled: Counts, right: Counts, precision: float
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """The step of each class, [N]; whether it is its own; and whether it is precise enough."""
+    together = _first(labelled.sum(1), right.sum(1), precision)
+    images = (labelled[..., 0] > 0).sum(0)
+    own = images >= _FEWEST
+    found = [
+        _first(labelled[:, each], right[:, each], precision) if own[each] else together for each in range(len(own))
+    ]
+    steps = np.array([STEPS if each is None else each for each in found], np.int64)
+    return steps, own, np.array([each is not None for each in found])
+
+
+def _first(labelled: Counts, right: Counts, precision: float) -> int | None:
+    """The lowest step by which [I, K] pixels are precise enough; None where none is."""
+    there = labelled > 0
+    images = there.sum(0)  # [K]
+    surplus = right - precision * labelled
+    mean = surplus.sum(0) / np.maximum(images, 1)
+    variance = np.where(there, (surplus - mean) ** 2, 0).sum(0) / np.maximum(images - 1, 1)
+    width = np.array([0.0, 0.0, *(student_quantile(_LEVEL, each - 1) for each in range(2, len(labelled) + 1))])
+    enough = (images >= 2) & (mean - width[images] * np.sqrt(variance / np.maximum(images, 1)) >= 0)
+    return int(np.argmax(enough)) if enough.any() else None
+
+
+def student_quantile(level: float, freedom: int) -> float:
+    """The quantile of Student's distribution: the first two exactly, others by their expansion, to 0.01 for levels below 0.95."""
+    if freedom == 1:
+        return math.tan(math.pi * (level - 0.5))
+    if freedom == 2:
+        twice = 2 * level - 1
+        return twice * math.sqrt(2 / (1 - twice**2))
+    z = NormalDist().inv_cdf(level)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return math.fsum(term / freedom**power for power, term in enumerate(terms))

@@ -1,0 +1,103 @@
+"""An auto-annotation function for CVAT; cvat-cli takes this module as its function module, see examples/integrations.
+
+It needs the package cvat-sdk, with which cvat-cli comes. The task must have labels with the names of the classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import cvat_sdk.auto_annotation as cvataa
+from cvat_sdk.masks import encode_mask
+
+from tipsseg.errors import VocabularyError
+from tipsseg.labelling.labeller import Labeller
+from tipsseg.labelling.model import load
+from tipsseg.options import DTYPE_NAMES, REFINEMENTS, LabelOptions, choose
+from tipsseg.vocabulary.files import read_vocabulary
+from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_background, split_names
+
+if TYPE_CHECKING:
+    from cvat_sdk.models import LabeledShapeRequest
+    from PIL import Image
+
+    from tipsseg.regions.objects import LabelledObject
+
+
+def create(
+    classes: str = "",
+    vocab: str = "",
+    model: str = "l14",
+    background: str = "",
+    min_confidence: float = 0.0,
+    refine: str = "none",
+    min_area: int = 1,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> CvatFunction:
+    """Make the function, as cvat-cli does with its options `-p NAME=TYPE:VALUE`.
+
+    Args:
+        classes: Names of classes with commas, as of `tipsseg label`.
+        vocab: A vocabulary file, or the name of a preset, in place of `classes`.
+        model: An id of weights.lock, or a folder in the hub layout.
+        background: "auto", "none", or phrases with commas; "": as the vocabulary says, or "auto".
+        min_confidence: Pixels below this confidence, 0..1, are in no shape.
+        refine: "none" or "pamr".
+        min_area: Smaller objects are left out, in pixels.
+        device: Where the model runs.
+        dtype: What the model computes in.
+
+    Raises:
+        TipssegError: For a vocabulary, a model or an option that cannot be used.
+    """
+    if bool(classes) == bool(vocab):
+        raise VocabularyError(
+            "either `classes` or `vocab` says what to label", 'For example: -p classes=str:"panda leg,tree"'
+        )
+    phrases = parse_background(background) if background else None
+    if vocab:
+        vocabulary = read_vocabulary(vocab, phrases)
+    else:
+        vocabulary = make_vocabulary(split_names([classes]), "auto" if phrases is None else phrases)
+    options = LabelOptions(min_confidence=min_confidence, refine=choose(refine, REFINEMENTS, "refinement"))
+    return CvatFunction(
+        Labeller(load(model, device=device, dtype=choose(dtype, DTYPE_NAMES, "dtype")), vocabulary, options), min_area
+    )
+
+
+class CvatFunction:
+    """A detection function: each connected region of a class is a shape."""
+
+    def __init__(self, labeller: Labeller, min_area: int = 1) -> None:
+        """`min_area`: smaller objects are left out, in pixels."""
+        self._labeller = labeller
+        self._min_area = min_area
+
+    @cached_property
+    def spec(self) -> cvataa.DetectionFunctionSpec:
+        """The classes, as CVAT's labels for masks."""
+        labels = [cvataa.label_spec(each.name, each.id, type="mask") for each in self._labeller.vocabulary.classes]
+        return cvataa.DetectionFunctionSpec(labels=labels)
+
+    def detect(self, context: cvataa.DetectionFunctionContext, image: Image.Image) -> list[LabeledShapeRequest]:
+        """The objects in an image as masks, or as polygons where CVAT asks for these."""
+        objects = self._labeller.label(image).regions(min_area=self._min_area)
+        found = [each for each in objects if each.score >= (context.conf_threshold or 0)]
+        if context.conv_mask_to_poly:
+            return [shape for each in found for shape in _polygons(each)]
+        return [cvataa.mask(each.region.class_id, _code(each)) for each in found]
+
+
+def _code(found: LabelledObject) -> list[float]:
+    """CVAT's code of a mask: lengths of runs within the box, then its corners x1, y1, x2, y2."""
+    y, x, height, width = found.region.box
+    *runs, _, _, _, _ = encode_mask(found.region.mask, [0, 0, width, height])
+    return [*runs, x, y, x + width - 1, y + height - 1]
+
+
+def _polygons(found: LabelledObject) -> Iterator[LabeledShapeRequest]:
+    for ring in found.outline.rings:  # [n, 2] corners (y, x)
+        yield cvataa.polygon(found.region.class_id, ring[:, ::-1].ravel().tolist())

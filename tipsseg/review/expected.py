@@ -1,0 +1,88 @@
+"""How much of an image is expected to be wrong, and why, by what the manifest says of it.
+
+It is the expected share of wrong pixels, if the confidence of a label is the chance that it is right, times 1 + B. B is the share
+of the image that is near the border of an object: there, models are surer than they are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tipsseg.store.manifest import ManifestEntry, ObjectScore
+
+#: How wide the border of an object is, of the shorter side of the image: a patch of a window has that size.
+_BORDER = 1 / 32
+
+#: Reasons of less than this share of the expected error are not named.
+_LEAST = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A part of the expected error of an image.
+
+    Attributes:
+        kind: "class", "background", "ignored" or "borders".
+        name: The name of the class; "" for the other kinds.
+        share: Its share of the expected error, 0..1, two decimals.
+    """
+
+    kind: str
+    name: str
+    share: float
+
+    def record(self) -> dict[str, object]:
+        """As JSON values."""
+        return {"kind": self.kind, **({"class": self.name} if self.kind == "class" else {}), "share": self.share}
+
+
+def expected_error(entry: ManifestEntry) -> float:
+    """The expected error of an image, 0..1, four decimals. An image whose mask a person corrected has 0."""
+    return round(min(1.0, sum(part for _, _, part in _parts(entry))), 4)
+
+
+def reasons(entry: ManifestEntry) -> tuple[Reason, ...]:
+    """What the expected error of an image is made of, the largest part first."""
+    parts = _parts(entry)
+    total = sum(part for _, _, part in parts)
+    found = [Reason(kind, name, round(part / total, 2)) for kind, name, part in parts if part >= _LEAST * total > 0]
+    return tuple(sorted(found, key=lambda each: -each.share))
+
+
+def mean_confidence(entry: ManifestEntry) -> float | None:
+    """The mean confidence, 0..1, of the pixels that have a label; None where no pixel has one."""
+    numbers = entry.numbers
+    background = background_confidence(entry)
+    parts = [(each.pixels, each.confidence) for each in numbers.classes]
+    parts += [] if background is None else [(numbers.background, background)]
+    pixels = sum(number for number, _ in parts)
+    return round(sum(number * each for number, each in parts) / pixels, 4) if pixels else None
+
+
+def background_confidence(entry: ManifestEntry) -> float | None:
+    """The mean confidence, 0..1, of the background; None where it is not known or there is none."""
+    background = entry.summary.get("background")
+    found = background.get("confidence") if isinstance(background, dict) else None
+    return float(found) if isinstance(found, int | float) and 0 <= found <= 1 else None
+
+
+def border_share(objects: Iterable[ObjectScore], size: tuple[int, int]) -> float:
+    """The share of an image of `size` (H, W), 0..1, that is near the border of an object, as the boxes of the objects tell."""
+    height, width = size
+    length = sum(2 * (h + w) for _, _, _, _, h, w, _ in objects)
+    return min(1.0, length * _BORDER * min(height, width) / (height * width))
+
+
+def _parts(entry: ManifestEntry) -> list[tuple[str, str, float]]:
+    """The parts of the expected error: kind, name of the class, and the share of the image that is wrong by it."""
+    if entry.corrected is not None:
+        return []
+    numbers = entry.numbers
+    area = numbers.size[0] * numbers.size[1]
+    unsure = 1 - (background_confidence(entry) or 0.0)
+    parts = [("class", each.name, each.pixels * (1 - each.confidence) / area) for each in numbers.classes]
+    parts.append(("background", "", numbers.background * unsure / area))
+    parts.append(("ignored", "", numbers.ignored / area))
+    wrong = sum(part for _, _, part in parts)
+    return [*parts, ("borders", "", wrong * border_share(entry.objects or (), numbers.size))]

@@ -1,0 +1,173 @@
+"""Images with masks that a person made: those that were edited in the output folder of a run, or truth masks beside images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from tipsseg.errors import ImageError, InputError
+from tipsseg.evaluation.pairing import Pair, find_truths
+from tipsseg.evaluation.truth import Layout, read_truth
+from tipsseg.formats.base import RunContext
+from tipsseg.runs.inputs import check_image_root
+from tipsseg.store.corrections import Correction, find_correction, read_correction
+from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry
+from tipsseg.store.reader import FinishedRun, check_hint, find_runs, finished_context
+from tipsseg.store.results import is_recorded
+from tipsseg.store.stored_image import labelled_image
+from tipsseg.types import ImageRef, LabelArray
+from tipsseg.util.files import is_folder
+from tipsseg.util.printable import shell_word
+from tipsseg.util.record_paths import actual_name, actual_path
+
+
+class Masks(Protocol):
+    """Images that have a mask, and their masks."""
+
+    @property
+    def refs(self) -> tuple[ImageRef, ...]:
+        """The images."""
+
+    def read(self, ref: ImageRef) -> LabelArray:
+        """The mask of an image: [H, W], 0 the background, 1..N the classes; other ids do not count. Raises ImageError."""
+
+
+@dataclass(frozen=True, slots=True)
+class EditedMasks:
+    """The masks in the output folder of a run that a person edited.
+
+    Attributes:
+        run: The run.
+        context: What its formats have to know.
+        refs: The images.
+        masks: The line of the manifest and the mask of each image, by its name.
+        max_pixels: Larger images are refused.
+    """
+
+    run: FinishedRun
+    context: RunContext
+    refs: tuple[ImageRef, ...]
+    masks: Mapping[str, tuple[ManifestEntry, Correction]]
+    max_pixels: int
+
+    def read(self, ref: ImageRef) -> LabelArray:
+        """See Masks. An image that was changed since it was labelled is refused: its mask is of another image."""
+        entry, mask = self.masks[ref.name]
+        if not ref.path.exists():
+            raise ImageError(ref.path, "no such file", "Say where the images are with argument `images`.")
+        if not entry.fingerprint.matches(ref.path):
+            raise ImageError(ref.path, f"changed since it was labelled, and {mask.path} is of what it was")
+        classes = {each.id: each.name for each in self.context.classes}
+        try:
+            stored = labelled_image(entry, classes, self.context.files, self.max_pixels).stored
+        except ValueError as error:
+            raise ImageError(
+                self.context.state / MANIFEST_FILE,
+                f"{entry.image}: not as tipsseg writes it: {error}",
+                check_hint(self.context.output),
+            ) from error
+        return read_correction(mask, stored)
+
+
+def of_another_size(ref: ImageRef, size: tuple[int, ...], mask: tuple[int, ...]) -> ImageError:
+    """The error for an image of `size` (height, width) and a mask of another size."""
+    given, there = (" x ".join(map(str, each)) for each in (size, mask))
+    return ImageError(
+        ref.path,
+        f"it has {given} (height x width) pixels, and its mask {there}",
+        "The mask must be of the upright image.",
+    )
+
+
+def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMasks:
+    """Find the masks of a run that a person edited.
+
+    Args:
+        output: The output folder.
+        images: The folder that the images' names begin at now; None: the images are where they were.
+        max_pixels: Larger images are refused.
+
+    Raises:
+        UsageError: Where the folder of the images is not there.
+        InputError: For what is no output folder of a run that has ended, and where no mask was edited.
+        ImageError: Where it is open which mask of an image counts.
+    """
+    check_image_root(images)
+    run = _whole_run(output)
+    context = finished_context(run)
+    found: dict[str, tuple[ManifestEntry, Correction]] = {}
+    refs: list[ImageRef] = []
+    with closing(Manifest(run.state)) as manifest:
+
+        def recorded(image: str, digest: str) -> bool:
+            return is_recorded(manifest.get(image), digest)
+
+        context.ownership.load(run.info.files, recorded)
+        for entry in manifest.entries():
+            mask = find_correction(entry, output, context.ownership)
+            if mask is not None:
+                ref = ImageRef(_place(entry, images), PurePosixPath(entry.image))
+                refs.append(ref)
+                found[ref.name] = entry, mask
+    if not refs:
+        raise InputError(
+            f"{output}: no mask in it was edited, so there is nothing to learn from",
+            f"Correct some masks; those from other tools come back with: tipsseg correct {shell_word(str(output))} --help",
+        )
+    return EditedMasks(run, context, tuple(refs), found, max_pixels)
+
+
+def _place(entry: ManifestEntry, images: Path | None) -> Path:
+    if images is None:
+        return actual_path(Path(), entry.path)
+    path = images / entry.image
+    return path if path.exists() else images / actual_name(entry.image)
+
+
+def _whole_run(output: Path) -> FinishedRun:
+    if not is_folder(output):
+        raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
+    runs = find_runs(output, Path())
+    if runs[0].shard is not None:
+        folder = shell_word(str(output))
+        raise InputError(f"{output}: it holds shards", f"Join them first: tipsseg merge {folder} -o {folder}")
+    return runs[0]
+
+
+@dataclass(frozen=True, slots=True)
+class TruthMasks:
+    """Truth masks beside images.
+
+    Attributes:
+        pairs: The images and their masks, by the name of the image.
+        without: How many images have no mask.
+        max_pixels: Larger masks are refused.
+    """
+
+    pairs: Mapping[str, Pair]
+    without: int
+    max_pixels: int
+
+    @property
+    def refs(self) -> tuple[ImageRef, ...]:
+        """See Masks."""
+        return tuple(pair.ref for pair in self.pairs.values())
+
+    def read(self, ref: ImageRef) -> LabelArray:
+        """See Masks."""
+        pair = self.pairs[ref.name]
+        return read_truth(pair.truth, pair.kind.ids, self.max_pixels)
+
+
+def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixels: int) -> TruthMasks:
+    """Find the images that have a truth mask. Raises InputError where none has, see `pairing.pair_truths`."""
+    found = find_truths(refs, folder, layout)
+    if not found.pairs:
+        raise InputError(
+            f"none of the images has a mask in {folder}",
+            "Masks are found by the path of the image, or by its file name.",
+        )
+    return TruthMasks({pair.ref.name: pair for pair in found.pairs}, len(found.missing), max_pixels)

@@ -1,0 +1,225 @@
+"""One `tipsseg fit` run: images with masks ─► features, of the store or of the model ─► the fit ─► its file."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.errors import InputError, OutputError, UsageError
+from tipsseg.evaluation.metrics import BACKGROUND_NAME, name_column
+from tipsseg.options import LabelOptions
+from tipsseg.runs.engine import LoadedModel, load_for
+from tipsseg.runs.fit.masked import EditedMasks, Masks
+from tipsseg.runs.notes import note_damaged
+from tipsseg.runs.progress import Progress
+from tipsseg.store.results import Failed
+from tipsseg.store.run_record import plan_run
+from tipsseg.store.spec import RunSpec, check_folder, model_identity
+from tipsseg.util.files import cache_folder, is_folder
+from tipsseg.util.printable import clock, counted, listed
+from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary, is_fit
+from tipsseg.weights.sources import find_model
+
+if TYPE_CHECKING:
+    from tipsseg.labelling.fitting.maths import Window
+
+#: The fewest images that can be fitted to with one of them left out.
+_FEWEST = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """What a fit came to.
+
+    Attributes:
+        fitted: The fitted vocabulary.
+        images: How many images it was fitted to.
+        failed: How many images failed, and were left out.
+    """
+
+    fitted: FittedVocabulary
+    images: int
+    failed: int
+
+    def record(self) -> dict[str, object]:
+        """The scores as JSON values."""
+        fitted = self.fitted
+        first = len(fitted.vocabulary.classes) + 1 - len(fitted.scores)  # 0 where the background has a line
+        return {
+            "images": self.images,
+            "failed": self.failed,
+            "model": fitted.model_id,
+            "digest": fitted.vocabulary.fit,
+            "classes": [
+                {
+                    "id": label_id,
+                    "name": score.name or BACKGROUND_NAME,
+                    "images": score.images,
+                    "text_iou": None if score.text_iou is None else round(score.text_iou, 6),
+                    "iou": None if score.iou is None else round(score.iou, 6),
+                    "source": score.source,
+                }
+                for label_id, score in enumerate(fitted.scores, start=first)
+            ],
+        }
+
+    def table(self) -> str:
+        """The scores as text for a terminal, IoU in per cent; "-": not known."""
+        scores = self.fitted.scores
+        head, *names, mean = name_column(("in %", *(each.name or BACKGROUND_NAME for each in scores), "mean IoU"))
+        lines = [f"{head}{'text':>9}{'fitted':>9}{'images':>9}   made from"]
+        for name, each in zip(names, scores, strict=True):
+            lines.append(f"{name}{_percent(each.text_iou):>9}{_percent(each.iou):>9}{each.images:>9}   {each.source}")
+        known = [(each.text_iou, each.iou) for each in scores if each.text_iou is not None and each.iou is not None]
+        if known:
+            text, fitted = (math.fsum(values) / len(known) for values in zip(*known, strict=True))
+            lines += ["", f"{mean}{_percent(text):>9}{_percent(fitted):>9}   each image labelled by a fit without it"]
+        return "\n".join(lines) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Raise an error where the file of a fit cannot be meant, or is there already.
+
+    Raises:
+        UsageError: It does not end with .fit.
+        OutputError: It is there already, or its folder cannot be made.
+    """
+    if not is_fit(target):
+        raise UsageError(
+            f"argument `output`={target}: a fit is a file that ends with {FIT_SUFFIX}", f"Give {target}{FIT_SUFFIX}"
+        )
+    check_file(target, overwrite=overwrite)
+
+
+def check_file(target: Path, *, overwrite: bool) -> None:
+    """Raise OutputError where a file cannot be made, or is there already and not to be replaced."""
+    if is_folder(target):
+        raise OutputError(target, "a folder has this name", "Choose another file with argument `output`.")
+    if os.path.lexists(target) and not overwrite:
+        raise OutputError(
+            target,
+            "it is there already",
+            "Choose another file with argument `output`, or replace it with argument `overwrite`.",
+        )
+    check_folder(target.absolute().parent)
+
+
+def spec_of_run(masks: EditedMasks, wish: RunSpec) -> RunSpec:
+    """How the images of a run are seen again: as the run saw them.
+
+    Args:
+        masks: The edited masks.
+        wish: Device, dtype, threads and feature store; model, classes and options are those of the run.
+
+    Raises:
+        InputError: Where the model that the run was made with has other files now.
+    """
+    info = masks.run.info
+    asked = info.spec
+    dtype = info.dtype if wish.dtype == "auto" else wish.dtype
+    spec = replace(
+        wish,
+        model=asked.model,
+        # Each fit starts from the words.
+        vocabulary=replace(asked.vocabulary, fit=""),
+        options=LabelOptions(asked.options.mode, asked.options.short_side),
+        dtype=dtype,
+    )
+    if model_identity(find_model(asked.model).facts(keep_stamps=wish.use_cache)) != model_identity(info.model):
+        raise InputError(
+            f"{masks.run.output}: the model {asked.model} of this run has other files now",
+            "Put the model back, or label the images again.",
+        )
+    return spec
+
+
+def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progress, *, quiet: bool = False) -> Fit:
+    """Fit class vectors to masks, and write them.
+
+    Args:
+        spec: Model, classes, how images are seen, and the feature store; its output and formats are of no use.
+        masks: The images and their masks.
+        target: The file of the fit; None: it is written nowhere.
+        progress: Says what happens.
+        quiet: Whether a download of the model shows no progress.
+
+    Raises:
+        TipssegError: For what ends the run. An image that cannot be read is reported and left out.
+    """
+    from tipsseg.labelling.classifier import make_classifier
+    from tipsseg.labelling.fitting.fit import counting_groups, fit_windows
+
+    _require(len(masks.refs), 0)
+    loaded = load_for(plan_run(spec), progress.note, quiet=quiet)
+    classifier = make_classifier(loaded.model.backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
+    taught, failed = learn(loaded, masks, counting_groups(classifier.vocabulary), progress)
+    windows = [each for each in taught if each]
+    _require(len(windows), failed)
+    began = time.monotonic()
+    progress.note(
+        f"Fitting {counted(len(spec.vocabulary.classes), 'class', 'classes')} to {counted(len(windows), 'image')}."
+    )
+    side = loaded.model.check_short_side(spec.options.short_side)
+    fitted = fit_windows(loaded.model, classifier, windows, spec.options.mode, side)
+    _note_classes(fitted, progress)
+    if target is not None:
+        fitted.save(target)
+        progress.note(f"Written: {target}, in {clock(round(time.monotonic() - began))}.")
+    return Fit(fitted, len(windows), failed)
+
+
+def learn(
+    loaded: LoadedModel, masks: Masks, groups: NDArray[np.int64], progress: Progress
+) -> tuple[list[list[Window]], int]:
+    """What the windows of each image teach, and how many images failed; see `FitTask`."""
+    from tipsseg.runs.fit.task import FitTask
+    from tipsseg.runs.pipeline import label_images
+
+    spec, model = loaded.info.spec, loaded.model
+    task = FitTask(model, spec.options, masks, groups, loaded.store, spec.max_pixels)
+    failed = 0
+    taught: list[list[Window]] = []
+    progress.begin(
+        f"{counted(len(masks.refs), 'image')} with masks, model {loaded.info.model['id']} on {loaded.info.device} "
+        f"({loaded.info.dtype}).",
+        len(masks.refs),
+    )
+    with closing(label_images(masks.refs, task, spec.jobs)) as results:
+        for result in results:
+            if isinstance(result, Failed):
+                failed += 1
+                progress.error(result.error)
+            else:
+                taught.append(result.windows)
+                if result.damaged:
+                    note_damaged(result.damaged, progress)
+            progress.advance()
+    progress.end()
+    return taught, failed
+
+
+def _require(images: int, failed: int) -> None:
+    if images < _FEWEST:
+        left = f" ({failed} failed)" if failed else ""
+        raise InputError(
+            f"{counted(images, 'image')} with a mask that counts{left}, and a fit takes {_FEWEST}: it is tried on images left out",
+            "Correct the mask of one more image.",
+        )
+
+
+def _note_classes(fitted: FittedVocabulary, progress: Progress) -> None:
+    never = [score.name for score in fitted.scores if score.name and not score.images]
+    if never:
+        progress.note(f"No pixel in the masks of {listed(never, 10)}: the text alone stands for what has none.")

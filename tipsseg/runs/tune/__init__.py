@@ -1,0 +1,1 @@
+"""Minimum confidences and temperatures, chosen by masks that a person edited."""
