@@ -6,7 +6,7 @@
 
 Label propagation is that of LPOSS (Stojnić et al., CVPR 2025) on the patches of a window: scores spread over a graph of the most
 similar patches of each, with cosines to the power of gamma as weights, until (1 - alpha S) F = (1 - alpha) Y. A window has few
-patches, so that is solved as it stands. The closed list of 24 classes; time is processor time, without encoding, of the first row's.
+patches, so that is solved as it stands. The closed list of 24 classes; time is processor time, without encoding, of the first row.
 """
 
 from __future__ import annotations
