@@ -399,7 +399,7 @@ def test_every_option_is_either_refused_or_of_use_beside_masks() -> None:
         "jobs",
         "max_pixels",
     }
-    assert names == used | {"as_json", "output", "formats", "quiet"} | set(_LABELLING) | set(_WRITING)
+    assert names == used | {"as_json", "output", "report", "formats", "quiet"} | set(_LABELLING) | set(_WRITING)
 
 
 @pytest.mark.usefixtures("masks")

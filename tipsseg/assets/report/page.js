@@ -202,7 +202,7 @@ function makeCell(index) {
     { type: "button", title: record.path, onclick: () => viewer.open(index), "data-index": String(index), "aria-label": `${record.image}: ${describe(record)}` },
     view,
     element("span", { textContent: record.image }),
-    element("span", { className: "soft", textContent: describe(record) }),
+    element("span", { className: "soft", textContent: describe(record).replaceAll(" %", "\u00a0%") }),
   );
   const cell = element("div", { className: "cell", role: "listitem", "aria-posinset": String(index + 1), "aria-setsize": String(page.shown.length) }, button);
   const width = 100 / page.columns;
