@@ -60,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         inputs = Path(place) / "inputs.npz"
         cosines = drawn()
-        np.savez(inputs, **cosines)
+        np.savez(inputs, *cosines.values())
         times: dict[tuple[str, Path], list[float]] = {}
         found = {}
         for _ in range(options.rounds):
@@ -69,19 +69,19 @@ def main() -> None:
                 environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
                 subprocess.run([sys.executable, "-c", MEASURE, inputs, output], check=True, env=environment, cwd=place)
                 found[root] = dict(np.load(output))
-                for name in cosines:
-                    times.setdefault((name, root), []).extend(found[root][f"{name} time"])
+                for number, name in enumerate(cosines):
+                    times.setdefault((name, root), []).extend(found[root][f"arr_{number} time"])
     print(f"{processor()}; {options.rounds} rounds\n")
     print(
         "| cosines | other, ms | this, ms | ratio | labels that differ | mean difference of confidence |\n"
         + "|---" * 6
         + "|"
     )
-    for name in cosines:
+    before, now = found[options.other.resolve()], found[ROOT]
+    for number, name in enumerate(cosines):
         other, this = (statistics.median(times[name, root]) * 1e3 for root in (options.other.resolve(), ROOT))
-        before, now = found[options.other.resolve()], found[ROOT]
-        differ = int((before[f"{name} labels"] != now[f"{name} labels"]).sum())
-        confidence = float(np.abs(before[f"{name} confidence"] - now[f"{name} confidence"]).mean())
+        differ = int((before[f"arr_{number} labels"] != now[f"arr_{number} labels"]).sum())
+        confidence = float(np.abs(before[f"arr_{number} confidence"] - now[f"arr_{number} confidence"]).mean())
         print(f"| {name} | {other:.1f} | {this:.1f} | {other / this:.1f} | {differ} | {confidence:.1e} |")
 
 
