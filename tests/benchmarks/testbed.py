@@ -43,6 +43,8 @@ METHODS: Mapping[str, tipsseg.LabelOptions] = {
     "336, pamr": tipsseg.LabelOptions(short_side=336, refine="pamr"),
     "448": tipsseg.LabelOptions(short_side=448),
     "448, pamr": tipsseg.LabelOptions(short_side=448, refine="pamr"),
+    "224 + 448": tipsseg.LabelOptions(scales=(1, 2)),
+    "224 + 448, pamr": tipsseg.LabelOptions(scales=(1, 2), refine="pamr"),
     "224 and 392": tipsseg.LabelOptions(scales=(1, 1.75)),
     "224 and 392, pamr": tipsseg.LabelOptions(scales=(1, 1.75), refine="pamr"),
     "224, 392 and 672": tipsseg.LabelOptions(scales=(1, 1.75, 3)),
