@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from decimal import Decimal
+from itertools import pairwise
 from typing import Literal, TypeVar, get_args
 
 from tipsseg.errors import UsageError
@@ -122,6 +123,14 @@ DEFAULT_FORMATS = ("png", "coco")
 #: Images of more pixels are refused unless more are allowed: decoded, this many take 2 GB.
 MAX_PIXELS = 500_000_000
 
+#: How many scales an image is seen at, at most, and how large and how small they may be. Each costs the model about its square.
+MAX_SCALES = 4
+LARGEST_SCALE = 8.0
+SMALLEST_SCALE = 0.25
+
+#: The published protocol: one scale.
+ONE_SCALE = (1.0,)
+
 
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
@@ -132,6 +141,8 @@ class LabelOptions:
         short_side: The image's shorter side is resized to this many pixels; None: the model's native size.
         min_confidence: Pixels of a lower confidence, 0..1, get the ignore id.
         refine: "pamr": edges follow the colours of the image; "none": labels as the model gives them.
+        scales: Factors of the short side. The model sees the image at each of them, and a label is what wins by the mean of the
+            log-probabilities. They are kept in ascending order.
 
     Raises:
         UsageError: No model could use one of the values.
@@ -141,6 +152,7 @@ class LabelOptions:
     short_side: int | None = None
     min_confidence: float = 0.0
     refine: Refinement = "none"
+    scales: tuple[float, ...] = ONE_SCALE
 
     def __post_init__(self) -> None:
         choose(self.mode, MODES, "mode")
@@ -154,6 +166,65 @@ class LabelOptions:
             raise UsageError(f"minimum confidence must be a number, not {quoted(self.min_confidence)}")
         if not 0 <= self.min_confidence <= 1:
             raise UsageError(f"minimum confidence {quoted(self.min_confidence)} is not between 0 and 1")
+        object.__setattr__(self, "scales", check_scales(self.scales))
+
+    def record(self) -> dict[str, object]:
+        """Return the options as run.json has them; scales are left out where there is one, as published."""
+        found = asdict(self)
+        scales = found.pop("scales")
+        return found if scales == ONE_SCALE else {**found, "scales": list(scales)}
+
+
+def check_scales(scales: object) -> tuple[float, ...]:
+    """Return scales in ascending order. Raises UsageError for what cannot be meant."""
+    if isinstance(scales, str) or not isinstance(scales, Sequence):
+        raise UsageError(f"argument `scales` must be numbers, not {quoted(scales)}", "For example: scales=(1, 2).")
+    for each in scales:
+        if isinstance(each, bool) or not isinstance(each, int | float) or each != each:  # noqa: PLR0124  not a number
+            raise UsageError(f"argument `scales`: {quoted(each)} is no number", _SCALES_HINT)
+        if each <= 0:
+            raise UsageError(f"argument `scales`: {quoted(each)} is not positive", _SCALES_HINT)
+        if not SMALLEST_SCALE <= each <= LARGEST_SCALE:
+            raise UsageError(
+                f"argument `scales`: {quoted(each)} is too {'large' if each > 1 else 'small'}",
+                f"A scale is a factor of the short side, from {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}.",
+            )
+    found = tuple(sorted(map(float, scales)))
+    if not found:
+        raise UsageError("argument `scales` has no number", _SCALES_HINT)
+    for one, other in pairwise(found):
+        if one == other:
+            raise UsageError(f"argument `scales` has {one:g} twice", "Name each scale once.")
+    if len(found) > MAX_SCALES:
+        raise UsageError(
+            f"argument `scales` has {len(found)} numbers, more than {MAX_SCALES}", "Two or three scales are usual."
+        )
+    return found
+
+
+def parse_scales(text: str) -> tuple[float, ...]:
+    """The scales in a text: "1,2". Raises UsageError."""
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not _SCALE.fullmatch(part):
+            raise UsageError(
+                f"argument `scales`={text}: " + (f"{quoted(part)} is no number" if part else "a number is missing"),
+                _SCALES_HINT,
+            )
+    return check_scales([int(part) if part.lstrip("+-").isdigit() else float(part) for part in parts])
+
+
+def scales_text(scales: Sequence[float]) -> str:
+    """Scales as `parse_scales` reads them: "1,1.75"."""
+    return ",".join(f"{each:.17g}" if float(f"{each:g}") != each else f"{each:g}" for each in scales)
+
+
+_SCALES_HINT = 'Give factors of the short side, with commas: "1,2".'
+
+#: A number as people write one, in ASCII digits; a sign and a power of ten are read, to be refused by their value.
+_SCALE = re.compile(
+    r"[-+]?(\d{1,40}(\.\d{0,40})?|\.\d{1,40})([eE][-+]?\d{1,3})?|[-+]?(inf|nan)", re.ASCII | re.IGNORECASE
+)
 
 
 #: How an image is labelled where no options are given.

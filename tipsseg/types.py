@@ -160,6 +160,11 @@ class WindowPlan:
         """Whether the model sees the image in one piece."""
         return not self.corners
 
+    @property
+    def short_side(self) -> int:
+        """The shorter side of the resized image in pixels."""
+        return min(self.size)
+
 
 def ignore_id(number_of_classes: int) -> int:
     """The label id of low-confidence pixels: 255 up to 254 classes, 65535 above."""

@@ -25,7 +25,8 @@ PLAN = WindowPlan((56, 98), 56, ((0, 0), (0, 42)))
 def features() -> Features:
     numbers = torch.Generator().manual_seed(1)
     patches, tokens = (torch.randn(2, *shape, 9, generator=numbers) for shape in ((4, 4), (2,)))
-    return Features((60, 105), PLAN, *(torch.nn.functional.normalize(each, dim=-1) for each in (patches, tokens)))
+    unit = torch.nn.functional.normalize
+    return Features((60, 105), PLAN, unit(patches, dim=-1), unit(tokens, dim=-1))
 
 
 def test_a_gpu_gets_arrays_from_pinned_memory_and_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:

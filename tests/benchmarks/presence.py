@@ -1,4 +1,4 @@
-"""What a term for each class and image is worth, where most of a list is not in the image.
+"""What a term for each class and image is worth, where most of a list is not in the image. None of these is built in.
 
     pip install scikit-image
     PYTHONPATH=examples/pretrain python tests/benchmarks/weak.py --work /tmp/weak --out /tmp/weak/model
@@ -32,11 +32,10 @@ from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.concepts import ABSENT_WORDS, CLOSED_LIST, CONCEPTS
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.labeller import Cosines
-from tipsseg.labelling.presence import presence_terms
 from tipsseg.vocabulary.files import read_vocabulary
 
-#: log of the presence of each group, [G], by the shares of the groups at each patch, [n, G], and the cosines of the class tokens
-#: with the groups, [G], in temperatures.
+#: What is added to the cosines of each group, in temperatures, [G], by the shares of the groups at each patch of a window, [n, G],
+#: and the cosines of the class tokens with the groups, [G], in temperatures.
 Presence = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -71,8 +70,13 @@ def _log(shares: Tensor) -> Tensor:
     return shares.clamp(min=1e-4).log()
 
 
-#: What was tried beside the term that the library has.
-TRIED: Mapping[str, Presence] = {
+#: What is measured. Each is a sum of logarithms, and strengths are their factors. The share of a group at a patch is softmax(cosine
+#: / temperature) over the groups, the cosine of a group that of its best phrase.
+METHODS: Mapping[str, Presence] = {
+    "none": lambda shares, tokens: torch.zeros(shares.shape[1]),
+    "largest share, strength 1": lambda shares, tokens: _log(shares.amax(0)),
+    "largest share, strength 4": lambda shares, tokens: 4 * _log(shares.amax(0)),
+    "largest share of four patches, sharper (8), strength 0.3": lambda shares, tokens: 0.3 * _log(_sharper(shares, 8)),
     "mean share, strength 0.5": lambda shares, tokens: 0.5 * _log(shares.mean(0)),
     "power mean of shares (4), strength 1": lambda shares, tokens: _log((shares**4).mean(0) ** 0.25),
     "largest share under 0.5: dropped": lambda shares, tokens: torch.where(shares.amax(0) < 0.5, -1000.0, 0.0),
@@ -83,23 +87,34 @@ TRIED: Mapping[str, Presence] = {
 }
 
 
+def _sharper(shares: Tensor, power: float) -> Tensor:
+    """The largest share of a group among shares that were raised to a power; the mean over four neighbours, two by two."""
+    side = math.isqrt(len(shares)) if math.isqrt(len(shares)) ** 2 == len(shares) else 0
+    raised = shares**power
+    raised = raised / raised.sum(1, keepdim=True)
+    if not side:
+        return raised.amax(0)
+    grid = raised.T.unflatten(1, (side, side))
+    return torch.nn.functional.avg_pool2d(grid, 2, 1).amax((1, 2))
+
+
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """How the labels of a vocabulary are made, by the strength of the library's term or by something that was tried."""
+    """How the labels of a vocabulary are made with a term for each class and image."""
 
     labeller: tipsseg.Labeller
     groups: Sequence[int]
     temperature: float
 
-    def of(self, features: Features, method: float | Presence) -> NDArray[np.unsignedinteger]:
-        cosines = features.cosines(self.labeller.vectors)
-        if isinstance(method, float):
-            term = presence_terms([cosines], self.groups, self.temperature, method)
-        else:
-            owners = torch.repeat_interleave(torch.arange(len(self.groups)), torch.tensor(self.groups))
-            tokens = (features.class_tokens @ self.labeller.vectors.T).mean(1).amax(0)
-            best = [self._of_groups(each, owners) for each in (cosines.flatten(0, 2), tokens[None])]
-            term = self.temperature * method(best[0].softmax(1), best[1][0])[owners]
+    def of(self, features: Features, method: Presence) -> NDArray[np.unsignedinteger]:
+        cosines = features.cosines(self.labeller.vectors)  # [B, h, w, P]
+        owners = torch.repeat_interleave(torch.arange(len(self.groups)), torch.tensor(self.groups))
+        tokens = (features.class_tokens @ self.labeller.vectors.T).mean(1).amax(0)
+        tokens = self._of_groups(tokens[None], owners)[0]
+        windows = [self._of_groups(each.flatten(0, 1), owners).softmax(1) for each in cosines]
+        # Each window is asked for itself, and a class is as present as it is where it is most.
+        terms = [method(shares, tokens) for shares in windows]
+        term = self.temperature * torch.stack(terms).amax(0)[owners]
         return self.labeller.assign(features, Cosines(cosines + term, 0)).labels
 
     def _of_groups(self, cosines: Tensor, owners: Tensor) -> Tensor:
@@ -115,17 +130,17 @@ def main() -> None:
     parser.add_argument("--weak", type=Path, help="the folder of the weak model; without it `tiny` alone is measured")
     parser.add_argument("--scenes", type=int, default=60, help="how many")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the scenes")
-    parser.add_argument("--strengths", default="0,1,2,4", help="of the library's term")
-    parser.add_argument("--tried", action="store_true", help="also measure what was tried and lost")
+    parser.add_argument("--models", default="tiny,weak", help="which, with commas")
+    parser.add_argument("--worlds", default=",".join(WORLDS), help="which, with commas")
+    parser.add_argument("--methods", default=";".join(METHODS), help="which, with semicolons")
     parser.add_argument("--lists", default=";".join(LISTS), help="which, with semicolons")
     options = parser.parse_args()
     print(f"{options.scenes} scenes with seeds from {options.first_seed:,}; {machine('torch', 'numpy')}\n")
-    methods: dict[str, float | Presence] = {f"strength {each}": float(each) for each in options.strengths.split(",")}
-    methods |= TRIED if options.tried else {}
-    worlds = {world: scenes_of(world, options.scenes, options.first_seed) for world in WORLDS}
+    methods = {name: METHODS[name] for name in options.methods.split(";")}
+    worlds = {world: scenes_of(world, options.scenes, options.first_seed) for world in options.worlds.split(",")}
     print("| list | model | scenes | presence | mean IoU | false area | recall |\n|---|---|---|---|---|---|---|")
     for name, source in (("tiny", "tiny"), ("weak", options.weak)):
-        if source is None:
+        if source is None or name not in options.models.split(","):
             continue
         model = tipsseg.load(source)
         for world, scenes in worlds.items():
@@ -140,7 +155,7 @@ def _measured(
     scenes: Sequence[Scene],
     features: Sequence[Features],
     lists: Sequence[tuple[Sequence[str], str, int]],
-    methods: Mapping[str, float | Presence],
+    methods: Mapping[str, Presence],
 ) -> dict[str, str]:
     """The cells of each method."""
     numbers: dict[str, list[tuple[float, float, float]]] = {method: [] for method in methods}
@@ -162,7 +177,7 @@ def _measured(
 
 
 def _scored(
-    made: Labels, scenes: Sequence[Scene], features: Sequence[Features], own: Sequence[str], how: float | Presence
+    made: Labels, scenes: Sequence[Scene], features: Sequence[Features], own: Sequence[str], how: Presence
 ) -> tuple[float, float, float]:
     """Mean IoU, false area and recall; the names of the drawn world are the first of the list."""
     counts = np.zeros((len(own), 3), np.int64)  # both, truth, labels

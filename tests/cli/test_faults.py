@@ -168,6 +168,8 @@ def test_a_disk_that_may_only_be_read(mlp_checkpoint: Path, images: Path, tmp_pa
 @pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")
 @pytest.mark.slow
 def test_a_disk_that_gets_full_of_features(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    for index, path in enumerate(sorted(images.rglob("*.png"))):
+        save(path, 60 + index)  # equal images would share a file
     encode = shlex.join([*TIPSSEG, "encode", "imgs", "-m", str(mlp_checkpoint), "--device", "cpu", "-o", "disk/feats"])
     label = shlex.join([*TIPSSEG, "label", "imgs", "-c", "a,b", "-m", str(mlp_checkpoint), "--device", "cpu"])
     script = f"""

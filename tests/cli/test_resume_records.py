@@ -282,7 +282,7 @@ def test_no_estimate_of_images_that_cannot_be_labelled(run: Run) -> None:
     ("size", "told"), [(60_000.0, "180.0 kB"), (333_334.0, "1.0 MB"), (1_234_567.0, "3.7 MB"), (333_000.0, "999.0 kB")]
 )
 def test_what_an_estimate_says(run: Run, monkeypatch: pytest.MonkeyPatch, size: float, told: str) -> None:
-    monkeypatch.setattr("tipsseg.runs.dry_run.estimate", lambda info, todo: Estimate(10.0, 2.0, size, 2))
+    monkeypatch.setattr("tipsseg.runs.dry_run.estimate", lambda info, todo: Estimate(10.0, 2.0, size, 2, ()))
     assert run("--dry-run").endswith(f"\nAbout 0:16 and {told} on this machine, by labelling 2 of them.\n")
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tipsseg.labelling import assign as match
 from tipsseg.labelling import candidates, estimates
 from tipsseg.labelling.assign import Assignment, LabelTable, Refine, best_groups, match_refined, occurring_groups
+from tipsseg.labelling.cells import Axis, make_axis
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores, resize_maps
@@ -210,6 +211,45 @@ def test_scores_do_not_depend_on_what_is_asked_for_with_them() -> None:
     assert (made.at(y, x) == everything[y, x]).all()
     assert (made.at(y[:1], x[:1]) == everything[y[:1], x[:1]]).all()
     np.testing.assert_allclose(everything.sum(2), 1, rtol=1e-5)
+
+
+@MODES
+@settings(max_examples=12, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 150), st.integers(1, 150)).filter(lambda size: max(size) < 6 * min(size)),
+    spread=st.sampled_from([0.02, 0.1, 0.5]),
+)
+def test_estimates_are_off_by_no_more_than_they_may(mode: str, size: tuple[int, int], spread: float) -> None:
+    cosines, plan = random_windows(size, 5, spread)
+    made = scores_of(mode, cosines, plan, 0.05)
+    rows, columns = make_axis(made.runs[0], size[0]), make_axis(made.runs[1], size[1])
+    error = made.error(rows, columns)
+    ends = [slice(0, int(axis.control[-1] + axis.controls[-1])) for axis in (rows, columns)]
+    down, across = whole_weights(rows, ends[0].stop), whole_weights(columns, ends[1].stop)
+    estimated = np.einsum("yi,ijp,xj->yxp", down, made.controls(*ends).astype(np.float64), across)
+    exact = plain_scores(mode, cosines.astype(np.float64), plan, size).permute(1, 2, 0)
+    logits = exact.numpy() if mode == "whole" else exact.log().numpy()
+    off = np.ptp(estimated - logits, axis=2)  # the largest for two phrases
+    cells = np.repeat(rows.cell, rows.pixels), np.repeat(columns.cell, columns.pixels)
+    steady = ~(whole_jumps(rows)[:, None] | whole_jumps(columns))
+    assert (off <= error[np.ix_(*cells)])[steady].all()
+
+
+def whole_weights(axis: Axis, points: int) -> NDArray[np.float64]:
+    """What each pixel of an axis is made of, [pixels, control points]; means, as all weights say."""
+    weights = np.zeros((int(axis.pixels.sum()), points))
+    for block, (cell, start, pixels) in enumerate(zip(axis.cell, axis.start, axis.pixels, strict=True)):
+        number = axis.controls[cell]
+        part = axis.weights[:number, :pixels, block].T
+        weights[start : start + pixels, axis.control[cell] : axis.control[cell] + number] = part
+    assert weights.min() >= 0
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
+    return weights
+
+
+def whole_jumps(axis: Axis) -> NDArray[np.bool_]:
+    blocks = zip(axis.jumps.T, axis.pixels, strict=True)
+    return np.concatenate([jumps[:pixels] for jumps, pixels in blocks])
 
 
 # ---- confidence and groups ----

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tipsseg.errors import UsageError
-from tipsseg.options import LabelOptions, check_device_name, check_dtype_name
+from tipsseg.options import LabelOptions, check_device_name, check_dtype_name, parse_scales, scales_text
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,21 @@ from tipsseg.options import LabelOptions, check_device_name, check_dtype_name
         ({"min_confidence": -0.1}, "minimum confidence -0.1 is not between 0 and 1"),
         ({"min_confidence": 1.1}, "minimum confidence 1.1 is not between 0 and 1"),
         ({"min_confidence": math.nan}, "minimum confidence nan is not between 0 and 1"),
+        ({"scales": "1,2"}, "argument `scales` must be numbers, not '1,2'"),
+        ({"scales": 2.0}, "argument `scales` must be numbers, not 2.0"),
+        ({"scales": ()}, "argument `scales` has no number"),
+        ({"scales": (1, "2")}, "argument `scales`: '2' is no number"),
+        ({"scales": (True, 2)}, "argument `scales`: True is no number"),
+        ({"scales": (1, math.nan)}, "argument `scales`: nan is no number"),
+        ({"scales": (1, 0)}, "argument `scales`: 0 is not positive"),
+        ({"scales": (-0.5, 1)}, "argument `scales`: -0.5 is not positive"),
+        ({"scales": (1, 1e9)}, "argument `scales`: 1000000000.0 is too large"),
+        ({"scales": (1, math.inf)}, "argument `scales`: inf is too large"),
+        ({"scales": (1, 10**20)}, "argument `scales`: 100000000000000000000 is too large"),
+        ({"scales": (1, 8.01)}, "argument `scales`: 8.01 is too large"),
+        ({"scales": (0.24, 1)}, "argument `scales`: 0.24 is too small"),
+        ({"scales": (2, 1, 2.0)}, "argument `scales` has 2 twice"),
+        ({"scales": (1, 2, 3, 4, 5)}, "argument `scales` has 5 numbers, more than 4"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
@@ -31,6 +46,57 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
 def test_options_at_their_ends() -> None:
     LabelOptions("whole", 1, 0.0, "pamr")
     LabelOptions("slide", None, 1.0, "none")
+    assert LabelOptions(scales=(8, 0.25, 1)).scales == (0.25, 1.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "scales"),
+    [
+        ("1", (1.0,)),
+        ("1,2", (1.0, 2.0)),
+        (" 1.75 , 1 ", (1.0, 1.75)),
+        ("1.,.5", (0.5, 1.0)),
+        ("1e0,15e-1", (1.0, 1.5)),
+        ("1,1.33333333333333", (1.0, 1.33333333333333)),
+    ],
+)
+def test_scales_are_read_and_written(text: str, scales: tuple[float, ...]) -> None:
+    assert parse_scales(text) == scales
+    assert parse_scales(scales_text(scales)) == scales
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "argument `scales`=: a number is missing"),
+        ("1,", "argument `scales`=1,: a number is missing"),
+        ("1,,2", "argument `scales`=1,,2: a number is missing"),
+        ("1;2", "argument `scales`=1;2: '1;2' is no number"),
+        ("1 2", "argument `scales`=1 2: '1 2' is no number"),
+        ("fast", "argument `scales`=fast: 'fast' is no number"),
+        ("1,1_0", "argument `scales`=1,1_0: '1_0' is no number"),
+        ("1,٢", "argument `scales`=1,٢: '٢' is no number"),
+        ("0x1", "argument `scales`=0x1: '0x1' is no number"),
+        ("nan", "argument `scales`: nan is no number"),
+        ("0", "argument `scales`: 0 is not positive"),
+        ("-1", "argument `scales`: -1 is not positive"),
+        ("1e9", "argument `scales`: 1000000000.0 is too large"),
+        ("1e999", "argument `scales`: inf is too large"),
+        ("1e-999", "argument `scales`: 0.0 is not positive"),
+        ("1,1", "argument `scales` has 1 twice"),
+        ("1,2,3,4,5", "argument `scales` has 5 numbers, more than 4"),
+    ],
+)
+def test_texts_that_are_no_scales(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_scales(text)
+    assert caught.value.message == message
+
+
+def test_a_record_of_one_scale_is_that_of_earlier_versions() -> None:
+    plain = {"mode": "slide", "short_side": None, "min_confidence": 0.0, "refine": "none"}
+    assert LabelOptions().record() == plain
+    assert LabelOptions(scales=(2, 1)).record() == {**plain, "scales": [1.0, 2.0]}
 
 
 @pytest.mark.parametrize("name", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12", "cpu:0", "mps:0"])

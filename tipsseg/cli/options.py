@@ -151,6 +151,14 @@ ShortSide = Annotated[
         help="Resize the shorter side to this many pixels.  [default: the model's own size]",
     ),
 ]
+Scales = Annotated[
+    str,
+    typer.Option(
+        metavar="FACTORS",
+        rich_help_panel=MODEL,
+        help='See images at several short sides, such as "1,2": better labels, small parts above all, for more time.',
+    ),
+]
 Refine = Annotated[
     str,
     typer.Option(

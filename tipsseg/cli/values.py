@@ -22,6 +22,7 @@ from tipsseg.options import (
     LabelOptions,
     choose,
     parse_min_area,
+    parse_scales,
 )
 from tipsseg.util.files import is_file
 from tipsseg.util.printable import counted, listed, quoted, shell_word
@@ -109,10 +110,16 @@ def parse_vocabulary(
     )
 
 
-def label_options(mode: str, short_side: int | None, min_confidence: float, refine: str) -> LabelOptions:
+def label_options(
+    mode: str, short_side: int | None, min_confidence: float, refine: str, scales: str = "1"
+) -> LabelOptions:
     """The values of the options on how images are labelled, as one record. Raises UsageError."""
     return LabelOptions(
-        choose(mode, MODES, "mode"), short_side, min_confidence, choose(refine, REFINEMENTS, "refinement")
+        choose(mode, MODES, "mode"),
+        short_side,
+        min_confidence,
+        choose(refine, REFINEMENTS, "refinement"),
+        parse_scales(scales),
     )
 
 

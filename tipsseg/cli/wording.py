@@ -42,6 +42,7 @@ OPTIONS = {
     "replace_edited": "--replace-edited",
     "retry_failed": "--retry-failed",
     "sample": "--sample",
+    "scales": "--scales",
     "shard": "--shard",
     "simplify": "--simplify",
     "source_format": "--format",

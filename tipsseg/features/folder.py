@@ -1,7 +1,8 @@
 """A feature store: a folder with the features of images, each in a file that is named by the hash of the image's content.
 
-    features.json           how all of them were made, and what they are kept in
-    feats/ab/abcdef….safetensors
+    features.json                       how all of them were made, and what they are kept in
+    feats/ab/abcdef….safetensors        at the short side that features.json names
+    feats/ab/abcdef…-448.safetensors    at another one, of 448 pixels
 
 An image that is moved or renamed, or is there twice, finds its features; one that was changed is another image. What is written is
 the same bytes whoever writes it, so that several processes may add to one store.
@@ -37,8 +38,8 @@ STORE_FILE = "features.json"
 #: The folder of the files, in that of the store.
 FILES_FOLDER = "feats"
 
-#: The name of a file of features.
-FEATURE_FILE = re.compile(r"([0-9a-f]{64})\.safetensors")
+#: The name of a file of features: the hash of the image, and the short side where it is not that of the store.
+FEATURE_FILE = re.compile(r"([0-9a-f]{64})(?:-([1-9][0-9]{0,9}))?\.safetensors")
 
 #: What features are kept in where nobody says.
 DEFAULT_FEATURE_DTYPE: FeatureDtype = "float16"
@@ -103,29 +104,24 @@ def differences(there: StoreRecord, wanted: StoreRecord) -> list[str]:
     return found + [f"the {what} is {here}, not {asked}" for what, here, asked in pairs if here != asked]
 
 
-class FeatureStore:
-    """The features of images in a folder, all of them made in one way. Any thread may use it.
+class FeatureFiles:
+    """The files of a store that hold images at one short side. Any thread may use it.
 
     Attributes:
-        folder: The folder.
-        record: How features are made and kept.
+        folder: The folder of the store.
+        record: How the features in these files are made and kept.
     """
 
-    def __init__(self, folder: Path, record: StoreRecord) -> None:
-        """Open a store, and begin it where there is none. Raises OutputError; an OtherRunError where it is of another kind."""
+    def __init__(self, folder: Path, record: StoreRecord, side_of_store: int) -> None:
+        """`side_of_store` is the short side that the store names, in pixels; the record has that of these files."""
         self.folder = folder
         self.record = record
-        there = read_store(folder)
-        if there is None:
-            _write_first(folder / STORE_FILE, record)
-            there = read_store(folder)
-        if there is not None:
-            check_same(folder, there, record)
-        remove_left(folder)
+        side = record.recipe.short_side
+        self._other_side = None if side == side_of_store else side
 
     def path(self, sha256: str) -> Path:
         """Where the features of the image of that hash are, or would be."""
-        return feature_path(self.folder, sha256)
+        return feature_path(self.folder, sha256, self._other_side)
 
     def find(self, sha256: str) -> FeatureRecord | None:
         """The features of an image; None where there are none. Raises FeatureFileError for a file that is not whole."""
@@ -163,9 +159,34 @@ class FeatureStore:
             raise FeatureFileError(path, fault, "Encode the image again.")
 
 
-def feature_path(folder: Path, sha256: str) -> Path:
-    """Where a store in that folder has the features of the image of that hash."""
-    return folder / FILES_FOLDER / sha256[:2] / f"{sha256}.safetensors"
+class FeatureStore(FeatureFiles):
+    """The features of images in a folder, all of them made in one way: the files at its own short side, and those `at` others."""
+
+    def __init__(self, folder: Path, record: StoreRecord) -> None:
+        """Open a store, and begin it where there is none. Raises OutputError; an OtherRunError where it is of another kind."""
+        super().__init__(folder, record, record.recipe.short_side)
+        there = read_store(folder)
+        if there is None:
+            _write_first(folder / STORE_FILE, record)
+            there = read_store(folder)
+        if there is not None:
+            check_same(folder, there, record)
+        remove_left(folder)
+
+    def at(self, short_side: int) -> FeatureFiles:
+        """The features of images at a short side in pixels: one of the scales that images are seen at."""
+        recipe = self.record.recipe
+        there = replace(self.record, recipe=replace(recipe, short_side=short_side))
+        return FeatureFiles(self.folder, there, recipe.short_side)
+
+
+def feature_path(folder: Path, sha256: str, other_side: int | None = None) -> Path:
+    """Where a store in that folder has the features of the image of that hash.
+
+    `other_side` is their short side in pixels, where that is not the one of the store.
+    """
+    scale = "" if other_side is None else f"-{other_side}"
+    return folder / FILES_FOLDER / sha256[:2] / f"{sha256}{scale}.safetensors"
 
 
 def fault_of(record: StoreRecord, sha256: str, found: FeatureRecord | FeatureHeader) -> str:
@@ -184,6 +205,15 @@ def files_in(folder: Path) -> Iterator[Path]:
         folders.sort()
         for name in sorted(names):
             yield Path(place, name)
+
+
+def files_of(folder: Path, sha256: str) -> list[Path]:
+    """The files of the image of that hash, at whatever short sides. Raises OSError."""
+    place = folder / FILES_FOLDER / sha256[:2]
+    if not place.is_dir():
+        return []
+    found = ((path, FEATURE_FILE.fullmatch(path.name)) for path in place.iterdir())
+    return sorted(path for path, named in found if named is not None and named[1] == sha256)
 
 
 def remove_left(folder: Path) -> None:

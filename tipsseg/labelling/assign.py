@@ -13,7 +13,7 @@ Shapes: P phrases, G groups of phrases that stand for one thing, H x W the label
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -176,17 +176,46 @@ def match_refined(
     """
     small = (image.shape[0], image.shape[1])
     occurring = occurring_groups(scores, small, table.groups)
+
+    def probabilities(chosen: Ids) -> Values:
+        return _probabilities(scores, small, table.groups, chosen)
+
+    return refined(occurring, probabilities, image, size, table, refine)
+
+
+def refined(
+    occurring: Ids,
+    probabilities: Callable[[Ids], Values],
+    image: NDArray[np.uint8],
+    size: tuple[int, int],
+    table: LabelTable,
+    refine: Refine,
+) -> Assignment:
+    """What wins once the probabilities of the groups were drawn to the edges of the image, see `match_refined`.
+
+    Args:
+        occurring: The groups that win somewhere.
+        probabilities: Groups -> their probabilities at the size of the image, [K, h', w'].
+        image: [h', w', 3] uint8 RGB.
+        size: (H, W) of the labels.
+        table: What the phrases stand for.
+        refine: Refines the maps.
+
+    Returns:
+        The label of every pixel, and its confidence.
+    """
+    small = (image.shape[0], image.shape[1])
     at_once = max(_REFINED_ELEMENTS // (small[0] * small[1]), 1)
     labels = np.empty(size, table.label_ids.dtype)
     confidence = empty_confidence(size)
     confidence[:] = -1
     for start in range(0, len(occurring), at_once):
         chosen = occurring[start : start + at_once]
-        refined = refine(_probabilities(scores, small, table.groups, chosen), image)
-        for band, resized in _resized_bands(refined, size):
+        drawn = refine(probabilities(chosen), image)
+        for band, resized in _resized_bands(drawn, size):
             best = resized.max(0)  # [rows, W]
             wins = best.astype(confidence.dtype) > confidence[band]  # as it is kept, so that of equals the first wins
-            labels[band][wins] = table.labels(chosen, _first_index(resized, best)[wins], best[wins])
+            labels[band][wins] = table.labels(chosen, first_index(resized, best)[wins], best[wins])
             confidence[band][wins] = best[wins]
     return Assignment(cast(LabelArray, labels), confidence)
 
@@ -204,9 +233,16 @@ def best_groups(
 
     Both are [count, h, w], the best first; of equals the first group comes first.
     """
+    return best_of(_shares(scores, size, groups), size, count)
+
+
+def best_of(
+    bands: Iterable[tuple[slice, Values]], size: tuple[int, int], count: int
+) -> tuple[NDArray[np.intp], NDArray[np.float16]]:
+    """What `best_groups` gives, of bands of rows with the shares of all groups, [G, rows, w]."""
     index = np.empty((count, *size), np.intp)
     share = np.empty((count, *size), np.float16)
-    for band, shares in _shares(scores, size, groups):
+    for band, shares in bands:
         order = np.argsort(-shares, axis=0, kind="stable")[:count]  # [count, rows, w]
         index[:, band] = order
         share[:, band] = np.take_along_axis(shares, order, 0)
@@ -232,7 +268,7 @@ def merge_names(values: Values, owners: Ids) -> tuple[Values, Ids]:
     return merged, owners[firsts]
 
 
-def _first_index(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
+def first_index(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
     """The first index at which [K, ...] holds its maximum `best`."""
     # numpy's argmax along the first axis takes ten times as long.
     index = np.zeros(best.shape, np.uint8 if len(values) <= 256 else np.uint16)

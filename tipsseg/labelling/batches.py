@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -32,13 +33,13 @@ class Batches(Generic[Batched]):
             image: Stands for the image in what is yielded.
             prepared: The image as the model sees it.
         """
-        windows = prepared.windows()
+        windows = [each.windows() for each in prepared.scales]
         # As a whole, at a size of its own; or where windows share no batch: a CPU divides its threads between those of an image.
-        if not windows or (self._model.backbone.batch_size == 1 and not self._images):
+        if not windows[0] or (self._model.backbone.batch_size == 1 and not self._images):
             yield image, self._model.encode_prepared(prepared)
             return
-        self._images.append(_Partly(image, prepared, len(windows)))
-        self._windows.extend(windows)
+        self._images.append(_Partly(image, prepared))
+        self._windows.extend(chain.from_iterable(windows))
         yield from self._run(self._model.backbone.batch_size)
 
     def flush(self) -> Iterator[tuple[Batched, Features]]:
@@ -48,7 +49,10 @@ class Batches(Generic[Batched]):
     def _run(self, at_least: int) -> Iterator[tuple[Batched, Features]]:
         backbone = self._model.backbone
         while len(self._windows) >= at_least:
-            batch = [self._windows.popleft() for _ in range(min(backbone.batch_size, len(self._windows)))]
+            batch = [self._windows.popleft()]
+            # A scale below the model's native size has smaller windows, which share no batch with others.
+            while self._windows and len(batch) < backbone.batch_size and self._windows[0].shape == batch[0].shape:
+                batch.append(self._windows.popleft())
             encoded = backbone.encode_windows(batch)
             for window in zip(encoded.patches, encoded.class_tokens, strict=True):
                 if (features := self._images[0].take(*window)) is not None:
@@ -58,20 +62,25 @@ class Batches(Generic[Batched]):
 class _Partly(Generic[Batched]):
     """An image whose windows are not all encoded yet."""
 
-    def __init__(self, image: Batched, prepared: Prepared, windows: int) -> None:
+    def __init__(self, image: Batched, prepared: Prepared) -> None:
         self.image = image
-        self._size, self._plan = prepared.size, prepared.plan
-        self._windows = windows
+        self._size = prepared.size
+        self._plans = [each.plan for each in prepared.scales]
+        self._scales: list[Features] = []
         self._done = 0
 
     def take(self, patches: Tensor, class_tokens: Tensor) -> Features | None:
         """Take the next window, [h, w, D] and [C, D]; return the features of the image once that was the last."""
+        plan = self._plans[len(self._scales)]
+        windows = len(plan.corners)
         if not self._done:
-            self._patches = patches.new_empty(self._windows, *patches.shape)
-            self._class_tokens = class_tokens.new_empty(self._windows, *class_tokens.shape)
+            self._patches = patches.new_empty(windows, *patches.shape)
+            self._class_tokens = class_tokens.new_empty(windows, *class_tokens.shape)
         self._patches[self._done] = patches
         self._class_tokens[self._done] = class_tokens
         self._done += 1
-        if self._done < self._windows:
+        if self._done < windows:
             return None
-        return Features(self._size, self._plan, self._patches, self._class_tokens)
+        self._scales.append(Features(self._size, plan, self._patches, self._class_tokens))
+        self._done = 0
+        return Features.at_scales(self._scales) if len(self._scales) == len(self._plans) else None

@@ -19,7 +19,8 @@ from tipsseg.labelling.scores import Scores
 #: Control points x phrases that are at hand at once: 4 MB.
 _CONTROLS = 1 << 20
 
-#: Temperatures by which the cosine of a phrase stays below the best, from which on it does not count: less than 5e-5.
+#: Temperatures by which the logit of a phrase stays below the best, at all control points and at their mean, from which on it does
+#: not count: less than 5e-5 of the best.
 _NOTHING = 10.0
 
 #: Leading phrases that a bound is made of, at most.
@@ -69,9 +70,11 @@ class Band:
 def bands(scores: Scores, axes: tuple[Axis, Axis]) -> Iterator[Band]:
     """The cells of an image, some rows at a time, and the phrases that matter in each.
 
-    A phrase does not win in a cell if it is below another at all control points by more than estimates may be off: an estimate
-    is a mean of control points, with weights that are the same for all phrases. In place of another phrase, a mean of
-    some will do, as the best of them is no lower.
+    A phrase does not win in a cell if it is below a mean h of some leading phrases, by more than estimates may be off, at all
+    control points. Estimates are means of control points, with weights that are the same for all phrases. So at each pixel of the
+    grid that a pixel of the image is resized from, the logarithm of its probability is below h, and the probability below the same
+    mean of the leaders' probabilities, as exp is convex. Resizing is a mean too: the score of the phrase is below that mean of the
+    leaders' scores, and below the best of them.
     """
     rows, columns = axes
     error = scores.error(rows, columns)
@@ -91,10 +94,14 @@ def bands(scores: Scores, axes: tuple[Axis, Axis]) -> Iterator[Band]:
                 right = np.flatnonzero(columns.controls == j)
                 corner = (rows.control[down] - part.start)[:, None] * across + columns.control[right]
                 points = np.arange(i)[:, None] * across + np.arange(j)
-                leads, margins = _margins(controls, corner, points.reshape(-1))
+                values = controls.reshape(-1, scores.phrases)[points.reshape(-1, 1, 1) + corner]  # [i * j, r, c, P]
+                leads, bound = _leaders(values)
                 leader[np.ix_(down - first, right)] = leads
-                here = np.ix_(down, right)
-                matter = margins <= np.maximum(error[here], _NOTHING * scores.temperature)[..., None]
+                bound -= error[np.ix_(down, right)]
+                np.minimum(bound, values.max(-1) - _NOTHING * scores.temperature, out=bound)
+                middle = values.mean(0)
+                matter = _reach(values, bound)
+                matter |= middle >= middle.max(-1, keepdims=True) - _NOTHING * scores.temperature
                 for r, c, phrases, counts in _by_number(matter):
                     start = (corner[r, c] + points[..., None]) * scores.phrases  # [i, j, C]
                     own = controls.reshape(-1).take(start[:, :, None] + phrases)
@@ -122,17 +129,12 @@ def gathered(parts: Sequence[Cells]) -> Iterator[Cells]:
         )
 
 
-def _margins(controls: Values, corner: Indices, points: Indices) -> tuple[Indices, Values]:
-    """A leader of each cell, [r, c], and the smallest distance of each phrase to a mean of a few leading ones, [r, c, P].
+def _leaders(values: Values) -> tuple[Indices, Values]:
+    """A leader of each cell, [r, c], and the mean of a few leading phrases at each control point, [i * j, r, c].
 
     The more control points differ in what is best there, the more leaders it takes so that their mean is high at all of them.
-
-    Args:
-        controls: [.., .., P], the control points of a band.
-        corner: [r, c], the first control point of each cell.
-        points: [i * j], the places of its control points, from there.
+    `values` is [i * j, r, c, P].
     """
-    values = controls.reshape(-1, controls.shape[2])[points[:, None, None] + corner]  # [i * j, r, c, P]
     leader = values.sum(0).argmax(-1)
     down, across = np.indices(leader.shape)
     bound = values[:, down, across, leader]  # [i * j, r, c]
@@ -143,11 +145,17 @@ def _margins(controls: Values, corner: Indices, points: Indices) -> tuple[Indice
         if not better.any():
             break
         bound = np.where(better, wider, bound)
-    margins = bound[0][..., None] - values[0]
-    for each, value in zip(bound[1:], values[1:], strict=True):
-        np.subtract(each[..., None], value, out=value)
-        np.minimum(margins, value, out=margins)
-    return leader, margins
+    return leader, bound
+
+
+def _reach(values: Values, bound: Values) -> NDArray[np.bool_]:
+    """The phrases that reach a bound, [i * j, r, c], at some control point: [i * j, r, c, P] -> [r, c, P]."""
+    most = values[0] - bound[0][..., None]
+    above = np.empty_like(most)
+    for value, each in zip(values[1:], bound[1:], strict=True):
+        np.maximum(most, np.subtract(value, each[..., None], out=above), out=most)
+    reached: NDArray[np.bool_] = most >= 0
+    return reached
 
 
 def _by_number(matter: NDArray[np.bool_]) -> Iterator[tuple[Indices, Indices, Indices, Indices]]:

@@ -83,6 +83,7 @@ class DeviceScorer:
         size: tuple[int, int],
         grid: tuple[int, int] = (0, 0),
         top: int = 0,
+        finer: Sequence[tuple[Tensor, WindowPlan]] = (),
     ) -> DeviceLabels:
         """Make the labels of an image and send them to the host, without waiting for the device.
 
@@ -92,24 +93,33 @@ class DeviceScorer:
             size: (H, W) of the labels.
             grid: (h, w) of the patches of the whole image.
             top: How many of the best classes of each patch are sent too.
+            finer: The cosines and the plan at each larger scale, in ascending order.
 
         Returns:
             The labels: those of `assign.match` but for ties within rounding. The confidence is rounded to 16 bits, after the
             minimum confidences were compared with it.
         """
-        maps = _maps(cosines, plan)
+        scales = ((cosines, plan), *finer)
+        maps = _maps(scales)
         labels = self._label_ids.new_empty(size)
         confidence = cosines.new_empty(size, dtype=torch.float16)
         for rows, columns, scores in _tiles(maps, size):
             here = rows, columns
             labels[here], confidence[here] = self._labels(maps, self._merged(scores))
         best = self._best(maps, grid, top) if top else ()
-        return DeviceLabels(Arriving(torch.isfinite(cosines).all(), labels, confidence, *best), self._dtype)
+        finite = torch.stack([torch.isfinite(each).all() for each, _ in scales]).all()
+        return DeviceLabels(Arriving(finite, labels, confidence, *best), self._dtype)
 
     @torch.inference_mode()
-    def fetch(self, cosines: Tensor, plan: WindowPlan, size: tuple[int, int]) -> Assignment:
+    def fetch(
+        self,
+        cosines: Tensor,
+        plan: WindowPlan,
+        size: tuple[int, int],
+        finer: Sequence[tuple[Tensor, WindowPlan]] = (),
+    ) -> Assignment:
         """As `send`, for images whose labels are too large to be under way in numbers: tile by tile, waiting for each."""
-        maps = _maps(cosines, plan)
+        maps = _maps(((cosines, plan), *finer))
         found, confidence = np.empty(size, self._dtype), empty_confidence(size)
         for rows, columns, scores in _tiles(maps, size):
             here = rows, columns
@@ -202,6 +212,11 @@ class _Windows:
         return total
 
     @staticmethod
+    def logits_(scores: Tensor) -> Tensor:
+        """The logits of scores, in their memory."""
+        return scores.log_()
+
+    @staticmethod
     def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
         """exp(logit / temperature) over that of the best, [G, r, c], in the memory of the scores; a logit is log(score)."""
         return scores.div_(best).pow_(1 / temperature)
@@ -221,16 +236,51 @@ class _Whole:
         return self._cosines[:, rows, columns]
 
     @staticmethod
+    def logits_(scores: Tensor) -> Tensor:
+        """See _Windows; a logit is a cosine."""
+        return scores
+
+    @staticmethod
     def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
         """See _Windows; a logit is a cosine."""
         return scores.sub_(best).div_(temperature).exp_()
 
 
-_Maps = _Windows | _Whole
+class _Fused:
+    """`fused_scores.FusedScores` on a device: the mean of the logits over scales."""
+
+    def __init__(self, scales: Sequence[_Windows | _Whole]) -> None:
+        """The finest comes last."""
+        finest = scales[-1]
+        self.size, self.device, self.phrases = finest.size, finest.device, finest.phrases
+        self._scales = [
+            (each, [_axis(*lengths, self.device) for lengths in zip(each.size, self.size, strict=True)])
+            for each in scales
+        ]
+
+    def values(self, rows: slice, columns: slice) -> Tensor:
+        """See _Windows."""
+        total = torch.zeros(
+            self.phrases, rows.stop - rows.start, columns.stop - columns.start, dtype=torch.float32, device=self.device
+        )
+        for maps, (down, across) in self._scales:
+            here = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
+            total.add_(maps.logits_(_resized(maps.values(here[0].span, here[1].span), *here)))
+        return total.mul_(1 / len(self._scales))
+
+    @staticmethod
+    def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
+        """See _Windows; they are logits already."""
+        return scores.sub_(best).div_(temperature).exp_()
 
 
-def _maps(cosines: Tensor, plan: WindowPlan) -> _Maps:
-    return _Whole(cosines[0]) if plan.whole else _Windows(cosines, plan)
+_Maps = _Windows | _Whole | _Fused
+
+
+def _maps(scales: Sequence[tuple[Tensor, WindowPlan]]) -> _Maps:
+    """The scores of an image at its scales, the finest last."""
+    each = [_Whole(cosines[0]) if plan.whole else _Windows(cosines, plan) for cosines, plan in scales]
+    return each[0] if len(each) == 1 else _Fused(each)
 
 
 def _tiles(maps: _Maps, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:

@@ -20,11 +20,11 @@ from tipsseg.labelling.cells import Axis, Indices
 from tipsseg.labelling.resample import Values
 from tipsseg.types import LabelArray
 
-#: Phrases x pixels of the blocks that are scored at once: half a MB, so that they stay in the cache of a core. But no fewer blocks.
+#: Phrases x pixels of the blocks that are scored at once: half a MB, for the cache of a core. But no fewer blocks.
 _CHUNK, _LEAST_BLOCKS = 1 << 17, 256
 
 #: Temperatures that the difference of two estimates may be off by, above which exact scores are made in place of all of them.
-_COARSE = 0.5
+_COARSE = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)

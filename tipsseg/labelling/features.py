@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tipsseg.backbones.transfers import Arriving
-from tipsseg.errors import FeatureFileError
+from tipsseg.errors import FeatureFileError, UsageError
 from tipsseg.features.file import FeatureRecord, Origin, check_unit, read_feature_file, write_feature_file
 from tipsseg.options import FEATURE_DTYPES, FeatureDtype, choose
 from tipsseg.types import WindowPlan
@@ -28,16 +29,29 @@ class Features:
             B is 1 for an image that was seen in one piece.
         class_tokens: [B, C, D] float32 of unit length: C vectors for each window as a whole. TIPSv2 has two: the first was trained
             for alt-texts of the web, the second for synthetic captions.
+        finer: The features of the same image at larger scales, in ascending order; none of them has finer ones itself.
     """
 
     size: tuple[int, int]
     plan: WindowPlan
     patches: Tensor
     class_tokens: Tensor
+    finer: tuple[Features, ...] = ()
+
+    @classmethod
+    def at_scales(cls, scales: Sequence[Features]) -> Features:
+        """Join the features of one image at several scales, in ascending order, none of which has finer ones."""
+        first, *finer = scales
+        return replace(first, finer=tuple(finer)) if finer else first
+
+    @property
+    def scales(self) -> tuple[Features, ...]:
+        """The features at each scale: these, and the finer ones."""
+        return (self, *self.finer)
 
     @torch.inference_mode()
     def cosines(self, vectors: Tensor) -> Tensor:
-        """Compare the patches with vectors.
+        """Compare the patches of this scale with vectors.
 
         Args:
             vectors: [P, D] float32 of unit length, on the same device.
@@ -51,7 +65,7 @@ class Features:
         return torch.stack(each).view(len(each), height, width, -1)
 
     def save(self, path: str | Path, dtype: FeatureDtype = "float16") -> None:
-        """Write the features into a safetensors file, which appears whole or not at all.
+        """Write the features into a safetensors file, which appears whole or not at all. A file holds one scale.
 
         Args:
             path: The file; one that is there is replaced.
@@ -59,9 +73,14 @@ class Features:
                 each patch.
 
         Raises:
-            UsageError: The dtype is unknown.
+            UsageError: The dtype is unknown, or there are several scales.
             OutputError: The file cannot be written.
         """
+        if self.finer:
+            raise UsageError(
+                f"the features are of {len(self.scales)} scales, and a file holds one",
+                "Save each of `features.scales` in a file of its own, and join them by Features.at_scales.",
+            )
         write_feature_file(Path(path), self.record(dtype))
 
     @classmethod
@@ -85,12 +104,15 @@ class Features:
             raise FeatureFileError(path, str(error), "Encode the image again.") from error
 
     def record(self, dtype: FeatureDtype, origin: Origin | None = None) -> FeatureRecord:
-        """The features as a file in that dtype holds them. Raises UsageError for an unknown dtype."""
+        """The features of this scale as a file in that dtype holds them. Raises UsageError for an unknown dtype."""
         return self.rounded(dtype).record(origin)
 
     @torch.inference_mode()
     def rounded(self, dtype: FeatureDtype) -> RoundedFeatures:
-        """The features as they are read from a file in that dtype, without waiting for the device. Raises UsageError."""
+        """The features of this scale as they are read from a file in that dtype, without waiting for the device.
+
+        Raises UsageError for an unknown dtype.
+        """
         kept = choose(dtype, FEATURE_DTYPES, "dtype of features")
         patches, class_tokens = self.patches, self.class_tokens
         if kept == "float32":

@@ -27,6 +27,8 @@ from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
+from tipsseg.labelling.scales import assign as scales
+from tipsseg.labelling.scales.fused import FusedScores
 from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
 from tipsseg.types import KeptCosines, TopClasses, WindowPlan
@@ -47,11 +49,13 @@ class Cosines:
         values: [B, h, w, P] float32 on the device, as `Features.cosines` makes them.
         top: How many of the best classes of each patch are kept.
         keep: Whether the cosines are kept in a file. Labels are made on the host then, as they will be made again of the file.
+        finer: Those of each larger scale, likewise.
     """
 
     values: Tensor
     top: int
     keep: bool = False
+    finer: tuple[Tensor, ...] = ()
 
 
 #: What `Labeller.score` makes of features: cosines, or labels on their way from the device.
@@ -109,6 +113,7 @@ class Labeller:
         check_whole_number("argument `max_pixels`", max_pixels)
         self._max_pixels = max_pixels
         self._short_side = model.check_short_side(self.options.short_side)
+        self._short_sides = model.short_sides(self.options)
         if isinstance(vocabulary, FittedVocabulary):
             vocabulary.check(file_hashes(model.backbone.folder), self.options.mode, self._short_side)
             classifier = fitted_classifier(model.backbone, vocabulary)
@@ -184,7 +189,7 @@ class Labeller:
                 "Give the image of the features as argument `guide`.",
             )
         prepared = self._prepared(guide)
-        if (prepared.size, prepared.plan) != (features.size, features.plan):
+        if (prepared.size, _plans(prepared)) != (features.size, _plans(features)):
             height, width = features.size
             raise UsageError(f"the guide is not of the {height} x {width} (height x width) pixels of the features")
         return prepared
@@ -194,11 +199,16 @@ class Labeller:
 
     def prepare(self, upright: Image.Image) -> Prepared:
         """Bring an upright image in mode RGB to the size at which the model sees it; may be called from several threads."""
-        return self.model.prepare(upright, self.options.mode, self._short_side)
+        return self.model.prepare(upright, self.options.mode, *self._short_sides)
 
-    def plan(self, size: tuple[int, int]) -> WindowPlan:
-        """Plan how an image of `size` (height, width) in pixels is cut into windows."""
-        return self.model.plan(size, self.options.mode, self._short_side)
+    @property
+    def short_sides(self) -> tuple[int, ...]:
+        """The short side of each scale in pixels, in ascending order."""
+        return self._short_sides
+
+    def plans(self, size: tuple[int, int]) -> tuple[WindowPlan, ...]:
+        """Plan how an image of `size` (height, width) in pixels is cut into windows at each scale."""
+        return tuple(self.model.plan(size, self.options.mode, side) for side in self._short_sides)
 
     def score(self, features: Features, top: int = 0, *, keep: bool = False) -> Scored:
         """Compare the features of an image with the phrases, without waiting for the device.
@@ -218,12 +228,16 @@ class Labeller:
         """
         plan, backbone = features.plan, self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):
-            cosines = features.cosines(self.vectors)
-            if self._biases is not None:
-                cosines = cosines + self._biases
+            cosines, *finer = [self._cosines(each) for each in features.scales]
             if keep or self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
-                return Cosines(cosines, top, keep)
-            return self._scorer.send(cosines, plan, features.size, self._grid(plan), top)
+                return Cosines(cosines, top, keep, tuple(finer))
+            more = list(zip(finer, _plans(features)[1:], strict=True))
+            return self._scorer.send(cosines, plan, features.size, self._grid(plan), top, more)
+
+    def _cosines(self, features: Features) -> Tensor:
+        """The cosines of one scale, or what stands for them."""
+        cosines = features.cosines(self.vectors)
+        return cosines if self._biases is None else cosines + self._biases
 
     def assign(self, image: Prepared | Features, scored: Scored) -> LabelMap:
         """The part of `label` behind the model; may be called from several threads.
@@ -246,52 +260,75 @@ class Labeller:
 
     def _made(self, image: Prepared | Features, cosines: Cosines) -> tuple[Assignment, TopClasses | None] | None:
         """The labels and the best classes of each patch, made here and now; None where cosines are no numbers."""
-        values = cosines.values.cpu().numpy()
-        if not np.isfinite(values).all():
+        values = [each.cpu().numpy() for each in (cosines.values, *cosines.finer)]
+        if not all(np.isfinite(each).all() for each in values):
             return None
         refined = isinstance(image, Prepared) and self.options.refine == "pamr"
         scorer = None if refined or cosines.keep else self._scorer
         if scorer is not None and not cosines.top:  # scores of the host take their time, and nobody asks for them
             return self._fetched(scorer, image, cosines), None
-        scores = self._scores(image.plan, values)
-        top = self._top(scores, image.plan, cosines.top) if cosines.top else None
+        if len(values) > 1:
+            return self._made_of_scales(image, FusedScores(values, _plans(image), self._temperature), cosines, scorer)
+        scores = self._scores(image.plan, values[0])
+        top = self._top(best_groups(scores, *self._wanted(image, cosines))) if cosines.top else None
         if scorer is not None:
             return self._fetched(scorer, image, cosines), top
         if isinstance(image, Prepared) and refined:
             return match_refined(scores, image.resized, image.size, self._table, self._refine), top
         return match(scores, image.size, self._table), top
 
+    def _made_of_scales(
+        self, image: Prepared | Features, scores: FusedScores, cosines: Cosines, scorer: DeviceScorer | None
+    ) -> tuple[Assignment, TopClasses | None]:
+        """As `_made`, of several scales."""
+        top = self._top(scales.best_groups(scores, *self._wanted(image, cosines))) if cosines.top else None
+        if scorer is not None:
+            return self._fetched(scorer, image, cosines), top
+        if isinstance(image, Prepared) and self.options.refine == "pamr":
+            finest = image.scales[-1].resized
+            return scales.match_refined(scores, finest, image.size, self._table, self._refine), top
+        return scales.match(scores, image.size, self._table), top
+
+    def _wanted(self, image: Prepared | Features, cosines: Cosines) -> tuple[tuple[int, int], Sequence[int], int]:
+        """What the best classes are asked of: the patches of the whole image, the groups, and how many of them."""
+        groups = self._table.groups
+        return self._grid(image.plan), groups, min(cosines.top, len(groups))
+
     def _fetched(self, scorer: DeviceScorer, image: Prepared | Features, cosines: Cosines) -> Assignment:
         backbone = self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):
-            return scorer.fetch(cosines.values, image.plan, image.size)
+            more = list(zip(cosines.finer, _plans(image)[1:], strict=True))
+            return scorer.fetch(cosines.values, image.plan, image.size, more)
 
     def kept(self, image: Prepared | Features, scored: Scored) -> KeptCosines | None:
-        """What `assign` decides the labels of an image from, to be kept in a file; None where they are on the device alone."""
-        if not isinstance(scored, Cosines):
+        """What `assign` decides the labels of an image from, to be kept in a file.
+
+        None where they are on the device alone, or are of several scales.
+        """
+        if not isinstance(scored, Cosines) or scored.finer:
             return None
         plan, values = image.plan, scored.values.cpu().numpy()
         return KeptCosines(values, plan.size, plan.side, plan.corners, self._temperature)
 
     def _check(self, features: Features) -> None:
         """Raise UsageError for features that this labeller would not have made."""
-        dim, plan = features.patches.shape[-1], features.plan
+        dim, plans = features.patches.shape[-1], _plans(features)
         if dim != self.model.backbone.embed_dim:
             raise UsageError(
                 f"the features have {dim} numbers for each patch, and those of this model {self.model.backbone.embed_dim}",
                 "Encode the image with the model of the labeller.",
             )
-        wanted = self.plan(features.size)
-        if plan != wanted:
+        wanted = self.plans(features.size)
+        if plans != wanted:
             raise UsageError(
-                f"the features are of an image at {_seen(plan)}, and this labeller sees it at {_seen(wanted)}",
-                "Give encode the mode and the short side of the labeller's options.",
+                f"the features are of an image at {_seen(plans)}, and this labeller sees it at {_seen(wanted)}",
+                "Give encode the mode, the short side and the scales of the labeller's options.",
             )
 
-    def _top(self, scores: Scores, plan: WindowPlan, count: int) -> TopClasses:
-        table = self._table
-        groups, shares = best_groups(scores, self._grid(plan), table.groups, min(count, len(table.groups)))
-        return TopClasses(table.label_ids[groups], shares)
+    def _top(self, found: tuple[NDArray[np.intp], NDArray[np.float16]]) -> TopClasses:
+        """The best groups and their shares, with the label ids that the groups stand for."""
+        groups, shares = found
+        return TopClasses(self._table.label_ids[groups], shares)
 
     def _grid(self, plan: WindowPlan) -> tuple[int, int]:
         """How many patches, down and across, the working image has in one piece."""
@@ -310,6 +347,11 @@ class Labeller:
         return WindowScores(cosines, plan, temperature)
 
 
-def _seen(plan: WindowPlan) -> str:
-    height, width = plan.size
-    return f"{height} x {width} (height x width) pixels in {'one piece' if plan.whole else 'windows'}"
+def _plans(image: Prepared | Features) -> tuple[WindowPlan, ...]:
+    """How the model sees an image at each scale."""
+    return tuple(each.plan for each in image.scales)
+
+
+def _seen(plans: Sequence[WindowPlan]) -> str:
+    sizes = " and ".join(f"{height} x {width}" for height, width in (plan.size for plan in plans))
+    return f"{sizes} (height x width) pixels in {'one piece' if plans[0].whole else 'windows'}"

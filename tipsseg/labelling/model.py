@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -14,8 +15,8 @@ from tipsseg.errors import DeviceError, UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
-from tipsseg.labelling.windows import make_plan, stretched_size
-from tipsseg.options import MAX_PIXELS, Dtype, LabelOptions, Mode, check_whole_number
+from tipsseg.labelling.windows import make_plan, short_sides, stretched_size
+from tipsseg.options import MAX_PIXELS, ONE_SCALE, Dtype, LabelOptions, Mode, check_scales, check_whole_number
 from tipsseg.types import WindowPlan
 from tipsseg.util.printable import quoted
 from tipsseg.weights.sources import find_model
@@ -41,6 +42,7 @@ class Model:
         *,
         mode: Mode = "slide",
         short_side: int | None = None,
+        scales: Sequence[float] = ONE_SCALE,
         max_pixels: int = MAX_PIXELS,
     ) -> Features:
         """Encode an image once; it can then be labelled with any number of vocabularies, see `Labeller.label`.
@@ -49,6 +51,7 @@ class Model:
             image: A path, a Pillow image (turned upright by its EXIF orientation), or pixels [H, W, 3] uint8 RGB.
             mode: "slide": overlapping windows of the model's native size; "whole": the image in one piece.
             short_side: The image's shorter side is resized to so many pixels; None: to the model's native size.
+            scales: Factors of the short side: the image is encoded at each of them.
             max_pixels: Image files of more pixels are refused.
 
         Returns:
@@ -60,14 +63,18 @@ class Model:
             UsageError: The mode is unknown, or the short side is too small or too large.
             DeviceError: The memory of the device is too small.
         """
-        options = LabelOptions(mode, short_side)
+        options = LabelOptions(mode, short_side, scales=check_scales(scales))
         check_whole_number("argument `max_pixels`", max_pixels)
         upright = to_upright(image, max_pixels)
-        return self.encode_prepared(self.prepare(upright, options.mode, self.check_short_side(options.short_side)))
+        return self.encode_prepared(self.prepare(upright, options.mode, *self.short_sides(options)))
 
-    def prepare(self, upright: Image.Image, mode: Mode, short_side: int) -> Prepared:
-        """Bring an upright image in mode RGB to the size at which the model sees it; may be called from several threads."""
-        return prepare(upright, self.plan((upright.height, upright.width), mode, short_side))
+    def prepare(self, upright: Image.Image, mode: Mode, *short_sides: int) -> Prepared:
+        """Bring an upright image in mode RGB to the size at which the model sees it; may be called from several threads.
+
+        Of several short sides, in ascending order, to the size at each.
+        """
+        size = (upright.height, upright.width)
+        return prepare(upright, *(self.plan(size, mode, short_side) for short_side in short_sides))
 
     def plan(self, size: tuple[int, int], mode: Mode, short_side: int) -> WindowPlan:
         """Plan how an image of `size` (height, width) in pixels is cut into windows."""
@@ -75,6 +82,10 @@ class Model:
 
     def encode_prepared(self, prepared: Prepared) -> Features:
         """Encode a prepared image: the part of `encode` that the device does."""
+        return Features.at_scales([self._encode_one(each) for each in prepared.scales])
+
+    def _encode_one(self, prepared: Prepared) -> Features:
+        """Encode a prepared image at its own scale."""
         if windows := prepared.windows():
             encoded = self.backbone.encode_windows(windows)
         else:
@@ -90,6 +101,11 @@ class Model:
             f"the model gives values that are no numbers in {backbone.dtype_name} on {backbone.device}",
             "Use dtype float32, and see tipsseg doctor.",
         )
+
+    def short_sides(self, options: LabelOptions) -> tuple[int, ...]:
+        """The short side of each scale in pixels, in ascending order. Raises UsageError where no image can have it."""
+        sides = short_sides(self.check_short_side(options.short_side), options.scales)
+        return tuple(self.check_short_side(side) for side in sides)
 
     def check_short_side(self, short_side: int | None) -> int:
         """Return the short side in pixels; None stands for the native size. Raise UsageError where no image can have it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,27 +24,39 @@ class Prepared:
         size: (height, width) of the original in pixels, upright.
         resized: [h, w, 3] uint8 RGB, at the size of `plan`.
         plan: How the model sees it.
+        finer: The same image at larger scales, in ascending order.
     """
 
     size: tuple[int, int]
     resized: NDArray[np.uint8]
     plan: WindowPlan
+    finer: tuple[Prepared, ...] = ()
+
+    @property
+    def scales(self) -> tuple[Prepared, ...]:
+        """The image at each scale: itself, and the finer ones."""
+        return (self, *self.finer)
 
     @property
     def squeezed(self) -> bool:
-        """Whether the model sees the image shorter than it is, see `working_size`."""
-        return self.plan.size != published_size(self.size, min(self.plan.size))
+        """Whether the model sees the image shorter than it is at some scale, see `working_size`."""
+        return any(each.plan.size != published_size(each.size, min(each.plan.size)) for each in self.scales)
 
     def windows(self) -> list[NDArray[np.uint8]]:
-        """Cut the windows, [side, side, 3] uint8 each; none where the model sees the image in one piece."""
+        """Cut the windows of this scale, [side, side, 3] uint8 each; none where the model sees the image in one piece."""
         return cut_windows(self.resized, self.plan.corners, self.plan.side)
 
 
-def prepare(upright: Image.Image, plan: WindowPlan) -> Prepared:
-    """Resize an upright image in mode RGB to the size of its plan, bicubic.
+def prepare(upright: Image.Image, *plans: WindowPlan) -> Prepared:
+    """Resize an upright image in mode RGB to the size of its plan, bicubic; of several plans, to each, the coarsest first.
 
     Raises InputError for an image that is too elongated.
     """
+    first, *finer = [_prepare(upright, plan) for plan in plans]
+    return replace(first, finer=tuple(finer))
+
+
+def _prepare(upright: Image.Image, plan: WindowPlan) -> Prepared:
     width, height = upright.size
     if plan.size[0] * plan.size[1] > MAX_WORKING_PIXELS:
         raise InputError(

@@ -5,13 +5,15 @@ All sizes are (height, width), all positions (top, left), in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.options import Mode
+from tipsseg.errors import UsageError
+from tipsseg.options import LabelOptions, Mode
 from tipsseg.types import WindowPlan
 
 
@@ -104,6 +106,28 @@ def make_plan(size: tuple[int, int], native: int, short_side: int, patch: int, m
     return WindowPlan((height, width), side, corners)
 
 
+def short_sides(base: int, scales: Sequence[float]) -> tuple[int, ...]:
+    """The short side of each scale in pixels, of scales in ascending order; `base` is that of scale 1.
+
+    Raises UsageError where two scales come to one short side.
+    """
+    sides = tuple(max(round(base * scale), 1) for scale in scales)
+    for (one, other), (side, larger) in zip(pairwise(scales), pairwise(sides), strict=True):
+        if side == larger:
+            raise UsageError(
+                f"argument `scales`: {one:g} and {other:g} are both a short side of {side} pixels",
+                "Leave one of them out.",
+            )
+    return sides
+
+
+def make_plans(
+    size: tuple[int, int], native: int, base: int, patch: int, options: LabelOptions
+) -> tuple[WindowPlan, ...]:
+    """Plan how the model sees an image at each scale of the options, see `make_plan`; `base` is the short side of scale 1."""
+    return tuple(make_plan(size, native, side, patch, options.mode) for side in short_sides(base, options.scales))
+
+
 def cut_windows(image: NDArray[np.uint8], corners: Iterable[tuple[int, int]], side: int) -> list[NDArray[np.uint8]]:
     """The square windows of `side` pixels at `corners` of an image [H, W, 3]."""
     return [image[top : top + side, left : left + side] for top, left in corners]
@@ -113,6 +137,12 @@ def stretched_size(size: tuple[int, int], patch: int) -> tuple[int, int]:
     """The size rounded up to whole patches on both axes."""
     height, width = size
     return -(-height // patch) * patch, -(-width // patch) * patch
+
+
+def patch_grid(plan: WindowPlan, patch: int) -> tuple[int, int, int]:
+    """How many windows the model sees of an image, 1 for one piece; and how many patches of each, down and across."""
+    height, width = stretched_size(plan.size, patch) if plan.whole else (plan.side, plan.side)
+    return max(len(plan.corners), 1), height // patch, width // patch
 
 
 def interpolation_weights(source: int, target: int) -> InterpolationWeights:

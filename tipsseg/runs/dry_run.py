@@ -9,10 +9,14 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
+from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.errors import OutputError
-from tipsseg.features.folder import STORE_FILE, feature_path, files_in
+from tipsseg.features.folder import STORE_FILE, files_in, files_of
+from tipsseg.labelling.windows import make_plans, patch_grid
+from tipsseg.options import ONE_SCALE, LabelOptions, scales_text
 from tipsseg.runs.engine import LocalEngine
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.label import as_items, refuse_mixture
@@ -36,12 +40,21 @@ _SAMPLE = 6
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What one image costs: seconds, and bytes of all that is written for it; `start` is the seconds before the first."""
+    """What one image costs.
+
+    Attributes:
+        start: Seconds before the first image.
+        seconds: Of one image.
+        size: Bytes of all that is written for it.
+        sample: How many images were labelled to know.
+        sizes: (height, width) of these images in pixels.
+    """
 
     start: float
     seconds: float
     size: float
     sample: int
+    sizes: tuple[tuple[int, int], ...]
 
 
 def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool) -> int:
@@ -108,7 +121,26 @@ def _cost(info: RunInfo, todo: list[ImageRef]) -> str:
     if found is None:
         return "No estimate of time and disk: none of the images that were tried can be labelled."
     seconds, size = round(found.start + found.seconds * len(todo)), found.size * len(todo)
-    return f"About {clock(seconds)} and {_readable(size)} on this machine, by labelling {found.sample} of them."
+    told = f"About {clock(seconds)} and {_readable(size)} on this machine, by labelling {found.sample} of them."
+    return told if info.spec.options.scales == ONE_SCALE else f"{told} {_windows(info, found.sizes)}"
+
+
+def _windows(info: RunInfo, sizes: Sequence[tuple[int, int]]) -> str:
+    """A sentence on what several scales cost."""
+    spec, options = info.spec, info.spec.options
+    vision = read_config(find_model(spec.model).fetch(quiet=True, keep_stamps=spec.use_cache) / "config.json").vision
+    native, patch = vision.image_size, vision.patch_size
+
+    def seen(options: LabelOptions) -> list[tuple[int, int, int]]:
+        plans = (make_plans(size, native, options.short_side or native, patch, options) for size in sizes)
+        return [patch_grid(plan, patch) for each in plans for plan in each]
+
+    grids = seen(options)
+    times = sum(map(prod, grids)) / sum(map(prod, seen(replace(options, scales=ONE_SCALE))))
+    return (
+        f"At scales {scales_text(options.scales)} the model sees {sum(grid[0] for grid in grids) / len(sizes):.1f} windows per "
+        f"image, and {times:.1f} times as many patches as at scale 1."
+    )
 
 
 def _readable(size: float) -> str:
@@ -131,10 +163,12 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
         start = time.monotonic() - began
         times: list[float] = []
         size = 0
+        sizes: list[tuple[int, int]] = []
         with closing(engine.results(refs)) as results:
             for result in results:
                 times.append(time.monotonic())
                 if isinstance(result, Labelled):
+                    sizes.append(result.entry.numbers.size)
                     size += len(json_bytes(result.entry.record()))
                     size += sum(len(row) for rows in result.rows.values() for row in rows)
                     size += sum(Path(folder, file).stat().st_size for file in result.entry.files.values())
@@ -145,7 +179,7 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
     if not times:
         return None
     seconds = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0] - began - start
-    return Estimate(start, seconds, size / len(times), len(times))
+    return Estimate(start, seconds, size / len(times), len(times), tuple(sizes))
 
 
 def _trial_store(store: Path, refs: Sequence[ImageRef], folder: Path) -> Path:
@@ -155,11 +189,10 @@ def _trial_store(store: Path, refs: Sequence[ImageRef], folder: Path) -> Path:
         shutil.copyfile(store / STORE_FILE, folder / STORE_FILE)
     for ref in refs:
         with suppress(OSError, ValueError):  # of an image that cannot be read, and of one without features
-            sha256 = content_digest(ref.path)
-            found = feature_path(store, sha256).read_bytes()
-            target = feature_path(folder, sha256)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(found)
+            for file in files_of(store, content_digest(ref.path)):
+                target = folder / file.relative_to(store)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
     return folder
 
 

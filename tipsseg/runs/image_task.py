@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import FeatureFileError, ImageError
 from tipsseg.features.file import FeatureRecord, Origin
-from tipsseg.features.folder import FeatureStore
+from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.formats import FORMATS, write_labels
 from tipsseg.formats.base import ImageLabels, RunContext
 from tipsseg.images.decoding import as_image_error, opened
@@ -59,8 +59,9 @@ class Loaded:
         prepared: The image as the model sees it; its `resized` is 0 x 0 where features were there and no pixels are needed.
         fingerprint: Of the file that it was read from.
         seconds: What reading it took.
-        features: Its features, where the feature store has them.
-        unsaved: Waits for the features that the store is to have; see `stored`.
+        features: Its features, where the feature store has them at every scale.
+        known: Where it has them at some scales, those.
+        unsaved: Each waits for the features of a scale that the store is to have; see `stored`.
         sha256: The hash of the file, by which the store has its features; "" without a store.
         damaged: What was wrong with the file of its features; "" where nothing was.
     """
@@ -71,9 +72,19 @@ class Loaded:
     fingerprint: Fingerprint
     seconds: float = 0.0
     features: Features | None = None
-    unsaved: Callable[[], FeatureRecord] | None = None
+    known: tuple[Features, ...] = ()
+    unsaved: tuple[Callable[[], FeatureRecord], ...] = ()
     sha256: str = ""
     damaged: str = ""
+
+    @property
+    def lacking(self) -> Prepared:
+        """The image as the model sees it at the scales whose features are not known."""
+        known = {each.plan for each in self.known}
+        if not known:
+            return self.prepared
+        first, *finer = [each for each in self.prepared.scales if each.plan not in known]
+        return replace(first, finer=tuple(finer))
 
 
 class ImageTask:
@@ -123,15 +134,29 @@ class ImageTask:
             sha256 = content_digest(ref.path)
         except (OSError, ValueError):
             return self._decoded(ref)  # which says what is wrong
-        found, damaged = find_features(self._store, sha256, self._labeller.model.backbone.device)
-        if found is not None and found.plan != self._labeller.plan(found.size):
-            found, damaged = None, f"{self._store.path(sha256)}: of another plan of windows"
-        if found is None or prod(found.size) > self._max_pixels:
-            return replace(self._decoded(ref), sha256=sha256, damaged=damaged)
+        known, damaged = self._known(self._store, sha256)
+        sides = self._labeller.short_sides
+        if len(known) < len(sides) or prod(known[0].size) > self._max_pixels:
+            return replace(self._decoded(ref), sha256=sha256, known=known[: len(sides) - 1], damaged=damaged)
+        found = Features.at_scales(known)
         if self._labeller.options.refine != "none":
             return replace(self._decoded(ref), sha256=sha256, features=found)
-        prepared = Prepared(found.size, NO_PIXELS, found.plan)
+        first, *finer = [Prepared(each.size, NO_PIXELS, each.plan) for each in known]
+        prepared = replace(first, finer=tuple(finer))
         return Loaded(ref, self._thumbnail(ref), prepared, fingerprint_of(ref.path), features=found, sha256=sha256)
+
+    def _known(self, store: FeatureStore, sha256: str) -> tuple[tuple[Features, ...], str]:
+        """The features that a store has of an image, one scale after the other; and what is wrong with a file."""
+        known: list[Features] = []
+        wrong = ""
+        for index, side in enumerate(self._labeller.short_sides):
+            files = store.at(side)
+            found, damaged = find_features(files, sha256, self._labeller.model.backbone.device)
+            if found is not None and found.plan != self._labeller.plans(found.size)[index]:
+                found, damaged = None, f"{files.path(sha256)}: of another plan of windows"
+            known += [] if found is None else [found]
+            wrong = wrong or damaged
+        return tuple(known), wrong
 
     def _decoded(self, ref: ImageRef) -> Loaded:
         with opened(ref.path, self._max_pixels) as image, self._alone(image.size), as_image_error(ref.path):
@@ -160,8 +185,7 @@ class ImageTask:
         if self._store is None or loaded.features is not None:
             return loaded, features
         # Labels come from what the store will have, so that a second question gets the same.
-        unsaved, features = stored(self._store, loaded, features, self._labeller.model)
-        return replace(loaded, unsaved=unsaved), features
+        return kept(self._store, loaded, features, self._labeller.model)
 
     def score(self, features: Features) -> Scored:
         """Compare the features of an image with the phrases; for the same thread."""
@@ -174,9 +198,11 @@ class ImageTask:
         """
         began = time.monotonic()
         prepared = loaded.prepared
-        if self._store is not None and loaded.unsaved is not None:
-            self._store.add(loaded.unsaved())
-        with self._alone(max(prepared.size, prepared.plan.size, key=prod)):
+        if self._store is not None:
+            for unsaved in loaded.unsaved:
+                record = unsaved()
+                self._store.at(record.plan.short_side).add(record)
+        with self._alone(max(prepared.size, prepared.scales[-1].plan.size, key=prod)):
             ref, label_map = loaded.ref, self._labeller.assign(prepared, scored)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
@@ -233,8 +259,8 @@ def read_steadily(ref: ImageRef, read: Callable[[ImageRef], Loaded]) -> Loaded:
     raise ImageError(ref.path, "it changes while it is read", "Label it again once it is complete.")
 
 
-def find_features(store: FeatureStore, sha256: str, device: torch.device) -> tuple[Features | None, str]:
-    """The features of an image in a store, None where there are none or the file is damaged; and how it is damaged."""
+def find_features(store: FeatureFiles, sha256: str, device: torch.device) -> tuple[Features | None, str]:
+    """The features of an image in the files of a store, None where there are none or the file is damaged; and how it is damaged."""
     try:
         record = store.find(sha256)
     except FeatureFileError as error:
@@ -248,9 +274,9 @@ def find_features(store: FeatureStore, sha256: str, device: torch.device) -> tup
 
 
 def stored(
-    store: FeatureStore, loaded: Loaded, features: Features, model: Model
+    store: FeatureFiles, loaded: Loaded, features: Features, model: Model
 ) -> tuple[Callable[[], FeatureRecord], Features]:
-    """The features of an image as they will be read from a store, and what gives them as the store keeps them.
+    """The features of an image at one scale as they will be read from a store, and what gives them as the store keeps them.
 
     It waits for the device; any thread may call it. It raises DeviceError where the model gives values that are no numbers, which
     nobody is to keep.
@@ -267,6 +293,17 @@ def stored(
         return record
 
     return arrived, rounded.features
+
+
+def kept(store: FeatureStore, loaded: Loaded, features: Features, model: Model) -> tuple[Loaded, Features]:
+    """The features of an image, at the scales that a store lacked, as they will be read from it, beside those that it has.
+
+    The image comes with what gives the new ones as the store keeps them, see `stored`.
+    """
+    made = [stored(store.at(each.plan.short_side), loaded, each, model) for each in features.scales]
+    scales = [*loaded.known, *(again for _, again in made)]
+    scales.sort(key=lambda each: each.plan.short_side)
+    return replace(loaded, unsaved=tuple(unsaved for unsaved, _ in made)), Features.at_scales(scales)
 
 
 def fingerprint_of(path: Path) -> Fingerprint:

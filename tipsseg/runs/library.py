@@ -13,11 +13,13 @@ from tipsseg.options import (
     DEFAULT_FORMATS,
     DEFAULT_LABEL_OPTIONS,
     MAX_PIXELS,
+    ONE_SCALE,
     Dtype,
     FeatureDtype,
     FileOptions,
     LabelOptions,
     Mode,
+    check_scales,
     check_whole_number,
     choose,
     thread_count,
@@ -190,6 +192,7 @@ def encode_folder(
     model: str | Path = "l14",
     mode: Mode = "slide",
     short_side: int | None = None,
+    scales: Sequence[float] = ONE_SCALE,
     feature_dtype: FeatureDtype | None = None,
     device: str = "auto",
     dtype: Dtype = "auto",
@@ -208,9 +211,10 @@ def encode_folder(
         images: As of `label_folder`.
         output: The folder of the store: argument `features` of `label_folder`. Images whose features are there are not encoded
             again.
-        model: As of `label_folder`, like all that follow but the next three.
+        model: As of `label_folder`, like all that follow but the next four.
         mode: "slide": overlapping windows of the model's native size; "whole": the image in one piece.
         short_side: The image's shorter side is resized to so many pixels; None: to the model's native size.
+        scales: Factors of the short side: the features at each of them are kept, where the store lacks them.
         feature_dtype: What features are kept in. "float32" gives the labels that there are without a store, "float16" takes half
             the disk and "int8" a quarter. None: as in the store, "float16" in a new one.
         device: Where the model runs.
@@ -235,7 +239,7 @@ def encode_folder(
     spec = EncodeSpec(
         Path(output),
         str(model),
-        LabelOptions(mode, short_side),
+        LabelOptions(mode, short_side, scales=check_scales(scales)),
         feature_dtype,
         device,
         dtype,

@@ -160,7 +160,7 @@ def _encoded(image: _Image[Done], batches: Batches[_Image[Done]]) -> Iterable[tu
     """The images whose features are there once this one has joined the batches; one that has its features passes by them."""
     if (known := image.loaded.features) is not None:
         return [(image, known)]
-    return batches.add(image, image.loaded.prepared)
+    return batches.add(image, image.loaded.lacking)
 
 
 def _kept(task: Task[Scored, Done], image: _Image[Done], features: Features) -> tuple[_Image[Done], Features]:

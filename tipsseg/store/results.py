@@ -82,12 +82,13 @@ class Encoded:
 
     Attributes:
         ref: The image.
-        file: The file of its features.
+        file: The file of its features; of several scales that of the coarsest.
         size: (height, width) of the image in pixels, upright.
         windows: How many windows the model saw; 1 for an image that it saw in one piece.
         bytes: Bytes of the features.
-        made: Whether this run has made them.
+        made: Whether this run has made them, or those of a scale.
         damaged: See Labelled.
+        finer: The files of the features at larger scales, in ascending order.
     """
 
     ref: ImageRef
@@ -97,6 +98,12 @@ class Encoded:
     bytes: int
     made: bool
     damaged: str = ""
+    finer: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file at each scale."""
+        return (self.file, *self.finer)
 
 
 ImageResult = Labelled | Unchanged | Failed

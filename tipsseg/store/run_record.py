@@ -401,7 +401,9 @@ def _parse_label_options(options: Mapping[str, object]) -> LabelOptions:
         if name not in known:
             raise ValueError(f"unknown option {short(name)}")
     try:
-        values = {each.name: options[each.name] for each in fields(LabelOptions)}
+        values = {each.name: options[each.name] for each in fields(LabelOptions) if each.name != "scales"}
+        if "scales" in options:
+            values["scales"] = take(options, "scales", list)
         return LabelOptions(**values)  # type: ignore[arg-type]  # it checks them
     except KeyError as error:
         raise ValueError(f"no `{error.args[0]}`") from error

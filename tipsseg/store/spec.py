@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -20,12 +20,14 @@ from tipsseg.options import (
     DEFAULT_LABEL_OPTIONS,
     FEATURE_DTYPES,
     MAX_PIXELS,
+    ONE_SCALE,
     REFINEMENTS,
     FileOptions,
     LabelOptions,
     check_work,
     choose,
     default_jobs,
+    scales_text,
 )
 from tipsseg.store.shards import Shard, state_folder
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
@@ -128,6 +130,12 @@ class RunSpec:
                 "argument `keep_cosines` is for the format npz, which keeps them",
                 "Leave it out, or name npz among argument `formats`.",
             )
+        if self.files.keep_cosines and len(self.options.scales) > 1:
+            raise UsageError(
+                "argument `keep_cosines` keeps the cosines of one scale, and argument `scales` has "
+                f"{len(self.options.scales)}",
+                "Leave one of the two out. Argument `features` keeps the features of all scales.",
+            )
         check_work(self.device, self.dtype, self.batch_size, self.jobs, self.max_pixels)
         check_features(self.features, self.feature_dtype, self.output if self.formats else None)
         check_fit(self.vocabulary, self.fitted)
@@ -136,7 +144,7 @@ class RunSpec:
 
     def option_record(self) -> dict[str, object]:
         """The options of labelling and of files, as run.json has them."""
-        return {**asdict(self.options), **self.files.record()}
+        return {**self.options.record(), **self.files.record()}
 
     def command(self) -> str:
         """A command line that asks for the same labels, without paths and without what does not change the labels."""
@@ -158,6 +166,8 @@ class RunSpec:
         words += ["--mode", self.options.mode]
         if self.options.short_side is not None:
             words += ["--short-side", str(self.options.short_side)]
+        if self.options.scales != ONE_SCALE:
+            words += ["--scales", scales_text(self.options.scales)]
         if self.options.min_confidence:
             words += ["--min-confidence", str(self.options.min_confidence)]
         if self.options.refine != REFINEMENTS[0]:
@@ -272,7 +282,7 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
         "labels_version": LABELS_VERSION,
         "model": model_identity(model),
         "vocabulary": vocabulary_identity(vocabulary_record(spec.vocabulary, spec.vocabulary)),
-        "options": {**asdict(spec.options), **spec.files.image_record()},
+        "options": {**spec.options.record(), **spec.files.image_record()},
         "dtype": dtype,
     }
     # Left out where labels are those without a store.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tipsseg import __version__
 from tipsseg.errors import UsageError
+from tipsseg.options import scales_text
 from tipsseg.store.run_record import RUN_FILE, differences, parse_run
 from tipsseg.store.spec import RunInfo
 from tipsseg.util.files import is_folder, read_regular, reason_of
@@ -38,6 +39,7 @@ class RepeatedRun:
             "formats": list(spec.formats),
             "shard": None if spec.shard is None else str(spec.shard),
             **spec.option_record(),
+            "scales": scales_text(spec.options.scales),
             "device": spec.device,
             "dtype": spec.dtype,
             "batch_size": spec.batch_size,

@@ -12,7 +12,15 @@ from tipsseg.cli.arguments import stdin
 from tipsseg.cli.help import FILES, IMAGES, MACHINES, Command
 from tipsseg.cli.values import refuse_printed_together
 from tipsseg.cli.wording import as_typed
-from tipsseg.options import MAX_PIXELS, MODES, LabelOptions, check_whole_number, choose, thread_count
+from tipsseg.options import (
+    MAX_PIXELS,
+    MODES,
+    LabelOptions,
+    check_whole_number,
+    choose,
+    parse_scales,
+    thread_count,
+)
 
 EPILOG = """\b
 Examples:
@@ -48,6 +56,7 @@ def encode(
     dtype: opt.Dtype = "auto",
     mode: opt.Mode = MODES[0],
     short_side: opt.ShortSide = None,
+    scales: opt.Scales = "1",
     batch_size: opt.BatchSize = 8,
     feature_dtype: opt.FeatureKept = None,
     limit: opt.Limit = None,
@@ -94,7 +103,7 @@ def encode(
     spec = EncodeSpec(
         output,
         model,
-        LabelOptions(choose(mode, MODES, "mode"), short_side),
+        LabelOptions(choose(mode, MODES, "mode"), short_side, scales=parse_scales(scales)),
         feature_dtype,
         device,
         dtype,

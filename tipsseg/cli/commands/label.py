@@ -105,6 +105,7 @@ def label(
     dtype: opt.Dtype = "auto",
     mode: opt.Mode = MODES[0],
     short_side: opt.ShortSide = None,
+    scales: opt.Scales = "1",
     refine: opt.Refine = REFINEMENTS[0],
     batch_size: opt.BatchSize = 8,
     features: opt.Features = None,
@@ -250,7 +251,7 @@ def label(
     spec = RunSpec(
         model,
         vocabulary,
-        values.label_options(mode, short_side, min_confidence, refine),
+        values.label_options(mode, short_side, min_confidence, refine, scales),
         values.file_options(instances, min_area, png_mode, simplify, val_fraction, names, keep_cosines),
         values.split_formats(formats),
         output,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -72,11 +73,16 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
 
 def _check_file(folder: Path, record: StoreRecord, path: Path) -> Problem | None:
     named = FEATURE_FILE.fullmatch(path.name)
-    if named is None or path.parent != folder / FILES_FOLDER / named[1][:2]:
+    if (
+        named is None
+        or path.parent != folder / FILES_FOLDER / named[1][:2]
+        or named[2] == str(record.recipe.short_side)  # where nobody looks
+    ):
         return Problem(path, "no file of features")
     try:
         found = read_feature_file(path)
-        fault = fault_of(record, named[1], found)
+        side = int(named[2] or record.recipe.short_side)
+        fault = fault_of(replace(record, recipe=replace(record.recipe, short_side=side)), named[1], found)
         _check_vectors(found)
     except FeatureFileError as error:
         return Problem(path, error.reason)

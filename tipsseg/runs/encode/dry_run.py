@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-from tipsseg.backbones.tipsv2.config import read_config
+from tipsseg.backbones.tipsv2.config import ModelConfig, read_config
 from tipsseg.errors import ImageError
 from tipsseg.features.file import feature_bytes
 from tipsseg.features.folder import feature_path
 from tipsseg.images.decoding import upright_size
-from tipsseg.labelling.windows import make_plan, stretched_size
+from tipsseg.labelling.windows import make_plans, patch_grid, short_sides
+from tipsseg.options import ONE_SCALE, scales_text
 from tipsseg.runs.encode.spec import EncodePlan, EncodeSpec
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.progress import Progress
 from tipsseg.store.results import Failed
+from tipsseg.types import WindowPlan
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import content_digest
 from tipsseg.util.printable import counted
@@ -36,15 +37,18 @@ def dry_run(spec: EncodeSpec, plan: EncodePlan, images: Images, progress: Progre
         How many images cannot be encoded.
     """
     source = find_model(spec.model)
-    cost = _cost_of(spec, plan, source.fetch(quiet=True, keep_stamps=spec.use_cache)) if source.is_here else None
-    todo = unchanged = failed = total = 0
+    config = None
+    if source.is_here:
+        config = read_config(source.fetch(quiet=True, keep_stamps=spec.use_cache) / "config.json")
+    todo = unchanged = failed = windows = total = 0
     for each in images.refs:
         if isinstance(each, Failed):
             failed += 1
             progress.error(each.error)
             continue
         try:
-            if plan.there is not None and os.path.lexists(feature_path(spec.output, content_digest(each.path))):
+            there = _sides_there(spec, plan, each.path)
+            if len(there) == len(spec.options.scales):
                 unchanged += 1
                 continue
             size = upright_size(each.path, spec.max_pixels)
@@ -53,36 +57,53 @@ def dry_run(spec: EncodeSpec, plan: EncodePlan, images: Images, progress: Progre
             progress.error(error if isinstance(error, ImageError) else ImageError(each.path, str(error)))
             continue
         todo += 1
-        total += 0 if cost is None else cost(size)
+        if config is not None:
+            lacking = [seen for seen in _plans(spec, config, size) if seen.short_side not in there]
+            windows += sum(max(len(seen.corners), 1) for seen in lacking)
+            total += sum(_bytes(config, seen, plan) for seen in lacking)
         progress.path(each.path)
     parts = [f"{counted(todo, 'image')} to encode"]
     parts += [f"{unchanged} unchanged"] if unchanged else []
     parts += [f"{failed} cannot be encoded"] if failed else []
     progress.note(f"{', '.join(parts)}, into {spec.output}. Nothing was written.")
-    if todo and cost is None:
+    if todo and config is None:
         progress.note(f"No estimate of disk: get the weights first, with tipsseg weights download {spec.model}")
     elif todo:
         progress.note(
             f"In {plan.feature_dtype} features take {_readable(total / todo)} per image, {_readable(total)} in all; "
             f"{_readable(_free(spec.output))} are free there."
         )
+        if spec.options.scales != ONE_SCALE:
+            progress.note(
+                f"At scales {scales_text(spec.options.scales)}: {windows / todo:.1f} windows per image to encode."
+            )
     return failed
 
 
-def _cost_of(spec: EncodeSpec, plan: EncodePlan, folder: Path) -> Callable[[tuple[int, int]], int]:
-    """What gives the bytes of the features of an image of a size (height, width), for the model in a folder."""
-    config = read_config(folder / "config.json")
-    vision, dim = config.vision, config.text.hidden_size
-    patch = vision.patch_size
-    short_side = spec.options.short_side or vision.image_size
+def _sides_there(spec: EncodeSpec, plan: EncodePlan, path: Path) -> set[int]:
+    """The short sides, of those that are asked for, at which the store has features of an image."""
+    if plan.there is None:
+        return set()
+    sha256 = content_digest(path)
+    own = plan.there.recipe.short_side
+    paths = {
+        side: feature_path(spec.output, sha256, None if side == own else side)
+        for side in short_sides(own, spec.options.scales)
+    }
+    return {side for side, path in paths.items() if os.path.lexists(path)}
 
-    def cost(size: tuple[int, int]) -> int:
-        windows = make_plan(size, vision.image_size, short_side, patch, spec.options.mode)
-        seen = stretched_size(windows.size, patch) if windows.whole else (windows.side, windows.side)
-        shape = max(len(windows.corners), 1), seen[0] // patch, seen[1] // patch, dim
-        return feature_bytes(shape, vision.num_prefix_tokens, plan.feature_dtype)
 
-    return cost
+def _plans(spec: EncodeSpec, config: ModelConfig, size: tuple[int, int]) -> tuple[WindowPlan, ...]:
+    """How the model sees an image of a size (height, width) at each scale."""
+    native = config.vision.image_size
+    return make_plans(size, native, spec.options.short_side or native, config.vision.patch_size, spec.options)
+
+
+def _bytes(config: ModelConfig, seen: WindowPlan, plan: EncodePlan) -> int:
+    """Bytes of the features of an image at one scale."""
+    vision = config.vision
+    shape = *patch_grid(seen, vision.patch_size), config.text.hidden_size
+    return feature_bytes(shape, vision.num_prefix_tokens, plan.feature_dtype)
 
 
 def _free(folder: Path) -> int:

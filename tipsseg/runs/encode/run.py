@@ -123,7 +123,7 @@ class EncodeRun:
         if self._jsonl:
             progress.text(json_bytes(result_record(result)).decode() + "\n")
         elif isinstance(result, Encoded):
-            progress.results([result.file])
+            progress.results(result.files)
         progress.advance()
 
     def _note_end(self, seconds: float) -> None:
@@ -155,7 +155,8 @@ def result_record(result: EncodeResult) -> dict[str, object]:
 
     Returns:
         `path` and `image` as in the lines of `tipsseg label`; `status`: "encoded", "unchanged" or "failed"; `file`: the file of its
-        features, None where it failed. Then `height` and `width` in pixels, `windows` and `bytes`; or `reason`.
+        features, None where it failed. Then `height` and `width` in pixels, `windows` and `bytes`; with several scales `finer`, the
+        files of the larger ones. Of one that failed `reason`.
     """
     record: dict[str, object] = {"path": os.fspath(result.ref.path), "image": result.ref.name}
     if isinstance(result, Failed):
@@ -168,4 +169,5 @@ def result_record(result: EncodeResult) -> dict[str, object]:
         "width": result.size[1],
         "windows": result.windows,
         "bytes": result.bytes,
+        **({"finer": [os.fspath(file) for file in result.finer]} if result.finer else {}),
     }

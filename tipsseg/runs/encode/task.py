@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 
 from tipsseg.errors import FeatureFileError
-from tipsseg.features.file import feature_bytes
+from tipsseg.features.file import FeatureHeader
 from tipsseg.features.folder import FeatureStore
 from tipsseg.images.decoding import as_image_error, opened
 from tipsseg.images.upright import upright_image
@@ -13,7 +13,7 @@ from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.options import LabelOptions
-from tipsseg.runs.image_task import NO_PIXELS, Loaded, OneLarge, fingerprint_of, read_steadily, stored
+from tipsseg.runs.image_task import NO_PIXELS, Loaded, OneLarge, fingerprint_of, kept, read_steadily
 from tipsseg.store.results import Encoded
 from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import content_digest
@@ -33,8 +33,8 @@ class EncodeTask:
         """
         self._model = model
         self._mode = options.mode
-        self._short_side = model.check_short_side(options.short_side)
         self._store = store
+        self._files = {side: store.at(side) for side in model.short_sides(options)}
         self._max_pixels = max_pixels
         self._alone = OneLarge()
         self._damaged: dict[str, str] = {}  # by image
@@ -43,15 +43,33 @@ class EncodeTask:
         """The image, or its result where the store has its features; their numbers are not read. Any thread may call it."""
         try:
             sha256 = content_digest(ref.path)
-            found = self._store.find_header(sha256)
+            found = self._headers(ref, sha256)
         except (OSError, ValueError):
             return ref  # reading the image says what is wrong
-        except FeatureFileError as error:
-            self._damaged[ref.name] = error.message
+        if len(found) < len(self._files):
             return ref
-        if found is None or found.plan != self._model.plan(found.size, self._mode, self._short_side):
-            return ref
-        return Encoded(ref, self._store.path(sha256), found.size, found.patches[0], found.bytes, False)
+        return self._encoded(ref, sha256, found, made=False)
+
+    def _headers(self, ref: ImageRef, sha256: str) -> dict[int, FeatureHeader]:
+        """What the store has of an image, by the short side of each scale."""
+        found: dict[int, FeatureHeader] = {}
+        for side, files in self._files.items():
+            try:
+                header = files.find_header(sha256)
+            except FeatureFileError as error:
+                self._damaged[ref.name] = error.message
+                continue
+            if header is not None and header.plan == self._model.plan(header.size, self._mode, side):
+                found[side] = header
+        return found
+
+    def _encoded(
+        self, ref: ImageRef, sha256: str, found: Mapping[int, FeatureHeader], *, made: bool, damaged: str = ""
+    ) -> Encoded:
+        headers = list(found.values())
+        file, *finer = [files.path(sha256) for files in self._files.values()]
+        windows, held = sum(each.patches[0] for each in headers), sum(each.bytes for each in headers)
+        return Encoded(ref, file, headers[0].size, windows, held, made, damaged, tuple(finer))
 
     def load(self, ref: ImageRef) -> Loaded:
         """Read an image; may be called from several threads. Raises ImageError."""
@@ -59,10 +77,19 @@ class EncodeTask:
 
     def _load(self, ref: ImageRef) -> Loaded:
         with opened(ref.path, self._max_pixels) as image, self._alone(image.size), as_image_error(ref.path):
-            prepared = self._model.prepare(upright_image(image.decode()), self._mode, self._short_side)
-        found = fingerprint_of(ref.path)
-        sha256 = found.sha256 or content_digest(ref.path)
+            upright = upright_image(image.decode())
+            found = fingerprint_of(ref.path)
+            sha256 = found.sha256 or content_digest(ref.path)
+            prepared = self._model.prepare(upright, self._mode, *self._lacking(ref, sha256))
         return Loaded(ref, NO_PIXELS, prepared, found, sha256=sha256, damaged=self._damaged.pop(ref.name, ""))
+
+    def _lacking(self, ref: ImageRef, sha256: str) -> list[int]:
+        """The short sides at which the store has no features of an image."""
+        sides = list(self._files)
+        if len(sides) == 1:  # as `item` has found
+            return sides
+        there = self._headers(ref, sha256)
+        return [side for side in sides if side not in there] or sides
 
     @property
     def windows_at_once(self) -> int:
@@ -75,17 +102,15 @@ class EncodeTask:
 
     def keep(self, loaded: Loaded, features: Features) -> tuple[Loaded, Features]:
         """The features as the store has them, for the same thread."""
-        unsaved, features = stored(self._store, loaded, features, self._model)
-        return replace(loaded, unsaved=unsaved), features
+        return kept(self._store, loaded, features, self._model)
 
     def score(self, features: Features) -> None:
         """There is nothing to compare features with."""
 
     def finish(self, loaded: Loaded, scored: None) -> Encoded:
         """Write the features; may be called from several threads. Raises OutputError."""
-        assert loaded.unsaved is not None
-        made = loaded.unsaved()
-        path = self._store.add(made)
-        windows, height, width, dim = made.patches.shape
-        held = feature_bytes((windows, height, width, dim), made.class_tokens.shape[1], made.dtype)
-        return Encoded(loaded.ref, path, loaded.prepared.size, windows, held, True, loaded.damaged)
+        for unsaved in loaded.unsaved:
+            record = unsaved()
+            self._files[record.plan.short_side].add(record)
+        ref, sha256 = loaded.ref, loaded.sha256
+        return self._encoded(ref, sha256, self._headers(ref, sha256), made=True, damaged=loaded.damaged)

@@ -109,7 +109,7 @@ class FitTask:
         if self._store is None or loaded.features is not None:
             return loaded, features
         unsaved, features = stored(self._store, loaded, features, self._model)
-        return replace(loaded, unsaved=unsaved), features
+        return replace(loaded, unsaved=(unsaved,)), features
 
     def score(self, features: Features) -> Features:
         """The features are what is learnt from."""
@@ -117,8 +117,9 @@ class FitTask:
 
     def finish(self, loaded: Loaded, scored: Features) -> Taught:
         """Read the mask; may be called from several threads. Raises ImageError for a mask of another size."""
-        if self._store is not None and loaded.unsaved is not None:
-            self._store.add(loaded.unsaved())
+        if self._store is not None:
+            for unsaved in loaded.unsaved:
+                self._store.add(unsaved())
         mask = self._masks.read(loaded.ref)
         if mask.shape != scored.size:
             raise of_another_size(loaded.ref, scored.size, mask.shape)

@@ -1,0 +1,197 @@
+"""--scales: what the commands make of it, and what the feature store has of each scale."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import Command
+
+import tipsseg
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.features.file import read_feature_file
+from tipsseg.labelling.golden import picture
+
+TINY = ("-m", "tiny", "--device", "cpu", "--short-side", "56")
+LABEL = (*TINY, "-c", "panda,tree,sky", "-q")
+SCALES = ("--scales", "1,1.75")
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two drawn images below imgs; the current folder is its parent."""
+    monkeypatch.chdir(tmp_path)
+    Path("imgs").mkdir()
+    for name, size in (("a.png", (90, 130)), ("b.png", (120, 80))):
+        Image.fromarray(picture(*size)).save(Path("imgs", name))
+    return Path("imgs")
+
+
+def masks(folder: str) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(Path(folder, "masks").iterdir())]
+
+
+def windows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many windows the vision tower sees, each time that it is run from now on."""
+    seen: list[int] = []
+    encode = Tipsv2Backbone.encode_windows
+
+    def counting(self: Tipsv2Backbone, images: list[np.ndarray]) -> object:
+        seen.append(len(images))
+        return encode(self, images)
+
+    monkeypatch.setattr(Tipsv2Backbone, "encode_windows", counting)
+    return seen
+
+
+def test_labels_are_those_of_the_library(command: Command, images: Path) -> None:
+    assert (
+        command("label", images, *LABEL, *SCALES, "--refine", "pamr", "--min-confidence", "0.3", "-o", "out").code == 0
+    )
+    options = tipsseg.LabelOptions("slide", 56, 0.3, "pamr", (1, 1.75))
+    labeller = tipsseg.Labeller(tipsseg.load("tiny", device="cpu"), ["panda", "tree", "sky"], options)
+    for name in ("a.png", "b.png"):
+        assert (np.asarray(Image.open(Path("out/masks", name))) == labeller.label(images / name).labels).all()
+
+
+def test_a_run_of_other_scales_is_another_run(command: Command, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command("label", images, *LABEL, "-o", "one").code == 0
+    record = json.loads(Path("one/run.json").read_text())
+    assert "scales" not in record["options"]
+    assert command("label", images, *LABEL, "-o", "both").code == 0
+    seen = windows(monkeypatch)
+    ran = command("label", images, *TINY, "-c", "panda,tree,sky", *SCALES, "-o", "both")
+    assert (ran.code, "2 images labelled" in ran.err, "another scales" in ran.err) == (0, True, True)
+    record = json.loads(Path("both/run.json").read_text())
+    assert record["options"]["scales"] == [1.0, 1.75]
+    assert "--short-side 56 --scales 1,1.75" in record["command"]
+    assert masks("both") != masks("one")
+    del seen[:]
+    assert "2 unchanged" in command("label", images, *TINY, "-c", "panda,tree,sky", *SCALES, "-o", "both").err
+    assert "2 unchanged" in command("label", images, "--from", "both", "--device", "cpu", "-o", "both").err
+    assert not seen
+    assert command("label", images, *LABEL, "--scales", "1", "-o", "both").code == 0
+    assert masks("both") == masks("one")
+    assert (
+        json.loads(Path("both/run.json").read_text())["digest"]
+        == json.loads(Path("one/run.json").read_text())["digest"]
+    )
+
+
+@pytest.mark.parametrize("first", ["encode", "label"])
+def test_a_store_gets_the_scales_that_it_lacks(
+    command: Command, images: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    if first == "encode":
+        assert command("encode", images, *TINY, "-o", "feats", "-q").code == 0
+    else:
+        assert command("label", images, *LABEL, "-o", "once", "--features", "feats").code == 0
+    before = {path: path.read_bytes() for path in Path("feats/feats").rglob("*.safetensors")}
+    seen = windows(monkeypatch)
+    assert command("label", images, *LABEL, *SCALES, "-o", "out", "--features", "feats").code == 0
+    files = set(Path("feats/feats").rglob("*.safetensors"))
+    added = sorted(files - set(before))
+    assert [path.name[64:] for path in added] == ["-98.safetensors"] * 2
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert sum(seen) == sum(len(read_feature_file(path).plan.corners) for path in added)  # and none of scale 1
+    del seen[:]
+    assert command("label", images, *LABEL, *SCALES, "-o", "again", "--features", "feats").code == 0
+    assert command("label", images, *LABEL, "-o", "plain", "--features", "feats").code == 0
+    ran = command("encode", images, *TINY, *SCALES, "-o", "feats")
+    assert (ran.code, "2 unchanged" in ran.err) == (0, True)
+    assert {Path(line) for line in ran.out.splitlines()} == files
+    assert not seen
+    assert command("label", images, *LABEL, *SCALES, "-o", "whole", "--features", "new").code == 0
+    assert masks("whole") == masks("out") == masks("again")
+    assert masks("plain") != masks("out")
+    ran = command("check", "feats")
+    assert (ran.code, "4 files checked: nothing wrong." in ran.err) == (0, True)
+    assert command("encode", images, *TINY, *SCALES, "-o", "all", "-q").code == 0
+    for path in files:
+        assert Path("all", path.relative_to("feats")).read_bytes() == path.read_bytes()
+
+
+def test_a_file_of_a_scale_that_is_damaged_is_made_again(command: Command, images: Path) -> None:
+    assert command("encode", images, *TINY, *SCALES, "-o", "feats", "-q").code == 0
+    fine = sorted(Path("feats/feats").rglob("*-98.safetensors"))
+    before = [path.read_bytes() for path in fine]
+    coarse = fine[1].with_name(fine[1].name.replace("-98", ""))
+    fine[0].write_bytes(before[0][:-1])
+    shutil.copy(coarse, fine[1])
+    ran = command("check", "feats")
+    assert [line.partition(": ")[0] for line in ran.out.splitlines()] == [str(path) for path in fine]
+    assert "the short side is 56, not 98" in ran.out
+    shutil.copy(coarse, other := coarse.with_name(coarse.name.replace(".", "-56.")))
+    assert f"{other}: no file of features" in command("check", "feats").out
+    other.unlink()
+    ran = command("label", images, *TINY, *SCALES, "-c", "panda", "-o", "out", "--features", "feats")
+    assert (ran.code, ran.err.count("; the image was encoded again.")) == (0, 2)
+    assert [path.read_bytes() for path in fine] == before
+    fine[0].write_bytes(before[0][:-1])
+    ran = command("encode", images, *TINY, *SCALES, "-o", "feats", "--jsonl")
+    lines = [json.loads(line) for line in ran.out.splitlines()]
+    assert sorted(line["status"] for line in lines) == ["encoded", "unchanged"]
+    assert [path.read_bytes() for path in fine] == before
+
+
+def test_records_of_encoding_name_all_files(command: Command, images: Path) -> None:
+    ran = command("encode", images, *TINY, *SCALES, "-o", "feats", "--jsonl")
+    for line in map(json.loads, ran.out.splitlines()):
+        files = [read_feature_file(Path(name)) for name in (line["file"], *line["finer"])]
+        assert [each.plan.short_side for each in files] == [56, 98]
+        assert line["windows"] == sum(len(each.plan.corners) for each in files)
+        assert line["bytes"] == sum(each.patches.nbytes + each.class_tokens.nbytes for each in files)
+    plain = command("encode", images, *TINY, "-o", "plain", "--jsonl")
+    assert not any("finer" in json.loads(line) for line in plain.out.splitlines())
+
+
+def test_dry_runs_tell_the_cost(command: Command, images: Path) -> None:
+    told = command("label", images, *TINY, *SCALES, "-c", "panda", "--dry-run").err
+    assert "At scales 1,1.75 the model sees 4.0 windows per image, and 4.1 times as many patches as at scale 1." in told
+    assert "windows" not in command("label", images, *TINY, "-c", "panda", "--dry-run").err
+    ran = command("encode", images, *TINY, *SCALES, "-o", "feats", "--dry-run")
+    assert "At scales 1,1.75: 4.0 windows per image to encode." in ran.err
+    assert command("encode", images, *TINY, "-o", "feats", "-q").code == 0
+    ran = command("encode", images, *TINY, *SCALES, "-o", "feats", "--dry-run")
+    assert ("2 images to encode" in ran.err, "2.0 windows per image to encode" in ran.err) == (True, True)
+    lines = command("encode", images, *TINY, *SCALES, "-o", "other", "--jsonl").out.splitlines()
+    total = sum(json.loads(line)["bytes"] for line in lines)
+    ran = command("encode", images, *TINY, *SCALES, "-o", "third", "--dry-run")
+    assert f"{total / 1e3:,.1f} kB in all" in ran.err
+    assert "2 unchanged" in command("encode", images, *TINY, *SCALES, "-o", "other", "--dry-run").err
+
+
+def test_scores_and_archives(command: Command, images: Path) -> None:
+    assert command("label", images, *LABEL, *SCALES, "-f", "png,npz,coco", "-o", "out").code == 0
+    with np.load("out/npz/a.npz") as archive:
+        assert archive["top_ids"].shape == (4, 4, 6)
+        assert (archive["labels"] == np.asarray(Image.open("out/masks/a.png"))).all()
+    ran = command("eval", images, "--gt", "out/masks", *LABEL, *SCALES)
+    assert (ran.code, "1.0000" in ran.out or "100.0" in ran.out) == (0, True)
+    assert command("eval", images, "--gt", "out/masks", *LABEL).out != ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("label", "-c", "a", "--scales", "0"), "--scales: 0 is not positive"),
+        (("encode", "-o", "feats", "--scales", "-1,1"), "--scales: -1 is not positive"),
+        (("eval", "--gt", "imgs", "-c", "a", "--scales", "1,1e9"), "--scales: 1000000000.0 is too large"),
+        (("label", "-c", "a", "--scales", "1,1"), "--scales has 1 twice"),
+        (("label", "-c", "a", "--scales", "two"), "--scales two: 'two' is no number"),
+        (("label", "-c", "a", "--scales", "1,2,3,4,5"), "--scales has 5 numbers, more than 4"),
+        (("label", "-c", "a", "--scales", "1,1.001"), "--scales: 1 and 1.001 are both a short side of 56 pixels"),
+        (
+            ("label", "-c", "a", "--scales", "1,2", "-f", "npz", "--keep-cosines"),
+            "--keep-cosines keeps the cosines of one scale, and --scales has 2",
+        ),
+    ],
+)
+def test_wrong_scales_are_named(command: Command, images: Path, arguments: tuple[str, ...], message: str) -> None:
+    ran = command(*arguments, images, *TINY)
+    assert (ran.code, f"Error: {message}\n" in ran.err) == (2, True)
+    assert not Path("labels").exists()

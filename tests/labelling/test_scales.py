@@ -1,0 +1,323 @@
+"""Images at several scales: scores are the mean of log-probabilities, whatever way the scales come to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+import tipsseg
+from tipsseg import ClassSpec, Features, Labeller, LabelMap, LabelOptions, Model, UsageError, make_vocabulary
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.labelling.assign import LabelTable
+from tipsseg.labelling.batches import Batches
+from tipsseg.labelling.device_scores import DeviceScorer
+from tipsseg.labelling.golden import picture
+from tipsseg.labelling.prepare import Prepared
+from tipsseg.labelling.resample import Values, resize
+from tipsseg.labelling.scales import assign
+from tipsseg.labelling.scales.assign import best_groups, match
+from tipsseg.labelling.scales.fused import FusedScores
+from tipsseg.labelling.windows import interpolation_weights, make_plan
+from tipsseg.options import Mode
+from tipsseg.types import WindowPlan
+
+CPU = torch.device("cpu")
+TEMPERATURE = 0.05
+
+#: The cosines of one scale, [B, h, w, P], and its plan.
+Scale = tuple[Values, WindowPlan]
+
+
+def drawn(
+    size: tuple[int, int], sides: Sequence[int], phrases: int, mode: Mode, seed: int, *, alike: bool = False
+) -> list[Scale]:
+    """Cosines at several short sides. `alike`: of objects with straight edges that all scales see; else all is at random."""
+    rng = np.random.default_rng(seed)
+    places, shown = rng.random((5, 2)), rng.integers(0, phrases, 5)
+    scales = []
+    for side in sides:
+        plan = make_plan(size, 56, side, 14, mode)
+        grid = (plan.side // 14,) * 2 if plan.corners else tuple(max(length // 14, 1) for length in plan.size)
+        windows = []
+        for top, left in plan.corners or ((0, 0),):
+            values = rng.random((*grid, phrases), np.float32) * 2 - 1
+            if alike:
+                y, x = np.mgrid[top + 7 : top + 14 * grid[0] : 14, left + 7 : left + 14 * grid[1] : 14]
+                at = places * plan.size
+                nearest = np.hypot(y[..., None] - at[:, 0], x[..., None] - at[:, 1]).argmin(2)
+                values = np.eye(phrases, dtype=np.float32)[shown[nearest]] * np.float32(0.2) + values * np.float32(0.02)
+            windows.append(values)
+        scales.append((np.stack(windows), plan))
+    return scales
+
+
+def scores_of(scales: Sequence[Scale]) -> FusedScores:
+    return FusedScores([values for values, _ in scales], [plan for _, plan in scales], TEMPERATURE)
+
+
+def table_of(groups: Sequence[int]) -> LabelTable:
+    return LabelTable(groups, np.arange(len(groups), dtype=np.uint16), np.zeros(len(groups), np.float32), 0)
+
+
+def exact(scales: Sequence[Scale], size: tuple[int, int]) -> NDArray[np.float64]:
+    """The mean of the logits once more, by torch's own resizing of whole maps in double precision: [P, H, W]."""
+
+    def resized(maps: torch.Tensor, to: tuple[int, ...]) -> torch.Tensor:
+        return F.interpolate(maps[None], to, mode="bilinear", align_corners=False)[0]
+
+    finest = scales[-1]
+    grid = finest[0].shape[1:3] if finest[1].whole else finest[1].size
+    total = torch.zeros(finest[0].shape[3], *grid, dtype=torch.double)
+    for values, plan in scales:
+        maps = torch.from_numpy(values).double().permute(0, 3, 1, 2)
+        if plan.whole:
+            total += resized(maps[0], grid)
+            continue
+        scores, count = torch.zeros(maps.shape[1], *plan.size, dtype=torch.double), torch.zeros(plan.size)
+        for each, (top, left) in zip(maps, plan.corners, strict=True):
+            window = slice(top, top + plan.side), slice(left, left + plan.side)
+            scores[:, *window] += resized(each, (plan.side, plan.side)).softmax(0)
+            count[window] += 1
+        total += resized(scores / count, grid).log()
+    found: NDArray[np.float64] = resized(total / len(scales), size).numpy()
+    return found
+
+
+def whole_maps(made: FusedScores, size: tuple[int, int], groups: Sequence[int]) -> NDArray[np.intp]:
+    """The winners by whole maps of all phrases, with nothing left out and no tiles: [H, W]."""
+    everything = slice(0, made.size[0]), slice(0, made.size[1])
+    values = made.values(*everything, np.arange(made.phrases))
+    maps = resize(values, *(interpolation_weights(*lengths) for lengths in zip(made.size, size, strict=True)))
+    winners: NDArray[np.intp] = np.stack([part.max(0) for part in np.split(maps, np.cumsum(groups)[:-1])]).argmax(0)
+    return winners
+
+
+SIZES = st.tuples(st.integers(1, 180), st.integers(1, 180)).filter(lambda size: max(size) < 6 * min(size))
+SIDES = st.lists(st.integers(28, 130), min_size=2, max_size=3, unique=True).map(sorted)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    mode=st.sampled_from(["slide", "whole"]),
+    size=SIZES,
+    sides=SIDES,
+    groups=st.lists(st.integers(1, 3), min_size=1, max_size=12),
+    seed=st.integers(0, 9),
+    alike=st.booleans(),
+)
+def test_labels_are_those_of_whole_maps_bit_by_bit(
+    mode: Mode, size: tuple[int, int], sides: Sequence[int], groups: Sequence[int], seed: int, alike: bool
+) -> None:
+    made = scores_of(drawn(size, sides, sum(groups), mode, seed, alike=alike))
+    assert (match(made, size, table_of(groups)).labels == whole_maps(made, size, groups)).all()
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+@pytest.mark.parametrize("size", [(56, 56), (90, 177), (150, 64), (30, 41)])
+def test_scores_are_the_mean_of_log_probabilities(mode: Mode, size: tuple[int, int]) -> None:
+    scales = drawn(size, (42, 56, 98), 7, mode, 3)
+    expected = exact(scales, size)
+    got = match(scores_of(scales), size, table_of([1] * 7))
+    best = np.take_along_axis(expected, got.labels.astype(np.intp)[None], 0)[0]
+    assert (expected.max(0) - best < 1e-5).all()
+    assert len(np.unique(got.labels)) > 3
+    shares = torch.from_numpy(expected / TEMPERATURE).softmax(0).amax(0).numpy()
+    np.testing.assert_allclose(got.confidence, shares, rtol=2e-3)
+    index, share = best_groups(scores_of(scales), (4, 5), [1] * 7, 3)
+    coarse = torch.from_numpy(exact(scales, (4, 5)) / TEMPERATURE).softmax(0).sort(0, descending=True)
+    np.testing.assert_allclose(share.astype(np.float64), coarse.values[:3].numpy(), atol=2e-3)
+    assert (index[0] == coarse.indices[0].numpy()).mean() > 0.9
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+def test_a_device_makes_the_labels_of_the_host(mode: Mode) -> None:
+    size, groups = (120, 161), [2, 1, 3, 1]
+    (coarse, plan), *finer = drawn(size, (56, 98, 130), sum(groups), mode, 5)
+    scorer = DeviceScorer(table_of(groups), TEMPERATURE, CPU)
+    more = [(torch.from_numpy(values), seen) for values, seen in finer]
+    sent = scorer.send(torch.from_numpy(coarse), plan, size, (4, 5), 2, more).wait()
+    assert sent is not None
+    found, top = sent
+    expected = match(scores_of([(coarse, plan), *finer]), size, table_of(groups))
+    exactly = np.stack(
+        [part.max(0) for part in np.split(exact([(coarse, plan), *finer], size), np.cumsum(groups)[:-1])]
+    )
+    for labels in (found.labels, scorer.fetch(torch.from_numpy(coarse), plan, size, more).labels):
+        own = np.take_along_axis(exactly, labels.astype(np.intp)[None], 0)[0]
+        assert (exactly.max(0) - own < 1e-5).all()
+        assert (labels == expected.labels).mean() > 0.999
+    np.testing.assert_allclose(found.confidence, expected.confidence, atol=0.01)
+    assert top is not None
+    index, _ = best_groups(scores_of([(coarse, plan), *finer]), (4, 5), groups, 2)
+    assert (top.ids == index).mean() > 0.9
+    broken = [(torch.full_like(values, torch.nan), seen) for values, seen in more]
+    assert scorer.send(torch.from_numpy(coarse), plan, size, finer=broken).wait() is None
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+def test_leaving_out_is_worth_it_and_moves_the_confidence_by_little(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    size = (240, 320)
+    made = scores_of(drawn(size, (112, 196), 60, mode, 2, alike=True))
+    asked: list[int] = []
+    values = FusedScores.values
+
+    def counting(self: FusedScores, rows: slice, columns: slice, phrases: NDArray[np.intp]) -> Values:
+        asked.append(len(phrases) * (rows.stop - rows.start) * (columns.stop - columns.start))
+        return values(self, rows, columns, phrases)
+
+    monkeypatch.setattr(FusedScores, "values", counting)
+    pruned = match(made, size, table_of([1] * 60))
+    few = sum(asked)
+    del asked[:]
+    monkeypatch.setattr(assign, "_margins", lambda corners: np.full(corners[0].shape[1], -1, np.float32))
+    full = match(made, size, table_of([1] * 60))
+    assert few < 0.75 * sum(asked)
+    assert (pruned.labels == full.labels).all()
+    error = np.abs(pruned.confidence - full.confidence)
+    assert error.mean() < 2e-4
+    assert (error > 0.01).mean() < 0.005
+
+
+# ---- the model ----
+
+
+@pytest.fixture(scope="module")
+def model(mlp_checkpoint: Path) -> Model:
+    return Model(Tipsv2Backbone(mlp_checkpoint, "cpu", "float32"))
+
+
+@pytest.fixture(scope="module")
+def image() -> NDArray[np.uint8]:
+    return picture(90, 130)
+
+
+def labeller_of(model: Model, scales: Sequence[float], *entries: str | ClassSpec, **options: object) -> Labeller:
+    vocabulary = make_vocabulary(entries or ("tree", "road", "sky"), "none")
+    return Labeller(model, vocabulary, LabelOptions(scales=tuple(scales), **options))  # type: ignore[arg-type]
+
+
+def same(one: LabelMap, other: LabelMap) -> bool:
+    return bool((one.labels == other.labels).all() and (one.confidence == other.confidence).all())
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+@pytest.mark.parametrize("refine", ["none", "pamr"])
+def test_one_scale_is_a_short_side(model: Model, image: NDArray[np.uint8], mode: Mode, refine: str) -> None:
+    side = model.backbone.native_size * 3 // 2
+    plain = labeller_of(model, (1,), mode=mode, refine=refine, short_side=side)
+    assert same(labeller_of(model, (1.5,), mode=mode, refine=refine).label(image), plain.label(image))
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+@pytest.mark.parametrize("refine", ["none", "pamr"])
+def test_labels_are_the_same_whatever_they_come_from(
+    model: Model, image: NDArray[np.uint8], mode: Mode, refine: str
+) -> None:
+    scales = (0.75, 1.0, 1.75)
+    labeller = labeller_of(model, scales, mode=mode, refine=refine)
+    found = labeller.label(image)
+    assert not same(found, labeller_of(model, (1,), mode=mode, refine=refine).label(image))
+    features = model.encode(image, mode=mode, scales=(1.75, 0.75, 1))
+    assert [each.plan for each in features.scales] == list(labeller.plans(image.shape[:2]))
+    assert same(labeller.label(features, guide=image), found)
+    alone = [model.encode(image, mode=mode, scales=(scale,)) for scale in scales]
+    assert same(labeller.label(Features.at_scales(alone), guide=image), found)
+    other = picture(40, 61)
+    many = list(labeller.label_many([other, image, other]))
+    assert same(many[1], found)
+    assert same(many[0], many[2])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_windows_of_all_scales_share_batches(mlp_checkpoint: Path, batch_size: int) -> None:
+    model = Model(Tipsv2Backbone(mlp_checkpoint, "cpu", "float32"))
+    model.backbone.batch_size = batch_size
+    sides = model.short_sides(LabelOptions(scales=(0.5, 1, 1.75)))
+    prepared = [
+        model.prepare(Image.fromarray(picture(*size)), "slide", *sides) for size in ((60, 90), (80, 61), (70, 70))
+    ]
+    batches: Batches[Prepared] = Batches(model)
+    found = [each for one in prepared for each in batches.add(one, one)] + list(batches.flush())
+    assert [image for image, _ in found] == prepared
+    for image, features in found:
+        alone = model.encode_prepared(image)
+        assert len(features.scales) == 3
+        for one, other in zip(features.scales, alone.scales, strict=True):
+            assert one.plan == other.plan
+            torch.testing.assert_close(one.patches, other.patches)
+            torch.testing.assert_close(one.class_tokens, other.class_tokens)
+
+
+def test_synonyms_negatives_and_thresholds_are_the_plain_labels_renumbered(
+    model: Model, image: NDArray[np.uint8]
+) -> None:
+    scales = (1, 1.75)
+    plain = labeller_of(model, scales, "tree", "sky", "panda leg", "road", "rock").label(image)
+    entries = [ClassSpec("tree", ("sky", "panda leg")), ClassSpec("road"), ClassSpec("rock", negative=True)]
+    labeller = labeller_of(model, scales, *entries)
+    merged = labeller.label(image)
+    assert (merged.labels == np.array([0, 1, 1, 1, 2, 0])[plain.labels]).all()
+    assert len(np.unique(merged.labels)) == 3
+    assert (merged.confidence >= plain.confidence - 1e-6).all()
+    least = float(np.median(merged.confidence))
+    sure = labeller_of(model, scales, *entries, min_confidence=least).label(image)
+    assert (sure.labels == np.where(merged.confidence < np.float32(least), 255, merged.labels)).all()
+
+
+def test_features_of_other_scales_are_refused(model: Model, image: NDArray[np.uint8]) -> None:
+    labeller = labeller_of(model, (1, 1.75))
+    with pytest.raises(UsageError, match=r"the features are of an image at 56 x 80 .* at 56 x 80 and 98 x 141"):
+        labeller.label(model.encode(image))
+    with pytest.raises(UsageError, match="the features are of an image at 56 x 80 and 98 x 141"):
+        labeller_of(model, (1,)).label(model.encode(image, scales=(1, 1.75)))
+
+
+def test_a_file_holds_one_scale(model: Model, image: NDArray[np.uint8], tmp_path: Path) -> None:
+    features = model.encode(image, scales=(1, 1.75))
+    with pytest.raises(UsageError, match="the features are of 2 scales, and a file holds one"):
+        features.save(tmp_path / "both.safetensors")
+    paths = [tmp_path / f"{number}.safetensors" for number in range(2)]
+    for path, each in zip(paths, features.scales, strict=True):
+        (replace(each, finer=())).save(path, "float32")
+    read = Features.at_scales([Features.load(path) for path in paths])
+    labeller = labeller_of(model, (1, 1.75))
+    assert same(labeller.label(read), labeller.label(image))
+
+
+def test_scales_that_are_one_short_side(model: Model) -> None:
+    with pytest.raises(UsageError, match=r"argument `scales`: 1 and 1.001 are both a short side of 56 pixels"):
+        labeller_of(model, (1, 1.001))
+    with pytest.raises(UsageError, match="short side 4 is smaller than one patch"):
+        labeller_of(model, (0.25, 1), short_side=14)
+    with pytest.raises(UsageError, match="argument `scales`: 0 is not positive"):
+        model.encode(picture(60, 60), scales=(0,))
+
+
+def test_more_scales_find_more_small_things() -> None:
+    """What they are for: on a drawn scene with the embedded model the labels get better."""
+    from tinytips.data.scoring import FIRST_SEED, to_list
+    from tinytips.world.concepts import CLOSED_LIST
+    from tinytips.world.scenes import draw_scene
+
+    tiny = tipsseg.load("tiny", device="cpu")
+    right = {}
+    for scales in ((1.0,), (1.0, 1.75)):
+        labeller = Labeller(tiny, make_vocabulary(CLOSED_LIST, "none"), LabelOptions(scales=scales))
+        hits = []
+        for index in range(3):
+            scene = draw_scene(FIRST_SEED + 7000 + index, 150, 200)
+            hits.append((labeller.label(scene.image).labels == to_list(scene.truth, CLOSED_LIST)).mean())
+        right[scales] = np.mean(hits)
+    assert right[(1.0, 1.75)] > right[(1.0,)] + 0.005

@@ -1,0 +1,1 @@
+"""Images that the model sees at several scales: their scores, and labels by them."""

@@ -1,0 +1,177 @@
+"""Cosines of one image at one scale -> the scores of some phrases in any part of it, and bounds of what they can be there.
+
+Shapes: P phrases, h x w a patch grid, r x c a part of a grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.labelling.resample import Values, resize, resize_rows
+from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
+from tipsseg.types import WindowPlan
+
+Ids = NDArray[np.intp]
+
+#: Phrases x rows x columns whose sum is made at once: 1 MB, so that they stay in the cache of a core.
+_CHUNK = 1 << 18
+
+
+class ScaleMaps(Protocol):
+    """The scores of P phrases at one scale, on a grid of `size` (height, width)."""
+
+    size: tuple[int, int]
+
+    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
+        """[N, P]: cosines at a few points, so that those at all pixels that `rows` and `columns` resize are means of them.
+
+        The weights of a mean are the same for all phrases.
+        """
+
+    def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
+        """Scores of some phrases in a part of the grid, [K, r, c] float32. They do not depend on what is asked for with them."""
+
+    @staticmethod
+    def logits(scores: Values) -> Values:
+        """The logits of scores of any shape, in their memory."""
+
+
+class WindowMaps:
+    """The protocol's "slide" mode: log-probabilities, of the mean over the windows that saw a pixel."""
+
+    def __init__(self, cosines: Values, plan: WindowPlan) -> None:
+        """`cosines` is [windows, h, w, P] float32, in the order of `plan.corners`."""
+        self.size = plan.size
+        self._cosines = cosines
+        self._plan = plan
+        self._weights = interpolation_weights(cosines.shape[1], plan.side)
+        # Windows stand in rows and columns: so many of them see a pixel as rows of them see its row, times columns its column.
+        down, across = (np.zeros(length, np.float32) for length in plan.size)
+        for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
+            for start in set(starts):
+                seen[start : start + plan.side] += 1
+        # What makes exp(cosine) of a window its part of the mean.
+        self._factors = [
+            1 / (_sum_of_exp(each, self._weights) * np.outer(down[top:][: plan.side], across[left:][: plan.side]))
+            for each, (top, left) in zip(cosines, plan.corners, strict=True)
+        ]  # each [side, side]
+
+    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
+        """See ScaleMaps; of all windows that see some of the part."""
+        seen = []
+        for window, (down, across) in self._windows(rows.span, columns.span):
+            weights = self._weights.part(down.start, down.stop), self._weights.part(across.start, across.stop)
+            seen.append(_corners(self._cosines[window], *weights))
+        return np.concatenate(seen)
+
+    def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
+        """Mean probabilities, see ScaleMaps."""
+        total = np.zeros((len(phrases), rows.stop - rows.start, columns.stop - columns.start), np.float32)
+        for window, (down, across) in self._windows(rows, columns):
+            part = self._resized(window, (down, across), phrases)  # [K, r', c']
+            np.exp(part, out=part)
+            part *= self._factors[window][down, across]
+            top, left = self._plan.corners[window]
+            y, x = down.start + top - rows.start, across.start + left - columns.start
+            total[:, y : y + part.shape[1], x : x + part.shape[2]] += part
+        return total
+
+    @staticmethod
+    def logits(scores: Values) -> Values:
+        """log(p), see ScaleMaps."""
+        return np.log(scores, out=scores)
+
+    def _resized(self, window: int, inside: tuple[slice, slice], phrases: Ids) -> Values:
+        """Cosines of some phrases in a part of a window, [K, r, c]."""
+        down, across = (self._weights.part(part.start, part.stop) for part in inside)
+        patches = self._cosines[window][down.span, across.span].transpose(2, 0, 1)[phrases]  # [K, r', c']
+        return resize(patches, down.within, across.within)
+
+    def _windows(self, rows: slice, columns: slice) -> Iterator[tuple[int, tuple[slice, slice]]]:
+        """The windows that see some of a part of the grid, each with the rows and columns of the window that are in it."""
+        side = self._plan.side
+        for window, (top, left) in enumerate(self._plan.corners):
+            down = slice(max(rows.start - top, 0), min(rows.stop - top, side))
+            across = slice(max(columns.start - left, 0), min(columns.stop - left, side))
+            if down.start < down.stop and across.start < across.stop:
+                yield window, (down, across)
+
+
+class WholeMaps:
+    """The protocol's "whole" mode: cosines of one map of the whole image."""
+
+    def __init__(self, cosines: Values) -> None:
+        """`cosines` is [h, w, P] float32."""
+        self.size = (cosines.shape[0], cosines.shape[1])
+        self._cosines = cosines
+
+    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
+        """See ScaleMaps."""
+        return _corners(self._cosines, rows, columns)
+
+    def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
+        """Cosines, see ScaleMaps."""
+        return self._cosines[rows, columns].transpose(2, 0, 1)[phrases]
+
+    @staticmethod
+    def logits(scores: Values) -> Values:
+        """The cosines as they are."""
+        return scores
+
+
+def _corners(cosines: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
+    """The corners of what `rows` and `columns` resize, and the patches among them: [h, w, P] -> [N, P].
+
+    A resized map is bilinear between the centres of four patches. So at any pixel it is a mean of its values at the first and last
+    row and column and at the centres in between, with weights that are the same for all phrases.
+    """
+    down, across = _knots(rows), _knots(columns)
+    patches = cosines[down.span, across.span]  # [h', w', P]
+    height, width, phrases = patches.shape
+    values = resize_rows(patches.reshape(1, height, -1), down.within)[0]  # [n, w' * P]
+    return resize_rows(values.reshape(-1, width, phrases), across.within).reshape(-1, phrases)
+
+
+def _knots(weights: InterpolationWeights) -> InterpolationWeights:
+    """Of the outputs only the first and the last, and the sources between them."""
+    between = np.arange(weights.low[0] + 1, weights.low[-1] + 1)
+    ends = [0, -1]
+    low, high, weight = weights.low[ends], weights.high[ends], weights.weight[ends]
+    return InterpolationWeights(
+        np.concatenate([low[:1], between, low[1:]]),
+        np.concatenate([high[:1], between, high[1:]]),
+        np.concatenate([weight[:1], np.zeros(len(between), np.float32), weight[1:]]),
+    )
+
+
+def _sum_of_exp(cosines: Values, weights: InterpolationWeights) -> Values:
+    """The sum over phrases of exp(cosine), at the size of the window: [h, w, P] -> [side, side].
+
+    Between the centres of two patches a cosine is linear, so its exp goes from pixel to pixel by one factor: a product in place of
+    an exp, 0.3 of the time. Its rounding, 2e-6 at most, is common to all phrases.
+    """
+    side, (height, width, phrases) = len(weights.low), cosines.shape
+    sums = np.empty((side, side), np.float32)
+    patch = side // width
+    first = patch // 2  # the first pixel at or behind a centre
+    step = max(_CHUNK // (width * phrases), 1)
+    for start in range(0, side, step):
+        # Phrases stay last: their sum is over what lies side by side.
+        down = resize_rows(cosines.reshape(1, height, -1), weights.part(start, start + step))[0]
+        row = down.reshape(-1, width, phrases)  # [n, w, P]
+        target = sums[start : start + step]
+        target[:, :first] = np.exp(row[:, 0]).sum(1)[:, None]
+        target[:, side - patch + first :] = np.exp(row[:, -1]).sum(1)[:, None]
+        factor = np.diff(row, axis=1)  # [n, w - 1, P]
+        factor /= patch
+        pixel = row[:, :-1] + factor * np.float32(first + 0.5 - patch / 2)
+        np.exp(factor, out=factor)
+        np.exp(pixel, out=pixel)
+        for column in range(first, first + patch):
+            target[:, column : side - patch + first : patch] = pixel.sum(2)
+            pixel *= factor
+    return sums
