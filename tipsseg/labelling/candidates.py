@@ -95,13 +95,15 @@ def bands(scores: Scores, axes: tuple[Axis, Axis]) -> Iterator[Band]:
                 corner = (rows.control[down] - part.start)[:, None] * across + columns.control[right]
                 points = np.arange(i)[:, None] * across + np.arange(j)
                 values = controls.reshape(-1, scores.phrases)[points.reshape(-1, 1, 1) + corner]  # [i * j, r, c, P]
-                leads, bound = _leaders(values)
+                middle = values.mean(0)
+                leads = middle.argmax(-1)
+                bound = _bound(values, leads)
                 leader[np.ix_(down - first, right)] = leads
                 bound -= error[np.ix_(down, right)]
                 np.minimum(bound, values.max(-1) - _NOTHING * scores.temperature, out=bound)
-                middle = values.mean(0)
                 matter = _reach(values, bound)
-                matter |= middle >= middle.max(-1, keepdims=True) - _NOTHING * scores.temperature
+                best = np.take_along_axis(middle, leads[..., None], -1)
+                matter |= middle >= best - _NOTHING * scores.temperature
                 for r, c, phrases, counts in _by_number(matter):
                     start = (corner[r, c] + points[..., None]) * scores.phrases  # [i, j, C]
                     own = controls.reshape(-1).take(start[:, :, None] + phrases)
@@ -129,13 +131,12 @@ def gathered(parts: Sequence[Cells]) -> Iterator[Cells]:
         )
 
 
-def _leaders(values: Values) -> tuple[Indices, Values]:
-    """A leader of each cell, [r, c], and the mean of a few leading phrases at each control point, [i * j, r, c].
+def _bound(values: Values, leader: Indices) -> Values:
+    """The mean of a few leading phrases, of which one is given, at each control point of cells, [i * j, r, c].
 
     The more control points differ in what is best there, the more leaders it takes so that their mean is high at all of them.
-    `values` is [i * j, r, c, P].
+    `values` is [i * j, r, c, P], `leader` [r, c].
     """
-    leader = values.sum(0).argmax(-1)
     down, across = np.indices(leader.shape)
     bound = values[:, down, across, leader]  # [i * j, r, c]
     for number in range(2, _LEADERS + 1):
@@ -145,7 +146,7 @@ def _leaders(values: Values) -> tuple[Indices, Values]:
         if not better.any():
             break
         bound = np.where(better, wider, bound)
-    return leader, bound
+    return bound
 
 
 def _reach(values: Values, bound: Values) -> NDArray[np.bool_]:
