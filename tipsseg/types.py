@@ -16,7 +16,7 @@ ConfidenceArray = NDArray[np.float32] | NDArray[np.float16]
 Colour = tuple[int, int, int]
 
 #: Raised by one whenever the same input and options give other labels or other files; a release alone does not raise it.
-LABELS_VERSION = 2
+LABELS_VERSION = 1
 
 #: Label id of pixels that belong to none of the classes.
 BACKGROUND = 0

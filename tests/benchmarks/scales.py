@@ -261,7 +261,7 @@ def look(model: tipsseg.Model, labeller: tipsseg.Labeller, index: int) -> Seen:
         cosines = features.cosines(labeller.vectors).cpu().numpy()
         scores = WindowScores(cosines, features.plan, model.backbone.temperature)
         everything = slice(0, scores.size[0]), slice(0, scores.size[1])
-        values = np.ascontiguousarray(scores.values(*everything).transpose(2, 0, 1))  # [24, h, w]
+        values = scores.values(*everything, np.arange(len(CLOSED_LIST)))
         rows, columns = (
             every(interpolation_weights(*lengths)) for lengths in zip(scores.size, truth.shape, strict=True)
         )

@@ -17,7 +17,6 @@ from tipsseg.backbones.tipsv2.config import VisionConfig
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError
 from tipsseg.runs.engine import LocalEngine
-from tipsseg.store.spec import LABELS_VERSION
 from tipsseg.util.files import cache_folder
 
 # ---- dtype ----
@@ -113,7 +112,7 @@ def test_another_release_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_another_version_of_the_labels_does_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run()
-    monkeypatch.setattr("tipsseg.store.spec.LABELS_VERSION", LABELS_VERSION + 1)
+    monkeypatch.setattr("tipsseg.store.spec.LABELS_VERSION", 2)
     assert "other: version of the labels" in run("--limit", "1")
     run()
     assert run.labelled == ALL

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tipsseg.labelling import assign as match
-from tipsseg.labelling import candidates, estimates
+from tipsseg.labelling import scores
 from tipsseg.labelling.assign import Assignment, LabelTable, Refine, best_groups, match_refined, occurring_groups
-from tipsseg.labelling.cells import Axis, make_axis
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
-from tipsseg.labelling.scores import Scores, WholeScores, WindowScores, resize_maps
+from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
 from tipsseg.labelling.windows import interpolation_weights, make_plan
-from tipsseg.types import LabelArray, WindowPlan
+from tipsseg.types import WindowPlan
 
 
 @pytest.mark.parametrize(("source", "target"), [(4, 56), (56, 333), (100, 31), (7, 7), (1, 9), (9, 1)])
@@ -82,17 +81,10 @@ def plain_scores(mode: str, cosines: Values, plan: WindowPlan, size: tuple[int, 
     return F.interpolate((total / count)[None], size, mode="bilinear", align_corners=False)[0]
 
 
-def exactly(made: Scores, size: tuple[int, int], groups: Sequence[int]) -> Assignment:
-    """The plain computation, from exact scores of all phrases at all pixels."""
-    whole = made.values(slice(0, made.size[0]), slice(0, made.size[1]))
-    rows, columns = (interpolation_weights(*lengths) for lengths in zip(made.size, size, strict=True))
-    values = resize_maps(whole, rows, columns).transpose(2, 0, 1)
-    owners = np.repeat(np.arange(len(groups)), groups)
-    merged = np.stack([values[owners == group].max(0) for group in range(len(groups))])
-    index = merged.argmax(0)  # of equals the first
-    logits = made.logits(merged)
-    logits = (logits - logits.max(0)) / np.float32(made.temperature)
-    return Assignment(index.astype(np.uint16), 1 / np.exp(logits).sum(0))
+def unpruned(monkeypatch: pytest.MonkeyPatch, made: Scores, size: tuple[int, int], groups: Sequence[int]) -> Assignment:
+    with monkeypatch.context() as patch:
+        patch.setattr(match, "_margins", lambda corners: np.full(corners.shape[1], -1, np.float32))
+        return matched(made, size, groups)
 
 
 MODES = pytest.mark.parametrize("mode", ["slide", "whole"])
@@ -118,7 +110,8 @@ def test_labels_and_confidence_are_those_of_whole_maps(mode: str, size: tuple[in
     logits = expected if mode == "whole" else expected.log()
     shares = (logits / temperature).softmax(0).amax(0).numpy()
     assert np.abs(got.confidence - shares).max() < 0.01
-    assert np.abs(got.confidence - shares).mean() < 2e-4
+    if max(size) <= 150:  # few tiles, in which every phrase may win
+        np.testing.assert_allclose(got.confidence, shares, rtol=1e-4)
 
 
 @settings(max_examples=60)
@@ -129,24 +122,30 @@ def test_labels_and_confidence_are_those_of_whole_maps(mode: str, size: tuple[in
     temperature=st.sampled_from([0.004, 0.05]),
     seed=st.integers(0, 9),
 )
-def test_labels_are_those_of_exact_scores(
+def test_leaving_out_what_cannot_win_changes_no_label(
     mode: str, size: tuple[int, int], phrases: int, temperature: float, seed: int
 ) -> None:
     cosines, plan = objects(size, phrases, seed)
     made = scores_of(mode, cosines, plan, temperature)
-    assert (matched(made, size, [1] * phrases).labels == exactly(made, size, [1] * phrases).labels).all()
+    pruned = matched(made, size, [1] * phrases)
+    with pytest.MonkeyPatch.context() as patch:
+        full = unpruned(patch, made, size, [1] * phrases)
+    assert (pruned.labels == full.labels).all()
 
 
 @pytest.mark.parametrize("temperature", [0.004, 0.05])
 @MODES
-def test_estimates_move_the_confidence_by_little(mode: str, temperature: float) -> None:
+def test_leaving_out_moves_the_confidence_by_little(
+    monkeypatch: pytest.MonkeyPatch, mode: str, temperature: float
+) -> None:
     difference = []
     for size, phrases in (((145, 298), 50), ((366, 223), 24), ((261, 348), 40), ((361, 387), 58), ((400, 400), 9)):
         cosines, plan = random_windows(size, phrases, 0.1)
         made = scores_of(mode, cosines, plan, temperature)
-        found, exact = matched(made, size, [1] * phrases), exactly(made, size, [1] * phrases)
-        assert (found.labels == exact.labels).all()
-        difference.append(np.abs(found.confidence - exact.confidence).ravel())
+        pruned = matched(made, size, [1] * phrases)
+        with monkeypatch.context() as patch:
+            full = unpruned(patch, made, size, [1] * phrases)
+        difference.append(np.abs(pruned.confidence - full.confidence).ravel())
     assert max(each.mean() for each in difference) < 2e-4
     assert max((each > 0.01).mean() for each in difference) < 0.005
 
@@ -154,23 +153,21 @@ def test_estimates_move_the_confidence_by_little(mode: str, temperature: float) 
 def test_most_phrases_are_left_out_nearly_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     cosines, plan = objects((600, 800), 200, 1)
     made = WindowScores(cosines, plan, 0.005)
-    estimated = 0
-    whole = estimates.Estimator._won
+    resized = 0
+    whole = match.merge_names
 
-    def spy(
-        self: estimates.Estimator, contest: estimates._Contest, logits: Values
-    ) -> tuple[LabelArray, Values, NDArray[np.bool_]]:
-        nonlocal estimated
-        estimated += logits.size
-        return whole(self, contest, logits)
+    def spy(values: Values, owners: NDArray[np.intp]) -> tuple[Values, NDArray[np.intp]]:
+        nonlocal resized
+        resized += values.size
+        return whole(values, owners)
 
-    monkeypatch.setattr(estimates.Estimator, "_won", spy)
+    monkeypatch.setattr(match, "merge_names", spy)
     matched(made, (600, 800), [1] * 200)
-    assert 0 < estimated < 600 * 800 * 200 / 20
+    assert resized < 600 * 800 * 200 / 20
 
 
 @MODES
-@pytest.mark.parametrize("elements", [2000, 30_000, 10**9], ids=["few", "some", "all at once"])
+@pytest.mark.parametrize("elements", [1, 5000, 10**9], ids=["a row at a time", "some rows", "all at once"])
 @pytest.mark.parametrize("size", [(40, 90), (130, 56), (200, 313), (30, 30)])
 @pytest.mark.parametrize("groups", [[1] * 9, [2, 1, 4, 2]], ids=["phrases", "groups"])
 def test_bands_do_not_change_labels(
@@ -178,18 +175,14 @@ def test_bands_do_not_change_labels(
 ) -> None:
     cosines, plan = random_windows(size, 9)
     expected = matched(scores_of(mode, cosines, plan, 0.05), size, groups)
-    places = [
-        (match, "_CHUNK"),
-        (match, "_OPEN"),
-        (match, "_WAITING"),
-        (candidates, "_CONTROLS"),
-        (estimates, "_CHUNK"),
-    ]
-    for module, name in (*places, (estimates, "_LEAST_BLOCKS")):
-        monkeypatch.setattr(module, name, elements)
+    for module in (match, scores):
+        monkeypatch.setattr(module, "_CHUNK", elements)
     got = matched(scores_of(mode, cosines, plan, 0.05), size, groups)
     assert (got.labels == expected.labels).all()
-    np.testing.assert_allclose(got.confidence, expected.confidence, rtol=1e-6)
+    # Tiles are cut up by the same measure, and the confidence is resized from other phrases in smaller ones.
+    difference = np.abs(got.confidence - expected.confidence)
+    assert difference.mean() < 2e-4
+    assert (difference > 0.01).mean() < 0.005
     assert len(np.unique(got.labels)) > 2
 
 
@@ -205,51 +198,20 @@ def test_scores_do_not_depend_on_what_is_asked_for_with_them() -> None:
     cosines, plan = random_windows((90, 130), 9)
     made = WindowScores(cosines, plan, 0.05)
     rows, columns = slice(0, plan.size[0]), slice(0, plan.size[1])
-    everything = made.values(rows, columns)
-    assert (made.values(slice(13, 50), slice(7, 66)) == everything[13:50, 7:66]).all()
-    y, x = np.random.default_rng(1).integers(0, plan.size, (200, 2)).T
-    assert (made.at(y, x) == everything[y, x]).all()
-    assert (made.at(y[:1], x[:1]) == everything[y[:1], x[:1]]).all()
-    np.testing.assert_allclose(everything.sum(2), 1, rtol=1e-5)
+    everything = made.values(rows, columns, np.arange(9))
+    some = made.values(slice(13, 50), slice(7, 66), np.array([2, 5]))
+    assert (some == everything[[2, 5], 13:50, 7:66]).all()
+    np.testing.assert_allclose(everything.sum(0), 1, rtol=1e-5)
 
 
-@MODES
-@settings(max_examples=12, deadline=None)
-@given(
-    size=st.tuples(st.integers(1, 150), st.integers(1, 150)).filter(lambda size: max(size) < 6 * min(size)),
-    spread=st.sampled_from([0.02, 0.1, 0.5]),
-)
-def test_estimates_are_off_by_no_more_than_they_may(mode: str, size: tuple[int, int], spread: float) -> None:
-    cosines, plan = random_windows(size, 5, spread)
-    made = scores_of(mode, cosines, plan, 0.05)
-    rows, columns = make_axis(made.runs[0], size[0]), make_axis(made.runs[1], size[1])
-    error = made.error(rows, columns)
-    ends = [slice(0, int(axis.control[-1] + axis.controls[-1])) for axis in (rows, columns)]
-    down, across = whole_weights(rows, ends[0].stop), whole_weights(columns, ends[1].stop)
-    estimated = np.einsum("yi,ijp,xj->yxp", down, made.controls(*ends).astype(np.float64), across)
-    exact = plain_scores(mode, cosines.astype(np.float64), plan, size).permute(1, 2, 0)
-    logits = exact.numpy() if mode == "whole" else exact.log().numpy()
-    off = np.ptp(estimated - logits, axis=2)  # the largest for two phrases
-    cells = np.repeat(rows.cell, rows.pixels), np.repeat(columns.cell, columns.pixels)
-    steady = ~(whole_jumps(rows)[:, None] | whole_jumps(columns))
-    assert (off <= error[np.ix_(*cells)])[steady].all()
-
-
-def whole_weights(axis: Axis, points: int) -> NDArray[np.float64]:
-    """What each pixel of an axis is made of, [pixels, control points]; means, as all weights say."""
-    weights = np.zeros((int(axis.pixels.sum()), points))
-    for block, (cell, start, pixels) in enumerate(zip(axis.cell, axis.start, axis.pixels, strict=True)):
-        number = axis.controls[cell]
-        part = axis.weights[:number, :pixels, block].T
-        weights[start : start + pixels, axis.control[cell] : axis.control[cell] + number] = part
-    assert weights.min() >= 0
-    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
-    return weights
-
-
-def whole_jumps(axis: Axis) -> NDArray[np.bool_]:
-    blocks = zip(axis.jumps.T, axis.pixels, strict=True)
-    return np.concatenate([jumps[:pixels] for jumps, pixels in blocks])
+@pytest.mark.parametrize("patch", [13, 14])
+def test_the_sum_of_the_softmax_is_that_of_every_phrase(patch: int) -> None:
+    cosines = np.random.default_rng(1).normal(0.1, 0.2, (5, 5, 300)).astype(np.float32)
+    side = 5 * patch
+    got = scores._sum_of_exp(cosines, interpolation_weights(5, side))
+    maps = torch.from_numpy(cosines).permute(2, 0, 1)[None]
+    expected = F.interpolate(maps, (side, side), mode="bilinear", align_corners=False)[0].exp().sum(0).numpy()
+    np.testing.assert_allclose(got, expected, rtol=2e-6)
 
 
 # ---- confidence and groups ----
@@ -297,8 +259,7 @@ def test_the_winner_owns_the_best_phrase_and_its_probability_is_among_the_best_o
     logits = expected if mode == "whole" else expected.log()
     best = torch.stack([logits[owner == OWNERS].amax(0) for owner in range(4)])
     shares = (best / 0.05).softmax(0).amax(0).numpy()
-    assert np.abs(together.confidence - shares).max() < 0.01
-    assert np.abs(together.confidence - shares).mean() < 2e-4
+    np.testing.assert_allclose(together.confidence, shares, rtol=1e-4)
 
 
 def test_the_best_groups_of_a_grid() -> None:
@@ -347,8 +308,8 @@ def test_the_best_groups_may_be_made_in_pieces(monkeypatch: pytest.MonkeyPatch, 
     taken = []
     values = WindowScores.values
 
-    def spy(self: WindowScores, rows: slice, columns: slice) -> Values:
-        found = values(self, rows, columns)
+    def spy(self: WindowScores, rows: slice, columns: slice, phrases: NDArray[np.intp]) -> Values:
+        found = values(self, rows, columns, phrases)
         taken.append(found.size)
         return found
 

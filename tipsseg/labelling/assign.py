@@ -20,19 +20,28 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.candidates import Cells, bands, gathered
-from tipsseg.labelling.cells import make_axis
-from tipsseg.labelling.estimates import Estimator
-from tipsseg.labelling.resample import Values, resize
-from tipsseg.labelling.scores import Ids, Scores, blend, resize_maps
-from tipsseg.labelling.windows import interpolation_weights
+from tipsseg.labelling.resample import Values, resize, resize_columns, resize_rows
+from tipsseg.labelling.scores import Ids, Scores
+from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import ConfidenceArray, LabelArray
 
 #: Scores that are at hand at once, phrases x rows x columns: 1 MB, so that they stay in the cache of a core.
 _CHUNK = 1 << 18
 
-#: Pixels that wait for exact scores, and control points x phrases that wait to be estimated: many at a time take less.
-_OPEN, _WAITING = 1 << 16, 1 << 22
+#: Rows and columns of a tile, of the image and of the image as the model sees it (four patches), where not more than _FEW phrases
+#: can win; and the smallest side that it is cut down to where there are more. Smaller tiles have fewer phrases, and more of the
+#: work that every tile costs.
+_TILE, _WORKING_TILE, _FEW, _MIN_SIDE = 128, 56, 8, 16
+
+#: Two cosines this close may change places by rounding: ten times what sums of float32 of this size can be off.
+_ROUNDING = 1e-5
+
+#: Temperatures by which the cosine of a phrase stays below the best: from the first on it counts for the confidence as the working
+#: size has it (0.14 of the best at most), from the second on not at all (less than 5e-5).
+_CLOSE, _NOTHING = 2.0, 10.0
+
+#: Leading phrases that a bound is made of, at most.
+_LEADERS = 4
 
 #: Larger images have their confidence in 16 bits: in 32 it would take as much memory as their decoding.
 _LARGE = 64_000_000
@@ -62,10 +71,7 @@ class LabelTable:
 
     def labels(self, groups: Ids, index: NDArray[np.unsignedinteger], confidence: Values) -> LabelArray:
         """Label ids, [H, W], of winners: `index` [H, W] among `groups`, and `confidence` [H, W]."""
-        return self.sure(self.label_ids[groups][index], confidence)
-
-    def sure(self, labels: LabelArray, confidence: Values) -> LabelArray:
-        """Labels, in their memory: those whose confidence of 32 bits is below what they need are ignored."""
+        labels = self.label_ids[groups][index]
         if self.min_confidence.any():
             labels[confidence < self.min_confidence[labels]] = self.ignore
         return labels
@@ -87,74 +93,36 @@ class Assignment:
 def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignment:
     """The label of every pixel of an image of `size` (H, W), and its confidence.
 
-    Logits are estimated, for phrases that matter in a block of pixels (see `estimates`). Where the best two estimates are nearer to
-    each other than estimates may be off, and their labels differ, the pixel is `open`: its label is made of exact scores. So no
-    label differs from that of exact scores.
+    Phrases that cannot win in a tile are told by the cosines alone, and left out of what is made at the size of the image:
 
-    The confidence is softmax(log score / temperature) of the winner over all groups (see `Scores.logits`). It is estimated too,
-    but where estimates are coarse for the temperature. Even where the cosines of neighbouring patches differ at random by up to
-    0.2, it is off by less than 0.0002 on average, and by more than 0.01 at less than 0.5 % of the pixels (the tests say so).
+    1. Within a tile a map of cosines lies between its values at a few corners (see `scores`): the cosine c_g(x) of phrase g at a
+       pixel x of a window is a mean of them, with weights that are the same for all phrases.
+    2. Let h be a mean of the maps of some leading phrases, h = sum of a_k c_k with positive a_k of sum 1. If c_g is below h at all
+       corners (of all windows that see some of the tile), then c_g(x) < h(x) at every x.
+    3. exp is convex: exp(c_g(x)) < exp(h(x)) <= sum of a_k exp(c_k(x)). The softmax divides all of it by one sum, so for its
+       probabilities p_g(x) < sum of a_k p_k(x).
+    4. The mean over windows and the resizing to the image are means, with weights that do not depend on the phrase. So at every
+       pixel of the tile the score of g is below a mean of the leaders' scores, and below the best of them: g does not win there.
 
-    Memory beside the result: some tens of MB.
+    The test has a margin for rounding, so leaving g out changes no label. The sum of the softmax needs every phrase, at the working
+    size, and has it. In "whole" mode the cosines are the scores, and 1 and 2 suffice.
+
+    The confidence is softmax(log score / temperature) of the winner over all groups (see `Scores.logits`). Groups that may win in
+    the tile, or come close, are in its sum as they are at the pixel. The sum over the others is made at the working size and its
+    logarithm resized. That is nearly linear there: even where the cosines of neighbouring patches differ at random by up to 0.2,
+    the confidence is off by less than 0.0002 on average, and by more than 0.01 at less than 0.5 % of the pixels (the tests say so).
+
+    Memory beside the result: some MB, and for each window a map of the sums at its size.
     """
-    owners = np.repeat(np.arange(len(table.groups)), table.groups)
     labels = np.empty(size, table.label_ids.dtype)
     confidence = empty_confidence(size)
-    confidence[:] = 1
-    axes = make_axis(scores.runs[0], size[0]), make_axis(scores.runs[1], size[1])
-    estimator = Estimator(axes, scores.temperature, owners, table.label_ids)
-    flat_labels, flat_confidence = labels.reshape(-1), confidence.reshape(-1)
-    opened: list[Ids] = []
-
-    def settle(cells: Sequence[Cells]) -> None:
-        for each in gathered(cells):
-            for made in estimator.estimates(each):
-                flat_labels[made.places] = table.sure(made.labels, made.share)
-                flat_confidence[made.places] = made.share
-                opened.append(made.places[made.open])
-                if sum(map(len, opened)) > _OPEN:
-                    close()
-
-    def close() -> None:
-        left = np.unique(np.concatenate([*opened, np.empty(0, np.intp)]))
-        opened.clear()
-        step = max(_CHUNK // scores.phrases, 1)
-        for start in range(0, len(left), step):
-            part = left[start : start + step]
-            flat_labels[part], flat_confidence[part] = _exact(scores, size, part, owners, table)
-
-    waiting: list[Cells] = []
-    for band in bands(scores, axes):
-        labels[band.rows] = table.label_ids[owners[band.leader]][band.down][:, band.across]
-        waiting += band.cells
-        if sum(each.controls.size for each in waiting) > _WAITING:
-            settle(waiting)
-            waiting.clear()
-    settle(waiting)
-    close()
+    owners = np.repeat(np.arange(len(table.groups)), table.groups)
+    for tile in _tiles(scores, size, owners):
+        here = tile.rows, tile.columns
+        for band, groups, index, share in _won(scores, tile, owners):
+            labels[here][band] = table.labels(groups, index, share)
+            confidence[here][band] = share
     return Assignment(cast(LabelArray, labels), confidence)
-
-
-def _exact(
-    scores: Scores, size: tuple[int, int], places: Ids, owners: Ids, table: LabelTable
-) -> tuple[LabelArray, Values]:
-    """Labels and confidences by exact scores, at pixels that are counted row by row; [N] each."""
-    rows, columns = np.divmod(places, size[1])
-    down, across = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))
-    left, right = across.low[columns], across.high[columns]
-    share = across.weight[columns][:, None]
-    above, below = (
-        blend(scores.at(row, left), scores.at(row, right), share) for row in (down.low[rows], down.high[rows])
-    )
-    values = blend(above, below, down.weight[rows][:, None])  # [N, P]
-    merged, _ = merge_names(np.ascontiguousarray(values.T), owners)
-    index = merged.argmax(0)  # of equals the first
-    logits = scores.logits(merged)
-    logits -= logits.max(0)
-    logits /= scores.temperature
-    total = np.exp(logits, out=logits).sum(0)
-    share = np.reciprocal(total, out=total)
-    return table.sure(table.label_ids[index], share), share
 
 
 def match_refined(
@@ -268,6 +236,148 @@ def merge_names(values: Values, owners: Ids) -> tuple[Values, Ids]:
     return merged, owners[firsts]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tile:
+    """A part of the image.
+
+    Attributes:
+        rows: Its rows of the image.
+        columns: Its columns of the image.
+        source: Interpolation weights from the grid of the scores, down and across.
+        working: Interpolation weights from the working size, down and across.
+        contenders: Phrases of groups that may win here, or come near that.
+        others: Phrases of other groups that count for the confidence.
+    """
+
+    rows: slice
+    columns: slice
+    source: tuple[InterpolationWeights, InterpolationWeights]
+    working: tuple[InterpolationWeights, InterpolationWeights]
+    contenders: Ids
+    others: Ids
+
+
+def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile]:
+    """Tiles of an image of `size`, in rows; those where many phrases can win are cut up, as smaller ones tell more apart."""
+    source, working = (
+        [interpolation_weights(*lengths) for lengths in zip(grid, size, strict=True)]
+        for grid in (scores.size, scores.working_size)
+    )
+
+    def parts(*spans: slice) -> Iterator[_Tile]:
+        rows, columns = spans
+        down, across = (weights.part(span.start, span.stop) for weights, span in zip(source, spans, strict=True))
+        down_working, across_working = (
+            weights.part(span.start, span.stop) for weights, span in zip(working, spans, strict=True)
+        )
+        candidates = _candidates(scores, down, across, owners)
+        tile = _Tile(rows, columns, (down, across), (down_working, across_working), *candidates)
+        height, width = (span.stop - span.start for span in spans)
+        if (
+            len(tile.contenders) <= _FEW
+            or len(tile.contenders) * height * width <= _CHUNK
+            or max(height, width) < 2 * _MIN_SIDE
+        ):
+            yield tile
+        elif height >= width:
+            for part in _halves(rows):
+                yield from parts(part, columns)
+        else:
+            for part in _halves(columns):
+                yield from parts(rows, part)
+
+    steps = [
+        max(_TILE, _WORKING_TILE * length // whole) if length >= whole else max(_TILE * length // whole, 1)
+        for length, whole in zip(size, scores.working_size, strict=True)
+    ]
+    for top in range(0, size[0], steps[0]):
+        for left in range(0, size[1], steps[1]):
+            yield from parts(slice(top, min(top + steps[0], size[0])), slice(left, min(left + steps[1], size[1])))
+
+
+def _halves(span: slice) -> tuple[slice, slice]:
+    middle = (span.start + span.stop) // 2
+    return slice(span.start, middle), slice(middle, span.stop)
+
+
+def _candidates(
+    scores: Scores, rows: InterpolationWeights, columns: InterpolationWeights, owners: Ids
+) -> tuple[Ids, Ids]:
+    """Phrases that matter in a part of the image: the best of groups that come near winning, and others that count at all."""
+    corners = scores.corners(rows, columns)
+    margins = _margins(corners)  # [P]
+    contends = margins <= max(_ROUNDING, _CLOSE * scores.temperature)
+    groups = np.zeros(owners[-1] + 1, bool)
+    groups[owners[contends]] = True
+    others = np.flatnonzero(~groups[owners] & (margins <= _NOTHING * scores.temperature))
+    for group in np.flatnonzero(groups & (np.bincount(owners) > 1)):
+        own = slice(*np.searchsorted(owners, [group, group + 1]))
+        # Of a group only what may be its own best somewhere; the argument of `match`, with leaders of the group.
+        contends[own] = _margins(corners[:, own]) <= _ROUNDING
+    return np.flatnonzero(contends), others
+
+
+def _margins(corners: Values) -> Values:
+    """[N, P] -> [P]: the smallest distance of each phrase to a mean of a few leading ones, over all corners.
+
+    The more corners differ in what is best there, the more leaders it takes so that their mean is high at all of them.
+    """
+    bound = corners[:, corners.mean(0).argmax()]  # [N]
+    for number in range(2, _LEADERS + 1):
+        best_at_worst = corners[:, corners[bound.argmin()].argmax()]
+        wider: Values = bound + (best_at_worst - bound) / np.float32(number)
+        if wider.min() <= bound.min():
+            break
+        bound = wider
+    margins: Values = (bound[:, None] - corners).min(0)
+    return margins
+
+
+def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
+    """log of the sum of exp(logit / temperature) over the other groups: what of the working size the tile needs, [r, c]."""
+    phrases = tile.others
+    if not len(phrases):
+        return None
+    rows, columns = (weights.span for weights in tile.working)
+    rest = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
+    step = max(_CHUNK // (len(phrases) * rest.shape[1]), 1)
+    for start in range(rows.start, rows.stop, step):
+        stop = min(start + step, rows.stop)
+        logits, _ = merge_names(scores.working_logits(slice(start, stop), columns, phrases), owners[phrases])
+        logits /= scores.temperature
+        most = logits.max(0)
+        logits -= most
+        rest[start - rows.start : stop - rows.start] = most + np.log(np.exp(logits, out=logits).sum(0))
+    return rest
+
+
+def _won(scores: Scores, tile: _Tile, owners: Ids) -> Iterator[tuple[slice, Ids, NDArray[np.unsignedinteger], Values]]:
+    """Bands of rows of a tile, each with the groups that contend, the index of the winner among them, and its confidence."""
+    (rows, columns), phrases = tile.source, tile.contenders
+    rest = _log_rest(scores, tile, owners)
+    if rest is not None:
+        rest = resize_columns(rest, tile.working[1].within)  # [r, columns]
+    step = max(_CHUNK // (len(phrases) * len(columns.low)), 1)
+    for start in range(0, len(rows.low), step):
+        part = rows.part(start, start + step)
+        values = scores.values(part.span, columns.span, phrases)
+        merged, groups = merge_names(
+            resize(values, part.within, columns.within), owners[phrases]
+        )  # [G', rows, columns]
+        best = merged.max(0)
+        index = first_index(merged, best)
+        logits, logit = scores.logits(merged), scores.logits(best)
+        logits -= logit
+        logits /= scores.temperature
+        total = np.exp(logits, out=logits).sum(0)
+        if rest is not None:
+            logit /= scores.temperature
+            share = resize_rows(rest, tile.working[0].within.part(start, start + step))
+            share -= logit
+            total += np.exp(share, out=share)
+        yield slice(start, start + step), groups, index, np.reciprocal(total, out=total)
+
+
 def first_index(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
     """The first index at which [K, ...] holds its maximum `best`."""
     # numpy's argmax along the first axis takes ten times as long.
@@ -282,6 +392,7 @@ def first_index(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
 def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Iterator[tuple[slice, Values]]:
     """Bands of rows of an image of `size`, each with softmax(log score / temperature) of all groups, [G, rows, W]."""
     owners = np.repeat(np.arange(len(groups)), groups)
+    everything = np.arange(len(owners))
     weights, columns = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))
     # A row of the image may come from many of the grid; it is made in pieces so that neither is too much at once.
     finer = [max(-(-source // length), 1) for source, length in zip(scores.size, size, strict=True)]
@@ -292,8 +403,8 @@ def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ite
         pieces = []
         for left in range(0, size[1], width):
             part = columns.part(left, left + width)
-            values = resize_maps(scores.values(rows.span, part.span), rows.within, part.within)
-            pieces.append(merge_names(np.ascontiguousarray(values.transpose(2, 0, 1)), owners)[0])
+            values = scores.values(rows.span, part.span, everything)
+            pieces.append(merge_names(resize(values, rows.within, part.within), owners)[0])
         shares = scores.logits(np.concatenate(pieces, 2))
         shares -= shares.max(0)
         shares /= scores.temperature

@@ -96,8 +96,8 @@ class DeviceScorer:
             finer: The cosines and the plan at each larger scale, in ascending order.
 
         Returns:
-            The labels: those of `assign.match` but for ties within rounding. The confidence is rounded to 16 bits, after the
-            minimum confidences were compared with it.
+            The labels: those of `assign.match` but for ties within rounding. The confidence is rounded to 16 bits, and is what
+            the minimum confidences are compared with.
         """
         scales = ((cosines, plan), *finer)
         maps = _maps(scales)
@@ -142,11 +142,11 @@ class DeviceScorer:
     def _labels(self, maps: _Maps, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Label ids and confidences of a tile, [r, c] each, of the scores of its groups, [G, r, c], which are used up."""
         best, index = scores.max(0)  # of equals the first
-        confidence = maps.relative_(scores, best, self._temperature).sum(0).reciprocal_()
+        confidence = maps.relative_(scores, best, self._temperature).sum(0).reciprocal_().half()
         labels = self._label_ids[index]
         if self._least is not None:
-            labels.masked_fill_(confidence < self._least[index], self._ignore)
-        return labels, confidence.half()
+            labels.masked_fill_(confidence.float() < self._least[index], self._ignore)
+        return labels, confidence
 
     def _best(self, maps: _Maps, size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
         """Label ids and shares of the best groups at each cell of a grid of `size`, as `assign.best_groups`: [K, h, w] each."""
