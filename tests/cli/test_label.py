@@ -831,8 +831,8 @@ def test_less_memory_is_told(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return plain(self, pixels)
 
-    def as_on_a_gpu(self: Tipsv2Backbone, *arguments: Any) -> None:
-        begin(self, *arguments)
+    def as_on_a_gpu(self: Tipsv2Backbone, *arguments: Any, lazy: bool) -> None:
+        begin(self, *arguments, lazy=lazy)
         self.batch_size = 8
 
     begin = Tipsv2Backbone.__init__

@@ -35,6 +35,7 @@ class Image:
 
     ref: ImageRef
     prepared: None = None
+    lacking: None = None
     features: None = None
 
 
