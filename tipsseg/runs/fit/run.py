@@ -147,6 +147,14 @@ def spec_of_run(masks: EditedMasks, wish: RunSpec) -> RunSpec:
     return spec
 
 
+def note_scales(masks: EditedMasks, what: str, progress: Progress) -> None:
+    """Say that a fit, or a temperature, is of one scale, where the run has others."""
+    scales = masks.run.info.spec.options.scales
+    if scales != (1,):
+        some = "scales" if len(scales) > 1 else "scale"
+        progress.note(f"{what} at scale 1 alone; the run has {some} {', '.join(f'{each:g}' for each in scales)}.")
+
+
 def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progress, *, quiet: bool = False) -> Fit:
     """Fit class vectors to masks, and write them.
 

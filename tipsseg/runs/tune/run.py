@@ -16,7 +16,7 @@ from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_threshol
 from tipsseg.label_map import LabelMap
 from tipsseg.runs.engine import LocalEngine, load_for
 from tipsseg.runs.fit.masked import EditedMasks, of_another_size, require_masks
-from tipsseg.runs.fit.run import check_file, learn, spec_of_run
+from tipsseg.runs.fit.run import check_file, learn, note_scales, spec_of_run
 from tipsseg.runs.progress import Progress
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import plan_run, run_context
@@ -236,6 +236,7 @@ def tune_run(
     calibration = None
     images = failed = 0
     if temperature:
+        note_scales(masks, "The temperature is fitted", progress)
         spec, calibration, images, failed = _with_temperature(spec, masks, progress, quiet=quiet)
     thresholds: tuple[ClassThreshold, ...] = ()
     vocabulary = spec.vocabulary
