@@ -165,7 +165,10 @@ class LabelOptions:
         if isinstance(self.min_confidence, bool) or not isinstance(self.min_confidence, int | float):
             raise UsageError(f"minimum confidence must be a number, not {quoted(self.min_confidence)}")
         if not 0 <= self.min_confidence <= 1:
-            raise UsageError(f"minimum confidence {quoted(self.min_confidence)} is not between 0 and 1")
+            raise UsageError(
+                f"minimum confidence {quoted(self.min_confidence)} is not between 0 and 1",
+                "A confidence is between 0 and 1: 0.6 is 60 %.",
+            )
         object.__setattr__(self, "scales", check_scales(self.scales))
 
     def record(self) -> dict[str, object]:

@@ -88,7 +88,7 @@ USAGE = {
     "confidence": (
         ["imgs", "-c", "a", "--min-confidence", "55"],
         2,
-        "Error: minimum confidence 55.0 is not between 0 and 1\n",
+        "Error: minimum confidence 55.0 is not between 0 and 1\nHint: A confidence is between 0 and 1: 0.6 is 60 %.\n",
     ),
     "short side": (["imgs", "-c", "a", "--short-side", "0"], 2, "Error: short side 0 is not positive\n"),
     "batch size": (["imgs", "-c", "a", "--batch-size", "0"], 2, "Error: --batch-size 0 is too small; the least is 1\n"),

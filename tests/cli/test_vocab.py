@@ -238,7 +238,7 @@ FAULTS = {
     "no file": (
         "my/words.toml",
         None,
-        f"Error: the vocabulary 'my/words.toml' is no file and no preset\nHint: The presets are: {PRESETS}.\n",
+        f"Error: the vocabulary 'my/words.toml' is no file and no preset\nHint: Check the path. The presets are: {PRESETS}.\n",
     ),
     "a folder": (".", None, "Error: .: a folder, not a vocabulary file\n"),
 }

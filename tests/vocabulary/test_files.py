@@ -750,10 +750,11 @@ def test_what_is_no_utf8_text(name: str, data: bytes, line: int, reason: str, fo
         ("ADE20K", "Did you mean ade20k? "),
         ("coco_stuff", "Did you mean coco-stuff? "),
         ("pascal-context-5", "Did you mean pascal-context-59? "),
-        ("panda leg,tree", ""),
-        ("missing/mine.toml", ""),
-        ("panda leg, tree, " * 40, ""),
-        ("a\0b", ""),
+        ("panda leg,tree", "Check the path. "),
+        ("nofile.txt", "Check the path. "),
+        ("missing/mine.toml", "Check the path. "),
+        ("panda leg, tree, " * 40, "Check the path. "),
+        ("a\0b", "Check the path. "),
     ],
 )
 def test_what_is_no_file_and_no_preset(

@@ -93,7 +93,7 @@ def _locate(source: str | Path) -> Path:
     path = Path(source)
     if not str(source) or not is_there(path):
         close = difflib.get_close_matches(shortened(str(source).lower()), presets, n=1)
-        guess = f"Did you mean {close[0]}? " if close else ""
+        guess = f"Did you mean {close[0]}? " if close else "Check the path. "
         raise VocabularyError(
             f"the vocabulary {quoted(str(source))} is no file and no preset",
             f"{guess}The presets are: {', '.join(presets)}.",

@@ -43,7 +43,7 @@ def tune(
             metavar="FILE",
             parser=opt.path_of("--output"),
             rich_help_panel=FILES,
-            help="The vocabulary file: .toml; .fit with --vocab or --temperature.",
+            help="The vocabulary file to write. End its name with .toml, or with .fit if you give --vocab or --temperature.",
         ),
     ],
     precision: Annotated[
