@@ -226,6 +226,21 @@ def test_the_first_line_lists_the_classes(
     assert command("label", "photos", *what, "-m", mlp_checkpoint, "-f", "png", "-q").err == ""
 
 
+@pytest.mark.parametrize(
+    ("background", "word"),
+    [("non", "none"), ("Nonee", "none"), ("aut", "auto"), ("bone", ""), ("none", ""), ("auto", ""), ("non,sky", "")],
+)
+def test_a_slip_in_the_background_is_asked_about(
+    command: Command, mlp_checkpoint: Path, background: str, word: str
+) -> None:
+    ran = command(
+        "label", "photos", "-c", "tree", "-m", mlp_checkpoint, "-f", "png", "--background", background, "--dry-run"
+    )
+    assert ran.code == 0
+    note = f"The background is 1 phrase: {background}. Did you mean --background {word}?"
+    assert [line for line in ran.err.splitlines() if "Did you mean" in line] == ([note] if word else [])
+
+
 # ---- --retry-failed without classes ----
 
 
