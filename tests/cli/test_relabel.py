@@ -76,6 +76,14 @@ CASES = {
     "presence at last": Case(KEPT, (*KEPT, "--presence", "2"), why="another presence"),
     "another mode": Case(KEPT, (*KEPT, "--mode", "whole"), why="another mode"),
     "another dtype": Case(KEPT, (*KEPT, "--dtype", "bfloat16"), why="another dtype"),
+    "two others": Case(
+        ("-f", "png"), ("-f", "png", "--scales", "1,1.75", "--short-side", "70"), why="another short side and other scales"
+    ),
+    "other scales and features": Case(
+        ("-f", "png", "--features", "feats"),
+        ("-f", "png", "--scales", "1,1.75"),
+        why="other scales and another dtype of features",
+    ),
 }  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def test_a_run_of_other_scales_is_another_run(command: Command, images: Path, mo
     assert command("label", images, *LABEL, "-o", "both").code == 0
     seen = windows(monkeypatch)
     ran = command("label", images, *TINY, "-c", "panda,tree,sky", *SCALES, "-o", "both")
-    assert (ran.code, "2 images labelled" in ran.err, "another scales" in ran.err) == (0, True, True)
+    assert (ran.code, "2 images labelled" in ran.err, "first: other scales." in ran.err) == (0, True, True)
     record = json.loads(Path("both/run.json").read_text())
     assert record["options"]["scales"] == [1.0, 1.75]
     assert "--short-side 56 --scales 1,1.75" in record["command"]
@@ -199,3 +199,29 @@ def test_wrong_scales_are_named(command: Command, images: Path, arguments: tuple
     ran = command(*arguments, images, *TINY)
     assert (ran.code, f"Error: {message}\n" in ran.err) == (2, True)
     assert not Path("labels").exists()
+
+
+@pytest.mark.parametrize(
+    ("scales", "note"),
+    [
+        ("1,1.75", " at scale 1 alone; the run has scales 1, 1.75."),
+        ("2", " at scale 1 alone; the run has scale 2."),
+        ("1", None),
+    ],
+)
+def test_what_is_fitted_at_one_scale_is_said(command: Command, images: Path, scales: str, note: str | None) -> None:
+    assert command("label", images, *LABEL, "--scales", scales, "-f", "png", "-o", "out").code == 0
+    for path in Path("out/masks").iterdir():
+        mask = np.asarray(Image.open(path)).copy()
+        mask[:, :40] = 1
+        mask[:, 40:] = 2
+        Image.fromarray(mask).save(path)
+    for what, arguments in (
+        ("The fit is made", ("fit", "out")),
+        ("The temperature is fitted", ("tune", "out", "--temperature")),
+    ):
+        ran = command(*arguments, "-o", f"{arguments[0]}.fit", "--device", "cpu")
+        assert ran.code == 0, ran.err
+        assert (f"{what}{note}" in ran.err) == (note is not None)
+        assert ("at scale 1 alone" in ran.err) == (note is not None)
+    assert command("label", images, *TINY, "--vocab", "fit.fit", *SCALES, "-o", "fitted").code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -137,24 +138,61 @@ def _smaller_masks(folder: Path) -> None:
         Image.fromarray(np.zeros((100, 112), np.uint8)).save(folder / "out/masks" / name)
 
 
+def _broken_masks(folder: Path) -> None:
+    for name in CHANGED[:2]:
+        (folder / "out/masks" / name).write_bytes(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "message", "hint"),
     [
-        pytest.param(lambda f: _undo(f, *CHANGED), "no mask in it was edited", id="no edited mask"),
         pytest.param(
-            lambda f: _undo(f, "a.png", "c.png"), "1 image with a mask that counts, and a fit takes 2", id="one"
+            lambda f: _undo(f, *CHANGED), "no mask in it was edited", "Correct some masks", id="no edited mask"
         ),
-        pytest.param(_all_ignored, "0 images with a mask that counts", id="nothing counts"),
-        pytest.param(_other_images, r"1 image with a mask that counts \(2 failed\)", id="images were changed"),
-        pytest.param(_smaller_masks, r"1 image with a mask that counts \(2 failed\)", id="masks of another size"),
-        pytest.param(lambda f: shutil.rmtree(f / "out"), "no such folder", id="no folder"),
-        pytest.param(lambda f: (f / "out/run.json").unlink(), "no run.json in it", id="no run"),
+        pytest.param(
+            lambda f: _undo(f, "a.png", "c.png"),
+            "/out: only 1 corrected mask; a fit needs 2 or more$",
+            "^Correct the mask of one more image: the result is tried on images left out",
+            id="one",
+        ),
+        pytest.param(
+            _all_ignored,
+            "/out: 0 of 3 corrected masks can be used; a fit needs 2 or more$",
+            "^Correct the masks of 2 more images: .* Pixels of 255 do not count",
+            id="nothing counts",
+        ),
+        pytest.param(
+            _other_images,
+            "/out: 1 of 3 corrected masks can be used",
+            r"^Put this right first: .*imgs/a\.png: changed since .*\. 1 more image failed\.$",
+            id="images were changed",
+        ),
+        pytest.param(
+            _smaller_masks,
+            "1 of 3 corrected masks can be used",
+            "^Repair the mask .*masks/a.png",
+            id="masks of another size",
+        ),
+        pytest.param(
+            _broken_masks, "1 of 3 corrected masks can be used", "^Repair the mask .*masks/a.png", id="broken masks"
+        ),
+        pytest.param(lambda f: shutil.rmtree(f / "out"), "no such folder", "", id="no folder"),
+        pytest.param(lambda f: (f / "out/run.json").unlink(), "no run.json in it", "", id="no run"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused(folder: Path, change: Callable[[Path], object], message: str) -> None:
+def test_what_cannot_be_fitted_is_refused(
+    folder: Path, change: Callable[[Path], object], message: str, hint: str
+) -> None:
     change(folder)
-    with pytest.raises(TipssegError, match=message):
+    with pytest.raises(TipssegError, match=message) as caught:
         tipsseg.fit_folder(folder / "out", images=folder / "imgs", device="cpu")
+    assert re.search(hint, caught.value.hint), caught.value.hint
+
+
+def test_one_truth_mask_is_too_few(folder: Path) -> None:
+    with pytest.raises(tipsseg.InputError, match="/gt: only 1 mask; a fit needs 2 or more") as caught:
+        tipsseg.fit_truths(folder / "imgs/a.png", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
+    assert caught.value.hint.startswith("Make the mask of one more image: ")
 
 
 def test_a_truth_of_another_size_is_told_of_and_left_out(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from running import Ran
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
-from tipsseg import FittedVocabulary, LabelOptions, UsageError
+from tipsseg import FittedVocabulary, InputError, LabelOptions, UsageError
 from tipsseg.cli.main import app
 
 NAMES = ("sky", "grass", "tree", "kite")
@@ -95,6 +96,56 @@ def test_a_run_by_a_fit_is_tuned_with_that_fit(made: Path, tmp_path: Path) -> No
     assert tuning.fitted is not None
     assert tuning.fitted.vocabulary.fit == fitted.vocabulary.fit
     assert tuning.fitted.vocabulary.classes[1].min_confidence == tuning.thresholds[1].min_confidence > 0
+
+
+def _labels_again(folder: Path, names: tuple[str, ...]) -> None:
+    """Only the masks of these images are edited."""
+    shutil.move(folder / "out/masks", folder / "edited")
+    shutil.rmtree(folder / "out")
+    list(
+        tipsseg.label_folder(
+            folder / "imgs", NAMES, output=folder / "out", model="tiny", formats=("png",), options=SEEN, device="cpu"
+        )
+    )
+    for name in names:
+        shutil.copy(folder / f"edited/{name}.png", folder / "out/masks")
+
+
+@pytest.mark.parametrize(
+    ("edited", "broken", "precision", "message", "hint"),
+    [
+        pytest.param(
+            "ab",
+            "",
+            0.9,
+            "/out: 2 corrected masks; minimum confidences need 3 or more images",
+            "Correct the mask of one more image",
+            id="two",
+        ),
+        pytest.param("a", "", 0.9, "only 1 corrected mask; minimum confidences need 3", "masks of 2 more", id="one"),
+        pytest.param(
+            "a", "", None, "only 1 corrected mask; a temperature needs 2 or more", "one more", id="temperature"
+        ),
+        pytest.param(
+            "abc", "b", 0.9, "2 of 3 corrected masks can be used; minimum", "Repair the mask .*masks/b.png", id="broken"
+        ),
+        pytest.param("abc", "", 0.9, None, "", id="three"),
+    ],
+)
+def test_few_masks_are_refused(
+    made: Path, tmp_path: Path, edited: str, broken: str, precision: float | None, message: str | None, hint: str
+) -> None:
+    folder = tmp_path / "top"
+    shutil.copytree(made, folder)
+    _labels_again(folder, tuple(edited))
+    for name in broken:
+        (folder / f"out/masks/{name}.png").write_bytes(b"\x89PNG")
+    if message is None:
+        assert tipsseg.tune_folder(folder / "out", precision, device="cpu").images == len(edited)
+        return
+    with pytest.raises(InputError, match=message) as caught:
+        tipsseg.tune_folder(folder / "out", precision, temperature=precision is None, device="cpu")
+    assert re.search(hint, caught.value.hint), caught.value.hint
 
 
 def run(*arguments: object) -> Ran:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from tipsseg.store.results import is_recorded
 from tipsseg.store.stored_image import labelled_image
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.files import is_folder
-from tipsseg.util.printable import shell_word
+from tipsseg.util.printable import counted, shell_word
 from tipsseg.util.record_paths import actual_name, actual_path
 
 
@@ -30,6 +30,18 @@ class Masks(Protocol):
     @property
     def refs(self) -> tuple[ImageRef, ...]:
         """The images."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the masks are in."""
+
+    @property
+    def noun(self) -> str:
+        """What one of the masks is called."""
+
+    @property
+    def files(self) -> Collection[Path]:
+        """The files of the masks."""
 
     def read(self, ref: ImageRef) -> LabelArray:
         """The mask of an image: [H, W], 0 the background, 1..N the classes; other ids do not count. Raises ImageError."""
@@ -53,6 +65,21 @@ class EditedMasks:
     masks: Mapping[str, tuple[ManifestEntry, Correction]]
     max_pixels: int
 
+    @property
+    def folder(self) -> Path:
+        """See Masks."""
+        return self.run.output
+
+    @property
+    def noun(self) -> str:
+        """See Masks."""
+        return "corrected mask"
+
+    @property
+    def files(self) -> Collection[Path]:
+        """See Masks."""
+        return {mask.path for _, mask in self.masks.values()}
+
     def read(self, ref: ImageRef) -> LabelArray:
         """See Masks. An image that was changed since it was labelled is refused: its mask is of another image."""
         entry, mask = self.masks[ref.name]
@@ -70,6 +97,44 @@ class EditedMasks:
                 check_hint(self.context.output),
             ) from error
         return read_correction(mask, stored)
+
+
+def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], fewest: int, wish: str) -> None:
+    """Raise InputError where fewer masks can be used than a wish takes.
+
+    Args:
+        masks: The masks.
+        usable: How many of them can be used.
+        failed: What is wrong with those that cannot be read, or with their images.
+        fewest: How many it takes.
+        wish: What takes them, with its verb: "a fit needs".
+    """
+    if usable >= fewest:
+        return
+    number = counted(len(masks.refs), masks.noun)
+    if usable < len(masks.refs):
+        number = f"{usable} of {number} can be used"
+    elif usable == 1:
+        number = f"only {number}"
+    raise InputError(
+        f"{masks.folder}: {number}; {wish} {fewest} or more{' images' * (fewest > 2)}",
+        _repair(masks, failed[0], len(failed) - 1) if failed else _one_more(masks, fewest - usable),
+    )
+
+
+def _repair(masks: Masks, first: ImageError, others: int) -> str:
+    """The hint where masks, or their images, cannot be read."""
+    more = f" {counted(others, 'more image')} failed." if others else ""
+    if first.path in masks.files:
+        return f"Repair the mask {first.path}: {first.reason}.{more}"
+    return f"Put this right first: {first.message}.{more}"
+
+
+def _one_more(masks: Masks, lacking: int) -> str:
+    """The hint where there are too few masks."""
+    verb = "Correct" if isinstance(masks, EditedMasks) else "Make"
+    what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"
+    return f"{verb} {what}: the result is tried on images left out. Pixels of 255 do not count."
 
 
 def of_another_size(ref: ImageRef, size: tuple[int, ...], mask: tuple[int, ...]) -> ImageError:
@@ -142,14 +207,26 @@ class TruthMasks:
     """Truth masks beside images.
 
     Attributes:
+        folder: The folder of the masks.
         pairs: The images and their masks, by the name of the image.
         without: How many images have no mask.
         max_pixels: Larger masks are refused.
     """
 
+    folder: Path
     pairs: Mapping[str, Pair]
     without: int
     max_pixels: int
+
+    @property
+    def noun(self) -> str:
+        """See Masks."""
+        return "mask"
+
+    @property
+    def files(self) -> Collection[Path]:
+        """See Masks."""
+        return {pair.truth for pair in self.pairs.values()}
 
     @property
     def refs(self) -> tuple[ImageRef, ...]:
@@ -170,4 +247,4 @@ def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixe
             f"none of the images has a mask in {folder}",
             "Masks are found by the path of the image, or by its file name.",
         )
-    return TruthMasks({pair.ref.name: pair for pair in found.pairs}, len(found.missing), max_pixels)
+    return TruthMasks(folder, {pair.ref.name: pair for pair in found.pairs}, len(found.missing), max_pixels)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import InputError, OutputError, UsageError
+from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.evaluation.metrics import BACKGROUND_NAME, name_column
 from tipsseg.options import LabelOptions
 from tipsseg.runs.engine import LoadedModel, load_for
-from tipsseg.runs.fit.masked import EditedMasks, Masks
+from tipsseg.runs.fit.masked import EditedMasks, Masks, require_masks
 from tipsseg.runs.notes import note_damaged
 from tipsseg.runs.progress import Progress
 from tipsseg.store.results import Failed
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: The fewest images that can be fitted to with one of them left out.
 _FEWEST = 2
+
+_WISH = "a fit needs"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +147,14 @@ def spec_of_run(masks: EditedMasks, wish: RunSpec) -> RunSpec:
     return spec
 
 
+def note_scales(masks: EditedMasks, what: str, progress: Progress) -> None:
+    """Say that a fit, or a temperature, is of one scale, where the run has others."""
+    scales = masks.run.info.spec.options.scales
+    if scales != (1,):
+        some = "scales" if len(scales) > 1 else "scale"
+        progress.note(f"{what} at scale 1 alone; the run has {some} {', '.join(f'{each:g}' for each in scales)}.")
+
+
 def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progress, *, quiet: bool = False) -> Fit:
     """Fit class vectors to masks, and write them.
 
@@ -161,12 +171,12 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     from tipsseg.labelling.classifier import make_classifier
     from tipsseg.labelling.fitting.fit import counting_groups, fit_windows
 
-    _require(len(masks.refs), 0)
+    require_masks(masks, len(masks.refs), (), _FEWEST, _WISH)
     loaded = load_for(plan_run(spec), progress.note, quiet=quiet)
     classifier = make_classifier(loaded.model.backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
     taught, failed = learn(loaded, masks, counting_groups(classifier.vocabulary), progress)
     windows = [each for each in taught if each]
-    _require(len(windows), failed)
+    require_masks(masks, len(windows), failed, _FEWEST, _WISH)
     began = time.monotonic()
     progress.note(
         f"Fitting {counted(len(spec.vocabulary.classes), 'class', 'classes')} to {counted(len(windows), 'image')}."
@@ -177,19 +187,19 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     if target is not None:
         fitted.save(target)
         progress.note(f"Written: {target}, in {clock(round(time.monotonic() - began))}.")
-    return Fit(fitted, len(windows), failed)
+    return Fit(fitted, len(windows), len(failed))
 
 
 def learn(
     loaded: LoadedModel, masks: Masks, groups: NDArray[np.int64], progress: Progress
-) -> tuple[list[list[Window]], int]:
-    """What the windows of each image teach, and how many images failed; see `FitTask`."""
+) -> tuple[list[list[Window]], list[ImageError]]:
+    """What the windows of each image teach, and what is wrong with images that failed; see `FitTask`."""
     from tipsseg.runs.fit.task import FitTask
     from tipsseg.runs.pipeline import label_images
 
     spec, model = loaded.info.spec, loaded.model
     task = FitTask(model, spec.options, masks, groups, loaded.store, spec.max_pixels)
-    failed = 0
+    failed: list[ImageError] = []
     taught: list[list[Window]] = []
     progress.begin(
         f"{counted(len(masks.refs), 'image')} with masks, model {loaded.info.model['id']} on {loaded.info.device} "
@@ -199,7 +209,7 @@ def learn(
     with closing(label_images(masks.refs, task, spec.jobs)) as results:
         for result in results:
             if isinstance(result, Failed):
-                failed += 1
+                failed.append(result.error)
                 progress.error(result.error)
             else:
                 taught.append(result.windows)
@@ -208,15 +218,6 @@ def learn(
             progress.advance()
     progress.end()
     return taught, failed
-
-
-def _require(images: int, failed: int) -> None:
-    if images < _FEWEST:
-        left = f" ({failed} failed)" if failed else ""
-        raise InputError(
-            f"{counted(images, 'image')} with a mask that counts{left}, and a fit takes {_FEWEST}: it is tried on images left out",
-            "Correct the mask of one more image.",
-        )
 
 
 def _note_classes(fitted: FittedVocabulary, progress: Progress) -> None:

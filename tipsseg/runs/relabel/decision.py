@@ -92,7 +92,7 @@ def _other_question(before: RunInfo, now: RunInfo) -> str:
     names = [name for name in ("mode", "short_side", "scales", "presence") if getattr(old, name) != getattr(new, name)]
     names += ["dtype"] if before.dtype != now.dtype else []
     names += ["dtype of features"] if before.spec.labelled_in != now.spec.labelled_in else []
-    return f"another {' and '.join(names).replace('_', ' ')}" if names else ""
+    return " and ".join(f"{'other' if name == 'scales' else 'another'} {name.replace('_', ' ')}" for name in names)
 
 
 def _beyond_labels(before: RunInfo, now: RunInfo, entry: ManifestEntry, held: Collection[str]) -> str:

@@ -57,7 +57,7 @@ def tune_folder(
 
     Raises:
         UsageError: Nothing is asked for; or the run was made with a fitted vocabulary that is not given.
-        InputError: Fewer than two masks were edited, or it is no folder of a run that has ended.
+        InputError: Fewer than three masks were edited, or two for a temperature alone, or it is no folder of a run that has ended.
         TipssegError: For what else ends the run.
     """
     check_whole_number("argument `max_pixels`", max_pixels)

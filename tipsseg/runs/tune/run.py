@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg.errors import InputError, UsageError
+from tipsseg.errors import ImageError, UsageError
 from tipsseg.evaluation.metrics import name_column
 from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_thresholds, tally
 from tipsseg.label_map import LabelMap
 from tipsseg.runs.engine import LocalEngine, load_for
-from tipsseg.runs.fit.masked import EditedMasks, of_another_size
-from tipsseg.runs.fit.run import check_file, learn, spec_of_run
+from tipsseg.runs.fit.masked import EditedMasks, of_another_size, require_masks
+from tipsseg.runs.fit.run import check_file, learn, note_scales, spec_of_run
 from tipsseg.runs.progress import Progress
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import plan_run, run_context
@@ -34,8 +34,13 @@ if TYPE_CHECKING:
 
 _TOML = ".toml"
 
-#: The fewest images by which one can be left out.
-_FEWEST = 2
+#: The fewest images of thresholds: a threshold takes two images, and it is tried on one more.
+_FEWEST = 3
+
+#: The fewest images of a temperature: one is left out.
+_FEWEST_OF_TEMPERATURE = 2
+
+_WISH = "minimum confidences need"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -226,16 +231,19 @@ def tune_run(
         progress.note(
             "The thresholds are too low where the vectors were fitted to these same images; correct others for them."
         )
+    if precision is not None:
+        require_masks(masks, len(masks.refs), (), _FEWEST, _WISH)
     calibration = None
     images = failed = 0
     if temperature:
+        note_scales(masks, "The temperature is fitted", progress)
         spec, calibration, images, failed = _with_temperature(spec, masks, progress, quiet=quiet)
     thresholds: tuple[ClassThreshold, ...] = ()
     vocabulary = spec.vocabulary
     if precision is not None:
-        tallies, failed = _tallies(spec, masks, progress, quiet=quiet)
-        images = len(tallies)
-        _require(images, failed)
+        tallies, faults = _tallies(spec, masks, progress, quiet=quiet)
+        images, failed = len(tallies), len(faults)
+        require_masks(masks, images, faults, _FEWEST, _WISH)
         thresholds = choose_thresholds(tallies, precision)
         vocabulary = with_min_confidences(vocabulary, [each.min_confidence for each in thresholds])
         _note_thresholds(vocabulary, thresholds, progress)
@@ -262,6 +270,8 @@ def _with_temperature(
     from tipsseg.labelling.fitting.fit import counting_groups
     from tipsseg.labelling.fitting.temperature import calibrate
 
+    needs = _FEWEST_OF_TEMPERATURE, "a temperature needs"
+    require_masks(masks, len(masks.refs), (), *needs)
     loaded = load_for(plan_run(spec), progress.note, quiet=quiet)
     backbone = loaded.model.backbone
     if spec.fitted is None:
@@ -270,7 +280,7 @@ def _with_temperature(
         classifier = fitted_classifier(backbone, spec.fitted)
     taught, failed = learn(loaded, masks, counting_groups(classifier.vocabulary), progress)
     windows = [each for each in taught if each]
-    _require(len(windows), failed)
+    require_masks(masks, len(windows), failed, *needs)
     vectors = classifier.vectors.float().cpu()
     biases = torch.zeros(len(vectors)) if classifier.biases is None else classifier.biases.cpu()
     group_of = torch.tensor([phrase.label_id for phrase in classifier.vocabulary.phrases])
@@ -289,11 +299,13 @@ def _with_temperature(
         (),
     )
     fitted = replace(fitted, temperature=found.temperature)
-    return replace(spec, fitted=fitted, vocabulary=fitted.vocabulary), found, len(windows), failed
+    return replace(spec, fitted=fitted, vocabulary=fitted.vocabulary), found, len(windows), len(failed)
 
 
-def _tallies(spec: RunSpec, masks: EditedMasks, progress: Progress, *, quiet: bool) -> tuple[list[Tally], int]:
-    """What the labels of each image are worth at every threshold, and how many images failed."""
+def _tallies(
+    spec: RunSpec, masks: EditedMasks, progress: Progress, *, quiet: bool
+) -> tuple[list[Tally], list[ImageError]]:
+    """What the labels of each image are worth at every threshold, and what is wrong with images that failed."""
     found: dict[str, Tally] = {}
     counting = threading.Lock()
     classes = len(spec.vocabulary.classes)
@@ -313,22 +325,13 @@ def _tallies(spec: RunSpec, masks: EditedMasks, progress: Progress, *, quiet: bo
     progress.begin(
         f"{number} with masks, model {started.model['id']} on {started.device} ({started.dtype}).", len(masks.refs)
     )
-    failed = 0
+    failed: list[ImageError] = []
     with closing(engine.results(masks.refs)) as results:
         for result in results:
             if isinstance(result, Failed):
-                failed += 1
+                failed.append(result.error)
                 progress.error(result.error)
             progress.advance()
     progress.end()
     # In the order of the images, whatever thread was first.
     return [found[ref.name] for ref in masks.refs if ref.name in found], failed
-
-
-def _require(images: int, failed: int) -> None:
-    if images < _FEWEST:
-        left = f" ({failed} failed)" if failed else ""
-        raise InputError(
-            f"{counted(images, 'image')} with an edited mask{left}, and {_FEWEST} are needed: numbers are of images left out",
-            "Correct the mask of one more image.",
-        )
