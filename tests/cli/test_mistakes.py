@@ -163,6 +163,24 @@ def test_a_command_that_is_missing_or_none(command: Command, arguments: list[str
     assert ran.err.endswith(end)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        (["photos", "-c", "tree"], "Error: No such command 'labels'. Did you mean 'label'?\n"),
+        (
+            ["-c", "tree"],
+            "Error: the command is missing: 'labels' is none\n"
+            "Hint: Did you mean 'label'? Or run: tipsseg label labels -c tree\n",
+        ),
+    ],
+)
+def test_a_slip_in_a_command_where_a_folder_is_called_so(command: Command, arguments: list[str], end: str) -> None:
+    Path("labels").mkdir()
+    ran = command("labels", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.endswith(end)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
 @pytest.mark.parametrize("flags", [[], ["-0"]])
 def test_a_picture_in_place_of_a_list(command: Command, kind: str, flags: list[str]) -> None:
@@ -206,6 +224,21 @@ def test_the_first_line_lists_the_classes(
     assert ran.code == 0
     assert ran.err.startswith(line)
     assert command("label", "photos", *what, "-m", mlp_checkpoint, "-f", "png", "-q").err == ""
+
+
+@pytest.mark.parametrize(
+    ("background", "word"),
+    [("non", "none"), ("Nonee", "none"), ("aut", "auto"), ("bone", ""), ("none", ""), ("auto", ""), ("non,sky", "")],
+)
+def test_a_slip_in_the_background_is_asked_about(
+    command: Command, mlp_checkpoint: Path, background: str, word: str
+) -> None:
+    ran = command(
+        "label", "photos", "-c", "tree", "-m", mlp_checkpoint, "-f", "png", "--background", background, "--dry-run"
+    )
+    assert ran.code == 0
+    note = f"The background is 1 phrase: {background}. Did you mean --background {word}?"
+    assert [line for line in ran.err.splitlines() if "Did you mean" in line] == ([note] if word else [])
 
 
 # ---- --retry-failed without classes ----

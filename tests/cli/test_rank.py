@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -84,13 +85,47 @@ def test_a_list_that_a_page_saved_is_separated_as_it_shows(command: Command, out
     assert len(command("rank", out, "--only", listed).out.splitlines()) == 2
 
 
+NO_LISTS = {
+    "a picture": (b"GIF89a<", True),
+    "a picture with text alone": (b"\xff\xd8\xff", True),
+    "a program": (b"\x7fELF\2\1\1\0\0\0x", True),
+    "not UTF-8": (b"a\xff\n\x03", True),
+    "names of old": (b"caf\xe9.png\n", False),
+    "separated by NUL": (b"a b.png\0caf\xe9.png\0", False),
+}
+
+
+@pytest.mark.parametrize("name", ["rank", "convert"])
+@pytest.mark.parametrize(("data", "refused"), NO_LISTS.values(), ids=NO_LISTS)
+def test_an_image_in_place_of_a_list(
+    command: Command, out: Path, tmp_path: Path, name: str, data: bytes, refused: bool
+) -> None:
+    image = tmp_path / "a sea.gif"
+    image.write_bytes(data)
+    more = ("-f", "labelme") if name == "convert" else ()
+    hint = (
+        "Hint: Give a file with one path per line, or - for stdin: "
+        f"echo '{{}}' | tipsseg {name} {out} --only -\n".replace(str(out), shlex.quote(str(out)))
+    )
+    ran = command(name, out, "--only", image, *more)
+    told = f"Error: --only: {image} is no list of paths\n{hint.format(image)}"
+    assert (ran.err == told, ran.code) == ((True, 2) if refused else (False, 1))
+    ran = command(name, out, "--only", "no sea.gif", *more)
+    assert (ran.code, ran.err) == (1, f"Error: --only: no sea.gif: no such file\n{hint.format('no sea.gif')}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "part"),
     [
         (["nowhere"], b"", 1, "Error: nowhere: no such folder\nHint: Give an output folder of tipsseg label.\n"),
         (["."], b"", 1, "Error: .: no run.json in it"),
         (["out", "-n", "0"], b"", 2, "Error: --limit 0 is too small"),
-        (["out", "--only", "nope.txt"], b"", 1, "Error: nope.txt: no such file"),
+        (
+            ["out", "--only", "nope.txt"],
+            b"",
+            1,
+            "Error: --only: nope.txt: no such file\nHint: Give a file with one path per line",
+        ),
         (["out", "--only", "-"], b"", 2, "Error: the list on stdin is empty"),
         (["out", "--only", "empty.txt"], b"", 2, "Error: the list in empty.txt is empty"),
         (["out", "--features", "imgs"], b"", 1, "and no features.json"),

@@ -531,3 +531,77 @@ def test_what_cannot_be_read_at_all_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(ImageError, match="not JSON"):
         take(tmp_path, tmp_path / "x.json", source_format="coco")
+
+
+# ---- masks of another run ----
+
+#: The ids of WANTED for the same classes in another order, "Panda_Leg" of them in another spelling.
+OTHER = ("sky", "Panda_Leg", "tree")
+AS_OTHER = np.array([0, 2, 3, 1, *range(4, 256)], np.uint8)[WANTED]
+
+
+def other_run(root: Path, classes: tuple[str, ...], *formats: str, ids: LabelArray = AS_OTHER) -> Path:
+    """A run of other classes on the image."""
+    make_run(root / "other", root / "imgs", {"scene.png": ids}, classes, formats)
+    return root / "other"
+
+
+def _zip_of(folder: Path) -> Path:
+    return Path(shutil.make_archive(str(folder.with_name("zipped")), "zip", folder.parent, folder.name))
+
+
+def _link_to_masks(folder: Path) -> Path:
+    (folder / "link").symlink_to(folder / "masks")
+    return folder / "link"
+
+
+PARTS: Mapping[str, tuple[str, Callable[[Path], Path]]] = {
+    "the folder": ("png", lambda folder: folder),
+    "a zip": ("png", _zip_of),
+    "the masks": ("png", lambda folder: folder / "masks"),
+    "a mask": ("png", lambda folder: folder / "masks/scene.png"),
+    "a link to the masks": ("png", _link_to_masks),
+    "the folder as hf": ("hf", lambda folder: folder),
+    "hf": ("hf", lambda folder: folder / "hf"),
+    "masks of hf": ("hf", lambda folder: folder / "hf/masks"),
+}
+
+
+@pytest.mark.parametrize(("form", "part"), PARTS.values(), ids=PARTS)
+def test_masks_of_a_run_with_other_ids_are_taken_by_the_names_of_classes(
+    tmp_path: Path, form: str, part: Callable[[Path], Path]
+) -> None:
+    build(tmp_path, "png")
+    take(tmp_path, part(other_run(tmp_path, OTHER, form)))
+    assert np.array_equal(labels_of(tmp_path), WANTED)
+
+
+def test_masks_of_a_run_with_further_classes(tmp_path: Path) -> None:
+    build(tmp_path, "png")
+    ids = np.array([0, 2, 1, 1, *range(4, 256)], np.uint8)[WANTED]  # none of the lamp
+    other = other_run(tmp_path, ("sky", "kite", "lamp"), "png", ids=ids)
+    before = tree(tmp_path / "out")
+    with pytest.raises(InputError, match=r"no class of the run is called 'kite'$") as caught:
+        take(tmp_path, other)
+    assert "argument `add_classes`" in caught.value.hint
+    assert tree(tmp_path / "out") == before
+    assert take(tmp_path, other, add_classes=True).classes == ("kite",)
+    assert np.array_equal(labels_of(tmp_path), np.array([0, 4, 3, 3, *range(4, 256)], np.uint8)[WANTED])
+
+
+@pytest.mark.parametrize("given", ["other", "other/masks"])
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[", "not as tipsseg writes it: "),
+        ('{"classes": [{"name": 3}]}', "not as tipsseg writes it: "),
+        ('{"classes": [{"id": 7, "name": "tree"}]}', "the ids of the classes are not 1, 2"),
+    ],
+)
+def test_a_damaged_list_of_classes_is_told(tmp_path: Path, given: str, text: str, what: str) -> None:
+    build(tmp_path, "png")
+    listing = other_run(tmp_path, OTHER, "png") / "classes.json"
+    listing.write_text(text)
+    with pytest.raises(ImageError, match=re.escape(str(listing)) + ".*" + what):
+        take(tmp_path, tmp_path / given)
+    assert np.array_equal(labels_of(tmp_path), SCENE)

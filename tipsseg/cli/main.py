@@ -97,10 +97,14 @@ def _refuse_missing_command(ctx: Any, args: list[str]) -> None:
     # What completes a command line must not raise.
     if first in _COMMANDS or ctx.resilient_parsing:
         return
-    alike = get_close_matches(first, _COMMANDS)
+    alike = get_close_matches(first, _COMMANDS, n=1)
+    if alike and any(map(os.path.lexists, args[1:])):
+        return  # a slip in the name of the command, of which typer tells, though a file may be called so
     if first == "-" or os.path.lexists(first) or (_says_what_to_label(args) and not alike):
+        line = shell_line(["tipsseg", "label", *args])
         raise UsageError(
-            f"the command is missing: {quoted(first)} is none", f"Run: {shell_line(['tipsseg', 'label', *args])}"
+            f"the command is missing: {quoted(first)} is none",
+            f"Did you mean {alike[0]!r}? Or run: {line}" if alike else f"Run: {line}",
         )
 
 

@@ -37,6 +37,7 @@ OPTIONS = {
     "overwrite": "--overwrite",
     "png_mode": "--png-mode",
     "precision": "--precision",
+    "presence": "--presence",
     "predicted": "--pred",
     "reduce_zero_label": "--reduce-zero-label",
     "replace_edited": "--replace-edited",

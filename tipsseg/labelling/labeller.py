@@ -25,6 +25,7 @@ from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
+from tipsseg.labelling.presence import presence_terms
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
 from tipsseg.labelling.scales import assign as scales
@@ -228,7 +229,11 @@ class Labeller:
         """
         plan, backbone = features.plan, self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):
-            cosines, *finer = [self._cosines(each) for each in features.scales]
+            every = [self._cosines(each) for each in features.scales]
+            if self.options.presence:
+                terms = presence_terms(every, self._table.groups, self._temperature, self.options.presence)
+                every = [each + terms for each in every]
+            cosines, *finer = every
             if keep or self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
                 return Cosines(cosines, top, keep, tuple(finer))
             more = list(zip(finer, _plans(features)[1:], strict=True))

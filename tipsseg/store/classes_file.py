@@ -37,12 +37,19 @@ def read_classes(output: Path) -> tuple[LabelClass, ...]:
     Raises OSError, and ValueError for a file that is not as it was written.
     """
     record = parse(read_regular(output / CLASSES_FILE))
+    names = ordered_names(record)
+    return tuple(
+        _read_class(label_id, name, each)
+        for label_id, (name, each) in enumerate(zip(names, record["classes"], strict=True), start=1)
+    )
+
+
+def ordered_names(record: object) -> tuple[str, ...]:
+    """The names of the classes 1, 2, ... in the content of a classes.json. Raises ValueError for other ids, and for no classes."""
     named = class_names(record)
     if [label_id for label_id, _ in named] != list(range(1, len(named) + 1)):
         raise ValueError("the ids of the classes are not 1, 2, ...")
-    return tuple(
-        _read_class(label_id, name, each) for (label_id, name), each in zip(named, record["classes"], strict=True)
-    )
+    return tuple(name for _, name in named)
 
 
 def class_names(record: object) -> tuple[tuple[int, str], ...]:

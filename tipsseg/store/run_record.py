@@ -401,9 +401,12 @@ def _parse_label_options(options: Mapping[str, object]) -> LabelOptions:
         if name not in known:
             raise ValueError(f"unknown option {short(name)}")
     try:
-        values = {each.name: options[each.name] for each in fields(LabelOptions) if each.name != "scales"}
+        optional = ("scales", "presence")  # runs as published, and of earlier versions, do not name them
+        values = {each.name: options[each.name] for each in fields(LabelOptions) if each.name not in optional}
         if "scales" in options:
             values["scales"] = take(options, "scales", list)
+        if "presence" in options:
+            values["presence"] = options["presence"]
         return LabelOptions(**values)  # type: ignore[arg-type]  # it checks them
     except KeyError as error:
         raise ValueError(f"no `{error.args[0]}`") from error

@@ -172,6 +172,8 @@ class RunSpec:
             words += ["--min-confidence", str(self.options.min_confidence)]
         if self.options.refine != REFINEMENTS[0]:
             words += ["--refine", self.options.refine]
+        if self.options.presence:
+            words += ["--presence", str(self.options.presence)]
         if self.labelled_in != "float32":
             words += ["--features", "DIR", "--feature-dtype", self.labelled_in]
         return shell_line(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -10,9 +11,13 @@ from typing import TYPE_CHECKING
 from tipsseg.cli.arguments import stdin
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.util.files import open_regular, reason_of
+from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
     from tipsseg.runs.progress import Progress
+
+#: Control characters that no list has: all but those that separate, or stand between words.
+_CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class Refusals:
@@ -31,36 +36,60 @@ class Refusals:
         self._progress.error(ImageError(path, f"not labelled in {self._output}", "Leave it out of argument `only`."))
 
 
-def read_only(only: Path | None, null: bool) -> list[Path] | None:
+def read_only(only: Path | None, null: bool, command: str, output: Path) -> list[Path] | None:
     """The paths in the list that --only names; None where it is not given.
 
     Args:
         only: A file, or - for a list on stdin.
         null: Whether a list on stdin is separated by NUL. A file shows it itself.
+        command: The command that --only is given to.
+        output: The output folder that it is given.
 
     Raises:
-        UsageError: For an empty list, and one on stdin that is separated by something else.
+        UsageError: For an empty list, one on stdin that is separated by something else, and a file that is no list.
         InputError: For a file that cannot be read.
     """
     from tipsseg.runs.inputs import clean_entries
 
     if only is None:
         return None
-    entries = stdin.entries(null) if only == Path("-") else _file_entries(only)
+    entries = stdin.entries(null) if only == Path("-") else _file_entries(only, _hint(only, command, output))
     paths = [Path(entry) for entry in clean_entries(entries)]
     if not paths:
         raise UsageError(f"the list in {only} is empty")
     return paths
 
 
-def _file_entries(path: Path) -> list[bytes]:
+def _hint(only: Path, command: str, output: Path) -> str:
+    line = shell_line(["tipsseg", command, str(output), "--only", "-"])
+    return f"Give a file with one path per line, or - for stdin: echo {shell_word(str(only))} | {line}"
+
+
+def _file_entries(path: Path, hint: str) -> list[bytes]:
     try:
         with open_regular(path) as file:
             first = next(_blocks(file), b"")
+            if _is_binary(first):
+                raise UsageError(f"argument `only`: {path} is no list of paths", hint)
             file.seek(0)
             return list(stdin.split_entries(_blocks(file), null=b"\0" in first))
     except OSError as error:
-        raise InputError(f"{path}: {reason_of(error)}", "Give a file with a path a line as argument `only`.") from error
+        raise InputError(f"argument `only`: {path}: {reason_of(error)}", hint) from error
+
+
+def _is_binary(block: bytes) -> bool:
+    """Whether a file that begins with these bytes is no text.
+
+    NUL may separate paths, and old names need not be UTF-8. So neither alone is a sign.
+    """
+    if stdin.is_picture(block) or b"\0\0" in block:
+        return True
+    try:
+        block.decode()
+    except UnicodeDecodeError as error:
+        cut = error.end == len(block) and error.reason == "unexpected end of data"
+        return not cut and _CONTROL.search(block) is not None
+    return False
 
 
 def _blocks(file: BufferedReader) -> Iterator[bytes]:

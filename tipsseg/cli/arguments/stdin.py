@@ -75,10 +75,15 @@ def _stdin_blocks() -> Iterator[bytes]:
 
 def _refuse_picture(block: bytes) -> None:
     """Raise UsageError where what comes in place of a list of paths begins like a picture."""
-    riff = block[:4] == b"RIFF" and block[8:12] == b"WEBP"
-    bmp = block[:2] == b"BM" and block[6:10] == bytes(4)
-    if riff or bmp or any(block[start:].startswith(magic) for start, magic in _PICTURES):
+    if is_picture(block):
         raise UsageError(
             "a picture came on stdin, where - stands for a list of paths",
             "Give the path of the picture, or save it first.",
         )
+
+
+def is_picture(block: bytes) -> bool:
+    """Whether a file that begins with these bytes is a picture."""
+    riff = block[:4] == b"RIFF" and block[8:12] == b"WEBP"
+    bmp = block[:2] == b"BM" and block[6:10] == bytes(4)
+    return riff or bmp or any(block[start:].startswith(magic) for start, magic in _PICTURES)

@@ -64,7 +64,7 @@ def convert(
     with Progress(quiet, null=null, wording=as_typed) as progress:
         names, threads = values.split_formats(formats), thread_count(jobs)
         refusals = Refusals(output, progress)
-        wanted = only_images(output, read_only(only, null), images, refusals.take)
+        wanted = only_images(output, read_only(only, null, "convert", output), images, refusals.take)
         if wanted == set():
             raise typer.Exit(1)
         if convert_folder(output, names, images, threads, progress, val_fraction, wanted, max_pixels) or refusals.any:

@@ -55,7 +55,9 @@ def rank(
         raise UsageError("-0 is for lists of paths, and --jsonl prints records", "Give one of them.")
     with Progress(quiet, null=null, wording=as_typed) as progress:
         refusals = Refusals(output, progress)
-        for each in rank_folder(output, features, read_only(only, null), images, limit, progress, refusals.take):
+        for each in rank_folder(
+            output, features, read_only(only, null, "rank", output), images, limit, progress, refusals.take
+        ):
             if jsonl:
                 progress.text(json_bytes(each.record()).decode() + "\n")
             else:

@@ -12,11 +12,11 @@ from PIL import Image
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.images.decoding import as_image_error, decode_stored, opened
-from tipsseg.regions.components import count_labels
 from tipsseg.runs.correct.found import Found, Objects, Size, Whole
+from tipsseg.runs.correct.mask_ids import MaskIds
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.source import Source
-from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
+from tipsseg.types import BACKGROUND, LabelArray, label_dtype
 from tipsseg.util.json_values import parse
 
 #: Bytes of a list of labels, and of a line of one.
@@ -31,13 +31,15 @@ _METADATA = "metadata.jsonl"
 
 def index_masks(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
     """PNGs with label ids, in grey or with a palette, named as the images; `classes` is the number of classes."""
+    ids = MaskIds(source, names, classes)
     for name in source.names:
         if name.lower().endswith(".png"):
-            yield Found(name[: -len(".png")], source.shown(name), partial(_index_mask, source, name, classes))
+            yield Found(name[: -len(".png")], source.shown(name), partial(_index_mask, source, name, classes, ids))
 
 
 def hugging_face(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
     """Index masks that metadata.jsonl names, each beside the name of its image. Raises ImageError."""
+    ids = MaskIds(source, names, classes)
     for listing in [name for name in source.names if PurePosixPath(name).name == _METADATA]:
         folder = PurePosixPath(listing).parent
         where = source.shown(listing)
@@ -52,7 +54,8 @@ def hugging_face(source: Source, names: ClassNames, classes: int) -> Iterator[Fo
             name = str(folder / mask)
             if not source.has(name):
                 raise ImageError(where, f"line {number}: {mask!r} is not there")
-            yield Found(image.removeprefix("images/"), source.shown(name), partial(_index_mask, source, name, classes))
+            read = partial(_index_mask, source, name, classes, ids)
+            yield Found(image.removeprefix("images/"), source.shown(name), read)
 
 
 def _text(record: object, key: str) -> str:
@@ -62,22 +65,12 @@ def _text(record: object, key: str) -> str:
     return value
 
 
-def _index_mask(source: Source, name: str, classes: int, size: Size) -> Whole | Objects:
+def _index_mask(source: Source, name: str, classes: int, ids: MaskIds, size: Size) -> Whole | Objects:
     picture = _picture(source, name, size)
     with as_image_error(source.shown(name)):
         stored = _ids(picture)
-    counts = count_labels(stored)
-    known = {BACKGROUND, ignore_id(classes), *range(1, classes + 1)}
-    unknown = [number for number in np.flatnonzero(counts).tolist() if number not in known]
-    if unknown:
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise ImageError(
-            source.shown(name),
-            f"ids that are no class: {unknown[0]}{more}",
-            f"The ids are 0 for background, 1..{classes} as in classes.json, and {ignore_id(classes)} for ignored pixels.",
-        )
-    narrow = label_dtype(classes) is np.uint8
-    return Whole(stored.astype(np.uint8) if narrow else stored.astype(np.uint16), ignores=True)
+    labels = ids.as_in_run(name, source.shown(name), stored)
+    return Whole(labels.astype(np.uint8) if label_dtype(classes) is np.uint8 else labels, ignores=True)
 
 
 def _ids(picture: Image.Image) -> LabelArray:
