@@ -106,7 +106,13 @@ OPTIONS: dict[str, LabelOptions] = {
     "a threshold": LabelOptions(min_confidence=0.4),
     "a short side": LabelOptions(short_side=120),
 }
-ENTRIES: list[str | ClassSpec] = ["panda leg", ClassSpec("tree", ("bush", "wood")), "sky", ClassSpec("wall", negative=True), "a big stone"]
+ENTRIES: list[str | ClassSpec] = [
+    "panda leg",
+    ClassSpec("tree", ("bush", "wood")),
+    "sky",
+    ClassSpec("wall", negative=True),
+    "a big stone",
+]
 
 
 @pytest.mark.parametrize("case", OPTIONS)

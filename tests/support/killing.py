@@ -32,13 +32,11 @@ _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 
 def prepare() -> None:
     """Import all that a run imports: of the time of a short run it is the larger part."""
-    import torch
     from PIL import Image
 
     import tipsseg
     from tipsseg.cli.main import main
 
-    torch.set_num_threads(1)
     Image.init()
     for module in pkgutil.walk_packages(tipsseg.__path__, "tipsseg."):
         if not module.name.endswith("__main__"):

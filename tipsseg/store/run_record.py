@@ -63,10 +63,10 @@ def plan_run(spec: RunSpec) -> RunInfo:
 
 def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
     """Raise UsageError for a fitted vocabulary of another model than this, see `ModelSource.facts`, or of another mode."""
-    fitted, known, ids = spec.fitted, model.get("sha256"), read_lock()
+    fitted, known = spec.fitted, model.get("sha256")
     if fitted is None:
         return
-    if fitted.model_id != model["id"] and {fitted.model_id, model["id"]} <= ids.keys():
+    if fitted.model_id != model["id"] and {fitted.model_id, model["id"]} <= read_lock().keys():
         raise fitted.of_another_model()  # told before that other one is downloaded
     if isinstance(known, Mapping):
         fitted.check(known, spec.options.mode, spec.options.short_side)
