@@ -83,7 +83,7 @@ def plain_scores(mode: str, cosines: Values, plan: WindowPlan, size: tuple[int, 
 
 def unpruned(monkeypatch: pytest.MonkeyPatch, made: Scores, size: tuple[int, int], groups: Sequence[int]) -> Assignment:
     with monkeypatch.context() as patch:
-        patch.setattr(match, "_margins", lambda corners: np.full(corners.shape[1], -1, np.float32))
+        patch.setattr(match, "_margins", lambda corners: np.full(corners[0].shape[1], -1, np.float32))
         return matched(made, size, groups)
 
 

@@ -13,7 +13,7 @@ Shapes: P phrases, G groups of phrases that stand for one thing, H x W the label
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -28,16 +28,16 @@ from tipsseg.types import ConfidenceArray, LabelArray
 #: Scores that are at hand at once, phrases x rows x columns: 1 MB, so that they stay in the cache of a core.
 _CHUNK = 1 << 18
 
-#: Rows and columns of a tile, of the image and of the image as the model sees it (four patches), where not more than _FEW phrases
-#: can win; and the smallest side that it is cut down to where there are more. Smaller tiles have fewer phrases, and more of the
-#: work that every tile costs.
-_TILE, _WORKING_TILE, _FEW, _MIN_SIDE = 128, 56, 8, 16
+#: Rows and columns of a tile for each of `Scores.tile_patches`, of the image and of the image as the model sees it, where not more
+#: than _FEW phrases can win; and the smallest side that it is cut down to where there are more. Smaller tiles have fewer phrases,
+#: and more of the work that every tile costs.
+_TILE, _WORKING_TILE, _FEW, _MIN_SIDE = 32, 14, 8, 16
 
 #: Two cosines this close may change places by rounding: ten times what sums of float32 of this size can be off.
 _ROUNDING = 1e-5
 
-#: Temperatures by which the cosine of a phrase stays below the best: from the first on it counts for the confidence as the working
-#: size has it (0.14 of the best at most), from the second on not at all (less than 5e-5).
+#: Temperatures by which the cosine of a phrase stays below the best: from the first on it counts for the confidence as the coarse
+#: grid has it (0.14 of the best at most), from the second on not at all (less than 5e-5).
 _CLOSE, _NOTHING = 2.0, 10.0
 
 #: Leading phrases that a bound is made of, at most.
@@ -104,11 +104,20 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
     4. The mean over windows and the resizing to the image are means, with weights that do not depend on the phrase. So at every
        pixel of the tile the score of g is below a mean of the leaders' scores, and below the best of them: g does not win there.
 
+    Of several scales the score is the mean of log-probabilities (see `FusedScores`). There:
+
+    5. Let m be the least of h - c_g over all corners of a scale. The probability of a phrase at a pixel of the grid is a sum over
+       windows, and over the pixels that it is resized from, of exp(c(x)) with weights b(x) that are the same for all phrases. By
+       Hölder's inequality sum of b(x) * product of exp(c_k(x))^a_k is no more than the product of (sum of b(x) exp(c_k(x)))^a_k.
+       So log p_g <= (sum of a_k log p_k) - m at every pixel of the grid.
+    6. Let M be the mean of m over the scales. The fused score of g is below a mean of those of the leading phrases by M at least,
+       and so it is at every pixel of the image. Where M is positive the best of the leaders is ahead of g.
+
     The test has a margin for rounding, so leaving g out changes no label. The sum of the softmax needs every phrase, at the working
-    size, and has it. In "whole" mode the cosines are the scores, and 1 and 2 suffice.
+    size, and has it. In "whole" mode the cosines are the scores, and 1, 2 and 6 suffice.
 
     The confidence is softmax(log score / temperature) of the winner over all groups (see `Scores.logits`). Groups that may win in
-    the tile, or come close, are in its sum as they are at the pixel. The sum over the others is made at the working size and its
+    the tile, or come close, are in its sum as they are at the pixel. The sum over the others is made on the coarse grid and its
     logarithm resized. That is nearly linear there: even where the cosines of neighbouring patches differ at random by up to 0.2,
     the confidence is off by less than 0.0002 on average, and by more than 0.01 at less than 0.5 % of the pixels (the tests say so).
 
@@ -144,46 +153,17 @@ def match_refined(
     """
     small = (image.shape[0], image.shape[1])
     occurring = occurring_groups(scores, small, table.groups)
-
-    def probabilities(chosen: Ids) -> Values:
-        return _probabilities(scores, small, table.groups, chosen)
-
-    return refined(occurring, probabilities, image, size, table, refine)
-
-
-def refined(
-    occurring: Ids,
-    probabilities: Callable[[Ids], Values],
-    image: NDArray[np.uint8],
-    size: tuple[int, int],
-    table: LabelTable,
-    refine: Refine,
-) -> Assignment:
-    """What wins once the probabilities of the groups were drawn to the edges of the image, see `match_refined`.
-
-    Args:
-        occurring: The groups that win somewhere.
-        probabilities: Groups -> their probabilities at the size of the image, [K, h', w'].
-        image: [h', w', 3] uint8 RGB.
-        size: (H, W) of the labels.
-        table: What the phrases stand for.
-        refine: Refines the maps.
-
-    Returns:
-        The label of every pixel, and its confidence.
-    """
-    small = (image.shape[0], image.shape[1])
     at_once = max(_REFINED_ELEMENTS // (small[0] * small[1]), 1)
     labels = np.empty(size, table.label_ids.dtype)
     confidence = empty_confidence(size)
     confidence[:] = -1
     for start in range(0, len(occurring), at_once):
         chosen = occurring[start : start + at_once]
-        drawn = refine(probabilities(chosen), image)
-        for band, resized in _resized_bands(drawn, size):
+        refined = refine(_probabilities(scores, small, table.groups, chosen), image)
+        for band, resized in _resized_bands(refined, size):
             best = resized.max(0)  # [rows, W]
             wins = best.astype(confidence.dtype) > confidence[band]  # as it is kept, so that of equals the first wins
-            labels[band][wins] = table.labels(chosen, first_index(resized, best)[wins], best[wins])
+            labels[band][wins] = table.labels(chosen, _first_index(resized, best)[wins], best[wins])
             confidence[band][wins] = best[wins]
     return Assignment(cast(LabelArray, labels), confidence)
 
@@ -201,16 +181,9 @@ def best_groups(
 
     Both are [count, h, w], the best first; of equals the first group comes first.
     """
-    return best_of(_shares(scores, size, groups), size, count)
-
-
-def best_of(
-    bands: Iterable[tuple[slice, Values]], size: tuple[int, int], count: int
-) -> tuple[NDArray[np.intp], NDArray[np.float16]]:
-    """What `best_groups` gives, of bands of rows with the shares of all groups, [G, rows, w]."""
     index = np.empty((count, *size), np.intp)
     share = np.empty((count, *size), np.float16)
-    for band, shares in bands:
+    for band, shares in _shares(scores, size, groups):
         order = np.argsort(-shares, axis=0, kind="stable")[:count]  # [count, rows, w]
         index[:, band] = order
         share[:, band] = np.take_along_axis(shares, order, 0)
@@ -244,7 +217,7 @@ class _Tile:
         rows: Its rows of the image.
         columns: Its columns of the image.
         source: Interpolation weights from the grid of the scores, down and across.
-        working: Interpolation weights from the working size, down and across.
+        coarse: Interpolation weights from the coarse grid, down and across.
         contenders: Phrases of groups that may win here, or come near that.
         others: Phrases of other groups that count for the confidence.
     """
@@ -252,26 +225,24 @@ class _Tile:
     rows: slice
     columns: slice
     source: tuple[InterpolationWeights, InterpolationWeights]
-    working: tuple[InterpolationWeights, InterpolationWeights]
+    coarse: tuple[InterpolationWeights, InterpolationWeights]
     contenders: Ids
     others: Ids
 
 
 def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile]:
     """Tiles of an image of `size`, in rows; those where many phrases can win are cut up, as smaller ones tell more apart."""
-    source, working = (
+    source, coarse = (
         [interpolation_weights(*lengths) for lengths in zip(grid, size, strict=True)]
-        for grid in (scores.size, scores.working_size)
+        for grid in (scores.size, scores.coarse_size)
     )
 
     def parts(*spans: slice) -> Iterator[_Tile]:
         rows, columns = spans
         down, across = (weights.part(span.start, span.stop) for weights, span in zip(source, spans, strict=True))
-        down_working, across_working = (
-            weights.part(span.start, span.stop) for weights, span in zip(working, spans, strict=True)
-        )
+        coarsely = tuple(weights.part(span.start, span.stop) for weights, span in zip(coarse, spans, strict=True))
         candidates = _candidates(scores, down, across, owners)
-        tile = _Tile(rows, columns, (down, across), (down_working, across_working), *candidates)
+        tile = _Tile(rows, columns, (down, across), (coarsely[0], coarsely[1]), *candidates)
         height, width = (span.stop - span.start for span in spans)
         if (
             len(tile.contenders) <= _FEW
@@ -286,8 +257,9 @@ def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile
             for part in _halves(columns):
                 yield from parts(rows, part)
 
+    pixels, working = scores.tile_patches * _TILE, scores.tile_patches * _WORKING_TILE
     steps = [
-        max(_TILE, _WORKING_TILE * length // whole) if length >= whole else max(_TILE * length // whole, 1)
+        max(pixels, working * length // whole) if length >= whole else max(pixels * length // whole, 1)
         for length, whole in zip(size, scores.working_size, strict=True)
     ]
     for top in range(0, size[0], steps[0]):
@@ -313,37 +285,44 @@ def _candidates(
     for group in np.flatnonzero(groups & (np.bincount(owners) > 1)):
         own = slice(*np.searchsorted(owners, [group, group + 1]))
         # Of a group only what may be its own best somewhere; the argument of `match`, with leaders of the group.
-        contends[own] = _margins(corners[:, own]) <= _ROUNDING
+        contends[own] = _margins([each[:, own] for each in corners]) <= _ROUNDING
     return np.flatnonzero(contends), others
 
 
-def _margins(corners: Values) -> Values:
-    """[N, P] -> [P]: the smallest distance of each phrase to a mean of a few leading ones, over all corners.
+def _margins(corners: Sequence[Values]) -> Values:
+    """[N, P] of each scale -> [P]: by how much each phrase stays below a mean of a few leading ones, at least.
 
     The more corners differ in what is best there, the more leaders it takes so that their mean is high at all of them.
     """
-    bound = corners[:, corners.mean(0).argmax()]  # [N]
+    first = sum((each.mean(0) for each in corners), np.float32(0)).argmax()
+    bounds = [each[:, first] for each in corners]  # [N] each
     for number in range(2, _LEADERS + 1):
-        best_at_worst = corners[:, corners[bound.argmin()].argmax()]
-        wider: Values = bound + (best_at_worst - bound) / np.float32(number)
-        if wider.min() <= bound.min():
+        lowest = [bound.argmin() for bound in bounds]
+        worst = int(np.argmin([bound[index] for bound, index in zip(bounds, lowest, strict=True)]))
+        best_at_worst = corners[worst][lowest[worst]].argmax()
+        wider = [
+            bound + (each[:, best_at_worst] - bound) / np.float32(number)
+            for bound, each in zip(bounds, corners, strict=True)
+        ]
+        if min(bound.min() for bound in wider) <= bounds[worst][lowest[worst]]:
             break
-        bound = wider
-    margins: Values = (bound[:, None] - corners).min(0)
+        bounds = wider
+    least = [(bound[:, None] - each).min(0) for bound, each in zip(bounds, corners, strict=True)]
+    margins: Values = np.mean(least, axis=0, dtype=np.float32)
     return margins
 
 
 def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
-    """log of the sum of exp(logit / temperature) over the other groups: what of the working size the tile needs, [r, c]."""
+    """log of the sum of exp(logit / temperature) over the other groups: what of the coarse grid the tile needs, [r, c]."""
     phrases = tile.others
     if not len(phrases):
         return None
-    rows, columns = (weights.span for weights in tile.working)
+    rows, columns = (weights.span for weights in tile.coarse)
     rest = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
     step = max(_CHUNK // (len(phrases) * rest.shape[1]), 1)
     for start in range(rows.start, rows.stop, step):
         stop = min(start + step, rows.stop)
-        logits, _ = merge_names(scores.working_logits(slice(start, stop), columns, phrases), owners[phrases])
+        logits, _ = merge_names(scores.coarse_logits(slice(start, stop), columns, phrases), owners[phrases])
         logits /= scores.temperature
         most = logits.max(0)
         logits -= most
@@ -356,7 +335,7 @@ def _won(scores: Scores, tile: _Tile, owners: Ids) -> Iterator[tuple[slice, Ids,
     (rows, columns), phrases = tile.source, tile.contenders
     rest = _log_rest(scores, tile, owners)
     if rest is not None:
-        rest = resize_columns(rest, tile.working[1].within)  # [r, columns]
+        rest = resize_columns(rest, tile.coarse[1].within)  # [r, columns]
     step = max(_CHUNK // (len(phrases) * len(columns.low)), 1)
     for start in range(0, len(rows.low), step):
         part = rows.part(start, start + step)
@@ -365,20 +344,20 @@ def _won(scores: Scores, tile: _Tile, owners: Ids) -> Iterator[tuple[slice, Ids,
             resize(values, part.within, columns.within), owners[phrases]
         )  # [G', rows, columns]
         best = merged.max(0)
-        index = first_index(merged, best)
+        index = _first_index(merged, best)
         logits, logit = scores.logits(merged), scores.logits(best)
         logits -= logit
         logits /= scores.temperature
         total = np.exp(logits, out=logits).sum(0)
         if rest is not None:
             logit /= scores.temperature
-            share = resize_rows(rest, tile.working[0].within.part(start, start + step))
+            share = resize_rows(rest, tile.coarse[0].within.part(start, start + step))
             share -= logit
             total += np.exp(share, out=share)
         yield slice(start, start + step), groups, index, np.reciprocal(total, out=total)
 
 
-def first_index(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
+def _first_index(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
     """The first index at which [K, ...] holds its maximum `best`."""
     # numpy's argmax along the first axis takes ten times as long.
     index = np.zeros(best.shape, np.uint8 if len(values) <= 256 else np.uint16)

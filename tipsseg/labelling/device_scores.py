@@ -247,7 +247,7 @@ class _Whole:
 
 
 class _Fused:
-    """`fused_scores.FusedScores` on a device: the mean of the logits over scales."""
+    """`scores.FusedScores` on a device: the mean of the logits over scales."""
 
     def __init__(self, scales: Sequence[_Windows | _Whole]) -> None:
         """The finest comes last."""

@@ -28,9 +28,7 @@ from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.presence import presence_terms
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.resample import Values
-from tipsseg.labelling.scales import assign as scales
-from tipsseg.labelling.scales.fused import FusedScores
-from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
+from tipsseg.labelling.scores import FusedScores, Scores, WholeScores, WindowScores
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
 from tipsseg.types import KeptCosines, TopClasses, WindowPlan
 from tipsseg.util.printable import quoted
@@ -272,27 +270,13 @@ class Labeller:
         scorer = None if refined or cosines.keep else self._scorer
         if scorer is not None and not cosines.top:  # scores of the host take their time, and nobody asks for them
             return self._fetched(scorer, image, cosines), None
-        if len(values) > 1:
-            return self._made_of_scales(image, FusedScores(values, _plans(image), self._temperature), cosines, scorer)
-        scores = self._scores(image.plan, values[0])
+        scores = self._scores(_plans(image), values)
         top = self._top(best_groups(scores, *self._wanted(image, cosines))) if cosines.top else None
         if scorer is not None:
             return self._fetched(scorer, image, cosines), top
         if isinstance(image, Prepared) and refined:
-            return match_refined(scores, image.resized, image.size, self._table, self._refine), top
+            return match_refined(scores, image.scales[-1].resized, image.size, self._table, self._refine), top
         return match(scores, image.size, self._table), top
-
-    def _made_of_scales(
-        self, image: Prepared | Features, scores: FusedScores, cosines: Cosines, scorer: DeviceScorer | None
-    ) -> tuple[Assignment, TopClasses | None]:
-        """As `_made`, of several scales."""
-        top = self._top(scales.best_groups(scores, *self._wanted(image, cosines))) if cosines.top else None
-        if scorer is not None:
-            return self._fetched(scorer, image, cosines), top
-        if isinstance(image, Prepared) and self.options.refine == "pamr":
-            finest = image.scales[-1].resized
-            return scales.match_refined(scores, finest, image.size, self._table, self._refine), top
-        return scales.match(scores, image.size, self._table), top
 
     def _wanted(self, image: Prepared | Features, cosines: Cosines) -> tuple[tuple[int, int], Sequence[int], int]:
         """What the best classes are asked of: the patches of the whole image, the groups, and how many of them."""
@@ -345,11 +329,13 @@ class Labeller:
         with backbone.at_work:
             return pamr(torch.from_numpy(maps).to(backbone.device), image).cpu().numpy()
 
-    def _scores(self, plan: WindowPlan, cosines: Values) -> Scores:
+    def _scores(self, plans: Sequence[WindowPlan], cosines: Sequence[Values]) -> Scores:
         temperature = self._temperature
-        if plan.whole:
-            return WholeScores(cosines[0], plan.size, temperature)
-        return WindowScores(cosines, plan, temperature)
+        if len(plans) > 1:
+            return FusedScores(cosines, plans, temperature)
+        if plans[0].whole:
+            return WholeScores(cosines[0][0], plans[0].size, temperature)
+        return WindowScores(cosines[0], plans[0], temperature)
 
 
 def _plans(image: Prepared | Features) -> tuple[WindowPlan, ...]:

@@ -5,7 +5,7 @@ Shapes: P phrases, h x w a patch grid, r x c a part of a grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,24 +20,32 @@ Ids = NDArray[np.intp]
 #: Phrases x rows x columns whose sum is made at once: 1 MB, so that they stay in the cache of a core.
 _CHUNK = 1 << 18
 
+#: Of so many pixels along each axis, as the model sees them at the finest of several scales, one is enough for a sum over many
+#: phrases.
+_COARSE = 4
+
 
 class Scores(Protocol):
     """The scores of P phrases on a grid of `size` (height, width), from which the scores of pixels are resized.
 
     Attributes:
         size: (height, width) of the grid.
-        working_size: (height, width) of the image as the model sees it.
+        working_size: (height, width) of the image as the model sees it, at the finest scale.
+        coarse_size: (height, width) of a grid for what changes little from pixel to pixel.
+        tile_patches: How many patches wide and high a tile is to be.
         phrases: P.
         temperature: The temperature of the softmax that confidences come from.
     """
 
     size: tuple[int, int]
     working_size: tuple[int, int]
+    coarse_size: tuple[int, int]
+    tile_patches: int
     phrases: int
     temperature: float
 
-    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
-        """[N, P]: cosines at a few points, so that those at all pixels that `rows` and `columns` resize are means of them.
+    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Sequence[Values]:
+        """Cosines at a few points, [N, P] for each scale: those at all pixels that `rows` and `columns` resize are means of them.
 
         The weights of a mean are the same for all phrases.
         """
@@ -45,8 +53,8 @@ class Scores(Protocol):
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         """Scores of some phrases in a part of the grid, [K, r, c] float32. They do not depend on what is asked for with them."""
 
-    def working_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        """The logits of some phrases in a part of the working size, [K, r, c] float32."""
+    def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
+        """The logits of some phrases in a part of the coarse grid, [K, r, c] float32."""
 
     def logits(self, scores: Values) -> Values:
         """What takes the place of cosines in softmax(cosine / temperature), of scores of any shape, in their memory."""
@@ -59,9 +67,11 @@ class WindowScores:
     saw the pixel this is softmax(cosine / temperature) itself, as the denominator of p is common to all phrases.
     """
 
+    tile_patches = 4
+
     def __init__(self, cosines: Values, plan: WindowPlan, temperature: float) -> None:
         """`cosines` is [windows, h, w, P] float32, in the order of `plan.corners`."""
-        self.size = self.working_size = plan.size
+        self.size = self.working_size = self.coarse_size = plan.size
         self.phrases = cosines.shape[3]
         self.temperature = temperature
         self._cosines = cosines
@@ -78,13 +88,13 @@ class WindowScores:
             for each, (top, left) in zip(cosines, plan.corners, strict=True)
         ]  # each [side, side]
 
-    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
+    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
         """See Scores; of all windows that see some of the part."""
         seen = []
         for window, (down, across) in self._windows(rows.span, columns.span):
             weights = self._weights.part(down.start, down.stop), self._weights.part(across.start, across.stop)
             seen.append(_corners(self._cosines[window], *weights))
-        return np.concatenate(seen)
+        return [np.concatenate(seen)]
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         """Mean probabilities, see Scores."""
@@ -98,7 +108,7 @@ class WindowScores:
             total[:, y : y + part.shape[1], x : x + part.shape[2]] += part
         return total
 
-    def working_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
+    def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         """See Scores. What one window alone saw needs no exp and no log."""
         (window, inside), *others = self._windows(rows, columns)
         if others:
@@ -130,24 +140,26 @@ class WindowScores:
 class WholeScores:
     """The protocol's "whole" mode: cosines of one map of the whole image, without a softmax before the argmax."""
 
+    tile_patches = 4
+
     def __init__(self, cosines: Values, working_size: tuple[int, int], temperature: float) -> None:
         """`cosines` is [h, w, P] float32."""
         self.size = (cosines.shape[0], cosines.shape[1])
-        self.working_size = working_size
+        self.working_size = self.coarse_size = working_size
         self.phrases = cosines.shape[2]
         self.temperature = temperature
         self._cosines = cosines
         self._weights = [interpolation_weights(*lengths) for lengths in zip(self.size, working_size, strict=True)]
 
-    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
+    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
         """See Scores."""
-        return _corners(self._cosines, rows, columns)
+        return [_corners(self._cosines, rows, columns)]
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         """Cosines, see Scores."""
         return self._cosines[rows, columns].transpose(2, 0, 1)[phrases]
 
-    def working_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
+    def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         """Cosines at the working size, see Scores."""
         down, across = (
             weights.part(part.start, part.stop) for weights, part in zip(self._weights, (rows, columns), strict=True)
@@ -157,6 +169,70 @@ class WholeScores:
     def logits(self, scores: Values) -> Values:
         """The cosines as they are."""
         return scores
+
+
+class FusedScores:
+    """The mean over scales of the logits of P phrases.
+
+    At each scale a phrase has the score that the published protocol gives it there. At a pixel the scales have one say each: the
+    fused score is the mean of their logits. It is made on the grid of the finest scale, to which the scores of the others are
+    resized as they are to the image; from there it is resized to the image.
+    """
+
+    tile_patches = 2
+
+    def __init__(self, cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float) -> None:
+        """`cosines` are [windows, h, w, P] float32 of each scale, in the order of the plan's corners; the finest comes last."""
+        self.phrases, self.temperature = cosines[-1].shape[3], temperature
+        self.working_size = plans[-1].size
+        self._scales: list[WindowScores | WholeScores] = [
+            WholeScores(values[0], plan.size, temperature) if plan.whole else WindowScores(values, plan, temperature)
+            for values, plan in zip(cosines, plans, strict=True)
+        ]
+        self.size = self._scales[-1].size
+        height, width = (-(-length // _COARSE) for length in self.working_size)
+        self.coarse_size = height, width
+        self._fine, self._coarse = (
+            [
+                [interpolation_weights(*lengths) for lengths in zip(each.size, size, strict=True)]
+                for each in self._scales
+            ]
+            for size in (self.size, self.coarse_size)
+        )
+
+    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
+        """See Scores."""
+        spans = rows.span, columns.span
+        return [
+            found
+            for scale, axes in zip(self._scales, self._fine, strict=True)
+            for found in scale.corners(
+                *(each.part(span.start, span.stop) for each, span in zip(axes, spans, strict=True))
+            )
+        ]
+
+    def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
+        """Mean logits, see Scores."""
+        return self._mean(self._fine, rows, columns, phrases)
+
+    def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
+        """See Scores."""
+        return self._mean(self._coarse, rows, columns, phrases)
+
+    def logits(self, scores: Values) -> Values:
+        """The scores as they are: they are logits."""
+        return scores
+
+    def _mean(
+        self, grid: Sequence[Sequence[InterpolationWeights]], rows: slice, columns: slice, phrases: Ids
+    ) -> Values:
+        total = np.zeros((len(phrases), rows.stop - rows.start, columns.stop - columns.start), np.float32)
+        for scale, (down, across) in zip(self._scales, grid, strict=True):
+            here = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
+            found = scale.values(here[0].span, here[1].span, phrases)
+            total += scale.logits(resize(found, here[0].within, here[1].within))
+        total *= np.float32(1 / len(self._scales))
+        return total
 
 
 def _corners(cosines: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:

@@ -1,1 +1,0 @@
-"""Images that the model sees at several scales: their scores, and labels by them."""
