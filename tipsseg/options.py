@@ -148,7 +148,7 @@ class LabelOptions:
         scales: Factors of the short side. The model sees the image at each of them, and a label is what wins by the mean of the
             log-probabilities. They are kept in ascending order.
         presence: How far classes that no patch of the image clearly shows lose to the others, 0..100; 0: as published. See
-            `labelling.presence`.
+            `labelling.scoring.presence`.
 
     Raises:
         UsageError: No model could use one of the values.

@@ -20,9 +20,9 @@ import torch
 from models import machine
 from scoring import TEMPERATURE, drawn_cosines, naming
 
-from tipsseg.labelling.assign import Assignment, match
-from tipsseg.labelling.device_scores import DeviceScorer
-from tipsseg.labelling.scores import WindowScores
+from tipsseg.labelling.scoring.assign import Assignment, match
+from tipsseg.labelling.scoring.device_scores import DeviceScorer
+from tipsseg.labelling.scoring.scores import WindowScores
 
 SIZES = ((480, 640), (3000, 4000))
 CLASSES = (20, 150, 1000)

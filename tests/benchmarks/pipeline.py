@@ -37,9 +37,9 @@ from tipsseg.backbones.transfers import Arriving
 from tipsseg.errors import TipssegError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import RunContext
-from tipsseg.labelling.device_scores import DeviceLabels
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.labeller import Cosines, Scored
+from tipsseg.labelling.scoring.device_scores import DeviceLabels
 from tipsseg.labelling.windows import make_plan
 from tipsseg.runs import image_task
 from tipsseg.runs.image_list import Images

@@ -27,8 +27,8 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, SIZES, to_list
 from tinytips.world.concepts import CLOSED_LIST
 from tinytips.world.scenes import draw_scene
-from tipsseg.labelling.resample import resize
-from tipsseg.labelling.scores import WindowScores
+from tipsseg.labelling.scoring.resample import resize
+from tipsseg.labelling.scoring.scores import WindowScores
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import WindowPlan
 

@@ -24,8 +24,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.assign import LabelTable, match
-from tipsseg.labelling.scores import WindowScores
+from tipsseg.labelling.scoring.assign import LabelTable, match
+from tipsseg.labelling.scoring.scores import WindowScores
 from tipsseg.labelling.windows import make_plan
 from tipsseg.types import LabelArray, WindowPlan, label_dtype
 

@@ -18,9 +18,9 @@ from PIL import Image
 from tipsseg import Features, Labeller, LabelOptions, label_folder, load, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.errors import DeviceError
-from tipsseg.labelling.assign import LabelTable
-from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.golden import picture
+from tipsseg.labelling.scoring.assign import LabelTable
+from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.windows import make_plan
 from tipsseg.options import Dtype, FeatureDtype, Mode, Refinement
 from tipsseg.types import LabelArray, WindowPlan, ignore_id, label_dtype

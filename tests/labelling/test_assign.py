@@ -10,12 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tipsseg.labelling import assign as match
-from tipsseg.labelling import scores
-from tipsseg.labelling.assign import Assignment, LabelTable, Refine, best_groups, match_refined, occurring_groups
 from tipsseg.labelling.refine import pamr
-from tipsseg.labelling.resample import Values
-from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
+from tipsseg.labelling.scoring import assign as match
+from tipsseg.labelling.scoring import scores
+from tipsseg.labelling.scoring.assign import (
+    Assignment,
+    LabelTable,
+    Refine,
+    best_groups,
+    match_refined,
+    occurring_groups,
+)
+from tipsseg.labelling.scoring.resample import Values
+from tipsseg.labelling.scoring.scores import Scores, WholeScores, WindowScores
 from tipsseg.labelling.windows import interpolation_weights, make_plan
 from tipsseg.types import WindowPlan
 

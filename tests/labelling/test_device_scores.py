@@ -23,12 +23,13 @@ import tipsseg
 from tipsseg import ClassSpec, Features, Labeller, LabelOptions, Model, UsageError, make_vocabulary
 from tipsseg.backbones.devices import enough_memory
 from tipsseg.errors import DeviceError
-from tipsseg.labelling import device_scores, labeller
-from tipsseg.labelling.assign import Assignment, LabelTable, best_groups, match
-from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
+from tipsseg.labelling import labeller
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.labeller import Cosines
-from tipsseg.labelling.scores import WholeScores, WindowScores
+from tipsseg.labelling.scoring import device_scores
+from tipsseg.labelling.scoring.assign import Assignment, LabelTable, best_groups, match
+from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
+from tipsseg.labelling.scoring.scores import WholeScores, WindowScores
 from tipsseg.labelling.windows import make_plan
 from tipsseg.options import Mode
 from tipsseg.types import LabelArray, WindowPlan, label_dtype

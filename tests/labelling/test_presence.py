@@ -19,7 +19,7 @@ from tinytips.world.scenes import draw_scene
 from tipsseg import ClassSpec, Features, Labeller, LabelMap, LabelOptions, Model, make_vocabulary
 from tipsseg.errors import UsageError
 from tipsseg.labelling.labeller import Cosines
-from tipsseg.labelling.presence import presence_terms
+from tipsseg.labelling.scoring.presence import presence_terms
 
 TEMPERATURE = 0.04
 LIST = [*CLOSED_LIST, *ABSENT_WORDS[:60]]

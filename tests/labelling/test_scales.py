@@ -18,14 +18,15 @@ from PIL import Image
 import tipsseg
 from tipsseg import ClassSpec, Features, Labeller, LabelMap, LabelOptions, Model, UsageError, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.labelling import assign, labeller
-from tipsseg.labelling.assign import LabelTable, best_groups, match
+from tipsseg.labelling import labeller
 from tipsseg.labelling.batches import Batches
-from tipsseg.labelling.device_scores import DeviceScorer
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.resample import Values, resize
-from tipsseg.labelling.scores import FusedScores
+from tipsseg.labelling.scoring import assign
+from tipsseg.labelling.scoring.assign import LabelTable, best_groups, match
+from tipsseg.labelling.scoring.device_scores import DeviceScorer
+from tipsseg.labelling.scoring.resample import Values, resize
+from tipsseg.labelling.scoring.scores import FusedScores
 from tipsseg.labelling.windows import interpolation_weights, make_plan
 from tipsseg.options import Mode
 from tipsseg.types import WindowPlan

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.labelling.assign import LabelTable
 from tipsseg.labelling.label_table import label_table
-from tipsseg.labelling.resample import Values
+from tipsseg.labelling.scoring.assign import LabelTable
+from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.text_cache import remembered
 from tipsseg.types import BACKGROUND
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning

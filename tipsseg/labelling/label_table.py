@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from tipsseg.labelling.assign import LabelTable
+from tipsseg.labelling.scoring.assign import LabelTable
 from tipsseg.types import LabelArray, ignore_id, label_dtype
 from tipsseg.vocabulary.vocabulary import Vocabulary
 

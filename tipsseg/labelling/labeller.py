@@ -18,17 +18,17 @@ from tipsseg.backbones.devices import enough_memory
 from tipsseg.errors import UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.label_map import LabelMap
-from tipsseg.labelling.assign import Assignment, best_groups, match, match_refined
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.classifier import fitted_classifier, make_classifier
-from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.presence import presence_terms
 from tipsseg.labelling.refine import pamr
-from tipsseg.labelling.resample import Values
-from tipsseg.labelling.scores import FusedScores, Scores, WholeScores, WindowScores
+from tipsseg.labelling.scoring.assign import Assignment, best_groups, match, match_refined
+from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
+from tipsseg.labelling.scoring.presence import presence_terms
+from tipsseg.labelling.scoring.resample import Values
+from tipsseg.labelling.scoring.scores import FusedScores, Scores, WholeScores, WindowScores
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
 from tipsseg.types import KeptCosines, TopClasses, WindowPlan
 from tipsseg.util.printable import quoted

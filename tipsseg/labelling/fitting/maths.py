@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.labelling.resample import Values
+from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.windows import interpolation_weights
 from tipsseg.types import WindowPlan
 

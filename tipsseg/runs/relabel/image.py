@@ -265,9 +265,9 @@ class Relabelling:
         self, cosines: KeptCosines, image: LabelledImage, before: RunInfo, info: RunInfo, formats: Sequence[str]
     ) -> LabelMap:
         """The labels that the cosines of a run `before` give under the options of `info`, made as `Labeller.assign` does."""
-        from tipsseg.labelling.assign import match
         from tipsseg.labelling.label_table import label_table
-        from tipsseg.labelling.scores import Scores, WholeScores, WindowScores
+        from tipsseg.labelling.scoring.assign import match
+        from tipsseg.labelling.scoring.scores import Scores, WholeScores, WindowScores
         from tipsseg.types import WindowPlan
 
         plan = WindowPlan(cosines.size, cosines.side, cosines.corners)

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.resample import Values, resize, resize_rows
+from tipsseg.labelling.scoring.resample import Values, resize, resize_rows
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import WindowPlan
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.backbones.transfers import Arriving, sent
-from tipsseg.labelling.assign import Assignment, LabelTable, empty_confidence
+from tipsseg.labelling.scoring.assign import Assignment, LabelTable, empty_confidence
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import LabelArray, TopClasses, WindowPlan
 

@@ -1,0 +1,1 @@
+"""Cosines of patches -> the label and the confidence of every pixel."""
