@@ -20,6 +20,9 @@ settings.load_profile("tipsseg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Labels do not depend on numba, and to load it takes a while. tests/labelling/test_compiled.py has it.
+os.environ.setdefault("TIPSSEG_NUMBA", "0")
+
 MakeCheckpoint = Callable[[str, Mapping[str, object]], Path]
 
 REPOSITORY = Path(__file__).resolve().parents[1]

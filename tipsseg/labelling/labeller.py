@@ -24,7 +24,8 @@ from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.refine import pamr
-from tipsseg.labelling.scoring.assign import Assignment, best_groups, match, match_refined
+from tipsseg.labelling.scoring.assign import Assignment, best_groups, match_refined
+from tipsseg.labelling.scoring.compiled.match import match
 from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.scoring.presence import presence_terms
 from tipsseg.labelling.scoring.resample import Values

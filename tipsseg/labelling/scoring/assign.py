@@ -34,11 +34,11 @@ _CHUNK = 1 << 18
 _TILE, _WORKING_TILE, _FEW, _MIN_SIDE = 32, 14, 8, 16
 
 #: Two cosines this close may change places by rounding: ten times what sums of float32 of this size can be off.
-_ROUNDING = 1e-5
+ROUNDING = 1e-5
 
 #: Temperatures by which the cosine of a phrase stays below the best: from the first on it counts for the confidence as the coarse
 #: grid has it (0.14 of the best at most), from the second on not at all (less than 5e-5).
-_CLOSE, _NOTHING = 2.0, 10.0
+CLOSE, NOTHING = 2.0, 10.0
 
 #: Leading phrases that a bound is made of, at most.
 _LEADERS = 4
@@ -278,14 +278,14 @@ def _candidates(
     """Phrases that matter in a part of the image: the best of groups that come near winning, and others that count at all."""
     corners = scores.corners(rows, columns)
     margins = _margins(corners)  # [P]
-    contends = margins <= max(_ROUNDING, _CLOSE * scores.temperature)
+    contends = margins <= max(ROUNDING, CLOSE * scores.temperature)
     groups = np.zeros(owners[-1] + 1, bool)
     groups[owners[contends]] = True
-    others = np.flatnonzero(~groups[owners] & (margins <= _NOTHING * scores.temperature))
+    others = np.flatnonzero(~groups[owners] & (margins <= NOTHING * scores.temperature))
     for group in np.flatnonzero(groups & (np.bincount(owners) > 1)):
         own = slice(*np.searchsorted(owners, [group, group + 1]))
         # Of a group only what may be its own best somewhere; the argument of `match`, with leaders of the group.
-        contends[own] = _margins([each[:, own] for each in corners]) <= _ROUNDING
+        contends[own] = _margins([each[:, own] for each in corners]) <= ROUNDING
     return np.flatnonzero(contends), others
 
 

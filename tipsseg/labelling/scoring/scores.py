@@ -6,6 +6,7 @@ Shapes: P phrases, h x w a patch grid, r x c a part of a grid.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -65,6 +66,10 @@ class WindowScores:
 
     The confidence takes the mean probability p of a phrase for exp(cosine): softmax(log(p) / temperature). Where a single window
     saw the pixel this is softmax(cosine / temperature) itself, as the denominator of p is common to all phrases.
+
+    Attributes:
+        cosines: [windows, h, w, P] float32, in the order of `plan.corners`.
+        plan: The windows.
     """
 
     tile_patches = 4
@@ -74,26 +79,25 @@ class WindowScores:
         self.size = self.working_size = self.coarse_size = plan.size
         self.phrases = cosines.shape[3]
         self.temperature = temperature
-        self._cosines = cosines
-        self._plan = plan
+        self.cosines, self.plan = cosines, plan
         self._weights = interpolation_weights(cosines.shape[1], plan.side)
-        # Windows stand in rows and columns: so many of them see a pixel as rows of them see its row, times columns its column.
-        down, across = (np.zeros(length, np.float32) for length in plan.size)
-        for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
-            for start in set(starts):
-                seen[start : start + plan.side] += 1
-        # What makes exp(cosine) of a window its part of the mean.
-        self._factors = [
-            1 / (_sum_of_exp(each, self._weights) * np.outer(down[top:][: plan.side], across[left:][: plan.side]))
-            for each, (top, left) in zip(cosines, plan.corners, strict=True)
-        ]  # each [side, side]
+
+    @cached_property
+    def _factors(self) -> list[Values]:
+        """What makes exp(cosine) of a window its part of the mean, [side, side] of each."""
+        down, across = seen_by(self.plan)
+        side = self.plan.side
+        return [
+            np.reciprocal(_sum_of_exp(each, self._weights) * np.outer(down[top:][:side], across[left:][:side]))
+            for each, (top, left) in zip(self.cosines, self.plan.corners, strict=True)
+        ]
 
     def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
         """See Scores; of all windows that see some of the part."""
         seen = []
         for window, (down, across) in self._windows(rows.span, columns.span):
             weights = self._weights.part(down.start, down.stop), self._weights.part(across.start, across.stop)
-            seen.append(_corners(self._cosines[window], *weights))
+            seen.append(_corners(self.cosines[window], *weights))
         return [np.concatenate(seen)]
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
@@ -103,7 +107,7 @@ class WindowScores:
             part = self._resized(window, (down, across), phrases)  # [K, r', c']
             np.exp(part, out=part)
             part *= self._factors[window][down, across]
-            top, left = self._plan.corners[window]
+            top, left = self.plan.corners[window]
             y, x = down.start + top - rows.start, across.start + left - columns.start
             total[:, y : y + part.shape[1], x : x + part.shape[2]] += part
         return total
@@ -124,13 +128,13 @@ class WindowScores:
     def _resized(self, window: int, inside: tuple[slice, slice], phrases: Ids) -> Values:
         """Cosines of some phrases in a part of a window, [K, r, c]."""
         down, across = (self._weights.part(part.start, part.stop) for part in inside)
-        patches = self._cosines[window][down.span, across.span].transpose(2, 0, 1)[phrases]  # [K, r', c']
+        patches = self.cosines[window][down.span, across.span].transpose(2, 0, 1)[phrases]  # [K, r', c']
         return resize(patches, down.within, across.within)
 
     def _windows(self, rows: slice, columns: slice) -> Iterator[tuple[int, tuple[slice, slice]]]:
         """The windows that see some of a part of the grid, each with the rows and columns of the window that are in it."""
-        side = self._plan.side
-        for window, (top, left) in enumerate(self._plan.corners):
+        side = self.plan.side
+        for window, (top, left) in enumerate(self.plan.corners):
             down = slice(max(rows.start - top, 0), min(rows.stop - top, side))
             across = slice(max(columns.start - left, 0), min(columns.stop - left, side))
             if down.start < down.stop and across.start < across.stop:
@@ -233,6 +237,78 @@ class FusedScores:
             total += scale.logits(resize(found, here[0].within, here[1].within))
         total *= np.float32(1 / len(self._scales))
         return total
+
+
+def seen_by(plan: WindowPlan) -> tuple[Values, Values]:
+    """How many windows see each row and each column, [H] and [W]. They stand in rows and columns: the product sees a pixel."""
+    down, across = (np.zeros(length, np.float32) for length in plan.size)
+    for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
+        for start in set(starts):
+            seen[start : start + plan.side] += 1
+    return down, across
+
+
+def values_at(cosines: Values, plan: WindowPlan, rows: Ids, columns: Ids) -> Values:
+    """The scores of all phrases at single pixels: bit by bit what `WindowScores.values` has there.
+
+    Args:
+        cosines: [windows, h, w, P] float32, in the order of `plan.corners`.
+        plan: The windows.
+        rows: [n], of the image as the model sees it.
+        columns: [n].
+
+    Returns:
+        [P, n] float32.
+    """
+    weights = interpolation_weights(cosines.shape[1], plan.side)
+    down, across = seen_by(plan)
+    windows = down[rows] * across[columns]  # [n]
+    total = np.zeros((len(rows), cosines.shape[3]), np.float32)
+    for window, (top, left) in zip(cosines, plan.corners, strict=True):
+        y, x = rows - top, columns - left
+        inside = (y >= 0) & (y < plan.side) & (x >= 0) & (x < plan.side)
+        y, x = y[inside], x[inside]
+        part = np.exp(_between_patches(window, weights, y, x))
+        part *= (1 / (_sum_of_exp_at(window, weights, y, x) * windows[inside]))[:, None]
+        total[inside] += part
+    return total.T
+
+
+def _between_patches(window: Values, weights: InterpolationWeights, rows: Ids, columns: Ids) -> Values:
+    """Cosines at some pixels of a window: [h, w, P] -> [n, P]."""
+
+    def resized(patch_rows: Ids) -> Values:
+        low = window[patch_rows, weights.low[columns]]
+        return (window[patch_rows, weights.high[columns]] - low) * weights.weight[columns, None] + low
+
+    low = resized(weights.low[rows])
+    return (resized(weights.high[rows]) - low) * weights.weight[rows, None] + low
+
+
+def _sum_of_exp_at(window: Values, weights: InterpolationWeights, rows: Ids, columns: Ids) -> Values:
+    """`_sum_of_exp` at some pixels of a window, by the same steps: [h, w, P] -> [n]."""
+    width, side = window.shape[1], len(weights.low)
+    patch = side // width
+    first = patch // 2
+    cell, step = np.divmod(columns - first, patch)
+    at_the_side = (cell < 0) | (cell >= width - 1)
+    cell, behind = np.clip(cell, 0, width - 1), np.clip(cell + 1, 0, width - 1)
+    steps = np.where(at_the_side, 0, step)
+
+    def row_at(column: Ids) -> Values:
+        low = window[weights.low[rows], column]
+        return (window[weights.high[rows], column] - low) * weights.weight[rows, None] + low
+
+    here = row_at(cell)
+    factor = row_at(behind) - here
+    factor /= patch
+    pixel = here + factor * np.float32(first + 0.5 - patch / 2)
+    np.exp(factor, out=factor)
+    np.exp(pixel, out=pixel)
+    for number in range(steps.max(initial=0)):
+        pixel[steps > number] *= factor[steps > number]
+    pixel[at_the_side] = np.exp(here[at_the_side])
+    return pixel.sum(1)
 
 
 def _corners(cosines: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:

@@ -266,7 +266,7 @@ class Relabelling:
     ) -> LabelMap:
         """The labels that the cosines of a run `before` give under the options of `info`, made as `Labeller.assign` does."""
         from tipsseg.labelling.label_table import label_table
-        from tipsseg.labelling.scoring.assign import match
+        from tipsseg.labelling.scoring.compiled.match import match
         from tipsseg.labelling.scoring.scores import Scores, WholeScores, WindowScores
         from tipsseg.types import WindowPlan
 

@@ -1,0 +1,1 @@
+"""Labels from cosines by loops in machine code, which numba compiles."""

@@ -1,0 +1,101 @@
+"""exp, log and a sum of exp in float32: quick rather than exact."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from tipsseg.labelling.scoring.compiled.inputs import Axis
+from tipsseg.labelling.scoring.resample import Values
+
+# ln 2 in two parts: the first times a whole number below 2 ** 9 is exact.
+_LN2_HIGH = np.float32(np.round(np.log(2) * 2**14) / 2**14)
+_LN2_LOW = np.float32(np.log(2) - float(_LN2_HIGH))
+_LOG2_E = np.float32(1 / np.log(2))
+#: A float32 of this size has no digits behind the point: adding it rounds.
+_ROUNDER = np.float32(1.5 * 2**23)
+_LARGEST = np.float32(87)
+#: Bits of a float32 behind its exponent, and those of sqrt(1/2).
+_DIGITS, _ROOT = np.int32(23), np.float32(0.5**0.5).view(np.int32)
+#: Coefficients of the power series of exp (1 / n!) and of 2 artanh (2 / n).
+_E2, _E3, _E4, _E5, _E6 = (np.float32(1 / n) for n in (2, 6, 24, 120, 720))
+_A3, _A5, _A7, _A9 = (np.float32(2 / n) for n in (3, 5, 7, 9))
+ZERO, ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
+
+#: A product and a sum may be rounded as one, and nothing is said of divisions by 0. The GIL is not held.
+_QUICK = {"contract", "arcp", "nsz"}
+compiled = njit(fastmath=_QUICK, error_model="numpy", nogil=True, cache=True)
+_in_any_order = njit(fastmath={*_QUICK, "reassoc"}, error_model="numpy", nogil=True, cache=True)
+
+
+@compiled
+def _bits(number: np.float32) -> np.int32:
+    return np.float32(number).view(np.int32)
+
+
+@compiled
+def _number(bits: np.int32) -> np.float32:
+    return np.int32(bits).view(np.float32)
+
+
+@compiled
+def exp(x: np.float32) -> np.float32:
+    """e ** x, off by 2e-7 of it at most; of |x| above 87 as of 87."""
+    shifted = min(max(x, -_LARGEST), _LARGEST) * _LOG2_E + _ROUNDER
+    whole = shifted - _ROUNDER
+    x = min(max(x, -_LARGEST), _LARGEST) - whole * _LN2_HIGH - whole * _LN2_LOW
+    series = ((((_E6 * x + _E5) * x + _E4) * x + _E3) * x + _E2) * x * x + x + ONE
+    return _number(_bits(series) + (_bits(shifted) << _DIGITS))
+
+
+@compiled
+def log(x: np.float32) -> np.float32:
+    """ln x of x above 0, off by 2e-7 at most, or by 1e-7 of it."""
+    bits = _bits(x)
+    exponent = (bits - _ROOT) >> _DIGITS
+    mantissa = _number(bits - (exponent << _DIGITS))  # in [sqrt(1/2), sqrt(2))
+    t = (mantissa - ONE) / (mantissa + ONE)
+    square = t * t
+    whole = np.float32(exponent)
+    return (
+        ((((_A9 * square + _A7) * square + _A5) * square + _A3) * square + _TWO) * t
+        + whole * _LN2_LOW
+        + whole * _LN2_HIGH
+    )
+
+
+@_in_any_order
+def sum_of_exp(cosines: Values, axis: Axis, sums: Values) -> None:
+    """The sum over phrases of exp(cosine) at each pixel of a window, [h, w, P] -> `sums` [side, side]; see `scores.sum_of_exp`."""
+    width, phrases = cosines.shape[1:]
+    side = len(axis.low)
+    patch = side // width
+    first = patch // 2  # the first pixel at or behind the centre of a patch
+    row, pixel, factor = (
+        np.empty((width, phrases), np.float32),
+        np.empty(phrases, np.float32),
+        np.empty(phrases, np.float32),
+    )
+    start, share = np.float32(first + 0.5 - patch / 2), np.float32(1 / patch)
+    for y in range(side):
+        low, high, weight = axis.low[y], axis.high[y], axis.weight[y]
+        for x in range(width):
+            for g in range(phrases):
+                row[x, g] = cosines[low, x, g] + (cosines[high, x, g] - cosines[low, x, g]) * weight
+        before, behind = ZERO, ZERO
+        for g in range(phrases):
+            before += exp(row[0, g])
+            behind += exp(row[width - 1, g])
+        sums[y, :first] = before
+        sums[y, side - patch + first :] = behind
+        for x in range(width - 1):
+            for g in range(phrases):
+                step = (row[x + 1, g] - row[x, g]) * share
+                factor[g] = exp(step)
+                pixel[g] = exp(row[x, g] + step * start)
+            for i in range(patch):
+                total = ZERO
+                for g in range(phrases):
+                    total += pixel[g]
+                    pixel[g] *= factor[g]
+                sums[y, first + x * patch + i] = total
