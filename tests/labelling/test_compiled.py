@@ -172,7 +172,7 @@ def test_exp_and_log_are_off_by_little() -> None:
     assert maths is not None
     exp, log = maths.maths.exp, maths.maths.log
 
-    @njit  # type: ignore[type-var, call-arg]
+    @njit
     def each(values: Values, exps: Values, logs: Values) -> None:
         for index in range(len(values)):
             exps[index] = exp(values[index])
@@ -180,7 +180,7 @@ def test_exp_and_log_are_off_by_little() -> None:
 
     values = np.linspace(-80, 80, 100_001, dtype=np.float32)
     exps, logs = np.empty_like(values), np.empty_like(values)
-    each(values, exps, logs)
+    each(values, exps, logs)  # type: ignore[type-var, call-arg]
     np.testing.assert_allclose(exps, np.exp(values.astype(np.float64)), rtol=3e-7)
     np.testing.assert_allclose(logs, np.log(exps.astype(np.float64)), rtol=2e-7, atol=2e-7)
 
