@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tipsseg.backbones.workers import threads_of_torch
 from tipsseg.errors import InputError, UsageError
 from tipsseg.labelling.classifier import Classifier, make_classifier
 from tipsseg.labelling.features import Features
@@ -92,7 +93,10 @@ def fit_windows(
     if not images:
         raise InputError("no pixel of the masks counts", "Give masks with pixels of the classes.")
     text = classifier.vectors.float().cpu() / temperature
-    weights, biases, scores = choose_and_fit(images, group_of, text, names)
+    # Sums differ by the number of threads that share them, and small differences grow from step to step. With one thread the same
+    # masks give the same fit, however many threads there are.
+    with threads_of_torch(1):
+        weights, biases, scores = choose_and_fit(images, group_of, text, names)
     hashes = file_hashes(model.backbone.folder)
     return FittedVocabulary(
         vocabulary,
