@@ -97,7 +97,12 @@ def test_classes_are_held_the_more_where_masks_lack_many(
     images = [
         [Window(torch.eye(5)[each[::2, ::2]], torch.arange(3), part)] for each, part in zip(ids, shares, strict=True)
     ]
-    choice.choose_and_fit(images, torch.arange(names), torch.eye(5)[:names] * 3, ["a", "b", "c", "d", "e"][:names])
+    steps: list[tuple[int, int]] = []
+    texts, called = torch.eye(5)[:names] * 3, ["a", "b", "c", "d", "e"][:names]
+    choice.choose_and_fit(images, torch.arange(names), texts, called, lambda *step: steps.append(step))
+    assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
+    assert {most for _, most in steps} == {3 * 5 + 1}
+    assert len(steps) <= 16
     assert {each for each in tried if each > 1} == strengths
 
 

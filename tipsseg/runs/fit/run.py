@@ -188,8 +188,12 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     progress.note(
         f"Fitting {counted(len(spec.vocabulary.classes), 'class', 'classes')} to {counted(len(windows), 'image')}."
     )
+
+    def step(done: int, most: int) -> None:
+        progress.still(f"{done} of at most {most} steps of the fit in {clock(round(time.monotonic() - began))}.")
+
     side = loaded.model.check_short_side(spec.options.short_side)
-    fitted = fit_windows(loaded.model, classifier, windows, spec.options.mode, side)
+    fitted = fit_windows(loaded.model, classifier, windows, spec.options.mode, side, step)
     _note_classes(fitted, progress)
     if target is not None:
         fitted.save(target)
