@@ -94,6 +94,13 @@ def test_examples(
             picture.load()
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_an_example_without_its_arguments_says_how_it_is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [name])
+    with pytest.raises(SystemExit, match=f"\nUsage: python {name}.py [A-Z]"):
+        runpy.run_path(str(EXAMPLES / "library" / f"{name}.py"), run_name="__main__")
+
+
 # ---- runs ----
 
 OPTIONS = tipsseg.LabelOptions(mode="whole", short_side=112)

@@ -1,11 +1,14 @@
 """Encode an image once, and ask about it more than once: each question costs a few milliseconds.
 
-python features.py IMAGE
+Usage: python features.py IMAGE
 """
 
 import sys
 
 import tipsseg
+
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 
 model = tipsseg.load("tiny")
 features = model.encode(sys.argv[1])

@@ -1,11 +1,14 @@
 """Go on where an image cannot be read: whatever tipsseg raises on purpose is a TipssegError with a message and a hint.
 
-python handle_errors.py IMAGE...
+Usage: python handle_errors.py IMAGE...
 """
 
 import sys
 
 import tipsseg
+
+if not sys.argv[1:]:
+    sys.exit(__doc__)
 
 labeller = tipsseg.Labeller(tipsseg.load("tiny"), ["tree", "sky"], tipsseg.LabelOptions(min_confidence=0.3))
 for path in sys.argv[1:]:

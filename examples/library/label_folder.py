@@ -1,12 +1,15 @@
 """Label a folder into index masks and COCO annotations, then score the masks; a second call goes on where the first one ended.
 
-python label_folder.py FOLDER OUTPUT TRUTHS
+Usage: python label_folder.py FOLDER OUTPUT TRUTHS
 """
 
 import sys
 from pathlib import Path
 
 import tipsseg
+
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 
 folder, output, truths = sys.argv[1:]
 classes = tipsseg.read_vocabulary(Path(__file__).parents[1] / "leaves.txt", "none")

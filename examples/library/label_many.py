@@ -1,12 +1,15 @@
 """Label many images: they are read as they come, share batches of the model, and come back in their order.
 
-python label_many.py FOLDER OUTPUT
+Usage: python label_many.py FOLDER OUTPUT
 """
 
 import sys
 from pathlib import Path
 
 import tipsseg
+
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 
 folder, output = map(Path, sys.argv[1:])
 paths = sorted(folder.glob("*.png"))

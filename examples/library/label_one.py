@@ -1,11 +1,14 @@
 """Label one image: what is where, and how sure the model is.
 
-python label_one.py IMAGE
+Usage: python label_one.py IMAGE
 """
 
 import sys
 
 import tipsseg
+
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 
 model = tipsseg.load("tiny")  # "l14" for real work; "tiny" needs no download
 labeller = tipsseg.Labeller(model, ["panda", "tree", "sky"])

@@ -1,6 +1,6 @@
 """Write the labels of one image as a mask, a picture for people, COCO annotations and polygons.
 
-python write_formats.py IMAGE OUTPUT
+Usage: python write_formats.py IMAGE OUTPUT
 """
 
 import json
@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import tipsseg
+
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 
 image, output = map(Path, sys.argv[1:])
 result = tipsseg.Labeller(tipsseg.load("tiny"), ["panda", "tree", "sky"]).label(image)

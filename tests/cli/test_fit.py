@@ -11,6 +11,7 @@ from PIL import Image
 from running import Command
 
 import tipsseg
+from tipsseg.runs import progress
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,18 @@ def test_scores_go_to_stdout_and_the_file_is_the_same_again(command: Command, ma
     replaced = command(*arguments, "-o", tmp_path / "x.fit", "--json", "--quiet", "--overwrite")
     assert (replaced.code, replaced.err) == (0, "")
     assert [each["id"] for each in json.loads(replaced.out)["classes"]] == [1, 2]
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_a_fit_that_takes_long_says_how_it_goes_on(
+    command: Command, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: tuple[str, ...]
+) -> None:
+    arguments = ["fit", made / "imgs", "--gt", made / "gt", "-c", "blarg,kwix", "--background", "none", *SEEN, *quiet]
+    assert "steps" not in command(*arguments, "-o", tmp_path / "x.fit").err
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    told = command(*arguments, "-o", tmp_path / "y.fit").err
+    first = "Fitting 2 classes to 2 images.\n1 of at most 11 steps of the fit in 0:00.\n2 of at most 11 steps"
+    assert (first in told) == (not quiet)
 
 
 @pytest.mark.parametrize(

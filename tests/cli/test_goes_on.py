@@ -113,7 +113,7 @@ def test_another_release_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 def test_another_version_of_the_labels_does_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run()
     monkeypatch.setattr("tipsseg.store.spec.LABELS_VERSION", 2)
-    assert "other: version of the labels" in run("--limit", "1")
+    assert "again; these are of another version of the labels\n" in run("--limit", "1")
     run()
     assert run.labelled == ALL
 

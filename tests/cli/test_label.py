@@ -462,7 +462,7 @@ def test_what_means_the_same_as_a_class_is_told_and_left_out(command: Command, p
     out = tmp_path / "out"
     ran = command("label", pictures / "a.png", "-c", "ocean", "-m", "tiny", "-f", "png", "-o", out, "--device", "cpu")
     assert (
-        "\nNo part of the background, as each means the same as a class to this model: "
+        "\nLeft out 2 background phrases, because to this model they mean the same as a class: "
         "sea (close to ocean), river (close to ocean).\n"
     ) in ran.err
     assert "--background auto " in json.loads((out / "run.json").read_text())["command"]

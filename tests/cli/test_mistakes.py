@@ -268,3 +268,41 @@ def test_nothing_to_take_classes_from(command: Command) -> None:
     assert (ran.code, ran.err) == (1, "Error: no run in out, so nothing to retry\nHint: Leave out --retry-failed.\n")
     ran = command("label", "photos")
     assert (ran.code, ran.err.splitlines()[0]) == (2, "Error: no classes given")
+
+
+# name: (what is labelled or encoded, the list on stdin, exit code, error)
+NOTHING_DONE = {
+    "an empty list": (["-"], b"", 2, "the list on stdin is empty"),
+    "a list of folders without images": (["-"], b"coco\n", 1, "no images in the list"),
+    "a list with the wrong separator": (["-", "-0"], b"a.png\nb.png\n", 2, "the list on stdin has lines and no NUL"),
+    "a folder without images": (["coco"], None, 1, "no images in coco"),
+    "no such file": (["b.png"], None, 1, "b.png: no such file or folder"),
+    "scales that are one": (["photos", "--scales", "1,1.01"], None, 2, "--scales: 1 and 1.01 are short sides of"),
+}
+
+
+@pytest.mark.parametrize("verb", [["label", "-c", "a"], ["encode"]], ids=["label", "encode"])
+@pytest.mark.parametrize("case", NOTHING_DONE)
+def test_no_folder_is_left_where_there_was_nothing_to_do(command: Command, verb: list[str], case: str) -> None:
+    arguments, listed, code, error = NOTHING_DONE[case]
+    ran = command(*verb, *arguments, "-m", "tiny", "--device", "cpu", "-o", "new/out", stdin=listed)
+    assert (ran.code, ran.out) == (code, "")
+    assert f"Error: {error}" in ran.err
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("verb", [["label", "-c", "a", "-f", "png"], ["encode"]], ids=["label", "encode"])
+@pytest.mark.parametrize(("path", "listed"), [("classes.json", None), ("-", b"classes.json\n")], ids=["path", "list"])
+def test_where_all_images_failed_the_folder_says_why(
+    command: Command, verb: list[str], path: str, listed: bytes | None
+) -> None:
+    Path("classes.json").write_text("[]")
+    ran = command(*verb, path, "-m", "tiny", "--device", "cpu", "-o", "new/out", stdin=listed)
+    assert ran.code == 1
+    assert "Error: classes.json: not an image in a format that Pillow reads" in ran.err
+    (line,) = Path("new/out/errors.jsonl").read_text().splitlines()
+    assert json.loads(line)["image"] == "classes.json"
+    Image.new("RGB", (60, 60), (10, 200, 30)).save("classes.json", "PNG")
+    again = command(*verb, path, "-m", "tiny", "--device", "cpu", "-o", "new/out", stdin=listed)
+    assert again.code == 0, again.err
+    assert not Path("new/out/errors.jsonl").exists()

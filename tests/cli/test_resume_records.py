@@ -15,6 +15,7 @@ from tipsseg.runs.dry_run import Estimate
 from tipsseg.runs.progress import Progress
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.lock import FolderLock, is_locked
+from tipsseg.store.results import Labelled
 from tipsseg.store.spec import Counts, RunInfo
 from tipsseg.types import ImageRef
 
@@ -341,12 +342,51 @@ def test_a_picture_that_was_changed_is_kept_unless_it_is_asked_for(run: Run) -> 
         assert (run.labelled, mask.read_bytes()) == (["a.png"], before)
 
 
-def test_what_other_options_there_are_is_said(run: Run) -> None:
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        (
+            ("--mode", "whole", "--min-area", "5"),
+            "these have mode slide, min-area 1, and this run has mode whole, min-area 5",
+        ),
+        (("--dtype", "bfloat16"), "these have dtype float32, and this run has dtype bfloat16"),
+        (("--scales", "1,1.5"), "these have scales 1, and this run has scales 1,1.5"),
+        (
+            ("--presence", "1", "--min-confidence", "0.25"),
+            "these have min-confidence 0, presence 0, and this run has min-confidence 0.25, presence 1",
+        ),
+        (
+            ("--short-side", "70", "--simplify", "2"),
+            "these have short-side not given, simplify not given, and this run has short-side 70, simplify 2",
+        ),
+        (("--features", "feats"), "these have feature-dtype float32, and this run has feature-dtype float16"),
+    ],
+    ids=lambda each: each[0] if isinstance(each, tuple) else "",
+)
+def test_what_other_options_there_are_is_said(run: Run, options: tuple[str, ...], difference: str) -> None:
     run()
-    err = run("--mode", "whole", "--min-area", "5", "--limit", "1")
-    assert "and this run is not for those; other: mode, min-area\nHint: " in err
-    err = run("--dtype", "bfloat16", "--limit", "1")
-    assert "and this run is not for those; other: dtype\nHint: " in err
+    assert f", and this run does not label these again; {difference}\nHint: " in run(*options, "--limit", "1")
+
+
+def test_labels_of_a_run_before_the_last_are_told_by_its_options(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("-f", "png")
+    plain = OutputFolder.add
+
+    def once(self: OutputFolder, labelled: Labelled) -> None:
+        if labelled.ref.name != ALL[0]:
+            raise KeyboardInterrupt
+        plain(self, labelled)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "add", once)
+        run("-f", "png", "--mode", "whole")
+    assert run.code == 130
+    err = run("-f", "png", "--mode", "whole", "--limit", "1")
+    assert f"it holds the labels of {ALL[1]} and 1 more, made with other options (tipsseg label --model" in err
+    assert (
+        "--mode slide), and this run does not label these again; these have mode slide, and this run has mode whole\n"
+        in err
+    )
 
 
 def test_another_folder_that_names_begin_at_is_told_of(run: Run) -> None:

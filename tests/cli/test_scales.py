@@ -190,6 +190,10 @@ def test_scores_and_archives(command: Command, images: Path) -> None:
         (("label", "-c", "a", "--scales", "1,2,3,4,5"), "--scales has 5 numbers, more than 4"),
         (("label", "-c", "a", "--scales", "1,1.001"), "--scales: 1 and 1.001 are both a short side of 56 pixels"),
         (
+            ("label", "-c", "a", "--scales", "1,1.01"),
+            "--scales: 1 and 1.01 are short sides of 56 and 57 pixels, less than one patch (14 pixels) apart",
+        ),
+        (
             ("label", "-c", "a", "--scales", "1,2", "-f", "npz", "--keep-cosines"),
             "--keep-cosines keeps the cosines of one scale, and --scales has 2",
         ),
@@ -202,15 +206,22 @@ def test_wrong_scales_are_named(command: Command, images: Path, arguments: tuple
 
 
 @pytest.mark.parametrize(
-    ("scales", "note"),
+    ("options", "note"),
     [
-        ("1,1.75", " at scale 1 alone; the run has scales 1, 1.75."),
-        ("2", " at scale 1 alone; the run has scale 2."),
-        ("1", None),
+        (("--scales", "1,1.75"), " at scale 1 alone; the run has scales 1, 1.75."),
+        (("--scales", "2"), " at scale 1 alone; the run has scale 2."),
+        (
+            ("--presence", "1.5"),
+            " without --presence; the run has --presence 1.5. Give it again to label as the run did.",
+        ),
+        ((), None),
     ],
+    ids=["scales", "one scale", "presence", "as published"],
 )
-def test_what_is_fitted_at_one_scale_is_said(command: Command, images: Path, scales: str, note: str | None) -> None:
-    assert command("label", images, *LABEL, "--scales", scales, "-f", "png", "-o", "out").code == 0
+def test_options_that_a_fit_is_made_without_are_said(
+    command: Command, images: Path, options: tuple[str, ...], note: str | None
+) -> None:
+    assert command("label", images, *LABEL, *options, "-f", "png", "-o", "out").code == 0
     for path in Path("out/masks").iterdir():
         mask = np.asarray(Image.open(path)).copy()
         mask[:, :40] = 1
@@ -223,5 +234,5 @@ def test_what_is_fitted_at_one_scale_is_said(command: Command, images: Path, sca
         ran = command(*arguments, "-o", f"{arguments[0]}.fit", "--device", "cpu")
         assert ran.code == 0, ran.err
         assert (f"{what}{note}" in ran.err) == (note is not None)
-        assert ("at scale 1 alone" in ran.err) == (note is not None)
+        assert ran.err.count("; the run has ") == (note is not None)
     assert command("label", images, *TINY, "--vocab", "fit.fit", *SCALES, "-o", "fitted").code == 0

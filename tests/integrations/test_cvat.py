@@ -118,3 +118,40 @@ def test_a_preset_and_a_background() -> None:
         shapes = function.detect(context(), image)
     size = image.size[::-1]
     assert all(decode_mask(each.points, image_height=size[0], image_width=size[1]).sum() >= 50 for each in shapes)
+
+
+@pytest.fixture(scope="module")
+def fit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a fit of made-up words, at a short side that is not the model's own: a blarg is sky, and a kwix is all else."""
+    model = tipsseg.load("tiny", device="cpu")
+    seen = tipsseg.LabelOptions(short_side=112)
+    sky = tipsseg.Labeller(model, ["sky"], seen)
+    images = sorted((SCENES / "meadow").glob("*.png"))[:2]
+    masks = [np.where(sky.label(each).labels == 1, 1, 2).astype(np.uint8) for each in images]
+    features = [model.encode(each, short_side=112) for each in images]
+    path = tmp_path_factory.mktemp("fit") / "made-up.fit"
+    tipsseg.fit(model, features, masks, tipsseg.make_vocabulary(["blarg", "kwix"], "none"), seen).save(path)
+    return path
+
+
+def test_a_fit_labels_as_it_does_in_the_library(fit: Path) -> None:
+    function = cvat.create(vocab=str(fit), model="tiny", device="cpu", min_confidence=0.7)
+    assert [each.name for each in function.spec.labels] == ["blarg", "kwix"]
+    labeller = tipsseg.Labeller(
+        tipsseg.load("tiny", device="cpu"),
+        tipsseg.FittedVocabulary.load(fit),
+        tipsseg.LabelOptions(short_side=112, min_confidence=0.7),
+    )
+    wanted = labeller.label(SCENES / "desert.png").labels
+    assert {1, 2, 255} <= set(np.unique(wanted).tolist())
+    with Image.open(SCENES / "desert.png") as image:
+        shapes = remapped(function, function.detect(context(), image))
+    assert np.array_equal(painted(shapes, wanted.shape), np.where(wanted == 255, 0, wanted))
+
+
+def test_what_a_fit_is_not_for_is_refused(fit: Path, tmp_path: Path) -> None:
+    with pytest.raises(tipsseg.UsageError, match="`background` is for phrases that are still to be encoded"):
+        cvat.create(vocab=str(fit), background="sky", model="tiny", device="cpu")
+    (tmp_path / "no.fit").write_text("grass")
+    with pytest.raises(tipsseg.VocabularyError, match="no fitted vocabulary"):
+        cvat.create(vocab=str(tmp_path / "no.fit"), model="tiny", device="cpu")

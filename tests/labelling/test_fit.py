@@ -16,8 +16,10 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
 from tipsseg import Features, FittedVocabulary, Labeller, LabelOptions, Model, VocabularyError
+from tipsseg.backbones.workers import threads_of_torch
 from tipsseg.errors import TipssegError
 from tipsseg.labelling.fitting import choice
+from tipsseg.labelling.fitting import fit as fitting
 from tipsseg.labelling.fitting.maths import Mask, Prior, Window, cell_logits, solve, thinned, windows_of
 from tipsseg.types import WindowPlan
 
@@ -95,7 +97,12 @@ def test_classes_are_held_the_more_where_masks_lack_many(
     images = [
         [Window(torch.eye(5)[each[::2, ::2]], torch.arange(3), part)] for each, part in zip(ids, shares, strict=True)
     ]
-    choice.choose_and_fit(images, torch.arange(names), torch.eye(5)[:names] * 3, ["a", "b", "c", "d", "e"][:names])
+    steps: list[tuple[int, int]] = []
+    texts, called = torch.eye(5)[:names] * 3, ["a", "b", "c", "d", "e"][:names]
+    choice.choose_and_fit(images, torch.arange(names), texts, called, lambda *step: steps.append(step))
+    assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
+    assert {most for _, most in steps} == {3 * 5 + 1}
+    assert len(steps) <= 16
     assert {each for each in tried if each > 1} == strengths
 
 
@@ -112,6 +119,24 @@ def test_the_same_masks_give_the_same_file_and_it_is_read_back(
     assert (read.vocabulary, read.scores, read.model) == (fitted.vocabulary, fitted.scores, fitted.model)
     first, second = (Labeller(tiny, each, OPTIONS).label(pairs[4][0]).labels for each in (fitted, read))
     np.testing.assert_array_equal(first, second)
+
+
+def test_one_thread_fits_however_many_there_are(
+    tiny: Model, pairs: list[tuple[Features, Mask]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums of several threads differ by their number, and so would the file."""
+    seen: list[int] = []
+    plain = choice.choose_and_fit
+
+    def watched(*arguments: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return plain(*arguments)
+
+    monkeypatch.setattr(fitting, "choose_and_fit", watched)
+    with threads_of_torch(3):
+        tipsseg.fit(tiny, [pairs[0][0]], [pairs[0][1]], VOCABULARY, OPTIONS)
+        assert torch.get_num_threads() == 3
+    assert seen == [1]
 
 
 def test_one_image_is_enough(tiny: Model, pairs: list[tuple[Features, Mask]]) -> None:

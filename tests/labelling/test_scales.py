@@ -27,7 +27,7 @@ from tipsseg.labelling.scoring.assign import LabelTable, best_groups, match
 from tipsseg.labelling.scoring.device_scores import DeviceScorer
 from tipsseg.labelling.scoring.resample import Values, resize
 from tipsseg.labelling.scoring.scores import FusedScores
-from tipsseg.labelling.windows import interpolation_weights, make_plan
+from tipsseg.labelling.windows import interpolation_weights, make_plan, make_plans, patch_grid
 from tipsseg.options import Mode
 from tipsseg.types import WindowPlan
 
@@ -312,11 +312,40 @@ def test_a_file_holds_one_scale(model: Model, image: NDArray[np.uint8], tmp_path
     assert same(labeller.label(read), labeller.label(image))
 
 
-def test_scales_that_are_one_short_side(model: Model) -> None:
-    with pytest.raises(UsageError, match=r"argument `scales`: 1 and 1.001 are both a short side of 56 pixels"):
-        labeller_of(model, (1, 1.001))
-    with pytest.raises(UsageError, match="short side 4 is smaller than one patch"):
-        labeller_of(model, (0.25, 1), short_side=14)
+@pytest.mark.parametrize(
+    ("scales", "short_side", "message"),
+    [
+        pytest.param((1, 1.001), 56, "`scales`: 1 and 1.001 are both a short side of 56 pixels", id="one short side"),
+        pytest.param(
+            (0.5, 1, 1.2),
+            56,
+            r"`scales`: 1 and 1.2 are short sides of 56 and 67 pixels, less than one patch \(14 pixels\) apart",
+            id="one patch",
+        ),
+        pytest.param((0.5, 1, 1.25), 56, None, id="a patch apart"),
+        pytest.param((0.25, 1), 14, "short side 4 is smaller than one patch", id="too small"),
+    ],
+)
+def test_scales_of_one_grid_of_patches_are_refused(
+    model: Model, scales: Sequence[float], short_side: int, message: str | None
+) -> None:
+    if message is None:
+        assert labeller_of(model, scales, short_side=short_side).short_sides == (28, 56, 70)
+        return
+    with pytest.raises(UsageError, match=message):
+        labeller_of(model, scales, short_side=short_side)
+    with pytest.raises(UsageError, match=message):
+        model.encode(picture(60, 60), scales=scales, short_side=short_side)
+
+
+@pytest.mark.parametrize(("mode", "largest"), [("slide", 42), ("whole", 140)])
+def test_a_patch_apart_is_another_grid(mode: Mode, largest: int) -> None:
+    for side in range(28, largest + 1):
+        plans = make_plans((100, 150), 56, side, 14, LabelOptions(mode, scales=(1, (side + 14) / side)))
+        assert len({patch_grid(plan, 14) for plan in plans}) == 2, side
+
+
+def test_a_scale_of_nothing_is_refused(model: Model) -> None:
     with pytest.raises(UsageError, match="argument `scales`: 0 is not positive"):
         model.encode(picture(60, 60), scales=(0,))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +174,19 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: str, 
     monkeypatch.setattr(sources.Source.read, "__defaults__", (sources.BYTES_MAX,))
     said = refusal(tmp_path, zipped(("a.png", png(IDS)), ("b.png", b"\0" * 100_000)))
     assert message in said
+
+
+def test_a_file_of_a_zip_is_in_memory_a_piece_at_a_time(tmp_path: Path) -> None:
+    size = 24 << 20
+    path = zipped(("a.png", bytes(size)))(tmp_path)
+    tracemalloc.start()
+    try:
+        with sources.Source(path) as source, source.file("a.png") as unpacked:
+            assert unpacked.stat().st_size == size
+        assert tracemalloc.get_traced_memory()[1] < size / 3  # the most at any time
+    finally:
+        tracemalloc.stop()
+    assert not unpacked.exists()
 
 
 LEG = CLASSES[0]

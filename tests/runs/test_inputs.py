@@ -272,8 +272,13 @@ class TestStream:
             next(images)
             assert len(given) == count
 
-    def test_an_empty_list_has_no_images(self) -> None:
-        assert list(stream([b"\n", ""], output=OUT)) == []
+    def test_a_list_without_images_is_refused_at_its_end(self, tmp_path: Path) -> None:
+        touch(tmp_path, "notes.txt")
+        with pytest.raises(InputError, match=r"no images in the list$"):
+            list(stream([b"\n", ""], output=OUT))
+        with pytest.raises(InputError, match=r"no images in the list; skipped there: 1 \.txt"):
+            list(stream([str(tmp_path)], output=OUT))
+        assert [each.name for each in stream([str(tmp_path), "gone.png"], output=OUT)] == ["gone.png"]
 
     def test_the_second_of_one_output_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         touch(tmp_path, "a.jpg", "a.png", "b.jpg", "c/d.jpg", "s/a.jpg")

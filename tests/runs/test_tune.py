@@ -148,6 +148,21 @@ def test_few_masks_are_refused(
     assert re.search(hint, caught.value.hint), caught.value.hint
 
 
+def test_a_mask_that_is_ignored_as_a_whole_is_no_image(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "top"
+    shutil.copytree(made, folder)
+    _labels_again(folder, ("a", "b", "c"))
+    by_three = tipsseg.tune_folder(folder / "out", 0.9, device="cpu")
+    Image.fromarray(np.full((112, 112), 255, np.uint8)).save(folder / "out/masks/d.png")
+    by_four = tipsseg.tune_folder(folder / "out", 0.9, device="cpu")
+    assert (by_four.images, by_four.failed) == (3, 0)
+    assert by_four.thresholds == by_three.thresholds
+    shutil.copy(folder / "out/masks/d.png", folder / "out/masks/c.png")
+    with pytest.raises(InputError, match="2 of 4 corrected masks can be used; minimum confidences need 3") as caught:
+        tipsseg.tune_folder(folder / "out", 0.9, device="cpu")
+    assert "Pixels of 255 do not count" in caught.value.hint
+
+
 def run(*arguments: object) -> Ran:
     from typer.testing import CliRunner
 

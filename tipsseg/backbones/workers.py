@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from contextlib import contextmanager
 from functools import cache, partial
 from itertools import count
 from typing import TypeVar
@@ -119,6 +120,17 @@ def _take_threads(count: int) -> None:
         before = _in_new_thread(torch.get_num_threads)
         torch.set_num_threads(count)
         _in_new_thread(partial(torch.set_num_threads, before))
+
+
+@contextmanager
+def threads_of_torch(count: int) -> Iterator[None]:
+    """Let torch have so many threads, for what the current thread computes inside; others keep theirs."""
+    before = torch.get_num_threads()
+    _take_threads(count)
+    try:
+        yield
+    finally:
+        _take_threads(before)
 
 
 def _in_new_thread(work: Callable[[], Result]) -> Result:

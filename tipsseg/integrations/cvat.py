@@ -6,18 +6,20 @@ It needs the package cvat-sdk, with which cvat-cli comes. The task must have lab
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import cvat_sdk.auto_annotation as cvataa
 from cvat_sdk.masks import encode_mask
 
-from tipsseg.errors import VocabularyError
+from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.model import load
 from tipsseg.options import DTYPE_NAMES, REFINEMENTS, LabelOptions, choose
 from tipsseg.vocabulary.files import read_vocabulary
-from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_background, split_names
+from tipsseg.vocabulary.fitted import FittedVocabulary, is_fit
+from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_background, split_names
 
 if TYPE_CHECKING:
     from cvat_sdk.models import LabeledShapeRequest
@@ -41,9 +43,10 @@ def create(
 
     Args:
         classes: Names of classes with commas, as of `tipsseg label`.
-        vocab: A vocabulary file, or the name of a preset, in place of `classes`.
+        vocab: A vocabulary file, the name of a preset, or a file that `tipsseg fit` wrote, in place of `classes`. With a fit,
+            images are shown to the model as those of the fit were.
         model: An id of weights.lock, or a folder in the hub layout.
-        background: "auto", "none", or phrases with commas; "": as the vocabulary says, or "auto".
+        background: "auto", "none", or phrases with commas; "": as the vocabulary says, or "auto". A fit has its own.
         min_confidence: Pixels below this confidence, 0..1, are in no shape.
         refine: "none" or "pamr".
         min_area: Smaller objects are left out, in pixels.
@@ -57,15 +60,28 @@ def create(
         raise VocabularyError(
             "either `classes` or `vocab` says what to label", 'For example: -p classes=str:"panda leg,tree"'
         )
-    phrases = parse_background(background) if background else None
-    if vocab:
-        vocabulary = read_vocabulary(vocab, phrases)
-    else:
-        vocabulary = make_vocabulary(split_names([classes]), "auto" if phrases is None else phrases)
     options = LabelOptions(min_confidence=min_confidence, refine=choose(refine, REFINEMENTS, "refinement"))
+    vocabulary = _asked(classes, vocab, background)
+    if isinstance(vocabulary, FittedVocabulary):
+        options = replace(options, mode=vocabulary.mode, short_side=vocabulary.short_side)
     return CvatFunction(
         Labeller(load(model, device=device, dtype=choose(dtype, DTYPE_NAMES, "dtype")), vocabulary, options), min_area
     )
+
+
+def _asked(classes: str, vocab: str, background: str) -> Vocabulary | FittedVocabulary:
+    """What to label. Raises VocabularyError and UsageError."""
+    phrases = parse_background(background) if background else None
+    if not vocab:
+        return make_vocabulary(split_names([classes]), "auto" if phrases is None else phrases)
+    if not is_fit(vocab):
+        return read_vocabulary(vocab, phrases)
+    if background:
+        raise UsageError(
+            f"`background` is for phrases that are still to be encoded, and {vocab} has their vectors",
+            "Leave it out, or fit again with another background.",
+        )
+    return FittedVocabulary.load(vocab)
 
 
 class CvatFunction:

@@ -15,7 +15,7 @@ from tipsseg.errors import DeviceError, UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
-from tipsseg.labelling.windows import make_plan, short_sides, stretched_size
+from tipsseg.labelling.windows import check_apart, make_plan, short_sides, stretched_size
 from tipsseg.options import MAX_PIXELS, ONE_SCALE, Dtype, LabelOptions, Mode, check_scales, check_whole_number
 from tipsseg.types import WindowPlan
 from tipsseg.util.printable import quoted
@@ -103,9 +103,15 @@ class Model:
         )
 
     def short_sides(self, options: LabelOptions) -> tuple[int, ...]:
-        """The short side of each scale in pixels, in ascending order. Raises UsageError where no image can have it."""
+        """The short side of each scale in pixels, in ascending order.
+
+        Raises UsageError where no image can have it, and where two are less than a patch apart.
+        """
         sides = short_sides(self.check_short_side(options.short_side), options.scales)
-        return tuple(self.check_short_side(side) for side in sides)
+        for side in sides:
+            self.check_short_side(side)
+        check_apart(options.scales, sides, self.backbone.patch_size)
+        return sides
 
     def check_short_side(self, short_side: int | None) -> int:
         """Return the short side in pixels; None stands for the native size. Raise UsageError where no image can have it."""

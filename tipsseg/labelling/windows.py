@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import UsageError
-from tipsseg.options import LabelOptions, Mode
+from tipsseg.options import LabelOptions, Mode, scales_text
 from tipsseg.types import WindowPlan
 
 
@@ -107,25 +107,48 @@ def make_plan(size: tuple[int, int], native: int, short_side: int, patch: int, m
 
 
 def short_sides(base: int, scales: Sequence[float]) -> tuple[int, ...]:
-    """The short side of each scale in pixels, of scales in ascending order; `base` is that of scale 1.
+    """The short side of each scale in pixels; `base` is that of scale 1."""
+    return tuple(max(round(base * scale), 1) for scale in scales)
 
-    Raises UsageError where two scales come to one short side.
+
+def check_apart(scales: Sequence[float], sides: Sequence[int], patch: int) -> None:
+    """Raise UsageError where the model would see the same grid of patches at two scales, or nearly so, and be paid for twice.
+
+    That is where two short sides are less than a patch apart.
+
+    Args:
+        scales: In ascending order.
+        sides: The short side of each in pixels.
+        patch: Side of the model's patches in pixels.
     """
-    sides = tuple(max(round(base * scale), 1) for scale in scales)
-    for (one, other), (side, larger) in zip(pairwise(scales), pairwise(sides), strict=True):
+    for (one, other), (side, larger) in zip(
+        pairwise(scales_text([each]) for each in scales), pairwise(sides), strict=True
+    ):
         if side == larger:
             raise UsageError(
-                f"argument `scales`: {one:g} and {other:g} are both a short side of {side} pixels",
-                "Leave one of them out.",
+                f"argument `scales`: {one} and {other} are both a short side of {side} pixels", _ONE_OF_TWO
             )
-    return sides
+        if larger - side < patch:
+            raise UsageError(
+                f"argument `scales`: {one} and {other} are short sides of {side} and {larger} pixels, less than one patch "
+                f"({patch} pixels) apart",
+                _ONE_OF_TWO,
+            )
+
+
+_ONE_OF_TWO = "Leave one of them out: the model would see nearly the same patches twice, at twice the cost."
 
 
 def make_plans(
     size: tuple[int, int], native: int, base: int, patch: int, options: LabelOptions
 ) -> tuple[WindowPlan, ...]:
-    """Plan how the model sees an image at each scale of the options, see `make_plan`; `base` is the short side of scale 1."""
-    return tuple(make_plan(size, native, side, patch, options.mode) for side in short_sides(base, options.scales))
+    """Plan how the model sees an image at each scale of the options, see `make_plan`; `base` is the short side of scale 1.
+
+    Raises UsageError, see `check_apart`.
+    """
+    sides = short_sides(base, options.scales)
+    check_apart(options.scales, sides, patch)
+    return tuple(make_plan(size, native, side, patch, options.mode) for side in sides)
 
 
 def cut_windows(image: NDArray[np.uint8], corners: Iterable[tuple[int, int]], side: int) -> list[NDArray[np.uint8]]:

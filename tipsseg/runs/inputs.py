@@ -83,13 +83,15 @@ def stream(entries: Iterable[str | bytes], *, output: Path | None, names: Output
     pictures to, and an image that would share a file with an earlier one, as `names` tells. A path that
     does not exist is an ImageRef: it may be there when its turn comes, and if not, opening it fails by name.
 
-    Keeps three texts per image.
+    Keeps three texts per image. Raises InputError at its end where there was no image at all.
     """
     root = Path.cwd()
     walker = _Walker(output, None)
     outputs = _OutputFolders(output, names.key)
+    empty = True
     for text in clean_entries(entries):
         for image in _expand(Path(text), root, walker):
+            empty = False
             if isinstance(image, Failed):
                 yield image
             elif reason := outputs.place_of(image.path):
@@ -98,6 +100,8 @@ def stream(entries: Iterable[str | bytes], *, output: Path | None, names: Output
                 yield Failed(image, ImageError(image.path, reason, names.hint))
             else:
                 yield image
+    if empty:
+        raise _no_images("in the list", walker)
 
 
 def again(refs: Iterable[ImageRef], *, output: Path | None) -> Iterator[ImageRef | Failed]:
@@ -261,15 +265,20 @@ def _found(given: Sequence[tuple[Path, bool]], root: Path, walker: _Walker, wher
     if not refs and refused:
         raise InputError(refused[0].error.message, refused[0].error.hint)
     if not refs:
-        skipped = f"; skipped there: {walker.skipped}" if walker.skipped else ""
-        raise InputError(
-            f"no images {where}{skipped}",
-            " ".join(walker.skipped.hints)
-            or "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"
-            " a file that is named itself is taken whatever its extension.",
-        )
+        raise _no_images(where, walker)
     outputs = tuple(sorted(walker.outputs))
     return Found(tuple(sorted(refs, key=_order)), walker.skipped, root, outputs, tuple(refused))
+
+
+def _no_images(where: str, walker: _Walker) -> InputError:
+    """The error for paths without an image; `where` tells where it was looked."""
+    skipped = f"; skipped there: {walker.skipped}" if walker.skipped else ""
+    return InputError(
+        f"no images {where}{skipped}",
+        " ".join(walker.skipped.hints)
+        or "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"
+        " a file that is named itself is taken whatever its extension.",
+    )
 
 
 def _expand(path: Path, root: Path, walker: _Walker) -> Iterable[ImageRef | Failed]:

@@ -143,7 +143,10 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
     progress.begin(f"{what} with {spec.model} on {info.device} ({info.dtype}){stored}{before}.", number, counts.done)
     if info.dropped:
         same = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
-        progress.note(f"No part of the background, as each means the same as a class to this model: {same}.")
+        they = "it means" if len(info.dropped) == 1 else "they mean"
+        progress.note(
+            f"Left out {counted(len(info.dropped), 'background phrase')}, because to this model {they} the same as a class: {same}."
+        )
 
 
 def note_relabel(spec: RunSpec, images: Images, counts: Counts, progress: Progress) -> None:

@@ -87,9 +87,17 @@ class Progress:
 
     def end(self) -> None:
         """Take the bar away: what follows are the last lines. Safe to call twice."""
+        self._last_line = time.monotonic()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def still(self, line: str) -> None:
+        """A note on work that goes on behind the images, where the last such line, or `end`, was long ago."""
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_EVERY:
+            self._last_line = now
+            self.note(line)
 
     def head(self, line: str) -> None:
         """Set the line that comes before the first note; without a note, as where a run is refused, it is not printed."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.formats import FORMATS, index_masks
 from tipsseg.formats.base import RunContext
+from tipsseg.store import spec as specs
 from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.journal import Journal
@@ -269,8 +270,7 @@ class ResumeState:
             more = f" and {len(left) - 1} more" if len(left) > 1 else ""
             raise OtherRunError(
                 self._context.output,
-                f"it holds the labels of {left[0]}{more}, made with other options{self._by_whom()}, and this run is not for those; "
-                f"other: {', '.join(self._other_options()) or 'version of the labels'}",
+                f"it holds the labels of {left[0]}{more}, made with other options{self._how_made(left[0])}",
                 _START_OVER,
             )
 
@@ -280,21 +280,23 @@ class ResumeState:
         for journal in self.journals.values():
             journal.close()
 
-    def _other_options(self) -> list[str]:
-        """The names of the options that are not as they were."""
-        if self.before is None:
-            return []
-        before, now = self.before.spec.option_record(), self._spec.option_record()
-        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        if difference_texts(self.before, self._info):
-            names.append("colours, supercategories or minimum confidences of classes")
-        if self.before.dtype != self._info.dtype:
-            names.append("dtype")
-        return [name.replace("_", "-") for name in names]
+    def _how_made(self, image: str) -> str:
+        """The command that gave an image its labels, and which options are others now."""
+        entry = self.manifest.get(image)
+        run = None if entry is None else self.run_of(entry)
+        found = [] if run is None else self._differences(run)
+        command = "" if run is None or run.noted is None else f" ({run.noted.command})"
+        return "; ".join([f"{command}, and this run does not label these again", *found])
 
-    def _by_whom(self) -> str:
-        noted = None if self.before is None else self.before.noted
-        return "" if noted is None else f" ({noted.command})"
+    def _differences(self, run: RunInfo) -> list[str]:
+        """What of an earlier run is not as it is now, in words."""
+        if run.noted is not None and run.noted.labels_version != specs.LABELS_VERSION:
+            return ["these are of another version of the labels"]
+        theirs, ours = specs.other_options(run, self._info)
+        found = [f"these have {', '.join(theirs)}, and this run has {', '.join(ours)}"] if theirs else []
+        if difference_texts(run, self._info):
+            found.append("colours, supercategories or minimum confidences of classes are others")
+        return found
 
     def _lacking(self, entry: ManifestEntry, ref: ImageRef, edited: Container[str]) -> tuple[str, ...]:
         """The formats of this run that an image is not in, but for files that were edited."""

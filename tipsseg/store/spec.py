@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 
@@ -291,6 +291,29 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
     if spec.labelled_in != "float32":
         value["features"] = spec.labelled_in
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
+    """The options that decide labels and are not the same in two runs, as each has them: ["scales 1"], ["scales 1,1.75"]."""
+    pairs = [
+        (each.name, getattr(here, each.name), getattr(there, each.name))
+        for here, there in ((one.spec.options, other.spec.options), (one.spec.files, other.spec.files))
+        for each in fields(here)
+        if each.name != "val_fraction"  # which images are for validation is no matter of labels
+    ]
+    pairs += [("dtype", one.dtype, other.dtype), ("feature_dtype", one.spec.labelled_in, other.spec.labelled_in)]
+    differing = [each for each in pairs if each[1] != each[2]]
+    theirs, ours = ([f"{each[0].replace('_', '-')} {_said(each[side])}" for each in differing] for side in (1, 2))
+    return theirs, ours
+
+
+def _said(value: object) -> str:
+    """The value of an option as it is typed, or nearly so."""
+    if value is None or isinstance(value, bool):
+        return "on" if value else "not given"
+    if isinstance(value, tuple):
+        return scales_text(value)
+    return scales_text([value]) if isinstance(value, float) else str(value)
 
 
 def model_identity(facts: Mapping[str, object]) -> Mapping[str, object]:

@@ -94,7 +94,7 @@ def fit(
     """Learn classes from masks of a few images, for --vocab of label and eval."""
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.fit.masked import Masks, edited_masks, truth_masks
-    from tipsseg.runs.fit.run import check_target, fit_masks, note_scales, spec_of_run
+    from tipsseg.runs.fit.run import check_target, fit_masks, note_left_out, spec_of_run
     from tipsseg.runs.image_list import found_images, note_inputs
     from tipsseg.runs.progress import Progress
     from tipsseg.runs.truth_options import TruthOptions
@@ -137,7 +137,7 @@ def fit(
         masks: Masks
         if edited is not None:
             masks = edited
-            note_scales(edited, "The fit is made", progress)
+            note_left_out(edited, "The fit is made", progress)
         else:
             assert gt is not None
             values.note_vocabulary(progress, classes, vocabulary)

@@ -6,7 +6,7 @@ does not know, a vector that is drawn towards nothing. Leaving images out decide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +36,11 @@ _FOLDS = 5
 _PATCHES_LEFT_OUT, _PATCHES = 1 << 12, 1 << 14
 #: Steps of a fit that only tells which words are unknown.
 _ROUGH = 12
+#: How many kinds of fits are tried at most: one of masks alone, and then what `_chosen` tries.
+_KINDS = 1 + len(_WEAK) + len(_STRONG) - 1 + 1
+
+#: Is told how many solutions are found, and how many will be at most: a fit takes some, and each some time.
+Step = Callable[[int, int], None]
 
 Ious = NDArray[np.float64]
 Groups = NDArray[np.bool_]
@@ -67,18 +72,27 @@ class _Problem:
         group_of: [P] int64, the group of each phrase.
         text: [P, D], the text vectors in logits.
         groups: G.
+        step: Is told how many solutions are found, and how many will be at most.
         found: The vectors of each fold by the last fit: the next one, of another kind, begins there.
+        solutions: How many are found.
     """
 
     images: Sequence[Sequence[Window]]
     group_of: Tensor
     text: Tensor
     groups: int
+    step: Step
     found: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    solutions: int = 0
+
+    @property
+    def folds(self) -> int:
+        """How many fits leave images out, each others."""
+        return min(len(self.images), _FOLDS)
 
     def left_out(self, kind: _Kind, steps: int = 40) -> Ious:
         """The IoU of each group, with each image labelled by a fit without it."""
-        folds = min(len(self.images), _FOLDS)
+        folds = self.folds
         total = np.zeros((self.groups, self.groups))
         for fold in range(folds):
             rest = [image for number, image in enumerate(self.images) if number % folds != fold]
@@ -102,11 +116,14 @@ class _Problem:
         windows = [window for image in images for window in image]
         learnt = kind.weak.sum() + (~kind.weak & ~kind.kept).sum()
         balance = _BALANCE * kind.weak.sum() / max(learnt, 1)
-        return solve(windows, self.group_of, prior, float(balance), steps, start)
+        found = solve(windows, self.group_of, prior, float(balance), steps, start)
+        self.solutions += 1
+        self.step(self.solutions, _KINDS * self.folds + 1)
+        return found
 
 
 def choose_and_fit(
-    images: Sequence[Sequence[Window]], group_of: Tensor, text: Tensor, names: Sequence[str]
+    images: Sequence[Sequence[Window]], group_of: Tensor, text: Tensor, names: Sequence[str], step: Step
 ) -> tuple[Tensor, Tensor, tuple[ClassFit, ...]]:
     """Choose what each class is made from, fit, and score.
 
@@ -115,11 +132,12 @@ def choose_and_fit(
         group_of: [P] int64, the group of each phrase.
         text: [P, D], the text vectors in logits.
         names: Of the groups.
+        step: See `Step`.
 
     Returns:
         Weights [P, D] and biases [P] in logits, and the scores of the groups that have phrases.
     """
-    problem = _Problem(images, group_of, text, len(names))
+    problem = _Problem(images, group_of, text, len(names), step)
     everything = [window for image in images for window in image]
     counts = np.zeros(len(names), np.int64)
     for image in images:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tipsseg.backbones.workers import threads_of_torch
 from tipsseg.errors import InputError, UsageError
 from tipsseg.labelling.classifier import Classifier, make_classifier
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.fitting.choice import choose_and_fit
+from tipsseg.labelling.fitting.choice import Step, choose_and_fit
 from tipsseg.labelling.fitting.maths import Mask, Window, windows_of
 from tipsseg.labelling.model import Model
 from tipsseg.options import LabelOptions, Mode
@@ -64,7 +65,7 @@ def fit(
     _check_pairs(model, features, masks, options, short_side, len(vocabulary.classes))
     groups = counting_groups(classifier.vocabulary)
     images = [windows_of(each.patches, each.plan, mask, groups) for each, mask in zip(features, masks, strict=True)]
-    return fit_windows(model, classifier, images, options.mode, short_side)
+    return fit_windows(model, classifier, images, options.mode, short_side, lambda done, most: None)
 
 
 def counting_groups(vocabulary: Vocabulary) -> NDArray[np.int64]:
@@ -78,9 +79,9 @@ def counting_groups(vocabulary: Vocabulary) -> NDArray[np.int64]:
 
 
 def fit_windows(
-    model: Model, classifier: Classifier, images: Sequence[Sequence[Window]], mode: Mode, short_side: int
+    model: Model, classifier: Classifier, images: Sequence[Sequence[Window]], mode: Mode, short_side: int, step: Step
 ) -> FittedVocabulary:
-    """As `fit`, from what the windows of each image teach, see `windows_of`.
+    """As `fit`, from what the windows of each image teach, see `windows_of`; `step` is told how it goes on.
 
     Raises:
         InputError: No pixel counts.
@@ -92,7 +93,10 @@ def fit_windows(
     if not images:
         raise InputError("no pixel of the masks counts", "Give masks with pixels of the classes.")
     text = classifier.vectors.float().cpu() / temperature
-    weights, biases, scores = choose_and_fit(images, group_of, text, names)
+    # Sums differ by the number of threads that share them, and small differences grow from step to step. With one thread the same
+    # masks give the same fit, however many threads there are.
+    with threads_of_torch(1):
+        weights, biases, scores = choose_and_fit(images, group_of, text, names, step)
     hashes = file_hashes(model.backbone.folder)
     return FittedVocabulary(
         vocabulary,

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import IO, Any, NoReturn, Self
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.util.files import RegularFile, is_folder, open_regular, reason_of
@@ -28,6 +28,9 @@ FILES_MAX = 2_000_000
 
 #: Bytes of a file that is read whole, unpacked.
 BYTES_MAX = 1 << 30
+
+#: Bytes of it that are in memory at a time, where it goes to a file.
+_AT_ONCE = 1 << 20
 
 #: What operating systems and version control leave beside the files of people.
 _CLUTTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
@@ -89,15 +92,25 @@ class Source:
 
     def read(self, name: str, limit: int = BYTES_MAX) -> bytes:
         """The bytes of a file. Raises ImageError where it cannot be read, or has more than `limit` bytes."""
-        try:
+        with self._told_of(name):
             if self._zip is not None:
-                self._refuse_large(name, self._zip.getinfo(name).file_size, limit)
-                with self._zip.open(name) as member:
+                with self._member(self._zip, name, limit) as member:
                     return member.read()
             self._refuse_link(name)
             with open_regular(self._folder / name) as file:
                 self._refuse_large(name, os.fstat(file.fileno()).st_size, limit)
                 return file.read(limit)
+
+    def _member(self, archive: zipfile.ZipFile, name: str, limit: int) -> IO[bytes]:
+        """A file of the zip, open; it gives no more bytes than the zip says that it has."""
+        self._refuse_large(name, archive.getinfo(name).file_size, limit)
+        return archive.open(name)
+
+    @contextmanager
+    def _told_of(self, name: str) -> Iterator[None]:
+        """What goes wrong with the bytes of a file becomes an ImageError of it."""
+        try:
+            yield
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
             raise ImageError(self.shown(name), reason_of(error), "Export it again.") from error
         except Exception as error:  # zlib.error, lzma.LZMAError: whatever the ways to pack raise on broken data
@@ -119,11 +132,11 @@ class Source:
             self._refuse_link(name)
             yield self._folder / name
             return
-        data = self.read(name)
         folder = Path(tempfile.mkdtemp(prefix="tipsseg-"))
         path = folder / f"file{PurePosixPath(name).suffix}"
         try:
-            path.write_bytes(data)
+            with self._told_of(name), self._member(self._zip, name, BYTES_MAX) as member, path.open("xb") as file:
+                shutil.copyfileobj(member, file, _AT_ONCE)
             yield path
         except ImageError as error:
             raise ImageError(self.shown(name), error.reason, error.hint) from error

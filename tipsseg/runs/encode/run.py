@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from tipsseg.runs.encode.spec import EncodePlan, EncodeSpec
@@ -71,6 +72,8 @@ class EncodeRun:
             TipssegError: For what ends the run.
         """
         spec, progress = self._spec, self._progress
+        refs = iter(self._images.refs)
+        first = list(islice(refs, 1))  # a list without images is told of before the store is begun
         task, what = self._task()
         number = self._images.number
         images = "images" if number is None else counted(number, "image")
@@ -84,7 +87,7 @@ class EncodeRun:
                 clean_up([spec.state], keep={LOCK_FILE})
             errors = ErrorLog(spec.state)
             stack.callback(errors.close)
-            for result in stack.enter_context(closing(encode_images(self._images.refs, task, spec.jobs))):
+            for result in stack.enter_context(closing(encode_images(chain(first, refs), task, spec.jobs))):
                 self._take(result, errors)
                 yield result
             errors.finish()
@@ -100,6 +103,7 @@ class EncodeRun:
         backbone = model.backbone
         facts = {**plan.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)}
         side = model.check_short_side(spec.options.short_side)
+        model.short_sides(spec.options)  # what is wrong with them is told before the store is begun
         store = open_store(spec.output, plan.feature_dtype, facts, backbone.dtype_name, spec.options.mode, side)
         line = (
             f"model {plan.model['id']} on {backbone.device} ({backbone.dtype_name}); features in {plan.feature_dtype}."

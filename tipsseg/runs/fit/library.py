@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tipsseg.options import MAX_PIXELS, Dtype, FeatureDtype, LabelOptions, Mode, check_whole_number, thread_count
 from tipsseg.runs.fit.masked import edited_masks, truth_masks
-from tipsseg.runs.fit.run import Fit, fit_masks, note_scales, spec_of_run
+from tipsseg.runs.fit.run import Fit, fit_masks, note_left_out, spec_of_run
 from tipsseg.runs.image_list import found_images
 from tipsseg.runs.library import Classes, Paths, as_paths, as_vocabulary, progress_for
 from tipsseg.runs.truth_options import TruthOptions
@@ -76,7 +76,7 @@ def fit_folder(
     spec = spec_of_run(edited, wish)
     spec.check()
     with progress_for(verbose) as progress:
-        note_scales(edited, "The fit is made", progress)
+        note_left_out(edited, "The fit is made", progress)
         return fit_masks(spec, edited, None, progress, quiet=True)
 
 

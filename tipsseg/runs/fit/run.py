@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.evaluation.metrics import BACKGROUND_NAME, name_column
-from tipsseg.options import LabelOptions
+from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.runs.engine import LoadedModel, load_for
 from tipsseg.runs.fit.masked import EditedMasks, Masks, require_masks
 from tipsseg.runs.notes import note_damaged
@@ -147,12 +147,19 @@ def spec_of_run(masks: EditedMasks, wish: RunSpec) -> RunSpec:
     return spec
 
 
-def note_scales(masks: EditedMasks, what: str, progress: Progress) -> None:
-    """Say that a fit, or a temperature, is of one scale, where the run has others."""
-    scales = masks.run.info.spec.options.scales
-    if scales != (1,):
-        some = "scales" if len(scales) > 1 else "scale"
-        progress.note(f"{what} at scale 1 alone; the run has {some} {', '.join(f'{each:g}' for each in scales)}.")
+def note_left_out(masks: EditedMasks, what: str, progress: Progress) -> None:
+    """Say which options of the run a fit, or a temperature, is made without: other scales than 1, and presence."""
+    options = masks.run.info.spec.options
+    if options.scales != ONE_SCALE:
+        some = "scales" if len(options.scales) > 1 else "scale"
+        progress.note(
+            f"{what} at scale 1 alone; the run has {some} {', '.join(f'{each:g}' for each in options.scales)}."
+        )
+    if options.presence:
+        progress.note(
+            f"{what} without argument `presence`; the run has argument `presence`={options.presence:g}. "
+            "Give it again to label as the run did."
+        )
 
 
 def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progress, *, quiet: bool = False) -> Fit:
@@ -181,8 +188,12 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     progress.note(
         f"Fitting {counted(len(spec.vocabulary.classes), 'class', 'classes')} to {counted(len(windows), 'image')}."
     )
+
+    def step(done: int, most: int) -> None:
+        progress.still(f"{done} of at most {most} steps of the fit in {clock(round(time.monotonic() - began))}.")
+
     side = loaded.model.check_short_side(spec.options.short_side)
-    fitted = fit_windows(loaded.model, classifier, windows, spec.options.mode, side)
+    fitted = fit_windows(loaded.model, classifier, windows, spec.options.mode, side, step)
     _note_classes(fitted, progress)
     if target is not None:
         fitted.save(target)

@@ -16,7 +16,7 @@ from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_threshol
 from tipsseg.label_map import LabelMap
 from tipsseg.runs.engine import LocalEngine, load_for
 from tipsseg.runs.fit.masked import EditedMasks, of_another_size, require_masks
-from tipsseg.runs.fit.run import check_file, learn, note_scales, spec_of_run
+from tipsseg.runs.fit.run import check_file, learn, note_left_out, spec_of_run
 from tipsseg.runs.progress import Progress
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import plan_run, run_context
@@ -236,7 +236,7 @@ def tune_run(
     calibration = None
     images = failed = 0
     if temperature:
-        note_scales(masks, "The temperature is fitted", progress)
+        note_left_out(masks, "The temperature is fitted", progress)
         spec, calibration, images, failed = _with_temperature(spec, masks, progress, quiet=quiet)
     thresholds: tuple[ClassThreshold, ...] = ()
     vocabulary = spec.vocabulary
@@ -305,7 +305,10 @@ def _with_temperature(
 def _tallies(
     spec: RunSpec, masks: EditedMasks, progress: Progress, *, quiet: bool
 ) -> tuple[list[Tally], list[ImageError]]:
-    """What the labels of each image are worth at every threshold, and what is wrong with images that failed."""
+    """What the labels of each image are worth at every threshold, and what is wrong with images that failed.
+
+    Images where no pixel of the mask counts are left out.
+    """
     found: dict[str, Tally] = {}
     counting = threading.Lock()
     classes = len(spec.vocabulary.classes)
@@ -314,6 +317,8 @@ def _tallies(
         mask = masks.read(ref)
         if mask.shape != label_map.labels.shape:
             raise of_another_size(ref, label_map.labels.shape, mask.shape)
+        if not (mask <= classes).any():
+            return  # all of it is ignored, and it says nothing
         tallied = tally(label_map.labels, label_map.confidence, mask, classes)
         with counting:
             found[ref.name] = tallied
