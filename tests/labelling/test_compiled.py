@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
+import tipsseg
 from tipsseg.labelling.scoring import assign
 from tipsseg.labelling.scoring.assign import Assignment, LabelTable
 from tipsseg.labelling.scoring.compiled import match as compiled
@@ -22,6 +23,8 @@ from tipsseg.labelling.scoring.scores import Scores, WholeScores, WindowScores, 
 from tipsseg.labelling.windows import make_plan
 from tipsseg.types import LabelArray, WindowPlan, ignore_id, label_dtype
 from tipsseg.util.files import cache_folder
+
+SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -224,14 +227,34 @@ def test_without_numba_there_are_no_loops(lacks: str, monkeypatch: pytest.Monkey
     else:
         monkeypatch.setattr(compiled, "_match", fails)
     assert compiled.loops() is None
+    assert not compiled.to_be_compiled()
     scores = WindowScores(*cosines_of(CASES["one window"]), 0.02)
     monkeypatch.undo()
     assert match(scores, (60, 60), table_of(CASES["one window"])).labels.shape == (60, 60)
 
 
+def test_a_new_cache_is_to_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path))
+    assert compiled.to_be_compiled()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_compiled_is_kept_in_the_cache_of_tipsseg() -> None:
     folder = cache_folder()
     assert folder is not None
+    assert not compiled.to_be_compiled()
     kept = {path.suffix for path in (folder / "numba").rglob("*") if path.is_file()}
     assert kept == {".nbi", ".nbc"}
     assert not list(Path(compiled.__file__).parent.rglob("*.nb?"))
+
+
+def test_a_folder_has_the_same_masks_with_numba_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def masks_in(folder: Path) -> dict[str, bytes]:
+        for _ in tipsseg.label_folder(SCENES, ["panda", "tree", "boat"], output=folder, model="tiny", jobs=3):
+            pass
+        return {path.name: path.read_bytes() for path in (folder / "masks").rglob("*.png")}
+
+    with_numba = masks_in(tmp_path / "with")
+    monkeypatch.setattr(compiled, "loops", lambda: None)
+    assert len(with_numba) > 3
+    assert masks_in(tmp_path / "without") == with_numba

@@ -70,6 +70,7 @@ class LocalEngine:
     def start(self, context: RunContext) -> RunInfo:
         """Load the model, see Engine."""
         from tipsseg.labelling.labeller import Labeller
+        from tipsseg.labelling.scoring.compiled.match import to_be_compiled
         from tipsseg.runs.image_task import ImageTask
 
         spec = self._info.spec
@@ -81,6 +82,8 @@ class LocalEngine:
             labeller, spec.formats, context, info.digest, self._inspect, spec.max_pixels, loaded.store
         )
         self._backbone = loaded.model.backbone
+        if self._note is not None and self._backbone.device.type == "cpu" and to_be_compiled():
+            self._note("numba compiles the loops that make labels. It takes some seconds, and is done once.")
         return info
 
     def batch_size(self) -> int | None:

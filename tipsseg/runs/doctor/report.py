@@ -63,6 +63,7 @@ def examine(device: str, dtype: str, image: Path | None = None) -> Iterator[Diag
         if folder is not None:
             folders[spec.id] = folder
     yield from _devices()
+    yield _loops()
     embedded = [spec.id for spec in models if spec.embedded is not None and spec.id in folders]
     folder = folders[embedded[0]] if embedded else None
     yield from _recorded(folder)
@@ -76,6 +77,26 @@ def _check_names(device: str, dtype: str) -> None:
     resolve_dtype(dtype, resolve_device("cpu"))
     with suppress(DeviceError):
         resolve_device(device)
+
+
+def _loops() -> Diagnostic:
+    """Whether labels are made from cosines by loops that numba compiled."""
+    from tipsseg.labelling.scoring.compiled.match import SWITCH, loops
+
+    if loops() is not None:
+        return Diagnostic(
+            "ok", "numba", f"{metadata.version('numba')}; makes labels from the model's features on a CPU"
+        )
+    if os.environ.get(SWITCH) == "0":
+        return Diagnostic("note", "numba", f"is off ({SWITCH}=0): numpy makes the same labels, and takes longer")
+    try:
+        version = metadata.version("numba")
+    except metadata.PackageNotFoundError:
+        detail = "is not installed: numpy makes the same labels, and takes longer"
+        return Diagnostic("note", "numba", detail, "Run: pip install 'tipsseg[numba]'")
+    detail = f"{version} cannot be used: numpy makes the same labels, and takes longer"
+    hint = 'python -c "import numba" tells more; it also needs a cache folder that it can write to.'
+    return Diagnostic("note", "numba", detail, hint)
 
 
 # ---- devices ----

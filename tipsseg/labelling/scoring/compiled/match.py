@@ -66,15 +66,15 @@ def loops() -> Loops | None:
 
 @cache
 def _load() -> Loops | None:
-    folder = cache_folder()
-    if os.environ.get(SWITCH) == "0" or folder is None or find_spec("numba") is None:
+    folder = _kept()
+    if folder is None:
         return None
     try:
         from numba.core import config
 
         # What numba keeps is of all files together: by itself it looks at the file of the outermost loop alone.
         before = config.CACHE_DIR  # type: ignore[attr-defined]
-        config.CACHE_DIR = str(folder / "numba" / _digest())  # type: ignore[attr-defined]
+        config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
         try:
             from tipsseg.labelling.scoring.compiled import maths, tiles
         finally:
@@ -91,9 +91,19 @@ def _load() -> Loops | None:
     return found
 
 
-def _digest() -> str:
+def to_be_compiled() -> bool:
+    """Whether the first use of the loops takes some seconds, because none are kept yet."""
+    folder = _kept()
+    return folder is not None and not folder.exists()
+
+
+def _kept() -> Path | None:
+    """Where numba keeps the loops of this version; None where there are to be none."""
+    cache = cache_folder()
+    if os.environ.get(SWITCH) == "0" or cache is None or find_spec("numba") is None:
+        return None
     files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return cache / "numba" / hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignment:
