@@ -5,6 +5,11 @@
 The cosines are drawn: a picture of objects, in which a patch is a mixture of the class vectors of the objects nearby, of a part
 that all patches share and of noise, so that cosines with the own class are about 0.3, with another 0.1 and off by 0.03. Prints
 tables in Markdown; memory is that of a process of its own (Linux), above what it had before.
+
+    python tests/benchmarks/scoring.py --loops --rounds 15
+
+compares the loops that numba compiles with numpy, on images of 640 x 480: on random cosines, on cosines that change slowly, on the
+drawn ones, and on those of `tiny` on examples/scenes. Of each both are timed in turn, by processor time.
 """
 
 from __future__ import annotations
@@ -17,17 +22,25 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import cast
 
+import cv2
 import numpy as np
+from features import MANY, NAMES, SCENES
 from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring.assign import LabelTable, match
-from tipsseg.labelling.scoring.scores import WindowScores
+import tipsseg
+from tipsseg.labelling.scoring.assign import Assignment, LabelTable, match
+from tipsseg.labelling.scoring.compiled import match as compiled
+from tipsseg.labelling.scoring.scores import Scores, WindowScores
 from tipsseg.labelling.windows import make_plan
 from tipsseg.types import LabelArray, WindowPlan, label_dtype
+
+Match = Callable[[Scores, tuple[int, int], LabelTable], Assignment]
 
 WIDTH = 768
 TEMPERATURE = 0.005
@@ -43,6 +56,7 @@ def main() -> None:
     parser.add_argument(
         "--memory-of", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "CLASSES"), help="of one image only"
     )
+    parser.add_argument("--loops", action="store_true", help="compare the loops that numba compiles with numpy")
     options = parser.parse_args()
     if options.memory_of:
         height, width, classes = options.memory_of
@@ -50,6 +64,9 @@ def main() -> None:
         return
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tipsseg", "numpy"))
     print(f"{options.rounds} rounds; {versions}; {platform.machine()}, {os.cpu_count()} cores, {platform.system()}\n")
+    if options.loops:
+        measure_loops(options.rounds)
+        return
     measure_time(options.rounds)
     measure_memory()
 
@@ -69,6 +86,79 @@ def measure_time(rounds: int) -> None:
         seconds = statistics.median(times[(height, width), classes])
         print(f"| {width} x {height} | {classes} | {seconds / least:.2f} | {seconds / height / width * 1e9:.0f} |")
     print()
+
+
+def measure_loops(rounds: int) -> None:
+    if compiled.loops() is None:
+        raise SystemExit("There is no numba that can be used: pip install 'tipsseg[numba]'.")
+    print(
+        "| cosines | phrases | loops over numpy (median) | other labels | confidence is off by, mean | by more than 0.01 |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, images in loop_cases().items():
+        times: dict[Match, list[float]] = {match: [], compiled.match: []}
+        for _ in range(rounds + 1):
+            for make, taken in times.items():
+                began = time.thread_time()
+                for image in images:
+                    make(WindowScores(image.cosines, image.plan, image.temperature), image.size, naming(image.phrases))
+                taken.append(time.thread_time() - began)
+        numpy_time, loop_time = (statistics.median(taken[1:]) for taken in times.values())
+        labels, off = [], []
+        for image in images:
+            expected, found = (
+                make(WindowScores(image.cosines, image.plan, image.temperature), image.size, naming(image.phrases))
+                for make in times
+            )
+            labels.append(np.mean(expected.labels != found.labels))
+            off.append(np.abs(expected.confidence - found.confidence).reshape(-1))
+        errors = np.concatenate(off)
+        print(
+            f"| {name} | {images[0].phrases} | {loop_time / numpy_time:.2f} | {np.mean(labels):.4%} | {errors.mean():.1e} | "
+            f"{np.mean(errors > 0.01):.2%} |",
+            flush=True,
+        )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The cosines of an image, and its size."""
+
+    cosines: NDArray[np.float32]
+    plan: WindowPlan
+    temperature: float
+    size: tuple[int, int] = (480, 640)
+
+    @property
+    def phrases(self) -> int:
+        return self.cosines.shape[3]
+
+
+def loop_cases() -> dict[str, list[Scored]]:
+    plan = make_plan((480, 640), 448, 448, 14)
+    rng = np.random.default_rng(1)
+    drawn = rng.normal(0.1, 0.03, (len(plan.corners), 32, 32, 31)).astype(np.float32)
+    coarse = rng.normal(0.1, 0.05, (len(plan.corners), 31, 6, 6)).astype(np.float32)
+    slow = [[cv2.resize(each, (32, 32), interpolation=cv2.INTER_CUBIC) for each in window] for window in coarse]
+    return {
+        "random": [Scored(drawn, plan, TEMPERATURE)],
+        "slow changes": [Scored(np.ascontiguousarray(np.moveaxis(np.stack(slow), 1, 3)), plan, TEMPERATURE)],
+        "the drawn ones": [Scored(*drawn_cosines((480, 640), 150), TEMPERATURE)],
+        "`tiny`, 20 classes": tiny_cosines(NAMES),
+        "`tiny`, 150 classes": tiny_cosines(MANY),
+    }
+
+
+def tiny_cosines(names: list[str]) -> list[Scored]:
+    """Of some scenes. Each phrase counts for itself, those of the background too."""
+    model = tipsseg.load("tiny")
+    labeller = tipsseg.Labeller(model, names)
+    scored = []
+    for path in sorted(SCENES.rglob("*.jpg"))[:5]:
+        features = model.encode(path)
+        cosines = features.cosines(labeller.vectors).numpy()
+        scored.append(Scored(cosines, features.plan, model.backbone.temperature, features.size))
+    return scored
 
 
 def measure_memory() -> None:
