@@ -77,6 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", default="known,unmasked,made-up,kite")
     parser.add_argument("--images", default="1,5,10,20", help="how many have masks")
+    parser.add_argument("--unlabelled", type=int, default=0, help="how many of the others the fit sees too")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--cache", type=Path, help="a folder that keeps features and results")
     options = parser.parse_args()
@@ -93,11 +94,18 @@ def main() -> None:
             scenes(model, name, kite, options.cache) for name in ("pool-kite" if kite else "pool", "held-out")
         )
         for images in map(int, options.images.split(",")):
-            _measure(model, table, images, options.seeds, pool, held_out, options.cache)
+            _measure(model, table, images, options.unlabelled, options.seeds, pool, held_out, options.cache)
 
 
 def _measure(
-    model: tipsseg.Model, table: str, images: int, seeds: int, pool: Scenes, held_out: Scenes, cache: Path | None
+    model: tipsseg.Model,
+    table: str,
+    images: int,
+    unlabelled: int,
+    seeds: int,
+    pool: Scenes,
+    held_out: Scenes,
+    cache: Path | None,
 ) -> None:
     names = {"made-up": MADE_UP, "kite": (*WHOLE_LIST, "kite")}.get(table, WHOLE_LIST)
     vocabulary = tipsseg.make_vocabulary(names, "none")
@@ -106,12 +114,13 @@ def _measure(
     seconds = []
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
-        chosen = rng.permutation(POOL)[:images]
+        drawn = rng.permutation(POOL)
+        chosen, others = drawn[:images], drawn[images : images + unlabelled]
         without = rng.permutation(len(WHOLE_LIST))[: len(WHOLE_LIST) // 2] + 1 if table == "unmasked" else np.array([0])
         masked_classes.append(without - 1)
-        kept = cache / "results" / f"{table}-{images}-{seed}.npz" if cache else None
+        kept = cache / "results" / f"{table}-{images}-{unlabelled}-{seed}.npz" if cache else None
         if kept is None or not kept.exists():
-            ious, took = _drawn(model, vocabulary, pool, held_out, chosen, without)
+            ious, took = _drawn(model, vocabulary, pool, held_out, chosen, others, without)
             if kept is not None:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 np.savez(kept, seconds=took, ious=np.stack([ious[name] for name in found]))
@@ -146,6 +155,7 @@ def _drawn(
     pool: Scenes,
     held_out: Scenes,
     chosen: NDArray[np.int64],
+    others: NDArray[np.int64],
     without: NDArray[np.int64],
 ) -> tuple[dict[str, Ious], float]:
     """The IoUs that each method comes to with masks of the chosen images, and seconds of the processor for the fit."""
@@ -161,9 +171,12 @@ def _drawn(
         for window in windows_of(each[None], plan, mask, groups)
     ]
     found = {name: _ious(method(windows, text, held_out.patches), held_out.truths) for name, method in METHODS.items()}
-    features = [Features((SIDE, SIDE), plan, each[None], torch.zeros(1, 2, each.shape[-1])) for each in patches]
+    features, unlabelled = (
+        [Features((SIDE, SIDE), plan, each[None], torch.zeros(1, 2, each.shape[-1])) for each in some]
+        for some in (patches, pool.patches[others])
+    )
     began = time.process_time()
-    fitted = tipsseg.fit(model, features, list(masks), vocabulary)
+    fitted = tipsseg.fit(model, features, list(masks), vocabulary, unlabelled=unlabelled)
     seconds = time.process_time() - began
     logits = held_out.patches @ torch.from_numpy(fitted.vectors).T + torch.from_numpy(fitted.biases)
     found["fit"] = _ious(logits, held_out.truths)

@@ -21,6 +21,7 @@ from tipsseg.errors import TipssegError
 from tipsseg.labelling.fitting import choice
 from tipsseg.labelling.fitting import fit as fitting
 from tipsseg.labelling.fitting.maths import Mask, Prior, Window, cell_logits, solve, thinned, windows_of
+from tipsseg.labelling.fitting.unlabelled import compare, second_moment
 from tipsseg.types import WindowPlan
 
 NAMES = ("sky", "zoofle", "tree", "balloon")  # a zoofle is grass
@@ -99,7 +100,7 @@ def test_classes_are_held_the_more_where_masks_lack_many(
     ]
     steps: list[tuple[int, int]] = []
     texts, called = torch.eye(5)[:names] * 3, ["a", "b", "c", "d", "e"][:names]
-    choice.choose_and_fit(images, torch.arange(names), texts, called, lambda *step: steps.append(step))
+    choice.choose_and_fit(images, torch.arange(names), texts, called, None, lambda *step: steps.append(step))
     assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
     assert {most for _, most in steps} == {3 * 5 + 1}
     assert len(steps) <= 16
@@ -137,6 +138,63 @@ def test_one_thread_fits_however_many_there_are(
         tipsseg.fit(tiny, [pairs[0][0]], [pairs[0][1]], VOCABULARY, OPTIONS)
         assert torch.get_num_threads() == 3
     assert seen == [1]
+
+
+def test_images_without_masks_keep_a_fit_from_serving_them_badly(
+    tiny: Model, pairs: list[tuple[Features, Mask]]
+) -> None:
+    """Patches of the images with masks are dim and noisy, so that the text is unsure of them; those of the others are not."""
+    generator = torch.Generator().manual_seed(0)
+    names = ("sky", "grass", "tree", "balloon")
+    features, masks = zip(*pairs[:3], strict=True)
+    dim = [
+        replace(each, patches=0.25 * each.patches + 0.05 * torch.randn(each.patches.shape, generator=generator))
+        for each in features
+    ]
+    others = [each for each, _ in pairs]
+    free, held = (tipsseg.fit(tiny, dim, masks, names, OPTIONS, unlabelled=some) for some in ((), others))
+    labeller = Labeller(tiny, tipsseg.make_vocabulary(names), OPTIONS)
+    moved = []
+    for fitted in (free, held):
+        labels = Labeller(tiny, fitted, OPTIONS).label(pairs[4][0]).labels
+        moved.append((labels != labeller.label(pairs[4][0]).labels).mean())
+    assert moved[1] < 0.7 * moved[0]
+
+
+@pytest.mark.parametrize(
+    ("others", "known", "unsure"),
+    [
+        pytest.param([[6.0, 0, 0], [0, 6, 0]], [True, True, False], 130.57, id="surer there"),
+        pytest.param([[6.0, 0, 0]] * 2, [True, False, False], 130.57, id="the second is not there"),
+        pytest.param([[0.1, 0, 0], [0, 0.1, 0]], [False, False, False], 1, id="as unsure there"),
+    ],
+)
+def test_a_word_is_known_that_the_text_finds_surely_elsewhere(
+    others: list[list[float]], known: list[bool], unsure: float
+) -> None:
+    """In the images with masks the text gives the first word for the second, and is not sure of it."""
+    shares = torch.ones(4, 4, 1)
+    windows = [Window(torch.tensor([0.1, 0, 0]).expand(2, 2, 3), torch.tensor([1]), shares)]
+    found = compare(windows, torch.tensor(others), torch.eye(3), torch.arange(3), 3)
+    assert found.known.tolist() == known
+    assert found.unsure == pytest.approx(unsure, rel=0.01)
+
+
+def test_logits_of_patches_that_are_held_stay() -> None:
+    """The second feature is what the patches that are held have."""
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.rand(4, 4, 2, generator=generator)
+    windows = [Window(patches, torch.tensor([1]), torch.ones(8, 8, 1))]
+    strength = torch.full((2,), 1.0)
+    moment = second_moment(torch.tensor([[0.0, 1.0]]).expand(5, 2))
+    torch.testing.assert_close(moment, torch.tensor([[0.0, 0, 0], [0, 1, 1], [0, 1, 1]]))
+    changes = []
+    for held in (0.0, 1e3):
+        prior = Prior(torch.zeros(2, 2), strength, strength, moment, torch.full((2,), held))
+        weights, biases = solve(windows, torch.arange(2), prior, 0.0)
+        changes.append(float((weights[:, 1] + biases).abs().max()))
+    assert changes[0] > 0.3
+    assert changes[1] < 0.02
 
 
 def test_one_image_is_enough(tiny: Model, pairs: list[tuple[Features, Mask]]) -> None:

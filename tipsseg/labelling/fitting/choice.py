@@ -1,7 +1,8 @@
 """What each class is made from, and how strongly it is drawn there.
 
 For each class one of three is taken: its text vector as it is, a vector that is drawn towards it, or, for words that the text tower
-does not know, a vector that is drawn towards nothing. Leaving images out decides that, and the strengths.
+does not know, a vector that is drawn towards nothing. Leaving images out decides that, and the strengths. Images without masks
+keep the fit from serving images badly that are unlike those with masks, see `unlabelled`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.labelling.fitting.maths import Prior, Window, confusion, solve, thinned
+from tipsseg.labelling.fitting.unlabelled import compare, second_moment
 from tipsseg.vocabulary.fitted import ClassFit
 
 #: Precisions of the prior of a class that the text helps with, in patches; its bias is held as strongly. One is chosen.
@@ -26,6 +28,9 @@ _STRONGER, _LACKING = (30.0,), 0.25
 _WEAK = (0.3, 0.03)
 #: How strongly the bias of a class without its text is held, as a share of how its vector is.
 _WEAK_BIAS = 1 / 3
+#: How strongly the logits of a class that the text helps with are held in images without masks, see `Prior.moment_strength`, where
+#: the text is at least twice as unsure in those with masks. It is less where these are more like the others.
+_HELD = 50.0
 #: How much more than by their area rare classes count where no class has its text; with half of the classes half of that.
 _BALANCE = 0.5
 #: A class leaves its text where that finds less than this share of the IoU of masks alone, or less than this IoU at all.
@@ -73,6 +78,8 @@ class _Problem:
         text: [P, D], the text vectors in logits.
         groups: G.
         step: Is told how many solutions are found, and how many will be at most.
+        moment: Of patches of images without masks, see `Prior`; None where there are none.
+        held: How strongly the logits of these are held.
         found: The vectors of each fold by the last fit: the next one, of another kind, begins there.
         solutions: How many are found.
     """
@@ -82,6 +89,8 @@ class _Problem:
     text: Tensor
     groups: int
     step: Step
+    moment: Tensor | None = None
+    held: float = 0.0
     found: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     solutions: int = 0
 
@@ -112,7 +121,8 @@ class _Problem:
         strength = torch.where(is_weak, kind.weak_strength, kind.strong_strength)
         bias_strength = torch.where(is_weak, kind.weak_strength * _WEAK_BIAS, kind.strong_strength)
         strength[is_kept] = torch.inf
-        prior = Prior(torch.where(is_weak[:, None], 0.0, self.text), strength, bias_strength)
+        held = torch.where(is_weak, 0.0, self.held)
+        prior = Prior(torch.where(is_weak[:, None], 0.0, self.text), strength, bias_strength, self.moment, held)
         windows = [window for image in images for window in image]
         learnt = kind.weak.sum() + (~kind.weak & ~kind.kept).sum()
         balance = _BALANCE * kind.weak.sum() / max(learnt, 1)
@@ -123,7 +133,12 @@ class _Problem:
 
 
 def choose_and_fit(
-    images: Sequence[Sequence[Window]], group_of: Tensor, text: Tensor, names: Sequence[str], step: Step
+    images: Sequence[Sequence[Window]],
+    group_of: Tensor,
+    text: Tensor,
+    names: Sequence[str],
+    unlabelled: Tensor | None,
+    step: Step,
 ) -> tuple[Tensor, Tensor, tuple[ClassFit, ...]]:
     """Choose what each class is made from, fit, and score.
 
@@ -132,6 +147,7 @@ def choose_and_fit(
         group_of: [P] int64, the group of each phrase.
         text: [P, D], the text vectors in logits.
         names: Of the groups.
+        unlabelled: [n, D] float32, patches of images without masks; None: none are known.
         step: See `Step`.
 
     Returns:
@@ -143,13 +159,18 @@ def choose_and_fit(
     for image in images:
         counts[torch.cat([window.groups for window in image]).unique().numpy()] += 1
     present = counts > 0
+    unknown = np.ones(len(names), np.bool_)
+    if unlabelled is not None:
+        compared = compare(everything, unlabelled, text, group_of, len(names))
+        unknown = ~compared.known
+        problem.moment, problem.held = second_moment(unlabelled), _HELD * min(max(compared.unsure - 1, 0), 1)
     by_text = ious(confusion(everything, text, torch.zeros(len(text)), group_of))
     has_phrases = set(group_of.tolist())
     strengths = _STRONGER if present.sum() < (1 - _LACKING) * len(has_phrases) else _STRONG
     if len(images) == 1:
-        kind, found = _Kind(present & (by_text < _UNKNOWN), ~present, strengths[0]), None
+        kind, found = _Kind(present & unknown & (by_text < _UNKNOWN), ~present, strengths[0]), None
     else:
-        kind, found = _chosen(problem, present, by_text, strengths)
+        kind, found = _chosen(problem, present, unknown, by_text, strengths)
     weights, biases = problem.fit(kind)
     scores = tuple(
         ClassFit(
@@ -165,11 +186,13 @@ def choose_and_fit(
     return weights, biases, scores
 
 
-def _chosen(problem: _Problem, present: Groups, by_text: Ious, strengths: Sequence[float]) -> tuple[_Kind, Ious]:
-    """What each group is made from, and the IoU of each group in images left out."""
+def _chosen(
+    problem: _Problem, present: Groups, unknown: Groups, by_text: Ious, strengths: Sequence[float]
+) -> tuple[_Kind, Ious]:
+    """What each group is made from, and the IoU of each group in images left out; those that are not `unknown` keep their text."""
     first = strengths[0]
     alone = problem.left_out(_Kind(present, ~present, first), _ROUGH)
-    weak = present & (by_text < np.maximum(_SHARE * alone, _UNKNOWN))
+    weak = present & unknown & (by_text < np.maximum(_SHARE * alone, _UNKNOWN))
     best, found = _best(problem, [_Kind(weak, ~present, first, each) for each in _WEAK[: 2 if weak.any() else 1]], weak)
     if (present & ~weak).any():
         others = [_Kind(weak, ~present, each, best.weak_strength) for each in strengths[1:]]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tipsseg.backbones.workers import threads_of_torch
 from tipsseg.errors import InputError, UsageError
@@ -16,6 +17,7 @@ from tipsseg.labelling.classifier import Classifier, make_classifier
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.fitting.choice import Step, choose_and_fit
 from tipsseg.labelling.fitting.maths import Mask, Window, windows_of
+from tipsseg.labelling.fitting.unlabelled import some_patches
 from tipsseg.labelling.model import Model
 from tipsseg.options import LabelOptions, Mode
 from tipsseg.types import BACKGROUND, ignore_id
@@ -32,11 +34,16 @@ def fit(
     vocabulary: Vocabulary | Sequence[str | ClassSpec],
     options: LabelOptions | None = None,
     *,
+    unlabelled: Sequence[Features] = (),
     cache: Path | None = None,
 ) -> FittedVocabulary:
     """Learn the vectors of classes from masks of a few images.
 
     Classes without pixels in the masks keep their text vectors. On one machine, the same arguments give the same numbers.
+
+    Give features of some images without masks too, about 30 drawn at random from all that the fit is for, unless the images with
+    masks were drawn so themselves. Where the text is much less sure of those with masks, as it is of images that `rank` puts first,
+    the fit is kept from serving the others badly.
 
     Args:
         model: The model that made the features.
@@ -45,6 +52,7 @@ def fit(
             with more than 254 classes). Without background phrases in the vocabulary, 0 does not count either.
         vocabulary: Names of classes, `ClassSpec`s, or a `Vocabulary`, as for `Labeller`.
         options: The mode and the short side that the features were made with; None: as published.
+        unlabelled: Of images without masks, made in the same way.
         cache: A folder that keeps the vectors of phrases for the next time. None: nothing is written.
 
     Returns:
@@ -63,9 +71,12 @@ def fit(
         vocabulary = make_vocabulary(vocabulary)
     classifier = make_classifier(model.backbone, replace(vocabulary, fit=""), cache)
     _check_pairs(model, features, masks, options, short_side, len(vocabulary.classes))
+    for number, other in enumerate(unlabelled, start=1):
+        _check_features(model, other, f"unlabelled features {number}", options, short_side)
     groups = counting_groups(classifier.vocabulary)
     images = [windows_of(each.patches, each.plan, mask, groups) for each, mask in zip(features, masks, strict=True)]
-    return fit_windows(model, classifier, images, options.mode, short_side, lambda done, most: None)
+    others = [some_patches(each.patches) for each in unlabelled]
+    return fit_windows(model, classifier, images, options.mode, short_side, others, lambda done, most: None)
 
 
 def counting_groups(vocabulary: Vocabulary) -> NDArray[np.int64]:
@@ -79,9 +90,17 @@ def counting_groups(vocabulary: Vocabulary) -> NDArray[np.int64]:
 
 
 def fit_windows(
-    model: Model, classifier: Classifier, images: Sequence[Sequence[Window]], mode: Mode, short_side: int, step: Step
+    model: Model,
+    classifier: Classifier,
+    images: Sequence[Sequence[Window]],
+    mode: Mode,
+    short_side: int,
+    unlabelled: Sequence[Tensor],
+    step: Step,
 ) -> FittedVocabulary:
-    """As `fit`, from what the windows of each image teach, see `windows_of`; `step` is told how it goes on.
+    """As `fit`, from what the windows of each image teach, see `windows_of`, and patches of images without masks.
+
+    `step` is told how it goes on.
 
     Raises:
         InputError: No pixel counts.
@@ -93,10 +112,11 @@ def fit_windows(
     if not images:
         raise InputError("no pixel of the masks counts", "Give masks with pixels of the classes.")
     text = classifier.vectors.float().cpu() / temperature
+    others = torch.cat(list(unlabelled)) if unlabelled else None
     # Sums differ by the number of threads that share them, and small differences grow from step to step. With one thread the same
     # masks give the same fit, however many threads there are.
     with threads_of_torch(1):
-        weights, biases, scores = choose_and_fit(images, group_of, text, names, step)
+        weights, biases, scores = choose_and_fit(images, group_of, text, names, others, step)
     hashes = file_hashes(model.backbone.folder)
     return FittedVocabulary(
         vocabulary,
@@ -124,15 +144,7 @@ def _check_pairs(
             f"{len(features)} features and {len(masks)} masks are no pairs", "Give one mask for each image."
         )
     for number, (each, mask) in enumerate(zip(features, masks, strict=True), start=1):
-        if not isinstance(each, Features):
-            raise UsageError(f"features {number} must be what Model.encode gives, not {quoted(each)}")
-        if each.patches.shape[-1] != model.backbone.embed_dim or each.plan != model.plan(
-            each.size, options.mode, short_side
-        ):
-            raise UsageError(
-                f"features {number} were made by another model, or in another mode or with another short side",
-                "Encode the image with this model, in the mode and with the short side of the options of the fit.",
-            )
+        _check_features(model, each, f"features {number}", options, short_side)
         if not isinstance(mask, np.ndarray) or mask.dtype not in (np.uint8, np.uint16):
             raise UsageError(f"mask {number} must be an array of uint8 or uint16, not {quoted(mask)}")
         if mask.shape != each.size:
@@ -144,3 +156,15 @@ def _check_pairs(
                 f"mask {number} has id {beyond[0]}, and the vocabulary {classes} classes",
                 f"Ids are 0..{classes}; {ignore_id(classes)} does not count.",
             )
+
+
+def _check_features(model: Model, each: Features, name: str, options: LabelOptions, short_side: int) -> None:
+    if not isinstance(each, Features):
+        raise UsageError(f"{name} must be what Model.encode gives, not {quoted(each)}")
+    if each.patches.shape[-1] != model.backbone.embed_dim or each.plan != model.plan(
+        each.size, options.mode, short_side
+    ):
+        raise UsageError(
+            f"{name} were made by another model, or in another mode or with another short side",
+            "Encode the image with this model, in the mode and with the short side of the options of the fit.",
+        )

@@ -62,11 +62,17 @@ class Prior:
         weights: [P, D] float32, in logits: the vectors / temperature.
         strength: [P] float32, the precision of the Gaussian prior of each row of weights; infinity: the row stays.
         bias_strength: [P] float32, that of the bias, which is drawn towards 0.
+        moment: [D + 1, D + 1] float32, the second moment of patches with a 1 behind each, see `unlabelled.second_moment`. None:
+            no patches are known but those that are learnt from.
+        moment_strength: [P] float32, how strongly the logits of these patches are drawn towards those by `weights` alone: the
+            precision, in patches, of the prior of their mean square difference. Of no use without a moment.
     """
 
     weights: Tensor
     strength: Tensor
     bias_strength: Tensor
+    moment: Tensor | None = None
+    moment_strength: Tensor | None = None
 
 
 def windows_of(patches: Tensor, plan: WindowPlan, mask: Mask, groups: NDArray[np.int64]) -> list[Window]:
@@ -219,6 +225,7 @@ def solve(
     members = torch.nn.functional.one_hot(group_of).float()  # [P, G]
     free = torch.isfinite(prior.strength)
     strength, bias_strength = prior.strength[free, None], prior.bias_strength[free]
+    held = None if prior.moment_strength is None else prior.moment_strength[free, None]
     resizings = {length: _resizing(length) for window in windows for length in window.patches.shape[-3:-1]}
     step = torch.zeros(int(free.sum()), prior.weights.shape[1] + 1)
     if start is not None:
@@ -229,6 +236,8 @@ def solve(
     def loss() -> Tensor:
         moved, biases = step[:, :-1], step[:, -1]
         total = 0.5 * (strength * moved**2).sum() + 0.5 * (bias_strength * biases**2).sum()
+        if prior.moment is not None and held is not None:
+            total = total + 0.5 * (held * step * (step @ prior.moment)).sum()
         total.backward()
         value = total.detach()
         with torch.no_grad():

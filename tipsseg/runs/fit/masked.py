@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.evaluation.pairing import Pair, find_truths
@@ -18,10 +19,15 @@ from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry
 from tipsseg.store.reader import FinishedRun, check_hint, find_runs, finished_context
 from tipsseg.store.results import is_recorded
 from tipsseg.store.stored_image import labelled_image
-from tipsseg.types import ImageRef, LabelArray
+from tipsseg.types import ImageRef, LabelArray, name_order
 from tipsseg.util.files import is_folder
 from tipsseg.util.printable import counted, shell_word
 from tipsseg.util.record_paths import actual_name, actual_path
+
+_Other = TypeVar("_Other")
+
+#: Of more images without a mask so many are looked at.
+_OTHERS = 32
 
 
 class Masks(Protocol):
@@ -30,6 +36,10 @@ class Masks(Protocol):
     @property
     def refs(self) -> tuple[ImageRef, ...]:
         """The images."""
+
+    @property
+    def others(self) -> tuple[ImageRef, ...]:
+        """Some of the images that have no mask, drawn at random and always the same."""
 
     @property
     def folder(self) -> Path:
@@ -55,6 +65,7 @@ class EditedMasks:
         run: The run.
         context: What its formats have to know.
         refs: The images.
+        others: Some of the images whose masks nobody edited.
         masks: The line of the manifest and the mask of each image, by its name.
         max_pixels: Larger images are refused.
     """
@@ -62,6 +73,7 @@ class EditedMasks:
     run: FinishedRun
     context: RunContext
     refs: tuple[ImageRef, ...]
+    others: tuple[ImageRef, ...]
     masks: Mapping[str, tuple[ManifestEntry, Correction]]
     max_pixels: int
 
@@ -165,6 +177,7 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
     context = finished_context(run)
     found: dict[str, tuple[ManifestEntry, Correction]] = {}
     refs: list[ImageRef] = []
+    others: list[tuple[str, str]] = []
     with closing(Manifest(run.state)) as manifest:
 
         def recorded(image: str, digest: str) -> bool:
@@ -173,8 +186,10 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
         context.ownership.load(run.info.files, recorded)
         for entry in manifest.entries():
             mask = find_correction(entry, output, context.ownership)
-            if mask is not None:
-                ref = ImageRef(_place(entry, images), PurePosixPath(entry.image))
+            if mask is None:
+                others.append((entry.image, entry.path))
+            else:
+                ref = ImageRef(_place(entry.image, entry.path, images), PurePosixPath(entry.image))
                 refs.append(ref)
                 found[ref.name] = entry, mask
     if not refs:
@@ -182,14 +197,23 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
             f"{output}: no mask in it was edited, so there is nothing to learn from",
             f"Correct some masks; those from other tools come back with: tipsseg correct {shell_word(str(output))} --help",
         )
-    return EditedMasks(run, context, tuple(refs), found, max_pixels)
+    others.sort(key=lambda each: name_order(each[0]))
+    chosen = tuple(ImageRef(_place(*each, images), PurePosixPath(each[0])) for each in _some(others))
+    return EditedMasks(run, context, tuple(refs), chosen, found, max_pixels)
 
 
-def _place(entry: ManifestEntry, images: Path | None) -> Path:
+def _some(others: Sequence[_Other]) -> list[_Other]:
+    """A few of the images without a mask, in their order; the same of the same."""
+    drawn = random.Random(0).sample(range(len(others)), min(len(others), _OTHERS))
+    return [others[at] for at in sorted(drawn)]
+
+
+def _place(image: str, path: str, images: Path | None) -> Path:
+    """Where the image is that a manifest has with this name and this path."""
     if images is None:
-        return actual_path(Path(), entry.path)
-    path = images / entry.image
-    return path if path.exists() else images / actual_name(entry.image)
+        return actual_path(Path(), path)
+    place = images / image
+    return place if place.exists() else images / actual_name(image)
 
 
 def _whole_run(output: Path) -> FinishedRun:
@@ -210,12 +234,14 @@ class TruthMasks:
         folder: The folder of the masks.
         pairs: The images and their masks, by the name of the image.
         without: How many images have no mask.
+        others: Some of these.
         max_pixels: Larger masks are refused.
     """
 
     folder: Path
     pairs: Mapping[str, Pair]
     without: int
+    others: tuple[ImageRef, ...]
     max_pixels: int
 
     @property
@@ -247,4 +273,5 @@ def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixe
             f"none of the images has a mask in {folder}",
             "Masks are found by the path of the image, or by its file name.",
         )
-    return TruthMasks(folder, {pair.ref.name: pair for pair in found.pairs}, len(found.missing), max_pixels)
+    pairs, without = {pair.ref.name: pair for pair in found.pairs}, found.missing
+    return TruthMasks(folder, pairs, len(without), tuple(_some(without)), max_pixels)

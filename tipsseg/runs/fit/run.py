@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +24,15 @@ from tipsseg.runs.progress import Progress
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import plan_run
 from tipsseg.store.spec import RunSpec, check_folder, model_identity
+from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder, is_folder
 from tipsseg.util.printable import clock, counted, listed
 from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary, is_fit
 from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tipsseg.labelling.fitting.maths import Window
 
 #: The fewest images that can be fitted to with one of them left out.
@@ -184,6 +188,7 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     taught, failed = learn(loaded, masks, counting_groups(classifier.vocabulary), progress)
     windows = [each for each in taught if each]
     require_masks(masks, len(windows), failed, _FEWEST, _WISH)
+    others = look_at(loaded, masks.others, progress)
     began = time.monotonic()
     progress.note(
         f"Fitting {counted(len(spec.vocabulary.classes), 'class', 'classes')} to {counted(len(windows), 'image')}."
@@ -193,7 +198,7 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
         progress.still(f"{done} of at most {most} steps of the fit in {clock(round(time.monotonic() - began))}.")
 
     side = loaded.model.check_short_side(spec.options.short_side)
-    fitted = fit_windows(loaded.model, classifier, windows, spec.options.mode, side, step)
+    fitted = fit_windows(loaded.model, classifier, windows, spec.options.mode, side, others, step)
     _note_classes(fitted, progress)
     if target is not None:
         fitted.save(target)
@@ -229,6 +234,30 @@ def learn(
             progress.advance()
     progress.end()
     return taught, failed
+
+
+def look_at(loaded: LoadedModel, refs: Sequence[ImageRef], progress: Progress) -> list[Tensor]:
+    """Some patches of each image without a mask. A fit does without those that cannot be read: a note says how many they are."""
+    from tipsseg.runs.fit.task import Seen, UnlabelledTask
+    from tipsseg.runs.pipeline import label_images
+
+    if not refs:
+        return []
+    spec = loaded.info.spec
+    task = UnlabelledTask(loaded.model, spec.options, loaded.store, spec.max_pixels)
+    found: list[Seen] = []
+    progress.begin(f"Looking at {counted(len(refs), 'image')} without masks.", len(refs))
+    with closing(label_images(refs, task, spec.jobs)) as results:
+        for result in results:
+            if isinstance(result, Seen):
+                found.append(result)
+                if result.damaged:
+                    note_damaged(result.damaged, progress)
+            progress.advance()
+    progress.end()
+    if missing := len(refs) - len(found):
+        progress.note(f"{missing} of the {counted(len(refs), 'image')} without masks cannot be read, and are left out.")
+    return [each.patches for each in found]
 
 
 def _note_classes(fitted: FittedVocabulary, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""What is done to one image with a mask, from its file to what its windows teach."""
+"""What is done to one image, from its file to what it teaches: by its mask, or by its features alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tipsseg.features.folder import FeatureStore
 from tipsseg.images.decoding import as_image_error, opened
@@ -14,6 +15,7 @@ from tipsseg.images.upright import upright_image
 from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.fitting.maths import Window, windows_of
+from tipsseg.labelling.fitting.unlabelled import some_patches
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.options import LabelOptions
@@ -38,33 +40,34 @@ class Taught:
     damaged: str
 
 
-class FitTask:
-    """Brings features and masks together, in the steps of an ImageTask."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What an image without a mask tells.
 
-    def __init__(
-        self,
-        model: Model,
-        options: LabelOptions,
-        masks: Masks,
-        groups: NDArray[np.int64],
-        store: FeatureStore | None,
-        max_pixels: int,
-    ) -> None:
+    Attributes:
+        patches: Some of its patches, [n, D] float32 on the CPU.
+        damaged: What was wrong with the file of its features; "" where nothing was.
+    """
+
+    patches: Tensor
+    damaged: str
+
+
+class _FeaturesTask:
+    """Makes or reads the features of images, in the steps of an ImageTask but for the last."""
+
+    def __init__(self, model: Model, options: LabelOptions, store: FeatureStore | None, max_pixels: int) -> None:
         """Say how it is done.
 
         Args:
             model: Makes the features.
             options: How images are shown to it.
-            masks: The masks.
-            groups: What their ids count for, see `windows_of`.
             store: Features are taken from it and added to it; None: all are made, and kept nowhere.
             max_pixels: Images of more pixels are refused.
         """
         self._model = model
         self._mode = options.mode
         self._short_side = model.check_short_side(options.short_side)
-        self._masks = masks
-        self._groups = groups
         self._store = store
         self._max_pixels = max_pixels
         self._alone = OneLarge()
@@ -115,12 +118,42 @@ class FitTask:
         """The features are what is learnt from."""
         return features
 
-    def finish(self, loaded: Loaded, scored: Features) -> Taught:
-        """Read the mask; may be called from several threads. Raises ImageError for a mask of another size."""
+    def _save(self, loaded: Loaded) -> None:
         if self._store is not None:
             for unsaved in loaded.unsaved:
                 self._store.add(unsaved())
+
+
+class FitTask(_FeaturesTask):
+    """Brings features and masks together."""
+
+    def __init__(
+        self,
+        model: Model,
+        options: LabelOptions,
+        masks: Masks,
+        groups: NDArray[np.int64],
+        store: FeatureStore | None,
+        max_pixels: int,
+    ) -> None:
+        """As of an `UnlabelledTask`, with the masks, and what their ids count for, see `windows_of`."""
+        super().__init__(model, options, store, max_pixels)
+        self._masks = masks
+        self._groups = groups
+
+    def finish(self, loaded: Loaded, scored: Features) -> Taught:
+        """Read the mask; may be called from several threads. Raises ImageError for a mask of another size."""
+        self._save(loaded)
         mask = self._masks.read(loaded.ref)
         if mask.shape != scored.size:
             raise of_another_size(loaded.ref, scored.size, mask.shape)
         return Taught(loaded.ref, windows_of(scored.patches, scored.plan, mask, self._groups), loaded.damaged)
+
+
+class UnlabelledTask(_FeaturesTask):
+    """Takes some patches of each image."""
+
+    def finish(self, loaded: Loaded, scored: Features) -> Seen:
+        """Take the patches; may be called from several threads."""
+        self._save(loaded)
+        return Seen(some_patches(scored.patches), loaded.damaged)
