@@ -74,6 +74,7 @@ def _log(shares: Tensor) -> Tensor:
 #: / temperature) over the groups, the cosine of a group that of its best phrase.
 METHODS: Mapping[str, Presence] = {
     "none": lambda shares, tokens: torch.zeros(shares.shape[1]),
+    "largest share, strength 0.25": lambda shares, tokens: 0.25 * _log(shares.amax(0)),
     "largest share, strength 1": lambda shares, tokens: _log(shares.amax(0)),
     "largest share, strength 4": lambda shares, tokens: 4 * _log(shares.amax(0)),
     "largest share of four patches, sharper (8), strength 0.3": lambda shares, tokens: 0.3 * _log(_sharper(shares, 8)),

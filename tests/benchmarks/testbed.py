@@ -4,10 +4,12 @@
     PYTHONPATH=examples/pretrain python tests/benchmarks/weak.py --work /tmp/weak --out /tmp/weak/model
     PYTHONPATH=examples/pretrain python tests/benchmarks/testbed.py --weak /tmp/weak/model --scenes 200 --json testbed.json
 
-A method that helps a good model on plain colours may hurt elsewhere: what is recommended should help in all four. The closed list
-of 24 classes, scored at all pixels that have one of them. Prints a table in Markdown. Time is the median processor time of one
-image, encoding included, relative to the first method on the same combination. It is that of all threads, so that other programs on
-the machine matter little.
+A method that helps a good model on plain colours may hurt elsewhere: what is recommended should help in all four. The lists are
+those of `tinytips.evaluate`: the closed list of 24 classes, every thing whole, every part apart. Scored are all pixels that
+have one of the classes. Prints a table in Markdown. Time is the median processor time of one image, encoding included, relative
+to the first method on the same combination. It is that of all threads, so that other programs on the machine matter little.
+
+A part of the scenes at a time: `--first-seed` and `--json`; then `--merge` prints the table of all parts.
 """
 
 from __future__ import annotations
@@ -18,66 +20,103 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hard_world import harden
-from labels import SIZE_BINS, Scene, found_regions, labels_of
+from labels import SIZE_BINS, Scene, found_regions
 from models import machine
+from numpy.typing import NDArray
 
 import tipsseg
-from tinytips.data.scoring import FIRST_SEED, SIZES
-from tinytips.world.concepts import CLOSED_LIST
+from tinytips.data.scoring import FIRST_SEED, SIZES, to_list
+from tinytips.world.concepts import CLOSED_LIST, LEAF_LIST, WHOLE_LIST
 from tinytips.world.scenes import draw_scene
 from tipsseg.evaluation.metrics import Confusion, scores
 from tipsseg.evaluation.truth import IGNORED
+from tipsseg.options import REFINEMENTS
 
 WORLDS = ("plain", "hard")
+LISTS: Mapping[str, Sequence[str]] = {"closed": CLOSED_LIST, "whole": WHOLE_LIST, "parts": LEAF_LIST}
 
-#: The first is what the others' time is relative to.
-METHODS: Mapping[str, tipsseg.LabelOptions] = {
-    "224": tipsseg.LabelOptions(),
-    "224, pamr": tipsseg.LabelOptions(refine="pamr"),
-    "336": tipsseg.LabelOptions(short_side=336),
-    "336, pamr": tipsseg.LabelOptions(short_side=336, refine="pamr"),
-    "448": tipsseg.LabelOptions(short_side=448),
-    "448, pamr": tipsseg.LabelOptions(short_side=448, refine="pamr"),
-    "224 + 448": tipsseg.LabelOptions(scales=(1, 2)),
-    "224 + 448, pamr": tipsseg.LabelOptions(scales=(1, 2), refine="pamr"),
-    "224 and 392": tipsseg.LabelOptions(scales=(1, 1.75)),
-    "224 and 392, pamr": tipsseg.LabelOptions(scales=(1, 1.75), refine="pamr"),
-    "224, 392 and 672": tipsseg.LabelOptions(scales=(1, 1.75, 3)),
-    "224, 392 and 672, pamr": tipsseg.LabelOptions(scales=(1, 1.75, 3), refine="pamr"),
-}
+#: Short sides in pixels, and scales of 224.
+SIDES = (224, 336, 448)
+SCALES: Sequence[tuple[float, ...]] = ((1, 2), (1, 1.75), (1.25, 1.75), (1, 1.75, 3))
+
+
+def _methods() -> dict[str, tipsseg.LabelOptions]:
+    found = {}
+    for refine in REFINEMENTS:
+        end = "" if refine == "none" else f", {refine}"
+        for side in SIDES:
+            found[f"short side {side}{end}"] = tipsseg.LabelOptions(short_side=side, refine=refine)
+        for scales in SCALES:
+            found[f"scales {','.join(f'{each:g}' for each in scales)}{end}"] = tipsseg.LabelOptions(
+                scales=scales, refine=refine
+            )
+    return found
+
+
+METHODS: Mapping[str, tipsseg.LabelOptions] = _methods()
 
 #: Columns of the table: recall of the truth's regions of these of SIZE_BINS.
 RECALLS = {"under 1 patch": slice(0, 1), "1 to 4": slice(1, 3), "over 16": slice(4, 5)}
 
+#: Model, world, list and method.
+Case = tuple[str, str, str, str]
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Of one method on one combination.
+
+@dataclass(slots=True)
+class Counts:
+    """What one method came to with one list on one combination.
 
     Attributes:
-        model: "tiny" or "weak".
-        world: "plain" or "hard".
-        method: Its name.
-        mean_iou: Over the classes.
-        recall: Of the truth's connected regions, by RECALLS.
-        regions: How many there are of each size.
-        seconds: Median processor time of one image.
-        iou: By class.
+        classes: The names of the list.
+        confusion: Pixels, as `Confusion` counts them.
+        found: By SIZE_BINS: the sum of the recalls of the truth's connected regions, and their number.
+        seconds: Processor time of each image.
     """
 
-    model: str
-    world: str
-    method: str
-    mean_iou: float
-    recall: Mapping[str, float]
-    regions: Mapping[str, int]
-    seconds: float
-    iou: Mapping[str, float]
+    classes: Sequence[str]
+    confusion: Confusion
+    found: NDArray[np.float64] = field(default_factory=lambda: np.zeros((len(SIZE_BINS), 2)))
+    seconds: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, title: str) -> Counts:
+        """Nothing counted yet."""
+        return cls(LISTS[title], Confusion(len(LISTS[title]), background=False))
+
+    def add(self, truth: NDArray[np.uint16], labels: NDArray[np.unsignedinteger], seconds: float) -> None:
+        """Count an image; truth 0 is none of the classes."""
+        self.confusion.add(np.where(truth == 0, np.uint16(IGNORED), truth), labels)
+        self.found += found_regions(truth, labels)
+        self.seconds.append(seconds)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "confusion": self.confusion.counts.tolist(),
+            "found": self.found.tolist(),
+            "seconds": self.seconds,
+        }
+
+    def add_record(self, record: Mapping[str, Any]) -> None:
+        """Add what `record` gave."""
+        self.confusion.counts += np.array(record["confusion"])
+        self.found += np.array(record["found"])
+        self.seconds += record["seconds"]
+
+    def row(self, first: float, shown: Sequence[str]) -> str:
+        """The cells of a table: mean IoU, recalls, IoU of the classes to show, time over that of the first method."""
+        result = scores(self.confusion, self.classes)
+        parts = [self.found[rows].sum(0) for rows in RECALLS.values()]
+        cells = [f"{result.mean_iou:.3f}", *(f"{right / max(regions, 1):.3f}" for right, regions in parts)]
+        iou = dict(zip(self.classes, result.iou.tolist(), strict=True))
+        cells += [f"{iou[name]:.3f}" if name in iou else "" for name in shown]
+        return " | ".join([*cells, f"{statistics.median(self.seconds) / first:.1f}"])
 
 
 def main() -> None:
@@ -90,69 +129,89 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the scenes")
     parser.add_argument("--models", default="tiny,weak", help="which, with commas")
     parser.add_argument("--worlds", default=",".join(WORLDS), help="which, with commas")
+    parser.add_argument("--lists", default="closed", help=f"which of {', '.join(LISTS)}, with commas")
     parser.add_argument("--methods", default=";".join(METHODS), help="which, with semicolons")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument("--show", default="", help="also the IoU of these classes, with commas")
+    parser.add_argument("--json", type=Path, help="also write the counts here")
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", help="print the table of counts that --json wrote, and no more"
+    )
     options = parser.parse_args()
+    shown = [name for name in options.show.split(",") if name]
+    if options.merge:
+        print_table(merged(options.merge), shown)
+        return
     print(f"{options.scenes} scenes with seeds from {options.first_seed:,}; {machine('torch', 'numpy')}\n")
+    methods = {name: METHODS[name] for name in options.methods.split(";")}
     worlds = {world: scenes_of(world, options.scenes, options.first_seed) for world in options.worlds.split(",")}
-    print(f"| model | scenes | method | mean IoU | recall of regions {' | '.join(RECALLS)} | time |")
-    print("|---" * (5 + len(RECALLS)) + "|")
-    results = []
+    counts: dict[Case, Counts] = {}
     for name, source in (("tiny", "tiny"), ("weak", options.weak)):
         if source is None or name not in options.models.split(","):
             continue
         model = tipsseg.load(source)
         for world, scenes in worlds.items():
-            first = None
-            for method in options.methods.split(";"):
-                result = measure(model, scenes, METHODS[method], (name, world, method))
-                first = first or result.seconds
-                recalls = " | ".join(f"{value:.3f}" for value in result.recall.values())
-                print(
-                    f"| {name} | {world} | {method} | {result.mean_iou:.3f} | {recalls} | {result.seconds / first:.1f} |",
-                    flush=True,
-                )
-                results.append(asdict(result))
+            for method, how in methods.items():
+                for title, found in measure(model, scenes, how, options.lists.split(",")).items():
+                    counts[name, world, title, method] = found
+    print_table(counts, shown)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+        records = [{"case": case, **found.record()} for case, found in counts.items()]
+        options.json.write_text(json.dumps(records) + "\n")
+
+
+def merged(paths: Sequence[Path]) -> dict[Case, Counts]:
+    """The sums of several parts."""
+    total: dict[Case, Counts] = {}
+    for path in paths:
+        for record in json.loads(path.read_text()):
+            model, world, title, method = record["case"]
+            total.setdefault((model, world, title, method), Counts.of(title)).add_record(record)
+    return total
+
+
+def print_table(counts: Mapping[Case, Counts], shown: Sequence[str]) -> None:
+    """Print a table in Markdown, and how many regions there are of each size."""
+    print(f"| model | scenes | list | method | mean IoU | recall of regions {' | '.join([*RECALLS, *shown, 'time'])} |")
+    print("|---" * (6 + len(RECALLS) + len(shown)) + "|")
+    first: dict[tuple[str, str, str], float] = {}
+    for case, found in counts.items():
+        seconds = first.setdefault(case[:3], statistics.median(found.seconds))
+        print(f"| {' | '.join(case)} | {found.row(seconds, shown)} |")
+    for (model, world, title), found in {case[:3]: found for case, found in counts.items()}.items():
+        regions = ", ".join(str(int(found.found[rows, 1].sum())) for rows in RECALLS.values())
+        print(f"\n{model}, {world}, {title}: {len(found.seconds)} scenes, regions of these sizes: {regions}", end="")
+    print()
 
 
 def scenes_of(world: str, count: int, first_seed: int) -> Sequence[Scene]:
     """The scenes of the seeds from `first_seed` on, in the sizes of the evaluation."""
 
-    def scene(index: int) -> Scene:
-        drawn = draw_scene(first_seed + index, *SIZES[index % len(SIZES)])
-        if world == "hard":
-            return Scene(*harden(drawn.image, drawn.truth, first_seed + index))
-        return Scene(drawn.image, drawn.truth)
+    def scene(seed: int) -> Scene:
+        drawn = draw_scene(seed, *SIZES[(seed - FIRST_SEED) % len(SIZES)])
+        return Scene(*harden(drawn.image, drawn.truth, seed)) if world == "hard" else Scene(drawn.image, drawn.truth)
 
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(scene, range(count)))
+        return list(pool.map(scene, range(first_seed, first_seed + count)))
 
 
 def measure(
-    model: tipsseg.Model, scenes: Sequence[Scene], options: tipsseg.LabelOptions, names: tuple[str, str, str]
-) -> Result:
-    """One method on one combination, whose names are those of the model, the world and the method."""
-    confusion = Confusion(len(CLOSED_LIST), background=False)
-    found = np.zeros((len(SIZE_BINS), 2))
-    seconds = []
-    began = time.process_time()
-    for truth, label_map in labels_of(model, scenes, CLOSED_LIST, options=options):
-        seconds.append(time.process_time() - began)
-        confusion.add(np.where(truth == 0, np.uint16(IGNORED), truth), label_map.labels)
-        found += found_regions(truth, label_map.labels)
+    model: tipsseg.Model, scenes: Sequence[Scene], options: tipsseg.LabelOptions, titles: Sequence[str]
+) -> dict[str, Counts]:
+    """One method on one combination, by the name of the list. An image is encoded once; that time counts for each list."""
+    labellers = {
+        title: tipsseg.Labeller(model, tipsseg.make_vocabulary(LISTS[title], "none"), options) for title in titles
+    }
+    counts = {title: Counts.of(title) for title in titles}
+    for scene in scenes:
         began = time.process_time()
-    result = scores(confusion, CLOSED_LIST)
-    parts = {name: found[rows].sum(0) for name, rows in RECALLS.items()}
-    return Result(
-        *names,
-        mean_iou=result.mean_iou,
-        recall={name: float(right / max(regions, 1)) for name, (right, regions) in parts.items()},
-        regions={name: int(regions) for name, (_, regions) in parts.items()},
-        seconds=statistics.median(seconds),
-        iou=dict(zip(CLOSED_LIST, result.iou.tolist(), strict=True)),
-    )
+        features = model.encode(scene.image, short_side=options.short_side, scales=options.scales)
+        encoding = time.process_time() - began
+        for title, labeller in labellers.items():
+            began = time.process_time()
+            labels = labeller.label(features, guide=scene.image).labels
+            seconds = encoding + time.process_time() - began
+            counts[title].add(to_list(scene.leaves, LISTS[title]).astype(np.uint16), labels, seconds)
+    return counts
 
 
 if __name__ == "__main__":
