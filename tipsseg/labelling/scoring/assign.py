@@ -6,7 +6,7 @@ pixel, resized to the image (bilinear), and the largest wins. Here the same numb
 at its resolution only for phrases that can win there (see `match`). Phrases that stand for one thing are merged at the very end, by
 their maximum at each pixel, so that the winner is the owner of the best phrase.
 
-All of it is numpy, on one core: images are matched in threads beside the model. On a GPU see `device_scores`.
+All of it is numpy, on one core: images are matched in threads beside the model. See `compiled` for numba, `device_scores` for GPUs.
 
 Shapes: P phrases, G groups of phrases that stand for one thing, H x W the labels, h x w a patch grid.
 """

@@ -1,4 +1,4 @@
-"""`assign.match` for windows by loops in machine code, where numba is installed: the same labels in a third of the time or less.
+"""`assign.match` for windows by loops in machine code, where numba is installed: the same labels in a fifth to a half of the time.
 
 The loops are quick rather than exact. A pixel whose second score is so close to the best that rounding may have chosen the winner
 is scored again, by the steps of `assign.match`. So labels do not depend on whether numba is there. The confidence does, as little
@@ -71,7 +71,10 @@ def _load() -> Loops | None:
         return None
     try:
         from numba.core import config
-
+        from numba.core.errors import NumbaError
+    except ImportError:  # numba is not for this numpy
+        return None
+    try:
         # What numba keeps is of all files together: by itself it looks at the file of the outermost loop alone.
         before = config.CACHE_DIR  # type: ignore[attr-defined]
         config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
@@ -82,11 +85,8 @@ def _load() -> Loops | None:
         found = Loops(maths, tiles)
         one = WindowScores(np.zeros((1, 1, 1, 1), np.float32), WindowPlan((14, 14), 14, ((0, 0),)), 1.0)
         _match(found, one, (14, 14), LabelTable([1], np.zeros(1, np.uint8), np.zeros(1, np.float32), 0))
-    except (
-        ImportError,
-        RuntimeError,
-        OSError,
-    ):  # another numpy than numba's; a folder that cannot be written to; a full disk
+    except (NumbaError, RuntimeError, OSError):
+        # A numba that does not compile them, no folder that can be written to, or a full disk.
         return None
     return found
 
