@@ -15,6 +15,7 @@ from numba import njit
 from numba.core.errors import NumbaError
 
 import tipsseg
+from tipsseg import Labeller, LabelOptions, Model
 from tipsseg.labelling.scoring import assign
 from tipsseg.labelling.scoring.assign import Assignment, LabelTable
 from tipsseg.labelling.scoring.compiled import match as compiled
@@ -259,3 +260,17 @@ def test_a_folder_has_the_same_masks_with_numba_and_without(tmp_path: Path, monk
     monkeypatch.setattr(compiled, "loops", lambda: None)
     assert len(with_numba) > 3
     assert masks_in(tmp_path / "without") == with_numba
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (LabelOptions(), True),
+        (LabelOptions(mode="whole"), False),
+        (LabelOptions(refine="pamr"), False),
+        (LabelOptions(scales=(1, 1.75)), False),
+    ],
+    ids=["one scale", "whole", "refined", "two scales"],
+)
+def test_what_the_loops_are_for(tiny: Model, options: LabelOptions, expected: bool) -> None:
+    assert Labeller(tiny, ["tree"], options).scores_windows is expected

@@ -29,11 +29,6 @@ THINGS = ("sky", "grass", "tree", "balloon")
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Model:
-    return tipsseg.load("tiny", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def pairs(tiny: Model) -> list[tuple[Features, Mask]]:
     """Five scenes with grass, and masks of everything but balloons."""
     found: list[tuple[Features, Mask]] = []

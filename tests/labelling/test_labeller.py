@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -19,16 +17,6 @@ from tipsseg.vocabulary.background import GENERAL_BACKGROUND
 from tipsseg.vocabulary.templates import TEMPLATES
 
 NAMES = ["panda leg", "tree", "sky", "a big stone", "road"]
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Model:
-    return tipsseg.load("tiny", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def random(mlp_checkpoint: Path) -> Model:
-    return tipsseg.load(str(mlp_checkpoint), device="cpu")
 
 
 @pytest.fixture(scope="module")

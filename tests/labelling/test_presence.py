@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.concepts import ABSENT_WORDS, CLOSED_LIST
 from tinytips.world.scenes import draw_scene
@@ -23,16 +22,6 @@ from tipsseg.labelling.scoring.presence import presence_terms
 
 TEMPERATURE = 0.04
 LIST = [*CLOSED_LIST, *ABSENT_WORDS[:60]]
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Model:
-    return tipsseg.load("tiny", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def random(mlp_checkpoint: Path) -> Model:
-    return tipsseg.load(str(mlp_checkpoint), device="cpu")
 
 
 @pytest.fixture(scope="module")

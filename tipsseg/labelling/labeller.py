@@ -202,6 +202,12 @@ class Labeller:
         return self.model.prepare(upright, self.options.mode, *self._short_sides)
 
     @property
+    def scores_windows(self) -> bool:
+        """Whether this processor makes labels from the windows of one scale, which numba is quicker at."""
+        options = self.options
+        return self._scorer is None and (options.mode, options.refine, len(self._short_sides)) == ("slide", "none", 1)
+
+    @property
     def short_sides(self) -> tuple[int, ...]:
         """The short side of each scale in pixels, in ascending order."""
         return self._short_sides

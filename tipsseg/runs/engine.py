@@ -82,7 +82,7 @@ class LocalEngine:
             labeller, spec.formats, context, info.digest, self._inspect, spec.max_pixels, loaded.store
         )
         self._backbone = loaded.model.backbone
-        if self._note is not None and self._backbone.device.type == "cpu" and to_be_compiled():
+        if self._note is not None and labeller.scores_windows and to_be_compiled():
             self._note("numba compiles the loops that make labels. It takes some seconds, and is done once.")
         return info
 

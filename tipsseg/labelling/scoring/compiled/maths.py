@@ -66,7 +66,7 @@ def log(x: np.float32) -> np.float32:
 
 @_in_any_order
 def sum_of_exp(cosines: Values, axis: Axis, sums: Values) -> None:
-    """The sum over phrases of exp(cosine) at each pixel of a window, [h, w, P] -> `sums` [side, side]; see `scores.sum_of_exp`."""
+    """`scores._sum_of_exp` in any order: the sum over phrases of exp(cosine), [h, w, P] -> `sums` [side, side]."""
     width, phrases = cosines.shape[1:]
     side = len(axis.low)
     patch = side // width
