@@ -31,7 +31,7 @@ _IN_PLACE = {
     ),
     (TOKENIZER_FILE, "tokenizer.json"): (
         "Copy tokenizer.model from the model that this one was made from; `tipsseg weights path l14` prints the folder of l14. "
-        "tokenizer.json, which transformers saves, splits texts in another way than the published model: it drops commas."
+        "The tokenizer.json of transformers drops characters that have no piece, such as commas; the published tokenizer does not."
     ),
     (CONFIG_FILE, "adapter_model.safetensors"): (
         "This is a LoRA adapter without its model. Merge it with peft's merge_and_unload(), and save the merged model."

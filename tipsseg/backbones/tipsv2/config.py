@@ -55,9 +55,8 @@ _FLAT_TOWERS = {
     "vit_giant2": (40, 24),
 }
 
-
-# Keys of the nested shape that change what a model computes, and the value of each that the towers compute. transformers had the two
-# on positions before it was released.
+# Keys of the nested shape that change what a model computes, and the value of each that the towers compute. The two on positions are
+# of a transformers that was never released.
 _VISION_FIXED = {
     "hidden_act": "gelu",
     "num_channels": 3,
@@ -68,24 +67,27 @@ _VISION_FIXED = {
 }
 _TEXT_FIXED = {"hidden_act": "relu", "scale_sqrt_depth": True, "pooling_epsilon": 1e-8}
 
-# Keys of the nested shape without effect on features: they are about training, the first values of weights, what transformers returns
-# and in which form, tokens that the tokenizer knows itself, labels of classifiers, and the file.
-_WITHOUT_EFFECT = frozenset(
-    """
-    attention_dropout attention_probs_dropout_prob drop_path_rate hidden_dropout_prob initializer_range layerscale_value
-    out_features out_indices reshape_hidden_states stage_names output_attentions output_hidden_states return_dict
-    bos_token_id eos_token_id pad_token_id
-    id2label label2id num_labels problem_type
-    architectures auto_map attn_implementation chunk_size_feed_forward dtype is_encoder_decoder model_type name_or_path
-    tie_word_embeddings torch_dtype transformers_version
-    """.split()
+# Keys of the nested shape without effect on features.
+_WITHOUT_EFFECT = (
+    # Training, and the first values of weights.
+    "attention_dropout attention_probs_dropout_prob drop_path_rate hidden_dropout_prob initializer_range layerscale_value",
+    # The outputs of transformers, and their form.
+    "out_features out_indices output_attentions output_hidden_states reshape_hidden_states return_dict stage_names",
+    # tokenizer.model has these.
+    "bos_token_id eos_token_id pad_token_id",
+    # Classifiers.
+    "id2label label2id num_labels problem_type",
+    # The file, and how a model is held and run.
+    "architectures attn_implementation auto_map chunk_size_feed_forward dtype is_encoder_decoder model_type name_or_path",
+    "tie_word_embeddings torch_dtype transformers_version",
 )
+_IGNORED = frozenset(" ".join(_WITHOUT_EFFECT).split())
 
-# A nested file may have the flat keys too, for readers of old; transformers does not look at them.
-_FLAT_KEYS = """
-    vision_fn embed_dim ffn_layer img_size init_values max_len num_register_tokens patch_size temperature text_hidden_size text_mlp_dim
-    text_num_heads text_num_layers vocab_size
-""".split()
+# A nested file may have the keys of the flat shape too, for old readers. transformers does not look at them.
+_FLAT_KEYS = (
+    "embed_dim ffn_layer img_size init_values max_len num_register_tokens patch_size temperature",
+    "text_hidden_size text_mlp_dim text_num_heads text_num_layers vision_fn vocab_size",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ class _Fields:
 
     def refuse_others(self, fixed: Mapping[str, object], ignored: Iterable[str] = ()) -> None:
         """Refuse keys that were not read, unless they have their fixed value or are without effect."""
-        known = self._read.union(_WITHOUT_EFFECT, ignored)
+        known = self._read.union(_IGNORED, ignored)
         for key, value in self._values.items():
             if key in known or key.startswith("_") or (key in fixed and value == fixed[key]):
                 continue
@@ -329,7 +331,7 @@ def _parse_nested(values: Mapping[str, object], path: Path) -> ModelConfig:
     )
     vision.refuse_others(_VISION_FIXED, ["hidden_act"] if use_swiglu_ffn else [])  # SwiGLU has an activation of its own
     text.refuse_others(_TEXT_FIXED)
-    both.refuse_others({}, _FLAT_KEYS)
+    both.refuse_others({}, " ".join(_FLAT_KEYS).split())
     return config
 
 
