@@ -55,8 +55,8 @@ _FLAT_TOWERS = {
     "vit_giant2": (40, 24),
 }
 
-# Keys of the nested shape that change what a model computes, and the value of each that the towers compute. The two on positions are
-# of a transformers that was never released.
+# Keys of the nested shape that change what a model computes, and the value of each that the towers compute. The two on positions
+# were in transformers before it released TIPSv2.
 _VISION_FIXED = {
     "hidden_act": "gelu",
     "num_channels": 3,
