@@ -125,6 +125,31 @@ def test_features_of_a_saved_model(folder: Path, tmp_path: Path, way: str) -> No
     assert ours.temperature == 0.02
 
 
+#: Names of the vision tower up to transformers 5.17, where they were others.
+UP_TO_5_17 = {
+    "blocks.": "encoder.layer.",
+    ".attn.proj.": ".attention.output.dense.",
+    ".mlp.w12.": ".mlp.weights_in.",
+    ".mlp.w3.": ".mlp.weights_out.",
+}
+
+
+def test_features_of_a_model_that_an_older_transformers_saved(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        old = name.replace("vision_encoder.", "vision_model.")
+        for now, then in UP_TO_5_17.items() if old != name else ():
+            old = old.replace(now, then)
+        if ".attn.qkv." in old:
+            for part, rows in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                tensors[old.replace(".attn.qkv.", f".attention.attention.{part}.")] = rows.clone()
+        else:
+            tensors[old] = tensor
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert_features(opened(tmp_path), Tipsv2Model.from_pretrained(folder))
+
+
 def test_a_saved_model_labels_like_the_one_that_it_was(folder: Path, tmp_path: Path) -> None:
     WAYS["under transformers' names"](folder, tmp_path)
     shutil.copy(folder / "tokenizer.model", tmp_path)
@@ -219,18 +244,21 @@ def test_what_else_is_needed_is_said(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("vision_model.encoder.layer.0.attention.k_proj.bias"), "blocks.0.attn.qkv.bias is missing"),
         (
-            lambda t: t.update({"vision_encoder.blocks.1.attn.qkv.bias": torch.zeros(192)}),
-            "are the same tensor, vision_encoder.blocks.1.attn.qkv.bias",
+            lambda t: t.pop("text_model.encoder.layers.0.self_attn.k_proj.bias"),
+            "resblocks.0.attn.in_proj_bias is missing",
+        ),
+        (
+            lambda t: t.update({"text_encoder.transformer.resblocks.1.attn.in_proj_bias": torch.zeros(192)}),
+            "are the same tensor, text_encoder.transformer.resblocks.1.attn.in_proj_bias",
         ),
         (
             lambda t: t.update({"text_encoder.ln_final.bias": torch.zeros(64)}),
             "text_encoder.ln_final.bias and text_model.final_layer_norm.bias are the same tensor",
         ),
         (
-            lambda t: t.update({"vision_model.encoder.layer.0.attention.k_proj.bias": torch.zeros(63)}),
-            "vision_model.encoder.layer.0.attention.k_proj.bias has shape [63], but",
+            lambda t: t.update({"text_model.encoder.layers.0.self_attn.k_proj.bias": torch.zeros(63)}),
+            "text_model.encoder.layers.0.self_attn.k_proj.bias has shape [63], but",
         ),
         (
             lambda t: t.update({"vision_model.layernorm.weight": torch.zeros(65)}),

@@ -1,7 +1,7 @@
 """The names of tensors in a file -> those of the hub, which the towers have.
 
-transformers has names of its own, and splits the fused projections. `save_pretrained` turns some of them back, others not, which
-depends on how the model was read: so each replacement stands by itself. All are those of transformers' conversion mapping.
+transformers has names of its own, which changed once, and splits the fused projections. `save_pretrained` turns some of them back,
+others not, which depends on how the model was read: so each replacement stands by itself. All are those of its conversion mapping.
 """
 
 from __future__ import annotations
@@ -19,12 +19,18 @@ _REPLACED: Mapping[str, Mapping[str, str]] = {
         "embeddings.": "",
         "layernorm.": "norm.",
         "encoder.layer.": "blocks.",
+        ".attention.output.dense.": ".attn.proj.",
         ".attention.o_proj.": ".attn.proj.",
+        ".attention.attention.query.": ".attn.q_proj.",
+        ".attention.attention.key.": ".attn.k_proj.",
+        ".attention.attention.value.": ".attn.v_proj.",
         ".attention.": ".attn.",
         ".layer_scale1.lambda1": ".ls1.gamma",
         ".layer_scale2.lambda1": ".ls2.gamma",
         ".mlp.c_fc.": ".mlp.fc1.",
         ".mlp.c_proj.": ".mlp.fc2.",
+        ".mlp.weights_in.": ".mlp.w12.",
+        ".mlp.weights_out.": ".mlp.w3.",
         ".mlp.down_proj.": ".mlp.w3.",
     },
     "text_encoder.": {
