@@ -14,6 +14,7 @@ def tokenizer(mlp_checkpoint: Path) -> Tokenizer:
 
 def test_texts_are_lower_cased(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode("A Photo Of A PANDA") == tokenizer.encode("a photo of a panda")
+    assert tokenizer.encode("ÉCOLE") == tokenizer.encode("école"), "by the rules of Unicode"
 
 
 def test_there_is_no_beginning_or_end_mark(tokenizer: Tokenizer) -> None:

@@ -20,8 +20,23 @@ TOKENIZER_FILE = "tokenizer.model"
 #: What a model in the hub layout consists of.
 FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
 
-#: The hint where one of them is not there.
+#: The hint for a folder that is not a model.
 FOLDER_HINT = f"A model folder holds {', '.join(FILES)}."
+
+# Hints for what transformers and peft save in place of one of them: the file that is missing, the file that is there.
+_IN_PLACE = {
+    (WEIGHTS_FILE, "model.safetensors.index.json"): (
+        "The weights are in shards. Load the folder with transformers' Tipsv2Model, and save it as one file: "
+        'save_pretrained(folder, max_shard_size="50GB").'
+    ),
+    (TOKENIZER_FILE, "tokenizer.json"): (
+        "Copy tokenizer.model from the model that this one was made from; `tipsseg weights path l14` prints the folder of l14. "
+        "The tokenizer.json of transformers drops characters that have no piece, such as commas; the published tokenizer does not."
+    ),
+    (CONFIG_FILE, "adapter_model.safetensors"): (
+        "This is a LoRA adapter without its model. Merge it with peft's merge_and_unload(), and save the merged model."
+    ),
+}
 
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -39,6 +54,12 @@ _HEADER = """\
 # A file that states size and sha256 here must have them, or the program stops. A file that does not is held to what the
 # hub states for the pinned revision. `tipsseg weights lock` asks the hub for what is missing and writes it here.
 """
+
+
+def missing_hint(path: Path) -> str:
+    """Return the hint for a file of a model that is not there."""
+    hints = (hint for (name, other), hint in _IN_PLACE.items() if path.name == name and (path.parent / other).exists())
+    return next(hints, FOLDER_HINT)
 
 
 def find_lock() -> Path:

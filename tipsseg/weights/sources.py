@@ -11,7 +11,7 @@ from tipsseg.types import ModelSpec
 from tipsseg.util.files import is_file, is_folder, reason_of
 from tipsseg.weights import fetching, lock
 from tipsseg.weights.digests import sha256_of
-from tipsseg.weights.lock import FILES, FOLDER_HINT
+from tipsseg.weights.lock import FILES, missing_hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,5 +91,5 @@ def find_model(name: str) -> ModelSource:
         return ModelSource(spec.id, spec)
     for file in FILES:
         if not is_file(folder / file):
-            raise CheckpointError(folder / file, "no such file", FOLDER_HINT)
+            raise CheckpointError(folder / file, "no such file", missing_hint(folder / file))
     return ModelSource(name, None)

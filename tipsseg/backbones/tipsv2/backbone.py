@@ -17,8 +17,7 @@ from torch import Tensor
 from tipsseg.backbones.devices import out_of_memory, resolve_device, resolve_dtype
 from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2.auto_dtype import auto_dtype
-from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
-from tipsseg.backbones.tipsv2.config import read_config
+from tipsseg.backbones.tipsv2.checkpoint import Checkpoint, read_model_config
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.vision import VisionTower
@@ -26,7 +25,6 @@ from tipsseg.backbones.transfers import sent
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.util.printable import quoted
-from tipsseg.weights.lock import CONFIG_FILE
 
 #: Texts that go through the text tower at once.
 _TEXT_BATCH = 256
@@ -58,8 +56,8 @@ class Tipsv2Backbone:
             batch_size: How many windows go through the vision tower of a GPU at once. A CPU takes one at a time on each of its
                 threads, see `Workers`.
             cache: A folder that keeps what was measured for dtype "auto". None: nothing is read or written.
-            lazy: Whether a tower is read from its file when it is first needed, if it ever is. Of config.json alone a fault is told
-                here then.
+            lazy: Whether a tower is read from its file when it is first needed, if it ever is. Only faults of config.json and of
+                the header of model.safetensors are told here then.
 
         Raises:
             CheckpointError: The files are not a TIPSv2 model.
@@ -71,7 +69,7 @@ class Tipsv2Backbone:
         self.device = resolve_device(device)
         self._workers = Workers()
         self.dtype = resolve_dtype(dtype, self.device)
-        config = read_config(folder / CONFIG_FILE)
+        config = read_model_config(folder)
         if dtype == "auto" and self.device.type == "cpu":
             self.dtype = auto_dtype(config.vision, self._workers, cache)
         self.dtype_name = str(self.dtype).removeprefix("torch.")

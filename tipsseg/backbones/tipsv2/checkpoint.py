@@ -1,25 +1,28 @@
 """A folder in the hub layout -> a TIPSv2 model, strictly: every tensor is there, known and of the right shape.
 
-The numbers of config.json are compared with the shapes in the header of model.safetensors before anything is built by them.
+The numbers of config.json are compared with the shapes in the header of model.safetensors before anything is built by them. Tensors
+may have the names of the hub's files or those of transformers, see `tensor_names`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from tipsseg.backbones.tipsv2.config import ModelConfig, read_config
+from tipsseg.backbones.tipsv2.config import TEMPERATURE, ModelConfig, read_config
+from tipsseg.backbones.tipsv2.tensor_names import find_sources
 from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.backbones.tipsv2.vision import VisionTower
 from tipsseg.errors import CheckpointError
-from tipsseg.weights.lock import CONFIG_FILE, FOLDER_HINT, TOKENIZER_FILE, WEIGHTS_FILE
+from tipsseg.weights.lock import CONFIG_FILE, FOLDER_HINT, TOKENIZER_FILE, WEIGHTS_FILE, missing_hint
 
 #: What the header of a file may have at most: bytes (the released ones: about 100,000), tensors (715), characters of a name (64),
 #: dimensions of a tensor (4).
@@ -34,7 +37,11 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 _WHOLE = "Get the file again."
 _ONE_MODEL = "config.json and model.safetensors must come from one model."
 
+#: The one tensor that belongs to no tower, and that the released files do not have.
+_TEMPERATURE = "temperature"
+
 Shapes = Mapping[str, tuple[int, ...]]
+Sources = Mapping[str, tuple[str, ...]]
 
 
 class Tipsv2(nn.Module):
@@ -51,7 +58,7 @@ class Checkpoint:
     """A model in a folder. All but the numbers of its tensors is read and checked; each tower is read when it is asked for.
 
     Attributes:
-        config: What config.json says.
+        config: What config.json says, with the temperature that was learned.
         tokenizer: Of the text tower.
     """
 
@@ -61,8 +68,13 @@ class Checkpoint:
         Raises CheckpointError, naming the file and the first tensor at fault.
         """
         self._weights = folder / WEIGHTS_FILE
-        self.config = read_config(folder / CONFIG_FILE)
-        shapes = _read_shapes(self._weights)
+        config, stored = _read_headers(folder)
+        self.config = config
+        try:
+            self._sources = find_sources(stored)
+        except ValueError as error:
+            raise CheckpointError(self._weights, f"tensors {error}", _ONE_MODEL) from None
+        shapes = {name: stored[first] for name, (first, *_) in self._sources.items()}
         for what, stated, there in _numbers(self.config, shapes):
             if there is not None and there != stated:
                 reason = f"describes a model with {stated:,} {what}, but {WEIGHTS_FILE} has {there:,}"
@@ -78,8 +90,8 @@ class Checkpoint:
         with torch.device("meta"):
             self._model = Tipsv2(self.config)
         expected = {name: tuple(tensor.shape) for name, tensor in self._model.state_dict().items()}
-        _check_names(self._weights, shapes, expected)
-        _check_shapes(self._weights, shapes, expected)
+        _check_names(self._weights, self._sources, expected)
+        _check_shapes(self._weights, self._sources, stored, expected)
 
     def read_vision(self, device: torch.device, dtype: torch.dtype) -> VisionTower:
         """The vision tower on a device, in evaluation mode and without gradients. Raises CheckpointError."""
@@ -100,9 +112,11 @@ class Checkpoint:
     def _fill(self, prefix: str, tower: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         """Tensors go one by one from the memory-mapped file to the device and dtype, whatever floating type they are stored in."""
         with _readable(self._weights), safe_open(self._weights, framework="pt", device="cpu") as file:
-            tensors = {
-                name: file.get_tensor(f"{prefix}.{name}").to(device=device, dtype=dtype) for name in tower.state_dict()
-            }
+            tensors: dict[str, Tensor] = {}
+            for name in tower.state_dict():
+                parts = [file.get_tensor(source) for source in self._sources[f"{prefix}.{name}"]]
+                tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+                tensors[name] = tensor.to(device=device, dtype=dtype)
         tower.load_state_dict(tensors, strict=True, assign=True)
         tower.eval().requires_grad_(False)
 
@@ -113,9 +127,39 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Tipsv2
     return checkpoint.read(device, dtype), checkpoint.tokenizer
 
 
+def read_model_config(folder: Path) -> ModelConfig:
+    """Read config.json, and the temperature from model.safetensors if one was learned. Raises CheckpointError."""
+    return _read_headers(folder)[0]
+
+
 def save_weights(path: Path, model: Tipsv2, dtype: torch.dtype) -> None:
     """Write the weights of `model` as safetensors, in the names and layout of the hub."""
     save_file({name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}, path)
+
+
+def _read_headers(folder: Path) -> tuple[ModelConfig, Shapes]:
+    """Read the configuration, and the shapes of the towers' tensors under the names that they have in the file.
+
+    transformers learns the temperature, and saves it in the model's dtype. As far as that dtype holds it, the number in config.json
+    is the more exact one.
+    """
+    config, path = read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE
+    shapes = _read_shapes(path)
+    shape = shapes.pop(_TEMPERATURE, None)
+    if shape is None:
+        return config, shapes
+    if shape not in ((), (1,)):
+        reason = f"tensor {_TEMPERATURE} has shape {list(shape)}, and should be one number"
+        raise CheckpointError(path, reason, _ONE_MODEL, tensor=_TEMPERATURE)
+    with _readable(path), safe_open(path, framework="pt", device="cpu") as file:
+        learned: Tensor = file.get_tensor(_TEMPERATURE)
+    if learned.item() == torch.tensor(config.temperature, dtype=learned.dtype).item():
+        return config, shapes
+    low, high = TEMPERATURE
+    if not low <= learned.item() <= high:
+        reason = f"tensor {_TEMPERATURE} should be a number from {low:g} to {high:g}, is {learned.item():g}"
+        raise CheckpointError(path, reason, tensor=_TEMPERATURE)
+    return replace(config, temperature=learned.item()), shapes
 
 
 def _numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, int | None]]:
@@ -142,7 +186,7 @@ def _numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, in
     yield "channels in the MLP of the text tower", text.intermediate_size, size(f"{resblocks}0.mlp.c_proj.weight", 1)
 
 
-def _read_shapes(path: Path) -> Shapes:
+def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of the tensors in a file, from its header. Raises CheckpointError, also for tensors of other than floats."""
     shapes: dict[str, tuple[int, ...]] = {}
     with _readable(path):
@@ -176,25 +220,29 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise CheckpointError(path, "no such file", FOLDER_HINT) from None
+        raise CheckpointError(path, "no such file", missing_hint(path)) from None
     except SafetensorError as error:
         raise CheckpointError(path, f"is not a whole safetensors file ({error})", _WHOLE) from error
     except OSError as error:
         raise CheckpointError(path, f"cannot be read: {error.strerror or error}") from error
 
 
-def _check_names(path: Path, names: Collection[str], expected: Collection[str]) -> None:
+def _check_names(path: Path, sources: Sources, expected: Collection[str]) -> None:
+    unknown = (name for whole, names in sources.items() if whole not in expected for name in names)
     for verdict, odd in (
-        ("is missing", sorted(set(expected) - set(names))),
-        ("is not part of the model that config.json describes", sorted(set(names) - set(expected))),
+        ("is missing", sorted(set(expected) - set(sources))),
+        ("is not part of the model that config.json describes", sorted(unknown)),
     ):
         if odd:
             others = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
             raise CheckpointError(path, f"tensor {odd[0]} {verdict}{others}", _ONE_MODEL, tensor=odd[0])
 
 
-def _check_shapes(path: Path, shapes: Shapes, expected: Shapes) -> None:
-    for name, shape in shapes.items():
-        if shape != expected[name]:
-            reason = f"tensor {name} has shape {list(shape)}, but config.json asks for {list(expected[name])}"
-            raise CheckpointError(path, reason, _ONE_MODEL, tensor=name)
+def _check_shapes(path: Path, sources: Sources, stored: Shapes, expected: Shapes) -> None:
+    for whole, names in sources.items():
+        rows, *others = expected[whole]
+        shape = (rows // len(names), *others)
+        for name in names:
+            if stored[name] != shape:
+                reason = f"tensor {name} has shape {list(stored[name])}, but config.json asks for {list(shape)}"
+                raise CheckpointError(path, reason, _ONE_MODEL, tensor=name)

@@ -1,8 +1,9 @@
 """config.json -> the two tower configurations.
 
 The hub has two shapes of the same facts: a flat one (older revisions) and a nested one with `vision_config` and
-`text_config`, whose absent fields take the class defaults, which describe B/14. Unknown fields are ignored, as both
-formats carry many that say nothing about the architecture.
+`text_config`, whose absent fields take the class defaults, which describe B/14. The nested one is what transformers saves for any
+model of its class: each key is read, or must have the value that the towers are made for, or is known to be without effect, or is
+refused. The flat one describes four models, and keys that are not read are ignored.
 
 Every number has bounds, many times what the released models state, so that a file that is wrong ends in an error and not in a model
 that no machine can build or run. `checkpoint` compares the numbers with the tensors as well.
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tipsseg.errors import CheckpointError
-from tipsseg.weights.lock import FOLDER_HINT
+from tipsseg.util.printable import shortened
+from tipsseg.weights.lock import FOLDER_HINT, missing_hint
 
 #: TIPSv2's own temperature defaults to that of B/14; it is stated in config.json, it is no tensor.
 DEFAULT_TEMPERATURE = 0.005065968260169029
@@ -35,12 +38,14 @@ _PIECES = 1_000_000
 _TOKENS = 1_024
 _MLP_RATIO = (1 / 64, 64.0)
 _LAYER_NORM_EPS = (1e-12, 0.1)
-_TEMPERATURE = (1e-4, 100.0)
+TEMPERATURE = (1e-4, 100.0)
 
 #: Bytes of a config.json that are read; the released ones have less than 2,000.
 _CONFIG_BYTES = 1 << 20
 
 _NOT_TIPSV2 = "This does not describe a TIPSv2 model."
+_OTHER_MODEL = "Its labels would be wrong; tipsseg runs models that are built like the released ones."
+_UNKNOWN_KEY = "If it does not change the features of the model, take it out of config.json."
 
 # (depth, heads) behind the names that the flat shape uses.
 _FLAT_TOWERS = {
@@ -49,6 +54,40 @@ _FLAT_TOWERS = {
     "vit_so400m": (27, 16),
     "vit_giant2": (40, 24),
 }
+
+# Keys of the nested shape that change what a model computes, and the value of each that the towers compute. The two on positions
+# were in transformers before it released TIPSv2.
+_VISION_FIXED = {
+    "hidden_act": "gelu",
+    "num_channels": 3,
+    "qkv_bias": True,
+    "apply_layernorm": True,
+    "interpolate_antialias": True,
+    "interpolate_offset": 0.0,
+}
+_TEXT_FIXED = {"hidden_act": "relu", "scale_sqrt_depth": True, "pooling_epsilon": 1e-8}
+
+# Keys of the nested shape without effect on features.
+_WITHOUT_EFFECT = (
+    # Training, and the first values of weights.
+    "attention_dropout attention_probs_dropout_prob drop_path_rate hidden_dropout_prob initializer_range layerscale_value",
+    # The outputs of transformers, and their form.
+    "out_features out_indices output_attentions output_hidden_states reshape_hidden_states return_dict stage_names",
+    # tokenizer.model has these.
+    "bos_token_id eos_token_id pad_token_id",
+    # Classifiers.
+    "id2label label2id num_labels problem_type",
+    # The file, and how a model is held and run.
+    "architectures attn_implementation auto_map chunk_size_feed_forward dtype is_encoder_decoder model_type name_or_path",
+    "tie_word_embeddings torch_dtype transformers_version",
+)
+_IGNORED = frozenset(" ".join(_WITHOUT_EFFECT).split())
+
+# A nested file may have the keys of the flat shape too, for old readers. transformers does not look at them.
+_FLAT_KEYS = (
+    "embed_dim ffn_layer img_size init_values max_len num_register_tokens patch_size temperature",
+    "text_hidden_size text_mlp_dim text_num_heads text_num_layers vision_fn vocab_size",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +144,18 @@ class _Fields:
         self._path = path
         self._where = where
         self._values = values
+        self._read: set[str] = set()
 
     def integer(self, key: str, most: int, default: int | None = None) -> int:
+        return self._whole(key, self._get(key, default), most)
+
+    def side(self, key: str, most: int, default: int) -> int:
+        """A whole number, or a pair of it: height and width of a square."""
         value = self._get(key, default)
+        square = isinstance(value, list) and len(value) == 2 and value[0] == value[1]
+        return self._whole(key, value[0] if square else value, most)
+
+    def _whole(self, key: str, value: object, most: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
             raise self._error(key, f"should be a whole number from 1 to {most:,}, is {reprlib.repr(value)}")
         return value
@@ -125,20 +173,39 @@ class _Fields:
             raise self._error(key, f"should be true or false, is {reprlib.repr(value)}")
         return value
 
+    def section(self, key: str) -> _Fields:
+        self._read.add(key)
+        inner = self._values.get(key)
+        if inner is not None and not isinstance(inner, dict):
+            raise self._error(key, "should be a JSON object")
+        return _Fields(self._path, f"{key}.", inner or {})
+
     def choice(self, key: str, choices: Mapping[str, object] | tuple[str, ...]) -> str:
         value = self._get(key, None)
         if not isinstance(value, str) or value not in choices:
             raise self._error(key, f"should be one of {', '.join(choices)}, is {reprlib.repr(value)}")
         return value
 
-    def _get(self, key: str, default: object) -> object:
+    def refuse_others(self, fixed: Mapping[str, object], ignored: Iterable[str] = ()) -> None:
+        """Refuse keys that were not read, unless they have their fixed value or are without effect."""
+        known = self._read.union(_IGNORED, ignored)
+        for key, value in self._values.items():
+            if key in known or key.startswith("_") or (key in fixed and value == fixed[key]):
+                continue
+            shown = f"is {reprlib.repr(value)}, and tipsseg"
+            if key in fixed:
+                raise self._error(key, f"{shown} computes {fixed[key]!r} only", _OTHER_MODEL)
+            raise self._error(shortened(key), f"{shown} does not know this key", _UNKNOWN_KEY)
+
+    def _get(self, key: str, default: object) -> Any:
+        self._read.add(key)
         value = self._values.get(key, default)
         if value is None:
             raise self._error(key, "is missing")
         return value
 
-    def _error(self, key: str, reason: str) -> CheckpointError:
-        return CheckpointError(self._path, f"{self._where}{key} {reason}", _NOT_TIPSV2)
+    def _error(self, key: str, reason: str, hint: str = _NOT_TIPSV2) -> CheckpointError:
+        return CheckpointError(self._path, f"{self._where}{key} {reason}", hint)
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -171,7 +238,7 @@ def read_bytes(path: Path, most: int) -> bytes:
         with path.open("rb") as opened:
             data = opened.read(most + 1)
     except FileNotFoundError:
-        raise CheckpointError(path, "no such file", FOLDER_HINT) from None
+        raise CheckpointError(path, "no such file", missing_hint(path)) from None
     except OSError as error:
         raise CheckpointError(path, f"cannot be read: {error.strerror or error}", "Check its permissions.") from error
     if len(data) > most:
@@ -233,26 +300,21 @@ def _is_nested(values: Mapping[str, object]) -> bool:
 
 
 def _parse_nested(values: Mapping[str, object], path: Path) -> ModelConfig:
-    def section(name: str) -> _Fields:
-        inner = values.get(name)
-        if inner is not None and not isinstance(inner, dict):
-            raise CheckpointError(path, f"{name} should be a JSON object", _NOT_TIPSV2)
-        return _Fields(path, f"{name}.", inner or {})
-
-    vision, text = section("vision_config"), section("text_config")
+    both = _Fields(path, "", values)
+    vision, text = both.section("vision_config"), both.section("text_config")
     hidden_size = vision.integer("hidden_size", _WIDTH, 768)
     # A ratio such as 4304 / 1152 may come back a hair below the whole number that it stands for.
     mlp_hidden_size = int(hidden_size * vision.number("mlp_ratio", _MLP_RATIO, 4.0) + 1e-6)
     use_swiglu_ffn = vision.boolean("use_swiglu_ffn", False)
-    return ModelConfig(
+    config = ModelConfig(
         vision=VisionConfig(
             hidden_size=hidden_size,
             num_hidden_layers=vision.integer("num_hidden_layers", _LAYERS, 12),
             num_attention_heads=vision.integer("num_attention_heads", _HEADS, 12),
             mlp_hidden_size=swiglu_hidden_size(mlp_hidden_size) if use_swiglu_ffn else mlp_hidden_size,
             use_swiglu_ffn=use_swiglu_ffn,
-            image_size=vision.integer("image_size", _GRID * _PATCH_SIZE, 448),
-            patch_size=vision.integer("patch_size", _PATCH_SIZE, 14),
+            image_size=vision.side("image_size", _GRID * _PATCH_SIZE, 448),
+            patch_size=vision.side("patch_size", _PATCH_SIZE, 14),
             num_register_tokens=vision.integer("num_register_tokens", _REGISTERS, 1),
             layer_norm_eps=vision.number("layer_norm_eps", _LAYER_NORM_EPS, 1e-6),
         ),
@@ -265,8 +327,12 @@ def _parse_nested(values: Mapping[str, object], path: Path) -> ModelConfig:
             max_position_embeddings=text.integer("max_position_embeddings", _TOKENS, 64),
             layer_norm_eps=text.number("layer_norm_eps", _LAYER_NORM_EPS, 1e-5),
         ),
-        temperature=_Fields(path, "", values).number("temperature_init_value", _TEMPERATURE, DEFAULT_TEMPERATURE),
+        temperature=both.number("temperature_init_value", TEMPERATURE, DEFAULT_TEMPERATURE),
     )
+    vision.refuse_others(_VISION_FIXED, ["hidden_act"] if use_swiglu_ffn else [])  # SwiGLU has an activation of its own
+    text.refuse_others(_TEXT_FIXED)
+    both.refuse_others({}, " ".join(_FLAT_KEYS).split())
+    return config
 
 
 def _parse_flat(values: Mapping[str, object], path: Path) -> ModelConfig:
@@ -296,7 +362,7 @@ def _parse_flat(values: Mapping[str, object], path: Path) -> ModelConfig:
             num_attention_heads=fields.integer("text_num_heads", _HEADS),
             max_position_embeddings=fields.integer("max_len", _TOKENS, 64),
         ),
-        temperature=fields.number("temperature", _TEMPERATURE),
+        temperature=fields.number("temperature", TEMPERATURE),
     )
 
 

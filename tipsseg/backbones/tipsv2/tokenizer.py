@@ -34,7 +34,8 @@ class Tokenizer:
     """Lower-cases, splits into pieces without BOS or EOS, truncates every text on its own, pads with zeros.
 
     The published tokenizer drops the padding mask of a whole batch when one of its texts is too long; here texts in a batch
-    never affect each other.
+    never affect each other. It lower-cases by the rules of Unicode, as transformers does; the authors' own code lower-cases the
+    letters A to Z alone.
     """
 
     def __init__(self, path: Path, max_length: int) -> None:
