@@ -136,7 +136,6 @@ class _Run:
         }
 
 
-
 def _read_run(state: Path, output: Path) -> RunInfo:
     path = state / RUN_FILE
     try:

@@ -154,7 +154,7 @@ def remove_files(
             ownership.remove_link(actual_path(context.output, str(place)))
         if name in entry.files:
             path = actual_path(context.output, entry.files[name])
-            if not ownership.remove(path, {digest_of(path) if edited else entry.written[name].sha256}):
+            if not ownership.remove(path, {digest_of(path) if edited else entry.written[name].sha256 or ""}):
                 kept.append(path)
     return kept
 

@@ -259,7 +259,9 @@ class _Converter:
             remove_file(self._context.state / Journal.file_name(name))
         info = self._run.info
         formats = tuple(dict.fromkeys((*self._run.formats, *self._formats)))
-        if self._notes.corrected or info.converting:  # the conversion that was broken off may have taken corrections
+        if self._notes.corrected or (
+            info.converting and info.summary
+        ):  # what was broken off may have taken corrections
             held = total((entry.summary for entry in self._manifest.entries()), self._context.classes)
             info = replace(info, summary=held.record())
         write_run(self._context.ownership, replace(info, spec=replace(info.spec, formats=formats), converting=()))
