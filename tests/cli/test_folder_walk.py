@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from numpy.typing import NDArray
 from PIL import Image
-from reading import EXACT, POLYGONS, WITHOUT_IGNORED
+from reading import EXACT, POLYGONS, READERS
 from running import Ran
 
 # As pycocotools decodes.
@@ -288,7 +288,7 @@ class FolderWalk(RuleBasedStateMachine):
             place = files.get(name)
             if place is not None and (place in self.edits or not (self.out / place).exists()):
                 continue
-            ours = (EXACT | WITHOUT_IGNORED | POLYGONS)[name](self.out, image, CLASSES, ids.shape)
+            ours = READERS[name](self.out, image, CLASSES, ids.shape)
             # Polygons follow outlines within half a pixel.
             limit = 0.1 if name in POLYGONS else 0
             if (ours != np.where(ids == 255, ours if name in EXACT else 0, ids)).mean() > limit:
