@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -308,3 +310,18 @@ def test_a_list_that_comes_bit_by_bit(scenes: Path) -> None:
             assert Path(run.stdout.readline().decode().rstrip()).is_file()
         run.stdin.close()
     assert run.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [("encode", "imgs", *TINY, "-o"), ("label", "imgs", *LABEL, "--no-resume", "--features")], ids=str
+)
+def test_what_a_killed_process_left_goes_once_it_is_old(
+    command: Command, scenes: Path, arguments: tuple[str, ...]
+) -> None:
+    assert command(*arguments, "feats").code == 0
+    old, new = Path("feats/.tipsseg-0123.json"), Path("feats/feats/.tipsseg-0123.safetensors")
+    for path, age in ((old, 1000), (new, 1000), (new.with_name(".tipsseg-4567.safetensors"), 0)):
+        path.touch()
+        os.utime(path, (time.time() - age,) * 2)
+    command(*arguments, "feats")
+    assert [path.name for path in Path("feats").rglob(".tipsseg-*")] == [".tipsseg-4567.safetensors"]

@@ -7,9 +7,16 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from reading import EXACT, POLYGONS, READERS
 from resuming import ALL, CLASSES, Run, contents, correct, record, tree
+
+# As pycocotools decodes.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 # ---- what was changed by hand ----
 
@@ -182,3 +189,85 @@ def test_beginning_anew_is_not_for_what_failed(run: Run, paths: tuple[str, ...])
     assert ran.code == 2
     assert "Error: --retry-failed goes on from a run, and --overwrite starts over\n" in ran.err
     assert tree("out") == before
+
+
+# ---- corrections, and the formats that follow them ----
+
+
+def entry_of(image: str) -> Any:
+    """The line of an image in the manifest."""
+    lines = map(json.loads, Path("out/manifest.jsonl").read_bytes().splitlines())
+    return next(line for line in lines if line["image"] == image)
+
+
+@pytest.mark.parametrize("formats", [("png", "hf"), ("png,hf", "hf"), ("png", "hf,coco")], ids=str)
+@pytest.mark.parametrize("by", ["hand", "correct"])
+def test_starting_over_keeps_a_correction_that_another_format_holds_too(
+    run: Run, formats: tuple[str, str], by: str
+) -> None:
+    first, then = formats
+    run("-f", first)
+    mask = Path("out/masks/a.png")
+    if by == "hand":
+        data = correct(mask)
+    else:
+        shutil.copytree("out/masks", "given")
+        correct(Path("given/a.png"))
+        assert run.command("correct", "out", "--from", "given").code == 0
+        data = mask.read_bytes()
+    assert run.command("convert", "out", "-f", then).code == 0
+    run("-f", first, "--overwrite")
+    assert mask.read_bytes() == data
+    assert run.code == 1  # the image has no other place for its labels
+
+
+#: The command that comes after an edit and before the conversion that must see it.
+BETWEEN: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...], str]] = {
+    "a format that the next run does not have": (
+        ("-f", "png,coco"),
+        (("-f", "png,labelme", "--min-confidence", "0.4"), ("-f", "png,coco", "--min-confidence", "0.4")),
+        "coco",
+    ),
+    "a format that a conversion made": (("-f", "png,labelme"), (("-f", "png"),), "coco"),
+    "a second mask": (("-f", "png,hf"), (("-f", "png"),), "coco"),
+    "polygons in one file": (("-f", "png,coco-polygon"), (("-f", "png"),), "coco"),
+}
+
+
+@pytest.mark.parametrize("case", BETWEEN)
+def test_every_format_follows_a_correction(run: Run, case: str) -> None:
+    before, between, asked = BETWEEN[case]
+    run(*before, "--min-area", "0")
+    correct(Path("out/masks/a.png"))
+    shutil.copy("imgs/a.png", "imgs/new.png")
+    for options in between:
+        run(*options, "--min-area", "0")
+    assert run.command("convert", "out", "-f", asked).code == 0
+    with Image.open("out/masks/a.png") as mask:
+        ids = np.array(mask).astype(int)
+    entry = entry_of("a.png")
+    assert asked in entry["formats"]
+    for name in entry["formats"]:
+        ours = READERS[name](Path("out"), "a.png", CLASSES.split(","), ids.shape)
+        theirs = ids if name in EXACT else np.where(ids == 255, 0, ids)
+        assert (ours != theirs).mean() <= (0.1 if name in POLYGONS else 0), name
+    assert run.command("check", "out").code == 0
+
+
+@pytest.mark.parametrize("name", ["hf", "labelme", "coco", "coco-polygon", "coco-results", "yolo", "cvat", "panoptic"])
+def test_check_compares_every_format_of_a_corrected_image(run: Run, name: str) -> None:
+    """A format with the labels of before, and a manifest that says that they follow the correction."""
+    run("-f", f"png,{name}", "--min-area", "0")
+    before, old = tree("out"), entry_of("a.png")
+    correct(Path("out/masks/a.png"))
+    assert run.command("convert", "out", "-f", name).code == 0
+    assert run.command("check", "out").code == 0
+    lines = [json.loads(line) for line in Path("out/manifest.jsonl").read_bytes().splitlines()]
+    rows = {"coco": "annotations.json", "coco-polygon": "annotations-polygon.json", "coco-results": "results.json"}
+    stale = rows.get(name) or old["files"][name]
+    if name in old["files"]:
+        lines[0]["written"][name] = old["written"][name]
+    Path("out", stale).write_bytes(before[stale])  # type: ignore[arg-type]
+    Path("out/manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told = run.command("check", "out")
+    assert (told.code, f"out/{stale}" in told.out) == (1, True)

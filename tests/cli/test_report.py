@@ -67,3 +67,12 @@ def test_wrong_usage(command: Command, out: Path, arguments: list[str], code: in
     assert (ran.code, ran.out) == (code, "")
     assert part in ran.err
     assert not (out.parent / "x").exists()
+
+
+def test_what_a_killed_process_left_goes(command: Command, out: Path) -> None:
+    assert command("report", out).code == 0
+    before = {path.relative_to(out) for path in out.rglob("*")}
+    for place in ("report/.tipsseg-lock", "report/.tipsseg-0123.html", "report/data/.tipsseg-0123.js"):
+        (out / place).touch()
+    assert command("report", out).code == 0
+    assert {path.relative_to(out) for path in out.rglob("*")} == before

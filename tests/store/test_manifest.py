@@ -324,7 +324,7 @@ def test_files_without_their_digests_are_in_no_entry(written: object) -> None:
 
 
 def test_what_its_files_may_be_replaced_by() -> None:
-    assert entry("a").replaceable == {"c" * 64}
+    assert entry("a").replaceable == {("masks/a.png", "c" * 64)}
 
 
 CALLS = 20_000

@@ -7,6 +7,8 @@
         before its n-th, and then goes on undisturbed
     python killing.py copies SIGNAL SOURCE ARGUMENTS...
         `tipsseg` before each change of a file in turn, by this signal: the n-th run is in a copy of the folder SOURCE, named n
+    python killing.py serve
+        `tipsseg` once for each line of JSON on stdin, see `serve`
 
 Processes are forked from one that has imported all they need, so that they begin to work at once. Prints the number of kills.
 """
@@ -17,13 +19,17 @@ import contextlib
 import importlib
 import io
 import itertools
+import json
+import mmap
 import os
 import pkgutil
 import random
 import shutil
 import signal
 import sys
+import tempfile
 import time
+import traceback
 from pathlib import Path
 
 #: What Python tells before it does it; of these, those that change files.
@@ -47,34 +53,51 @@ def prepare() -> None:
         main()
 
 
-def start(arguments: list[str], kill_before: int | None = None, number: int = signal.SIGKILL) -> int:
-    """The number of a new process that runs `tipsseg` with these arguments."""
+def start(
+    arguments: list[str],
+    kill_before: int | None = None,
+    number: int = signal.SIGKILL,
+    streams: tuple[int, int] | None = None,
+    counter: mmap.mmap | None = None,
+) -> int:
+    """The number of a new process that runs `tipsseg` with these arguments; `streams` are its stdout and stderr."""
     child = os.fork()
     if child:
         return child
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
+    out, err = streams or (os.open(os.devnull, os.O_WRONLY), 2)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
     try:
         from tipsseg.cli.main import main
 
         if kill_before is not None:
-            kill_at_operation(kill_before, number)
+            kill_at_operation(kill_before, number, counter)
         sys.argv = ["tipsseg", *arguments]
         main()
     except SystemExit as end:
+        _flush()
         os._exit(int(end.code or 0))
+    except BaseException:
+        traceback.print_exc()
     finally:
+        _flush()
         os._exit(70)  # an error; its traceback is on stderr
     return 0
 
 
-def kill_at_operation(number: int, by: int) -> None:
-    """Kill this process by a signal before it changes a file for that time, counted from 1."""
+def _flush() -> None:
+    """Write what Python holds of stdout and stderr, which `os._exit` would drop."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def kill_at_operation(number: int, by: int, counter: mmap.mmap | None = None) -> None:
+    """Kill this process by a signal before it changes a file for that time, counted from 1; `counter` holds the count."""
     here = os.fsencode(Path.cwd())
-    left = number
+    changed = 0
 
     def hook(event: str, details: tuple[object, ...]) -> None:
-        nonlocal left
+        nonlocal changed
         if event == "open":
             path, _, flags = details
             changes = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
@@ -83,8 +106,10 @@ def kill_at_operation(number: int, by: int) -> None:
         if not changes or not isinstance(path, str | bytes | os.PathLike):
             return
         if os.fsencode(os.path.abspath(os.fsdecode(path))).startswith(here):  # noqa: PTH100
-            left -= 1
-            if left == 0:
+            changed += 1
+            if counter is not None:
+                counter[:] = changed.to_bytes(8)
+            if changed == number:
                 os.kill(os.getpid(), by)
 
     sys.addaudithook(hook)
@@ -143,10 +168,31 @@ def in_copies(number: int, source: Path, arguments: list[str]) -> int:
     return 0
 
 
+def serve() -> None:
+    """Run `tipsseg` as stdin asks, a line of JSON a run: {"arguments": [...], "cwd": "...", "kill_before": null or a number}.
+
+    Answer each line with {"code": exit code or null for a killed run, "out": stdout, "err": stderr, "changes": number of changes
+    of files}.
+    """
+    for line in sys.stdin:
+        asked = json.loads(line)
+        os.chdir(asked["cwd"])
+        counter = mmap.mmap(-1, 8)  # shared with the process that counts
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            streams = (out.fileno(), err.fileno())
+            child = start(asked["arguments"], asked["kill_before"] or 0, streams=streams, counter=counter)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            texts = [stream.seek(0) or stream.read().decode() for stream in (out, err)]
+        answer = {"code": None if code == -signal.SIGKILL else code, "out": texts[0], "err": texts[1]}
+        print(json.dumps({**answer, "changes": int.from_bytes(counter[:])}), flush=True)
+
+
 if __name__ == "__main__":
     how, *rest = sys.argv[1:]
     prepare()
-    if how == "copies":
+    if how == "serve":
+        serve()
+    elif how == "copies":
         print(in_copies(signal.Signals[rest[0]], Path(rest[1]).resolve(), rest[2:]))
     elif how == "random":
         print(at_random(int(rest[0]), int(rest[1]), rest[2:]))

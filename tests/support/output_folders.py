@@ -135,7 +135,7 @@ def make_run(
             file.write(manifest_images, kept.get(name, {}).__getitem__)
     write_classes(context.ownership, output, meanings, ())
     write_run(context.ownership, replace(info, counts=Counts(labelled=len(manifest))))
-    context.ownership.end(lambda image, digest: True)
+    context.ownership.end(lambda *_: True)
 
 
 def _run_info(

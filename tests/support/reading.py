@@ -186,3 +186,6 @@ POLYGONS: Mapping[str, Read] = {
     "labelme": read_labelme,
     "label-studio": read_label_studio,
 }
+
+#: All of them.
+READERS: Mapping[str, Read] = {**EXACT, **WITHOUT_IGNORED, **POLYGONS}

@@ -23,6 +23,7 @@ from tipsseg.util.append_log import AppendLog
 from tipsseg.util.fingerprint import Fingerprint, fingerprint
 from tipsseg.util.ownership import LINK, LOG_PREFIX, Ownership, digest_of, write_ahead_logs
 
+PLACE = "masks/a.png"
 NEW, OLD, OTHER = b"what is to be written", b"what an earlier run wrote", b"a person's work"
 
 
@@ -55,7 +56,7 @@ def without_logs(folder: Path) -> dict[str, object]:
     return {name: what for name, what in tree(folder).items() if LOG_PREFIX not in name}
 
 
-def nobody(image: str, digest: str) -> bool:
+def nobody(image: str, place: str, digest: str) -> bool:
     """Records that have nothing."""
     return False
 
@@ -63,12 +64,13 @@ def nobody(image: str, digest: str) -> bool:
 def loaded(out: Path, written: Mapping[str, Fingerprint] | None = None, *, everything: bool = False) -> Ownership:
     """As a run takes it up."""
     ownership = Ownership(out, out)
-    ownership.load(written or {}, lambda image, digest: everything)
+    ownership.load(written or {}, lambda *_: everything)
     return ownership
 
 
 def image_ref(out: Path, *known: bytes) -> ImageRef:
-    return ImageRef(out.parent / "image.png", PurePosixPath("a.png"), replaceable=frozenset(map(digest, known)))
+    replaceable = frozenset((PLACE, digest(each)) for each in known)
+    return ImageRef(out.parent / "image.png", PurePosixPath("a.png"), replaceable=replaceable)
 
 
 def pending(out: Path, *lines: object) -> None:
@@ -243,7 +245,7 @@ def test_what_is_no_regular_file_has_no_digest(out: Path, there: Callable[[Path]
     there(path)
     assert digest_of(path) == ""
     ownership, before = loaded(out), tree(out.parent)
-    ref = ImageRef(out.parent / "image.png", PurePosixPath("a.png"), replaceable=frozenset({""}))
+    ref = ImageRef(out.parent / "image.png", PurePosixPath("a.png"), replaceable=frozenset({(PLACE, "")}))
     with pytest.raises(OutputError, match=NOT_OURS):
         ownership.write(ref, path, NEW)
     assert not ownership.remove(path, {""})
@@ -355,7 +357,7 @@ def test_what_a_killed_run_wrote_is_known_until_a_record_has_it(out: Path) -> No
     assert recorded.broken_off
     assert not recorded.is_pending(out / "masks/a.png")
     recorded.write_run_file(out / "a.json", OLD)
-    recorded.end(lambda image, digest: True)
+    recorded.end(lambda *_: True)
     assert write_ahead_logs(out) == []
     assert not loaded(out).broken_off
 
@@ -408,7 +410,7 @@ def test_a_forged_log_leads_nowhere(out: Path, place: str) -> None:
     with pytest.raises(OutputError, match=LEADS_OUT):
         ownership.write(image_ref(out, OTHER), out / "../victim/a.png", NEW)
     ownership.remove_run_files()
-    ownership.end(lambda image, digest: True)
+    ownership.end(lambda *_: True)
     assert tree(out.parent / "victim") == before
 
 
@@ -474,7 +476,7 @@ def test_a_copy_in_another_process_notes_into_a_log_of_its_own(out: Path) -> Non
     with pytest.raises(OutputError, match=NOT_OURS):  # it knows what the caller tells it
         copy.write(image_ref(out), out / "masks/a.png", OLD)
     copy.write(image_ref(out, NEW), out / "masks/a.png", OLD)
-    ownership.end(lambda image, digest: True)
+    ownership.end(lambda *_: True)
     assert write_ahead_logs(out) == []
 
 

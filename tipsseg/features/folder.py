@@ -44,8 +44,8 @@ FEATURE_FILE = re.compile(r"([0-9a-f]{64})(?:-([1-9][0-9]{0,9}))?\.safetensors")
 #: What features are kept in where nobody says.
 DEFAULT_FEATURE_DTYPE: FeatureDtype = "float16"
 
-#: Temporary files that are older than so many seconds belong to no process that still writes them.
-_LEFT = 3600
+#: Seconds without a change after which no living process writes a temporary file any more.
+_LEFT = 300
 
 _OTHER = "Choose another folder for the features."
 
@@ -219,13 +219,12 @@ def files_of(folder: Path, sha256: str) -> list[Path]:
 def remove_left(folder: Path) -> None:
     """Remove what processes that were killed left under temporary names, where it is too old to be of one that still runs."""
     before = time.time() - _LEFT
-    for place, _, names in os.walk(folder / FILES_FOLDER):
-        for name in names:
-            if name.startswith(TEMPORARY_PREFIX):
-                path = Path(place, name)
-                with suppress(OSError):
-                    if path.lstat().st_mtime < before:
-                        path.unlink()
+    # Beside features.json a process that encodes has its lock, which has no suffix.
+    for path in (*folder.glob(f"{TEMPORARY_PREFIX}*.json"), *files_in(folder)):
+        if path.name.startswith(TEMPORARY_PREFIX):
+            with suppress(OSError):
+                if path.lstat().st_mtime < before:
+                    path.unlink()
 
 
 def _refuse_others(folder: Path) -> None:

@@ -20,10 +20,11 @@ from tipsseg.review.likeness import Vectors, nearest
 from tipsseg.review.source import Source
 from tipsseg.runs.inputs import check_image_root
 from tipsseg.runs.progress import Progress
-from tipsseg.store.lock import FolderLock
+from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.summary import TotalsSum
 from tipsseg.types import LabelClass, ignore_id
+from tipsseg.util.files import clean_up, clean_up_below
 from tipsseg.util.printable import counted
 from tipsseg.util.threads import in_order
 from tipsseg.vocabulary.palette import safe_colour
@@ -83,6 +84,9 @@ def make_report(
         folder = output / "report" if target is None else target
         lock = FolderLock(folder)
         stack.callback(lock.give_back)
+        if lock.left_over:
+            clean_up([folder], keep={LOCK_FILE})
+            clean_up_below(each for each in folder.iterdir() if each.is_dir())
         place = stack.enter_context(closing(Place(folder)))
         return _Report(source, classes, place, truth, accuracies, features, progress).make(jobs, max_pixels)
 

@@ -15,7 +15,6 @@ from tipsseg.store.classes_file import CLASSES_FILE, read_classes
 from tipsseg.store.error_log import read_reasons
 from tipsseg.store.manifest import Manifest, ManifestEntry
 from tipsseg.store.reader import OTHER_CLASSES, RUN_AGAIN, check_hint, other_version, unreadable
-from tipsseg.store.results import is_recorded
 from tipsseg.store.run_record import RUN_FILE, read_run, run_context
 from tipsseg.store.shards import state_folders
 from tipsseg.store.spec import RunInfo
@@ -128,16 +127,13 @@ class _Run:
         self.info = info
         self.manifest = stack.enter_context(closing(Manifest(info.spec.state)))
         self.context = run_context(info)
-        self.context.ownership.load(info.files, self._is_recorded)
+        self.context.ownership.load(info.files, self.manifest.records)
         files = {name: FORMATS[name].rows_file(self.context) for name in label_sources()}
         self.streams = {
             name: RowStream(file, self.manifest.holding(name))
             for name, file in files.items()
             if file is not None and FORMATS[name].folder is None and file.path.exists()
         }
-
-    def _is_recorded(self, image: str, digest: str) -> bool:
-        return is_recorded(self.manifest.get(image), digest)
 
 
 def _read_run(state: Path, output: Path) -> RunInfo:

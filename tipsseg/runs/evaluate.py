@@ -288,7 +288,7 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
     scores = output / SCORES_FILE
     ownership.refuse_outside(scores)
     atomic_write(scores, json_bytes({**evaluation.record(), "files": ownership.record()}, indent=2) + b"\n")
-    ownership.end(lambda image, digest: True)
+    ownership.end(lambda *_: True)
     return [scores, *(output / name for name in contents)]
 
 
@@ -308,7 +308,7 @@ def _reports(output: Path) -> Ownership:
             "Move it away, or choose another folder with argument `output`.",
         ) from error
     ownership = Ownership(output, output)
-    ownership.load(written, lambda image, digest: False)
+    ownership.load(written, lambda *_: False)
     return ownership
 
 

@@ -198,14 +198,16 @@ class OutputFolder:
             summary=self.totals().record(),
         )
         write_run(context.ownership, self._record)
-        context.ownership.end(self.resume.is_recorded)
+        context.ownership.end(self.resume.manifest.records)
         if removed is not None:
             raise _removed(removed)
 
     def _write_outdated(self) -> None:
         """Leave images that are in a format no more out of its files for the whole run. Raises OutputError."""
-        context, manifest = self.context, self.resume.manifest
-        for name in self.resume.outdated.difference(self._info.spec.formats):
+        context, manifest, before = self.context, self.resume.manifest, self.resume.before
+        # A run that was broken off may have labelled images otherwise, too.
+        outdated = set(FORMATS) if before is not None and before.ended is None else self.resume.outdated
+        for name in outdated.difference(self._info.spec.formats):
             holders = manifest.holding(name)
             for file in FORMATS[name].run_files(context):
                 if not file.path.exists() or not context.ownership.is_unchanged(file.path):
@@ -244,21 +246,26 @@ class OutputFolder:
 
     def _overwrite(self) -> None:
         """Remove what an earlier run wrote; files of images that were changed since stay. Raises OutputError."""
-        context, ownership = self.context, self.context.ownership
+        context, ownership, before = self.context, self.context.ownership, self.resume.before
         for entry in self.resume.manifest.entries():
             names, edited = self._record.spec.files.names, self._info.spec.replace_edited
             self.kept += remove_files(entry, entry.formats, context, names, edited=edited)
+        self.kept += ownership.remove_pending()
         ownership.remove_run_files()
         self._errors.clear()
-        self.resume.close()
-        # run.json last: as long as it is there, the same command can go on.
-        for name in (*map(Journal.file_name, FORMATS), MANIFEST_FILE, RUN_FILE):
-            remove_file(context.state / name)
-        ownership.end(lambda image, digest: True)
         kept = {*self.kept, *(path for path in self.resume.kept if os.path.lexists(path))}
-        places = sorted(printable_path(path.relative_to(context.output)) for path in kept)
-        self._record = replace(self._info, kept=tuple(places))
+        places = tuple(sorted(printable_path(path.relative_to(context.output)) for path in kept))
+        if before is not None:
+            # The record of the kept files stands before the manifest goes, so that a run that is killed here loses neither.
+            nothing = replace(before, ended=None, counts=Counts(), summary={}, converting=(), lost=False, former=())
+            write_run(ownership, replace(nothing, kept=places))
+        self.resume.close()
+        for name in (*map(Journal.file_name, FORMATS), MANIFEST_FILE):
+            remove_file(context.state / name)
+        ownership.end(lambda *_: True)
+        self._record = replace(self._info, kept=places)
         self.resume = ResumeState(self._info, context)
+        self.resume.before = None
         self.resume.kept = frozenset(kept)
 
 
@@ -280,4 +287,4 @@ def clean_up_run(output: Path, state: Path, owner: str = "") -> None:
     """
     kept = {LOCK_FILE, MERGE_FILE, *map(Journal.file_name, FORMATS)}
     clean_up([state], keep=kept.union(log.name for log in write_ahead_logs(state)))
-    clean_up_below((output / folder for folder in image_folders()), owner)
+    clean_up_below((place / folder for place in {output, state} for folder in image_folders()), owner)

@@ -20,6 +20,7 @@ from tipsseg.util.append_log import AppendLog, lines_of, whole_lines
 from tipsseg.util.files import atomic_path, json_bytes, read_error
 from tipsseg.util.fingerprint import Fingerprint, file_record, parse_file
 from tipsseg.util.json_values import parse, short
+from tipsseg.util.ownership import LINK
 from tipsseg.util.record_paths import is_inside
 
 MANIFEST_FILE = "manifest.jsonl"
@@ -122,9 +123,11 @@ class ManifestEntry:
         )
 
     @property
-    def replaceable(self) -> frozenset[str]:
-        """sha256 of what its files were when they were written."""
-        return frozenset(file.sha256 for file in self.written.values() if file.sha256 is not None)
+    def replaceable(self) -> frozenset[tuple[str, str]]:
+        """Its files and the sha256 that they were written with. A file with the content of another format was changed."""
+        return frozenset(
+            (self.files[name], file.sha256) for name, file in self.written.items() if file.sha256 is not None
+        )
 
 
 def expected_files(image: str, formats: Iterable[str], names: str) -> dict[str, str]:
@@ -252,6 +255,11 @@ class Manifest:
         offset = self._offsets.get(image)
         return None if offset is None else parse_entry(self._log.read(offset))
 
+    def records(self, image: str, place: str, digest: str) -> bool:
+        """Return whether an image has a file of that digest at that place, or a link; see `Ownership.load`."""
+        entry = self.get(image)
+        return entry is not None and (digest == LINK or (place, digest) in entry.replaceable)
+
     def is_elsewhere(self, image: str, path: str) -> bool:
         """Whether an image of that name is there, and was labelled from another path."""
         return image in self._paths and self._paths[image] != hash(path)
@@ -274,6 +282,10 @@ class Manifest:
             entry = self.get(image)
             if entry is not None:
                 yield entry
+
+    def formats(self) -> set[str]:
+        """The formats that images are in."""
+        return set().union(*set(self._formats.values()))
 
     def files(self) -> Iterator[str]:
         """The files of all images, relative to the output folder."""

@@ -141,8 +141,8 @@ def check_hint(output: Path) -> str:
 
 
 def conversion_begun(info: RunInfo) -> tuple[str, ...]:
-    """The formats of a conversion of a run that was begun and has not ended."""
-    return tuple(dict.fromkeys((*info.converting, *journals_in(info.spec.state))))
+    """Return the formats of a conversion that was begun and has not ended; formats that only follow a correction are left out."""
+    return info.converting or tuple(journals_in(info.spec.state))
 
 
 def broken_conversion(output: Path, formats: Sequence[str]) -> InputError:

@@ -14,7 +14,7 @@ from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.journal import Journal
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import ImageRef
-from tipsseg.util.ownership import LINK, digest_of
+from tipsseg.util.ownership import digest_of
 from tipsseg.util.record_paths import actual_path
 
 
@@ -154,7 +154,7 @@ def remove_files(
             ownership.remove_link(actual_path(context.output, str(place)))
         if name in entry.files:
             path = actual_path(context.output, entry.files[name])
-            if not ownership.remove(path, entry.replaceable | ({digest_of(path)} if edited else set())):
+            if not ownership.remove(path, {digest_of(path) if edited else entry.written[name].sha256 or ""}):
                 kept.append(path)
     return kept
 
@@ -179,8 +179,3 @@ def edited_formats(entry: ManifestEntry, ref: ImageRef, context: RunContext) -> 
         if os.path.lexists(path) and not entry.written[name].holds(path) and not context.ownership.is_pending(path):
             found.append(name)
     return tuple(found)
-
-
-def is_recorded(entry: ManifestEntry | None, digest: str) -> bool:
-    """Whether an entry has a file of that digest, or a link; see `Ownership.load`."""
-    return entry is not None and (digest == LINK or any(digest == file.sha256 for file in entry.written.values()))

@@ -16,7 +16,7 @@ from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.journal import Journal
 from tipsseg.store.lock import finish_command, is_begun, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, input_path
-from tipsseg.store.results import Failed, Left, Unchanged, edited_formats, image_paths, in_place, is_recorded
+from tipsseg.store.results import Failed, Left, Unchanged, edited_formats, image_paths, in_place
 from tipsseg.store.run_record import (
     RUN_FILE,
     difference_texts,
@@ -31,7 +31,7 @@ from tipsseg.store.stored_image import suffices
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import fingerprint
-from tipsseg.util.ownership import MOVE, digest_of, write_ahead_logs
+from tipsseg.util.ownership import MOVE, write_ahead_logs
 from tipsseg.util.record_paths import actual_path
 
 _ANOTHER_FOLDER = "Choose another output folder with argument `output`"
@@ -77,7 +77,7 @@ class ResumeState:
         self.before = self._read_run()
         self.manifest = Manifest(context.state)
         before = self.before
-        context.ownership.load({} if before is None else before.files, self.is_recorded)
+        context.ownership.load({} if before is None else before.files, self.manifest.records)
         self.lost = 0 if before is None else max(0, before.images - len(self.manifest))
         self.outdated: set[str] = set()
         self._owners: dict[Path, str] | None = None  # of files, made when one is in the way
@@ -89,10 +89,6 @@ class ResumeState:
             for name, file in files.items()
             if file is not None
         }
-
-    def is_recorded(self, image: str, digest: str) -> bool:
-        """Whether the manifest has a file of that digest, or a link, of an image; see `Ownership.load`."""
-        return is_recorded(self.manifest.get(image), digest)
 
     def settle(self, info: RunInfo) -> None:
         """Take the same run, whose dtype is known by now."""
@@ -131,7 +127,7 @@ class ResumeState:
         paths = image_paths(context, ref, self._spec.formats).values()
         left = context.ownership.pending(paths)
         if self._spec.replace_edited:
-            left |= {digest_of(path) for path in paths if path in self.kept}
+            left |= context.ownership.as_they_are(path for path in paths if path in self.kept)
         if entry is None:
             return replace(ref, replaceable=left) if left else ref
         edited = edited_formats(entry, ref, context)
@@ -144,8 +140,7 @@ class ResumeState:
             return Failed(ref, ImageError(gone, "it was corrected by hand, and is gone", _PUT_BACK))
         if self._spec.resume and not edited and self._is_done(entry, ref):
             return Unchanged(ref, entry)
-        may_go = frozenset(digest_of(image_paths(context, ref, (name,))[name]) for name in edited)
-        may_go |= entry.replaceable | left
+        may_go = context.ownership.as_they_are(image_paths(context, ref, edited).values()) | entry.replaceable | left
         return replace(ref, replaceable=may_go, linked=entry.formats, former=entry.fingerprint.sha256)
 
     def refuse_in_the_way(self, refs: Iterable[ImageRef | Failed]) -> None:
@@ -329,11 +324,11 @@ class ResumeState:
             entry = entry or manifest.get(ref.name)
             if entry is not None and _is_other(entry, ref.path):
                 return f"the folder has labels of another image of that name, {entry.path}", _OTHER_INPUT
-        if self.incomplete:
-            return None
         context = self._context
         new = [name for name in self._spec.formats if name not in manifest.formats_of(ref.name)]
         for path in image_paths(context, ref, new).values():
+            if self.incomplete and path not in self.kept:
+                continue
             # A folder is in no danger: no file can replace it. The image fails by itself.
             if os.path.lexists(path) and not is_folder(path) and not context.ownership.is_pending(path):
                 return self._what_is_there(path)

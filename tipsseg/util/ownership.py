@@ -74,12 +74,12 @@ class Ownership:
         self._logs = False
         self._alone = threading.Lock()
 
-    def load(self, written: Mapping[str, Fingerprint], recorded: Callable[[str, str], bool]) -> None:
+    def load(self, written: Mapping[str, Fingerprint], recorded: Callable[[str, str, str], bool]) -> None:
         """Take up what earlier runs wrote; from now on all that is written is noted ahead. Raises OutputError.
 
         Args:
             written: The files that stand for the whole run, by their paths relative to the output folder, see `record`.
-            recorded: Whether the manifest has a file of that digest of the image of that name, so that no log need tell.
+            recorded: Whether the manifest has, for an image (its name), a file (its place) of a digest, so that no log need tell.
         """
         self._logs = True
         self.noted = False
@@ -89,7 +89,7 @@ class Ownership:
         self.broken_off = len(logs) > 1
         for log in logs:
             for image, place, digest in _log_lines(log):
-                if image and recorded(image, digest):
+                if image and recorded(image, place, digest):
                     self.broken_off = True
                 else:
                     self._pending.setdefault(place, set()).add(digest)
@@ -103,11 +103,19 @@ class Ownership:
         """The files that stand for the whole run, as run.json has them under `files`."""
         return {place: file_record(self._written[place]) for place in sorted(self._written)}
 
-    def pending(self, paths: Iterable[Path]) -> frozenset[str]:
-        """Digests that a run which was broken off may have left at these paths."""
-        if not self._pending:
-            return frozenset()
-        return frozenset().union(*(self._pending.get(self._place(path), ()) for path in paths))
+    def pending(self, paths: Iterable[Path]) -> frozenset[tuple[str, str]]:
+        """What a run which was broken off may have left at these paths, as `ImageRef.replaceable` has it."""
+        places = map(self._place, paths) if self._pending else ()
+        return frozenset((place, digest) for place in places for digest in self._pending.get(place, ()))
+
+    def as_they_are(self, paths: Iterable[Path]) -> frozenset[tuple[str, str]]:
+        """What is at these paths now, as `ImageRef.replaceable` has it."""
+        return frozenset((self._place(path), digest_of(path)) for path in paths)
+
+    def remove_pending(self) -> list[Path]:
+        """Remove what a run which was broken off left; returns the files that were changed since, and stay. Raises OutputError."""
+        paths = [actual_path(self._output, place) for place in self._pending]
+        return [path for path in paths if not (path.is_symlink() or self.remove(path, ()))]
 
     def is_pending(self, path: Path) -> bool:
         """Whether the file at a path is one that a run which was broken off was about to put there."""
@@ -248,7 +256,7 @@ class Ownership:
         self.remove(path, ())
         self._written.pop(self._place(path), None)
 
-    def end(self, recorded: Callable[[str, str], bool]) -> None:
+    def end(self, recorded: Callable[[str, str, str], bool]) -> None:
         """Drop the write-ahead logs, once the records have what they say; what no record has stays, in one log. Raises OutputError.
 
         Args:
@@ -258,7 +266,7 @@ class Ownership:
         left: dict[tuple[str, str, str], None] = {}
         for log in logs:
             for image, place, digest in _log_lines(log):
-                if not (recorded(image, digest) if image else digest == _LOG or place in self._written):
+                if not (recorded(image, place, digest) if image else digest == _LOG or place in self._written):
                     left[image, place, digest] = None
         if left:
             path = self._state / f"{LOG_PREFIX}{secrets.token_hex(8)}"
@@ -267,9 +275,10 @@ class Ownership:
         for log in logs:
             remove_file(log)
 
-    def _put(self, path: Path, digest: str, replaceable: Collection[str], image: str) -> None:
+    def _put(self, path: Path, digest: str, replaceable: Collection[tuple[str, str]], image: str) -> None:
         """Approve that a file of that digest gets the name `path`. Raises OutputError."""
-        if not self._may_replace(path, (*replaceable, digest)):
+        own = self._place(path)
+        if not self._may_replace(path, (digest, *(before for place, before in replaceable if place == own))):
             raise OutputError(path, _NOT_OURS, MOVE, only_this=True)
         self._note(path, digest, image)
 

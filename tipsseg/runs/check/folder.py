@@ -12,13 +12,13 @@ their own beyond that.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import ImageCheck, RunContext, RunFileCheck
+from tipsseg.formats.base import ImageCheck, Rows, RunContext, RunFileCheck
 from tipsseg.formats.problem import Problem, unreadable, what_is_wrong
 from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.check.image import Place, Report, check_image
@@ -121,7 +121,7 @@ def _check(
             _note_gaps(each, progress)
             noted = each.run.image_root
             root = images or (None if noted is None else actual_path(Path(), noted))
-            place = Place(folder, each.run, root, max_pixels)
+            place = Place(folder, each.run, root, max_pixels, checks.rows())
             for report in in_order(jobs, partial(_check_pair, place), checks.pairs()):
                 tally.images += 1
                 tally.files += report.files
@@ -167,6 +167,25 @@ class _RunFiles:
             path = self._folder / place
             if place not in checked and is_file(path) and not written.same_bytes(path):
                 progress.note(f"{path}: changed by hand")
+
+    def rows(self) -> dict[str, tuple[Path, dict[str, Rows]]]:
+        """Return the rows of corrected images, with their file, in each format that has rows and no rules of its own."""
+        found = {}
+        context = RunContext(self._folder, self._images.run.spec.state, (), {}, self._images.run.spec.files)
+        for name, form in FORMATS.items():
+            file = form.rows_file(context)
+            if (
+                not self._images.corrected
+                or file is None
+                or form.image
+                or (self._ruled and self._ruled[0] == file.path)
+            ):
+                continue
+            holders = [image for image, formats in self._images.formats.items() if name in formats]
+            with suppress(OSError, ValueError):  # its digest is held against run.json
+                rows = {image: of_it for image, of_it in file.read(holders) if image in self._images.corrected}
+                found[name] = file.path, rows
+        return found
 
     def pairs(self) -> Iterator[tuple[LabelledImage, tuple[Path, ImageCheck] | None]]:
         """All images, each with the file that has rules of its own, and those for the image."""

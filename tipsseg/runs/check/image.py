@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS
-from tipsseg.formats.base import ImageCheck
+from tipsseg.formats import FORMATS, of_the_model
+from tipsseg.formats.base import ImageCheck, ImageLabels, Rows
 from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, Problem, by, unreadable, what_is_wrong
-from tipsseg.images.decoding import upright_size
+from tipsseg.images.decoding import open_thumbnail, upright_size
+from tipsseg.label_map import LabelMap
 from tipsseg.runs.check.manifest import check_entry
-from tipsseg.store.corrections import Correction, read_correction
+from tipsseg.store.corrections import CERTAIN, Correction, read_correction
 from tipsseg.store.manifest import MANIFEST_FILE, expected_files
+from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunInfo
-from tipsseg.store.stored_image import LabelledImage
-from tipsseg.types import LabelArray
+from tipsseg.store.stored_image import LabelledImage, ObjectScores, unknown_confidence
+from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.files import is_file, reason_of
 from tipsseg.util.fingerprint import content_digest
 from tipsseg.util.record_paths import actual_path
@@ -31,12 +35,14 @@ class Place:
         run: The run.
         images: The folder that the images' names begin at; None where it is not known.
         max_pixels: Larger images are refused.
+        rows: The rows of corrected images, with their file, by format and image.
     """
 
     output: Path
     run: RunInfo
     images: Path | None
     max_pixels: int
+    rows: Mapping[str, tuple[Path, Mapping[str, Rows]]]
 
 
 @dataclass(slots=True)
@@ -83,11 +89,13 @@ def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | 
     ]
     labels: LabelArray | None = None
     corrected: dict[str, Path] = {}
+    as_written: list[str] = []
     for name, file in expected_files(entry.image, entry.formats, run.spec.files.names).items():
         report.files += 1
         path = actual_path(place.output, file)
         digest, reason = _digest(path)
         changed = bool(digest) and name in entry.written and digest != entry.written[name].sha256
+        as_written += [name] if digest and not changed else []
         if FORMATS[name].index_mask:
             of_mask, faults = _check_mask(Correction(name, path, digest), image, changed=changed)
             labels = of_mask if labels is None else labels  # annotations are compared with the first mask
@@ -102,6 +110,8 @@ def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | 
         report.problems.append(Problem(one, f"changed by hand, and {other} was changed in another way"))
     elif corrected and entry.corrected not in corrected:
         report.behind += 1
+    elif corrected and labels is not None:
+        report.problems += _stale(place, image, labels, as_written)
     _check_links(place, image, run.spec.files.names, report)
     if found is not None:
         path, rules = found
@@ -109,6 +119,35 @@ def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | 
     _check_input(
         None if place.images is None else actual_path(place.images, entry.image), image, place.max_pixels, report
     )
+
+
+def _stale(place: Place, image: LabelledImage, labels: LabelArray, as_written: Collection[str]) -> Iterator[Problem]:
+    """Name the files that are as the program wrote them, and have other labels than the mask that they follow.
+
+    Files whose bytes depend on more than the records say, on pixels of the image or on options of an earlier run, are left out.
+    """
+    entry, context = image.entry, run_context(place.run)
+    scores = ObjectScores(entry.objects or (), {each.id: CERTAIN for each in context.classes}, context.files)
+    ref = ImageRef(Path(entry.path), PurePosixPath(entry.image))
+    label_map = LabelMap(labels, unknown_confidence(labels.shape), context.classes)
+    taken = ImageLabels(ref, lambda: open_thumbnail(ref.path, place.max_pixels), label_map, scores.objects)
+    for name in entry.formats:
+        form = FORMATS[name]
+        if name in of_the_model() or form.pixels or not (image.stored.sure or form.index_mask):
+            continue
+        if name in as_written:
+            path = actual_path(place.output, entry.files[name])
+            if form.index_mask:
+                stale = bool((form.read_labels(image.stored, path) != labels).any())
+            else:
+                stale = hashlib.sha256(form.encode(taken, context)).hexdigest() != entry.written[name].sha256
+        else:
+            path, rows = place.rows.get(name, (place.output, {}))
+            stale = entry.image in rows and tuple(rows[entry.image]) != tuple(form.image_rows(taken, context))
+        if stale:
+            yield Problem(
+                path, f"{entry.image}: not the labels of its corrected mask; remove the file, and convert again"
+            )
 
 
 def _digest(path: Path) -> tuple[str, str]:

@@ -30,6 +30,7 @@ class Images:
 
     Attributes:
         formats: The formats of each image by its name, in the order of names.
+        corrected: The images whose formats follow a correction.
         sound: Whether the manifest has all images, as far as anybody can tell.
     """
 
@@ -39,6 +40,7 @@ class Images:
         self.names = run.names
         self.path = run.spec.state / MANIFEST_FILE
         self.formats: dict[str, tuple[str, ...]] = {}
+        self.corrected: set[str] = set()
         self.sound = True
         self._manifest: Manifest | None = None
 
@@ -52,6 +54,7 @@ class Images:
                 try:
                     entry = self._numbers(read_entry(line)).entry
                     formats[entry.image] = same.setdefault(entry.formats, entry.formats)
+                    (self.corrected.discard if entry.corrected is None else self.corrected.add)(entry.image)
                 except ValueError as error:
                     problems.append(f"line {number} is no entry: {error}; {_SET_ASIDE}")
             self._manifest = Manifest(self.run.spec.state)

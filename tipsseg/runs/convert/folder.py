@@ -24,12 +24,12 @@ from tipsseg.store.journal import Journal, journals_in, write_run_file
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import Manifest, ManifestEntry
 from tipsseg.store.reader import FinishedRun, find_runs, finished_context
-from tipsseg.store.results import Failed, Unchanged, image_paths, in_place, is_recorded, restore_links
+from tipsseg.store.results import Failed, Unchanged, image_paths, in_place, restore_links
 from tipsseg.store.run_record import write_run
 from tipsseg.store.stored_image import RowStream, label_sources
 from tipsseg.store.summary import total
 from tipsseg.types import ImageRef
-from tipsseg.util.files import is_file, is_folder
+from tipsseg.util.files import is_file, is_folder, remove_file
 from tipsseg.util.printable import counted, shell_word
 from tipsseg.util.threads import in_order
 
@@ -132,8 +132,8 @@ class _Notes:
             )
         if self.left:
             progress.note(
-                f"Corrected images that are gone or were changed are not in {', '.join(self.left)} any more: "
-                "those formats need the image. Argument `images` says where images are now."
+                f"Some corrected images are not in {', '.join(self.left)} any more: the image that the format needs is gone or was "
+                "changed (argument `images` says where images are now), or the format's file was changed by hand."
             )
         if self.kept:
             first = min(self.kept)
@@ -170,20 +170,20 @@ class _Converter:
         self._max_pixels = max_pixels
         self._notes = _Notes()
         self._manifest = stack.enter_context(closing(Manifest(context.state)))
-        context.ownership.load(run.info.files, self._is_recorded)
+        context.ownership.load(run.info.files, self._manifest.records)
         for file in _run_files(formats, context):
             context.ownership.refuse_changed(file.path)
-        # The other formats of the run follow masks that a person corrected, but for files that a person changed too.
+        # All other formats follow masks that a person corrected, but for rows that a person changed too.
+        others = self._manifest.formats() - {*formats, *of_the_model()}
+        rows_files = {name: FORMATS[name].rows_file(context) for name in FORMATS}
         self._followers = tuple(
             name
-            for name in run.formats
-            if name not in formats
-            and all(context.ownership.is_unchanged(file.path) for file in _run_files((name,), context))
+            for name, file in rows_files.items()
+            if name in others and (file is None or context.ownership.is_unchanged(file.path))
         )
         self._journals: dict[str, Journal] = {}
         for name in (*formats, *self._followers):
-            rows_file = FORMATS[name].rows_file(context)
-            if rows_file is not None:
+            if (rows_file := rows_files[name]) is not None:
                 journal = Journal(name, rows_file, context.state, self._manifest.holding(name))
                 self._journals[name] = stack.enter_context(closing(journal))
         self._streams = _streams(context, self._manifest)
@@ -253,17 +253,19 @@ class _Converter:
         self._manifest.tidy()
         for name in (*self._formats, *self._followers):
             for file in FORMATS[name].run_files(self._context):
-                write_run_file(file, self._journals.get(name), self._manifest.holding(name), rewrite=False)
+                if name in self._formats or self._context.ownership.is_unchanged(file.path):
+                    write_run_file(file, self._journals.get(name), self._manifest.holding(name), rewrite=False)
+        for name in journals_in(self._context.state):  # of rows that a person changed after they began to follow
+            remove_file(self._context.state / Journal.file_name(name))
         info = self._run.info
         formats = tuple(dict.fromkeys((*self._run.formats, *self._formats)))
-        if self._notes.corrected:
+        if self._notes.corrected or (
+            info.converting and info.summary
+        ):  # what was broken off may have taken corrections
             held = total((entry.summary for entry in self._manifest.entries()), self._context.classes)
             info = replace(info, summary=held.record())
         write_run(self._context.ownership, replace(info, spec=replace(info.spec, formats=formats), converting=()))
-        self._context.ownership.end(self._is_recorded)
-
-    def _is_recorded(self, image: str, digest: str) -> bool:
-        return is_recorded(self._manifest.get(image), digest)
+        self._context.ownership.end(self._manifest.records)
 
 
 def _run_files(formats: Sequence[str], context: RunContext) -> list[RunFile]:

@@ -117,15 +117,17 @@ class Conversion:
         """Convert one image; may be called from several threads. Raises OutputError for what ends the run."""
         try:
             correction = find_correction(item.entry, self.context.output, self.context.ownership)
-            formats, kept = self._formats(item, correction)
-            if not formats and not kept:
+            formats, kept, left = self._formats(item, correction)
+            if not formats and not kept and not left:
                 return Unchanged(item.ref, item.entry)
-            return self._convert(item, formats, kept, correction)
+            return self._convert(item, formats, kept, left, correction)
         except ImageError as error:
             return Failed(item.ref, error)
 
-    def _formats(self, item: Item, correction: Correction | None) -> tuple[tuple[str, ...], tuple[Path, ...]]:
-        """The formats that are to be written, and the files in their way that a person changed."""
+    def _formats(
+        self, item: Item, correction: Correction | None
+    ) -> tuple[tuple[str, ...], tuple[Path, ...], tuple[str, ...]]:
+        """The formats to write, the files in their way that a person changed, and formats that cannot follow the correction."""
         ref, entry, output = item.ref, item.entry, self.context.output
         digest = None if correction is None else correction.digest
         wanted = item.missing
@@ -135,13 +137,16 @@ class Conversion:
             wanted = tuple(dict.fromkeys((*self.formats, *held)))
         found: list[str] = []
         kept: list[Path] = []
+        left: list[str] = []
         for name in wanted:
             path = FORMATS[name].image_path(output, ref.relative, self.context.files.names)
             if name in entry.files and path is not None and self._is_edited(name, path, entry):
                 kept += [] if correction is not None and path == correction.path else [path]
             elif name in self.formats or name in self.followers:
                 found.append(name)
-        return tuple(found), tuple(kept)
+            else:
+                left.append(name)
+        return tuple(found), tuple(kept), tuple(left)
 
     def _is_edited(self, name: str, path: Path, entry: ManifestEntry) -> bool:
         there = digest_of(path)
@@ -152,11 +157,17 @@ class Conversion:
         )
 
     def _convert(
-        self, item: Item, formats: tuple[str, ...], kept: tuple[Path, ...], correction: Correction | None
+        self,
+        item: Item,
+        formats: tuple[str, ...],
+        kept: tuple[Path, ...],
+        unfollowing: tuple[str, ...],
+        correction: Correction | None,
     ) -> Converted:
         entry = item.entry
         ref = replace(item.ref, replaceable=entry.replaceable, linked=entry.formats, former=entry.fingerprint.sha256)
-        formats, left = self._without_image(ref, entry, formats, corrected=correction is not None)
+        formats, without = self._without_image(ref, entry, formats, corrected=correction is not None)
+        left = (*without, *unfollowing)
         stored = self._read(item, formats, correction)
         labels = ImageLabels(
             ref, lambda: open_thumbnail(ref.path, self.max_pixels), stored.label_map, stored.scores.objects

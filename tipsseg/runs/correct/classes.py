@@ -38,9 +38,9 @@ def finish_adding(output: Path) -> None:
         if len(names) > len(known) and names[: len(known)] == known:
             info = _with_classes(info, names[len(known) :])
             context = run_context(info)
-            context.ownership.load(info.files, lambda image, digest: True)
+            context.ownership.load(info.files, lambda *_: True)
             write_run(context.ownership, info)
-            context.ownership.end(lambda image, digest: True)
+            context.ownership.end(lambda *_: True)
 
 
 def _with_classes(info: RunInfo, names: Sequence[str]) -> RunInfo:

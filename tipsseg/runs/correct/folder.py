@@ -26,7 +26,6 @@ from tipsseg.store.folder import clean_up_run
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import Manifest
 from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begun, find_runs, finished_context
-from tipsseg.store.results import is_recorded
 from tipsseg.types import MAX_CLASSES_8_BIT, name_order, printable_path
 from tipsseg.util.files import is_folder, json_bytes, output_error
 from tipsseg.util.printable import counted, listed, shell_word
@@ -122,10 +121,7 @@ def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, prog
     reader = wish.reader or recognise(files)
     context = finished_context(run)
 
-    def recorded(image: str, digest: str) -> bool:
-        return is_recorded(manifest.get(image), digest)
-
-    context.ownership.load(run.info.files, recorded)
+    context.ownership.load(run.info.files, manifest.records)
     names = ClassNames(context.classes, add=wish.add_classes)
     matched, unmatched = _matched(reader.images(files, names, len(context.classes)), manifest, run, wish.source)
     source = printable_path(wish.source.absolute())
@@ -142,7 +138,7 @@ def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, prog
             if names.added:
                 add_to_run(run, context, names.added)
             _put(plans, manifest)
-            context.ownership.end(recorded)
+            context.ownership.end(manifest.records)
     finally:
         for plan in plans:
             discard(plan.places)

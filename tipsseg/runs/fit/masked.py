@@ -17,7 +17,6 @@ from tipsseg.runs.inputs import check_image_root
 from tipsseg.store.corrections import Correction, find_correction, read_correction
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry
 from tipsseg.store.reader import FinishedRun, check_hint, find_runs, finished_context
-from tipsseg.store.results import is_recorded
 from tipsseg.store.stored_image import labelled_image
 from tipsseg.types import ImageRef, LabelArray, name_order
 from tipsseg.util.files import is_folder
@@ -179,11 +178,7 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
     refs: list[ImageRef] = []
     others: list[tuple[str, str]] = []
     with closing(Manifest(run.state)) as manifest:
-
-        def recorded(image: str, digest: str) -> bool:
-            return is_recorded(manifest.get(image), digest)
-
-        context.ownership.load(run.info.files, recorded)
+        context.ownership.load(run.info.files, manifest.records)
         for entry in manifest.entries():
             mask = find_correction(entry, output, context.ownership)
             if mask is None:

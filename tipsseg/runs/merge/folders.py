@@ -106,7 +106,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     refuse_missing_files(runs)
     merged = merged_run(runs, target)
     context = replace(finished_context(merged), owner=OWNER)
-    context.ownership.load({}, lambda image, digest: False)
+    context.ownership.load({}, lambda *_: False)
     refuse_orphans(runs, context)
     for line in notes(runs):
         progress.note(line)
@@ -158,7 +158,7 @@ def _undo(context: RunContext) -> None:
         copied = () if shards_in(target) else (target / CLASSES_FILE,)
         for path in (*copied, *run_paths(target, tuple(FORMATS))):
             ownership.remove(path, ())
-        ownership.end(lambda image, digest: True)
+        ownership.end(lambda *_: True)
         for name in (MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE):
             remove_file(target / name)
         _clean_up(target)
@@ -200,8 +200,8 @@ def _finish(target: Path) -> None:
             raise output_error(target, error) from error
     ownership = Ownership(target, target)
     info = find_run(target)
-    ownership.load({} if info is None else info.files, lambda image, digest: False)
-    ownership.end(lambda image, digest: False)
+    ownership.load({} if info is None else info.files, lambda *_: False)
+    ownership.end(lambda *_: False)
     _clean_up(target)
     remove_file(target / MERGE_FILE)
 
