@@ -114,6 +114,7 @@ def test_truth_and_images_that_are_alike(browser: Browser, tmp_path: Path) -> No
     assert browser.value("byId('name').textContent") == "sub/c.png"
     assert browser.value("byId('alike').hidden") is True
     browser.press("Escape")
+    browser.wait("!byId('viewer').open && !history.state")
     browser.value("show('images'); byId('order').value = 'truth'; refresh()")
     assert browser.value("page.shown.map((each) => each.image)") == ["sub/c.png", "a.png", "b.png"]
     browser.value("show('classes')")
