@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from running import Command
+from system_fonts import system_fonts
 
 import tipsseg
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
@@ -864,6 +865,17 @@ def test_strips_are_labelled_and_said_to_be_squeezed(command: Command, mlp_check
     assert mask(tmp_path / "out/masks/wide.png").shape == (2, 3000)
     ran = command("label", tmp_path / "imgs/square.png", *model, "-o", tmp_path / "other")
     assert "16 times" not in ran.err
+
+
+def test_names_that_no_font_has_are_told_once(
+    command: Command, pictures: Path, mlp_checkpoint: Path, tmp_path: Path
+) -> None:
+    run = ("label", pictures, "-c", "cat,\u732b,\u72ac", "-m", mlp_checkpoint, "-o")
+    with system_fonts(tmp_path / "bin"):
+        for formats, told in (("png,overlay", ["\u732b, \u72ac"]), ("png", [])):
+            ran = command(*run, tmp_path / formats, "-f", formats)
+            notes = [line for line in ran.err.splitlines() if line.startswith("No font")]
+            assert [line.partition(" letters of ")[2].partition(":")[0] for line in notes] == told
 
 
 def test_tiny_says_once_that_it_knows_drawn_scenes_only(command: Command, tmp_path: Path) -> None:

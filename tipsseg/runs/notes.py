@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -20,8 +20,8 @@ from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.stored_image import label_sources
-from tipsseg.types import ImageRef
-from tipsseg.util.printable import counted, shell_word
+from tipsseg.types import ImageRef, LabelClass
+from tipsseg.util.printable import counted, one_line, shell_word
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
 
@@ -31,6 +31,10 @@ _DRAWN = "tiny"
 
 #: What decides labels without the model, in words.
 _SOURCES = {"labels": "labels", "cosines": "cosines"}
+
+
+#: How many names a note has.
+_NAMED = 3
 
 
 class ImageNotes:
@@ -219,11 +223,22 @@ def note_end(progress: Progress, counts: Counts, seconds: float, where: str, don
     progress.note(f"{', '.join(parts)} in {seconds:.1f} s{where}")
 
 
-def note_parts(formats: Iterable[str], options: FileOptions, progress: Progress) -> None:
-    """Say which formats cannot hold objects of several parts, where there may be some."""
+def note_formats(
+    formats: Sequence[str], options: FileOptions, classes: Iterable[LabelClass], progress: Progress
+) -> None:
+    """Say which formats cannot hold objects of several parts, if there may be some, and which names pictures cannot show."""
     unfit = [name for name in formats if not FORMATS[name].parts]
     if unfit and options.instances == "class":
         progress.note(f"In {' and '.join(unfit)} an object has one part, so each part of a class is an object there.")
+    if any(FORMATS[name].pixels for name in formats):
+        from tipsseg.util.lettering import unreadable
+
+        if names := unreadable(one_line(each.name) for each in classes):
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            progress.note(
+                f"No font of this machine has all letters of {', '.join(names[:_NAMED])}{more}: overlays show {counted(len(names), 'class')} "
+                'with "?", or by number. Install a font that has them, such as Noto Sans CJK for Chinese.'
+            )
 
 
 def note_polygon_quality(progress: Progress, quality: PolygonQuality) -> None:
