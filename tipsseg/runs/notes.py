@@ -236,8 +236,9 @@ def note_formats(
         if names := unreadable(one_line(each.name) for each in classes):
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             progress.note(
-                f"No font of this machine has all letters of {', '.join(names[:_NAMED])}{more}: overlays show {counted(len(names), 'class')} "
-                'with "?", or by number. Install a font that has them, such as Noto Sans CJK for Chinese.'
+                f"No font of this machine has all letters of {', '.join(names[:_NAMED])}{more}: overlays show "
+                f'{"it" if len(names) == 1 else "them"} with "?", or by number. '
+                "Install a font that has them, such as Noto Sans CJK for Chinese."
             )
 
 

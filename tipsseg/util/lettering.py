@@ -33,15 +33,25 @@ _LINE = 1.2
 _PLAIN = ("", 0)
 
 # Pillow's own font, which is the same everywhere, has Latin letters without accents. For other letters fontconfig knows the fonts
-# of the system and their order. Fonts of one colour come first, as Pillow cannot scale others; and in the order of one
-# language, as the same command makes the same bytes whatever language its user has.
-_FONTCONFIG = ("fc-match", "--sort", "--format", "%{file}\t%{index}\n", "sans-serif:lang=en:scalable=true:color=false")
+# of the system and their order: one order for users of all languages, as the same command makes the same bytes.
+_FONTCONFIG = (
+    "fc-match",
+    "--sort",
+    "--format=%{file}\t%{index}\t%{scalable}\t%{color}\n",
+    "sans-serif:lang=en:scalable=true:color=false",
+)
+
+#: How the line of a font ends whose letters Pillow can draw at any size.
+_DRAWN = "\tTrue\tFalse"
 
 #: Seconds that fontconfig may take, the first time for an index of all fonts.
 _PATIENCE = 60
 
 #: The fonts of systems without fontconfig.
-_OTHER_FONTS = ("Arial.ttf", "arial.ttf", "segoeui.ttf", "Arial Unicode.ttf", "PingFang.ttc", "msyh.ttc", "meiryo.ttc", "malgun.ttf")
+_OTHER_FONTS = (
+    *("Arial.ttf", "arial.ttf", "segoeui.ttf", "Arial Unicode.ttf"),
+    *("PingFang.ttc", "msyh.ttc", "meiryo.ttc", "malgun.ttf"),
+)
 
 
 def plain_font(size: int) -> Font:
@@ -82,10 +92,10 @@ def fit_name(name: str, spare_name: str, size: int, room: float) -> tuple[str, F
     # Hardly a letter is narrower than a pixel: the time does not go with the length of the name.
     start = name[: max(int(room), 1)]
     whole = start == name
-    missing = sum(_first_font(letter, size) is None for letter in start)
+    missing = sum(_first_font(letter) is None for letter in start)
     if 2 * missing > len(start) - start.count(" "):
         start, whole = spare_name, True
-    start = _readable(start, size)
+    start = _readable(start)
     font = _font_for(start, size)
     if whole and text_length(font, start) <= room:
         return start, font
@@ -94,7 +104,7 @@ def fit_name(name: str, spare_name: str, size: int, room: float) -> tuple[str, F
 
 def fit_path(path: str, size: int, room: float) -> tuple[str, Font]:
     """The end of a path that fits into `room` pixels, and a font for it; "?" stands for each letter that no font has."""
-    end = _readable(path[-max(int(room), 1) :], size)
+    end = _readable(path[-max(int(room), 1) :])
     font = _font_for(end, size)
     if len(end) == len(path) and text_length(font, end) <= room:
         return end, font
@@ -103,7 +113,7 @@ def fit_path(path: str, size: int, room: float) -> tuple[str, Font]:
 
 def unreadable(texts: Iterable[str]) -> list[str]:
     """Those of the texts that have a letter that no font has."""
-    return [text for text in texts if _readable(text, 13) != text]
+    return [text for text in texts if _readable(text) != text]
 
 
 def _letters_in(text: str, font: Font, room: float) -> int:
@@ -118,17 +128,17 @@ def _letters_in(text: str, font: Font, room: float) -> int:
     return fits
 
 
-def _readable(text: str, size: int) -> str:
+def _readable(text: str) -> str:
     """The text with "?" for each letter that no font has."""
-    return "".join(letter if _first_font(letter, size) else _MISSING for letter in text)
+    return "".join(letter if _first_font(letter) else _MISSING for letter in text)
 
 
 def _font_for(text: str, size: int) -> Font:
     """The first font that has all letters of a text; a mixed one where no font has."""
     different = sorted(set(text))
-    for file, index in (_PLAIN, *_font_files()):
-        if all(_has_letter(file, index, size, letter) for letter in different):
-            return _font(file, index, size)
+    for each in _fonts():
+        if all(_has_letter(each, letter) for letter in different):
+            return _font(*each, size)
     return MixedFont(size)
 
 
@@ -139,7 +149,7 @@ def _parts(text: str, size: int) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]
         # What joins letters, or stands on one, and blanks go with the letter before.
         joins = letter == " " or unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cf")
         last = fonts[-1] if fonts and joins else None
-        fonts.append(last if last and _has_letter(*last, size, letter) else _first_font(letter, size) or _PLAIN)
+        fonts.append(last if last and _has_letter(last, letter) else _first_font(letter) or _PLAIN)
     at = 0
     for font, run in groupby(fonts):
         number = len(list(run))
@@ -147,13 +157,20 @@ def _parts(text: str, size: int) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]
         at += number
 
 
+def _fonts() -> Iterator[tuple[str, int]]:
+    """All fonts in the order in which they are tried; nobody asks for those of the system while Pillow's own does."""
+    yield _PLAIN
+    yield from _font_files()
+
+
 @lru_cache(maxsize=1)
 def _font_files() -> tuple[tuple[str, int], ...]:
-    """The fonts of the system, by file and number in it, in the order in which they are tried."""
+    """The fonts of the system, by file and number in it."""
     try:
         done = subprocess.run(_FONTCONFIG, capture_output=True, check=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL)
-        lines = [line.rpartition("\t") for line in os.fsdecode(done.stdout).splitlines()]
-        return tuple((file, int(index)) for file, _, index in lines)
+        lines = os.fsdecode(done.stdout).splitlines()
+        fonts = [line.removesuffix(_DRAWN).rpartition("\t") for line in lines if line.endswith(_DRAWN)]
+        return tuple((file, int(index)) for file, _, index in fonts)
     except (OSError, subprocess.SubprocessError, ValueError):
         return tuple((name, 0) for name in _OTHER_FONTS)
 
@@ -164,28 +181,34 @@ def _font(file: str, index: int, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(file, size, index) if file else cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
 
 
-@lru_cache(maxsize=256)
-def _font_of_letters(file: str, index: int, size: int) -> ImageFont.FreeTypeFont:
-    """The font without rules for neighbours, which would put a circle below a mark that it lacks. Raises OSError."""
-    return _font(file, index, size).font_variant(layout_engine=ImageFont.Layout.BASIC)
-
-
 @lru_cache(maxsize=4096)
-def _first_font(letter: str, size: int) -> tuple[str, int] | None:
+def _first_font(letter: str) -> tuple[str, int] | None:
     """The first font that has a letter; None where no font has."""
-    return next((each for each in (_PLAIN, *_font_files()) if _has_letter(*each, size, letter)), None)
+    return next((each for each in _fonts() if _has_letter(each, letter)), None)
 
 
-@lru_cache(maxsize=4096)
-def _has_letter(file: str, index: int, size: int, letter: str) -> bool:
+def _has_letter(font: tuple[str, int], letter: str) -> bool:
     """Whether a font has a letter, or at least a blank; a font that cannot be read has none."""
-    try:
-        font = _font_of_letters(file, index, size)
-    except OSError:
-        return False
-    return letter == " " or unicodedata.category(letter) == "Cf" or _shape(font, letter) != _shape(font, "\uffff")
+    absent = _shape(*font, "\uffff")
+    if letter == " " or unicodedata.category(letter) == "Cf":
+        return absent is not None
+    return _shape(*font, letter) != absent
 
 
-def _shape(font: ImageFont.FreeTypeFont, letter: str) -> tuple[tuple[int, int], bytes]:
+@lru_cache(maxsize=8192)
+def _shape(file: str, index: int, letter: str) -> tuple[tuple[int, int], int] | None:
+    """The size of a letter in a font, and a hash of its pixels; None for a font that cannot be read."""
+    font = _font_of_letters(file, index)
+    if font is None:
+        return None
     mask = font.getmask(letter)
-    return mask.size, bytes(mask)
+    return mask.size, hash(bytes(mask))
+
+
+@lru_cache(maxsize=256)
+def _font_of_letters(file: str, index: int) -> ImageFont.FreeTypeFont | None:
+    """A font without rules for neighbours, which would put a circle below a mark that it lacks."""
+    try:
+        return _font(file, index, 13).font_variant(layout_engine=ImageFont.Layout.BASIC)
+    except OSError:
+        return None
