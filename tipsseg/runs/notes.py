@@ -20,7 +20,7 @@ from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.stored_image import label_sources
-from tipsseg.types import ImageRef, LabelClass
+from tipsseg.types import ImageRef, LabelClass, Remark
 from tipsseg.util.printable import counted, one_line, shell_word
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
@@ -37,6 +37,37 @@ _SOURCES = {"labels": "labels", "cosines": "cosines"}
 _NAMED = 3
 
 
+#: What is said of images by their remarks.
+_REMARKS: Mapping[Remark, str] = {
+    "squeezed": f"more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the long side squeezed, which may "
+    "cost accuracy. Cut such images into pieces.",
+    "dark": "16 bits a channel, but no value above 12 bits, so that the model saw a nearly black picture. Stretch such images "
+    "first, for example with ImageMagick: magick IN.png -auto-level OUT.png",
+    "pages": "a TIFF of several pages, of which only the first was read. Save each page as a file to have them all.",
+}
+
+
+class Remarks:
+    """Collects what the model did not see of the images of a run."""
+
+    def __init__(self) -> None:
+        self._images: dict[Remark, tuple[str, int]] = {}  # the first one, and how many
+
+    def take(self, ref: ImageRef, remarks: Iterable[Remark]) -> None:
+        """Take an image."""
+        for each in remarks:
+            first, number = self._images.get(each, (ref.name, 0))
+            self._images[each] = first, number + 1
+
+    def end(self, progress: Progress) -> None:
+        """Say each once."""
+        for each, text in _REMARKS.items():
+            first, number = self._images.get(each, ("", 0))
+            if number:
+                more = f" and {counted(number - 1, 'more image')}" if number > 1 else ""
+                progress.note(f"{first}{more}: {text}")
+
+
 class ImageNotes:
     """Looks at each labelled image of a run."""
 
@@ -44,8 +75,7 @@ class ImageNotes:
         """`model` as `ModelSource.facts` gives it."""
         self._progress = progress
         self._quality = PolygonQuality()
-        self._squeezed = 0
-        self._first_squeezed = ""
+        self._remarks = Remarks()
         self._beyond = model.get("sha256") == ModelSource(_DRAWN, get_model(_DRAWN)).facts()["sha256"]
 
     def take(self, labelled: Labelled) -> None:
@@ -53,9 +83,7 @@ class ImageNotes:
         self._quality += labelled.polygon_quality
         if labelled.damaged:
             note_damaged(labelled.damaged, self._progress)
-        if labelled.squeezed:
-            self._squeezed += 1
-            self._first_squeezed = self._first_squeezed or labelled.ref.name
+        self._remarks.take(labelled.ref, labelled.remarks)
         if self._beyond and labelled.entry.fingerprint.sha256 not in example_hashes():
             self._beyond = False  # said once
             self._progress.note(
@@ -66,12 +94,7 @@ class ImageNotes:
     def end(self) -> None:
         """All images are done."""
         note_polygon_quality(self._progress, self._quality)
-        if self._squeezed:
-            more = f" and {counted(self._squeezed - 1, 'more image')}" if self._squeezed > 1 else ""
-            self._progress.note(
-                f"{self._first_squeezed}{more}: more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the "
-                "long side squeezed, which may cost accuracy. Cut such images into pieces."
-            )
+        self._remarks.end(self._progress)
 
 
 def note_damaged(what: str, progress: Progress) -> None:
