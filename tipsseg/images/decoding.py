@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,7 +156,8 @@ class OpenImage:
 
     def remarks(self, upright: Image.Image) -> tuple[Remark, ...]:
         """How less is to be seen in the picture, as `upright_image` gives it, than is in the file."""
-        dark = self.deep and all(high <= _TWELVE_BITS for _, high in upright.getextrema())
+        ranges = cast(tuple[tuple[int, int], ...], upright.getextrema()) if self.deep else ()
+        dark = self.deep and all(high <= _TWELVE_BITS for _, high in ranges)
         return (*(("dark",) if dark else ()), *(("pages",) if self.pages else ()))
 
     def decode(self) -> Image.Image:

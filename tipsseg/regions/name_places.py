@@ -117,7 +117,7 @@ def _middle_of_room(mask: NDArray[np.uint8], height: int, width: int) -> tuple[i
     if height > mask.shape[0] or width > mask.shape[1]:
         return None
     room = cv2.erode(mask, np.ones((height, width), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return _deepest(room) if room.any() else None
+    return _deepest(room.astype(np.uint8, copy=False)) if room.any() else None
 
 
 def _deepest(mask: NDArray[np.uint8]) -> tuple[int, int]:

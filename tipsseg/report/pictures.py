@@ -93,7 +93,7 @@ def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | N
 
 def name_places(labels: LabelArray, number_of_classes: int) -> list[tuple[int, int, int]]:
     """Where the picture shows the names of classes: the id of each, and (y, x) inside its largest region in labels [H, W]."""
-    small = resampled(labels, shown_size(labels.shape, PICTURE_SIDE))  # [h, w]
+    small = resampled(labels, shown_size(labels.shape, PICTURE_SIDE)).astype(np.uint16)  # [h, w]
     return [(each.class_id, *inner_point(each)) for each in largest_regions(small, number_of_classes)]
 
 
