@@ -36,8 +36,9 @@ _PLAIN = ("", 0)
 # of the system and their order: one order for users of all languages, as the same command makes the same bytes.
 _FONTCONFIG = (
     "fc-match",
-    "--sort",
-    "--format=%{file}\t%{index}\t%{scalable}\t%{color}\n",
+    "-s",  # all fonts that add letters, in order
+    "-f",
+    "%{file}\t%{index}\t%{scalable}\t%{color}\n",
     "sans-serif:lang=en:scalable=true:color=false",
 )
 
