@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: How the model sees less of an image than is in its file: nearly black, the first page alone, or squeezed.
+Remark = Literal["dark", "pages", "squeezed"]
 
 LabelArray = NDArray[np.uint8] | NDArray[np.uint16]
 ConfidenceArray = NDArray[np.float32] | NDArray[np.float16]

@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from running import Command
+from system_fonts import system_fonts
 
 import tipsseg
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
@@ -864,6 +866,49 @@ def test_strips_are_labelled_and_said_to_be_squeezed(command: Command, mlp_check
     assert mask(tmp_path / "out/masks/wide.png").shape == (2, 3000)
     ran = command("label", tmp_path / "imgs/square.png", *model, "-o", tmp_path / "other")
     assert "16 times" not in ran.err
+
+
+def unusual_pictures(folder: Path) -> None:
+    """Pictures of which the model sees less than is in them, and their ordinary relatives."""
+    folder.mkdir()
+    twelve_bits = np.arange(30 * 40, dtype=np.uint16).reshape(30, 40) * 3 + 498  # up to 4095
+    Image.fromarray(twelve_bits).save(folder / "dark.png")
+    Image.fromarray(twelve_bits).save(folder / "dark.tif")
+    cv2.imwrite(str(folder / "dark colours.png"), np.stack([twelve_bits] * 3, 2))
+    Image.fromarray(twelve_bits * 16).save(folder / "stretched.png")
+    Image.fromarray(np.full((30, 40), 12, np.uint8)).save(folder / "night.png")  # 8 bits: as dark as it is
+    page, small = Image.new("RGB", (40, 30), "green"), Image.new("RGB", (20, 15), "green")
+    page.save(folder / "page.tif")
+    page.save(folder / "pages.tif", save_all=True, append_images=[page, page])
+    small.encoderinfo = {"tiffinfo": {254: 1}}  # a smaller copy of the page before
+    page.save(folder / "page with a copy.tif", save_all=True, append_images=[small])
+
+
+@pytest.mark.parametrize("read_by", ["label", "encode"])
+def test_what_the_model_does_not_see_of_a_picture_is_told(
+    command: Command, mlp_checkpoint: Path, tmp_path: Path, read_by: str
+) -> None:
+    unusual_pictures(tmp_path / "imgs")
+    classes = ["-c", "a"] if read_by == "label" else []
+    base = [read_by, *classes, "-m", mlp_checkpoint, "--names", "full"] if classes else [read_by, "-m", mlp_checkpoint]
+    ran = command(*base, tmp_path / "imgs", "-o", tmp_path / "out")
+    assert ran.code == 0
+    (dark,) = [line for line in ran.err.splitlines() if "16 bits" in line]
+    assert dark.startswith("dark colours.png and 2 more images: ")
+    assert "-auto-level" in dark
+    (pages,) = [line for line in ran.err.splitlines() if "page" in line and "first" in line]
+    assert pages.startswith("pages.tif: ")
+
+
+def test_names_that_no_font_has_are_told_once(
+    command: Command, pictures: Path, mlp_checkpoint: Path, tmp_path: Path
+) -> None:
+    run = ("label", pictures, "-c", "cat,\u732b,\u72ac", "-m", mlp_checkpoint, "-o")
+    with system_fonts(tmp_path / "bin"):
+        for formats, told in (("png,overlay", ["\u732b, \u72ac"]), ("png", [])):
+            ran = command(*run, tmp_path / formats, "-f", formats)
+            notes = [line for line in ran.err.splitlines() if line.startswith("No font")]
+            assert [line.partition(" letters of ")[2].partition(":")[0] for line in notes] == told
 
 
 def test_tiny_says_once_that_it_knows_drawn_scenes_only(command: Command, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ _DECIMAL = re.compile(r"(?<![\w.])(\d+\.\d+)(?![\w.])")
 _CLOSE = 0.3
 
 #: What a run says now and then where it takes longer than here.
-_PROGRESS = re.compile(r"^\d+ of \d+ images, .* left\n", re.MULTILINE)
+_PROGRESS = re.compile(r"^\d+ of \d+ images, \S+ images/s(, .* left)?\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -241,6 +241,7 @@ def test_the_readme_can_be_read_at_one_sitting() -> None:
         ("a\n...\nc\n", "a\nb\n", False),
         ("done in 2.2 s, into out\n", "done in 13 s, into out\n", True),
         ("a\nb\n", "a\n8 of 12 images, 0.3 images/s, about 0:16 left\nb\n", True),
+        ("a\nb\n", "a\n8 of 12 images, 0.3 images/s\nb\n", True),
         ("mean IoU  76.70   over 26\n", "mean IoU  76.82   over 26\n", True),
         ("mean IoU  76.70   over 26\n", "mean IoU  77.70   over 26\n", False),
         ("12 images\n", "13 images\n", False),

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from tipsseg.regions.name_places import PlacedName, place_names
 from tipsseg.types import LabelClass
+from tipsseg.util.lettering import draw_text
 from tipsseg.vocabulary.palette import colour
 
 
@@ -21,7 +22,7 @@ def box(placed: PlacedName, size: tuple[int, int]) -> NDArray[np.bool_]:
     """The pixels of the name in a picture of this size."""
     picture = Image.new("1", size[::-1])
     y, x = placed.middle
-    ImageDraw.Draw(picture).text((x, y), placed.text, fill=1, font=placed.font, anchor="mm", align="center")
+    draw_text(ImageDraw.Draw(picture), (x, y), placed.text, placed.font, anchor="mm", fill=1)
     return np.asarray(picture)
 
 

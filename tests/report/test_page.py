@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_a_person_looks_at_a_run(browser: Browser, tmp_path: Path) -> None:
     assert browser.value("byId('never').textContent") == "never"
 
     # Filters.
-    for field, value, number in [("search", "sub/", 1), ("class", "1", 1), ("state", "edited", 0), ("low", "0.99", 0)]:
+    for field, value, number in [("search", "sub/", 1), ("class", "1", 1), ("state", "edited", 0), ("low", "99", 0)]:
         browser.value(f"byId('{field}').value = {json.dumps(value)}; byId('filters').dispatchEvent(new Event('input'))")
         assert browser.value("document.querySelectorAll('.cell').length") == number, field
         browser.value("byId('filters').reset()")
@@ -113,6 +114,7 @@ def test_truth_and_images_that_are_alike(browser: Browser, tmp_path: Path) -> No
     assert browser.value("byId('name').textContent") == "sub/c.png"
     assert browser.value("byId('alike').hidden") is True
     browser.press("Escape")
+    browser.wait("!byId('viewer').open && !history.state")
     browser.value("show('images'); byId('order').value = 'truth'; refresh()")
     assert browser.value("page.shown.map((each) => each.image)") == ["sub/c.png", "a.png", "b.png"]
     browser.value("show('classes')")
@@ -130,6 +132,150 @@ def test_truth_and_images_that_are_alike(browser: Browser, tmp_path: Path) -> No
     browser.value("document.querySelector('#neighbours button').click()")
     browser.wait("byId('name').textContent === 'b.png'")
     assert (browser.dialogs, browser.errors) == ([], [])
+
+
+#: Two regions of class 1, of which the larger one surrounds a hole, and one of class 3.
+REGIONS = np.zeros((60, 90), np.uint8)
+REGIONS[:, :10] = 1
+REGIONS[:, 20:60] = 1
+REGIONS[20:50, 30:40] = 2
+REGIONS[:, 70:] = 3
+
+
+@pytest.fixture
+def regions(tmp_path: Path) -> Path:
+    """The page of a run of four images, of which a person corrected the last one; no image has class 4 or 5."""
+    labels = {**{f"{name}.png": REGIONS for name in "abc"}, "d.png": REGIONS[20:22, 28:32].copy()}
+    save_inputs(tmp_path / "imgs", labels)
+    names = ("tree", "door", "sky", "never", "nowhere")
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, names, ("png", "npz"))
+    Image.fromarray(np.array([[1, 1, 2, 2], [1, 1, 1, 2]], np.uint8)).save(tmp_path / "out/masks/d.png")
+    make_report(tmp_path / "out", None, None, 1, Silence())
+    return tmp_path / "out/report/index.html"
+
+
+SHOWN = "page.shown.map((each) => each.image)"
+
+
+def enter(browser: Browser, field: str, value: str) -> None:
+    """Fill in a filter as a person does."""
+    event = "new Event('input', { bubbles: true })"
+    browser.value(f"byId('{field}').value = {json.dumps(value)}; byId('{field}').dispatchEvent({event})")
+
+
+def test_confidence_is_filtered_in_the_numbers_that_are_shown(browser: Browser, regions: Path) -> None:
+    browser.go(regions, "page.complete")
+    shown = browser.value("page.records.map((each) => describe(each))")
+    numbers = sorted({int(each.split("confidence ")[1].split()[0]) for each in shown})
+    assert len(numbers) == 2
+    for low, high in [(0, 100), (numbers[0], numbers[0]), (numbers[1], numbers[1]), (numbers[1] + 1, 100)]:
+        enter(browser, "low", str(low))
+        enter(browser, "high", str(high))
+        found = browser.value(f"{SHOWN}.length")
+        assert found == sum(low <= int(each.split("confidence ")[1].split()[0]) <= high for each in shown), (low, high)
+    # With a class it is the confidence of the class, which is shown then.
+    enter(browser, "low", "0")
+    enter(browser, "class", "3")
+    assert ", sky " in browser.value("describe(page.shown[0])")
+
+
+def test_back_closes_an_image_and_a_reload_keeps_the_place(browser: Browser, regions: Path) -> None:
+    browser.go(regions, "page.complete")
+    enter(browser, "search", "png")
+    enter(browser, "class", "3")
+    enter(browser, "order", "path")
+    assert browser.value(SHOWN) == ["a.png", "b.png", "c.png"]
+    browser.value("viewer.open(1)")
+    browser.press("ArrowRight")
+    assert browser.value("byId('name').textContent") == "c.png"
+
+    browser.value("history.back()")
+    browser.wait("!byId('viewer').open")
+    assert browser.value(SHOWN) == ["a.png", "b.png", "c.png"]
+    browser.value("history.forward()")
+    browser.wait("byId('viewer').open && byId('name').textContent === 'c.png'")
+
+    # Closed by its key, it leaves nothing behind that Back would have to pass.
+    length = browser.value("history.length")
+    for _ in range(3):
+        browser.press("Escape")
+        browser.wait("!byId('viewer').open && !history.state")
+        browser.value("viewer.open(0)")
+        browser.wait("byId('viewer').open && viewer.ids")
+    assert browser.value("history.length") == length
+
+    # A reload keeps the filters, and the image that is open.
+    browser.value("page.complete = false; location.reload()")
+    browser.wait("page.complete && byId('viewer').open && byId('name').textContent === 'a.png'")
+    assert browser.value(SHOWN) == ["a.png", "b.png", "c.png"]
+    browser.press("Escape")
+    browser.wait("!byId('viewer').open && !history.state")
+    browser.value("page.complete = false; location.reload()")
+    browser.wait("page.complete && page.records.length === 4")
+    assert browser.value("['search', 'class', 'order'].map((name) => byId(name).value)") == ["png", "3", "path"]
+    assert browser.value(SHOWN) == ["a.png", "b.png", "c.png"]
+    browser.value("document.querySelector('#filters [type=reset]').click()")
+    browser.wait("page.shown.length === 4")
+    browser.value("page.complete = false; location.reload()")
+    browser.wait("page.complete && page.records.length === 4")
+    assert browser.value("page.shown.length") == 4
+    assert (browser.dialogs, browser.errors) == ([], [])
+
+
+def test_the_grid_has_a_legend_of_the_classes_in_it(browser: Browser, regions: Path) -> None:
+    browser.go(regions, "page.complete")
+    items = "[...document.querySelectorAll('#colours li')]"
+    assert browser.value(f"{items}.map((each) => each.textContent)") == ["tree", "door", "sky"]
+    colours = browser.value(f"{items}.map((each) => getComputedStyle(each.firstChild).backgroundColor)")
+    wanted = browser.value("page.run.classes.slice(0, 3).map((each) => each.colour)")
+    assert colours == ["rgb({}, {}, {})".format(*bytes.fromhex(each[1:])) for each in wanted]
+    enter(browser, "state", "edited")  # whose mask has no sky
+    assert browser.value(f"{items}.map((each) => each.textContent)") == ["tree", "door"]
+
+
+def test_a_name_stands_inside_the_largest_region_of_its_class(browser: Browser, regions: Path) -> None:
+    browser.go(regions, "page.complete")
+    drawn = "CanvasRenderingContext2D.prototype.fillText"
+    browser.value(f"window.drawn = []; {drawn} = function (text, x, y) {{ window.drawn.push([text, x, y]); }}")
+    browser.value("viewer.openRecord(page.records.find((each) => each.image === 'a.png'))")
+    browser.wait("viewer.ids && window.drawn.length")
+    places = {text: (round(y), round(x)) for text, x, y in browser.value("window.drawn")}
+    assert places.keys() == {"tree", "door", "sky"}
+    for number, name in enumerate(("tree", "door", "sky"), 1):
+        y, x = places[name]
+        assert (REGIONS[y - 4 : y + 5, x - 4 : x + 5] == number).all(), name
+    assert places["tree"][1] >= 20  # the larger one of its two regions
+
+
+def test_on_a_phone_the_image_stays_in_sight(tmp_path: Path, regions: Path) -> None:
+    with Browser(tmp_path / "profile", width=390, height=700) as phone:
+        phone.go(regions, "page.complete")
+        phone.value("viewer.openRecord(page.records[0])")
+        phone.wait("viewer.ids")
+        frame = "JSON.stringify(byId('picture').getBoundingClientRect())"
+        before = json.loads(phone.value(frame))
+        assert 0 <= before["top"] < before["bottom"] <= 0.6 * 700
+        for place in ("legend", "marks", "opacity"):
+            phone.value(f"byId('{place}').scrollIntoView()")
+            assert json.loads(phone.value(frame)) == before
+            shown = json.loads(phone.value(f"JSON.stringify(byId('{place}').getBoundingClientRect())"))
+            assert before["bottom"] <= shown["top"] < 700, place
+        assert phone.value("document.documentElement.scrollWidth") == 390
+
+
+def test_order_by_truth_is_offered_where_images_were_scored(browser: Browser, regions: Path, tmp_path: Path) -> None:
+    def offered() -> bool:
+        make_report(tmp_path / "out", None, None, 1, Silence())
+        browser.go(regions.with_name("report.json"), "true")  # so that the page is loaded anew
+        browser.go(regions, "page.complete")
+        return "truth" in browser.value("[...byId('order').options].map((each) => each.value)")
+
+    assert not offered()
+    shutil.copytree(tmp_path / "out/masks", tmp_path / "truth")
+    write_reports(tipsseg.score_masks(tmp_path / "out", tmp_path / "truth"), tmp_path / "out")
+    assert offered()
+    (tmp_path / "out/eval-images.jsonl").unlink()
+    assert not offered()
 
 
 def test_ten_thousand_images(browser: Browser, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_the_data_of_a_page(out: Path) -> None:
         "size": [7, 5],
         "state": "unchanged",
         "ignored": 0,
+        "places": [[2, 3, 1]],
         "shown": True,
         "confidences": True,
         **{"classes": 0, "score": 0, "confidence": 0, "background": 0, "key": 0},

@@ -38,7 +38,7 @@ def said(model: str, images: Sequence[tuple[str | None, bool]]) -> list[str]:
     for number, (sha256, squeezed) in enumerate(images):
         ref = ImageRef(Path(f"in/{number}.png"), PurePosixPath(f"{number}.png"))
         entry = ManifestEntry(ref.name, str(ref.path), Fingerprint(1, 1, sha256), "", {}, {}, (), 0.0, {})
-        notes.take(Labelled(ref, entry, {}, PolygonQuality(), squeezed))
+        notes.take(Labelled(ref, entry, {}, PolygonQuality(), ("squeezed",) if squeezed else ()))
     progress.note("|")
     notes.end()
     return progress.lines

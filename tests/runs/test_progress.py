@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tipsseg.errors import ImageError
-from tipsseg.runs.progress import Progress, status_line
+from tipsseg.runs.progress import Progress
 from tipsseg.util.printable import clock, counted
 
 
@@ -16,10 +16,6 @@ from tipsseg.util.printable import clock, counted
 )
 def test_clock(seconds: int, text: str) -> None:
     assert clock(seconds) == text
-
-
-def test_status_line() -> None:
-    assert status_line(120, 400, 50) == "120 of 400 images, 2.4 images/s, about 1:57 left"
 
 
 def test_lines_come_now_and_then_when_nobody_watches(
@@ -42,6 +38,45 @@ def test_lines_come_now_and_then_when_nobody_watches(
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+#: The seconds before each image of 1,000 that are done: the first one waits for the model.
+WARMING, IN_BATCHES = [72.0, *[0.5] * 90], [72.0, *[0.0] * 30, 40.0, *[0.0] * 30]
+
+
+@pytest.mark.parametrize(
+    ("waits", "lines"),
+    {
+        "one by one": (WARMING, ["1 of 1000 images, 0.0 images/s", "61 of 1000 images, 0.6 images/s, about 7:50 left"]),
+        "in batches": (
+            IN_BATCHES,
+            ["1 of 1000 images, 0.0 images/s", "32 of 1000 images, 0.3 images/s, about 20:49 left"],
+        ),
+    }.values(),
+)
+@pytest.mark.parametrize("watched", [False, True])
+def test_the_time_left_is_not_told_of_the_first_images(
+    monkeypatch: pytest.MonkeyPatch, waits: list[float], lines: list[str], watched: bool
+) -> None:
+    now = [100.0]
+    screen = Terminal() if watched else io.StringIO()
+    for name in ("time.monotonic", "tqdm.std.time"):
+        monkeypatch.setattr(name, lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Progress(quiet=False) as shown:
+        shown.begin("1000 images", 1000)
+        for number, wait in enumerate(waits):
+            now[0] += wait
+            shown.advance()
+            if number == 8:
+                early = screen.getvalue()
+        late = screen.getvalue()[len(early) :]
+    assert "left" not in early
+    assert "<" not in early  # as tqdm has it
+    if watched:
+        assert lines[-1].rpartition(", ")[2] in late
+    else:
+        assert screen.getvalue().splitlines() == ["1000 images", *lines]
 
 
 def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

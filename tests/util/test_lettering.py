@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL.ImageFont import FreeTypeFont
+from system_fonts import ACCENTS, WATCH, forget, system_fonts
+
+from tipsseg.regions.drawing import draw_labels
+from tipsseg.types import LabelClass
 from tipsseg.util import lettering
 from tipsseg.util.lettering import fit_name, fit_path, plain_font, text_length
 
@@ -39,17 +48,71 @@ def test_the_time_does_not_go_with_the_length_of_the_name(monkeypatch: pytest.Mo
 
 def test_many_names_ask_the_fonts_once_for_each_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    shape = lettering._shape
+    render = FreeTypeFont.getmask
 
-    def count(font: lettering.Font, letter: str) -> tuple[tuple[int, int], bytes]:
-        asked.append(letter)
-        return shape(font, letter)
+    def count(font: FreeTypeFont, text: str) -> object:
+        asked.append(text)
+        return render(font, text)
 
-    lettering._has_letter.cache_clear()
-    monkeypatch.setattr(lettering, "_shape", count)
+    lettering._shape.cache_clear()
+    lettering._first_font.cache_clear()
+    monkeypatch.setattr(FreeTypeFont, "getmask", count)
     for number in range(3000):
         fit_name(f"class {number}", "", 13, 250)
-    assert len(asked) == 2 * len(set("class0123456789"))
+    assert sorted(asked) == sorted({*"class0123456789", "\uffff"})
+
+
+@pytest.fixture
+def fonts(tmp_path: Path) -> Iterator[None]:
+    with system_fonts(tmp_path / "bin", tmp_path / "gone.ttf", ACCENTS, WATCH):
+        yield
+
+
+@pytest.mark.usefixtures("fonts")
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    {
+        "of one other font": ("\u00fc \u00e9", "\u00fc \u00e9"),
+        "of two fonts": ("a \u231a", "a \u231a"),
+        "of three fonts": ("panda \u231a \u0416\u0627", "panda \u231a \u0416\u0627"),
+        "one letter is missing": ("panda \u732b", "panda ?"),
+        "a watch, and a letter that is missing": ("\u231a\u231a \u732b", "\u231a\u231a ?"),
+        "most letters are missing": ("\u732b\u732b a", "class 1"),
+        "a mark on a letter": ("cafe\u0301 \u231a", "cafe\u0301 \u231a"),
+    }.values(),
+)
+def test_a_letter_that_one_font_lacks_comes_from_another(name: str, shown: str) -> None:
+    found, font = fit_name(name, "class 1", 13, 200)
+    assert found == shown
+    assert 0 < text_length(font, found) <= 200
+    assert fit_path(name, 13, 200)[0] == name.replace("\u732b", "?")
+    cut, font = fit_name("\u231a\u00fc" * 500, "class 1", 13, 200)
+    assert cut.startswith("\u231a\u00fc\u231a")
+    assert cut.endswith("...")
+    assert 150 < text_length(font, cut) <= 200
+
+
+@pytest.mark.usefixtures("fonts")
+def test_an_overlay_has_the_letters_of_all_fonts() -> None:
+    def overlay(name: str) -> NDArray[np.uint8]:
+        labels = np.ones((200, 320), np.uint8)
+        return draw_labels(np.zeros((200, 320, 3), np.uint8), labels, [LabelClass(1, name, (0, 0, 0))], "a.png")
+
+    mixed = overlay("\u00fc cat \u231a")
+    assert np.array_equal(mixed, overlay("\u00fc cat \u231a"))
+    assert np.array_equal(overlay("class 1"), overlay("\u732b"))
+    for other in ("\u00fc cat", "\u00fc cat ?", "? cat \u231a", "? cat ?", "class 1"):
+        assert not np.array_equal(mixed, overlay(other)), other
+
+
+def test_without_fonts_there_is_the_font_of_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with system_fonts(tmp_path / "bin"):
+        assert fit_name("\u00fc panda", "class 1", 13, 200) == ("? panda", plain_font(13))
+    monkeypatch.setattr(lettering, "_OTHER_FONTS", ("no such font.ttf",))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no fontconfig
+    forget()
+    assert fit_name("\u00fc panda", "class 1", 13, 200) == ("? panda", plain_font(13))
+    forget()
 
 
 def test_a_name_that_no_font_has_is_replaced() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,17 @@ from tipsseg.images.pillow import PILLOW_LIMIT, image_formats
 from tipsseg.images.skipped import HEIC_HINT, VIDEO_HINT
 from tipsseg.images.upright import ORIENTATION, orientation_of, thumbnail_rgb, upright_image
 from tipsseg.options import MAX_PIXELS
+from tipsseg.types import Remark
 from tipsseg.util.files import reason_of
 
 #: Seconds of work that the decoding of an image may take. 100 million pixels take a few.
 DECODE_SECONDS = 60
+
+#: What the largest number of 12 bits is in 8 bits of 16.
+_TWELVE_BITS = 16
+
+#: A tag of TIFF, and its bits that say that a picture is a smaller copy, or the mask, of another.
+_SUBFILE_TYPE, _OF_ANOTHER_PAGE = 254, 0b101
 
 #: What callers may give as an image: an image file, a Pillow image of any mode, or pixels [H, W, 3] uint8 RGB.
 ImageInput = str | Path | Image.Image | NDArray[np.uint8]
@@ -132,16 +139,26 @@ class OpenImage:
         path: The file.
         picture: Pillow's image.
         max_pixels: Images of more pixels are refused.
+        deep: Whether it has 16 bits a channel.
+        pages: Whether pages follow the first one, which alone is read; smaller copies of it are no pages.
     """
 
     path: Path
     picture: Image.Image
     max_pixels: int
+    deep: bool = False
+    pages: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
         """The (height, width) that the header states, in pixels, before the image is turned upright."""
         return self.picture.height, self.picture.width
+
+    def remarks(self, upright: Image.Image) -> tuple[Remark, ...]:
+        """How less is to be seen in the picture, as `upright_image` gives it, than is in the file."""
+        ranges = cast(tuple[tuple[int, int], ...], upright.getextrema()) if self.deep else ()
+        dark = self.deep and all(high <= _TWELVE_BITS for _, high in ranges)
+        return (*(("dark",) if dark else ()), *(("pages",) if self.pages else ()))
 
     def decode(self) -> Image.Image:
         """Decode the pixels, in DECODE_SECONDS at most; see `decode_apart` and `_TimedFile`.
@@ -197,7 +214,28 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
                 raise _not_an_image(path, file) from error
         with picture:
             _refuse_large(path, picture, max_pixels)
-            yield OpenImage(path, picture, max_pixels)
+            with faults_of(path, max_pixels):
+                pages = _has_pages(picture)
+            yield OpenImage(path, picture, max_pixels, _is_deep(picture), pages)
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether an image that is open, and not decoded, has 16 bits a channel."""
+    return picture.mode.startswith("I;16") or ";16" in str(getattr(picture, "tile", [])[:1])
+
+
+def _has_pages(picture: Image.Image) -> bool:
+    """Whether a page follows the first one of an image that is open; only the next one is looked at."""
+    if picture.format != "TIFF" or not getattr(picture, "is_animated", False):
+        return False
+    try:
+        picture.seek(1)
+        kind = getattr(picture, "tag_v2", {}).get(_SUBFILE_TYPE, 0)
+        return not kind & _OF_ANOTHER_PAGE
+    except Exception:  # a damaged page, which nobody reads
+        return False
+    finally:
+        picture.seek(0)
 
 
 @contextmanager

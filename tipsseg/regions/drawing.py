@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from tipsseg.regions.components import count_labels
 from tipsseg.regions.name_places import place_names, shown_name, spare_name
 from tipsseg.types import BACKGROUND, Colour, LabelArray, LabelClass, ignore_id
-from tipsseg.util.lettering import Font, fit_name, fit_path, plain_font, text_length
+from tipsseg.util.lettering import Font, draw_text, fit_name, fit_path, plain_font, text_length
 from tipsseg.util.printable import one_line
 
 _LONG_SIDE_MIN = 320  # smaller images are enlarged, or one could not see them
@@ -125,16 +125,8 @@ def _with_names(
     draw = ImageDraw.Draw(canvas)
     for placed in place_names(labels, classes, size):
         y, x = placed.middle
-        draw.text(
-            (x, y),
-            placed.text,
-            fill=_INK,
-            font=placed.font,
-            anchor="mm",
-            align="center",
-            stroke_width=max(size // 7, 1),
-            stroke_fill=_PAPER,
-        )
+        stroke = {"stroke_width": max(size // 7, 1), "stroke_fill": _PAPER}
+        draw_text(draw, (x, y), placed.text, placed.font, anchor="mm", fill=_INK, **stroke)
     return np.asarray(canvas)
 
 
@@ -166,17 +158,17 @@ def _legend(name: str, entries: list[_Entry], width: int, size: int, row_limit: 
     draw = ImageDraw.Draw(strip)
     middle = gap + line // 2
     title, font = fit_path(one_line(name), size, width - 2 * gap)
-    draw.text((gap, middle), title, fill=_INK_FAINT, font=font, anchor="lm")
+    draw_text(draw, (gap, middle), title, font, anchor="lm", fill=_INK_FAINT)
     for row in rows:
         middle += line
         for x, entry, text, letters in row:
             strip.paste(_swatch(entry.colour, size), (x, middle - size // 2))
             left = x + size + gap
-            draw.text((left, middle), text, fill=_INK, font=letters, anchor="lm")
+            draw_text(draw, (left, middle), text, letters, anchor="lm", fill=_INK)
             left += round(text_length(letters, text)) + gap
-            draw.text((left, middle), _percent(entry.share), fill=_INK_FAINT, font=plain, anchor="lm")
+            draw_text(draw, (left, middle), _percent(entry.share), plain, anchor="lm", fill=_INK_FAINT)
     if left_out:
-        draw.text((gap, middle + line), f"and {left_out} more", fill=_INK_FAINT, font=plain, anchor="lm")
+        draw_text(draw, (gap, middle + line), f"and {left_out} more", plain, anchor="lm", fill=_INK_FAINT)
     return np.asarray(strip)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.regions.components import Region, components
-from tipsseg.types import LabelClass
+from tipsseg.types import LabelArray, LabelClass
 from tipsseg.util.lettering import Font, fit_name, text_length
 from tipsseg.util.printable import one_line
 
@@ -71,6 +71,20 @@ def place_names(labels: NDArray[np.uint16], classes: Sequence[LabelClass], size:
     return found
 
 
+def largest_regions(labels: LabelArray, number_of_classes: int) -> list[Region]:
+    """The largest region of each class in a label map [H, W]; none of a class whose regions are all too small for a name."""
+    regions = components(labels, number_of_classes, max(round(labels.size * _MIN_SHARE / 4), 1))
+    largest = {each.class_id: each for each in sorted(regions, key=lambda each: each.area)}
+    return [largest[number] for number in sorted(largest)]
+
+
+def inner_point(region: Region) -> tuple[int, int]:
+    """(y, x) of the pixel of a region that is farthest from its edges."""
+    y, x, _, _ = region.box
+    row, column = _deepest(np.pad(region.mask.astype(np.uint8), 1))
+    return y + row - 1, x + column - 1
+
+
 def _place(region: Region, entry: LabelClass, size: int, scale: float, width: int) -> PlacedName | None:
     """The name in the middle of where it has room; None where it has none."""
     y, x, _, _ = region.box
@@ -103,9 +117,12 @@ def _middle_of_room(mask: NDArray[np.uint8], height: int, width: int) -> tuple[i
     if height > mask.shape[0] or width > mask.shape[1]:
         return None
     room = cv2.erode(mask, np.ones((height, width), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    if not room.any():
-        return None
-    inside = cv2.distanceTransform(room, cv2.DIST_L2, 3)
+    return _deepest(room.astype(np.uint8, copy=False)) if room.any() else None
+
+
+def _deepest(mask: NDArray[np.uint8]) -> tuple[int, int]:
+    """(y, x) of the pixel of a mask that is farthest from those outside of it."""
+    inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
     # Of a long region that is a line: its middle.
     deep = np.argwhere(inside >= inside.max())
     row, column = deep[np.square(deep - deep.mean(0)).sum(1).argmin()].tolist()

@@ -24,7 +24,7 @@ from tipsseg.types import LabelArray, LabelClass, printable_path
 from tipsseg.util.files import is_file, json_bytes
 
 #: Is raised when the files of an image are made in another way.
-_VERSION = 1
+_VERSION = 2
 
 Record = Mapping[str, object]
 
@@ -96,7 +96,8 @@ class ImageMaker:
         self.place.write(picture, pictures.jpeg(shown))
         self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))
         self.place.write(label_map, pictures.map_script(key, labels, confidence))
-        record = image_record(entry, str(item.path), shown=unread is None, confidences=confidence is not None)
+        places = pictures.name_places(labels, len(self.classes))
+        record = image_record(entry, str(item.path), places, shown=unread is None, confidences=confidence is not None)
         # Whether an image can be decoded, the signature does not tell.
         return Made(entry, signature if unread is fault else "", record, True, unread)
 
@@ -151,12 +152,15 @@ def _confidence(stored: LabelledImage, item: Item) -> NDArray[np.float32] | None
         return None
 
 
-def image_record(entry: ManifestEntry, path: str, *, shown: bool, confidences: bool) -> Record:
+def image_record(
+    entry: ManifestEntry, path: str, places: list[tuple[int, int, int]], *, shown: bool, confidences: bool
+) -> Record:
     """What the page knows of an image.
 
     Args:
         entry: Its line in the manifest.
         path: Where the image is.
+        places: Where its picture shows the names of classes, see `pictures.name_places`.
         shown: Whether its picture shows the image.
         confidences: Whether its map holds a confidence for each pixel.
     """
@@ -172,6 +176,7 @@ def image_record(entry: ManifestEntry, path: str, *, shown: bool, confidences: b
         "classes": [[each.id, each.pixels, each.confidence] for each in numbers.classes],
         "background": [numbers.background, background_confidence(entry)],
         "ignored": numbers.ignored,
+        "places": places,
         "shown": shown,
         "confidences": confidences,
     }

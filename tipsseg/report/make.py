@@ -196,6 +196,7 @@ class _Report:
             ],
             "ignore": ignore_id(len(self._classes)),
             "truth": self._truth,
+            "scored": len(self._scored),
             "summary": [*source.facts(), *self._totals.result().lines()],
         }
         self._place.write(folder / DATA / "run.js", script("run", facts))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tipsseg.regions.name_places import inner_point, largest_regions
 from tipsseg.report.scripts import script
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 
@@ -88,6 +89,12 @@ def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | N
     buffer = io.BytesIO()
     Image.fromarray(planes).save(buffer, format="PNG")
     return script("map", key, f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}")
+
+
+def name_places(labels: LabelArray, number_of_classes: int) -> list[tuple[int, int, int]]:
+    """Where the picture shows the names of classes: the id of each, and (y, x) inside its largest region in labels [H, W]."""
+    small = resampled(labels, shown_size(labels.shape, PICTURE_SIDE)).astype(np.uint16)  # [h, w]
+    return [(each.class_id, *inner_point(each)) for each in largest_regions(small, number_of_classes)]
 
 
 def _outlines(ids: NDArray[np.generic]) -> NDArray[np.bool_]:

@@ -25,7 +25,7 @@ from tipsseg.runs.engine import LocalEngine, check_device
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.inputs import Found
 from tipsseg.runs.label import as_items, begin
-from tipsseg.runs.notes import ImageNotes, note_begin, note_end, note_folder, note_parts
+from tipsseg.runs.notes import ImageNotes, note_begin, note_end, note_folder, note_formats
 from tipsseg.runs.predictions import find_masks, masks_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.reporting import Reporter
@@ -120,7 +120,7 @@ def evaluate_model(
         note_begin(started, images, Counts(), progress)
         if folder is not None:
             note_folder(folder, progress)
-            note_parts(spec.formats, spec.files, progress)
+            note_formats(spec.formats, spec.files, spec.vocabulary.classes, progress)
         counts, first = _label(info, images, engine, folder, progress)
     _require_some(counts.labelled, counts.failed, first)
     facts = {

@@ -33,7 +33,7 @@ from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.results import Labelled
 from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
-from tipsseg.types import ImageRef
+from tipsseg.types import ImageRef, Remark
 from tipsseg.util.files import reason_of
 from tipsseg.util.fingerprint import Fingerprint, content_digest, fingerprint
 
@@ -64,6 +64,7 @@ class Loaded:
         unsaved: Each waits for the features of a scale that the store is to have; see `stored`.
         sha256: The hash of the file, by which the store has its features; "" without a store.
         damaged: What was wrong with the file of its features; "" where nothing was.
+        remarks: How the file holds more than the picture shows.
     """
 
     ref: ImageRef
@@ -76,6 +77,12 @@ class Loaded:
     unsaved: tuple[Callable[[], FeatureRecord], ...] = ()
     sha256: str = ""
     damaged: str = ""
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def all_remarks(self) -> tuple[Remark, ...]:
+        """How the model sees less than is in the file."""
+        return (*self.remarks, "squeezed") if self.prepared.squeezed else self.remarks
 
     @property
     def lacking(self) -> Prepared:
@@ -162,8 +169,8 @@ class ImageTask:
         with opened(ref.path, self._max_pixels) as image, self._alone(image.size), as_image_error(ref.path):
             upright = upright_image(image.decode())
             thumbnail = thumbnail_rgb(upright) if self._needs_pixels else NO_PIXELS
-            prepared = self._labeller.prepare(upright)
-        return Loaded(ref, thumbnail, prepared, fingerprint_of(ref.path))
+            prepared, remarks = self._labeller.prepare(upright), image.remarks(upright)
+        return Loaded(ref, thumbnail, prepared, fingerprint_of(ref.path), remarks=remarks)
 
     def _thumbnail(self, ref: ImageRef) -> NDArray[np.uint8]:
         if not self._needs_pixels:
@@ -224,7 +231,7 @@ class ImageTask:
             done.written,
             objects,
         )
-        return Labelled(ref, entry, done.rows, labels.polygon_quality, prepared.squeezed, loaded.damaged)
+        return Labelled(ref, entry, done.rows, labels.polygon_quality, loaded.all_remarks, loaded.damaged)
 
     def _objects(self, label_map: LabelMap) -> list[LabelledObject]:
         return labelled_objects(label_map.labels, label_map.confidence, len(label_map.classes), self._context.files)

@@ -25,8 +25,8 @@ from tipsseg.runs.notes import (
     note_edited,
     note_end,
     note_folder,
+    note_formats,
     note_outdated,
-    note_parts,
     note_relabel,
     note_relabelled,
     note_resume,
@@ -123,7 +123,7 @@ class LabelRun:
             batch_size = None
             if first is not None or not folder.begun:
                 by_folder = self._begin(folder, images, relabelling, first, reporter)
-                note_parts(spec.formats, spec.files, progress)
+                note_formats(spec.formats, spec.files, spec.vocabulary.classes, progress)
                 began = time.monotonic()
                 if first is not None:
                     items = relabelling.items(chain([first], left), pool, ahead=images.number is not None)

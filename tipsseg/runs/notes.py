@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -20,8 +20,8 @@ from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.stored_image import label_sources
-from tipsseg.types import ImageRef
-from tipsseg.util.printable import counted, shell_word
+from tipsseg.types import ImageRef, LabelClass, Remark
+from tipsseg.util.printable import counted, one_line, shell_word
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
 
@@ -33,6 +33,41 @@ _DRAWN = "tiny"
 _SOURCES = {"labels": "labels", "cosines": "cosines"}
 
 
+#: How many names a note has.
+_NAMED = 3
+
+
+#: What is said of images by their remarks.
+_REMARKS: Mapping[Remark, str] = {
+    "squeezed": f"more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the long side squeezed, which may "
+    "cost accuracy. Cut such images into pieces.",
+    "dark": "16 bits a channel, but no value above 12 bits, so that the model saw a nearly black picture. Stretch such images "
+    "first, for example with ImageMagick: magick IN.png -auto-level OUT.png",
+    "pages": "a TIFF of several pages, of which only the first was read. Save each page as a file to have them all.",
+}
+
+
+class Remarks:
+    """Collects what the model did not see of the images of a run."""
+
+    def __init__(self) -> None:
+        self._images: dict[Remark, tuple[str, int]] = {}  # the first one, and how many
+
+    def take(self, ref: ImageRef, remarks: Iterable[Remark]) -> None:
+        """Take an image."""
+        for each in remarks:
+            first, number = self._images.get(each, (ref.name, 0))
+            self._images[each] = first, number + 1
+
+    def end(self, progress: Progress) -> None:
+        """Say each once."""
+        for each, text in _REMARKS.items():
+            first, number = self._images.get(each, ("", 0))
+            if number:
+                more = f" and {counted(number - 1, 'more image')}" if number > 1 else ""
+                progress.note(f"{first}{more}: {text}")
+
+
 class ImageNotes:
     """Looks at each labelled image of a run."""
 
@@ -40,8 +75,7 @@ class ImageNotes:
         """`model` as `ModelSource.facts` gives it."""
         self._progress = progress
         self._quality = PolygonQuality()
-        self._squeezed = 0
-        self._first_squeezed = ""
+        self._remarks = Remarks()
         self._beyond = model.get("sha256") == ModelSource(_DRAWN, get_model(_DRAWN)).facts()["sha256"]
 
     def take(self, labelled: Labelled) -> None:
@@ -49,9 +83,7 @@ class ImageNotes:
         self._quality += labelled.polygon_quality
         if labelled.damaged:
             note_damaged(labelled.damaged, self._progress)
-        if labelled.squeezed:
-            self._squeezed += 1
-            self._first_squeezed = self._first_squeezed or labelled.ref.name
+        self._remarks.take(labelled.ref, labelled.remarks)
         if self._beyond and labelled.entry.fingerprint.sha256 not in example_hashes():
             self._beyond = False  # said once
             self._progress.note(
@@ -62,12 +94,7 @@ class ImageNotes:
     def end(self) -> None:
         """All images are done."""
         note_polygon_quality(self._progress, self._quality)
-        if self._squeezed:
-            more = f" and {counted(self._squeezed - 1, 'more image')}" if self._squeezed > 1 else ""
-            self._progress.note(
-                f"{self._first_squeezed}{more}: more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the "
-                "long side squeezed, which may cost accuracy. Cut such images into pieces."
-            )
+        self._remarks.end(self._progress)
 
 
 def note_damaged(what: str, progress: Progress) -> None:
@@ -219,11 +246,23 @@ def note_end(progress: Progress, counts: Counts, seconds: float, where: str, don
     progress.note(f"{', '.join(parts)} in {seconds:.1f} s{where}")
 
 
-def note_parts(formats: Iterable[str], options: FileOptions, progress: Progress) -> None:
-    """Say which formats cannot hold objects of several parts, where there may be some."""
+def note_formats(
+    formats: Sequence[str], options: FileOptions, classes: Iterable[LabelClass], progress: Progress
+) -> None:
+    """Say which formats cannot hold objects of several parts, if there may be some, and which names pictures cannot show."""
     unfit = [name for name in formats if not FORMATS[name].parts]
     if unfit and options.instances == "class":
         progress.note(f"In {' and '.join(unfit)} an object has one part, so each part of a class is an object there.")
+    if any(FORMATS[name].pixels for name in formats):
+        from tipsseg.util.lettering import unreadable
+
+        if names := unreadable(one_line(each.name) for each in classes):
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            progress.note(
+                f"No font of this machine has all letters of {', '.join(names[:_NAMED])}{more}: overlays show "
+                f'{"it" if len(names) == 1 else "them"} with "?", or by number. '
+                "Install a font that has them, such as Noto Sans CJK for Chinese."
+            )
 
 
 def note_polygon_quality(progress: Progress, quality: PolygonQuality) -> None:

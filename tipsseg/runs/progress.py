@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 #: Seconds between two lines when stderr is no terminal.
 _LINE_EVERY = 30.0
 
+#: The time left is told once so many images, and seconds, have come after the first image, which waits for the model too.
+_SOME_IMAGES, _SOME_SECONDS = 8, 5.0
+
+#: A bar without the time left as tqdm reckons it, which is hours while the model is being loaded.
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
+
 
 class Progress:
     """Counts images, and says how a run goes on. Use as a context manager.
@@ -49,6 +55,7 @@ class Progress:
         self._total: int | None = 0
         self._before = 0
         self._began = self._last_line = time.monotonic()
+        self._first: float | None = None
         self._done = 0
         self._bar: tqdm[None] | None = None
 
@@ -68,22 +75,41 @@ class Progress:
         self._total = total
         self._done = self._before = before
         self._began = self._last_line = time.monotonic()
+        self._first = None
         if sys.stderr.isatty() and not self._quiet:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total, initial=before, unit="image", file=sys.stderr, dynamic_ncols=True, leave=False
+                total=total,
+                initial=before,
+                unit="image",
+                file=sys.stderr,
+                dynamic_ncols=True,
+                leave=False,
+                bar_format=None if total is None else _BAR,
             )
 
     def advance(self) -> None:
         """One more image is done, well or badly."""
         self._done += 1
         now = time.monotonic()
+        self._first = self._first or now
+        left = self._time_left(now - self._first)
         if self._bar is not None:
+            self._bar.set_postfix_str(left, refresh=False)
             self._bar.update()
         elif now - self._last_line >= _LINE_EVERY:
             self._last_line = now
-            self.note(status_line(self._done, self._total, now - self._began, self._before))
+            done = counted(self._done, "image") if self._total is None else f"{self._done} of {self._total} images"
+            rate = (self._done - self._before) / max(now - self._began, 1e-9)
+            self.note(f"{done}, {rate:.1f} images/s" + (f", {left}" if left else ""))
+
+    def _time_left(self, seconds: float) -> str:
+        """For example "about 1:57 left", so many seconds after the first image was done; "" while that would be a guess."""
+        images = self._done - self._before - 1
+        if self._total is None or images < _SOME_IMAGES or seconds < _SOME_SECONDS:
+            return ""
+        return f"about {clock(round((self._total - self._done) * seconds / images))} left"
 
     def end(self) -> None:
         """Take the bar away: what follows are the last lines. Safe to call twice."""
@@ -197,11 +223,3 @@ def _print(data: bytes) -> None:
         raise  # nobody reads any more, which is no error to tell of
     except OSError as error:
         raise output_error(Path("standard output"), error) from error
-
-
-def status_line(done: int, total: int | None, seconds: float, before: int = 0) -> str:
-    """For example "120 of 400 images, 2.4 images/s, about 1:57 left"; the rate is that of the images since `before`."""
-    rate = (done - before) / max(seconds, 1e-9)
-    if total is None:
-        return f"{counted(done, 'image')}, {rate:.1f} images/s"
-    return f"{done} of {total} images, {rate:.1f} images/s, about {clock(round((total - done) / max(rate, 1e-9)))} left"

@@ -13,7 +13,7 @@ from tipsseg.formats.base import Rows, RunContext
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.journal import Journal
 from tipsseg.store.manifest import ManifestEntry
-from tipsseg.types import ImageRef
+from tipsseg.types import ImageRef, Remark
 from tipsseg.util.ownership import digest_of
 from tipsseg.util.record_paths import actual_path
 
@@ -27,7 +27,7 @@ class Labelled:
         entry: Its line in the manifest.
         rows: Its rows for the files of the whole run, by format.
         polygon_quality: How well the polygons fit its pixels.
-        squeezed: Whether the model saw the image shorter than it is, see `windows.working_size`.
+        remarks: How the model saw less than is in the file.
         damaged: What was wrong with the file of its features, which was written again; "" where nothing was.
     """
 
@@ -35,7 +35,7 @@ class Labelled:
     entry: ManifestEntry
     rows: Mapping[str, Rows]
     polygon_quality: PolygonQuality
-    squeezed: bool = False
+    remarks: tuple[Remark, ...] = ()
     damaged: str = ""
 
 
@@ -89,6 +89,7 @@ class Encoded:
         made: Whether this run has made them, or those of a scale.
         damaged: See Labelled.
         finer: The files of the features at larger scales, in ascending order.
+        remarks: See Labelled; of an image that this run has encoded.
     """
 
     ref: ImageRef
@@ -99,6 +100,7 @@ class Encoded:
     made: bool
     damaged: str = ""
     finer: tuple[Path, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:

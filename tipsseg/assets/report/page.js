@@ -17,6 +17,7 @@ function element(tag, properties, ...children) {
 
 const MARKS = ["wrong", "good", "later"];
 const CELL = { width: 168, height: 196 };
+const IGNORED = "#808080";
 
 const page = { run: null, records: [], shown: [], classes: new Map(), complete: false, columns: 1, cells: new Map(), marks: {} };
 
@@ -30,6 +31,7 @@ const tipsseg = {
     byId("title").textContent = facts.name;
     for (const each of facts.classes) byId("class").append(element("option", { value: String(each.id), textContent: each.name }));
     statistics.prepare();
+    restoreForm();
     loadChunk(0);
   },
   images(index, records) {
@@ -55,6 +57,7 @@ function loadChunk(index) {
   if (page.complete) {
     refresh();
     statistics.draw();
+    restoreImage();
   } else if (index === 0) {
     loadScript(chunks[0], () => missing(chunks[0]));
   } else {
@@ -117,14 +120,17 @@ function confidenceOf(record, id) {
   return found ? found[2] : null;
 }
 
+/** The class that is chosen; null: any. */
+const chosenClass = () => (byId("class").value === "" ? null : Number(byId("class").value));
+
 function refresh() {
   const text = byId("search").value.toLowerCase();
-  const id = byId("class").value === "" ? null : Number(byId("class").value);
+  const id = chosenClass();
   const state = byId("state").value;
   const mark = byId("mark").value;
   const low = Number(byId("low").value || 0);
-  const high = byId("high").value === "" ? 1 : Number(byId("high").value);
-  const anything = low <= 0 && high >= 1;
+  const high = Number(byId("high").value || 100);
+  const anything = low <= 0 && high >= 100;
   page.shown = page.records.filter((each) => {
     if (text && !each.path.toLowerCase().includes(text)) return false;
     if (state && each.state !== state) return false;
@@ -132,7 +138,7 @@ function refresh() {
     if (mark && (mark === "none" ? page.marks[each.image] : page.marks[each.image] !== mark)) return false;
     if (anything) return true;
     const value = confidenceOf(each, id);
-    return value !== null && value !== undefined && value >= low && value <= high;
+    return known(value) && inPercent(value) >= low && inPercent(value) <= high;
   });
   const order = byId("order").value;
   if (order === "path") page.shown.sort((a, b) => (a.image < b.image ? -1 : 1));
@@ -141,8 +147,56 @@ function refresh() {
   if (order === "sure") page.shown.sort((a, b) => (a.score ?? 2) - (b.score ?? 2));
   if (order === "truth") page.shown.sort((a, b) => (a.accuracy ?? 2) - (b.accuracy ?? 2));
   byId("count").textContent = `${page.shown.length} of ${page.records.length} images shown`;
+  drawColours();
   layOut();
 }
+
+/** The legend of the thumbnails. */
+function drawColours() {
+  const found = new Set(page.shown.flatMap((each) => each.classes.map((part) => part[0])));
+  const entries = page.run.classes.filter((each) => found.has(each.id)).map((each) => [each.name, each.colour]);
+  if (page.shown.some((each) => each.ignored)) entries.push(["ignored", IGNORED]);
+  byId("colours").replaceChildren(...entries.map(([name, colour]) => element("li", {}, swatch(colour), name)));
+}
+
+// ---- the place in the page: behind "#" in its address, so that a reload and Back find it ----
+
+const fields = () => [...byId("filters").elements].filter((each) => each.id);
+const unset = (field) => (field.options ? field.options[0].value : field.defaultValue);
+
+/** Note filters, view and open image in the address: in place of the last note, or, as "pushState", before it for Back. */
+function notePlace(how = "replaceState") {
+  const place = new URLSearchParams();
+  for (const field of fields()) if (field.value !== unset(field)) place.set(field.id, field.value);
+  const view = document.querySelector('nav [aria-pressed="true"]').dataset.view;
+  if (view !== "images") place.set("view", view);
+  if (viewer.record) place.set("image", viewer.record.image);
+  history[how](how === "pushState" ? { opened: true } : history.state, "", `#${place}`);
+}
+
+const notedPlace = () => new URLSearchParams(location.hash.slice(1));
+
+function restoreForm() {
+  const place = notedPlace();
+  for (const field of fields()) {
+    field.value = place.get(field.id) ?? unset(field);
+    if (field.selectedIndex < 0) field.value = unset(field); // of a page that had other classes
+  }
+  show(["classes", "truth"].find((each) => each === place.get("view") && (each !== "truth" || page.run.truth)) || "images");
+}
+
+function restoreImage() {
+  const name = notedPlace().get("image");
+  const index = page.shown.findIndex((each) => each.image === name);
+  if (index >= 0) viewer.show(index);
+  else byId("viewer").close();
+}
+
+window.addEventListener("popstate", () => {
+  restoreForm();
+  refresh();
+  restoreImage();
+});
 
 // ---- the grid: only what is in view is in the page ----
 
@@ -182,13 +236,24 @@ function drawVisible() {
 }
 
 const address = (folder, key, suffix) => `${folder}/${key.slice(0, 2)}/${key}${suffix}`;
-const percent = (value) => (value === null || value === undefined ? "unknown" : `${(100 * value).toFixed(0)} %`);
+const known = (value) => value !== null && value !== undefined;
+const inPercent = (value) => Math.round(100 * value);
+const percent = (value) => (known(value) ? `${inPercent(value)} %` : "unknown");
+
+function swatch(colour) {
+  const made = element("span", { className: "swatch" });
+  made.style.background = colour;
+  return made;
+}
 
 function describe(record) {
   const parts = page.marks[record.image] ? [`marked ${page.marks[record.image]}`] : [];
   if (record.state !== "unchanged") parts.push(record.state);
   if (record.accuracy !== undefined) parts.push(`${percent(record.accuracy)} right`);
   if (record.state !== "failed") parts.push(`confidence ${percent(record.confidence)}`);
+  const id = chosenClass();
+  const ofClass = id === null ? null : confidenceOf(record, id);
+  if (known(ofClass)) parts.push(`${page.classes.get(id).name} ${percent(ofClass)}`);
   return parts.join(", ");
 }
 
@@ -231,9 +296,17 @@ byId("grid").addEventListener("keydown", (event) => {
 
 byId("scroll").addEventListener("scroll", () => requestAnimationFrame(drawVisible));
 window.addEventListener("resize", () => page.run && layOut());
-byId("filters").addEventListener("input", refresh);
+byId("filters").addEventListener("input", () => {
+  refresh();
+  notePlace();
+});
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
-byId("filters").addEventListener("reset", () => setTimeout(refresh, 0));
+byId("filters").addEventListener("reset", () =>
+  setTimeout(() => {
+    refresh();
+    notePlace();
+  }, 0),
+);
 byId("exported").addEventListener("input", writeList);
 byId("export").addEventListener("toggle", () => {
   writeList();
@@ -259,7 +332,12 @@ function show(view) {
   }
   if (view === "images") layOut();
 }
-for (const button of document.querySelectorAll("nav button")) button.addEventListener("click", () => show(button.dataset.view));
+for (const button of document.querySelectorAll("nav button")) {
+  button.addEventListener("click", () => {
+    show(button.dataset.view);
+    notePlace();
+  });
+}
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "/" && !byId("viewer").open && !/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) {

@@ -16,7 +16,7 @@ const statistics = {
   prepare() {
     const button = document.querySelector('nav [data-view="truth"]');
     button.hidden = !page.run.truth;
-    document.querySelector('#order [value="truth"]').hidden = !page.run.truth;
+    if (page.run.scored) byId("order").append(element("option", { value: "truth", textContent: "least right first" }));
     byId("classes").replaceChildren(element("p", { textContent: "Reading the images." }));
   },
 
@@ -60,12 +60,10 @@ const statistics = {
 
   row(known, of) {
     of.images.sort((a, b) => a[0] - b[0]);
-    const swatch = element("span", { className: "swatch" });
-    swatch.style.background = known.colour;
     return element(
       "tr",
       {},
-      element("th", { scope: "row" }, swatch, known.name),
+      element("th", { scope: "row" }, swatch(known.colour), known.name),
       element("td", { textContent: String(of.images.length) }),
       element("td", { textContent: `${((100 * of.pixels) / this.pixels).toFixed(2)} %` }),
       element("td", { textContent: percent(of.sum / of.pixels) }),

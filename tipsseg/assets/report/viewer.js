@@ -10,7 +10,14 @@ const viewer = {
   hidden: new Set(),
   before: 0.45,
 
+  /** Show an image because a person asked for it: Back closes it again. */
   open(index) {
+    const how = byId("viewer").open ? "replaceState" : "pushState";
+    this.show(index);
+    notePlace(how);
+  },
+
+  show(index) {
     this.index = index;
     this.record = page.shown[index];
     const { record } = this;
@@ -23,6 +30,7 @@ const viewer = {
     if (record.reason) parts.push(record.reason);
     if (record.key && !record.shown) parts.push("The image was not there, or had changed: only its labels are shown.");
     byId("facts").replaceChildren(...parts.flatMap((part) => [part, element("br")]));
+    byId("stack").style.aspectRatio = record.size ? `${record.size[1]} / ${record.size[0]}` : "";
     byId("picture").hidden = !record.key;
     byId("picture").alt = `${record.image}, ${record.classes.map((each) => page.classes.get(each[0]).name).join(", ") || "no class"}`;
     if (record.key) {
@@ -79,9 +87,9 @@ const viewer = {
     const alpha = Math.round(255 * Number(byId("opacity").value));
     const lines = byId("outlines").checked && alpha > 0;
     const colours = new Map();
-    for (const each of page.run.classes) colours.set(each.id, [1, 3, 5].map((at) => parseInt(each.colour.slice(at, at + 2), 16)));
-    colours.set(page.run.ignore, [128, 128, 128]);
-    const places = new Map();
+    for (const each of [...page.run.classes, { id: page.run.ignore, colour: IGNORED }]) {
+      colours.set(each.id, [1, 3, 5].map((at) => parseInt(each.colour.slice(at, at + 2), 16)));
+    }
     for (let y = 0, at = 0; y < height; y++) {
       for (let x = 0; x < width; x++, at++) {
         const id = this.ids[at];
@@ -89,19 +97,15 @@ const viewer = {
         const colour = colours.get(id);
         const edge =
           lines && ((x + 1 < width && this.ids[at + 1] !== id) || (y + 1 < height && this.ids[at + width] !== id) || (x > 0 && this.ids[at - 1] !== id) || (y > 0 && this.ids[at - width] !== id));
-        if (colour) {
-          const place = places.get(id) || [0, 0, 0];
-          places.set(id, [place[0] + 1, place[1] + y, place[2] + x]);
-          painted.data.set(edge ? [0, 0, 0, 255] : [...colour, alpha], 4 * at);
-        }
+        if (colour) painted.data.set(edge ? [0, 0, 0, 255] : [...colour, alpha], 4 * at);
       }
     }
     context.putImageData(painted, 0, 0);
-    if (lines) this.drawNames(context, places);
+    if (lines) this.drawNames(context);
   },
 
-  /** The name of each class at the pixel of it that is nearest to its middle. */
-  drawNames(context, places) {
+  /** The names of classes, at their places. */
+  drawNames(context) {
     const [height, width] = this.size;
     const letters = Math.max(9, Math.round(Math.max(height, width) / 42));
     context.font = `bold ${letters}px system-ui, sans-serif`;
@@ -109,22 +113,14 @@ const viewer = {
     context.textBaseline = "middle";
     context.lineWidth = letters / 4;
     context.lineJoin = "round";
-    for (const [id, [number, ySum, xSum]] of places) {
-      if (!page.classes.has(id) || number < letters * letters) continue;
-      const [yMiddle, xMiddle] = [ySum / number, xSum / number];
-      let best = [Infinity, 0, 0];
-      for (let at = 0; at < this.ids.length; at++) {
-        if (this.ids[at] !== id) continue;
-        const [y, x] = [Math.floor(at / width), at % width];
-        const far = (y - yMiddle) ** 2 + (x - xMiddle) ** 2;
-        if (far < best[0]) best = [far, y, x];
-      }
+    context.strokeStyle = "#000";
+    context.fillStyle = "#fff";
+    for (const [id, yPlace, xPlace] of this.record.places) {
+      if (this.hidden.has(id)) continue;
       const name = page.classes.get(id).name.slice(0, 40);
       const half = Math.min(width / 2, context.measureText(name).width / 2 + 2);
-      const x = Math.min(width - half, Math.max(half, best[2]));
-      const y = Math.min(height - letters / 2, Math.max(letters / 2, best[1]));
-      context.strokeStyle = "#000";
-      context.fillStyle = "#fff";
+      const x = Math.min(width - half, Math.max(half, xPlace + 0.5));
+      const y = Math.min(height - letters / 2, Math.max(letters / 2, yPlace + 0.5));
       context.strokeText(name, x, y);
       context.fillText(name, x, y);
     }
@@ -135,10 +131,8 @@ const viewer = {
     const rows = this.record.classes.map(([id, pixels, confidence], place) => {
       const { name, colour } = page.classes.get(id);
       const box = element("input", { type: "checkbox", checked: !this.hidden.has(id), onchange: () => this.toggle(id) });
-      const swatch = element("span", { className: "swatch" });
-      swatch.style.background = colour;
       const key = place < 9 ? ` (${place + 1})` : "";
-      return element("label", {}, box, swatch, element("span", { textContent: `${name}${key}: ${percent(pixels / total)} of the image, confidence ${percent(confidence)}` }));
+      return element("label", {}, box, swatch(colour), element("span", { textContent: `${name}${key}: ${percent(pixels / total)} of the image, confidence ${percent(confidence)}` }));
     });
     if (this.record.ignored) rows.push(element("p", { textContent: `Ignored: ${percent(this.record.ignored / total)} of the image` }));
     byId("legend").replaceChildren(...(rows.length ? rows : [element("p", { textContent: "no class" })]));
@@ -233,6 +227,8 @@ const viewer = {
 byId("viewer").addEventListener("keydown", (event) => viewer.key(event));
 byId("viewer").addEventListener("close", () => {
   viewer.record = viewer.ids = viewer.confidences = null;
+  if (history.state?.opened) history.back();
+  else notePlace();
   if (!byId("images").hidden) focusCell(viewer.index);
 });
 byId("stack").addEventListener("pointermove", (event) => viewer.hover(event));

@@ -16,7 +16,7 @@ from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.convert.image import Conversion, Converted, Item
 from tipsseg.runs.convert.request import image_ref, image_root, refuse_unfit, with_fraction
 from tipsseg.runs.inputs import check_image_root
-from tipsseg.runs.notes import note_end, note_parts, note_polygon_quality
+from tipsseg.runs.notes import note_end, note_formats, note_polygon_quality
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.reporting import Reporter
 from tipsseg.store.folder import clean_up_run
@@ -194,7 +194,7 @@ class _Converter:
         output = self._run.output
         number = len(self._manifest) if self._only is None else len(self._only)
         progress.begin(f"{counted(number, 'image')} of {output} into {', '.join(self._formats)}.", number)
-        note_parts(self._formats, self._context.files, progress)
+        note_formats(self._formats, self._context.files, self._context.classes, progress)
         # Whoever finds the folder half done knows from this how to go on.
         write_run(self._context.ownership, replace(self._run.info, converting=tuple(self._formats)))
         reporter: Reporter[Converted | Unchanged | Failed] = Reporter(progress, self._keep)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tipsseg.runs.encode.spec import EncodePlan, EncodeSpec
 from tipsseg.runs.engine import load_model, open_store
 from tipsseg.runs.image_list import Images
-from tipsseg.runs.notes import note_damaged
+from tipsseg.runs.notes import Remarks, note_damaged
 from tipsseg.runs.progress import Progress
 from tipsseg.store.error_log import ErrorLog
 from tipsseg.store.lock import LOCK_FILE, FolderLock
@@ -64,6 +64,7 @@ class EncodeRun:
         self._progress = progress
         self._jsonl = jsonl
         self._quiet = quiet
+        self._remarks = Remarks()
 
     def results(self) -> Generator[EncodeResult, None, None]:
         """The result of each image once its features are in place; call it once. A bad image is a Failed.
@@ -92,6 +93,7 @@ class EncodeRun:
                 yield result
             errors.finish()
         progress.end()
+        self._remarks.end(progress)
         self._note_end(time.monotonic() - began)
 
     def _task(self) -> tuple[EncodeTask, str]:
@@ -122,6 +124,7 @@ class EncodeRun:
             else:
                 self.counts = replace(counts, unchanged=counts.unchanged + 1)
             errors.mend(result.ref.name)
+            self._remarks.take(result.ref, result.remarks)
             if result.damaged:
                 note_damaged(result.damaged, progress)
         if self._jsonl:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tipsseg.errors import FeatureFileError
 from tipsseg.features.file import FeatureHeader
@@ -81,7 +82,9 @@ class EncodeTask:
             found = fingerprint_of(ref.path)
             sha256 = found.sha256 or content_digest(ref.path)
             prepared = self._model.prepare(upright, self._mode, *self._lacking(ref, sha256))
-        return Loaded(ref, NO_PIXELS, prepared, found, sha256=sha256, damaged=self._damaged.pop(ref.name, ""))
+            remarks = image.remarks(upright)
+        damaged = self._damaged.pop(ref.name, "")
+        return Loaded(ref, NO_PIXELS, prepared, found, sha256=sha256, damaged=damaged, remarks=remarks)
 
     def _lacking(self, ref: ImageRef, sha256: str) -> list[int]:
         """The short sides at which the store has no features of an image."""
@@ -113,4 +116,5 @@ class EncodeTask:
             record = unsaved()
             self._files[record.plan.short_side].add(record)
         ref, sha256 = loaded.ref, loaded.sha256
-        return self._encoded(ref, sha256, self._headers(ref, sha256), made=True, damaged=loaded.damaged)
+        encoded = self._encoded(ref, sha256, self._headers(ref, sha256), made=True, damaged=loaded.damaged)
+        return replace(encoded, remarks=loaded.all_remarks)
