@@ -360,10 +360,56 @@ def test_images_are_found_by_their_names(tmp_path: Path, names: Mapping[str, Lab
     assert list(found.unmatched) == [name[: -len(".png")] for name in names if name == "gone.png"]
 
 
+#: Names that sources give images, with the image of a run of day1/frame.png, day1/deep/x.png, night.jpg and p/cafebabe-y.png.
+NAMED: Mapping[str, tuple[str, str | None]] = {
+    "the path": ("day1/frame.png", "day1/frame.png"),
+    "the file name": ("frame.png", "day1/frame.png"),
+    "the path below other folders": ("/data/set/day1/frame.png", "day1/frame.png"),
+    "the end of the path": ("deep/x.png", "day1/deep/x.png"),
+    "a path of Windows": ("C:\\set\\day1\\frame.png", "day1/frame.png"),
+    "a path from elsewhere": ("../../imgs/day1/frame.png", "day1/frame.png"),
+    "another suffix": ("day1/frame.jpeg", "day1/frame.png"),
+    "another folder": ("day2/frame.png", None),
+    "another folder below the same": ("set/day2/frame.png", None),
+    "another folder in the same": ("day1/shallow/x.png", None),
+    "a folder between": ("day1/left/frame.png", None),
+    "the end of a name": ("me.png", None),
+    "an image at the top, below a folder": ("train/night.png", "night.jpg"),
+    "an upload to Label Studio": ("/data/upload/3/0a1b2c3d-frame.png", "day1/frame.png"),
+    "Label Studio's COCO": ("images/0a1b2c3d-frame.png", "day1/frame.png"),
+    "a name of its own that looks like an upload": ("cafebabe-y.png", "p/cafebabe-y.png"),
+    "that, uploaded": ("/data/upload/3/0a1b2c3d-cafebabe-y.png", "p/cafebabe-y.png"),
+    "Roboflow": ("train/night_jpg.rf.Zk3y0bVtQ1.jpg", "night.jpg"),
+    "Roboflow, of another image": ("train/day_jpg.rf.0123456789abcdef0123456789abcdef.jpg", None),
+}
+
+
+@pytest.mark.parametrize(("name", "wanted"), NAMED.values(), ids=NAMED)
+def test_an_image_is_the_one_whose_path_ends_as_the_correction_says(
+    tmp_path: Path, name: str, wanted: str | None
+) -> None:
+    images = {"day1/frame.png": B, "day1/deep/x.png": B, "night.jpg": B, "p/cafebabe-y.png": B, "other.png": B}
+    save_inputs(tmp_path / "imgs", images)
+    make_run(tmp_path / "out", tmp_path / "imgs", images, formats=("png",))
+    names = {1: "other.png", 2: name}  # one that is surely taken, so that the others may be left out
+    value = {
+        "images": [{"id": id_, "file_name": each, "height": 7, "width": 5} for id_, each in names.items()],
+        "categories": [{"id": 1, "name": "sky"}],
+        "annotations": [
+            {"id": id_, "image_id": id_, "category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]} for id_ in names
+        ],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(value))
+    found = take(tmp_path, tmp_path / "x.json")
+    assert {mask.image for mask in found.masks} == {"other.png", *([wanted] if wanted else [])}
+    assert list(found.unmatched) == ([] if wanted else [name])
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        pytest.param(["x/c.png"], "'x/c' may be p/c.png, q/c.png", id="one of two"),
+        pytest.param(["c.png"], "'c' may be p/c.png, q/c.png", id="one of two"),
+        pytest.param(["x/c.png"], "its images, such as x/c, are none of the run", id="another folder"),
         pytest.param(["p/c.png", "train/p/c.png"], "two corrections of p/c.png", id="two for one"),
         pytest.param(["d.png"], "its images, such as d, are none of the run", id="none"),
     ],

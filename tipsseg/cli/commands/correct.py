@@ -22,7 +22,7 @@ Examples:
   tipsseg correct labels/ --from export.json --dry-run       what would change
 
 \b
-Images are found by their path, then by their file name; classes by their name. All is taken, or nothing.
+Images are found by the ends of their paths, classes by their name. All is taken, or nothing.
 The masks count as changed by hand: every later command keeps them. Paths of corrected masks go to
 stdout, all else to stderr. Exit code: 0 all taken, 1 an error, 2 wrong usage.
 """

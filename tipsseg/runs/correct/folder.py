@@ -28,7 +28,7 @@ from tipsseg.store.manifest import Manifest
 from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begun, find_runs, finished_context
 from tipsseg.types import MAX_CLASSES_8_BIT, name_order, printable_path
 from tipsseg.util.files import is_folder, json_bytes, output_error
-from tipsseg.util.printable import counted, listed, shell_word
+from tipsseg.util.printable import counted, listed, shell_word, shortened
 
 #: Faults that are told of one by one.
 _TOLD = 20
@@ -173,16 +173,18 @@ def _matched(
         elif image in matched:
             other = matched[image]
             raise InputError(
-                f"{source}: two corrections of {image}: {other.name} ({other.where}) and {found.name} ({found.where})",
+                f"{source}: two corrections of {image}: {shortened(other.name)} ({other.where}) "
+                f"and {shortened(found.name)} ({found.where})",
                 "Leave out the one that does not count.",
             )
         else:
             matched[image] = found
     if not matched:
-        what = f"its images, such as {listed(unmatched, 3)}, are none of the run" if unmatched else "no image in it"
+        names = listed([shortened(name) for name in unmatched], 3)
+        what = f"its images, such as {names}, are none of the run" if unmatched else "no image in it"
         raise InputError(
             f"{source}: {what}",
-            "Images are found by their path, with or without its suffix, then by their file name. "
+            "The path of an image has to end as the correction calls it, or the other way round; suffixes of files may differ. "
             "Label Studio exports what was submitted, not what was only predicted.",
         )
     bare = [image for image in matched if not set(index_masks()) & set(manifest.formats_of(image))]
@@ -258,7 +260,8 @@ def _tell(
         progress.note(f"New classes: {listed(found.classes, 10)}.")
     if found.unmatched:
         number = counted(len(found.unmatched), "image")
-        progress.note(f"{number} of {source} not in {output}, and left out: {listed(found.unmatched, 5)}.")
+        names = listed([shortened(name) for name in found.unmatched], 5)
+        progress.note(f"{number} of {source} not in {output}, and left out: {names}.")
     would = "would be " if dry_run else ""
     progress.note(f"{counted(len(found.masks), 'mask')} {would}corrected, {len(found.unchanged)} unchanged.")
     if found.masks and not dry_run:

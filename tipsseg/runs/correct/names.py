@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from tipsseg.errors import InputError
@@ -18,6 +19,12 @@ _BACKGROUND_NAME = "background"
 _IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"}
 )  # fmt: skip
+
+#: File names as tools change them: Label Studio at an upload, Roboflow at an export.
+_RENAMED = (
+    re.compile(r"[0-9a-f]{8}-(?P<name>.+)"),
+    re.compile(r"(?P<name>.+)_(?:jpe?g|png|webp|bmp|tiff?|avif|heic)\.rf\.\w+(?:\.\w+)?", re.IGNORECASE),
+)
 
 
 class ClassNames:
@@ -98,50 +105,67 @@ class ImageNames:
     """The images of a run by their names."""
 
     def __init__(self, images: Iterable[str]) -> None:
-        """Of the manifest."""
-        self._exact = set(images)
-        self._paths: dict[str, list[str]] = defaultdict(list)
-        self._names: dict[str, list[str]] = defaultdict(list)
-        for image in self._exact:
-            stem = str(PurePosixPath(image).with_suffix(""))
-            self._paths[stem].append(image)
-            for name in {PurePosixPath(image).name, PurePosixPath(stem).name}:
-                self._names[name].append(image)
+        """Index the images of a manifest."""
+        self._images = {image: PurePosixPath(image).parts for image in images}
+        #: The images by the last parts of their paths, for each number of parts that was asked for.
+        self._ends: dict[int, dict[tuple[str, ...], list[str]]] = {}
+        self._deepest = max(map(len, self._images.values()), default=0)
 
     def find(self, name: str) -> str | None:
-        """The image that a source calls so; None where the run has none.
+        """Return the image that a source calls so; None if the run has none.
 
-        By its path, with or without its suffix, also below further folders; then by its file name, where only one image has it.
-        Raises InputError where it may be one of several.
+        The path of the image ends as the name does, or the name as the path of the image; suffixes of files may differ. What tools
+        put before and behind the names of files counts only if an image has it.
+
+        Raises:
+            InputError: If it may be one of several images.
         """
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        parts = tuple(part for part in parts if part not in ("/", ".", ".."))
-        for start in range(max(len(parts) - 1, 1)):
-            found = self._by_path("/".join(parts[start:]))
-            if found:
-                return self._only(name, found)
-        file = parts[-1] if parts else ""
-        for each in _spellings(file):
-            if each in self._names:
-                return self._only(name, self._names[each])
+        parts = tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", ".."))
+        for spelling in _spellings(parts):
+            if images := self._called(spelling):
+                if len(images) > 1:
+                    raise InputError(
+                        f"{quoted(name)} may be {listed(sorted(images), 4)}",
+                        "Give the corrections the folders, or the suffixes, that the images have.",
+                    )
+                return images.pop()
         return None
 
-    def _by_path(self, path: str) -> list[str]:
-        if path in self._exact:
-            return [path]
-        return next((self._paths[each] for each in _spellings(path) if each in self._paths), [])
+    def _called(self, parts: tuple[str, ...]) -> set[str]:
+        """Return the image of that very path; else all images whose paths end so, and the longest path with which it ends."""
+        below = self._ending(parts)
+        if exact := [image for image in below if len(self._images[image]) == len(parts)]:
+            return set(exact)
+        for number in range(min(len(parts), self._deepest), 0, -1):
+            if whole := [image for image in self._ending(parts[-number:]) if len(self._images[image]) == number]:
+                return {*below, *whole}
+        return set(below)
 
-    @staticmethod
-    def _only(name: str, images: Sequence[str]) -> str:
-        if len(images) > 1:
-            raise InputError(
-                f"{quoted(name)} may be {listed(sorted(images), 4)}",
-                "Give the corrections the folders, or the suffixes, that the images have.",
-            )
-        return images[0]
+    def _ending(self, parts: tuple[str, ...]) -> list[str]:
+        """Return the images whose paths end with these parts."""
+        number = len(parts)
+        if not 0 < number <= self._deepest:
+            return []
+        if number not in self._ends:
+            ends: dict[tuple[str, ...], list[str]] = defaultdict(list)
+            for image, own in self._images.items():
+                if len(own) >= number:
+                    for last in {own[-1], PurePosixPath(own[-1]).stem}:
+                        ends[(*own[-number:-1], last)].append(image)
+            self._ends[number] = ends
+        return self._ends[number].get(parts, [])
 
 
-def _spellings(name: str) -> tuple[str, ...]:
-    """A name as it is, and without the suffix of an image."""
-    path = PurePosixPath(name)
-    return (name, str(path.with_suffix(""))) if path.suffix.lower() in _IMAGE_SUFFIXES else (name,)
+def _spellings(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield a path as it is, without the suffix of an image, and as it was before a tool renamed its file."""
+    if not parts:
+        return
+    *folders, file = parts
+    yield parts
+    path = PurePosixPath(file)
+    if path.suffix.lower() in _IMAGE_SUFFIXES:
+        yield (*folders, path.stem)
+    for pattern in _RENAMED:
+        if found := pattern.fullmatch(file):
+            # Tools that rename files put all into one folder of their own.
+            yield from _spellings((found["name"],))
