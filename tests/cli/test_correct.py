@@ -67,3 +67,23 @@ def test_options_are_named_as_they_are_typed(command: Command, folder: Path) -> 
     assert done.code == 1
     assert "no class of the run is called 'kite'" in done.err
     assert "--add-classes" in done.err
+
+
+def test_images_without_objects_are_refused_or_emptied_or_left_as_is_typed(command: Command, folder: Path) -> None:
+    image = {"id": 1, "file_name": "a.png", "height": 6, "width": 8}
+    path = folder / "x.json"
+    path.write_text(json.dumps({"images": [image], "categories": [], "annotations": []}))
+    mask = folder / "out/masks/a.png"
+    before = mask.read_bytes()
+    done = command("correct", folder / "out", "--from", path)
+    assert (done.code, done.out) == (1, "")
+    assert f"{path}: 1 image without objects: a.png" in done.err
+    assert "--emptied" in done.err
+    assert "--no-emptied" in done.err
+    done = command("correct", folder / "out", "--from", path, "--no-emptied")
+    assert (done.code, done.out, mask.read_bytes() == before) == (0, "", True)
+    assert f"1 image without objects in {path}, and left as before: a.png." in done.err
+    done = command("correct", folder / "out", "--from", path, "--emptied")
+    assert (done.code, done.out) == (0, f"{mask}\n")
+    assert "1 image with no objects left: a.png." in done.err
+    assert np.array_equal(np.asarray(Image.open(mask)), np.where(A == 255, 255, 0))

@@ -463,6 +463,108 @@ def test_further_classes_are_added(tmp_path: Path) -> None:
     assert problems(tmp_path / "out") == []
 
 
+# ---- images that lose all their objects ----
+
+
+class SaidBefore(Said):
+    """Keeps what is said while a mask is still as it was."""
+
+    def __init__(self, mask: Path) -> None:
+        super().__init__()
+        self.mask, self.before = mask, mask.read_bytes()
+
+    def note(self, line: str) -> None:
+        if self.mask.read_bytes() == self.before:
+            super().note(line)
+
+
+def emptied_in_cvat(export: Path) -> Path:
+    """CVAT writes no mask for an image without objects, and lists it."""
+    (export / "cvat/SegmentationClass/scene.png").unlink()
+    (export / "cvat/SegmentationClass/elsewhere.png").write_bytes(b"")
+    with (export / "cvat/ImageSets/Segmentation/default.txt").open("a") as file:
+        file.write("elsewhere\nnowhere\n")
+    return export / "cvat"
+
+
+def emptied_in_yolo(export: Path) -> Path:
+    """CVAT's: no text file for an image without objects, which is in the list of the images."""
+    new = export / "from-cvat"
+    (new / "labels/train").mkdir(parents=True)
+    (new / "labels/train/a.txt").write_text("2 0.25 0.5 0.625 0.5 0.625 1 0.25 1\n")
+    (new / "data.yaml").write_text(f"path: .\ntrain: train.txt\nnames: {json.dumps(CLASSES)}\n")
+    images = ("a.png", "scene.png", "nowhere.png")
+    (new / "train.txt").write_text("".join(f"data/images/train/{image}\n" for image in images))
+    return new
+
+
+def emptied_in_labelme(export: Path) -> Path:
+    path = export / "labelme/scene.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "shapes": []}))
+    return path.parent
+
+
+def emptied_in_label_studio(export: Path) -> Path:
+    """A person submitted the image without a result."""
+    size = {"original_height": 60, "original_width": 80}
+    task = {"data": {"image": "scene.png"}, "annotations": [{"result": []}], "predictions": [{"result": [size]}]}
+    (export / "project.json").write_text(json.dumps([task]))
+    return export / "project.json"
+
+
+def emptied_in_masks(export: Path) -> Path:
+    save(export / "masks/scene.png", np.where(SCENE == 255, 255, 0).astype(np.uint8))
+    return export / "masks"
+
+
+EMPTIERS = [emptied_in_cvat, emptied_in_yolo, emptied_in_labelme, emptied_in_label_studio, emptied_in_masks]
+
+
+@pytest.mark.parametrize("emptier", EMPTIERS)
+def test_images_without_objects_are_emptied_and_named_first(tmp_path: Path, emptier: Callable[[Path], Path]) -> None:
+    source = emptier(build(tmp_path))
+    said = SaidBefore(tmp_path / "out/masks/scene.png")
+    found = take_corrections(tmp_path / "out", source, said)
+    assert [mask.image for mask in found.masks if mask.emptied] == ["scene.png"]
+    assert any("scene.png" in line and "no objects left" in line for line in said.lines), said.lines
+    left = labels_of(tmp_path)
+    # What no list of objects has stays: here a single pixel, and ignored ones.
+    assert set(np.flatnonzero(left != np.where(SCENE == 255, 255, 0)).tolist()) <= {30 * 80 + 2}
+    assert {Path(name).stem for name in found.unmatched} <= {"elsewhere", "nowhere"}
+    assert take(tmp_path, source).masks == ()
+
+
+def test_images_of_coco_without_objects_are_emptied_only_if_asked(tmp_path: Path) -> None:
+    """Label Studio lists images too that nobody submitted, and states no size of some."""
+    source = in_coco(build(tmp_path))
+    value = json.loads(source.read_bytes())
+    emptied = next(each for each in value["images"] if each["file_name"] == "a.png")
+    value["annotations"] = [each for each in value["annotations"] if each["image_id"] != emptied["id"]]
+    emptied.update(height=None, width=None)
+    source.write_text(json.dumps(value))
+    before = tree(tmp_path / "out")
+    with pytest.raises(InputError, match=r"1 image without objects: a\.png") as caught:
+        take(tmp_path, source)
+    assert "argument `emptied`" in caught.value.hint
+    assert tree(tmp_path / "out") == before
+    left = take(tmp_path, source, emptied=False)
+    assert ([mask.image for mask in left.masks], "a.png" in left.unchanged) == (["scene.png"], True)
+    assert np.array_equal(labels_of(tmp_path, "a"), A)
+    found = take(tmp_path, source, emptied=True)
+    assert [(mask.image, mask.emptied) for mask in found.masks] == [("a.png", True)]
+    assert set(np.unique(labels_of(tmp_path, "a")).tolist()) <= {0, 1, 2, 255}
+    assert not (labels_of(tmp_path, "a") == 3).any()
+
+
+def test_lists_of_a_source_without_any_masks_empty_nothing_unasked(tmp_path: Path) -> None:
+    """As CVAT exports boxes as Pascal VOC."""
+    source = build(tmp_path) / "cvat"
+    shutil.rmtree(source / "SegmentationClass")
+    with pytest.raises(InputError, match=r"images without objects: a\.png.*scene\.png"):
+        take(tmp_path, source)
+    assert np.array_equal(labels_of(tmp_path), SCENE)
+
+
 # ---- all or nothing, and nothing of a person's ----
 
 

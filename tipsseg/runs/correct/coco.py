@@ -15,6 +15,7 @@ from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_code, of_polygons
 from tipsseg.runs.correct.source import Source
 from tipsseg.util.json_values import short, take
+from tipsseg.util.printable import shortened
 
 #: The formats that write objects so, by whether they write polygons.
 _WRITTEN_AS = {False: "coco", True: "coco-polygon"}
@@ -55,7 +56,8 @@ def _images(value: Mapping[str, Any], where: Path, names: ClassNames) -> Iterato
             seen.add(number)
             name = take(each, "file_name", str)
             read = partial(_objects, own[number], each, categories, names, where)
-            yield Found(name, where, read)
+            # Label Studio lists images too that nobody submitted.
+            yield Found(name, where, read, submitted=False)
         if stray := sorted(own.keys() - seen):
             raise ValueError(f"annotations of an image {stray[0]} that is not there")
 
@@ -68,13 +70,15 @@ def _objects(
     where: Path,
     size: Size,
 ) -> Objects:
-    with faults_of(where, f"image {image['file_name']}"):
-        check_size(image.get("height"), image.get("width"), size)
+    file = shortened(image["file_name"])
+    if annotations or image.get("height") is not None:  # Label Studio does not know the size of what nobody submitted
+        with faults_of(where, f"image {file}"):
+            check_size(image.get("height"), image.get("width"), size)
     shapes = []
     polygons = False
     for each in annotations:
         number = each.get("id") if isinstance(each, dict) else None
-        with faults_of(where, f"annotation {short(number)} ({image['file_name']})"):
+        with faults_of(where, f"annotation {short(number)} ({file})"):
             category = take(each, "category_id", int)
             if category not in categories:
                 raise ValueError(f"no category has the id {category}")

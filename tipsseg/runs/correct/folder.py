@@ -61,6 +61,7 @@ def take_corrections(
     source_format: str | None = None,
     add_classes: bool = False,
     replace_edited: bool = False,
+    emptied: bool | None = None,
     dry_run: bool = False,
     jsonl: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -74,6 +75,8 @@ def take_corrections(
         source_format: The format of the corrections; None: it is recognised.
         add_classes: Whether a class that the run does not have becomes a further class.
         replace_edited: Whether masks that a person changed in their place may be replaced.
+        emptied: Whether the mask of an image without objects is emptied if the corrections do not tell whether a person saw the
+            image. None: such images are refused.
         dry_run: Whether all is checked and told, and nothing is written.
         jsonl: Whether a line of JSON for each mask takes the place of its path.
         max_pixels: Larger images are refused.
@@ -86,7 +89,7 @@ def take_corrections(
     if not is_folder(output):
         raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
     reader = None if source_format is None else find_reader(source_format)
-    wish = _Wish(output, source, reader, add_classes, replace_edited, dry_run, max_pixels)
+    wish = _Wish(output, source, reader, add_classes, replace_edited, emptied, dry_run, max_pixels)
     lock = None if dry_run else FolderLock(output)
     try:
         if lock is not None:
@@ -112,6 +115,7 @@ class _Wish:
     reader: Reader | None
     add_classes: bool
     replace_edited: bool
+    emptied: bool | None
     dry_run: bool
     max_pixels: int
 
@@ -134,6 +138,7 @@ def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, prog
         names.refuse_unknown()
         _refuse_too_many(len(context.classes), len(names.added))
         progress.end()
+        unchanged += _settle_emptied(wish, matched, plans, progress)
         if not wish.dry_run:
             if names.added:
                 add_to_run(run, context, names.added)
@@ -165,11 +170,13 @@ def _matched(
     """
     known = ImageNames(entry.image for entry in manifest.entries())
     matched: dict[str, Found] = {}
-    unmatched: list[str] = []
+    unmatched: dict[str, None] = {}
     for found in images:
         image = known.find(found.name)
         if image is None:
-            unmatched.append(found.name)
+            unmatched[found.name] = None
+        elif image in matched and found.by_list:
+            continue
         elif image in matched:
             other = matched[image]
             raise InputError(
@@ -194,7 +201,7 @@ def _matched(
             f"{run.output}: no index mask of {listed(bare, 3)}, which corrections are kept in",
             f"Write masks first: tipsseg convert {folder} --format png",
         )
-    return sorted(matched.items(), key=lambda pair: name_order(pair[0])), unmatched
+    return sorted(matched.items(), key=lambda pair: name_order(pair[0])), list(unmatched)
 
 
 def _plan_all(
@@ -224,6 +231,34 @@ def _plan_all(
             "Mend them where they come from, or leave them out, and run the same command again.",
         )
     return unchanged
+
+
+def _settle_emptied(
+    wish: _Wish, matched: Sequence[tuple[str, Found]], plans: list[Plan], progress: Progress
+) -> list[str]:
+    """Name the images that lose all their objects. Return those that stay as they are, and take them out of `plans`.
+
+    Raises InputError if the source does not tell why images have no objects, and nobody said what becomes of them.
+    """
+    emptied = [plan for plan in plans if plan.mask.emptied]
+    waiting = {image for image, found in matched if not found.submitted}
+    unsure = [plan for plan in emptied if plan.mask.image in waiting]
+    names = listed([plan.mask.image for plan in unsure], 20)
+    if unsure and wish.emptied is None:
+        raise InputError(
+            f"{wish.source}: {counted(len(unsure), 'image')} without objects: {names}",
+            "It does not tell whether a person removed the objects or never saw the image. Empty the masks with argument "
+            "`emptied`, or leave these images as they are with argument `emptied`=False.",
+        )
+    if unsure and not wish.emptied:
+        progress.note(f"{counted(len(unsure), 'image')} without objects in {wish.source}, and left as before: {names}.")
+        for plan in unsure:
+            plans.remove(plan)
+            discard(plan.places)
+    elif emptied:
+        names = listed([plan.mask.image for plan in emptied], 20)
+        progress.note(f"{counted(len(emptied), 'image')} with no objects left: {names}.")
+    return [] if wish.emptied else [plan.mask.image for plan in unsure]
 
 
 def _refuse_too_many(known: int, added: int) -> None:

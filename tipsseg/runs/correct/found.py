@@ -50,11 +50,15 @@ class Found:
         where: The file that says so.
         read: Gives what the source says of the image, whose size has to be this. Raises ImageError, or ValueError, which is then
             told of `where`.
+        submitted: Whether a person surely saw the image. If not, one without objects may only wait for that person.
+        by_list: Whether nothing but a list of images names it, so that it has no objects. Anything else that names it counts first.
     """
 
     name: str
     where: Path
     read: Callable[[Size], Whole | Objects]
+    submitted: bool = True
+    by_list: bool = False
 
 
 @contextmanager

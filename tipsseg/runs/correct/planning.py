@@ -23,7 +23,7 @@ from tipsseg.store.corrections import CERTAIN, Correction, find_correction, read
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, TakenFrom
 from tipsseg.store.reader import check_hint
 from tipsseg.store.stored_image import labelled_image, unknown_confidence
-from tipsseg.types import ImageRef, LabelArray, ignore_id
+from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 from tipsseg.util.fingerprint import content_digest as file_digest
 from tipsseg.util.ownership import digest_of
@@ -38,11 +38,13 @@ class CorrectedMask:
         image: The name of the image.
         path: The mask.
         changed: How many pixels have another label than before.
+        emptied: Whether the image loses all of its objects.
     """
 
     image: str
     path: Path
     changed: int
+    emptied: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +112,12 @@ class Planner:
                 "a person changed this mask in its place, and the correction says something else",
                 "Take the image out of the corrections, or give the changed mask up with argument `replace_edited`.",
             )
-        return self._ready(entry, current, labels, content, changed)
+        emptied = not new.shapes if isinstance(new, Objects) else self._has_objects(old) > self._has_objects(labels)
+        mask = CorrectedMask(entry.image, current.path, changed, emptied)
+        return self._ready(entry, current, labels, content, mask)
+
+    def _has_objects(self, labels: LabelArray) -> bool:
+        return bool(((labels != BACKGROUND) & (labels != ignore_id(len(self.context.classes)))).any())
 
     def _own_mask(self, entry: ManifestEntry) -> Correction:
         for name in index_masks():
@@ -149,8 +156,9 @@ class Planner:
         relative = PurePosixPath(entry.image)
         return ImageLabels(ImageRef(Path(entry.path), relative), _no_picture, label_map, objects)
 
-    def _ready(self, entry: ManifestEntry, current: Correction, labels: LabelArray, content: str, changed: int) -> Plan:
-        mask = CorrectedMask(entry.image, current.path, changed)
+    def _ready(
+        self, entry: ManifestEntry, current: Correction, labels: LabelArray, content: str, mask: CorrectedMask
+    ) -> Plan:
         if self.dry_run:
             return Plan(mask, entry, ())
         image = self._image(entry, labels)

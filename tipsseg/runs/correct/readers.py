@@ -70,7 +70,8 @@ def recognise(source: Source) -> Reader:
     """The format of a source, by what is in it. Raises InputError where it may be none, or several."""
     last = {PurePosixPath(name).name for name in source.names}
     found: dict[str, None] = {}
-    if "labelmap.txt" in last and any("SegmentationClass" in PurePosixPath(name).parts for name in source.names):
+    pascal = {"SegmentationClass", "Segmentation"}
+    if "labelmap.txt" in last and any(not pascal.isdisjoint(PurePosixPath(name).parts) for name in source.names):
         found["cvat"] = None
     if "metadata.jsonl" in last:
         found["hf"] = None

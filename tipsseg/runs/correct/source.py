@@ -29,7 +29,10 @@ FILES_MAX = 2_000_000
 #: Bytes of a file that is read whole, unpacked.
 BYTES_MAX = 1 << 30
 
-#: Bytes of it that are in memory at a time, where it goes to a file.
+#: Bytes of a list of labels or images.
+LIST_MAX = 64 << 20
+
+#: Bytes of a file that are in memory at a time, where it goes to a file.
 _AT_ONCE = 1 << 20
 
 #: What operating systems and version control leave beside the files of people.
@@ -124,6 +127,14 @@ class Source:
             return parse(self.read(name))
         except ValueError as error:
             raise ImageError(self.shown(name), f"not JSON: {error}", "Export it again.") from error
+
+    def lines(self, name: str) -> Iterator[tuple[int, str]]:
+        """Yield the lines of a list that are not blank, each with its number. Raises ImageError."""
+        try:
+            text = self.read(name, LIST_MAX).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ImageError(self.shown(name), f"not UTF-8: {error}") from error
+        yield from ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
     @contextmanager
     def file(self, name: str) -> Iterator[Path]:

@@ -18,7 +18,10 @@ from tipsseg.runs.correct.source import Source
 _YAML_MAX = 16 << 20
 _TEXT_MAX = 256 << 20
 
-_LABELS = "labels"
+_LABELS, _IMAGES = "labels", "images"
+
+#: Lists of images: a listed image without a text file has no objects.
+_LISTS = frozenset({"train.txt", "val.txt", "valid.txt", "test.txt"})
 
 
 def descriptions(source: Source) -> list[str]:
@@ -42,16 +45,33 @@ def yolo(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
         raise ImageError(source.path, f"{what} the classes", "Give the folder that has data.yaml.")
     known = _class_names(source, found[0])
     top = PurePosixPath(found[0]).parent
+    # Label Studio writes a file without a line for what nobody submitted.
+    submitted = not source.has(str(top / "notes.json"))
+    lists = []
     for name in source.names:
         path = PurePosixPath(name)
         if path.suffix.lower() != ".txt" or not path.is_relative_to(top):
             continue
-        parts = path.relative_to(top).with_suffix("").parts
-        folders = parts[:-1]
-        if _LABELS in folders:  # lists of images are beside such folders
-            last = len(folders) - 1 - folders[::-1].index(_LABELS)
-            image = "/".join((*folders[:last], *folders[last + 1 :], parts[-1]))
-            yield Found(image, source.shown(name), partial(_objects, source, name, known, names))
+        path = path.relative_to(top)
+        if _LABELS in path.parts[:-1]:
+            image = str(_without(path.with_suffix(""), _LABELS))
+            yield Found(image, source.shown(name), partial(_objects, source, name, known, names), submitted)
+        elif path.name in _LISTS:
+            lists.append(name)
+    for name in lists:
+        for _, line in source.lines(name):
+            image = str(_without(PurePosixPath(line.replace("\\", "/")), _IMAGES))
+            yield Found(image, source.shown(name), lambda size: Objects((), "yolo"), submitted, by_list=True)
+
+
+def _without(path: PurePosixPath, folder: str) -> PurePosixPath:
+    """Return a path without the last of its folders that has this name."""
+    parts = list(path.parts)
+    for at in range(len(parts) - 2, -1, -1):
+        if parts[at] == folder:
+            del parts[at]
+            break
+    return PurePosixPath(*parts)
 
 
 def _class_names(source: Source, name: str) -> Mapping[int, str]:
