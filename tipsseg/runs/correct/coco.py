@@ -8,9 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tipsseg.runs.correct.found import Found, Objects, Size, check_size, faults_of
+from tipsseg.runs.correct.found import Found, Objects, Size, check_size, faults_of, numbers_of
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_code, of_polygons
 from tipsseg.runs.correct.source import Source
@@ -99,9 +97,7 @@ def _shape(annotation: object, class_id: int, size: Size) -> Shape:
         return of_code(class_id, segmentation, size)
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("it has no `segmentation`: a box alone says nothing of pixels")
-    rings = []
-    for each in segmentation:
-        if not isinstance(each, list) or len(each) % 2 or not all(type(value) in (int, float) for value in each):
-            raise ValueError("a polygon that is no list of x and y in turn")
-        rings.append(np.array(each, np.float64).reshape(-1, 2))
-    return of_polygons(class_id, rings, size)
+    rings = [numbers_of(each) for each in segmentation]
+    if any(len(ring) % 2 for ring in rings):
+        raise ValueError("a polygon that is no list of x and y in turn")
+    return of_polygons(class_id, [ring.reshape(-1, 2) for ring in rings], size)
