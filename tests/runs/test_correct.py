@@ -463,6 +463,34 @@ def test_further_classes_are_added(tmp_path: Path) -> None:
     assert problems(tmp_path / "out") == []
 
 
+def many_classes(root: Path, number: int, source: str) -> Path:
+    """A run of that many classes, and a mask or a file of LabelMe with five more."""
+    classes = tuple(f"class {each}" for each in range(1, number + 1))
+    save_inputs(root / "imgs", {"scene.png": SCENE})
+    dtype = np.uint8 if number < 255 else np.uint16
+    make_run(root / "out", root / "imgs", {"scene.png": SCENE.astype(dtype)}, classes, ("png",))
+    more = tuple(f"more {each}" for each in range(5))
+    if source == "labelme":
+        return labelme_file(root / "new/scene.json", *more)
+    return other_run(root, more, "png", ids=np.minimum(SCENE, 5).astype(np.uint8))
+
+
+@pytest.mark.parametrize("source", ["labelme", "png"])
+@pytest.mark.parametrize(
+    ("number", "bits", "most"), [(252, 8, 254), pytest.param(65531, 16, 65534, marks=pytest.mark.slow)]
+)
+def test_more_classes_than_masks_hold_are_refused(
+    tmp_path: Path, number: int, bits: int, most: int, source: str
+) -> None:
+    corrections = many_classes(tmp_path, number, source)
+    before = tree(tmp_path / "out")
+    more = 5 if source == "labelme" else 4  # of the five, the mask has no pixel of one
+    message = f"{number} classes and {more} more do not fit into masks of {bits} bits, which hold {most}"
+    with pytest.raises(InputError, match=message):
+        take(tmp_path, corrections, add_classes=True)
+    assert tree(tmp_path / "out") == before
+
+
 # ---- images that lose all their objects ----
 
 

@@ -269,10 +269,14 @@ OBJECTS = {
     "coco: two of one id": (coco(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "two categories have the id 1"),
     "coco: a coordinate of 401 digits": (coco({"segmentation": [[0, 0, 10**400, 0, 3, 3]]}), "a number that is far too large"),
     "coco: a coordinate that is no number": (coco({"segmentation": [[0, 0, "1", 0, 3, 3]]}), "no list of numbers"),
+    "coco: more objects than an image has": (
+        coco(annotations=[{"id": 1, "image_id": 1}] * 100_001), "image a.png: 100,001 objects, where 100,000 are the most"
+    ),
     "coco: an outline without end": (
         coco({"segmentation": [[-8, 0, 16, 0] * 240_000]}), "outline is longer than"
     ),
     "labelme: a coordinate of 401 digits": (labelme({"points": [[1, 1], [5, 10**400], [5, 5]]}), "a number that is far too large"),
+    "labelme: more objects than an image has": (labelme({}, shapes=[0] * 100_001), "100,001 objects, where 100,000 are the most"),
     "labelme: a line": (labelme({"shape_type": "linestrip"}), 'of the type "linestrip", which has no pixels'),
     "labelme: a point of three": (labelme({"points": [[1, 2, 3]]}), r"a point \[1, 2, 3\]"),
     "labelme: a point that is far away": (labelme({"points": [[1e9, 1], [1, 5], [5, 5]]}), "far away"),
@@ -295,6 +299,9 @@ OBJECTS = {
         }),
         "a number that is far too large",
     ),
+    "label-studio: more objects than an image has": (
+        label_studio({}, annotations=[{"result": [0] * 100_001}]), "task 1: 100,001 objects, where 100,000 are the most"
+    ),
     "label-studio: an ellipse": (label_studio({"type": "ellipselabels"}), "whose pixels cannot be told"),
     "label-studio: a rotated image": (label_studio({"image_rotation": 90}), "rotated in Label Studio"),
     "label-studio: another size": (label_studio({"original_width": 9}), "6 x 9"),
@@ -306,6 +313,7 @@ OBJECTS = {
     "yolo: an unknown class": (yolo("5 0 0 1 0 1 1"), "no class has the number 5"),
     "yolo: a box": (yolo("0 0.5 0.5 0.2 0.2"), "a box, which says nothing of pixels"),
     "yolo: an x without a y": (yolo("0 0 0 1 0 1"), "an x without a y"),
+    "yolo: more objects than an image has": (yolo("0 0 0 1 0 1 1\n" * 100_001), "100,001 objects, where 100,000 are the most"),
     "yolo: no number": (yolo("0 0 0 1 0 x 1"), "could not convert|no number"),
     "yolo: NaN": (yolo("0 0 0 1 0 nan 1"), "a corner whose place is no number"),
     "yolo: bytes": (yolo("0 0 0 1 0 \xff 1"), "ascii"),

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tipsseg.runs.correct.found import Found, Objects, Size, check_size, faults_of, numbers_of
+from tipsseg.runs.correct.found import Found, Objects, Size, check_number, check_size, faults_of, numbers_of
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_code, of_polygons
 from tipsseg.runs.correct.source import Source
@@ -69,8 +69,11 @@ def _objects(
     size: Size,
 ) -> Objects:
     file = shortened(image["file_name"])
-    if annotations or image.get("height") is not None:  # Label Studio does not know the size of what nobody submitted
-        with faults_of(where, f"image {file}"):
+    with faults_of(where, f"image {file}"):
+        check_number(annotations)
+        if (
+            annotations or image.get("height") is not None
+        ):  # Label Studio does not know the size of what nobody submitted
             check_size(image.get("height"), image.get("width"), size)
     shapes = []
     polygons = False

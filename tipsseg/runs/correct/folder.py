@@ -26,7 +26,7 @@ from tipsseg.store.folder import clean_up_run
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import Manifest
 from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begun, find_runs, finished_context
-from tipsseg.types import MAX_CLASSES_8_BIT, name_order, printable_path
+from tipsseg.types import name_order, printable_path
 from tipsseg.util.files import is_folder, json_bytes, output_error
 from tipsseg.util.printable import counted, listed, shell_word, shortened
 
@@ -135,8 +135,7 @@ def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, prog
     plans: list[Plan] = []
     try:
         unchanged = _plan_all(matched, manifest, planner, plans, progress)
-        names.refuse_unknown()
-        _refuse_too_many(len(context.classes), len(names.added))
+        names.refuse()
         progress.end()
         unchanged += _settle_emptied(wish, matched, plans, progress)
         if not wish.dry_run:
@@ -259,14 +258,6 @@ def _settle_emptied(
         names = listed([plan.mask.image for plan in emptied], 20)
         progress.note(f"{counted(len(emptied), 'image')} with no objects left: {names}.")
     return [] if wish.emptied else [plan.mask.image for plan in unsure]
-
-
-def _refuse_too_many(known: int, added: int) -> None:
-    if known <= MAX_CLASSES_8_BIT < known + added:
-        raise InputError(
-            f"{known} classes and {added} more do not fit into masks of 8 bits, which hold {MAX_CLASSES_8_BIT}",
-            "Add fewer, or label with all of them from the beginning.",
-        )
 
 
 def _put(plans: Sequence[Plan], manifest: Manifest) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,9 @@ from tipsseg.errors import ImageError, InputError
 from tipsseg.runs.correct.shapes import Shape
 from tipsseg.types import LabelArray
 from tipsseg.util.json_values import short
+
+#: Objects of an image. Each takes a part of a millisecond.
+OBJECTS_MAX = 100_000
 
 #: (height, width) in pixels.
 Size = tuple[int, int]
@@ -93,6 +96,12 @@ def numbers_of(values: object) -> NDArray[np.float64]:
         return np.array(values, np.float64)
     except OverflowError as error:
         raise ValueError("a number that is far too large") from error
+
+
+def check_number(objects: Sequence[object]) -> None:
+    """Raise ValueError for more objects than an image has."""
+    if len(objects) > OBJECTS_MAX:
+        raise ValueError(f"{len(objects):,} objects, where {OBJECTS_MAX:,} are the most that are read of one image")
 
 
 def check_size(height: object, width: object, size: Size) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.runs.correct.brush import decode_brush
-from tipsseg.runs.correct.found import Found, Objects, Size, check_size, corners_of, faults_of, numbers_of
+from tipsseg.runs.correct.found import Found, Objects, Size, check_number, check_size, corners_of, faults_of, numbers_of
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_mask, of_polygons
 from tipsseg.runs.correct.source import Source
@@ -80,6 +80,8 @@ def _image_name(data: Mapping[str, Any]) -> str:
 
 def _objects(results: Sequence[object], names: ClassNames, where: Path, what: str, size: Size) -> Objects:
     shapes = []
+    with faults_of(where, what):
+        check_number(results)
     for number, each in enumerate(results, start=1):
         with faults_of(where, f"{what}, result {number}"):
             shape = _shape(each, names, size)

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from tipsseg.runs.correct.found import Found, Objects, Size, check_size, corners_of, faults_of
+from tipsseg.runs.correct.found import Found, Objects, Size, check_number, check_size, corners_of, faults_of
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_mask, of_polygons
 from tipsseg.runs.correct.source import Source
@@ -38,6 +38,7 @@ def _objects(source: Source, name: str, names: ClassNames, size: Size) -> Object
     value = source.json(name)
     if not is_labelme(value):
         raise ValueError("not a file of LabelMe: it has no list of `shapes`")
+    check_number(value["shapes"])
     check_size(value.get("imageHeight"), value.get("imageWidth"), size)
     return Objects(tuple(shapes_in(value, source, name, names, size)), "labelme")
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from tipsseg.errors import InputError
-from tipsseg.types import BACKGROUND, LabelClass
+from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT, LabelClass
 from tipsseg.util.printable import listed, quoted
+from tipsseg.vocabulary.vocabulary import MAX_CLASSES
 
 #: What pixels without a class are called by tools that need a name for them.
 _BACKGROUND_NAME = "background"
@@ -35,7 +36,8 @@ class ClassNames:
     """
 
     def __init__(self, classes: Sequence[LabelClass], *, add: bool) -> None:
-        """Of the run. `add` tells whether a name that is none of them becomes a further class."""
+        """Index the classes of the run. `add` tells whether a name that is none of them becomes a further class."""
+        self._bits, self._most = (8, MAX_CLASSES_8_BIT) if len(classes) <= MAX_CLASSES_8_BIT else (16, MAX_CLASSES)
         self._names = [each.name for each in classes]
         self._known = len(classes)
         self._add = add
@@ -54,8 +56,8 @@ class ClassNames:
         """The label id of a class: of that very name, or of the only one that differs in capital letters and in what stands for a
         space.
 
-        "background" is 0 where no class is called so. A name that is unknown is kept for `refuse_unknown`, and is 0 here. Raises
-        ValueError for what is no name.
+        "background" is 0 where no class is called so. A name that is unknown, or a class too many, is 0 here and kept for `refuse`.
+        Raises ValueError for what is no name.
         """
         if not isinstance(name, str) or not name.strip():
             raise ValueError("an object without the name of its class")
@@ -69,14 +71,21 @@ class ClassNames:
             return BACKGROUND
         if self._add and not alike:
             self._names.append(_cleaned(name))
-            self._ids[name] = len(self._names)
-            self._folded[folded].append(len(self._names))
-            return self._ids[name]
+            added = len(self._names) if len(self._names) <= self._most else BACKGROUND
+            self._ids[name] = added
+            self._folded[folded].append(added)
+            return added
         self._unknown[name] = None
         return BACKGROUND
 
-    def refuse_unknown(self) -> None:
-        """Raise InputError where there were names of no class."""
+    def refuse(self) -> None:
+        """Raise InputError if names were of no class, or of more classes than the masks can hold."""
+        if len(self._names) > self._most:
+            raise InputError(
+                f"{self._known} classes and {len(self.added)} more do not fit into masks of {self._bits} bits, "
+                f"which hold {self._most}",
+                "Add fewer, or label with all of them from the beginning.",
+            )
         if not self._unknown:
             return
         names = list(self._unknown)

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from tipsseg.errors import ImageError
-from tipsseg.runs.correct.found import Found, Objects, Size, faults_of
+from tipsseg.runs.correct.found import Found, Objects, Size, check_number, faults_of
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_polygons
 from tipsseg.runs.correct.source import Source
@@ -96,9 +96,10 @@ def class_names(source: Source, name: str) -> Mapping[int, str]:
 
 def _objects(source: Source, name: str, known: Mapping[int, str], names: ClassNames, size: Size) -> Objects:
     with faults_of(source.shown(name)):
-        text = source.read(name, _TEXT_MAX).decode("ascii", "strict")
+        lines = source.read(name, _TEXT_MAX).decode("ascii", "strict").splitlines()
+        check_number(lines)
     shapes = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             with faults_of(source.shown(name), f"line {number}"):
                 shapes.append(_shape(line, known, names, size))
