@@ -616,11 +616,13 @@ def without_times(folder: Path) -> dict[str, bytes]:
     return {name: re.sub(rb'"mtime_ns": \d+', b"", data) for name, data in tree(folder).items()}
 
 
-@pytest.mark.parametrize("kind", ["objects", "further classes"])
+@pytest.mark.parametrize("kind", ["objects", "further classes", "hf/masks", "masks hf/masks"])
 def test_a_killed_one_goes_on(tmp_path: Path, kind: str) -> None:
     """Killed before each of its changes of files, and then asked for again."""
-    export = build(tmp_path, "png", "labelme")
+    export = build(tmp_path, "png", "labelme", *(["hf"] if "hf" in kind else []))
     in_labelme(export)
+    for place in kind.split() if "hf" in kind else ():  # masks that were edited
+        save(tmp_path / "out" / place / "scene.png", np.where(SCENE == 3, 1, SCENE).astype(np.uint8))
     shutil.move(tmp_path / "out", tmp_path / "begun")
     source, options = export / "labelme", {}
     if kind == "further classes":
@@ -628,6 +630,8 @@ def test_a_killed_one_goes_on(tmp_path: Path, kind: str) -> None:
         box = {"label": "kite", "points": [[0, 4], [3, 5]], "shape_type": "rectangle"}
         (source / "a.json").write_text(json.dumps({**value, "shapes": [box]}))
         options = {"add_classes": True}
+    if "hf" in kind:
+        source, options = in_masks(export), {"replace_edited": True}
     shutil.copytree(tmp_path / "begun", tmp_path / "out", symlinks=True)
     take(tmp_path, source, **options)
     wanted = without_times(tmp_path / "out")
@@ -667,15 +671,34 @@ def test_a_run_without_masks_is_told_how_to_have_some(tmp_path: Path) -> None:
     assert "tipsseg convert" in caught.value.hint
 
 
-def test_masks_of_two_formats_do_not_end_up_different(tmp_path: Path) -> None:
-    """Both masks of an image were edited alike before; one correction replaces both."""
+@pytest.mark.parametrize("edited", [("masks",), ("hf/masks",), ("masks", "hf/masks")], ids=" and ".join)
+def test_a_replaced_mask_is_in_no_format_any_more(tmp_path: Path, edited: tuple[str, ...]) -> None:
+    """One mask of an image was edited before, or both alike; all programs read the correction that replaces it."""
     export = build(tmp_path, "png", "hf")
-    for place in ("masks", "hf/masks"):
-        save(tmp_path / "out" / place / "scene.png", WANTED)
-    save(export / "masks/scene.png", SCENE)
-    take(tmp_path, export / "masks", replace_edited=True)
+    for place in edited:
+        save(tmp_path / "out" / place / "scene.png", np.where(SCENE == 3, 1, SCENE).astype(np.uint8))
+    save(export / "masks/scene.png", WANTED)
+    found = take(tmp_path, export / "masks", replace_edited=True)
+    assert [mask.path for mask in found.masks] == [tmp_path / "out/masks/scene.png"]
+    assert np.array_equal(labels_of(tmp_path), WANTED)
+    assert convert_folder(tmp_path / "out", ("png", "hf"), None, 1, Silence()) == 0
     assert (tmp_path / "out/hf/masks/scene.png").read_bytes() == (tmp_path / "out/masks/scene.png").read_bytes()
-    assert np.array_equal(labels_of(tmp_path), SCENE)
+    assert np.array_equal(labels_of(tmp_path), WANTED)
+    assert problems(tmp_path / "out") == []
+    assert take(tmp_path, export / "masks").masks == ()
+
+
+def test_a_replaced_mask_can_be_edited_again(tmp_path: Path) -> None:
+    export = build(tmp_path, "png", "hf")
+    save(tmp_path / "out/hf/masks/scene.png", np.where(SCENE == 3, 1, SCENE).astype(np.uint8))
+    in_masks(export)
+    take(tmp_path, export / "masks", replace_edited=True)
+    save(tmp_path / "out/masks/scene.png", SCENE[::-1].copy())
+    take(tmp_path, export / "masks", replace_edited=True)
+    assert convert_folder(tmp_path / "out", ("png", "hf"), None, 1, Silence()) == 0
+    for place in ("masks", "hf/masks"):
+        with Image.open(tmp_path / "out" / place / "scene.png") as picture:
+            assert np.array_equal(np.array(picture), WANTED), place
 
 
 def test_what_is_recognised_must_be_one_format(tmp_path: Path) -> None:
