@@ -266,6 +266,9 @@ OBJECTS = {
     "coco: an image below 200,000 folders": (
         coco(images=[{"id": 1, "file_name": "b/" * 200_000, "height": 6, "width": 8}]), r"such as b/b/.*\.\.\., are none of the run"
     ),
+    "coco: an image that was uploaded without end": (
+        coco(images=[{"id": 1, "file_name": "0a1b2c3d-" * 40_000, "height": 6, "width": 8}]), "are none of the run"
+    ),
     "coco: two of one id": (coco(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "two categories have the id 1"),
     "coco: a coordinate of 401 digits": (coco({"segmentation": [[0, 0, 10**400, 0, 3, 3]]}), "a number that is far too large"),
     "coco: a coordinate that is no number": (coco({"segmentation": [[0, 0, "1", 0, 3, 3]]}), "no list of numbers"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats import index_masks
+from tipsseg.formats import index_masks, of_the_model
 from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.correct.classes import add_classes as add_to_run
 from tipsseg.runs.correct.classes import finish_adding
@@ -100,6 +100,8 @@ def take_corrections(
         with Source(source) as files, closing(Manifest(run.state)) as manifest:
             found = _take(wish, run, files, manifest, progress)
         _tell(found, progress, output, source, dry_run=dry_run, jsonl=jsonl)
+        if found.masks and not dry_run:
+            _advise(run, progress)
         return found
     finally:
         if lock is not None:
@@ -290,8 +292,15 @@ def _tell(
         progress.note(f"{number} of {source} not in {output}, and left out: {names}.")
     would = "would be " if dry_run else ""
     progress.note(f"{counted(len(found.masks), 'mask')} {would}corrected, {len(found.unchanged)} unchanged.")
-    if found.masks and not dry_run:
-        progress.note(f"Other formats follow with: tipsseg convert {shell_word(str(output))} --format png")
+
+
+def _advise(run: FinishedRun, progress: Progress) -> None:
+    """Name the formats of the run that do not have the corrections yet, and the command that takes them there."""
+    mask = next((name for name in index_masks() if name in run.formats), "png")
+    if others := [name for name in run.formats if name != mask and name not in of_the_model()]:
+        follow = "follows" if len(others) == 1 else "follow"
+        command = f"tipsseg convert {shell_word(str(run.output))} --format {mask}"
+        progress.note(f"{', '.join(others)} {follow} with: {command}")
 
 
 def _record(mask: CorrectedMask) -> Mapping[str, object]:

@@ -169,12 +169,10 @@ def _spellings(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Yield a path as it is, without the suffix of an image, and as it was before a tool renamed its file."""
     if not parts:
         return
-    *folders, file = parts
-    yield parts
-    path = PurePosixPath(file)
-    if path.suffix.lower() in _IMAGE_SUFFIXES:
-        yield (*folders, path.stem)
-    for pattern in _RENAMED:
-        if found := pattern.fullmatch(file):
-            # Tools that rename files put all into one folder of their own.
-            yield from _spellings((found["name"],))
+    # Tools that rename files put all into one folder of their own.
+    renamed = [(found["name"],) for pattern in _RENAMED if (found := pattern.fullmatch(parts[-1]))]
+    for *folders, file in (parts, *renamed):
+        yield (*folders, file)
+        path = PurePosixPath(file)
+        if path.suffix.lower() in _IMAGE_SUFFIXES:
+            yield (*folders, path.stem)
