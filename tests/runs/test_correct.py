@@ -467,8 +467,8 @@ def many_classes(root: Path, number: int, source: str) -> Path:
     """A run of that many classes, and a mask or a file of LabelMe with five more."""
     classes = tuple(f"class {each}" for each in range(1, number + 1))
     save_inputs(root / "imgs", {"scene.png": SCENE})
-    dtype = np.uint8 if number < 255 else np.uint16
-    make_run(root / "out", root / "imgs", {"scene.png": SCENE.astype(dtype)}, classes, ("png",))
+    ids: LabelArray = SCENE if number < 255 else SCENE.astype(np.uint16)
+    make_run(root / "out", root / "imgs", {"scene.png": ids}, classes, ("png",))
     more = tuple(f"more {each}" for each in range(5))
     if source == "labelme":
         return labelme_file(root / "new/scene.json", *more)
