@@ -115,10 +115,15 @@ class ImageNames:
 
     def __init__(self, images: Iterable[str]) -> None:
         """Index the images of a manifest."""
-        self._images = {image: PurePosixPath(image).parts for image in images}
-        #: The images by the last parts of their paths, for each number of parts that was asked for.
+        #: The images by their paths, with and without suffix.
+        self._whole: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for image in images:
+            *folders, file = PurePosixPath(image).parts
+            for last in {file, PurePosixPath(file).stem}:
+                self._whole[(*folders, last)].append(image)
+        self._deepest = max(map(len, self._whole), default=0)
+        #: The images by the last parts of these paths, for each number of parts that was asked for.
         self._ends: dict[int, dict[tuple[str, ...], list[str]]] = {}
-        self._deepest = max(map(len, self._images.values()), default=0)
 
     def find(self, name: str) -> str | None:
         """Return the image that a source calls so; None if the run has none.
@@ -142,26 +147,22 @@ class ImageNames:
 
     def _called(self, parts: tuple[str, ...]) -> set[str]:
         """Return the image of that very path; else all images whose paths end so, and the longest path with which it ends."""
-        below = self._ending(parts)
-        if exact := [image for image in below if len(self._images[image]) == len(parts)]:
-            return set(exact)
-        for number in range(min(len(parts), self._deepest), 0, -1):
-            if whole := [image for image in self._ending(parts[-number:]) if len(self._images[image]) == number]:
-                return {*below, *whole}
-        return set(below)
+        if parts in self._whole:
+            return set(self._whole[parts])
+        ends = (parts[-number:] for number in range(min(len(parts), self._deepest), 0, -1))
+        longest = next((end for end in ends if end in self._whole), None)
+        return {*self._ending(parts), *(self._whole[longest] if longest else ())}
 
     def _ending(self, parts: tuple[str, ...]) -> list[str]:
         """Return the images whose paths end with these parts."""
         number = len(parts)
-        if not 0 < number <= self._deepest:
+        if number > self._deepest:
             return []
         if number not in self._ends:
-            ends: dict[tuple[str, ...], list[str]] = defaultdict(list)
-            for image, own in self._images.items():
+            self._ends[number] = defaultdict(list)
+            for own, images in self._whole.items():
                 if len(own) >= number:
-                    for last in {own[-1], PurePosixPath(own[-1]).stem}:
-                        ends[(*own[-number:-1], last)].append(image)
-            self._ends[number] = ends
+                    self._ends[number][own[-number:]] += images
         return self._ends[number].get(parts, [])
 
 

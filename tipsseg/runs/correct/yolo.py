@@ -25,7 +25,7 @@ _TRIED = 20
 _LABELS, _IMAGES = "labels", "images"
 
 #: Lists of images: a listed image without a text file has no objects.
-_LISTS = frozenset({"train.txt", "val.txt", "valid.txt", "test.txt"})
+_LISTS = frozenset({"train", "val", "valid", "validation", "test"})
 
 
 def descriptions(source: Source) -> list[str]:
@@ -55,7 +55,7 @@ def yolo(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
         if _LABELS in path.parts[:-1]:
             image = str(_without(path.with_suffix(""), _LABELS))
             yield Found(image, source.shown(name), partial(_objects, source, name, known, names), submitted)
-        elif path.name in _LISTS:
+        elif path.stem.lower() in _LISTS:
             lists.append(name)
     for name in lists:
         for _, line in source.lines(name):
