@@ -35,6 +35,29 @@ def test_paths_go_to_stdout_and_counts_to_stderr(command: Command, folder: Path,
     assert np.array_equal(np.asarray(Image.open(folder / "out/masks/a.png")), A) is dry
 
 
+@pytest.mark.parametrize(
+    ("formats", "advice"),
+    [
+        pytest.param(["png"], "", id="png alone"),
+        pytest.param(["png", "confidence"], "", id="what only the model knows"),
+        pytest.param(["hf"], "", id="hf alone"),
+        pytest.param(
+            ["png", "coco", "labelme"], "coco, labelme follow with: tipsseg convert {} --format png", id="others"
+        ),
+        pytest.param(["hf", "coco"], "coco follows with: tipsseg convert {} --format hf", id="other masks"),
+    ],
+)
+def test_other_formats_are_named_if_there_are_some(
+    command: Command, tmp_path: Path, formats: list[str], advice: str
+) -> None:
+    save_inputs(tmp_path / "imgs", {"a.png": A})
+    make_run(tmp_path / "out", tmp_path / "imgs", {"a.png": A}, formats=tuple(formats))
+    Image.fromarray(np.where(A == 1, 2, A).astype(np.uint8)).save(tmp_path / "a.png")
+    done = command("correct", tmp_path / "out", "--from", tmp_path / "a.png")
+    assert done.code == 0
+    assert done.err.splitlines()[2:] == ([advice.format(tmp_path / "out")] if advice else [])
+
+
 def test_lines_of_json(command: Command, folder: Path) -> None:
     done = command("correct", folder / "out", "--from", folder / "new", "--jsonl", "--quiet", "-f", "png")
     assert (done.code, done.err) == (0, "")
@@ -67,3 +90,23 @@ def test_options_are_named_as_they_are_typed(command: Command, folder: Path) -> 
     assert done.code == 1
     assert "no class of the run is called 'kite'" in done.err
     assert "--add-classes" in done.err
+
+
+def test_images_without_objects_are_refused_or_emptied_or_left_as_is_typed(command: Command, folder: Path) -> None:
+    image = {"id": 1, "file_name": "a.png", "height": 6, "width": 8}
+    path = folder / "x.json"
+    path.write_text(json.dumps({"images": [image], "categories": [], "annotations": []}))
+    mask = folder / "out/masks/a.png"
+    before = mask.read_bytes()
+    done = command("correct", folder / "out", "--from", path)
+    assert (done.code, done.out) == (1, "")
+    assert f"{path}: 1 image without objects: a.png" in done.err
+    assert "--emptied" in done.err
+    assert "--no-emptied" in done.err
+    done = command("correct", folder / "out", "--from", path, "--no-emptied")
+    assert (done.code, done.out, mask.read_bytes() == before) == (0, "", True)
+    assert f"1 image without objects in {path}, and left as before: a.png." in done.err
+    done = command("correct", folder / "out", "--from", path, "--emptied")
+    assert (done.code, done.out) == (0, f"{mask}\n")
+    assert "1 image with no objects left: a.png." in done.err
+    assert np.array_equal(np.asarray(Image.open(mask)), np.where(A == 255, 255, 0))

@@ -360,10 +360,56 @@ def test_images_are_found_by_their_names(tmp_path: Path, names: Mapping[str, Lab
     assert list(found.unmatched) == [name[: -len(".png")] for name in names if name == "gone.png"]
 
 
+#: Names that sources give images, with the image of a run of day1/frame.png, day1/deep/x.png, night.jpg and p/cafebabe-y.png.
+NAMED: Mapping[str, tuple[str, str | None]] = {
+    "the path": ("day1/frame.png", "day1/frame.png"),
+    "the file name": ("frame.png", "day1/frame.png"),
+    "the path below other folders": ("/data/set/day1/frame.png", "day1/frame.png"),
+    "the end of the path": ("deep/x.png", "day1/deep/x.png"),
+    "a path of Windows": ("C:\\set\\day1\\frame.png", "day1/frame.png"),
+    "a path from elsewhere": ("../../imgs/day1/frame.png", "day1/frame.png"),
+    "another suffix": ("day1/frame.jpeg", "day1/frame.png"),
+    "another folder": ("day2/frame.png", None),
+    "another folder below the same": ("set/day2/frame.png", None),
+    "another folder in the same": ("day1/shallow/x.png", None),
+    "a folder between": ("day1/left/frame.png", None),
+    "the end of a name": ("me.png", None),
+    "an image at the top, below a folder": ("train/night.png", "night.jpg"),
+    "an upload to Label Studio": ("/data/upload/3/0a1b2c3d-frame.png", "day1/frame.png"),
+    "Label Studio's COCO": ("images/0a1b2c3d-frame.png", "day1/frame.png"),
+    "a name of its own that looks like an upload": ("cafebabe-y.png", "p/cafebabe-y.png"),
+    "that, uploaded": ("/data/upload/3/0a1b2c3d-cafebabe-y.png", "p/cafebabe-y.png"),
+    "Roboflow": ("train/night_jpg.rf.Zk3y0bVtQ1.jpg", "night.jpg"),
+    "Roboflow, of another image": ("train/day_jpg.rf.0123456789abcdef0123456789abcdef.jpg", None),
+}
+
+
+@pytest.mark.parametrize(("name", "wanted"), NAMED.values(), ids=NAMED)
+def test_an_image_is_the_one_whose_path_ends_as_the_correction_says(
+    tmp_path: Path, name: str, wanted: str | None
+) -> None:
+    images = {"day1/frame.png": B, "day1/deep/x.png": B, "night.jpg": B, "p/cafebabe-y.png": B, "other.png": B}
+    save_inputs(tmp_path / "imgs", images)
+    make_run(tmp_path / "out", tmp_path / "imgs", images, formats=("png",))
+    names = {1: "other.png", 2: name}  # one that is surely taken, so that the others may be left out
+    value = {
+        "images": [{"id": id_, "file_name": each, "height": 7, "width": 5} for id_, each in names.items()],
+        "categories": [{"id": 1, "name": "sky"}],
+        "annotations": [
+            {"id": id_, "image_id": id_, "category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]} for id_ in names
+        ],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(value))
+    found = take(tmp_path, tmp_path / "x.json")
+    assert {mask.image for mask in found.masks} == {"other.png", *([wanted] if wanted else [])}
+    assert list(found.unmatched) == ([] if wanted else [name])
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        pytest.param(["x/c.png"], "'x/c' may be p/c.png, q/c.png", id="one of two"),
+        pytest.param(["c.png"], "'c' may be p/c.png, q/c.png", id="one of two"),
+        pytest.param(["x/c.png"], "its images, such as x/c, are none of the run", id="another folder"),
         pytest.param(["p/c.png", "train/p/c.png"], "two corrections of p/c.png", id="two for one"),
         pytest.param(["d.png"], "its images, such as d, are none of the run", id="none"),
     ],
@@ -417,6 +463,136 @@ def test_further_classes_are_added(tmp_path: Path) -> None:
     assert problems(tmp_path / "out") == []
 
 
+def many_classes(root: Path, number: int, source: str) -> Path:
+    """A run of that many classes, and a mask or a file of LabelMe with five more."""
+    classes = tuple(f"class {each}" for each in range(1, number + 1))
+    save_inputs(root / "imgs", {"scene.png": SCENE})
+    ids: LabelArray = SCENE if number < 255 else SCENE.astype(np.uint16)
+    make_run(root / "out", root / "imgs", {"scene.png": ids}, classes, ("png",))
+    more = tuple(f"more {each}" for each in range(5))
+    if source == "labelme":
+        return labelme_file(root / "new/scene.json", *more)
+    return other_run(root, more, "png", ids=np.minimum(SCENE, 5).astype(np.uint8))
+
+
+@pytest.mark.parametrize("source", ["labelme", "png"])
+@pytest.mark.parametrize(
+    ("number", "bits", "most"), [(252, 8, 254), pytest.param(65531, 16, 65534, marks=pytest.mark.slow)]
+)
+def test_more_classes_than_masks_hold_are_refused(
+    tmp_path: Path, number: int, bits: int, most: int, source: str
+) -> None:
+    corrections = many_classes(tmp_path, number, source)
+    before = tree(tmp_path / "out")
+    more = 5 if source == "labelme" else 4  # of the five, the mask has no pixel of one
+    message = f"{number} classes and {more} more do not fit into masks of {bits} bits, which hold {most}"
+    with pytest.raises(InputError, match=message):
+        take(tmp_path, corrections, add_classes=True)
+    assert tree(tmp_path / "out") == before
+
+
+# ---- images that lose all their objects ----
+
+
+class SaidBefore(Said):
+    """Keeps what is said while a mask is still as it was."""
+
+    def __init__(self, mask: Path) -> None:
+        super().__init__()
+        self.mask, self.before = mask, mask.read_bytes()
+
+    def note(self, line: str) -> None:
+        if self.mask.read_bytes() == self.before:
+            super().note(line)
+
+
+def emptied_in_cvat(export: Path) -> Path:
+    """CVAT writes no mask for an image without objects, and lists it."""
+    (export / "cvat/SegmentationClass/scene.png").unlink()
+    (export / "cvat/SegmentationClass/elsewhere.png").write_bytes(b"")
+    with (export / "cvat/ImageSets/Segmentation/default.txt").open("a") as file:
+        file.write("elsewhere\nnowhere\n")
+    return export / "cvat"
+
+
+def emptied_in_yolo(export: Path) -> Path:
+    """CVAT's: no text file for an image without objects, which is in the list of the images."""
+    new = export / "from-cvat"
+    (new / "labels/train").mkdir(parents=True)
+    (new / "labels/train/a.txt").write_text("2 0.25 0.5 0.625 0.5 0.625 1 0.25 1\n")
+    (new / "data.yaml").write_text(f"path: .\ntrain: train.txt\nnames: {json.dumps(CLASSES)}\n")
+    images = ("a.png", "scene.png", "nowhere.png")
+    (new / "train.txt").write_text("".join(f"data/images/train/{image}\n" for image in images))
+    return new
+
+
+def emptied_in_labelme(export: Path) -> Path:
+    path = export / "labelme/scene.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "shapes": []}))
+    return path.parent
+
+
+def emptied_in_label_studio(export: Path) -> Path:
+    """A person submitted the image without a result."""
+    size = {"original_height": 60, "original_width": 80}
+    task = {"data": {"image": "scene.png"}, "annotations": [{"result": []}], "predictions": [{"result": [size]}]}
+    (export / "project.json").write_text(json.dumps([task]))
+    return export / "project.json"
+
+
+def emptied_in_masks(export: Path) -> Path:
+    save(export / "masks/scene.png", np.where(SCENE == 255, 255, 0).astype(np.uint8))
+    return export / "masks"
+
+
+EMPTIERS = [emptied_in_cvat, emptied_in_yolo, emptied_in_labelme, emptied_in_label_studio, emptied_in_masks]
+
+
+@pytest.mark.parametrize("emptier", EMPTIERS)
+def test_images_without_objects_are_emptied_and_named_first(tmp_path: Path, emptier: Callable[[Path], Path]) -> None:
+    source = emptier(build(tmp_path))
+    said = SaidBefore(tmp_path / "out/masks/scene.png")
+    found = take_corrections(tmp_path / "out", source, said)
+    assert [mask.image for mask in found.masks if mask.emptied] == ["scene.png"]
+    assert any("scene.png" in line and "no objects left" in line for line in said.lines), said.lines
+    left = labels_of(tmp_path)
+    # What no list of objects has stays: here a single pixel, and ignored ones.
+    assert set(np.flatnonzero(left != np.where(SCENE == 255, 255, 0)).tolist()) <= {30 * 80 + 2}
+    assert {Path(name).stem for name in found.unmatched} <= {"elsewhere", "nowhere"}
+    assert take(tmp_path, source).masks == ()
+
+
+def test_images_of_coco_without_objects_are_emptied_only_if_asked(tmp_path: Path) -> None:
+    """Label Studio lists images too that nobody submitted, and states no size of some."""
+    source = in_coco(build(tmp_path))
+    value = json.loads(source.read_bytes())
+    emptied = next(each for each in value["images"] if each["file_name"] == "a.png")
+    value["annotations"] = [each for each in value["annotations"] if each["image_id"] != emptied["id"]]
+    emptied.update(height=None, width=None)
+    source.write_text(json.dumps(value))
+    before = tree(tmp_path / "out")
+    with pytest.raises(InputError, match=r"1 image without objects: a\.png") as caught:
+        take(tmp_path, source)
+    assert "argument `emptied`" in caught.value.hint
+    assert tree(tmp_path / "out") == before
+    left = take(tmp_path, source, emptied=False)
+    assert ([mask.image for mask in left.masks], "a.png" in left.unchanged) == (["scene.png"], True)
+    assert np.array_equal(labels_of(tmp_path, "a"), A)
+    found = take(tmp_path, source, emptied=True)
+    assert [(mask.image, mask.emptied) for mask in found.masks] == [("a.png", True)]
+    assert set(np.unique(labels_of(tmp_path, "a")).tolist()) <= {0, 1, 2, 255}
+    assert not (labels_of(tmp_path, "a") == 3).any()
+
+
+def test_lists_of_a_source_without_any_masks_empty_nothing_unasked(tmp_path: Path) -> None:
+    """As CVAT exports boxes as Pascal VOC."""
+    source = build(tmp_path) / "cvat"
+    shutil.rmtree(source / "SegmentationClass")
+    with pytest.raises(InputError, match=r"images without objects: a\.png.*scene\.png"):
+        take(tmp_path, source)
+    assert np.array_equal(labels_of(tmp_path), SCENE)
+
+
 # ---- all or nothing, and nothing of a person's ----
 
 
@@ -440,11 +616,13 @@ def without_times(folder: Path) -> dict[str, bytes]:
     return {name: re.sub(rb'"mtime_ns": \d+', b"", data) for name, data in tree(folder).items()}
 
 
-@pytest.mark.parametrize("kind", ["objects", "further classes"])
+@pytest.mark.parametrize("kind", ["objects", "further classes", "hf/masks", "masks hf/masks"])
 def test_a_killed_one_goes_on(tmp_path: Path, kind: str) -> None:
     """Killed before each of its changes of files, and then asked for again."""
-    export = build(tmp_path, "png", "labelme")
+    export = build(tmp_path, "png", "labelme", *(["hf"] if "hf" in kind else []))
     in_labelme(export)
+    for place in kind.split() if "hf" in kind else ():  # masks that were edited
+        save(tmp_path / "out" / place / "scene.png", np.where(SCENE == 3, 1, SCENE).astype(np.uint8))
     shutil.move(tmp_path / "out", tmp_path / "begun")
     source, options = export / "labelme", {}
     if kind == "further classes":
@@ -452,6 +630,8 @@ def test_a_killed_one_goes_on(tmp_path: Path, kind: str) -> None:
         box = {"label": "kite", "points": [[0, 4], [3, 5]], "shape_type": "rectangle"}
         (source / "a.json").write_text(json.dumps({**value, "shapes": [box]}))
         options = {"add_classes": True}
+    if "hf" in kind:
+        source, options = in_masks(export), {"replace_edited": True}
     shutil.copytree(tmp_path / "begun", tmp_path / "out", symlinks=True)
     take(tmp_path, source, **options)
     wanted = without_times(tmp_path / "out")
@@ -491,15 +671,34 @@ def test_a_run_without_masks_is_told_how_to_have_some(tmp_path: Path) -> None:
     assert "tipsseg convert" in caught.value.hint
 
 
-def test_masks_of_two_formats_do_not_end_up_different(tmp_path: Path) -> None:
-    """Both masks of an image were edited alike before; one correction replaces both."""
+@pytest.mark.parametrize("edited", [("masks",), ("hf/masks",), ("masks", "hf/masks")], ids=" and ".join)
+def test_a_replaced_mask_is_in_no_format_any_more(tmp_path: Path, edited: tuple[str, ...]) -> None:
+    """One mask of an image was edited before, or both alike; all programs read the correction that replaces it."""
     export = build(tmp_path, "png", "hf")
-    for place in ("masks", "hf/masks"):
-        save(tmp_path / "out" / place / "scene.png", WANTED)
-    save(export / "masks/scene.png", SCENE)
-    take(tmp_path, export / "masks", replace_edited=True)
+    for place in edited:
+        save(tmp_path / "out" / place / "scene.png", np.where(SCENE == 3, 1, SCENE).astype(np.uint8))
+    save(export / "masks/scene.png", WANTED)
+    found = take(tmp_path, export / "masks", replace_edited=True)
+    assert [mask.path for mask in found.masks] == [tmp_path / "out/masks/scene.png"]
+    assert np.array_equal(labels_of(tmp_path), WANTED)
+    assert convert_folder(tmp_path / "out", ("png", "hf"), None, 1, Silence()) == 0
     assert (tmp_path / "out/hf/masks/scene.png").read_bytes() == (tmp_path / "out/masks/scene.png").read_bytes()
-    assert np.array_equal(labels_of(tmp_path), SCENE)
+    assert np.array_equal(labels_of(tmp_path), WANTED)
+    assert problems(tmp_path / "out") == []
+    assert take(tmp_path, export / "masks").masks == ()
+
+
+def test_a_replaced_mask_can_be_edited_again(tmp_path: Path) -> None:
+    export = build(tmp_path, "png", "hf")
+    save(tmp_path / "out/hf/masks/scene.png", np.where(SCENE == 3, 1, SCENE).astype(np.uint8))
+    in_masks(export)
+    take(tmp_path, export / "masks", replace_edited=True)
+    save(tmp_path / "out/masks/scene.png", SCENE[::-1].copy())
+    take(tmp_path, export / "masks", replace_edited=True)
+    assert convert_folder(tmp_path / "out", ("png", "hf"), None, 1, Silence()) == 0
+    for place in ("masks", "hf/masks"):
+        with Image.open(tmp_path / "out" / place / "scene.png") as picture:
+            assert np.array_equal(np.array(picture), WANTED), place
 
 
 def test_what_is_recognised_must_be_one_format(tmp_path: Path) -> None:

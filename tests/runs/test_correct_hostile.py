@@ -150,6 +150,10 @@ FILES = {
     "a JPEG that calls itself a PNG": (file("a.png", png(IDS, "JPEG")), "a JPEG, whose pixels need not be exact"),
     "an id that is no class": (file("a.png", png(IDS + 77)), "ids that are no class: 77"),
     "a mask that is cut off": (file("a.png", png(IDS)[:45]), "truncated|broken"),
+    "a zip whose JSON fills the memory": (
+        zipped(("x.json", b'{"images": [], "annotations": [' + b"[]," * (16 << 20))), "that unpack to 50,331,"
+    ),
+    "a description of many megabytes": (file("data.yaml", b"names: [a]\n" + b"# nothing\n" * 1_500_000), "data.yaml: larger than"),
     "no colours": (file("labelmap.txt", b"leg:1,2\n"), "without corrections"),
 }  # fmt: skip
 
@@ -187,6 +191,15 @@ def test_a_file_of_a_zip_is_in_memory_a_piece_at_a_time(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert not unpacked.exists()
+
+
+def test_a_file_of_a_folder_asks_for_no_more_memory_than_it_has_bytes(tmp_path: Path) -> None:
+    tracemalloc.start()
+    try:
+        refusal(tmp_path, file("a.json", b'{"shapes": []}'))
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
 
 
 LEG = CLASSES[0]
@@ -250,7 +263,23 @@ OBJECTS = {
         coco(rle([48]), images=[{"id": 1, "file_name": "a.png", "height": 9, "width": 8}]),
         "9 x 8 .*, where the image is 6 x 8",
     ),
+    "coco: an image below 200,000 folders": (
+        coco(images=[{"id": 1, "file_name": "b/" * 200_000, "height": 6, "width": 8}]), r"such as b/b/.*\.\.\., are none of the run"
+    ),
+    "coco: an image that was uploaded without end": (
+        coco(images=[{"id": 1, "file_name": "0a1b2c3d-" * 40_000, "height": 6, "width": 8}]), "are none of the run"
+    ),
     "coco: two of one id": (coco(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "two categories have the id 1"),
+    "coco: a coordinate of 401 digits": (coco({"segmentation": [[0, 0, 10**400, 0, 3, 3]]}), "a number that is far too large"),
+    "coco: a coordinate that is no number": (coco({"segmentation": [[0, 0, "1", 0, 3, 3]]}), "no list of numbers"),
+    "coco: more objects than an image has": (
+        coco(annotations=[{"id": 1, "image_id": 1}] * 100_001), "image a.png: 100,001 objects, where 100,000 are the most"
+    ),
+    "coco: an outline without end": (
+        coco({"segmentation": [[-8, 0, 16, 0] * 240_000]}), "outline is longer than"
+    ),
+    "labelme: a coordinate of 401 digits": (labelme({"points": [[1, 1], [5, 10**400], [5, 5]]}), "a number that is far too large"),
+    "labelme: more objects than an image has": (labelme({}, shapes=[0] * 100_001), "100,001 objects, where 100,000 are the most"),
     "labelme: a line": (labelme({"shape_type": "linestrip"}), 'of the type "linestrip", which has no pixels'),
     "labelme: a point of three": (labelme({"points": [[1, 2, 3]]}), r"a point \[1, 2, 3\]"),
     "labelme: a point that is far away": (labelme({"points": [[1e9, 1], [1, 5], [5, 5]]}), "far away"),
@@ -261,6 +290,21 @@ OBJECTS = {
     "labelme: no picture": (labelme({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "eA=="}), "no PNG in base64"),
     "labelme: lists in lists": (file("a.json", b"[" * 100_000), "without corrections"),
     "label-studio: no such code": (label_studio({"type": "brushlabels"}), "its code cannot be read: it ends early"),
+    "label-studio: a type that is no text": (label_studio({"type": ["polygonlabels"]}), r'`type` is \["polygonlabels"\]'),
+    "label-studio: a coordinate of 401 digits": (
+        label_studio({"value": {"points": [[0, 0], [10**400, 0], [50, 50]], "polygonlabels": [LEG]}}),
+        "a number that is far too large",
+    ),
+    "label-studio: a rectangle of 401 digits": (
+        label_studio({
+            "type": "rectanglelabels",
+            "value": {"x": 0, "y": 10**400, "width": 9, "height": 9, "rectanglelabels": [LEG]},
+        }),
+        "a number that is far too large",
+    ),
+    "label-studio: more objects than an image has": (
+        label_studio({}, annotations=[{"result": [0] * 100_001}]), "task 1: 100,001 objects, where 100,000 are the most"
+    ),
     "label-studio: an ellipse": (label_studio({"type": "ellipselabels"}), "whose pixels cannot be told"),
     "label-studio: a rotated image": (label_studio({"image_rotation": 90}), "rotated in Label Studio"),
     "label-studio: another size": (label_studio({"original_width": 9}), "6 x 9"),
@@ -272,11 +316,13 @@ OBJECTS = {
     "yolo: an unknown class": (yolo("5 0 0 1 0 1 1"), "no class has the number 5"),
     "yolo: a box": (yolo("0 0.5 0.5 0.2 0.2"), "a box, which says nothing of pixels"),
     "yolo: an x without a y": (yolo("0 0 0 1 0 1"), "an x without a y"),
+    "yolo: more objects than an image has": (yolo("0 0 0 1 0 1 1\n" * 100_001), "100,001 objects, where 100,000 are the most"),
     "yolo: no number": (yolo("0 0 0 1 0 x 1"), "could not convert|no number"),
     "yolo: NaN": (yolo("0 0 0 1 0 nan 1"), "a corner whose place is no number"),
     "yolo: bytes": (yolo("0 0 0 1 0 \xff 1"), "ascii"),
-    "yolo: a name that is no text": (yolo("", "names: [yes]"), "without corrections"),
-    "yolo: objects of Python": (yolo("", "names: !!python/object/apply:os.system [ls]"), "without corrections"),
+    "yolo: a name that is no text": (yolo("", "names: [[yes]]"), "`names` are not texts by number"),
+    "yolo: a number that is none": (yolo("", "names: {a: tree}"), "without corrections"),
+    "yolo: objects of Python": (yolo("0 0 0 1", "names: !!python/object/apply:os.abort []"), "no `names` of classes"),
 }  # fmt: skip
 
 
@@ -305,6 +351,14 @@ def test_brush_strokes_are_read_as_their_own_program_writes_them() -> None:
 def test_brush_strokes_that_are_none(code: object) -> None:
     with pytest.raises(ValueError, match="code"):
         decode_brush(code, (6, 9))
+
+
+def test_of_many_polygons_all_are_filled() -> None:
+    corners = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], np.float64)
+    rings = [corners + np.array([4 * column, 4 * row]) for row in range(25) for column in range(40)]
+    shape = of_polygons(1, rings, (100, 160))
+    wanted = np.tile(np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0] * 4, [0] * 4], bool), (25, 40))
+    assert np.array_equal(shape.mask, wanted[:98, :158])
 
 
 def test_polygons_may_lead_out_of_the_image() -> None:

@@ -16,6 +16,7 @@ OPTIONS = {
     "classes": "--classes",
     "device": "--device",
     "dtype": "--dtype",
+    "emptied": "--emptied",
     "engine": "--engine",
     "feature_dtype": "--feature-dtype",
     "features": "--features",
@@ -57,7 +58,7 @@ OPTIONS = {
 }
 
 #: The options that set an argument to False.
-NEGATIVE_OPTIONS = {"resume": "--no-resume"}
+NEGATIVE_OPTIONS = {"emptied": "--no-emptied", "resume": "--no-resume"}
 
 _ARGUMENT = re.compile(r"[Aa]rgument `(\w+)`(=False\b|=?)")
 

@@ -399,6 +399,7 @@ def correct_folder(
     source_format: str | None = None,
     add_classes: bool = False,
     replace_edited: bool = False,
+    emptied: bool | None = None,
     dry_run: bool = False,
     max_pixels: int = MAX_PIXELS,
     verbose: bool = False,
@@ -413,13 +414,15 @@ def correct_folder(
         source_format: "png", "cvat", "hf", "coco", "labelme", "label-studio" or "yolo". None: it is recognised.
         add_classes: Whether a class that the run does not have becomes a further class.
         replace_edited: Whether masks that a person changed in their place may be replaced.
+        emptied: Whether the mask of an image without objects is emptied if the corrections do not tell whether a person saw the
+            image. None: such images are refused.
         dry_run: Whether all is checked, and nothing is written.
         max_pixels: Larger images are refused.
         verbose: Whether notes, progress and faults go to stderr.
 
     Returns:
-        What was taken in: `format`, `masks` (each with `image`, `path` and the number of `changed` pixels), `unchanged` images,
-        `unmatched` images and new `classes`.
+        What was taken in: `format`, `masks` (each with `image`, `path`, the number of `changed` pixels and whether the image was
+        `emptied`), `unchanged` images, `unmatched` images and new `classes`.
 
     Raises:
         UsageError: For an unknown format.
@@ -436,6 +439,7 @@ def correct_folder(
             source_format=source_format,
             add_classes=add_classes,
             replace_edited=replace_edited,
+            emptied=emptied,
             dry_run=dry_run,
             max_pixels=max_pixels,
         )

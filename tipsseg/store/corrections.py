@@ -52,6 +52,11 @@ def find_correction(entry: ManifestEntry, output: Path, ownership: Ownership) ->
             digest = digest_of(path)
             if digest and digest != entry.written[name].sha256 and not ownership.is_pending(path):
                 found.append(Correction(name, path, digest))
+    if entry.taken is not None:
+        # Of masks that one correction replaced, that which was not replaced yet does not count; nor does a copy of a mask that was
+        # edited since.
+        found = [each for each in found if each.digest != entry.taken.before] or found
+        found = found[:1] + [each for each in found[1:] if each.digest != entry.taken.mask]
     if len(found) > 1 and found[0].digest != found[1].digest:
         raise ImageError(
             found[0].path,

@@ -138,7 +138,8 @@ RECORD_LIMIT = 64 << 20
 def read_regular(path: Path, limit: int = RECORD_LIMIT) -> bytes:
     """Read a regular file of at most `limit` bytes. Raises OSError."""
     with open_regular(path) as file:
-        data = file.read(limit + 1)
+        # One byte more than it has: reading asks for the memory first.
+        data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", os.fspath(path))
     return data

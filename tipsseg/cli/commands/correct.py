@@ -22,7 +22,7 @@ Examples:
   tipsseg correct labels/ --from export.json --dry-run       what would change
 
 \b
-Images are found by their path, then by their file name; classes by their name. All is taken, or nothing.
+Images are found by the ends of their paths, classes by their name. All is taken, or nothing.
 The masks count as changed by hand: every later command keeps them. Paths of corrected masks go to
 stdout, all else to stderr. Exit code: 0 all taken, 1 an error, 2 wrong usage.
 """
@@ -60,6 +60,15 @@ def correct(
         bool,
         typer.Option("--replace-edited", help="Replace masks too that a person changed in their place."),
     ] = False,
+    emptied: Annotated[
+        bool | None,
+        typer.Option(
+            "--emptied/--no-emptied",
+            help="Empty the masks of images without objects, or leave them, if SOURCE does not tell whether a person saw "
+            "the image.  [default: refused]",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all, say what would change, and write nothing.")
     ] = False,
@@ -87,6 +96,7 @@ def correct(
             source_format=source_format,
             add_classes=add_classes,
             replace_edited=replace_edited,
+            emptied=emptied,
             dry_run=dry_run,
             jsonl=jsonl,
             max_pixels=max_pixels,

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tipsseg.runs.correct.found import Found, Objects, Size, check_size, faults_of
+from tipsseg.runs.correct.found import Found, Objects, Size, check_number, check_size, faults_of, numbers_of
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_code, of_polygons
 from tipsseg.runs.correct.source import Source
 from tipsseg.util.json_values import short, take
+from tipsseg.util.printable import shortened
 
 #: The formats that write objects so, by whether they write polygons.
 _WRITTEN_AS = {False: "coco", True: "coco-polygon"}
@@ -55,7 +54,8 @@ def _images(value: Mapping[str, Any], where: Path, names: ClassNames) -> Iterato
             seen.add(number)
             name = take(each, "file_name", str)
             read = partial(_objects, own[number], each, categories, names, where)
-            yield Found(name, where, read)
+            # Label Studio lists images too that nobody submitted.
+            yield Found(name, where, read, submitted=False)
         if stray := sorted(own.keys() - seen):
             raise ValueError(f"annotations of an image {stray[0]} that is not there")
 
@@ -68,13 +68,18 @@ def _objects(
     where: Path,
     size: Size,
 ) -> Objects:
-    with faults_of(where, f"image {image['file_name']}"):
-        check_size(image.get("height"), image.get("width"), size)
+    file = shortened(image["file_name"])
+    with faults_of(where, f"image {file}"):
+        check_number(annotations)
+        if (
+            annotations or image.get("height") is not None
+        ):  # Label Studio does not know the size of what nobody submitted
+            check_size(image.get("height"), image.get("width"), size)
     shapes = []
     polygons = False
     for each in annotations:
         number = each.get("id") if isinstance(each, dict) else None
-        with faults_of(where, f"annotation {short(number)} ({image['file_name']})"):
+        with faults_of(where, f"annotation {short(number)} ({file})"):
             category = take(each, "category_id", int)
             if category not in categories:
                 raise ValueError(f"no category has the id {category}")
@@ -95,9 +100,7 @@ def _shape(annotation: object, class_id: int, size: Size) -> Shape:
         return of_code(class_id, segmentation, size)
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("it has no `segmentation`: a box alone says nothing of pixels")
-    rings = []
-    for each in segmentation:
-        if not isinstance(each, list) or len(each) % 2 or not all(type(value) in (int, float) for value in each):
-            raise ValueError("a polygon that is no list of x and y in turn")
-        rings.append(np.array(each, np.float64).reshape(-1, 2))
-    return of_polygons(class_id, rings, size)
+    rings = [numbers_of(each) for each in segmentation]
+    if any(len(ring) % 2 for ring in rings):
+        raise ValueError("a polygon that is no list of x and y in turn")
+    return of_polygons(class_id, [ring.reshape(-1, 2) for ring in rings], size)

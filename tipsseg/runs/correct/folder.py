@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats import index_masks
+from tipsseg.formats import index_masks, of_the_model
 from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.correct.classes import add_classes as add_to_run
 from tipsseg.runs.correct.classes import finish_adding
@@ -26,9 +26,9 @@ from tipsseg.store.folder import clean_up_run
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import Manifest
 from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begun, find_runs, finished_context
-from tipsseg.types import MAX_CLASSES_8_BIT, name_order, printable_path
+from tipsseg.types import name_order, printable_path
 from tipsseg.util.files import is_folder, json_bytes, output_error
-from tipsseg.util.printable import counted, listed, shell_word
+from tipsseg.util.printable import counted, listed, shell_word, shortened
 
 #: Faults that are told of one by one.
 _TOLD = 20
@@ -61,6 +61,7 @@ def take_corrections(
     source_format: str | None = None,
     add_classes: bool = False,
     replace_edited: bool = False,
+    emptied: bool | None = None,
     dry_run: bool = False,
     jsonl: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -74,6 +75,8 @@ def take_corrections(
         source_format: The format of the corrections; None: it is recognised.
         add_classes: Whether a class that the run does not have becomes a further class.
         replace_edited: Whether masks that a person changed in their place may be replaced.
+        emptied: Whether the mask of an image without objects is emptied if the corrections do not tell whether a person saw the
+            image. None: such images are refused.
         dry_run: Whether all is checked and told, and nothing is written.
         jsonl: Whether a line of JSON for each mask takes the place of its path.
         max_pixels: Larger images are refused.
@@ -86,7 +89,7 @@ def take_corrections(
     if not is_folder(output):
         raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
     reader = None if source_format is None else find_reader(source_format)
-    wish = _Wish(output, source, reader, add_classes, replace_edited, dry_run, max_pixels)
+    wish = _Wish(output, source, reader, add_classes, replace_edited, emptied, dry_run, max_pixels)
     lock = None if dry_run else FolderLock(output)
     try:
         if lock is not None:
@@ -97,6 +100,8 @@ def take_corrections(
         with Source(source) as files, closing(Manifest(run.state)) as manifest:
             found = _take(wish, run, files, manifest, progress)
         _tell(found, progress, output, source, dry_run=dry_run, jsonl=jsonl)
+        if found.masks and not dry_run:
+            _advise(run, progress)
         return found
     finally:
         if lock is not None:
@@ -112,6 +117,7 @@ class _Wish:
     reader: Reader | None
     add_classes: bool
     replace_edited: bool
+    emptied: bool | None
     dry_run: bool
     max_pixels: int
 
@@ -131,9 +137,9 @@ def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, prog
     plans: list[Plan] = []
     try:
         unchanged = _plan_all(matched, manifest, planner, plans, progress)
-        names.refuse_unknown()
-        _refuse_too_many(len(context.classes), len(names.added))
+        names.refuse()
         progress.end()
+        unchanged += _settle_emptied(wish, matched, plans, progress)
         if not wish.dry_run:
             if names.added:
                 add_to_run(run, context, names.added)
@@ -165,24 +171,28 @@ def _matched(
     """
     known = ImageNames(entry.image for entry in manifest.entries())
     matched: dict[str, Found] = {}
-    unmatched: list[str] = []
+    unmatched: dict[str, None] = {}
     for found in images:
         image = known.find(found.name)
         if image is None:
-            unmatched.append(found.name)
+            unmatched[found.name] = None
+        elif image in matched and found.by_list:
+            continue
         elif image in matched:
             other = matched[image]
             raise InputError(
-                f"{source}: two corrections of {image}: {other.name} ({other.where}) and {found.name} ({found.where})",
+                f"{source}: two corrections of {image}: {shortened(other.name)} ({other.where}) "
+                f"and {shortened(found.name)} ({found.where})",
                 "Leave out the one that does not count.",
             )
         else:
             matched[image] = found
     if not matched:
-        what = f"its images, such as {listed(unmatched, 3)}, are none of the run" if unmatched else "no image in it"
+        names = listed([shortened(name) for name in unmatched], 3)
+        what = f"its images, such as {names}, are none of the run" if unmatched else "no image in it"
         raise InputError(
             f"{source}: {what}",
-            "Images are found by their path, with or without its suffix, then by their file name. "
+            "The path of an image has to end as the correction calls it, or the other way round; suffixes of files may differ. "
             "Label Studio exports what was submitted, not what was only predicted.",
         )
     bare = [image for image in matched if not set(index_masks()) & set(manifest.formats_of(image))]
@@ -192,7 +202,7 @@ def _matched(
             f"{run.output}: no index mask of {listed(bare, 3)}, which corrections are kept in",
             f"Write masks first: tipsseg convert {folder} --format png",
         )
-    return sorted(matched.items(), key=lambda pair: name_order(pair[0])), unmatched
+    return sorted(matched.items(), key=lambda pair: name_order(pair[0])), list(unmatched)
 
 
 def _plan_all(
@@ -224,12 +234,32 @@ def _plan_all(
     return unchanged
 
 
-def _refuse_too_many(known: int, added: int) -> None:
-    if known <= MAX_CLASSES_8_BIT < known + added:
+def _settle_emptied(
+    wish: _Wish, matched: Sequence[tuple[str, Found]], plans: list[Plan], progress: Progress
+) -> list[str]:
+    """Name the images that lose all their objects. Return those that stay as they are, and take them out of `plans`.
+
+    Raises InputError if the source does not tell why images have no objects, and nobody said what becomes of them.
+    """
+    emptied = [plan for plan in plans if plan.mask.emptied]
+    waiting = {image for image, found in matched if not found.submitted}
+    unsure = [plan for plan in emptied if plan.mask.image in waiting]
+    names = listed([plan.mask.image for plan in unsure], 20)
+    if unsure and wish.emptied is None:
         raise InputError(
-            f"{known} classes and {added} more do not fit into masks of 8 bits, which hold {MAX_CLASSES_8_BIT}",
-            "Add fewer, or label with all of them from the beginning.",
+            f"{wish.source}: {counted(len(unsure), 'image')} without objects: {names}",
+            "It does not tell whether a person removed the objects or never saw the image. Empty the masks with argument "
+            "`emptied`, or leave these images as they are with argument `emptied`=False.",
         )
+    if unsure and not wish.emptied:
+        progress.note(f"{counted(len(unsure), 'image')} without objects in {wish.source}, and left as before: {names}.")
+        for plan in unsure:
+            plans.remove(plan)
+            discard(plan.places)
+    elif emptied:
+        names = listed([plan.mask.image for plan in emptied], 20)
+        progress.note(f"{counted(len(emptied), 'image')} with no objects left: {names}.")
+    return [] if wish.emptied else [plan.mask.image for plan in unsure]
 
 
 def _put(plans: Sequence[Plan], manifest: Manifest) -> None:
@@ -258,11 +288,19 @@ def _tell(
         progress.note(f"New classes: {listed(found.classes, 10)}.")
     if found.unmatched:
         number = counted(len(found.unmatched), "image")
-        progress.note(f"{number} of {source} not in {output}, and left out: {listed(found.unmatched, 5)}.")
+        names = listed([shortened(name) for name in found.unmatched], 5)
+        progress.note(f"{number} of {source} not in {output}, and left out: {names}.")
     would = "would be " if dry_run else ""
     progress.note(f"{counted(len(found.masks), 'mask')} {would}corrected, {len(found.unchanged)} unchanged.")
-    if found.masks and not dry_run:
-        progress.note(f"Other formats follow with: tipsseg convert {shell_word(str(output))} --format png")
+
+
+def _advise(run: FinishedRun, progress: Progress) -> None:
+    """Name the formats of the run that do not have the corrections yet, and the command that takes them there."""
+    mask = next((name for name in index_masks() if name in run.formats), "png")
+    if others := [name for name in run.formats if name != mask and name not in of_the_model()]:
+        follow = "follows" if len(others) == 1 else "follow"
+        command = f"tipsseg convert {shell_word(str(run.output))} --format {mask}"
+        progress.note(f"{', '.join(others)} {follow} with: {command}")
 
 
 def _record(mask: CorrectedMask) -> Mapping[str, object]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tipsseg.errors import ImageError, InputError
 from tipsseg.runs.correct.shapes import Shape
 from tipsseg.types import LabelArray
+from tipsseg.util.json_values import short
+
+#: Objects of an image. Each takes a part of a millisecond.
+OBJECTS_MAX = 100_000
 
 #: (height, width) in pixels.
 Size = tuple[int, int]
@@ -50,11 +57,15 @@ class Found:
         where: The file that says so.
         read: Gives what the source says of the image, whose size has to be this. Raises ImageError, or ValueError, which is then
             told of `where`.
+        submitted: Whether a person surely saw the image. If not, one without objects may only wait for that person.
+        by_list: Whether nothing but a list of images names it, so that it has no objects. Anything else that names it counts first.
     """
 
     name: str
     where: Path
     read: Callable[[Size], Whole | Objects]
+    submitted: bool = True
+    by_list: bool = False
 
 
 @contextmanager
@@ -65,6 +76,32 @@ def faults_of(where: Path, what: str = "") -> Iterator[None]:
     except (ValueError, InputError) as error:
         text = error.message if isinstance(error, InputError) else str(error)
         raise ImageError(where, f"{what}: {text}" if what else text) from error
+
+
+def corners_of(points: object) -> NDArray[np.float64]:
+    """Return corners [K, 2], x and y, from a list of pairs. Raises ValueError for anything else."""
+    if not isinstance(points, list):
+        raise ValueError("no list of points")
+    for each in points:
+        if not isinstance(each, list) or len(each) != 2:
+            raise ValueError(f"a point {short(each)}")
+    return numbers_of([value for each in points for value in each]).reshape(-1, 2)
+
+
+def numbers_of(values: object) -> NDArray[np.float64]:
+    """Return a list of numbers as an array [K]. Raises ValueError for anything else."""
+    if not isinstance(values, list) or not all(type(each) in (int, float) for each in values):
+        raise ValueError(f"no list of numbers: {short(values)}")
+    try:
+        return np.array(values, np.float64)
+    except OverflowError as error:
+        raise ValueError("a number that is far too large") from error
+
+
+def check_number(objects: Sequence[object]) -> None:
+    """Raise ValueError for more objects than an image has."""
+    if len(objects) > OBJECTS_MAX:
+        raise ValueError(f"{len(objects):,} objects, where {OBJECTS_MAX:,} are the most that are read of one image")
 
 
 def check_size(height: object, width: object, size: Size) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.runs.correct.brush import decode_brush
-from tipsseg.runs.correct.found import Found, Objects, Size, check_size, faults_of
+from tipsseg.runs.correct.found import Found, Objects, Size, check_number, check_size, corners_of, faults_of, numbers_of
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_mask, of_polygons
 from tipsseg.runs.correct.source import Source
@@ -80,6 +80,8 @@ def _image_name(data: Mapping[str, Any]) -> str:
 
 def _objects(results: Sequence[object], names: ClassNames, where: Path, what: str, size: Size) -> Objects:
     shapes = []
+    with faults_of(where, what):
+        check_number(results)
     for number, each in enumerate(results, start=1):
         with faults_of(where, f"{what}, result {number}"):
             shape = _shape(each, names, size)
@@ -99,7 +101,7 @@ def exported(row: object, names: ClassNames, size: Size) -> Iterator[Shape]:
 
 def _shape(result: object, names: ClassNames, size: Size) -> Shape | None:
     """The pixels of a result; None for one that is about the image as a whole."""
-    kind = result.get("type") if isinstance(result, dict) else None
+    kind = take(result, "type", str)
     if kind in _OF_THE_IMAGE:
         return None
     if not isinstance(result, dict) or kind not in _REGIONS:
@@ -108,12 +110,12 @@ def _shape(result: object, names: ClassNames, size: Size) -> Shape | None:
         raise ValueError("the image was rotated in Label Studio")
     check_size(result.get("original_height"), result.get("original_width"), size)
     value = take(result, "value", dict)
-    labels = take(value, str(kind), list)
+    labels = take(value, kind, list)
     if len(labels) != 1:
         raise ValueError(f"{len(labels)} classes of one object")
     class_id = names.id_of(labels[0])
     if kind == "polygonlabels":
-        return of_polygons(class_id, [_percent(take(value, "points", list), size)], size)
+        return of_polygons(class_id, [_percent(value.get("points"), size)], size)
     if kind == "brushlabels":
         return of_mask(class_id, decode_brush(value.get("rle"), size))
     return of_polygons(class_id, [_rectangle(value, size)], size)
@@ -122,17 +124,10 @@ def _shape(result: object, names: ClassNames, size: Size) -> Shape | None:
 def _rectangle(value: Mapping[str, Any], size: Size) -> NDArray[np.float64]:
     if value.get("rotation", 0) != 0:
         raise ValueError("a rectangle that was rotated")
-    place = [value.get(key) for key in ("x", "y", "width", "height")]
-    if not all(type(each) in (int, float) for each in place):
-        raise ValueError("a rectangle without its place")
-    x, y, w, h = np.array(place, np.float64).tolist()
+    x, y, w, h = numbers_of([value.get(key) for key in ("x", "y", "width", "height")]).tolist()
     return _percent([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], size)
 
 
-def _percent(points: Sequence[object], size: Size) -> NDArray[np.float64]:
-    """[K, 2] x and y in pixels, from percent of the sides of the image."""
-    for each in points:
-        if not isinstance(each, list) or len(each) != 2 or not all(type(value) in (int, float) for value in each):
-            raise ValueError(f"a point {short(each)}")
-    found = np.array(points, np.float64).reshape(-1, 2)
-    return found * (size[1] / 100, size[0] / 100)
+def _percent(points: object, size: Size) -> NDArray[np.float64]:
+    """Return corners [K, 2], x and y in pixels, from percent of the sides of the image."""
+    return corners_of(points) * (size[1] / 100, size[0] / 100)

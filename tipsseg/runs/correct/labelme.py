@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.runs.correct.found import Found, Objects, Size, check_size, faults_of
+from tipsseg.runs.correct.found import Found, Objects, Size, check_number, check_size, corners_of, faults_of
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_mask, of_polygons
 from tipsseg.runs.correct.source import Source
@@ -39,6 +38,7 @@ def _objects(source: Source, name: str, names: ClassNames, size: Size) -> Object
     value = source.json(name)
     if not is_labelme(value):
         raise ValueError("not a file of LabelMe: it has no list of `shapes`")
+    check_number(value["shapes"])
     check_size(value.get("imageHeight"), value.get("imageWidth"), size)
     return Objects(tuple(shapes_in(value, source, name, names, size)), "labelme")
 
@@ -57,7 +57,9 @@ def shapes_in(value: object, source: Source | None, name: str, names: ClassNames
 def _shape(record: object, names: ClassNames, size: Size) -> Shape:
     class_id = names.id_of(take(record, "label", str))
     kind = record.get("shape_type") if isinstance(record, dict) else None
-    points = _points(take(record, "points", list))
+    points = corners_of(take(record, "points", list))
+    if not np.isfinite(points).all() or (np.abs(points) > 1e7).any():
+        raise ValueError("a point whose place is no number, or is far away")
     if kind in (None, "polygon"):
         return of_polygons(class_id, [points], size)
     if kind not in ("rectangle", "circle", "mask"):
@@ -73,17 +75,6 @@ def _shape(record: object, names: ClassNames, size: Size) -> Shape:
         radius = math.dist(*points.tolist())
         return of_polygons(class_id, [points[0] + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)], size)
     return _painted(class_id, take(record, "mask", str), round(top), round(left), size)
-
-
-def _points(points: list[object]) -> NDArray[np.float64]:
-    """[K, 2], x and y. Raises ValueError."""
-    for each in points:
-        if not isinstance(each, list) or len(each) != 2 or not all(type(value) in (int, float) for value in each):
-            raise ValueError(f"a point {short(each)}")
-    found = np.array(points, np.float64).reshape(-1, 2)
-    if not np.isfinite(found).all() or (np.abs(found) > 1e7).any():
-        raise ValueError("a point whose place is no number, or is far away")
-    return found
 
 
 def _painted(class_id: int, text: str, y: int, x: int, size: Size) -> Shape:

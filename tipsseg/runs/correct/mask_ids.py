@@ -45,7 +45,7 @@ class MaskIds:
             stored: [H, W] uint8 or uint16, the ids in the mask.
 
         Returns:
-            [H, W] uint16. A class that the run does not have is kept for `ClassNames.refuse_unknown`.
+            [H, W] uint16. A class that the run does not have is kept for `ClassNames.refuse`.
 
         Raises:
             ImageError: For ids that are no class.

@@ -15,12 +15,9 @@ from tipsseg.images.decoding import as_image_error, decode_stored, opened
 from tipsseg.runs.correct.found import Found, Objects, Size, Whole
 from tipsseg.runs.correct.mask_ids import MaskIds
 from tipsseg.runs.correct.names import ClassNames
-from tipsseg.runs.correct.source import Source
+from tipsseg.runs.correct.source import LIST_MAX, Source
 from tipsseg.types import BACKGROUND, LabelArray, label_dtype
 from tipsseg.util.json_values import parse
-
-#: Bytes of a list of labels, and of a line of one.
-_LIST_MAX = 64 << 20
 
 _LABEL_MAP = "labelmap.txt"
 _METADATA = "metadata.jsonl"
@@ -43,7 +40,7 @@ def hugging_face(source: Source, names: ClassNames, classes: int) -> Iterator[Fo
     for listing in [name for name in source.names if PurePosixPath(name).name == _METADATA]:
         folder = PurePosixPath(listing).parent
         where = source.shown(listing)
-        for number, line in enumerate(source.read(listing, _LIST_MAX).splitlines(), start=1):
+        for number, line in enumerate(source.read(listing, LIST_MAX).splitlines(), start=1):
             if not line.strip():
                 continue
             try:
@@ -112,26 +109,35 @@ def _picture(source: Source, name: str, size: Size) -> Image.Image:
 
 
 def colour_masks(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
-    """SegmentationClass/<image>.png beside a labelmap.txt that says what the colours mean. Raises ImageError."""
+    """SegmentationClass/<image>.png beside a labelmap.txt that says what the colours mean. Raises ImageError.
+
+    CVAT writes no mask for an image without objects, and lists it in ImageSets/Segmentation.
+    """
     for listing in [name for name in source.names if PurePosixPath(name).name == _LABEL_MAP]:
-        folder = f"{PurePosixPath(listing).parent / 'SegmentationClass'}/"
+        top = PurePosixPath(listing).parent
+        folder = f"{top / 'SegmentationClass'}/"
         colours = _colours(source, listing)
+        masks = [name for name in source.names if name.startswith(folder) and name.lower().endswith(".png")]
+        for name in masks:
+            read = partial(_colour_mask, source, name, colours, names.id_of)
+            yield Found(name[len(folder) : -len(".png")], source.shown(name), read)
         for name in source.names:
-            if name.startswith(folder) and name.lower().endswith(".png"):
-                read = partial(_colour_mask, source, name, colours, names.id_of)
-                yield Found(name[len(folder) : -len(".png")], source.shown(name), read)
+            if PurePosixPath(name).parent == top / "ImageSets" / "Segmentation" and name.lower().endswith(".txt"):
+                for _, image in source.lines(name):
+                    # Without a single mask it may be an export of boxes.
+                    yield Found(image.strip('"'), source.shown(name), _nothing, submitted=bool(masks), by_list=True)
+
+
+def _nothing(size: Size) -> Whole:
+    return Whole(np.zeros(size, np.uint8), ignores=False)
 
 
 def _colours(source: Source, listing: str) -> Mapping[int, str]:
     """The name of each colour, which is a number of 24 bits."""
     where = source.shown(listing)
-    try:
-        text = source.read(listing, _LIST_MAX).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ImageError(where, f"not UTF-8: {error}") from error
     found: dict[int, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
+    for number, line in source.lines(listing):
+        if line.startswith("#"):
             continue
         name, _, rest = line.partition(":")
         parts = rest.split(":")[0].split(",")

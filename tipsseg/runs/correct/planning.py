@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -23,7 +23,7 @@ from tipsseg.store.corrections import CERTAIN, Correction, find_correction, read
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, TakenFrom
 from tipsseg.store.reader import check_hint
 from tipsseg.store.stored_image import labelled_image, unknown_confidence
-from tipsseg.types import ImageRef, LabelArray, ignore_id
+from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 from tipsseg.util.fingerprint import content_digest as file_digest
 from tipsseg.util.ownership import digest_of
@@ -38,11 +38,13 @@ class CorrectedMask:
         image: The name of the image.
         path: The mask.
         changed: How many pixels have another label than before.
+        emptied: Whether the image loses all of its objects.
     """
 
     image: str
     path: Path
     changed: int
+    emptied: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,13 +97,16 @@ class Planner:
         content = content_digest(new.shapes if isinstance(new, Objects) else (new.labels,))
         taken = entry.taken
         if taken is not None and (taken.content, taken.mask) == (content, current.digest):
-            return None
-        labels = self._labels(entry, old, new)
+            labels, before = old, taken.before
+        else:
+            labels, before = self._labels(entry, old, new), current.digest
         changed = int(np.count_nonzero(labels != old))
-        if not changed:
+        targets = self._targets(entry, current)
+        if not changed and all(digest_of(path) == current.digest for _, path in targets):
             return None
         if (
-            edited is not None
+            changed
+            and edited is not None
             and not self.replace_edited
             and not (taken and edited.digest in (taken.mask, taken.before))
         ):
@@ -110,7 +115,12 @@ class Planner:
                 "a person changed this mask in its place, and the correction says something else",
                 "Take the image out of the corrections, or give the changed mask up with argument `replace_edited`.",
             )
-        return self._ready(entry, current, labels, content, changed)
+        emptied = not new.shapes if isinstance(new, Objects) else self._has_objects(old) > self._has_objects(labels)
+        mask = CorrectedMask(entry.image, targets[0][1], changed, emptied)
+        return self._ready(entry, targets, labels, content, before, mask)
+
+    def _has_objects(self, labels: LabelArray) -> bool:
+        return bool(((labels != BACKGROUND) & (labels != ignore_id(len(self.context.classes)))).any())
 
     def _own_mask(self, entry: ManifestEntry) -> Correction:
         for name in index_masks():
@@ -149,35 +159,48 @@ class Planner:
         relative = PurePosixPath(entry.image)
         return ImageLabels(ImageRef(Path(entry.path), relative), _no_picture, label_map, objects)
 
-    def _ready(self, entry: ManifestEntry, current: Correction, labels: LabelArray, content: str, changed: int) -> Plan:
-        mask = CorrectedMask(entry.image, current.path, changed)
+    def _ready(
+        self,
+        entry: ManifestEntry,
+        targets: Sequence[tuple[str, Path]],
+        labels: LabelArray,
+        content: str,
+        before: str,
+        mask: CorrectedMask,
+    ) -> Plan:
         if self.dry_run:
             return Plan(mask, entry, ())
         image = self._image(entry, labels)
         places: list[tuple[Path, Path]] = []
         try:
-            for name, path in self._targets(entry, current):
+            # The first one last: if this is killed before, the old mask still counts, and the same command goes on.
+            for name, path in reversed(targets):
                 places.append((path, _beside(path)))
                 self.context.ownership.refuse_outside(path)
                 try:
                     places[-1][1].write_bytes(FORMATS[name].encode(image, self.context))
                 except OSError as error:
                     raise output_error(path, error) from error
-            written = file_digest(next(temporary for path, temporary in places if path == current.path))
+            written = file_digest(places[-1][1])
         except BaseException:
             discard(places)
             raise
-        taken = TakenFrom(self.source, self.format, content, written, current.digest)
+        taken = TakenFrom(self.source, self.format, content, written, before)
         return Plan(mask, replace(entry, taken=taken), tuple(places))
 
-    def _targets(self, entry: ManifestEntry, current: Correction) -> Iterator[tuple[str, Path]]:
-        """The old mask, and others that were edited in the same way: two that differ would leave open which one counts."""
-        for name in index_masks():
-            if name in entry.files:
-                path = actual_path(self.context.output, entry.files[name])
-                edited = current.digest != entry.written[current.name].sha256
-                if name == current.name or (edited and digest_of(path) == current.digest):
-                    yield name, path
+    def _targets(self, entry: ManifestEntry, current: Correction) -> list[tuple[str, Path]]:
+        """Return the masks to write: the old one, and if a person edited that, those that count before it or were edited too."""
+        if current.digest == entry.written[current.name].sha256:
+            return [(current.name, current.path)]
+        held = [name for name in index_masks() if name in entry.files]
+        places = {name: actual_path(self.context.output, entry.files[name]) for name in held}
+        # Only masks of the same bytes are taken for one correction.
+        before = held[: held.index(current.name)] if self.context.files.png_mode == "L" else []
+        return [
+            (name, path)
+            for name, path in places.items()
+            if name in before or digest_of(path) not in (None, entry.written[name].sha256)
+        ]
 
 
 def discard(places: Sequence[tuple[Path, Path]]) -> None:

@@ -70,14 +70,25 @@ def recognise(source: Source) -> Reader:
     """The format of a source, by what is in it. Raises InputError where it may be none, or several."""
     last = {PurePosixPath(name).name for name in source.names}
     found: dict[str, None] = {}
-    if "labelmap.txt" in last and any("SegmentationClass" in PurePosixPath(name).parts for name in source.names):
+    pascal = {"SegmentationClass", "Segmentation"}
+    if "labelmap.txt" in last and any(not pascal.isdisjoint(PurePosixPath(name).parts) for name in source.names):
         found["cvat"] = None
     if "metadata.jsonl" in last:
         found["hf"] = None
-    if any(yolo.is_description(source, name) for name in yolo.descriptions(source)[:_TRIED]):
-        found["yolo"] = None
+    faults: list[str] = []
+    for name in yolo.descriptions(source):
+        try:
+            yolo.class_names(source, name)
+            found["yolo"] = None
+        except ImageError as error:
+            faults.append(f"{error.message}. ")
     for name in [name for name in source.names if name.lower().endswith(".json")][:_TRIED]:
-        if kind := _kind_of(source, name):
+        try:
+            value = source.json(name)
+        except ImageError as error:
+            faults.append(f"{error.message}. ")
+            continue
+        if kind := next((kind for kind, matches in _JSON.items() if matches(value)), ""):
             found[kind] = None
     if not found and any(name.lower().endswith(".png") for name in source.names):
         found["png"] = None
@@ -87,20 +98,13 @@ def recognise(source: Source) -> Reader:
         what = "a folder" if is_folder(source.path) else "a file"
         raise InputError(
             f"{source.path}: {what} without corrections in a format that is read",
-            f"The formats are: {', '.join(READERS)}. Name one with argument `source_format` to learn what is wrong with it.",
+            f"{''.join(faults[:1])}The formats are: {', '.join(READERS)}. "
+            "Name one with argument `source_format` to learn what is wrong with it.",
         )
     raise InputError(
         f"{source.path}: it has several formats: {', '.join(found)}",
         "Name the one that counts with argument `source_format`.",
     )
-
-
-def _kind_of(source: Source, name: str) -> str:
-    try:
-        value = source.json(name)
-    except ImageError:
-        return ""
-    return next((kind for kind, matches in _JSON.items() if matches(value)), "")
 
 
 def as_written(labels: ImageLabels, name: str, context: RunContext) -> tuple[Shape, ...]:

@@ -17,6 +17,12 @@ from tipsseg.util.json_values import short
 #: Corners of the polygons of one object.
 CORNERS_MAX = 1_000_000
 
+#: Pixels along their edges. pycocotools needs 100 bytes for each, and crashes if it gets none.
+_OUTLINE_MAX = 10_000_000
+
+#: Codes that are merged at a time: each merge goes through all that was merged before.
+_MERGED = 16
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
@@ -82,18 +88,23 @@ def of_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], size: tuple
         ValueError: For rings that enclose nothing, and corners that cannot be of this image.
     """
     height, width = size
-    for ring in rings:
-        if len(ring) < 3:
-            raise ValueError(f"a polygon of {len(ring)} corners")
-        if not np.isfinite(ring).all():
-            raise ValueError("a corner whose place is no number")
-        if (ring < (-width, -height)).any() or (ring > (2 * width, 2 * height)).any():
-            raise ValueError(f"a corner far outside of the image, which is {height} x {width} (height x width)")
-    if sum(map(len, rings)) > CORNERS_MAX:
-        raise ValueError(f"polygons of more than {CORNERS_MAX:,} corners")
     if not rings:
         raise ValueError("an object without a polygon")
+    lengths = np.array([len(ring) for ring in rings])
+    if lengths.min() < 3:
+        raise ValueError(f"a polygon of {lengths.min()} corners")
+    if lengths.sum() > CORNERS_MAX:
+        raise ValueError(f"polygons of more than {CORNERS_MAX:,} corners")
     corners = np.concatenate(list(rings))
+    if not np.isfinite(corners).all():
+        raise ValueError("a corner whose place is no number")
+    if (corners < (-width, -height)).any() or (corners > (2 * width, 2 * height)).any():
+        raise ValueError(f"a corner far outside of the image, which is {height} x {width} (height x width)")
+    ends = lengths.cumsum()
+    following = np.arange(1, len(corners) + 1)
+    following[ends - 1] = ends - lengths  # after its last corner a ring comes back to its first
+    if np.abs(corners[following] - corners).max(axis=1).sum() > _OUTLINE_MAX:
+        raise ValueError(f"polygons whose outline is longer than {_OUTLINE_MAX:,} pixels")
     # One pixel more on each side: some fill to the next.
     left, top = (max(0, int(np.floor(low)) - 1) for low in corners.min(axis=0))
     right, bottom = (
@@ -103,7 +114,10 @@ def of_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], size: tuple
         return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
     # Moved by whole pixels, polygons are filled as before; so no more is made than their box.
     moved = [(ring - (left, top)).ravel().tolist() for ring in rings]
-    code = coco_mask.merge(coco_mask.frPyObjects(moved, bottom - top, right - left))
+    codes = coco_mask.frPyObjects(moved, bottom - top, right - left)
+    while len(codes) > 1:
+        codes = [coco_mask.merge(codes[at : at + _MERGED]) for at in range(0, len(codes), _MERGED)]
+    code = codes[0]
     if not coco_mask.area(code):
         return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
     # Not by pycocotools, whose own way warns with numpy 2.

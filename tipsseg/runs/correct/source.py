@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Any, NoReturn, Self
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.util.files import RegularFile, is_folder, open_regular, reason_of
+from tipsseg.util.files import RegularFile, is_folder, open_regular, read_regular, reason_of
 from tipsseg.util.json_values import parse
 from tipsseg.util.record_paths import is_inside
 
@@ -29,7 +29,15 @@ FILES_MAX = 2_000_000
 #: Bytes of a file that is read whole, unpacked.
 BYTES_MAX = 1 << 30
 
-#: Bytes of it that are in memory at a time, where it goes to a file.
+#: Bytes that any zip may unpack to, and how many times its own size a larger one: labels are packed to a fifth, harmful files to a
+#: thousandth, and in memory JSON takes up to twenty times the bytes of the file.
+_UNPACKED_MAX = 32 << 20
+_RATIO_MAX = 50
+
+#: Bytes of a list of labels or images.
+LIST_MAX = 64 << 20
+
+#: Bytes of a file that are in memory at a time, where it goes to a file.
 _AT_ONCE = 1 << 20
 
 #: What operating systems and version control leave beside the files of people.
@@ -97,13 +105,13 @@ class Source:
                 with self._member(self._zip, name, limit) as member:
                     return member.read()
             self._refuse_link(name)
-            with open_regular(self._folder / name) as file:
-                self._refuse_large(name, os.fstat(file.fileno()).st_size, limit)
-                return file.read(limit)
+            return read_regular(self._folder / name, limit)
 
     def _member(self, archive: zipfile.ZipFile, name: str, limit: int) -> IO[bytes]:
         """A file of the zip, open; it gives no more bytes than the zip says that it has."""
-        self._refuse_large(name, archive.getinfo(name).file_size, limit)
+        size = archive.getinfo(name).file_size
+        if size > limit:
+            raise ImageError(self.shown(name), f"{size:,} bytes, where {limit:,} are the most that is read")
         return archive.open(name)
 
     @contextmanager
@@ -124,6 +132,14 @@ class Source:
             return parse(self.read(name))
         except ValueError as error:
             raise ImageError(self.shown(name), f"not JSON: {error}", "Export it again.") from error
+
+    def lines(self, name: str) -> Iterator[tuple[int, str]]:
+        """Yield the lines of a list that are not blank, each with its number. Raises ImageError."""
+        try:
+            text = self.read(name, LIST_MAX).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ImageError(self.shown(name), f"not UTF-8: {error}") from error
+        yield from ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
     @contextmanager
     def file(self, name: str) -> Iterator[Path]:
@@ -146,10 +162,6 @@ class Source:
     def _refuse_link(self, name: str) -> None:
         if (self._folder / name).is_symlink() and is_folder(self.path):
             raise ImageError(self.shown(name), "a link, which may lead anywhere", "Put the file itself there.")
-
-    def _refuse_large(self, name: str, size: int, limit: int) -> None:
-        if size > limit:
-            raise ImageError(self.shown(name), f"{size:,} bytes, where {limit:,} are the most that is read")
 
     def close(self) -> None:
         """Close the files; safe to call twice."""
@@ -195,6 +207,12 @@ def _members(path: Path, archive: zipfile.ZipFile) -> Iterator[str]:
     entries = archive.infolist()
     if len(entries) > FILES_MAX:
         raise InputError(f"{path}: {len(entries):,} files, where {FILES_MAX:,} are the most that is read", _HINT)
+    size, packed = sum(entry.file_size for entry in entries), path.stat().st_size
+    if size > max(_UNPACKED_MAX, _RATIO_MAX * packed):
+        raise InputError(
+            f"{path}: {packed:,} bytes that unpack to {size:,}, as labels do not",
+            "Nothing was read. If you trust the zip, unpack it yourself and give the folder.",
+        )
     seen: set[str] = set()
     for entry in entries:
         name = entry.filename.removesuffix("/")

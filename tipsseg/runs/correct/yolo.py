@@ -3,65 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from tipsseg.errors import ImageError
-from tipsseg.runs.correct.found import Found, Objects, Size, faults_of
+from tipsseg.runs.correct.found import Found, Objects, Size, check_number, faults_of
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_polygons
 from tipsseg.runs.correct.source import Source
 
-#: Bytes of data.yaml, and of the text file of an image.
-_YAML_MAX = 16 << 20
+#: Bytes of data.yaml, which takes seconds for each million, and of the text file of an image.
+_YAML_MAX = 1 << 20
 _TEXT_MAX = 256 << 20
 
-_LABELS = "labels"
+#: YAML files that are looked into.
+_TRIED = 20
+
+_LABELS, _IMAGES = "labels", "images"
+
+#: Lists of images: a listed image without a text file has no objects.
+_LISTS = frozenset({"train", "val", "valid", "validation", "test"})
 
 
 def descriptions(source: Source) -> list[str]:
-    """The YAML files of a source."""
-    return [name for name in source.names if PurePosixPath(name).suffix.lower() in (".yaml", ".yml")]
-
-
-def is_description(source: Source, name: str) -> bool:
-    """Whether a YAML file describes a data set."""
-    try:
-        return bool(_class_names(source, name))
-    except ImageError:
-        return False
+    """The YAML files of a source, as many as are looked into."""
+    return [name for name in source.names if PurePosixPath(name).suffix.lower() in (".yaml", ".yml")][:_TRIED]
 
 
 def yolo(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
     """The images by the text files in folders `labels`, below the one YAML file that names the classes. Raises ImageError."""
-    found = [name for name in descriptions(source) if is_description(source, name)]
+    found: dict[str, Mapping[int, str]] = {}
+    for name in descriptions(source):
+        with suppress(ImageError):
+            found[name] = class_names(source, name)
     if len(found) != 1:
-        what = f"{found[0]} and {found[1]} both name" if found else "no YAML file names"
+        what = f"{' and '.join(list(found)[:2])} both name" if found else "no YAML file names"
         raise ImageError(source.path, f"{what} the classes", "Give the folder that has data.yaml.")
-    known = _class_names(source, found[0])
-    top = PurePosixPath(found[0]).parent
+    ((listing, known),) = found.items()
+    top = PurePosixPath(listing).parent
+    # Label Studio writes a file without a line for what nobody submitted.
+    submitted = not source.has(str(top / "notes.json"))
+    lists = []
     for name in source.names:
         path = PurePosixPath(name)
         if path.suffix.lower() != ".txt" or not path.is_relative_to(top):
             continue
-        parts = path.relative_to(top).with_suffix("").parts
-        folders = parts[:-1]
-        if _LABELS in folders:  # lists of images are beside such folders
-            last = len(folders) - 1 - folders[::-1].index(_LABELS)
-            image = "/".join((*folders[:last], *folders[last + 1 :], parts[-1]))
-            yield Found(image, source.shown(name), partial(_objects, source, name, known, names))
+        path = path.relative_to(top)
+        if _LABELS in path.parts[:-1]:
+            image = str(_without(path.with_suffix(""), _LABELS))
+            yield Found(image, source.shown(name), partial(_objects, source, name, known, names), submitted)
+        elif path.stem.lower() in _LISTS:
+            lists.append(name)
+    for name in lists:
+        for _, line in source.lines(name):
+            image = str(_without(PurePosixPath(line.replace("\\", "/")), _IMAGES))
+            yield Found(image, source.shown(name), lambda size: Objects((), "yolo"), submitted, by_list=True)
 
 
-def _class_names(source: Source, name: str) -> Mapping[int, str]:
-    """The names of the classes by their numbers. Raises ImageError."""
+def _without(path: PurePosixPath, folder: str) -> PurePosixPath:
+    """Return a path without the last of its folders that has this name."""
+    parts = list(path.parts)
+    for at in range(len(parts) - 2, -1, -1):
+        if parts[at] == folder:
+            del parts[at]
+            break
+    return PurePosixPath(*parts)
+
+
+def class_names(source: Source, name: str) -> Mapping[int, str]:
+    """Return the names of the classes in a YAML file by their numbers. Raises ImageError if it names none."""
     import yaml
 
     where = source.shown(name)
     with faults_of(where):
         try:
-            value = yaml.safe_load(source.read(name, _YAML_MAX))
+            # All values as texts: a class may be called "yes" or "1", and merged keys and numbers to base 60 cost nothing.
+            value = yaml.load(source.read(name, _YAML_MAX), yaml.BaseLoader)
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
             raise ValueError(f"not YAML: {type(error).__name__}") from error
         found = value.get("names") if isinstance(value, dict) else None
@@ -69,16 +89,17 @@ def _class_names(source: Source, name: str) -> Mapping[int, str]:
             found = dict(enumerate(found))
         if not isinstance(found, dict) or not found:
             raise ValueError("no `names` of classes")
-        if not all(type(number) is int and isinstance(each, str) for number, each in found.items()):
-            raise ValueError("`names` are not texts by number; put names such as yes, 1 and 2.0 into quotes")
-        return found
+        if not all(isinstance(each, str) for each in found.values()):
+            raise ValueError("`names` are not texts by number")
+        return {int(number): each for number, each in found.items()}
 
 
 def _objects(source: Source, name: str, known: Mapping[int, str], names: ClassNames, size: Size) -> Objects:
     with faults_of(source.shown(name)):
-        text = source.read(name, _TEXT_MAX).decode("ascii", "strict")
+        lines = source.read(name, _TEXT_MAX).decode("ascii", "strict").splitlines()
+        check_number(lines)
     shapes = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             with faults_of(source.shown(name), f"line {number}"):
                 shapes.append(_shape(line, known, names, size))
