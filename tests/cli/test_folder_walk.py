@@ -403,4 +403,4 @@ def test_a_short_walk(server: Server) -> None:
 
 @pytest.mark.slow
 def test_a_long_walk(server: Server) -> None:
-    walk(server, 200, 20, random.randrange(1 << 30))
+    walk(server, 60, 15, random.randrange(1 << 30))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from resuming import correct
 from running import Command
 
 from tipsseg.formats import FORMATS
@@ -173,3 +174,29 @@ def features_and_labels(top: Path) -> dict[str, bytes]:
     if (top / "out").exists():
         files |= contents(top / "out")
     return {name.removeprefix(str(top)): data.replace(bytes(top), b"") for name, data in files.items()}
+
+
+#: What is killed, in a folder with a corrected mask.
+BESIDE_CORRECTIONS = {
+    "the folder is started over": ["label", "imgs", *_PLAIN, "-f", "png,coco", "-o", "out", "--overwrite"],
+    "all formats follow": ["convert", "out", "-f", "labelme", "-q"],
+    "a mask is given up": ["label", "imgs", *_PLAIN, "-f", "png,coco", "-o", "out", "--replace-edited"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", BESIDE_CORRECTIONS)
+def test_a_kill_before_each_change_of_a_file_beside_a_correction(command: Command, tmp_path: Path, case: str) -> None:
+    source, arguments = tmp_path / "source", BESIDE_CORRECTIONS[case]
+    two_images(source / "imgs")
+    assert command("label", "imgs", *_PLAIN, "-f", "png,coco", "-o", "out", cwd=source).code == 0
+    correct(source / "out/masks/desert.png")
+    shutil.copytree(source, tmp_path / "undisturbed")
+    command(*arguments, cwd=tmp_path / "undisturbed")
+    expected = features_and_labels(tmp_path / "undisturbed")
+
+    (tmp_path / "killed").mkdir()
+    kills = killing(tmp_path / "killed", "copies", "SIGKILL", source, *arguments)
+    assert kills >= 8
+    for folder in (tmp_path / "killed").iterdir():
+        assert features_and_labels(folder) == expected, folder.name

@@ -114,8 +114,14 @@ class Ownership:
 
     def remove_pending(self) -> list[Path]:
         """Remove what a run which was broken off left; returns the files that were changed since, and stay. Raises OutputError."""
-        paths = [actual_path(self._output, place) for place in self._pending]
-        return [path for path in paths if not (path.is_symlink() or self.remove(path, ()))]
+        kept = []
+        for place, digests in self._pending.items():
+            path = actual_path(self._output, place)
+            if LINK in digests:
+                self.remove_link(path)
+            if digests != {_LOG} and not self.remove(path, ()):
+                kept.append(path)
+        return kept
 
     def is_pending(self, path: Path) -> bool:
         """Whether the file at a path is one that a run which was broken off was about to put there."""
