@@ -1,0 +1,256 @@
+"""A device that is not the CPU, on any machine: it refuses what a GPU refuses, and counts what waits for it.
+
+Its tensors report the device that it stands for, "cuda:0" or "mps:0", and keep their numbers where only the operations of torch
+reach them. An operation that mixes them with tensors of the CPU fails, whatever it is. torch's own device `meta` lets matrix
+products, linear layers and indexing mix, and has no numbers that could come back, so that nothing behind the first hand-over runs.
+
+As on a GPU, numbers that were sent from it without waiting are not there before somebody waits for them. Uploads to "mps" wait by
+their nature and are not counted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+_ATEN = torch.ops.aten
+
+#: Operations that MPS does not have in the oldest torch that is admitted.
+_NOT_ON_MPS = (_ATEN._upsample_bilinear2d_aa.default, _ATEN._upsample_bilinear2d_aa.vec)
+
+
+class OtherDevice(TorchFunctionMode):
+    """The device. While it is active, torch takes its name for a device that is there.
+
+    Attributes:
+        device: Its name, with an index.
+        waits: The operations that waited for work of the device, in their order.
+        holds: How many bytes a tensor on the device may have; for a larger one the memory runs out.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.device = torch.device(kind, 0)
+        self.waits: list[str] = []
+        self.holds = 1 << 40
+        self._busy = False
+        self._under_way: list[tuple[Tensor, Tensor]] = []
+
+    # ---- names of the device, and memory that is pinned ----
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is Tensor.pin_memory:
+            return _pinned(args[0].clone())
+        if kwargs.pop("pin_memory", False):
+            return _pinned(func(*args, **kwargs))
+        if func is torch.device or not any(self._is_meant(each) for each in (*args, *kwargs.values())):
+            return func(*args, **kwargs)
+        if args and isinstance(args[0], _DeviceTensor):
+            args = [each for each in args if not self._is_meant(each)]
+            kwargs = {name: each for name, each in kwargs.items() if not self._is_meant(each)}
+            return args[0] if func is Tensor.to and len(args) == 1 and not kwargs else func(*args, **kwargs)
+        args, kwargs = tree_map(lambda each: torch.device("cpu") if self._is_meant(each) else each, (args, kwargs))
+        made = func(*args, **kwargs)
+        # Numbers of a program are an upload too.
+        uploads = bool(args) and isinstance(args[0], Tensor | list | tuple) and func in (Tensor.to, torch.tensor)
+        if uploads and not (kwargs.get("non_blocking") and getattr(args[0], "is_pinned_here", False)):
+            self._wait(func.__name__, counts=self.device.type == "cuda")
+        with torch.inference_mode(False):
+            self._take_memory(made)
+            return self._put(made.clone())
+
+    def _is_meant(self, value: object) -> bool:
+        if isinstance(value, str):
+            return value in (self.device.type, str(self.device))
+        return isinstance(value, torch.device) and value.type == self.device.type
+
+    # ---- operations ----
+
+    @torch.inference_mode(False)
+    def compute(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Do an operation that has a tensor of the device among its arguments."""
+        if func is _ATEN.copy_.default:
+            return self._copy(*args, **kwargs)
+        if any(each == torch.device("cpu") for each in (*args, *kwargs.values())):
+            self._wait(str(func))
+            return func(args[0].host, *args[1:], **kwargs).clone()
+        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        for each in tensors:
+            if not (isinstance(each, _DeviceTensor) or (each.ndim == 0 and torch.Tag.pointwise in func.tags)):
+                raise RuntimeError(f"Expected all tensors to be on the same device, got {self.device} and cpu in {func}")
+        args, kwargs = tree_map(lambda each: each.host if isinstance(each, _DeviceTensor) else each, (args, kwargs))
+        if kwargs.get("device") is not None:
+            kwargs["device"] = torch.device("cpu")
+        with _Steps(self):
+            made = func(*args, **kwargs)
+        known = {id(each.host): each for each in tensors if isinstance(each, _DeviceTensor)}
+        storages = {_storage(each.host) for each in known.values()}
+        new = [each for each in tree_leaves(made) if isinstance(each, Tensor) and _storage(each) not in storages]
+        for each in new:
+            self._take_memory(each)
+        self._busy |= func._schema.is_mutable or (bool(new) and "empty" not in func.name())
+        return tree_map(
+            lambda each: (known[id(each)] if id(each) in known else self._put(each)) if isinstance(each, Tensor) else each,
+            made,
+        )
+
+    def step(self, func: Any, args: Sequence[Any]) -> None:
+        """Note one of the operations that an operation consists of."""
+        if self.device.type == "mps" and func in _NOT_ON_MPS:
+            raise NotImplementedError(f"The operator {func} is not currently implemented for the MPS device")
+        if _asks_for_numbers(func, args):
+            self._wait(str(func))
+
+    def _copy(self, target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+        if not isinstance(target, _DeviceTensor):
+            assert isinstance(source, _DeviceTensor)
+            if self.device.type == "cuda" and non_blocking and getattr(target, "is_pinned_here", False):
+                self._under_way.append((target, source.host.clone()))
+                return target
+            self._wait("copy_")
+            return target.copy_(source.host)
+        if not isinstance(source, _DeviceTensor):
+            if source.ndim and not (non_blocking and getattr(source, "is_pinned_here", False)):
+                self._wait("copy_", counts=self.device.type == "cuda")
+            source = self._put(source)
+        assert isinstance(source, _DeviceTensor)
+        target.host.copy_(source.host)
+        self._busy = True
+        return target
+
+    @torch.inference_mode(False)
+    def _put(self, host: Tensor) -> Tensor:
+        if self.device.type == "mps" and host.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+        return _DeviceTensor(host, self)
+
+    def _take_memory(self, host: Tensor) -> None:
+        if host.nbytes > self.holds:
+            raise RuntimeError(f"{self.device.type.upper()} out of memory. Tried to allocate {host.nbytes} bytes")
+
+    def _wait(self, name: str, *, counts: bool = True) -> None:
+        if self._busy and counts:
+            self.waits.append(name)
+        self._busy = False
+
+    # ---- what torch says of a GPU ----
+
+    def event(self, **_: object) -> _Event:
+        """Stand for torch.cuda.Event."""
+        return _Event(self)
+
+
+class _Steps(TorchDispatchMode):
+    """Shows the device what an operation consists of, as inference mode hides it."""
+
+    def __init__(self, owner: OtherDevice) -> None:
+        super().__init__()
+        self._owner = owner
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        self._owner.step(func, args)
+        return func(*args, **(kwargs or {}))
+
+
+class _DeviceTensor(Tensor):
+    """A tensor on the device. Its parts share memory as those of other tensors do."""
+
+    host: Tensor
+    owner: OtherDevice
+
+    @staticmethod
+    def __new__(cls, host: Tensor, owner: OtherDevice) -> _DeviceTensor:
+        # Torch's own code takes it for a tensor of `meta`, the one device that a CPU build can index beside its own.
+        made: _DeviceTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls,
+            host.size(),
+            strides=host.stride(),
+            storage_offset=host.storage_offset(),
+            dtype=host.dtype,
+            device="meta",
+        )
+        made.host, made.owner = host, owner
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        owner = next(each.owner for each in tree_leaves((args, kwargs)) if isinstance(each, cls))
+        return owner.compute(func, args, dict(kwargs or {}))
+
+    @property
+    def device(self) -> torch.device:
+        return self.owner.device
+
+    @property
+    def is_meta(self) -> bool:
+        return False
+
+
+class _Event:
+    """torch.cuda.Event: what is under way when it is recorded has arrived once somebody waited for it."""
+
+    def __init__(self, owner: OtherDevice) -> None:
+        self._owner = owner
+        self._copies: list[tuple[Tensor, Tensor]] = []
+
+    def record(self, _: object) -> None:
+        self._copies, self._owner._under_way = self._owner._under_way, []
+
+    def synchronize(self) -> None:
+        self._owner._wait("synchronize")
+        with torch.inference_mode():
+            for target, numbers in self._copies:
+                target.copy_(numbers)
+
+
+@contextmanager
+def other_device(kind: str) -> Iterator[OtherDevice]:
+    """Let a device of that name, "cuda" or "mps", be there, for this thread and those that begin meanwhile."""
+    device = OtherDevice(kind)
+    run = threading.Thread.run
+
+    def run_with_device(thread: threading.Thread) -> None:
+        with device:
+            run(thread)
+
+    with pytest.MonkeyPatch.context() as patch, device:
+        patch.setattr(threading.Thread, "run", run_with_device)
+        if kind == "mps":
+            patch.setattr(torch.backends.mps, "is_available", lambda: True)
+            patch.setattr(torch.mps, "empty_cache", lambda: None)
+        else:
+            patch.setattr(torch.cuda, "is_available", lambda: True)
+            patch.setattr(torch.cuda, "device_count", lambda: 1)
+            patch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+            patch.setattr(torch.cuda, "get_device_name", lambda _: "other device")
+            patch.setattr(torch.cuda, "current_stream", lambda _: None)
+            patch.setattr(torch.cuda, "Event", device.event)
+        yield device
+
+
+def _asks_for_numbers(func: Any, args: Sequence[Any]) -> bool:
+    """Whether the host cannot go on without numbers of the device: they are the result, or decide its shape."""
+    if func in (_ATEN.index.Tensor, _ATEN.index_put.default, _ATEN.index_put_.default):
+        return any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
+    return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    tensor.is_pinned_here = True  # type: ignore[attr-defined]
+    return tensor
