@@ -164,14 +164,12 @@ def test_windows_of_several_images_share_batches(device: OtherDevice, mlp_checkp
 
 def test_where_memory_runs_out_the_batch_is_halved(folder: Path, device: OtherDevice) -> None:
     windows = [np.roll(picture(56, 56), step, 1) for step in range(11)]
-    expected = model_on(device, folder, 2).backbone.encode_windows(windows)
-    backbone = model_on(device, folder, 8).backbone
+    pair, backbone = (model_on(device, folder, size).backbone for size in (2, 8))
     told: list[int] = []
     backbone.on_less_memory = told.append
-    backbone.encode_windows(windows[:2])
-    largest = max(each.nbytes for each in backbone._tower._rooms[0]._tensors.values())  # type: ignore[attr-defined]
-    backbone._tower.forget()  # type: ignore[attr-defined]
-    device.holds = largest * 3 // 8  # of three windows
+    device.largest = 0
+    expected = pair.encode_windows(windows)
+    device.holds = device.largest
     got = backbone.encode_windows(windows)
     assert (told, backbone.batch_size) == ([4, 2], 2)
     assert got.patches.device == device.device

@@ -35,6 +35,7 @@ class OtherDevice(TorchFunctionMode):
         device: Its name, with an index.
         waits: The operations that waited for work of the device, in their order.
         holds: How many bytes a tensor on the device may have; for a larger one the memory runs out.
+        largest: How many bytes the largest tensor had so far.
     """
 
     def __init__(self, kind: str) -> None:
@@ -42,6 +43,7 @@ class OtherDevice(TorchFunctionMode):
         self.device = torch.device(kind, 0)
         self.waits: list[str] = []
         self.holds = 1 << 40
+        self.largest = 0
         self._busy = False
         self._under_way: list[tuple[Tensor, Tensor]] = []
 
@@ -135,6 +137,7 @@ class OtherDevice(TorchFunctionMode):
         return _DeviceTensor(host, self)
 
     def _take_memory(self, host: Tensor) -> None:
+        self.largest = max(self.largest, host.nbytes)
         if host.nbytes > self.holds:
             raise RuntimeError(f"{self.device.type.upper()} out of memory. Tried to allocate {host.nbytes} bytes")
 
