@@ -10,9 +10,13 @@ their nature and are not counted.
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,12 +24,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 _ATEN = torch.ops.aten
 
-#: Operations that MPS does not have in the oldest torch that is admitted.
-_NOT_ON_MPS = (_ATEN._upsample_bilinear2d_aa.default, _ATEN._upsample_bilinear2d_aa.vec)
+#: Operations that MPS has, but not in the oldest torch that a Mac may have.
+_NEW_ON_MPS = "_upsample_bilinear2d_aa"
 
 
 class OtherDevice(TorchFunctionMode):
@@ -61,8 +64,9 @@ class OtherDevice(TorchFunctionMode):
             args = [each for each in args if not self._is_meant(each)]
             kwargs = {name: each for name, each in kwargs.items() if not self._is_meant(each)}
             return args[0] if func is Tensor.to and len(args) == 1 and not kwargs else func(*args, **kwargs)
-        args, kwargs = tree_map(lambda each: torch.device("cpu") if self._is_meant(each) else each, (args, kwargs))
-        made = func(*args, **kwargs)
+        here = [torch.device("cpu") if self._is_meant(each) else each for each in args]
+        kwargs = {name: torch.device("cpu") if self._is_meant(each) else each for name, each in kwargs.items()}
+        made = func(*here, **kwargs)
         # Numbers of a program are an upload too.
         uploads = bool(args) and isinstance(args[0], Tensor | list | tuple) and func in (Tensor.to, torch.tensor)
         if uploads and not (kwargs.get("non_blocking") and getattr(args[0], "is_pinned_here", False)):
@@ -83,32 +87,31 @@ class OtherDevice(TorchFunctionMode):
         """Do an operation that has a tensor of the device among its arguments."""
         if func is _ATEN.copy_.default:
             return self._copy(*args, **kwargs)
-        if any(each == torch.device("cpu") for each in (*args, *kwargs.values())):
+        if any(isinstance(each, torch.device) and each.type == "cpu" for each in (*args, *kwargs.values())):
             self._wait(str(func))
             return func(args[0].host, *args[1:], **kwargs).clone()
-        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        tensors = list(_tensors((args, kwargs)))
         for each in tensors:
             if not (isinstance(each, _DeviceTensor) or (each.ndim == 0 and torch.Tag.pointwise in func.tags)):
-                raise RuntimeError(f"Expected all tensors to be on the same device, got {self.device} and cpu in {func}")
-        args, kwargs = tree_map(lambda each: each.host if isinstance(each, _DeviceTensor) else each, (args, kwargs))
+                raise RuntimeError(
+                    f"Expected all tensors to be on the same device, got {self.device} and cpu in {func}"
+                )
+        args, kwargs = _mapped((args, kwargs), lambda each: each.host if isinstance(each, _DeviceTensor) else each)
         if kwargs.get("device") is not None:
             kwargs["device"] = torch.device("cpu")
         with _Steps(self):
             made = func(*args, **kwargs)
         known = {id(each.host): each for each in tensors if isinstance(each, _DeviceTensor)}
         storages = {_storage(each.host) for each in known.values()}
-        new = [each for each in tree_leaves(made) if isinstance(each, Tensor) and _storage(each) not in storages]
+        new = [each for each in _tensors(made) if _storage(each) not in storages]
         for each in new:
             self._take_memory(each)
         self._busy |= func._schema.is_mutable or (bool(new) and "empty" not in func.name())
-        return tree_map(
-            lambda each: (known[id(each)] if id(each) in known else self._put(each)) if isinstance(each, Tensor) else each,
-            made,
-        )
+        return _mapped(made, lambda each: known[id(each)] if id(each) in known else self._put(each))
 
     def step(self, func: Any, args: Sequence[Any]) -> None:
         """Note one of the operations that an operation consists of."""
-        if self.device.type == "mps" and func in _NOT_ON_MPS:
+        if self.device.type == "mps" and not _is_on_mps(func.name().removeprefix("aten::")):
             raise NotImplementedError(f"The operator {func} is not currently implemented for the MPS device")
         if _asks_for_numbers(func, args):
             self._wait(str(func))
@@ -160,6 +163,10 @@ class _Steps(TorchDispatchMode):
         super().__init__()
         self._owner = owner
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip it, torch imports its compiler, which takes seconds
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         self._owner.step(func, args)
         return func(*args, **(kwargs or {}))
@@ -189,7 +196,7 @@ class _DeviceTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        owner = next(each.owner for each in tree_leaves((args, kwargs)) if isinstance(each, cls))
+        owner = next(each.owner for each in _tensors((args, kwargs)) if isinstance(each, cls))
         return owner.compute(func, args, dict(kwargs or {}))
 
     @property
@@ -238,6 +245,10 @@ def other_device(kind: str) -> Iterator[OtherDevice]:
             patch.setattr(torch.cuda, "device_count", lambda: 1)
             patch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
             patch.setattr(torch.cuda, "get_device_name", lambda _: "other device")
+            patch.setattr(torch.cuda, "mem_get_info", lambda _: (1 << 30, 1 << 30))
+            patch.setattr(
+                torch.cuda, "get_device_properties", lambda _: SimpleNamespace(name="other device", major=9, minor=0)
+            )
             patch.setattr(torch.cuda, "current_stream", lambda _: None)
             patch.setattr(torch.cuda, "Event", device.event)
         yield device
@@ -248,6 +259,42 @@ def _asks_for_numbers(func: Any, args: Sequence[Any]) -> bool:
     if func in (_ATEN.index.Tensor, _ATEN.index_put.default, _ATEN.index_put_.default):
         return any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
     return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+
+
+@cache
+def _is_on_mps(name: str) -> bool:
+    """Whether MPS has an operation, by torch's own table of kernels."""
+    entry = _table().get(name, "")
+    if delegate := re.search(r"structured_delegate: (\S+)", entry):
+        entry = _table()[delegate[1]]
+    own = "dispatch:" not in entry or "MPS" in entry or "Composite" in entry
+    return (own and not name.startswith(_NEW_ON_MPS)) or name.endswith(
+        "_for_cpu"
+    )  # torch's choice where the host computes
+
+
+@cache
+def _table() -> Mapping[str, str]:
+    file = Path(torch.__file__).parents[1] / "torchgen/packaged/ATen/native/native_functions.yaml"
+    return {entry.partition("(")[0]: entry for entry in file.read_text().split("\n- func: ")}
+
+
+def _tensors(values: object) -> Iterator[Tensor]:
+    """Yield the tensors among the arguments or the results of an operation."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, tuple | list | dict):
+        for each in values.values() if isinstance(values, dict) else values:
+            yield from _tensors(each)
+
+
+def _mapped(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Put other tensors in the place of those among the arguments or the results of an operation."""
+    if isinstance(values, dict):
+        return {name: _mapped(each, change) for name, each in values.items()}
+    if isinstance(values, tuple | list):
+        return type(values)(_mapped(each, change) for each in values)
+    return change(values) if isinstance(values, Tensor) else values
 
 
 def _storage(tensor: Tensor) -> int:
