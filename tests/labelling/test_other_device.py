@@ -296,7 +296,7 @@ def test_the_device_refuses_tensors_of_the_cpu(device: OtherDevice, name: str, i
     there = A.to(device.device)
     with (
         torch.inference_mode(inference),
-        pytest.raises((RuntimeError, TypeError), match="the same device|not supported for tensor subclasses"),
+        pytest.raises((RuntimeError, TypeError), match=r"the same device|not supported for tensor subclasses"),
     ):
         MIXED[name](there)
 

@@ -181,30 +181,32 @@ class _DeviceTensor(Tensor):
     @staticmethod
     def __new__(cls, host: Tensor, owner: OtherDevice) -> _DeviceTensor:
         # Torch's own code takes it for a tensor of `meta`, the one device that a CPU build can index beside its own.
-        made: _DeviceTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: _DeviceTensor = Tensor._make_wrapper_subclass(
             cls,
             host.size(),
             strides=host.stride(),
             storage_offset=host.storage_offset(),
             dtype=host.dtype,
-            device="meta",
+            device=torch.device("meta"),
         )
         made.host, made.owner = host, owner
         return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
         owner = next(each.owner for each in _tensors((args, kwargs)) if isinstance(each, cls))
         return owner.compute(func, args, dict(kwargs or {}))
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]
         return self.owner.device
 
     @property
-    def is_meta(self) -> bool:
+    def is_meta(self) -> bool:  # type: ignore[override]
         return False
 
 
