@@ -23,6 +23,8 @@ import tipsseg
 from tipsseg import Features, Labeller, LabelOptions, Model
 from tipsseg.cli.main import app
 from tipsseg.errors import DeviceError
+from tipsseg.labelling.fitting.maths import windows_of
+from tipsseg.labelling.fitting.unlabelled import some_patches
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.scoring import device_scores
 from tipsseg.options import Dtype, FeatureDtype
@@ -210,7 +212,9 @@ def test_features_go_to_a_file_and_back(
     assert device.waits == []
     features.save(tmp_path / "a.safetensors", dtype)
     assert len(device.waits) == 1
+    labeller.score(features)
     again = Features.load(tmp_path / "a.safetensors", device.device)
+    assert len(device.waits) == 1
     assert again.patches.device == device.device
     assert torch.equal(again.patches.cpu(), rounded.features.patches.cpu())
     assert (labeller.label(again).labels == labeller.label(features).labels).mean() > 0.98
@@ -230,6 +234,19 @@ def test_a_fit_is_that_of_the_same_features_on_the_cpu(device: OtherDevice, tiny
     np.testing.assert_allclose(fitted.biases, expected.biases, atol=1e-4)
     labels = Labeller(model, fitted, options).label(images[2]).labels
     assert (labels == Labeller(cpu, expected, options).label(images[2]).labels).mean() > 0.99
+
+
+def test_what_an_image_teaches_waits_once_for_the_device(device: OtherDevice, mlp_checkpoint: Path) -> None:
+    model = model_on(device, mlp_checkpoint)
+    mask = np.ones((60, 100), np.uint8)
+    for _ in range(2):
+        features = model.encode(picture(60, 100))
+        device.waits.clear()
+        assert len(windows_of(features.patches, features.plan, mask, np.arange(2))) == 2
+        assert len(device.waits) == 1
+        features = model.encode(picture(60, 100))
+        assert some_patches(features.patches).device.type == "cpu"
+        assert len(device.waits) == 2
 
 
 # ---- the command ----

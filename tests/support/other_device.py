@@ -205,6 +205,9 @@ class _DeviceTensor(Tensor):
     def device(self) -> torch.device:  # type: ignore[override]
         return self.owner.device
 
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"<{list(self.shape)} on {self.device}>"
+
     @property
     def is_meta(self) -> bool:  # type: ignore[override]
         return False
