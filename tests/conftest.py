@@ -50,6 +50,9 @@ MLP_CONFIG: dict[str, object] = {
 SWIGLU_CONFIG: dict[str, object] = {**MLP_CONFIG, "vision_config": {**_SMALL_VISION, "use_swiglu_ffn": True}}
 
 
+_INSTALL = "Run: pip install '.[test]', or once for all changes: pip install -e '.[test]'"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse to test a tipsseg that differs from the tree, here or in the commands that tests run.
 
@@ -70,9 +73,6 @@ def pytest_configure(config: pytest.Config) -> None:
                 f"the tests would run {folder}, which differs from the tree in {different[0]}"
                 f"{f' and {len(different) - 1} more' if different[1:] else ''}. {_INSTALL}"
             )
-
-
-_INSTALL = "Run: pip install '.[test]', or once for all changes: pip install -e '.[test]'"
 
 
 def _contents(package: Path) -> dict[str, bytes]:

@@ -1,11 +1,11 @@
 """A device that is not the CPU, on any machine: it refuses what a GPU refuses, and counts what waits for it.
 
-Its tensors report the device that it stands for, "cuda:0" or "mps:0", and keep their numbers where only the operations of torch
-reach them. An operation that mixes them with tensors of the CPU fails, whatever it is. torch's own device `meta` lets matrix
-products, linear layers and indexing mix, and has no numbers that could come back, so that nothing behind the first hand-over runs.
+Its tensors report the device "cuda:0" or "mps:0", and hide their numbers from all but torch's operations. Any operation that mixes
+them with tensors of the CPU fails. The device `meta` of torch lets matrix products, linear layers and indexing mix, and has no
+numbers, so that nothing runs after the first copy to the host.
 
-As on a GPU, numbers that were sent from it without waiting are not there before somebody waits for them. Uploads to "mps" wait by
-their nature and are not counted.
+A copy that does not wait arrives when somebody waits for it, as on a GPU. Every upload to MPS waits, which nothing can avoid, so
+those are not counted.
 """
 
 from __future__ import annotations
@@ -173,14 +173,14 @@ class _Steps(TorchDispatchMode):
 
 
 class _DeviceTensor(Tensor):
-    """A tensor on the device. Its parts share memory as those of other tensors do."""
+    """A tensor on the device. Its views share memory with it."""
 
     host: Tensor
     owner: OtherDevice
 
     @staticmethod
     def __new__(cls, host: Tensor, owner: OtherDevice) -> _DeviceTensor:
-        # Torch's own code takes it for a tensor of `meta`, the one device that a CPU build can index beside its own.
+        # torch's C++ code takes it for a tensor of `meta`: a CPU build cannot index tensors of a GPU.
         made: _DeviceTensor = Tensor._make_wrapper_subclass(
             cls,
             host.size(),
@@ -260,7 +260,7 @@ def other_device(kind: str) -> Iterator[OtherDevice]:
 
 
 def _asks_for_numbers(func: Any, args: Sequence[Any]) -> bool:
-    """Whether the host cannot go on without numbers of the device: they are the result, or decide its shape."""
+    """Return whether the host cannot go on without numbers of the device: they are the result, or decide its shape."""
     if func in (_ATEN.index.Tensor, _ATEN.index_put.default, _ATEN.index_put_.default):
         return any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
     return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
@@ -268,14 +268,14 @@ def _asks_for_numbers(func: Any, args: Sequence[Any]) -> bool:
 
 @cache
 def _is_on_mps(name: str) -> bool:
-    """Whether MPS has an operation, by torch's own table of kernels."""
+    """Return whether MPS has an operation, by torch's own table of kernels."""
     entry = _table().get(name, "")
     if delegate := re.search(r"structured_delegate: (\S+)", entry):
         entry = _table()[delegate[1]]
-    own = "dispatch:" not in entry or "MPS" in entry or "Composite" in entry
-    return (own and not name.startswith(_NEW_ON_MPS)) or name.endswith(
-        "_for_cpu"
-    )  # torch's choice where the host computes
+    if name.endswith("_for_cpu"):
+        return True  # a GPU has another in its place
+    there = "dispatch:" not in entry or "MPS" in entry or "Composite" in entry
+    return there and not name.startswith(_NEW_ON_MPS)
 
 
 @cache

@@ -53,7 +53,7 @@ class TowerInference:
         self._tower = tower
         self._workers = workers
         self._rooms: list[_Room] = []  # as many as there were calls at once; those that no call uses
-        self._positions = lru_cache(maxsize=4)(tower.patch_positions)  # some devices wait for these, see there
+        self._positions = lru_cache(maxsize=4)(tower.patch_positions)  # MPS waits for these
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
