@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -45,6 +48,39 @@ MLP_CONFIG: dict[str, object] = {
     "text_config": _SMALL_TEXT,
 }
 SWIGLU_CONFIG: dict[str, object] = {**MLP_CONFIG, "vision_config": {**_SMALL_VISION, "use_swiglu_ffn": True}}
+
+
+_INSTALL = "Run: pip install '.[test]', or once for all changes: pip install -e '.[test]'"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to test a tipsseg that differs from the tree, here or in the commands that tests run.
+
+    `pytest` imports the installed tipsseg, `python -m pytest` that of the tree, and commands the installed one again.
+    """
+    if hasattr(config, "workerinput"):
+        return  # a worker of xdist imports what its parent does
+    find = "import importlib.util; print(importlib.util.find_spec('tipsseg').origin)"
+    found = subprocess.run([sys.executable, "-c", find], cwd=REPOSITORY.anchor, capture_output=True, text=True)
+    here = importlib.util.find_spec("tipsseg")
+    if found.returncode or here is None or here.origin is None:
+        raise pytest.UsageError(f"tipsseg is not installed for {sys.executable}. {_INSTALL}")
+    for folder in {Path(found.stdout.strip()).parent, Path(here.origin).parent} - {TINY.parents[1]}:
+        tree = _contents(TINY.parents[1]) | {"weights.lock": (REPOSITORY / "weights.lock").read_bytes()}
+        copy = _contents(folder)
+        if different := sorted(name for name in tree | copy if tree.get(name) != copy.get(name)):
+            raise pytest.UsageError(
+                f"the tests would run {folder}, which differs from the tree in {different[0]}"
+                f"{f' and {len(different) - 1} more' if different[1:] else ''}. {_INSTALL}"
+            )
+
+
+def _contents(package: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(package)): path.read_bytes()
+        for path in package.rglob("[!.]*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,8 +18,10 @@ LOWEST = (REPOSITORY / "tests" / "constraints-lowest.txt").read_text("utf-8")
 
 
 def required(lines: Sequence[str]) -> Iterator[Requirement]:
-    """The requirements on others; an extra of the package itself stands for its own."""
+    """The requirements on others, on this system; an extra of the package itself stands for its own."""
     for requirement in map(Requirement, lines):
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
         if requirement.name != PROJECT["name"]:
             yield requirement
         for extra in sorted(requirement.extras) if requirement.name == PROJECT["name"] else ():

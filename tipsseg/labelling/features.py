@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tipsseg.backbones.transfers import Arriving
+from tipsseg.backbones.transfers import Arriving, sent
 from tipsseg.errors import FeatureFileError, UsageError
 from tipsseg.features.file import FeatureRecord, Origin, check_unit, read_feature_file, write_feature_file
 from tipsseg.options import FEATURE_DTYPES, FeatureDtype, choose
@@ -133,10 +132,11 @@ class Features:
         patches = torch.from_numpy(record.patches).float()
         if record.scales is not None:
             patches = patches * torch.from_numpy(record.scales)[..., None]
-        class_tokens = torch.from_numpy(record.class_tokens).float()
-        for vectors in (patches, class_tokens):
-            check_unit(vectors.numpy().astype(np.float32, copy=False))
-        return cls(record.size, record.plan, patches.to(device), class_tokens.to(device))
+        arrays = [each.numpy() for each in (patches, torch.from_numpy(record.class_tokens).float())]
+        for vectors in arrays:
+            check_unit(vectors)
+        patches, class_tokens = (sent(vectors, device) for vectors in arrays)
+        return cls(record.size, record.plan, patches, class_tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

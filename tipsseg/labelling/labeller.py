@@ -9,12 +9,12 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from tipsseg.backbones.devices import enough_memory
+from tipsseg.backbones.transfers import sent
 from tipsseg.errors import UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.label_map import LabelMap
@@ -334,7 +334,7 @@ class Labeller:
     def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
         backbone = self.model.backbone
         with backbone.at_work:
-            return pamr(torch.from_numpy(maps).to(backbone.device), image).cpu().numpy()
+            return pamr(sent(maps, backbone.device), image).cpu().numpy()
 
     def _scores(self, plans: Sequence[WindowPlan], cosines: Sequence[Values]) -> Scores:
         temperature = self._temperature

@@ -12,7 +12,7 @@ attentions needs no other token: a worker takes some tokens through all of that.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import zip_longest
 from typing import TypeVar, cast
 
@@ -53,6 +53,7 @@ class TowerInference:
         self._tower = tower
         self._workers = workers
         self._rooms: list[_Room] = []  # as many as there were calls at once; those that no call uses
+        self._positions = lru_cache(maxsize=4)(tower.patch_positions)  # MPS waits for these
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,10 +77,11 @@ class TowerInference:
     def forget(self) -> None:
         """Give the memory back."""
         self._rooms.clear()
+        self._positions.cache_clear()
 
     def _encode(self, pixels: Tensor, room: _Room) -> tuple[Tensor, Tensor]:
         tower = self._tower
-        tokens = tower.embed(pixels)  # [B, N, D]
+        tokens = tower.embed(pixels, positions=self._positions(*tower.grid_of(pixels)))  # [B, N, D]
         batch, _, width = tokens.shape
         x = tokens.reshape(-1, width)  # [B * N, D]
         *blocks, last = (cast(Block, block) for block in tower.blocks)

@@ -184,19 +184,22 @@ class VisionTower(nn.Module):
             x = block(x)
         return x
 
-    def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The tokens that the first block gets, [B, 3, H, W] -> [B, N, D]; see `forward`."""
+    def embed(self, pixels: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
+        """Return the tokens that the first block gets, [B, 3, H, W] -> [B, N, D]; see `forward`.
+
+        `positions` are those of the patches where they are known already, see `patch_positions`.
+        """
         batch = pixels.shape[0]
         patches = self.patch_embed(pixels)  # [B, h * w, D]
         if mask is not None:
             patches = torch.where(mask[..., None], self.mask_token, patches)
-        patches = patches + self._patch_positions(*self._grid_of(pixels))
+        patches = patches + (self.patch_positions(*self.grid_of(pixels)) if positions is None else positions)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1)
         # The register has no position.
         return torch.cat([cls, self.register_tokens.expand(batch, -1, -1), patches], dim=1)  # [B, N, D]
 
-    def _patch_positions(self, height: int, width: int) -> Tensor:
-        """Position embeddings of a grid of height x width patches, [1, height * width, D]."""
+    def patch_positions(self, height: int, width: int) -> Tensor:
+        """Return the position embeddings of a grid of height x width patches, [1, height * width, D]."""
         side = self.config.grid_size
         positions = self.pos_embed[:, 1:]  # [1, side * side, D]
         if (height, width) == (side, side):
@@ -205,18 +208,19 @@ class VisionTower(nn.Module):
         grid = _interpolate_antialias(grid, height, width)  # [1, D, height, width]
         return grid.flatten(2).transpose(1, 2)  # [1, height * width, D]
 
-    def _grid_of(self, pixels: Tensor) -> tuple[int, int]:
+    def grid_of(self, pixels: Tensor) -> tuple[int, int]:
+        """Return how many patches images have, down and across."""
         patch = self.config.patch_size
         return pixels.shape[-2] // patch, pixels.shape[-1] // patch
 
     def to_grid(self, patches: Tensor, pixels: Tensor) -> Tensor:
         """Patch tokens as rows and columns, [B, h * w, D] -> [B, h, w, D]."""
-        height, width = self._grid_of(pixels)
+        height, width = self.grid_of(pixels)
         return patches.reshape(patches.shape[0], height, width, -1)  # [B, h, w, D]
 
 
 def _interpolate_antialias(grid: Tensor, height: int, width: int) -> Tensor:
-    # Always in float32, as the reference does. MPS has no antialiased kernel; a position grid is small and the move is cheap.
+    # Always in float32, as the reference does. MPS has no antialiased kernel before torch 2.7.
     device = torch.device("cpu") if grid.device.type == "mps" else grid.device
     resized = F.interpolate(
         grid.to(device=device, dtype=torch.float32),

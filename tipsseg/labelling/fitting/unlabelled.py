@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tipsseg.backbones.transfers import sent
 from tipsseg.labelling.fitting.maths import Window, cell_logits
 
 #: So many patches of an image are taken.
@@ -47,7 +48,7 @@ def some_patches(patches: Tensor) -> Tensor:
     """Patches of an image, drawn at random and always the same: [B, h, w, D] -> [n, D] float32 on the CPU."""
     flat = patches.flatten(0, -2)
     drawn = np.sort(np.random.default_rng(0).permutation(len(flat))[:_PATCHES])
-    return flat[torch.from_numpy(drawn).to(flat.device)].float().cpu()
+    return flat[sent(drawn, flat.device)].float().cpu()
 
 
 def second_moment(patches: Tensor) -> Tensor:

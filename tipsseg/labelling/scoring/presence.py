@@ -10,8 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from tipsseg.backbones.transfers import sent
 
 #: Shares below this count as this, so that one class is not told apart from another by what is nothing in both.
 _LEAST = 1e-4
@@ -35,7 +38,7 @@ def presence_terms(cosines: Sequence[Tensor], groups: Sequence[int], temperature
         [P] float32 on that device, 0 or less.
     """
     device = cosines[0].device
-    owners = torch.repeat_interleave(torch.arange(len(groups), device=device), torch.tensor(groups, device=device))
+    owners = sent(np.repeat(np.arange(len(groups)), groups), device)
     most = torch.full((len(groups),), -math.inf, device=device)
     for window in (window for scale in cosines for window in scale):
         logits = window.flatten(0, 1) / temperature  # [h * w, P]

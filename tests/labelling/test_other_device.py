@@ -1,0 +1,360 @@
+"""A device that is not the CPU: all of its work is done there, its labels are those of the CPU, and little waits for it.
+
+No GPU is needed, see `other_device`. On a CUDA GPU tests/gpu does the same with the real one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from other_device import OtherDevice, other_device
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+import tipsseg
+from tipsseg import Features, Labeller, LabelOptions, Model
+from tipsseg.cli.main import app
+from tipsseg.errors import DeviceError
+from tipsseg.labelling.fitting.maths import windows_of
+from tipsseg.labelling.fitting.unlabelled import some_patches
+from tipsseg.labelling.golden import picture
+from tipsseg.labelling.scoring import device_scores
+from tipsseg.options import Dtype, FeatureDtype
+
+CLASSES = ["panda leg", "tree", "sky", "grass", "car", "house roof"]
+
+
+@pytest.fixture(params=["cuda", "mps"])
+def device(request: pytest.FixtureRequest) -> Iterator[OtherDevice]:
+    with other_device(request.param) as device:
+        yield device
+
+
+def towers(width: int, heads: int, hidden: float, **vision: object) -> dict[str, object]:
+    """Towers in the proportions of a released model: `hidden` channels of the MLPs for each channel."""
+    sizes = {"hidden_size": width, "num_attention_heads": heads, "num_hidden_layers": 2}
+    text = {"vocab_size": 1200, "intermediate_size": round(hidden * width)}
+    return {
+        "model_type": "tipsv2",
+        "temperature_init_value": 0.02,
+        "vision_config": {**sizes, "image_size": 56, "mlp_ratio": hidden, **vision},
+        "text_config": {**sizes, **text},
+    }
+
+
+TOWERS = {
+    "b14, l14": towers(128, 2, 4),
+    "so400m14": towers(144, 2, 4304 / 1152),
+    "g14": towers(128, 2, 4, use_swiglu_ffn=True),
+    "three heads": towers(42, 3, 4),
+}
+
+
+@pytest.fixture(params=[*TOWERS, "mlp", "swiglu", "tiny"])
+def folder(request: pytest.FixtureRequest, make_checkpoint: Callable[[str, Mapping[str, object]], Path]) -> Path:
+    if request.param in TOWERS:
+        return make_checkpoint(request.param, TOWERS[request.param])
+    checkpoint: Path = request.getfixturevalue(f"{request.param}_checkpoint")
+    return checkpoint
+
+
+def model_on(device: OtherDevice, folder: Path, batch_size: int = 3, dtype: Dtype = "float32") -> Model:
+    return tipsseg.load(folder, device=device.device.type, dtype=dtype, batch_size=batch_size)
+
+
+def on_cpu(features: Features) -> Features:
+    finer = tuple(map(on_cpu, features.finer))
+    return Features(features.size, features.plan, features.patches.cpu(), features.class_tokens.cpu(), finer)
+
+
+# ---- labels, and what waits for the device ----
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "slide": {},
+    "whole": {"mode": "whole"},
+    "larger": {"short_side": 70},
+    "smaller": {"short_side": 42},
+    "scales": {"scales": (0.75, 1, 1.75)},
+    "scales of the whole": {"scales": (1, 1.75), "mode": "whole"},
+    "minimum confidence": {"min_confidence": 0.3},
+    "presence": {"presence": 1.0},
+    "refined": {"refine": "pamr"},
+    "scales, refined": {"refine": "pamr", "scales": (1, 1.75), "mode": "whole"},
+}
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+def test_every_tower_gives_the_labels_of_the_cpu(folder: Path, device: OtherDevice, mode: Any) -> None:
+    options = LabelOptions(mode=mode, short_side=70)
+    image = picture(60, 100)
+    expected = Labeller(tipsseg.load(folder, device="cpu", dtype="float32"), CLASSES, options).label(image)
+    labeller = Labeller(model_on(device, folder), CLASSES, options)
+    assert labeller.vectors.device == device.device
+    assert (labeller.label(image).labels == expected.labels).mean() > 0.99
+    assert labeller.model.encode(image, mode=mode).patches.device == device.device
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_labels_are_those_of_the_cpu_and_wait_once_for_the_device(
+    device: OtherDevice, mlp_checkpoint: Path, name: str
+) -> None:
+    options = LabelOptions(**OPTIONS[name])
+    images = [np.roll(picture(60, 100), step, 1) for step in (0, 9)]
+    expected = list(Labeller(tipsseg.load(mlp_checkpoint, device="cpu"), CLASSES, options).label_many(images))
+    labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES, options)
+    labeller.label(images[0])  # brings what all images of this size need
+    device.waits.clear()
+    got = [labeller.label(image) for image in images]
+    # For the labels; where they are refined, for the cosines before.
+    assert len(device.waits) == len(images) * (2 if options.refine == "pamr" else 1), device.waits
+    for one, other in zip(expected, got, strict=True):
+        assert (one.labels == other.labels).mean() > 0.99
+        np.testing.assert_allclose(other.confidence, one.confidence, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision(device: OtherDevice, tiny_checkpoint: Path, dtype: Dtype) -> None:
+    options = LabelOptions(short_side=112)
+    expected = Labeller(tipsseg.load(tiny_checkpoint, device="cpu", dtype="float32"), CLASSES, options)
+    labeller = Labeller(model_on(device, tiny_checkpoint, dtype=dtype), CLASSES, options)
+    image = picture(112, 150)
+    assert (labeller.label(image).labels == expected.label(image).labels).mean() > 0.97
+
+
+def test_images_whose_labels_are_too_large_to_be_under_way(
+    device: OtherDevice, mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES)
+    image = picture(60, 100)
+    expected = labeller.label(image).labels
+    monkeypatch.setattr("tipsseg.labelling.labeller._SENT", 1000)
+    monkeypatch.setattr(device_scores, "_ELEMENTS", 20_000)
+    assert (labeller.label(image).labels == expected).all()
+
+
+def test_the_best_classes_and_kept_cosines(device: OtherDevice, mlp_checkpoint: Path) -> None:
+    labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES)
+    features = labeller.model.encode(picture(60, 100))
+    device.waits.clear()
+    best, kept = (labeller.assign(features, labeller.score(features, 3, keep=keep)).top for keep in (False, True))
+    assert best is not None
+    assert kept is not None
+    assert (best.ids == kept.ids).mean() > 0.99
+    assert len(device.waits) == 2
+
+
+# ---- batches, and memory that runs out ----
+
+
+def test_windows_of_several_images_share_batches(device: OtherDevice, mlp_checkpoint: Path) -> None:
+    labeller = Labeller(model_on(device, mlp_checkpoint, 4), CLASSES, LabelOptions(scales=(1, 1.75)))
+    images = [picture(*size) for size in ((60, 60), (60, 130), (56, 56))]
+    alone = [labeller.label(image) for image in images]
+    device.waits.clear()
+    for one, other in zip(alone, labeller.label_many(images), strict=True):
+        assert (one.labels == other.labels).all()
+    assert len(device.waits) == len(images)
+
+
+def test_where_memory_runs_out_the_batch_is_halved(folder: Path, device: OtherDevice) -> None:
+    windows = [np.roll(picture(56, 56), step, 1) for step in range(11)]
+    pair, backbone = (model_on(device, folder, size).backbone for size in (2, 8))
+    told: list[int] = []
+    backbone.on_less_memory = told.append
+    device.largest = 0
+    expected = pair.encode_windows(windows)
+    device.holds = device.largest
+    got = backbone.encode_windows(windows)
+    assert (told, backbone.batch_size) == ([4, 2], 2)
+    assert got.patches.device == device.device
+    torch.testing.assert_close(got.patches.cpu(), expected.patches.cpu())
+    torch.testing.assert_close(got.class_tokens.cpu(), expected.class_tokens.cpu())
+
+
+@pytest.mark.parametrize(
+    ("mode", "when", "message"),
+    [
+        ("slide", "encoding", "not enough memory on the device for one window"),
+        ("whole", "encoding", "not enough memory on the device for an image of 98 x 56 pixels as a whole"),
+        ("slide", "scoring", "not enough memory on the device for the scores"),
+    ],
+)
+def test_a_device_that_holds_too_little_is_an_error(
+    device: OtherDevice, mlp_checkpoint: Path, mode: Any, when: str, message: str
+) -> None:
+    labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES, LabelOptions(mode=mode))
+    image = picture(60, 100)
+    features = labeller.model.encode(image, mode=mode)
+    device.holds = 1000
+    with pytest.raises(DeviceError, match=message):
+        labeller.label(image if when == "encoding" else features)
+
+
+# ---- features and fits ----
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "float32"])
+def test_features_go_to_a_file_and_back(
+    device: OtherDevice, mlp_checkpoint: Path, tmp_path: Path, dtype: FeatureDtype
+) -> None:
+    labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES)
+    features = labeller.model.encode(picture(60, 100))
+    device.waits.clear()
+    rounded = features.rounded(dtype)
+    assert device.waits == []
+    features.save(tmp_path / "a.safetensors", dtype)
+    assert len(device.waits) == 1
+    labeller.score(features)
+    again = Features.load(tmp_path / "a.safetensors", device.device)
+    assert len(device.waits) == 1
+    assert again.patches.device == device.device
+    assert torch.equal(again.patches.cpu(), rounded.features.patches.cpu())
+    assert (labeller.label(again).labels == labeller.label(features).labels).mean() > 0.98
+
+
+def test_a_fit_is_that_of_the_same_features_on_the_cpu(device: OtherDevice, tiny_checkpoint: Path) -> None:
+    options = LabelOptions(short_side=56)
+    model = model_on(device, tiny_checkpoint)
+    images = [np.roll(picture(56, 70), step, 1) for step in (0, 20, 40)]
+    features = [model.encode(image, short_side=56) for image in images]
+    masks = [(1 + (image[..., 0] > 128) + (image[..., 1] > 128)).astype(np.uint8) for image in images[:2]]
+    fitted = tipsseg.fit(model, features[:2], masks, ["a", "b", "sky"], options, unlabelled=features[2:])
+    cpu = tipsseg.load(tiny_checkpoint, device="cpu", dtype="float32")
+    known = list(map(on_cpu, features))
+    expected = tipsseg.fit(cpu, known[:2], masks, ["a", "b", "sky"], options, unlabelled=known[2:])
+    np.testing.assert_allclose(fitted.vectors, expected.vectors, atol=1e-4)
+    np.testing.assert_allclose(fitted.biases, expected.biases, atol=1e-4)
+    labels = Labeller(model, fitted, options).label(images[2]).labels
+    assert (labels == Labeller(cpu, expected, options).label(images[2]).labels).mean() > 0.99
+
+
+def test_what_an_image_teaches_waits_once_for_the_device(device: OtherDevice, mlp_checkpoint: Path) -> None:
+    model = model_on(device, mlp_checkpoint)
+    mask = np.ones((60, 100), np.uint8)
+    for _ in range(2):
+        features = model.encode(picture(60, 100))
+        device.waits.clear()
+        assert len(windows_of(features.patches, features.plan, mask, np.arange(2))) == 2
+        assert len(device.waits) == 1
+        features = model.encode(picture(60, 100))
+        assert some_patches(features.patches).device.type == "cpu"
+        assert len(device.waits) == 2
+
+
+# ---- the command ----
+
+
+def test_the_commands_of_the_loop(device: OtherDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [f"{number}.png" for number in range(4)]
+    for folder in ("imgs", "gt"):
+        Path(folder).mkdir()
+    for name, size in zip(names, [(56, 70), (56, 56), (56, 70), (60, 56)], strict=True):
+        image = np.roll(picture(*size), int(name[0]) * 7, 1)
+        Image.fromarray(image).save(f"imgs/{name}")
+        Image.fromarray(image[..., 0] // 128 + 1).save(f"gt/{name}")
+
+    def run(command: str, *model: str, on: str = device.device.type) -> None:
+        done = CliRunner().invoke(app, [*command.split(), *model, "--device", on], catch_exceptions=False)
+        assert done.exit_code == 0, done.stderr
+
+    model = ("-m", "tiny", "--short-side", "56", "--dtype", "float32")
+    run("encode imgs -o feats", *model)
+    run("label imgs -c tree,sky -f png,npz -o known --features feats", *model)
+    run("label imgs -c tree,sky -o cpu", *model, on="cpu")
+    for name in names:
+        one, other = (np.asarray(Image.open(f"{folder}/masks/{name}")) for folder in ("known", "cpu"))
+        assert (one == other).mean() > 0.98
+    run("label imgs -c tree,sky -o fine --refine pamr --presence 1", *model)
+    run("fit imgs --gt gt -c a,b --background none -o a.fit", *model)
+    run("label imgs --vocab a.fit -o fitted", *model)
+    for name in names:
+        shutil.copy(f"gt/{name}", f"fitted/masks/{name}")
+    run("tune fitted --vocab a.fit --precision 0.5 --temperature -o b.fit", "--dtype", "float32")
+    run("doctor")
+
+
+# ---- the judge: what a device refuses, and what waits for it ----
+
+A = torch.arange(12.0).view(3, 4)
+INDEX = torch.tensor([2, 0])
+MIXED: dict[str, Callable[[Tensor], object]] = {
+    "sum": lambda there: there + A,
+    "in place": lambda there: there.addcmul_(there, A),
+    "product": lambda there: there @ A.T,
+    "linear": lambda there: F.linear(there, A),
+    "bias": lambda there: F.linear(there, there, A[0, :3]),
+    "norm": lambda there: F.layer_norm(there, (4,), A[0]),
+    "embedding": lambda there: F.embedding(INDEX, there),
+    "index": lambda there: there[INDEX],
+    "index of the other": lambda there: A[(there[0, :2]).long()],
+    "put": lambda there: there.index_put_((INDEX,), there[:2]),
+    "take": lambda there: there.index_select(0, INDEX),
+    "joined": lambda there: torch.cat([there, A]),
+    "stacked": lambda there: torch.stack([there, A]),
+    "chosen": lambda there: torch.where(A > 3, there, 0.0),
+    "out": lambda there: torch.sum(there, 0, out=torch.empty(4)),
+    "attention": lambda there: F.scaled_dot_product_attention(there[None], A[None], there[None]),
+    "numpy": lambda there: there.numpy(),
+}
+
+
+@pytest.mark.parametrize("inference", [True, False])
+@pytest.mark.parametrize("name", MIXED)
+def test_the_device_refuses_tensors_of_the_cpu(device: OtherDevice, name: str, inference: bool) -> None:
+    there = A.to(device.device)
+    with (
+        torch.inference_mode(inference),
+        pytest.raises((RuntimeError, TypeError), match=r"the same device|not supported for tensor subclasses"),
+    ):
+        MIXED[name](there)
+
+
+WAITING: dict[str, Callable[[Tensor], object]] = {
+    "item": lambda there: there.sum().item(),
+    "float": lambda there: float(there[0, 0] + 1),
+    "if": lambda there: bool((there > 3).any()),
+    "cpu": lambda there: (there + 1).cpu(),
+    "to": lambda there: (there + 1).to("cpu", torch.float16),
+    "copy": lambda there: torch.empty(3, 4).copy_(there + 1),
+    "nonzero": lambda there: (there > 3).nonzero(),
+    "mask": lambda there: there[there > 3],
+    "masked": lambda there: there.masked_select(there > 3),
+    "unique": lambda there: (there + 1).unique(),
+    "repeat": lambda there: there.repeat_interleave(there[:, 1].long(), 0),
+    "equal": lambda there: torch.equal(there + 1, there),
+}
+
+
+@pytest.mark.parametrize("inference", [True, False])
+@pytest.mark.parametrize("name", WAITING)
+def test_the_device_counts_what_waits_for_it(device: OtherDevice, name: str, inference: bool) -> None:
+    there = A.to(device.device)
+    with torch.inference_mode(inference):
+        (there + 1).softmax(0)[:1].half()
+        assert device.waits == []
+        WAITING[name](there)
+    assert len(device.waits) == 1
+
+
+def test_what_was_sent_without_waiting_is_not_there_before_somebody_waits() -> None:
+    with other_device("cuda") as device:
+        there, here = A.to(device.device), torch.zeros(3, 4, pin_memory=True)
+        here.copy_(there, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(device.device))
+        assert not here.any()
+        event.synchronize()
+        assert torch.equal(here, A)
+        there += 1
+        A.to(device.device)
+        A.pin_memory().to(device.device, non_blocking=True)
+    assert device.waits == ["to"]
