@@ -16,6 +16,7 @@ from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.images.pillow import image_extensions
 from tipsseg.images.skipped import Skipped
+from tipsseg.runs.run_names import RunNames
 from tipsseg.store.file_names import NameKey, OutputNames, exact
 from tipsseg.store.results import Failed
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
@@ -25,7 +26,8 @@ from tipsseg.util.files import is_folder, reason_of
 #: In each folder that `tipsseg report` wrote; images are not looked for in such a folder.
 REPORT_FILE = "report.json"
 
-_OTHER_OUTPUT = "Choose another output folder with argument `output`."
+_ANOTHER_OUTPUT = "Choose another output folder with argument `output`"
+_OTHER_OUTPUT = f"{_ANOTHER_OUTPUT}."
 _PERMISSIONS = "Check the path and its permissions."
 
 
@@ -65,17 +67,24 @@ def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = Non
     return _found(given, _common_folder(homes), _Walker(output, apart), where)
 
 
-def from_list(entries: Iterable[str | bytes], *, output: Path | None, apart: Path | None = None) -> Found:
+def from_list(
+    entries: Iterable[str | bytes], *, output: Path | None, apart: Path | None = None, run: RunNames | None = None
+) -> Found:
     """The images that a list names, one path per entry; like `find`, except for the relative paths.
 
-    Those begin at the current folder. Of a path outside of it remain the parts without the anchor and without `..`.
-    Blank entries, line ends and a byte order mark are ignored. Raises InputError as `find` does.
+    Those are the names that the images have in a `run` that is gone on with. Other names begin at the root of that run, or at the
+    current folder. Of a path outside of it remain the parts without the anchor and without `..`. Blank entries, line ends and a
+    byte order mark are ignored. Raises InputError as `find` does.
     """
     given = _examine(Path(name) for name in clean_entries(entries))
-    return _found(given, Path.cwd(), _Walker(output, apart), "in the list")
+    found = _found(given, _list_root(run), _Walker(output, apart), "in the list")
+    refs = found.refs if run is None else sorted((_named(ref, run) for ref in found.refs), key=_order)
+    return replace(found, refs=tuple(refs))
 
 
-def stream(entries: Iterable[str | bytes], *, output: Path | None, names: OutputNames) -> Iterator[ImageRef | Failed]:
+def stream(
+    entries: Iterable[str | bytes], *, output: Path | None, names: OutputNames, run: RunNames | None = None
+) -> Iterator[ImageRef | Failed]:
     """The images that a list names, like `from_list`, but each as soon as its entry comes, in the order of the list.
 
     The images of a folder come where the folder stands, sorted. What cannot be labelled becomes a Failed, and the stream
@@ -85,7 +94,7 @@ def stream(entries: Iterable[str | bytes], *, output: Path | None, names: Output
 
     Keeps three texts per image. Raises InputError at its end where there was no image at all.
     """
-    root = Path.cwd()
+    root = _list_root(run)
     walker = _Walker(output, None)
     outputs = _OutputFolders(output, names.key)
     empty = True
@@ -94,7 +103,10 @@ def stream(entries: Iterable[str | bytes], *, output: Path | None, names: Output
             empty = False
             if isinstance(image, Failed):
                 yield image
-            elif reason := outputs.place_of(image.path):
+                continue
+            if run is not None:
+                image = _named(image, run)  # noqa: PLW2901
+            if reason := outputs.place_of(image.path):
                 yield Failed(image, ImageError(image.path, reason, _OTHER_OUTPUT))
             elif reason := names.take(image):
                 yield Failed(image, ImageError(image.path, reason, names.hint))
@@ -102,6 +114,29 @@ def stream(entries: Iterable[str | bytes], *, output: Path | None, names: Output
                 yield image
     if empty:
         raise _no_images("in the list", walker)
+
+
+def in_run(found: Found, run: RunNames, output: Path) -> Found:
+    """The images by the names that they have in a run, or have by its root, where these are others.
+
+    Raises InputError where images of the run would get further names, as some of the others lie outside of its root.
+    """
+    others = _renamed(found, run)
+    if len(others) < len(found.refs):
+        check_names(found, run, output)
+        return found
+    refused = tuple(replace(each, ref=_named(each.ref, run)) for each in found.refused)
+    return replace(found, refs=tuple(sorted(others.values(), key=_order)), refused=refused, root=run.root or found.root)
+
+
+def check_names(found: Found, run: RunNames, output: Path) -> None:
+    """Raise InputError for an image that has another name in the run in an output folder."""
+    for ref, known in _renamed(found, run).items():
+        where = "" if run.root is None else f", or give the folder that its names begin at, {run.root}"
+        raise InputError(
+            f"{ref.path} is {known.name} in {output}, and would be labelled again as {ref.name}",
+            _ANOTHER_OUTPUT + where + ".",
+        )
 
 
 def again(refs: Iterable[ImageRef], *, output: Path | None) -> Iterator[ImageRef | Failed]:
@@ -279,6 +314,21 @@ def _no_images(where: str, walker: _Walker) -> InputError:
         or "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"
         " a file that is named itself is taken whatever its extension.",
     )
+
+
+def _list_root(run: RunNames | None) -> Path:
+    """The folder that names in a list begin at."""
+    return Path.cwd() if run is None or run.root is None else run.root
+
+
+def _renamed(found: Found, run: RunNames) -> dict[ImageRef, ImageRef]:
+    """The images that have other names in a run, or by its root, and the same with these names."""
+    named = ((ref, _named(ref, run)) for ref in found.refs)
+    return {ref: other for ref, other in named if other != ref}
+
+
+def _named(ref: ImageRef, run: RunNames) -> ImageRef:
+    return replace(ref, relative=run.find(ref.path, ref.relative))
 
 
 def _expand(path: Path, root: Path, walker: _Walker) -> Iterable[ImageRef | Failed]:
