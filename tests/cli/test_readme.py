@@ -1,4 +1,4 @@
-"""The README and the pages beside the examples, as a newcomer takes them: block by block, in an empty folder beside `examples`.
+"""The README and the pages beside the examples, as a newcomer takes them: block by block, one page after the other, in one clone.
 
 The language of a block says what it is:
 
@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,18 @@ from running import Command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = REPOSITORY / "README.md"
-PAGES = (README, *(page for page in sorted(REPOSITORY.glob("examples/**/README.md")) if page.parent.name != "pretrain"))
+EXAMPLES = REPOSITORY / "examples" / "README.md"
+
+#: In the order in which the README names them.
+PAGES = (
+    README,
+    EXAMPLES,
+    *(
+        REPOSITORY / page
+        for page in re.findall(r"\((examples/[\w-]+/README\.md)\)", README.read_text("utf-8").partition("## More")[2])
+        if "pretrain" not in page
+    ),
+)
 
 CLUSTER_SCRIPTS = tuple(
     each for each in sorted((REPOSITORY / "examples" / "cluster").iterdir()) if each.suffix != ".md"
@@ -44,6 +55,9 @@ FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--dist", "--gres", "--
            "--auth", "--conf-threshold", "--conv-mask-to-poly", "--function-module", "--server-host")  # fmt: skip
 
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+#: Folders and files that a page writes and reads back.
+_FOLDER = re.compile(r"(?:(?:-o|--output|--features|--pred|mkdir -p) |(?:output|features)=\")([\w.-]+)")
 
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
@@ -130,14 +144,15 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_block_does_what_the_page_says(page: Path, tmp_path: Path, environment: dict[str, str]) -> None:
-    folder = tmp_path / "empty"
-    shutil.copytree(REPOSITORY / "examples", folder / "examples", ignore=shutil.ignore_patterns("pretrain"))
+def is_run(block: Block) -> bool:
+    return block.language in RUN and not block.reason and block.text.strip() not in INSTALLATIONS
+
+
+def faults(page: Path, folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """Run the blocks of a page in a folder; tell which fail, or print something else than the page says."""
     printed = ""
     for block in blocks(page):
-        if block.language in RUN and not block.reason and block.text.strip() not in INSTALLATIONS:
+        if is_run(block):
             runner = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else ["python", "-c"]
             done = subprocess.run(
                 [*runner, block.text],
@@ -149,9 +164,36 @@ def test_every_block_does_what_the_page_says(page: Path, tmp_path: Path, environ
                 timeout=600,
             )
             printed = done.stdout.decode()
-            assert done.returncode == 0, f"line {block.line}:\n{block.text}\n{printed}"
-        elif block.language == "console":
-            assert is_printed(block.text, printed), f"line {block.line}:\n{block.text}\nbut it printed\n{printed}"
+            if done.returncode:
+                yield f"{name(page)}, line {block.line}:\n{block.text}\nended with {done.returncode}:\n{printed}"
+        elif block.language == "console" and not is_printed(block.text, printed):
+            yield f"{name(page)}, line {block.line}:\n{block.text}\nbut it printed\n{printed}"
+
+
+@pytest.mark.slow
+def test_every_block_does_what_its_page_says(tmp_path: Path, environment: dict[str, str]) -> None:
+    """A reader of all pages has one clone, and finds there what the earlier pages left."""
+    folder = tmp_path / "clone"
+    shutil.copytree(REPOSITORY / "examples", folder / "examples", ignore=shutil.ignore_patterns("pretrain"))
+    found = [fault for page in PAGES for fault in faults(page, folder, environment)]
+    assert not found, "\n\n".join(found)
+
+
+def test_the_pages_are_all_that_there_are() -> None:
+    assert set(PAGES) == {README, *REPOSITORY.glob("examples/**/README.md")} - {
+        REPOSITORY / "examples/pretrain/README.md"
+    }
+
+
+def test_no_page_works_in_a_folder_of_another() -> None:
+    """So each page works by itself, and does not meet labels of other classes."""
+    folders = {
+        page: {each for block in blocks(page) if is_run(block) for each in _FOLDER.findall(block.text)}
+        for page in PAGES
+    }
+    assert {"by-python", "trees", "feats"} <= folders[README]
+    for page, other in combinations(PAGES, 2):
+        assert not folders[page] & folders[other], f"{name(page)} and {name(other)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
