@@ -29,8 +29,7 @@ from tipsseg.runs.notes import ImageNotes, note_begin, note_end, note_folder, no
 from tipsseg.runs.predictions import find_masks, masks_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.reporting import Reporter
-from tipsseg.runs.run_names import RunNames
-from tipsseg.store.file_names import OutputNames, name_key
+from tipsseg.store.file_names import OutputNames, RunNames, name_key
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged
 from tipsseg.store.run_record import parse_files, plan_run, run_context
@@ -97,7 +96,7 @@ def evaluate_model(
     if spec.formats:
         inputs.check_collisions(found.refs, OutputNames(name_key(spec.state), spec.files.names, spec.formats))
         inputs.check_not_outputs(found.refs, spec.output)
-        inputs.check_names(found, RunNames(spec.state), spec.output)
+        RunNames(spec.state).check(found.refs, spec.output)
     check_device(spec, spec.dtype)
     _check_truths(pairs, spec.jobs, progress, spec.max_pixels)
     info = plan_run(spec)

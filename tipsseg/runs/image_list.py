@@ -13,9 +13,8 @@ from tipsseg.options import FileOptions, check_whole_number
 from tipsseg.runs import inputs
 from tipsseg.runs.inputs import Found
 from tipsseg.runs.progress import Progress
-from tipsseg.runs.run_names import RunNames
 from tipsseg.store.error_log import read_failed
-from tipsseg.store.file_names import OutputNames, name_key
+from tipsseg.store.file_names import OutputNames, RunNames, name_key
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import find_run
 from tipsseg.store.shards import Shard
@@ -162,7 +161,7 @@ def _given(spec: Place, choice: Choice, progress: Progress) -> Images:
         return Images((each for each in images if shard is None or shard.takes(each.name)), run.root or Path.cwd())
     found = found_images(choice.paths, choice.entries, spec.output, run=run)
     if choice.entries is None and not spec.overwrite:
-        found = inputs.in_run(found, run, spec.output)
+        found = _in_run(found, run, spec.output)
     found = inputs.choose(found, choice.limit, choice.sample)
     note_inputs(progress, found)
     names = _names(spec)
@@ -172,6 +171,17 @@ def _given(spec: Place, choice: Choice, progress: Progress) -> Images:
     refs: list[ImageRef | Failed] = [*found.refused]
     refs += [each for each in found.refs if shard is None or shard.takes(each.name)]
     return Images(tuple(sorted(refs, key=lambda each: name_order(each.name))), found.root)
+
+
+def _in_run(found: Found, run: RunNames, output: Path) -> Found:
+    """The images by their names in a run. Raises InputError where only some of them can be named so, and a name is another one."""
+    named = [run.named(ref) for ref in found.refs]
+    if any(ours == theirs for ours, theirs in zip(named, found.refs, strict=True)):
+        run.check(found.refs, output)
+        return found
+    refused = tuple(replace(each, ref=run.named(each.ref)) for each in found.refused)
+    refs = tuple(sorted(named, key=lambda each: name_order(each.name)))
+    return replace(found, refs=refs, refused=refused, root=run.root or found.root)
 
 
 def _names(spec: Place) -> OutputNames:

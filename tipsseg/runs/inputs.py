@@ -16,8 +16,7 @@ from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.images.pillow import image_extensions
 from tipsseg.images.skipped import Skipped
-from tipsseg.runs.run_names import RunNames
-from tipsseg.store.file_names import NameKey, OutputNames, exact
+from tipsseg.store.file_names import NameKey, OutputNames, RunNames, exact
 from tipsseg.store.results import Failed
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.types import ImageRef, name_order
@@ -26,8 +25,7 @@ from tipsseg.util.files import is_folder, reason_of
 #: In each folder that `tipsseg report` wrote; images are not looked for in such a folder.
 REPORT_FILE = "report.json"
 
-_ANOTHER_OUTPUT = "Choose another output folder with argument `output`"
-_OTHER_OUTPUT = f"{_ANOTHER_OUTPUT}."
+_OTHER_OUTPUT = "Choose another output folder with argument `output`."
 _PERMISSIONS = "Check the path and its permissions."
 
 
@@ -78,7 +76,7 @@ def from_list(
     """
     given = _examine(Path(name) for name in clean_entries(entries))
     found = _found(given, _list_root(run), _Walker(output, apart), "in the list")
-    refs = found.refs if run is None else sorted((_named(ref, run) for ref in found.refs), key=_order)
+    refs = found.refs if run is None else sorted(map(run.named, found.refs), key=_order)
     return replace(found, refs=tuple(refs))
 
 
@@ -105,7 +103,7 @@ def stream(
                 yield image
                 continue
             if run is not None:
-                image = _named(image, run)  # noqa: PLW2901
+                image = run.named(image)  # noqa: PLW2901
             if reason := outputs.place_of(image.path):
                 yield Failed(image, ImageError(image.path, reason, _OTHER_OUTPUT))
             elif reason := names.take(image):
@@ -114,29 +112,6 @@ def stream(
                 yield image
     if empty:
         raise _no_images("in the list", walker)
-
-
-def in_run(found: Found, run: RunNames, output: Path) -> Found:
-    """The images by the names that they have in a run, or have by its root, where these are others.
-
-    Raises InputError where images of the run would get further names, as some of the others lie outside of its root.
-    """
-    others = _renamed(found, run)
-    if len(others) < len(found.refs):
-        check_names(found, run, output)
-        return found
-    refused = tuple(replace(each, ref=_named(each.ref, run)) for each in found.refused)
-    return replace(found, refs=tuple(sorted(others.values(), key=_order)), refused=refused, root=run.root or found.root)
-
-
-def check_names(found: Found, run: RunNames, output: Path) -> None:
-    """Raise InputError for an image that has another name in the run in an output folder."""
-    for ref, known in _renamed(found, run).items():
-        where = "" if run.root is None else f", or give the folder that its names begin at, {run.root}"
-        raise InputError(
-            f"{ref.path} is {known.name} in {output}, and would be labelled again as {ref.name}",
-            _ANOTHER_OUTPUT + where + ".",
-        )
 
 
 def again(refs: Iterable[ImageRef], *, output: Path | None) -> Iterator[ImageRef | Failed]:
@@ -319,16 +294,6 @@ def _no_images(where: str, walker: _Walker) -> InputError:
 def _list_root(run: RunNames | None) -> Path:
     """The folder that names in a list begin at."""
     return Path.cwd() if run is None or run.root is None else run.root
-
-
-def _renamed(found: Found, run: RunNames) -> dict[ImageRef, ImageRef]:
-    """The images that have other names in a run, or by its root, and the same with these names."""
-    named = ((ref, _named(ref, run)) for ref in found.refs)
-    return {ref: other for ref, other in named if other != ref}
-
-
-def _named(ref: ImageRef, run: RunNames) -> ImageRef:
-    return replace(ref, relative=run.find(ref.path, ref.relative))
 
 
 def _expand(path: Path, root: Path, walker: _Walker) -> Iterable[ImageRef | Failed]:
