@@ -141,7 +141,19 @@ class OutputError(TipssegError):
 
 
 class OtherRunError(OutputError):
-    """A folder with labels or features of a run that was asked for something else."""
+    """A folder with labels or features of a run that was asked for something else.
+
+    Attributes:
+        covered: Whether the run labels all images of the folder, so that no labels are lost if it starts over.
+        features: The folder of the features that the other run labelled by, if they alone make the difference.
+    """
+
+    def __init__(
+        self, path: Path, reason: str, hint: str = "", *, covered: bool = False, features: Path | None = None
+    ) -> None:
+        super().__init__(path, reason, hint)
+        self.covered = covered
+        self.features = features
 
 
 class DeviceError(TipssegError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,31 @@ def test_a_manifest_that_lost_lines_is_told_of_and_they_are_done_again(run: Run)
     assert "it has 1 images, where run.json counts 3" in run.command("check", "out").out
     assert "The manifest lacks 2 images that run.json counts; labelled again where given.\n" in run()
     assert (run.code, run.labelled, contents(Path("out"))) == (0, ALL[1:], before)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        (lambda lines: lines[:1], "2 of 3 images are lost from it: run.json counts more than it has"),
+        (lambda lines: [*lines[:2], b"{}\n"], "line 3 is no entry"),
+        (lambda lines: [*lines[:2], lines[2][:90]], "its last line is cut off"),
+    ],
+    ids=["lost", "unreadable", "cut off"],
+)
+def test_no_command_passes_over_images_that_a_manifest_lost(
+    run: Run, damage: Callable[[list[bytes]], list[bytes]], error: str
+) -> None:
+    run("-f", "png")
+    path = Path("out/manifest.jsonl")
+    path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
+    before = tree(".")
+    commands = ("rank out", "report out", "convert out -f labelme", "fit out -o my.fit")
+    said = [run.command(*each.split()) for each in commands]
+    assert {(ran.code, ran.out) for ran in said} == {(1, "")}
+    assert {ran.err for ran in said} == {said[0].err}
+    assert said[0].err.startswith(f"Error: out/manifest.jsonl: {error}")
+    assert "\nHint: " in said[0].err
+    assert tree(".") == before
 
 
 def test_images_that_a_manifest_lost_are_done_again_whenever_they_are_given(run: Run) -> None:

@@ -41,6 +41,37 @@ def test_the_table_is_all_that_stdout_has(command: Command, process: Command, tm
     assert sorted(files(tmp_path / "out")) == ["confusion.csv", "confusion.png", "eval-images.jsonl", "eval.json"]
 
 
+@pytest.mark.parametrize(
+    ("masks", "truths", "scored", "said"),
+    [
+        ("s/a.png b.png", "s/a.png", "s/a.png", "1 of 2: b.png."),
+        ("a.png b.png c.png d.png e.png", "e.png", "e.png", "4 of 5: a.png, b.png, c.png and 1 more."),
+        # A truth of the same file name is that of another image.
+        ("lake/a.png street/a.png", "street/a.png", "street/a.png", "1 of 2: lake/a.png."),
+        ("lake/a.png b.png", "street/a.png b.png", "b.png", "1 of 2: lake/a.png."),
+        ("a.png s/a.png", "a.png", "a.png", "1 of 2: s/a.png."),
+        # The truths of a sub-folder, and truths without folders.
+        ("s/a.png s/b.png", "val/s/a.png", "s/a.png", "1 of 2: s/b.png."),
+        ("s/a.png s/b.png", "a.png", "s/a.png", "1 of 2: s/b.png."),
+        ("images/a.png", "labels/a.png", "images/a.png", ""),
+    ],
+)  # fmt: skip
+def test_masks_without_a_truth_are_counted_and_left_out(
+    command: Command, masks: str, truths: str, scored: str, said: str
+) -> None:
+    for name in masks.split():
+        save(f"pred/{name}", PRED)
+    for name in truths.split():
+        save(f"gt/{name}", TRUTH)
+    ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json", "-o", "out")
+    assert ran.code == 0, ran.err
+    found = [json.loads(line)["image"] for line in Path("out/eval-images.jsonl").read_text().splitlines()]
+    assert (found, result(ran)["images"]) == (scored.split(), len(scored.split()))
+    assert result(ran)["without_truth"] == len(masks.split()) - len(scored.split())
+    assert (f"No truth for {said.replace(':', ' masks, which the scores leave out:')}\n" in ran.err) == bool(said)
+    assert ("No truth" in ran.err) == bool(said)
+
+
 @pytest.mark.usefixtures("masks")
 def test_without_an_output_folder_nothing_is_written(command: Command, mlp_checkpoint: Path, tmp_path: Path) -> None:
     save_photo("imgs/s/a.png", 2, 4)

@@ -146,6 +146,28 @@ def test_other_classes_are_refused_with_commands_to_paste(
         assert run.command("check", folder).code == 0
 
 
+@pytest.mark.parametrize(
+    ("first", "again", "ways"),
+    [
+        ((), ("-", "-c", "car"), ["-o out-2"]),
+        ((), ("imgs/sub", "-c", "car"), ["-o out-2"]),
+        (("--features", "feats"), ("-", "-c", CLASSES), ["-o out-2", "-o out --features feats"]),
+        (("--features", "feats"), ("-", "-c", CLASSES, "--mode", "whole"), ["-o out-2"]),
+    ],
+    ids=["classes of a list", "classes of a sub-folder", "no features", "no features and another option"],
+)
+def test_no_hint_loses_labels_or_names_what_nobody_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, first: tuple[str, ...], again: tuple[str, ...], ways: list[str]
+) -> None:
+    run(*first)
+    line = ["label", *again, "-m", str(run.model), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["tipsseg", *line])
+    ran = run.command(*line, "-o", "out", stdin=b"imgs/a.png\n")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-len(ways) :] == [f"  {shlex.join(['tipsseg', *line])} {way}" for way in ways]
+    assert "feature-dtype" not in ran.err.partition("made with other options")[2].partition(")")[2]
+
+
 def test_a_dry_run_is_told_and_not_stopped(run: Run) -> None:
     run()
     before = contents(Path("out"))

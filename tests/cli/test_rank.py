@@ -12,6 +12,8 @@ from output_folders import LABELS, make_run, save_inputs, tree
 from PIL import Image
 from running import Command
 
+import tipsseg
+
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
@@ -41,10 +43,20 @@ def test_paths_are_printed_and_go_on(command: Command, out: Path) -> None:
 
 
 def test_the_list_goes_into_label(command: Command, out: Path, mlp_checkpoint: Path) -> None:
-    listed = command("rank", out, "-n", "2").out
-    arguments = ("-c", "tree", "-m", mlp_checkpoint, "--device", "cpu", "-o", out.parent / "again", "--dry-run")
-    ran = command("label", "-", *arguments, stdin=listed.encode(), cwd=out.parent)
-    assert ran.code == 0, ran.err
+    label = ("-c", "tree", "-m", mlp_checkpoint, "--device", "cpu", "-f", "png,coco", "-o", "own")
+    assert command("label", out.parent / "imgs", *label, cwd=out.parent).code == 0
+    before = tree(Path("own/masks"))
+    listed = command("rank", "own", "-n", "2").out
+    for options in ((), ("--no-resume",)):
+        ran = command("label", "-", *label, *options, stdin=listed.encode())
+        assert ran.code == 0, ran.err
+        assert tree(Path("own/masks")) == before
+        assert len(json.loads(Path("own/annotations.json").read_bytes())["images"]) == len(LABELS)
+    # As a program does it, which gives paths in place of a list.
+    paths = [each.path for each in tipsseg.rank("own", limit=2)]
+    again = tipsseg.label_folder(paths, ["tree"], output="own", model=str(mlp_checkpoint), formats=("png", "coco"))
+    assert {each.ref.name for each in again} <= set(LABELS)
+    assert tree(Path("own/masks")) == before
 
 
 def test_records_have_scores_and_reasons(command: Command, out: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from resuming import ALL, CLASSES, Run, contents, record
+from resuming import ALL, CLASSES, Run, contents, record, tree
 
 from tipsseg.runs import dry_run
 from tipsseg.runs.dry_run import Estimate
@@ -359,7 +361,7 @@ def test_a_picture_that_was_changed_is_kept_unless_it_is_asked_for(run: Run) -> 
             ("--short-side", "70", "--simplify", "2"),
             "these have short-side not given, simplify not given, and this run has short-side 70, simplify 2",
         ),
-        (("--features", "feats"), "these have feature-dtype float32, and this run has feature-dtype float16"),
+        (("--features", "feats"), "these have no kept features, and this run has features kept in float16"),
     ],
     ids=lambda each: each[0] if isinstance(each, tuple) else "",
 )
@@ -392,11 +394,103 @@ def test_labels_of_a_run_before_the_last_are_told_by_its_options(run: Run, monke
 def test_another_folder_that_names_begin_at_is_told_of(run: Run) -> None:
     assert "begin at" not in run()
     assert "begin at" not in run()
-    ran = run.command("label", "imgs/sub", "-c", CLASSES, "-m", run.model, "-o", "out", "--device", "cpu")
-    assert ran.code == 0
-    here = Path.cwd() / "imgs"
-    said = f"The names of images begin at {here}/sub now, and began at {here} in the run before: images of both are labelled twice."
+    Path("more").mkdir()
+    Path("imgs/a.png").rename("more/new.png")
+    ran = run.command("label", "more", "-c", CLASSES, "-m", run.model, "-o", "out", "--device", "cpu")
+    assert (ran.code, images_of("out")) == (0, ["a.png", "new.png", *ALL[1:]])
+    here = Path.cwd()
+    said = f"The names of images begin at {here}/more now, and began at {here}/imgs in the run before."
     assert said in ran.err.splitlines()
+
+
+@dataclass(frozen=True)
+class GivenAgain:
+    """How images of a run are given to it again, of the folder `imgs` in the current one; `{here}` stands for that."""
+
+    paths: str = "-"
+    listed: str | None = None
+    cwd: str = "."
+    before: Callable[[], object] = lambda: None
+
+
+GIVEN_AGAIN = {
+    "a list of paths as rank prints them": GivenAgain(listed="{here}/imgs/sub/b c.jpg\n{here}/imgs/a.png"),
+    "a list in another folder": GivenAgain(listed="a.png\nsub", cwd="imgs"),
+    "a part of a list": GivenAgain("- --sample 1", listed="imgs/a.png\nimgs/sub"),
+    "a sub-folder": GivenAgain("{here}/imgs/sub"),
+    "one file": GivenAgain("{here}/imgs/sub/ü.bmp"),
+    "through a link": GivenAgain("{here}/link/sub", before=lambda: Path("link").symlink_to("imgs")),
+    "a list through a link": GivenAgain(listed="link/a.png", before=lambda: Path("link").symlink_to("imgs")),
+    "after they were moved": GivenAgain("{here}/moved/sub", before=lambda: Path("imgs").rename("moved")),
+    "a list after they were moved": GivenAgain(listed="moved/a.png", before=lambda: Path("imgs").rename("moved")),
+}
+
+
+@pytest.mark.parametrize("given", GIVEN_AGAIN.values(), ids=GIVEN_AGAIN)
+@pytest.mark.parametrize("more", [(), ("--no-resume",)], ids=["gone on with", "labelled again"])
+def test_images_of_a_run_keep_their_names(run: Run, given: GivenAgain, more: tuple[str, ...]) -> None:
+    run("-f", "png,coco")
+    before, here = contents(Path("out")), Path.cwd()
+    given.before()
+    label = ["label", *given.paths.format(here=here).split(), "-c", CLASSES, "-m", run.model, "--device", "cpu", *more]
+    stdin = None if given.listed is None else given.listed.format(here=here).encode()
+    ran = run.command(*label, "-f", "png,coco", "-o", here / "out", stdin=stdin, cwd=here / given.cwd)
+    after = contents(here / "out")
+    assert ran.code == 0, ran.err
+    assert after.keys() == before.keys()
+    assert after["annotations.json"] == before["annotations.json"]
+    assert "begin at" not in ran.err or "moved" in ran.err
+    assert run.command("check", here / "out").code == 0
+
+
+def test_a_new_image_beside_those_of_a_run_is_named_as_they_are(run: Run) -> None:
+    run()
+    shutil.copy("imgs/a.png", "imgs/sub/new.png")
+    label = ["label", "-", "-c", CLASSES, "-m", run.model, "--device", "cpu", "-o", "out"]
+    assert run.command(*label, stdin=b"imgs/sub/new.png").code == 0
+    assert images_of("out") == sorted([*ALL, "sub/new.png"])
+    assert record(Path("out"))["image_root"] == str(Path("imgs").absolute())
+
+
+def test_images_that_would_have_two_names_are_refused_before_any_work(run: Run) -> None:
+    """The run is of a sub-folder, and some of these images are outside of it."""
+    label = ["-c", CLASSES, "-m", run.model, "--device", "cpu", "-o", "out"]
+    assert run.command("label", "imgs/sub", *label).code == 0
+    before = tree("out")
+    run.labelled.clear()
+    ran = run.command("label", "imgs", *label)
+    assert (ran.code, run.labelled, tree("out")) == (1, [], before)
+    assert ran.err.splitlines()[-2:] == [
+        "Error: imgs/sub/b c.jpg is b c.jpg in out, and would be labelled again as sub/b c.jpg",
+        f"Hint: Choose another output folder with -o, or give the folder that its names begin at, {Path.cwd()}/imgs/sub.",
+    ]
+    assert run.command("label", "imgs", *label, "--overwrite").code == 0
+    assert images_of("out") == ALL
+
+
+def test_labels_that_are_scored_are_not_written_under_second_names(run: Run) -> None:
+    run("-f", "png")
+    before = tree("out")
+    shutil.copytree("out/masks", "gt")
+    score = [
+        "eval",
+        "imgs/sub",
+        "--gt",
+        "gt/sub",
+        "-c",
+        CLASSES,
+        "-m",
+        run.model,
+        "--device",
+        "cpu",
+        "-f",
+        "png",
+        "-o",
+        "out",
+    ]
+    ran = run.command(*score)
+    assert (ran.code, tree("out")) == (1, before)
+    assert "Error: imgs/sub/b c.jpg is sub/b c.jpg in out, and would be labelled again as b c.jpg\n" in ran.err
 
 
 def formats_of(image: str) -> list[str]:

@@ -102,6 +102,11 @@ def test_what_a_run_leaves_is_sound(tmp_path: Path, options: dict[str, object]) 
     assert problems(tmp_path) == []
 
 
+def renamed(line: bytes, image: str) -> bytes:
+    """An entry under another name, without files."""
+    return json.dumps({**json.loads(line), "image": image, "files": {}, "written": {}, "formats": []}).encode()
+
+
 def png(pixels: np.ndarray) -> Change:
     """The mask of a.png, as another picture."""
     return lambda root: Image.fromarray(pixels).save(root / "out/masks/a.png")
@@ -164,6 +169,7 @@ COUNTS = {"labelled": 3, "unchanged": 0, "failed": 0}
 RLE_A = {"size": [6, 8], "counts": "0240T1"}
 VERSION = "not as this version of tipsseg writes it"
 LAYOUT = "not as tipsseg writes it"
+TWO_NAMES = "labelled under two names; label into another folder, in which it has one name"
 NOT_WANTED = "not in the manifest, or not in this format"
 NOT_ALL = "not all that belongs to an image"
 SET_ASIDE = "run the command that labelled the images again, which keeps the line in another file and labels the image"
@@ -300,7 +306,15 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "two images for one picture": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b'"a.png"', b'"a.gif"') + b"\n"),
-        [f"{MANIFEST}: a.png: its files would be those of a.gif too", f"{COCO}: image a.gif: missing"],
+        [
+            f"{MANIFEST}: a.png and a.gif are the same file, {TWO_NAMES}",
+            f"{MANIFEST}: a.png: its files would be those of a.gif too",
+            f"{COCO}: image a.gif: missing",
+        ],
+    ),
+    "an image under two names": (
+        edit(MANIFEST, lambda data: data + renamed(data.split(b"\n")[0], "imgs/a.png") + b"\n"),
+        [f"{MANIFEST}: imgs/a.png and a.png are the same file, {TWO_NAMES}"],
     ),
     "a file with another name": (
         entry("a.png", lambda r: r["files"].update(overlay="a.jpg")),  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -60,7 +60,7 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
         InputError: For a folder that is missing or has no truths, for an image with no truth or several truths, for an image
             that would be its own truth, and for two images with one truth.
     """
-    found = find_truths(refs, folder, layout)
+    found = _pair(refs, _Index(folder), layout)
     if missing := found.missing:
         more = f" (and for {len(missing) - 1} more image{'s' if len(missing) > 2 else ''})" if len(missing) > 1 else ""
         names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)))
@@ -72,13 +72,25 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
 
 
 def find_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
-    """As `pair_truths`, but images may be without a truth."""
+    """As `pair_truths`, but images may be without a truth.
+
+    A file of the image's name may be the truth of another image then. It counts only if one path ends with the other, and if it has
+    the path of no other image; any place counts if no truth is found so.
+    """
     index = _Index(folder)
+    found = _pair(refs, index, layout, partial=True)
+    return found if found.pairs else _pair(refs, index, layout)
+
+
+def _pair(refs: Sequence[ImageRef], index: _Index, layout: Layout, *, partial: bool = False) -> Pairs:
+    """Find the truths; `partial` tells whether images may be without one, see `find_truths`."""
+    by_path = [index.at_path(ref, layout) for ref in refs]
+    taken = {found[0] for found in by_path if found is not None} if partial else None
     owners: dict[Path, ImageRef] = {}
     pairs: list[Pair] = []
     missing: list[ImageRef] = []
-    for ref in refs:
-        found = index.find(ref, layout)
+    for ref, at_path in zip(refs, by_path, strict=True):
+        found = at_path or index.by_name(ref, layout, taken)
         if found is None:
             missing.append(ref)
             continue
@@ -112,14 +124,22 @@ class _Index:
         for name, path in self._files.items():
             self._by_stem.setdefault(name.name, []).append(path)
 
-    def find(self, ref: ImageRef, layout: Layout) -> tuple[Path, TruthKind] | None:
-        """The truth of an image. Raises InputError where several files have its name."""
+    def at_path(self, ref: ImageRef, layout: Layout) -> tuple[Path, TruthKind] | None:
+        """The truth that has the path of an image."""
         names = _full_names(ref, layout) + _names(ref, layout)
-        for name, kind in names:
-            if name in self._files:
-                return self._files[name], kind
-        for name, kind in names:
+        return next(((self._files[name], kind) for name, kind in names if name in self._files), None)
+
+    def by_name(
+        self, ref: ImageRef, layout: Layout, taken: Container[Path] | None = None
+    ) -> tuple[Path, TruthKind] | None:
+        """The truth that has the file name of an image. Raises InputError where several files have it.
+
+        With `taken`, the truths of other images, only where one of the two paths ends with the other.
+        """
+        for name, kind in _full_names(ref, layout) + _names(ref, layout):
             paths = self._by_stem.get(name.name, [])
+            if taken is not None:
+                paths = [path for path in paths if path not in taken and self._ends_alike(path, name)]
             if len(paths) > 1:
                 raise InputError(
                     f"{paths[0]} and {paths[1]} have the same name, and either may be the truth of {ref.path}",
@@ -128,6 +148,11 @@ class _Index:
             if paths:
                 return paths[0], kind
         return None
+
+    def _ends_alike(self, path: Path, name: PurePosixPath) -> bool:
+        ours, theirs = path.relative_to(self._folder).with_suffix("").parts, name.parts
+        common = min(len(ours), len(theirs))
+        return ours[-common:] == theirs[-common:]
 
     def count(self, layout: Layout) -> int:
         """The number of truths: files of several kinds for one image count once, files of no kind do not count."""

@@ -14,7 +14,15 @@ from tipsseg.formats.base import Rows, RunContext
 from tipsseg.store.classes_file import CLASSES_FILE, read_classes
 from tipsseg.store.error_log import read_reasons
 from tipsseg.store.manifest import Manifest, ManifestEntry
-from tipsseg.store.reader import OTHER_CLASSES, RUN_AGAIN, check_hint, other_version, unreadable
+from tipsseg.store.reader import (
+    OTHER_CLASSES,
+    RUN_AGAIN,
+    FinishedRun,
+    check_hint,
+    check_manifest,
+    other_version,
+    unreadable,
+)
 from tipsseg.store.run_record import RUN_FILE, read_run, run_context
 from tipsseg.store.shards import state_folders
 from tipsseg.store.spec import RunInfo
@@ -60,7 +68,7 @@ class Source:
             stack: Closes the files.
 
         Raises:
-            InputError: For a folder that is no output folder, or whose records are not as a run writes them.
+            InputError: For a folder that is no output folder, or whose records are not as a run writes them or lost images.
             OutputError: For a manifest that cannot be read.
         """
         if not is_folder(output):
@@ -126,6 +134,8 @@ class _Run:
     def __init__(self, info: RunInfo, stack: ExitStack) -> None:
         self.info = info
         self.manifest = stack.enter_context(closing(Manifest(info.spec.state)))
+        if self.manifest.unreadable or (info.ended is not None and len(self.manifest) < info.images):
+            check_manifest(FinishedRun(info, ()))
         self.context = run_context(info)
         self.context.ownership.load(info.files, self.manifest.records)
         files = {name: FORMATS[name].rows_file(self.context) for name in label_sources()}

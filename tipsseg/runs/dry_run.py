@@ -77,7 +77,7 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
         relabelling = None if spec.overwrite else Relabelling(info, context, resume)
         try:
             if not spec.overwrite:
-                resume.refuse_other_ids()
+                resume.refuse_other_ids(images.known)
                 images = refuse_mixture(resume, images)
             resume.refuse_in_the_way(images.known)
         except OutputError as refusal:  # this tells what there is to do all the same

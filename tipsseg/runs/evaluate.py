@@ -15,7 +15,7 @@ from tipsseg import __version__
 from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
 from tipsseg.evaluation import confusion_picture, metrics
 from tipsseg.evaluation.metrics import Confusion, ImageScore, Scores
-from tipsseg.evaluation.pairing import Pair, Pairs, pair_truths
+from tipsseg.evaluation.pairing import Pair, Pairs, find_truths, pair_truths
 from tipsseg.evaluation.truth import Layout, read_labels, read_truth
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.label_map import LabelMap
@@ -29,7 +29,7 @@ from tipsseg.runs.notes import ImageNotes, note_begin, note_end, note_folder, no
 from tipsseg.runs.predictions import find_masks, masks_folder
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.reporting import Reporter
-from tipsseg.store.file_names import OutputNames, name_key
+from tipsseg.store.file_names import OutputNames, RunNames, name_key
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged
 from tipsseg.store.run_record import parse_files, plan_run, run_context
@@ -38,7 +38,7 @@ from tipsseg.types import ImageRef, LabelArray, name_order
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import counted, listed
 
 SCORES_FILE = "eval.json"
 CSV_FILE = "confusion.csv"
@@ -96,6 +96,7 @@ def evaluate_model(
     if spec.formats:
         inputs.check_collisions(found.refs, OutputNames(name_key(spec.state), spec.files.names, spec.formats))
         inputs.check_not_outputs(found.refs, spec.output)
+        RunNames(spec.state).check(found.refs, spec.output)
     check_device(spec, spec.dtype)
     _check_truths(pairs, spec.jobs, progress, spec.max_pixels)
     info = plan_run(spec)
@@ -191,7 +192,9 @@ def evaluate_masks(
     progress: Progress,
     max_pixels: int = MAX_PIXELS,
 ) -> Evaluation:
-    """Score masks that are there already, against the truths. A predicted mask that cannot be read is reported and left out.
+    """Score masks that are there already, against the truths.
+
+    Masks without a truth are counted and left out. A predicted mask that cannot be read is reported and left out.
 
     Args:
         predicted: The folder of the masks; see `find_masks`.
@@ -204,7 +207,7 @@ def evaluate_masks(
 
     Raises:
         UsageError: Where both are one folder.
-        InputError: Where masks are missing, or a mask has no truth.
+        InputError: Where masks are missing, or no mask has a truth.
         ImageError: For a truth that cannot be read, and for ids that are no class.
     """
     if os.path.realpath(masks_folder(predicted)) == os.path.realpath(truths):
@@ -213,7 +216,13 @@ def evaluate_masks(
             "Give the folder of the truth masks as argument `truths`.",
         )
     found = find_masks(predicted)
-    pairs = pair_truths(found.refs, truths, layout)
+    pairs = find_truths(found.refs, truths, layout)
+    if not pairs.pairs:
+        pairs = pair_truths(found.refs, truths, layout)  # raises what is missing
+    if without := [ref.name for ref in pairs.missing]:
+        progress.note(
+            f"No truth for {len(without)} of {counted(len(found.refs), 'mask')}, which the scores leave out: {listed(without, 3)}."
+        )
     _check_truths(pairs, jobs, progress, max_pixels)
     _check_labels(pairs, layout.classes, jobs, max_pixels)
     confusion = Confusion(layout.classes, layout.background)
@@ -235,6 +244,7 @@ def evaluate_masks(
         "pred": str(predicted),
         "gt": str(truths),
         "layout": layout.name,
+        "without_truth": len(without),
     }
     return _evaluation(facts, confusion, names, scored, failed)
 

@@ -14,7 +14,7 @@ from tipsseg.runs import inputs
 from tipsseg.runs.inputs import Found
 from tipsseg.runs.progress import Progress
 from tipsseg.store.error_log import read_failed
-from tipsseg.store.file_names import OutputNames, name_key
+from tipsseg.store.file_names import OutputNames, RunNames, name_key
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import find_run
 from tipsseg.store.shards import Shard
@@ -63,6 +63,10 @@ class Place(Protocol):
     def formats(self) -> tuple[str, ...]:
         """The formats that per-image files are written in."""
 
+    @property
+    def overwrite(self) -> bool:
+        """Whether what is there is removed first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Images:
@@ -109,7 +113,8 @@ def find_images(spec: Place, choice: Choice, progress: Progress) -> Images:
 
     Raises:
         UsageError: For a list that is empty, or separated by something else.
-        InputError: Where there is no image, where two would share an output, or where one is among the outputs of the run.
+        InputError: Where there is no image, where two would share an output, where one is among the outputs of the run, or where
+            one is in the folder under another name.
     """
     if not choice.retry_failed:
         return _given(spec, choice, progress)
@@ -126,11 +131,15 @@ def find_images(spec: Place, choice: Choice, progress: Progress) -> Images:
 
 
 def found_images(
-    paths: Iterable[Path], entries: Iterable[bytes] | None, output: Path | None, apart: Path | None = None
+    paths: Iterable[Path],
+    entries: Iterable[bytes] | None,
+    output: Path | None,
+    apart: Path | None = None,
+    run: RunNames | None = None,
 ) -> Found:
     """All images of these paths or of this list; see `inputs.find` for the folders that are left out. Raises InputError."""
     if entries is not None:
-        return inputs.from_list(entries, output=output, apart=apart)
+        return inputs.from_list(entries, output=output, apart=apart, run=run)
     return inputs.find(tuple(paths), output=output, apart=apart)
 
 
@@ -146,11 +155,13 @@ def note_inputs(progress: Progress, found: Found) -> None:
 
 def _given(spec: Place, choice: Choice, progress: Progress) -> Images:
     """The images that were named, of a shard its part."""
-    shard = spec.shard
+    shard, run = spec.shard, RunNames(spec.state)
     if choice.entries is not None and choice.sample is None:
-        images = islice(inputs.stream(choice.entries, output=spec.output, names=_names(spec)), choice.limit)
-        return Images((each for each in images if shard is None or shard.takes(each.name)), Path.cwd())
-    found = found_images(choice.paths, choice.entries, spec.output)
+        images = islice(inputs.stream(choice.entries, output=spec.output, names=_names(spec), run=run), choice.limit)
+        return Images((each for each in images if shard is None or shard.takes(each.name)), run.root or Path.cwd())
+    found = found_images(choice.paths, choice.entries, spec.output, run=run)
+    if choice.entries is None and not spec.overwrite:
+        found = _in_run(found, run, spec.output)
     found = inputs.choose(found, choice.limit, choice.sample)
     note_inputs(progress, found)
     names = _names(spec)
@@ -160,6 +171,17 @@ def _given(spec: Place, choice: Choice, progress: Progress) -> Images:
     refs: list[ImageRef | Failed] = [*found.refused]
     refs += [each for each in found.refs if shard is None or shard.takes(each.name)]
     return Images(tuple(sorted(refs, key=lambda each: name_order(each.name))), found.root)
+
+
+def _in_run(found: Found, run: RunNames, output: Path) -> Found:
+    """The images by their names in a run. Raises InputError where only some of them can be named so, and a name is another one."""
+    named = [run.named(ref) for ref in found.refs]
+    if any(ours == theirs for ours, theirs in zip(named, found.refs, strict=True)):
+        run.check(found.refs, output)
+        return found
+    refused = tuple(replace(each, ref=run.named(each.ref)) for each in found.refused)
+    refs = tuple(sorted(named, key=lambda each: name_order(each.name)))
+    return replace(found, refs=refs, refused=refused, root=run.root or found.root)
 
 
 def _names(spec: Place) -> OutputNames:

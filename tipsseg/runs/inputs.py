@@ -16,7 +16,7 @@ from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.images.pillow import image_extensions
 from tipsseg.images.skipped import Skipped
-from tipsseg.store.file_names import NameKey, OutputNames, exact
+from tipsseg.store.file_names import NameKey, OutputNames, RunNames, exact
 from tipsseg.store.results import Failed
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
 from tipsseg.types import ImageRef, name_order
@@ -65,17 +65,24 @@ def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = Non
     return _found(given, _common_folder(homes), _Walker(output, apart), where)
 
 
-def from_list(entries: Iterable[str | bytes], *, output: Path | None, apart: Path | None = None) -> Found:
+def from_list(
+    entries: Iterable[str | bytes], *, output: Path | None, apart: Path | None = None, run: RunNames | None = None
+) -> Found:
     """The images that a list names, one path per entry; like `find`, except for the relative paths.
 
-    Those begin at the current folder. Of a path outside of it remain the parts without the anchor and without `..`.
-    Blank entries, line ends and a byte order mark are ignored. Raises InputError as `find` does.
+    Those are the names that the images have in a `run` that is gone on with. Other names begin at the root of that run, or at the
+    current folder. Of a path outside of it remain the parts without the anchor and without `..`. Blank entries, line ends and a
+    byte order mark are ignored. Raises InputError as `find` does.
     """
     given = _examine(Path(name) for name in clean_entries(entries))
-    return _found(given, Path.cwd(), _Walker(output, apart), "in the list")
+    found = _found(given, _list_root(run), _Walker(output, apart), "in the list")
+    refs = found.refs if run is None else sorted(map(run.named, found.refs), key=_order)
+    return replace(found, refs=tuple(refs))
 
 
-def stream(entries: Iterable[str | bytes], *, output: Path | None, names: OutputNames) -> Iterator[ImageRef | Failed]:
+def stream(
+    entries: Iterable[str | bytes], *, output: Path | None, names: OutputNames, run: RunNames | None = None
+) -> Iterator[ImageRef | Failed]:
     """The images that a list names, like `from_list`, but each as soon as its entry comes, in the order of the list.
 
     The images of a folder come where the folder stands, sorted. What cannot be labelled becomes a Failed, and the stream
@@ -85,7 +92,7 @@ def stream(entries: Iterable[str | bytes], *, output: Path | None, names: Output
 
     Keeps three texts per image. Raises InputError at its end where there was no image at all.
     """
-    root = Path.cwd()
+    root = _list_root(run)
     walker = _Walker(output, None)
     outputs = _OutputFolders(output, names.key)
     empty = True
@@ -94,7 +101,10 @@ def stream(entries: Iterable[str | bytes], *, output: Path | None, names: Output
             empty = False
             if isinstance(image, Failed):
                 yield image
-            elif reason := outputs.place_of(image.path):
+                continue
+            if run is not None:
+                image = run.named(image)  # noqa: PLW2901
+            if reason := outputs.place_of(image.path):
                 yield Failed(image, ImageError(image.path, reason, _OTHER_OUTPUT))
             elif reason := names.take(image):
                 yield Failed(image, ImageError(image.path, reason, names.hint))
@@ -279,6 +289,11 @@ def _no_images(where: str, walker: _Walker) -> InputError:
         or "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"
         " a file that is named itself is taken whatever its extension.",
     )
+
+
+def _list_root(run: RunNames | None) -> Path:
+    """The folder that names in a list begin at."""
+    return Path.cwd() if run is None or run.root is None else run.root
 
 
 def _expand(path: Path, root: Path, walker: _Walker) -> Iterable[ImageRef | Failed]:

@@ -154,10 +154,7 @@ def note_resume(resume: ResumeState, images: Images, progress: Progress) -> None
             )
     root = None if resume.before is None or not len(resume.manifest) else resume.before.image_root
     if root is not None and root != str(images.root):
-        progress.note(
-            f"The names of images begin at {images.root} now, and began at {root} in the run before: "
-            "images of both are labelled twice."
-        )
+        progress.note(f"The names of images begin at {images.root} now, and began at {root} in the run before.")
 
 
 def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress) -> None:

@@ -68,7 +68,7 @@ class OutputFolder:
             self.resume = ResumeState(info, context)
             stack.callback(self._close_resume)
             if not spec.overwrite:
-                self.resume.refuse_other_ids()
+                self.resume.refuse_other_ids(refs)
             before = self.resume.before
             #: What run.json says, or what it keeps of an earlier run that it does not say any more.
             self._record = before or info

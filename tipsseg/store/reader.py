@@ -189,12 +189,14 @@ def _read_run(output: Path, shard: Shard | None, own: Path) -> FinishedRun:
     if info.ended is None:
         raise InputError(f"{state}: the run was broken off", RUN_AGAIN)
     run = FinishedRun(info, ())
-    _check_files(run)
+    check_manifest(run)
+    if not (run.output / CLASSES_FILE).is_file():
+        raise InputError(f"{run.output / CLASSES_FILE}: no such file", RUN_AGAIN)
     return replace(run, classes=_read_classes(run))
 
 
-def _check_files(run: FinishedRun) -> None:
-    """Raise InputError where the manifest is cut off or gone, or has lost lines, or nothing says what the ids mean."""
+def check_manifest(run: FinishedRun) -> None:
+    """Raise InputError where the manifest is cut off or gone, or has lost lines."""
     path = run.state / MANIFEST_FILE
     done = run.info.images
     try:
@@ -204,8 +206,6 @@ def _check_files(run: FinishedRun) -> None:
         # A run that labelled nothing has none.
         if not isinstance(error, FileNotFoundError) or done:
             raise unreadable(path, error, run.output) from error
-    if not (run.output / CLASSES_FILE).is_file():
-        raise InputError(f"{run.output / CLASSES_FILE}: no such file", RUN_AGAIN)
     images = {entry.image for entry in read_entries(run)}
     if len(images) < done:
         lost = _lost(run, images)

@@ -36,6 +36,7 @@ from tipsseg.util.record_paths import actual_path
 
 _ANOTHER_FOLDER = "Choose another output folder with argument `output`"
 _START_OVER = f"{_ANOTHER_FOLDER}, or start over in this one with argument `overwrite`."
+_LABEL_ALL = f"{_ANOTHER_FOLDER}, or label all images of this one in one run."
 _OTHER_INPUT = (
     f"{_ANOTHER_FOLDER}. Or give all folders in one command and a new output folder: the names begin at their common parent then. "
     "Where the image was moved and changed, start over with argument `overwrite`."
@@ -238,10 +239,11 @@ class ResumeState:
             written={**entry.written, **{name: before.written[name] for name in kept if name in others}},
         )
 
-    def refuse_other_ids(self) -> None:
+    def refuse_other_ids(self, refs: Iterable[ImageRef | Failed]) -> None:
         """Raise OtherRunError where it, or another shard, has labels of another model or vocabulary.
 
-        The ids mean the same under other colours, supercategories and minimum confidences; but all shards have the same.
+        The ids mean the same under other colours, supercategories and minimum confidences; but all shards have the same. `refs` are
+        the images of this run, as far as they are known.
         """
         output = self._context.output
         pairs = [
@@ -253,7 +255,11 @@ class ResumeState:
             pairs.insert(0, (of_same_phrases(self.before), of_same_phrases(self._info)))
         for pair in pairs:
             if other := difference_texts(*pair):
-                raise OtherRunError(output, f"it holds labels of another run: {'; '.join(other)}", _START_OVER)
+                names = {each.name for each in refs}
+                covered = all(entry.image in names for entry in self.manifest.entries())
+                hint = _START_OVER if covered else f"{_ANOTHER_FOLDER}."
+                said = f"it holds labels of another run: {'; '.join(other)}"
+                raise OtherRunError(output, said, hint, covered=covered)
 
     def refuse_mixture(self, covered: Container[str]) -> None:
         """Raise OutputError where labels would stay that were made with other options.
@@ -263,10 +269,14 @@ class ResumeState:
         left = [image for image in self.manifest.others(self._digest) if image not in covered]
         if left:
             more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            entry = self.manifest.get(left[0])
+            run = None if entry is None else self.run_of(entry)
+            alone = run is not None and specs.other_options(run, self._info)[0] == [specs.kept_features(run.spec)]
             raise OtherRunError(
                 self._context.output,
-                f"it holds the labels of {left[0]}{more}, made with other options{self._how_made(left[0])}",
-                _START_OVER,
+                f"it holds the labels of {left[0]}{more}, made with other options{self._how_made(run)}",
+                _LABEL_ALL,
+                features=run.spec.features if run is not None and alone and self._spec.features is None else None,
             )
 
     def close(self) -> None:
@@ -275,10 +285,8 @@ class ResumeState:
         for journal in self.journals.values():
             journal.close()
 
-    def _how_made(self, image: str) -> str:
-        """The command that gave an image its labels, and which options are others now."""
-        entry = self.manifest.get(image)
-        run = None if entry is None else self.run_of(entry)
+    def _how_made(self, run: RunInfo | None) -> str:
+        """The command of the run that gave an image its labels, and which options are others now."""
         found = [] if run is None else self._differences(run)
         command = "" if run is None or run.noted is None else f" ({run.noted.command})"
         return "; ".join([f"{command}, and this run does not label these again", *found])

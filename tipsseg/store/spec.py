@@ -301,10 +301,17 @@ def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
         for each in fields(here)
         if each.name != "val_fraction"  # which images are for validation is no matter of labels
     ]
-    pairs += [("dtype", one.dtype, other.dtype), ("feature_dtype", one.spec.labelled_in, other.spec.labelled_in)]
+    pairs += [("dtype", one.dtype, other.dtype)]
     differing = [each for each in pairs if each[1] != each[2]]
     theirs, ours = ([f"{each[0].replace('_', '-')} {_said(each[side])}" for each in differing] for side in (1, 2))
+    if one.spec.labelled_in != other.spec.labelled_in:
+        theirs, ours = [*theirs, kept_features(one.spec)], [*ours, kept_features(other.spec)]
     return theirs, ours
+
+
+def kept_features(spec: RunSpec) -> str:
+    """The features that a run labels by, in words."""
+    return "no kept features" if spec.features is None else f"features kept in {spec.labelled_in}"
 
 
 def _said(value: object) -> str:

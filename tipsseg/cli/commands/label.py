@@ -296,9 +296,16 @@ def _commands_to_paste(output: Path) -> Iterator[None]:
         yield
     except OtherRunError as error:
         command = shell_line(["tipsseg", *_without_output(sys.argv[1:])])
-        other = shell_word(f"{output}-2")
-        error.hint = "Label into another folder, or remove what that run wrote and start over:"
-        error.commands = (f"{command} -o {other}", f"{command} -o {shell_word(str(output))} --overwrite")
+        same, other = (shell_word(name) for name in (str(output), f"{output}-2"))
+        ways = {"label into another folder": f"{command} -o {other}"}
+        if error.covered:
+            ways["remove what that run wrote and start over"] = f"{command} -o {same} --overwrite"
+        if error.features is not None:
+            ways["label by the features of that run"] = (
+                f"{command} -o {same} --features {shell_word(str(error.features))}"
+            )
+        hint = ", or ".join(ways)
+        error.hint, error.commands = f"{hint[0].upper()}{hint[1:]}:", tuple(ways.values())
         raise
 
 

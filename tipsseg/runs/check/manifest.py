@@ -23,10 +23,11 @@ from tipsseg.util.ownership import LOG_PREFIX
 #: What mends a manifest.
 _DONE_AGAIN = "run the command that labelled the images again, which labels those that are missing"
 _SET_ASIDE = "run the command that labelled the images again, which keeps the line in another file and labels the image"
+_ONE_NAME = "label into another folder, in which it has one name"
 
 
 class Images:
-    """The images of a run, by its manifest. Memory grows by a name, an offset and the formats per image.
+    """The images of a run, by its manifest. Memory grows by a name, two numbers and the formats per image.
 
     Attributes:
         formats: The formats of each image by its name, in the order of names.
@@ -47,6 +48,7 @@ class Images:
     def read(self) -> Iterator[Problem]:
         """Read the file; once, before all else."""
         formats: dict[str, tuple[str, ...]] = {}
+        paths: dict[str, int] = {}  # hashes: the texts would be most of the memory
         same: dict[tuple[str, ...], tuple[str, ...]] = {}
         problems: list[str] = []
         try:
@@ -55,6 +57,7 @@ class Images:
                     entry = self._numbers(read_entry(line)).entry
                     formats[entry.image] = same.setdefault(entry.formats, entry.formats)
                     (self.corrected.discard if entry.corrected is None else self.corrected.add)(entry.image)
+                    paths[entry.image] = hash(entry.path)
                 except ValueError as error:
                     problems.append(f"line {number} is no entry: {error}; {_SET_ASIDE}")
             self._manifest = Manifest(self.run.spec.state)
@@ -67,6 +70,10 @@ class Images:
         labelled = 0 if self.run.ended is None else self.run.images
         if not problems and len(formats) < labelled:
             problems.append(f"it has {len(formats)} images, where {RUN_FILE} counts {labelled}; {_DONE_AGAIN}")
+        owners: dict[int, str] = {}
+        for image in sorted(paths, key=name_order):
+            if (owner := owners.setdefault(paths[image], image)) != image:
+                problems.append(f"{image} and {owner} are the same file, labelled under two names; {_ONE_NAME}")
         self.formats = {image: formats[image] for image in sorted(formats, key=name_order)}
         self.sound = not problems
         for what in problems:

@@ -69,6 +69,11 @@ class EncodeSpec:
         """None: features are named by the content of the image, so that no two names clash."""
         return ()
 
+    @property
+    def overwrite(self) -> bool:
+        """Never: features that are there are those of the images."""
+        return False
+
     def check(self) -> None:
         """Raise an error for all that can be seen to be wrong without torch and without images, see `RunSpec.check`."""
         if self.feature_dtype is not None:
