@@ -16,8 +16,8 @@ from output_folders import CLASSES, make_run, save_inputs, tree
 from PIL import Image
 
 from tipsseg.errors import TipssegError
+from tipsseg.regions.brush import decode_brush
 from tipsseg.runs.correct import source as sources
-from tipsseg.runs.correct.brush import decode_brush
 from tipsseg.runs.correct.folder import take_corrections
 from tipsseg.runs.correct.shapes import of_polygons
 from tipsseg.runs.progress import Progress

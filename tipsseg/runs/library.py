@@ -400,6 +400,7 @@ def correct_folder(
     add_classes: bool = False,
     replace_edited: bool = False,
     emptied: bool | None = None,
+    exact: bool = False,
     dry_run: bool = False,
     max_pixels: int = MAX_PIXELS,
     verbose: bool = False,
@@ -416,13 +417,15 @@ def correct_folder(
         replace_edited: Whether masks that a person changed in their place may be replaced.
         emptied: Whether the mask of an image without objects is emptied if the corrections do not tell whether a person saw the
             image. None: such images are refused.
+        exact: Whether objects are taken too that differ from the old ones at their edges only, as where a tool rounds corners.
         dry_run: Whether all is checked, and nothing is written.
         max_pixels: Larger images are refused.
         verbose: Whether notes, progress and faults go to stderr.
 
     Returns:
         What was taken in: `format`, `masks` (each with `image`, `path`, the number of `changed` pixels and whether the image was
-        `emptied`), `unchanged` images, `unmatched` images and new `classes`.
+        `emptied`), `unchanged` images, `unmatched` images, new `classes`, and the objects that were `kept` although their edges
+        differ.
 
     Raises:
         UsageError: For an unknown format.
@@ -440,6 +443,7 @@ def correct_folder(
             add_classes=add_classes,
             replace_edited=replace_edited,
             emptied=emptied,
+            exact=exact,
             dry_run=dry_run,
             max_pixels=max_pixels,
         )

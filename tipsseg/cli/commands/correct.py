@@ -69,6 +69,12 @@ def correct(
             show_default=False,
         ),
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Take objects too that differ at their edges only, as tools round corners and fill holes."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all, say what would change, and write nothing.")
     ] = False,
@@ -97,6 +103,7 @@ def correct(
             add_classes=add_classes,
             replace_edited=replace_edited,
             emptied=emptied,
+            exact=exact,
             dry_run=dry_run,
             jsonl=jsonl,
             max_pixels=max_pixels,

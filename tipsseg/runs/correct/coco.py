@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tipsseg.runs.correct.found import Found, Objects, Size, check_number, check_size, faults_of, numbers_of
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_code, of_polygons
@@ -98,9 +100,19 @@ def _shape(annotation: object, class_id: int, size: Size) -> Shape:
     segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
     if isinstance(segmentation, dict):
         return of_code(class_id, segmentation, size)
-    if not isinstance(segmentation, list) or not segmentation:
+    if segmentation == []:  # so tools write things that are too thin for them
+        return _box(class_id, take(annotation, "bbox", list), size)
+    if not isinstance(segmentation, list):
         raise ValueError("it has no `segmentation`: a box alone says nothing of pixels")
     rings = [numbers_of(each) for each in segmentation]
     if any(len(ring) % 2 for ring in rings):
         raise ValueError("a polygon that is no list of x and y in turn")
     return of_polygons(class_id, [ring.reshape(-1, 2) for ring in rings], size)
+
+
+def _box(class_id: int, sides: list[object], size: Size) -> Shape:
+    box = numbers_of(sides)
+    if len(box) != 4 or not ((box >= 0) & (box <= max(size))).all():
+        raise ValueError("a box that is not x, y, width and height within the image")
+    x, y, w, h = map(round, box.tolist())
+    return Shape(class_id, y, x, np.ones((max(min(h, size[0] - y), 0), max(min(w, size[1] - x), 0)), np.bool_), True)

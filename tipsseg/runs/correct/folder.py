@@ -18,7 +18,7 @@ from tipsseg.runs.correct.classes import add_classes as add_to_run
 from tipsseg.runs.correct.classes import finish_adding
 from tipsseg.runs.correct.found import Found
 from tipsseg.runs.correct.names import ClassNames, ImageNames
-from tipsseg.runs.correct.planning import CorrectedMask, Plan, Planner, discard
+from tipsseg.runs.correct.planning import CorrectedMask, KeptObject, Outcome, Plan, Planner, discard
 from tipsseg.runs.correct.readers import Reader, find_reader, recognise
 from tipsseg.runs.correct.source import Source
 from tipsseg.runs.progress import Progress
@@ -33,6 +33,15 @@ from tipsseg.util.printable import counted, listed, shell_word, shortened
 #: Faults that are told of one by one.
 _TOLD = 20
 
+#: Objects that are named of those that stay although their edges differ.
+_NAMED = 5
+
+#: How tools that redraw objects export them as they are.
+EXACT_EXPORTS = (
+    'This export rounds outlines. Exact ones: in CVAT upload without "Convert masks to polygons"; from FiftyOne export '
+    "ImageSegmentationDirectory, with `rel_dir`."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
@@ -44,6 +53,7 @@ class Corrections:
         unchanged: The images whose masks were as the corrections say.
         unmatched: Images of the corrections that the folder does not have, as the corrections call them.
         classes: The names of the classes that were added.
+        kept: The objects that stay as they were, as their outlines differ by no more than tools move them; see `take_corrections`.
     """
 
     format: str
@@ -51,6 +61,7 @@ class Corrections:
     unchanged: tuple[str, ...]
     unmatched: tuple[str, ...]
     classes: tuple[str, ...]
+    kept: tuple[KeptObject, ...] = ()
 
 
 def take_corrections(
@@ -62,6 +73,7 @@ def take_corrections(
     add_classes: bool = False,
     replace_edited: bool = False,
     emptied: bool | None = None,
+    exact: bool = False,
     dry_run: bool = False,
     jsonl: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -77,6 +89,8 @@ def take_corrections(
         replace_edited: Whether masks that a person changed in their place may be replaced.
         emptied: Whether the mask of an image without objects is emptied if the corrections do not tell whether a person saw the
             image. None: such images are refused.
+        exact: Whether every pixel counts. Else, where fewer objects of the source came back exactly than with another outline,
+            those stay as they were whose outline is off by no more than tools move it, or that only lost their holes.
         dry_run: Whether all is checked and told, and nothing is written.
         jsonl: Whether a line of JSON for each mask takes the place of its path.
         max_pixels: Larger images are refused.
@@ -89,7 +103,7 @@ def take_corrections(
     if not is_folder(output):
         raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
     reader = None if source_format is None else find_reader(source_format)
-    wish = _Wish(output, source, reader, add_classes, replace_edited, emptied, dry_run, max_pixels)
+    wish = _Wish(output, source, reader, add_classes, replace_edited, emptied, exact, dry_run, max_pixels)
     lock = None if dry_run else FolderLock(output)
     try:
         if lock is not None:
@@ -118,6 +132,7 @@ class _Wish:
     add_classes: bool
     replace_edited: bool
     emptied: bool | None
+    exact: bool
     dry_run: bool
     max_pixels: int
 
@@ -131,15 +146,15 @@ def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, prog
     names = ClassNames(context.classes, add=wish.add_classes)
     matched, unmatched = _matched(reader.images(files, names, len(context.classes)), manifest, run, wish.source)
     source = printable_path(wish.source.absolute())
-    planner = Planner(context, source, reader.name, wish.replace_edited, wish.dry_run, wish.max_pixels)
+    planner = Planner(context, source, reader.name, wish.replace_edited, wish.exact, wish.dry_run, wish.max_pixels)
     number = counted(len(matched), "image")
     progress.begin(f"{number} of {wish.source} ({reader.name}) into {wish.output}.", len(matched))
     plans: list[Plan] = []
     try:
-        unchanged = _plan_all(matched, manifest, planner, plans, progress)
+        outcomes = _plan_all(matched, manifest, planner, plans, progress)
         names.refuse()
         progress.end()
-        unchanged += _settle_emptied(wish, matched, plans, progress)
+        left = _settle_emptied(wish, matched, plans, progress)
         if not wish.dry_run:
             if names.added:
                 add_to_run(run, context, names.added)
@@ -149,7 +164,9 @@ def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, prog
         for plan in plans:
             discard(plan.places)
     masks = tuple(plan.mask for plan in plans)
-    return Corrections(reader.name, masks, tuple(unchanged), tuple(unmatched), names.added)
+    unchanged = tuple(image for image, outcome in outcomes.items() if outcome.plan is None or image in left)
+    kept = tuple(each for outcome in outcomes.values() for each in outcome.kept)
+    return Corrections(reader.name, masks, unchanged, tuple(unmatched), names.added, kept)
 
 
 def _whole_run(output: Path, own: Path) -> FinishedRun:
@@ -207,31 +224,47 @@ def _matched(
 
 def _plan_all(
     matched: Sequence[tuple[str, Found]], manifest: Manifest, planner: Planner, plans: list[Plan], progress: Progress
-) -> list[str]:
-    """Add the new masks to `plans`; returns the images whose masks stay. Raises InputError where a correction cannot be taken."""
-    unchanged: list[str] = []
+) -> Mapping[str, Outcome]:
+    """Add the new masks to `plans`, in the order of the images; returns what becomes of each image.
+
+    Whether a source writes objects exactly shows in those that nobody edited. So images that depend on it are planned once all have
+    been looked at. Raises InputError where a correction cannot be taken.
+    """
+    outcomes: dict[str, Outcome] = {}
     faults = 0
-    for image, found in matched:
+
+    def plan(image: str, found: Found, exact: bool | None) -> None:
+        nonlocal faults
         entry = manifest.get(image)
         try:
-            plan = None if entry is None else planner.plan(entry, found)
+            outcomes[image] = Outcome() if entry is None else planner.plan(entry, found, exact)
         except ImageError as error:
+            outcomes[image] = Outcome()
             faults += 1
             if faults <= _TOLD:
                 progress.error(error)
-        else:
-            if plan is None:
-                unchanged.append(image)
-            else:
-                plans.append(plan)
-        progress.advance()
+        made = outcomes[image].plan
+        if made is not None:
+            plans.append(made)
+        if not outcomes[image].open:
+            progress.advance()
+
+    for image, found in matched:
+        plan(image, found, None)
+    exact = sum(each.same for each in outcomes.values()) >= sum(each.redrawn for each in outcomes.values())
+    for image, found in matched:
+        if outcomes[image].open and outcomes[image].idle and not exact:
+            progress.advance()
+        elif outcomes[image].open:
+            plan(image, found, exact)
+    plans.sort(key=lambda plan: name_order(plan.mask.image))
     if faults:
         more = f", of which {_TOLD} are told above" if faults > _TOLD else ""
         raise InputError(
             f"{counted(faults, 'correction')} of {len(matched)} cannot be taken{more}; nothing was changed",
             "Mend them where they come from, or leave them out, and run the same command again.",
         )
-    return unchanged
+    return outcomes
 
 
 def _settle_emptied(
@@ -290,6 +323,15 @@ def _tell(
         number = counted(len(found.unmatched), "image")
         names = listed([shortened(name) for name in found.unmatched], 5)
         progress.note(f"{number} of {source} not in {output}, and left out: {names}.")
+    if found.kept:
+        number = counted(len(found.kept), "object")
+        which = "No object was changed: " if not found.masks else ""
+        progress.note(
+            f"{which}{number} of {source} differ at their edges only, or are too thin to come back, and stay as they were: "
+            f"{listed([str(each) for each in found.kept], _NAMED)}. Argument `exact` takes them."
+        )
+    if found.kept and not found.masks:
+        progress.note(EXACT_EXPORTS)
     would = "would be " if dry_run else ""
     progress.note(f"{counted(len(found.masks), 'mask')} {would}corrected, {len(found.unchanged)} unchanged.")
 

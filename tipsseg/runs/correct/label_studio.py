@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.runs.correct.brush import decode_brush
+from tipsseg.regions.brush import decode_brush
 from tipsseg.runs.correct.found import Found, Objects, Size, check_number, check_size, corners_of, faults_of, numbers_of
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_mask, of_polygons

@@ -15,10 +15,10 @@ from tipsseg.formats import FORMATS, index_masks
 from tipsseg.formats.base import ImageLabels, RunContext
 from tipsseg.label_map import LabelMap
 from tipsseg.regions.objects import LabelledObject, object_regions
+from tipsseg.runs.correct.comparing import Compared, compare_whole, paint, take_whole
 from tipsseg.runs.correct.found import Found, Objects, Whole, faults_of
 from tipsseg.runs.correct.readers import as_written
 from tipsseg.runs.correct.shapes import content_digest
-from tipsseg.runs.correct.taking import take_objects, take_whole
 from tipsseg.store.corrections import CERTAIN, Correction, find_correction, read_correction
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, TakenFrom
 from tipsseg.store.reader import check_hint
@@ -47,6 +47,46 @@ class CorrectedMask:
     emptied: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class KeptObject:
+    """An object that stayed as it was although its outline came back a little different, or did not come back as it is so thin.
+
+    Attributes:
+        image: The name of the image.
+        class_name: The class of the object.
+        box: (y, x, h, w) in pixels, the smallest box around the object.
+    """
+
+    image: str
+    class_name: str
+    box: tuple[int, int, int, int]
+
+    def __str__(self) -> str:
+        y, x, _, _ = self.box
+        return f"{self.class_name!r} at x {x}, y {y} of {self.image}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What becomes of an image.
+
+    Attributes:
+        plan: The new mask; None where the mask is as the correction says.
+        kept: The objects that stay although their outlines differ.
+        same: How many objects came back exactly.
+        redrawn: How many came back with another outline, within the bounds of what tools do.
+        open: Whether it depends on the whole source how the image is taken. There is no plan then.
+        idle: Whether an open one has no plan either where the source redraws objects.
+    """
+
+    plan: Plan | None = None
+    kept: tuple[KeptObject, ...] = ()
+    same: int = 0
+    redrawn: int = 0
+    open: bool = False
+    idle: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """A new mask that is ready.
@@ -71,6 +111,7 @@ class Planner:
         source: The path that the corrections are from, as text, absolute.
         format: The format of the corrections.
         replace_edited: Whether masks that a person changed in their place may be replaced.
+        exact: Whether every pixel counts, also where a tool may have moved it.
         dry_run: Whether nothing is written.
         max_pixels: Larger images are refused.
     """
@@ -79,11 +120,17 @@ class Planner:
     source: str
     format: str
     replace_edited: bool
+    exact: bool
     dry_run: bool
     max_pixels: int
 
-    def plan(self, entry: ManifestEntry, found: Found) -> Plan | None:
-        """Make the new mask of an image; None where the mask is as the correction says.
+    def plan(self, entry: ManifestEntry, found: Found, exact: bool | None = None) -> Outcome:
+        """Make the new mask of an image.
+
+        Args:
+            entry: The line of the manifest.
+            found: The image in the source.
+            exact: Whether the source writes objects exactly. None: that is not known yet.
 
         Raises:
             ImageError: Where the correction or the old mask cannot be used.
@@ -94,16 +141,27 @@ class Planner:
         old = self._read(entry, current)
         with faults_of(found.where):
             new = found.read(old.shape)
-        content = content_digest(new.shapes if isinstance(new, Objects) else (new.labels,))
-        taken = entry.taken
-        if taken is not None and (taken.content, taken.mask) == (content, current.digest):
-            labels, before = old, taken.before
-        else:
-            labels, before = self._labels(entry, old, new), current.digest
-        changed = int(np.count_nonzero(labels != old))
+            content = content_digest(new.shapes if isinstance(new, Objects) else (new.labels,), exact=self.exact)
+            taken = entry.taken
+            done = taken is not None and (taken.content, taken.mask) == (content, current.digest)
+            compared = None if done else self._compared(entry, old, new)
+        exact = self.exact or exact
+        outcome = self._outcome(entry, compared, exact)
         targets = self._targets(entry, current)
-        if not changed and all(digest_of(path) == current.digest for _, path in targets):
-            return None
+        alike = all(digest_of(path) == current.digest for _, path in targets)
+        if outcome.open:
+            return replace(outcome, idle=outcome.idle and alike)
+        before = current.digest
+        if done and taken is not None:
+            labels, before = old, taken.before
+        elif compared is None or (isinstance(new, Whole) and (exact or not compared.tells)):
+            assert isinstance(new, Whole)
+            labels = take_whole(old, new, ignore_id(len(self.context.classes)))
+        else:
+            labels = paint(compared, exact=bool(exact))
+        changed = int(np.count_nonzero(labels != old))
+        if not changed and alike:
+            return outcome
         if (
             changed
             and edited is not None
@@ -117,7 +175,7 @@ class Planner:
             )
         emptied = not new.shapes if isinstance(new, Objects) else self._has_objects(old) > self._has_objects(labels)
         mask = CorrectedMask(entry.image, targets[0][1], changed, emptied)
-        return self._ready(entry, targets, labels, content, before, mask)
+        return replace(outcome, plan=self._ready(entry, targets, labels, content, before, mask))
 
     def _has_objects(self, labels: LabelArray) -> bool:
         return bool(((labels != BACKGROUND) & (labels != ignore_id(len(self.context.classes)))).any())
@@ -142,10 +200,28 @@ class Planner:
             ) from error
         return read_correction(mask, stored)
 
-    def _labels(self, entry: ManifestEntry, old: LabelArray, new: Whole | Objects) -> LabelArray:
-        if not isinstance(new, Objects):
-            return take_whole(old, new, ignore_id(len(self.context.classes)))
-        return take_objects(old, as_written(self._image(entry, old), new.written_as, self.context), new)
+    def _compared(self, entry: ManifestEntry, old: LabelArray, new: Whole | Objects) -> Compared | None:
+        """The objects of a correction beside the old ones; None for masks that say all pixels and were never anything else."""
+        if isinstance(new, Objects):
+            before = as_written(self._image(entry, old), new.written_as, self.context)
+            return Compared(old, before, new.shapes, exact=self.exact)
+        if new.ignores or self.exact:
+            return None
+        return compare_whole(old, new.labels, ignore_id(len(self.context.classes)))
+
+    def _outcome(self, entry: ManifestEntry, compared: Compared | None, exact: bool | None) -> Outcome:
+        """The outcome, without a plan."""
+        if compared is None:
+            return Outcome()
+        came_back = set(compared.partners) & compared.redrawn
+        found = Outcome(same=len(compared.same), redrawn=len(came_back))
+        if self.exact or not compared.tells:
+            return found
+        names = {each.id: each.name for each in self.context.classes}
+        numbers = compared.undrawn | (set() if exact else compared.redrawn)
+        shapes = [compared.before[number] for number in sorted(numbers)]
+        kept = (KeptObject(entry.image, names[each.class_id], (each.y, each.x, *each.mask.shape)) for each in shapes)
+        return replace(found, kept=tuple(kept), open=exact is None, idle=compared.idle)
 
     def _image(self, entry: ManifestEntry, labels: LabelArray) -> ImageLabels:
         """The image with its old labels, as the formats take it."""

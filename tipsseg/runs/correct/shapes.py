@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ _OUTLINE_MAX = 10_000_000
 _MERGED = 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Shape:
     """The pixels of an object.
 
@@ -33,18 +34,44 @@ class Shape:
         y: The first row of the mask in the image.
         x: The first column of the mask in the image.
         mask: [h, w] bool, the pixels; h or w may be 0 for an object outside the image.
+        box_only: Whether only the box around the object is known, which the mask fills.
     """
 
     class_id: int
     y: int
     x: int
     mask: NDArray[np.bool_]
+    box_only: bool = False
+
+    @cached_property
+    def area(self) -> int:
+        """The number of pixels."""
+        return int(np.count_nonzero(self.mask))
 
     @property
     def place(self) -> tuple[slice, slice]:
         """Where the mask is in an array [H, W] of the image."""
         h, w = self.mask.shape
         return slice(self.y, self.y + h), slice(self.x, self.x + w)
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) of the mask in the image."""
+        h, w = self.mask.shape
+        return self.y, self.x, self.y + h, self.x + w
+
+    def within(self, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+        """[h, w], the pixels in a box (top, left, bottom, right) around the mask."""
+        top, left, bottom, right = box
+        found = np.zeros((bottom - top, right - left), np.bool_)
+        if self.mask.size:
+            h, w = self.mask.shape
+            found[self.y - top : self.y - top + h, self.x - left : self.x - left + w] = self.mask
+        return found
+
+    def box_distance(self, other: Shape) -> int:
+        """How far the boxes of two shapes are apart, in pixels, at the side where they differ most."""
+        return max(abs(own - its) for own, its in zip(self.box, other.box, strict=True))
 
     def same_pixels(self, other: Shape) -> bool:
         """Whether another shape has exactly these pixels, whatever its class."""
@@ -63,7 +90,7 @@ class Shape:
         own = self.mask[top - self.y : bottom - self.y, left - self.x : right - self.x]
         its = other.mask[top - other.y : bottom - other.y, left - other.x : right - other.x]
         both = int(np.count_nonzero(own & its))
-        return both / (int(np.count_nonzero(self.mask)) + int(np.count_nonzero(other.mask)) - both or 1)
+        return both / (self.area + other.area - both or 1)
 
 
 def of_mask(class_id: int, mask: NDArray[np.bool_], y: int = 0, x: int = 0) -> Shape:
@@ -162,9 +189,12 @@ def _plain_runs(counts: object, size: tuple[int, int]) -> Runs:
     return runs[runs[:, 1] > runs[:, 0]]
 
 
-def content_digest(parts: Iterable[Shape | NDArray[np.generic]]) -> str:
-    """The sha256 of what corrections say of an image, in hex: shapes in their order, or an array of label ids."""
-    found = hashlib.sha256()
+def content_digest(parts: Iterable[Shape | NDArray[np.generic]], *, exact: bool) -> str:
+    """The sha256 of what corrections say of an image, in hex: shapes in their order, or an array of label ids.
+
+    `exact` is whether all of it counts: what is taken then is something else.
+    """
+    found = hashlib.sha256(b"exact" if exact else b"")
     for each in parts:
         if isinstance(each, Shape):
             found.update(repr((each.class_id, each.y, each.x, each.mask.shape)).encode())
