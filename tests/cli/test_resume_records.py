@@ -560,6 +560,6 @@ def test_links_of_images_that_moved_are_mended_without_the_model(run: Run) -> No
     ran = run.command("label", "moved", "-c", CLASSES, "-m", run.model, "--device", "cpu", "-o", "out", "-f", "yolo,hf")
     assert ran.code == 0, ran.err
     assert run.labelled == []
-    assert Path("out/yolo/images/a.png").resolve() == Path("moved/a.png").resolve()
+    assert Path("out/yolo/images/train/a.png").resolve() == Path("moved/a.png").resolve()
     assert Path("out/hf/images/a.png").exists()
     assert run.command("check", "out", "--images", "moved").code == 0

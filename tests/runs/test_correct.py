@@ -243,7 +243,7 @@ def brush_code(data: np.ndarray) -> list[int]:
 
 
 def in_yolo(export: Path) -> Path:
-    path = export / "yolo/labels/scene.txt"
+    path = export / "yolo/labels/train/scene.txt"
     lines = [line.split() for line in path.read_text().splitlines() if not line.startswith("1 ")]
     upper = min((line for line in lines if line[0] == "0"), key=lambda line: min(map(float, line[2::2])))
     upper[0] = "2"
@@ -295,7 +295,8 @@ def test_a_round_trip(tmp_path: Path, name: str, editor: Callable[[Path], Path])
     changed = {path for path in followed if followed[path] != before.get(path)} - {"manifest.jsonl", "run.json"}
     runs = {"annotations.json", "annotations-polygon.json", "label-studio.json"}
     assert changed - runs == {
-        "masks/scene.png", "hf/masks/scene.png", "cvat/SegmentationClass/scene.png", "labelme/scene.json", "yolo/labels/scene.txt"
+        "masks/scene.png", "hf/masks/scene.png", "cvat/SegmentationClass/scene.png", "labelme/scene.json",
+        "yolo/labels/train/scene.txt",
     }  # fmt: skip
     assert problems(tmp_path / "out") == []
     assert take(tmp_path, source).masks == ()
