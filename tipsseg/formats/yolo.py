@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from tipsseg.options import FileOptions
 
 _FOLDER = "yolo"
-_IMAGES, _LABELS = "images", "labels"
+IMAGES, LABELS = "images", "labels"
 TRAIN, VAL = "train", "val"
+_PARTS = [TRAIN], [VAL], ["valid"], ["test"]
 
 #: Folders whose names get one underscore more, so that no two become one.
-_TAKEN = re.compile(rf"{_IMAGES}_*")
+_TAKEN = re.compile(rf"{IMAGES}_*")
 
 
 class Yolo(Format):
@@ -37,9 +38,9 @@ class Yolo(Format):
         "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, "
         "links to the images in yolo/images/train/, and val beside train"
     )
-    folder = f"{_FOLDER}/{_LABELS}"
+    folder = f"{_FOLDER}/{LABELS}"
     suffix = ".txt"
-    links = f"{_FOLDER}/{_IMAGES}"
+    links = f"{_FOLDER}/{IMAGES}"
     paired = True
     files = (f"{_FOLDER}/data.yaml",)
     former_files = (f"{_FOLDER}/train.txt", f"{_FOLDER}/val.txt")
@@ -55,7 +56,7 @@ class Yolo(Format):
 
     def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
         """See Format; the folder is below that of its part."""
-        folders = (f"{name}_" if _TAKEN.fullmatch(name) else name for name in image.parent.parts)
+        folders = (f"{name}_" if _TAKEN.fullmatch(name) else name for name in image.parent.parts)  # see `image_name`
         return PurePosixPath(self.part(image, options), *folders)
 
     def places(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
@@ -66,7 +67,7 @@ class Yolo(Format):
         found: dict[str, PurePosixPath | None] = {str(file): link}
         found |= {str(_in(part, file)): _in(part, link) for part in (TRAIN, VAL)}
         top = PurePosixPath(_FOLDER) / image.parent
-        return found | {str(top / _LABELS / file.name): top / _IMAGES / link.name}
+        return found | {str(top / LABELS / file.name): top / IMAGES / link.name}
 
     def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
         """A line for each part of each object: the class, from 0, then x and y of each corner as shares of the image."""
@@ -86,12 +87,24 @@ class Yolo(Format):
         """The description of the data set: where its images are, from this file on, and the names of its classes."""
         parts = {self.part(PurePosixPath(image), context.files) for image in images} or {TRAIN}
         for part in (TRAIN, VAL):  # a part without images is a folder that is not there
-            yield f"{part}: {_IMAGES}/{part if part in parts else min(parts)}\n".encode()
+            yield f"{part}: {IMAGES}/{part if part in parts else min(parts)}\n".encode()
         yield b"names:\n"
         for each in context.classes:
             # JSON's strings are YAML's.
             name = json.dumps(each.name, ensure_ascii=False)
             yield f"  {each.id - 1}: {name}\n".encode("utf-8", "backslashreplace")
+
+
+def image_name(file: PurePosixPath, kind: str) -> str:
+    """Return what a path in a data set of YOLO calls its image: the path without the folder `kind`, LABELS or IMAGES.
+
+    That is the first that has a folder for each part of the data, or the last, as in Roboflow and earlier versions.
+    """
+    *folders, name = file.parts or (".",)
+    found = [at for at, folder in enumerate(folders) if folder == kind]
+    if found:
+        del folders[next((at for at in found if folders[at + 1 : at + 2] in _PARTS), found[-1])]
+    return str(PurePosixPath(*(each[:-1] if _TAKEN.fullmatch(each[:-1]) else each for each in folders), name))
 
 
 def _in(part: str, path: PurePosixPath) -> PurePosixPath:
