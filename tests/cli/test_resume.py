@@ -187,6 +187,24 @@ def test_starting_over_does_everything_again(run: Run) -> None:
     assert contents(Path("out")) == before
 
 
+def test_where_all_images_fail_there_are_no_files_for_all_of_them(run: Run) -> None:
+    for image in ALL:
+        Path("imgs", image).rename(f"kept-{Path(image).name}")
+        Path("imgs", image).write_bytes(b"no picture")
+    for _ in range(2):
+        run("-f", "coco,cvat,yolo")
+        assert (run.code, run.out) == (1, "out/classes.json\n")
+        found = {path.relative_to("out").as_posix() for path in Path("out").rglob("*")}
+        assert found == {"classes.json", "errors.jsonl", "run.json"}
+    assert run.command("check", "out").code == 0
+    for image in ALL:
+        Path(f"kept-{Path(image).name}").rename(Path("imgs", image))
+    run("-f", "coco,cvat,yolo")
+    assert (run.code, run.labelled) == (0, ALL)
+    assert len(json.loads(Path("out/annotations.json").read_bytes())["images"]) == 3
+    assert run.command("check", "out").code == 0
+
+
 def test_an_image_that_fails_now_keeps_what_was_made_of_it(run: Run) -> None:
     run()
     before, image = contents(Path("out")), Path("imgs/a.png").read_bytes()

@@ -13,7 +13,7 @@ from typing import Self
 
 from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS, image_folders
-from tipsseg.formats.base import RowsFile
+from tipsseg.formats.base import RowsFile, RunFile
 from tipsseg.store.classes_file import CLASSES_FILE, write_classes
 from tipsseg.store.error_log import ErrorLog
 from tipsseg.store.journal import Journal, write_run_file
@@ -123,8 +123,12 @@ class OutputFolder:
 
     @property
     def run_paths(self) -> list[Path]:
-        """The files that stand for all images."""
-        return [*(file.path for _, file in self._run_files), self.context.output / CLASSES_FILE]
+        """The files that stand for all images; without an image only what is there already and classes.json."""
+        return [*(file.path for _, file in self._due_files()), self.context.output / CLASSES_FILE]
+
+    def _due_files(self) -> list[tuple[str, RunFile]]:
+        some = len(self.resume.manifest) > 0
+        return [(name, file) for name, file in self._run_files if some or os.path.lexists(file.path)]
 
     def begin(self, info: RunInfo) -> None:
         """Write the records that come first: they say what masks mean, and that they are no inputs. Raises OutputError.
@@ -184,7 +188,7 @@ class OutputFolder:
         removed = self._removed_file()
         # First, so that no file lacks an image that the manifest has, should the run be killed now.
         manifest.tidy()
-        for name, file in self._run_files:
+        for name, file in self._due_files():
             journal = self.resume.journals.get(name)
             write_run_file(file, journal, manifest.holding(name), rewrite=not self.resume.of_the_same)
         self._write_outdated()

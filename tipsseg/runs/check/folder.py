@@ -153,7 +153,8 @@ class _RunFiles:
         for name, form in FORMATS.items():
             holders = {image: None for image, formats in self._images.formats.items() if name in formats}
             # Before the end of a run they are not written. Images of an earlier run may have been in more formats.
-            if run.ended is None or name in run.converting or not (holders or name in run.spec.formats):
+            unwritten = run.ended is None or name in run.converting or not self._images.formats
+            if unwritten or not (holders or name in run.spec.formats):
                 continue
             for file in form.run_files(RunContext(self._folder, run.spec.state, (), {}, run.spec.files)):
                 rules = form.check_run_file(file.path, self._images.names, holders)
