@@ -53,11 +53,11 @@ def test_formats_of_older_labels_do_not_stay_and_can_be_written_again(run: Run, 
     assert run.command("convert", "out", "-f", formats).code == 0
     RELABELLED[case](run)
     assert (run.code, "a.png" in run.labelled) == (0, True)
-    assert not Path("out/yolo/labels/a.txt").exists()
-    assert not Path("out/yolo/images/a.png").is_symlink()
+    assert not Path("out/yolo/labels/train/a.txt").exists()
+    assert not Path("out/yolo/images/train/a.png").is_symlink()
     ran = run.command("convert", "out", "-f", formats)
     assert (ran.code, run.command("check", "out").code) == (0, 0), ran.err
-    assert Path("out/yolo/labels/a.txt").exists()
+    assert Path("out/yolo/labels/train/a.txt").exists()
 
 
 def test_a_changed_file_of_older_labels_stays(run: Run) -> None:
@@ -71,7 +71,7 @@ def test_a_changed_file_of_older_labels_stays(run: Run) -> None:
     assert shape.read_bytes() == data
 
 
-@pytest.mark.parametrize(("formats", "file"), [("overlay", "overlays/a.jpg"), ("png,yolo", "yolo/labels/a.txt")])
+@pytest.mark.parametrize(("formats", "file"), [("overlay", "overlays/a.jpg"), ("png,yolo", "yolo/labels/train/a.txt")])
 def test_a_corrected_image_is_in_a_format_more_too(run: Run, formats: str, file: str) -> None:
     run()
     correct(Path("out/masks/a.png"))
@@ -180,8 +180,8 @@ def test_formats_that_need_the_image_do_not_keep_others_from_following(run: Run,
     assert ran.code == 0, ran.err
     assert Path("out/annotations.json").read_bytes() != before
     assert "Some corrected images are not in yolo any more: " in ran.err
-    assert not Path("out/yolo/labels/a.txt").exists()
-    assert not Path("out/yolo/images/a.png").is_symlink()
+    assert not Path("out/yolo/labels/train/a.txt").exists()
+    assert not Path("out/yolo/images/train/a.png").is_symlink()
     assert run.command("check", "out").out.count("\n") == (how == "changed")  # the image itself
 
 

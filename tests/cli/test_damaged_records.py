@@ -180,7 +180,7 @@ def test_a_link_of_somebody_else_is_not_replaced(run: Run, edited: bool) -> None
     run("-f", "png")
     if edited:
         correct(Path("out/masks/a.png"))
-    place = Path("out/yolo/images/a.png")
+    place = Path("out/yolo/images/train/a.png")
     place.parent.mkdir(parents=True)
     place.symlink_to("../../../notes")
     run("-f", "png,yolo")
@@ -188,7 +188,7 @@ def test_a_link_of_somebody_else_is_not_replaced(run: Run, edited: bool) -> None
     place.unlink()
     run("-f", "png,yolo")
     assert place.resolve() == Path("imgs/a.png").resolve()
-    assert Path("out/yolo/labels/a.txt").exists()
+    assert Path("out/yolo/labels/train/a.txt").exists()
 
 
 #: What `check` takes for no entry, though each value has a place.

@@ -93,6 +93,26 @@ MISTAKES = {
         "the command is missing: 'pictures/' is none",
         "Run: tipsseg label pictures/ -c car",
     ),
+    "two vocabularies": (
+        ["label", "photos", "--vocab", "voc20", "-m", "tiny", "-v", "ade20k"],
+        "--vocab is given more than once",
+        "Give one; put all classes into one vocabulary file.",
+    ),
+    **{
+        f"a slip in the background, {slip}": (
+            ["label", "photos", "-c", "tree", "--background", slip],
+            f"the background {slip!r} is one slip away from {word!r}",
+            f'Give {word}. If the phrase itself is meant, give it in a vocabulary file: background = ["{slip.lower()}"].',
+        )
+        for slip, word in {
+            "auot": "auto",
+            "aut": "auto",
+            "autp": "auto",
+            "non": "none",
+            "Nonee": "none",
+            "noen": "none",
+        }.items()
+    },
     "empty output": (["label", "photos", "-c", "car", "-o", ""], "the path of --output is empty", UNSET),
     "empty image": (["label", "photos", "", "-c", "car"], "the path of an image is empty", UNSET),
     "empty run": (["label", "photos", "--from", ""], "the path of --from is empty", UNSET),
@@ -224,21 +244,6 @@ def test_the_first_line_lists_the_classes(
     assert ran.code == 0
     assert ran.err.startswith(line)
     assert command("label", "photos", *what, "-m", mlp_checkpoint, "-f", "png", "-q").err == ""
-
-
-@pytest.mark.parametrize(
-    ("background", "word"),
-    [("non", "none"), ("Nonee", "none"), ("aut", "auto"), ("bone", ""), ("none", ""), ("auto", ""), ("non,sky", "")],
-)
-def test_a_slip_in_the_background_is_asked_about(
-    command: Command, mlp_checkpoint: Path, background: str, word: str
-) -> None:
-    ran = command(
-        "label", "photos", "-c", "tree", "-m", mlp_checkpoint, "-f", "png", "--background", background, "--dry-run"
-    )
-    assert ran.code == 0
-    note = f"The background is 1 phrase: {background}. Did you mean --background {word}?"
-    assert [line for line in ran.err.splitlines() if "Did you mean" in line] == ([note] if word else [])
 
 
 # ---- --retry-failed without classes ----

@@ -71,8 +71,8 @@ def test_full_names_hold_through_all_commands(command: Command, mlp_checkpoint: 
     ran = command("convert", "out", "-f", ",".join(others), "--quiet")
     assert (ran.code, ran.err) == (0, "")
     assert files_in("out/yolo") == [
-        "data.yaml", "images/a.jpg.jpg", "images/a.png.png", "labels/a.jpg.txt", "labels/a.png.txt", "s/images/b.png.png",
-        "s/labels/b.png.txt",
+        "data.yaml", "images/train/a.jpg.jpg", "images/train/a.png.png", "images/train/s/b.png.png",
+        "labels/train/a.jpg.txt", "labels/train/a.png.txt", "labels/train/s/b.png.txt",
     ]  # fmt: skip
     assert files_in("out/labelme")[:4] == ["a.jpg.jpg", "a.jpg.json", "a.png.json", "a.png.png"]
     assert json.loads(Path("out/labelme/a.jpg.json").read_text())["imagePath"] == "a.jpg.jpg"

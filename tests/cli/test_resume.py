@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from output_folders import old_yolo_layout
 from PIL import Image
 from resuming import ALL, CLASSES, Run, contents, record
 
@@ -184,6 +185,24 @@ def test_starting_over_does_everything_again(run: Run) -> None:
     assert run.labelled == ALL
     assert "3 images labelled in " in err
     assert contents(Path("out")) == before
+
+
+def test_where_all_images_fail_there_are_no_files_for_all_of_them(run: Run) -> None:
+    for image in ALL:
+        Path("imgs", image).rename(f"kept-{Path(image).name}")
+        Path("imgs", image).write_bytes(b"no picture")
+    for _ in range(2):
+        run("-f", "coco,cvat,yolo")
+        assert (run.code, run.out) == (1, "out/classes.json\n")
+        found = {path.relative_to("out").as_posix() for path in Path("out").rglob("*")}
+        assert found == {"classes.json", "errors.jsonl", "run.json"}
+    assert run.command("check", "out").code == 0
+    for image in ALL:
+        Path(f"kept-{Path(image).name}").rename(Path("imgs", image))
+    run("-f", "coco,cvat,yolo")
+    assert (run.code, run.labelled) == (0, ALL)
+    assert len(json.loads(Path("out/annotations.json").read_bytes())["images"]) == 3
+    assert run.command("check", "out").code == 0
 
 
 def test_an_image_that_fails_now_keeps_what_was_made_of_it(run: Run) -> None:
@@ -370,7 +389,9 @@ def test_options_that_are_given_win_over_the_record(run: Run) -> None:
 def test_images_are_divided_anew_without_labelling_them_anew(run: Run) -> None:
     def divided() -> tuple[object, str]:
         options: dict[str, object] = record(Path("out"))["options"]  # type: ignore[assignment]
-        return options.get("val_fraction"), Path("out/yolo/data.yaml").read_text().splitlines()[0]
+        (folder,) = Path("out/yolo/images").iterdir()  # by 0.5 all three are for validation
+        assert folder.name in Path("out/yolo/data.yaml").read_text().splitlines()[0]
+        return options.get("val_fraction"), folder.name
 
     steps: list[tuple[tuple[str, ...], float | None]] = [
         (("-f", "png,yolo"), None),
@@ -384,7 +405,21 @@ def test_images_are_divided_anew_without_labelling_them_anew(run: Run) -> None:
         run(*options)
         assert run.code == 0
         assert (run.labelled == []) == (number > 0), options
-        assert divided() == (fraction, "train: ." if fraction is None else "train: train.txt"), options
+        assert divided() == (fraction, "train" if fraction is None else "val"), options
+
+
+def test_labels_in_the_old_layout_of_yolo_are_moved_without_labelling_them_anew(run: Run) -> None:
+    run("-f", "png,yolo", "--val-fraction", "0.5")
+    before = contents(Path("out"))
+    old_yolo_layout(Path("out"))
+    told = run.command("check", "out").out
+    assert '"yolo/labels/a.txt", not "yolo/labels/val/a.txt"; tipsseg convert moves it' in told
+    assert "Nothing was written" in run("-f", "png", "--dry-run")
+    said = run("-f", "png")
+    assert (run.code, run.labelled) == (0, [])
+    assert "yolo: the files of 3 images moved to the folders that its data.yaml names now." in said
+    assert contents(Path("out")) == before
+    assert run.command("check", "out").code == 0
 
 
 def edited(**values: object) -> Callable[[], object]:

@@ -189,7 +189,7 @@ def test_one_object_a_class(tmp_path: Path) -> None:
         ("tree", None),
         ("bench", None),
     ]
-    assert len((tmp_path / "yolo/sub/labels/a.txt").read_text().splitlines()) == 4
+    assert len((tmp_path / "yolo/labels/train/sub/a.txt").read_text().splitlines()) == 4
 
 
 def test_objects_below_the_minimum_area_are_in_no_list(tmp_path: Path) -> None:
@@ -204,5 +204,5 @@ def test_objects_below_the_minimum_area_are_in_no_list(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "results.json").read_bytes())) == wanted
     assert len(json.loads((tmp_path / "panoptic.json").read_bytes())["annotations"][0]["segments_info"]) == wanted
     assert len(json.loads((tmp_path / "labelme/sub/a.json").read_bytes())["shapes"]) == wanted
-    assert len((tmp_path / "yolo/sub/labels/a.txt").read_text().splitlines()) == wanted
+    assert len((tmp_path / "yolo/labels/train/sub/a.txt").read_text().splitlines()) == wanted
     assert len(json.loads((tmp_path / "label-studio.json").read_bytes())[0]["predictions"][0]["result"]) == wanted

@@ -187,8 +187,8 @@ def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path)
         "npz/sub/a.npz",
         "overlays/sub/a.jpg",
         "panoptic/sub/a.png",
-        "yolo/sub/images/a.jpg",
-        "yolo/sub/labels/a.txt",
+        "yolo/images/train/sub/a.jpg",
+        "yolo/labels/train/sub/a.txt",
     ]
 
 
@@ -565,26 +565,37 @@ def test_the_choice_of_images_is_the_same_for_ever() -> None:
     assert [is_for_validation(name, 0.5) for name in names] == [True, True, True, False]
 
 
-def test_yolo_lists_the_images_for_training_and_for_validation(tmp_path: Path) -> None:
-    images = ["a.png", "images/b c.jpg", "sub/\u718a.png", *(f"{number}.png" for number in range(20))]
-    files = FORMATS["yolo"].run_files(context_of(tmp_path, options=FileOptions(val_fraction=0.4)))
-    assert [file.path.name for file in files] == ["data.yaml", "train.txt", "val.txt"]
-    for file in files:
-        file.write(images, lambda _: ())
-    assert (tmp_path / "yolo/data.yaml").read_text().startswith("train: train.txt\nval: val.txt\nnames:\n  0: ")
-    train, val = ((tmp_path / "yolo" / name).read_text("utf-8").splitlines() for name in ("train.txt", "val.txt"))
-    place = {name: f"./{PurePosixPath(name).parent / 'images' / PurePosixPath(name).name}" for name in images}
-    assert place["images/b c.jpg"] == "./images/images/b c.jpg"
-    assert train == [place[name] for name in images if not is_for_validation(name, 0.4)]
-    assert val == [place[name] for name in images if is_for_validation(name, 0.4)]
-    assert 4 < len(val) < len(train)
+#: A fraction and images, and the lines of data.yaml; "a.png" is among the half, and "c.tif" is not.
+DATA_YAML: Mapping[str, tuple[float | None, list[str], tuple[str, str]]] = {
+    "undivided": (None, ["a.png", "c.tif"], ("train", "train")),
+    "by 0": (0.0, ["a.png", "c.tif"], ("train", "train")),
+    "divided": (0.5, ["a.png", "c.tif"], ("train", "val")),
+    "all for training": (0.5, ["c.tif"], ("train", "train")),
+    "all for validation": (0.5, ["a.png"], ("val", "val")),
+    "no images": (0.5, [], ("train", "train")),
+}
 
 
-@pytest.mark.parametrize("fraction", [None, 0.0])
-def test_yolo_takes_all_images_for_both_where_nothing_is_said(tmp_path: Path, fraction: float | None) -> None:
+@pytest.mark.parametrize(("fraction", "images", "parts"), DATA_YAML.values(), ids=DATA_YAML)
+def test_data_yaml_names_folders_that_are_there(
+    tmp_path: Path, fraction: float | None, images: list[str], parts: tuple[str, str]
+) -> None:
     (file,) = FORMATS["yolo"].run_files(context_of(tmp_path, options=FileOptions(val_fraction=fraction)))
-    file.write(["a.png"], lambda _: ())
-    assert file.path.read_text().startswith("train: .\nval: .\nnames:\n")
+    file.write(images, lambda _: ())
+    train, val = parts
+    assert file.path.read_text().startswith(f"train: images/{train}\nval: images/{val}\nnames:\n  0: ")
+
+
+def test_readers_of_yolo_find_the_labels_of_every_image(tmp_path: Path) -> None:
+    """They change the last folder `images` of a path, and no two images get one file."""
+    names = ["images/a.jpg", "images_/a.jpg", "images__/a.jpg", "b/images/c/a.jpg", "imagesque/a.jpg", "labels/a.jpg"]
+    form, files = FORMATS["yolo"], set()
+    for name in names:
+        file, link = (path(PurePosixPath(name), DEFAULT_FILE_OPTIONS) for path in (form.relative_path, form.link_path))
+        head, tail = f"/{link}".rsplit("/images/", 1)
+        assert f"/{file}" == f"{head}/labels/{tail}".replace(".jpg", ".txt")
+        files.add(file)
+    assert len(files) == len(names)
 
 
 # ---- classes.json ----

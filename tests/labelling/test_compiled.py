@@ -215,8 +215,8 @@ def _loaded_again() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_loaded_again")
-@pytest.mark.parametrize("lacks", ["wanted", "installed", "a cache", "an older numba"])
-def test_without_numba_there_are_no_loops(lacks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lacks", ["wanted", "installed", "a cache", "a cache to write to", "an older numba"])
+def test_without_numba_there_are_no_loops(lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise NumbaError("Failed in nopython mode pipeline")
 
@@ -226,10 +226,14 @@ def test_without_numba_there_are_no_loops(lacks: str, monkeypatch: pytest.Monkey
         monkeypatch.setattr(compiled, "find_spec", lambda _: None)
     elif lacks == "a cache":
         monkeypatch.setattr(compiled, "cache_folder", lambda: None)
+    elif lacks == "a cache to write to":
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path / "file" / "cache"))
     else:
         monkeypatch.setattr(compiled, "_match", fails)
     assert compiled.loops() is None
     assert not compiled.to_be_compiled()
+    assert not list(Path(compiled.__file__).parent.rglob("*.nb?"))  # numba's own choice, where it cannot write to ours
     scores = WindowScores(*cosines_of(CASES["one window"]), 0.02)
     monkeypatch.undo()
     assert match(scores, (60, 60), table_of(CASES["one window"])).labels.shape == (60, 60)

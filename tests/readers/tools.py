@@ -116,12 +116,12 @@ def supervision_yolo(out: Path, images: Path) -> Mapping[str, Ids]:
     import supervision
 
     dataset = supervision.DetectionDataset.from_yolo(
-        images_directory_path=str(out / "yolo/images"),
-        annotations_directory_path=str(out / "yolo/labels"),
+        images_directory_path=str(out / "yolo/images/train"),
+        annotations_directory_path=str(out / "yolo/labels/train"),
         data_yaml_path=str(out / "yolo/data.yaml"),
         force_masks=True,
     )
-    return dict(_detections(dataset, out / "yolo/images", class_ids(out)))
+    return dict(_detections(dataset, out / "yolo/images/train", class_ids(out)))
 
 
 # ---- datasets ----
@@ -223,8 +223,8 @@ def ultralytics(out: Path, images: Path) -> Mapping[str, Ids]:
             objects = []
             for number, ring in zip(label["cls"].ravel().astype(int), label["segments"], strict=True):
                 objects.append((ids[data["names"][int(number)]], _filled(ring * [width, height], (height, width))))
-            *folders, _, name = Path(label["im_file"]).relative_to(root.resolve()).parts
-            found["/".join((*folders, name))] = painted(objects, (height, width))
+            image = Path(label["im_file"]).relative_to(root.resolve() / "images/train")
+            found[str(image)] = painted(objects, (height, width))
         return found
 
 
@@ -398,6 +398,21 @@ def _fiftyone_coco(file: str) -> Read:
     return read
 
 
+def fiftyone_yolo(out: Path, images: Path) -> Mapping[str, Ids]:
+    from fiftyone.utils.yolo import YOLOv5DatasetImporter
+
+    importer = YOLOv5DatasetImporter(
+        dataset_dir=str(out / "yolo"), yaml_path="data.yaml", split="train", label_type="instances"
+    )
+    ids, found = class_ids(out), {}
+    with importer:
+        for path, metadata, label in importer:
+            size = metadata.height, metadata.width
+            masks = ((ids[each.label], _in_place(each, size)) for each in (label.detections if label else ()))
+            found[str(Path(path).relative_to(out.absolute() / "yolo/images/train"))] = painted(masks, size)
+    return found
+
+
 def _in_place(detection: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     """A mask within its box, whose corner is in shares of the image, in the whole image."""
     mask = np.zeros(size, bool)
@@ -440,7 +455,7 @@ LIGHT = (
     Reader(
         "supervision",
         "yolo",
-        '`DetectionDataset.from_yolo("out/yolo/images", "out/yolo/labels", "out/yolo/data.yaml", force_masks=True)`, '
+        '`DetectionDataset.from_yolo("out/yolo/images/train", "out/yolo/labels/train", "out/yolo/data.yaml", force_masks=True)`, '
         "folder by folder",
         supervision_yolo,
         0.9,
@@ -466,6 +481,10 @@ _ROUND_TRIP = (
 )
 _ZOO = '`foz.load_zoo_model("tipsseg", classes="panda leg,tree")` of [examples/fiftyone](../../examples/fiftyone), without files'
 _CVAT = "`cvat-cli task auto-annotate ID --function-module tipsseg.integrations.cvat`: the function itself, without a server"
+_FIFTYONE_YOLO = (
+    '`Dataset.from_dir(dataset_type=YOLOv5Dataset, dataset_dir="out/yolo", yaml_path="data.yaml", split="train", '
+    'label_type="instances")`'
+)
 _FIFTYONE = (
     "`Dataset.from_dir(dataset_type=COCODetectionDataset, "
     'data_path="photos", labels_path="out/annotations.json", label_types="segmentations")`'
@@ -502,4 +521,5 @@ HEAVY = (
         '`Dataset.from_dir(dataset_type=ImageSegmentationDirectory, data_path="photos", labels_path="out/masks")`',
         fiftyone_masks,
     ),
+    Reader("fiftyone", "yolo", _FIFTYONE_YOLO, fiftyone_yolo, 0.8),
 )

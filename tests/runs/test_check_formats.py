@@ -41,7 +41,7 @@ LABELS: Mapping[str, LabelArray] = {"a.png": A, "sub/b c.jpg": B}
 PER_IMAGE = {
     name: str(path)
     for name, form in FORMATS.items()
-    if (path := form.relative_path(PurePosixPath("a.png"), DEFAULT_FILE_OPTIONS.names)) is not None
+    if (path := form.relative_path(PurePosixPath("a.png"), DEFAULT_FILE_OPTIONS)) is not None
 }
 
 
@@ -110,8 +110,8 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         [f"out/panoptic/a.png: {CHANGED}, and not an image in a format that Pillow reads"],
     ),
     "a file of no image": (
-        write("out/yolo/sub/labels/x.txt", b""),
-        ["out/yolo/sub/labels/x.txt: no image in the manifest has this file"],
+        write("out/yolo/labels/train/sub/x.txt", b""),
+        ["out/yolo/labels/train/sub/x.txt: no image in the manifest has this file"],
     ),
     # ---- index masks, which have rules of their own: also where the program is wrong ----
     "a mask with another id": (
@@ -123,7 +123,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "a mask with a palette": (together(save(MASK, "P"), stamp_out), [f"{MASK}: a PNG of mode P, not a PNG of mode L"]),
     # ---- links ----
-    "a link is gone": (remove("out/yolo/images/a.png"), ["out/yolo/images/a.png: missing"]),
+    "a link is gone": (remove("out/yolo/images/train/a.png"), ["out/yolo/images/train/a.png: missing"]),
     "a link leads nowhere": (
         together(remove("out/hf/images/a.png"), lambda root: (root / "out/hf/images/a.png").symlink_to("x")),
         ["out/hf/images/a.png: it leads to no file"],
@@ -170,7 +170,7 @@ def test_a_fault_is_found_where_it_is(root: Path, case: str) -> None:
 
 #: Of a file of each of these formats that a person changed, what is in it is that person's affair.
 EDITED: dict[str, Change] = {
-    "yolo": write("out/yolo/labels/a.txt", b"0 0.1 0.1 0.2 0.2 0.3 0.3\n"),
+    "yolo": write("out/yolo/labels/train/a.txt", b"0 0.1 0.1 0.2 0.2 0.3 0.3\n"),
     "labelme": edit_json("out/labelme/a.json", lambda each: each.update(shapes=[])),
     "cvat": save("out/cvat/SegmentationClass/a.png", "RGB"),
     "panoptic": save("out/panoptic/a.png", "RGB"),
@@ -216,7 +216,7 @@ def test_formats_that_hold_some_of_the_images_are_named(root: Path, capsys: pyte
             written={"png": each["written"]["png"]},  # type: ignore[index]
         ),
     )(root)
-    remove("few/yolo/labels/a.txt")(root)
+    remove("few/yolo/labels/train/a.txt")(root)
     assert problems(root / "few") == []
     with Progress(quiet=False) as progress:
         assert list(check_folder(root / "few", None, 2, progress)) == []

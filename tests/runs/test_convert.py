@@ -27,6 +27,7 @@ from output_folders import (
     edit_json,
     entry,
     make_run,
+    old_yolo_layout,
     problems,
     remove,
     repaint,
@@ -40,6 +41,7 @@ from PIL import Image
 
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS
+from tipsseg.formats.yolo import is_for_validation
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components
 from tipsseg.regions.polygons import outline
@@ -49,7 +51,7 @@ from tipsseg.runs.progress import Progress
 from tipsseg.store.journal import Journal
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.shards import Shard
-from tipsseg.types import ImageRef, LabelArray
+from tipsseg.types import ImageRef, LabelArray, printable_path
 from tipsseg.util.files import json_bytes
 from tipsseg.util.ownership import Ownership
 
@@ -256,9 +258,10 @@ def test_what_is_said(tmp_path: Path) -> None:
     assert said[0] == f"6 images of {tmp_path}/out into yolo, coco-polygon."
     assert said[1] == "In yolo an object has one part, so each part of a class is an object there."
     assert said[2].startswith("Polygons of 11 objects: IoU with their pixels 1.0000 on average")
-    assert said[3].startswith("6 images converted in ")
-    assert said[3].endswith(f" s, into {tmp_path}/out")
-    assert len(said) == 4
+    assert said[3].startswith("yolo: yolo/data.yaml names the same 6 images for training and for validation; ")
+    assert said[4].startswith("6 images converted in ")
+    assert said[4].endswith(f" s, into {tmp_path}/out")
+    assert len(said) == 5
 
 
 def test_how_well_polygons_fit_is_said_as_it_is(tmp_path: Path) -> None:
@@ -298,42 +301,121 @@ def test_polygons_are_simplified_as_in_the_run(tmp_path: Path) -> None:
     assert problems(tmp_path / "out") == []
     (tmp_path / "plain").mkdir()
     build(tmp_path / "plain", replace(simple, options=DEFAULT_FILE_OPTIONS))
-    for name in ("annotations-polygon.json", "yolo/labels/a.txt", "labelme/a.json", "label-studio.json"):
+    for name in ("annotations-polygon.json", "yolo/labels/train/a.txt", "labelme/a.json", "label-studio.json"):
         short, long = (tree(root / "wanted")[name] for root in (tmp_path, tmp_path / "plain"))
         assert len(short) < 0.7 * len(long), name
 
 
-def divided(root: Path) -> tuple[object, str, dict[str, str]]:
-    """The fraction in run.json, data.yaml's first line, and the lists of images."""
+NAMES = [printable_path(Path(name)) for name in IMAGES]
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(printable_path(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+#: Where data.yaml finds the images of a folder that is not divided.
+SAME = ("train: images/train", "val: images/train")
+
+
+def divided(root: Path) -> tuple[object, list[str], dict[str, list[str]]]:
+    """The fraction in run.json, data.yaml's lines on images, and the images with their labels in each folder."""
     files = tree(root / "out")
-    lists = {name: files[f"yolo/{name}"].decode() for name in ("train.txt", "val.txt") if f"yolo/{name}" in files}
+    parts = {part.name: files_in(root / "out/yolo/images" / part.name) for part in (root / "out/yolo/images").iterdir()}
+    for part, images in parts.items():
+        assert files_in(root / "out/yolo/labels" / part) == [f"{image.rpartition('.')[0]}.txt" for image in images]
     options = json.loads(files["run.json"])["options"]
-    return options.get("val_fraction"), files["yolo/data.yaml"].decode().splitlines()[0], lists
+    return options.get("val_fraction"), files["yolo/data.yaml"].decode().splitlines()[:2], parts
 
 
 def test_images_for_validation(tmp_path: Path) -> None:
     build(tmp_path, Case(("png", "yolo"), ("yolo",)))
     before = tree(tmp_path / "out")
-    assert divided(tmp_path) == (None, "train: .", {})
+    assert divided(tmp_path) == (None, [*SAME], {"train": sorted(NAMES)})
     convert_folder(tmp_path / "out", ["yolo"], None, 1, Notes(), val_fraction=0.5)
-    fraction, train, lists = divided(tmp_path)
-    assert (fraction, train) == (0.5, "train: train.txt")
-    assert len(lists["train.txt"].splitlines()) + len(lists["val.txt"].splitlines()) == len(IMAGES)
+    fraction, lines, parts = divided(tmp_path)
+    assert (fraction, lines) == (0.5, ["train: images/train", "val: images/val"])
+    assert {image: part for part in parts for image in parts[part]} == {
+        image: "val" if is_for_validation(image, 0.5) else "train" for image in NAMES
+    }
     assert problems(tmp_path / "out") == []
     convert(tmp_path, "yolo", "cvat")  # it stays so where nothing is said
-    assert divided(tmp_path) == (fraction, train, lists)
+    assert divided(tmp_path) == (fraction, lines, parts)
     convert_folder(tmp_path / "out", ["yolo"], None, 1, Notes(), val_fraction=0)
-    assert divided(tmp_path)[:2] == (None, "train: .")
+    assert divided(tmp_path)[:2] == (None, [*SAME])
     kept = {name: data for name, data in tree(tmp_path / "out").items() if name in before}
     assert {**kept, "run.json": b"", "manifest.jsonl": b""} == {**before, "run.json": b"", "manifest.jsonl": b""}
 
 
-def test_lists_that_were_changed_are_a_problem(tmp_path: Path) -> None:
+def test_an_image_for_training_and_for_validation_is_a_problem(tmp_path: Path) -> None:
     build(tmp_path, Case(("png", "yolo"), options=FileOptions(val_fraction=0.5)))
     assert problems(tmp_path / "out") == []
-    edit("out/yolo/val.txt", lambda data: data + b"./images/a.png\n")(tmp_path)
+    labels = tmp_path / "out/yolo/labels"
+    first, *_ = files_in(labels / "val")
+    (labels / "train" / first).parent.mkdir(exist_ok=True)
+    shutil.copy(labels / "val" / first, labels / "train" / first)
     (found,) = check_folder(tmp_path / "out", None, 1, Notes())
-    assert str(found) == f"{tmp_path}/out/yolo/val.txt: changed since it was written"
+    assert str(found) == f"{labels}/train/{first}: no image in the manifest has this file"
+
+
+@pytest.mark.parametrize("into", ["yolo", "cvat"])
+@pytest.mark.parametrize("fraction", [None, 0.5])
+def test_a_folder_of_the_old_layout_of_yolo_is_moved_whenever_that_is_killed(
+    tmp_path: Path, fraction: float | None, into: str
+) -> None:
+    images = {**IMAGES, "images/e.png": A, "labels/images_/f.png": B}
+    case = Case(("png", "yolo"), (into,), images, options=FileOptions(val_fraction=fraction))
+    build(tmp_path, case)
+    old_yolo_layout(tmp_path / "out")
+    assert (tmp_path / "out/yolo/images/images/e.png").is_symlink()
+    shutil.copytree(tmp_path / "out", tmp_path / "before", symlinks=True)
+    for steps in itertools.count(0, 7):
+        shutil.rmtree(tmp_path / "out")
+        shutil.copytree(tmp_path / "before", tmp_path / "out", symlinks=True)
+        with suppress(Killed), death_after(steps):
+            convert(tmp_path, into, jobs=1)
+            break
+        (tmp_path / "out" / LOCK_FILE).touch()
+        convert(tmp_path, into)
+        assert_same(tmp_path / "out", tmp_path / "wanted")
+        assert problems(tmp_path / "out") == [], f"after {steps} changes"
+    assert_same(tmp_path / "out", tmp_path / "wanted")
+    assert steps > 40
+    assert {path.name for path in (tmp_path / "out/yolo").iterdir()} == {"data.yaml", "images", "labels"}
+
+
+def test_what_a_person_changed_moves_too_and_what_is_in_the_way_keeps_all_from_moving(tmp_path: Path) -> None:
+    build(tmp_path, Case(("png", "yolo"), ("cvat",)))
+    old_yolo_layout(tmp_path / "out")
+    edit("out/yolo/b/labels/c.txt", lambda data: data + b"\n")(tmp_path)
+    changed, before = (tmp_path / "out/yolo/b/labels/c.txt").read_bytes(), tree(tmp_path / "out/yolo")
+    write("out/yolo/labels/train/b.c/d.txt", b"mine")(tmp_path)
+    with pytest.raises(
+        OutputError, match=re.escape("yolo/labels/train/b.c/d.txt: tipsseg did not write the file that is there")
+    ):
+        convert(tmp_path, "cvat")
+    assert tree(tmp_path / "out/yolo") == {**before, "labels/train/b.c/d.txt": b"mine"}
+    remove("out/yolo/labels/train/b.c/d.txt")(tmp_path)
+    _, said = convert(tmp_path, "cvat")
+    assert "yolo: the files of 6 images moved to the folders that its data.yaml names now." in said
+    assert (tmp_path / "out/yolo/labels/train/b/c.txt").read_bytes() == changed
+    assert tree(tmp_path / "out/yolo").keys() == {*tree(tmp_path / "wanted/yolo")}
+
+
+SAME_IMAGES = "yolo: yolo/data.yaml names the same 6 images for training and for validation; argument `val_fraction`="
+#: A fraction, and what is said of it.
+DIVISIONS = {
+    "none": (None, f"{SAME_IMAGES}0.2 sets about a fifth apart."),
+    "some": (0.5, "yolo: 2 images for training, 4 for validation."),
+    "too little": (0.001, f"{SAME_IMAGES}0.001 divides more images."),
+}
+
+
+@pytest.mark.parametrize(("fraction", "told"), DIVISIONS.values(), ids=DIVISIONS)
+def test_images_that_are_for_training_and_for_validation_are_said(tmp_path: Path, fraction: float, told: str) -> None:
+    build(tmp_path, Case(("png",), ("yolo",)))
+    notes = Notes()
+    convert_folder(tmp_path / "out", ["yolo"], None, 1, notes, val_fraction=fraction)
+    assert [line for line in notes.lines if line.startswith("yolo: ")] == [told]
 
 
 def test_a_fraction_without_yolo(tmp_path: Path) -> None:
@@ -521,9 +603,9 @@ FAULTS: Mapping[str, Fault] = {
         into=("overlay",),
     ),
     "a place that is a folder": Fault(
-        "imgs/b/c.jpg: cannot write out/yolo/b/labels/c.txt: a folder has this name | "
+        "imgs/b/c.jpg: cannot write out/yolo/labels/train/b/c.txt: a folder has this name | "
         "Move the folder away, or choose another output folder.",
-        lambda root: (root / "out/yolo/b/labels/c.txt").mkdir(parents=True),
+        lambda root: (root / "out/yolo/labels/train/b/c.txt").mkdir(parents=True),
         into=("yolo",),
     ),
 }  # fmt: skip

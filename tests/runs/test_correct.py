@@ -243,7 +243,7 @@ def brush_code(data: np.ndarray) -> list[int]:
 
 
 def in_yolo(export: Path) -> Path:
-    path = export / "yolo/labels/scene.txt"
+    path = export / "yolo/labels/train/scene.txt"
     lines = [line.split() for line in path.read_text().splitlines() if not line.startswith("1 ")]
     upper = min((line for line in lines if line[0] == "0"), key=lambda line: min(map(float, line[2::2])))
     upper[0] = "2"
@@ -264,6 +264,34 @@ EDITORS: Mapping[str, tuple[str, Callable[[Path], Path]]] = {
     "label-studio, brush": ("label-studio", in_label_studio_by_brush),
     "yolo": ("yolo", in_yolo),
 }
+
+
+#: The images of a run, and which of them a text file of YOLO is of, relative to data.yaml.
+YOLO_FILES: Mapping[str, tuple[list[str], str, str]] = {
+    "below train": (["a.png", "sub/a.png"], "labels/train/sub/a.txt", "sub/a.png"),
+    "below val": (["a.png", "sub/b.png"], "labels/val/a.txt", "a.png"),
+    "of parts of its own": (["train/a.png", "val/a.png"], "labels/train/val/a.txt", "val/a.png"),
+    "of a data set with these parts": (["train/a.png", "val/a.png"], "labels/val/a.txt", "val/a.png"),
+    "below a folder of labels": (["labels/a.png", "a.png"], "labels/train/labels/a.txt", "labels/a.png"),
+    "below a folder of images": (["images/a.png", "images_/a.png"], "labels/train/images_/a.txt", "images/a.png"),
+    "in the old layout": (["sub/a.png", "a.png"], "sub/labels/a.txt", "sub/a.png"),
+    "in the old layout, at the top": (["sub/a.png", "a.png"], "labels/a.txt", "a.png"),
+    "as Roboflow has it": (["sub/a.png", "b.png"], "valid/labels/b.txt", "b.png"),
+}
+
+
+@pytest.mark.parametrize(("images", "file", "image"), YOLO_FILES.values(), ids=YOLO_FILES)
+def test_a_text_file_of_yolo_is_of_the_image_that_its_folders_say(
+    tmp_path: Path, images: list[str], file: str, image: str
+) -> None:
+    labels = {name: np.zeros_like(SCENE) for name in images}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, CLASSES, ("png",))
+    path = tmp_path / "export" / file
+    path.parent.mkdir(parents=True)
+    path.write_text("0 0 0 0 1 1 1\n")
+    (tmp_path / "export/data.yaml").write_text(f"names: {json.dumps(list(CLASSES))}\n")
+    assert [mask.image for mask in take(tmp_path, tmp_path / "export").masks] == [image]
 
 
 def test_each_format_has_a_round_trip() -> None:
@@ -295,7 +323,8 @@ def test_a_round_trip(tmp_path: Path, name: str, editor: Callable[[Path], Path])
     changed = {path for path in followed if followed[path] != before.get(path)} - {"manifest.jsonl", "run.json"}
     runs = {"annotations.json", "annotations-polygon.json", "label-studio.json"}
     assert changed - runs == {
-        "masks/scene.png", "hf/masks/scene.png", "cvat/SegmentationClass/scene.png", "labelme/scene.json", "yolo/labels/scene.txt"
+        "masks/scene.png", "hf/masks/scene.png", "cvat/SegmentationClass/scene.png", "labelme/scene.json",
+        "yolo/labels/train/scene.txt",
     }  # fmt: skip
     assert problems(tmp_path / "out") == []
     assert take(tmp_path, source).masks == ()

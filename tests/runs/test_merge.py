@@ -28,6 +28,7 @@ from output_folders import (
     edit_json,
     edit_line,
     make_run,
+    old_yolo_layout,
     problems,
     remove,
     save_inputs,
@@ -38,6 +39,7 @@ from output_folders import (
 
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS
+from tipsseg.options import FileOptions
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.merge.folders import merge_folders
 from tipsseg.runs.predictions import masks_folder
@@ -245,7 +247,7 @@ def test_an_edited_mask_is_carried(root: Path, folders: list[str], target: str) 
 
 def test_what_a_merge_that_was_stopped_left_is_removed(root: Path, images: Path) -> None:
     build_runs(root)
-    for name in (".tipsseg-0123-A", "masks/b/.tipsseg-merge-0123.png", "yolo/images/.tipsseg-merge-0123.png"):
+    for name in (".tipsseg-0123-A", "masks/b/.tipsseg-merge-0123.png", "yolo/images/train/.tipsseg-merge-0123.png"):
         write(f"new/{name}", b"half")(root)
     merge(root, ["one", "two"], "new")
     assert labels(root / "new") == labels(images / "whole")
@@ -425,6 +427,12 @@ def other_formats(root: Path) -> None:
     make_run(root / "two", root / "imgs", SECOND, formats=("png",))
 
 
+def other_fractions(root: Path) -> None:
+    for folder, labels, fraction in (("one", FIRST, None), ("two", SECOND, 0.9)):
+        options = FileOptions(val_fraction=fraction)
+        make_run(root / folder, root / "imgs", labels, formats=("png", "yolo"), options=options)
+
+
 def of_images(first: Sequence[str], second: Sequence[str]) -> Build:
     """Two runs of the images of these names."""
 
@@ -565,6 +573,15 @@ REFUSALS: Mapping[str, Refusal] = {
         build=other_classes,
     ),
     "other formats": Refusal("two has the formats png; one has png, coco", build=other_formats),
+    "other images for validation": Refusal(
+        "two: yolo/labels/val/b.c/d.txt belongs to yolo/labels/train/b.c/d.txt by the `val_fraction` of one, and 2 more",
+        build=other_fractions,
+        hint="Run the command that labelled it again with argument `val_fraction`=0, which moves the files.",
+    ),
+    "an old layout of YOLO": Refusal(
+        "one: yolo/labels/a.txt belongs to yolo/labels/train/a.txt by the `val_fraction` of one, and 2 more",
+        lambda root: old_yolo_layout(root / "one"),
+    ),
     "an image twice": Refusal("b/a.png is in one and in two", build=of_images(["a.png", "b/a.png"], ["b/a.png"])),
     "images twice": Refusal(
         "b/a.png is in two and in one, and 1 more",

@@ -121,7 +121,7 @@ def test_all_formats_follow_a_corrected_mask(tmp_path: Path, name: str, seen: bo
     (tmp_path / "wanted/imgs").symlink_to("../imgs")
     build(tmp_path / "wanted", *dict.fromkeys((*formats, *INTO)), labels={**LABELS, "a.png": CORRECTED})
     found, wanted = tree(tmp_path / "out"), tree(tmp_path / "wanted/out")
-    for each in ("labelme/a.json", "yolo/labels/a.txt", "cvat/SegmentationClass/a.png", "overlays/a.jpg"):
+    for each in ("labelme/a.json", "yolo/labels/train/a.txt", "cvat/SegmentationClass/a.png", "overlays/a.jpg"):
         assert found[each] == wanted[each], each
     for each in ("hf/masks/a.png", "masks/a.png"):
         assert each not in wanted or np.array_equal(pixels(found[each], tmp_path), CORRECTED)
@@ -182,7 +182,7 @@ def test_a_mask_that_is_put_back_is_followed_again(tmp_path: Path) -> None:
     assert convert(tmp_path, "yolo")[0] == 0
     assert entry_of(tmp_path).corrected is None
     after = tree(tmp_path / "out")
-    for name in ("labelme/a.json", "yolo/labels/a.txt", "masks/a.png"):
+    for name in ("labelme/a.json", "yolo/labels/train/a.txt", "masks/a.png"):
         assert after[name] == before[name]
     assert listed_annotations(after["annotations.json"]) == listed_annotations(before["annotations.json"])
     assert check(tmp_path)[0] == []
@@ -324,12 +324,12 @@ def test_a_file_of_the_run_that_was_changed_stays(tmp_path: Path) -> None:
 def test_what_somebody_put_there_is_not_replaced(tmp_path: Path) -> None:
     build(tmp_path, "png")
     (tmp_path / "out/annotations.json").write_text('{"mine": 1}')
-    (tmp_path / "out/yolo/labels").mkdir(parents=True)
-    (tmp_path / "out/yolo/labels/a.txt").write_text("mine")
+    (tmp_path / "out/yolo/labels/train").mkdir(parents=True)
+    (tmp_path / "out/yolo/labels/train/a.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"annotations.json: tipsseg did not write the file that is there"):
         convert(tmp_path, "coco")
     failed, said = convert(tmp_path, "yolo")
     assert failed == 1
-    assert any("yolo/labels/a.txt: tipsseg did not write the file that is there" in line for line in said)
+    assert any("yolo/labels/train/a.txt: tipsseg did not write the file that is there" in line for line in said)
     assert (tmp_path / "out/annotations.json").read_text() == '{"mine": 1}'
-    assert (tmp_path / "out/yolo/labels/a.txt").read_text() == "mine"
+    assert (tmp_path / "out/yolo/labels/train/a.txt").read_text() == "mine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from urllib.parse import unquote
@@ -96,8 +97,7 @@ def read_panoptic(out: Path, image: str, names: list[str], size: tuple[int, int]
 
 
 def read_yolo(out: Path, image: str, names: list[str], size: tuple[int, int]) -> Ids:
-    folder, _, name = image.rpartition("/")
-    path = out / "yolo" / folder / "images" / name
+    path = out / "yolo/images/train" / re.sub(r"(?<![^/])images_*(?=/)", r"\g<0>_", image)
     assert path.is_symlink()
     # As ultralytics finds the labels of an image.
     head, tail = str(path).rsplit("/images/", 1)

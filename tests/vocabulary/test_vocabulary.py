@@ -135,6 +135,12 @@ def test_resolved_drops_phrases_of_the_background_alone() -> None:
         ("sky, stone_wall", ("sky", " stone_wall"), ("sky", "stone wall"), False),
         ("Sky", ("Sky",), ("Sky",), False),
         ("none, auto", ("none", " auto"), ("none", "auto"), False),
+        ("autos, none of it", ("autos", " none of it"), ("autos", "none of it"), False),
+        ("auot, sky", ("auot", " sky"), ("auot", "sky"), False),
+        ("bone", ("bone",), ("bone",), False),
+        ("moon", ("moon",), ("moon",), False),
+        ("noon", ("noon",), ("noon",), False),
+        ("aunt", ("aunt",), ("aunt",), False),
     ],
 )
 def test_background_option(value: str, parsed: str | tuple[str, ...], phrases: tuple[str, ...], auto: bool) -> None:

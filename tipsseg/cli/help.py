@@ -7,6 +7,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
 
 TRUTH = "The truth"
@@ -26,6 +27,13 @@ class Command(TyperCommand):
 
     All arguments and options have a `metavar`, or typer would show their type.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Parse the arguments. Raises UsageError if --vocab is there twice: of any option the last would count."""
+        _, _, found = self.make_parser(ctx).parse_args(list(args))
+        if sum(param.name == "vocab" for param in found) > 1:
+            raise UsageError("--vocab is given more than once", "Give one; put all classes into one vocabulary file.")
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and the options of the help."""

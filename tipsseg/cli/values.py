@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,11 +160,6 @@ def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabular
         progress.note(f"{vocabulary.source} has one class a line, commas and all, such as {with_comma[0]!r}.")
     if classes and len(classes) > 1 and any("," in value for value in classes):
         progress.note("--classes was given several times, so each value is one class, commas and all.")
-    if len(vocabulary.background) == 1 and not vocabulary.auto:
-        (phrase,) = vocabulary.background
-        # With a lower cutoff bone, zone and nose would be taken for slips.
-        for word in get_close_matches(phrase.lower(), ("none", "auto"), n=1, cutoff=0.8):
-            progress.note(f"The background is 1 phrase: {phrase}. Did you mean --background {word}?")
 
 
 def classes_line(vocabulary: Vocabulary) -> str:

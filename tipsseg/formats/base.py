@@ -239,11 +239,10 @@ class Format:
         description: What the format writes, in one line for the table of formats.
         folder: The folder of its per-image files, relative to the output folder; None: it has no per-image file.
         suffix: The suffix of these files.
-        leaf: A folder of this name is between the folders of an image and its file.
         links: The folder of its links to the images, relative to the output folder; None: it has no links.
-        links_leaf: As `leaf`, for these links.
         paired: Whether a link has the name of the per-image file, but for the suffix.
-        files: Names of its files for the whole run, but for those that an option asks for.
+        files: Names of its files for the whole run.
+        former_files: Names of files for the whole run that only earlier versions wrote.
         rows: Whether the first of these files is made of rows, and can be read back.
         parts: Whether it can hold an object of several parts.
         confidence: Whether it needs the confidence of every pixel.
@@ -251,7 +250,7 @@ class Format:
         scores: Whether it has a score for each object.
         image: Whether it needs the image, to show it or to link to it.
         pixels: Whether it needs the image's pixels, to show them.
-        divides: Whether it divides the images by `FileOptions.val_fraction`.
+        divides: Whether it divides the images by `FileOptions.val_fraction`, see `part`.
         reserved: Characters that names of classes cannot have.
         index_mask: Whether its per-image file is an index mask, which people correct.
         labels: Which label ids can be read back from it: "all" of them, only the ids of listed "objects", or "none".
@@ -262,11 +261,10 @@ class Format:
     description: ClassVar[str]
     folder: ClassVar[str | None] = None
     suffix: ClassVar[str] = ""
-    leaf: ClassVar[str] = ""
     links: ClassVar[str | None] = None
-    links_leaf: ClassVar[str] = ""
     paired: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()
+    former_files: ClassVar[tuple[str, ...]] = ()
     rows: ClassVar[bool] = False
     parts: ClassVar[bool] = True
     confidence: ClassVar[bool] = False
@@ -282,23 +280,37 @@ class Format:
 
     # ---- where its files are ----
 
-    def relative_path(self, image: PurePosixPath, names: str) -> PurePosixPath | None:
-        """Where the per-image file is, relative to the output folder; None where the format has none. `names` as of FileOptions."""
+    def part(self, image: PurePosixPath, options: FileOptions) -> str:
+        """Return what the format divides the image into, where `divides` says that it does."""
+        raise NotImplementedError(f"the format {self.name} does not divide images")
+
+    def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
+        """Return the folder of the files of an image, relative to `folder` and to `links`."""
+        return image.parent
+
+    def relative_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
+        """Where the per-image file is, relative to the output folder; None where the format has none."""
         if self.folder is None:
             return None
-        return PurePosixPath(self.folder) / image.parent / self.leaf / (output_name(image, names).name + self.suffix)
+        name = output_name(image, options.names).name + self.suffix
+        return PurePosixPath(self.folder) / self.parent(image, options) / name
 
-    def image_path(self, output: Path, image: PurePosixPath, names: str) -> Path | None:
+    def image_path(self, output: Path, image: PurePosixPath, options: FileOptions) -> Path | None:
         """Where the per-image file is, below an output folder; None where the format has none."""
-        relative = self.relative_path(image, names)
+        relative = self.relative_path(image, options)
         return None if relative is None else output / relative
 
-    def link_path(self, image: PurePosixPath, names: str) -> PurePosixPath | None:
+    def link_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
         """Where the link to an image is, relative to the output folder; None where the format has none."""
         if self.links is None:
             return None
-        link = output_name(image, names).name + image.suffix if self.paired else image.name
-        return PurePosixPath(self.links) / image.parent / self.links_leaf / link
+        link = output_name(image, options.names).name + image.suffix if self.paired else image.name
+        return PurePosixPath(self.links) / self.parent(image, options) / link
+
+    def places(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
+        """Return where the per-image file may be by the records of any version, the present place first, each with its link."""
+        path = self.relative_path(image, options)
+        return {} if path is None else {str(path): self.link_path(image, options)}
 
     # ---- writing ----
 
@@ -326,12 +338,12 @@ class Format:
             ImageError: For an image that the format cannot take.
         """
         rows = self.image_rows(labels, context) if self.rows else ()
-        ref, names = labels.ref, context.files.names
-        path = self.image_path(context.output, ref.relative, names)
+        ref, options = labels.ref, context.files
+        path = self.image_path(context.output, ref.relative, options)
         if path is None:
             return Written(rows=rows)
         data = self.encode(labels, context)
-        link = self.link_path(ref.relative, names)
+        link = self.link_path(ref.relative, options)
         if link is not None:
             context.ownership.link(ref, context.output / link, ours=self.name in ref.linked)
         return Written(path, rows, context.ownership.write(ref, path, data))

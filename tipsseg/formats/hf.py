@@ -40,7 +40,7 @@ class HuggingFace(Format):
         from tipsseg.types import printable_path
 
         image = labels.ref.relative
-        link, mask = self.link_path(image, context.files.names), self.relative_path(image, context.files.names)
+        link, mask = self.link_path(image, context.files), self.relative_path(image, context.files)
         if link is None or mask is None:
             raise ValueError("the format hf has links and masks")
         record = {

@@ -29,7 +29,7 @@ class LabelMe(Format):
         """The JSON file of an image."""
         from tipsseg.types import printable_path
 
-        link = self.link_path(labels.ref.relative, context.files.names)
+        link = self.link_path(labels.ref.relative, context.files)
         if link is None:
             raise ValueError("the format labelme has links to the images")
         height, width = labels.label_map.size

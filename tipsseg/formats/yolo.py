@@ -1,27 +1,33 @@
 """YOLO segmentation: a text file per image, a link to the image, and data.yaml.
 
-Readers look for the text file of a path in that path with its last "images" changed to "labels". So both are leaf folders, in each
-folder of the input tree: yolo/<folders>/images/<image> and yolo/<folders>/labels/<image>.txt.
+    yolo/images/train/<image>, yolo/labels/train/<image>.txt    and `val` beside `train` with a `val_fraction`
 
-Without a `val_fraction` data.yaml takes all images for training and for validation; with it, those in train.txt and in val.txt.
+Readers change the last folder "images" of a path to "labels" to find the text file, so no folder of an image may have that name
+below yolo/images: there an underscore follows it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, RunContext, RunFile, text_file
+from tipsseg.formats.base import Format, ImageLabels, RunContext, RunFile
 
 if TYPE_CHECKING:
-    from tipsseg.types import LabelClass
+    from tipsseg.options import FileOptions
 
 _FOLDER = "yolo"
-TRAIN_LIST, VAL_LIST = "train.txt", "val.txt"
+IMAGES, LABELS = "images", "labels"
+TRAIN, VAL = "train", "val"
+_PARTS = [TRAIN], [VAL], ["valid"], ["test"]
+
+#: Folders whose names get one underscore more, so that no two become one.
+_TAKEN = re.compile(rf"{IMAGES}_*")
 
 
 class Yolo(Format):
@@ -29,19 +35,39 @@ class Yolo(Format):
 
     name = "yolo"
     description = (
-        "YOLO segmentation: yolo/data.yaml, yolo/<folder>/labels/<image>.txt, "
-        "links to the images in yolo/<folder>/images/"
+        "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, "
+        "links to the images in yolo/images/train/, and val beside train"
     )
-    folder = _FOLDER
+    folder = f"{_FOLDER}/{LABELS}"
     suffix = ".txt"
-    leaf = "labels"
-    links = _FOLDER
-    links_leaf = "images"
+    links = f"{_FOLDER}/{IMAGES}"
     paired = True
     files = (f"{_FOLDER}/data.yaml",)
+    former_files = (f"{_FOLDER}/train.txt", f"{_FOLDER}/val.txt")
     parts = False
     image = True
     divides = True
+
+    def part(self, image: PurePosixPath, options: FileOptions) -> str:
+        """`train` or `val`."""
+        from tipsseg.types import printable_path
+
+        return VAL if is_for_validation(printable_path(image), options.val_fraction or 0.0) else TRAIN
+
+    def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
+        """See Format; the folder is below that of its part."""
+        folders = (f"{name}_" if _TAKEN.fullmatch(name) else name for name in image.parent.parts)  # see `image_name`
+        return PurePosixPath(self.part(image, options), *folders)
+
+    def places(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
+        """See Format: in each of the parts, and as an earlier version had it, in yolo/<folder>/labels and yolo/<folder>/images."""
+        file, link = self.relative_path(image, options), self.link_path(image, options)
+        if file is None or link is None:
+            raise ValueError("the format yolo has files and links")
+        found: dict[str, PurePosixPath | None] = {str(file): link}
+        found |= {str(_in(part, file)): _in(part, link) for part in (TRAIN, VAL)}
+        top = PurePosixPath(_FOLDER) / image.parent
+        return found | {str(top / LABELS / file.name): top / IMAGES / link.name}
 
     def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
         """A line for each part of each object: the class, from 0, then x and y of each corner as shares of the image."""
@@ -54,28 +80,37 @@ class Yolo(Format):
         return "".join(lines).encode("ascii")
 
     def run_files(self, context: RunContext) -> tuple[RunFile, ...]:
-        """data.yaml, and the lists of images for training and for validation where there are some for each."""
-        lists = (TRAIN_LIST, VAL_LIST) if context.files.val_fraction else ()
-        return (
-            text_file(context, self.files[0], lambda classes: data_yaml(classes, *lists)),
-            *(RunFile(context, f"{_FOLDER}/{name}", partial(self._listed, context, name)) for name in lists),
-        )
+        """data.yaml."""
+        return (RunFile(context, self.files[0], partial(self._data_yaml, context)),)
 
-    def _listed(self, context: RunContext, name: str, images: Sequence[str]) -> Iterator[bytes]:
-        """The lines of TRAIN_LIST or VAL_LIST: links to the images, from the folder of the list on."""
-        for image in images:
-            if is_for_validation(image, context.files.val_fraction or 0.0) == (name == VAL_LIST):
-                link = self.link_path(PurePosixPath(image), context.files.names)
-                if link is None:
-                    raise ValueError("the format yolo has links to the images")
-                yield f"./{link.relative_to(_FOLDER)}\n".encode()
+    def _data_yaml(self, context: RunContext, images: Sequence[str]) -> Iterator[bytes]:
+        """The description of the data set: where its images are, from this file on, and the names of its classes."""
+        parts = {self.part(PurePosixPath(image), context.files) for image in images} or {TRAIN}
+        for part in (TRAIN, VAL):  # a part without images is a folder that is not there
+            yield f"{part}: {IMAGES}/{part if part in parts else min(parts)}\n".encode()
+        yield b"names:\n"
+        for each in context.classes:
+            # JSON's strings are YAML's.
+            name = json.dumps(each.name, ensure_ascii=False)
+            yield f"  {each.id - 1}: {name}\n".encode("utf-8", "backslashreplace")
 
 
-def data_yaml(classes: Sequence[LabelClass], train: str = ".", val: str = ".") -> str:
-    """The description of the data set: where its images are, from this file on, and the names of its classes."""
-    # JSON's strings are YAML's.
-    names = "".join(f"  {each.id - 1}: {json.dumps(each.name, ensure_ascii=False)}\n" for each in classes)
-    return f"train: {train}\nval: {val}\nnames:\n{names}"
+def image_name(file: PurePosixPath, kind: str) -> str:
+    """Return what a path in a data set of YOLO calls its image: the path without the folder `kind`, LABELS or IMAGES.
+
+    That is the first that has a folder for each part of the data, or the last, as in Roboflow and earlier versions.
+    """
+    *folders, name = file.parts or (".",)
+    found = [at for at, folder in enumerate(folders) if folder == kind]
+    if found:
+        del folders[next((at for at in found if folders[at + 1 : at + 2] in _PARTS), found[-1])]
+    return str(PurePosixPath(*(each[:-1] if _TAKEN.fullmatch(each[:-1]) else each for each in folders), name))
+
+
+def _in(part: str, path: PurePosixPath) -> PurePosixPath:
+    """The same path in another part."""
+    folder, kind, _, *rest = path.parts
+    return PurePosixPath(folder, kind, part, *rest)
 
 
 def is_for_validation(image: str, fraction: float) -> bool:

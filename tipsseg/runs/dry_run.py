@@ -74,6 +74,7 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
     todo: list[ImageRef] = []
     for_model: list[ImageRef] = []
     with closing(ResumeState(info, context)) as resume:
+        context = context.with_files(resume.files)
         relabelling = None if spec.overwrite else Relabelling(info, context, resume)
         try:
             if not spec.overwrite:

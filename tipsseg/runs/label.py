@@ -22,6 +22,7 @@ from tipsseg.runs.notes import (
     Edited,
     ImageNotes,
     note_begin,
+    note_division,
     note_edited,
     note_end,
     note_folder,
@@ -135,6 +136,7 @@ class LabelRun:
             notes.end()
             note_relabelled(relabelling.images, progress)
             note_outdated(folder.resume, spec, progress)
+            note_division(spec.formats, folder.resume.manifest, folder.context.files, progress)
             note_edited(spec, reporter.counts, edited, progress)
             for line in folder.totals().lines():
                 progress.note(line)

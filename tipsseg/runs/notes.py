@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from pathlib import PurePosixPath
 
 from tipsseg.formats import FORMATS, of_the_model
+from tipsseg.formats.yolo import TRAIN, VAL
 from tipsseg.labelling.windows import LONGEST_ASPECT
 from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
@@ -15,6 +18,7 @@ from tipsseg.runs.image_list import Images
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.relabel.decision import Undecided
 from tipsseg.store.folder import OutputFolder
+from tipsseg.store.manifest import Manifest
 from tipsseg.store.results import Labelled, Unchanged
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE
@@ -139,6 +143,7 @@ def note_folder(folder: OutputFolder, progress: Progress) -> None:
         progress.note(
             f"Lines of the records in {path.parent} cannot be read; {path} keeps them, and their images are labelled again."
         )
+    note_moved(folder.moved, progress)
     if folder.resume.lost:
         progress.note(
             f"The manifest lacks {counted(folder.resume.lost, 'image')} that {RUN_FILE} counts; labelled again where given."
@@ -259,6 +264,31 @@ def note_formats(
                 f"No font of this machine has all letters of {', '.join(names[:_NAMED])}{more}: overlays show "
                 f'{"it" if len(names) == 1 else "them"} with "?", or by number. '
                 "Install a font that has them, such as Noto Sans CJK for Chinese."
+            )
+
+
+def note_moved(number: int, progress: Progress) -> None:
+    """Say that files of images were moved to the folders that data.yaml names."""
+    if number:
+        progress.note(
+            f"yolo: the files of {counted(number, 'image')} moved to the folders that its data.yaml names now."
+        )
+
+
+def note_division(formats: Iterable[str], manifest: Manifest, options: FileOptions, progress: Progress) -> None:
+    """Say how many images a format has for training and for validation, or that they are the same."""
+    for name in formats:
+        images = manifest.holding(name) if FORMATS[name].divides else []
+        parts = Counter(FORMATS[name].part(PurePosixPath(image), options) for image in images)
+        if len(parts) > 1:
+            progress.note(f"{name}: {parts[TRAIN]} images for training, {parts[VAL]} for validation.")
+        elif parts:
+            how = "argument `val_fraction`=0.2 sets about a fifth apart"
+            if options.val_fraction:
+                how = f"argument `val_fraction`={options.val_fraction:g} divides more images"
+            progress.note(
+                f"{name}: {FORMATS[name].files[0]} names the same {counted(len(images), 'image')} for training and for "
+                f"validation; {how}."
             )
 
 

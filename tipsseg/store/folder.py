@@ -13,13 +13,13 @@ from typing import Self
 
 from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS, image_folders
-from tipsseg.formats.base import RowsFile
+from tipsseg.formats.base import RowsFile, RunFile
 from tipsseg.store.classes_file import CLASSES_FILE, write_classes
 from tipsseg.store.error_log import ErrorLog
 from tipsseg.store.journal import Journal, write_run_file
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.manifest import MANIFEST_FILE, input_path
-from tipsseg.store.results import Failed, Labelled, Unchanged, remove_files, restore_links
+from tipsseg.store.results import Failed, Labelled, Unchanged, move_files, remove_files, restore_links
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE, run_context, write_run
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
@@ -39,6 +39,7 @@ class OutputFolder:
         resume: What was there before.
         set_aside: Files that keep lines of records which could not be read.
         kept: Files of an earlier run that `overwrite` did not remove, because they were changed since.
+        moved: How many images have files that were moved, see `results.move_files`.
     """
 
     def __init__(self, info: RunInfo, refs: Iterable[ImageRef | Failed]) -> None:
@@ -57,7 +58,7 @@ class OutputFolder:
         self.context = context = run_context(info)
         self.set_aside: list[Path] = []
         self.kept: list[Path] = []
-        self._moved = False
+        self._elsewhere = False
         self._totals: Totals | None = None
         with ExitStack() as stack:
             context.ownership.refuse_outside(context.state / RUN_FILE)
@@ -75,11 +76,10 @@ class OutputFolder:
             self._fraction_before = 0.0
             if before is not None and not spec.overwrite:
                 self._fraction_before = before.spec.files.val_fraction or 0.0
-            asked = spec.files.val_fraction
-            self._files = replace(spec.files, val_fraction=self._fraction_before if asked is None else asked)
+            self._files = self.resume.files
+            self.context = context = context.with_files(self._files)
             self._info = replace(info, spec=replace(spec, files=self._files))
-            with_these = context.with_files(self._files)
-            self._run_files = [(name, file) for name in spec.formats for file in FORMATS[name].run_files(with_these)]
+            self._run_files = [(name, file) for name in spec.formats for file in FORMATS[name].run_files(context)]
             for _, file in self._run_files:
                 context.ownership.refuse_changed(file.path)
             if spec.shard is None:  # else it may be another shard's, with the same content
@@ -88,8 +88,10 @@ class OutputFolder:
             stack.callback(self._errors.close)
             # From here on what is there is changed.
             self.resume.refuse_in_the_way(refs)
+            self.moved = move_files(self.resume.manifest, context)
             if spec.overwrite:
                 self._overwrite()
+                self.moved = 0
             if (aside := self.resume.manifest.set_aside()) is not None:
                 self.set_aside.append(aside)
             self._stack = stack.pop_all()
@@ -113,7 +115,7 @@ class OutputFolder:
             and self._record.ended is not None
             and not any(journal.changed for journal in self.resume.journals.values())
             and not self._errors.path.exists()
-            and not (self.context.ownership.broken_off or self.context.ownership.noted or self._moved)
+            and not (self.context.ownership.broken_off or self.context.ownership.noted or self.moved or self._elsewhere)
             and not self.set_aside
             and not self.resume.lost
             and all(path.exists() for path in self.run_paths)
@@ -121,8 +123,12 @@ class OutputFolder:
 
     @property
     def run_paths(self) -> list[Path]:
-        """The files that stand for all images."""
-        return [*(file.path for _, file in self._run_files), self.context.output / CLASSES_FILE]
+        """The files that stand for all images; without an image only what is there already and classes.json."""
+        return [*(file.path for _, file in self._due_files()), self.context.output / CLASSES_FILE]
+
+    def _due_files(self) -> list[tuple[str, RunFile]]:
+        some = len(self.resume.manifest) > 0
+        return [(name, file) for name, file in self._run_files if some or os.path.lexists(file.path)]
 
     def begin(self, info: RunInfo) -> None:
         """Write the records that come first: they say what masks mean, and that they are no inputs. Raises OutputError.
@@ -154,7 +160,7 @@ class OutputFolder:
         entry = self.resume.with_other_formats(labelled.entry)
         if before is not None:  # older labels, which nobody is to take for its labels
             outdated = [name for name in before.formats if name not in entry.formats]
-            remove_files(before, outdated, self.context, self._record.spec.files.names)
+            remove_files(before, outdated, self.context, self._record.spec.files)
         self.resume.manifest.add(entry)
         self._errors.mend(labelled.ref.name)
 
@@ -165,7 +171,7 @@ class OutputFolder:
         restore_links(context, ref, [name for name in self._info.spec.formats if name in entry.formats])
         if entry.path != input_path(ref):
             self.resume.manifest.add(replace(entry, path=input_path(ref)))
-            self._moved = True
+            self._elsewhere = True
         self._errors.mend(ref.name)
 
     def fail(self, failed: Failed) -> None:
@@ -182,7 +188,7 @@ class OutputFolder:
         removed = self._removed_file()
         # First, so that no file lacks an image that the manifest has, should the run be killed now.
         manifest.tidy()
-        for name, file in self._run_files:
+        for name, file in self._due_files():
             journal = self.resume.journals.get(name)
             write_run_file(file, journal, manifest.holding(name), rewrite=not self.resume.of_the_same)
         self._write_outdated()
@@ -248,8 +254,8 @@ class OutputFolder:
         """Remove what an earlier run wrote; files of images that were changed since stay. Raises OutputError."""
         context, ownership, before = self.context, self.context.ownership, self.resume.before
         for entry in self.resume.manifest.entries():
-            names, edited = self._record.spec.files.names, self._info.spec.replace_edited
-            self.kept += remove_files(entry, entry.formats, context, names, edited=edited)
+            options, edited = self._record.spec.files, self._info.spec.replace_edited
+            self.kept += remove_files(entry, entry.formats, context, options, edited=edited)
         self.kept += ownership.remove_pending()
         ownership.remove_run_files()
         self._errors.clear()

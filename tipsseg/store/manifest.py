@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.formats import FORMATS
+from tipsseg.options import FileOptions
 from tipsseg.store.summary import ImageNumbers, read_summary
 from tipsseg.types import ImageRef, name_order, printable_path
 from tipsseg.util.append_log import AppendLog, lines_of, whole_lines
@@ -130,15 +131,15 @@ class ManifestEntry:
         )
 
 
-def expected_files(image: str, formats: Iterable[str], names: str) -> dict[str, str]:
+def expected_files(image: str, formats: Iterable[str], options: FileOptions) -> dict[str, str]:
     """The per-image file of an image in each of these formats that has one, relative to the output folder.
 
     Args:
         image: The name of the image.
         formats: The formats.
-        names: How files are named, see FileOptions.
+        options: How labels become files.
     """
-    paths = {name: FORMATS[name].relative_path(PurePosixPath(image), names) for name in formats}
+    paths = {name: FORMATS[name].relative_path(PurePosixPath(image), options) for name in formats}
     return {name: str(path) for name, path in paths.items() if path is not None}
 
 

@@ -12,10 +12,12 @@ from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import RunContext
 from tipsseg.formats.problem import class_faults
+from tipsseg.options import FileOptions
 from tipsseg.store.classes_file import CLASSES_FILE, read_classes
 from tipsseg.store.journal import journals_in
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
-from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, expected_files, parse_entry
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, parse_entry
+from tipsseg.store.results import link_of
 from tipsseg.store.run_record import RUN_FILE, read_run, refuse_other_record, run_context
 from tipsseg.store.shards import Shard, shards_in, state_folder
 from tipsseg.store.spec import RunInfo
@@ -104,7 +106,7 @@ def read_entries(run: FinishedRun) -> Iterator[ManifestEntry]:
     try:
         for number, (_, line) in enumerate(lines_of(path), start=1):
             entry = parse_entry(line)
-            if entry is None or not _is_sound(entry, run.names):
+            if entry is None or not _is_sound(entry, run.info.spec.files):
                 raise InputError(f"{path}: line {number} is no entry", check_hint(run.output))
             yield entry
     except OSError as error:
@@ -120,9 +122,9 @@ def image_paths(run: FinishedRun, entry: ManifestEntry) -> Iterator[Path]:
 def link_paths(run: FinishedRun, entry: ManifestEntry) -> Iterator[Path]:
     """Where there are links to an image."""
     for name in entry.formats:
-        path = FORMATS[name].link_path(PurePosixPath(entry.image), run.names)
-        if path is not None:
-            yield actual_path(run.output, str(path))
+        link = link_of(entry, name, run.info.spec.files)
+        if link is not None:
+            yield actual_path(run.output, str(link))
 
 
 def unreadable(path: Path, error: Exception, output: Path) -> InputError:
@@ -240,8 +242,11 @@ def _read_classes(run: FinishedRun) -> tuple[LabelClass, ...]:
     return classes
 
 
-def _is_sound(entry: ManifestEntry, names: str) -> bool:
-    """Whether its files are named after the image, and are so below the output folder."""
+def _is_sound(entry: ManifestEntry, options: FileOptions) -> bool:
+    """Whether its files are where this version or an earlier one puts files of that image."""
     if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
         return False
-    return entry.files == expected_files(entry.image, entry.formats, names)
+    places = {name: FORMATS[name].places(PurePosixPath(entry.image), options) for name in entry.formats}
+    return entry.files.keys() == {name for name, known in places.items() if known} and all(
+        file in places[name] for name, file in entry.files.items()
+    )

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Rows, RunContext
+from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.journal import Journal
-from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.manifest import Manifest, ManifestEntry
 from tipsseg.types import ImageRef, Remark
 from tipsseg.util.ownership import digest_of
-from tipsseg.util.record_paths import actual_path
+from tipsseg.util.record_paths import actual_name, actual_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +120,20 @@ Item = Left | Labelled
 
 def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
     """Where the per-image files of an image are, by format."""
-    paths = {name: FORMATS[name].image_path(context.output, ref.relative, context.files.names) for name in formats}
+    paths = {name: FORMATS[name].image_path(context.output, ref.relative, context.files) for name in formats}
     return {name: path for name, path in paths.items() if path is not None}
 
 
 def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> None:
     """Let the links to an image lead to it where they do not, as after it was moved. Raises OutputError."""
     for name in formats:
-        place = FORMATS[name].link_path(ref.relative, context.files.names)
+        place = FORMATS[name].link_path(ref.relative, context.files)
         if place is not None:
             context.ownership.restore_link(ref, context.output / place)
 
 
 def remove_files(
-    entry: ManifestEntry, formats: Iterable[str], context: RunContext, names: str, *, edited: bool = False
+    entry: ManifestEntry, formats: Iterable[str], context: RunContext, options: FileOptions, *, edited: bool = False
 ) -> list[Path]:
     """Remove the files and links of an image in some formats.
 
@@ -140,7 +141,7 @@ def remove_files(
         entry: The image.
         formats: The formats that it is in no more.
         context: Of the output folder.
-        names: How its files are named, see FileOptions.
+        options: How its labels became files.
         edited: Whether files that were changed since may go too.
 
     Returns:
@@ -151,9 +152,8 @@ def remove_files(
     """
     ownership, kept = context.ownership, []
     for name in formats:
-        place = FORMATS[name].link_path(PurePosixPath(entry.image), names)
-        if place is not None:
-            ownership.remove_link(actual_path(context.output, str(place)))
+        if (link := link_of(entry, name, options)) is not None:
+            ownership.remove_link(actual_path(context.output, str(link)))
         if name in entry.files:
             path = actual_path(context.output, entry.files[name])
             if not ownership.remove(path, {digest_of(path) if edited else entry.written[name].sha256 or ""}):
@@ -161,12 +161,78 @@ def remove_files(
     return kept
 
 
+def link_of(entry: ManifestEntry, name: str, options: FileOptions) -> PurePosixPath | None:
+    """Where the link to an image is in a format, relative to the output folder; None where there is none."""
+    places = FORMATS[name].places(PurePosixPath(entry.image), options)
+    return places.get(entry.files.get(name, ""))
+
+
+def move_files(manifest: Manifest, context: RunContext) -> int:
+    """Move files of images that an earlier version, or another `val_fraction`, put elsewhere than the context has them.
+
+    The same again goes on where it was broken off.
+
+    Returns:
+        How many images have files that were moved.
+
+    Raises:
+        OutputError: Where other files are in the way; nothing was moved then.
+    """
+    moved = 0
+    for name, form in FORMATS.items():
+        images = [image for image in manifest.holding(name) if form.divides and _move(manifest, image, name, context)]
+        for former in form.former_files:
+            context.ownership.remove_run_file(context.state / former)
+        if not images:
+            continue
+        for file in form.run_files(context):  # first: as long as a file is not moved, this is done again
+            context.ownership.refuse_changed(file.path)
+            file.write(manifest.holding(name), lambda _: ())
+        for image in images:
+            if (change := _move(manifest, image, name, context)) is not None:
+                for path, place in change.paths:
+                    context.ownership.move(path, place)
+                manifest.add(change.entry)
+        moved += len(images)
+    return moved
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """Files of an image that are to be moved: its entry afterwards, and from where each goes to where."""
+
+    entry: ManifestEntry
+    paths: tuple[tuple[Path, Path], ...]
+
+
+def _move(manifest: Manifest, image: str, name: str, context: RunContext) -> _Move | None:
+    """What is to be moved of an image in a format; None for nothing. Raises OutputError where something is in the way."""
+    entry = manifest.get(image)
+    if entry is None or name not in entry.files:
+        return None
+    (file, link), *_ = FORMATS[name].places(PurePosixPath(image), context.files).items()
+    if entry.files[name] == file:
+        return None
+    pairs = [(entry.files[name], file), (str(link_of(entry, name, context.files)), str(link))]
+    paths = []
+    for there, new in pairs:
+        path = actual_path(context.output, there)
+        paths.append((path, context.output / (new if path == context.output / there else actual_name(new))))
+    for path, place in paths:
+        context.ownership.refuse_taken(path, place)
+    return _Move(replace(entry, files={**entry.files, name: file}), tuple(paths))
+
+
 def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
     """Whether an image is in a format, as the manifest says: its per-image file is as written, its rows are in the journal."""
-    path = FORMATS[name].image_path(context.output, ref.relative, context.files.names)
+    file = entry.files.get(name)
     return (
         name in entry.formats
-        and (path is None or (name in entry.written and entry.written[name].holds(path)))
+        and (
+            entry.written[name].holds(actual_path(context.output, file))
+            if file is not None
+            else FORMATS[name].folder is None
+        )
         and (journal is None or journal.has(ref.name))
     )
 
@@ -177,7 +243,8 @@ def edited_formats(entry: ManifestEntry, ref: ImageRef, context: RunContext) -> 
     A file of the size and time that it was written with is not read; `find_correction` and `check_image` read it.
     """
     found = []
-    for name, path in image_paths(context, ref, entry.files).items():
+    for name, file in entry.files.items():
+        path = actual_path(context.output, file)
         if os.path.lexists(path) and not entry.written[name].holds(path) and not context.ownership.is_pending(path):
             found.append(name)
     return tuple(found)

@@ -57,6 +57,7 @@ class ResumeState:
         journals: The journals of this run's formats that keep rows.
         lost: How many images run.json counts that the manifest does not have.
         kept: Files of a run before it that were changed by hand, and that no record has since the folder was started over.
+        files: How labels become files, with the `val_fraction` that the folder has where none was asked for.
     """
 
     def __init__(self, info: RunInfo, context: RunContext) -> None:
@@ -72,12 +73,17 @@ class ResumeState:
         """
         self._spec = info.spec
         self._info = info
-        self._context = context
+        self._context = context  # its options follow, once run.json is read
         self._digest = info.digest
         self._refuse_neighbours()
         self.before = self._read_run()
         self.manifest = Manifest(context.state)
         before = self.before
+        fraction = info.spec.files.val_fraction
+        if fraction is None:
+            fraction = 0.0 if before is None or info.spec.overwrite else before.spec.files.val_fraction or 0.0
+        self.files = replace(info.spec.files, val_fraction=fraction)
+        self._context = context = context.with_files(self.files)
         context.ownership.load({} if before is None else before.files, self.manifest.records)
         self.lost = 0 if before is None else max(0, before.images - len(self.manifest))
         self.outdated: set[str] = set()

@@ -236,6 +236,34 @@ class Ownership:
                 return
         self.link(ref, place, ours=True)
 
+    def move(self, path: Path, place: Path) -> None:
+        """Move a file of an image, or a link to it, unless it was moved before. Raises OutputError where `place` is taken."""
+        self.refuse_outside(path)
+        self.refuse_outside(place)
+        if not os.path.lexists(path):
+            return
+        self.refuse_taken(path, place)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_symlink():
+                with atomic_path(place, self._owner) as temporary:
+                    _make_link(path, place, temporary)
+                path.unlink()
+            else:
+                path.rename(place)
+        except OSError as error:
+            raise output_error(place, error) from error
+        with suppress(OSError):
+            os.removedirs(path.parent)  # as far as they are empty
+
+    def refuse_taken(self, path: Path, place: Path) -> None:
+        """Raise OutputError where a file cannot move to a place, as something is there, but for the link that moves."""
+        if not (os.path.lexists(path) and os.path.lexists(place)):
+            return
+        links = path.is_symlink() and place.is_symlink()
+        if not links or os.path.realpath(path) != os.path.realpath(place):
+            raise OutputError(place, _NOT_OURS, MOVE, only_this=True)
+
     def remove_link(self, place: Path) -> None:
         """Remove a link that this program made; what is no link stays. Raises OutputError."""
         self.refuse_outside(place)

@@ -178,9 +178,34 @@ def split_names(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def parse_background(value: str) -> str | tuple[str, ...]:
-    """The background in a text: "auto" and "none" stand for themselves, anything else is a list with commas."""
+    """Read the background in a text: "auto" and "none" stand for themselves, anything else is a list with commas.
+
+    Raises:
+        VocabularyError: For a single phrase that is one slip away from "auto" or "none", but for some things that are called so.
+    """
     word = value.strip().lower()
-    return word if word in ("auto", "none") else split_names([value])
+    if word in ("auto", "none"):
+        return word
+    for meant in ("auto", "none"):
+        if word not in _THINGS and _is_slip(word, meant):
+            raise VocabularyError(
+                f"the background {quoted(value)} is one slip away from {quoted(meant)}",
+                f'Give {meant}. If the phrase itself is meant, give it in a vocabulary file: background = ["{word}"].',
+            )
+    return split_names([value])
+
+
+#: What is one letter away from "auto" or "none", and may be meant.
+_THINGS = frozenset({"alto", "autos", "bone", "cone", "node", "nose", "note", "tone", "zone"})
+
+
+def _is_slip(text: str, word: str) -> bool:
+    """Whether a text is a word with one letter too many, too few or another, or with two neighbours swapped."""
+    short, long = sorted((text, word), key=len)
+    if len(long) > len(short):
+        return any(long[:at] + long[at + 1 :] == short for at in range(len(long)))
+    wrong = [at for at in range(len(word)) if text[at] != word[at]]
+    return len(wrong) == 1 or (len(wrong) == 2 and text[wrong[0] : wrong[1] + 1] == word[wrong[0] : wrong[1] + 1][::-1])
 
 
 def check_number(phrases: int) -> None:

@@ -11,6 +11,7 @@ their own beyond that.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -156,6 +157,8 @@ class _RunFiles:
             if run.ended is None or name in run.converting or not (holders or name in run.spec.formats):
                 continue
             for file in form.run_files(RunContext(self._folder, run.spec.state, (), {}, run.spec.files)):
+                if not (holders or run.images or os.path.lexists(file.path)):  # a run without an image writes none
+                    continue
                 rules = form.check_run_file(file.path, self._images.names, holders)
                 if rules is not None:
                     yield from self._check_by_rules(file.path, rules, holders)

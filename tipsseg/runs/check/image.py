@@ -14,9 +14,10 @@ from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, Problem, by, unreadable, what_is_wrong
 from tipsseg.images.decoding import open_thumbnail, upright_size
 from tipsseg.label_map import LabelMap
-from tipsseg.runs.check.manifest import check_entry
+from tipsseg.runs.check.manifest import check_entry, known_files
 from tipsseg.store.corrections import CERTAIN, Correction, read_correction
-from tipsseg.store.manifest import MANIFEST_FILE, expected_files
+from tipsseg.store.manifest import MANIFEST_FILE
+from tipsseg.store.results import link_of
 from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.stored_image import LabelledImage, ObjectScores, unknown_confidence
@@ -90,7 +91,7 @@ def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | 
     labels: LabelArray | None = None
     corrected: dict[str, Path] = {}
     as_written: list[str] = []
-    for name, file in expected_files(entry.image, entry.formats, run.spec.files.names).items():
+    for name, file in known_files(run, entry).items():
         report.files += 1
         path = actual_path(place.output, file)
         digest, reason = _digest(path)
@@ -112,7 +113,7 @@ def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | 
         report.behind += 1
     elif corrected and labels is not None:
         report.problems += _stale(place, image, labels, as_written)
-    _check_links(place, image, run.spec.files.names, report)
+    _check_links(place, image, report)
     if found is not None:
         path, rules = found
         report.problems += [Problem(path, what) for what in rules(image.stored, labels)]
@@ -185,9 +186,9 @@ def _fault_of_change(name: str, path: Path, image: LabelledImage) -> str:
     return ""
 
 
-def _check_links(place: Place, image: LabelledImage, names: str, report: Report) -> None:
+def _check_links(place: Place, image: LabelledImage, report: Report) -> None:
     for name in image.entry.formats:
-        relative = FORMATS[name].link_path(PurePosixPath(image.entry.image), names)
+        relative = link_of(image.entry, name, place.run.spec.files)
         if relative is not None:
             path = actual_path(place.output, str(relative))
             if not path.exists():

@@ -33,6 +33,7 @@ class Images:
         formats: The formats of each image by its name, in the order of names.
         corrected: The images whose formats follow a correction.
         sound: Whether the manifest has all images, as far as anybody can tell.
+        elsewhere: Per-image files that are where another version or another `val_fraction` has them.
     """
 
     def __init__(self, run: RunInfo, max_pixels: int) -> None:
@@ -43,6 +44,7 @@ class Images:
         self.formats: dict[str, tuple[str, ...]] = {}
         self.corrected: set[str] = set()
         self.sound = True
+        self.elsewhere: set[str] = set()
         self._manifest: Manifest | None = None
 
     def read(self) -> Iterator[Problem]:
@@ -58,6 +60,9 @@ class Images:
                     formats[entry.image] = same.setdefault(entry.formats, entry.formats)
                     (self.corrected.discard if entry.corrected is None else self.corrected.add)(entry.image)
                     paths[entry.image] = hash(entry.path)
+                    if any(FORMATS[name].divides for name in entry.formats):
+                        there = expected_files(entry.image, entry.formats, self.run.spec.files).values()
+                        self.elsewhere.update(set(known_files(self.run, entry).values()) - set(there))
                 except ValueError as error:
                     problems.append(f"line {number} is no entry: {error}; {_SET_ASIDE}")
             self._manifest = Manifest(self.run.spec.state)
@@ -97,10 +102,11 @@ def check_entry(run: RunInfo, image: LabelledImage) -> Iterator[str]:
     entry = image.entry
     if (shard := run.spec.shard) is not None and not shard.takes(entry.image):
         yield f"not an image of shard {shard}"
-    expected = expected_files(entry.image, entry.formats, run.spec.files.names)
+    expected, known = expected_files(entry.image, entry.formats, run.spec.files), known_files(run, entry)
     for name in sorted(expected.keys() | entry.files.keys()):
         if entry.files.get(name) != expected.get(name):
-            yield f"its file in the format {name} is {short(entry.files.get(name))}, not {short(expected.get(name))}"
+            moves = "; tipsseg convert moves it" if entry.files.get(name) == known.get(name) else ""
+            yield f"its file in the format {name} is {short(entry.files.get(name))}, not {short(expected.get(name))}{moves}"
     for label_id, name in image.names.items():
         if image.stored.classes.get(label_id) != name:
             yield f"{class_text(image.names, label_id)} is not in the vocabulary"
@@ -108,6 +114,13 @@ def check_entry(run: RunInfo, image: LabelledImage) -> Iterator[str]:
     number = sum(image.stored.pixels.values())
     if number != height * width:
         yield f"{number} pixels in all, where {by(image.stored.size)} are {height * width}"
+
+
+def known_files(run: RunInfo, entry: ManifestEntry) -> dict[str, str]:
+    """The per-image files of an image, where its entry says; where they belong, if no version of a format puts them there."""
+    files = expected_files(entry.image, entry.formats, run.spec.files)
+    places = {name: FORMATS[name].places(PurePosixPath(entry.image), run.spec.files) for name in files}
+    return files | {name: file for name, file in entry.files.items() if file in places.get(name, ())}
 
 
 class Owners:
@@ -125,10 +138,14 @@ class Owners:
                 if owner != name and has_image_files(shared):
                     yield Problem(images.path, f"{name}: its files would be those of {owner} too")
 
-    def know(self, name: str, image: PurePosixPath) -> bool:
-        """Whether an image of that name, whatever its suffix, has files in format `name`."""
-        owner = self._owners.get(printable_path(image.with_suffix("")))
-        return owner is not None and name in owner[1].formats[owner[0]]
+    def files(self, name: str) -> set[str]:
+        """The per-image files that images have in format `name`, relative to the output folder."""
+        found = {
+            str(FORMATS[name].relative_path(PurePosixPath(image), images.run.spec.files))
+            for image, images in self._owners.values()
+            if name in images.formats[image]
+        }
+        return found.union(*{id(images): images.elsewhere for _, images in self._owners.values()}.values())
 
 
 def find_orphans(output: Path, owners: Owners) -> Iterator[Problem]:
@@ -136,14 +153,10 @@ def find_orphans(output: Path, owners: Owners) -> Iterator[Problem]:
     for name, form in FORMATS.items():
         if form.folder is None:
             continue
+        files = owners.files(name)
         for path in _walk(output / form.folder):
-            if path.suffix != form.suffix or path.name.startswith("."):
-                continue
-            relative = PurePosixPath(path.relative_to(output / form.folder).as_posix())
-            if form.leaf and relative.parent.name != form.leaf:
-                continue
-            image = relative.parent.parent / relative.name if form.leaf else relative
-            if not owners.know(name, image):
+            hidden = path.name.startswith(".")
+            if path.suffix == form.suffix and not hidden and printable_path(path.relative_to(output)) not in files:
                 yield Problem(path, "no image in the manifest has this file")
 
 

@@ -16,7 +16,7 @@ from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.convert.image import Conversion, Converted, Item
 from tipsseg.runs.convert.request import image_ref, image_root, refuse_unfit, with_fraction
 from tipsseg.runs.inputs import check_image_root
-from tipsseg.runs.notes import note_end, note_formats, note_polygon_quality
+from tipsseg.runs.notes import note_division, note_end, note_formats, note_moved, note_polygon_quality
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.reporting import Reporter
 from tipsseg.store.folder import clean_up_run
@@ -24,7 +24,7 @@ from tipsseg.store.journal import Journal, journals_in, write_run_file
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import Manifest, ManifestEntry
 from tipsseg.store.reader import FinishedRun, find_runs, finished_context
-from tipsseg.store.results import Failed, Unchanged, image_paths, in_place, restore_links
+from tipsseg.store.results import Failed, Unchanged, image_paths, in_place, move_files, restore_links
 from tipsseg.store.run_record import write_run
 from tipsseg.store.stored_image import RowStream, label_sources
 from tipsseg.store.summary import total
@@ -197,6 +197,7 @@ class _Converter:
         note_formats(self._formats, self._context.files, self._context.classes, progress)
         # Whoever finds the folder half done knows from this how to go on.
         write_run(self._context.ownership, replace(self._run.info, converting=tuple(self._formats)))
+        note_moved(move_files(self._manifest, self._context), progress)
         reporter: Reporter[Converted | Unchanged | Failed] = Reporter(progress, self._keep)
         try:
             for _ in reporter.each(self._results(jobs)):
@@ -211,6 +212,7 @@ class _Converter:
             if stream.fault:
                 progress.note(f"{stream.file.path}: {stream.fault}; done without it.")
         self._notes.say(progress, output)
+        note_division(self._formats, self._manifest, self._context.files, progress)
         note_end(progress, reporter.counts, time.monotonic() - began, f", into {output}", "converted")
         return reporter.counts.failed
 

@@ -139,7 +139,7 @@ class Conversion:
         kept: list[Path] = []
         left: list[str] = []
         for name in wanted:
-            path = FORMATS[name].image_path(output, ref.relative, self.context.files.names)
+            path = FORMATS[name].image_path(output, ref.relative, self.context.files)
             if name in entry.files and path is not None and self._is_edited(name, path, entry):
                 kept += [] if correction is not None and path == correction.path else [path]
             elif name in self.formats or name in self.followers:
@@ -173,7 +173,7 @@ class Conversion:
             ref, lambda: open_thumbnail(ref.path, self.max_pixels), stored.label_map, stored.scores.objects
         )
         done = write_labels(labels, formats, self.context)
-        remove_files(entry, left, self.context, self.context.files.names)
+        remove_files(entry, left, self.context, self.context.files)
         entry = entry.without(left)
         with_these = replace(
             entry,

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from tipsseg.errors import ImageError
+from tipsseg.formats.yolo import IMAGES, LABELS, image_name
 from tipsseg.runs.correct.found import Found, Objects, Size, check_number, faults_of
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape, of_polygons
@@ -21,8 +22,6 @@ _TEXT_MAX = 256 << 20
 
 #: YAML files that are looked into.
 _TRIED = 20
-
-_LABELS, _IMAGES = "labels", "images"
 
 #: Lists of images: a listed image without a text file has no objects.
 _LISTS = frozenset({"train", "val", "valid", "validation", "test"})
@@ -52,25 +51,15 @@ def yolo(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
         if path.suffix.lower() != ".txt" or not path.is_relative_to(top):
             continue
         path = path.relative_to(top)
-        if _LABELS in path.parts[:-1]:
-            image = str(_without(path.with_suffix(""), _LABELS))
+        if LABELS in path.parts[:-1]:
+            image = image_name(path.with_suffix(""), LABELS)
             yield Found(image, source.shown(name), partial(_objects, source, name, known, names), submitted)
         elif path.stem.lower() in _LISTS:
             lists.append(name)
     for name in lists:
         for _, line in source.lines(name):
-            image = str(_without(PurePosixPath(line.replace("\\", "/")), _IMAGES))
+            image = image_name(PurePosixPath(line.replace("\\", "/")), IMAGES)
             yield Found(image, source.shown(name), lambda size: Objects((), "yolo"), submitted, by_list=True)
-
-
-def _without(path: PurePosixPath, folder: str) -> PurePosixPath:
-    """Return a path without the last of its folders that has this name."""
-    parts = list(path.parts)
-    for at in range(len(parts) - 2, -1, -1):
-        if parts[at] == folder:
-            del parts[at]
-            break
-    return PurePosixPath(*parts)
 
 
 def class_names(source: Source, name: str) -> Mapping[int, str]:

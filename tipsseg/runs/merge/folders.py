@@ -37,6 +37,7 @@ from tipsseg.runs.merge.refusals import (
     refuse_missing_files,
     refuse_orphans,
     refuse_other_meanings,
+    refuse_other_places,
     refuse_target,
 )
 from tipsseg.runs.progress import Progress
@@ -102,6 +103,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     refuse_target(folders, target)
     refuse_incomplete(runs)
     refuse_other_meanings(runs)
+    refuse_other_places(runs)
     number = refuse_doubles(runs, name_key(target))
     refuse_missing_files(runs)
     merged = merged_run(runs, target)

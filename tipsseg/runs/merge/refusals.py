@@ -17,7 +17,7 @@ from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.file_names import NameKey, OutputNames
 from tipsseg.store.journal import journals_in
 from tipsseg.store.lock import MERGE_FILE, finish_command, folders_of, is_begun
-from tipsseg.store.manifest import MANIFEST_FILE
+from tipsseg.store.manifest import MANIFEST_FILE, expected_files
 from tipsseg.store.reader import RUN_AGAIN, FinishedRun, broken_conversion, conversion_begun, image_paths, read_entries
 from tipsseg.store.run_record import RUN_FILE, differences
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, parse_folder, shards_in
@@ -108,6 +108,24 @@ def refuse_other_meanings(runs: Sequence[FinishedRun]) -> None:
                 f"{run.state} has the formats {', '.join(run.formats)}; {first.state} has {', '.join(first.formats)}",
                 "Files would be missing; write what is missing first, with tipsseg convert.",
             )
+
+
+def refuse_other_places(runs: Sequence[FinishedRun]) -> None:
+    """Raise InputError where files of images are not where the joined run has them."""
+    options = runs[0].info.spec.files
+    found = (
+        f"{run.state}: {file} belongs to {expected[name]} by the `val_fraction` of {runs[0].state}"
+        for run in runs
+        for entry in read_entries(run)
+        for expected in [expected_files(entry.image, entry.formats, options)]
+        for name, file in entry.files.items()
+        if file != expected[name]
+    )
+    fraction = options.val_fraction or 0
+    _refuse_any(
+        found,
+        f"Run the command that labelled it again with argument `val_fraction`={fraction:g}, which moves the files.",
+    )
 
 
 def refuse_doubles(runs: Sequence[FinishedRun], key: NameKey) -> int:

@@ -98,12 +98,15 @@ def to_be_compiled() -> bool:
 
 
 def _kept() -> Path | None:
-    """Where numba keeps the loops of this version; None where there are to be none."""
+    """Return where numba keeps the loops of this version; None if there are to be none, or it cannot keep them."""
     cache = cache_folder()
     if os.environ.get(SWITCH) == "0" or cache is None or find_spec("numba") is None:
         return None
     files = sorted(Path(__file__).parent.glob("*.py"))
-    return cache / "numba" / hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    folder = cache / "numba" / hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    # In place of a folder that it cannot write to numba takes one of the package, by the file of the outermost loop alone.
+    return folder if there.is_dir() and os.access(there, os.W_OK) else None
 
 
 def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignment:
