@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
@@ -14,8 +13,8 @@ from tipsseg.evaluation.pairing import Pair, find_truths
 from tipsseg.evaluation.truth import Layout, read_truth
 from tipsseg.formats.base import RunContext
 from tipsseg.runs.inputs import check_image_root
-from tipsseg.store.corrections import Correction, find_correction, read_correction
-from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry
+from tipsseg.store.corrections import Correction, corrections_of, read_correction
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
 from tipsseg.store.reader import FinishedRun, check_hint, find_runs, finished_context
 from tipsseg.store.stored_image import labelled_image
 from tipsseg.types import ImageRef, LabelArray, name_order
@@ -177,16 +176,13 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
     found: dict[str, tuple[ManifestEntry, Correction]] = {}
     refs: list[ImageRef] = []
     others: list[tuple[str, str]] = []
-    with closing(Manifest(run.state)) as manifest:
-        context.ownership.load(run.info.files, manifest.records)
-        for entry in manifest.entries():
-            mask = find_correction(entry, output, context.ownership)
-            if mask is None:
-                others.append((entry.image, entry.path))
-            else:
-                ref = ImageRef(_place(entry.image, entry.path, images), PurePosixPath(entry.image))
-                refs.append(ref)
-                found[ref.name] = entry, mask
+    for entry, mask in corrections_of(run, context):
+        if mask is None:
+            others.append((entry.image, entry.path))
+        else:
+            ref = ImageRef(_place(entry.image, entry.path, images), PurePosixPath(entry.image))
+            refs.append(ref)
+            found[ref.name] = entry, mask
     if not refs:
         raise InputError(
             f"{output}: no mask in it was edited, so there is nothing to learn from",
