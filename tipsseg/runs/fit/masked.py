@@ -153,7 +153,7 @@ def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int
         drawn: Counter[int] = Counter()
         rare: dict[int, None] = {}
         for at in order:
-            if any(drawn[each] < _MOST // classes for each in found[at]):
+            if any(drawn[each] < max(_MOST // classes, 1) for each in found[at]):
                 drawn.update(found[at])
                 rare[at] = None
         order = [*rare, *(at for at in order if at not in rare)]
