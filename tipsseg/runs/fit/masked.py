@@ -132,8 +132,8 @@ def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int
     Args:
         masks: The masks.
         progress: Is told where some are left out.
-        classes: N, where rare classes come first: all masks are read then, and each class is in as many as all of them have, or
-            as come to it. 0: all images are drawn alike, as shares of right pixels have to be measured.
+        classes: N, where rare classes come first: all masks are read then, and each class is in all that have it, or in an Nth of
+            those that are drawn. 0: all are drawn alike, as whoever measures shares of right pixels needs them.
         jobs: Threads.
     """
     refs = masks.refs
@@ -150,13 +150,17 @@ def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int
 
         with ThreadPoolExecutor(jobs) as pool:
             found = list(pool.map(classes_of, refs))
+        there = Counter(each for of_image in found for each in of_image)
         drawn: Counter[int] = Counter()
-        rare: dict[int, None] = {}
-        for at in order:
-            if any(drawn[each] < max(_MOST // classes, 1) for each in found[at]):
-                drawn.update(found[at])
-                rare[at] = None
-        order = [*rare, *(at for at in order if at not in rare)]
+        first: dict[int, None] = {}
+        for rare, _ in reversed(there.most_common()):
+            for at in order:
+                if drawn[rare] >= max(_MOST // classes, 1):
+                    break
+                if rare in found[at] and at not in first:
+                    drawn.update(found[at])
+                    first[at] = None
+        order = [*first, *(at for at in order if at not in first)]
     progress.note(
         f"{_MOST} of {counted(len(refs), masks.noun)} are taken, drawn at random"
         + (", those with rare classes first." if classes else ".")
@@ -237,7 +241,7 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
         else:
             ref = ImageRef(_place(entry.image, entry.path, images), PurePosixPath(entry.image))
             refs.append(ref)
-            found[ref.name] = entry, mask
+            found[ref.name] = replace(entry, objects=()), mask  # they would be most of the memory
     if not refs:
         raise InputError(
             f"{output}: no mask in it was edited, so there is nothing to learn from",
