@@ -1170,6 +1170,12 @@ def test_of_a_run_that_nobody_corrected_nothing_is_taken(tmp_path: Path) -> None
     assert tree(tmp_path / "out") == before
 
 
+def _break_off(loop: Path) -> Path:
+    record = json.loads((loop / "run.json").read_text())
+    (loop / "run.json").write_text(json.dumps({**record, "ended": None}))
+    return loop
+
+
 #: What nobody can take for corrections, and what is told.
 NOT_OF_A_RUN: Mapping[str, tuple[Callable[[Path], Path], str]] = {
     "LabelMe that does not follow": (
@@ -1180,16 +1186,10 @@ NOT_OF_A_RUN: Mapping[str, tuple[Callable[[Path], Path], str]] = {
     "COCO that was changed": (_edit_coco, "it was changed, and does not say which of its images were"),
     "a zip": (lambda loop: _zip_of(_edit_mask(loop)), "an output folder of tipsseg, packed"),
     "a run that was broken off": (
-        lambda loop: (_replace(loop / "run.json", '"ended": "', '"ended": null, "x": "'), loop)[1],
+        _break_off,
         "the run was broken off",
     ),
 }
-
-
-def _replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
 
 
 @pytest.mark.parametrize(("person", "what"), NOT_OF_A_RUN.values(), ids=NOT_OF_A_RUN)

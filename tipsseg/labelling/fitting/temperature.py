@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.labelling.fitting.maths import Window, cell_logits
@@ -139,7 +138,7 @@ def _error(cells: _Cells, temperature: Tensor) -> float:
     best, group = torch.softmax(cells.cosines / temperature, 1).max(1)
     counts = cells.shares.sum(1).double().numpy()
     bins = np.minimum((best.numpy() * _BINS).astype(np.int64), _BINS - 1)
-    weight: NDArray[np.float64] = np.bincount(bins, counts, _BINS)
+    weight = np.bincount(bins, counts, _BINS)
     confidence = np.bincount(bins, counts * best.double().numpy(), _BINS)
     right = np.bincount(bins, cells.shares.gather(1, group[:, None])[:, 0].double().numpy(), _BINS)
     return float(np.abs(confidence - right).sum() / max(weight.sum(), 1e-9))
