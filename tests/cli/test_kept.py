@@ -147,6 +147,37 @@ def test_beginning_anew_keeps_corrections(run: Run, options: tuple[str, ...], ho
     assert json.loads(run.command("rank", "out", "--jsonl").out.splitlines()[-1])["image"] != "a.png"
 
 
+#: Formats before and after a folder is started over, and the mask that a person edits in between.
+OF_TWO: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "both masks, then one": ("png,hf", "png,coco", ("masks", "hf/masks")),
+    "both masks, then the other": ("png,hf", "hf", ("masks", "hf/masks")),
+    "both masks again": ("png,hf", "png,hf", ("masks", "hf/masks")),
+    "one of two": ("png,hf", "png,hf", ("masks",)),
+    "the other of two": ("png,hf", "png,hf", ("hf/masks",)),
+    "the one that there is": ("hf", "hf,coco", ("hf/masks",)),
+    "no mask is asked for": ("png", "coco", ("masks",)),
+}
+
+
+@pytest.mark.parametrize(("first", "then", "places"), OF_TWO.values(), ids=OF_TWO)
+def test_corrections_of_either_mask_are_kept(run: Run, first: str, then: str, places: tuple[str, ...]) -> None:
+    run("-f", first)
+    data = correct(Path("out", places[0], "a.png"))
+    for place in places[1:]:
+        Path("out", place, "a.png").write_bytes(data)
+    run("-f", then, "--overwrite", "--mode", "whole")
+    assert (run.code, run.labelled) == (0, ALL[1:])
+    assert run.command("check", "out").code == 0
+    assert Path("out", places[0], "a.png").read_bytes() == data
+    if "hf" in then:
+        lines = Path("out/hf/metadata.jsonl").read_text("utf-8").splitlines()
+        assert sorted(json.loads(line)["file_name"] for line in lines) == [f"images/{name}" for name in ALL]
+        mask, *others = (np.asarray(Image.open(Path("out", place, "a.png"))) for place in ("hf/masks", places[0]))
+        assert all(np.array_equal(mask, each) for each in others)
+    run("-f", then, "--mode", "whole")
+    assert (run.code, run.labelled) == (0, [])
+
+
 @pytest.mark.parametrize("classes", ["tree", "tree,panda leg,sky", "panda leg,tree,road"])
 def test_corrections_whose_ids_would_be_of_other_classes_are_not_begun_anew(run: Run, classes: str) -> None:
     run()

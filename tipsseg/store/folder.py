@@ -13,12 +13,12 @@ from typing import Self
 
 from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS, image_folders, index_masks
-from tipsseg.formats.base import RowsFile, RunFile
+from tipsseg.formats.base import Rows, RowsFile, RunFile
 from tipsseg.store.classes_file import CLASSES_FILE, write_classes
 from tipsseg.store.error_log import ErrorLog
 from tipsseg.store.journal import Journal, write_run_file
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
-from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, input_path
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, expected_files, input_path
 from tipsseg.store.results import Failed, Labelled, Unchanged, move_files, remove_files, restore_links
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE, run_context, write_run
@@ -26,7 +26,7 @@ from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.summary import Totals, total
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import atomic_write, clean_up, clean_up_below, json_bytes, remove_file
-from tipsseg.util.ownership import write_ahead_logs
+from tipsseg.util.ownership import digest_of, write_ahead_logs
 from tipsseg.util.record_paths import actual_path
 
 
@@ -259,14 +259,22 @@ class OutputFolder:
         """
         context, ownership, before = self.context, self.context.ownership, self.resume.before
         corrected: list[ManifestEntry] = []
+        rows: list[tuple[str, str, Rows]] = []
         for entry in self.resume.manifest.entries():
             options, edited = self._record.spec.files, self._info.spec.replace_edited
             left = remove_files(entry, entry.formats, context, options, edited=edited)
-            held = {name for name, place in entry.files.items() if actual_path(context.output, place) in left}
-            if held & set(index_masks()) and options.names == self._info.spec.files.names:
-                corrected.append(replace(entry.without(set(entry.formats) - held), digest=self._info.digest))
-            else:
-                self.kept += left
+            paths = {name: actual_path(context.output, place) for name, place in entry.files.items()}
+            # What has rows in a file of the whole run stays with them, if this run writes that file.
+            journals = {name: each for name, each in self.resume.journals.items() if each.has(entry.image)}
+            stays = {name for name in paths if name in journals or not FORMATS[name].rows}
+            places = expected_files(entry.image, stays, self._files)
+            stays = {name for name in stays if paths[name] in left and places[name] == entry.files[name]}
+            if mask := next((paths[name] for name in index_masks() if name in stays), None):
+                corrected.append(replace(entry.without(set(entry.formats) - stays), digest=self._info.digest))
+                rows += [(name, entry.image, journals[name].rows(entry.image)) for name in stays & journals.keys()]
+                again = {digest_of(mask)}
+                left = [paths[name] for name in paths if name not in stays and not ownership.remove(paths[name], again)]
+            self.kept += left
         self.kept += ownership.remove_pending()
         ownership.remove_run_files()
         self._errors.clear()
@@ -288,6 +296,8 @@ class OutputFolder:
         self._record = replace(self._info, kept=places)
         self.resume = ResumeState(self._info, context)
         self.resume.before = None
+        for name, image, each in rows:
+            self.resume.journals[name].add(image, each)
         self.resume.kept = frozenset(kept)
 
 
