@@ -825,7 +825,7 @@ def test_more_classes_than_masks_hold_are_refused(
     more = 5 if source == "labelme" else 4  # of the five, the mask has no pixel of one
     message = f"{number} classes and {more} more do not fit into masks of {bits} bits, which hold {most}"
     with pytest.raises(InputError, match=message):
-        take(tmp_path, corrections, add_classes=True)
+        take(tmp_path, corrections, add_classes=True, everything=True)
     assert tree(tmp_path / "out") == before
 
 
@@ -1137,7 +1137,7 @@ def two_runs(root: Path) -> Path:
     """out, a run, and loop, another one whose model guessed otherwise."""
     build(root, "png")
     make_run(root / "loop", root / "imgs", {**IMAGES, "scene.png": GUESS, "a.png": (A > 0).astype(np.uint8)},
-             formats=("png", "coco", "labelme", "hf"))  # fmt: skip
+             formats=("png", "coco", "labelme", "hf", "cvat", "yolo"))  # fmt: skip
     (root / "loop/run.json").write_text((root / "loop/run.json").read_text().replace(DIGEST, DIGEST[::-1]))
     return root / "loop"
 
@@ -1164,8 +1164,8 @@ def test_of_a_run_what_a_person_changed_is_taken(
 def test_of_a_run_that_nobody_corrected_nothing_is_taken(tmp_path: Path) -> None:
     loop = two_runs(tmp_path)
     before = tree(tmp_path / "out")
-    for source in (loop, loop / "masks", loop / "hf", loop / "labelme", loop / "annotations.json"):
-        found = take(tmp_path, source)
+    for source in ("", "masks", "hf", "labelme", "annotations.json", "cvat", "yolo"):
+        found = take(tmp_path, loop / source)
         assert (found.masks, len(found.left_out)) == ((), 4)
     assert tree(tmp_path / "out") == before
 

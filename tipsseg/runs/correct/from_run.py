@@ -31,11 +31,12 @@ _EVERYTHING = "argument `everything` takes all labels, the model's too"
 
 @dataclass(frozen=True, slots=True)
 class _Labelled:
-    """An image of the run: its mask, and whether a person corrected it, and whether other formats of the image show that."""
+    """An image of the run: its mask, whether a person corrected it, whether other formats of the image show that, and its files."""
 
     mask: Path | None
     corrected: bool
     shown: bool
+    files: tuple[Path, ...]
 
 
 class SourceRun:
@@ -65,6 +66,7 @@ class SourceRun:
                     correction.path if correction else next(iter(held), None),
                     correction is not None or entry.corrected is not None,
                     entry.corrected is not None and (correction is None or correction.digest == entry.corrected),
+                    tuple(actual_path(top, place) for place in entry.files.values()),
                 )
                 for name, place in entry.files.items():
                     self._written[actual_path(top, place)] = entry.written[name].sha256, entry.image
@@ -85,13 +87,20 @@ class SourceRun:
         Raises:
             InputError: A file does not show the corrections of its images, or nobody can tell which of its images were corrected.
         """
+        seen: set[str | None] = set()
         for found in images:
+            named = self._names.find(found.name)
+            if found.by_list:
+                if named is None or (named not in seen and not all(map(os.path.lexists, self._images[named].files))):
+                    yield found  # a person removed its file
+                continue
+            seen.add(named)
             path = Path(os.path.realpath(found.where))
             written, image = self._written.get(path, (None, ""))
             if path not in self._written or (image and digest_of(path) != written):
                 yield found
                 continue
-            image = image or self._names.find(found.name) or ""
+            image = image or named or ""
             labelled = self._images.get(image)
             if digest_of(path) != written:
                 # A copy of the folder that it is taken into: what is in it besides changes nothing.
