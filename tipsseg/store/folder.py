@@ -267,8 +267,8 @@ class OutputFolder:
             # What has rows in a file of the whole run stays with them, if this run writes that file.
             journals = {name: each for name, each in self.resume.journals.items() if each.has(entry.image)}
             stays = {name for name in paths if name in journals or not FORMATS[name].rows}
-            places = expected_files(entry.image, stays, self._files)
-            stays = {name for name in stays if paths[name] in left and places[name] == entry.files[name]}
+            expected = expected_files(entry.image, stays, self._files)
+            stays = {name for name in stays if paths[name] in left and expected[name] == entry.files[name]}
             if mask := next((paths[name] for name in index_masks() if name in stays), None):
                 corrected.append(replace(entry.without(set(entry.formats) - stays), digest=self._info.digest))
                 rows += [(name, entry.image, journals[name].rows(entry.image)) for name in stays & journals.keys()]
