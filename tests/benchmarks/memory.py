@@ -1,9 +1,11 @@
 """Resident memory of `tipsseg label` over many images: it should not grow with their number.
 
     python tests/benchmarks/memory.py --images 5000
+    python tests/benchmarks/memory.py --images 1722 --learn
 
 Writes small pictures of patches into a temporary folder, labels them with the embedded model in a process of its own, and reads the
 process's memory while it works (Linux). Prints a table in Markdown, and the peak, in which the writing of annotations.json is.
+With `--learn` all masks are then changed a little, and `tipsseg fit` and `tipsseg tune` learn from them.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 REPORT_AT = (1, 100, 250, 500, 1000, 2000, 3000, 4000, 5000, 10_000, 20_000, 50_000, 100_000)
+TIPSSEG = (sys.executable, "-m", "tipsseg")
 #: Memory at this image is 1.
 FIRST = 500
 
@@ -35,10 +39,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64, help="pixels of a picture's side")
     parser.add_argument("--classes", default="panda,tree,house,car,grass,sky,water,rock", help="the vocabulary")
     parser.add_argument("--list", action="store_true", help="give the pictures as a list on stdin, not as a folder")
+    parser.add_argument("--learn", action="store_true", help="fit and tune by corrected masks too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         draw(Path(folder, "imgs"), options.images, options.side)
-        measure(Path(folder), options.images, options.classes, options.list)
+        measure(Path(folder), options.images, options.classes, options.list, options.learn)
+        if options.learn:
+            learn(Path(folder))
 
 
 def draw(folder: Path, number: int, side: int) -> None:
@@ -51,8 +58,9 @@ def draw(folder: Path, number: int, side: int) -> None:
         picture.save(folder / f"{index // 1000:03}" / f"{index:06}.png")
 
 
-def measure(folder: Path, number: int, classes: str, listed: bool) -> None:
-    command = [sys.executable, "-m", "tipsseg", "label", "-" if listed else "imgs", "-c", classes, "-m", "tiny", "-q"]
+def measure(folder: Path, number: int, classes: str, listed: bool, kept: bool) -> None:
+    command = [*TIPSSEG, "label", "-" if listed else "imgs", "-c", classes, "-m", "tiny", "-q"]
+    command += ["--features", "feats"] if kept else []
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tipsseg", "torch", "numpy"))
     print(f"{number} pictures; {versions}; {platform.machine()}, {os.cpu_count()} cores, {platform.system()}\n")
     print(f"| images | resident memory, MB | of that after {FIRST} | most so far, MB |\n|---|---|---|---|")
@@ -77,6 +85,22 @@ def measure(folder: Path, number: int, classes: str, listed: bool) -> None:
     annotations = len(json.loads((folder / "out" / "annotations.json").read_bytes())["annotations"])
     print(f"| all, and the records | | | {usage.ru_maxrss / 1e3:.0f} |\n")
     print(f"annotations.json: {annotations} annotations, {records / 1e6:.1f} MB; exit code {run.returncode}")
+
+
+def learn(folder: Path) -> None:
+    """Move all masks by a pixel, as a person might, and learn from them."""
+    for path in (folder / "out/masks").rglob("*.png"):
+        Image.fromarray(np.roll(np.asarray(Image.open(path)), 1, 1)).save(path)
+    print("\n| | most memory, MB | seconds | of the processor |\n|---|---|---|---|")
+    for words in ("fit out -o x.fit", "tune out --precision 0.9 -o x.toml", "tune out --temperature -o y.fit"):
+        began = time.monotonic()
+        with subprocess.Popen(
+            [*TIPSSEG, *words.split(), "--features", "feats", "-q"], cwd=folder, stdout=subprocess.DEVNULL
+        ) as run:
+            _, status, usage = os.wait4(run.pid, 0)
+            run.returncode = os.waitstatus_to_exitcode(status)
+        seconds = f"{time.monotonic() - began:.0f} | {usage.ru_utime + usage.ru_stime:.0f}"
+        print(f"| {words}, exit code {run.returncode} | {usage.ru_maxrss / 1e3:.0f} | {seconds} |", flush=True)
 
 
 def resident(process: int, key: str) -> float:

@@ -65,6 +65,21 @@ def test_lines_of_json(command: Command, folder: Path) -> None:
     assert json.loads(done.out) == {"image": "a.png", "mask": f"{folder}/out/masks/a.png", "changed": changed}
 
 
+def test_of_another_run_only_what_a_person_changed_is_taken_unless_all_is_asked_for(
+    command: Command, folder: Path
+) -> None:
+    guess = {**LABELS, "sub/ü.png": LABELS["sub/ü.png"] + np.uint8(3)}
+    make_run(folder / "loop", folder / "imgs", guess, formats=("png", "coco"))
+    (folder / "loop/masks/a.png").write_bytes((folder / "new/a.png").read_bytes())
+    done = command("correct", folder / "out", "--from", folder / "loop")
+    assert (done.code, done.out) == (0, f"{folder}/out/masks/a.png\n")
+    assert f"2 images of {folder}/loop as tipsseg labelled them, and left out; --all takes such labels too." in done.err
+    assert "1 mask corrected, 0 unchanged." in done.err
+    done = command("correct", folder / "out", "--from", folder / "loop", "--all")
+    assert (done.code, done.out) == (0, f"{folder}/out/masks/sub/ü.png\n")
+    assert "left out" not in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -135,7 +135,7 @@ def test_other_classes_are_refused_with_commands_to_paste(
     assert error == (
         "Error: cannot write out: it holds labels of another run: the classes differ: panda leg, tree, sky / car"
     )
-    assert hint == "Hint: Label into another folder, or remove what that run wrote and start over:"
+    assert hint == "Hint: Label into another folder, or start over in this one, where corrected masks stay:"
     assert contents(Path("out")) == before
     for command, folder in ((elsewhere, "out-2"), (again, "out")):
         program, *arguments = shlex.split(command)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ from PIL import Image
 from reading import EXACT, POLYGONS, READERS
 from resuming import ALL, CLASSES, Run, contents, correct, record, tree
 
+from tipsseg.runs.engine import LocalEngine
+
 # As pycocotools decodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 
 # ---- what was changed by hand ----
 
@@ -82,21 +87,122 @@ def test_other_files_that_were_changed_are_kept(run: Run) -> None:
 
 
 def test_beginning_anew_removes_what_the_program_wrote_and_names_what_it_keeps(run: Run) -> None:
-    run("-f", "png,coco,yolo,overlay")
-    data = correct(Path("out/masks/sub/ü.png"))
+    run("-f", "png,labelme,coco,yolo,overlay")
+    path = Path("out/labelme/sub/ü.json")
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "flags": {"seen": True}}))
+    data = path.read_bytes()
     Path("out/notes.txt").write_text("mine")
     err = run("--overwrite", "-f", "png", "--limit", "2", options=("-c", "tree"))
     assert (run.code, run.labelled) == (0, ALL[:2])
-    assert "out/masks/sub/ü.png was changed by hand, and is kept.\n" in err
+    assert "out/labelme/sub/ü.json was changed by hand, and is kept.\n" in err
     found = tree("out")
-    assert found.pop("masks/sub/ü.png") == data
+    assert found.pop("labelme/sub/ü.json") == data
     assert found.pop("notes.txt") == b"mine"
     assert set(found) == {"classes.json", "manifest.jsonl", "masks/a.png", "masks/sub/b c.png", "run.json"}
     # What is in the way of an image now is told, and stays.
-    assert "out/masks/sub/ü.png was changed by hand, and was kept when the folder was started over" in run(
-        "-f", "png", options=("-c", "tree")
+    assert "out/labelme/sub/ü.json was changed by hand, and was kept when the folder was started over" in run(
+        "-f", "png,labelme", options=("-c", "tree")
     )
-    assert (run.code, run.labelled, Path("out/masks/sub/ü.png").read_bytes()) == (1, [], data)
+    assert (run.code, path.read_bytes()) == (1, data)
+
+
+#: How the folder is started over: other labels, of classes whose ids mean the same.
+ANEW: dict[str, tuple[str, ...]] = {
+    "the same": ("-c", CLASSES),
+    "another mode": ("-c", CLASSES, "--mode", "whole"),
+    "other phrases": ("-c", CLASSES, "--background", "sand,water"),
+    "a further class": ("-c", f"{CLASSES},road"),
+}
+
+
+@pytest.mark.parametrize("how", ["in place", "taken in"])
+@pytest.mark.parametrize("options", ANEW.values(), ids=ANEW)
+def test_beginning_anew_keeps_corrections(run: Run, options: tuple[str, ...], how: str) -> None:
+    formats = ("-f", "png,coco,labelme")
+    run(*formats)
+    shutil.copytree("out/masks", "fix")
+    data = correct(Path("fix/a.png"))
+    if how == "in place":
+        Path("out/masks/a.png").write_bytes(data)
+    else:
+        assert run.command("correct", "out", "--from", "fix").code == 0
+        data = Path("out/masks/a.png").read_bytes()
+    err = run("--overwrite", *formats, options=options)
+    assert (run.code, run.labelled, Path("out/masks/a.png").read_bytes()) == (0, ALL[1:], data)
+    assert "Files of 1 image were changed by hand and are kept" in err
+    assert run.command("check", "out").code == 0
+    # As labelled into a new folder and corrected there.
+    run(*formats, output="fresh", options=options)
+    Path("fresh/masks/a.png").write_bytes(data)
+    assert run.command("convert", "fresh", "-f", "png,coco,labelme").code == 0
+    found, fresh = contents(Path("out")), contents(Path("fresh"))
+    for each in (found, fresh):  # objects that stayed have the scores that they had before
+        each.pop("manifest.jsonl")
+        each["annotations.json"] = re.sub(rb'"score": [0-9.]+', b"", each["annotations.json"])
+    assert found == fresh
+    # It is a correction still.
+    run(*formats, options=options)
+    assert (run.code, run.labelled) == (0, [])
+    assert run.command("correct", "fresh", "--from", "out").out == ""
+    assert json.loads(run.command("rank", "out", "--jsonl").out.splitlines()[-1])["image"] != "a.png"
+
+
+#: Formats before and after a folder is started over, and the mask that a person edits in between.
+OF_TWO: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "both masks, then one": ("png,hf", "png,coco", ("masks", "hf/masks")),
+    "both masks, then the other": ("png,hf", "hf", ("masks", "hf/masks")),
+    "both masks again": ("png,hf", "png,hf", ("masks", "hf/masks")),
+    "one of two": ("png,hf", "png,hf", ("masks",)),
+    "the other of two": ("png,hf", "png,hf", ("hf/masks",)),
+    "the one that there is": ("hf", "hf,coco", ("hf/masks",)),
+    "no mask is asked for": ("png", "coco", ("masks",)),
+}
+
+
+@pytest.mark.parametrize(("first", "then", "places"), OF_TWO.values(), ids=OF_TWO)
+def test_corrections_of_either_mask_are_kept(run: Run, first: str, then: str, places: tuple[str, ...]) -> None:
+    run("-f", first)
+    data = correct(Path("out", places[0], "a.png"))
+    for place in places[1:]:
+        Path("out", place, "a.png").write_bytes(data)
+    run("-f", then, "--overwrite", "--mode", "whole")
+    assert (run.code, run.labelled) == (0, ALL[1:])
+    assert run.command("check", "out").code == 0
+    assert Path("out", places[0], "a.png").read_bytes() == data
+    if "hf" in then:
+        lines = Path("out/hf/metadata.jsonl").read_text("utf-8").splitlines()
+        assert sorted(json.loads(line)["file_name"] for line in lines) == [f"images/{name}" for name in ALL]
+        mask, *others = (np.asarray(Image.open(Path("out", place, "a.png"))) for place in ("hf/masks", places[0]))
+        assert all(np.array_equal(mask, each) for each in others)
+    run("-f", then, "--mode", "whole")
+    assert (run.code, run.labelled) == (0, [])
+
+
+@pytest.mark.parametrize("classes", ["tree", "tree,panda leg,sky", "panda leg,tree,road"])
+def test_corrections_whose_ids_would_be_of_other_classes_are_not_begun_anew(run: Run, classes: str) -> None:
+    run()
+    correct(Path("out/masks/a.png"))
+    before = tree("out")
+    err = run("--overwrite", options=("-c", classes))
+    assert (run.code, run.labelled, tree("out")) == (1, [], before)
+    assert "the mask of a.png was corrected, and its ids would be of other classes: " in err
+    assert "--replace-edited" in err
+
+
+def test_corrections_survive_where_beginning_anew_is_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+    data = correct(Path("out/masks/a.png"))
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(LocalEngine, "start", stopped)
+        run("--overwrite", "--mode", "whole")
+    for options in (["--overwrite"], []):
+        run(*options, "--mode", "whole")
+        assert (run.code, Path("out/masks/a.png").read_bytes()) == (0, data)
+    assert run.command("check", "out").code == 0
 
 
 def test_beginning_anew_replaces_what_was_changed_where_that_is_asked_for(run: Run) -> None:
@@ -218,7 +324,7 @@ def test_starting_over_keeps_a_correction_that_another_format_holds_too(
     assert run.command("convert", "out", "-f", then).code == 0
     run("-f", first, "--overwrite")
     assert mask.read_bytes() == data
-    assert run.code == 1  # the image has no other place for its labels
+    assert (run.code, "a.png" in run.labelled) == (0, False)
 
 
 #: The command that comes after an edit and before the conversion that must see it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save
 from torch import Tensor
 
 import tipsseg
@@ -225,7 +228,19 @@ def test_what_cannot_be_fitted_is_refused(
     [
         pytest.param({}, LabelOptions(), "short side 112", id="short side"),
         pytest.param({}, LabelOptions("whole", 112), "mode 'slide'", id="mode"),
-        pytest.param({"model": {"config.json": "0" * 64}}, OPTIONS, "the model tiny, and this is another", id="model"),
+        pytest.param(
+            {"model": {"config.json": "0" * 64}},
+            OPTIONS,
+            "of the model tiny, and this model is tiny with other",
+            id="model",
+        ),
+        pytest.param(
+            {"model": {"config.json": "0" * 64}, "model_id": "farm"},
+            OPTIONS,
+            "the model farm, .* is tiny$",
+            id="two models",
+        ),
+        pytest.param({"vectors": np.ones((4, 7), np.float32)}, OPTIONS, "have 7 numbers, .* model 192$", id="width"),
         pytest.param({"labels_version": 0}, OPTIONS, "another version of the labels", id="version"),
     ],
 )
@@ -242,6 +257,45 @@ def test_a_file_that_is_no_fit_is_refused(tmp_path: Path, data: bytes) -> None:
     file.write_bytes(data)
     with pytest.raises(VocabularyError, match="no fitted vocabulary"):
         FittedVocabulary.load(file)
+
+
+#: A key in the record of a fit, and what somebody put there.
+DAMAGES = {
+    "an infinite side": ("short_side", "1e999"),
+    "an infinite version": ("labels_version", "Infinity"),
+    "an endless number": ("temperature", f"1{'0' * 400}"),
+    "a cold softmax": ("temperature", "1e-99"),
+    "lists without end": ("source", "[" * 99_999 + "]" * 99_999),
+    "a score of text": ("text_iou", '"high"'),
+    "an infinite score": ("iou", "1e999"),
+    "images of text": ("images", '"many"'),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), DAMAGES.values(), ids=DAMAGES)
+def test_a_fit_with_a_damaged_record_is_refused(fitted: FittedVocabulary, tmp_path: Path, key: str, value: str) -> None:
+    file = tmp_path / "x.fit"
+    fitted.save(file)
+    with safe_open(file, "numpy") as stored:
+        record = stored.metadata()["tipsseg"]
+        tensors = {name: stored.get_tensor(name) for name in ("biases", "vectors")}
+    damaged, number = re.subn(rf'"{key}": ("[^"]*"|[^,}}]+)', lambda _: f'"{key}": {value}', record)
+    assert number
+    file.write_bytes(save(tensors, {"tipsseg": damaged}))
+    with pytest.raises(VocabularyError, match="it is no fitted vocabulary"):
+        FittedVocabulary.load(file)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 3e38])
+@pytest.mark.parametrize("name", ["vectors", "biases"])
+def test_a_fit_with_numbers_that_no_fit_gives_is_refused(
+    fitted: FittedVocabulary, tmp_path: Path, name: str, value: float
+) -> None:
+    numbers = getattr(fitted, name).copy()
+    numbers.flat[1] = value
+    replace(fitted, **{name: numbers}).save(tmp_path / "x.fit")
+    with pytest.raises(VocabularyError, match="it is no fitted vocabulary"):
+        FittedVocabulary.load(tmp_path / "x.fit")
 
 
 def test_shares_of_cells_count_pixels_and_leave_out_what_does_not_count() -> None:

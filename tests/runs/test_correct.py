@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from dying import Killed, death_after
-from output_folders import CLASSES, LABELS, A, B, make_run, problems, save_inputs, tree
+from output_folders import CLASSES, DIGEST, LABELS, A, B, make_run, problems, save_inputs, tree
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -825,7 +825,7 @@ def test_more_classes_than_masks_hold_are_refused(
     more = 5 if source == "labelme" else 4  # of the five, the mask has no pixel of one
     message = f"{number} classes and {more} more do not fit into masks of {bits} bits, which hold {most}"
     with pytest.raises(InputError, match=message):
-        take(tmp_path, corrections, add_classes=True)
+        take(tmp_path, corrections, add_classes=True, everything=True)
     assert tree(tmp_path / "out") == before
 
 
@@ -991,7 +991,7 @@ def test_a_mask_that_a_person_changed_in_its_place_is_kept(tmp_path: Path) -> No
     save(tmp_path / "out/masks/scene.png", mine)
     in_masks(export)
     said = Said()
-    with pytest.raises(InputError, match="1 correction of 4 cannot be taken"):
+    with pytest.raises(InputError, match="1 correction of 1 cannot be taken"):
         take_corrections(tmp_path / "out", export / "masks", said)
     assert any("a person changed this mask in its place" in line for line in said.lines)
     assert np.array_equal(labels_of(tmp_path), mine)
@@ -1005,7 +1005,7 @@ def test_a_mask_that_a_person_changed_in_its_place_is_kept(tmp_path: Path) -> No
 def test_a_run_without_masks_is_told_how_to_have_some(tmp_path: Path) -> None:
     export = build(tmp_path, "coco")
     with pytest.raises(InputError, match=r"no index mask of a\.png") as caught:
-        take(tmp_path, export / "annotations.json")
+        take(tmp_path, export / "annotations.json", everything=True)
     assert "tipsseg convert" in caught.value.hint
 
 
@@ -1041,6 +1041,7 @@ def test_a_replaced_mask_can_be_edited_again(tmp_path: Path) -> None:
 
 def test_what_is_recognised_must_be_one_format(tmp_path: Path) -> None:
     export = build(tmp_path)
+    (export / "manifest.jsonl").unlink()  # the folder of a run says itself what counts
     with pytest.raises(InputError, match="several formats: cvat, hf, yolo, coco"):
         take(tmp_path, export)
     (tmp_path / "none").mkdir()
@@ -1068,6 +1069,137 @@ def test_what_cannot_be_read_at_all_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(ImageError, match="not JSON"):
         take(tmp_path, tmp_path / "x.json", source_format="coco")
+
+
+# ---- another run: what a person changed in it ----
+
+#: What a model guessed: nobody is to take it for a correction.
+GUESS = np.where(SCENE == 2, 1, SCENE).astype(np.uint8)
+
+
+def _edit_mask(loop: Path) -> Path:
+    save(loop / "masks/scene.png", WANTED)
+    return loop
+
+
+def _take_in(loop: Path) -> Path:
+    save(loop.parent / "fix/scene.png", WANTED)
+    take_corrections(loop, loop.parent / "fix", Silence())
+    return loop
+
+
+def _convert(loop: Path, formats: str) -> Path:
+    assert convert_folder(loop, tuple(formats.split(",")), None, 2, Silence()) == 0
+    return loop
+
+
+def _edit_hf(loop: Path) -> Path:
+    save(loop / "hf/masks/scene.png", WANTED)
+    return loop
+
+
+def _edit_labelme(loop: Path) -> Path:
+    path = loop / "labelme/scene.json"
+    record = json.loads(path.read_bytes())
+    record["shapes"] = [each for each in record["shapes"] if each["label"] == CLASSES[2]]
+    path.write_text(json.dumps(record))
+    return path.parent
+
+
+def _edit_coco(loop: Path) -> Path:
+    path = loop / "annotations.json"
+    record = json.loads(path.read_bytes())
+    record["annotations"].pop()
+    path.write_text(json.dumps(record))
+    return path
+
+
+#: What is left of SCENE where LabelMe removed the objects of two classes; of the single pixel it knows nothing.
+ONE_CLASS = np.where((SCENE == 1) | (SCENE == 2), 0, SCENE).astype(np.uint8)
+ONE_CLASS[30, 2] = 2
+
+#: What a person does in a run, whose folder is given, and gives the source; and what comes of it.
+OF_A_RUN: Mapping[str, tuple[Callable[[Path], Path], LabelArray]] = {
+    "its folder, a mask edited": (_edit_mask, WANTED),
+    "its folder, a mask taken in": (_take_in, WANTED),
+    "its folder, a mask of hf edited": (_edit_hf, WANTED),
+    "its masks": (lambda loop: _edit_mask(loop) / "masks", WANTED),
+    "its masks, one taken in": (lambda loop: _take_in(loop) / "masks", WANTED),
+    "one mask": (lambda loop: _edit_mask(loop) / "masks/scene.png", WANTED),
+    "masks of hf that follow": (lambda loop: _convert(_edit_mask(loop), "hf") / "hf", WANTED),
+    "COCO that follows": (lambda loop: _convert(_take_in(loop), "coco") / "annotations.json", WANTED),
+    "LabelMe that follows": (lambda loop: _convert(_edit_mask(loop), "labelme") / "labelme", WANTED),
+    "LabelMe edited": (_edit_labelme, ONE_CLASS),
+}
+
+
+def two_runs(root: Path) -> Path:
+    """out, a run, and loop, another one whose model guessed otherwise."""
+    build(root, "png")
+    make_run(root / "loop", root / "imgs", {**IMAGES, "scene.png": GUESS, "a.png": (A > 0).astype(np.uint8)},
+             formats=("png", "coco", "labelme", "hf", "cvat", "yolo"))  # fmt: skip
+    (root / "loop/run.json").write_text((root / "loop/run.json").read_text().replace(DIGEST, DIGEST[::-1]))
+    return root / "loop"
+
+
+@pytest.mark.parametrize(("person", "wanted"), OF_A_RUN.values(), ids=OF_A_RUN)
+def test_of_a_run_what_a_person_changed_is_taken(
+    tmp_path: Path, person: Callable[[Path], Path], wanted: LabelArray
+) -> None:
+    source = person(two_runs(tmp_path))
+    said = Said()
+    found = take_corrections(tmp_path / "out", source, said)
+    assert [mask.image for mask in found.masks] == ["scene.png"]
+    assert (found.unchanged, found.unmatched) == ((), ())
+    assert np.array_equal(labels_of(tmp_path, "a"), A)
+    assert np.array_equal(labels_of(tmp_path), wanted)
+    alone = source.is_file() and source.suffix == ".png"
+    assert len(found.left_out) == (0 if alone else 3)
+    assert any("as tipsseg labelled them, and left out" in line for line in said.lines) is not alone
+    with_all = take(tmp_path, source, everything=True)
+    assert [mask.image for mask in with_all.masks] == ([] if alone else ["a.png"])
+    assert with_all.left_out == ()
+
+
+def test_of_a_run_that_nobody_corrected_nothing_is_taken(tmp_path: Path) -> None:
+    loop = two_runs(tmp_path)
+    before = tree(tmp_path / "out")
+    for source in ("", "masks", "hf", "labelme", "annotations.json", "cvat", "yolo"):
+        found = take(tmp_path, loop / source)
+        assert (found.masks, len(found.left_out)) == ((), 4)
+    assert tree(tmp_path / "out") == before
+
+
+def _break_off(loop: Path) -> Path:
+    record = json.loads((loop / "run.json").read_text())
+    (loop / "run.json").write_text(json.dumps({**record, "ended": None}))
+    return loop
+
+
+#: What nobody can take for corrections, and what is told.
+NOT_OF_A_RUN: Mapping[str, tuple[Callable[[Path], Path], str]] = {
+    "LabelMe that does not follow": (
+        lambda loop: _edit_mask(loop) / "labelme",
+        "it does not show how the mask of scene.png was corrected",
+    ),
+    "masks of hf that do not follow": (lambda loop: _edit_mask(loop) / "hf", "does not show how the mask of scene.png"),
+    "COCO that was changed": (_edit_coco, "it was changed, and does not say which of its images were"),
+    "a zip": (lambda loop: _zip_of(_edit_mask(loop)), "an output folder of tipsseg, packed"),
+    "a run that was broken off": (
+        _break_off,
+        "the run was broken off",
+    ),
+}
+
+
+@pytest.mark.parametrize(("person", "what"), NOT_OF_A_RUN.values(), ids=NOT_OF_A_RUN)
+def test_of_a_run_what_may_be_a_guess_is_refused(tmp_path: Path, person: Callable[[Path], Path], what: str) -> None:
+    source = person(two_runs(tmp_path))
+    before = tree(tmp_path / "out")
+    with pytest.raises(InputError, match=what) as caught:
+        take(tmp_path, source)
+    assert caught.value.hint
+    assert tree(tmp_path / "out") == before
 
 
 # ---- masks of another run ----
@@ -1109,7 +1241,7 @@ def test_masks_of_a_run_with_other_ids_are_taken_by_the_names_of_classes(
     tmp_path: Path, form: str, part: Callable[[Path], Path]
 ) -> None:
     build(tmp_path, "png")
-    take(tmp_path, part(other_run(tmp_path, OTHER, form)))
+    take(tmp_path, part(other_run(tmp_path, OTHER, form)), everything=True)
     assert np.array_equal(labels_of(tmp_path), WANTED)
 
 
@@ -1119,10 +1251,10 @@ def test_masks_of_a_run_with_further_classes(tmp_path: Path) -> None:
     other = other_run(tmp_path, ("sky", "kite", "lamp"), "png", ids=ids)
     before = tree(tmp_path / "out")
     with pytest.raises(InputError, match=r"no class of the run is called 'kite'$") as caught:
-        take(tmp_path, other)
+        take(tmp_path, other, everything=True)
     assert "argument `add_classes`" in caught.value.hint
     assert tree(tmp_path / "out") == before
-    assert take(tmp_path, other, add_classes=True).classes == ("kite",)
+    assert take(tmp_path, other, everything=True, add_classes=True).classes == ("kite",)
     assert np.array_equal(labels_of(tmp_path), np.array([0, 4, 3, 3, *range(4, 256)], np.uint8)[WANTED])
 
 
@@ -1130,8 +1262,8 @@ def test_masks_of_a_run_with_further_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("[", "not as tipsseg writes it: "),
-        ('{"classes": [{"name": 3}]}', "not as tipsseg writes it: "),
+        ("[", "tipsseg writes it: "),
+        ('{"classes": [{"name": 3}]}', "tipsseg writes it: "),
         ('{"classes": [{"id": 7, "name": "tree"}]}', "the ids of the classes are not 1, 2"),
     ],
 )
@@ -1139,6 +1271,6 @@ def test_a_damaged_list_of_classes_is_told(tmp_path: Path, given: str, text: str
     build(tmp_path, "png")
     listing = other_run(tmp_path, OTHER, "png") / "classes.json"
     listing.write_text(text)
-    with pytest.raises(ImageError, match=re.escape(str(listing)) + ".*" + what):
+    with pytest.raises(TipssegError, match=re.escape(str(listing)) + ".*" + what):
         take(tmp_path, tmp_path / given)
     assert np.array_equal(labels_of(tmp_path), SCENE)

@@ -20,6 +20,7 @@ from tinytips.world.scenes import draw_scene
 from tipsseg import Fit, FittedVocabulary, LabelOptions, Unchanged
 from tipsseg.errors import TipssegError
 from tipsseg.labelling.fitting import fit as module
+from tipsseg.runs.fit import masked
 from tipsseg.runs.library import Classes
 from tipsseg.store.results import ImageResult
 
@@ -49,9 +50,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
-def _label(images: Path, classes: Classes, output: Path, model: str = "tiny") -> Iterator[ImageResult]:
+def _label(
+    images: Path, classes: Classes, output: Path, model: str = "tiny", *, overwrite: bool = False
+) -> Iterator[ImageResult]:
     return tipsseg.label_folder(
-        images, classes, output=output, model=model, formats=("png",), options=OPTIONS, device="cpu"
+        images,
+        classes,
+        output=output,
+        model=model,
+        formats=("png",),
+        options=OPTIONS,
+        device="cpu",
+        overwrite=overwrite,
     )
 
 
@@ -111,6 +121,35 @@ def test_the_store_has_the_features_or_gets_them(folder: Path) -> None:
         files.append(folder / f"{number}.fit")
         each.fitted.save(files[-1])
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_of_many_masks_those_with_rare_classes_are_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    mask = np.array(Image.open(folder / "out/masks" / name))
+    mask[:30, :30] = 4
+    Image.fromarray(mask).save(folder / "out/masks" / name)
+    monkeypatch.setattr(masked, "_MOST", 2)
+    some, again = (tipsseg.fit_folder(folder / "out", images=folder / "imgs", device="cpu") for _ in range(2))
+    assert some.images == 2
+    assert some.fitted.scores[4].images == 1
+    assert some.fitted.vocabulary.fit == again.fitted.vocabulary.fit
+    truths = tipsseg.fit_truths(
+        folder / "imgs", folder / "out/masks", NAMES, model="tiny", short_side=112, device="cpu"
+    )
+    assert truths.images == 2
+
+
+def test_a_folder_is_labelled_again_by_the_fit_and_keeps_its_corrections(folder: Path, fit: Fit) -> None:
+    found = list(_label(folder / "imgs", fit.fitted, folder / "out", overwrite=True))
+    assert [each.ref.name for each in found if isinstance(each, Unchanged)] == list(CHANGED)
+    for name in CHANGED:
+        assert (folder / "out/masks" / name).read_bytes() == (folder / "gt" / name).read_bytes()
+    grass = np.asarray(Image.open(folder / "gt/b.png")) == 2
+    assert (np.asarray(Image.open(folder / "out/masks/b.png"))[grass] == 2).mean() > 0.8
+    again = tipsseg.fit_folder(folder / "out", device="cpu")
+    np.testing.assert_array_equal(again.fitted.vectors, fit.fitted.vectors)
 
 
 def test_a_run_labels_by_a_fit_and_goes_on_by_no_other(made: Path, fit: Fit, tmp_path: Path) -> None:
@@ -229,5 +268,5 @@ def test_images_without_a_mask_are_left_out(folder: Path, fit: Fit) -> None:
 
 
 def test_a_fit_of_another_model_is_refused_before_that_is_downloaded(made: Path, fit: Fit, tmp_path: Path) -> None:
-    with pytest.raises(tipsseg.UsageError, match="of the model tiny, and this is another one"):
+    with pytest.raises(tipsseg.UsageError, match="of the model tiny, and this model is l14"):
         list(_label(made / "imgs", fit.fitted, tmp_path / "out", "l14"))

@@ -17,6 +17,7 @@ from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
 from tipsseg import FittedVocabulary, InputError, LabelOptions, UsageError
 from tipsseg.cli.main import app
+from tipsseg.runs.fit import masked
 
 NAMES = ("sky", "grass", "tree", "kite")
 IMAGES = ("a", "b", "c", "d", "e")
@@ -168,6 +169,15 @@ def run(*arguments: object) -> Ran:
 
     done = CliRunner().invoke(app, list(map(str, arguments)))
     return Ran(done.exit_code, done.stdout, done.stderr)
+
+
+def test_of_many_masks_some_are_taken(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masked, "_MOST", 4)
+    first, again = (
+        tipsseg.tune_folder(made / "out", temperature=True, device="cpu", features=tmp_path) for _ in range(2)
+    )
+    assert (first.images, again.images) == (4, 4)
+    assert first.record() == again.record()
 
 
 def test_the_command(made: Path, tmp_path: Path) -> None:

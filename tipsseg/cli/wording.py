@@ -18,6 +18,7 @@ OPTIONS = {
     "dtype": "--dtype",
     "emptied": "--emptied",
     "engine": "--engine",
+    "everything": "--all",
     "exact": "--exact",
     "feature_dtype": "--feature-dtype",
     "features": "--features",

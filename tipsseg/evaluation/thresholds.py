@@ -119,28 +119,23 @@ def choose_thresholds(tallies: Sequence[Tally], precision: float) -> tuple[Class
     labelled = np.stack([each.labelled for each in tallies])  # [I, N, K]
     right = np.stack([each.right for each in tallies])
     truth = np.stack([each.truth for each in tallies])  # [I, N]
-    steps, own, reached = _chosen(labelled, right, precision)
-    classes = np.arange(labelled.shape[1])
-    kept = np.zeros(len(classes), np.int64)
-    hit = np.zeros(len(classes), np.int64)
-    for index in range(len(tallies) if len(tallies) > 1 else 0):
-        others = np.arange(len(tallies)) != index
-        left_out, _, _ = _chosen(labelled[others], right[others], precision)
-        kept += labelled[index, classes, left_out]
-        hit += right[index, classes, left_out]
+    own, found = _chosen(labelled, right, precision)
+    reached, steps = found[0] >= 0, np.where(found >= 0, found, STEPS)
+    image, each_class = np.ogrid[: len(tallies), : labelled.shape[1]]
+    kept, hit = (counts[image, each_class, steps[1:]].sum(0) for counts in (labelled, right))
     several = len(tallies) > 1
     return tuple(
         ClassThreshold(
-            int(steps[each]) / STEPS,
+            int(steps[0, each]) / STEPS,
             int((labelled[:, each, 0] > 0).sum()),
             bool(reached[each]),
-            bool(own[each]),
+            bool(own[0, each]),
             _share(hit[each], kept[each]) if several else None,
             _share(hit[each], truth[:, each].sum()) if several else None,
             _share(right[:, each, 0].sum(), labelled[:, each, 0].sum()),
             _share(right[:, each, 0].sum(), truth[:, each].sum()),
         )
-        for each in classes.tolist()
+        for each in range(labelled.shape[1])
     )
 
 
@@ -148,30 +143,38 @@ def _share(part: int, whole: int) -> float | None:
     return None if not whole else float(part / whole)
 
 
-def _chosen(
-    labelled: Counts, right: Counts, precision: float
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """The step of each class, [N]; whether it is its own; and whether it is precise enough."""
-    together = _first(labelled.sum(1), right.sum(1), precision)
-    images = (labelled[..., 0] > 0).sum(0)
-    own = images >= _FEWEST
-    found = [
-        _first(labelled[:, each], right[:, each], precision) if own[each] else together for each in range(len(own))
-    ]
-    steps = np.array([STEPS if each is None else each for each in found], np.int64)
-    return steps, own, np.array([each is not None for each in found])
+def _chosen(labelled: Counts, right: Counts, precision: float) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return whether the step of each class is its own, and that step, or -1 where none is precise enough.
+
+    Both are [1 + I, N]: of all images, and then of all but one, for each.
+    """
+    there = (labelled[..., 0] > 0).astype(np.int64)
+    own = np.vstack([there.sum(0), there.sum(0) - there]) >= _FEWEST
+    quantiles = [0.0, 0.0, *(student_quantile(_LEVEL, each - 1) for each in range(2, len(labelled) + 1))]
+    widths = np.array(quantiles)
+    together = _first(labelled.sum(1), right.sum(1), precision, widths)
+    alone = [_first(labelled[:, each], right[:, each], precision, widths) for each in range(labelled.shape[1])]
+    return own, np.where(own, np.stack(alone, axis=1), together[:, None])
 
 
-def _first(labelled: Counts, right: Counts, precision: float) -> int | None:
-    """The lowest step by which [I, K] pixels are precise enough; None where none is."""
+def _first(labelled: Counts, right: Counts, precision: float, widths: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the lowest step by which [I, K] pixels are precise enough, or -1: of all images, and then of all but one; [1 + I].
+
+    `widths` are the quantiles of Student's distribution by the number of images.
+    """
     there = labelled > 0
-    images = there.sum(0)  # [K]
     surplus = right - precision * labelled
-    mean = surplus.sum(0) / np.maximum(images, 1)
-    variance = np.where(there, (surplus - mean) ** 2, 0).sum(0) / np.maximum(images - 1, 1)
-    width = np.array([0.0, 0.0, *(student_quantile(_LEVEL, each - 1) for each in range(2, len(labelled) + 1))])
-    enough = (images >= 2) & (mean - width[images] * np.sqrt(variance / np.maximum(images, 1)) >= 0)
-    return int(np.argmax(enough)) if enough.any() else None
+    mean = surplus.sum(0) / np.maximum(there.sum(0), 1)
+    apart = np.where(there, surplus - mean, 0)
+    squares = apart**2
+    # Without an image the mean of the others moves away from it, and their squares are about that mean.
+    images = np.vstack([there.sum(0), there.sum(0) - there])  # [1 + I, K]
+    moved = np.vstack([np.zeros(len(mean)), -apart]) / np.maximum(images, 1)
+    total = np.vstack([squares.sum(0), squares.sum(0) - squares]) - images * moved**2
+    variance = np.maximum(total, 0) / np.maximum(images - 1, 1)
+    margin = mean + moved - widths[images] * np.sqrt(variance / np.maximum(images, 1))
+    enough = (images >= 2) & (margin >= 0)
+    return np.where(enough.any(1), enough.argmax(1), -1)
 
 
 def student_quantile(level: float, freedom: int) -> float:

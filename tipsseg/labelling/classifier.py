@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tipsseg.backbones.protocol import Backbone
+from tipsseg.errors import UsageError
 from tipsseg.labelling.label_table import label_table
 from tipsseg.labelling.scoring.assign import LabelTable
 from tipsseg.labelling.scoring.resample import Values
@@ -63,7 +64,13 @@ def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | No
 
 
 def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
-    """The class vectors of a fit, on the device of the model."""
+    """Return the class vectors of a fit, on the device of the model. Raises UsageError where they are of another width."""
+    width = fitted.vectors.shape[1]
+    if width != backbone.embed_dim:
+        raise UsageError(
+            f"the vectors of the fitted vocabulary have {width} numbers, and the features of the model {backbone.embed_dim}",
+            "Fit again with this model.",
+        )
     vectors, biases = (torch.from_numpy(each).to(backbone.device) for each in (fitted.vectors, fitted.biases))
     return Classifier(fitted.vocabulary, {}, vectors, biases)
 

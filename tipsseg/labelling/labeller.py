@@ -35,7 +35,7 @@ from tipsseg.types import KeptCosines, TopClasses, WindowPlan
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
-from tipsseg.weights.sources import file_hashes
+from tipsseg.weights.sources import file_hashes, name_of
 
 #: Labels of more pixels than this are not sent while others are made: of so many the host has those of several images at a time.
 _SENT = 1 << 22
@@ -115,7 +115,8 @@ class Labeller:
         self._short_side = model.check_short_side(self.options.short_side)
         self._short_sides = model.short_sides(self.options)
         if isinstance(vocabulary, FittedVocabulary):
-            vocabulary.check(file_hashes(model.backbone.folder), self.options.mode, self._short_side)
+            hashes = file_hashes(model.backbone.folder)
+            vocabulary.check(hashes, name_of(model.backbone.folder, hashes), self.options.mode, self._short_side)
             classifier = fitted_classifier(model.backbone, vocabulary)
             self._temperature = vocabulary.temperature
         else:

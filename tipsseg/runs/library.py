@@ -398,6 +398,7 @@ def correct_folder(
     *,
     source_format: str | None = None,
     add_classes: bool = False,
+    everything: bool = False,
     replace_edited: bool = False,
     emptied: bool | None = None,
     exact: bool = False,
@@ -414,6 +415,7 @@ def correct_folder(
         corrections: The file, the folder or the zip that a labelling tool exported.
         source_format: "png", "cvat", "hf", "coco", "labelme", "label-studio" or "yolo". None: it is recognised.
         add_classes: Whether a class that the run does not have becomes a further class.
+        everything: Whether labels of a run are taken that nobody changed.
         replace_edited: Whether masks that a person changed in their place may be replaced.
         emptied: Whether the mask of an image without objects is emptied if the corrections do not tell whether a person saw the
             image. None: such images are refused.
@@ -424,8 +426,8 @@ def correct_folder(
 
     Returns:
         What was taken in: `format`, `masks` (each with `image`, `path`, the number of `changed` pixels and whether the image was
-        `emptied`), `unchanged` images, `unmatched` images, new `classes`, and the objects that were `kept` although their edges
-        differ.
+        `emptied`), `unchanged` images, `unmatched` images, images that were `left_out`, new `classes`, and the objects that were
+        `kept` although their edges differ.
 
     Raises:
         UsageError: For an unknown format.
@@ -441,6 +443,7 @@ def correct_folder(
             progress,
             source_format=source_format,
             add_classes=add_classes,
+            everything=everything,
             replace_edited=replace_edited,
             emptied=emptied,
             exact=exact,

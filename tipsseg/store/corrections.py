@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, index_masks
-from tipsseg.formats.base import StoredImage
+from tipsseg.formats.base import RunContext, StoredImage
 from tipsseg.regions.components import count_labels
-from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.manifest import Manifest, ManifestEntry
+from tipsseg.store.reader import FinishedRun
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 from tipsseg.util.ownership import Ownership, digest_of
 from tipsseg.util.record_paths import actual_path
@@ -64,6 +66,14 @@ def find_correction(entry: ManifestEntry, output: Path, ownership: Ownership) ->
             "Remove the one that does not count.",
         )
     return found[0] if found else None
+
+
+def corrections_of(run: FinishedRun, context: RunContext) -> Iterator[tuple[ManifestEntry, Correction | None]]:
+    """Yield the images of a run, in the order of their names, each with its corrected mask, see `find_correction`."""
+    with closing(Manifest(run.state)) as manifest:
+        context.ownership.load(run.info.files, manifest.records)
+        for entry in manifest.entries():
+            yield entry, find_correction(entry, run.output, context.ownership)
 
 
 def written_mask(entry: ManifestEntry, output: Path) -> Correction:

@@ -12,21 +12,21 @@ from types import TracebackType
 from typing import Self
 
 from tipsseg.errors import OutputError
-from tipsseg.formats import FORMATS, image_folders
-from tipsseg.formats.base import RowsFile, RunFile
+from tipsseg.formats import FORMATS, image_folders, index_masks
+from tipsseg.formats.base import Rows, RowsFile, RunFile
 from tipsseg.store.classes_file import CLASSES_FILE, write_classes
 from tipsseg.store.error_log import ErrorLog
 from tipsseg.store.journal import Journal, write_run_file
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
-from tipsseg.store.manifest import MANIFEST_FILE, input_path
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, expected_files, input_path
 from tipsseg.store.results import Failed, Labelled, Unchanged, move_files, remove_files, restore_links
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE, run_context, write_run
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.summary import Totals, total
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.files import clean_up, clean_up_below, remove_file
-from tipsseg.util.ownership import write_ahead_logs
+from tipsseg.util.files import atomic_write, clean_up, clean_up_below, json_bytes, remove_file
+from tipsseg.util.ownership import digest_of, write_ahead_logs
 from tipsseg.util.record_paths import actual_path
 
 
@@ -70,6 +70,8 @@ class OutputFolder:
             stack.callback(self._close_resume)
             if not spec.overwrite:
                 self.resume.refuse_other_ids(refs)
+            elif not spec.replace_edited:
+                self.resume.refuse_other_classes()
             before = self.resume.before
             #: What run.json says, or what it keeps of an earlier run that it does not say any more.
             self._record = before or info
@@ -251,11 +253,28 @@ class OutputFolder:
         self.resume.close()  # the one that is there by then
 
     def _overwrite(self) -> None:
-        """Remove what an earlier run wrote; files of images that were changed since stay. Raises OutputError."""
+        """Remove what an earlier run wrote; files of images that were changed since stay, and corrected masks stay corrections.
+
+        Raises OutputError.
+        """
         context, ownership, before = self.context, self.context.ownership, self.resume.before
+        corrected: list[ManifestEntry] = []
+        rows: list[tuple[str, str, Rows]] = []
         for entry in self.resume.manifest.entries():
             options, edited = self._record.spec.files, self._info.spec.replace_edited
-            self.kept += remove_files(entry, entry.formats, context, options, edited=edited)
+            left = remove_files(entry, entry.formats, context, options, edited=edited)
+            paths = {name: actual_path(context.output, place) for name, place in entry.files.items()}
+            # What has rows in a file of the whole run stays with them, if this run writes that file.
+            journals = {name: each for name, each in self.resume.journals.items() if each.has(entry.image)}
+            stays = {name for name in paths if name in journals or not FORMATS[name].rows}
+            expected = expected_files(entry.image, stays, self._files)
+            stays = {name for name in stays if paths[name] in left and expected[name] == entry.files[name]}
+            if mask := next((paths[name] for name in index_masks() if name in stays), None):
+                corrected.append(replace(entry.without(set(entry.formats) - stays), digest=self._info.digest))
+                rows += [(name, entry.image, journals[name].rows(entry.image)) for name in stays & journals.keys()]
+                again = {digest_of(mask)}
+                left = [paths[name] for name in paths if name not in stays and not ownership.remove(paths[name], again)]
+            self.kept += left
         self.kept += ownership.remove_pending()
         ownership.remove_run_files()
         self._errors.clear()
@@ -266,12 +285,19 @@ class OutputFolder:
             nothing = replace(before, ended=None, counts=Counts(), summary={}, converting=(), lost=False, former=())
             write_run(ownership, replace(nothing, kept=places))
         self.resume.close()
-        for name in (*map(Journal.file_name, FORMATS), MANIFEST_FILE):
+        for name in map(Journal.file_name, FORMATS):
             remove_file(context.state / name)
+        if corrected:
+            lines = [json_bytes(entry.record()) + b"\n" for entry in corrected]
+            atomic_write(context.state / MANIFEST_FILE, b"".join(lines))
+        else:
+            remove_file(context.state / MANIFEST_FILE)
         ownership.end(lambda *_: True)
         self._record = replace(self._info, kept=places)
         self.resume = ResumeState(self._info, context)
         self.resume.before = None
+        for name, image, each in rows:
+            self.resume.journals[name].add(image, each)
         self.resume.kept = frozenset(kept)
 
 

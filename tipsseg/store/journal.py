@@ -83,7 +83,7 @@ class Journal:
 
     def write(self, images: Sequence[str]) -> None:
         """Write the file with the images that the journal has of these, in this order, and end the journal. Raises OutputError."""
-        self._file.write([image for image in images if image in self._offsets], self._rows)
+        self._file.write([image for image in images if image in self._offsets], self.rows)
         self.close()
         remove_file(self._path)
 
@@ -92,7 +92,8 @@ class Journal:
         if self._log is not None:
             self._log.close()
 
-    def _rows(self, image: str) -> Rows:
+    def rows(self, image: str) -> Rows:
+        """Return the rows of an image that it has. Raises OutputError."""
         _, _, rows = self._begun().read(self._offsets[image]).partition(b"\t")
         return tuple(rows.split(b"\t")) if rows else ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.formats import FORMATS, index_masks
@@ -28,7 +28,7 @@ from tipsseg.store.run_record import (
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.stored_image import suffices
-from tipsseg.types import ImageRef
+from tipsseg.types import ImageRef, ignore_id
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import fingerprint
 from tipsseg.util.ownership import MOVE, write_ahead_logs
@@ -266,6 +266,26 @@ class ResumeState:
                 hint = _START_OVER if covered else f"{_ANOTHER_FOLDER}."
                 said = f"it holds labels of another run: {'; '.join(other)}"
                 raise OtherRunError(output, said, hint, covered=covered)
+
+    def refuse_other_classes(self) -> None:
+        """Raise OutputError where a mask that a person corrected would stay, and ids in it would be of other classes."""
+        if self.before is None:
+            return
+        old, new = self.before.names, self._info.names
+        lost = next((each for each in old if new.get(each) != old[each]), None)
+        if lost is None and ignore_id(len(old)) == ignore_id(len(new)):
+            return
+        masks = set(index_masks())
+        for entry in self.manifest.entries():
+            ref = ImageRef(Path(entry.path), PurePosixPath(entry.image))
+            if masks & set(edited_formats(entry, ref, self._context)):
+                now = "" if lost is None else f": {lost} is {new.get(lost, 'no class')} now, and was {old[lost]}"
+                raise OutputError(
+                    self._context.output,
+                    f"the mask of {entry.image} was corrected, and its ids would be of other classes{now}",
+                    f"{_ANOTHER_FOLDER}, or give the corrections up with argument `replace_edited`. "
+                    "Further classes may follow those that there are.",
+                )
 
     def refuse_mixture(self, covered: Container[str]) -> None:
         """Raise OutputError where labels would stay that were made with other options.

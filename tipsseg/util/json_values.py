@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, TypeVar
 
 _Value = TypeVar("_Value")
+
+#: What may be a number beyond the floats.
+_MAYBE_HUGE = re.compile(rb'\d{300}|(?<![\w."])\d[\d.]*[eE]\+?\d{3}')
 
 #: What may be half of a surrogate pair, for which there is no UTF-8.
 _HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -16,16 +20,23 @@ def parse(data: bytes) -> Any:
     """Parse a JSON text.
 
     Raises:
-        ValueError: For what is no JSON, and for endlessly nested lists, NaN, infinity, numbers of thousands of digits and texts
-            that cannot be written as UTF-8.
+        ValueError: For what is no JSON, and for endlessly nested lists, NaN, infinity, numbers that no float holds and texts that
+            cannot be written as UTF-8.
     """
     try:
         value = json.loads(data, parse_constant=_no_number)
+        if _MAYBE_HUGE.search(data):
+            json.loads(data, parse_float=_refuse_huge, parse_int=_refuse_huge)
     except RecursionError as error:
         raise ValueError("lists in lists without end") from error
     if _HALF_A_PAIR.search(data):
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
+
+
+def _refuse_huge(text: str) -> None:
+    if math.isinf(float(text)):
+        raise ValueError(f"{text[:20]}... is too large a number")
 
 
 def _no_number(text: str) -> None:

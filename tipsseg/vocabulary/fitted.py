@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from tipsseg.errors import TipssegError, UsageError, VocabularyError
 from tipsseg.options import LabelOptions, Mode
 from tipsseg.types import LABELS_VERSION
 from tipsseg.util.files import atomic_write, is_there, json_bytes, read_regular
+from tipsseg.util.json_values import parse, take, take_share
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
@@ -29,6 +29,9 @@ _VERSION = 1
 #: A length in the first bytes of the file, then that many bytes of JSON.
 _LENGTH_BYTES = 8
 _LIMIT = 1 << 30  # bytes
+
+#: No fit comes near; with larger numbers logits would be infinite.
+_HUGE = 1e6
 
 Values = NDArray[np.float32]
 
@@ -86,11 +89,14 @@ class FittedVocabulary:
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(each).tobytes() for each in numbers)).hexdigest()[:32]
         object.__setattr__(self, "vocabulary", replace(self.vocabulary, fit=digest))
 
-    def check(self, model: Mapping[str, object], mode: Mode | None = None, short_side: int | None = None) -> None:
+    def check(
+        self, model: Mapping[str, object], model_id: str, mode: Mode | None = None, short_side: int | None = None
+    ) -> None:
         """Raise UsageError where the fit is of another model, or of images seen in another way.
 
         Args:
             model: The sha256 of files of the model; files that only one of the two knows are not compared.
+            model_id: What the model is called.
             mode: How images are shown to it. None: not known yet.
             short_side: Of the images as it sees them. None: not known yet.
         """
@@ -99,7 +105,7 @@ class FittedVocabulary:
                 "the fitted vocabulary is of another version of the labels", "Fit again with this version."
             )
         if any(self.model[name] != model[name] for name in self.model.keys() & model.keys()):
-            raise self.of_another_model()
+            raise self.of_another_model(model_id)
         if (mode or self.mode, short_side or self.short_side) != (self.mode, self.short_side):
             raise UsageError(
                 f"the fitted vocabulary is of images in mode {self.mode!r} with short side {self.short_side}, and these are "
@@ -107,10 +113,11 @@ class FittedVocabulary:
                 "Give the mode and the short side of the fit, or fit again with these.",
             )
 
-    def of_another_model(self) -> UsageError:
-        """The error for a model that is not the one of the fit."""
+    def of_another_model(self, model_id: str) -> UsageError:
+        """Return the error for a model, called `model_id`, that is not the one of the fit."""
+        other = f"{model_id} with other files" if model_id == self.model_id else model_id
         return UsageError(
-            f"the fitted vocabulary is of the model {self.model_id}, and this is another one",
+            f"the fitted vocabulary is of the model {self.model_id}, and this model is {other}",
             f"Load the model of the fit with argument `model`={self.model_id}, or fit again with this one.",
         )
 
@@ -167,8 +174,8 @@ class FittedVocabulary:
             data = read_regular(path, _LIMIT)
             tensors = load(data)
             length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-            header = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
-            fitted = _made(json.loads(header["__metadata__"][_KEY]), tensors)
+            header = parse(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+            fitted = _made(parse(header["__metadata__"][_KEY].encode()), tensors)
         except VocabularyError as error:
             raise VocabularyError(error.reason, error.hint, path=path) from error
         except (OSError, TipssegError) as error:
@@ -181,6 +188,11 @@ class FittedVocabulary:
 def is_fit(source: str | Path) -> bool:
     """Whether what is given as a vocabulary is a file of a fit, by its name."""
     return Path(source).suffix.lower() == FIT_SUFFIX
+
+
+def _read_score(record: Mapping[str, Any]) -> ClassFit:
+    text_iou, iou = (None if record[key] is None else take_share(record, key) for key in ("text_iou", "iou"))
+    return ClassFit(take(record, "name", str), take(record, "images", int), text_iou, iou, take(record, "source", str))
 
 
 def _made(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVocabulary:
@@ -206,8 +218,12 @@ def _made(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVoc
         raise ValueError("vectors and phrases differ in number")
     if {vectors.dtype, biases.dtype} != {np.dtype(np.float32)} or not temperature > 0:
         raise ValueError("wrong types of numbers")
-    if not (np.isfinite(vectors).all() and np.isfinite(biases).all() and np.isfinite(temperature)):
-        raise ValueError("no numbers")
+    if not (
+        temperature <= _HUGE
+        and 1 / temperature <= _HUGE
+        and all((abs(each) <= _HUGE).all() for each in (vectors, biases))
+    ):
+        raise ValueError("no numbers, or numbers that no fit gives")
     options = LabelOptions(record["mode"], int(record["short_side"]))
     if options.short_side is None:
         raise ValueError("no short side")
@@ -220,6 +236,6 @@ def _made(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVoc
         str(record["model_id"]),
         options.mode,
         options.short_side,
-        tuple(ClassFit(**score) for score in record["scores"]),
+        tuple(map(_read_score, record["scores"])),
         int(record["labels_version"]),
     )

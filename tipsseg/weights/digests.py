@@ -19,6 +19,7 @@ from typing import Literal
 
 from tipsseg.errors import OutputError
 from tipsseg.util.files import atomic_write, cache_folder
+from tipsseg.util.json_values import parse
 
 Kind = Literal["sha256", "git-sha1"]
 
@@ -140,7 +141,7 @@ def _stamp_file(path: Path) -> Path:
 
 def _load_stamp(path: Path) -> dict[str, object]:
     try:
-        stamp = json.loads(_stamp_file(path).read_text(encoding="utf-8"))
+        stamp = parse(_stamp_file(path).read_bytes())
     except (OSError, ValueError):
         return {}
     return stamp if isinstance(stamp, dict) else {}

@@ -19,6 +19,7 @@ EPILOG = """\b
 Examples:
   tipsseg correct labels/ --from task-17.zip                 what CVAT exported
   tipsseg correct labels/ --from labels/labelme/             edited in place with LabelMe
+  tipsseg correct better/ --from labels/                     what a person changed in another run
   tipsseg correct labels/ --from export.json --dry-run       what would change
 
 \b
@@ -55,6 +56,10 @@ def correct(
     ] = None,
     add_classes: Annotated[
         bool, typer.Option("--add-classes", help="A class that the run does not have becomes a further class.")
+    ] = False,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Of a folder of tipsseg: take all labels, not only those that a person changed."),
     ] = False,
     replace_edited: Annotated[
         bool,
@@ -101,6 +106,7 @@ def correct(
             progress,
             source_format=source_format,
             add_classes=add_classes,
+            everything=everything,
             replace_edited=replace_edited,
             emptied=emptied,
             exact=exact,

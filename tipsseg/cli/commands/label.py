@@ -143,7 +143,8 @@ def label(
         typer.Option(
             "--overwrite",
             rich_help_panel=FILES,
-            help="Start over: remove what an earlier run wrote into the output folder. Files that were changed since stay.",
+            help="Start over: remove what an earlier run wrote into the output folder. Corrected masks stay, and other files "
+            "that were changed since.",
         ),
     ] = False,
     replace_edited: Annotated[
@@ -299,7 +300,7 @@ def _commands_to_paste(output: Path) -> Iterator[None]:
         same, other = (shell_word(name) for name in (str(output), f"{output}-2"))
         ways = {"label into another folder": f"{command} -o {other}"}
         if error.covered:
-            ways["remove what that run wrote and start over"] = f"{command} -o {same} --overwrite"
+            ways["start over in this one, where corrected masks stay"] = f"{command} -o {same} --overwrite"
         if error.features is not None:
             ways["label by the features of that run"] = (
                 f"{command} -o {same} --features {shell_word(str(error.features))}"

@@ -43,7 +43,8 @@ class Window:
     """What one window teaches.
 
     Attributes:
-        patches: [h, w, D] float32 on the CPU; [N, h, w, D] where several windows are taken together.
+        patches: [h, w, D] on the CPU, float16 where that loses nothing, else float32; of several windows together [N, h, w, D]
+            float32.
         groups: [k] int64, the groups that have pixels in it.
         shares: [r, c, k] or [N, r, c, k] float32, the share of each of these groups in each cell; pixels that do not count are in
             no share.
@@ -102,8 +103,14 @@ def windows_of(patches: Tensor, plan: WindowPlan, mask: Mask, groups: NDArray[np
         if len(present):
             shape = (each.shape[0] * CELLS, each.shape[1] * CELLS)
             shares = np.stack([_cell_means(part == group, shape) for group in present], axis=-1)
-            windows.append(Window(each.float().cpu(), torch.from_numpy(present), torch.from_numpy(shares)))
+            windows.append(Window(_in_half(each.float().cpu()), torch.from_numpy(present), torch.from_numpy(shares)))
     return windows
+
+
+def _in_half(patches: Tensor) -> Tensor:
+    """Return the numbers in half the memory, where they come from a store of such; else as they are."""
+    half = patches.half()
+    return half if torch.equal(half.float(), patches) else patches
 
 
 def _cell_means(inside: NDArray[np.bool_], shape: tuple[int, int]) -> Values:
@@ -129,7 +136,7 @@ def _together(windows: Sequence[Window]) -> list[Window]:
             shares = torch.zeros(len(part), *part[0].shares.shape[:2], len(groups))  # [N, r, c, k]
             for each, target in zip(part, shares, strict=True):
                 target[..., torch.searchsorted(groups, each.groups)] = each.shares
-            joined.append(Window(torch.stack([each.patches for each in part]), groups, shares))
+            joined.append(Window(torch.stack([each.patches.float() for each in part]), groups, shares))
     return joined
 
 
@@ -288,7 +295,7 @@ def cell_logits(patches: Tensor, weights: Tensor, biases: Tensor, resizings: Res
     """The logits of the cells of a window: [h, w, D] and [P, D] -> [r, c, P]."""
     height, width = patches.shape[-3:-1]
     resizings = resizings or {length: _resizing(length) for length in (height, width)}
-    logits = patches @ weights.T + biases  # [h, w, P]
+    logits = patches.float() @ weights.T + biases  # [h, w, P]
     return torch.matmul(resizings[width], _down(resizings[height], logits))
 
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.labelling.fitting.maths import Window, cell_logits
 
-#: Cells that are looked at, at most.
-_CELLS = 1 << 17
+#: Cells that are looked at, at most, and at a time.
+_CELLS, _TOGETHER = 1 << 17, 1 << 14
 
 #: Temperatures are looked for between these shares of the one that there is.
 _LOWEST, _HIGHEST = 0.05, 20.0
@@ -40,10 +39,15 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cells:
-    """Cells of an image: `cosines` [M, G] of each group, its best phrase's, and `shares` [M, G] of their pixels."""
+    """Cells of images: `cosines` [M, G] of each group, its best phrase's, `shares` [M, G] of their pixels, and `image` [M]."""
 
     cosines: Tensor
     shares: Tensor
+    image: Tensor
+
+    def of(self, chosen: Tensor) -> _Cells:
+        """Return the cells where `chosen` [M] is True."""
+        return _Cells(self.cosines[chosen], self.shares[chosen], self.image[chosen])
 
 
 def calibrate(
@@ -62,16 +66,13 @@ def calibrate(
         The temperature, and the errors before and after.
     """
     cells = _cells(images, vectors, biases, group_of)
-    before = _error([(each, temperature) for each in cells])
+    before = _error(cells, torch.tensor(temperature))
     after = None
-    if len(cells) > 1:
-        folds = min(len(cells), _FOLDS)
-        pairs: list[tuple[_Cells, float]] = []
-        for fold in range(folds):
-            rest = [each for number, each in enumerate(cells) if number % folds != fold]
-            best = _best(rest, temperature)
-            pairs += [(each, best) for each in cells[fold::folds]]
-        after = _error(pairs)
+    if len(images) > 1:
+        folds = min(len(images), _FOLDS)
+        fold_of = cells.image % folds
+        best = torch.tensor([_best(cells.of(fold_of != fold), temperature) for fold in range(folds)])
+        after = _error(cells, best[fold_of, None])
     return Calibration(_best(cells, temperature), before, after)
 
 
@@ -79,15 +80,14 @@ def calibration_error(
     images: Sequence[Sequence[Window]], vectors: Tensor, biases: Tensor, group_of: Tensor, temperature: float
 ) -> float:
     """The expected calibration error of images at a temperature, 0..1; arguments as of `calibrate`."""
-    return _error([(each, temperature) for each in _cells(images, vectors, biases, group_of)])
+    return _error(_cells(images, vectors, biases, group_of), torch.tensor(temperature))
 
 
-def _cells(images: Sequence[Sequence[Window]], vectors: Tensor, biases: Tensor, group_of: Tensor) -> list[_Cells]:
+def _cells(images: Sequence[Sequence[Window]], vectors: Tensor, biases: Tensor, group_of: Tensor) -> _Cells:
     groups = int(group_of.max()) + 1
     every = max(sum(window.shares[..., 0].numel() for image in images for window in image) // _CELLS, 1)
-    found = []
-    for image in images:
-        cosines, shares = [], []
+    cosines, shares, numbers = [], [], []
+    for number, image in enumerate(images):
         for window in image:
             values = cell_logits(window.patches, vectors, biases).flatten(0, -2)[::every]  # [m, P]
             best = values.new_full((len(values), groups), -math.inf)
@@ -97,20 +97,20 @@ def _cells(images: Sequence[Sequence[Window]], vectors: Tensor, biases: Tensor, 
             counts = part.sum(1) > 0
             cosines.append(best[counts])
             shares.append(part[counts])
-        found.append(_Cells(torch.cat(cosines), torch.cat(shares)))
-    return found
+            numbers.append(torch.full((len(shares[-1]),), number))
+    return _Cells(torch.cat(cosines), torch.cat(shares), torch.cat(numbers))
 
 
-def _best(cells: Sequence[_Cells], temperature: float) -> float:
+def _best(cells: _Cells, temperature: float) -> float:
     """The temperature of the smallest cross entropy, by golden section on its logarithm, to 0.1 %."""
 
     def loss(exponent: float) -> float:
         scale = math.exp(exponent) * temperature
         total = 0.0
-        for each in cells:
-            log_p = torch.log_softmax(each.cosines / scale, 1)
+        for cosines, shares in zip(cells.cosines.split(_TOGETHER), cells.shares.split(_TOGETHER), strict=True):
+            log_p = torch.log_softmax(cosines / scale, 1)
             # A group without phrases is no answer, whatever the mask says.
-            total -= float(torch.where(each.shares > 0, each.shares * log_p.clamp(min=-1e4), 0.0).double().sum())
+            total -= float(torch.where(shares > 0, shares * log_p.clamp(min=-1e4), 0.0).double().sum())
         return total
 
     return temperature * math.exp(_golden(loss, math.log(_LOWEST), math.log(_HIGHEST), 1e-3))
@@ -133,16 +133,12 @@ def _golden(value: Callable[[float], float], low: float, high: float, width: flo
     return (low + high) / 2
 
 
-def _error(pairs: Sequence[tuple[_Cells, float]]) -> float:
-    """The expected calibration error of images, each at its temperature."""
-    weight: NDArray[np.float64] = np.zeros(_BINS)
-    confidence, right = weight.copy(), weight.copy()
-    for each, temperature in pairs:
-        best, group = torch.softmax(each.cosines / temperature, 1).max(1)
-        counts = each.shares.sum(1).double().numpy()
-        bins = np.minimum((best.numpy() * _BINS).astype(np.int64), _BINS - 1)
-        hits = each.shares.gather(1, group[:, None])[:, 0].double().numpy()
-        weight += np.bincount(bins, counts, _BINS)
-        confidence += np.bincount(bins, counts * best.double().numpy(), _BINS)
-        right += np.bincount(bins, hits, _BINS)
+def _error(cells: _Cells, temperature: Tensor) -> float:
+    """The expected calibration error of images at a temperature, or each cell at its own, [M, 1]."""
+    best, group = torch.softmax(cells.cosines / temperature, 1).max(1)
+    counts = cells.shares.sum(1).double().numpy()
+    bins = np.minimum((best.numpy() * _BINS).astype(np.int64), _BINS - 1)
+    weight = np.bincount(bins, counts, _BINS)
+    confidence = np.bincount(bins, counts * best.double().numpy(), _BINS)
+    right = np.bincount(bins, cells.shares.gather(1, group[:, None])[:, 0].double().numpy(), _BINS)
     return float(np.abs(confidence - right).sum() / max(weight.sum(), 1e-9))

@@ -17,6 +17,7 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.correct.classes import add_classes as add_to_run
 from tipsseg.runs.correct.classes import finish_adding
 from tipsseg.runs.correct.found import Found
+from tipsseg.runs.correct.from_run import find_source_run
 from tipsseg.runs.correct.names import ClassNames, ImageNames
 from tipsseg.runs.correct.planning import CorrectedMask, KeptObject, Outcome, Plan, Planner, discard
 from tipsseg.runs.correct.readers import Reader, find_reader, recognise
@@ -52,6 +53,7 @@ class Corrections:
         masks: The masks that were corrected, in the order of the images.
         unchanged: The images whose masks were as the corrections say.
         unmatched: Images of the corrections that the folder does not have, as the corrections call them.
+        left_out: Images of a run that nobody corrected, as the corrections call them.
         classes: The names of the classes that were added.
         kept: The objects that stay as they were, as their outlines differ by no more than tools move them; see `take_corrections`.
     """
@@ -60,6 +62,7 @@ class Corrections:
     masks: tuple[CorrectedMask, ...]
     unchanged: tuple[str, ...]
     unmatched: tuple[str, ...]
+    left_out: tuple[str, ...]
     classes: tuple[str, ...]
     kept: tuple[KeptObject, ...] = ()
 
@@ -71,6 +74,7 @@ def take_corrections(
     *,
     source_format: str | None = None,
     add_classes: bool = False,
+    everything: bool = False,
     replace_edited: bool = False,
     emptied: bool | None = None,
     exact: bool = False,
@@ -86,6 +90,7 @@ def take_corrections(
         progress: Is told of every image.
         source_format: The format of the corrections; None: it is recognised.
         add_classes: Whether a class that the run does not have becomes a further class.
+        everything: Whether labels of a run are taken that nobody changed.
         replace_edited: Whether masks that a person changed in their place may be replaced.
         emptied: Whether the mask of an image without objects is emptied if the corrections do not tell whether a person saw the
             image. None: such images are refused.
@@ -103,7 +108,7 @@ def take_corrections(
     if not is_folder(output):
         raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
     reader = None if source_format is None else find_reader(source_format)
-    wish = _Wish(output, source, reader, add_classes, replace_edited, emptied, exact, dry_run, max_pixels)
+    wish = _Wish(output, source, reader, add_classes, everything, replace_edited, emptied, exact, dry_run, max_pixels)
     lock = None if dry_run else FolderLock(output)
     try:
         if lock is not None:
@@ -130,6 +135,7 @@ class _Wish:
     source: Path
     reader: Reader | None
     add_classes: bool
+    everything: bool
     replace_edited: bool
     emptied: bool | None
     exact: bool
@@ -139,12 +145,19 @@ class _Wish:
 
 def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, progress: Progress) -> Corrections:
     """Read and check all, then write it."""
-    reader = wish.reader or recognise(files)
+    labelled = find_source_run(files, wish.output, everything=wish.everything)
+    reader = wish.reader or (labelled and labelled.reader(files)) or recognise(files)
     context = finished_context(run)
 
     context.ownership.load(run.info.files, manifest.records)
     names = ClassNames(context.classes, add=wish.add_classes)
-    matched, unmatched = _matched(reader.images(files, names, len(context.classes)), manifest, run, wish.source)
+    images = reader.images(files, names, len(context.classes))
+    if labelled is not None and not wish.everything:
+        images = labelled.corrected(images, run.info.digest)
+    matched, unmatched = _matched(images, manifest, run, wish.source)
+    left_out = () if labelled is None else tuple(labelled.left_out)
+    if not matched and not left_out:
+        raise _nothing_matched(wish.source, unmatched)
     source = printable_path(wish.source.absolute())
     planner = Planner(context, source, reader.name, wish.replace_edited, wish.exact, wish.dry_run, wish.max_pixels)
     number = counted(len(matched), "image")
@@ -166,7 +179,7 @@ def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, prog
     masks = tuple(plan.mask for plan in plans)
     unchanged = tuple(image for image, outcome in outcomes.items() if outcome.plan is None or image in left)
     kept = tuple(each for outcome in outcomes.values() for each in outcome.kept)
-    return Corrections(reader.name, masks, unchanged, tuple(unmatched), names.added, kept)
+    return Corrections(reader.name, masks, unchanged, tuple(unmatched), left_out, names.added, kept)
 
 
 def _whole_run(output: Path, own: Path) -> FinishedRun:
@@ -184,7 +197,7 @@ def _matched(
 ) -> tuple[list[tuple[str, Found]], list[str]]:
     """The images of a source by the images of the run, in their order, and the names of those that the run does not have.
 
-    Raises InputError where it is open which image is meant, where none is, or where an image has no mask.
+    Raises InputError where it is open which image is meant, or where an image has no mask.
     """
     known = ImageNames(entry.image for entry in manifest.entries())
     matched: dict[str, Found] = {}
@@ -204,14 +217,6 @@ def _matched(
             )
         else:
             matched[image] = found
-    if not matched:
-        names = listed([shortened(name) for name in unmatched], 3)
-        what = f"its images, such as {names}, are none of the run" if unmatched else "no image in it"
-        raise InputError(
-            f"{source}: {what}",
-            "The path of an image has to end as the correction calls it, or the other way round; suffixes of files may differ. "
-            "Label Studio exports what was submitted, not what was only predicted.",
-        )
     bare = [image for image in matched if not set(index_masks()) & set(manifest.formats_of(image))]
     if bare:
         folder = shell_word(str(run.output))
@@ -220,6 +225,16 @@ def _matched(
             f"Write masks first: tipsseg convert {folder} --format png",
         )
     return sorted(matched.items(), key=lambda pair: name_order(pair[0])), list(unmatched)
+
+
+def _nothing_matched(source: Path, unmatched: Sequence[str]) -> InputError:
+    names = listed([shortened(name) for name in unmatched], 3)
+    what = f"its images, such as {names}, are none of the run" if unmatched else "no image in it"
+    return InputError(
+        f"{source}: {what}",
+        "The path of an image has to end as the correction calls it, or the other way round; suffixes of files may differ. "
+        "Label Studio exports what was submitted, not what was only predicted.",
+    )
 
 
 def _plan_all(
@@ -323,6 +338,12 @@ def _tell(
         number = counted(len(found.unmatched), "image")
         names = listed([shortened(name) for name in found.unmatched], 5)
         progress.note(f"{number} of {source} not in {output}, and left out: {names}.")
+    if found.left_out:
+        number = counted(len(found.left_out), "image")
+        progress.note(
+            f"{number} of {source} as tipsseg labelled {'it' if len(found.left_out) == 1 else 'them'}, and left out; "
+            "argument `everything` takes such labels too."
+        )
     if found.kept:
         number = counted(len(found.kept), "object")
         which = "No object was changed: " if not found.masks else ""

@@ -34,6 +34,13 @@ def index_masks(source: Source, names: ClassNames, classes: int) -> Iterator[Fou
             yield Found(name[: -len(".png")], source.shown(name), partial(_index_mask, source, name, classes, ids))
 
 
+def named_masks(places: Mapping[str, str], source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
+    """Index masks of a run; `places` has the mask of each image."""
+    ids = MaskIds(source, names, classes)
+    for image, name in places.items():
+        yield Found(image, source.shown(name), partial(_index_mask, source, name, classes, ids))
+
+
 def hugging_face(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
     """Index masks that metadata.jsonl names, each beside the name of its image. Raises ImageError."""
     ids = MaskIds(source, names, classes)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
+
+import numpy as np
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.evaluation.pairing import Pair, find_truths
 from tipsseg.evaluation.truth import Layout, read_truth
 from tipsseg.formats.base import RunContext
+from tipsseg.regions.components import count_labels
 from tipsseg.runs.inputs import check_image_root
-from tipsseg.store.corrections import Correction, find_correction, read_correction
-from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry
+from tipsseg.runs.progress import Progress
+from tipsseg.store.corrections import Correction, corrections_of, read_correction
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
 from tipsseg.store.reader import FinishedRun, check_hint, find_runs, finished_context
 from tipsseg.store.stored_image import labelled_image
 from tipsseg.types import ImageRef, LabelArray, name_order
@@ -24,9 +29,13 @@ from tipsseg.util.printable import counted, shell_word
 from tipsseg.util.record_paths import actual_name, actual_path
 
 _Other = TypeVar("_Other")
+_Masks = TypeVar("_Masks", bound="Masks")
 
 #: Of more images without a mask so many are looked at.
 _OTHERS = 32
+
+#: Of more images with a mask so many are read: memory and time are bounded by it. A fit takes some 256 pieces of them at last.
+_MOST = 512
 
 
 class Masks(Protocol):
@@ -54,6 +63,9 @@ class Masks(Protocol):
 
     def read(self, ref: ImageRef) -> LabelArray:
         """The mask of an image: [H, W], 0 the background, 1..N the classes; other ids do not count. Raises ImageError."""
+
+    def only(self, refs: Sequence[ImageRef]) -> Self:
+        """Return the masks of these images alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +120,52 @@ class EditedMasks:
                 check_hint(self.context.output),
             ) from error
         return read_correction(mask, stored)
+
+    def only(self, refs: Sequence[ImageRef]) -> Self:
+        """See Masks."""
+        return replace(self, refs=tuple(refs))
+
+
+def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int = 1) -> _Masks:
+    """Return some of many masks, drawn at random and always the same; all, where they are no more than `_MOST`.
+
+    Args:
+        masks: The masks.
+        progress: Is told where some are left out.
+        classes: N, where rare classes come first: all masks are read then, and each class is in all that have it, or in an Nth of
+            those that are drawn. 0: all are drawn alike, as whoever measures shares of right pixels needs them.
+        jobs: Threads.
+    """
+    refs = masks.refs
+    if len(refs) <= _MOST:
+        return masks
+    order = random.Random(0).sample(range(len(refs)), len(refs))
+    if classes:
+
+        def classes_of(ref: ImageRef) -> list[int]:
+            try:
+                return np.flatnonzero(count_labels(masks.read(ref))[1 : classes + 1]).tolist()
+            except ImageError:
+                return []  # told where it is drawn
+
+        with ThreadPoolExecutor(jobs) as pool:
+            found = list(pool.map(classes_of, refs))
+        there = Counter(each for of_image in found for each in of_image)
+        drawn: Counter[int] = Counter()
+        first: dict[int, None] = {}
+        for rare, _ in reversed(there.most_common()):
+            for at in order:
+                if drawn[rare] >= max(_MOST // classes, 1):
+                    break
+                if rare in found[at] and at not in first:
+                    drawn.update(found[at])
+                    first[at] = None
+        order = [*first, *(at for at in order if at not in first)]
+    progress.note(
+        f"{_MOST} of {counted(len(refs), masks.noun)} are taken, drawn at random"
+        + (", those with rare classes first." if classes else ".")
+    )
+    return masks.only([refs[at] for at in sorted(order[:_MOST])])
 
 
 def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], fewest: int, wish: str) -> None:
@@ -177,16 +235,13 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
     found: dict[str, tuple[ManifestEntry, Correction]] = {}
     refs: list[ImageRef] = []
     others: list[tuple[str, str]] = []
-    with closing(Manifest(run.state)) as manifest:
-        context.ownership.load(run.info.files, manifest.records)
-        for entry in manifest.entries():
-            mask = find_correction(entry, output, context.ownership)
-            if mask is None:
-                others.append((entry.image, entry.path))
-            else:
-                ref = ImageRef(_place(entry.image, entry.path, images), PurePosixPath(entry.image))
-                refs.append(ref)
-                found[ref.name] = entry, mask
+    for entry, mask in corrections_of(run, context):
+        if mask is None:
+            others.append((entry.image, entry.path))
+        else:
+            ref = ImageRef(_place(entry.image, entry.path, images), PurePosixPath(entry.image))
+            refs.append(ref)
+            found[ref.name] = replace(entry, objects=()), mask  # they would be most of the memory
     if not refs:
         raise InputError(
             f"{output}: no mask in it was edited, so there is nothing to learn from",
@@ -258,6 +313,10 @@ class TruthMasks:
         """See Masks."""
         pair = self.pairs[ref.name]
         return read_truth(pair.truth, pair.kind.ids, self.max_pixels)
+
+    def only(self, refs: Sequence[ImageRef]) -> Self:
+        """See Masks."""
+        return replace(self, pairs={ref.name: self.pairs[ref.name] for ref in refs})
 
 
 def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixels: int) -> TruthMasks:

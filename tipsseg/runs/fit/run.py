@@ -18,7 +18,7 @@ from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.evaluation.metrics import BACKGROUND_NAME, name_column
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.runs.engine import LoadedModel, load_for
-from tipsseg.runs.fit.masked import EditedMasks, Masks, require_masks
+from tipsseg.runs.fit.masked import EditedMasks, Masks, draw_masks, require_masks
 from tipsseg.runs.notes import note_damaged
 from tipsseg.runs.progress import Progress
 from tipsseg.store.results import Failed
@@ -183,6 +183,7 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     from tipsseg.labelling.fitting.fit import counting_groups, fit_windows
 
     require_masks(masks, len(masks.refs), (), _FEWEST, _WISH)
+    masks = draw_masks(masks, progress, classes=len(spec.vocabulary.classes), jobs=spec.jobs)
     loaded = load_for(plan_run(spec), progress.note, quiet=quiet)
     classifier = make_classifier(loaded.model.backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
     taught, failed = learn(loaded, masks, counting_groups(classifier.vocabulary), progress)

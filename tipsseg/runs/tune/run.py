@@ -15,7 +15,7 @@ from tipsseg.evaluation.metrics import name_column
 from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_thresholds, tally
 from tipsseg.label_map import LabelMap
 from tipsseg.runs.engine import LocalEngine, load_for
-from tipsseg.runs.fit.masked import EditedMasks, of_another_size, require_masks
+from tipsseg.runs.fit.masked import EditedMasks, draw_masks, of_another_size, require_masks
 from tipsseg.runs.fit.run import check_file, learn, note_left_out, spec_of_run
 from tipsseg.runs.progress import Progress
 from tipsseg.store.results import Failed
@@ -233,6 +233,7 @@ def tune_run(
         )
     if precision is not None:
         require_masks(masks, len(masks.refs), (), _FEWEST, _WISH)
+    masks = draw_masks(masks, progress)
     calibration = None
     images = failed = 0
     if temperature:
@@ -266,6 +267,7 @@ def _with_temperature(
     """The run with a temperature that suits the masks; how it was chosen, by how many images, and how many failed."""
     import torch
 
+    from tipsseg.backbones.workers import threads_of_torch
     from tipsseg.labelling.classifier import fitted_classifier, make_classifier
     from tipsseg.labelling.fitting.fit import counting_groups
     from tipsseg.labelling.fitting.temperature import calibrate
@@ -285,7 +287,8 @@ def _with_temperature(
     biases = torch.zeros(len(vectors)) if classifier.biases is None else classifier.biases.cpu()
     group_of = torch.tensor([phrase.label_id for phrase in classifier.vocabulary.phrases])
     before = backbone.temperature if spec.fitted is None else spec.fitted.temperature
-    found = calibrate(windows, vectors, biases, group_of, before)
+    with threads_of_torch(1):  # as a fit: more threads may give other numbers, and mostly wait for each other
+        found = calibrate(windows, vectors, biases, group_of, before)
     hashes = file_hashes(backbone.folder)
     fitted = spec.fitted or FittedVocabulary(
         classifier.vocabulary,

@@ -1,0 +1,149 @@
+"""A run of tipsseg as the source of corrections: what a person changed in its folder is one, what the model labelled is none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from tipsseg.errors import InputError
+from tipsseg.formats import image_folders, index_masks
+from tipsseg.runs.correct import masks
+from tipsseg.runs.correct.found import Found
+from tipsseg.runs.correct.names import ImageNames
+from tipsseg.runs.correct.readers import Reader
+from tipsseg.runs.correct.source import Source
+from tipsseg.store.corrections import corrections_of
+from tipsseg.store.manifest import MANIFEST_FILE
+from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begun, find_runs, finished_context
+from tipsseg.store.run_record import RUN_FILE
+from tipsseg.store.shards import shards_in
+from tipsseg.util.files import is_folder
+from tipsseg.util.ownership import digest_of
+from tipsseg.util.record_paths import actual_path
+
+_RECORDS = (RUN_FILE, MANIFEST_FILE)
+
+_EVERYTHING = "argument `everything` takes all labels, the model's too"
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """An image of the run: its mask, whether a person corrected it, whether other formats of the image show that, and its files."""
+
+    mask: Path | None
+    corrected: bool
+    shown: bool
+    files: tuple[Path, ...]
+
+
+class SourceRun:
+    """The run whose output folder a source is, or is in.
+
+    Attributes:
+        left_out: The images that `corrected` left out, as the source calls them.
+    """
+
+    def __init__(self, top: Path, runs: Iterable[FinishedRun]) -> None:
+        """Look at all files of the run. Raises ImageError where an image has two masks that a person changed."""
+        self.left_out: list[str] = []
+        self._top = top
+        self._images: dict[str, _Labelled] = {}
+        #: sha256 of each file as it was written, and its image; "" for files of the whole run.
+        self._written: dict[Path, tuple[str | None, str]] = {}
+        self._digests = set()
+        for run in runs:
+            self._digests.add(run.info.digest)
+            if begun := conversion_begun(run.info):
+                raise broken_conversion(top, begun)
+            for place, file in run.info.files.items():
+                self._written[actual_path(top, place)] = file.sha256, ""
+            for entry, correction in corrections_of(run, finished_context(run)):
+                held = [actual_path(top, entry.files[name]) for name in index_masks() if name in entry.files]
+                self._images[entry.image] = _Labelled(
+                    correction.path if correction else next(iter(held), None),
+                    correction is not None or entry.corrected is not None,
+                    entry.corrected is not None and (correction is None or correction.digest == entry.corrected),
+                    tuple(actual_path(top, place) for place in entry.files.values()),
+                )
+                for name, place in entry.files.items():
+                    self._written[actual_path(top, place)] = entry.written[name].sha256, entry.image
+        self._names = ImageNames(self._images)
+
+    def reader(self, source: Source) -> Reader | None:
+        """Return what reads the masks of the run, corrected or not; None unless the source is its whole folder, and has masks."""
+        if Path(os.path.realpath(source.path)) != self._top or not any(each.mask for each in self._images.values()):
+            return None
+        places = {
+            image: each.mask.relative_to(self._top).as_posix() for image, each in self._images.items() if each.mask
+        }
+        return Reader("png", partial(masks.named_masks, places))
+
+    def corrected(self, images: Iterable[Found], digest: str) -> Iterator[Found]:
+        """Yield the images that a person corrected; `digest` tells the labels of the run that takes them.
+
+        Raises:
+            InputError: A file does not show the corrections of its images, or nobody can tell which of its images were corrected.
+        """
+        seen: set[str | None] = set()
+        for found in images:
+            named = self._names.find(found.name)
+            if found.by_list:
+                if named is None or (named not in seen and not all(map(os.path.lexists, self._images[named].files))):
+                    yield found  # a person removed its file
+                continue
+            seen.add(named)
+            path = Path(os.path.realpath(found.where))
+            written, image = self._written.get(path, (None, ""))
+            if path not in self._written or (image and digest_of(path) != written):
+                yield found
+                continue
+            image = image or named or ""
+            labelled = self._images.get(image)
+            if digest_of(path) != written:
+                # A copy of the folder that it is taken into: what is in it besides changes nothing.
+                if self._digests != {digest}:
+                    raise InputError(
+                        f"{found.where}: it was changed, and does not say which of its images were",
+                        f"Take it into {self._top} first, and then that folder into this one; or {_EVERYTHING}.",
+                    )
+                yield found
+            elif labelled is None or not labelled.corrected:
+                self.left_out.append(found.name)
+            elif not labelled.shown:
+                raise InputError(
+                    f"{found.where}: it does not show how the mask of {image} was corrected, {labelled.mask}",
+                    f"Give the folder {self._top} itself, whose masks count.",
+                )
+            else:
+                yield found
+
+
+def find_source_run(source: Source, output: Path, *, everything: bool) -> SourceRun | None:
+    """Return the run whose output folder a source is, or is in; None for other sources, and for what is in `output` itself.
+
+    Args:
+        source: The source.
+        output: The output folder that takes the corrections.
+        everything: Whether all labels are taken, whoever made them.
+
+    Raises:
+        InputError: The folder is not as a run that has ended leaves it, or is in a zip.
+    """
+    place = Path(os.path.realpath(source.path))
+    records = [
+        {PurePosixPath(name).parent for name in source.names if PurePosixPath(name).name == record}
+        for record in _RECORDS
+    ]
+    if not is_folder(place) and set.intersection(*records) and not everything:
+        raise InputError(
+            f"{source.path}: an output folder of tipsseg, packed", f"Unpack it and give the folder; or {_EVERYTHING}."
+        )
+    for top in (place, *place.parents):
+        if top != place and is_folder(place) and place.relative_to(top).parts[0] not in image_folders():
+            continue
+        if all(os.path.lexists(top / name) for name in _RECORDS) or shards_in(top):
+            return None if top == Path(os.path.realpath(output)) else SourceRun(top, find_runs(top, Path()))
+    return None
