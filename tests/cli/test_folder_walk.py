@@ -33,8 +33,8 @@ KILLING = Path(__file__).resolve().parents[1] / "support" / "killing.py"
 NAMES = ("a.png", "sub/b.png", "sub/c.png")
 CLASSES = ["panda leg", "tree", "sky"]
 
-#: What of run.json is of the run that came last, which may have had nothing to label.
-OF_THE_LAST = ("started", "ended", "counts", "batch_size")
+#: What of run.json is of the run that came last, which may have had nothing to label, or labelled where the first one converted.
+OF_THE_LAST = ("started", "ended", "counts", "batch_size", "formats")
 
 FORMATS = ("png", "png,coco", "png,hf", "png,labelme", "png,coco,yolo", "png,hf,npz")
 OVERWRITE, REPLACE = "--overwrite", "--replace-edited"
@@ -119,7 +119,11 @@ def _without_times(record: dict[str, object]) -> dict[str, object]:
         for each in files.values() if isinstance(files, dict) else ():
             if isinstance(each, dict):
                 each.pop("mtime_ns", None)
-    return {key: value for key, value in record.items() if key not in (*OF_THE_LAST, "seconds", "mtime_ns")}
+    dropped = OF_THE_LAST if "tool" in record else ("seconds", "mtime_ns")
+    kept = {key: value for key, value in record.items() if key not in dropped}
+    if "formats" in kept:  # of an image; which came first does not matter
+        kept["formats"] = sorted(kept["formats"])  # type: ignore[call-overload]
+    return kept
 
 
 def differences(ours: Mapping[str, object], theirs: Mapping[str, object]) -> dict[str, object]:

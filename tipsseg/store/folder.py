@@ -198,6 +198,8 @@ class OutputFolder:
         self._record = replace(
             self._record,
             spec=replace(self._record.spec, formats=self.formats),
+            # Of these formats the files for the whole run are whole now.
+            converting=tuple(name for name in self._record.converting if name not in self.formats),
             ended=datetime.now(UTC),
             counts=counts,
             batch_size=self._record.batch_size if batch_size is None else batch_size,
