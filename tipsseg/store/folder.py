@@ -215,8 +215,9 @@ class OutputFolder:
     def _write_outdated(self) -> None:
         """Leave images that are in a format no more out of its files for the whole run. Raises OutputError."""
         context, manifest, before = self.context, self.resume.manifest, self.resume.before
-        # A run that was broken off may have labelled images otherwise, too.
-        outdated = set(FORMATS) if before is not None and before.ended is None else self.resume.outdated
+        # What was broken off, a run or a conversion, may have labelled images otherwise, or taken corrections, too.
+        broken_off = before is not None and (before.ended is None or before.converting)
+        outdated = set(FORMATS) if broken_off else self.resume.outdated
         for name in outdated.difference(self._info.spec.formats):
             holders = manifest.holding(name)
             for file in FORMATS[name].run_files(context):
