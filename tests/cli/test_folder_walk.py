@@ -39,8 +39,8 @@ OF_THE_LAST = ("started", "ended", "counts", "batch_size", "formats")
 FORMATS = ("png", "png,coco", "png,hf", "png,labelme", "png,coco,yolo", "png,hf,npz")
 OVERWRITE, REPLACE = "--overwrite", "--replace-edited"
 
-#: None: undisturbed. Otherwise the share of the command's changes of files before which it is killed.
-kills = st.one_of(st.none(), st.floats(0, 1, exclude_max=True))
+#: None: undisturbed. Otherwise the command is killed after that many per cent of its changes of files.
+kills = st.one_of(st.none(), st.integers(0, 99))
 
 
 class Server:
@@ -227,7 +227,7 @@ class FolderWalk(RuleBasedStateMachine):
 
     # ---- commands ----
 
-    def _run(self, arguments: list[str], kill: float | None) -> Ran:
+    def _run(self, arguments: list[str], kill: int | None) -> Ran:
         """Run a command; where it is to be killed, run it once undisturbed and once killed, and compare."""
         self.last = arguments
         if kill is None:
@@ -243,7 +243,7 @@ class FolderWalk(RuleBasedStateMachine):
             shutil.rmtree(self.out, ignore_errors=True)
             if before.exists():
                 shutil.copytree(before, self.out, symlinks=True)
-            self.server.run(self.top, arguments, 1 + int(kill * changes))
+            self.server.run(self.top, arguments, 1 + kill * changes // 100)
             ran = self._whole(arguments)
             assert differences(contents(self.out), expected) == {}, ran
         return ran
@@ -253,7 +253,7 @@ class FolderWalk(RuleBasedStateMachine):
         assert ran is not None
         return ran
 
-    def _label(self, formats: str, least: str, flags: list[str], kill: float | None, output: str = "out") -> Ran:
+    def _label(self, formats: str, least: str, flags: list[str], kill: int | None, output: str = "out") -> Ran:
         return self._run(
             [*self.plain, "-f", formats, "--min-confidence", least, "-o", output, *flags],
             kill,
@@ -305,7 +305,7 @@ class FolderWalk(RuleBasedStateMachine):
         flags=st.sampled_from([[], [], [], ["--no-resume"], [OVERWRITE], [OVERWRITE], [REPLACE], [OVERWRITE, REPLACE]]),
         kill=kills,
     )
-    def label(self, formats: str, least: str, flags: list[str], kill: float | None) -> None:
+    def label(self, formats: str, least: str, flags: list[str], kill: int | None) -> None:
         ran = self._label(formats, least, flags, kill)
         self._judge(ran, replaced=REPLACE in flags)
         if ran.code == 0 and not self.edits:
@@ -337,7 +337,7 @@ class FolderWalk(RuleBasedStateMachine):
 
     @precondition(lambda self: (self.out / "run.json").exists())
     @rule(formats=st.sampled_from(["coco", "hf", "labelme", "png", "coco,hf", "yolo"]), kill=kills)
-    def convert(self, formats: str, kill: float | None) -> None:
+    def convert(self, formats: str, kill: int | None) -> None:
         ran = self._run(["convert", "out", "-f", formats, "-q"], kill)
         self._judge(ran)
         if ran.code == 0:
@@ -346,7 +346,7 @@ class FolderWalk(RuleBasedStateMachine):
 
     @precondition(lambda self: (self.out / "masks").exists())
     @rule(name=st.sampled_from(NAMES), replaced=st.booleans(), kill=kills)
-    def correct(self, name: str, replaced: bool, kill: float | None) -> None:
+    def correct(self, name: str, replaced: bool, kill: int | None) -> None:
         mask = self.out / "masks" / name
         if not mask.exists():
             return
@@ -372,7 +372,7 @@ class FolderWalk(RuleBasedStateMachine):
         assert contents(self.out) == before
 
     @rule(formats=st.sampled_from(FORMATS[:3]), kill=kills)
-    def label_in_shards_and_merge(self, formats: str, kill: float | None) -> None:
+    def label_in_shards_and_merge(self, formats: str, kill: int | None) -> None:
         kept, self.out = self.out, self.top / "parts"
         for shard in ("1/2", "2/2"):
             assert self._label(formats, "0", ["--shard", shard], kill, "parts").code == 0
