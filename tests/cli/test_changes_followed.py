@@ -118,19 +118,21 @@ def test_an_image_that_was_changed_beside_its_corrected_mask_is_told(run: Run) -
 
 
 def test_what_was_kept_when_a_folder_was_begun_anew_can_be_replaced_later(run: Run) -> None:
-    run()
-    mask = Path("out/masks/a.png")
-    data = correct(mask)
+    formats = ("-f", "png,labelme")
+    run(*formats)
+    file = Path("out/labelme/a.json")
+    file.write_text(file.read_text().replace("{", '{"mine": true, ', 1))
+    data = file.read_bytes()
     other = ("-c", "car")
-    err = run("--overwrite", options=other)
-    assert (run.code, mask.read_bytes()) == (1, data)
-    assert "out/masks/a.png was changed by hand, and was kept when the folder was started over" in err
+    err = run(*formats, "--overwrite", options=other)
+    assert (run.code, file.read_bytes()) == (1, data)
+    assert "out/labelme/a.json was changed by hand, and was kept when the folder was started over" in err
     assert "a.png" not in run.labelled
-    run(options=other)
-    assert (run.code, run.labelled, mask.read_bytes()) == (1, [], data)
-    run("--overwrite", options=other)
-    assert (run.code, mask.read_bytes()) == (1, data)
-    run("--replace-edited", options=other)
+    run(*formats, options=other)
+    assert (run.code, run.labelled, file.read_bytes()) == (1, [], data)
+    run(*formats, "--overwrite", options=other)
+    assert (run.code, file.read_bytes()) == (1, data)
+    run(*formats, "--replace-edited", options=other)
     assert (run.code, run.labelled) == (0, ["a.png"])
     assert run.command("check", "out").code == 0
 

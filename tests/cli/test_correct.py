@@ -42,9 +42,9 @@ def test_paths_go_to_stdout_and_counts_to_stderr(command: Command, folder: Path,
         pytest.param(["png", "confidence"], "", id="what only the model knows"),
         pytest.param(["hf"], "", id="hf alone"),
         pytest.param(
-            ["png", "coco", "labelme"], "coco, labelme follow with: tipsseg convert {} --format png", id="others"
+            ["png", "coco", "labelme"], "coco, labelme follow with: tipsseg convert {} --format coco", id="others"
         ),
-        pytest.param(["hf", "coco"], "coco follows with: tipsseg convert {} --format hf", id="other masks"),
+        pytest.param(["hf", "coco"], "coco follows with: tipsseg convert {} --format coco", id="other masks"),
     ],
 )
 def test_other_formats_are_named_if_there_are_some(

@@ -377,3 +377,17 @@ def test_check_compares_every_format_of_a_corrected_image(run: Run, name: str) -
     Path("out/manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     told = run.command("check", "out")
     assert (told.code, f"out/{stale}" in told.out) == (1, True)
+
+
+def test_a_correction_that_was_undone_is_no_problem(run: Run) -> None:
+    run()
+    mask = Path("out/masks/a.png")
+    before = mask.read_bytes()
+    correct(mask)
+    ran = run.command("convert", "out", "-f", "labelme")
+    assert ran.out.splitlines()[-1] == "out/annotations.json"  # it followed
+    mask.write_bytes(before)
+    told = run.command("check", "out")
+    assert (told.code, "Other formats of 1 corrected image have the labels of before" in told.err) == (0, True)
+    assert run.command("convert", "out", "-f", "labelme").code == 0
+    assert "Other formats" not in run.command("check", "out").err

@@ -236,7 +236,8 @@ def note_edited(spec: RunSpec, counts: Counts, edited: Edited, progress: Progres
         )
     if never := [name for name in edited.lacking if name in of_the_model()]:
         progress.note(
-            f"Only the model can write {', '.join(never)}, so that {counted(len(edited.images), 'changed image')} lack it."
+            f"Only the model can write {', '.join(never)}, which {counted(len(edited.images), 'changed image')} "
+            f"{'lacks' if len(edited.images) == 1 else 'lack'}; --replace-edited labels again, and gives the change up."
         )
 
 
@@ -281,7 +282,7 @@ def note_division(formats: Iterable[str], manifest: Manifest, options: FileOptio
         images = manifest.holding(name) if FORMATS[name].divides else []
         parts = Counter(FORMATS[name].part(PurePosixPath(image), options) for image in images)
         if len(parts) > 1:
-            progress.note(f"{name}: {parts[TRAIN]} images for training, {parts[VAL]} for validation.")
+            progress.note(f"{name}: {counted(parts[TRAIN], 'image')} for training, {parts[VAL]} for validation.")
         elif parts:
             how = "argument `val_fraction`=0.2 sets about a fifth apart"
             if options.val_fraction:

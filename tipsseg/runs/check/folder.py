@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, of_the_model
 from tipsseg.formats.base import ImageCheck, Rows, RunContext, RunFileCheck
 from tipsseg.formats.problem import Problem, unreadable, what_is_wrong
 from tipsseg.options import MAX_PIXELS
@@ -226,11 +226,13 @@ def _note_gaps(images: Images, progress: Progress) -> None:
     number, run = len(images.formats), images.run
     if run.ended is None or run.converting:
         return
+    models = of_the_model()
     for name in FORMATS:
         held = sum(name in formats for formats in images.formats.values())
         if (held or name in run.spec.formats) and held < number:
             progress.note(
-                f"In the format {name} are {held} of {counted(number, 'image')}; tipsseg convert writes the others."
+                f"In the format {name} are {held} of {counted(number, 'image')}; "
+                + ("only the model can write the others." if name in models else "tipsseg convert writes the others.")
             )
 
 

@@ -109,8 +109,10 @@ def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | 
     if len(corrected) > 1:
         one, other = corrected.values()
         report.problems.append(Problem(one, f"changed by hand, and {other} was changed in another way"))
-    elif corrected and entry.corrected not in corrected:
+    elif entry.corrected not in (corrected or {None}):
+        # A mask that is the run's again counts as corrected back.
         report.behind += 1
+        found = None
     elif corrected and labels is not None:
         report.problems += _stale(place, image, labels, as_written)
     _check_links(place, image, report)

@@ -205,9 +205,10 @@ class _Converter:
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(reporter.broken_off("the same command"))
             raise
+        followed = [name for name in self._followers if name in self._journals and self._journals[name].changed]
         self._finish()
         progress.end()
-        progress.results(file.path for file in _run_files(self._formats, self._context))
+        progress.results(file.path for file in _run_files((*self._formats, *followed), self._context))
         for stream in self._streams.values():
             if stream.fault:
                 progress.note(f"{stream.file.path}: {stream.fault}; done without it.")
@@ -248,7 +249,8 @@ class _Converter:
             self._manifest.add(result.entry)
         if is_file(result.ref.path):
             restore_links(self._context, result.ref, self._formats)
-        return image_paths(self._context, result.ref, self._formats)
+        written = result.formats if isinstance(result, Converted) else ()
+        return image_paths(self._context, result.ref, dict.fromkeys((*self._formats, *written)))
 
     def _finish(self) -> None:
         # First, so that no file lacks an image that the manifest has, should the conversion be killed now.

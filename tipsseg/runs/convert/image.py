@@ -68,6 +68,7 @@ class Converted:
         corrected: Whether the labels are from a mask that a person corrected.
         kept: Files of formats that the image should be in, which were changed by hand, and stay.
         left: Formats that the image is in no more: they need the image, which is gone or was changed.
+        formats: The formats that were written.
     """
 
     ref: ImageRef
@@ -78,6 +79,7 @@ class Converted:
     corrected: bool
     kept: tuple[Path, ...]
     left: tuple[str, ...]
+    formats: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,7 +188,8 @@ class Conversion:
         )
         scored = not stored.corrected and any(FORMATS[name].scores for name in formats)
         rough = stored.scores.rough if scored else 0
-        return Converted(ref, with_these, done.rows, labels.polygon_quality, rough, correction is not None, kept, left)
+        corrected = correction is not None
+        return Converted(ref, with_these, done.rows, labels.polygon_quality, rough, corrected, kept, left, formats)
 
     def _without_image(
         self, ref: ImageRef, entry: ManifestEntry, formats: tuple[str, ...], *, corrected: bool

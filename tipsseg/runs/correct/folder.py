@@ -362,7 +362,7 @@ def _advise(run: FinishedRun, progress: Progress) -> None:
     mask = next((name for name in index_masks() if name in run.formats), "png")
     if others := [name for name in run.formats if name != mask and name not in of_the_model()]:
         follow = "follows" if len(others) == 1 else "follow"
-        command = f"tipsseg convert {shell_word(str(run.output))} --format {mask}"
+        command = f"tipsseg convert {shell_word(str(run.output))} --format {others[0]}"
         progress.note(f"{', '.join(others)} {follow} with: {command}")
 
 
