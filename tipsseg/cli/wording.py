@@ -40,7 +40,6 @@ OPTIONS = {
     "overwrite": "--overwrite",
     "png_mode": "--png-mode",
     "precision": "--precision",
-    "presence": "--presence",
     "predicted": "--pred",
     "reduce_zero_label": "--reduce-zero-label",
     "replace_edited": "--replace-edited",

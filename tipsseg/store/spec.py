@@ -172,8 +172,6 @@ class RunSpec:
             words += ["--min-confidence", str(self.options.min_confidence)]
         if self.options.refine != REFINEMENTS[0]:
             words += ["--refine", self.options.refine]
-        if self.options.presence:
-            words += ["--presence", str(self.options.presence)]
         if self.labelled_in != "float32":
             words += ["--features", "DIR", "--feature-dtype", self.labelled_in]
         return shell_line(words)
@@ -269,6 +267,7 @@ class Maker:
         digest: See RunInfo.
         command: See `RunSpec.command`.
         versions: Of Python and of packages.
+        gone: The options of labelling that this version does not have, with their values.
     """
 
     version: str
@@ -276,6 +275,7 @@ class Maker:
     digest: str
     command: str
     versions: Mapping[str, object]
+    gone: Mapping[str, object] = field(default_factory=dict)
 
 
 def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str:
@@ -304,6 +304,8 @@ def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
     pairs += [("dtype", one.dtype, other.dtype)]
     differing = [each for each in pairs if each[1] != each[2]]
     theirs, ours = ([f"{each[0].replace('_', '-')} {_said(each[side])}" for each in differing] for side in (1, 2))
+    for name, value in ({} if one.noted is None else one.noted.gone).items():
+        theirs, ours = [*theirs, f"{name} {_said(value)} (gone from this version)"], [*ours, f"no {name}"]
     if one.spec.labelled_in != other.spec.labelled_in:
         theirs, ours = [*theirs, kept_features(one.spec)], [*ours, kept_features(other.spec)]
     return theirs, ours

@@ -45,7 +45,7 @@ Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
 """
 
 #: Options that say how to label; without use where masks are given.
-_LABELLING = ("background", "templates", "model", "mode", "short_side", "scales", "refine", "presence", "min_confidence",
+_LABELLING = ("background", "templates", "model", "mode", "short_side", "scales", "refine", "min_confidence",
               "device", "dtype", "batch_size", "features", "feature_dtype", "null")  # fmt: skip
 
 #: Options that say how labels become files.
@@ -116,7 +116,6 @@ def evaluate(
     short_side: opt.ShortSide = None,
     scales: opt.Scales = "1",
     refine: opt.Refine = REFINEMENTS[0],
-    presence: opt.Presence = 0.0,
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     batch_size: opt.BatchSize = 8,
@@ -164,7 +163,7 @@ def evaluate(
             spec = RunSpec(
                 model,
                 vocabulary,
-                values.label_options(mode, short_side, min_confidence, refine, scales, presence),
+                values.label_options(mode, short_side, min_confidence, refine, scales),
                 values.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
                 values.split_formats(formats) if writes else (),
                 output or Path(),

@@ -107,7 +107,6 @@ def label(
     short_side: opt.ShortSide = None,
     scales: opt.Scales = "1",
     refine: opt.Refine = REFINEMENTS[0],
-    presence: opt.Presence = 0.0,
     batch_size: opt.BatchSize = 8,
     features: opt.Features = None,
     feature_dtype: opt.FeatureKept = None,
@@ -253,7 +252,7 @@ def label(
     spec = RunSpec(
         model,
         vocabulary,
-        values.label_options(mode, short_side, min_confidence, refine, scales, presence),
+        values.label_options(mode, short_side, min_confidence, refine, scales),
         values.file_options(instances, min_area, png_mode, simplify, val_fraction, names, keep_cosines),
         values.split_formats(formats),
         output,
