@@ -88,7 +88,7 @@ def evaluate(
     ] = False,
     output: Annotated[
         Path | None,
-        opt.output_option("Folder for eval.json, confusion.csv, confusion.png and --format.", panel=FILES),
+        opt.output_option("Folder for eval.json, confusion.csv and --format.", panel=FILES),
     ] = None,
     report: Annotated[
         bool,
@@ -250,7 +250,6 @@ def _given(context: typer.Context, name: str) -> bool:
 
 def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress: Progress) -> None:
     from tipsseg.evaluation.metrics import misplaced, row_names, table
-    from tipsseg.formats import CONFUSION_PICTURE
     from tipsseg.runs.evaluate import write_reports
     from tipsseg.util.files import json_bytes
     from tipsseg.util.printable import counted
@@ -258,8 +257,6 @@ def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress
     if output is not None:
         written = write_reports(evaluation, output)
         progress.note(f"Written: {', '.join(map(str, written))}")
-        if output / CONFUSION_PICTURE not in written:
-            progress.note(f"For {CONFUSION_PICTURE} too, install matplotlib: pip install 'tipsseg[plot]'")
     if swapped := misplaced(evaluation.confusion):
         names = row_names(evaluation.confusion, evaluation.names)
         first, taken = swapped[0]
