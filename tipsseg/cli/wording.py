@@ -20,7 +20,6 @@ OPTIONS = {
     "engine": "--engine",
     "everything": "--all",
     "exact": "--exact",
-    "feature_dtype": "--feature-dtype",
     "features": "--features",
     "formats": "--format",
     "gpus": "--gpus",

@@ -46,7 +46,7 @@ Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
 
 #: Options that say how to label; without use where masks are given.
 _LABELLING = ("background", "templates", "model", "mode", "short_side", "scales", "refine", "min_confidence",
-              "device", "dtype", "batch_size", "features", "feature_dtype", "null")  # fmt: skip
+              "device", "dtype", "batch_size", "features", "null")  # fmt: skip
 
 #: Options that say how labels become files.
 _WRITING = ("instances", "min_area", "png_mode", "simplify", "val_fraction", "names")
@@ -120,7 +120,6 @@ def evaluate(
     dtype: opt.Dtype = "auto",
     batch_size: opt.BatchSize = 8,
     features: opt.Features = None,
-    feature_dtype: opt.FeatureKept = None,
     jobs: opt.Jobs = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     null: opt.Null = False,
@@ -175,7 +174,6 @@ def evaluate(
                 resume=False,
                 use_cache=True,
                 features=features,
-                feature_dtype=feature_dtype,
                 fitted=asked.fitted,
             )
             truths = truth.layout([entry.name for entry in vocabulary.classes])

@@ -109,7 +109,6 @@ def label(
     refine: opt.Refine = REFINEMENTS[0],
     batch_size: opt.BatchSize = 8,
     features: opt.Features = None,
-    feature_dtype: opt.FeatureKept = None,
     output: Annotated[Path, opt.output_option("Output folder.", eager=True, panel=FILES)] = Path("labels"),
     formats: opt.Format = None,
     instances: opt.Instances = INSTANCES[0],
@@ -267,7 +266,6 @@ def label(
         None if shard is None else parse_shard(shard),
         use_cache=True,
         features=features,
-        feature_dtype=feature_dtype,
         fitted=asked.fitted,
     )
     spec.check()
