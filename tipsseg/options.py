@@ -132,10 +132,6 @@ SMALLEST_SCALE = 0.25
 ONE_SCALE = (1.0,)
 
 
-#: The strength of the term of presence, at most.
-MAX_PRESENCE = 100
-
-
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
     """How an image is labelled, beside the model and the vocabulary.
@@ -147,8 +143,6 @@ class LabelOptions:
         refine: "pamr": edges follow the colours of the image; "none": labels as the model gives them.
         scales: Factors of the short side. The model sees the image at each of them, and a label is what wins by the mean of the
             log-probabilities. They are kept in ascending order.
-        presence: How far classes that no patch of the image clearly shows lose to the others, 0..100; 0: as published. See
-            `labelling.scoring.presence`.
 
     Raises:
         UsageError: No model could use one of the values.
@@ -159,7 +153,6 @@ class LabelOptions:
     min_confidence: float = 0.0
     refine: Refinement = "none"
     scales: tuple[float, ...] = ONE_SCALE
-    presence: float = 0.0
 
     def __post_init__(self) -> None:
         choose(self.mode, MODES, "mode")
@@ -177,22 +170,13 @@ class LabelOptions:
                 "A confidence is between 0 and 1: 0.6 is 60 %.",
             )
         object.__setattr__(self, "scales", check_scales(self.scales))
-        if isinstance(self.presence, bool) or not isinstance(self.presence, int | float):
-            raise UsageError(f"argument `presence` must be a number, not {quoted(self.presence)}")
-        if not 0 <= self.presence <= MAX_PRESENCE:
-            raise UsageError(
-                f"argument `presence`={self.presence:g} is not between 0 and {MAX_PRESENCE}",
-                "0 labels as published; 1 or 2 are usual.",
-            )
 
     def record(self) -> dict[str, object]:
-        """Return the options as run.json has them; one scale, and a presence of 0, are left out: they are as published."""
+        """Return the options as run.json has them; one scale, as published, is left out."""
         found = asdict(self)
-        scales, presence = found.pop("scales"), float(found.pop("presence"))
+        scales = found.pop("scales")
         if scales != ONE_SCALE:
             found["scales"] = list(scales)
-        if presence:
-            found["presence"] = presence
         return found
 
 

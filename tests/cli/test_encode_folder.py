@@ -13,13 +13,19 @@ from resuming import ALL, Run, contents, record, tree
 from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.run_record import read_run
 
-INT8 = ("--features", "feats", "--feature-dtype", "int8")
+STORE = ("--features", "feats")
 
 
 def encode(run: Run, *extra: object) -> str:
     ran = run.command("encode", "imgs", "-m", run.model, "--device", "cpu", "-o", "feats", *extra)
     run.code = ran.code
     return ran.err
+
+
+def begin_store(run: Run, dtype: str, folder: str = "feats") -> None:
+    """Begin a feature store of that dtype with one image."""
+    encode(run, "--limit", "1", "--feature-dtype", dtype, "-o", folder)
+    assert run.code == 0
 
 
 def store_dtype() -> object:
@@ -57,7 +63,8 @@ def test_what_a_killed_run_left_is_removed(run: Run) -> None:
 def test_run_json_names_the_store(run: Run) -> None:
     run()
     assert "features" not in record(Path("out"))
-    run(*INT8, output="stored")
+    begin_store(run, "int8")
+    run(*STORE, output="stored")
     assert record(Path("stored"))["features"] == {"folder": "feats", "dtype": "int8"}
     spec = read_run(Path("stored")).spec
     assert (spec.features, spec.feature_dtype) == (Path("feats"), "int8")
@@ -73,28 +80,31 @@ def test_run_json_names_the_store(run: Run) -> None:
 
 @pytest.mark.parametrize("gone", [False, True], ids=["store", "no store any more"])
 def test_a_run_goes_on_in_the_dtype_of_its_features(run: Run, gone: bool) -> None:
-    run(*INT8, "--limit", "1")
+    begin_store(run, "int8")
+    run(*STORE, "--limit", "1")
     if gone:
         shutil.rmtree("feats")
-    run("--features", "feats")
+    run(*STORE)
     assert (run.labelled, store_dtype()) == (ALL[1:], "int8")
-    run(*INT8, output="fresh")
+    run(*STORE, output="fresh")
     assert contents(Path("out")) == contents(Path("fresh"))
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "again"),
+    ("dtype", "before", "now", "again"),
     {
-        "no store any more": (INT8, (), True),
-        "a store": ((), INT8, True),
-        "another store": (INT8, ("--features", "other", "--feature-dtype", "float16"), True),
-        "a store of the same labels": ((), (*INT8[:3], "float32"), False),
+        "no store any more": ("int8", STORE, (), True),
+        "a store": ("int8", (), STORE, True),
+        "another store": ("int8", STORE, ("--features", "other"), True),
+        "a store of the same labels": ("float32", (), STORE, False),
     }.values(),
     ids=["no store any more", "a store", "another store", "a store of the same labels"],
 )
 def test_labels_of_other_features_are_made_again(
-    run: Run, before: tuple[str, ...], now: tuple[str, ...], again: bool
+    run: Run, dtype: str, before: tuple[str, ...], now: tuple[str, ...], again: bool
 ) -> None:
+    begin_store(run, dtype)
+    begin_store(run, "float16", "other")
     run(*before, "--limit", "2")
     err = run(*now)
     assert run.labelled == (ALL if again else ALL[2:])
@@ -104,7 +114,8 @@ def test_labels_of_other_features_are_made_again(
 
 
 def test_a_run_that_is_repeated_without_its_store_says_so(run: Run) -> None:
-    run(*INT8)
+    begin_store(run, "int8")
+    run(*STORE)
     told = "out/run.json is of labels from features in int8 (feats), and this run takes float32."
     repeat = ("label", "imgs", "--from", "out", "--device", "cpu", "-o")
     assert told in run.command(*repeat, "again").err
@@ -112,7 +123,7 @@ def test_a_run_that_is_repeated_without_its_store_says_so(run: Run) -> None:
 
 
 def test_a_dry_run_adds_no_features(run: Run) -> None:
-    err = run(*INT8, "--dry-run")
+    err = run(*STORE, "--dry-run")
     assert "3 images to label, into out. Nothing was written." in err
     assert not Path("feats").exists()
     encode(run, "--limit", "2")

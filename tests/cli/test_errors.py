@@ -90,11 +90,6 @@ USAGE = {
         2,
         "Error: minimum confidence 55.0 is not between 0 and 1\nHint: A confidence is between 0 and 1: 0.6 is 60 %.\n",
     ),
-    "presence": (
-        ["imgs", "-c", "a", "--presence", "-1"],
-        2,
-        "Error: --presence -1 is not between 0 and 100\nHint: 0 labels as published; 1 or 2 are usual.\n",
-    ),
     "short side": (["imgs", "-c", "a", "--short-side", "0"], 2, "Error: short side 0 is not positive\n"),
     "batch size": (["imgs", "-c", "a", "--batch-size", "0"], 2, "Error: --batch-size 0 is too small; the least is 1\n"),
     "jobs": (["imgs", "-c", "a", "--jobs", "0"], 2, "Error: --jobs 0 is too small; the least is 1\n"),

@@ -95,7 +95,7 @@ def test_help_shows_no_types(command: Command, name: list[str]) -> None:
 
 GROUPS = {
     "What to label": ["--classes", "--vocab", "--background", "--templates", "--min-confidence", "--from"],
-    "The model": ["--model", "--device", "--dtype", "--mode", "--short-side", "--refine", "--presence", "--batch-size"],
+    "The model": ["--model", "--device", "--dtype", "--mode", "--short-side", "--refine", "--batch-size"],
     "The files": ["--output", "--format", "--instances", "--min-area", "--png-mode"],
     "Many images": [
         "--limit",

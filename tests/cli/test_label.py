@@ -509,7 +509,6 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "short side": (["-c", "tree,sky", "--short-side", "40"], "--mode slide --short-side 40"),
     "least confidence": (["-c", "tree,sky", "--min-confidence", "0.07"], "--mode slide --min-confidence 0.07"),
     "edges": (["-c", "tree,sky", "--mode", "whole", "--refine", "pamr"], "--mode whole --refine pamr"),
-    "presence": (["-c", "tree,sky", "--presence", "2"], "--mode slide --presence 2.0"),
     "templates": (["-c", "tree,sky", "--templates", "plain"], "--templates plain --mode slide"),
     "a vocabulary": (["--vocab", "farm.toml"], "--vocab farm.toml --background 'a wall' --templates plain"),
 }

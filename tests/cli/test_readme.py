@@ -251,6 +251,7 @@ def test_options_that_pages_name_exist(command: Command) -> None:
     for words in (
         (),
         ("label",),
+        ("encode",),
         ("convert",),
         ("correct",),
         ("check",),

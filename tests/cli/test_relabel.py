@@ -69,11 +69,6 @@ CASES = {
     ),
     "refined no more": Case((*KEPT, "--refine", "pamr"), KEPT, "cosines"),
     "another refinement": Case(KEPT, (*KEPT, "--refine", "pamr"), why="another refinement"),
-    "a confidence, with presence": Case(
-        (*KEPT, "--presence", "2"), (*KEPT, "--presence", "2", "--min-confidence", "0.4"), "cosines"
-    ),
-    "another presence": Case((*KEPT, "--presence", "1"), (*KEPT, "--presence", "2"), why="another presence"),
-    "presence at last": Case(KEPT, (*KEPT, "--presence", "2"), why="another presence"),
     "another mode": Case(KEPT, (*KEPT, "--mode", "whole"), why="another mode"),
     "another dtype": Case(KEPT, (*KEPT, "--dtype", "bfloat16"), why="another dtype"),
     "two others": Case(

@@ -355,7 +355,7 @@ RECORDED: dict[str, tuple[object, ...]] = {
     "a vocabulary that is gone": ("--vocab", "farm.toml"),
     "all options": (
         *("-c", CLASSES, "-f", "coco,confidence", "--mode", "whole", "--short-side", "42", "--min-confidence", "0.3"),
-        *("--refine", "pamr", "--presence", "1.5", "--min-area", "4", "--batch-size", "3", "--dtype", "bfloat16"),
+        *("--refine", "pamr", "--min-area", "4", "--batch-size", "3", "--dtype", "bfloat16"),
         *("--simplify", "1.5", "--val-fraction", "0.5"),
     ),
 }

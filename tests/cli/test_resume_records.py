@@ -352,8 +352,8 @@ def test_a_picture_that_was_changed_is_kept_unless_it_is_asked_for(run: Run) -> 
         (("--dtype", "bfloat16"), "these have dtype float32, and this run has dtype bfloat16"),
         (("--scales", "1,1.5"), "these have scales 1, and this run has scales 1,1.5"),
         (
-            ("--presence", "1", "--min-confidence", "0.25"),
-            "these have min-confidence 0, presence 0, and this run has min-confidence 0.25, presence 1",
+            ("--refine", "pamr", "--min-confidence", "0.25"),
+            "these have min-confidence 0, refine none, and this run has min-confidence 0.25, refine pamr",
         ),
         (
             ("--short-side", "70", "--simplify", "2"),
@@ -366,6 +366,26 @@ def test_a_picture_that_was_changed_is_kept_unless_it_is_asked_for(run: Run) -> 
 def test_what_other_options_there_are_is_said(run: Run, options: tuple[str, ...], difference: str) -> None:
     run()
     assert f", and this run does not label these again; {difference}\nHint: " in run(*options, "--limit", "1")
+
+
+def test_a_folder_with_an_option_that_is_gone_still_opens(run: Run) -> None:
+    run()
+    digest = record(Path("out"))["digest"]
+    for path in (Path("out/run.json"), Path("out/manifest.jsonl")):
+        text = path.read_text().replace(f'"{digest}"', f'"{"0" * 32}"')
+        path.write_text(text.replace('"refine": "none"', '"refine": "none", "presence": 1.5'))
+    assert run.command("check", "out").code == 0
+    assert run.command("convert", "out", "-f", "labelme").code == 0
+    assert record(Path("out"))["options"]["presence"] == 1.5  # type: ignore[index]
+    said = "; these have presence 1.5 (gone from this version), and this run has no presence\nHint: "
+    assert said in run("--limit", "1")
+    again = run.command("label", "imgs", "--from", "out", "--device", "cpu", "-o", "again")
+    assert again.code == 0
+    assert "out/run.json asks for --presence, which is gone from this version; labels are made without it." in again.err
+    run()
+    assert run.labelled == ALL
+    assert "presence" not in record(Path("out"))["options"]  # type: ignore[operator]
+    assert run.command("check", "out").code == 0
 
 
 def test_labels_of_a_run_before_the_last_are_told_by_its_options(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

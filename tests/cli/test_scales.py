@@ -210,13 +210,9 @@ def test_wrong_scales_are_named(command: Command, images: Path, arguments: tuple
     [
         (("--scales", "1,1.75"), " at scale 1 alone; the run has scales 1, 1.75."),
         (("--scales", "2"), " at scale 1 alone; the run has scale 2."),
-        (
-            ("--presence", "1.5"),
-            " without --presence; the run has --presence 1.5. Give it again to label as the run did.",
-        ),
         ((), None),
     ],
-    ids=["scales", "one scale", "presence", "as published"],
+    ids=["scales", "one scale", "as published"],
 )
 def test_options_that_a_fit_is_made_without_are_said(
     command: Command, images: Path, options: tuple[str, ...], note: str | None

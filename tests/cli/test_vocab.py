@@ -138,20 +138,21 @@ def test_ids_stand_in_one_column(command: Command) -> None:
     assert lines == [f"{number:5}  thing {number}" for number in range(1, 301)]
 
 
-IN_QUOTES = 'Hint: Texts stand in quotes, as in name = "tree".\n'
+WRITTEN = (
+    'Hint: Texts stand in quotes, as in name = "tree"; items of a list have commas between them, and "]" ends it.\n'
+)
 
 # name: (file, content, stderr)
 FAULTS = {
     "syntax": (
         "v.toml",
         'classes = ["tree", "sky"\n\n[[more]]\n',
-        "Error: v.toml:1: not TOML: Unclosed array\n"
-        'Hint: Close the list that begins here with "]"; put a comma between its items, and each text into quotes.\n',
+        "Error: v.toml:3: not TOML: Unclosed array\n" + WRITTEN,
     ),
     "a text without quotes": (
         "v.toml",
         "[[classes]]\nname = tree\n",
-        "Error: v.toml:2: not TOML: Invalid value\n" + IN_QUOTES,
+        "Error: v.toml:2: not TOML: Invalid value\n" + WRITTEN,
     ),
     "unknown key": (
         "v.toml",

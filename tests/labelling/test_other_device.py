@@ -85,7 +85,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "scales": {"scales": (0.75, 1, 1.75)},
     "scales of the whole": {"scales": (1, 1.75), "mode": "whole"},
     "minimum confidence": {"min_confidence": 0.3},
-    "presence": {"presence": 1.0},
     "refined": {"refine": "pamr"},
     "scales, refined": {"refine": "pamr", "scales": (1, 1.75), "mode": "whole"},
 }
@@ -273,7 +272,7 @@ def test_the_commands_of_the_loop(device: OtherDevice, tmp_path: Path, monkeypat
     for name in names:
         one, other = (np.asarray(Image.open(f"{folder}/masks/{name}")) for folder in ("known", "cpu"))
         assert (one == other).mean() > 0.98
-    run("label imgs -c tree,sky -o fine --refine pamr --presence 1", *model)
+    run("label imgs -c tree,sky -o fine --refine pamr", *model)
     run("fit imgs --gt gt -c a,b --background none -o a.fit", *model)
     run("label imgs --vocab a.fit -o fitted", *model)
     for name in names:

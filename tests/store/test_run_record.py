@@ -76,7 +76,6 @@ DECIDING: dict[str, tuple[Change, list[str]]] = {
     "short side": (options(short_side=448), []),
     "least confidence": (options(min_confidence=0.1), []),
     "refinement": (options(refine="pamr"), []),
-    "presence": (options(presence=1.5), []),
     "least area": (spec(files=FileOptions(min_area=MinArea(2))), []),
     "dtype": (lambda info: replace(info, dtype="float32"), []),
     "revision": (model(revision="2" * 40), ["model"]),

@@ -83,6 +83,6 @@ def without_files(path: Path) -> dict[str, object]:
     record: dict[str, object] = json.loads(path.read_bytes())
     files = record.pop("files")
     assert isinstance(files, dict)
-    assert sorted(files) == ["confusion.csv", "confusion.png", "eval-images.jsonl"]
+    assert sorted(files) == ["confusion.csv", "eval-images.jsonl"]
     assert all(files[name]["bytes"] == (path.parent / name).stat().st_size for name in files)
     return record

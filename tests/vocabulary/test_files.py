@@ -38,8 +38,7 @@ PRESETS = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-context-60,
 SAME = "Names that differ only in case or spacing are the same to the model."
 A_NAME = "Leave it out, or give it a name."
 MARK_ONE = "Mark one with {}, as in: a photo of a {}."
-IN_QUOTES = 'Texts stand in quotes, as in name = "tree".'
-CLOSED = 'Close the list that begins here with "]"; put a comma between its items, and each text into quotes.'
+WRITTEN = 'Texts stand in quotes, as in name = "tree"; items of a list have commas between them, and "]" ends it.'
 GIVEN_ONCE = "A key is given once, and `classes` either as a list or as [[classes]]."
 
 
@@ -286,16 +285,16 @@ NAME = "a name must be a text that is not empty, not "
 
 FAULTS = {
     # syntax
-    "broken value": Fault('classes = ["a"]\n▶background = none\n', "not TOML: Invalid value", IN_QUOTES),
-    "name without quotes": Fault("[[classes]]\n▶name = tree\n", "not TOML: Invalid value", IN_QUOTES),
+    "broken value": Fault('classes = ["a"]\n▶background = none\n', "not TOML: Invalid value", WRITTEN),
+    "name without quotes": Fault("[[classes]]\n▶name = tree\n", "not TOML: Invalid value", WRITTEN),
     "text for a table": Fault(
-        "# mine\n\n▶tree\nsky\n", "not TOML: Expected '=' after a key in a key/value pair", IN_QUOTES
+        "# mine\n\n▶tree\nsky\n", "not TOML: Expected '=' after a key in a key/value pair", WRITTEN
     ),
-    "open list": Fault('background = [\n"sky"]\n▶classes = [\n"a",\n"b"', "not TOML: Unclosed array", CLOSED),
+    "open list": Fault('background = [\n"sky"]\nclasses = [\n"a",\n▶"b"', "not TOML: Unclosed array", WRITTEN),
     "open list of a class": Fault(
-        table('name = "tree"\n▶synonyms = ["oak",\n"elm"\nnegative = true'), "not TOML: Unclosed array", CLOSED
+        table('name = "tree"\nsynonyms = ["oak",\n"elm"\n▶negative = true'), "not TOML: Unclosed array", WRITTEN
     ),
-    "list without a comma": Fault('▶classes = ["a" "b"]\n', "not TOML: Unclosed array", CLOSED),
+    "list without a comma": Fault('▶classes = ["a" "b"]\n', "not TOML: Unclosed array", WRITTEN),
     "key twice": Fault(
         table('name = "tree"\nnegative = true\n▶name = "sky"'), "not TOML: Cannot overwrite a value", GIVEN_ONCE
     ),

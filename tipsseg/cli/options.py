@@ -168,14 +168,6 @@ Refine = Annotated[
         help="Let edges follow the image's colours.",
     ),
 ]
-Presence = Annotated[
-    float,
-    typer.Option(
-        metavar="STRENGTH",
-        rich_help_panel=MODEL,
-        help="Let classes that no part of an image clearly shows lose: 0 is off, 1 or 2 are usual.",
-    ),
-]
 Device = Annotated[
     str,
     typer.Option(

@@ -111,7 +111,7 @@ def parse_vocabulary(
 
 
 def label_options(
-    mode: str, short_side: int | None, min_confidence: float, refine: str, scales: str = "1", presence: float = 0.0
+    mode: str, short_side: int | None, min_confidence: float, refine: str, scales: str = "1"
 ) -> LabelOptions:
     """The values of the options on how images are labelled, as one record. Raises UsageError."""
     return LabelOptions(
@@ -120,7 +120,6 @@ def label_options(
         min_confidence,
         choose(refine, REFINEMENTS, "refinement"),
         parse_scales(scales),
-        presence,
     )
 
 

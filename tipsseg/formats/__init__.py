@@ -50,7 +50,7 @@ FORMATS: dict[str, Format] = {
     )
 }
 
-#: The picture that `tipsseg eval` leaves in its output folder.
+#: The picture that `tipsseg eval` of earlier versions left in its output folder.
 CONFUSION_PICTURE = "confusion.png"
 
 

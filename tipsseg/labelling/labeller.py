@@ -27,7 +27,6 @@ from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.scoring.assign import Assignment, best_groups, match_refined
 from tipsseg.labelling.scoring.compiled.match import match
 from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
-from tipsseg.labelling.scoring.presence import presence_terms
 from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.scoring.scores import FusedScores, Scores, WholeScores, WindowScores
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
@@ -235,11 +234,7 @@ class Labeller:
         """
         plan, backbone = features.plan, self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):
-            every = [self._cosines(each) for each in features.scales]
-            if self.options.presence:
-                terms = presence_terms(every, self._table.groups, self._temperature, self.options.presence)
-                every = [each + terms for each in every]
-            cosines, *finer = every
+            cosines, *finer = (self._cosines(each) for each in features.scales)
             if keep or self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
                 return Cosines(cosines, top, keep, tuple(finer))
             more = list(zip(finer, _plans(features)[1:], strict=True))

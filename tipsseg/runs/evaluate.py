@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tipsseg import __version__
 from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
-from tipsseg.evaluation import confusion_picture, metrics
+from tipsseg.evaluation import metrics
 from tipsseg.evaluation.metrics import Confusion, ImageScore, Scores
 from tipsseg.evaluation.pairing import Pair, Pairs, find_truths, pair_truths
 from tipsseg.evaluation.truth import Layout, read_labels, read_truth
@@ -259,7 +259,7 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
     """
     check_folder(output)
     ownership = _reports(output)
-    for name in (IMAGES_FILE, CSV_FILE, CONFUSION_PICTURE):
+    for name in (IMAGES_FILE, CSV_FILE):
         ownership.refuse_changed(output / name)
     place = Path(os.path.realpath(output))
     for folder in masks:
@@ -275,7 +275,7 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
 
 
 def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
-    """Write eval.json, eval-images.jsonl, confusion.csv and, where matplotlib is installed, confusion.png.
+    """Write eval.json, eval-images.jsonl and confusion.csv.
 
     Returns:
         The paths of the files.
@@ -289,10 +289,7 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
         CSV_FILE: metrics.confusion_csv(confusion, names).encode("utf-8"),
     }
     ownership = _reports(output)
-    try:
-        contents[CONFUSION_PICTURE] = confusion_picture.draw(confusion, names, evaluation.scores.mean_iou)
-    except ImportError:
-        ownership.remove_run_file(output / CONFUSION_PICTURE)  # of an earlier evaluation
+    ownership.remove_run_file(output / CONFUSION_PICTURE)  # it shows other numbers
     for name, data in contents.items():
         ownership.write_run_file(output / name, data)
     scores = output / SCORES_FILE

@@ -78,7 +78,6 @@ def label_folder(
     gpus: float = 0.0,
     use_cache: bool = False,
     features: str | Path | None = None,
-    feature_dtype: FeatureDtype | None = None,
     verbose: bool = False,
 ) -> Generator[ImageResult, None, None]:
     """Label images into an output folder, as `tipsseg label` does; the work is done while the results are taken.
@@ -112,8 +111,8 @@ def label_folder(
         actors: With "ray": how many actors.
         gpus: With "ray": GPUs per actor.
         use_cache: Whether the user's cache keeps what saves time the next time.
-        features: The folder of a feature store: features are taken from it, and missing ones are added. None: no store.
-        feature_dtype: What features are kept in; None: as in the store, "float16" in a new one.
+        features: The folder of a feature store: features are taken from it, and missing ones are added, in float16 to
+            a new one. None: no store.
         verbose: Whether notes, progress and faults go to stderr.
 
     Yields:
@@ -147,8 +146,7 @@ def label_folder(
         None if shard is None else parse_shard(shard),
         use_cache,
         None if features is None else Path(features),
-        feature_dtype,
-        fitted,
+        fitted=fitted,
     )
     spec.check()
     make_engine = engine_maker(engine, actors, gpus, device)
@@ -282,7 +280,6 @@ def evaluate(
     max_pixels: int = MAX_PIXELS,
     use_cache: bool = False,
     features: str | Path | None = None,
-    feature_dtype: FeatureDtype | None = None,
     verbose: bool = False,
 ) -> Evaluation:
     """Label images and score the labels against truth masks, as `tipsseg eval` does.
@@ -307,8 +304,8 @@ def evaluate(
         jobs: Threads.
         max_pixels: Images of more pixels are refused.
         use_cache: Whether the user's cache keeps what saves time the next time.
-        features: The folder of a feature store: features are taken from it, and missing ones are added. None: no store.
-        feature_dtype: What features are kept in; None: as in the store, "float16" in a new one.
+        features: The folder of a feature store: features are taken from it, and missing ones are added, in float16 to
+            a new one. None: no store.
         verbose: Whether notes, progress and faults go to stderr.
 
     Returns:
@@ -339,7 +336,6 @@ def evaluate(
         resume=False,
         use_cache=use_cache,
         features=None if features is None else Path(features),
-        feature_dtype=feature_dtype,
         fitted=fitted,
     )
     wanted = truth.layout([each.name for each in vocabulary.classes])

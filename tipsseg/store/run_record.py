@@ -35,6 +35,9 @@ from tipsseg.weights.sources import find_model
 
 RUN_FILE = "run.json"
 
+#: Options of labelling that earlier versions had.
+GONE = frozenset({"presence"})
+
 #: Packages whose version may matter to labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")
 
@@ -51,10 +54,10 @@ def plan_run(spec: RunSpec) -> RunInfo:
     facts = find_model(spec.model).facts(keep_stamps=spec.use_cache)
     check_fitted(spec, facts)
     if spec.features is not None:
-        kept = plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)
+        kept = plan_features(spec.features, None, facts, dtype, spec.options)
         if kept is not None:
             dtype, spec = kept.recipe.dtype, replace(spec, feature_dtype=kept.dtype)
-        elif spec.feature_dtype is None:
+        else:
             spec = replace(spec, feature_dtype=_begun_feature_dtype(spec) or DEFAULT_FEATURE_DTYPE)
     if dtype == "auto" and spec.formats:
         dtype = begun_dtype(spec) or "auto"
@@ -154,7 +157,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "device": info.device,
         "dtype": info.dtype,
         "asked": {"device": spec.device, "dtype": spec.dtype, "batch_size": spec.batch_size},
-        "options": spec.option_record(),
+        "options": {**spec.option_record(), **maker.gone},
         "vocabulary": vocabulary_record(spec.vocabulary, info.vocabulary or spec.vocabulary),
         "formats": list(spec.formats),
         **({} if spec.features is None else {"features": _feature_record(spec.features, spec.labelled_in)}),
@@ -266,6 +269,7 @@ def parse_run(record: object, state: Path) -> RunInfo:
             digest,
             take(record, "command", str),
             take(record, "versions", dict),
+            {name: options[name] for name in options if name in GONE},
         ),
         former=_parse_former(record, state),
     )
@@ -396,17 +400,15 @@ def _parse_formats(record: object) -> tuple[str, ...]:
 
 def _parse_label_options(options: Mapping[str, object]) -> LabelOptions:
     """The options of labelling. One that this version does not know may mean anything."""
-    known = {each.name for each in (*fields(LabelOptions), *fields(FileOptions))}
+    known = {each.name for each in (*fields(LabelOptions), *fields(FileOptions))} | GONE
     for name in options:
         if name not in known:
             raise ValueError(f"unknown option {short(name)}")
     try:
-        optional = ("scales", "presence")  # runs as published, and of earlier versions, do not name them
-        values = {each.name: options[each.name] for each in fields(LabelOptions) if each.name not in optional}
+        # Runs at one scale, and of earlier versions, do not name scales.
+        values = {each.name: options[each.name] for each in fields(LabelOptions) if each.name != "scales"}
         if "scales" in options:
             values["scales"] = take(options, "scales", list)
-        if "presence" in options:
-            values["presence"] = options["presence"]
         return LabelOptions(**values)  # type: ignore[arg-type]  # it checks them
     except KeyError as error:
         raise ValueError(f"no `{error.args[0]}`") from error

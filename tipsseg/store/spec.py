@@ -18,14 +18,12 @@ from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_FORMATS,
     DEFAULT_LABEL_OPTIONS,
-    FEATURE_DTYPES,
     MAX_PIXELS,
     ONE_SCALE,
     REFINEMENTS,
     FileOptions,
     LabelOptions,
     check_work,
-    choose,
     default_jobs,
     scales_text,
 )
@@ -66,7 +64,7 @@ class RunSpec:
         shard: The part of the images that this run labels. None: all of them.
         use_cache: Whether the user's cache keeps what saves time the next time: the vectors of phrases, and stamps of hashed files.
         features: The folder of the feature store that features are taken from and added to. None: they are kept nowhere.
-        feature_dtype: What they are kept in. None: as the store has them, float16 in a new one; `plan_run` says which.
+        feature_dtype: What they are kept in; None before `plan_run`, which takes it from the store, float16 for a new one.
         fitted: The vectors of the vocabulary, where they were fitted to masks; a record of a run has their digest alone.
     """
 
@@ -137,7 +135,7 @@ class RunSpec:
                 "Leave one of the two out. Argument `features` keeps the features of all scales.",
             )
         check_work(self.device, self.dtype, self.batch_size, self.jobs, self.max_pixels)
-        check_features(self.features, self.feature_dtype, self.output if self.formats else None)
+        check_features(self.features, self.output if self.formats else None)
         check_fit(self.vocabulary, self.fitted)
         find_model(self.model)
         check_folder(self.output)  # after the options: their faults are told first
@@ -172,10 +170,8 @@ class RunSpec:
             words += ["--min-confidence", str(self.options.min_confidence)]
         if self.options.refine != REFINEMENTS[0]:
             words += ["--refine", self.options.refine]
-        if self.options.presence:
-            words += ["--presence", str(self.options.presence)]
         if self.labelled_in != "float32":
-            words += ["--features", "DIR", "--feature-dtype", self.labelled_in]
+            words += ["--features", "DIR"]
         return shell_line(words)
 
 
@@ -269,6 +265,7 @@ class Maker:
         digest: See RunInfo.
         command: See `RunSpec.command`.
         versions: Of Python and of packages.
+        gone: The options of labelling that this version does not have, with their values.
     """
 
     version: str
@@ -276,6 +273,7 @@ class Maker:
     digest: str
     command: str
     versions: Mapping[str, object]
+    gone: Mapping[str, object] = field(default_factory=dict)
 
 
 def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str:
@@ -304,6 +302,8 @@ def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
     pairs += [("dtype", one.dtype, other.dtype)]
     differing = [each for each in pairs if each[1] != each[2]]
     theirs, ours = ([f"{each[0].replace('_', '-')} {_said(each[side])}" for each in differing] for side in (1, 2))
+    for name, value in ({} if one.noted is None else one.noted.gone).items():
+        theirs, ours = [*theirs, f"{name} {_said(value)} (gone from this version)"], [*ours, f"no {name}"]
     if one.spec.labelled_in != other.spec.labelled_in:
         theirs, ours = [*theirs, kept_features(one.spec)], [*ours, kept_features(other.spec)]
     return theirs, ours
@@ -360,15 +360,8 @@ def _option_value(background: Sequence[str]) -> str:
     return ",".join(background)
 
 
-def check_features(features: Path | None, dtype: str | None, output: Path | None) -> None:
+def check_features(features: Path | None, output: Path | None) -> None:
     """Raise UsageError for a feature store that cannot be meant; `output` is the folder of the labels, if there is one."""
-    if dtype is not None:
-        choose(dtype, FEATURE_DTYPES, "dtype of features")
-        if features is None:
-            raise UsageError(
-                "argument `feature_dtype` is for features that are kept, and no folder is given",
-                "Give the folder as argument `features`.",
-            )
     if features is not None and output is not None and os.path.realpath(features) == os.path.realpath(output):
         raise UsageError(
             "argument `features` and argument `output` are one folder", "Give a folder for each of the two."

@@ -64,7 +64,7 @@ def parse_toml(path: Path, text: str) -> Content:
     long = _long_key(text)
     if long is not None:
         reason = f"a key of more than {_MOST_PARTS} parts"
-        raise VocabularyError(reason, "The keys have one.", path=path, line=_line_at(text, long))
+        raise VocabularyError(reason, "The keys have one.", path=path, line=text.count("\n", 0, long) + 1)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -207,25 +207,12 @@ def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Voca
         message = message[: place.start()]
         line = int(place[1]) if place[1] else line
     twice = message.startswith(("Cannot", "Duplicate"))  # overwrite, declare twice, mutate
-    hint = _GIVEN_ONCE if twice else _IN_QUOTES
-    if message.startswith("Unclosed array"):
-        hint = _CLOSED
-        # The error is where the list does not go on; what has to be mended is more likely where it begins.
-        begun = [_line_at(text, each.start()) for each in _LIST_BEGINS.finditer(text)]
-        line = max((each for each in begun if each <= line), default=line)
+    hint = _GIVEN_ONCE if twice else _WRITTEN
     return VocabularyError(f"not TOML: {shortened(message)}", hint, path=path, line=line)
 
 
 _GIVEN_ONCE = "A key is given once, and `classes` either as a list or as [[classes]]."
-_IN_QUOTES = 'Texts stand in quotes, as in name = "tree".'
-_CLOSED = 'Close the list that begins here with "]"; put a comma between its items, and each text into quotes.'
-
-_LIST_BEGINS = re.compile(r"^[ \t]*[\w.\"'-]+[ \t]*=[ \t]*\[", re.MULTILINE)
-
-
-def _line_at(text: str, position: int) -> int:
-    return text.count("\n", 0, position) + 1
-
+_WRITTEN = 'Texts stand in quotes, as in name = "tree"; items of a list have commas between them, and "]" ends it.'
 
 #: Parts of a key, as in a.b.c: no table of a vocabulary lies that deep.
 _MOST_PARTS = 32

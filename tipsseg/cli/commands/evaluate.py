@@ -45,8 +45,8 @@ Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
 """
 
 #: Options that say how to label; without use where masks are given.
-_LABELLING = ("background", "templates", "model", "mode", "short_side", "scales", "refine", "presence", "min_confidence",
-              "device", "dtype", "batch_size", "features", "feature_dtype", "null")  # fmt: skip
+_LABELLING = ("background", "templates", "model", "mode", "short_side", "scales", "refine", "min_confidence",
+              "device", "dtype", "batch_size", "features", "null")  # fmt: skip
 
 #: Options that say how labels become files.
 _WRITING = ("instances", "min_area", "png_mode", "simplify", "val_fraction", "names")
@@ -88,7 +88,7 @@ def evaluate(
     ] = False,
     output: Annotated[
         Path | None,
-        opt.output_option("Folder for eval.json, confusion.csv, confusion.png and --format.", panel=FILES),
+        opt.output_option("Folder for eval.json, confusion.csv and --format.", panel=FILES),
     ] = None,
     report: Annotated[
         bool,
@@ -116,12 +116,10 @@ def evaluate(
     short_side: opt.ShortSide = None,
     scales: opt.Scales = "1",
     refine: opt.Refine = REFINEMENTS[0],
-    presence: opt.Presence = 0.0,
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     batch_size: opt.BatchSize = 8,
     features: opt.Features = None,
-    feature_dtype: opt.FeatureKept = None,
     jobs: opt.Jobs = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     null: opt.Null = False,
@@ -164,7 +162,7 @@ def evaluate(
             spec = RunSpec(
                 model,
                 vocabulary,
-                values.label_options(mode, short_side, min_confidence, refine, scales, presence),
+                values.label_options(mode, short_side, min_confidence, refine, scales),
                 values.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
                 values.split_formats(formats) if writes else (),
                 output or Path(),
@@ -176,7 +174,6 @@ def evaluate(
                 resume=False,
                 use_cache=True,
                 features=features,
-                feature_dtype=feature_dtype,
                 fitted=asked.fitted,
             )
             truths = truth.layout([entry.name for entry in vocabulary.classes])
@@ -251,7 +248,6 @@ def _given(context: typer.Context, name: str) -> bool:
 
 def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress: Progress) -> None:
     from tipsseg.evaluation.metrics import misplaced, row_names, table
-    from tipsseg.formats import CONFUSION_PICTURE
     from tipsseg.runs.evaluate import write_reports
     from tipsseg.util.files import json_bytes
     from tipsseg.util.printable import counted
@@ -259,8 +255,6 @@ def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress
     if output is not None:
         written = write_reports(evaluation, output)
         progress.note(f"Written: {', '.join(map(str, written))}")
-        if output / CONFUSION_PICTURE not in written:
-            progress.note(f"For {CONFUSION_PICTURE} too, install matplotlib: pip install 'tipsseg[plot]'")
     if swapped := misplaced(evaluation.confusion):
         names = row_names(evaluation.confusion, evaluation.names)
         first, taken = swapped[0]

@@ -80,7 +80,6 @@ def fit(
     short_side: opt.ShortSide = None,
     batch_size: opt.BatchSize = 8,
     features: opt.Features = None,
-    feature_dtype: opt.FeatureKept = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", rich_help_panel=FILES, help="Replace the file where it is there.")
     ] = False,
@@ -130,7 +129,6 @@ def fit(
             resume=False,
             use_cache=True,
             features=features,
-            feature_dtype=feature_dtype,
         )
         spec = wish if edited is None else spec_of_run(edited, wish)
         spec.check()

@@ -107,10 +107,8 @@ def label(
     short_side: opt.ShortSide = None,
     scales: opt.Scales = "1",
     refine: opt.Refine = REFINEMENTS[0],
-    presence: opt.Presence = 0.0,
     batch_size: opt.BatchSize = 8,
     features: opt.Features = None,
-    feature_dtype: opt.FeatureKept = None,
     output: Annotated[Path, opt.output_option("Output folder.", eager=True, panel=FILES)] = Path("labels"),
     formats: opt.Format = None,
     instances: opt.Instances = INSTANCES[0],
@@ -253,7 +251,7 @@ def label(
     spec = RunSpec(
         model,
         vocabulary,
-        values.label_options(mode, short_side, min_confidence, refine, scales, presence),
+        values.label_options(mode, short_side, min_confidence, refine, scales),
         values.file_options(instances, min_area, png_mode, simplify, val_fraction, names, keep_cosines),
         values.split_formats(formats),
         output,
@@ -268,7 +266,6 @@ def label(
         None if shard is None else parse_shard(shard),
         use_cache=True,
         features=features,
-        feature_dtype=feature_dtype,
         fitted=asked.fitted,
     )
     spec.check()

@@ -78,7 +78,6 @@ def tune(
     dtype: opt.Dtype = "auto",
     batch_size: opt.BatchSize = 8,
     features: opt.Features = None,
-    feature_dtype: opt.FeatureKept = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", rich_help_panel=FILES, help="Replace the file where it is there.")
     ] = False,
@@ -124,7 +123,6 @@ def tune(
             resume=False,
             use_cache=True,
             features=features,
-            feature_dtype=feature_dtype,
         )
         spec = spec_of_tuning(edited, wish, fitted)
         spec.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tipsseg.options import MAX_PIXELS, Dtype, FeatureDtype, LabelOptions, Mode, check_whole_number, thread_count
+from tipsseg.options import MAX_PIXELS, Dtype, LabelOptions, Mode, check_whole_number, thread_count
 from tipsseg.runs.fit.masked import edited_masks, truth_masks
 from tipsseg.runs.fit.run import Fit, fit_masks, note_left_out, spec_of_run
 from tipsseg.runs.image_list import found_images
@@ -26,7 +26,6 @@ def fit_folder(
     max_pixels: int = MAX_PIXELS,
     use_cache: bool = False,
     features: str | Path | None = None,
-    feature_dtype: FeatureDtype | None = None,
     verbose: bool = False,
 ) -> Fit:
     """Fit the classes of a run to the masks in its output folder that a person edited, as `tipsseg fit` does.
@@ -44,8 +43,8 @@ def fit_folder(
         jobs: Threads.
         max_pixels: Images of more pixels are refused.
         use_cache: Whether the user's cache keeps what saves time the next time.
-        features: The folder of a feature store: features are taken from it, and those that it lacks are added. None: no store.
-        feature_dtype: What features are kept in; None: as in the store, "float16" in a new one.
+        features: The folder of a feature store: features are taken from it, and those that it lacks are added, in
+            float16 to a new one. None: no store.
         verbose: Whether notes, progress and faults go to stderr.
 
     Returns:
@@ -71,7 +70,6 @@ def fit_folder(
         resume=False,
         use_cache=use_cache,
         features=None if features is None else Path(features),
-        feature_dtype=feature_dtype,
     )
     spec = spec_of_run(edited, wish)
     spec.check()
@@ -99,7 +97,6 @@ def fit_truths(
     max_pixels: int = MAX_PIXELS,
     use_cache: bool = False,
     features: str | Path | None = None,
-    feature_dtype: FeatureDtype | None = None,
     verbose: bool = False,
 ) -> Fit:
     """Fit classes to truth masks of images, as `tipsseg fit` with masks does.
@@ -122,7 +119,6 @@ def fit_truths(
         max_pixels: Images of more pixels are refused.
         use_cache: Whether the user's cache keeps what saves time the next time.
         features: The folder of a feature store.
-        feature_dtype: What features are kept in.
         verbose: Whether notes, progress and faults go to stderr.
 
     Returns:
@@ -148,7 +144,6 @@ def fit_truths(
         resume=False,
         use_cache=use_cache,
         features=None if features is None else Path(features),
-        feature_dtype=feature_dtype,
     )
     wanted = truth.layout([each.name for each in vocabulary.classes])
     spec.check()

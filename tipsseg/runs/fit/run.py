@@ -152,17 +152,12 @@ def spec_of_run(masks: EditedMasks, wish: RunSpec) -> RunSpec:
 
 
 def note_left_out(masks: EditedMasks, what: str, progress: Progress) -> None:
-    """Say which options of the run a fit, or a temperature, is made without: other scales than 1, and presence."""
+    """Say that a fit, or a temperature, is made at scale 1 if the run has other scales."""
     options = masks.run.info.spec.options
     if options.scales != ONE_SCALE:
         some = "scales" if len(options.scales) > 1 else "scale"
         progress.note(
             f"{what} at scale 1 alone; the run has {some} {', '.join(f'{each:g}' for each in options.scales)}."
-        )
-    if options.presence:
-        progress.note(
-            f"{what} without argument `presence`; the run has argument `presence`={options.presence:g}. "
-            "Give it again to label as the run did."
         )
 
 

@@ -89,7 +89,8 @@ def _other_question(before: RunInfo, now: RunInfo) -> str:
     if other := difference_texts(of_same_phrases(before), of_same_phrases(now)):
         return other[0]
     old, new = before.spec.options, now.spec.options
-    names = [name for name in ("mode", "short_side", "scales", "presence") if getattr(old, name) != getattr(new, name)]
+    names = [name for name in ("mode", "short_side", "scales") if getattr(old, name) != getattr(new, name)]
+    names += [] if before.noted is None else before.noted.gone
     names += ["dtype"] if before.dtype != now.dtype else []
     names += ["dtype of features"] if before.spec.labelled_in != now.spec.labelled_in else []
     return " and ".join(f"{'other' if name == 'scales' else 'another'} {name.replace('_', ' ')}" for name in names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tipsseg.options import MAX_PIXELS, Dtype, FeatureDtype, check_whole_number, thread_count
+from tipsseg.options import MAX_PIXELS, Dtype, check_whole_number, thread_count
 from tipsseg.runs.fit.masked import edited_masks
 from tipsseg.runs.library import progress_for
 from tipsseg.runs.tune.run import Tuning, check_wish, spec_of_tuning, tune_run
@@ -26,7 +26,6 @@ def tune_folder(
     max_pixels: int = MAX_PIXELS,
     use_cache: bool = False,
     features: str | Path | None = None,
-    feature_dtype: FeatureDtype | None = None,
     verbose: bool = False,
 ) -> Tuning:
     """Choose the minimum confidence of each class by the masks of a run that a person edited, as `tipsseg tune` does.
@@ -48,7 +47,6 @@ def tune_folder(
         max_pixels: Images of more pixels are refused.
         use_cache: Whether the user's cache keeps what saves time the next time.
         features: The folder of a feature store.
-        feature_dtype: What features are kept in.
         verbose: Whether notes, progress and faults go to stderr.
 
     Returns:
@@ -77,7 +75,6 @@ def tune_folder(
         resume=False,
         use_cache=use_cache,
         features=None if features is None else Path(features),
-        feature_dtype=feature_dtype,
     )
     spec = spec_of_tuning(edited, wish, fitted)
     spec.check()
