@@ -33,7 +33,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def moved(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The same files, with those of YOLO where this version has them. data.yaml says where they are."""
+    """The same files without YOLO's data.yaml, and with the others of YOLO in the places of this version."""
     places = {
         "yolo/images/a.png": "yolo/images/train/a.png",
         "yolo/labels/a.txt": "yolo/labels/train/a.txt",
@@ -46,6 +46,12 @@ def moved(files: dict[str, bytes]) -> dict[str, bytes]:
 def read(path: str | Path) -> NDArray[np.uint8]:
     with Image.open(path) as mask:
         return np.array(mask)
+
+
+def takings() -> dict[str, object]:
+    """Where the corrected masks of `out` came from, as its manifest says."""
+    entries = [json.loads(line) for line in Path("out/manifest.jsonl").read_bytes().splitlines()]
+    return {entry["image"]: entry["taken"] for entry in entries if "taken" in entry}
 
 
 def correct_another(command: Command) -> Ran:
@@ -71,7 +77,7 @@ def test_check_reads_it_and_writes_nothing(command: Command, top: Path) -> None:
 
 
 def test_label_goes_on_and_labels_nothing(command: Command, top: Path) -> None:
-    before = contents(Path("out"))
+    before, taken = contents(Path("out")), takings()
     ran = command(*LABEL, "-f", FORMATS, "-o", "out")
     assert ran.code == 0, ran.err
     assert "0 images labelled, 2 unchanged" in ran.err
@@ -79,6 +85,7 @@ def test_label_goes_on_and_labels_nothing(command: Command, top: Path) -> None:
     after = contents(Path("out"))
     assert "images/train" in after.pop("yolo/data.yaml").decode()
     assert after == moved(before)
+    assert takings() == taken != {}
     ran = command("check", "out")
     assert (ran.code, ran.out) == (0, "")
 
@@ -116,6 +123,16 @@ def test_convert_takes_the_corrected_mask_into_another_format(command: Command, 
     assert (ran.code, ran.out) == (0, "")
 
 
+def test_formats_that_have_the_correction_are_not_written_again(command: Command, top: Path) -> None:
+    before = contents(Path("out"))
+    ran = command("convert", "out", "-f", "png,coco,hf,labelme")
+    assert ran.code == 0, ran.err
+    assert "0 images converted, 2 unchanged" in ran.err
+    after = contents(Path("out"))
+    del after["yolo/data.yaml"]
+    assert after == moved(before)
+
+
 @pytest.mark.parametrize("source", ["fixed", "out/hf", "out/labelme", "out/yolo", "out/annotations.json"])
 def test_what_it_wrote_corrects_nothing(command: Command, top: Path, source: str) -> None:
     before = contents(Path("out"))
@@ -134,8 +151,7 @@ def test_correct_takes_a_mask_that_a_fit_learns_from(command: Command, top: Path
     ran = correct_another(command)
     assert ran.code == 0, ran.err
     assert "1 mask corrected" in ran.err
-    entries = [json.loads(line) for line in Path("out/manifest.jsonl").read_bytes().splitlines()]
-    assert {entry["image"] for entry in entries if "taken" in entry} == {"a.png", "b/c.png"}
+    assert takings().keys() == {"a.png", "b/c.png"}
 
     ran = command(*arguments)
     assert ran.code == 0, ran.err
