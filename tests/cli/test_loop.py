@@ -1,0 +1,148 @@
+"""The whole loop on a few drawn scenes: encode, label, look, correct, learn, label again, score, convert and check."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from running import Command, Ran
+
+import tipsseg
+from tinytips.data.scoring import FIRST_SEED, to_list
+from tinytips.world.scenes import draw_scene
+
+#: "blarg" is what the person calls the grass; the model does not know the word.
+NAMES = ("blarg", "sky", "tree")
+TRUTH = ("grass", "sky", "tree")
+
+#: Scenes with much grass, by the names of their images.
+IMAGES = {"a.png": 6104, "far/b.png": 6107, "far/c.png": 6108, "d.png": 6114}
+
+#: The person corrects all images but one.
+*CORRECTED, NEW = IMAGES
+
+
+def save(path: Path, pixels: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as mask:
+        return np.array(mask)
+
+
+def accuracy(output: Path, gt: Path) -> float:
+    """The share of the truth's pixels that have their label, in the image that nobody corrected."""
+    truth = read(gt / NEW)
+    found = read(output / "masks" / NEW)
+    return float((found == truth)[(truth > 0) & (truth < 255)].mean())
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """imgs, their truth in gt, and the part of it that a person drew in drawn."""
+    top = tmp_path_factory.mktemp("loop")
+    for name, seed in IMAGES.items():
+        scene = draw_scene(FIRST_SEED + seed, 112, 112)
+        save(top / "imgs" / name, scene.image)
+        truth = to_list(scene.truth, TRUTH)
+        save(top / "gt" / name, truth)
+        if name in CORRECTED:
+            save(top / "drawn" / name, truth)
+    return top
+
+
+def test_at_the_command(command: Command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    imgs, gt = scenes / "imgs", scenes / "gt"
+    seen = ("-m", "tiny", "--short-side", 112, "--device", "cpu")
+    store = ("--features", "feats")
+    words = ("-c", ",".join(NAMES), "-f", "png,coco", *store)
+
+    def run(*arguments: object) -> Ran:
+        ran = command(*arguments)
+        assert ran.code == 0, (arguments, ran.out, ran.err)
+        return ran
+
+    assert "4 images encoded" in run("encode", imgs, *seen, "-o", "feats").err
+    kept = {path: path.stat().st_mtime_ns for path in Path("feats").rglob("*.safetensors")}
+    assert len(kept) == 4
+
+    assert "4 images labelled" in run("label", imgs, *seen, *words, "-o", "out").err
+    before = accuracy(Path("out"), gt)
+    assert run("report", "out").out.split() == ["out/report/index.html"]
+    ranked = run("rank", "out", *store).out.splitlines()
+    assert sorted(ranked) == sorted(str(imgs / name) for name in IMAGES)
+
+    assert "3 masks corrected" in run("correct", "out", "--from", scenes / "drawn").err
+    assert run("rank", "out", *store).out.splitlines() == [str(imgs / NEW)]
+
+    fit = run("fit", "out", *store, "-o", "own.fit", "--device", "cpu", "--json")
+    classes = {each["name"]: each for each in json.loads(fit.out)["classes"]}
+    assert set(NAMES) <= classes.keys()
+    run("tune", "out", "--precision", 0.9, *store, "-o", "own.toml", "--device", "cpu")
+    assert [each.name for each in tipsseg.read_vocabulary(Path("own.toml")).classes] == list(NAMES)
+
+    again = ("label", imgs, *seen, "--vocab", "own.fit", "-f", "png,coco", *store, "-o", "out")
+    assert "Files of 3 images were changed by hand and are kept" in run(*again, "--overwrite").err
+    assert accuracy(Path("out"), gt) > before + 0.2
+    for name in CORRECTED:
+        np.testing.assert_array_equal(read(Path("out/masks") / name), read(gt / name))
+    assert {path: path.stat().st_mtime_ns for path in Path("feats").rglob("*.safetensors")} == kept
+
+    assert "4 masks of out" in run("eval", "--pred", "out", "--gt", gt).err
+    run("convert", "out", "-f", "png,coco,cvat,yolo")
+    assert "0 masks corrected, 4 unchanged" in run("correct", "out", "--from", "out/cvat").err
+    ran = run("check", "out")
+    assert ran.out == ""
+    assert "4 images" in ran.err
+    assert "nothing wrong" in ran.err
+    assert "0 images labelled, 4 unchanged" in run(*again).err
+
+
+def test_in_python(scenes: Path, tmp_path: Path) -> None:
+    imgs, gt, out, feats = scenes / "imgs", scenes / "gt", tmp_path / "out", tmp_path / "feats"
+    options = tipsseg.LabelOptions(short_side=112)
+
+    encoded = list(tipsseg.encode_folder(imgs, feats, model="tiny", short_side=112, device="cpu"))
+    assert [type(each) for each in encoded] == [tipsseg.Encoded] * 4
+
+    def label(classes: tuple[str, ...] | tipsseg.FittedVocabulary, *, overwrite: bool = False) -> list[type[object]]:
+        results = tipsseg.label_folder(
+            imgs,
+            classes,
+            output=out,
+            formats=("png", "coco"),
+            model="tiny",
+            options=options,
+            device="cpu",
+            features=feats,
+            overwrite=overwrite,
+        )
+        return [type(each) for each in results]
+
+    assert label(NAMES) == [tipsseg.Labelled] * 4
+    before = accuracy(out, gt)
+    assert {each.path for each in tipsseg.rank(out, features=feats)} == {imgs / name for name in IMAGES}
+    assert len(tipsseg.correct_folder(out, scenes / "drawn").masks) == 3
+    assert [each.path for each in tipsseg.rank(out, features=feats)] == [imgs / NEW]
+
+    fit = tipsseg.fit_folder(out, features=feats, device="cpu")
+    assert (fit.images, fit.failed) == (3, 0)
+    tuning = tipsseg.tune_folder(out, 0.9, features=feats, device="cpu")
+    assert (tuning.images, [each.name for each in tuning.vocabulary.classes]) == (3, list(NAMES))
+
+    assert label(fit.fitted, overwrite=True).count(tipsseg.Labelled) == 1
+    assert accuracy(out, gt) > before + 0.2
+    assert label(fit.fitted) == [tipsseg.Unchanged] * 4
+    for name in CORRECTED:
+        np.testing.assert_array_equal(read(out / "masks" / name), read(gt / name))
+
+    scored = tipsseg.score_masks(out, gt)
+    assert (scored.scored, scored.failed) == (4, 0)
+    assert scored.scores.pixel_accuracy > 0.75
