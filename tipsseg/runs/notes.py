@@ -237,7 +237,7 @@ def note_edited(spec: RunSpec, counts: Counts, edited: Edited, progress: Progres
     if never := [name for name in edited.lacking if name in of_the_model()]:
         progress.note(
             f"Only the model can write {', '.join(never)}, which {counted(len(edited.images), 'changed image')} "
-            f"{'lacks' if len(edited.images) == 1 else 'lack'}; --replace-edited labels again, and gives the change up."
+            f"{'lacks' if len(edited.images) == 1 else 'lack'}; argument `replace_edited` labels again, and gives the change up."
         )
 
 
