@@ -13,7 +13,7 @@ from pathlib import Path
 from tipsseg import types
 from tipsseg.errors import OutputError, UsageError
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
-from tipsseg.formats import FORMATS, check_formats
+from tipsseg.formats import check_formats
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_FORMATS,
@@ -123,17 +123,6 @@ class RunSpec:
                 f"argument `png_mode`=P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}",
                 "Use argument `png_mode`=L.",
             )
-        if self.files.keep_cosines and not any(FORMATS[name].archive for name in self.formats):
-            raise UsageError(
-                "argument `keep_cosines` is for the format npz, which keeps them",
-                "Leave it out, or name npz among argument `formats`.",
-            )
-        if self.files.keep_cosines and len(self.options.scales) > 1:
-            raise UsageError(
-                "argument `keep_cosines` keeps the cosines of one scale, and argument `scales` has "
-                f"{len(self.options.scales)}",
-                "Leave one of the two out. Argument `features` keeps the features of all scales.",
-            )
         check_work(self.device, self.dtype, self.batch_size, self.jobs, self.max_pixels)
         check_features(self.features, self.output if self.formats else None)
         check_fit(self.vocabulary, self.fitted)
@@ -216,7 +205,6 @@ class RunInfo:
         lost: Whether records of images were lost once: files may be there then that no record has.
         kept: Files that were changed by hand, and were kept when the folder was started over; relative to the output folder.
         noted: What the record of an earlier run says of the program that made it; None for a run of this process.
-        former: Earlier runs, of other options, whose labels the folder still has; each without its own `former`.
     """
 
     spec: RunSpec
@@ -236,7 +224,6 @@ class RunInfo:
     lost: bool = False
     kept: tuple[str, ...] = ()
     noted: Maker | None = None
-    former: tuple[RunInfo, ...] = ()
 
     @property
     def digest(self) -> str:
