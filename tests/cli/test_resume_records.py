@@ -593,3 +593,19 @@ def test_links_of_images_that_moved_are_mended_without_the_model(run: Run) -> No
     assert Path("out/yolo/images/train/a.png").resolve() == Path("moved/a.png").resolve()
     assert Path("out/hf/images/a.png").exists()
     assert run.command("check", "out", "--images", "moved").code == 0
+
+
+def test_a_record_of_a_version_that_kept_cosines_and_former_runs_is_read(run: Run) -> None:
+    run("-f", "png,npz")
+    path = Path("out/run.json")
+    said = json.loads(path.read_bytes())
+    said["options"]["keep_cosines"] = True
+    path.write_text(json.dumps({**said, "former": [said]}))
+    checked = run.command("check", "out")
+    assert checked.code == 0, checked
+    assert run.command("convert", "out", "-f", "coco").code == 0
+    run("-f", "png,npz")
+    assert (run.code, run.labelled) == (0, [])
+    run("-f", "png,npz", "--min-area", "9")
+    assert (run.code, run.labelled) == (0, ALL)
+    assert "former" not in json.loads(path.read_bytes())
