@@ -35,8 +35,8 @@ from tipsseg.weights.sources import find_model
 
 RUN_FILE = "run.json"
 
-#: Options of labelling that earlier versions had.
-GONE = frozenset({"presence"})
+#: Options that earlier versions had.
+GONE = frozenset({"presence", "keep_cosines"})
 
 #: Packages whose version may matter to labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")

@@ -252,7 +252,7 @@ class Maker:
         digest: See RunInfo.
         command: See `RunSpec.command`.
         versions: Of Python and of packages.
-        gone: The options of labelling that this version does not have, with their values.
+        gone: The options that this version does not have, with their values.
     """
 
     version: str
@@ -290,7 +290,8 @@ def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
     differing = [each for each in pairs if each[1] != each[2]]
     theirs, ours = ([f"{each[0].replace('_', '-')} {_said(each[side])}" for each in differing] for side in (1, 2))
     for name, value in ({} if one.noted is None else one.noted.gone).items():
-        theirs, ours = [*theirs, f"{name} {_said(value)} (gone from this version)"], [*ours, f"no {name}"]
+        option = name.replace("_", "-")
+        theirs, ours = [*theirs, f"{option} {_said(value)} (gone from this version)"], [*ours, f"no {option}"]
     if one.spec.labelled_in != other.spec.labelled_in:
         theirs, ours = [*theirs, kept_features(one.spec)], [*ours, kept_features(other.spec)]
     return theirs, ours
