@@ -284,8 +284,6 @@ class FileOptions:
         val_fraction: The share of the images that YOLO's data.yaml takes for validation, 0 <= x < 1; 0: the images are not divided;
             None: the share that the output folder has already.
         names: "stem": the files of a.jpg are named a.png and the like; "full": a.jpg.png.
-        keep_cosines: Whether archives of the format npz keep the cosines of patches and phrases. On a CPU labels of another minimum
-            confidence follow from them without the model.
 
     Raises:
         UsageError: One of the values is impossible.
@@ -297,7 +295,6 @@ class FileOptions:
     simplify: float | None = None
     val_fraction: float | None = None
     names: Names = "stem"
-    keep_cosines: bool = False
 
     def __post_init__(self) -> None:
         choose(self.instances, INSTANCES, "instances")
@@ -331,7 +328,6 @@ class FileOptions:
         }
         # Each of the others only where it is not as it always was, so that earlier runs are runs of the same options.
         record |= {} if self.simplify is None else {"simplify": self.simplify}
-        record |= {"keep_cosines": True} if self.keep_cosines else {}
         return record if self.names == NAMES[0] else {**record, "names": self.names}
 
     def record(self) -> dict[str, object]:
@@ -367,7 +363,6 @@ def parse_file_options(record: Mapping[str, object]) -> FileOptions:
             _number(record, "simplify"),
             _number(record, "val_fraction"),
             choose(take(record, "names", str), NAMES, "names of files") if "names" in record else NAMES[0],
-            record.get("keep_cosines") is True,
         )
     except UsageError as error:
         raise ValueError(error.message) from error

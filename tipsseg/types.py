@@ -126,25 +126,6 @@ class TopClasses:
     scores: NDArray[np.float16]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class KeptCosines:
-    """What the labels of an image were decided from.
-
-    Attributes:
-        values: [B, h, w, P] float32: the cosine of each patch of each window and each phrase, in the vocabulary's order.
-        size: (height, width) in pixels, to which the model saw the image resized.
-        side: Side of the square windows in pixels; 0 where the model saw the image in one piece.
-        corners: (top, left) of each window; empty where there are none.
-        temperature: Of the model.
-    """
-
-    values: NDArray[np.float32]
-    size: tuple[int, int]
-    side: int
-    corners: tuple[tuple[int, int], ...]
-    temperature: float
-
-
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
     """How the model sees one image.

@@ -48,7 +48,7 @@ from tipsseg.runs.label import LabelRun
 from tipsseg.runs.pipeline import label_images
 from tipsseg.runs.progress import Progress
 from tipsseg.store.folder import OutputFolder
-from tipsseg.store.results import Failed, ImageResult, Item
+from tipsseg.store.results import Failed, ImageResult, Left
 from tipsseg.store.run_record import plan_run
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.types import ImageRef
@@ -149,7 +149,7 @@ class FreeEngine:
     def batch_size(self) -> int | None:
         return 1
 
-    def results(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
+    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         return label_images(items, self._task, self._info.spec.jobs)
 
 

@@ -75,7 +75,11 @@ def test_a_changed_file_of_older_labels_stays(run: Run) -> None:
 def test_a_corrected_image_is_in_a_format_more_too(run: Run, formats: str, file: str) -> None:
     run()
     correct(Path("out/masks/a.png"))
-    err = run("-f", formats)
+    run("-f", formats)
+    assert (run.code, run.labelled) == (1, [])  # as for an image that nobody corrected
+    ran = run.command("convert", "out", "-f", formats, "--only", "-", stdin=b"sub/b c.jpg\nsub/\xc3\xbc.bmp\n")
+    assert ran.code == 0
+    err = run("-f", formats)  # which the corrected image alone lacks now
     assert (run.code, run.labelled) == (0, [])
     assert Path("out", file).exists()
     assert "1 mask changed by hand: all formats that its image is in have the corrected labels" in err
@@ -89,8 +93,9 @@ def test_annotations_that_were_lost_come_back_for_a_corrected_image(run: Run) ->
     run()
     correct(Path("out/masks/a.png"))
     Path("out/annotations.json").unlink()
+    assert run.command("convert", "out", "-f", "coco").code == 0
     run()
-    assert run.code == 0
+    assert (run.code, run.labelled) == (0, [])
     images = json.loads(Path("out/annotations.json").read_bytes())["images"]
     assert [each["file_name"] for each in images] == ALL
     assert run.command("check", "out").code == 0
@@ -99,9 +104,8 @@ def test_annotations_that_were_lost_come_back_for_a_corrected_image(run: Run) ->
 def test_what_cannot_be_taken_from_a_corrected_mask_is_told(run: Run) -> None:
     run()
     Image.fromarray(np.full((3, 3), 9, np.uint8)).save("out/masks/a.png")
-    err = run("-f", "overlay")
-    assert run.code == 1
-    assert "Error: out/masks/a.png: changed by hand: " in err
+    ran = run.command("convert", "out", "-f", "overlay")
+    assert (ran.code, "Error: out/masks/a.png: changed by hand: " in ran.err) == (1, True)
     err = run("-f", "npz")
     assert "Only the model can write npz" in err
     assert "a.png" not in run.labelled

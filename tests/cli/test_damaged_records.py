@@ -183,10 +183,10 @@ def test_a_link_of_somebody_else_is_not_replaced(run: Run, edited: bool) -> None
     place = Path("out/yolo/images/train/a.png")
     place.parent.mkdir(parents=True)
     place.symlink_to("../../../notes")
-    run("-f", "png,yolo")
+    run.command("convert", "out", "-f", "png,yolo")
     assert place.readlink() == Path("../../../notes")
     place.unlink()
-    run("-f", "png,yolo")
+    run.command("convert", "out", "-f", "png,yolo")
     assert place.resolve() == Path("imgs/a.png").resolve()
     assert Path("out/yolo/labels/train/a.txt").exists()
 

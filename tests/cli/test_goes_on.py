@@ -191,9 +191,17 @@ def test_a_fault_of_an_option_is_told_before_one_of_the_folder(run: Run) -> None
 def test_a_format_more_comes_from_the_stored_labels(run: Run, more: str) -> None:
     run("-f", f"png,coco,{more}", output="wanted")
     run()
+    before = contents(Path("out"))
     err = run("-f", more)
-    assert (run.code, run.labelled) == (0, [])
-    assert "of 3 images from those labels." in err
+    assert (run.code, run.labelled) == (1, [])
+    assert "cannot write out: images in it are labelled already, and lack only " in err
+    assert contents(Path("out")) == before
+    listed = run.command("label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "-f", more, stdin=b"imgs/a.png\n")
+    assert (listed.code, listed.err.splitlines()[-2:]) == (1, err.splitlines()[-2:])
+    assert (run.labelled, contents(Path("out"))) == ([], before)
+    assert f"The run would be refused: {err.partition('Error: ')[2].splitlines()[0]}" in run("-f", more, "--dry-run")
+    command = shlex.split(err.rpartition("tipsseg ")[2])
+    assert run.command(*command).code == 0
     found, wanted = contents(Path("out")), contents(Path("wanted"))
     assert {name for name in wanted if name != "manifest.jsonl"} == {name for name in found if name != "manifest.jsonl"}
     assert all(found[name] == wanted[name] for name in wanted if name != "manifest.jsonl")
@@ -212,14 +220,24 @@ def test_what_only_the_model_knows_comes_from_the_model(run: Run, more: str) -> 
 def test_an_image_more_needs_the_model_and_the_others_only_their_labels(run: Run) -> None:
     run("--limit", "2")
     run("-f", "png,overlay")
+    assert (run.code, run.labelled) == (1, [])
+    assert run.command("convert", "out", "-f", "overlay").code == 0
+    run("-f", "png,overlay")
     assert (run.code, run.labelled) == (0, ALL[2:])
+
+
+def test_images_without_labels_of_every_pixel_get_formats_from_the_model(run: Run) -> None:
+    """A conversion would refuse a folder in which some image has none."""
+    run("-f", "coco", "--min-confidence", "0.4")
+    run("-f", "png,coco", "--min-confidence", "0.4", "--limit", "1")
+    run("-f", "labelme", "--min-confidence", "0.4")
+    assert (run.code, run.labelled) == (0, ALL)
 
 
 def test_scores_are_kept_whatever_the_formats(run: Run) -> None:
     run(output="wanted")
     run("-f", "png")
-    run("-f", "coco")
-    assert (run.code, run.labelled) == (0, [])
+    assert run.command("convert", "out", "-f", "coco").code == 0
     assert contents(Path("out"))["annotations.json"] == contents(Path("wanted"))["annotations.json"]
 
 
@@ -243,7 +261,7 @@ def test_a_format_more_comes_where_classes_json_is_gone(run: Run) -> None:
     run()
     Path("out/classes.json").unlink()
     run("-f", "overlay")
-    assert (run.code, run.labelled) == (0, [])
+    assert (run.code, run.labelled) == (0, ALL)
     assert Path("out/classes.json").is_file()
     assert run.command("check", "out").code == 0
 

@@ -127,13 +127,9 @@ def test_a_merge_that_is_stopped_before_each_change_of_a_file(
 OVER_FEATURES: dict[str, tuple[list[str], list[str]]] = {
     "features are made": ([], ["encode", "imgs", "-m", "tiny", "--device", "cpu", "-q", "-o", "feats"]),
     "labels are made, and features": ([], ["label", "imgs", *_PLAIN, "-f", "png", "--features", "feats", "-o", "out"]),
-    "labels are made again of labels": (
-        ["label", "imgs", *_PLAIN, "-f", "png,coco", "-o", "out"],
-        ["label", "imgs", *_PLAIN, "-f", "png,coco", "-o", "out", "--png-mode", "P", "--min-area", "99"],
-    ),
-    "labels are made again of cosines": (
-        ["label", "imgs", *_PLAIN, "-f", "npz", "--keep-cosines", "-o", "out"],
-        ["label", "imgs", *_PLAIN, "-f", "npz", "--keep-cosines", "-o", "out", "--min-confidence", "0.6"],
+    "labels are made again over features": (
+        ["label", "imgs", *_PLAIN, "-f", "png,coco", "--features", "feats", "-o", "out"],
+        ["label", "imgs", *_PLAIN, "-f", "png,coco", "--features", "feats", "-o", "out", "--min-confidence", "0.6"],
     ),
 }
 

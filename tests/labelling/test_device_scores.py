@@ -327,17 +327,6 @@ def test_the_labeller_gives_the_labels_of_a_cpu(
     assert alone.top is None
 
 
-def test_labels_whose_cosines_are_kept_are_those_of_the_host(model: Model) -> None:
-    """To the last bit: they are made again there, of the cosines in a file."""
-    plain, device = (Labeller(model, make_vocabulary(NAMES)) for _ in range(2))
-    as_on_a_gpu(device)
-    features = model.encode(picture(150, 220))
-    expected = plain.assign(features, plain.score(features))
-    got = device.assign(features, device.score(features, keep=True))
-    assert (got.labels == expected.labels).all()
-    assert (got.confidence == expected.confidence).all()
-
-
 @pytest.mark.parametrize("most", [1 << 22, 100], ids=["sent", "fetched"])
 def test_values_that_are_no_numbers_are_an_error(model: Model, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labeller, "_SENT", most)

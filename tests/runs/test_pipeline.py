@@ -18,7 +18,7 @@ from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.image_task import ImageTask
 from tipsseg.runs.pipeline import label_images
 from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.results import Failed, ImageResult, Item, Labelled, Unchanged
+from tipsseg.store.results import Failed, ImageResult, Labelled, Left, Unchanged
 from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import Fingerprint
 
@@ -98,7 +98,7 @@ class FakeWork:
         return Labelled(ref, entry_of(ref), {}, PolygonQuality())
 
 
-def outcomes(items: Iterator[Item] | list[ImageRef], work: FakeWork, jobs: int) -> Generator[ImageResult, None, None]:
+def outcomes(items: Iterator[Left] | list[ImageRef], work: FakeWork, jobs: int) -> Generator[ImageResult, None, None]:
     return label_images(items, cast(ImageTask, work), jobs)
 
 
@@ -114,7 +114,7 @@ def test_images_come_in_order_and_few_are_in_memory(jobs: int) -> None:
 def test_what_is_known_already_keeps_its_place() -> None:
     work = FakeWork()
     missing = Failed(REFS[1], ImageError(REFS[1].path, "no such file"))
-    items: list[Item] = [Unchanged(REFS[0], entry_of(REFS[0])), missing, REFS[2], Unchanged(REFS[3], entry_of(REFS[3]))]
+    items: list[Left] = [Unchanged(REFS[0], entry_of(REFS[0])), missing, REFS[2], Unchanged(REFS[3], entry_of(REFS[3]))]
     assert [type(each) for each in outcomes(iter(items), work, 2)] == [Unchanged, Failed, Labelled, Unchanged]
     assert work.loaded == 1
 

@@ -32,7 +32,7 @@ from tipsseg.runs.label import run_label
 from tipsseg.runs.progress import Progress
 from tipsseg.runs.ray_engine import RayEngine
 from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.results import Failed, Item, Labelled, Unchanged
+from tipsseg.store.results import Failed, Labelled, Left, Unchanged
 from tipsseg.store.run_record import plan_run, run_context
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.types import ImageRef
@@ -168,7 +168,7 @@ def test_outcomes_come_in_order_and_as_the_images_come() -> None:
     first_done = threading.Event()
     entry = ManifestEntry("known", "/known", Fingerprint(1, 1, None), "", {}, {}, (), 0.0, {})
 
-    def items() -> Iterator[Item]:
+    def items() -> Iterator[Left]:
         nonlocal taken
         for number in range(1000):
             if number == 1:
@@ -299,7 +299,7 @@ def test_an_image_that_kills_each_actor_ends_the_run(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ray_engine, "_DEATHS", 2)  # each actor imports torch
     first_done = threading.Event()
 
-    def items() -> Iterator[Item]:
+    def items() -> Iterator[Left]:
         yield ImageRef(Path("imgs/desert.png"), PurePosixPath("0.png"))
         assert first_done.wait(60)
         Image.new("L", (8000, 8000)).save("large.png")  # so large that an actor is met at work on it

@@ -237,14 +237,6 @@ Names = Annotated[
         help="Names of the files of an image a.jpg: stem, as in a.png; full, as in a.jpg.png, where a.png is an image too.",
     ),
 ]
-KeepCosines = Annotated[
-    bool,
-    typer.Option(
-        "--keep-cosines",
-        rich_help_panel=FILES,
-        help="Let npz keep what a CPU decides labels from: another --min-confidence needs no model then.",
-    ),
-]
 PngMode = Annotated[
     str,
     typer.Option(

@@ -130,7 +130,6 @@ def file_options(
     simplify: float | None,
     val_fraction: float | None,
     names: str,
-    keep_cosines: bool = False,
 ) -> FileOptions:
     """The values of the options on how labels become files, as one record. Raises UsageError."""
     return FileOptions(
@@ -140,7 +139,6 @@ def file_options(
         simplify,
         val_fraction,
         choose(names, NAMES, "names of files"),
-        keep_cosines,
     )
 
 

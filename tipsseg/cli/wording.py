@@ -27,7 +27,6 @@ OPTIONS = {
     "image": "--image",
     "jobs": "--jobs",
     "images": "--images",
-    "keep_cosines": "--keep-cosines",
     "layout": "--layout",
     "limit": "--limit",
     "max_pixels": "--max-pixels",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tipsseg.label_map import LabelMap
     from tipsseg.regions.objects import LabelledObject
     from tipsseg.regions.polygons import PolygonQuality
-    from tipsseg.types import ImageRef, KeptCosines, LabelArray, LabelClass, TopClasses
+    from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses
     from tipsseg.util.fingerprint import Fingerprint
     from tipsseg.util.ownership import Ownership
 
@@ -74,7 +74,6 @@ class ImageLabels:
         ref: The image.
         thumbnail: Gives the thumbnail, [h, w, 3] uint8 RGB, see `upright.thumbnail_rgb`; raises ImageError for a broken image.
         label_map: The labels of the image.
-        cosines: What the labels were decided from. None: it was not asked for.
     """
 
     def __init__(
@@ -83,13 +82,11 @@ class ImageLabels:
         thumbnail: Callable[[], NDArray[np.uint8]],
         label_map: LabelMap,
         find_objects: Callable[[LabelMap], Sequence[LabelledObject]],
-        cosines: KeptCosines | None = None,
     ) -> None:
         """`find_objects` is asked once, when objects are wanted first."""
         self.ref = ref
         self.thumbnail = thumbnail
         self.label_map = label_map
-        self.cosines = cosines
         self._find_objects = find_objects
 
     @cached_property
@@ -368,10 +365,6 @@ class Format:
         Raises as `read_labels` does.
         """
         raise NotImplementedError(f"no scores can be read back from the format {self.name}")
-
-    def read_cosines(self, image: StoredImage, path: Path) -> KeptCosines:
-        """What the labels were decided from, where `archive` says so and the run kept it. Raises as `read_labels` does."""
-        raise NotImplementedError(f"no cosines can be read back from the format {self.name}")
 
     # ---- checking ----
 

@@ -4,13 +4,6 @@ labels      [H, W] uint8 (uint16 above 254 classes): the label ids, as in the in
 confidence  [H, W] uint8: round(255 * confidence)
 top_ids     [K, h, w] as labels: the ids of the best K classes of each patch, the best first; 0 is the background
 top_scores  [K, h, w] float16: their probabilities, before any refinement
-
-With `FileOptions.keep_cosines` also what the labels were decided from, as `types.KeptCosines` has it:
-
-cosines      [B, h, w, P] float32, as bytes [4, n]: the first bytes of all numbers, then the second ones, ..., which packs better
-shape        [4] int32: B, h, w, P
-plan         [2 + B, 2] int32: the size, the side of windows twice, the corners of windows
-temperature  float64
 """
 
 from __future__ import annotations
@@ -29,11 +22,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tipsseg.types import KeptCosines, LabelArray, TopClasses
+    from tipsseg.types import LabelArray, TopClasses
 
-#: The array of kept cosines in an archive, and its bytes, unpacked, at most.
-_KEPT = "cosines.npy"
-_COSINES = 4 << 30
+#: An array of archives of earlier versions, which is large, and which nobody reads.
+_COSINES = "cosines.npy"
 
 #: Bytes of an archive, unpacked: 16-bit labels, 8-bit confidences and a margin for each pixel; and for the patches of small images.
 _PER_PIXEL = 8
@@ -62,11 +54,6 @@ class Npz(Format):
         if label_map.top is None:
             raise ValueError("the format npz needs the best classes of each patch")
         ids = label_dtype(len(label_map.classes))
-        more: dict[str, Any] = {}
-        if context.files.keep_cosines:
-            if labels.cosines is None:
-                raise ValueError("no cosines to be kept")
-            more = _packed(labels.cosines)
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
@@ -75,7 +62,6 @@ class Npz(Format):
             confidence=np.ascontiguousarray(quantized(label_map.confidence)),
             top_ids=np.ascontiguousarray(label_map.top.ids, ids),
             top_scores=np.ascontiguousarray(label_map.top.scores),
-            **more,
         )
         return buffer.getvalue()
 
@@ -91,10 +77,6 @@ class Npz(Format):
 
         archive = _read(path, image)
         return archive.confidence.astype(np.float32) / np.float32(255), archive.top
-
-    def read_cosines(self, image: StoredImage, path: Path) -> KeptCosines:
-        """What the labels were decided from. Raises as `read_labels` does, also for an archive that does not keep it."""
-        return _unpacked(*read_arrays(path, ("cosines", "shape", "plan", "temperature"), image.size, _COSINES))
 
     def try_reading(self, path: Path, image: StoredImage) -> None:
         """Open the archive, see Format."""
@@ -122,46 +104,13 @@ def _read(path: Path, image: StoredImage) -> _Archive:
     return _Archive(labels, confidence, TopClasses(ids, scores))
 
 
-def _packed(cosines: KeptCosines) -> dict[str, NDArray[Any]]:
-    import numpy as np
-
-    values = np.ascontiguousarray(cosines.values, "<f4")
-    return {
-        "cosines": np.ascontiguousarray(values.reshape(-1).view(np.uint8).reshape(-1, 4).T),
-        "shape": np.array(values.shape, np.int32),
-        "plan": np.array([cosines.size, (cosines.side, cosines.side), *cosines.corners], np.int32),
-        "temperature": np.array(cosines.temperature, np.float64),
-    }
-
-
-def _unpacked(packed: NDArray[Any], shape: NDArray[Any], plan: NDArray[Any], temperature: NDArray[Any]) -> KeptCosines:
-    """What `_packed` gave. Raises ValueError for what it cannot have given."""
-    import numpy as np
-
-    from tipsseg.types import KeptCosines
-
-    if packed.dtype != np.uint8 or shape.shape != (4,) or plan.ndim != 2 or plan.shape[0] < 2 or plan.shape[1] != 2:
-        raise ValueError("no cosines as they are kept")
-    values = np.ascontiguousarray(packed.T).view("<f4").reshape(shape.tolist()).astype(np.float32, copy=False)
-    size, (side, _), *corners = (tuple(row) for row in plan.tolist())
-    if (
-        not np.isfinite(values).all()
-        or min(size) < 1
-        or len(values) != max(len(corners), 1)
-        or bool(side) != bool(corners)
-    ):
-        raise ValueError("no cosines as they are kept")
-    return KeptCosines(values, size, side, tuple(corners), float(temperature))
-
-
-def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int], more: int = 0) -> list[NDArray[Any]]:
+def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int]) -> list[NDArray[Any]]:
     """Arrays of a NumPy archive by their names.
 
     Args:
         path: Of the archive.
         names: Of the arrays.
         size: (height, width) of the image, which bounds what is unpacked.
-        more: Bytes that may be unpacked beyond that.
 
     Raises:
         OSError: Where the file cannot be read.
@@ -174,7 +123,7 @@ def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int], more: i
     with open_regular(path) as file:  # by its name, numpy leaves a file open that is no archive
         if not zipfile.is_zipfile(file):
             raise ValueError("no archive, or cut off")
-        _refuse_bombs(file, size, None if more else _KEPT, more)
+        _refuse_bombs(file, size)
         file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as archive:
@@ -204,18 +153,15 @@ def _damage() -> tuple[type[Exception], ...]:
     )
 
 
-def _refuse_bombs(file: BinaryIO, size: tuple[int, int], but: str | None, more: int) -> None:
-    """Raise ValueError for an archive that would be far larger, unpacked, than what is written of an image of that size.
-
-    An array is left out that nobody reads, named `but`; `more` bytes are possible beside those of the image.
-    """
+def _refuse_bombs(file: BinaryIO, size: tuple[int, int]) -> None:
+    """Raise ValueError for an archive that would be far larger, unpacked, than what is written of an image of that size."""
     import zipfile
 
     height, width = size
-    limit = _PER_PIXEL * height * width + _AT_LEAST + more
+    limit = _PER_PIXEL * height * width + _AT_LEAST
     try:
         with zipfile.ZipFile(file) as archive:
-            unpacked = sum(each.file_size for each in archive.infolist() if each.filename != but)
+            unpacked = sum(each.file_size for each in archive.infolist() if each.filename != _COSINES)
     except _damage() as error:
         raise ValueError(str(error) or type(error).__name__) from error
     if unpacked > limit:

@@ -30,7 +30,7 @@ from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.scoring.scores import FusedScores, Scores, WholeScores, WindowScores
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
-from tipsseg.types import KeptCosines, TopClasses, WindowPlan
+from tipsseg.types import TopClasses, WindowPlan
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
@@ -47,13 +47,11 @@ class Cosines:
     Attributes:
         values: [B, h, w, P] float32 on the device, as `Features.cosines` makes them.
         top: How many of the best classes of each patch are kept.
-        keep: Whether the cosines are kept in a file. Labels are made on the host then, as they will be made again of the file.
         finer: Those of each larger scale, likewise.
     """
 
     values: Tensor
     top: int
-    keep: bool = False
     finer: tuple[Tensor, ...] = ()
 
 
@@ -216,7 +214,7 @@ class Labeller:
         """Plan how an image of `size` (height, width) in pixels is cut into windows at each scale."""
         return tuple(self.model.plan(size, self.options.mode, side) for side in self._short_sides)
 
-    def score(self, features: Features, top: int = 0, *, keep: bool = False) -> Scored:
+    def score(self, features: Features, top: int = 0) -> Scored:
         """Compare the features of an image with the phrases, without waiting for the device.
 
         On a GPU that goes as far as the labels, but for those that are refined or large.
@@ -224,10 +222,9 @@ class Labeller:
         Args:
             features: The features.
             top: How many of the best classes of each patch are kept, or as many as there are.
-            keep: Whether the cosines are wanted, for `kept`.
 
         Returns:
-            What `assign` takes; Cosines where they are wanted.
+            What `assign` takes.
 
         Raises:
             DeviceError: The memory of the device is too small.
@@ -235,8 +232,8 @@ class Labeller:
         plan, backbone = features.plan, self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):
             cosines, *finer = (self._cosines(each) for each in features.scales)
-            if keep or self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
-                return Cosines(cosines, top, keep, tuple(finer))
+            if self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
+                return Cosines(cosines, top, tuple(finer))
             more = list(zip(finer, _plans(features)[1:], strict=True))
             return self._scorer.send(cosines, plan, features.size, self._grid(plan), top, more)
 
@@ -270,7 +267,7 @@ class Labeller:
         if not all(np.isfinite(each).all() for each in values):
             return None
         refined = isinstance(image, Prepared) and self.options.refine == "pamr"
-        scorer = None if refined or cosines.keep else self._scorer
+        scorer = None if refined else self._scorer
         if scorer is not None and not cosines.top:  # scores of the host take their time, and nobody asks for them
             return self._fetched(scorer, image, cosines), None
         scores = self._scores(_plans(image), values)
@@ -291,16 +288,6 @@ class Labeller:
         with backbone.at_work, enough_memory(backbone.device):
             more = list(zip(cosines.finer, _plans(image)[1:], strict=True))
             return scorer.fetch(cosines.values, image.plan, image.size, more)
-
-    def kept(self, image: Prepared | Features, scored: Scored) -> KeptCosines | None:
-        """What `assign` decides the labels of an image from, to be kept in a file.
-
-        None where they are on the device alone, or are of several scales.
-        """
-        if not isinstance(scored, Cosines) or scored.finer:
-            return None
-        plan, values = image.plan, scored.values.cpu().numpy()
-        return KeptCosines(values, plan.size, plan.side, plan.corners, self._temperature)
 
     def _check(self, features: Features) -> None:
         """Raise UsageError for features that this labeller would not have made."""

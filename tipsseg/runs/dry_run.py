@@ -19,10 +19,8 @@ from tipsseg.labelling.windows import make_plans, patch_grid
 from tipsseg.options import ONE_SCALE, LabelOptions, scales_text
 from tipsseg.runs.engine import LocalEngine
 from tipsseg.runs.image_list import Images
-from tipsseg.runs.label import as_items, refuse_mixture
+from tipsseg.runs.label import as_items, refuse_unfit
 from tipsseg.runs.progress import Progress
-from tipsseg.runs.relabel.decision import Decided
-from tipsseg.runs.relabel.image import Relabelling
 from tipsseg.store.lock import is_locked
 from tipsseg.store.results import Failed, Labelled, Unchanged, image_paths
 from tipsseg.store.resume import ResumeState
@@ -72,14 +70,12 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
     spec, context = info.spec, run_context(info)
     unchanged = failed = replaced = edited = 0
     todo: list[ImageRef] = []
-    for_model: list[ImageRef] = []
     with closing(ResumeState(info, context)) as resume:
         context = context.with_files(resume.files)
-        relabelling = None if spec.overwrite else Relabelling(info, context, resume)
         try:
             if not spec.overwrite:
                 resume.refuse_other_ids(images.known)
-                images = refuse_mixture(resume, images)
+                images = refuse_unfit(resume, images)
             resume.refuse_in_the_way(images.known)
         except OutputError as refusal:  # this tells what there is to do all the same
             progress.note(
@@ -95,21 +91,18 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
                     edited += bool(item.edited)
                 case ImageRef():
                     todo.append(item)
-                    if relabelling is None or not isinstance(relabelling.decide(item), Decided):
-                        for_model.append(item)
                     replaced += any(path.exists() for path in image_paths(context, item, spec.formats).values())
                     progress.path(item.path)
     if is_locked(spec.state):
         progress.note(f"Another tipsseg is at work in {spec.state}.")
     parts = [f"{counted(len(todo), 'image')} to label"]
-    parts += [f"{len(todo) - len(for_model)} of those without the model"] if len(for_model) < len(todo) else []
     parts += [f"{unchanged} unchanged"] if unchanged else []
     parts += [f"{edited} of those changed by hand, and kept"] if edited else []
     parts += [f"{failed} cannot be labelled"] if failed else []
     parts += [f"files of {replaced} would be replaced"] if replaced else []
     progress.note(f"{', '.join(parts)}, into {spec.output}. Nothing was written.")
-    if for_model and measure:
-        progress.note(_cost(info, for_model))
+    if todo and measure:
+        progress.note(_cost(info, todo))
     return failed
 
 

@@ -13,7 +13,7 @@ from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, FeatureStore, StoreRe
 from tipsseg.formats.base import RunContext
 from tipsseg.label_map import LabelMap
 from tipsseg.options import FEATURE_DTYPES, Mode, choose
-from tipsseg.store.results import ImageResult, Item
+from tipsseg.store.results import ImageResult, Left
 from tipsseg.store.spec import LABELS_VERSION, RunInfo, model_identity
 from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder
@@ -39,7 +39,7 @@ class Engine(Protocol):
     def batch_size(self) -> int | None:
         """How many windows make a batch, after batches were halved for want of memory; None where that is not known."""
 
-    def results(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
+    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         """The result of each image, in the order of `items`. Raises TipssegError for what ends the run."""
 
 
@@ -90,7 +90,7 @@ class LocalEngine:
         """The batch size of the model, see Engine."""
         return self._backbone.batch_size
 
-    def results(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
+    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         """Label the images, see Engine."""
         from tipsseg.runs.pipeline import label_images
 

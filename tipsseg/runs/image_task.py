@@ -127,7 +127,6 @@ class ImageTask:
         self._max_pixels = max_pixels
         self._needs_pixels = any(FORMATS[name].pixels for name in formats)
         self._top = TOP_CLASSES if any(FORMATS[name].top for name in formats) else 0
-        self._keeps_cosines = context.files.keep_cosines and any(FORMATS[name].archive for name in formats)
         self._alone = OneLarge()
 
     def load(self, ref: ImageRef) -> Loaded:
@@ -196,7 +195,7 @@ class ImageTask:
 
     def score(self, features: Features) -> Scored:
         """Compare the features of an image with the phrases; for the same thread."""
-        return self._labeller.score(features, self._top, keep=self._keeps_cosines)
+        return self._labeller.score(features, self._top)
 
     def finish(self, loaded: Loaded, scored: Scored) -> Labelled:
         """Label an image and write its files; may be called from several threads.
@@ -213,8 +212,7 @@ class ImageTask:
             ref, label_map = loaded.ref, self._labeller.assign(prepared, scored)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
-            kept = self._labeller.kept(prepared, scored) if self._keeps_cosines else None
-            labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects, kept)
+            labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects)
             done = write_labels(labels, self._formats, self._context)
             objects = object_scores(labels.objects)
             summary = label_summary(label_map)

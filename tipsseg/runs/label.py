@@ -1,14 +1,13 @@
-"""One `tipsseg label` run: what is done already, what the folder decides, the model for the rest, and the records of it all.
+"""One `tipsseg label` run: what is done already, the model for the rest, and the records of it all.
 
-images, found before ─► OutputFolder ─► done, or to be labelled ─► Relabelling ─► Engine ─► results, recorded, told of ─► run files
+images, found before ─► OutputFolder ─► done, or to be labelled ─► Engine ─► results, recorded, told of ─► run files
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -28,21 +27,15 @@ from tipsseg.runs.notes import (
     note_folder,
     note_formats,
     note_outdated,
-    note_relabel,
-    note_relabelled,
     note_resume,
-    note_undecided,
 )
 from tipsseg.runs.progress import Progress
-from tipsseg.runs.relabel.decision import Undecided
-from tipsseg.runs.relabel.image import Relabelling
 from tipsseg.runs.reporting import Reporter
 from tipsseg.store.folder import OutputFolder
-from tipsseg.store.results import Failed, ImageResult, Item, Labelled, Left, Unchanged, image_paths
+from tipsseg.store.results import Failed, ImageResult, Labelled, Left, Unchanged, image_paths
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.spec import Counts, RunInfo
 from tipsseg.types import ImageRef
-from tipsseg.util.printable import counted
 
 
 class LabelRun:
@@ -81,36 +74,21 @@ class LabelRun:
         Raises:
             TipssegError: For what ends the run.
         """
-        info, progress = self._info, self._progress
-        with ExitStack() as stack:
-            folder = stack.enter_context(OutputFolder(info, self._images.known))
-            images = refuse_mixture(folder.resume, self._images)
-            note_folder(folder, progress)
-            formats, names = folder.resume.derivable(images.known)
-            if formats:
-                stack.close()
-                progress.note(
-                    f"The model has labelled all images: {', '.join(formats)} of {counted(len(names), 'image')} "
-                    "from those labels."
-                )
-                self._convert(formats, names, progress.without_results())
-                folder = stack.enter_context(OutputFolder(info, images.known))
-            note_resume(folder.resume, images, progress)
-            # Its files are written, or not begun, before anybody else may have the folder.
-            pool = ThreadPoolExecutor(info.spec.jobs, thread_name_prefix="relabel")
-            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-            edited = yield from self._label(folder, images, pool)
+        with OutputFolder(self._info, self._images.known) as folder:
+            images = refuse_unfit(folder.resume, self._images)
+            note_folder(folder, self._progress)
+            note_resume(folder.resume, images, self._progress)
+            edited = yield from self._label(folder, images)
         failed = self._follow_edited(edited)
         self.counts = replace(self.counts, failed=self.counts.failed + failed)
 
-    def _label(self, folder: OutputFolder, images: Images, pool: Executor) -> Generator[ImageResult, None, Edited]:
+    def _label(self, folder: OutputFolder, images: Images) -> Generator[ImageResult, None, Edited]:
         """Label the images, with the folder open. Returns what is known of images that were changed by hand."""
-        info, spec, progress = self._info, self._info.spec, self._progress
-        notes, edited = ImageNotes(info.model, progress), Edited()
+        spec, progress = self._info.spec, self._progress
+        notes, edited = ImageNotes(self._info.model, progress), Edited()
         reporter: Reporter[ImageResult] = Reporter(
             progress, _recorder(folder, notes, edited, progress), jsonl=self._jsonl
         )
-        relabelling = Relabelling(info, folder.context, folder.resume)
         began = time.monotonic()
         try:
             left = as_items(images.refs, folder.resume)
@@ -123,18 +101,17 @@ class LabelRun:
                 yield item
             batch_size = None
             if first is not None or not folder.begun:
-                by_folder = self._begin(folder, images, relabelling, first, reporter)
+                self._begin(folder, images, reporter, needs_model=first is not None)
                 note_formats(spec.formats, spec.files, spec.vocabulary.classes, progress)
                 began = time.monotonic()
                 if first is not None:
-                    items = relabelling.items(chain([first], left), pool, ahead=images.number is not None)
-                    batch_size = yield from self._each(items, folder, images, relabelling, reporter, by_folder)
+                    yield from reporter.each(self._engine.results(chain([first], left)))
+                    batch_size = self._engine.batch_size()
             if not folder.finished or reporter.counts.labelled or reporter.counts.failed:
                 folder.finish(reporter.counts, batch_size)
             progress.end()
             progress.results(folder.run_paths)
             notes.end()
-            note_relabelled(relabelling.images, progress)
             note_outdated(folder.resume, spec, progress)
             note_division(spec.formats, folder.resume.manifest, folder.context.files, progress)
             note_edited(spec, reporter.counts, edited, progress)
@@ -152,70 +129,31 @@ class LabelRun:
         return edited
 
     def _begin(
-        self,
-        folder: OutputFolder,
-        images: Images,
-        relabelling: Relabelling,
-        ref: ImageRef | None,
-        reporter: Reporter[ImageResult],
-    ) -> bool:
-        """Write the records that come first, and get the model ready unless the folder decides the next image; whether it does."""
-        spec, progress = self._info.spec, self._progress
-        by_folder = relabelling.run_without_model(ref)
-        if by_folder is not None:
-            folder.begin(replace(by_folder, image_root=str(images.root), started=datetime.now(UTC)))
-            note_relabel(spec, images, reporter.counts, progress)
-        else:
-            self._load(folder, images, relabelling, ref, reporter)
-        return by_folder is not None
-
-    def _load(
-        self,
-        folder: OutputFolder,
-        images: Images,
-        relabelling: Relabelling,
-        ref: ImageRef | None,
-        reporter: Reporter[ImageResult],
+        self, folder: OutputFolder, images: Images, reporter: Reporter[ImageResult], *, needs_model: bool
     ) -> None:
-        """Get the model ready, for an image first, and say why where the folder has labels of it."""
-        if ref is not None and isinstance(decision := relabelling.decide(ref), Undecided):
-            note_undecided(ref, decision, self._progress)
-        note_begin(begin(self._engine, images, folder), images, reporter.counts, self._progress)
-
-    def _each(
-        self,
-        items: Iterator[Item],
-        folder: OutputFolder,
-        images: Images,
-        relabelling: Relabelling,
-        reporter: Reporter[ImageResult],
-        by_folder: bool,
-    ) -> Generator[ImageResult, None, int | None]:
-        """The images that are left, by the folder as long as it decides them, and then by the model; returns the batch size."""
-        for item in items:
-            if not isinstance(item, ImageRef):
-                reporter.take(item)
-                yield item
-                continue
-            if by_folder:
-                self._load(folder, images, relabelling, item, reporter)
-            yield from reporter.each(self._engine.results(chain([item], items)))
-            return self._engine.batch_size()
-        return None
+        """Get the model ready and write the records that come first; without the model where the folder knows what it came to."""
+        before = folder.resume.before if folder.resume.of_the_same and len(folder.resume.manifest) else None
+        if needs_model or before is None or before.vocabulary is None:
+            note_begin(begin(self._engine, images, folder), images, reporter.counts, self._progress)
+            return
+        asked, used = self._info.spec.vocabulary, before.vocabulary
+        info = replace(
+            self._info,
+            model=before.model,
+            device=before.device,
+            vocabulary=replace(asked, background=used.background, auto=False),
+            batch_size=before.batch_size,
+        )
+        folder.begin(_begun(info, images))
 
     def _follow_edited(self, edited: Edited) -> int:
         """Write edited images in the formats that were asked for and that they lack; returns how many failed."""
         formats = tuple(name for name in edited.lacking if name not in of_the_model())
         if not formats or self._info.spec.shard is not None:
             return 0
-        told = self._progress.without_results() if self._jsonl else self._progress
-        return self._convert(formats, frozenset(edited.images), told)
-
-    def _convert(self, formats: tuple[str, ...], names: frozenset[str], progress: Progress) -> int:
-        """Write images of these names in formats that need no model; returns how many failed."""
-        spec = self._info.spec
+        spec, told = self._info.spec, self._progress.without_results() if self._jsonl else self._progress
         return convert_folder(
-            spec.output, formats, self._images.root, spec.jobs, progress, only=names, max_pixels=spec.max_pixels
+            spec.output, formats, self._images.root, spec.jobs, told, only=edited.images, max_pixels=spec.max_pixels
         )
 
 
@@ -233,12 +171,18 @@ def run_label(info: RunInfo, images: Images, engine: Engine, progress: Progress,
     return run.counts
 
 
-def refuse_mixture(resume: ResumeState, images: Images) -> Images:
-    """The images again, all at hand where that had to be known. Raises OutputError, see ResumeState."""
-    if not resume.mixed:
+def refuse_unfit(resume: ResumeState, images: Images) -> Images:
+    """Return the images again, all at hand if that had to be known.
+
+    Raises OutputError, see `ResumeState.refuse_mixture` and `ResumeState.refuse_convertible`.
+    """
+    if not resume.mixed and not resume.lacks_formats:
         return images
     refs = tuple(images.refs)
-    resume.refuse_mixture({each.name for each in refs})
+    if resume.mixed:
+        resume.refuse_mixture({each.name for each in refs})
+    else:
+        resume.refuse_convertible(refs)
     return replace(images, refs=refs)
 
 
@@ -250,9 +194,13 @@ def as_items(refs: Iterable[ImageRef | Failed], resume: ResumeState) -> Iterator
 
 def begin(engine: Engine, images: Images, folder: OutputFolder) -> RunInfo:
     """Get the model ready, write the records that come first, and return what the run came to. Raises TipssegError."""
-    info = replace(engine.start(folder.context), image_root=str(images.root), started=datetime.now(UTC))
+    info = _begun(engine.start(folder.context), images)
     folder.begin(info)
     return info
+
+
+def _begun(info: RunInfo, images: Images) -> RunInfo:
+    return replace(info, image_root=str(images.root), started=datetime.now(UTC))
 
 
 def _recorder(

@@ -16,7 +16,6 @@ from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.image_list import Images
 from tipsseg.runs.progress import Progress
-from tipsseg.runs.relabel.decision import Undecided
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.manifest import Manifest
 from tipsseg.store.results import Labelled, Unchanged
@@ -31,10 +30,6 @@ from tipsseg.weights.sources import ModelSource
 
 #: The model that was trained on drawn scenes alone.
 _DRAWN = "tiny"
-
-
-#: What decides labels without the model, in words.
-_SOURCES = {"labels": "labels", "cosines": "cosines"}
 
 
 #: How many names a note has.
@@ -176,29 +171,6 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
         progress.note(
             f"Left out {counted(len(info.dropped), 'background phrase')}, because to this model {they} the same as a class: {same}."
         )
-
-
-def note_relabel(spec: RunSpec, images: Images, counts: Counts, progress: Progress) -> None:
-    """What there is to say before images are labelled from what the folder holds; `counts` are of images that were done before."""
-    number = images.number
-    what = "Images as they come" if number is None else counted(number, "image")
-    before = f", the first {counts.unchanged} of them done before" if counts.unchanged else ""
-    progress.begin(f"{what} from what {spec.output} holds{before}; no model is loaded.", number, counts.done)
-
-
-def note_undecided(ref: ImageRef, decision: Undecided, progress: Progress) -> None:
-    """Say why an image that has labels in the folder needs the model."""
-    how = ""
-    if decision.cosines:
-        how = "; kept cosines would have decided it (argument `keep_cosines` with npz among argument `formats`)"
-    progress.note(f"The model is needed, for {ref.name} first: {decision.reason}{how}.")
-
-
-def note_relabelled(images: Mapping[str, int], progress: Progress) -> None:
-    """Say how many images were labelled without the model; `images` as Relabelling has them."""
-    if number := sum(images.values()):
-        how = " and ".join(f"{_SOURCES[source]} of {count}" for source, count in sorted(images.items()))
-        progress.note(f"{counted(number, 'image')} labelled without the model, from the stored {how}.")
 
 
 def note_outdated(resume: ResumeState, spec: RunSpec, progress: Progress) -> None:

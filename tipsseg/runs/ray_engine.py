@@ -32,7 +32,7 @@ from tipsseg.formats import image_folders
 from tipsseg.formats.base import RunContext
 from tipsseg.options import check_whole_number
 from tipsseg.runs.ray_actor import LabelActor, Plan
-from tipsseg.store.results import ImageResult, Item
+from tipsseg.store.results import ImageResult, Left
 from tipsseg.store.spec import RunInfo
 from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up_below
@@ -155,7 +155,7 @@ class RayEngine:
         """Not known: each actor has its own, see Engine."""
         return None
 
-    def results(self, items: Iterable[Item]) -> Generator[ImageResult, None, None]:
+    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         """Label the images, see Engine. `items` is gone through in a thread of its own, as in `pipeline.label_images`."""
         line: deque[Future[ImageResult]] = deque()  # what was taken and not yielded yet, in order
         feed = Feeder(items, self._actors * _WINDOW * _BATCH, self._happened.set)
@@ -180,7 +180,7 @@ class RayEngine:
                 # Files that actors were about to write when they ended.
                 clean_up_below((self._context.output / folder for folder in image_folders()), self._context.owner)
 
-    def _begin(self, item: Item | BaseException) -> Future[ImageResult]:
+    def _begin(self, item: Left | BaseException) -> Future[ImageResult]:
         """Where the result of an item goes; of all but an image it is known."""
         if isinstance(item, ImageRef):
             image = _Image(item)

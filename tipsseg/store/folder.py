@@ -148,7 +148,6 @@ class OutputFolder:
             converting=before.converting,
             lost=before.lost,
             kept=before.kept,
-            former=self.resume.former(),
         )
         write_run(context.ownership, self._record)
         vocabulary = info.vocabulary or info.spec.vocabulary
@@ -204,7 +203,6 @@ class OutputFolder:
             counts=counts,
             batch_size=self._record.batch_size if batch_size is None else batch_size,
             lost=self._record.lost or self.resume.incomplete_for_good or bool(self.set_aside),
-            former=self.resume.former(),
             summary=self.totals().record(),
         )
         write_run(context.ownership, self._record)
@@ -285,7 +283,7 @@ class OutputFolder:
         places = tuple(sorted(printable_path(path.relative_to(context.output)) for path in kept))
         if before is not None:
             # The record of the kept files stands before the manifest goes, so that a run that is killed here loses neither.
-            nothing = replace(before, ended=None, counts=Counts(), summary={}, converting=(), lost=False, former=())
+            nothing = replace(before, ended=None, counts=Counts(), summary={}, converting=(), lost=False)
             write_run(ownership, replace(nothing, kept=places))
         self.resume.close()
         for name in map(Journal.file_name, FORMATS):

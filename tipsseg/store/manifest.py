@@ -273,10 +273,6 @@ class Manifest:
         """The images whose labels were decided by something else."""
         return [image for image, own in self._digests.items() if own != digest]
 
-    def digests(self) -> set[str]:
-        """What decided the labels of the images."""
-        return set(self._digests.values())
-
     def entries(self) -> Iterator[ManifestEntry]:
         """The entries in the order of their names."""
         for image in self._order():

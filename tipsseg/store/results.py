@@ -114,9 +114,6 @@ ImageResult = Labelled | Unchanged | Failed
 #: What an earlier run left of an image: it is to be labelled, or its result is known.
 Left = ImageRef | Unchanged | Failed
 
-#: An image for the model, or the result of an image that does not need it.
-Item = Left | Labelled
-
 
 def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
     """Where the per-image files of an image are, by format."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -32,6 +32,7 @@ from tipsseg.types import ImageRef, ignore_id
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import fingerprint
 from tipsseg.util.ownership import MOVE, write_ahead_logs
+from tipsseg.util.printable import shell_word
 from tipsseg.util.record_paths import actual_path
 
 _ANOTHER_FOLDER = "Choose another output folder with argument `output`"
@@ -113,6 +114,18 @@ class ResumeState:
         return bool(self.manifest.others(self._digest))
 
     @property
+    def lacks_formats(self) -> bool:
+        """Whether it has ended, can be converted, and left images that are not in all formats of this run."""
+        spec, manifest = self._spec, self.manifest
+        if not self.of_the_same or self.incomplete or not spec.resume or spec.shard is not None:
+            return False
+        if not (spec.output / CLASSES_FILE).is_file():  # a conversion needs it, and a run writes it again
+            return False
+        return any(len(manifest.holding(name)) < len(manifest) for name in spec.formats) or any(
+            journal.lost for journal in self.journals.values()
+        )
+
+    @property
     def incomplete(self) -> bool:
         """Whether its records may lack what it did; then files may be there that no record has."""
         return self.before is not None and (
@@ -165,62 +178,42 @@ class ResumeState:
             more = f" (and {len(found) - 1} more such images)" if len(found) > 1 else ""
             raise OutputError(self._context.output, f"{ref.path}: {reason_of_it}{more}", hint)
 
-    def derivable(self, refs: Sequence[ImageRef | Failed]) -> tuple[tuple[str, ...], frozenset[str]]:
-        """Formats that images lack, and the names of those images, where the labels that are stored suffice for all these images.
+    def refuse_convertible(self, refs: Iterable[ImageRef | Failed]) -> None:
+        """Raise OutputError if an image lacks nothing but formats that `tipsseg convert` can write from its labels.
 
-        Then no image needs the model: all are labelled as asked, and what is stored gives the formats byte for byte.
+        To be asked if the folder `lacks_formats`; `refs` are the images of this run.
         """
-        formats = self._spec.formats
-        lacking = [ref for ref in refs if not set(formats) <= set(self.manifest.formats_of(ref.name))]
-        # A run writes classes.json again where it is gone; a conversion cannot do without it.
-        described = (self._spec.output / CLASSES_FILE).is_file()
-        finished = (
-            self.of_the_same and not self.incomplete and described and self._spec.resume and self._spec.shard is None
+        manifest, output = self.manifest, self._spec.output
+        lacking = {ref.name: self._new_formats(ref.name) for ref in refs if ref.name in manifest}
+        formats = {name for names in lacking.values() for name in names}
+        for entry in manifest.entries() if formats else ():
+            formats = {name for name in formats if name in entry.formats or _follows(name, entry, entry.formats)}
+        images = (ref for ref in refs if isinstance(ref, ImageRef) and lacking.get(ref.name))
+        if any(formats.issuperset(lacking[ref.name]) and self._is_done_otherwise(ref) for ref in images):
+            begun = () if self.before is None else self.before.converting
+            names = ",".join(name for name in FORMATS if name in formats.union(begun))
+            raise OutputError(
+                output,
+                f"images in it are labelled already, and lack only {names}",
+                f"Write it from their labels, without the model: tipsseg convert {shell_word(str(output))} --format {names}",
+            )
+
+    def _new_formats(self, image: str) -> tuple[str, ...]:
+        """Return the formats of this run that an image is not in, by the manifest or by the rows of the whole run."""
+        held, journals = self.manifest.formats_of(image), self.journals
+        return tuple(
+            name
+            for name in self._spec.formats
+            if name not in held or (name in journals and not journals[name].has(image))
         )
-        if not lacking or not finished or not all(ref.name in self.manifest for ref in refs):
-            return (), frozenset()
-        missing: dict[str, None] = {}
-        names: set[str] = set()
-        for ref in refs:
-            item = self.item(ref) if isinstance(ref, ImageRef) else ref
-            if isinstance(item, Failed):
-                return (), frozenset()
-            if isinstance(item, ImageRef):
-                of_it = self._derivable(item)
-                if not of_it:
-                    return (), frozenset()
-                missing |= dict.fromkeys(of_it)
-                names.add(ref.name)
-        return tuple(name for name in formats if name in missing), frozenset(names)
 
-    def _derivable(self, ref: ImageRef) -> tuple[str, ...]:
-        """The formats that an image lacks, where what is stored suffices for all of them; otherwise empty."""
-        entry, context = self.manifest.get(ref.name), self._context
-        if entry is None or entry.digest != self._digest or entry.corrected or not entry.fingerprint.matches(ref.path):
-            return ()
-        held = [name for name in entry.formats if in_place(name, entry, ref, context, self.journals.get(name))]
-        missing = [name for name in self._spec.formats if name not in held]
-        if entry.objects is None and any(FORMATS[name].scores for name in missing):
-            return ()
-        return tuple(missing) if all(suffices(name, held) for name in missing) else ()
-
-    def run_of(self, entry: ManifestEntry) -> RunInfo | None:
-        """The run that gave an image its labels; None where no record tells its options any more."""
-        runs = () if self.before is None else (self.before, *self.before.former)
-        return next((each for each in runs if each.digest == entry.digest), None)
-
-    def former(self) -> tuple[RunInfo, ...]:
-        """The earlier runs of other options whose labels are still in the folder."""
-        runs = () if self.before is None else (self.before, *self.before.former)
-        digests = self.manifest.digests() - {self._digest}
-        return tuple(replace(each, former=()) for each in runs if each.digest in digests)
-
-    def held(self, entry: ManifestEntry) -> frozenset[str]:
-        """The formats of which an image has its per-image file, as it was written."""
-        output = self._context.output
-        return frozenset(
-            name for name, file in entry.files.items() if entry.written[name].holds(actual_path(output, file))
-        )
+    def _is_done_otherwise(self, ref: ImageRef) -> bool:
+        """Return whether an image needs no labelling but for formats that follow from its files."""
+        entry, new = self.manifest.get(ref.name), self._new_formats(ref.name)
+        if entry is None or not self._is_done(entry, ref, but=new):
+            return False
+        held = [name for name in entry.formats if in_place(name, entry, ref, self._context, self.journals.get(name))]
+        return all(_follows(name, entry, held) for name in new)
 
     def with_other_formats(self, entry: ManifestEntry) -> ManifestEntry:
         """The entry of an image that was labelled just now, with other formats of an earlier entry for the same labels.
@@ -292,11 +285,12 @@ class ResumeState:
 
         `covered` are the names of the images of this run.
         """
+        before = self.before
         left = [image for image in self.manifest.others(self._digest) if image not in covered]
         if left:
             more = f" and {len(left) - 1} more" if len(left) > 1 else ""
             entry = self.manifest.get(left[0])
-            run = None if entry is None else self.run_of(entry)
+            run = before if entry is not None and before is not None and before.digest == entry.digest else None
             alone = run is not None and specs.other_options(run, self._info)[0] == [specs.kept_features(run.spec)]
             raise OtherRunError(
                 self._context.output,
@@ -341,13 +335,17 @@ class ResumeState:
         paths = image_paths(self._context, ref, [name for name in index_masks() if name in entry.files]).values()
         return next((path for path in paths if not os.path.lexists(path)), None)
 
-    def _is_done(self, entry: ManifestEntry, ref: ImageRef) -> bool:
-        """Whether it is the same input, with the same digest, and all files are in place, as they were written."""
+    def _is_done(self, entry: ManifestEntry, ref: ImageRef, but: Container[str] = ()) -> bool:
+        """Whether it is the same input, with the same digest, and all files are in place, as they were written.
+
+        Files of the formats `but` may be missing.
+        """
         context = self._context
+        formats = [name for name in self._spec.formats if name not in but]
         return (
             entry.digest == self._digest
             and entry.corrected is None
-            and all(in_place(name, entry, ref, context, self.journals.get(name)) for name in self._spec.formats)
+            and all(in_place(name, entry, ref, context, self.journals.get(name)) for name in formats)
             and entry.fingerprint.matches(ref.path)
         )
 
@@ -430,6 +428,11 @@ class ResumeState:
                 "it holds a whole run, and this is a shard",
                 f"{_ANOTHER_FOLDER}, and join both then with tipsseg merge.",
             )
+
+
+def _follows(name: str, entry: ManifestEntry, held: Collection[str]) -> bool:
+    """Return whether an image in the formats `held` can be written in format `name` byte for byte."""
+    return suffices(name, held) and not (entry.objects is None and FORMATS[name].scores)
 
 
 def _is_other(entry: ManifestEntry, path: Path) -> bool:

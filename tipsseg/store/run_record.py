@@ -35,8 +35,8 @@ from tipsseg.weights.sources import find_model
 
 RUN_FILE = "run.json"
 
-#: Options of labelling that earlier versions had.
-GONE = frozenset({"presence"})
+#: Options that earlier versions had.
+GONE = frozenset({"presence", "keep_cosines"})
 
 #: Packages whose version may matter to labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")
@@ -172,7 +172,6 @@ def run_record(info: RunInfo) -> dict[str, object]:
         **({"lost": True} if info.lost else {}),
         **({"kept": list(info.kept)} if info.kept else {}),
         **({"summary": dict(info.summary)} if info.summary else {}),
-        **({"former": [{**run_record(each), "files": {}} for each in info.former]} if info.former else {}),
     }
 
 
@@ -271,7 +270,6 @@ def parse_run(record: object, state: Path) -> RunInfo:
             take(record, "versions", dict),
             {name: options[name] for name in options if name in GONE},
         ),
-        former=_parse_former(record, state),
     )
 
 
@@ -324,16 +322,6 @@ def of_same_phrases(info: RunInfo) -> RunInfo:
 
 def _vocabulary_of(info: RunInfo) -> Mapping[str, object]:
     return vocabulary_identity(vocabulary_record(info.spec.vocabulary, info.spec.vocabulary))
-
-
-def _parse_former(record: object, state: Path) -> tuple[RunInfo, ...]:
-    """The earlier runs in a record, but for those that this version cannot read: their labels are made by the model then."""
-    found: list[RunInfo] = []
-    former = _get(record, "former")
-    for each in former if isinstance(former, list) else ():
-        with suppress(ValueError):
-            found.append(replace(parse_run(each, state), former=()))
-    return tuple(found)
 
 
 def _get(record: object, key: str) -> object:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tipsseg import types
 from tipsseg.errors import OutputError, UsageError
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
-from tipsseg.formats import FORMATS, check_formats
+from tipsseg.formats import check_formats
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_FORMATS,
@@ -123,17 +123,6 @@ class RunSpec:
                 f"argument `png_mode`=P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}",
                 "Use argument `png_mode`=L.",
             )
-        if self.files.keep_cosines and not any(FORMATS[name].archive for name in self.formats):
-            raise UsageError(
-                "argument `keep_cosines` is for the format npz, which keeps them",
-                "Leave it out, or name npz among argument `formats`.",
-            )
-        if self.files.keep_cosines and len(self.options.scales) > 1:
-            raise UsageError(
-                "argument `keep_cosines` keeps the cosines of one scale, and argument `scales` has "
-                f"{len(self.options.scales)}",
-                "Leave one of the two out. Argument `features` keeps the features of all scales.",
-            )
         check_work(self.device, self.dtype, self.batch_size, self.jobs, self.max_pixels)
         check_features(self.features, self.output if self.formats else None)
         check_fit(self.vocabulary, self.fitted)
@@ -216,7 +205,6 @@ class RunInfo:
         lost: Whether records of images were lost once: files may be there then that no record has.
         kept: Files that were changed by hand, and were kept when the folder was started over; relative to the output folder.
         noted: What the record of an earlier run says of the program that made it; None for a run of this process.
-        former: Earlier runs, of other options, whose labels the folder still has; each without its own `former`.
     """
 
     spec: RunSpec
@@ -236,7 +224,6 @@ class RunInfo:
     lost: bool = False
     kept: tuple[str, ...] = ()
     noted: Maker | None = None
-    former: tuple[RunInfo, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -265,7 +252,7 @@ class Maker:
         digest: See RunInfo.
         command: See `RunSpec.command`.
         versions: Of Python and of packages.
-        gone: The options of labelling that this version does not have, with their values.
+        gone: The options that this version does not have, with their values.
     """
 
     version: str
@@ -303,7 +290,8 @@ def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
     differing = [each for each in pairs if each[1] != each[2]]
     theirs, ours = ([f"{each[0].replace('_', '-')} {_said(each[side])}" for each in differing] for side in (1, 2))
     for name, value in ({} if one.noted is None else one.noted.gone).items():
-        theirs, ours = [*theirs, f"{name} {_said(value)} (gone from this version)"], [*ours, f"no {name}"]
+        option = name.replace("_", "-")
+        theirs, ours = [*theirs, f"{option} {_said(value)} (gone from this version)"], [*ours, f"no {option}"]
     if one.spec.labelled_in != other.spec.labelled_in:
         theirs, ours = [*theirs, kept_features(one.spec)], [*ours, kept_features(other.spec)]
     return theirs, ours

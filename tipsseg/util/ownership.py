@@ -162,14 +162,6 @@ class Ownership:
             self._put(path, digest, ref.replaceable, ref.name)
         return written
 
-    def put_back(self, path: Path, data: bytes) -> None:
-        """Undo what a run that was broken off wrote; the manifest has `data`, so that no log need tell. Raises OutputError."""
-        self.refuse_outside(path)
-        with atomic_path(path, self._owner) as temporary:
-            temporary.write_bytes(data)
-            if not self._may_replace(path, ()):
-                raise OutputError(path, _NOT_OURS, MOVE, only_this=True)
-
     def copy(self, ref: ImageRef, source: BinaryIO, path: Path, times: tuple[int, int]) -> None:
         """As `write`, with the content of another file and its times of access and change, in nanoseconds."""
         self.refuse_outside(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -18,24 +18,17 @@ _GRACE = 0.5
 
 def in_order(jobs: int, work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Generator[_Result, None, None]:
     """`work` of each item, by `jobs` threads; a few items at a time are taken. Close it where not all are wanted."""
+    waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            yield from in_order_by(pool, 2 * jobs, work, items)
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > 2 * jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def in_order_by(
-    pool: Executor, ahead: int, work: Callable[[_Item], _Result], items: Iterable[_Item]
-) -> Generator[_Result, None, None]:
-    """`work` of each item, by a pool that the caller ends; up to `ahead` items are taken before the result of one is given."""
-    waiting: deque[Future[_Result]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 class Feeder(Generic[_Item]):

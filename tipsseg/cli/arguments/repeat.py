@@ -53,7 +53,9 @@ class RepeatedRun:
         if version != __version__:
             found.append(f"{self.path} is of version {version} of tipsseg, and this is {__version__}.")
         for name in {} if self.info.noted is None else self.info.noted.gone:
-            found.append(f"{self.path} asks for --{name}, which is gone from this version; labels are made without it.")
+            found.append(
+                f"{self.path} asks for --{name.replace('_', '-')}, which is gone from this version; labels are made without it."
+            )
         if "model" in differences(self.info, info):
             found.append(f"The model is not the one of {self.path}; it has other files.")
         there, here = self.info.spec, info.spec

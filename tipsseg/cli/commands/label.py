@@ -117,7 +117,6 @@ def label(
     simplify: opt.Simplify = None,
     val_fraction: opt.ValFraction = None,
     names: opt.Names = NAMES[0],
-    keep_cosines: opt.KeepCosines = False,
     limit: opt.Limit = None,
     sample: opt.Sample = None,
     dry: Annotated[
@@ -252,7 +251,7 @@ def label(
         model,
         vocabulary,
         values.label_options(mode, short_side, min_confidence, refine, scales),
-        values.file_options(instances, min_area, png_mode, simplify, val_fraction, names, keep_cosines),
+        values.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
         values.split_formats(formats),
         output,
         device,

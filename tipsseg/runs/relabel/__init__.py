@@ -1,1 +1,0 @@
-"""What `tipsseg label` does with images that the folder itself can label otherwise."""
