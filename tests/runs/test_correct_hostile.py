@@ -270,7 +270,7 @@ OBJECTS = {
         coco(images=[{"id": 1, "file_name": "0a1b2c3d-" * 40_000, "height": 6, "width": 8}]), "are none of the run"
     ),
     "coco: two of one id": (coco(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "two categories have the id 1"),
-    "coco: a coordinate of 401 digits": (coco({"segmentation": [[0, 0, 10**400, 0, 3, 3]]}), "a number that is far too large"),
+    "coco: a coordinate of 401 digits": (coco({"segmentation": [[0, 0, 10**400, 0, 3, 3]]}), "is too large a number"),
     "coco: a coordinate that is no number": (coco({"segmentation": [[0, 0, "1", 0, 3, 3]]}), "no list of numbers"),
     "coco: more objects than an image has": (
         coco(annotations=[{"id": 1, "image_id": 1}] * 100_001), "image a.png: 100,001 objects, where 100,000 are the most"
@@ -278,7 +278,7 @@ OBJECTS = {
     "coco: an outline without end": (
         coco({"segmentation": [[-8, 0, 16, 0] * 240_000]}), "outline is longer than"
     ),
-    "labelme: a coordinate of 401 digits": (labelme({"points": [[1, 1], [5, 10**400], [5, 5]]}), "a number that is far too large"),
+    "labelme: a coordinate of 401 digits": (labelme({"points": [[1, 1], [5, 10**400], [5, 5]]}), "is too large a number"),
     "labelme: more objects than an image has": (labelme({}, shapes=[0] * 100_001), "100,001 objects, where 100,000 are the most"),
     "labelme: a line": (labelme({"shape_type": "linestrip"}), 'of the type "linestrip", which has no pixels'),
     "labelme: a point of three": (labelme({"points": [[1, 2, 3]]}), r"a point \[1, 2, 3\]"),
@@ -293,14 +293,14 @@ OBJECTS = {
     "label-studio: a type that is no text": (label_studio({"type": ["polygonlabels"]}), r'`type` is \["polygonlabels"\]'),
     "label-studio: a coordinate of 401 digits": (
         label_studio({"value": {"points": [[0, 0], [10**400, 0], [50, 50]], "polygonlabels": [LEG]}}),
-        "a number that is far too large",
+        "is too large a number",
     ),
     "label-studio: a rectangle of 401 digits": (
         label_studio({
             "type": "rectanglelabels",
             "value": {"x": 0, "y": 10**400, "width": 9, "height": 9, "rectanglelabels": [LEG]},
         }),
-        "a number that is far too large",
+        "is too large a number",
     ),
     "label-studio: more objects than an image has": (
         label_studio({}, annotations=[{"result": [0] * 100_001}]), "task 1: 100,001 objects, where 100,000 are the most"
