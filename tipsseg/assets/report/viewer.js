@@ -58,7 +58,7 @@ const viewer = {
     if (!this.record || this.record.key !== key) return;
     const image = new Image();
     image.onload = () => {
-      if (this.record.key !== key) return;
+      if (this.record?.key !== key) return; // closed, or another one by now
       const [height, width] = [image.height, image.width];
       const canvas = element("canvas", { width, height });
       const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
