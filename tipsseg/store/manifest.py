@@ -280,9 +280,9 @@ class Manifest:
             if entry is not None:
                 yield entry
 
-    def formats(self) -> set[str]:
-        """The formats that images are in."""
-        return set().union(*set(self._formats.values()))
+    def formats(self) -> set[tuple[str, ...]]:
+        """Return the different groups of formats that images are in."""
+        return set(self._formats.values())
 
     def files(self) -> Iterator[str]:
         """The files of all images, relative to the output folder."""

@@ -177,14 +177,15 @@ def move_files(manifest: Manifest, context: RunContext) -> int:
     """
     moved = 0
     for name, form in FORMATS.items():
-        images = [image for image in manifest.holding(name) if form.divides and _move(manifest, image, name, context)]
+        held = manifest.holding(name) if form.divides else ()
+        images = [image for image in held if _move(manifest, image, name, context)]
         for former in form.former_files:
             context.ownership.remove_run_file(context.state / former)
         if not images:
             continue
         for file in form.run_files(context):  # first: as long as a file is not moved, this is done again
             context.ownership.refuse_changed(file.path)
-            file.write(manifest.holding(name), lambda _: ())
+            file.write(held, lambda _: ())
         for image in images:
             if (change := _move(manifest, image, name, context)) is not None:
                 for path, place in change.paths:

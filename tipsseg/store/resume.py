@@ -116,12 +116,12 @@ class ResumeState:
     @property
     def lacks_formats(self) -> bool:
         """Whether it has ended, can be converted, and left images that are not in all formats of this run."""
-        spec, manifest = self._spec, self.manifest
+        spec = self._spec
         if not self.of_the_same or self.incomplete or not spec.resume or spec.shard is not None:
             return False
         if not (spec.output / CLASSES_FILE).is_file():  # a conversion needs it, and a run writes it again
             return False
-        return any(len(manifest.holding(name)) < len(manifest) for name in spec.formats) or any(
+        return any(not set(spec.formats) <= set(each) for each in self.manifest.formats()) or any(
             journal.lost for journal in self.journals.values()
         )
 

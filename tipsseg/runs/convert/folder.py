@@ -174,7 +174,7 @@ class _Converter:
         for file in _run_files(formats, context):
             context.ownership.refuse_changed(file.path)
         # All other formats follow masks that a person corrected, but for rows that a person changed too.
-        others = self._manifest.formats() - {*formats, *of_the_model()}
+        others = set().union(*self._manifest.formats()) - {*formats, *of_the_model()}
         rows_files = {name: FORMATS[name].rows_file(context) for name in FORMATS}
         self._followers = tuple(
             name
