@@ -138,8 +138,11 @@ def test_labels_are_those_of_numpy_whatever_is_drawn(
     case = Case(size, tuple(groups), spread, smooth)
     found, expected = both(WindowScores(*cosines_of(case, seed), 0.02), size, table_of(case))
     assert np.array_equal(found.labels, expected.labels)
-    # The bound is of an average: the confidence of a single pixel may differ by more.
-    assert np.abs(found.confidence - expected.confidence).sum() / max(found.confidence.size, 100) < 1e-3
+    # Of 20,646 drawn cases the worst pixel was off by 0.086, the worst average over 1,000 pixels or more by 0.0001; over a few pixels
+    # there is no average.
+    difference = np.abs(found.confidence - expected.confidence)
+    assert difference.max() < 0.2
+    assert difference.size < 1000 or difference.mean() < 3e-4
 
 
 def test_pixels_that_rounding_may_decide_are_scored_as_numpy_does(monkeypatch: pytest.MonkeyPatch) -> None:
