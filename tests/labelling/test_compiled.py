@@ -138,8 +138,8 @@ def test_labels_are_those_of_numpy_whatever_is_drawn(
     case = Case(size, tuple(groups), spread, smooth)
     found, expected = both(WindowScores(*cosines_of(case, seed), 0.02), size, table_of(case))
     assert np.array_equal(found.labels, expected.labels)
-    # Of 20,646 drawn cases the worst pixel was off by 0.086, the worst average over 1,000 pixels or more by 0.0001; over a few pixels
-    # there is no average.
+    # Of 20,646 drawn cases the worst pixel was off by 0.086, the worst average over 1,000 pixels or more by 0.0001. Over fewer
+    # pixels an average says little.
     difference = np.abs(found.confidence - expected.confidence)
     assert difference.max() < 0.2
     assert difference.size < 1000 or difference.mean() < 3e-4
