@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -25,6 +26,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Labels do not depend on numba, and to load it takes a while. tests/labelling/test_compiled.py has it.
 os.environ.setdefault("TIPSSEG_NUMBA", "0")
+
+if TYPE_CHECKING:
+    from tipsseg import Model
 
 MakeCheckpoint = Callable[[str, Mapping[str, object]], Path]
 
@@ -141,3 +145,19 @@ def swiglu_checkpoint(make_checkpoint: MakeCheckpoint) -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint() -> Path:
     return TINY
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Model:
+    """The embedded model."""
+    import tipsseg
+
+    return tipsseg.load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def random(mlp_checkpoint: Path) -> Model:
+    """A model with random weights."""
+    import tipsseg
+
+    return tipsseg.load(str(mlp_checkpoint), device="cpu")

@@ -18,10 +18,10 @@ from tipsseg.cli import wording
 from tipsseg.cli.main import _COMMANDS, _MODULES
 from tipsseg.cli.wording import NEGATIVE_OPTIONS, OPTIONS, as_typed
 from tipsseg.options import FileOptions, LabelOptions
-from tipsseg.report.make import make_report
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.doctor.report import examine
 from tipsseg.runs.merge.folders import merge_folders
+from tipsseg.runs.report.make import make_report
 from tipsseg.store.spec import RunSpec
 
 TOP = Path(tipsseg.__file__).parent

@@ -51,6 +51,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from tipsseg._version import __version__
 from tipsseg.errors import (
     CheckpointError,
     DeviceError,
@@ -71,29 +72,26 @@ from tipsseg.errors import (
 )
 
 if TYPE_CHECKING:
+    from tipsseg.api import correct_folder, encode_folder, evaluate, label_folder, score_masks
+    from tipsseg.fitting.fit import fit
     from tipsseg.label_map import LabelMap
     from tipsseg.labelling.features import Features
-    from tipsseg.labelling.fitting.fit import fit
     from tipsseg.labelling.labeller import Labeller
     from tipsseg.labelling.model import Model, load
+    from tipsseg.learn import fit_folder, fit_truths, tune_folder
     from tipsseg.options import FileOptions, LabelOptions, MinArea
     from tipsseg.regions.components import Region
     from tipsseg.regions.objects import LabelledObject
-    from tipsseg.review.rank import Ranked, rank
     from tipsseg.runs.correct.folder import Corrections
-    from tipsseg.runs.evaluate import Evaluation
-    from tipsseg.runs.fit.library import fit_folder, fit_truths
+    from tipsseg.runs.evaluate.run import Evaluation
     from tipsseg.runs.fit.run import Fit
-    from tipsseg.runs.library import correct_folder, encode_folder, evaluate, label_folder, score_masks
-    from tipsseg.runs.tune.library import tune_folder
+    from tipsseg.runs.rank.rank import Ranked, rank
     from tipsseg.runs.tune.run import Tuning
     from tipsseg.store.results import Encoded, Failed, Labelled, Unchanged
     from tipsseg.types import LabelClass, TopClasses
     from tipsseg.vocabulary.files import read_vocabulary
     from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
@@ -156,7 +154,7 @@ _HOMES = {
     "ClassSpec": "vocabulary.vocabulary",
     "Corrections": "runs.correct.folder",
     "Encoded": "store.results",
-    "Evaluation": "runs.evaluate",
+    "Evaluation": "runs.evaluate.run",
     "Failed": "store.results",
     "Features": "labelling.features",
     "FileOptions": "options",
@@ -170,25 +168,25 @@ _HOMES = {
     "Labeller": "labelling.labeller",
     "MinArea": "options",
     "Model": "labelling.model",
-    "Ranked": "review.rank",
+    "Ranked": "runs.rank.rank",
     "Region": "regions.components",
     "TopClasses": "types",
     "Tuning": "runs.tune.run",
     "Unchanged": "store.results",
     "Vocabulary": "vocabulary.vocabulary",
-    "correct_folder": "runs.library",
-    "encode_folder": "runs.library",
-    "evaluate": "runs.library",
-    "fit": "labelling.fitting.fit",
-    "fit_folder": "runs.fit.library",
-    "fit_truths": "runs.fit.library",
-    "label_folder": "runs.library",
+    "correct_folder": "api",
+    "encode_folder": "api",
+    "evaluate": "api",
+    "fit": "fitting.fit",
+    "fit_folder": "learn",
+    "fit_truths": "learn",
+    "label_folder": "api",
     "load": "labelling.model",
     "make_vocabulary": "vocabulary.vocabulary",
-    "rank": "review.rank",
+    "rank": "runs.rank.rank",
     "read_vocabulary": "vocabulary.files",
-    "score_masks": "runs.library",
-    "tune_folder": "runs.tune.library",
+    "score_masks": "api",
+    "tune_folder": "learn",
 }
 
 

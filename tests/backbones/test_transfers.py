@@ -16,7 +16,7 @@ from tipsseg.features.folder import FeatureStore
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.options import FEATURE_DTYPES, FeatureDtype
-from tipsseg.runs.image_task import Loaded, stored
+from tipsseg.runs.engine.image_task import Loaded, stored
 from tipsseg.types import WindowPlan
 
 PLAN = WindowPlan((56, 98), 56, ((0, 0), (0, 42)))

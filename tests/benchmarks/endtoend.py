@@ -34,8 +34,8 @@ from tipsseg.formats.base import RunContext
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.labeller import Scored
 from tipsseg.options import default_jobs
-from tipsseg.runs.image_task import ImageTask, Loaded
-from tipsseg.runs.pipeline import label_images
+from tipsseg.runs.engine.image_task import ImageTask, Loaded
+from tipsseg.runs.engine.pipeline import label_images
 from tipsseg.store.results import Labelled
 from tipsseg.types import ImageRef
 

@@ -29,8 +29,8 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.concepts import WHOLE_LIST
 from tinytips.world.scenes import draw_scene
+from tipsseg.fitting.maths import Prior, Window, solve, windows_of
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.fitting.maths import Prior, Window, solve, windows_of
 
 #: The first scene; no choice was made on these.
 FIRST = FIRST_SEED + 40_000

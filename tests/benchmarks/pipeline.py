@@ -41,12 +41,12 @@ from tipsseg.labelling.features import Features
 from tipsseg.labelling.labeller import Cosines, Scored
 from tipsseg.labelling.scoring.device_scores import DeviceLabels
 from tipsseg.labelling.windows import make_plan
-from tipsseg.runs import image_task
-from tipsseg.runs.image_list import Images
-from tipsseg.runs.image_task import ImageTask
-from tipsseg.runs.label import LabelRun
-from tipsseg.runs.pipeline import label_images
-from tipsseg.runs.progress import Progress
+from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.engine import image_task
+from tipsseg.runs.engine.image_task import ImageTask
+from tipsseg.runs.engine.pipeline import label_images
+from tipsseg.runs.label.run import LabelRun
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Left
 from tipsseg.store.run_record import plan_run

@@ -33,8 +33,8 @@ from tinytips.world.concepts import WHOLE_LIST
 from tinytips.world.scenes import draw_scene
 from tipsseg.features.file import read_feature_file
 from tipsseg.features.folder import feature_path
-from tipsseg.review.candidates import Candidates
-from tipsseg.review.expected import expected_error, mean_confidence
+from tipsseg.runs.rank.candidates import Candidates
+from tipsseg.runs.rank.expected import expected_error, mean_confidence
 from tipsseg.store.manifest import ManifestEntry, read_entries
 from tipsseg.util.processor import processor_name
 

@@ -18,9 +18,9 @@ from fit import POOL, SIDE, Scenes, scenes
 import tipsseg
 from tinytips.world.concepts import WHOLE_LIST
 from tipsseg.evaluation.thresholds import STEPS, Tally, choose_thresholds, tally
+from tipsseg.fitting.maths import windows_of
+from tipsseg.fitting.temperature import calibrate, calibration_error
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.fitting.maths import windows_of
-from tipsseg.labelling.fitting.temperature import calibrate, calibration_error
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from running import Command, Ran
 from typer.testing import CliRunner
 
 from tipsseg.cli.main import app
-from tipsseg.runs.engine import LocalEngine
+from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.store.spec import RunInfo
 from tipsseg.weights import fetching
 

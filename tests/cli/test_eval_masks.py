@@ -14,8 +14,8 @@ import pytest
 from masks import PRED, TABLE, TRUTH, Rows, files, ious, names, result, save, save_photo, scores, without_files
 from running import Command
 
-from tipsseg.runs import evaluate as run_eval
-from tipsseg.runs.predictions import in_other_order
+from tipsseg.runs.evaluate import run as run_eval
+from tipsseg.runs.evaluate.predictions import in_other_order
 from tipsseg.store.run_record import run_record
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.vocabulary.vocabulary import make_vocabulary

@@ -436,7 +436,7 @@ def test_an_input_that_vanishes(
     command: Command, mlp_checkpoint: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After it was found, before it is read."""
-    from tipsseg.runs import label as run
+    from tipsseg.runs.label import run
 
     plain = run.as_items
 

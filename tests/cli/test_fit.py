@@ -11,7 +11,7 @@ from PIL import Image
 from running import Command
 
 import tipsseg
-from tipsseg.runs import progress
+from tipsseg.runs.common import progress
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tipsseg.backbones.tipsv2 import backbone
 from tipsseg.backbones.tipsv2.config import VisionConfig
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError
-from tipsseg.runs.engine import LocalEngine
+from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.util.files import cache_folder
 
 # ---- dtype ----

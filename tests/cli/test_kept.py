@@ -17,7 +17,7 @@ from PIL import Image
 from reading import EXACT, POLYGONS, READERS
 from resuming import ALL, CLASSES, Run, contents, correct, record, tree
 
-from tipsseg.runs.engine import LocalEngine
+from tipsseg.runs.engine.engine import LocalEngine
 
 # As pycocotools decodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

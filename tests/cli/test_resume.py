@@ -16,7 +16,7 @@ from output_folders import old_yolo_layout
 from PIL import Image
 from resuming import ALL, CLASSES, Run, contents, record
 
-from tipsseg.runs.engine import LocalEngine
+from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.store.spec import RunInfo
 
 
@@ -525,7 +525,7 @@ def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:
 
 
 def test_the_estimate_is_of_what_is_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tipsseg.runs import dry_run
+    from tipsseg.runs.label import dry_run
 
     found: list[dry_run.Estimate | None] = []
     plain = dry_run.estimate

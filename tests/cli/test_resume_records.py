@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 from resuming import ALL, CLASSES, Run, contents, record, tree
 
-from tipsseg.runs import dry_run
-from tipsseg.runs.dry_run import Estimate
-from tipsseg.runs.progress import Progress
+from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.label import dry_run
+from tipsseg.runs.label.dry_run import Estimate
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.lock import FolderLock, is_locked
 from tipsseg.store.results import Labelled
@@ -222,7 +222,7 @@ def test_a_sample_of_a_list(run: Run) -> None:
 
 def test_names_that_are_one_to_the_file_system_of_the_outputs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy("imgs/a.png", "imgs/A.png")
-    monkeypatch.setattr("tipsseg.runs.image_list.name_key", lambda folder: str.casefold)
+    monkeypatch.setattr("tipsseg.runs.common.image_list.name_key", lambda folder: str.casefold)
     for options in ([], ["--dry-run"]):
         assert "imgs/A.png and imgs/a.png would share one output" in run(*options)
         assert (run.code, run.labelled) == (1, [])
@@ -282,7 +282,7 @@ def test_no_estimate_of_images_that_cannot_be_labelled(run: Run) -> None:
     ("size", "told"), [(60_000.0, "180.0 kB"), (333_334.0, "1.0 MB"), (1_234_567.0, "3.7 MB"), (333_000.0, "999.0 kB")]
 )
 def test_what_an_estimate_says(run: Run, monkeypatch: pytest.MonkeyPatch, size: float, told: str) -> None:
-    monkeypatch.setattr("tipsseg.runs.dry_run.estimate", lambda info, todo: Estimate(10.0, 2.0, size, 2, ()))
+    monkeypatch.setattr("tipsseg.runs.label.dry_run.estimate", lambda info, todo: Estimate(10.0, 2.0, size, 2, ()))
     assert run("--dry-run").endswith(f"\nAbout 0:16 and {told} on this machine, by labelling 2 of them.\n")
 
 

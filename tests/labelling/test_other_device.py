@@ -23,8 +23,8 @@ import tipsseg
 from tipsseg import Features, Labeller, LabelOptions, Model
 from tipsseg.cli.main import app
 from tipsseg.errors import DeviceError
-from tipsseg.labelling.fitting.maths import windows_of
-from tipsseg.labelling.fitting.unlabelled import some_patches
+from tipsseg.fitting.maths import windows_of
+from tipsseg.fitting.unlabelled import some_patches
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.scoring import device_scores
 from tipsseg.options import Dtype, FeatureDtype

@@ -38,7 +38,7 @@ from PIL import Image
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions, MinArea
 from tipsseg.runs.check.folder import check_folder
-from tipsseg.runs.progress import Progress
+from tipsseg.runs.common.progress import Progress
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.shards import Shard
 from tipsseg.types import LabelArray

@@ -31,7 +31,7 @@ from PIL import Image
 from tipsseg.formats import FORMATS
 from tipsseg.options import DEFAULT_FILE_OPTIONS
 from tipsseg.runs.check.folder import check_folder
-from tipsseg.runs.progress import Progress
+from tipsseg.runs.common.progress import Progress
 from tipsseg.store.shards import Shard
 from tipsseg.types import LabelArray
 

@@ -46,8 +46,8 @@ from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components
 from tipsseg.regions.polygons import outline
 from tipsseg.runs.check.folder import check_folder
+from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.convert.folder import convert_folder
-from tipsseg.runs.progress import Progress
 from tipsseg.store.journal import Journal
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.shards import Shard

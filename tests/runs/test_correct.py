@@ -23,10 +23,10 @@ from pycocotools import mask as coco_mask
 
 from tipsseg.errors import ImageError, InputError, TipssegError
 from tipsseg.options import FileOptions, MinArea
+from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.correct.folder import Corrections, take_corrections
 from tipsseg.runs.correct.readers import READERS
-from tipsseg.runs.progress import Progress, Silence
 from tipsseg.store.lock import LOCK_FILE
 from tipsseg.store.manifest import read_entries
 from tipsseg.types import LabelArray

@@ -17,10 +17,10 @@ from PIL import Image
 
 from tipsseg.errors import TipssegError
 from tipsseg.regions.brush import decode_brush
+from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.correct import source as sources
 from tipsseg.runs.correct.folder import take_corrections
 from tipsseg.runs.correct.shapes import of_polygons
-from tipsseg.runs.progress import Progress
 from tipsseg.types import LabelArray
 
 SIZE = (6, 8)

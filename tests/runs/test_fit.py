@@ -18,10 +18,10 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
 from tipsseg import Fit, FittedVocabulary, LabelOptions, Unchanged
+from tipsseg.api import Classes
 from tipsseg.errors import TipssegError
-from tipsseg.labelling.fitting import fit as module
+from tipsseg.fitting import fit as module
 from tipsseg.runs.fit import masked
-from tipsseg.runs.library import Classes
 from tipsseg.store.results import ImageResult
 
 THINGS = ("sky", "grass", "tree")
@@ -105,8 +105,8 @@ def test_images_without_masks_are_looked_at(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_masks_of_a_run_whose_formats_follow_them_still_count(folder: Path, fit: Fit) -> None:
+    from tipsseg.runs.common.progress import Silence
     from tipsseg.runs.convert.folder import convert_folder
-    from tipsseg.runs.progress import Silence
 
     convert_folder(folder / "out", ("png", "coco"), None, 1, Silence())
     again = tipsseg.fit_folder(folder / "out", images=folder / "imgs", device="cpu")

@@ -26,7 +26,7 @@ from tipsseg.label_map import LabelMap
 from tipsseg.labelling.labeller import Cosines, Labeller, Scored
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.windows import make_plan
-from tipsseg.runs.image_task import ImageTask
+from tipsseg.runs.engine.image_task import ImageTask
 from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.fingerprint import fingerprint
 
@@ -74,7 +74,7 @@ def after_reading(monkeypatch: pytest.MonkeyPatch, happens: Callable[[Path], Non
         finally:
             happens(path)
 
-    monkeypatch.setattr("tipsseg.runs.image_task.opened", busy)
+    monkeypatch.setattr("tipsseg.runs.engine.image_task.opened", busy)
 
 
 def save(path: Path, value: int, size: tuple[int, int] = (4, 4)) -> None:
@@ -187,7 +187,7 @@ def test_a_large_image_that_is_changed_while_it_is_read_is_read_again(
     ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for its turn once, not for itself."""
-    monkeypatch.setattr("tipsseg.runs.image_task._HEAVY", 15)
+    monkeypatch.setattr("tipsseg.runs.engine.image_task._HEAVY", 15)
     test_an_image_that_is_changed_while_it_is_read_is_read_again(ref, tmp_path, monkeypatch, replaced)
 
 
@@ -285,7 +285,7 @@ def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, tmp_path: Path, m
     with ThreadPoolExecutor(2) as pool:
         assert all(pool.map(work.load, [ref, ref]))
         together.reset()
-        monkeypatch.setattr("tipsseg.runs.image_task._HEAVY", 15)
+        monkeypatch.setattr("tipsseg.runs.engine.image_task._HEAVY", 15)
         with pytest.raises(threading.BrokenBarrierError):
             list(pool.map(work.load, [ref, ref]))
 
@@ -318,7 +318,7 @@ def test_large_images_are_labelled_one_at_a_time(
     alone: bool,
 ) -> None:
     together = threading.Barrier(2)
-    monkeypatch.setattr("tipsseg.runs.image_task._HEAVY", 16)
+    monkeypatch.setattr("tipsseg.runs.engine.image_task._HEAVY", 16)
 
     def meet(self: FakeLabeller, prepared: Prepared, scored: Scored) -> LabelMap:
         together.wait(timeout=0.5)
@@ -364,7 +364,7 @@ def test_a_file_that_cannot_be_read_again_says_why(
     def refuse(path: Path) -> object:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tipsseg.runs.image_task.fingerprint", refuse)
+    monkeypatch.setattr("tipsseg.runs.engine.image_task.fingerprint", refuse)
     with pytest.raises(ImageError) as caught:
         work_in(tmp_path).load(ref)
     assert caught.value.reason == "no permission to read it"

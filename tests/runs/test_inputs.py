@@ -14,9 +14,9 @@ import pytest
 from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.images.pillow import image_extensions
-from tipsseg.runs import inputs
-from tipsseg.runs.image_list import check_choice
-from tipsseg.runs.inputs import (
+from tipsseg.runs.common import inputs
+from tipsseg.runs.common.image_list import check_choice
+from tipsseg.runs.common.inputs import (
     Found,
     again,
     check_listed,

@@ -40,10 +40,10 @@ from output_folders import (
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.options import FileOptions
+from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.convert.folder import convert_folder
+from tipsseg.runs.evaluate.predictions import masks_folder
 from tipsseg.runs.merge.folders import merge_folders
-from tipsseg.runs.predictions import masks_folder
-from tipsseg.runs.progress import Progress
 from tipsseg.store.journal import Journal
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock, is_begun, is_unfinished
 from tipsseg.store.reader import OTHER_CLASSES, RUN_AGAIN, find_runs

@@ -11,8 +11,8 @@ from typing import cast
 import pytest
 
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.runs.notes import ImageNotes, example_hashes
-from tipsseg.runs.progress import Progress
+from tipsseg.runs.common.notes import ImageNotes, example_hashes
+from tipsseg.runs.common.progress import Progress
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.results import Labelled
 from tipsseg.types import ImageRef

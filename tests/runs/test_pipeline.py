@@ -15,8 +15,8 @@ import pytest
 
 from tipsseg.errors import ImageError, OutputError
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.runs.image_task import ImageTask
-from tipsseg.runs.pipeline import label_images
+from tipsseg.runs.engine.image_task import ImageTask
+from tipsseg.runs.engine.pipeline import label_images
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.results import Failed, ImageResult, Labelled, Left, Unchanged
 from tipsseg.types import ImageRef

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tipsseg.errors import ImageError
-from tipsseg.runs.progress import Progress
+from tipsseg.runs.common.progress import Progress
 from tipsseg.util.printable import clock, counted
 
 

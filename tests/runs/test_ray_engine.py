@@ -24,13 +24,13 @@ from PIL import Image
 
 from tipsseg.errors import CheckpointError, ImageError, TipssegError
 from tipsseg.formats import FORMATS
-from tipsseg.runs import ray_engine
-from tipsseg.runs.engine import Engine, LocalEngine
-from tipsseg.runs.image_list import Images
-from tipsseg.runs.inputs import find
-from tipsseg.runs.label import run_label
-from tipsseg.runs.progress import Progress
-from tipsseg.runs.ray_engine import RayEngine
+from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.inputs import find
+from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.engine import ray_engine
+from tipsseg.runs.engine.engine import Engine, LocalEngine
+from tipsseg.runs.engine.ray_engine import RayEngine
+from tipsseg.runs.label.run import run_label
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.results import Failed, Labelled, Left, Unchanged
 from tipsseg.store.run_record import plan_run, run_context
@@ -345,13 +345,13 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tipsseg.cli import main as cli
-from tipsseg.runs.inputs import find
-from tipsseg.runs.progress import Progress
-from tipsseg.runs.ray_engine import RayEngine
+from tipsseg.runs.common.inputs import find
+from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.engine.ray_engine import RayEngine
 from tipsseg.store.run_record import plan_run
 from tipsseg.store.spec import RunSpec
-from tipsseg.runs.image_list import Images
-from tipsseg.runs.label import run_label
+from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.label.run import run_label
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 @cli.app.command()

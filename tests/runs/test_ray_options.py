@@ -9,8 +9,8 @@ import pytest
 
 from tipsseg import __version__
 from tipsseg.errors import TipssegError, UsageError
-from tipsseg.runs import ray_actor, ray_engine
-from tipsseg.runs.ray_engine import check_ray
+from tipsseg.runs.engine import ray_actor, ray_engine
+from tipsseg.runs.engine.ray_engine import check_ray
 
 WRONG = {
     "no actor": (0, 0.0, "auto", "argument `actors`=0 is too small"),

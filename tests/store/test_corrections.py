@@ -18,8 +18,8 @@ from PIL import Image
 from tipsseg.errors import ImageError, OutputError
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.runs.check.folder import check_folder
+from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.convert.folder import convert_folder
-from tipsseg.runs.progress import Progress
 from tipsseg.store.manifest import ManifestEntry, read_entries
 from tipsseg.types import LabelArray
 

@@ -21,7 +21,7 @@ from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.regions.objects import LabelledObject, labelled_objects
 from tipsseg.runs.check.folder import check_folder
-from tipsseg.runs.progress import Progress
+from tipsseg.runs.common.progress import Progress
 from tipsseg.store.classes_file import write_classes
 from tipsseg.store.manifest import Manifest, ManifestEntry, input_path, parse_entry
 from tipsseg.store.run_record import run_context, write_run

@@ -172,7 +172,7 @@ def print_error(error: TipssegError) -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from tipsseg import __version__
+        from tipsseg._version import __version__
 
         print(f"tipsseg {__version__}")
         raise typer.Exit

@@ -28,7 +28,7 @@ from tipsseg.util.files import is_file
 from tipsseg.util.printable import counted, listed, quoted, shell_word
 
 if TYPE_CHECKING:
-    from tipsseg.runs.progress import Progress
+    from tipsseg.runs.common.progress import Progress
     from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import Vocabulary
 

@@ -242,7 +242,7 @@ def _refuse_others(folder: Path) -> None:
 
 def _write_first(path: Path, record: StoreRecord) -> None:
     """Write features.json where no other process has meanwhile. Raises OutputError."""
-    from tipsseg import __version__
+    from tipsseg._version import __version__
 
     value = {
         "tool": "tipsseg",

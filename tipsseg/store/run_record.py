@@ -11,7 +11,7 @@ from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
-from tipsseg import __version__
+from tipsseg._version import __version__
 from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store

@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from tipsseg import __version__
+from tipsseg._version import __version__
 from tipsseg.errors import DownloadError, IntegrityError
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.weights import hub_errors

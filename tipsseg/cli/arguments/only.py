@@ -14,7 +14,7 @@ from tipsseg.util.files import open_regular, reason_of
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
-    from tipsseg.runs.progress import Progress
+    from tipsseg.runs.common.progress import Progress
 
 #: Control characters that no list has: all but those that separate, or stand between words.
 _CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -49,7 +49,7 @@ def read_only(only: Path | None, null: bool, command: str, output: Path) -> list
         UsageError: For an empty list, one on stdin that is separated by something else, and a file that is no list.
         InputError: For a file that cannot be read.
     """
-    from tipsseg.runs.inputs import clean_entries
+    from tipsseg.runs.common.inputs import clean_entries
 
     if only is None:
         return None

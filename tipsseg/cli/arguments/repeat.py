@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tipsseg import __version__
+from tipsseg._version import __version__
 from tipsseg.errors import UsageError
 from tipsseg.options import scales_text
 from tipsseg.store.run_record import RUN_FILE, differences, parse_run

@@ -37,7 +37,7 @@ def check(
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.check.features import check_store, is_store
     from tipsseg.runs.check.folder import check_folder
-    from tipsseg.runs.progress import Progress
+    from tipsseg.runs.common.progress import Progress
 
     check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()

@@ -52,9 +52,9 @@ def convert(
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
     from tipsseg.images.pillow import silence_decoders
+    from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.convert.folder import convert_folder
     from tipsseg.runs.convert.only import only_images
-    from tipsseg.runs.progress import Progress
 
     refuse_stray_formats(context.args, formats)
     if context.args:

@@ -92,8 +92,8 @@ def correct(
 ) -> None:
     """Take corrected labels from CVAT, LabelMe, Label Studio and others back into an output folder."""
     from tipsseg.images.pillow import silence_decoders
+    from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.correct.folder import take_corrections
-    from tipsseg.runs.progress import Progress
 
     if jsonl and null:
         raise UsageError("--jsonl and --null exclude each other", "Lines of JSON need no NUL.")

@@ -10,7 +10,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli.help import Command
 from tipsseg.cli.wording import as_typed
-from tipsseg.runs.progress import print_text
+from tipsseg.runs.common.progress import print_text
 from tipsseg.util.printable import counted, printable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

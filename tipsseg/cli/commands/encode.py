@@ -88,11 +88,11 @@ def encode(
 ) -> None:
     """Keep the features of images in a folder: what the model makes of them, whatever they are asked for later."""
     from tipsseg.images.pillow import silence_decoders
+    from tipsseg.runs.common.image_list import Choice, check_choice, find_images
+    from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.encode.dry_run import dry_run
     from tipsseg.runs.encode.run import EncodeRun
     from tipsseg.runs.encode.spec import EncodeSpec, plan_encoding
-    from tipsseg.runs.image_list import Choice, check_choice, find_images
-    from tipsseg.runs.progress import Progress
     from tipsseg.store.shards import parse_shard
 
     check_whole_number("argument `max_pixels`", max_pixels)

@@ -26,8 +26,8 @@ from tipsseg.options import (
 )
 
 if TYPE_CHECKING:
-    from tipsseg.runs.evaluate import Evaluation
-    from tipsseg.runs.progress import Progress
+    from tipsseg.runs.common.progress import Progress
+    from tipsseg.runs.evaluate.run import Evaluation
 
 EPILOG = """\b
 Examples:
@@ -127,11 +127,11 @@ def evaluate(
 ) -> None:
     """Score labels against truth masks: mean IoU, IoU of each class, confusion matrix."""
     from tipsseg.images.pillow import silence_decoders
-    from tipsseg.runs.evaluate import check_output, evaluate_masks, evaluate_model
-    from tipsseg.runs.image_list import found_images, note_inputs
-    from tipsseg.runs.predictions import masks_folder, names_of
-    from tipsseg.runs.progress import Progress
-    from tipsseg.runs.truth_options import TruthOptions
+    from tipsseg.runs.common.image_list import found_images, note_inputs
+    from tipsseg.runs.common.progress import Progress
+    from tipsseg.runs.evaluate.predictions import masks_folder, names_of
+    from tipsseg.runs.evaluate.run import check_output, evaluate_masks, evaluate_model
+    from tipsseg.runs.evaluate.truth_options import TruthOptions
     from tipsseg.store.spec import RunSpec
 
     refuse_split_lists(paths or (), classes, formats)
@@ -236,7 +236,7 @@ def _refuse_report(context: typer.Context) -> None:
 
 def _make_page(output: Path, features: Path | None, jobs: int, max_pixels: int, progress: Progress) -> bool:
     """Make the page of tipsseg report; returns whether all images have a picture."""
-    from tipsseg.report.make import make_report
+    from tipsseg.runs.report.make import make_report
 
     return not make_report(output, None, None, jobs, progress, max_pixels, features)
 
@@ -248,7 +248,7 @@ def _given(context: typer.Context, name: str) -> bool:
 
 def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress: Progress) -> None:
     from tipsseg.evaluation.metrics import misplaced, row_names, table
-    from tipsseg.runs.evaluate import write_reports
+    from tipsseg.runs.evaluate.run import write_reports
     from tipsseg.util.files import json_bytes
     from tipsseg.util.printable import counted
 

@@ -92,11 +92,11 @@ def fit(
 ) -> None:
     """Learn classes from masks of a few images, for --vocab of label and eval."""
     from tipsseg.images.pillow import silence_decoders
+    from tipsseg.runs.common.image_list import found_images, note_inputs
+    from tipsseg.runs.common.progress import Progress
+    from tipsseg.runs.evaluate.truth_options import TruthOptions
     from tipsseg.runs.fit.masked import Masks, edited_masks, truth_masks
     from tipsseg.runs.fit.run import check_target, fit_masks, note_left_out, spec_of_run
-    from tipsseg.runs.image_list import found_images, note_inputs
-    from tipsseg.runs.progress import Progress
-    from tipsseg.runs.truth_options import TruthOptions
     from tipsseg.store.spec import RunSpec
     from tipsseg.util.files import json_bytes
 

@@ -221,12 +221,12 @@ def label(
     quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
+    from tipsseg.api import engine_maker
     from tipsseg.images.pillow import silence_decoders
-    from tipsseg.runs.dry_run import dry_run
-    from tipsseg.runs.image_list import Choice, check_choice, find_images
-    from tipsseg.runs.label import run_label
-    from tipsseg.runs.library import engine_maker
-    from tipsseg.runs.progress import Progress
+    from tipsseg.runs.common.image_list import Choice, check_choice, find_images
+    from tipsseg.runs.common.progress import Progress
+    from tipsseg.runs.label.dry_run import dry_run
+    from tipsseg.runs.label.run import run_label
     from tipsseg.store.run_record import plan_run
     from tipsseg.store.shards import parse_shard
     from tipsseg.store.spec import RunSpec

@@ -47,8 +47,8 @@ def rank(
     quiet: opt.Quiet = False,
 ) -> None:
     """Print the images of an output folder in the order in which to review them."""
-    from tipsseg.review.rank import rank_folder
-    from tipsseg.runs.progress import Progress
+    from tipsseg.runs.common.progress import Progress
+    from tipsseg.runs.rank.rank import rank_folder
     from tipsseg.util.files import json_bytes
 
     if null and jsonl and str(only) != "-":

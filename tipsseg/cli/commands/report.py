@@ -53,8 +53,8 @@ def report(
 ) -> None:
     """Make a page of pictures, labels and numbers of an output folder, for a browser."""
     from tipsseg.images.pillow import silence_decoders
-    from tipsseg.report.make import make_report
-    from tipsseg.runs.progress import Progress
+    from tipsseg.runs.common.progress import Progress
+    from tipsseg.runs.report.make import make_report
 
     check_whole_number("argument `max_pixels`", max_pixels)
     colours = choose(palette, PALETTES, "palette")

@@ -90,8 +90,8 @@ def tune(
 ) -> None:
     """Choose the minimum confidence of each class by the masks of a run that you edited."""
     from tipsseg.images.pillow import silence_decoders
+    from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.fit.masked import edited_masks
-    from tipsseg.runs.progress import Progress
     from tipsseg.runs.tune.run import check_target, check_wish, spec_of_tuning, tune_run
     from tipsseg.store.spec import RunSpec
     from tipsseg.util.files import json_bytes

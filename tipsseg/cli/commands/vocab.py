@@ -9,7 +9,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.help import Command, complete_presets
-from tipsseg.runs.progress import print_text
+from tipsseg.runs.common.progress import print_text
 from tipsseg.util.printable import counted
 
 app = typer.Typer(

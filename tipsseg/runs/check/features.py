@@ -14,7 +14,7 @@ from tipsseg.errors import FeatureFileError, OutputError
 from tipsseg.features.file import FeatureRecord, check_unit, read_feature_file
 from tipsseg.features.folder import FEATURE_FILE, FILES_FOLDER, STORE_FILE, StoreRecord, fault_of, files_in, read_store
 from tipsseg.formats.problem import Problem
-from tipsseg.runs.progress import Progress
+from tipsseg.runs.common.progress import Progress
 from tipsseg.store.error_log import ERRORS_FILE, UNREADABLE_ERRORS
 from tipsseg.store.shards import SHARDS_FOLDER
 from tipsseg.util.files import TEMPORARY_PREFIX

@@ -25,8 +25,8 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.check.image import Place, Report, check_image
 from tipsseg.runs.check.manifest import Images, Owners, find_orphans, find_temporaries
 from tipsseg.runs.check.run import check_classes, find_runs
-from tipsseg.runs.inputs import check_image_root
-from tipsseg.runs.progress import Progress
+from tipsseg.runs.common.inputs import check_image_root
+from tipsseg.runs.common.progress import Progress
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.spec import RunInfo

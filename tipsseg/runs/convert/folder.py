@@ -13,12 +13,12 @@ from tipsseg.formats import FORMATS, check_formats, of_the_model
 from tipsseg.formats.base import RunContext, RunFile
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.polygons import PolygonQuality
+from tipsseg.runs.common.inputs import check_image_root
+from tipsseg.runs.common.notes import note_division, note_end, note_formats, note_moved, note_polygon_quality
+from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.convert.image import Conversion, Converted, Item
 from tipsseg.runs.convert.request import image_ref, image_root, refuse_unfit, with_fraction
-from tipsseg.runs.inputs import check_image_root
-from tipsseg.runs.notes import note_division, note_end, note_formats, note_moved, note_polygon_quality
-from tipsseg.runs.progress import Progress
-from tipsseg.runs.reporting import Reporter
 from tipsseg.store.folder import clean_up_run
 from tipsseg.store.journal import Journal, journals_in, write_run_file
 from tipsseg.store.lock import FolderLock

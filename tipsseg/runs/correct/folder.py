@@ -14,6 +14,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import index_masks, of_the_model
 from tipsseg.options import MAX_PIXELS
+from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.correct.classes import add_classes as add_to_run
 from tipsseg.runs.correct.classes import finish_adding
 from tipsseg.runs.correct.found import Found
@@ -22,7 +23,6 @@ from tipsseg.runs.correct.names import ClassNames, ImageNames
 from tipsseg.runs.correct.planning import CorrectedMask, KeptObject, Outcome, Plan, Planner, discard
 from tipsseg.runs.correct.readers import Reader, find_reader, recognise
 from tipsseg.runs.correct.source import Source
-from tipsseg.runs.progress import Progress
 from tipsseg.store.folder import clean_up_run
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import Manifest

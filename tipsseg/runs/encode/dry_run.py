@@ -13,9 +13,9 @@ from tipsseg.features.folder import feature_path
 from tipsseg.images.decoding import upright_size
 from tipsseg.labelling.windows import make_plans, patch_grid, short_sides
 from tipsseg.options import ONE_SCALE, scales_text
+from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.encode.spec import EncodePlan, EncodeSpec
-from tipsseg.runs.image_list import Images
-from tipsseg.runs.progress import Progress
 from tipsseg.store.results import Failed
 from tipsseg.types import WindowPlan
 from tipsseg.util.files import is_folder

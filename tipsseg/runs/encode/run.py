@@ -10,11 +10,11 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.notes import Remarks, note_damaged
+from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.encode.spec import EncodePlan, EncodeSpec
-from tipsseg.runs.engine import load_model, open_store
-from tipsseg.runs.image_list import Images
-from tipsseg.runs.notes import Remarks, note_damaged
-from tipsseg.runs.progress import Progress
+from tipsseg.runs.engine.engine import load_model, open_store
 from tipsseg.store.error_log import ErrorLog
 from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.results import Encoded, Failed
@@ -145,7 +145,7 @@ def encode_images(
     refs: Iterable[ImageRef | Failed], task: EncodeTask, jobs: int
 ) -> Generator[EncodeResult, None, None]:
     """What becomes of each image, in the order of `refs`; see `pipeline.label_images`."""
-    from tipsseg.runs.pipeline import label_images
+    from tipsseg.runs.engine.pipeline import label_images
 
     return label_images(_items(refs, task.item), task, jobs)
 

@@ -14,7 +14,7 @@ from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.options import LabelOptions
-from tipsseg.runs.image_task import NO_PIXELS, Loaded, OneLarge, fingerprint_of, kept, read_steadily
+from tipsseg.runs.engine.image_task import NO_PIXELS, Loaded, OneLarge, fingerprint_of, kept, read_steadily
 from tipsseg.store.results import Encoded
 from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import content_digest

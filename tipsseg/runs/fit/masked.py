@@ -17,8 +17,8 @@ from tipsseg.evaluation.pairing import Pair, find_truths
 from tipsseg.evaluation.truth import Layout, read_truth
 from tipsseg.formats.base import RunContext
 from tipsseg.regions.components import count_labels
-from tipsseg.runs.inputs import check_image_root
-from tipsseg.runs.progress import Progress
+from tipsseg.runs.common.inputs import check_image_root
+from tipsseg.runs.common.progress import Progress
 from tipsseg.store.corrections import Correction, corrections_of, read_correction
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
 from tipsseg.store.reader import FinishedRun, check_hint, find_runs, finished_context

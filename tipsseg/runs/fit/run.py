@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.evaluation.metrics import BACKGROUND_NAME, name_column
 from tipsseg.options import ONE_SCALE, LabelOptions
-from tipsseg.runs.engine import LoadedModel, load_for
+from tipsseg.runs.common.notes import note_damaged
+from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.engine.engine import LoadedModel, load_for
 from tipsseg.runs.fit.masked import EditedMasks, Masks, draw_masks, require_masks
-from tipsseg.runs.notes import note_damaged
-from tipsseg.runs.progress import Progress
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import plan_run
 from tipsseg.store.spec import RunSpec, check_folder, model_identity
@@ -33,7 +33,7 @@ from tipsseg.weights.sources import find_model
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tipsseg.labelling.fitting.maths import Window
+    from tipsseg.fitting.maths import Window
 
 #: The fewest images that can be fitted to with one of them left out.
 _FEWEST = 2
@@ -174,8 +174,8 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     Raises:
         TipssegError: For what ends the run. An image that cannot be read is reported and left out.
     """
+    from tipsseg.fitting.fit import counting_groups, fit_windows
     from tipsseg.labelling.classifier import make_classifier
-    from tipsseg.labelling.fitting.fit import counting_groups, fit_windows
 
     require_masks(masks, len(masks.refs), (), _FEWEST, _WISH)
     masks = draw_masks(masks, progress, classes=len(spec.vocabulary.classes), jobs=spec.jobs)
@@ -206,8 +206,8 @@ def learn(
     loaded: LoadedModel, masks: Masks, groups: NDArray[np.int64], progress: Progress
 ) -> tuple[list[list[Window]], list[ImageError]]:
     """What the windows of each image teach, and what is wrong with images that failed; see `FitTask`."""
+    from tipsseg.runs.engine.pipeline import label_images
     from tipsseg.runs.fit.task import FitTask
-    from tipsseg.runs.pipeline import label_images
 
     spec, model = loaded.info.spec, loaded.model
     task = FitTask(model, spec.options, masks, groups, loaded.store, spec.max_pixels)
@@ -234,8 +234,8 @@ def learn(
 
 def look_at(loaded: LoadedModel, refs: Sequence[ImageRef], progress: Progress) -> list[Tensor]:
     """Some patches of each image without a mask. A fit does without those that cannot be read: a note says how many they are."""
+    from tipsseg.runs.engine.pipeline import label_images
     from tipsseg.runs.fit.task import Seen, UnlabelledTask
-    from tipsseg.runs.pipeline import label_images
 
     if not refs:
         return []

@@ -10,17 +10,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.features.folder import FeatureStore
+from tipsseg.fitting.maths import Window, windows_of
+from tipsseg.fitting.unlabelled import some_patches
 from tipsseg.images.decoding import as_image_error, opened
 from tipsseg.images.upright import upright_image
 from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.fitting.maths import Window, windows_of
-from tipsseg.labelling.fitting.unlabelled import some_patches
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.options import LabelOptions
+from tipsseg.runs.engine.image_task import (
+    NO_PIXELS,
+    Loaded,
+    OneLarge,
+    find_features,
+    fingerprint_of,
+    read_steadily,
+    stored,
+)
 from tipsseg.runs.fit.masked import Masks, of_another_size
-from tipsseg.runs.image_task import NO_PIXELS, Loaded, OneLarge, find_features, fingerprint_of, read_steadily, stored
 from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import content_digest
 

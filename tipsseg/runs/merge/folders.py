@@ -26,6 +26,7 @@ from pathlib import Path
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS, image_folders
 from tipsseg.formats.base import RunContext
+from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.merge.images import copy_image_files, orphan_error
 from tipsseg.runs.merge.records import OWNER, SET_ASIDE, merged_run, notes, run_paths, write_records
 from tipsseg.runs.merge.refusals import (
@@ -40,7 +41,6 @@ from tipsseg.runs.merge.refusals import (
     refuse_other_places,
     refuse_target,
 )
-from tipsseg.runs.progress import Progress
 from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.file_names import name_key

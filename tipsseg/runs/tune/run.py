@@ -14,10 +14,10 @@ from tipsseg.errors import ImageError, UsageError
 from tipsseg.evaluation.metrics import name_column
 from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_thresholds, tally
 from tipsseg.label_map import LabelMap
-from tipsseg.runs.engine import LocalEngine, load_for
+from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.engine.engine import LocalEngine, load_for
 from tipsseg.runs.fit.masked import EditedMasks, draw_masks, of_another_size, require_masks
 from tipsseg.runs.fit.run import check_file, learn, note_left_out, spec_of_run
-from tipsseg.runs.progress import Progress
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import plan_run, run_context
 from tipsseg.store.spec import RunSpec
@@ -30,7 +30,7 @@ from tipsseg.vocabulary.vocabulary import Vocabulary, with_min_confidences
 from tipsseg.weights.sources import file_hashes, name_of
 
 if TYPE_CHECKING:
-    from tipsseg.labelling.fitting.temperature import Calibration
+    from tipsseg.fitting.temperature import Calibration
 
 _TOML = ".toml"
 
@@ -268,9 +268,9 @@ def _with_temperature(
     import torch
 
     from tipsseg.backbones.workers import threads_of_torch
+    from tipsseg.fitting.fit import counting_groups
+    from tipsseg.fitting.temperature import calibrate
     from tipsseg.labelling.classifier import fitted_classifier, make_classifier
-    from tipsseg.labelling.fitting.fit import counting_groups
-    from tipsseg.labelling.fitting.temperature import calibrate
 
     needs = _FEWEST_OF_TEMPERATURE, "a temperature needs"
     require_masks(masks, len(masks.refs), (), *needs)

@@ -1,0 +1,249 @@
+"""The data of the page: what is in it, escaped, made once, and refused where the folder is something else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kept_features import keep_features
+from output_folders import A, B, make_run, problems, save_inputs, tree
+from PIL import Image
+
+import tipsseg
+from tipsseg.errors import InputError, OutputError, TipssegError
+from tipsseg.runs.common.inputs import find
+from tipsseg.runs.common.progress import Silence
+from tipsseg.runs.evaluate.run import write_reports
+from tipsseg.runs.report.make import make_report
+from tipsseg.runs.report.scripts import script
+
+HOSTILE_CLASS = "</script><script>alert(1)</script>"
+HOSTILE_IMAGE = 'a"><img src=x onerror=alert(1)>.png'
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    labels = {HOSTILE_IMAGE: A, "b.jpg": B}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, (HOSTILE_CLASS, "tree", "sky"), ("png", "npz"))
+    return tmp_path / "out"
+
+
+def report(out: Path, target: Path | None = None, images: Path | None = None) -> int:
+    return make_report(out, target, images, 2, Silence())
+
+
+def data(path: Path) -> list[object]:
+    text = path.read_text(encoding="ascii")
+    arguments: list[object] = json.loads("[" + text[text.index("(") + 1 : text.rindex(");")] + "]")
+    return arguments
+
+
+def records(out: Path) -> list[dict[str, object]]:
+    return data(out / "report/data/images-00000.js")[1]  # type: ignore[return-value]
+
+
+def test_a_script_ends_where_it_ends() -> None:
+    assert script("run", "</script>\u2028<!--&") == (b'tipsseg.run("\\u003c/script\\u003e\\u2028\\u003c!--\\u0026");\n')
+
+
+def test_the_data_of_a_page(out: Path) -> None:
+    assert report(out) == 0
+    (facts,) = data(out / "report/data/run.js")
+    assert isinstance(facts, dict)
+    assert [each["name"] for each in facts["classes"]] == [HOSTILE_CLASS, "tree", "sky"]
+    assert (facts["images"], facts["ended"], facts["truth"]) == (2, True, None)
+    found = {each["image"]: each for each in records(out)}
+    assert found.keys() == {HOSTILE_IMAGE, "b.jpg"}
+    assert [each["score"] for each in records(out)] == sorted((each["score"] for each in found.values()), reverse=True)  # type: ignore[type-var]
+    assert found["b.jpg"] | {"classes": 0, "score": 0, "confidence": 0, "background": 0, "key": 0} == {
+        "image": "b.jpg",
+        "path": str(out.parent / "imgs/b.jpg"),
+        "size": [7, 5],
+        "state": "unchanged",
+        "ignored": 0,
+        "places": [[2, 3, 1]],
+        "shown": True,
+        "confidences": True,
+        **{"classes": 0, "score": 0, "confidence": 0, "background": 0, "key": 0},
+    }
+    # The page lies beside labels, and is taken neither for labels nor for images.
+    assert problems(out) == []
+    assert all("report" not in ref.relative.parts for ref in find([out.parent], output=None).refs)
+
+
+def test_the_map_holds_labels_and_confidences(out: Path, tmp_path: Path) -> None:
+    report(out)
+    key = str(next(each["key"] for each in records(out) if each["image"] == HOSTILE_IMAGE))
+    url = str(data(out / f"report/maps/{key[:2]}/{key}.js")[1])
+    import base64
+    import io
+
+    planes = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+    assert np.array_equal(planes[..., 0], A)
+    assert not planes[..., 1].any()
+    assert np.array_equal(planes[..., 2].ravel(), (np.arange(A.size) * 37 + 11) % 256)
+
+
+def test_what_is_done_stays(out: Path) -> None:
+    report(out)
+    before = {path: path.stat().st_mtime_ns for path in (out / "report").glob("*/??/*")}
+    content = tree(out / "report")
+    assert len(before) == 6
+    assert report(out) == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / "report").glob("*/??/*")} == before
+    assert tree(out / "report") == content
+    # A line that was cut off, as by a loss of power: that image is drawn again.
+    state = out / "report/state.jsonl"
+    state.write_bytes(state.read_bytes()[:-20])
+    assert report(out) == 0
+    assert tree(out / "report") == content
+
+
+def test_a_corrected_mask_is_shown(out: Path) -> None:
+    report(out)
+    Image.fromarray(np.full((7, 5), 3, np.uint8)).save(out / "masks/b.png")
+    assert report(out) == 0
+    last = records(out)[-1]
+    assert (last["image"], last["state"], last["score"], last["confidences"]) == ("b.jpg", "edited", 0.0, False)
+    assert [each[:2] for each in last["classes"]] == [[3, 35]]  # type: ignore[attr-defined]
+
+
+def test_an_image_that_is_gone_leaves_its_labels(out: Path) -> None:
+    (out.parent / "imgs/b.jpg").rename(out.parent / "b.jpg")
+    assert report(out) == 1
+    assert {each["image"]: each["shown"] for each in records(out)} == {HOSTILE_IMAGE: True, "b.jpg": False}
+    (out.parent / "imgs/b.jpg").symlink_to(out.parent / "b.jpg")
+    assert report(out) == 0
+
+
+def test_failures_of_the_run_come_last(out: Path) -> None:
+    line = {"image": "c.png", "path": "/c.png", "reason": "not an image", "hint": ""}
+    (out / "errors.jsonl").write_text(json.dumps(line) + "\n")
+    assert report(out) == 0
+    assert records(out)[-1] == {
+        "image": "c.png",
+        "path": "/c.png",
+        "key": None,
+        "state": "failed",
+        "reason": "not an image",
+        "classes": [],
+    }
+
+
+def other_record(out: Path) -> None:
+    (out / "report").mkdir()
+    (out / "report/report.json").write_text("{}")
+
+
+def other_files(out: Path) -> None:
+    (out / "report").mkdir()
+    (out / "report/mine.txt").write_text("mine")
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "part"),
+    [
+        pytest.param(other_record, OutputError, "tipsseg did not write", id="a record of something else"),
+        pytest.param(other_files, OutputError, "is not empty", id="a folder of something else"),
+        pytest.param(lambda out: (out / "run.json").unlink(), InputError, "no run.json in it", id="no run"),
+        pytest.param(lambda out: (out / "classes.json").unlink(), InputError, "cannot be read", id="no classes"),
+        pytest.param(lambda out: (out / "eval.json").write_text("{}"), InputError, "eval.json", id="damaged scores"),
+    ],
+)
+def test_refusals(out: Path, damage: Callable[[Path], object], error: type[TipssegError], part: str) -> None:
+    damage(out)
+    before = tree(out)
+    with pytest.raises(error, match=part):
+        report(out)
+    assert tree(out) == before
+
+
+# ---- truth ----
+
+
+def scored(out: Path) -> None:
+    """Scores of the labels: the truth is what they are, but for 7 of 35 pixels of b.jpg."""
+    truth = B.copy()
+    truth[:, 0] = 3
+    (out.parent / "truth").mkdir()
+    for name, ids in {HOSTILE_IMAGE: np.where(A == 255, 0, A), "b.png": truth}.items():
+        Image.fromarray(ids.astype(np.uint8)).save(out.parent / "truth" / name)
+    write_reports(tipsseg.score_masks(out, out.parent / "truth"), out)
+
+
+def test_the_truth_of_each_image(out: Path) -> None:
+    scored(out)
+    report(out)
+    found = {each["image"]: each["accuracy"] for each in records(out)}
+    assert found == {HOSTILE_IMAGE: round(46 / 48, 4), "b.jpg": 0.8}
+    (facts,) = data(out / "report/data/run.js")
+    assert isinstance(facts, dict)
+    assert [each["name"] for each in facts["truth"]["classes"]] == ["background", HOSTILE_CLASS, "tree", "sky"]
+    assert facts["truth"]["columns"][-1] == "no label"
+    assert sum(map(sum, facts["truth"]["counts"])) == 48 + 35
+    # Of an earlier version there is no such file.
+    (out / "eval-images.jsonl").unlink()
+    report(out)
+    assert not any("accuracy" in each for each in records(out))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{}", '{"image": "b.jpg", "pixels": 3, "right": 4}', '{"image": "b.jpg", "pixels": 3, "right": -1}', "nonsense"],
+)
+def test_damaged_scores_of_images(out: Path, line: str) -> None:
+    scored(out)
+    (out / "eval-images.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError, match=r"eval-images\.jsonl: not as tipsseg eval writes it"):
+        report(out)
+
+
+def test_images_without_a_pixel_that_counts_have_no_score(out: Path) -> None:
+    scored(out)
+    (out / "eval-images.jsonl").write_text('{"image": "b.jpg", "pixels": 0, "right": 0}\n')
+    report(out)
+    assert not any("accuracy" in each for each in records(out))
+
+
+# ---- alike images, the run, colours ----
+
+
+def test_images_that_are_alike(out: Path) -> None:
+    report(out)
+    assert not any("alike" in each for each in records(out))
+    folder = keep_features(out, {HOSTILE_IMAGE: [1, 0.1], "b.jpg": [1, 0]})
+    assert make_report(out, None, None, 1, Silence(), features=folder) == 0
+    assert [each["alike"] for each in records(out)] == [[1], [0]]
+
+
+def test_what_is_said_of_the_run(out: Path) -> None:
+    report(out)
+    (facts,) = data(out / "report/data/run.js")
+    assert isinstance(facts, dict)
+    text = "\n".join(facts["summary"])
+    for part in ("Model tiny, float32 on cpu", "tipsseg label", "Begun 2026-01-01", "Found in 2 images, by area: "):
+        assert part in text
+
+
+def test_colours_for_any_colour_vision(out: Path) -> None:
+    report(out)
+    before = tree(out / "report")
+    make_report(out, None, None, 1, Silence(), palette="safe")
+    (facts,) = data(out / "report/data/run.js")
+    assert isinstance(facts, dict)
+    assert [each["colour"] for each in facts["classes"]] == ["#0072b2", "#f0e442", "#d55e00"]
+    changed = {name for name, content in tree(out / "report").items() if before[name] != content}
+    assert any(name.startswith("thumbnails/") for name in changed)
+    make_report(out, None, None, 1, Silence())
+    assert tree(out / "report") == before
+
+
+def test_a_report_needs_no_torch() -> None:
+    code = "import sys, tipsseg.runs.report.make; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,1 @@
+"""Share what several commands need: find images, show progress, say what happened."""

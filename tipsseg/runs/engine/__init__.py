@@ -1,0 +1,1 @@
+"""Send images through the model: here, or on the machines of a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Score labels against ground truth."""

@@ -1,0 +1,144 @@
+"""Masks that are there already, for `tipsseg eval --pred`: where they are, and what their ids are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tipsseg.errors import InputError, OutputError, UsageError
+from tipsseg.formats import FORMATS, index_masks
+from tipsseg.formats.problem import class_faults
+from tipsseg.options import NAMES
+from tipsseg.runs.common import inputs
+from tipsseg.runs.common.inputs import Found
+from tipsseg.store.classes_file import CLASSES_FILE, class_names
+from tipsseg.store.lock import finish_command, is_unfinished
+from tipsseg.store.reader import OTHER_CLASSES
+from tipsseg.store.run_record import RUN_FILE, find_run, read_run, refuse_other_record
+from tipsseg.store.shards import shards_in, state_folders
+from tipsseg.util.files import is_file, is_folder, read_regular
+from tipsseg.util.json_values import parse
+from tipsseg.util.printable import counted, listed
+
+_GIVE = "Give the classes with argument `classes` or argument `vocabulary`."
+_PRED = "Argument `predicted` takes a folder of masks, or the output folder of a run with argument `formats`=png."
+
+
+def masks_folder(folder: Path) -> Path:
+    """The folder itself; of a run's output folder its masks/. Raises InputError where it is no folder, or a run without masks.
+
+    That is also where a merge into the folder has not ended: masks may be missing.
+    """
+    if not is_folder(folder):
+        raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
+    if is_unfinished(folder):
+        raise InputError(f"{folder}: a merge into it has not ended", f"Finish it first: {finish_command(folder)}")
+    inner = folder / _masks_folder()
+    if not (folder / RUN_FILE).is_file() and not shards_in(folder):
+        return folder
+    if not inner.is_dir() and (folder / CLASSES_FILE).is_file():
+        raise InputError(f"the run in {folder} wrote no masks", "Label with argument `formats`=png.")
+    return inner if inner.is_dir() else folder
+
+
+def find_masks(folder: Path) -> Found:
+    """The masks in a folder; in the output folder of a run, the masks in its masks/. Raises InputError."""
+    masks = masks_folder(folder)
+    try:
+        found = inputs.find([masks], output=None)
+    except InputError as error:
+        raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from error
+    inputs.check_listed(found)
+    if _names(folder) == NAMES[0]:
+        return found
+    # Such a mask is of the image whose whole name it has before its suffix.
+    return replace(found, refs=tuple(replace(ref, relative=ref.relative.with_suffix("")) for ref in found.refs))
+
+
+def _masks_folder() -> str:
+    """The folder of an output folder that has its masks."""
+    return FORMATS[index_masks()[0]].folder or ""
+
+
+def _names(folder: Path) -> str:
+    """How the masks in a folder are named, see FileOptions: as the run says that wrote them."""
+    places = (folder, folder.absolute().parent) if folder.absolute().name == _masks_folder() else (folder,)
+    records = [*places, *(state for place in places for state in state_folders(place)[:1])]
+    found = (find_run(place) for place in records)
+    return next((info.spec.files.names for info in found if info is not None), NAMES[0])
+
+
+def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the classes 1..N of masks: the given names, or else the names that the run wrote beside the masks.
+
+    Raises:
+        UsageError: There are no names; or the given names are more or fewer than the names of the run, or in another order: the
+            ids would mean other classes.
+        InputError: No names are given, and the names of the run cannot be read.
+    """
+    if given is None:
+        return names_beside(folder)
+    try:
+        written = names_beside(folder)
+    except (UsageError, InputError):  # masks from elsewhere
+        return tuple(given)
+    if len(given) != len(written):
+        raise UsageError(
+            f"{counted(len(given), 'class', 'classes')} given, but the masks in {folder} were made with {len(written)}: "
+            f"{listed(written, 6)}",
+            "The names are known from that run: leave out argument `classes` and argument `vocabulary`. To score by argument "
+            "`layout`, label with the vocabulary of its name.",
+        )
+    if in_other_order(given, written):
+        raise UsageError(
+            f"the masks in {folder} were made with the classes in another order: {', '.join(written)}",
+            "Leave out argument `classes` and argument `vocabulary`; the names are known from that run. The truth must have its "
+            "order.",
+        )
+    return tuple(given)
+
+
+def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether these are the same names, but not in the same order."""
+    first, second = [name.casefold() for name in names], [name.casefold() for name in others]
+    return first != second and sorted(first) == sorted(second)
+
+
+def names_beside(folder: Path) -> tuple[str, ...]:
+    """The class names in the classes.json of a run's output folder, or of the folder that holds its masks/.
+
+    Raises UsageError where there is none, InputError where it cannot be used.
+    """
+    places = [folder]
+    if folder.absolute().name == _masks_folder():  # beside other folders it would be about other masks
+        places.append(folder.absolute().parent)
+    path = next((place / CLASSES_FILE for place in places if (place / CLASSES_FILE).is_file()), None)
+    if path is None:
+        raise UsageError(
+            f"no {CLASSES_FILE} beside the masks in {folder} says what their ids mean",
+            "Give the classes with argument `classes`, argument `vocabulary` or argument `layout`.",
+        )
+    try:
+        classes = class_names(parse(read_regular(path)))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not what tipsseg writes", _GIVE) from error
+    if not classes:
+        raise InputError(f"{path} names no classes", _GIVE)
+    _refuse_other_names(path, classes)
+    return tuple(name for _, name in classes)
+
+
+def _refuse_other_names(path: Path, classes: Sequence[tuple[int, str]]) -> None:
+    """Raise InputError where the run.json beside a classes.json, or one of the shards', gives the ids another meaning."""
+    output = path.parent
+    for state in (output, *state_folders(output)):
+        try:
+            refuse_other_record(state)
+            names = read_run(state).names
+        except (OutputError, FileNotFoundError):  # no run, or not one of this program
+            continue
+        except (OSError, ValueError) as error:
+            raise InputError(f"{state / RUN_FILE} is not what tipsseg writes: {error}", _GIVE) from error
+        for what in class_faults(classes, names):
+            raise InputError(f"{path}: {what}", f"{OTHER_CLASSES} {_GIVE}")

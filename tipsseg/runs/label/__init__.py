@@ -1,0 +1,1 @@
+"""Label the images of folders."""

@@ -1,0 +1,195 @@
+"""A dry run: what a run would do, and what it would cost, measured by labelling a few images into a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+from tipsseg.backbones.tipsv2.config import read_config
+from tipsseg.errors import OutputError
+from tipsseg.features.folder import STORE_FILE, files_in, files_of
+from tipsseg.labelling.windows import make_plans, patch_grid
+from tipsseg.options import ONE_SCALE, LabelOptions, scales_text
+from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.engine.engine import LocalEngine
+from tipsseg.runs.label.run import as_items, refuse_unfit
+from tipsseg.store.lock import is_locked
+from tipsseg.store.results import Failed, Labelled, Unchanged, image_paths
+from tipsseg.store.resume import ResumeState
+from tipsseg.store.run_record import run_context
+from tipsseg.store.spec import RunInfo
+from tipsseg.types import ImageRef
+from tipsseg.util.files import json_bytes
+from tipsseg.util.fingerprint import content_digest
+from tipsseg.util.printable import clock, counted
+from tipsseg.weights.sources import find_model
+
+#: So many images are labelled for the estimate, from all over the run; the first only warms up.
+_SAMPLE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one image costs.
+
+    Attributes:
+        start: Seconds before the first image.
+        seconds: Of one image.
+        size: Bytes of all that is written for it.
+        sample: How many images were labelled to know.
+        sizes: (height, width) of these images in pixels.
+    """
+
+    start: float
+    seconds: float
+    size: float
+    sample: int
+    sizes: tuple[tuple[int, int], ...]
+
+
+def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool) -> int:
+    """Print the images that would be labelled, and note the rest. Raises as a run does.
+
+    Args:
+        info: The run, as `plan_run` gives it.
+        images: Its images.
+        progress: Says it all.
+        measure: Whether to estimate time and disk, by labelling some of the images here.
+
+    Returns:
+        How many images cannot be labelled.
+    """
+    spec, context = info.spec, run_context(info)
+    unchanged = failed = replaced = edited = 0
+    todo: list[ImageRef] = []
+    with closing(ResumeState(info, context)) as resume:
+        context = context.with_files(resume.files)
+        try:
+            if not spec.overwrite:
+                resume.refuse_other_ids(images.known)
+                images = refuse_unfit(resume, images)
+            resume.refuse_in_the_way(images.known)
+        except OutputError as refusal:  # this tells what there is to do all the same
+            progress.note(
+                f"The run would be refused: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else "")
+            )
+        for item in images.refs if spec.overwrite else as_items(images.refs, resume):
+            match item:
+                case Failed(_, error):
+                    failed += 1
+                    progress.error(error)
+                case Unchanged():
+                    unchanged += 1
+                    edited += bool(item.edited)
+                case ImageRef():
+                    todo.append(item)
+                    replaced += any(path.exists() for path in image_paths(context, item, spec.formats).values())
+                    progress.path(item.path)
+    if is_locked(spec.state):
+        progress.note(f"Another tipsseg is at work in {spec.state}.")
+    parts = [f"{counted(len(todo), 'image')} to label"]
+    parts += [f"{unchanged} unchanged"] if unchanged else []
+    parts += [f"{edited} of those changed by hand, and kept"] if edited else []
+    parts += [f"{failed} cannot be labelled"] if failed else []
+    parts += [f"files of {replaced} would be replaced"] if replaced else []
+    progress.note(f"{', '.join(parts)}, into {spec.output}. Nothing was written.")
+    if todo and measure:
+        progress.note(_cost(info, todo))
+    return failed
+
+
+def _cost(info: RunInfo, todo: list[ImageRef]) -> str:
+    """A sentence on time and disk."""
+    model = info.spec.model
+    if not find_model(model).is_here:
+        return f"No estimate of time and disk: get the weights first, with tipsseg weights download {model}"
+    found = estimate(info, todo)
+    if found is None:
+        return "No estimate of time and disk: none of the images that were tried can be labelled."
+    seconds, size = round(found.start + found.seconds * len(todo)), found.size * len(todo)
+    told = f"About {clock(seconds)} and {_readable(size)} on this machine, by labelling {found.sample} of them."
+    return told if info.spec.options.scales == ONE_SCALE else f"{told} {_windows(info, found.sizes)}"
+
+
+def _windows(info: RunInfo, sizes: Sequence[tuple[int, int]]) -> str:
+    """A sentence on what several scales cost."""
+    spec, options = info.spec, info.spec.options
+    vision = read_config(find_model(spec.model).fetch(quiet=True, keep_stamps=spec.use_cache) / "config.json").vision
+    native, patch = vision.image_size, vision.patch_size
+
+    def seen(options: LabelOptions) -> list[tuple[int, int, int]]:
+        plans = (make_plans(size, native, options.short_side or native, patch, options) for size in sizes)
+        return [patch_grid(plan, patch) for each in plans for plan in each]
+
+    grids = seen(options)
+    times = sum(map(prod, grids)) / sum(map(prod, seen(replace(options, scales=ONE_SCALE))))
+    return (
+        f"At scales {scales_text(options.scales)} the model sees {sum(grid[0] for grid in grids) / len(sizes):.1f} windows per "
+        f"image, and {times:.1f} times as many patches as at scale 1."
+    )
+
+
+def _readable(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
+
+
+def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
+    """The cost of an image, by labelling a few into a temporary folder; None where none of them can be. Raises TipssegError."""
+    step = max(1, len(todo) // _SAMPLE)
+    refs = todo[::step][:_SAMPLE]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tipsseg-") as folder:
+        features = (
+            None if info.spec.features is None else _trial_store(info.spec.features, refs, Path(folder, "features"))
+        )
+        known = {} if features is None else _sizes(features)
+        trial = replace(info, spec=replace(info.spec, output=Path(folder), shard=None, features=features))
+        engine = LocalEngine(trial, quiet=True)
+        engine.start(run_context(trial))
+        start = time.monotonic() - began
+        times: list[float] = []
+        size = 0
+        sizes: list[tuple[int, int]] = []
+        with closing(engine.results(refs)) as results:
+            for result in results:
+                times.append(time.monotonic())
+                if isinstance(result, Labelled):
+                    sizes.append(result.entry.numbers.size)
+                    size += len(json_bytes(result.entry.record()))
+                    size += sum(len(row) for rows in result.rows.values() for row in rows)
+                    size += sum(Path(folder, file).stat().st_size for file in result.entry.files.values())
+                else:
+                    times.pop()
+        if features is not None:
+            size += sum(each for path, each in _sizes(features).items() if path not in known)
+    if not times:
+        return None
+    seconds = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0] - began - start
+    return Estimate(start, seconds, size / len(times), len(times), tuple(sizes))
+
+
+def _trial_store(store: Path, refs: Sequence[ImageRef], folder: Path) -> Path:
+    """A feature store with what the real one has of these images, which nothing is added to. Raises OSError."""
+    if os.path.lexists(store / STORE_FILE):
+        folder.mkdir()
+        shutil.copyfile(store / STORE_FILE, folder / STORE_FILE)
+    for ref in refs:
+        with suppress(OSError, ValueError):  # of an image that cannot be read, and of one without features
+            for file in files_of(store, content_digest(ref.path)):
+                target = folder / file.relative_to(store)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+    return folder
+
+
+def _sizes(store: Path) -> dict[Path, int]:
+    """The bytes of each file of features."""
+    return {path: path.stat().st_size for path in files_in(store)}

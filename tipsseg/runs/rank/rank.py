@@ -1,0 +1,135 @@
+"""`tipsseg rank`: the images of a run in the order in which a person reviews them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tipsseg.errors import ImageError, InputError
+from tipsseg.options import check_whole_number
+from tipsseg.runs.common.inputs import check_image_root
+from tipsseg.runs.common.progress import Progress, Silence
+from tipsseg.runs.convert.only import find_only
+from tipsseg.runs.rank.candidates import Candidates, without_features
+from tipsseg.runs.rank.expected import Reason, mean_confidence, reasons
+from tipsseg.runs.rank.source import Item, Source
+from tipsseg.store.corrections import find_correction
+from tipsseg.types import printable_path
+from tipsseg.util.printable import counted
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """An image in the order of review.
+
+    Attributes:
+        path: Where the image is.
+        image: Its name in the run.
+        score: Its expected error, 0..1: the share of its pixels whose label is expected to be wrong.
+        confidence: The mean confidence, 0..1, of the pixels that have a label; None where no pixel has one.
+        reasons: What the score is made of, the largest part first.
+    """
+
+    path: Path
+    image: str
+    score: float
+    confidence: float | None
+    reasons: tuple[Reason, ...]
+
+    def record(self) -> dict[str, object]:
+        """As JSON values."""
+        return {
+            "path": printable_path(self.path),
+            "image": self.image,
+            "score": self.score,
+            "confidence": self.confidence,
+            "reasons": [each.record() for each in self.reasons],
+        }
+
+
+def rank(
+    output: str | Path,
+    *,
+    features: str | Path | None = None,
+    only: Iterable[str | Path] | None = None,
+    images: str | Path | None = None,
+    limit: int | None = None,
+) -> list[Ranked]:
+    """Put the images of a run into the order in which a person reviews them, as `tipsseg rank` does.
+
+    Images come first whose labels are expected to have the most wrong pixels. One that is like an image before it comes later, and
+    one with a class that no image before it shows comes earlier. Images whose mask a person corrected are left out. The same run
+    gives the same order.
+
+    Args:
+        output: The output folder, of a run that ended or not.
+        features: The folder of a feature store: how alike images are is by their class tokens then, else by their labels.
+        only: Paths of images; the others are left out. None: all.
+        images: The folder that the images' names begin at, in place of where the images were.
+        limit: Only the first images, so many of them.
+
+    Returns:
+        The images, those first that are to be reviewed first.
+
+    Raises:
+        UsageError: For a limit below 1, or where `images` is no folder.
+        InputError: For what is no output folder, or no feature store; where one of `only` is not labelled.
+        OutputError: For a manifest that cannot be read.
+    """
+    unknown: list[Path] = []
+    found = rank_folder(
+        Path(output),
+        None if features is None else Path(features),
+        None if only is None else [Path(each) for each in only],
+        None if images is None else Path(images),
+        limit,
+        Silence(),
+        unknown.append,
+    )
+    if unknown:
+        raise InputError(f"{unknown[0]}: not labelled in {output}", "Leave it out of argument `only`.")
+    return found
+
+
+def rank_folder(
+    output: Path,
+    features: Path | None,
+    only: Iterable[Path] | None,
+    images: Path | None,
+    limit: int | None,
+    progress: Progress,
+    unknown: Callable[[Path], object],
+) -> list[Ranked]:
+    """See `rank`; `unknown` is called with each of `only` that is not labelled, `progress` is told what is left out."""
+    if limit is not None:
+        check_whole_number("argument `limit`", limit)
+    check_image_root(images)
+    candidates, found, corrected = Candidates(), dict[str, Ranked](), 0
+    with ExitStack() as stack:
+        source = Source(output, images, stack)
+        names = None if only is None else find_only((each.entry for each in source.entries()), only, images, unknown)
+        for item in source.entries():
+            entry = item.entry
+            if names is not None and entry.image not in names:
+                continue
+            if _is_corrected(item):
+                corrected += 1
+                continue
+            error = candidates.add(entry)
+            found[entry.image] = Ranked(item.path, entry.image, error, mean_confidence(entry), reasons(entry))
+    vectors, missing = candidates.vectors(features)
+    if corrected:
+        progress.note(f"{counted(corrected, 'corrected image')} left out.")
+    if missing:
+        progress.note(without_features(missing, features))
+    return [found[image] for image in candidates.order(vectors)[:limit]]
+
+
+def _is_corrected(item: Item) -> bool:
+    """Whether the mask of an image is not as the run wrote it, and so a person's."""
+    try:
+        return find_correction(item.entry, item.context.output, item.context.ownership) is not None
+    except ImageError:  # two masks, each changed in its own way
+        return True

@@ -1,0 +1,232 @@
+"""`tipsseg report`: the page of a run, in a folder that can be opened from the disk, copied and sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from importlib import resources
+from itertools import chain, islice
+from pathlib import Path
+
+from tipsseg.options import MAX_PIXELS, Palette
+from tipsseg.runs.common.inputs import check_image_root
+from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.rank.candidates import Candidates, without_features
+from tipsseg.runs.rank.likeness import Vectors, nearest
+from tipsseg.runs.rank.source import Source
+from tipsseg.runs.report.image import ImageMaker, Made, failed_record
+from tipsseg.runs.report.place import DATA, Place, chunk_name
+from tipsseg.runs.report.scripts import script
+from tipsseg.runs.report.truth import accuracy_of, read_image_accuracies, read_truth_scores
+from tipsseg.store.lock import LOCK_FILE, FolderLock
+from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.summary import TotalsSum
+from tipsseg.types import LabelClass, ignore_id
+from tipsseg.util.files import clean_up, clean_up_below
+from tipsseg.util.printable import counted
+from tipsseg.util.threads import in_order
+from tipsseg.vocabulary.palette import safe_colour
+
+#: The page's own files.
+PAGE_FILES = ("index.html", "page.css", "page.js", "statistics.js", "viewer.js")
+
+#: How many images the page names that are like an image.
+ALIKE = 8
+
+#: How many images a file of data has; the first is small, as the page shows it first.
+FIRST_CHUNK = 200
+CHUNK = 1000
+
+
+def make_report(
+    output: Path,
+    target: Path | None,
+    images: Path | None,
+    jobs: int,
+    progress: Progress,
+    max_pixels: int = MAX_PIXELS,
+    features: Path | None = None,
+    palette: Palette = "own",
+) -> int:
+    """Make the page of a run, finished or not; files that are as they would be made stay.
+
+    Memory holds some hundred bytes per image, and the pixels of `jobs` images.
+
+    Args:
+        output: The output folder of the run.
+        target: The folder of the page. None: the folder `report` in the output folder.
+        images: The folder that the images' names begin at, in place of where the images were.
+        jobs: Threads.
+        progress: Is told of every image.
+        max_pixels: Larger images are refused.
+        features: The folder of a feature store: the page shows which images are alike, by their class tokens, and the order of the
+            images follows these too. None: no store.
+        palette: "own": the colours of the classes; "safe": colours that people with any kind of colour vision tell apart.
+
+    Returns:
+        How many images have no picture, because they or their labels cannot be read.
+
+    Raises:
+        UsageError: Where `images` is no folder.
+        InputError: For what is no output folder, or is damaged; for a folder without features.
+        OutputError: Where the folder of the page cannot be written, or is something else.
+    """
+    check_image_root(images)
+    with ExitStack() as stack:
+        source = Source(output, images, stack)
+        classes = source.classes
+        if palette == "safe":
+            classes = tuple(replace(each, colour=safe_colour(each.id)) for each in classes)
+        truth = read_truth_scores(output)
+        accuracies = {} if truth is None else read_image_accuracies(output)
+        folder = output / "report" if target is None else target
+        lock = FolderLock(folder)
+        stack.callback(lock.give_back)
+        if lock.left_over:
+            clean_up([folder], keep={LOCK_FILE})
+            clean_up_below(each for each in folder.iterdir() if each.is_dir())
+        place = stack.enter_context(closing(Place(folder)))
+        return _Report(source, classes, place, truth, accuracies, features, progress).make(jobs, max_pixels)
+
+
+class _Report:
+    """One page."""
+
+    def __init__(
+        self,
+        source: Source,
+        classes: tuple[LabelClass, ...],
+        place: Place,
+        truth: Mapping[str, object] | None,
+        accuracies: Mapping[str, float],
+        features: Path | None,
+        progress: Progress,
+    ) -> None:
+        self._source = source
+        self._classes = classes
+        self._place = place
+        self._truth = truth
+        self._accuracies = accuracies
+        self._scored: dict[str, float] = {}
+        self._totals = TotalsSum(classes)
+        self._features = features
+        self._progress = progress
+        self._new = 0
+        self._same = 0
+        self._wrong = 0
+        self._unreadable: dict[str, None] = {}
+
+    def make(self, jobs: int, max_pixels: int) -> int:
+        """Make it; returns how many images have no picture."""
+        began = time.monotonic()
+        source, progress, folder = self._source, self._progress, self._place.folder
+        progress.begin(f"{counted(len(source), 'image')} of {source.output} into {folder}.", len(source))
+        maker = ImageMaker(self._place, self._classes, max_pixels)
+        candidates = Candidates()
+        try:
+            for entry in self._images(maker, jobs):
+                candidates.add(entry)
+                self._totals.add(entry.summary)
+                if (accuracy := accuracy_of(entry, self._accuracies)) is not None:
+                    self._scored[entry.image] = accuracy
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"{counted(self._new + self._same, 'image')} done; the same command goes on from there")
+            raise
+        vectors, missing = candidates.vectors(self._features)
+        # A stable sort: what has no labels comes last.
+        order = sorted(candidates.order(vectors), key=self._unreadable.__contains__)
+        alike = {} if self._features is None else _alike(candidates.images, vectors, order)
+        if missing:
+            progress.note(without_features(missing, self._features))
+        self._place.keep_only(dict.fromkeys(order))
+        failed = [failed_record(image, str(path), reason) for image, path, reason in source.failures()]
+        number = len(order) + len(failed)
+        chunks = self._write_data([*_chunks(number)], chain((self._record(image, alike) for image in order), failed))
+        self._write_page(number, chunks)
+        progress.end()
+        progress.results([folder / PAGE_FILES[0]])
+        progress.note(self._last_line(time.monotonic() - began))
+        return self._wrong
+
+    def _images(self, maker: ImageMaker, jobs: int) -> Iterator[ManifestEntry]:
+        with closing(in_order(jobs, maker.make, self._source.items())) as results:
+            for made in results:
+                self._take(made)
+                yield made.entry
+
+    def _record(self, image: str, alike: Mapping[str, list[int]]) -> Mapping[str, object]:
+        found, accuracy = alike.get(image), self._scored.get(image)
+        more = {"alike": found} if found else {}
+        return {**self._place.read(image), **more, **({} if accuracy is None else {"accuracy": accuracy})}
+
+    def _take(self, made: Made) -> None:
+        if made.new:
+            self._place.add(made.entry.image, made.signature, made.record)
+        if made.error is not None:
+            self._wrong += 1
+            self._progress.error(made.error)
+        else:
+            self._new += made.new
+            self._same += not made.new
+        if made.record["state"] == "failed":
+            self._unreadable[made.entry.image] = None
+        self._progress.advance()
+
+    def _write_data(self, sizes: Sequence[int], records: Iterator[Mapping[str, object]]) -> int:
+        """Write the records in files of these sizes, and remove older ones; returns how many files there are."""
+        for index, size in enumerate(sizes):
+            data = script("images", index, list(islice(records, size)))
+            self._place.write(self._place.folder / DATA / chunk_name(index), data)
+        self._place.keep_chunks(len(sizes))
+        return len(sizes)
+
+    def _write_page(self, images: int, chunks: int) -> None:
+        source, folder = self._source, self._place.folder
+        facts = {
+            "name": str(source.output.absolute()),
+            "digest": source.digest,
+            "ended": source.ended,
+            "images": images,
+            "chunks": [f"{DATA}/{chunk_name(index)}" for index in range(chunks)],
+            "classes": [
+                {"id": each.id, "name": each.name, "colour": "#{:02x}{:02x}{:02x}".format(*each.colour)}
+                for each in self._classes
+            ],
+            "ignore": ignore_id(len(self._classes)),
+            "truth": self._truth,
+            "scored": len(self._scored),
+            "summary": [*source.facts(), *self._totals.result().lines()],
+        }
+        self._place.write(folder / DATA / "run.js", script("run", facts))
+        # Last comes the page itself, which needs all others.
+        for name in reversed(PAGE_FILES):
+            self._place.write(folder / name, page_file(name))
+
+    def _last_line(self, seconds: float) -> str:
+        parts = [f"{counted(self._new, 'image')} drawn"]
+        parts += [f"{self._same} unchanged"] if self._same else []
+        parts += [f"{self._wrong} failed"] if self._wrong else []
+        return f"{', '.join(parts)} in {seconds:.1f} s, into {self._place.folder}"
+
+
+def _alike(images: Sequence[str], vectors: Vectors, order: Sequence[str]) -> dict[str, list[int]]:
+    """For each image the places in the order of the images that are most like it."""
+    places = {image: place for place, image in enumerate(order)}
+    found = nearest(vectors, ALIKE)
+    return {image: [places[images[each]] for each in near] for image, near in zip(images, found, strict=True)}
+
+
+def page_file(name: str) -> bytes:
+    """One of the page's own files."""
+    return (resources.files("tipsseg") / "assets" / "report" / name).read_bytes()
+
+
+def _chunks(images: int) -> Iterator[int]:
+    """The sizes of the files of data of so many images."""
+    size = FIRST_CHUNK
+    while images > 0:
+        yield min(size, images)
+        images -= size
+        size = CHUNK

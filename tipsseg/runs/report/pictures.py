@@ -1,0 +1,105 @@
+"""The files of one image for the page: a picture, a thumbnail with the labels on it, and a map of labels and confidences."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tipsseg.regions.name_places import inner_point, largest_regions
+from tipsseg.runs.report.scripts import script
+from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
+
+#: The longest sides, in pixels, of a picture and of a thumbnail.
+PICTURE_SIDE = 800
+THUMBNAIL_SIDE = 240
+
+#: How much of a thumbnail's colour is that of the class.
+_TINT = 0.45
+
+#: The colour of outlines, of ignored pixels, and of an image that is not there.
+_OUTLINE = (20, 20, 20)
+_IGNORED = (128, 128, 128)
+_NO_IMAGE = 200
+
+
+def shown_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The size (h, w) at which an image of `size` is shown: no side longer than `side`, and not enlarged."""
+    scale = min(1.0, side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def picture(image: NDArray[np.uint8] | None, size: tuple[int, int]) -> Image.Image:
+    """The picture of an image [H, W, 3] RGB uint8 in the labels' `size` (H, W) or smaller; a grey one where there is no image."""
+    height, width = shown_size(size, PICTURE_SIDE)
+    if image is None:
+        return Image.new("RGB", (width, height), (_NO_IMAGE,) * 3)
+    return Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
+
+
+def thumbnail(shown: Image.Image, labels: LabelArray, classes: Sequence[LabelClass]) -> Image.Image:
+    """A thumbnail of a picture, with the labels [H, W] as colours and outlines."""
+    height, width = shown_size(labels.shape, THUMBNAIL_SIDE)
+    small = shown.resize((width, height), Image.Resampling.BOX)
+    pixels = np.asarray(small, np.float32)  # [h, w, 3]
+    ids = resampled(labels, (height, width))  # [h, w]
+    colours = np.zeros((int(ids.max()) + 1, 3), np.float32)
+    for each in classes:
+        if each.id < len(colours):
+            colours[each.id] = each.colour
+    if ignore_id(len(classes)) < len(colours):
+        colours[ignore_id(len(classes))] = _IGNORED
+    painted = np.where((ids == BACKGROUND)[..., None], pixels, (1 - _TINT) * pixels + _TINT * colours[ids])
+    painted[_outlines(ids)] = _OUTLINE
+    return Image.fromarray(painted.round().astype(np.uint8))
+
+
+def resampled(values: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.generic]:
+    """Values [H, W] at another size (h, w): each the value at the middle of its pixel."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, values.shape, strict=True)
+    )
+    return values[rows[:, None], columns]  # [h, w]
+
+
+def jpeg(shown: Image.Image) -> bytes:
+    """The picture as a JPEG file."""
+    buffer = io.BytesIO()
+    shown.save(buffer, format="JPEG", quality=82)
+    return buffer.getvalue()
+
+
+def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | None) -> bytes:
+    """The labels [H, W], and the confidences [H, W] in 0..1 where they are known, as a script.
+
+    It holds a PNG of the size of the picture as text, as a page from the disk may not look into an image file. Red is the low byte
+    of the label id, green its high byte, blue the confidence times 255.
+    """
+    size = shown_size(labels.shape, PICTURE_SIDE)
+    ids = resampled(labels, size).astype(np.uint16)  # [h, w]
+    planes = np.zeros((*size, 3), np.uint8)
+    planes[..., 0] = ids & 255
+    planes[..., 1] = ids >> 8
+    if confidence is not None:
+        planes[..., 2] = np.rint(np.clip(resampled(confidence, size), 0, 1).astype(np.float32) * 255)
+    buffer = io.BytesIO()
+    Image.fromarray(planes).save(buffer, format="PNG")
+    return script("map", key, f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}")
+
+
+def name_places(labels: LabelArray, number_of_classes: int) -> list[tuple[int, int, int]]:
+    """Where the picture shows the names of classes: the id of each, and (y, x) inside its largest region in labels [H, W]."""
+    small = resampled(labels, shown_size(labels.shape, PICTURE_SIDE)).astype(np.uint16)  # [h, w]
+    return [(each.class_id, *inner_point(each)) for each in largest_regions(small, number_of_classes)]
+
+
+def _outlines(ids: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Pixels [h, w] whose right or lower neighbour has another id."""
+    found = np.zeros(ids.shape, np.bool_)
+    found[:, :-1] |= ids[:, :-1] != ids[:, 1:]
+    found[:-1] |= ids[:-1] != ids[1:]
+    return found

@@ -1,0 +1,98 @@
+"""The scores of a run against truth, where `tipsseg eval -o` wrote them into its output folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from tipsseg.errors import InputError
+from tipsseg.formats import index_masks
+from tipsseg.runs.evaluate.run import CSV_FILE, IMAGES_FILE, SCORES_FILE
+from tipsseg.store.manifest import ManifestEntry
+from tipsseg.util.append_log import lines_of
+from tipsseg.util.files import read_regular, reason_of
+from tipsseg.util.json_values import parse, take
+
+
+def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
+    """The scores in eval.json and the matrix in confusion.csv; None where there is no eval.json.
+
+    Returns:
+        `mean_iou` and `pixel_accuracy`, 0..1 or None; `classes`: name and IoU of each; `columns`: the names of what was predicted;
+        `counts`: a row of pixels for each class of the truth.
+
+    Raises:
+        InputError: Where one of the files is not as it was written.
+    """
+    if not os.path.lexists(folder / SCORES_FILE):
+        return None
+    try:
+        record = parse(read_regular(folder / SCORES_FILE))
+        text = read_regular(folder / CSV_FILE).decode("utf-8")
+        if take(record, "tool", str) != "tipsseg":
+            raise ValueError("of another tool")
+        header, *rows = csv.reader(io.StringIO(text))
+        classes = [
+            {"name": take(each, "name", str), "iou": _score(each, "iou")} for each in take(record, "classes", list)
+        ]
+        counts = [[int(number) for number in row[1:]] for row in rows]
+        if len(counts) != len(classes) or any(len(row) != len(header) - 1 for row in counts):
+            raise ValueError(f"{CSV_FILE} is not of these classes")
+    except (OSError, ValueError) as error:
+        raise _other(folder / SCORES_FILE, error) from error
+    columns = [str(each["name"]) for each in classes] + ["no label"] * (len(header) - 1 - len(classes))
+    return {
+        "mean_iou": _score(record, "mean_iou"),
+        "pixel_accuracy": _score(record, "pixel_accuracy"),
+        "classes": classes,
+        "columns": columns,
+        "counts": counts,
+    }
+
+
+def read_image_accuracies(folder: Path) -> dict[str, float]:
+    """The share of right pixels of each image that was scored, 0..1, by the name of the image or of its mask.
+
+    Images without a pixel that counts are left out; so are all where there is no file of them, as an earlier version wrote none.
+
+    Raises:
+        InputError: Where the file is not as it was written.
+    """
+    path = folder / IMAGES_FILE
+    if not os.path.lexists(path):
+        return {}
+    found = {}
+    try:
+        for _, line in lines_of(path):
+            record = parse(line)
+            pixels, right = take(record, "pixels", int), take(record, "right", int)
+            if not 0 <= right <= pixels:
+                raise ValueError(f"{right} of {pixels} pixels are right")
+            if pixels:
+                found[take(record, "image", str)] = round(right / pixels, 4)
+    except (OSError, ValueError) as error:
+        raise _other(path, error) from error
+    return found
+
+
+def accuracy_of(entry: ManifestEntry, accuracies: Mapping[str, float]) -> float | None:
+    """The share of right pixels of an image; None where it was not scored."""
+    masks = [entry.files[name].partition("/")[2] for name in index_masks() if name in entry.files]
+    return next((accuracies[name] for name in (entry.image, *masks) if name in accuracies), None)
+
+
+def _other(path: Path, error: Exception) -> InputError:
+    reason = reason_of(error)
+    return InputError(f"{path}: not as tipsseg eval writes it: {reason}", "Run the evaluation again.")
+
+
+def _score(record: Mapping[str, object], key: str) -> float | None:
+    value = record.get(key)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise ValueError(f"`{key}` is no score")
+    return float(value)  # type: ignore[arg-type]
