@@ -12,6 +12,7 @@ Files appear whole or not at all, and hold no clock: the same labels give the sa
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -185,6 +186,12 @@ class RowsFile(RunFile):
             return
         for name, _ in self.read(images):
             yield name
+
+    def holds(self, images: Sequence[str]) -> bool:
+        """Return whether the file can be read, and holds exactly these images."""
+        with suppress(OSError, ValueError):
+            return {name for name, _ in self.read(images)} == set(images)
+        return False
 
     def read(self, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
         """The images that the file holds, with their rows.

@@ -225,7 +225,9 @@ class OutputFolder:
                     file.write(holders, lambda _: ())
                     continue
                 with closing(Journal(name, file, context.state, holders)) as journal:
-                    journal.write(holders)
+                    # If nothing was broken off here, the file stays as it is, with the command that wrote it.
+                    if name in self.resume.outdated or journal.changed or not file.holds(holders):
+                        journal.write(holders)
 
     def _removed_file(self) -> Path | None:
         """The first file of an image of this run that is not there any more; None where all are there."""
