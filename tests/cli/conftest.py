@@ -10,10 +10,8 @@ import pytest
 from masks import PRED, TRUTH, save
 from PIL import Image
 from resuming import Run
-from running import Command, Ran
-from typer.testing import CliRunner
+from running import Command, Ran, run_command
 
-from tipsseg.cli.main import app
 from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.store.spec import RunInfo
 from tipsseg.weights import fetching
@@ -26,10 +24,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     def run(*arguments: object, stdin: bytes | None = None, cwd: Path | None = None) -> Ran:
         if cwd is not None:
             monkeypatch.chdir(cwd)
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Ran(result.exit_code, result.stdout, result.stderr)
+        return run_command(*arguments, stdin=stdin)
 
     return run
 

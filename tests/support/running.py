@@ -1,10 +1,14 @@
-"""What the fixtures that run the command give back."""
+"""Run `tipsseg` in this process, and what that gives back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from typer.testing import CliRunner
+
+from tipsseg.cli.main import app
 
 
 @dataclass(frozen=True)
@@ -20,3 +24,11 @@ class Command(Protocol):
     """`tipsseg` with these arguments."""
 
     def __call__(self, *arguments: object, stdin: bytes | None = None, cwd: Path | None = None) -> Ran: ...
+
+
+def run_command(*arguments: object, stdin: bytes | None = None) -> Ran:
+    """Run `tipsseg` in this process and folder; an error that is not an expected one is raised."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Ran(result.exit_code, result.stdout, result.stderr)
