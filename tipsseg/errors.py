@@ -7,13 +7,13 @@
     ├── FileError                    path, reason: a file that cannot be read
     │   ├── ImageError               one image that cannot be read
     │   │   └── LabelIdError         a mask with ids that are no class
-    │   └── FeatureFileError         a file of features that cannot be read
+    │   ├── FeatureFileError         a file of features that cannot be read
+    │   └── CheckpointError          tensor: files that are not a TIPSv2 model
     ├── OutputError                  path, reason: a result that cannot be written
     │   └── OtherRunError            a folder with labels or features of a run that was asked for something else
     ├── DeviceError                  device: a device or dtype that is not there
-    ├── CheckpointError              path, tensor: files that are not a TIPSv2 model
     └── WeightsError                 weights that cannot be found, downloaded or read
-        ├── LockError                path: weights.lock is missing or malformed
+        ├── LockError                a FileError too: weights.lock is missing or malformed
         ├── DownloadError            repository, revision, file: the hub did not deliver
         └── IntegrityError           path, what, expected, got: a file that is not what was pinned
 
@@ -168,19 +168,15 @@ class DeviceError(TipssegError):
         self.device = device
 
 
-class CheckpointError(TipssegError):
+class CheckpointError(FileError):
     """A folder whose files are not a TIPSv2 model.
 
     Attributes:
-        path: The file.
-        reason: The message without the path.
         tensor: The name of the first tensor at fault. None: no tensor is at fault.
     """
 
     def __init__(self, path: Path, reason: str, hint: str = "", tensor: str | None = None) -> None:
-        super().__init__(f"{path}: {reason}", hint)
-        self.path = path
-        self.reason = reason
+        super().__init__(path, reason, hint)
         self.tensor = tensor
 
 
@@ -188,18 +184,8 @@ class WeightsError(TipssegError):
     """Weights that cannot be found, downloaded or read."""
 
 
-class LockError(WeightsError):
-    """weights.lock is missing, unreadable or malformed.
-
-    Attributes:
-        path: The file.
-        reason: The message without the path.
-    """
-
-    def __init__(self, path: Path, reason: str, hint: str = "") -> None:
-        super().__init__(f"{path}: {reason}", hint)
-        self.path = path
-        self.reason = reason
+class LockError(WeightsError, FileError):
+    """weights.lock is missing, unreadable or malformed."""
 
 
 class DownloadError(WeightsError):

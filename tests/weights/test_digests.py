@@ -175,8 +175,7 @@ def test_embedded_models(embedded: ModelSpec, tmp_path: Path, hashed: list[Path]
         == folder
     )
     assert len(hashed) == 3
-    reports = fetching.verify(embedded)
-    assert reports[1] == fetching.FileReport("sub/m", folder / "sub/m", SHA256.size, SHA256.digest, "ok")
+    assert fetching.verify(embedded) == dict.fromkeys(("config.json", "sub/m", "tokenizer.model"), "ok")
     assert fetching.resolve_hashes(embedded) == embedded
 
 
@@ -195,7 +194,7 @@ def test_an_embedded_file_that_changed_is_not_removed(
 def test_an_embedded_file_that_is_missing(embedded: ModelSpec, tmp_path: Path) -> None:
     (tmp_path / "package" / "assets" / "small" / "sub" / "m").unlink()
     assert fetching.locate(embedded) is None
-    assert [report.state for report in fetching.verify(embedded)] == ["ok", "absent", "ok"]
+    assert [*fetching.verify(embedded).values()] == ["ok", "absent", "ok"]
     with pytest.raises(WeightsError, match="missing from the installation"):
         fetching.fetch(embedded, keep_stamps=True)
 
@@ -204,11 +203,13 @@ class TransportError(Exception):
     """As those of an HTTP library, whose cause tells what it is."""
 
 
-def caused(cause: BaseException) -> TransportError:
-    error = TransportError("of the library")
-    error.__cause__ = TransportError("of a library of it")
-    error.__cause__.__context__ = cause
+def behind(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
     return error
+
+
+def caused(cause: BaseException) -> Exception:
+    return behind(TransportError("of the library"), behind(TransportError("of a library of it"), cause))
 
 
 FAILURES = {
@@ -227,36 +228,28 @@ FAILURES = {
     "no network": (caused(OSError(errno.ENETUNREACH, "Network is unreachable")), "cannot reach http", "HF_ENDPOINT"),
     "broken off": (caused(ConnectionResetError(104, "reset")), "the transfer failed (of the library)", "again"),
     "says nothing": (OSError(), "the transfer failed (OSError)", "again"),
+    "disk full, after the connection broke off": (
+        behind(OSError(errno.ENOSPC, "No space left on device"), TimeoutError("timed out")),
+        "the disk is full",
+        "HF_HOME",
+    ),
+    "wrapped": (
+        behind(LocalEntryNotFoundError("check your connection"), TimeoutError("timed out")),
+        "did not answer in time (timed out)",
+        "HF_HUB_ETAG_TIMEOUT",
+    ),
 }
+
+
+DEMO = ModelSpec("demo", "Apache-2.0", 1, (), "owner/demo", "1")
 
 
 @pytest.mark.parametrize("case", FAILURES)
 def test_failures_say_what_to_do(case: str) -> None:
-    cause, message, hint = FAILURES[case]
-    error = hub_errors.download_error(
-        cause, model="demo", repository="owner/demo", revision="1", file="f", in_cache=False
-    )
-    assert message in error.message
-    assert "cannot get f of owner/demo at revision 1" in error.message
-    assert hint in error.hint
-
-
-def test_a_full_disk_is_told_though_the_connection_had_broken_off_before() -> None:
-    full = OSError(errno.ENOSPC, "No space left on device")
-    full.__context__ = TimeoutError("timed out")
-    error = hub_errors.download_error(
-        full, model="demo", repository="owner/demo", revision="1", file="f", in_cache=False
-    )
-    assert "the disk is full" in error.message
-
-
-def test_an_error_that_wraps_another_names_the_other() -> None:
-    wrapping = LocalEntryNotFoundError("check your connection")
-    wrapping.__cause__ = TimeoutError("timed out")
-    error = hub_errors.download_error(
-        wrapping, model="demo", repository="owner/demo", revision="1", file="f", in_cache=False
-    )
-    assert "did not answer in time (timed out)" in error.message
+    error, message, hint = FAILURES[case]
+    found = hub_errors.explain(error, DEMO, in_cache=False)
+    assert message in found[0]
+    assert hint in found[1]
 
 
 def test_a_bug_stays_a_bug() -> None:

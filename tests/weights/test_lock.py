@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -89,9 +88,7 @@ def test_text_round_trips(tmp_path: Path) -> None:
     odd = dataclasses.replace(models["demo"], licence='Apache "2.0" \\ für alle')
     models["demo"] = odd
     text = lock_text(models)
-    assert text == lock_text(models)
     assert read_lock(written(tmp_path, text)) == models
-    assert set(tomllib.loads(text)) == {"models"}
     assert text.startswith("#")
     assert "tipsseg weights lock" in text
 
@@ -118,7 +115,8 @@ WRONG = {
     "sha256 capitals": (HUB.replace(SHA, SHA.upper()), "models.demo.files[1].sha256: must be 64 small hex"),
     "empty licence": (HUB.replace("Apache-2.0", " "), "models.demo.licence: must be printable text"),
     "control character": (HUB.replace("Apache-2.0", "a\\u0007"), "models.demo.licence: must be printable text"),
-    "files missing": (HUB.partition("files")[0], "models.demo.files: must be an array"),
+    "files missing": (HUB.partition("files")[0], "models.demo.files: is missing"),
+    "files is text": (HUB.partition("files")[0] + 'files = "a"', "models.demo.files: must be an array"),
     "file is text": (HUB.replace('{ name = "config.json" }', '"config.json"'), "files[0]: must be a table"),
     "file not named": (HUB.replace("tokenizer.model", "other.model"), "does not name tokenizer.model"),
     "file twice": (HUB.replace("tokenizer.model", "config.json"), "names config.json twice"),
@@ -165,20 +163,6 @@ def test_found_in_the_wheel_and_beside_an_editable_package(
         find_lock()
     path = written(tmp_path if beside else package, HUB)
     assert find_lock() == path
-
-
-def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
-    models = read_lock(written(tmp_path, HUB))
-    path = tmp_path / "new.lock"
-    write_lock(path, models)
-    assert read_lock(path) == models
-    before = path.read_bytes()
-    with pytest.raises(LockError, match="read back"):
-        write_lock(path, {"demo": dataclasses.replace(models["demo"], id="other")})
-    with pytest.raises(LockError, match="revision"):
-        write_lock(path, {"demo": dataclasses.replace(models["demo"], revision="main")})
-    assert path.read_bytes() == before
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["new.lock", "weights.lock"]
 
 
 def test_write_where_nothing_can_be_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Is a file as it should be? Hashes, and stamps that save hashing a file a second time.
+"""Compare files with their hashes, and keep stamps that save hashing a file a second time.
 
 A stamp says: this file, when it had this size, inode and these times, had this hash. One of the times is the time of the last
 change of the inode, which no program can set. A file that was written to since is therefore hashed again, even where its size
@@ -15,7 +15,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tipsseg.errors import OutputError
 from tipsseg.util.files import atomic_write, cache_folder
@@ -37,9 +37,8 @@ class Expected:
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """How a file differs from what was expected; `what` is "size", "sha256" or "git-sha1"."""
+class Mismatch(NamedTuple):
+    """How a file differs from the expected one; `what` is "size", "sha256" or "git-sha1"."""
 
     what: str
     expected: str
@@ -47,21 +46,16 @@ class Mismatch:
 
 
 def expected_from_name(name: str, size: int | None = None) -> Expected | None:
-    """What the hub states with a hash alone: an ETag, or the file name of a blob.
+    """Read an ETag of the hub, or the name of a blob: the sha256 of a large file, or the git blob hash of a file in git.
 
-    Args:
-        name: 64 hex digits, the sha256 of a large file, or 40 hex digits, the git blob hash of a file in git.
-        size: Bytes, where they are known.
-
-    Returns:
-        None for a name that is no such hash.
+    Return None for any other text.
     """
     kind = _KIND_BY_LENGTH.get(len(name)) if _HEX.fullmatch(name) else None
     return None if kind is None else Expected(kind, name, size)
 
 
 def hash_file(path: Path, kind: Kind) -> str:
-    """The hash of a file's content, in hex. Raises OSError."""
+    """Hash the content of a file, in hex. Raises OSError."""
     if kind == "sha256":
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -72,33 +66,29 @@ def hash_file(path: Path, kind: Kind) -> str:
     return sha1.hexdigest()
 
 
-def compare(path: Path, expected: Expected) -> Mismatch | None:
-    """Compare the size of a file, then its hash; None where both are as expected. Raises OSError."""
-    size = path.stat().st_size
-    if expected.size is not None and size != expected.size:
-        return Mismatch("size", f"{expected.size} bytes", f"{size} bytes")
-    got = hash_file(path, expected.kind)
-    return None if got == expected.digest else Mismatch(expected.kind, expected.digest, got)
-
-
 def find_mismatch(
     path: Path, expected: Expected, *, trust_stamp: bool = True, keep_stamp: bool = False
 ) -> Mismatch | None:
-    """As `compare`, but a file whose stamp still holds is not hashed again. Raises OSError.
+    """Compare the size of a file, then its hash, and return the first that differs. Raises OSError.
 
-    With `keep_stamp` a right file gets a stamp.
+    A file whose stamp still holds is not hashed again. With `keep_stamp` a right file gets a stamp.
     """
     before = _stamp(path, expected)
-    if trust_stamp and expected.size in (None, before["size"]) and _load_stamp(path) == before:
+    size = before["size"]
+    if expected.size not in (None, size):
+        return Mismatch("size", f"{expected.size} bytes", f"{size} bytes")
+    if trust_stamp and _load_stamp(path) == before:
         return None
-    mismatch = compare(path, expected)
-    if keep_stamp and mismatch is None and _stamp(path, expected) == before:  # else something writes to it right now
+    got = hash_file(path, expected.kind)
+    if got != expected.digest:
+        return Mismatch(expected.kind, expected.digest, got)
+    if keep_stamp and _stamp(path, expected) == before:  # else something writes to it right now
         _save_stamp(path, before)
-    return mismatch
+    return None
 
 
 def sha256_of(path: Path, *, keep_stamp: bool = False) -> str:
-    """The sha256 of a file, in hex; a file whose stamp still holds is not hashed again. Raises OSError."""
+    """Return the sha256 of a file, in hex, from its stamp if that still holds. Raises OSError."""
     known = stamped(path)
     if known is not None and known.kind == "sha256" and _load_stamp(path) == _stamp(path, known):
         return known.digest
@@ -110,7 +100,7 @@ def sha256_of(path: Path, *, keep_stamp: bool = False) -> str:
 
 
 def stamped(path: Path) -> Expected | None:
-    """The hash in the stamp of this path, whatever became of the file since; None where there is no stamp."""
+    """Return the hash in the stamp of this path, whatever became of the file since; None without a stamp."""
     stamp = _load_stamp(path)
     digest = stamp.get("digest")
     return expected_from_name(digest) if isinstance(digest, str) and stamp.get("path") == str(path.resolve()) else None
@@ -121,7 +111,6 @@ def _stamp(path: Path, expected: Expected) -> dict[str, object]:
 
 
 def _state(path: Path) -> dict[str, object]:
-    """What of a file changes when it is written to."""
     status = path.stat()
     return {
         "path": str(path.resolve()),

@@ -7,109 +7,72 @@ network is needed to read it. A wrong file is removed from the hub cache and sto
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from tipsseg.errors import DownloadError, IntegrityError, WeightsError
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.weights import hub
-from tipsseg.weights.digests import Expected, Mismatch, find_mismatch, hash_file, stamped
+from tipsseg.weights.digests import Expected, find_mismatch, hash_file, stamped
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _REINSTALL = "Reinstall tipsseg."
 
 
-@dataclass(frozen=True, slots=True)
-class FileReport:
-    """What `verify` found for one file.
-
-    Attributes:
-        name: The name of the file within the model.
-        path: Where the file is; None where it is absent.
-        size: Bytes; None where it is absent.
-        sha256: In hex; None where it is absent.
-        state: "ok": the file is as it should be. "absent": it is not there. "unknown": neither the lock nor the cache states
-            its hash, and only the hub could tell.
-    """
-
-    name: str
-    path: Path | None
-    size: int | None
-    sha256: str | None
-    state: Literal["ok", "absent", "unknown"]
+#: "unknown": neither the lock nor the cache states the hash of the file, and only the hub could tell.
+State = Literal["ok", "absent", "unknown"]
 
 
 def fetch(spec: ModelSpec, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
-    """Verify the files of a model, and download the files that are absent. No network is used where all files are there.
+    """Verify the files of a model, download those that are absent, and return their folder.
 
-    Args:
-        spec: The model.
-        quiet: No progress bars.
-        keep_stamps: Whether stamps in the user's cache save hashing the files the next time.
-
-    Returns:
-        The folder of the files.
+    No network is used if all files are there. With `keep_stamps`, stamps in the user's cache save hashing them the next time.
 
     Raises:
-        DownloadError: Where a file cannot be downloaded.
-        IntegrityError: For a wrong file, which is removed from the hub cache.
-        WeightsError: Where a file cannot be read.
+        DownloadError: A file cannot be downloaded.
+        IntegrityError: A file is wrong; it is removed from the hub cache.
+        WeightsError: A file cannot be read.
     """
     return _folder(spec, _ensure(spec, spec.files, quiet=quiet, keep_stamps=keep_stamps))
 
 
 def locate(spec: ModelSpec) -> Path | None:
-    """The folder of a model's files, not verified; None where a file is absent. Uses no network."""
+    """Find the folder of a model's files, without verifying them; None if a file is absent. Uses no network."""
     paths = [_find(spec, file) for file in spec.files]
     return None if paths[0] is None or None in paths else _folder(spec, paths[0])
 
 
-def verify(spec: ModelSpec) -> list[FileReport]:
-    """Hash every file that is there, whatever was verified before. Uses no network.
+def verify(spec: ModelSpec) -> dict[str, State]:
+    """Hash every file that is there, whatever was verified before, and return the state of each. Uses no network.
 
-    Returns:
-        A report for each file of the model.
-
-    Raises:
-        IntegrityError: For the first wrong file, after it was removed from the hub cache.
+    Raises IntegrityError for the first wrong file, which is removed from the hub cache.
     """
-    reports = []
+    states: dict[str, State] = {}
     for file in spec.files:
         path = _find(spec, file)
-        if path is None:
-            reports.append(FileReport(file.name, None, None, None, "absent"))
-            continue
-        with _readable(path):
-            expected = stated_locally(spec, file, path)
-            if expected is not None:
-                _require(spec, path, find_mismatch(path, expected, trust_stamp=False, keep_stamp=True))
-            known = expected is not None and expected.kind == "sha256"
-            sha256 = expected.digest if expected is not None and known else hash_file(path, "sha256")
-            state: Literal["ok", "unknown"] = "unknown" if expected is None else "ok"
-            reports.append(FileReport(file.name, path, path.stat().st_size, sha256, state))
-    return reports
+        expected = None if path is None else stated_locally(spec, file, path)
+        if path is not None and expected is not None:
+            _require(spec, path, expected, trust_stamp=False)
+        states[file.name] = "absent" if path is None else "unknown" if expected is None else "ok"
+    return states
 
 
 def resolve_hashes(spec: ModelSpec) -> ModelSpec:
-    """Ask the hub for the size and the sha256 of every file of the pinned revision.
+    """Ask the hub for the size and the sha256 of every file of the pinned revision, and return the model with them.
 
     The hub states the sha256 of large files. For small files it states the hash of their git blob: they are downloaded,
     compared with that, and hashed here. An embedded model has its hashes in the lock and comes back as it is.
 
-    Returns:
-        The same model with size and sha256 of every file.
-
     Raises:
-        DownloadError: Where the hub cannot be asked.
-        IntegrityError: Where the lock already states something else.
+        DownloadError: The hub cannot be asked.
+        IntegrityError: The lock already states something else.
     """
     if spec.embedded is not None:
         return spec
-    return dataclasses.replace(spec, files=tuple(_resolved(spec, file) for file in spec.files))
+    return replace(spec, files=tuple(_resolved(spec, file) for file in spec.files))
 
 
 def _resolved(spec: ModelSpec, file: LockedFile) -> LockedFile:
@@ -117,22 +80,21 @@ def _resolved(spec: ModelSpec, file: LockedFile) -> LockedFile:
     if stated.kind == "sha256" and stated.size is not None:
         return LockedFile(file.name, stated.size, stated.digest)
     path = _ensure(spec, [file], quiet=True, keep_stamps=True)
+    _require(spec, path, stated, trust_stamp=False)
     with _readable(path):
-        _require(spec, path, find_mismatch(path, stated, trust_stamp=False, keep_stamp=True))
         return LockedFile(file.name, path.stat().st_size, hash_file(path, "sha256"))
 
 
 def _ensure(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool, keep_stamps: bool) -> Path:
-    """Verify the files that are here, and download the others; returns the path of the first."""
+    """Verify the files that are here, download the others, and return the path of the first."""
     absent = []
     for file in files:
         path = _find(spec, file)
         if path is None:
             absent.append(file)
             continue
-        with _readable(path):
-            expected = stated_locally(spec, file, path) or _stated_by_hub(spec, file, path)
-            _require(spec, path, find_mismatch(path, expected, keep_stamp=keep_stamps))
+        expected = stated_locally(spec, file, path) or _stated_by_hub(spec, file, path)
+        _require(spec, path, expected, keep_stamp=keep_stamps)
     if absent and spec.embedded is not None:
         raise WeightsError(f"{_PACKAGE / spec.embedded / absent[0].name} is missing from the installation", _REINSTALL)
     if absent:
@@ -160,12 +122,12 @@ def _folder(spec: ModelSpec, first: Path) -> Path:
 
 
 def stated_locally(spec: ModelSpec, file: LockedFile, path: Path) -> Expected | None:
-    """The hash that a file must have: of the lock, else of the hub cache, else of an earlier verification; None without one."""
+    """Return the hash that a file must have: of the lock, else of the hub cache, else of an earlier verification."""
     if file.sha256 is not None:
         return Expected("sha256", file.sha256, file.size)
     stated = hub.stated_in_cache(path, file.size) if spec.embedded is None else None
     if stated is None and (stamp := stamped(path)) is not None:
-        stated = dataclasses.replace(stamp, size=file.size)
+        stated = replace(stamp, size=file.size)
     return stated
 
 
@@ -182,12 +144,13 @@ def _stated_by_hub(spec: ModelSpec, file: LockedFile, path: Path) -> Expected:
         ) from error
 
 
-def _require(spec: ModelSpec, path: Path, mismatch: Mismatch | None) -> None:
-    if mismatch is None:
-        return
-    if spec.embedded is not None:
-        raise IntegrityError(path, mismatch.what, mismatch.expected, mismatch.got, _REINSTALL)
-    raise hub.reject(path, mismatch)
+def _require(
+    spec: ModelSpec, path: Path, expected: Expected, *, trust_stamp: bool = True, keep_stamp: bool = True
+) -> None:
+    with _readable(path):
+        mismatch = find_mismatch(path, expected, trust_stamp=trust_stamp, keep_stamp=keep_stamp)
+    if mismatch is not None:
+        raise IntegrityError(path, *mismatch, _REINSTALL if spec.embedded is not None else hub.remove(path))
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from tipsseg._version import __version__
 from tipsseg.errors import DownloadError, IntegrityError
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.weights import hub_errors
-from tipsseg.weights.digests import Expected, Mismatch, expected_from_name, find_mismatch
+from tipsseg.weights.digests import Expected, expected_from_name, find_mismatch
 
 _Result = TypeVar("_Result")
 
@@ -53,7 +53,7 @@ _DISAGREE = (
 
 
 def cached(spec: ModelSpec, name: str) -> Path | None:
-    """The path of a file of the pinned revision in the hub cache; None where it is absent. Uses no network."""
+    """Find a file of the pinned revision in the hub cache. Uses no network."""
     from huggingface_hub import try_to_load_from_cache
 
     repository, revision = source(spec)
@@ -62,11 +62,7 @@ def cached(spec: ModelSpec, name: str) -> Path | None:
 
 
 def stated_in_cache(path: Path, size: int | None = None) -> Expected | None:
-    """The hash that the hub stated for a cached file, which is the name of the blob that the snapshot links to.
-
-    Returns:
-        None where the cache has no symbolic links.
-    """
+    """Return the hash that the hub stated for a cached file: the name of the blob that the snapshot links to."""
     return expected_from_name(path.readlink().name, size) if path.is_symlink() else None
 
 
@@ -80,7 +76,8 @@ def stated_by_hub(spec: ModelSpec, file: LockedFile) -> Expected:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
     repository, revision = source(spec)
-    hub_errors.check_endpoint(repository, revision, file.name)
+    if (reason := hub_errors.endpoint_fault()) is not None:
+        raise DownloadError(repository, revision, file.name, reason, "Check HF_ENDPOINT.")
     metadata = _from_hub(
         spec,
         file.name,
@@ -92,13 +89,14 @@ def stated_by_hub(spec: ModelSpec, file: LockedFile) -> Expected:
         ),
     )
     stated = expected_from_name(metadata.etag or "", metadata.size)
-    reason = None
-    if metadata.commit_hash != revision:
-        reason = f"{constants.ENDPOINT} answered for revision {metadata.commit_hash}"
-    elif stated is None:
-        reason = f"{constants.ENDPOINT} states no sha256 for it, but {metadata.etag!r}"
-    if reason is not None or stated is None:
-        raise DownloadError(repository, revision, file.name, reason or "", "Check HF_ENDPOINT and the proxy settings.")
+    if metadata.commit_hash != revision or stated is None:
+        answer = (
+            f"answered for revision {metadata.commit_hash}"
+            if metadata.commit_hash != revision
+            else f"states no sha256 for it, but {metadata.etag!r}"
+        )
+        reason = f"{constants.ENDPOINT} {answer}"
+        raise DownloadError(repository, revision, file.name, reason, "Check HF_ENDPOINT and the proxy settings.")
     path = _storage(repository) / "snapshots" / revision / file.name
     if None not in (file.size, stated.size) and file.size != stated.size:
         raise IntegrityError(path, "size", f"{file.size} bytes", f"{stated.size} bytes", _DISAGREE)
@@ -121,12 +119,8 @@ def download(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool, keep_
             _download(spec, file, by_hub, keep_stamps=keep_stamps)
 
 
-def reject(path: Path, mismatch: Mismatch) -> IntegrityError:
-    """Remove a wrong file from the hub cache, its links and its blob, and nothing outside the hub cache.
-
-    Returns:
-        The error to raise.
-    """
+def remove(path: Path) -> str:
+    """Remove a wrong file from the hub cache, its links and its blob, and nothing outside; return the hint for the user."""
     from huggingface_hub import constants
 
     hint = _AGAIN
@@ -141,11 +135,11 @@ def reject(path: Path, mismatch: Mismatch) -> IntegrityError:
             here.unlink(missing_ok=True)
     except OSError as error:
         hint = f"It could not be removed ({error.strerror}): remove it by hand first. {_AGAIN}"
-    return IntegrityError(path, mismatch.what, mismatch.expected, mismatch.got, hint)
+    return hint
 
 
 def source(spec: ModelSpec) -> tuple[str, str]:
-    """The repository and the revision of a model of the hub. Raises ValueError for any other model."""
+    """Return the repository and the revision of a model of the hub."""
     if spec.repository is None or spec.revision is None:
         raise ValueError(f"{spec.id} does not come from the hub")
     return spec.repository, spec.revision
@@ -167,11 +161,11 @@ def _download(spec: ModelSpec, file: LockedFile, stated: Expected, *, keep_stamp
     size = file.size if file.size is not None else stated.size
     expected = Expected("sha256", file.sha256, size) if file.sha256 else Expected(stated.kind, stated.digest, size)
     if (mismatch := find_mismatch(path, expected, keep_stamp=keep_stamps)) is not None:
-        raise reject(path, mismatch)
+        raise IntegrityError(path, *mismatch, remove(path))
 
 
 def _check_space(spec: ModelSpec, files: Sequence[LockedFile], stated: Sequence[Expected]) -> None:
-    """Raise DownloadError where the disk of the cache has no room for the absent files."""
+    """Raise DownloadError if the disk of the cache has no room for the absent files."""
     repository, revision = source(spec)
     storage = _storage(repository)
     absent = [
@@ -219,7 +213,7 @@ def _progress_bars(quiet: bool) -> Iterator[None]:
 
 
 def _from_hub(spec: ModelSpec, name: str, work: Callable[[], _Result]) -> _Result:
-    """Call `work`, again where the hub is down, and turn its errors into a DownloadError."""
+    """Call `work`, again if the hub is down, and turn its errors into a DownloadError."""
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
@@ -232,12 +226,5 @@ def _from_hub(spec: ModelSpec, name: str, work: Callable[[], _Result]) -> _Resul
                 time.sleep(wait)
         return work()
     except hub_errors.expected() as error:
-        repository, revision = source(spec)
-        raise hub_errors.download_error(
-            error,
-            model=spec.id,
-            repository=repository,
-            revision=revision,
-            file=name,
-            in_cache=cached(spec, name) is not None,
-        ) from error
+        reason, hint = hub_errors.explain(error, spec, in_cache=cached(spec, name) is not None)
+        raise DownloadError(*source(spec), name, reason, hint) from error

@@ -1,4 +1,4 @@
-"""Errors of huggingface_hub, of its HTTP library and of the disk, turned into one DownloadError that says what to do.
+"""Explain errors of huggingface_hub, of its HTTP library and of the disk: what happened, and what to do.
 
 huggingface_hub lets errors of its HTTP library through, and its version decides which library that is (httpx, httpx2). tipsseg
 depends on neither. It takes their base class from huggingface_hub, and finds the cause in the errors of Python behind them.
@@ -12,17 +12,38 @@ import ssl
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from tipsseg.errors import DownloadError
+from tipsseg.types import ModelSpec
 from tipsseg.util.printable import first_line
 
 _CHECK_NETWORK = "Check the network, HF_ENDPOINT and the proxy settings."
 _CHECK_LOCK = "Check weights.lock, or update tipsseg."
+_ROOM = "Free some space, or set HF_HOME to a folder on a larger disk."
+
+# Reason and hint by the class of the error; the nearest base class counts.
+_REFUSALS = {
+    "GatedRepoError": (
+        "the repository is gated and access was not granted",
+        "Ask for access at {endpoint}/{repository}, then set HF_TOKEN to a token of that account.",
+    ),
+    "RepositoryNotFoundError": (
+        "{endpoint} has no such repository, or does not show it to this account",
+        "For a private repository set HF_TOKEN to a token that may read it; an expired token must be replaced.",
+    ),
+    "RevisionNotFoundError": ("the pinned revision {revision} does not exist on the hub", _CHECK_LOCK),
+    "EntryNotFoundError": ("{endpoint} has no such file in that revision", _CHECK_LOCK),
+}
+_STATUS_HINTS = {
+    401: "Set HF_TOKEN to a token that may read this repository; an expired token must be replaced.",
+    403: "Set HF_TOKEN to a token that may read this repository.",
+    404: f"{_CHECK_LOCK} If HF_ENDPOINT is set, check that it is a hub.",
+    429: "Too many requests: wait some minutes; with HF_TOKEN set more are allowed.",
+}
 
 
 def expected() -> tuple[type[Exception], ...]:
-    """The errors that the hub, the network and the disk may cause inside huggingface_hub; any other error is a bug.
+    """Return the errors that the hub, the network and the disk may cause inside huggingface_hub; any other error is a bug.
 
-    Its Xet transfer raises RuntimeError; an answer of a server that is no hub causes ValueError.
+    Its Xet transfer raises RuntimeError; an answer of a server that is not a hub causes ValueError.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -30,151 +51,84 @@ def expected() -> tuple[type[Exception], ...]:
     return OSError, RuntimeError, ValueError, http_error
 
 
-def check_endpoint(repository: str, revision: str, file: str) -> None:
-    """Raise DownloadError where HF_ENDPOINT is no web address."""
-    endpoint = _endpoint()
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        reason = f"cannot reach {endpoint!r}: it is no address that begins with https://"
-        raise DownloadError(repository, revision, file, reason, "Check HF_ENDPOINT.")
+def endpoint_fault() -> str | None:
+    """Return why the hub cannot be asked if HF_ENDPOINT is not a web address."""
+    from huggingface_hub import constants
+
+    parts = urlsplit(constants.ENDPOINT)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        return None
+    return f"cannot reach {constants.ENDPOINT!r}: it is not an address that begins with https://"
 
 
-def download_error(
-    error: Exception, *, model: str, repository: str, revision: str, file: str, in_cache: bool
-) -> DownloadError:
-    """The DownloadError for an `expected` error that occurred while a file of a model was fetched.
-
-    Args:
-        error: The error.
-        model: The id of the model.
-        repository: Its repository.
-        revision: Its pinned revision.
-        file: The name of the file.
-        in_cache: The file is in the cache nevertheless.
-    """
-    from huggingface_hub.errors import LocalEntryNotFoundError
+def explain(error: Exception, model: ModelSpec, *, in_cache: bool) -> tuple[str, str]:
+    """Return reason and hint for an `expected` error; `in_cache`: the file is in the cache nevertheless."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
     while isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # it wraps what went wrong
-    reason, hint = (
-        _offline(error, model, in_cache=in_cache)
-        or _refused(error, repository, revision)
-        or _bad_status(error)
-        or _disk(error)
-        or _unreachable(error, model)
-        or (f"the transfer failed ({first_line(error)})", "Run the command again.")
+    cache = constants.HF_HUB_CACHE
+    without_network = (
+        "Without network: try argument `model`=tiny, which needs no download, or run "
+        f"`tipsseg weights download {model.id}` on a machine with network and copy its cache to {cache}."
     )
-    return DownloadError(repository, revision, file, reason, hint)
+    if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
+        where = "" if in_cache else f" and the file is not in the cache at {cache}"
+        return f"offline mode is on{where}", f"Unset HF_HUB_OFFLINE. {without_network}"
+    return _answer(error, model) or _disk_fault(error) or _connection_fault(error, without_network)
 
 
-def _offline(error: Exception, model: str, *, in_cache: bool) -> tuple[str, str] | None:
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    if not isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
-        return None
-    where = "" if in_cache else f" and the file is not in the cache at {_cache()}"
-    return f"offline mode is on{where}", f"Unset HF_HUB_OFFLINE. {_without_network(model)}"
-
-
-def _refused(error: Exception, repository: str, revision: str) -> tuple[str, str] | None:
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    endpoint = _endpoint()
-    if isinstance(error, GatedRepoError):
-        return (
-            "the repository is gated and access was not granted",
-            f"Ask for access at {endpoint}/{repository}, then set HF_TOKEN to a token of that account.",
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        return (
-            f"{endpoint} has no such repository, or does not show it to this account",
-            "For a private repository set HF_TOKEN to a token that may read it; an expired token must be replaced.",
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return f"the pinned revision {revision} does not exist on the hub", _CHECK_LOCK
-    if isinstance(error, EntryNotFoundError):
-        return f"{endpoint} has no such file in that revision", _CHECK_LOCK
-    return None
-
-
-def _bad_status(error: Exception) -> tuple[str, str] | None:
+def _answer(error: Exception, model: ModelSpec) -> tuple[str, str] | None:
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
+    facts = {"endpoint": constants.ENDPOINT, "repository": model.repository, "revision": model.revision}
+    for kind in type(error).__mro__:
+        if kind.__name__ in _REFUSALS:
+            reason, hint = _REFUSALS[kind.__name__]
+            return reason.format(**facts), hint.format(**facts)
     if not isinstance(error, HfHubHTTPError):
         return None
     status = error.response.status_code
-    hints = {
-        401: "Set HF_TOKEN to a token that may read this repository; an expired token must be replaced.",
-        403: "Set HF_TOKEN to a token that may read this repository.",
-        404: f"{_CHECK_LOCK} If HF_ENDPOINT is set, check that it is a hub.",
-        429: "Too many requests: wait some minutes; with HF_TOKEN set more are allowed.",
-    }
-    return f"{_endpoint()} answered with HTTP {status}", hints.get(status, "Run the command again later.")
-
-
-def _disk(error: Exception) -> tuple[str, str] | None:
-    of_network = isinstance(error, ConnectionError | TimeoutError) or _is_no_connection(error)
-    if not isinstance(error, OSError) or of_network or error.errno is None:
-        return None
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"the disk is full ({first_line(error)})",
-            "Free some space, or set HF_HOME to a folder on a larger disk.",
-        )
-    return (
-        f"the cache cannot be used ({first_line(error)})",
-        "Check the permissions of the cache folder, or set HF_HOME to another.",
+    return f"{constants.ENDPOINT} answered with HTTP {status}", _STATUS_HINTS.get(
+        status, "Run the command again later."
     )
 
 
-def _unreachable(error: Exception, model: str) -> tuple[str, str] | None:
-    causes = tuple(_causes(error))
+def _disk_fault(error: Exception) -> tuple[str, str] | None:
+    of_network = isinstance(error, ConnectionError | TimeoutError) or _is_unreachable(error)
+    if not isinstance(error, OSError) or error.errno is None or of_network:
+        return None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({first_line(error)})", _ROOM
+    hint = "Check the permissions of the cache folder, or set HF_HOME to another."
+    return f"the cache cannot be used ({first_line(error)})", hint
+
+
+def _connection_fault(error: Exception, without_network: str) -> tuple[str, str]:
+    from huggingface_hub import constants
+
+    causes, detail = tuple(_causes(error)), first_line(error)
     if any(isinstance(cause, TimeoutError) for cause in causes):
-        return (
-            f"{_endpoint()} did not answer in time ({first_line(error)})",
-            f"{_CHECK_NETWORK} HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT set the seconds to wait. "
-            f"{_without_network(model)}",
-        )
-    if any(_is_no_connection(cause) for cause in causes):
-        return f"cannot reach {_endpoint()} ({first_line(error)})", f"{_CHECK_NETWORK} {_without_network(model)}"
-    return None
+        seconds = "HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT set the seconds to wait."
+        reason = f"{constants.ENDPOINT} did not answer in time ({detail})"
+        return reason, f"{_CHECK_NETWORK} {seconds} {without_network}"
+    if any(_is_unreachable(cause) for cause in causes):
+        return f"cannot reach {constants.ENDPOINT} ({detail})", f"{_CHECK_NETWORK} {without_network}"
+    return f"the transfer failed ({detail})", "Run the command again."
 
 
-def _is_no_connection(error: BaseException) -> bool:
-    """Whether there was no connection at all: an unknown name, no answer, a certificate that is not trusted."""
+def _is_unreachable(error: BaseException) -> bool:
+    """Tell that there was no connection at all: an unknown name, no answer, a certificate that is not trusted."""
     unreachable = isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
     return unreachable or isinstance(error, ConnectionRefusedError | socket.gaierror | ssl.SSLError)
 
 
-def _without_network(model: str) -> str:
-    return (
-        "Without network: try argument `model`=tiny, which needs no download, or run "
-        f"`tipsseg weights download {model}` on a machine with network and copy its cache to {_cache()}."
-    )
-
-
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, its cause, the cause of that, and so on."""
     seen: set[int] = set()
     step: BaseException | None = error
     while step is not None and id(step) not in seen:
         seen.add(id(step))
         yield step
         step = step.__cause__ or step.__context__
-
-
-def _endpoint() -> str:
-    from huggingface_hub import constants
-
-    return constants.ENDPOINT
-
-
-def _cache() -> str:
-    from huggingface_hub import constants
-
-    return constants.HF_HUB_CACHE

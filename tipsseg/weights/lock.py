@@ -6,8 +6,9 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from tipsseg.errors import LockError, UsageError
 from tipsseg.types import LockedFile, ModelSpec
@@ -44,9 +45,6 @@ _NAME = "weights.lock"
 _HINT = "Mend it, or restore it from the repository or by reinstalling tipsseg."
 
 _MODEL_ID = re.compile(r"[a-z0-9][a-z0-9_-]*")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-_REVISION = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _HEADER = """\
 # The weights that tipsseg runs, pinned: for each model the repository, the full revision and the files.
@@ -57,17 +55,13 @@ _HEADER = """\
 
 
 def missing_hint(path: Path) -> str:
-    """Return the hint for a file of a model that is not there."""
+    """Return the hint for a file of a model that is missing."""
     hints = (hint for (name, other), hint in _IN_PLACE.items() if path.name == name and (path.parent / other).exists())
     return next(hints, FOLDER_HINT)
 
 
 def find_lock() -> Path:
-    """The weights.lock of this installation: inside the package (wheel), or beside it (editable install).
-
-    Raises:
-        LockError: Where neither is there.
-    """
+    """Find the weights.lock of this installation: inside the package (wheel), or beside it (editable install)."""
     for path in (_PACKAGE / _NAME, _PACKAGE.parent / _NAME):
         if path.is_file():
             return path
@@ -75,37 +69,31 @@ def find_lock() -> Path:
 
 
 def read_lock(path: Path | None = None) -> dict[str, ModelSpec]:
-    """Read a lock file.
+    """Read a lock file, or the lock of this installation: its models by their ids, in the order of the file.
 
-    Args:
-        path: The file; None: the lock of this installation.
-
-    Returns:
-        The models by their ids, in the order of the file.
-
-    Raises:
-        LockError: For whatever is not exactly as it should be; it names the model and the key.
+    Raises LockError, naming the model and the key, for whatever is not exactly as it should be.
     """
     path = find_lock() if path is None else path
     try:
-        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LockError(path, f"cannot be read: {error.strerror}", _HINT) from error
     except UnicodeDecodeError as error:
         raise LockError(path, "is not UTF-8 text", _HINT) from error
-    return _Reader(path).models(text)
+    except tomllib.TOMLDecodeError as error:
+        raise LockError(path, f"is not TOML: {error}", _HINT) from error
+    try:
+        _check_keys("the top level", document, {"models"})
+        models = document.get("models")
+        if not isinstance(models, dict) or not models:
+            raise ValueError("models: there must be at least one [models.ID] table")
+        return {key: _read_model(key, table) for key, table in models.items()}
+    except ValueError as error:
+        raise LockError(path, str(error), _HINT) from error
 
 
 def get_model(name: str) -> ModelSpec:
-    """Find a model in the lock of this installation.
-
-    Args:
-        name: Its id, or the name of its repository on the hub.
-
-    Raises:
-        UsageError: For a name that the lock does not have.
-        LockError: For a lock that cannot be used.
-    """
+    """Find a model in the lock of this installation, by its id or its repository. Raises UsageError for any other name."""
     models = read_lock()
     known = models | {model.repository.lower(): model for model in models.values() if model.repository is not None}
     # To the hub, capitals and small letters in the name of a repository are the same.
@@ -120,42 +108,29 @@ def get_model(name: str) -> ModelSpec:
     )
 
 
-def lock_text(models: Mapping[str, ModelSpec]) -> str:
-    """Write models as the TOML text of a lock, in this order; the same models give the same text.
+# ---- writing ----
 
-    Raises:
-        LockError: For models that `read_lock` would refuse.
-    """
-    parts = [_HEADER]
-    for key, model in models.items():
-        lines = [f"[models.{key}]"]
-        for name, text in (
-            ("repository", model.repository),
-            ("revision", model.revision),
-            ("embedded", model.embedded),
-            ("licence", model.licence),
-        ):
-            if text is not None:
-                lines.append(f"{name} = {_string(text)}")
-        lines.append(f"parameters = {model.parameters:_}")
-        lines.append("files = [")
-        lines += [f"    {_file_entry(file)}," for file in model.files]
-        lines.append("]")
-        parts.append("\n".join(lines) + "\n")
-    text = "\n".join(parts)
-    if _Reader(Path(_NAME)).models(text) != dict(models):
-        raise LockError(Path(_NAME), "the models would not be read back as they are; keys must equal the ids")
-    return text
+
+def lock_text(models: Mapping[str, ModelSpec]) -> str:
+    """Write models as the TOML text of a lock, in this order; the same models give the same text."""
+    return "\n".join([_HEADER, *map(_model_text, models.values())])
 
 
 def write_lock(path: Path, models: Mapping[str, ModelSpec]) -> None:
-    """Write a lock file, whole or not at all.
-
-    Raises:
-        LockError: For models that `read_lock` would refuse.
-        OutputError: Where the file cannot be written.
-    """
+    """Write a lock file, whole or not at all. Raises OutputError."""
     atomic_write(path, lock_text(models).encode())
+
+
+def _model_text(model: ModelSpec) -> str:
+    texts = {name: getattr(model, name) for name in ("repository", "revision", "embedded", "licence")}
+    lines = [f"[models.{model.id}]"]
+    lines += [f"{name} = {_string(text)}" for name, text in texts.items() if text is not None]
+    lines += [f"parameters = {model.parameters:_}", "files = ["]
+    for file in model.files:
+        size = "" if file.size is None else f", size = {file.size:_}"
+        sha256 = "" if file.sha256 is None else f", sha256 = {_string(file.sha256)}"
+        lines.append(f"    {{ name = {_string(file.name)}{size}{sha256} }},")
+    return "\n".join([*lines, "]"]) + "\n"
 
 
 def _string(text: str) -> str:
@@ -163,127 +138,77 @@ def _string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _file_entry(file: LockedFile) -> str:
-    fields = [f"name = {_string(file.name)}"]
-    if file.size is not None:
-        fields.append(f"size = {file.size:_}")
-    if file.sha256 is not None:
-        fields.append(f"sha256 = {_string(file.sha256)}")
-    return "{ " + ", ".join(fields) + " }"
+# ---- reading: each function raises ValueError, naming the key ----
 
 
-class _Reader:
-    """Checks the tables of one lock file; holds the path only to name it in errors."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def models(self, text: str) -> dict[str, ModelSpec]:
-        try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise LockError(self._path, f"is not TOML: {error}", _HINT) from error
-        self._only_keys(document, {"models"}, "the top level")
-        models = document.get("models")
-        if not isinstance(models, dict) or not models:
-            raise self._error("models", "there must be at least one [models.ID] table")
-        return {key: self._model(key, value) for key, value in models.items()}
-
-    def _model(self, key: str, table: object) -> ModelSpec:
-        where = f"models.{key}"
-        if not _MODEL_ID.fullmatch(key):
-            raise self._error(where, "a model id has small letters, digits, '-' and '_' only")
-        if not isinstance(table, dict):
-            raise self._error(where, f"must be a table, not {table!r}")
-        embedded = "embedded" in table
-        known = {"licence", "parameters", "files"} | ({"embedded"} if embedded else {"repository", "revision"})
-        self._only_keys(table, known, where)
-        source: dict[str, str] = {}
-        if embedded:
-            source["embedded"] = self._text(table, "embedded", where)
-            if not _is_relative(source["embedded"]):
-                raise self._error(f"{where}.embedded", "must be a relative path with '/' that stays in the package")
-        else:
-            for name, pattern, what in (
-                ("repository", _REPOSITORY, "an owner/name"),
-                ("revision", _REVISION, "a full commit hash of 40 small hex digits"),
-            ):
-                source[name] = self._text(table, name, where)
-                if not pattern.fullmatch(source[name]):
-                    raise self._error(f"{where}.{name}", f"must be {what}, not {source[name]!r}")
-        return ModelSpec(
-            id=key,
-            licence=self._text(table, "licence", where),
-            parameters=self._count(table, "parameters", where),
-            files=self._files(table, where, hashes_needed=embedded),
-            repository=source.get("repository"),
-            revision=source.get("revision"),
-            embedded=source.get("embedded"),
-        )
-
-    def _files(self, table: dict[str, object], where: str, *, hashes_needed: bool) -> tuple[LockedFile, ...]:
-        entries = table.get("files")
-        if not isinstance(entries, list):
-            raise self._error(f"{where}.files", "must be an array of tables such as { name = 'config.json' }")
-        files = tuple(
-            self._file(entry, f"{where}.files[{index}]", hashes_needed=hashes_needed)
-            for index, entry in enumerate(entries)
-        )
-        names = [file.name for file in files]
-        for name in names:
-            if names.count(name) > 1:
-                raise self._error(f"{where}.files", f"names {name} twice")
-        for name in FILES:  # an entry may name more
-            if name not in names:
-                raise self._error(f"{where}.files", f"does not name {name}")
-        return files
-
-    def _file(self, entry: object, where: str, *, hashes_needed: bool) -> LockedFile:
-        if not isinstance(entry, dict):
-            raise self._error(where, f"must be a table, not {entry!r}")
-        self._only_keys(entry, {"name", "size", "sha256"}, where)
-        name = self._text(entry, "name", where)
-        if not _is_relative(name):
-            raise self._error(f"{where}.name", f"must be a relative path with '/' inside the model, not {name!r}")
-        for key in ("size", "sha256"):
-            if hashes_needed and key not in entry:
-                raise self._error(f"{where}.{key}", f"is missing: an embedded model has no hub to ask about {name}")
-        size = self._count(entry, "size", where) if "size" in entry else None
-        sha256 = self._text(entry, "sha256", where) if "sha256" in entry else None
-        if sha256 is not None and not _SHA256.fullmatch(sha256):
-            raise self._error(f"{where}.sha256", f"must be 64 small hex digits, not {sha256!r}")
-        return LockedFile(name, size, sha256)
-
-    def _text(self, table: dict[str, object], key: str, where: str) -> str:
-        value = table.get(key)
-        if not isinstance(value, str) or not value.strip() or not value.isprintable():
-            problem = "is missing" if value is None else f"must be printable text, not {value!r}"
-            raise self._error(f"{where}.{key}", problem)
-        return value
-
-    def _count(self, table: dict[str, object], key: str, where: str) -> int:
-        value = table.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            problem = "is missing" if value is None else f"must be a whole number, not {value!r}"
-            raise self._error(f"{where}.{key}", problem)
-        return value
-
-    def _only_keys(self, table: dict[str, object], known: set[str], where: str) -> None:
-        for key in table:
-            if key not in known:
-                raise self._error(f"{where}: {key}", f"unknown key; known here: {', '.join(sorted(known))}")
-
-    def _error(self, where: str, problem: str) -> LockError:
-        return LockError(self._path, f"{where}: {problem}", _HINT)
-
-
-def _is_relative(text: str) -> bool:
-    """Whether this is a plain relative path on every platform: no drive, no backslash, no step upwards."""
-    path = PurePosixPath(text)
-    return (
-        not path.is_absolute()
-        and not any(character in text for character in "\\:")
-        and str(path) == text
-        and text != "."
-        and ".." not in path.parts
+def _read_model(key: str, table: object) -> ModelSpec:
+    where = f"models.{key}"
+    if not _MODEL_ID.fullmatch(key):
+        raise ValueError(f"{where}: a model id has small letters, digits, '-' and '_' only")
+    embedded = isinstance(table, dict) and "embedded" in table
+    source = {"embedded"} if embedded else {"repository", "revision"}
+    values = _read_table(where, table, {"licence", "parameters", "files"} | source)
+    hashes = {"size", "sha256"}  # which an embedded model must state, as there is no hub to ask
+    required, optional = ({"name"} | hashes, set[str]()) if embedded else ({"name"}, hashes)
+    files = tuple(
+        LockedFile(**_read_table(f"{where}.files[{index}]", entry, required, optional))
+        for index, entry in enumerate(values.pop("files"))
     )
+    names = [file.name for file in files]
+    for name in (*names, *FILES):  # an entry may name more
+        if names.count(name) != 1:
+            raise ValueError(f"{where}.files: {f'names {name} twice' if name in names else f'does not name {name}'}")
+    return ModelSpec(id=key, files=files, **values)
+
+
+def _read_table(where: str, table: object, required: Set[str], optional: Set[str] = frozenset()) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise ValueError(f"{where}: must be a table, not {table!r}")
+    _check_keys(where, table, required | optional)
+    for key in sorted(required - table.keys()):
+        raise ValueError(f"{where}.{key}: is missing")
+    for key, value in table.items():
+        is_right, wanted = _VALUES[key]
+        if not is_right(value):
+            raise ValueError(f"{where}.{key}: must be {wanted}, not {value!r}")
+    return dict(table)
+
+
+def _check_keys(where: str, table: Mapping[str, object], known: Set[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise ValueError(f"{where}: {key}: unknown key; known here: {', '.join(sorted(known))}")
+
+
+def _matches(pattern: str) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_printable(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and not value.isspace() and value != ""
+
+
+def _is_relative(value: object) -> bool:
+    """Tell a plain relative path on every platform from others: no drive, no backslash, no step upwards."""
+    if not isinstance(value, str) or not value.isprintable() or any(letter in value for letter in "\\:"):
+        return False
+    path = PurePosixPath(value)
+    return not path.is_absolute() and str(path) == value and value != "." and ".." not in path.parts
+
+
+# For each key: a check of its value, and what the value must be.
+_VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "repository": (_matches(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"), "an owner/name"),
+    "revision": (_matches(r"[0-9a-f]{40}"), "a full commit hash of 40 small hex digits"),
+    "embedded": (_is_relative, "a relative path with '/' that stays in the package"),
+    "licence": (_is_printable, "printable text"),
+    "parameters": (_is_count, "a whole number"),
+    "files": (lambda value: isinstance(value, list), "an array of tables such as { name = 'config.json' }"),
+    "name": (_is_relative, "a relative path with '/' inside the model"),
+    "size": (_is_count, "a whole number"),
+    "sha256": (_matches(r"[0-9a-f]{64}"), "64 small hex digits"),
+}

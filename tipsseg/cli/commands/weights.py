@@ -74,9 +74,9 @@ def verify(
     wanted = [get_model(model) for model in models] if models else list(lock.values())
     complete = True
     for spec in wanted:
-        for report in fetching.verify(spec):
-            print(f"{spec.id:10} {report.name:20} {report.state}")
-            complete = complete and report.state == "ok"
+        for name, state in fetching.verify(spec).items():
+            print(f"{spec.id:10} {name:20} {state}")
+            complete = complete and state == "ok"
     # Models that nobody asked for may be absent.
     if models and not complete:
         raise typer.Exit(1)
