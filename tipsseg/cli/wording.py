@@ -24,7 +24,6 @@ OPTIONS = {
     "formats": "--format",
     "gpus": "--gpus",
     "ignore_index": "--ignore-index",
-    "image": "--image",
     "jobs": "--jobs",
     "images": "--images",
     "layout": "--layout",

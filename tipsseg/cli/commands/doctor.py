@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from tipsseg.cli import options as opt
@@ -17,18 +14,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(cls=Command)
-def doctor(
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "auto",
-    image: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            parser=opt.path_of("--image"),
-            help="COCO val2017 000000039769.jpg, to check published image values too, where b14 is here.",
-        ),
-    ] = None,
-) -> None:
+def doctor(device: opt.Device = "auto", dtype: opt.Dtype = "auto") -> None:
     """Check this installation: versions, devices, numbers, cache and weights. Uses no network.
 
     Exit code 0: all is well; 1: a line says FAIL.
@@ -36,7 +22,7 @@ def doctor(
     from tipsseg.runs.doctor.report import examine
 
     failed = 0
-    for diagnostic in examine(device, dtype, image):
+    for diagnostic in examine(device, dtype):
         failed += diagnostic.state == "fail"
         state = "FAIL" if diagnostic.state == "fail" else diagnostic.state
         print_text(f"{printable(f'{state:5} {diagnostic.what}: {as_typed(diagnostic.detail)}')}\n")
