@@ -27,7 +27,7 @@ def test_templates_are_trimmed_and_stay_in_order() -> None:
 @pytest.mark.parametrize(
     ("templates", "message", "hint"),
     [
-        ("a {}", "templates must be a list of texts, not the text 'a {}'", ""),
+        ("a {}", "templates must be a list of texts, not 'a {}'", "A vocabulary file may name a set: protocol, plain."),
         ([], "no templates", 'Give at least one, such as "a photo of a {}."'),
         (["{}", "a photo"], "the template 'a photo' has no place for the phrase", MARK_ONE),
         (["{} and {}"], "the template '{} and {}' has 2 places for the phrase", MARK_ONE),

@@ -45,12 +45,12 @@ HOSTILE: dict[str, tuple[str, Callable[[], str], str]] = {
     "a colour": (
         "a.toml",
         lambda: f'[[classes]]\nname = "a"\ncolour = 0x{"f" * 50_000}',
-        ": class 1: a value of type int is no",
+        ": class 1: the colour a value of type int",
     ),
     "a name": (
         "a.toml",
         lambda: f"[[classes]]\nname = 0x{'f' * 50_000}",
-        ": class 1: a name must be a text that is not empty, not a",
+        ": class 1: the name of class 1 must be a text, not a value",
     ),
     "digits": ("a.toml", lambda: "a = " + "9" * 50_000, ": not a vocabulary: Exceeds the limit"),
     "classes": (

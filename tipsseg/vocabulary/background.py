@@ -14,32 +14,9 @@ from numpy.typing import NDArray
 
 #: Background phrases that compete for pixels under the background "auto", and are written as 0.
 GENERAL_BACKGROUND: tuple[str, ...] = (
-    "sky",
-    "wall",
-    "tree",
-    "wood",
-    "grass",
-    "road",
-    "sea",
-    "river",
-    "mountain",
-    "sand",
-    "desk",
-    "bed",
-    "building",
-    "cloud",
-    "lamp",
-    "door",
-    "window",
-    "ceiling",
-    "shelf",
-    "curtain",
-    "stair",
-    "floor",
-    "hill",
-    "rail",
-    "fence",
-)
+    "sky", "wall", "tree", "wood", "grass", "road", "sea", "river", "mountain", "sand", "desk", "bed", "building",
+    "cloud", "lamp", "door", "window", "ceiling", "shelf", "curtain", "stair", "floor", "hill", "rail", "fence",
+)  # fmt: skip
 
 #: Synonyms: pairs of the list that people use for one thing. All other pairs of the list are different things.
 _SYNONYMS = (("tree", "wood"), ("sea", "river"), ("mountain", "hill"))
@@ -57,13 +34,12 @@ def without_words_of(phrases: Iterable[str], names: Iterable[str]) -> tuple[str,
 
 
 def _forms(text: str) -> set[str]:
-    """A text, and the texts that differ from it in a plural's ending alone."""
     shorter = {text.removesuffix(ending) for ending in ("s", "es")}
     return {text, f"{text}s", f"{text}es", *shorter}
 
 
 def meaning_threshold(vectors: NDArray[np.float32]) -> float:
-    """The cosine at which a text is taken to mean the same as a phrase of GENERAL_BACKGROUND.
+    """Return the cosine at which a text is taken to mean the same as a phrase of GENERAL_BACKGROUND.
 
     How close texts lie differs from model to model. The model's own text tower gives the measure. The list has 3 pairs of synonyms
     (tree and wood, sea and river, mountain and hill) and some 300 pairs of different things. The threshold is the lowest cosine of
@@ -71,11 +47,7 @@ def meaning_threshold(vectors: NDArray[np.float32]) -> float:
     be that low because the two errors weigh unequally. A phrase that is left out by mistake leaves two dozen others to stand for
     the background; a phrase that is kept by mistake halves its class.
 
-    Args:
-        vectors: [25, D] float32, the unit text embeddings of GENERAL_BACKGROUND in its order.
-
-    Returns:
-        A cosine.
+    `vectors` are the unit text embeddings of GENERAL_BACKGROUND in its order, [25, D] float32.
     """
     cosines = vectors @ vectors.T  # [25, 25]
     number = {phrase: index for index, phrase in enumerate(GENERAL_BACKGROUND)}
@@ -96,7 +68,7 @@ def same_meaning(classes: NDArray[np.float32], background: NDArray[np.float32], 
         threshold: A cosine, as `meaning_threshold` gives it.
 
     Returns:
-        [B] the index of the closest class phrase; -1 where no class phrase reaches the threshold.
+        [B] the index of the closest class phrase; -1 if no class phrase reaches the threshold.
     """
     cosines = background @ classes.T  # [B, P]
     closest = cosines.argmax(1)

@@ -21,14 +21,14 @@ _FOLDER = resources.files("tipsseg") / "assets" / "vocabularies"
 
 
 def preset_names() -> tuple[str, ...]:
-    """The names of the presets, sorted."""
+    """Return the names of the presets, sorted."""
     return tuple(
         sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
     )
 
 
 def preset_summary(name: str) -> str:
-    """What a preset is, in a line: the first comment of its file."""
+    """Describe a preset in a line: the first comment of its file."""
     return (_FOLDER / f"{name}.toml").read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip()
 
 

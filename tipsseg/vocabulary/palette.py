@@ -33,12 +33,10 @@ _SATURATION = (0.90, 0.45)
 
 
 def colour(index: int) -> Colour:
-    """The colour (red, green, blue) of class id `index` >= 1: always the same, never near black, white or grey.
+    """Return the colour (red, green, blue) of class id `index` >= 1: always the same, never near black, white or grey.
 
     Ids up to some dozens are easy to tell apart; above that the colours still differ, but less.
     """
-    if index < 1:
-        raise ValueError(f"class ids begin at 1, got {index}")
     if index <= len(_FIRST):
         return _FIRST[index - 1]
     step = index - len(_FIRST) - 1
@@ -65,9 +63,7 @@ _SHADES = (1.0, 0.6, 0.8)
 
 
 def safe_colour(index: int) -> Colour:
-    """The colour of class id `index` >= 1 in a palette for all kinds of colour vision: above seven they are closer together."""
-    if index < 1:
-        raise ValueError(f"class ids begin at 1, got {index}")
+    """Return the colour of class id `index` >= 1 in a palette for all kinds of colour vision; above seven they are closer."""
     turn, place = divmod(index - 1, len(_SAFE))
     shade = _SHADES[turn % len(_SHADES)]
     red, green, blue = (round(shade * part) for part in _SAFE[place])
@@ -75,12 +71,12 @@ def safe_colour(index: int) -> Colour:
 
 
 def palette_colour(entry: LabelClass) -> Colour:
-    """The colour of a class in the palette of a mask: its own, or that of PASCAL VOC where nobody gave it one."""
+    """Return the colour of a class in the palette of a mask: its own, or that of PASCAL VOC if nobody gave it one."""
     return voc_colour(entry.id) if entry.colour == colour(entry.id) else entry.colour
 
 
 def voc_colour(index: int) -> Colour:
-    """The colour of class id `index` >= 0 in the palette of PASCAL VOC: black for 0, and below 2 ** 24 no two the same."""
+    """Return the colour of class id `index` >= 0 in the palette of PASCAL VOC: black for 0, and below 2 ** 24 no two the same."""
     red = green = blue = 0
     for shift in range(7, -1, -1):
         red |= (index & 1) << shift

@@ -6,15 +6,14 @@ import re
 from pathlib import Path
 
 from tipsseg.errors import VocabularyError
-from tipsseg.vocabulary.texts import content_lines
+from tipsseg.vocabulary.texts import content_lines, in_place
 from tipsseg.vocabulary.vocabulary import ClassSpec, check_number
 
 
 def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
     """Read the text of a file with one class a line; `path` names the file in errors.
 
-    Raises:
-        VocabularyError: For a file of another kind, and for lines that look like another format, with the line.
+    Raises VocabularyError for a file of another kind, and for lines that look like another format, with the line.
     """
     if path.suffix.lower() in _OTHER_KINDS:
         raise VocabularyError(
@@ -23,10 +22,8 @@ def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
             path=path,
         )
     lines = list(content_lines(text))
-    try:
+    with in_place(path):
         check_number(len(lines))
-    except VocabularyError as error:
-        raise VocabularyError(error.reason, error.hint, path=path) from error
     for pattern, what, hint in _NO_LINES:
         for number, line in lines:
             if re.search(pattern, line):
@@ -50,7 +47,7 @@ def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
 
 
 def line_of_class(text: str, index: int) -> int:
-    """The line, from 1, of class `index`, from 0."""
+    """Return the line, from 1, of class `index`, from 0."""
     return [number for number, _ in content_lines(text)][index]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tipsseg.errors import VocabularyError
 from tipsseg.util.files import is_there
 from tipsseg.util.printable import quoted
-from tipsseg.vocabulary.texts import check_text, content_lines, read_text
+from tipsseg.vocabulary.texts import check_text, content_lines, in_place, read_text
 
 #: The templates of the published protocol (reference: the authors' zero-shot segmentation notebook).
 PROTOCOL_TEMPLATES: tuple[str, ...] = (
@@ -32,18 +32,10 @@ MAX_TEMPLATES = 1000
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """Check a list of templates.
-
-    Returns:
-        The templates, trimmed.
-
-    Raises:
-        VocabularyError: For an empty list, for too many templates, and for one that `check_template` refuses.
-    """
-    if isinstance(templates, str):
-        raise VocabularyError(f"templates must be a list of texts, not the text {quoted(templates)}")
-    if not isinstance(templates, Sequence):
-        raise VocabularyError(f"templates must be a list of texts, not {quoted(templates)}")
+    """Check a list of templates, and trim them. Raises VocabularyError."""
+    if isinstance(templates, str) or not isinstance(templates, Sequence):
+        named = f"A vocabulary file may name a set: {', '.join(TEMPLATES)}."
+        raise VocabularyError(f"templates must be a list of texts, not {quoted(templates)}", named)
     if not templates:
         raise VocabularyError("no templates", 'Give at least one, such as "a photo of a {}."')
     if len(templates) > MAX_TEMPLATES:
@@ -64,13 +56,9 @@ def check_template(template: object) -> str:
 
 
 def find_templates(name: str) -> tuple[str, ...]:
-    """Find templates by name.
+    """Find templates by name: "protocol" or "plain", or the path of a file that has one template a line.
 
-    Args:
-        name: "protocol" or "plain", or the path of a file that has one template a line.
-
-    Raises:
-        VocabularyError: For a name that is neither, and for a line that is no template.
+    Raises VocabularyError for a name that is neither, and for a line that is no template.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]
@@ -82,10 +70,8 @@ def find_templates(name: str) -> tuple[str, ...]:
         )
     templates = []
     for line, template in content_lines(read_text(path, "a file of templates")):
-        try:
+        with in_place(path, line):
             templates.append(check_template(template))
-        except VocabularyError as error:
-            raise VocabularyError(error.reason, error.hint, path=path, line=line) from error
     if not templates:
         raise VocabularyError("no templates", "Give one a line, such as: a photo of a {}.", path=path)
     return tuple(templates)

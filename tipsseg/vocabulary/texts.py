@@ -1,9 +1,10 @@
-"""Texts that people write: small files of them, and single phrases."""
+"""Read and check texts that people write: small files, and single phrases."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tipsseg.errors import VocabularyError
@@ -23,17 +24,9 @@ _COMMENT = re.compile(r"(^|\s)#(\s.*)?$|^\s*#.*$")
 
 
 def read_text(path: Path, what: str) -> str:
-    """Read a small file in UTF-8, with or without a byte order mark.
+    """Read a small file in UTF-8, with or without a byte order mark, with "\\n" for line ends of any kind.
 
-    Args:
-        path: The file.
-        what: What the file should be, for errors, for example "a vocabulary file".
-
-    Returns:
-        The text, with "\\n" for line ends of any kind.
-
-    Raises:
-        VocabularyError: Where the file cannot be read, is too large, or is no UTF-8 text; in the last case with the line.
+    Raises VocabularyError, which calls the file `what`, such as "a vocabulary file".
     """
     try:
         with path.open("rb") as file:  # which may be a pipe, or have no end
@@ -60,13 +53,8 @@ def read_text(path: Path, what: str) -> str:
 def check_text(text: object, what: str) -> str:
     """Check a phrase or a template, and trim it; tabs and line ends become spaces.
 
-    Args:
-        text: The text.
-        what: Names it in an error, for example "a synonym".
-
-    Raises:
-        VocabularyError: For a value that is no text, a text that is too long or cannot be written as UTF-8, and one with control
-            characters: They mean nothing to the model, and files and terminals do not take them.
+    Raises VocabularyError, which calls the text `what`, such as "a synonym". Control characters are refused, as they mean nothing
+    to the model, and files and terminals do not take them.
     """
     if not isinstance(text, str):
         raise VocabularyError(f"{what} must be a text, not {quoted(text)}")
@@ -83,7 +71,7 @@ def check_text(text: object, what: str) -> str:
 
 
 def content_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Give each line that has content, trimmed and without its comment, with its number from 1.
+    """Yield the lines that have content, trimmed and without comments, with their numbers from 1.
 
     A comment begins with "#" at the start of a line, or with a "#" between blanks further on.
     """
@@ -91,6 +79,18 @@ def content_lines(text: str) -> Iterator[tuple[int, str]]:
         content = _COMMENT.sub("", line).strip()
         if content:
             yield number, content
+
+
+@contextmanager
+def in_place(path: Path | None = None, line: int | None = None, class_index: int | None = None) -> Iterator[None]:
+    """Add the place to a VocabularyError that is raised inside."""
+    try:
+        yield
+    except VocabularyError as error:
+        index = error.class_index if class_index is None else class_index
+        raise VocabularyError(
+            error.reason, error.hint, path=path or error.path, line=line or error.line, class_index=index
+        ) from error
 
 
 def _plain_ends(text: str) -> str:

@@ -24,31 +24,28 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, time
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any
 
 from tipsseg.errors import VocabularyError
-from tipsseg.types import Colour
 from tipsseg.util.printable import quoted, shortened
-from tipsseg.vocabulary.templates import TEMPLATES, check_templates
+from tipsseg.vocabulary.templates import TEMPLATES
+from tipsseg.vocabulary.texts import in_place
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, check_number
 
 _KEYS = ("classes", "background", "templates")
 _CLASS_KEYS = ("name", "synonyms", "colour", "min_confidence", "supercategory", "templates", "negative")
 
-Table = Mapping[str, object]
-
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a vocabulary file says; None where it says nothing."""
+    """What a vocabulary file says; None where it says nothing. `make_vocabulary` checks the values."""
 
     specs: tuple[ClassSpec, ...]
-    background: str | tuple[str, ...] | None = None
-    templates: tuple[str, ...] | None = None
+    background: str | Sequence[str] | None = None
+    templates: Sequence[str] | None = None
 
 
 # ---- reading ----
@@ -57,8 +54,7 @@ class Content:
 def parse_toml(path: Path, text: str) -> Content:
     """Read the text of a TOML file; `path` names the file in errors.
 
-    Raises:
-        VocabularyError: For broken TOML, with the line; for an unknown key or an impossible value, with the class that has it.
+    Raises VocabularyError for broken TOML, with the line, and for an unknown key, with the class that has it.
     """
     # tomllib takes memory by the square of the number of parts.
     long = _long_key(text)
@@ -73,127 +69,51 @@ def parse_toml(path: Path, text: str) -> Content:
         raise VocabularyError("not a vocabulary: lists in lists in lists, or tables in tables", path=path) from error
     except ValueError as error:  # numbers of thousands of digits
         raise VocabularyError(f"not a vocabulary: {shortened(str(error))}", path=path) from error
-    try:
-        return _parse_table(table)
-    except VocabularyError as error:
-        raise VocabularyError(error.reason, error.hint, path=path, class_index=error.class_index) from error
-
-
-def _parse_table(table: Table) -> Content:
-    for key in table:
-        _require_known(key, _KEYS)
-    background = _background(table)
-    templates = _templates(table)
-    if templates is not None:
-        check_templates(templates)
-    classes = table.get("classes", [])
-    if not isinstance(classes, list):
-        raise VocabularyError("`classes` must be a list", 'For example: classes = ["panda leg", "tree"]')
-    check_number(len(classes))
-    specs = []
-    for index, value in enumerate(classes):
-        try:
-            specs.append(parse_class(value))
-        except VocabularyError as error:
-            raise VocabularyError(error.reason, error.hint, class_index=index) from error
-    return Content(tuple(specs), background, templates)
-
-
-def _background(table: Table) -> str | tuple[str, ...] | None:
-    value = table.get("background")
-    if value is None or value in ("auto", "none"):
-        return value if isinstance(value, str) else None
-    if not _is_texts(value):
-        raise VocabularyError(f'`background` must be "auto", "none" or a list of phrases, not {_shown(value)}')
-    return tuple(value)
-
-
-def _templates(table: Table, what: str = "`templates`") -> tuple[str, ...] | None:
-    """The value of `templates`, by its type alone; `what` names it in an error."""
-    value = table.get("templates")
-    if value is None:
-        return None
-    if isinstance(value, str) and value in TEMPLATES:
-        return TEMPLATES[value]
-    if not _is_texts(value):
-        known = ", ".join(f'"{name}"' for name in TEMPLATES)
-        raise VocabularyError(f"{what} must be {known} or a list of texts, not {_shown(value)}")
-    return tuple(value)
+    with in_place(path):
+        _require_known(table, _KEYS)
+        classes = table.get("classes", [])
+        if not isinstance(classes, list):
+            raise VocabularyError("`classes` must be a list", 'For example: classes = ["panda leg", "tree"]')
+        check_number(len(classes))
+        specs = []
+        for index, value in enumerate(classes):
+            with in_place(class_index=index):
+                specs.append(parse_class(value))
+        return Content(tuple(specs), table.get("background"), _named_templates(table))
 
 
 def parse_class(value: object) -> ClassSpec:
-    """Read one item of `classes`: a name, or a table as `class_record` gives it. Raises VocabularyError."""
+    """Read one item of `classes`: a name, or a table as `class_record` gives it. Raises VocabularyError for unknown keys."""
     if isinstance(value, str):
-        value = {"name": value}
+        return ClassSpec(value)
     if not isinstance(value, dict):
         raise VocabularyError(
-            f"a class must be a text or a table, not {_shown(value)}", 'For example: { name = "tree" }'
+            f"a class must be a text or a table, not {quoted(value)}", 'For example: { name = "tree" }'
         )
-    for key in value:
-        try:
-            _require_known(key, _CLASS_KEYS)
-        except VocabularyError as error:
-            hint = "Move it above the first [[classes]]; there it is for all." if key == "background" else error.hint
-            of_class = f" of {quoted(value['name'])}" if isinstance(value.get("name"), str) else ""
-            raise VocabularyError(f"{error.reason}{of_class}", hint) from error
-    if "name" not in value:
+    table: dict[str, Any] = value
+    _require_known(table, _CLASS_KEYS, f" of {quoted(table['name'])}" if isinstance(table.get("name"), str) else "")
+    if "name" not in table:
         raise VocabularyError("a class without a name", 'Each needs one, for example: name = "tree"')
-    name = value["name"]
-    if not isinstance(name, str) or not name.replace("_", " ").strip():
-        raise VocabularyError(f"a name must be a text that is not empty, not {_shown(name)}")
-    if "synonyms" in value and not _is_texts(value["synonyms"]):
-        raise VocabularyError(f"`synonyms` of {quoted(name)} must be a list of texts, not {_shown(value['synonyms'])}")
-    templates = _templates(value, f"`templates` of {quoted(name)}")
-    for key, kind, what in (("supercategory", str, "a text"), ("negative", bool, "true or false")):
-        if not isinstance(value.get(key, kind()), kind):
-            raise VocabularyError(f"`{key}` of {quoted(name)} must be {what}, not {_shown(value[key])}")
-    confidence = value.get("min_confidence")
-    if isinstance(confidence, bool) or not isinstance(confidence, int | float | None):
-        raise VocabularyError(f"`min_confidence` of {quoted(name)} must be a number, not {_shown(confidence)}")
-    return ClassSpec(
-        name,
-        tuple(value.get("synonyms", ())),
-        _colour(name, value.get("colour")),
-        confidence,
-        value.get("supercategory", ""),
-        templates,
-        value.get("negative", False),
-    )
+    colour = table.get("colour")
+    if isinstance(colour, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
+        colour = tuple(bytes.fromhex(colour[1:]))
+    return ClassSpec(**{**table, "colour": colour, "templates": _named_templates(table)})
 
 
-def _colour(name: str, value: object) -> Colour | None:
-    if value is None:
-        return None
-    if isinstance(value, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", value):
-        red, green, blue = bytes.fromhex(value[1:])
-        return red, green, blue
-    if isinstance(value, list) and len(value) == 3 and all(type(each) is int and 0 <= each <= 255 for each in value):
-        return value[0], value[1], value[2]
-    raise VocabularyError(
-        f"{_shown(value)} is no colour of {quoted(name)}",
-        'Write "#rrggbb" or [red, green, blue], each 0 to 255.',
-    )
+def _named_templates(table: Mapping[str, Any]) -> Any:
+    value = table.get("templates")
+    return TEMPLATES.get(value, value) if isinstance(value, str) else value
 
 
-def _is_texts(value: object) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
-def _require_known(key: str, known: Sequence[str]) -> None:
-    if key not in known:
-        close = difflib.get_close_matches(shortened(key.lower()), known, n=1)
-        guess = f"Did you mean `{close[0]}`? " if close else ""
-        raise VocabularyError(f"unknown key `{shortened(key)}`", f"{guess}The keys are: {', '.join(known)}.")
-
-
-def _shown(value: object) -> str:
-    """A value of a file for a line of text, about as TOML writes it."""
-    if isinstance(value, date | time):  # which JSON does not have
-        return value.isoformat()
-    try:
-        return shortened(_toml(value))
-    except (ValueError, RecursionError):  # numbers of thousands of digits, lists in lists in lists
-        return quoted(value)
+def _require_known(keys: Iterable[str], known: Sequence[str], of_class: str = "") -> None:
+    for key in keys:
+        if key not in known:
+            close = difflib.get_close_matches(shortened(key.lower()), known, n=1)
+            hint = f"Did you mean `{close[0]}`? " if close else ""
+            hint += f"The keys are: {', '.join(known)}."
+            if key == "background":
+                hint = "Move it above the first [[classes]]; there it is for all."
+            raise VocabularyError(f"unknown key `{shortened(key)}`{of_class}", hint)
 
 
 # ---- syntax ----
@@ -223,7 +143,7 @@ _KEY = re.compile(rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART})*+")
 
 
 def _long_key(text: str) -> int | None:
-    """Where a key of too many parts begins; None where every key is short enough."""
+    """Return where a key of too many parts begins, if there is one."""
     for found in _KEY.finditer(text):
         if found[0].count(".") >= _MOST_PARTS and len(re.findall(_PART, found[0])) > _MOST_PARTS:
             return found.start()
@@ -247,7 +167,7 @@ def vocabulary_toml(vocabulary: Vocabulary) -> str:
 
 
 def class_record(spec: ClassSpec) -> dict[str, object]:
-    """The table of a class in a vocabulary file, as `parse_class` reads it; what the class leaves open is not in it."""
+    """Return the table of a class in a vocabulary file, as `parse_class` reads it, without what the class leaves open."""
     record: dict[str, object] = {
         "name": spec.name,
         "synonyms": list(spec.synonyms),

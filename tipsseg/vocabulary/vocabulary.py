@@ -1,4 +1,4 @@
-"""Class names and background -> the phrases that compete for every pixel."""
+"""Turn class names and a background into the phrases that compete for every pixel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tipsseg.util.printable import quoted, shortened
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND, without_words_of
 from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, check_templates
-from tipsseg.vocabulary.texts import check_text
+from tipsseg.vocabulary.texts import check_text, in_place
 
 #: 16-bit masks hold ids 1..65534 beside background 0 and ignore 65535.
 MAX_CLASSES = 65534
@@ -47,7 +47,6 @@ class ClassSpec:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The name and the synonyms."""
         return (self.name, *self.synonyms)
 
 
@@ -84,7 +83,7 @@ class Vocabulary:
 
     @property
     def phrases(self) -> tuple[Phrase, ...]:
-        """All phrases: the phrases of the classes by id, then the phrases that are written as 0."""
+        """The phrases of the classes by id, then the phrases that are written as 0."""
         ids = iter(range(1, len(self.classes) + 1))
         own = [
             Phrase(text, label_id, spec.templates or self.templates)
@@ -101,7 +100,7 @@ class Vocabulary:
         return tuple(phrase.text for phrase in self.phrases if phrase.label_id == BACKGROUND)
 
     def resolved(self, dropped: Collection[str]) -> Vocabulary:
-        """The same vocabulary without these phrases of the background, and with `auto` False."""
+        """Return the same vocabulary without these phrases of the background, and with `auto` False."""
         left = tuple(text for text in self.background if text not in dropped)
         return replace(self, background=left, auto=False)
 
@@ -137,12 +136,12 @@ def make_vocabulary(
         raise VocabularyError(
             f"classes must be a list of names, not {quoted(classes)}", 'For example: ["panda leg", "tree"]'
         )
-    given = [_spec(each, index) for index, each in enumerate(classes)]
-    if not any(not each.negative for each in given):
+    given = list(classes)
+    specs = tuple(_check_class(value, index, len(given)) for index, value in enumerate(given))
+    check_number(sum(len(spec.texts) for spec in specs))
+    positive = [spec for spec in specs if not spec.negative]
+    if not positive:
         raise VocabularyError("no classes given", 'Name what to label, for example "panda leg" and "tree".')
-    specs = tuple(_checked(each, index, len(given)) for index, each in enumerate(given))
-    check_number(sum(len(each.texts) for each in specs))
-    positive = [each for each in specs if not each.negative]
     if len(positive) > MAX_CLASSES:
         raise VocabularyError(f"{len(positive)} classes are more than a 16-bit mask can hold ({MAX_CLASSES})")
     named = _require_distinct(specs)
@@ -150,38 +149,37 @@ def make_vocabulary(
     numbered = tuple(
         LabelClass(
             number,
-            each.name,
-            each.colour or colour(number),
-            each.synonyms,
-            each.supercategory or each.name,
-            each.min_confidence,
+            spec.name,
+            spec.colour or colour(number),
+            spec.synonyms,
+            spec.supercategory or spec.name,
+            spec.min_confidence,
         )
-        for number, each in enumerate(positive, start=1)
+        for number, spec in enumerate(positive, start=1)
     )
-    phrases = _background(background, named)
-    if not isinstance(source, str):
-        raise VocabularyError(f"source must be a text, not {quoted(source)}")
+    phrases = _check_background(background, named)
     return Vocabulary(specs, numbered, phrases, common, background == "auto", source)
 
 
 def with_min_confidences(vocabulary: Vocabulary, least: Sequence[float | None]) -> Vocabulary:
-    """The same vocabulary with other minimum confidences, one for each class by its id; None: that of the run."""
-    classes = tuple(replace(each, min_confidence=value) for each, value in zip(vocabulary.classes, least, strict=True))
+    """Return the same vocabulary with other minimum confidences, one for each class by its id; None: that of the run."""
+    classes = tuple(
+        replace(entry, min_confidence=value) for entry, value in zip(vocabulary.classes, least, strict=True)
+    )
     values = iter(least)
-    specs = tuple(each if each.negative else replace(each, min_confidence=next(values)) for each in vocabulary.specs)
+    specs = tuple(spec if spec.negative else replace(spec, min_confidence=next(values)) for spec in vocabulary.specs)
     return replace(vocabulary, specs=specs, classes=classes)
 
 
 def split_names(values: Sequence[str]) -> tuple[str, ...]:
-    """The names in the values of a repeatable option: one value is split at commas and line ends, of several each is a name."""
+    """Return the names in the values of a repeatable option: a single value is split at commas and line ends."""
     return tuple(re.split(r"[,\n]", values[0].strip("\r\n"))) if len(values) == 1 else tuple(values)
 
 
 def parse_background(value: str) -> str | tuple[str, ...]:
     """Read the background in a text: "auto" and "none" stand for themselves, anything else is a list with commas.
 
-    Raises:
-        VocabularyError: For a single phrase that is one slip away from "auto" or "none", but for some things that are called so.
+    Raises VocabularyError for a single phrase that is one slip away from "auto" or "none", unless things are called so.
     """
     word = value.strip().lower()
     if word in ("auto", "none"):
@@ -200,7 +198,7 @@ _THINGS = frozenset({"alto", "autos", "bone", "cone", "node", "nose", "note", "t
 
 
 def _is_slip(text: str, word: str) -> bool:
-    """Whether a text is a word with one letter too many, too few or another, or with two neighbours swapped."""
+    """Tell whether a text is a word with one letter too many, too few or another, or with two neighbours swapped."""
     short, long = sorted((text, word), key=len)
     if len(long) > len(short):
         return any(long[:at] + long[at + 1 :] == short for at in range(len(long)))
@@ -214,13 +212,12 @@ def check_number(phrases: int) -> None:
         raise VocabularyError(f"{phrases} names and synonyms are too many; the most is {MAX_PHRASES}")
 
 
-def _background(background: str | Sequence[str], named: dict[str, int]) -> tuple[str, ...]:
-    """The background phrases; `named` has the names of the classes."""
+def _check_background(background: str | Sequence[str], named: dict[str, int]) -> tuple[str, ...]:
     if background == "auto":
         return without_words_of(GENERAL_BACKGROUND, named)
     if background == "none":
         return ()
-    if isinstance(background, str) or not isinstance(background, Iterable):
+    if isinstance(background, str | Mapping) or not isinstance(background, Iterable):
         raise VocabularyError(
             f"background {quoted(background)} is neither 'auto' nor 'none'", "Give phrases as a list of strings."
         )
@@ -246,78 +243,66 @@ def _background(background: str | Sequence[str], named: dict[str, int]) -> tuple
 _SAME = "Names that differ only in case or spacing are the same to the model."
 
 
-def _spec(value: object, index: int) -> ClassSpec:
-    """The class that an item of a list stands for; `index` from 0."""
-    if isinstance(value, ClassSpec):
-        return value
-    if isinstance(value, str):
-        return ClassSpec(value)
-    raise VocabularyError(f"class {index + 1} must be a name or a ClassSpec, not {quoted(value)}", class_index=index)
-
-
-def _checked(spec: ClassSpec, index: int, count: int) -> ClassSpec:
-    """The class with clean names, once all its values are possible; `index` of `count`, from 0."""
-    try:
+def _check_class(value: object, index: int, count: int) -> ClassSpec:
+    """Return the class that item `index`, from 0, of `count` stands for, with clean names, once all its values are possible."""
+    spec = ClassSpec(value) if isinstance(value, str) else value
+    with in_place(class_index=index):
+        if not isinstance(spec, ClassSpec):
+            raise VocabularyError(f"class {index + 1} must be a name or a ClassSpec, not {quoted(value)}")
         name = _clean(spec.name, f"the name of class {index + 1}")
         if not name:
             raise VocabularyError(f"class {index + 1} of {count} is empty", "Leave it out, or give it a name.")
-        synonyms = tuple(_clean(text, f"a synonym of {quoted(name)}") for text in _texts(spec.synonyms, name))
+        called = quoted(name)
+        if isinstance(spec.synonyms, str) or not isinstance(spec.synonyms, Sequence):
+            raise VocabularyError(f"synonyms of {called} must be a list of texts, not {quoted(spec.synonyms)}")
+        synonyms = tuple(_clean(text, f"a synonym of {called}") for text in spec.synonyms)
         if "" in synonyms:
-            raise VocabularyError(f"a synonym of {quoted(name)} is empty")
-        confidence = _confidence(spec.min_confidence, name)
-        own_colour = _colour(spec.colour, name)
-        supercategory = _clean(spec.supercategory, f"the supercategory of {quoted(name)}")
+            raise VocabularyError(f"a synonym of {called} is empty")
+        confidence = _check_confidence(spec.min_confidence, called)
+        own_colour = _check_colour(spec.colour, called)
+        supercategory = _clean(spec.supercategory, f"the supercategory of {called}")
         if not isinstance(spec.negative, bool):
-            raise VocabularyError(f"negative of {quoted(name)} must be True or False, not {quoted(spec.negative)}")
+            raise VocabularyError(f"negative of {called} must be true or false, not {quoted(spec.negative)}")
         if spec.negative and (own_colour or confidence is not None or supercategory):
             raise VocabularyError(
-                f"{quoted(name)} is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
+                f"{called} is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
                 "Leave those out, or leave out `negative`.",
             )
-        templates = None if spec.templates is None else _own_templates(spec.templates, name)
-    except VocabularyError as error:
-        raise VocabularyError(error.reason, error.hint, class_index=index) from error
+        try:
+            templates = None if spec.templates is None else check_templates(spec.templates)
+        except VocabularyError as error:
+            raise VocabularyError(f"{called}: {error.reason}", error.hint) from error
     return ClassSpec(name, synonyms, own_colour, confidence, supercategory, templates, spec.negative)
 
 
-def _texts(value: object, name: str) -> Sequence[object]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise VocabularyError(f"synonyms of {quoted(name)} must be a list of texts, not {quoted(value)}")
-    return value
-
-
-def _confidence(value: object, name: str) -> float | None:
+def _check_confidence(value: object, called: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise VocabularyError(f"the minimum confidence of {quoted(name)} must be a number, not {quoted(value)}")
+        raise VocabularyError(f"the minimum confidence of {called} must be a number, not {quoted(value)}")
     number: Any = value  # which of all kinds of numbers it is, is not known
     if not 0 <= number <= 1:
-        raise VocabularyError(f"the minimum confidence {quoted(value)} of {quoted(name)} is not between 0 and 1")
+        raise VocabularyError(f"the minimum confidence {quoted(value)} of {called} is not between 0 and 1")
     return value if isinstance(value, int | float) else float(number)
 
 
-def _colour(value: object, name: str) -> Colour | None:
+def _check_colour(value: object, called: str) -> Colour | None:
     if value is None:
         return None
     if (
-        not isinstance(value, Sequence)
-        or len(value) != 3
-        or not all(type(each) is int and 0 <= each <= 255 for each in value)
+        isinstance(value, Sequence)
+        and len(value) == 3
+        and all(type(part) is int and 0 <= part <= 255 for part in value)
     ):
-        raise VocabularyError(f"the colour {quoted(value)} of {quoted(name)} is not three numbers from 0 to 255")
-    return value[0], value[1], value[2]
-
-
-def _own_templates(templates: Sequence[str], name: str) -> tuple[str, ...]:
-    try:
-        return check_templates(templates)
-    except VocabularyError as error:
-        raise VocabularyError(f"{quoted(name)}: {error.reason}", error.hint) from error
+        return value[0], value[1], value[2]
+    raise VocabularyError(
+        f"the colour {quoted(value)} of {called} is not three numbers from 0 to 255",
+        'Write [red, green, blue], or in a file "#rrggbb" too.',
+    )
 
 
 def _require_distinct(specs: Sequence[ClassSpec]) -> dict[str, int]:
-    """The key of each name with the index of its spec."""
+    """Return the index of the class of each name, by the name's key. Raises VocabularyError for a name that is given twice."""
     seen: dict[str, int] = {}
     for index, text in [(index, text) for index, spec in enumerate(specs) for text in spec.texts]:
         first = seen.setdefault(_key(text), index)
@@ -341,5 +326,4 @@ def _clean(name: object, what: str) -> str:
 
 
 def _key(name: str) -> str:
-    """What the model makes of a name: case does not matter."""
-    return name.lower()
+    return name.lower()  # the model lower-cases
