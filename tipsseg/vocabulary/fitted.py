@@ -86,13 +86,13 @@ class FittedVocabulary:
     def __post_init__(self) -> None:
         """Let the vocabulary say by which vectors it labels."""
         numbers = (self.vectors, self.biases, np.float64(self.temperature))
-        digest = hashlib.sha256(b"".join(np.ascontiguousarray(each).tobytes() for each in numbers)).hexdigest()[:32]
+        digest = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in numbers)).hexdigest()[:32]
         object.__setattr__(self, "vocabulary", replace(self.vocabulary, fit=digest))
 
     def check(
         self, model: Mapping[str, object], model_id: str, mode: Mode | None = None, short_side: int | None = None
     ) -> None:
-        """Raise UsageError where the fit is of another model, or of images seen in another way.
+        """Raise UsageError if the fit is of another model, or of images seen in another way.
 
         Args:
             model: The sha256 of files of the model; files that only one of the two knows are not compared.
@@ -122,14 +122,7 @@ class FittedVocabulary:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file. The same fit gives the same bytes.
-
-        Args:
-            path: The file.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
+        """Write one safetensors file. The same fit gives the same bytes. Raises OutputError."""
         from safetensors.numpy import save
 
         vocabulary = self.vocabulary
@@ -153,17 +146,7 @@ class FittedVocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> FittedVocabulary:
-        """Read what `save` wrote.
-
-        Args:
-            path: The file.
-
-        Returns:
-            The fitted vocabulary.
-
-        Raises:
-            VocabularyError: The file cannot be read, or is no fit.
-        """
+        """Read what `save` wrote. Raises VocabularyError for a file that cannot be read, or is not a fit."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -186,7 +169,7 @@ class FittedVocabulary:
 
 
 def is_fit(source: str | Path) -> bool:
-    """Whether what is given as a vocabulary is a file of a fit, by its name."""
+    """Tell by its name whether a vocabulary is a file of a fit."""
     return Path(source).suffix.lower() == FIT_SUFFIX
 
 
@@ -196,33 +179,19 @@ def _read_score(record: Mapping[str, Any]) -> ClassFit:
 
 
 def _made(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVocabulary:
-    """The fit in a file; ValueError and its like where it does not add up."""
+    """Build the fit in a file. Raises ValueError and its like if the record is not one of a fit."""
     if (record["kind"], record["version"]) != (_KIND, _VERSION):
         raise ValueError("of another kind or version")
-    specs = [
-        ClassSpec(
-            each["name"],
-            tuple(each["synonyms"]),
-            None if each["colour"] is None else tuple(each["colour"]),
-            each["min_confidence"],
-            each["supercategory"],
-            None if each["templates"] is None else tuple(each["templates"]),
-            each["negative"],
-        )
-        for each in record["classes"]
-    ]
-    vocabulary = make_vocabulary(specs, tuple(record["background"]), record["templates"], record["source"])
+    specs = [ClassSpec(**entry) for entry in record["classes"]]
+    vocabulary = make_vocabulary(specs, tuple(record["background"]), record["templates"], str(record["source"]))
     vectors, biases, temperature = tensors["vectors"], tensors["biases"], float(record["temperature"])
     phrases = len(vocabulary.phrases)
     if vectors.ndim != 2 or vectors.shape[0] != phrases or biases.shape != (phrases,):
         raise ValueError("vectors and phrases differ in number")
     if {vectors.dtype, biases.dtype} != {np.dtype(np.float32)} or not temperature > 0:
         raise ValueError("wrong types of numbers")
-    if not (
-        temperature <= _HUGE
-        and 1 / temperature <= _HUGE
-        and all((abs(each) <= _HUGE).all() for each in (vectors, biases))
-    ):
+    numbers = (vectors, biases, np.array([temperature, 1 / temperature]))
+    if not all((np.abs(part) <= _HUGE).all() for part in numbers):  # false for NaN too
         raise ValueError("no numbers, or numbers that no fit gives")
     options = LabelOptions(record["mode"], int(record["short_side"]))
     if options.short_side is None:
