@@ -79,7 +79,7 @@ class LabelMap:
 
         if Path(path).suffix.lower() != ".png":
             raise UsageError(f"a mask is a PNG, and {path} is named otherwise", "Give a path that ends with .png.")
-        atomic_write(Path(path), encode_mask(self, FileOptions(png_mode=mode).png_mode))
+        atomic_write(Path(path), encode_mask(self.labels, self.classes, FileOptions(png_mode=mode).png_mode))
 
     def overlay(self, image: ImageInput, *, title: str = "") -> Image.Image:
         """Draw the labels as colours on the image, outlined, with names and a legend.

@@ -30,13 +30,13 @@ from PIL import Image
 from tipsseg import Labeller, Model, make_vocabulary
 from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.formats.base import RunContext
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.labeller import Scored
 from tipsseg.options import default_jobs
 from tipsseg.runs.engine.image_task import ImageTask, Loaded
 from tipsseg.runs.engine.pipeline import label_images
 from tipsseg.store.results import Labelled
+from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef
 
 CLASSES = (
@@ -122,7 +122,7 @@ def who_waits(place: Path, model: Path, how: Sequence[str], jobs: int) -> None:
     """Print which part of the time the model and the threads beside it are at work."""
     backbone = Tipsv2Backbone(model, how[1], how[3], int(how[5]))
     labeller = Labeller(Model(backbone), make_vocabulary(CLASSES.split(",")))
-    context = RunContext(place / "out", place / "out", labeller.vocabulary.classes, {})
+    context = RunContext(output=place / "out", state=place / "out", classes=labeller.vocabulary.classes, info={})
     work = Timed(labeller, ("png", "coco"), context, "digest")
     plain = backbone.encode_windows
 

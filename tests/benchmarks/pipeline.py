@@ -36,7 +36,6 @@ from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.transfers import Arriving
 from tipsseg.errors import TipssegError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import RunContext
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.labeller import Cosines, Scored
 from tipsseg.labelling.scoring.device_scores import DeviceLabels
@@ -51,6 +50,7 @@ from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Left
 from tipsseg.store.run_record import plan_run
 from tipsseg.store.spec import RunInfo, RunSpec
+from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND
 from tipsseg.vocabulary.vocabulary import Vocabulary

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tipsseg.formats import FORMATS
-from tipsseg.formats.base import Rows, RowsFile, RunContext
+from tipsseg.formats.base import Rows
 from tipsseg.formats.coco import FILE_NAME, CocoImage, read_images
+from tipsseg.store.writing import RunContext, RunFile, rows_file
 from tipsseg.util.files import json_bytes
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 
-def file_in(folder: Path) -> RowsFile:
-    context = RunContext(folder, folder, make_vocabulary(["tree", "sky"], "none").classes, {"version": "0"})
-    file = FORMATS["coco"].rows_file(context)
+def file_in(folder: Path) -> RunFile:
+    classes = make_vocabulary(["tree", "sky"], "none").classes
+    file = rows_file("coco", RunContext(output=folder, state=folder, classes=classes, info={"version": "0"}))
     assert file is not None
     return file
 

@@ -13,14 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from output_folders import image_labels
 from reading import EXACT, POLYGONS, WITHOUT_IGNORED, Ids
 
-from tipsseg.formats import FORMATS, write_labels
-from tipsseg.formats.base import ImageLabels, Rows, RunContext
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import Rows
 from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components
-from tipsseg.regions.objects import LabelledObject, labelled_objects
+from tipsseg.store.writing import RunContext, finish_image, run_files
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses
 from tipsseg.vocabulary.palette import colour
 
@@ -98,21 +99,17 @@ def classes_of(names: tuple[str, ...]) -> tuple[LabelClass, ...]:
 def write(out: Path, case: Case, options: FileOptions = DEFAULT_FILE_OPTIONS) -> None:
     """All files of all readable formats."""
     classes = classes_of(case.names)
-    context = RunContext(out, out, classes, {"version": "0.1.0", "model": "tiny"}, options)
-
-    def objects(each: LabelMap) -> list[LabelledObject]:
-        return labelled_objects(each.labels, each.confidence, len(each.classes), options)
-
+    info = {"version": "0.1.0", "model": "tiny"}
+    context = RunContext(output=out, state=out, classes=classes, info=info, files=options)
     kept: dict[str, dict[str, Rows]] = {name: {} for name in READABLE}
     for name, ids in case.maps.items():
         top = TopClasses(ids[None, :1, :1], np.ones((1, 1, 1), np.float16))
         label_map = LabelMap(ids, np.full(ids.shape, 0.75, np.float32), classes, top)
         ref = ImageRef(Path("in") / name, PurePosixPath(name))
-        labels = ImageLabels(ref, lambda: np.zeros((1, 1, 3), np.uint8), label_map, objects)
-        for form, records in write_labels(labels, READABLE, context).rows.items():
+        for form, records in finish_image(image_labels(ref, label_map, options), READABLE, context).rows.items():
             kept[form][name] = records
     for form in READABLE:
-        for file in FORMATS[form].run_files(context):
+        for file in run_files(form, context):
             file.write(list(case.maps), kept[form].__getitem__)
 
 

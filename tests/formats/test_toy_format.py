@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tipsseg.cli.main import app
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import Format, ImageLabels, Rows, RowsFile, RunContext
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.util.files import json_bytes, open_regular
 
 
@@ -26,28 +26,24 @@ class Toy(Format):
     folder = "toys"
     suffix = ".txt"
     files = ("toys.jsonl",)
-    rows = True
-    scores = True
+    has_rows = True
+    needs_objects = True
+    scores_objects = True
 
-    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
-        return "".join(f"{each.region.class_id} {each.score}\n" for each in labels.objects).encode()
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        return "".join(f"{each.region.class_id} {each.score}\n" for each in image.objects).encode()
 
-    def image_rows(self, labels: ImageLabels, context: RunContext) -> Rows:
-        return (json_bytes({"image": labels.ref.name, "scores": [each.score for each in labels.objects]}),)
+    def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
+        return (json_bytes({"image": image.ref.name, "scores": [each.score for each in image.objects]}),)
 
-    def run_files(self, context: RunContext) -> tuple[RowsFile]:
-        return (RowsFile(context, self.files[0], _lines, _read),)
+    def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
+        for image in images:
+            yield rows(image)[0] + b"\n"
 
-
-def _lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-    for image in images:
-        yield rows(image)[0] + b"\n"
-
-
-def _read(path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-    with open_regular(path) as file:
-        for line in file:
-            yield json.loads(line)["image"], (line.rstrip(b"\n"),)
+    def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        with open_regular(path) as file:
+            for line in file:
+                yield json.loads(line)["image"], (line.rstrip(b"\n"),)
 
 
 @pytest.fixture

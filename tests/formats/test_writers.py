@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from output_folders import image_labels
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -26,7 +27,6 @@ from pycocotools.cocoeval import COCOeval
 
 from tipsseg.errors import OutputError, UsageError
 from tipsseg.formats import FORMATS, check_format, image_folders
-from tipsseg.formats.base import ImageLabels, RowsFile, RunContext
 from tipsseg.formats.cvat import label_map_text
 from tipsseg.formats.label_studio import local_address
 from tipsseg.formats.panoptic import segment_colours
@@ -34,9 +34,9 @@ from tipsseg.formats.yolo import is_for_validation
 from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.drawing import draw_labels
-from tipsseg.regions.objects import LabelledObject, labelled_objects
 from tipsseg.store.classes_file import write_classes
 from tipsseg.store.shards import Shard
+from tipsseg.store.writing import FinishedImage, RunContext, finish_image, rows_file, run_files
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
 from tipsseg.util.files import atomic_path, atomic_write
 from tipsseg.util.ownership import Ownership
@@ -62,7 +62,7 @@ def context_of(
     output: Path, classes: tuple[LabelClass, ...] = PANDA, options: FileOptions = DEFAULT_FILE_OPTIONS
 ) -> RunContext:
     info = {"version": "0.1.0", "command": "tipsseg label in", "model": "tiny", "revision": None, "vocabulary": "a,b"}
-    return RunContext(output, output, classes, info, options)
+    return RunContext(output=output, state=output, classes=classes, info=info, files=options)
 
 
 def map_of(labels: LabelArray, classes: tuple[LabelClass, ...] = PANDA, confidence: float = 0.5) -> LabelMap:
@@ -73,11 +73,8 @@ def ref_of(relative: str) -> ImageRef:
     return ImageRef(Path("in") / relative, PurePosixPath(relative))
 
 
-def labels_of(relative: str, label_map: LabelMap, options: FileOptions = DEFAULT_FILE_OPTIONS) -> ImageLabels:
-    def objects(each: LabelMap) -> list[LabelledObject]:
-        return labelled_objects(each.labels, each.confidence, len(each.classes), options)
-
-    return ImageLabels(ref_of(relative), lambda: blank(label_map), label_map, objects)
+def finish(name: str, context: RunContext, image: str, label_map: LabelMap) -> FinishedImage:
+    return finish_image(image_labels(ref_of(image), label_map, context.files), (name,), context)
 
 
 def blank(label_map: LabelMap) -> NDArray[np.uint8]:
@@ -85,17 +82,14 @@ def blank(label_map: LabelMap) -> NDArray[np.uint8]:
 
 
 def write_coco(context: RunContext, maps: Mapping[str, LabelMap]) -> Path:
-    form = FORMATS["coco"]
-    records = {name: form.write(labels_of(name, each, context.files), context).rows for name, each in maps.items()}
-    (file,) = form.run_files(context)
+    records = {name: finish("coco", context, name, each).rows["coco"] for name, each in maps.items()}
+    (file,) = run_files("coco", context)
     file.write(list(maps), records.__getitem__)
     return file.path
 
 
 def write_picture(name: str, context: RunContext, image: str, label_map: LabelMap) -> Path:
-    path = FORMATS[name].write(labels_of(image, label_map), context).path
-    assert path is not None
-    return path
+    return context.output / finish(name, context, image, label_map).files[name]
 
 
 SMALL = np.array([[1, 1, 0, 3], [0, 1, 0, 3], [255, 0, 0, 0], [2, 0, 0, 1]], np.uint8)
@@ -143,13 +137,8 @@ def test_the_registry_names_every_format(tmp_path: Path) -> None:
     ]
     for name, entry in FORMATS.items():
         assert entry.description
-        context = context_of(tmp_path / name)
         assert entry.name == name
-        files = entry.run_files(context)
-        assert [file.path for file in files] == [context.state / file for file in entry.files]
-        assert [isinstance(file, RowsFile) for file in files[:1]] == [entry.rows] * bool(files)
-        assert (entry.rows_file(context) is None) == (not entry.rows)
-        assert files or entry.folder
+        assert entry.files or entry.folder
     with pytest.raises(UsageError) as caught:
         check_format("coc")
     assert "'coco'" in caught.value.hint
@@ -171,10 +160,10 @@ def test_the_page_of_formats_has_every_format_as_the_registry_says_it() -> None:
 def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> None:
     label_map = replace(map_of(SMALL), top=TopClasses(SMALL[None, :1, :1], np.ones((1, 1, 1), np.float16)))
     for entry in FORMATS.values():
-        written = entry.write(labels_of("sub/a.jpg", label_map), context_of(tmp_path))
-        assert (written.path is None) == (entry.folder is None)
-        assert bool(written.rows) == entry.rows
-        assert written.path is None or written.path.relative_to(tmp_path).parts[0] in image_folders()
+        written = finish(entry.name, context_of(tmp_path), "sub/a.jpg", label_map)
+        assert bool(written.files) == bool(written.written) == (entry.folder is not None)
+        assert bool(written.rows) == entry.has_rows
+        assert all(PurePosixPath(file).parts[0] in image_folders() for file in written.files.values())
     found = (path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink())
     assert sorted(path.relative_to(tmp_path).as_posix() for path in found) == [
         "confidence/sub/a.png",
@@ -196,8 +185,8 @@ def test_files_on_their_way_have_the_owner_in_their_names(tmp_path: Path, monkey
     """So that those of a process that was killed are removed."""
     monkeypatch.setattr(Path, "replace", lambda path, place: None)
     label_map = replace(map_of(SMALL), top=TopClasses(SMALL[None, :1, :1], np.ones((1, 1, 1), np.float16)))
-    for form in FORMATS.values():
-        form.write(labels_of("sub/a.jpg", label_map), replace(context_of(tmp_path), owner="mine-"))
+    for name in FORMATS:
+        finish(name, replace(context_of(tmp_path), owner="mine-"), "sub/a.jpg", label_map)
     found = [path.name for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()]
     assert len(found) == 12
     assert all(name.startswith(".tipsseg-mine-") for name in found)
@@ -310,7 +299,7 @@ def test_coco_is_read_back_record_by_record(tmp_path: Path) -> None:
     """So runs are continued and joined: the file is what its records say, whichever images are in it and in whatever order."""
     context = context_of(tmp_path)
     path = write_coco(context, golden_maps())
-    file = FORMATS["coco"].rows_file(context)
+    file = rows_file("coco", context)
     assert file is not None
     records = dict(file.read(()))
     assert list(file.names(())) == list(records) == list(golden_maps())
@@ -337,8 +326,8 @@ def test_coco_leaves_small_regions_out(tmp_path: Path) -> None:
 
 def test_coco_undecodable_names(tmp_path: Path) -> None:
     context, label_map = context_of(tmp_path, classes_of("caf\udce9")), map_of(SMALL)
-    records = FORMATS["coco"].write(labels_of("caf\udce9.png", label_map), context).rows
-    (file,) = FORMATS["coco"].run_files(context)
+    records = finish("coco", context, "caf\udce9.png", label_map).rows["coco"]
+    (file,) = run_files("coco", context)
     file.write(["any"], lambda _: records)
     read = json.loads(file.path.read_text("utf-8"))
     assert read["images"][0]["file_name"] == r"caf\udce9.png"
@@ -429,10 +418,10 @@ RUN_FILES = [(name, number) for name, entry in FORMATS.items() for number in ran
 @pytest.mark.parametrize(("name", "number"), RUN_FILES)
 def test_a_file_that_is_not_done_leaves_the_old_one(tmp_path: Path, name: str, number: int) -> None:
     context = context_of(tmp_path)
-    file = FORMATS[name].run_files(context)[number]
+    file = run_files(name, context)[number]
     file.write([], lambda _: ())
     before = file.path.read_bytes()
-    records = FORMATS[name].write(labels_of("a.png", map_of(SMALL)), context).rows
+    records = finish(name, context, "a.png", map_of(SMALL)).rows.get(name, ())
     listing = sorted(tmp_path.rglob("*"))
     with contextlib.suppress(EndsError):  # not all of them ask for the images
         file.write(Images(), lambda _: records)
@@ -442,7 +431,7 @@ def test_a_file_that_is_not_done_leaves_the_old_one(tmp_path: Path, name: str, n
 
 @pytest.mark.parametrize(("name", "number"), RUN_FILES)
 def test_classes_whose_names_are_no_utf_8(tmp_path: Path, name: str, number: int) -> None:
-    file = FORMATS[name].run_files(context_of(tmp_path, classes_of("caf\udce9")))[number]
+    file = run_files(name, context_of(tmp_path, classes_of("caf\udce9")))[number]
     file.write([], lambda _: ())
     without = {"coco-results", "label-studio", "hf"} if number == 0 else {"cvat"}
     assert (r"caf\udce9" in file.path.read_text("utf-8").replace("\\\\", "\\")) == (name not in without)
@@ -490,8 +479,8 @@ def test_predictions_for_label_studio_have_a_score(tmp_path: Path) -> None:
     confidence = np.where(SMALL == 1, 0.9, 0.5).astype(np.float32)
     maps = {"a.png": LabelMap(SMALL, confidence, PANDA), "b.png": map_of(np.zeros((2, 2), np.uint8))}
     context = context_of(tmp_path)
-    form = FORMATS["label-studio"]
-    tasks = [json.loads(form.write(labels_of(name, each), context).rows[0]) for name, each in maps.items()]
+    rows = [finish("label-studio", context, name, each).rows["label-studio"] for name, each in maps.items()]
+    tasks = [json.loads(row) for (row,) in rows]
     predictions = [task["predictions"][0] for task in tasks]
     # 4 pixels of class 1 and 3 others.
     assert predictions[0]["score"] == pytest.approx((4 * 0.9 + 3 * 0.5) / 7, abs=1e-4)
@@ -580,7 +569,7 @@ DATA_YAML: Mapping[str, tuple[float | None, list[str], tuple[str, str]]] = {
 def test_data_yaml_names_folders_that_are_there(
     tmp_path: Path, fraction: float | None, images: list[str], parts: tuple[str, str]
 ) -> None:
-    (file,) = FORMATS["yolo"].run_files(context_of(tmp_path, options=FileOptions(val_fraction=fraction)))
+    (file,) = run_files("yolo", context_of(tmp_path, options=FileOptions(val_fraction=fraction)))
     file.write(images, lambda _: ())
     train, val = parts
     assert file.path.read_text().startswith(f"train: images/{train}\nval: images/{val}\nnames:\n  0: ")
@@ -842,7 +831,7 @@ def test_panoptic_ids_go_over_three_bytes() -> None:
     """Each pixel of a grid is a segment; R + 256 G + 65536 B counts them."""
     labels = np.zeros((2, 2 * 65_600), np.uint8)
     labels[0, ::2] = 1
-    colours = segment_colours(labels_of("a.png", map_of(labels))).astype(np.uint32)
+    colours = segment_colours(map_of(labels).regions(), labels.shape).astype(np.uint32)
     ids = colours @ np.array([1, 256, 65_536], np.uint32)  # [2, W]
     assert (ids[0, ::2] == np.arange(1, 65_601)).all()
     assert not ids[0, 1::2].any()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import cast
 
@@ -18,15 +18,13 @@ import torch
 from PIL import Image
 
 from tipsseg.errors import ImageError, InputError, OutputError
-from tipsseg.formats import FORMATS
-from tipsseg.formats.base import ImageLabels, RunContext, Written
-from tipsseg.formats.png import Png
 from tipsseg.images.decoding import OpenImage, opened
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.labeller import Cosines, Labeller, Scored
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.windows import make_plan
 from tipsseg.runs.engine.image_task import ImageTask
+from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.fingerprint import fingerprint
 
@@ -45,16 +43,6 @@ class FakeLabeller:
     def assign(self, prepared: Prepared, scored: Scored) -> LabelMap:
         assert scored is SCORED
         return LabelMap(np.ones((4, 4), np.uint8), np.ones((4, 4), np.float32), TREE)
-
-
-@dataclass(frozen=True)
-class Full(Png):
-    """A format for which there is no room, or no name."""
-
-    only_this: bool
-
-    def write(self, labels: ImageLabels, context: RunContext) -> Written:
-        raise OutputError(Path("out/x"), "refused", "Choose another.", only_this=self.only_this)
 
 
 @pytest.fixture
@@ -78,7 +66,7 @@ def after_reading(monkeypatch: pytest.MonkeyPatch, happens: Callable[[Path], Non
 
 
 def save(path: Path, value: int, size: tuple[int, int] = (4, 4)) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((*size, 3), value, np.uint8)).save(path)
 
 
@@ -87,7 +75,7 @@ def work_in(
     inspect: Callable[[ImageRef, LabelMap], None] | None = None,
     formats: Sequence[str] = ("png", "coco", "overlay"),
 ) -> ImageTask:
-    context = RunContext(output, output, TREE, {})
+    context = RunContext(output=output, state=output, classes=TREE, info={})
     return ImageTask(cast(Labeller, FakeLabeller()), tuple(formats), context, "digest", inspect)
 
 
@@ -131,14 +119,25 @@ def test_a_bug_of_preparation_is_no_broken_image(
         work_in(tmp_path).load(ref)
 
 
-@pytest.mark.parametrize(("only_this", "error"), [(True, ImageError), (False, OutputError)])
-def test_a_refused_file_is_a_matter_of_the_image_or_of_the_run(
-    ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only_this: bool, error: type[Exception]
-) -> None:
-    monkeypatch.setitem(FORMATS, "png", Full(only_this))
-    work = work_in(tmp_path, formats=("png",))
+def test_a_file_of_somebody_else_is_a_matter_of_the_image(ref: ImageRef, tmp_path: Path) -> None:
+    work = work_in(tmp_path / "out", formats=("hf", "png"))
+    save(tmp_path / "out/masks/sub/a.png", 10)
+    before = (tmp_path / "out/masks/sub/a.png").read_bytes()
+    with pytest.raises(ImageError, match="tipsseg did not write the file") as caught:
+        work.finish(work.load(ref), SCORED)
+    assert caught.value.path == ref.path
+    assert "Move the file away" in caught.value.hint
+    assert (tmp_path / "out/masks/sub/a.png").read_bytes() == before
+
+
+def test_a_full_disk_is_a_matter_of_the_run(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    work = work_in(tmp_path / "out", formats=("png",))
     loaded = work.load(ref)
-    with pytest.raises(error, match="cannot write out/x: refused"):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="no space left"):
         work.finish(loaded, SCORED)
 
 
@@ -214,14 +213,6 @@ def test_a_fault_of_a_half_written_image_is_not_reported_once_it_is_whole(
 
     after_reading(monkeypatch, late)
     assert (work_in(tmp_path).load(ref).prepared.resized == 10).all()
-
-
-def test_the_advice_of_a_format_is_kept(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FORMATS, "png", Full(only_this=True))
-    work = work_in(tmp_path, formats=("png",))
-    with pytest.raises(ImageError) as caught:
-        work.finish(work.load(ref), SCORED)
-    assert (caught.value.path, caught.value.hint) == (ref.path, "Choose another.")
 
 
 def test_the_seconds_are_of_reading_too(ref: ImageRef, tmp_path: Path) -> None:

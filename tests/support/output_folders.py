@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.formats import FORMATS, write_labels
+from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, Rows
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
-from tipsseg.regions.objects import LabelledObject, labelled_objects
+from tipsseg.regions.objects import labelled_objects
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.classes_file import write_classes
@@ -29,6 +29,7 @@ from tipsseg.store.shards import Shard, state_folders
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec
 from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
+from tipsseg.store.writing import finish_image, run_files
 from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
 from tipsseg.util.files import atomic_write, json_bytes
 from tipsseg.util.fingerprint import file_record, fingerprint
@@ -72,13 +73,21 @@ def save_inputs(folder: Path, labels: Mapping[str, LabelArray]) -> None:
             picture.save(path)
 
 
-def image_labels(ref: ImageRef, label_map: LabelMap, options: FileOptions = DEFAULT_FILE_OPTIONS) -> ImageLabels:
-    """An image with its labels."""
-
-    def objects(each: LabelMap) -> list[LabelledObject]:
-        return labelled_objects(each.labels, each.confidence, len(each.classes), options)
-
-    return ImageLabels(ref, lambda: open_thumbnail(ref.path), label_map, objects)
+def image_labels(
+    ref: ImageRef,
+    label_map: LabelMap,
+    options: FileOptions = DEFAULT_FILE_OPTIONS,
+    thumbnail: NDArray[np.uint8] | None = None,
+) -> ImageLabels:
+    """An image with its labels and all that formats may need of it."""
+    return ImageLabels(
+        ref=ref,
+        labels=label_map.labels,
+        objects=labelled_objects(label_map.labels, label_map.confidence, len(label_map.classes), options),
+        confidence=label_map.confidence,
+        top=label_map.top,
+        thumbnail=np.full((*label_map.size, 3), 128, np.uint8) if thumbnail is None else thumbnail,
+    )
 
 
 def confidence_of(ids: LabelArray) -> NDArray[np.float32]:
@@ -110,8 +119,8 @@ def make_run(
             continue
         top = TopClasses(ids[None, :2, :2].copy(), np.full((1, *ids[:2, :2].shape), 0.5, np.float16))
         label_map = LabelMap(ids, confidence_of(ids), meanings, top)
-        image = image_labels(ref, label_map, options)
-        done = write_labels(image, formats, context)
+        image = image_labels(ref, label_map, options, open_thumbnail(ref.path))
+        done = finish_image(image, formats, context)
         for form, lines in done.rows.items():
             kept.setdefault(form, {})[ref.name] = lines
         summary = label_summary(label_map)
@@ -133,7 +142,7 @@ def make_run(
     manifest_images = [entry.image for entry in manifest.entries()]
     manifest.close()
     for name in formats:
-        for file in FORMATS[name].run_files(context):
+        for file in run_files(name, context):
             file.write(manifest_images, kept.get(name, {}).__getitem__)
     write_classes(context.ownership, output, meanings, ())
     write_run(context.ownership, replace(info, counts=Counts(labelled=len(manifest))))

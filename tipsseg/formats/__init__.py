@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from tipsseg.errors import ImageError, OutputError, UsageError
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunContext
+from tipsseg.errors import UsageError
+from tipsseg.formats.base import Format
 from tipsseg.formats.coco import Coco
 from tipsseg.formats.coco_polygon import CocoPolygon
 from tipsseg.formats.coco_results import CocoResults
@@ -28,7 +27,6 @@ from tipsseg.formats.yolo import Yolo
 
 if TYPE_CHECKING:
     from tipsseg.types import LabelClass
-    from tipsseg.util.fingerprint import Fingerprint
 
 #: The formats by name.
 FORMATS: dict[str, Format] = {
@@ -54,48 +52,6 @@ FORMATS: dict[str, Format] = {
 CONFUSION_PICTURE = "confusion.png"
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenFiles:
-    """What came of an image's labels, by format.
-
-    Attributes:
-        files: The per-image file, relative to the output folder.
-        written: The fingerprint of that file.
-        rows: The rows for the file of the whole run.
-    """
-
-    files: Mapping[str, str]
-    written: Mapping[str, Fingerprint]
-    rows: Mapping[str, Rows]
-
-
-def write_labels(labels: ImageLabels, formats: Iterable[str], context: RunContext) -> WrittenFiles:
-    """Write an image's labels in these formats.
-
-    Raises:
-        ImageError: For what is wrong with this image or its files.
-        OutputError: For what ends a run.
-    """
-    from tipsseg.types import printable_path
-
-    files: dict[str, str] = {}
-    on_disk: dict[str, Fingerprint] = {}
-    rows: dict[str, Rows] = {}
-    for name in formats:
-        try:
-            written = FORMATS[name].write(labels, context)
-        except OutputError as error:
-            if error.only_this:
-                raise ImageError(labels.ref.path, error.message, error.hint) from error
-            raise
-        if written.path is not None and written.file is not None:
-            files[name] = printable_path(written.path.relative_to(context.output))
-            on_disk[name] = written.file
-        if FORMATS[name].rows:
-            rows[name] = written.rows
-    return WrittenFiles(files, on_disk, rows)
-
-
 def check_format(name: str) -> None:
     """Raise UsageError for a name that is not in FORMATS."""
     if not name:
@@ -118,7 +74,7 @@ def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
 
 def _check_names(name: str, classes: Sequence[LabelClass]) -> None:
     for each in classes:
-        for character in FORMATS[name].reserved:
+        for character in FORMATS[name].forbidden_characters:
             if character in each.name:
                 raise UsageError(
                     f"the format {name} cannot hold the class {each.name!r}: it has no way to write {character!r} in a name",
@@ -138,9 +94,9 @@ def has_image_files(formats: Iterable[str]) -> bool:
 
 def index_masks() -> tuple[str, ...]:
     """The formats whose per-image files are index masks, the first of which is the one that other programs are told of."""
-    return tuple(name for name, form in FORMATS.items() if form.index_mask)
+    return tuple(name for name, form in FORMATS.items() if form.labels == "mask")
 
 
 def of_the_model() -> tuple[str, ...]:
     """The formats that hold what only the model knows, and do not follow a correction."""
-    return tuple(name for name, form in FORMATS.items() if form.confidence or form.top)
+    return tuple(name for name, form in FORMATS.items() if form.needs_confidence or form.needs_top_classes)

@@ -13,7 +13,7 @@ from itertools import chain, groupby, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageCheck, ImageLabels, Rows, RowsFile, RunContext, StoredImage
+from tipsseg.formats.base import Format, ImageCheck, ImageLabels, Rows, RunFacts, StoredImage
 from tipsseg.formats.listing import OBJECT_END, check_end, match, read_section, section_pieces
 from tipsseg.formats.problem import class_faults, class_text
 from tipsseg.util.files import json_bytes, open_regular
@@ -37,36 +37,53 @@ _IMAGE = re.compile(rb'\{"id": (\d+), ("file_name": .*\})')
 _ANNOTATION = re.compile(rb'\{"id": (\d+), "image_id": (\d+), (.*\})')
 
 
-class Coco(Format):
+class CocoInstances(Format):
+    """A format that is laid out as annotations.json."""
+
+    has_rows = True
+    needs_objects = True
+    scores_objects = True
+
+    def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
+        """Return the file of images and annotations."""
+        yield from head_pieces(run, _DESCRIPTION, map(category_record, run.classes))
+        yield from section_pieces(b"images", image_lines(images, rows))
+        yield from section_pieces(b"annotations", _annotation_lines(images, rows))
+        yield b"\n}\n"
+
+    def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        """Yield the images with their rows, see Format."""
+        return ((image.name, image.rows) for image in read_images(path))
+
+    def read_names(self, path: Path, images: Sequence[str]) -> Iterator[str]:
+        """Yield the names of the images, see Format, without a look at the annotations."""
+        with open_regular(path) as file:
+            for line in read_section(file, b"images"):
+                yield _file_name(b"{" + match(_IMAGE, line)[2])
+
+
+class Coco(CocoInstances):
     """The format "coco"."""
 
     name = "coco"
     description = "COCO instances: annotations.json, masks as run-length codes"
     files = (FILE_NAME,)
-    rows = True
-    scores = True
     labels = "objects"
 
-    def image_rows(self, labels: ImageLabels, context: RunContext) -> Rows:
-        """The entry of `images`, then the entries of `annotations`."""
-        return annotated_rows(labels, codes)
+    def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
+        """Return the entry of `images`, then the entries of `annotations`."""
+        return annotated_rows(image, codes(image.objects, image.size))
 
-    def run_files(self, context: RunContext) -> tuple[RowsFile]:
-        """The file of images and annotations."""
-        return (annotations_file(context, self.files[0]),)
-
-    def read_labels(self, image: StoredImage, source: Path | Rows) -> LabelArray:
-        """The label ids that the run-length codes in the rows of an image paint, see Format."""
+    def labels_of_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
+        """Return the label ids that the run-length codes paint, see Format."""
         import numpy as np
 
         from tipsseg.regions.rle import inside
         from tipsseg.types import label_dtype
 
-        if isinstance(source, Path):
-            raise TypeError("annotations are rows")
         # [W, H], as codes go down the columns
         labels: LabelArray = np.zeros(image.size[::-1], label_dtype(len(image.classes)))
-        for annotation in map(parse, source[1:]):
+        for annotation in map(parse, rows[1:]):
             class_id = take(annotation, "category_id", int)
             if class_id not in image.classes:
                 raise ValueError(f"an object of a class {class_id} that there is not")
@@ -82,18 +99,10 @@ class Coco(Format):
 # ---- writing ----
 
 
-def annotations_file(context: RunContext, name: str) -> RowsFile:
-    """A file of that name in the state folder, laid out as annotations.json."""
-    return RowsFile(context, name, partial(_pieces, context), _read, _names)
-
-
-def annotated_rows(
-    labels: ImageLabels, segmentations: Callable[[Sequence[LabelledObject], tuple[int, int]], Iterable[object]]
-) -> Rows:
-    """The entry of `images` for one image, then its entries of `annotations`; all without ids, which are counted over the file."""
-    size = labels.label_map.size
-    annotations = map(annotation_record, labels.objects, segmentations(labels.objects, size))
-    return tuple(json_bytes(record) for record in (image_record(labels.ref, size), *annotations))
+def annotated_rows(image: ImageLabels, segmentations: Iterable[object]) -> Rows:
+    """Return the entry of `images` for an image, then its entries of `annotations`; ids are counted over the file, later."""
+    annotations = map(annotation_record, image.objects, segmentations)
+    return tuple(json_bytes(record) for record in (image_record(image.ref, image.size), *annotations))
 
 
 def annotation_record(labelled: LabelledObject, segmentation: object) -> Record:
@@ -133,10 +142,10 @@ def category_record(entry: LabelClass) -> Record:
     return {"id": entry.id, "name": entry.name, "supercategory": entry.supercategory or entry.name}
 
 
-def head_pieces(context: RunContext, description: Mapping[str, str], categories: Iterable[Record]) -> Iterator[bytes]:
+def head_pieces(run: RunFacts, description: Mapping[str, str], categories: Iterable[Record]) -> Iterator[bytes]:
     """The beginning of a file: `info` with the description for the run's instances, `licenses`, `categories`."""
-    info: Record = {"description": description[context.files.instances]}
-    info |= {key: context.info[key] for key in _INFO_KEYS if key in context.info}
+    info: Record = {"description": description[run.files.instances]}
+    info |= {key: run.info[key] for key in _INFO_KEYS if key in run.info}
     yield b'{\n"info": ' + json_bytes(info)
     yield b',\n"licenses": ' + json_bytes([{"id": 1, "name": "", "url": ""}])
     yield from section_pieces(b"categories", map(json_bytes, categories))
@@ -146,13 +155,6 @@ def image_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[
     """The entries of `images`, of the first row of each image."""
     for number, image in enumerate(images, start=1):
         yield b'{"id": %d, ' % number + rows(image)[0].removeprefix(b"{")
-
-
-def _pieces(context: RunContext, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-    yield from head_pieces(context, _DESCRIPTION, map(category_record, context.classes))
-    yield from section_pieces(b"images", image_lines(images, rows))
-    yield from section_pieces(b"annotations", _annotation_lines(images, rows))
-    yield b"\n}\n"
 
 
 def _annotation_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
@@ -200,17 +202,6 @@ def read_images(path: Path) -> Iterator[CocoImage]:
             yield CocoImage(int(image[1]), _file_name(record), rows, tuple(int(each[1]) for each in own))
         if waiting is not None:
             raise ValueError(f"annotations of an image {waiting[0]} that is not there, or not in its place")
-
-
-def _read(path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-    for image in read_images(path):
-        yield image.name, image.rows
-
-
-def _names(path: Path, images: Sequence[str]) -> Iterator[str]:
-    with open_regular(path) as file:
-        for line in read_section(file, b"images"):
-            yield _file_name(b"{" + match(_IMAGE, line)[2])
 
 
 def _file_name(record: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, RunContext
+from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.png import png_bytes
 
 if TYPE_CHECKING:
@@ -21,13 +21,14 @@ class Confidence(Format):
     description = "confidence/<image>.png, 0..255 for 0..1"
     folder = "confidence"
     suffix = ".png"
-    confidence = True
+    needs_confidence = True
 
-    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
-        """The confidence as a PNG file. Ignored pixels keep theirs."""
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        """Return the confidence as a PNG file. Ignored pixels keep theirs."""
         from PIL import Image
 
-        return png_bytes(Image.fromarray(quantized(labels.label_map.confidence)))
+        assert image.confidence is not None
+        return png_bytes(Image.fromarray(quantized(image.confidence)))
 
 
 def quantized(confidence: ConfidenceArray) -> NDArray[np.uint8]:

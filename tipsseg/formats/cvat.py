@@ -6,21 +6,19 @@ palette, as no two classes may have the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, RunContext, RunFile, output_name, text_file
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, output_name, spelled_out
 from tipsseg.formats.png import png_bytes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tipsseg.label_map import LabelMap
-    from tipsseg.types import LabelClass
+    from tipsseg.types import LabelArray, LabelClass
 
 _HEAD = "# label:color_rgb:parts:actions"
 
@@ -35,32 +33,31 @@ class Cvat(Format):
     folder = "cvat/SegmentationClass"
     suffix = ".png"
     files = ("cvat/labelmap.txt", "cvat/ImageSets/Segmentation/default.txt")
-    reserved = ":#"
+    forbidden_characters = ":#"
 
-    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
-        """The colour mask as a PNG file."""
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        """Return the colour mask as a PNG file."""
         from PIL import Image
 
-        return png_bytes(Image.fromarray(colour_mask(labels.label_map)))
+        return png_bytes(Image.fromarray(colour_mask(image.labels, run.classes)))
 
-    def run_files(self, context: RunContext) -> tuple[RunFile, ...]:
-        """labelmap.txt, which says what each colour means, and the names of the masks, without suffixes."""
-        return (
-            text_file(context, self.files[0], label_map_text),
-            RunFile(context, self.files[1], partial(_mask_names, context.files.names)),
-        )
+    def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
+        """Return labelmap.txt, which says what each colour means, or the names of the masks, without suffixes."""
+        if name == self.files[0]:
+            return (spelled_out(label_map_text(run.classes)),)
+        return (f"{output_name(PurePosixPath(image), run.files.names)}\n".encode() for image in images)
 
 
-def colour_mask(label_map: LabelMap) -> NDArray[np.uint8]:
-    """The labels as colours, [H, W, 3] RGB."""
+def colour_mask(labels: LabelArray, classes: Sequence[LabelClass]) -> NDArray[np.uint8]:
+    """Return labels [H, W] as colours, [H, W, 3] RGB."""
     import numpy as np
 
     from tipsseg.vocabulary.palette import voc_colour
 
-    colours = np.zeros((int(np.iinfo(label_map.labels.dtype).max) + 1, 3), np.uint8)
-    for each in label_map.classes:
+    colours = np.zeros((int(np.iinfo(labels.dtype).max) + 1, 3), np.uint8)
+    for each in classes:
         colours[each.id] = voc_colour(each.id)
-    mask: NDArray[np.uint8] = colours[label_map.labels]
+    mask: NDArray[np.uint8] = colours[labels]
     return mask
 
 
@@ -85,9 +82,3 @@ def _rgb(label_id: int) -> str:
     from tipsseg.vocabulary.palette import voc_colour
 
     return ",".join(map(str, voc_colour(label_id)))
-
-
-def _mask_names(names: str, images: Sequence[str]) -> Iterator[bytes]:
-    """The lines of the list of masks; `names` as of FileOptions."""
-    for image in images:
-        yield str(output_name(PurePosixPath(image), names)).encode() + b"\n"

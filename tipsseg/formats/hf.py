@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, Rows, RowsFile, RunContext, StoredImage
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, StoredImage
 from tipsseg.formats.png import encode_mask, read_mask
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse
 
 if TYPE_CHECKING:
+    from tipsseg.options import FileOptions
     from tipsseg.types import LabelArray
 
 _FOLDER = "hf"
@@ -24,50 +25,47 @@ class HuggingFace(Format):
     description = "Hugging Face datasets: hf/metadata.jsonl, hf/masks/<image>.png, links to the images"
     folder = f"{_FOLDER}/masks"
     suffix = ".png"
-    links = f"{_FOLDER}/images"
+    link_folder = f"{_FOLDER}/images"
     files = (f"{_FOLDER}/metadata.jsonl",)
-    rows = True
-    image = True
-    index_mask = True
-    labels = "all"
+    has_rows = True
+    needs_image = True
+    labels = "mask"
 
-    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
-        """The index mask, in grey."""
-        return encode_mask(labels.label_map)
+    def link_name(self, image: PurePosixPath, options: FileOptions) -> str:
+        """Return the name of the image itself."""
+        return image.name
 
-    def image_rows(self, labels: ImageLabels, context: RunContext) -> Rows:
-        """The line of metadata.jsonl; its names are relative to that file."""
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        """Return the index mask, in grey."""
+        return encode_mask(image.labels, run.classes)
+
+    def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
+        """Return the line of metadata.jsonl; its names are relative to that file."""
         from tipsseg.types import printable_path
 
-        image = labels.ref.relative
-        link, mask = self.link_path(image, context.files), self.relative_path(image, context.files)
-        if link is None or mask is None:
-            raise ValueError("the format hf has links and masks")
+        link, mask = self.link_path(image.ref.relative, run.files), self.relative_path(image.ref.relative, run.files)
+        assert link is not None
+        assert mask is not None
         record = {
             "file_name": printable_path(link.relative_to(_FOLDER)),
             "mask_file_name": printable_path(mask.relative_to(_FOLDER)),
         }
         return (json_bytes(record),)
 
-    def run_files(self, context: RunContext) -> tuple[RowsFile]:
-        """metadata.jsonl."""
-        return (RowsFile(context, self.files[0], _lines, _read),)
+    def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
+        """Return metadata.jsonl."""
+        return (rows(image)[0] + b"\n" for image in images)
 
-    def read_labels(self, image: StoredImage, source: Path | Rows) -> LabelArray:
-        """The index mask, see Format."""
-        return read_mask(source, image)
+    def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        """Yield the images with their rows, see Format."""
+        with open_regular(path) as file:
+            for line in file:
+                record = parse(line)
+                name = record.get("file_name") if isinstance(record, dict) else None
+                if not isinstance(name, str) or not name.startswith("images/"):
+                    raise ValueError("a line without the name of its image")
+                yield name.removeprefix("images/"), (line.rstrip(b"\n"),)
 
-
-def _lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-    for image in images:
-        yield rows(image)[0] + b"\n"
-
-
-def _read(path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-    with open_regular(path) as file:
-        for line in file:
-            record = parse(line)
-            name = record.get("file_name") if isinstance(record, dict) else None
-            if not isinstance(name, str) or not name.startswith("images/"):
-                raise ValueError("a line without the name of its image")
-            yield name.removeprefix("images/"), (line.rstrip(b"\n"),)
+    def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
+        """Return the label ids in the index mask, see Format."""
+        return read_mask(path, image)

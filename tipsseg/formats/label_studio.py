@@ -6,16 +6,18 @@ Images are named as Label Studio's local files, from the folder on that holds th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, Rows, RowsFile, RunContext, RunFile, text_file
-from tipsseg.formats.listing import list_pieces, read_rows
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, spelled_out
+from tipsseg.formats.listing import list_pieces, read_list
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse
 
 if TYPE_CHECKING:
+    from tipsseg.regions.objects import LabelledObject
     from tipsseg.types import ImageRef, LabelClass
 
 _LOCAL_FILES = "/data/local-files/?d="
@@ -30,28 +32,37 @@ class LabelStudio(Format):
     name = "label-studio"
     description = "Label Studio: label-studio.json, polygons as predictions, and the interface, label-studio.xml"
     files = ("label-studio.json", "label-studio.xml")
-    rows = True
-    parts = False
-    scores = True
-    image = True
+    has_rows = True
+    needs_objects = True
+    needs_image = True
+    scores_objects = True
+    multi_part_objects = False
 
-    def image_rows(self, labels: ImageLabels, context: RunContext) -> Rows:
-        """The task of an image."""
+    def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
+        """Return the task of an image."""
         task = {
-            "data": {"image": local_address(labels.ref), "file_name": labels.ref.name},
+            "data": {"image": local_address(image.ref), "file_name": image.ref.name},
             "predictions": [
-                {"model_version": _model_version(context.info), **_score(labels), "result": _polygons(labels)}
+                {"model_version": _model_version(run.info), **_score(image.objects), "result": _polygons(image, run)}
             ],
         }
         return (json_bytes(task),)
 
-    def run_files(self, context: RunContext) -> tuple[RunFile, ...]:
-        """The tasks, and the interface."""
-        tasks, interface = self.files
-        return (
-            RowsFile(context, tasks, _pieces, _read),
-            text_file(context, interface, _interface),
-        )
+    def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
+        """Return the tasks, or the interface."""
+        if name == self.files[0]:
+            return chain(list_pieces(rows(image)[0] for image in images), (b"\n",))
+        return (spelled_out(_interface(run.classes)),)
+
+    def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        """Yield the images with their rows, see Format."""
+        with open_regular(path) as file:
+            for line in read_list(file):
+                try:
+                    name = parse(line)["data"]["file_name"]
+                except (KeyError, TypeError) as error:
+                    raise ValueError("a task without the name of its image") from error
+                yield name, (line,)
 
 
 def local_address(ref: ImageRef) -> str:
@@ -67,22 +78,22 @@ def _model_version(info: Mapping[str, object]) -> str:
     return f"{info.get('model', '')} tipsseg {info.get('version', '')}".strip()
 
 
-def _score(labels: ImageLabels) -> dict[str, float]:
+def _score(objects: Sequence[LabelledObject]) -> dict[str, float]:
     """The score of the prediction, by which Label Studio orders and samples tasks: the mean confidence, 0..1, of all pixels of its
     objects; nothing where there is no object.
 
     It is of the scores of the objects, which every command knows, so that all write the same.
     """
-    pixels = sum(each.region.area for each in labels.objects)
+    pixels = sum(each.region.area for each in objects)
     if not pixels:
         return {}
-    return {"score": round(sum(each.region.area * each.score for each in labels.objects) / pixels, 4)}
+    return {"score": round(sum(each.region.area * each.score for each in objects) / pixels, 4)}
 
 
-def _polygons(labels: ImageLabels) -> list[dict[str, object]]:
+def _polygons(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
     """The results of a prediction, one for each part of each object; corners are in percent of the image's sides."""
-    height, width = labels.label_map.size
-    names = {each.id: each.name for each in labels.label_map.classes}
+    height, width = image.size
+    names = {each.id: each.name for each in run.classes}
     return [
         {
             "id": f"{number}-{part}",
@@ -99,7 +110,7 @@ def _polygons(labels: ImageLabels) -> list[dict[str, object]]:
                 "polygonlabels": [names[each.region.class_id]],
             },
         }
-        for number, each in enumerate(labels.objects, start=1)
+        for number, each in enumerate(image.objects, start=1)
         for part, ring in enumerate(each.outline.rings, start=1)
     ]
 
@@ -117,18 +128,3 @@ def _interface(classes: Sequence[LabelClass]) -> str:
         f'  <PolygonLabels name="{_FROM}" toName="{_TO}">\n{labels}  </PolygonLabels>\n'
         "</View>\n"
     )
-
-
-def _pieces(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-    yield from list_pieces(rows(image)[0] for image in images)
-    yield b"\n"
-
-
-def _read(path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-    with open_regular(path) as file:
-        for line in read_rows(file):
-            try:
-                name = parse(line)["data"]["file_name"]
-            except (KeyError, TypeError) as error:
-                raise ValueError("a task without the name of its image") from error
-            yield name, (line,)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from tipsseg.formats.base import Format, ImageLabels, RunContext
+from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.util.files import json_bytes
 
 #: The version of LabelMe whose files these are like.
@@ -21,23 +21,20 @@ class LabelMe(Format):
     description = "LabelMe: labelme/<image>.json, links to the images beside them"
     folder = "labelme"
     suffix = ".json"
-    links = "labelme"
-    paired = True
-    image = True
+    link_folder = "labelme"
+    needs_image = True
+    needs_objects = True
 
-    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
-        """The JSON file of an image."""
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        """Return the JSON file of an image."""
         from tipsseg.types import printable_path
 
-        link = self.link_path(labels.ref.relative, context.files)
-        if link is None:
-            raise ValueError("the format labelme has links to the images")
-        height, width = labels.label_map.size
+        height, width = image.size
         record: dict[str, object] = {
             "version": _VERSION,
             "flags": {},
-            "shapes": _shapes(labels),
-            "imagePath": printable_path(PurePosixPath(link.name)),
+            "shapes": _shapes(image, run),
+            "imagePath": printable_path(PurePosixPath(self.link_name(image.ref.relative, run.files))),
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,
@@ -45,8 +42,8 @@ class LabelMe(Format):
         return json_bytes(record, indent=2) + b"\n"
 
 
-def _shapes(labels: ImageLabels) -> list[dict[str, object]]:
-    classes = {each.id: each.name for each in labels.label_map.classes}
+def _shapes(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
+    classes = {each.id: each.name for each in run.classes}
     return [
         {
             "label": classes[each.region.class_id],
@@ -57,6 +54,6 @@ def _shapes(labels: ImageLabels) -> list[dict[str, object]]:
             "flags": {},
             "mask": None,
         }
-        for number, each in enumerate(labels.objects, start=1)
+        for number, each in enumerate(image.objects, start=1)
         for ring in each.outline.rings
     ]

@@ -49,7 +49,7 @@ def read_section(file: IO[bytes], key: bytes) -> Iterator[bytes]:
     yield from _rest(file, f"list {key.decode()!r}")
 
 
-def read_rows(file: IO[bytes]) -> Iterator[bytes]:
+def read_list(file: IO[bytes]) -> Iterator[bytes]:
     """The rows of a file that is one list. Raises ValueError."""
     first = file.readline(3)
     if first == b"[]\n":

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunContext, StoredImage
+from tipsseg.formats.base import Format, ImageLabels, RunFacts, StoredImage
 from tipsseg.formats.confidence import quantized
 from tipsseg.util.files import open_regular
 
@@ -39,37 +39,33 @@ class Npz(Format):
     description = "npz/<image>.npz: label ids, confidence, the best classes of each patch with their scores"
     folder = "npz"
     suffix = ".npz"
-    confidence = True
-    top = True
-    labels = "all"
-    archive = True
+    needs_confidence = True
+    needs_top_classes = True
+    labels = "archive"
 
-    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
-        """The archive of an image. Raises ValueError for labels without the best classes of patches."""
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        """Return the archive of an image."""
         import numpy as np
 
         from tipsseg.types import label_dtype
 
-        label_map = labels.label_map
-        if label_map.top is None:
-            raise ValueError("the format npz needs the best classes of each patch")
-        ids = label_dtype(len(label_map.classes))
+        assert image.confidence is not None
+        assert image.top is not None
+        ids = label_dtype(len(run.classes))
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
             # In one order whatever they come in, for the same bytes.
-            labels=np.ascontiguousarray(label_map.labels, ids),
-            confidence=np.ascontiguousarray(quantized(label_map.confidence)),
-            top_ids=np.ascontiguousarray(label_map.top.ids, ids),
-            top_scores=np.ascontiguousarray(label_map.top.scores),
+            labels=np.ascontiguousarray(image.labels, ids),
+            confidence=np.ascontiguousarray(quantized(image.confidence)),
+            top_ids=np.ascontiguousarray(image.top.ids, ids),
+            top_scores=np.ascontiguousarray(image.top.scores),
         )
         return buffer.getvalue()
 
-    def read_labels(self, image: StoredImage, source: Path | Rows) -> LabelArray:
-        """The array `labels`, see Format."""
-        if not isinstance(source, Path):
-            raise TypeError("an archive is a file")
-        return _read(source, image).labels
+    def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
+        """Return the array `labels`, see Format."""
+        return _read(path, image).labels
 
     def read_scores(self, image: StoredImage, path: Path) -> tuple[NDArray[np.float32], TopClasses]:
         """The other arrays, see Format."""

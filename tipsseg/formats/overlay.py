@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 
-from tipsseg.formats.base import Format, ImageLabels, RunContext
+from tipsseg.formats.base import Format, ImageLabels, RunFacts
 
 
 class Overlay(Format):
@@ -17,17 +17,17 @@ class Overlay(Format):
     description = "pictures for eyes: overlays/<image>.jpg, with a legend"
     folder = "overlays"
     suffix = ".jpg"
-    image = True
-    pixels = True
+    needs_image = True
+    needs_thumbnail = True
 
-    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
-        """The picture as a JPEG file. Raises ImageError where the image cannot be read."""
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        """Return the picture as a JPEG file."""
         from PIL import Image
 
         from tipsseg.regions.drawing import draw_labels
 
-        label_map = labels.label_map
-        picture = draw_labels(labels.thumbnail(), label_map.labels, label_map.classes, labels.ref.name)
+        assert image.thumbnail is not None
+        picture = draw_labels(image.thumbnail, image.labels, run.classes, image.ref.name)
         buffer = io.BytesIO()
         # Full colour resolution: by halves the outlines and the legend's text get coloured seams.
         Image.fromarray(picture).save(buffer, format="JPEG", quality=92, subsampling=0)

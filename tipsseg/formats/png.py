@@ -7,12 +7,12 @@ brightness.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.errors import InputError
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunContext, StoredImage
+from tipsseg.formats.base import Format, ImageLabels, RunFacts, StoredImage
 from tipsseg.formats.problem import by, class_text
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from tipsseg.label_map import LabelMap
-    from tipsseg.types import LabelArray
+    from tipsseg.types import LabelArray, LabelClass
 
 
 #: zlib's strategy Z_RLE.
@@ -35,16 +34,15 @@ class Png(Format):
     description = "index masks: masks/<image>.png, 0 background, 1..N the classes"
     folder = "masks"
     suffix = ".png"
-    index_mask = True
-    labels = "all"
+    labels = "mask"
 
-    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
-        """The mask, in the mode that the run asks for."""
-        return encode_mask(labels.label_map, context.files.png_mode)
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        """Return the mask, in the mode that the run asks for."""
+        return encode_mask(image.labels, run.classes, run.files.png_mode)
 
-    def read_labels(self, image: StoredImage, source: Path | Rows) -> LabelArray:
-        """The mask, see Format."""
-        return read_mask(source, image, image.options.png_mode)
+    def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
+        """Return the label ids, see Format."""
+        return read_mask(path, image, image.options.png_mode)
 
 
 def png_bytes(picture: Image.Image) -> bytes:
@@ -54,11 +52,12 @@ def png_bytes(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def encode_mask(label_map: LabelMap, mode: str = "L") -> bytes:
-    """Label ids as a PNG file.
+def encode_mask(labels: LabelArray, classes: Sequence[LabelClass], mode: str = "L") -> bytes:
+    """Return label ids as a PNG file.
 
     Args:
-        label_map: The labels.
+        labels: [H, W], the label ids.
+        classes: The classes.
         mode: "L", 8-bit grey, or 16-bit grey above 254 classes; or "P", 8-bit with a palette: the classes' own colours, and PASCAL
             VOC's.
     """
@@ -68,10 +67,9 @@ def encode_mask(label_map: LabelMap, mode: str = "L") -> bytes:
     from tipsseg.types import label_dtype
     from tipsseg.vocabulary.palette import palette_colour, voc_colour
 
-    labels = label_map.labels.astype(label_dtype(len(label_map.classes)), copy=False)
-    picture = Image.fromarray(np.ascontiguousarray(labels))
+    picture = Image.fromarray(np.ascontiguousarray(labels, label_dtype(len(classes))))
     if mode == "P":
-        own = {each.id: palette_colour(each) for each in label_map.classes}
+        own = {each.id: palette_colour(each) for each in classes}
         picture.putpalette([value for index in range(256) for value in own.get(index) or voc_colour(index)])
     buffer = io.BytesIO()
     # Masks are long runs of one number: to look for nothing else takes half the time, and the files are smaller.
@@ -79,28 +77,26 @@ def encode_mask(label_map: LabelMap, mode: str = "L") -> bytes:
     return buffer.getvalue()
 
 
-def read_mask(source: Path | Rows, image: StoredImage, mode: str = "L") -> LabelArray:
-    """The label ids in an index mask [H, W].
+def read_mask(path: Path, image: StoredImage, mode: str = "L") -> LabelArray:
+    """Return the label ids [H, W] in the index mask of an image.
 
     Args:
-        source: The path of the mask.
-        image: What the records say of it.
-        mode: Of the PNG, "L" or "P"; above 254 classes it is 16-bit grey.
+        path: The mask.
+        image: What the records say of the image.
+        mode: The mode of the PNG, "L" or "P"; above 254 classes it is 16-bit grey.
 
     Raises:
-        ImageError: Where there is no such mask of that size.
+        ImageError: There is no such mask of that size.
     """
     import numpy as np
 
     from tipsseg.images.decoding import as_image_error, decode_stored
     from tipsseg.types import label_dtype
 
-    if not isinstance(source, Path):
-        raise TypeError("an index mask is a file")
     dtype = label_dtype(len(image.classes))
     wanted = mode if dtype is np.uint8 else "I;16"
-    picture = decode_stored(source, image.max_pixels)
-    with as_image_error(source):
+    picture = decode_stored(path, image.max_pixels)
+    with as_image_error(path):
         pixels = _pixels_of(picture, wanted, image.size)
     return pixels.astype(np.uint8) if dtype is np.uint8 else pixels.astype(np.uint16)
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, RunContext, RunFile
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, spelled_out
 
 if TYPE_CHECKING:
     from tipsseg.options import FileOptions
@@ -40,16 +39,16 @@ class Yolo(Format):
     )
     folder = f"{_FOLDER}/{LABELS}"
     suffix = ".txt"
-    links = f"{_FOLDER}/{IMAGES}"
-    paired = True
+    link_folder = f"{_FOLDER}/{IMAGES}"
     files = (f"{_FOLDER}/data.yaml",)
     former_files = (f"{_FOLDER}/train.txt", f"{_FOLDER}/val.txt")
-    parts = False
-    image = True
-    divides = True
+    needs_objects = True
+    needs_image = True
+    multi_part_objects = False
+    splits_train_val = True
 
-    def part(self, image: PurePosixPath, options: FileOptions) -> str:
-        """`train` or `val`."""
+    def split(self, image: PurePosixPath, options: FileOptions) -> str:
+        """Return `train` or `val`."""
         from tipsseg.types import printable_path
 
         return VAL if is_for_validation(printable_path(image), options.val_fraction or 0.0) else TRAIN
@@ -57,42 +56,37 @@ class Yolo(Format):
     def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
         """See Format; the folder is below that of its part."""
         folders = (f"{name}_" if _TAKEN.fullmatch(name) else name for name in image.parent.parts)  # see `image_name`
-        return PurePosixPath(self.part(image, options), *folders)
+        return PurePosixPath(self.split(image, options), *folders)
 
     def places(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
         """See Format: in each of the parts, and as an earlier version had it, in yolo/<folder>/labels and yolo/<folder>/images."""
         file, link = self.relative_path(image, options), self.link_path(image, options)
-        if file is None or link is None:
-            raise ValueError("the format yolo has files and links")
+        assert file is not None
+        assert link is not None
         found: dict[str, PurePosixPath | None] = {str(file): link}
         found |= {str(_in(part, file)): _in(part, link) for part in (TRAIN, VAL)}
         top = PurePosixPath(_FOLDER) / image.parent
         return found | {str(top / LABELS / file.name): top / IMAGES / link.name}
 
-    def encode(self, labels: ImageLabels, context: RunContext) -> bytes:
-        """A line for each part of each object: the class, from 0, then x and y of each corner as shares of the image."""
-        height, width = labels.label_map.size
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        """Return a line for each part of each object: the class, from 0, then x and y of each corner as shares of the image."""
+        height, width = image.size
         lines = []
-        for each in labels.objects:
+        for each in image.objects:
             for ring in each.outline.rings:
                 corners = " ".join(f"{x / width:.6f} {y / height:.6f}" for y, x in ring.tolist())
                 lines.append(f"{each.region.class_id - 1} {corners}\n")
         return "".join(lines).encode("ascii")
 
-    def run_files(self, context: RunContext) -> tuple[RunFile, ...]:
-        """data.yaml."""
-        return (RunFile(context, self.files[0], partial(self._data_yaml, context)),)
-
-    def _data_yaml(self, context: RunContext, images: Sequence[str]) -> Iterator[bytes]:
-        """The description of the data set: where its images are, from this file on, and the names of its classes."""
-        parts = {self.part(PurePosixPath(image), context.files) for image in images} or {TRAIN}
+    def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
+        """Return data.yaml: the folders of the images, from this file on, and the names of the classes."""
+        parts = {self.split(PurePosixPath(image), run.files) for image in images} or {TRAIN}
         for part in (TRAIN, VAL):  # a part without images is a folder that is not there
             yield f"{part}: {IMAGES}/{part if part in parts else min(parts)}\n".encode()
         yield b"names:\n"
-        for each in context.classes:
+        for each in run.classes:
             # JSON's strings are YAML's.
-            name = json.dumps(each.name, ensure_ascii=False)
-            yield f"  {each.id - 1}: {name}\n".encode("utf-8", "backslashreplace")
+            yield spelled_out(f"  {each.id - 1}: {json.dumps(each.name, ensure_ascii=False)}\n")
 
 
 def image_name(file: PurePosixPath, kind: str) -> str:

@@ -11,10 +11,11 @@ import numpy as np
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, index_masks
-from tipsseg.formats.base import RunContext, StoredImage
+from tipsseg.formats.base import StoredImage
 from tipsseg.regions.components import count_labels
 from tipsseg.store.manifest import Manifest, ManifestEntry
 from tipsseg.store.reader import FinishedRun
+from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 from tipsseg.util.ownership import Ownership, digest_of
 from tipsseg.util.record_paths import actual_path

@@ -13,7 +13,7 @@ from typing import Self
 
 from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS, image_folders, index_masks
-from tipsseg.formats.base import Rows, RowsFile, RunFile
+from tipsseg.formats.base import Rows
 from tipsseg.store.classes_file import CLASSES_FILE, write_classes
 from tipsseg.store.error_log import ErrorLog
 from tipsseg.store.journal import Journal, write_run_file
@@ -24,6 +24,7 @@ from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE, run_context, write_run
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.summary import Totals, total
+from tipsseg.store.writing import RunFile, run_files
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import atomic_write, clean_up, clean_up_below, json_bytes, remove_file
 from tipsseg.util.ownership import digest_of, write_ahead_logs
@@ -81,7 +82,7 @@ class OutputFolder:
             self._files = self.resume.files
             self.context = context = context.with_files(self._files)
             self._info = replace(info, spec=replace(spec, files=self._files))
-            self._run_files = [(name, file) for name in spec.formats for file in FORMATS[name].run_files(context)]
+            self._run_files = [(name, file) for name in spec.formats for file in run_files(name, context)]
             for _, file in self._run_files:
                 context.ownership.refuse_changed(file.path)
             if spec.shard is None:  # else it may be another shard's, with the same content
@@ -218,11 +219,11 @@ class OutputFolder:
         outdated = set(FORMATS) if broken_off else self.resume.outdated
         for name in outdated.difference(self._info.spec.formats):
             holders = manifest.holding(name)
-            for file in FORMATS[name].run_files(context):
+            for file in run_files(name, context):
                 if not file.path.exists() or not context.ownership.is_unchanged(file.path):
                     continue
-                if not isinstance(file, RowsFile):
-                    file.write(holders, lambda _: ())
+                if not file.has_rows:
+                    file.write(holders)
                     continue
                 with closing(Journal(name, file, context.state, holders)) as journal:
                     # If nothing was broken off here, the file stays as it is, with the command that wrote it.
@@ -269,7 +270,7 @@ class OutputFolder:
             paths = {name: actual_path(context.output, place) for name, place in entry.files.items()}
             # What has rows in a file of the whole run stays with them, if this run writes that file.
             journals = {name: each for name, each in self.resume.journals.items() if each.has(entry.image)}
-            stays = {name for name in paths if name in journals or not FORMATS[name].rows}
+            stays = {name for name in paths if name in journals or not FORMATS[name].has_rows}
             expected = expected_files(entry.image, stays, self._files)
             stays = {name for name in stays if paths[name] in left and expected[name] == entry.files[name]}
             if mask := next((paths[name] for name in index_masks() if name in stays), None):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import Rows, RowsFile, RunFile
+from tipsseg.formats.base import Rows
+from tipsseg.store.writing import RunFile
 from tipsseg.util.append_log import AppendLog, lines_of
 from tipsseg.util.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error, remove_file
 from tipsseg.util.json_values import parse
@@ -24,7 +25,7 @@ class Journal:
     One thread changes it; meanwhile any thread may ask `has`.
     """
 
-    def __init__(self, name: str, file: RowsFile, state: Path, images: Sequence[str]) -> None:
+    def __init__(self, name: str, file: RunFile, state: Path, images: Sequence[str]) -> None:
         """Open the journal, where there is one.
 
         Args:
@@ -156,6 +157,6 @@ def write_run_file(file: RunFile, journal: Journal | None, images: Sequence[str]
         OutputError: Where it cannot be written.
     """
     if journal is None or journal.path != file.path:
-        file.write(images, lambda _: ())
+        file.write(images)
     elif rewrite or journal.changed or not file.path.exists():
         journal.write(images)

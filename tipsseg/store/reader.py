@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import RunContext
 from tipsseg.formats.problem import class_faults
 from tipsseg.options import FileOptions
 from tipsseg.store.classes_file import CLASSES_FILE, read_classes
@@ -21,6 +20,7 @@ from tipsseg.store.results import link_of
 from tipsseg.store.run_record import RUN_FILE, read_run, refuse_other_record, run_context
 from tipsseg.store.shards import Shard, shards_in, state_folder
 from tipsseg.store.spec import RunInfo
+from tipsseg.store.writing import RunContext, rows_file
 from tipsseg.types import LabelClass
 from tipsseg.util.append_log import lines_of, whole_lines
 from tipsseg.util.files import is_folder, reason_of
@@ -159,7 +159,7 @@ def broken_conversion(output: Path, formats: Sequence[str]) -> InputError:
 def finished_context(run: FinishedRun) -> RunContext:
     """What the writers of the formats have to know to go on with a run that has ended."""
     context = run_context(run.info)
-    return RunContext(run.output, run.state, run.classes, context.info, context.files)
+    return replace(context, classes=run.classes, owner="")
 
 
 def _read_run(output: Path, shard: Shard | None, own: Path) -> FinishedRun:
@@ -222,7 +222,7 @@ def _lost(run: FinishedRun, images: Container[str]) -> list[str]:
     """The images that files of the whole run have and the manifest has not, as far as such files are there."""
     found: dict[str, None] = {}
     for name in run.formats:
-        file = FORMATS[name].rows_file(RunContext(run.output, run.state, (), {}))
+        file = rows_file(name, run_context(run.info))
         with suppress(OSError, ValueError):
             found.update(dict.fromkeys(() if file is None else file.names(())))
     return [image for image in found if image not in images]

@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import Rows, RunContext
+from tipsseg.formats.base import Rows
 from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.journal import Journal
 from tipsseg.store.manifest import Manifest, ManifestEntry
+from tipsseg.store.writing import RunContext, run_files
 from tipsseg.types import ImageRef, Remark
 from tipsseg.util.ownership import digest_of
 from tipsseg.util.record_paths import actual_name, actual_path
@@ -117,7 +118,7 @@ Left = ImageRef | Unchanged | Failed
 
 def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
     """Where the per-image files of an image are, by format."""
-    paths = {name: FORMATS[name].image_path(context.output, ref.relative, context.files) for name in formats}
+    paths = {name: context.image_path(FORMATS[name], ref) for name in formats}
     return {name: path for name, path in paths.items() if path is not None}
 
 
@@ -177,15 +178,15 @@ def move_files(manifest: Manifest, context: RunContext) -> int:
     """
     moved = 0
     for name, form in FORMATS.items():
-        held = manifest.holding(name) if form.divides else ()
+        held = manifest.holding(name) if form.splits_train_val else ()
         images = [image for image in held if _move(manifest, image, name, context)]
         for former in form.former_files:
             context.ownership.remove_run_file(context.state / former)
         if not images:
             continue
-        for file in form.run_files(context):  # first: as long as a file is not moved, this is done again
+        for file in run_files(name, context):  # first: as long as a file is not moved, this is done again
             context.ownership.refuse_changed(file.path)
-            file.write(held, lambda _: ())
+            file.write(held)
         for image in images:
             if (change := _move(manifest, image, name, context)) is not None:
                 for path, place in change.paths:

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.formats import FORMATS, index_masks
-from tipsseg.formats.base import RunContext
 from tipsseg.store import spec as specs
 from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
@@ -28,6 +27,7 @@ from tipsseg.store.run_record import (
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.stored_image import suffices
+from tipsseg.store.writing import RunContext, rows_file
 from tipsseg.types import ImageRef, ignore_id
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import fingerprint
@@ -91,7 +91,7 @@ class ResumeState:
         self._owners: dict[Path, str] | None = None  # of files, made when one is in the way
         kept = () if before is None else before.kept
         self.kept = frozenset(actual_path(context.output, place) for place in kept)
-        files = {name: FORMATS[name].rows_file(context) for name in self._spec.formats}
+        files = {name: rows_file(name, context) for name in self._spec.formats}
         self.journals = {
             name: Journal(name, file, context.state, self.manifest.holding(name))
             for name, file in files.items()
@@ -432,7 +432,7 @@ class ResumeState:
 
 def _follows(name: str, entry: ManifestEntry, held: Collection[str]) -> bool:
     """Return whether an image in the formats `held` can be written in format `name` byte for byte."""
-    return suffices(name, held) and not (entry.objects is None and FORMATS[name].scores)
+    return suffices(name, held) and not (entry.objects is None and FORMATS[name].scores_objects)
 
 
 def _is_other(entry: ManifestEntry, path: Path) -> bool:

@@ -16,11 +16,11 @@ from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import RunContext
 from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, FileOptions, LabelOptions, choose, parse_file_options
 from tipsseg.store import spec as specs
 from tipsseg.store.shards import Shard, parse_shard, state_folders
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, model_identity, vocabulary_identity, vocabulary_record
+from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, printable_path
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
@@ -134,7 +134,14 @@ def run_context(info: RunInfo) -> RunContext:
         "revision": info.model["revision"],
         "vocabulary": [entry.name for entry in spec.vocabulary.classes],
     }
-    return RunContext(spec.output, spec.state, spec.vocabulary.classes, facts, spec.files, spec.owner)
+    return RunContext(
+        output=spec.output,
+        state=spec.state,
+        classes=spec.vocabulary.classes,
+        info=facts,
+        files=spec.files,
+        owner=spec.owner,
+    )
 
 
 def run_record(info: RunInfo) -> dict[str, object]:

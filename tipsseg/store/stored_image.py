@@ -11,21 +11,24 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import Rows, RowsFile, RunContext, StoredImage
+from tipsseg.formats.base import Rows, StoredImage
 from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, by, what_is_wrong
-from tipsseg.label_map import LabelMap
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region
 from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.store.manifest import ManifestEntry, ObjectScore
 from tipsseg.store.reader import check_hint
+from tipsseg.store.writing import RunContext, RunFile, run_files
 from tipsseg.types import BACKGROUND, LabelArray, TopClasses, ignore_id, name_order
 from tipsseg.util.files import file_size, reason_of
 from tipsseg.util.record_paths import actual_path
 
 _LABEL_AGAIN = "Move the file away and label the image again."
 _LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`; label with argument `formats`=png."
+
+#: How formats hold the label ids of all pixels, see `Format.labels`.
+_ALL_PIXELS = ("mask", "archive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +85,21 @@ def labelled_image(
 
 def label_sources() -> tuple[str, ...]:
     """The formats that label ids can be read back from, those first that hold all pixels."""
-    return tuple(name for kind in ("all", "objects") for name, form in FORMATS.items() if form.labels == kind)
+    whole = (name for name, form in FORMATS.items() if form.labels in _ALL_PIXELS)
+    return (*whole, *(name for name, form in FORMATS.items() if form.labels == "objects"))
 
 
 def archives() -> tuple[str, ...]:
     """The formats that confidence and the best classes of patches can be read back from."""
-    return tuple(name for name, form in FORMATS.items() if form.archive)
+    return tuple(name for name, form in FORMATS.items() if form.labels == "archive")
 
 
 def suffices(name: str, held: Collection[str]) -> bool:
     """Whether images in the formats `held` can be written in format `name` as the run would have written them."""
     form = FORMATS[name]
-    if form.top or form.confidence:
-        return not form.top and any(each in held for each in archives())
-    return any(FORMATS[each].labels == "all" for each in held)
+    if form.needs_top_classes or form.needs_confidence:
+        return not form.needs_top_classes and any(each in held for each in archives())
+    return any(FORMATS[each].labels in _ALL_PIXELS for each in held)
 
 
 def read_labels(image: LabelledImage, rows: Mapping[str, Rows], context: RunContext) -> LabelArray:
@@ -113,11 +117,12 @@ def read_labels(image: LabelledImage, rows: Mapping[str, Rows], context: RunCont
             file, for newer ones.
     """
     for name in label_sources():
-        source = rows.get(name) or _existing(name, image, context)
-        if name not in image.entry.formats or not source:
+        form, path = FORMATS[name], _existing(name, image, context)
+        if name not in image.entry.formats or (path is None and not rows.get(name)):
             continue
         try:
-            labels = FORMATS[name].read_labels(image.stored, source)
+            stored = image.stored
+            labels = form.labels_of_rows(stored, rows[name]) if path is None else form.read_labels(stored, path)
         except UNREADABLE as error:
             raise _failure(name, image, context, what_is_wrong(error)) from error
         wrong = next(label_faults(labels, image.stored), "") or _other_content(name, image, context)
@@ -137,11 +142,6 @@ def read_scores(image: LabelledImage, context: RunContext) -> tuple[NDArray[np.f
             except UNREADABLE as error:
                 raise _failure(name, image, context, what_is_wrong(error)) from error
     raise ImageError(context.output, f"no confidence of {image.entry.image} is left", check_hint(context.output))
-
-
-def unknown_confidence(size: tuple[int, int]) -> NDArray[np.float32]:
-    """The confidence [H, W] of labels whose confidence is not known: nan, which cannot be taken for one. Takes no memory."""
-    return np.broadcast_to(np.float32(np.nan), size)
 
 
 def _existing(name: str, image: LabelledImage, context: RunContext) -> Path | None:
@@ -166,7 +166,7 @@ def _other_content(name: str, image: LabelledImage, context: RunContext) -> str:
 def _failure(name: str, image: LabelledImage, context: RunContext, reason: str) -> ImageError:
     if name in image.entry.files:
         return ImageError(actual_path(context.output, image.entry.files[name]), reason, _LABEL_AGAIN)
-    return ImageError(FORMATS[name].run_files(context)[0].path, f"{image.entry.image}: {reason}", _LEFT_OUT)
+    return ImageError(run_files(name, context)[0].path, f"{image.entry.image}: {reason}", _LEFT_OUT)
 
 
 class RowStream:
@@ -177,7 +177,7 @@ class RowStream:
         fault: Why the file cannot be read, or not further; "" where it can.
     """
 
-    def __init__(self, file: RowsFile, images: Sequence[str]) -> None:
+    def __init__(self, file: RunFile, images: Sequence[str]) -> None:
         """Begin to read; `images` are the images that the file was written with."""
         self.file = file
         self.fault = ""
@@ -227,9 +227,9 @@ class ObjectScores:
         self._means = means
         self._options = options
 
-    def objects(self, label_map: LabelMap) -> list[LabelledObject]:
-        """The objects that the labels show, as `objects.labelled_objects` finds them."""
-        regions = object_regions(label_map.labels, len(label_map.classes), self._options)
+    def objects(self, labels: LabelArray, classes: int) -> list[LabelledObject]:
+        """Return the objects that labels [H, W] of so many classes show, as `objects.labelled_objects` finds them."""
+        regions = object_regions(labels, classes, self._options)
         return [LabelledObject(region, self._score(region), self._options.simplify) for region in regions]
 
     def _score(self, region: Region) -> float:

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from tipsseg.formats import FORMATS, of_the_model
-from tipsseg.formats.base import ImageCheck, Rows, RunContext, RunFileCheck
+from tipsseg.formats.base import ImageCheck, Rows, RunFileCheck
 from tipsseg.formats.problem import Problem, unreadable, what_is_wrong
 from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.check.image import Place, Report, check_image
@@ -28,9 +28,10 @@ from tipsseg.runs.check.run import check_classes, find_runs
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.error_log import ERRORS_FILE
-from tipsseg.store.run_record import RUN_FILE
+from tipsseg.store.run_record import RUN_FILE, run_context
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.stored_image import LabelledImage
+from tipsseg.store.writing import rows_file, run_files
 from tipsseg.util.files import is_file
 from tipsseg.util.printable import counted, shell_word
 from tipsseg.util.record_paths import actual_path
@@ -156,7 +157,7 @@ class _RunFiles:
             # Before the end of a run they are not written. Images of an earlier run may have been in more formats.
             if run.ended is None or name in run.converting or not (holders or name in run.spec.formats):
                 continue
-            for file in form.run_files(RunContext(self._folder, run.spec.state, (), {}, run.spec.files)):
+            for file in run_files(name, run_context(run)):
                 if not (holders or run.images or os.path.lexists(file.path)):  # a run without an image writes none
                     continue
                 rules = form.check_run_file(file.path, self._images.names, holders)
@@ -174,13 +175,13 @@ class _RunFiles:
     def rows(self) -> dict[str, tuple[Path, dict[str, Rows]]]:
         """Return the rows of corrected images, with their file, in each format that has rows and no rules of its own."""
         found = {}
-        context = RunContext(self._folder, self._images.run.spec.state, (), {}, self._images.run.spec.files)
+        context = run_context(self._images.run)
         for name, form in FORMATS.items():
-            file = form.rows_file(context)
+            file = rows_file(name, context)
             if (
                 not self._images.corrected
                 or file is None
-                or form.image
+                or form.needs_image
                 or (self._ruled and self._ruled[0] == file.path)
             ):
                 continue

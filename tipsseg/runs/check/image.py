@@ -12,15 +12,14 @@ from tipsseg.formats import FORMATS, of_the_model
 from tipsseg.formats.base import ImageCheck, ImageLabels, Rows
 from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, Problem, by, unreadable, what_is_wrong
-from tipsseg.images.decoding import open_thumbnail, upright_size
-from tipsseg.label_map import LabelMap
+from tipsseg.images.decoding import upright_size
 from tipsseg.runs.check.manifest import check_entry, known_files
 from tipsseg.store.corrections import CERTAIN, Correction, read_correction
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.results import link_of
 from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunInfo
-from tipsseg.store.stored_image import LabelledImage, ObjectScores, unknown_confidence
+from tipsseg.store.stored_image import LabelledImage, ObjectScores
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.files import is_file, reason_of
 from tipsseg.util.fingerprint import content_digest
@@ -97,7 +96,7 @@ def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | 
         digest, reason = _digest(path)
         changed = bool(digest) and name in entry.written and digest != entry.written[name].sha256
         as_written += [name] if digest and not changed else []
-        if FORMATS[name].index_mask:
+        if FORMATS[name].labels == "mask":
             of_mask, faults = _check_mask(Correction(name, path, digest), image, changed=changed)
             labels = of_mask if labels is None else labels  # annotations are compared with the first mask
             corrected |= {digest: path} if changed else {}
@@ -132,15 +131,14 @@ def _stale(place: Place, image: LabelledImage, labels: LabelArray, as_written: C
     entry, context = image.entry, run_context(place.run)
     scores = ObjectScores(entry.objects or (), {each.id: CERTAIN for each in context.classes}, context.files)
     ref = ImageRef(Path(entry.path), PurePosixPath(entry.image))
-    label_map = LabelMap(labels, unknown_confidence(labels.shape), context.classes)
-    taken = ImageLabels(ref, lambda: open_thumbnail(ref.path, place.max_pixels), label_map, scores.objects)
+    taken = ImageLabels(ref=ref, labels=labels, objects=scores.objects(labels, len(context.classes)))
     for name in entry.formats:
-        form = FORMATS[name]
-        if name in of_the_model() or form.pixels or not (image.stored.sure or form.index_mask):
+        form, is_mask = FORMATS[name], FORMATS[name].labels == "mask"
+        if name in of_the_model() or form.needs_thumbnail or not (image.stored.sure or is_mask):
             continue
         if name in as_written:
             path = actual_path(place.output, entry.files[name])
-            if form.index_mask:
+            if is_mask:
                 stale = bool((form.read_labels(image.stored, path) != labels).any())
             else:
                 stale = hashlib.sha256(form.encode(taken, context)).hexdigest() != entry.written[name].sha256

@@ -60,7 +60,7 @@ class Images:
                     formats[entry.image] = same.setdefault(entry.formats, entry.formats)
                     (self.corrected.discard if entry.corrected is None else self.corrected.add)(entry.image)
                     paths[entry.image] = hash(entry.path)
-                    if any(FORMATS[name].divides for name in entry.formats):
+                    if any(FORMATS[name].splits_train_val for name in entry.formats):
                         there = expected_files(entry.image, entry.formats, self.run.spec.files).values()
                         self.elsewhere.update(set(known_files(self.run, entry).values()) - set(there))
                 except ValueError as error:

@@ -225,10 +225,10 @@ def note_formats(
     formats: Sequence[str], options: FileOptions, classes: Iterable[LabelClass], progress: Progress
 ) -> None:
     """Say which formats cannot hold objects of several parts, if there may be some, and which names pictures cannot show."""
-    unfit = [name for name in formats if not FORMATS[name].parts]
+    unfit = [name for name in formats if not FORMATS[name].multi_part_objects]
     if unfit and options.instances == "class":
         progress.note(f"In {' and '.join(unfit)} an object has one part, so each part of a class is an object there.")
-    if any(FORMATS[name].pixels for name in formats):
+    if any(FORMATS[name].needs_thumbnail for name in formats):
         from tipsseg.util.lettering import unreadable
 
         if names := unreadable(one_line(each.name) for each in classes):
@@ -251,8 +251,8 @@ def note_moved(number: int, progress: Progress) -> None:
 def note_division(formats: Iterable[str], manifest: Manifest, options: FileOptions, progress: Progress) -> None:
     """Say how many images a format has for training and for validation, or that they are the same."""
     for name in formats:
-        images = manifest.holding(name) if FORMATS[name].divides else []
-        parts = Counter(FORMATS[name].part(PurePosixPath(image), options) for image in images)
+        images = manifest.holding(name) if FORMATS[name].splits_train_val else []
+        parts = Counter(FORMATS[name].split(PurePosixPath(image), options) for image in images)
         if len(parts) > 1:
             progress.note(f"{name}: {counted(parts[TRAIN], 'image')} for training, {parts[VAL]} for validation.")
         elif parts:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tipsseg.errors import InputError
 from tipsseg.formats import FORMATS, check_formats, of_the_model
-from tipsseg.formats.base import RunContext, RunFile
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.common.inputs import check_image_root
@@ -28,6 +27,7 @@ from tipsseg.store.results import Failed, Unchanged, image_paths, in_place, move
 from tipsseg.store.run_record import write_run
 from tipsseg.store.stored_image import RowStream, label_sources
 from tipsseg.store.summary import total
+from tipsseg.store.writing import RunContext, RunFile, rows_file, run_files
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file, is_folder, remove_file
 from tipsseg.util.printable import counted, shell_word
@@ -175,7 +175,7 @@ class _Converter:
             context.ownership.refuse_changed(file.path)
         # All other formats follow masks that a person corrected, but for rows that a person changed too.
         others = set().union(*self._manifest.formats()) - {*formats, *of_the_model()}
-        rows_files = {name: FORMATS[name].rows_file(context) for name in FORMATS}
+        rows_files = {name: rows_file(name, context) for name in FORMATS}
         self._followers = tuple(
             name
             for name, file in rows_files.items()
@@ -183,8 +183,8 @@ class _Converter:
         )
         self._journals: dict[str, Journal] = {}
         for name in (*formats, *self._followers):
-            if (rows_file := rows_files[name]) is not None:
-                journal = Journal(name, rows_file, context.state, self._manifest.holding(name))
+            if (rows := rows_files[name]) is not None:
+                journal = Journal(name, rows, context.state, self._manifest.holding(name))
                 self._journals[name] = stack.enter_context(closing(journal))
         self._streams = _streams(context, self._manifest)
 
@@ -232,7 +232,7 @@ class _Converter:
 
     def _is_missing(self, name: str, entry: ManifestEntry, ref: ImageRef) -> bool:
         # Rows that say where the image is are written again where it is somewhere else.
-        if self._moved and FORMATS[name].image and name in self._journals and FORMATS[name].links is None:
+        if self._moved and FORMATS[name].needs_image and name in self._journals and FORMATS[name].link_folder is None:
             return True
         return not in_place(name, entry, ref, self._context, self._journals.get(name))
 
@@ -256,7 +256,7 @@ class _Converter:
         # First, so that no file lacks an image that the manifest has, should the conversion be killed now.
         self._manifest.tidy()
         for name in (*self._formats, *self._followers):
-            for file in FORMATS[name].run_files(self._context):
+            for file in run_files(name, self._context):
                 if name in self._formats or self._context.ownership.is_unchanged(file.path):
                     write_run_file(file, self._journals.get(name), self._manifest.holding(name), rewrite=False)
         for name in journals_in(self._context.state):  # of rows that a person changed after they began to follow
@@ -274,7 +274,7 @@ class _Converter:
 
 def _run_files(formats: Sequence[str], context: RunContext) -> list[RunFile]:
     """The files that these formats have for the whole run."""
-    return [file for name in formats for file in FORMATS[name].run_files(context)]
+    return [file for name in formats for file in run_files(name, context)]
 
 
 def _streams(context: RunContext, manifest: Manifest) -> dict[str, RowStream]:
@@ -283,7 +283,7 @@ def _streams(context: RunContext, manifest: Manifest) -> dict[str, RowStream]:
     Of a format with a journal, which a conversion that was broken off left, the file may not be there yet.
     """
     begun = journals_in(context.state)
-    files = {name: FORMATS[name].rows_file(context) for name in label_sources()}
+    files = {name: rows_file(name, context) for name in label_sources()}
     return {
         name: RowStream(file, manifest.holding(name))
         for name, file in files.items()

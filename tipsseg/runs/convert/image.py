@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, of_the_model, write_labels
-from tipsseg.formats.base import ImageLabels, Rows, RunContext
+from tipsseg.formats import FORMATS, of_the_model
+from tipsseg.formats.base import ImageLabels, Rows
 from tipsseg.images.decoding import open_thumbnail
-from tipsseg.label_map import LabelMap
+from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.corrections import (
     CERTAIN,
@@ -31,9 +34,9 @@ from tipsseg.store.stored_image import (
     object_scores,
     read_labels,
     read_scores,
-    unknown_confidence,
 )
-from tipsseg.types import ImageRef
+from tipsseg.store.writing import RunContext, finish_image
+from tipsseg.types import ImageRef, LabelArray, TopClasses
 from tipsseg.util.files import is_file
 from tipsseg.util.ownership import digest_of
 
@@ -87,13 +90,17 @@ class _Stored:
     """The labels of an image, read back.
 
     Attributes:
-        label_map: The labels.
+        labels: [H, W], the label ids.
+        confidence: [H, W], 0..1; None if no format needs it.
+        top: The best classes of each patch; None if no format needs them.
         summary: What the labels hold, see `summary.label_summary`.
         scores: The scores of the objects.
         corrected: Whether the labels are from a mask that a person corrected, or corrected back.
     """
 
-    label_map: LabelMap
+    labels: LabelArray
+    confidence: NDArray[np.float32] | None
+    top: TopClasses | None
     summary: Mapping[str, object]
     scores: ObjectScores
     corrected: bool
@@ -130,7 +137,7 @@ class Conversion:
         self, item: Item, correction: Correction | None
     ) -> tuple[tuple[str, ...], tuple[Path, ...], tuple[str, ...]]:
         """The formats to write, the files in their way that a person changed, and formats that cannot follow the correction."""
-        ref, entry, output = item.ref, item.entry, self.context.output
+        ref, entry = item.ref, item.entry
         digest = None if correction is None else correction.digest
         wanted = item.missing
         if digest != entry.corrected:
@@ -141,7 +148,7 @@ class Conversion:
         kept: list[Path] = []
         left: list[str] = []
         for name in wanted:
-            path = FORMATS[name].image_path(output, ref.relative, self.context.files)
+            path = self.context.image_path(FORMATS[name], ref)
             if name in entry.files and path is not None and self._is_edited(name, path, entry):
                 kept += [] if correction is not None and path == correction.path else [path]
             elif name in self.formats or name in self.followers:
@@ -171,10 +178,20 @@ class Conversion:
         formats, without = self._without_image(ref, entry, formats, corrected=correction is not None)
         left = (*without, *unfollowing)
         stored = self._read(item, formats, correction)
-        labels = ImageLabels(
-            ref, lambda: open_thumbnail(ref.path, self.max_pixels), stored.label_map, stored.scores.objects
+        needed = [FORMATS[name] for name in formats]
+        objects: list[LabelledObject] = []
+        if stored.corrected or any(form.needs_objects for form in needed):
+            objects = stored.scores.objects(stored.labels, len(self.context.classes))
+        shown = any(form.needs_thumbnail for form in needed)
+        image = ImageLabels(
+            ref=ref,
+            labels=stored.labels,
+            objects=objects,
+            confidence=stored.confidence,
+            top=stored.top,
+            thumbnail=open_thumbnail(ref.path, self.max_pixels) if shown else None,
         )
-        done = write_labels(labels, formats, self.context)
+        done = finish_image(image, formats, self.context)
         remove_files(entry, left, self.context, self.context.files)
         entry = entry.without(left)
         with_these = replace(
@@ -183,13 +200,13 @@ class Conversion:
             formats=tuple(dict.fromkeys((*entry.formats, *formats))),
             files={**entry.files, **done.files},
             written={**entry.written, **done.written},
-            objects=object_scores(labels.objects) if stored.corrected else entry.objects,
+            objects=object_scores(objects) if stored.corrected else entry.objects,
             corrected=None if correction is None else correction.digest,
         )
-        scored = not stored.corrected and any(FORMATS[name].scores for name in formats)
+        scored = not stored.corrected and any(form.scores_objects for form in needed)
         rough = stored.scores.rough if scored else 0
         corrected = correction is not None
-        return Converted(ref, with_these, done.rows, labels.polygon_quality, rough, corrected, kept, left, formats)
+        return Converted(ref, with_these, done.rows, done.polygon_quality, rough, corrected, kept, left, formats)
 
     def _without_image(
         self, ref: ImageRef, entry: ManifestEntry, formats: tuple[str, ...], *, corrected: bool
@@ -198,7 +215,7 @@ class Conversion:
 
         Raises ImageError where a format of the conversion needs the image.
         """
-        needing = [name for name in formats if FORMATS[name].image]
+        needing = [name for name in formats if FORMATS[name].needs_image]
         if not needing or entry.fingerprint.matches(ref.path):
             return formats, ()
         if asked := [name for name in needing if name in self.formats]:
@@ -212,16 +229,16 @@ class Conversion:
         image = self._labelled(item)
         # A mask that is the run's again is taken as one that a person corrected, back to what it was.
         source = correction or (None if entry.corrected is None else written_mask(entry, self.context.output))
-        confidence, top = unknown_confidence(image.stored.size), None
+        confidence, top = None, None
         if source is None:
             labels, summary, means = read_labels(image, item.rows, self.context), entry.summary, image.means
-            if any(FORMATS[name].confidence or FORMATS[name].top for name in formats):
+            if any(FORMATS[name].needs_confidence or FORMATS[name].needs_top_classes for name in formats):
                 confidence, top = read_scores(image, self.context)
         else:
             labels = read_correction(source, image.stored)
             summary, means = corrected_summary(labels, classes, entry.summary), {each.id: CERTAIN for each in classes}
         scores = ObjectScores(entry.objects or (), means, options)
-        return _Stored(LabelMap(labels, confidence, classes, top), summary, scores, source is not None)
+        return _Stored(labels, confidence, top, summary, scores, source is not None)
 
     def _labelled(self, item: Item) -> LabelledImage:
         classes = {each.id: each.name for each in self.context.classes}

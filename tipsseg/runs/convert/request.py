@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import FORMATS, has_image_files
-from tipsseg.formats.base import RunContext
 from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begun, read_entries
 from tipsseg.store.stored_image import archives, label_sources
+from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
 from tipsseg.util.record_paths import actual_name, actual_path
@@ -32,7 +32,7 @@ def with_fraction(run: FinishedRun, formats: Sequence[str], val_fraction: float 
     """The run with another `val_fraction` in its options, where there is one. Raises UsageError and InputError."""
     if val_fraction is None:
         return run
-    dividing = [name for name, form in FORMATS.items() if form.divides]
+    dividing = [name for name, form in FORMATS.items() if form.splits_train_val]
     if not set(dividing) & set(formats):
         names = " or ".join(dividing)
         raise UsageError(
@@ -53,9 +53,9 @@ def _refuse_others_begun(run: FinishedRun, formats: Sequence[str]) -> None:
 def _refuse_unknown(run: FinishedRun, formats: Sequence[str]) -> None:
     """Raise InputError where the files of some image do not have what the formats need."""
     needs = [(_LABELS, label_sources())]
-    if asked := [name for name in formats if FORMATS[name].top]:
+    if asked := [name for name in formats if FORMATS[name].needs_top_classes]:
         needs.append(("scores of patches", tuple(dict.fromkeys((*archives(), *asked)))))
-    if asked := [name for name in formats if FORMATS[name].confidence]:
+    if asked := [name for name in formats if FORMATS[name].needs_confidence]:
         needs.append(("confidences", tuple(dict.fromkeys((*archives(), *asked)))))
     lacking: dict[str, list[str]] = {}
     for entry in read_entries(run):
@@ -88,7 +88,7 @@ def image_root(run: FinishedRun, formats: Sequence[str], images: Path | None) ->
     """The folder that the names of the images begin at. Raises InputError where it is needed and not there."""
     noted = run.info.image_root
     root = images or (None if noted is None else actual_path(Path(), noted))
-    needing = [name for name in formats if FORMATS[name].image]
+    needing = [name for name in formats if FORMATS[name].needs_image]
     if needing and (root is None or not is_folder(root)):
         where = "the images are from several folders" if root is None else f"{root}: no such folder"
         raise InputError(

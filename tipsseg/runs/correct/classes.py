@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tipsseg.errors import InputError, VocabularyError
 from tipsseg.formats import check_formats
-from tipsseg.formats.base import RunContext
 from tipsseg.store.classes_file import read_classes, write_classes
 from tipsseg.store.reader import FinishedRun
 from tipsseg.store.run_record import read_run, run_context, write_run
 from tipsseg.store.spec import RunInfo
+from tipsseg.store.writing import RunContext
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
 

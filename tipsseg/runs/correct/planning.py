@@ -12,8 +12,7 @@ import numpy as np
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, index_masks
-from tipsseg.formats.base import ImageLabels, RunContext
-from tipsseg.label_map import LabelMap
+from tipsseg.formats.base import ImageLabels
 from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.runs.correct.comparing import Compared, compare_whole, paint, take_whole
 from tipsseg.runs.correct.found import Found, Objects, Whole, faults_of
@@ -22,7 +21,8 @@ from tipsseg.runs.correct.shapes import content_digest
 from tipsseg.store.corrections import CERTAIN, Correction, find_correction, read_correction
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, TakenFrom
 from tipsseg.store.reader import check_hint
-from tipsseg.store.stored_image import labelled_image, unknown_confidence
+from tipsseg.store.stored_image import labelled_image
+from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 from tipsseg.util.fingerprint import content_digest as file_digest
@@ -203,7 +203,7 @@ class Planner:
     def _compared(self, entry: ManifestEntry, old: LabelArray, new: Whole | Objects) -> Compared | None:
         """The objects of a correction beside the old ones; None for masks that say all pixels and were never anything else."""
         if isinstance(new, Objects):
-            before = as_written(self._image(entry, old), new.written_as, self.context)
+            before = as_written(self._image(entry, old, objects=True), new.written_as, self.context)
             return Compared(old, before, new.shapes, exact=self.exact)
         if new.ignores or self.exact:
             return None
@@ -223,17 +223,15 @@ class Planner:
         kept = (KeptObject(entry.image, names[each.class_id], (each.y, each.x, *each.mask.shape)) for each in shapes)
         return replace(found, kept=tuple(kept), open=exact is None, idle=compared.idle)
 
-    def _image(self, entry: ManifestEntry, labels: LabelArray) -> ImageLabels:
-        """The image with its old labels, as the formats take it."""
+    def _image(self, entry: ManifestEntry, labels: LabelArray, *, objects: bool = False) -> ImageLabels:
+        """The image with labels, as the formats take it."""
         options = self.context.files
-        label_map = LabelMap(labels, unknown_confidence(labels.shape), self.context.classes)
-
-        def objects(each: LabelMap) -> Sequence[LabelledObject]:
-            regions = object_regions(each.labels, len(each.classes), options)
-            return [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
-
-        relative = PurePosixPath(entry.image)
-        return ImageLabels(ImageRef(Path(entry.path), relative), _no_picture, label_map, objects)
+        regions = object_regions(labels, len(self.context.classes), options) if objects else []
+        return ImageLabels(
+            ref=ImageRef(Path(entry.path), PurePosixPath(entry.image)),
+            labels=labels,
+            objects=[LabelledObject(region, CERTAIN, options.simplify) for region in regions],
+        )
 
     def _ready(
         self,
@@ -288,7 +286,3 @@ def discard(places: Sequence[tuple[Path, Path]]) -> None:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
-
-
-def _no_picture() -> np.ndarray:
-    raise TypeError("label files of objects do not show the image")

@@ -10,12 +10,13 @@ from pathlib import PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import ImageLabels, RunContext
+from tipsseg.formats.base import ImageLabels
 from tipsseg.runs.correct import coco, label_studio, labelme, masks, yolo
 from tipsseg.runs.correct.found import Found
 from tipsseg.runs.correct.names import ClassNames
 from tipsseg.runs.correct.shapes import Shape
 from tipsseg.runs.correct.source import Source
+from tipsseg.store.writing import RunContext
 from tipsseg.util.files import is_folder
 
 #: Files that are looked into before a format is given up.
@@ -109,7 +110,7 @@ def recognise(source: Source) -> Reader:
 
 def as_written(labels: ImageLabels, name: str, context: RunContext) -> tuple[Shape, ...]:
     """The objects of an image as they are read back from what the format of that name writes of it."""
-    form, size = FORMATS[name], labels.label_map.size
+    form, size = FORMATS[name], labels.size
     names = ClassNames(context.classes, add=False)
     if name in ("coco", "coco-polygon"):
         return tuple(coco.exported([json.loads(row) for row in form.image_rows(labels, context)], size))

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 from tipsseg.errors import DeviceError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, FeatureStore, StoreRecord
-from tipsseg.formats.base import RunContext
 from tipsseg.label_map import LabelMap
 from tipsseg.options import FEATURE_DTYPES, Mode, choose
 from tipsseg.store.results import ImageResult, Left
 from tipsseg.store.spec import LABELS_VERSION, RunInfo, model_identity
+from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder
 from tipsseg.weights.sources import file_hashes, find_model

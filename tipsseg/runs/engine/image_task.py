@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from tipsseg.errors import FeatureFileError, ImageError
 from tipsseg.features.file import FeatureRecord, Origin
 from tipsseg.features.folder import FeatureFiles, FeatureStore
-from tipsseg.formats import FORMATS, write_labels
-from tipsseg.formats.base import ImageLabels, RunContext
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import ImageLabels
 from tipsseg.images.decoding import as_image_error, opened
 from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.label_map import LabelMap
@@ -28,11 +28,12 @@ from tipsseg.labelling.labeller import Labeller, Scored
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.options import MAX_PIXELS
-from tipsseg.regions.objects import LabelledObject, labelled_objects
+from tipsseg.regions.objects import labelled_objects
 from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.results import Labelled
 from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
+from tipsseg.store.writing import RunContext, finish_image
 from tipsseg.types import ImageRef, Remark
 from tipsseg.util.files import reason_of
 from tipsseg.util.fingerprint import Fingerprint, content_digest, fingerprint
@@ -125,8 +126,8 @@ class ImageTask:
         self._digest = digest
         self._inspect = inspect
         self._max_pixels = max_pixels
-        self._needs_pixels = any(FORMATS[name].pixels for name in formats)
-        self._top = TOP_CLASSES if any(FORMATS[name].top for name in formats) else 0
+        self._needs_pixels = any(FORMATS[name].needs_thumbnail for name in formats)
+        self._top = TOP_CLASSES if any(FORMATS[name].needs_top_classes for name in formats) else 0
         self._alone = OneLarge()
 
     def load(self, ref: ImageRef) -> Loaded:
@@ -212,9 +213,17 @@ class ImageTask:
             ref, label_map = loaded.ref, self._labeller.assign(prepared, scored)
             if self._inspect is not None:
                 self._inspect(ref, label_map)
-            labels = ImageLabels(ref, lambda: loaded.thumbnail, label_map, self._objects)
-            done = write_labels(labels, self._formats, self._context)
-            objects = object_scores(labels.objects)
+            labels, confidence = label_map.labels, label_map.confidence
+            objects = labelled_objects(labels, confidence, len(label_map.classes), self._context.files)
+            image = ImageLabels(
+                ref=ref,
+                labels=labels,
+                objects=objects,
+                confidence=confidence,
+                top=label_map.top,
+                thumbnail=loaded.thumbnail,
+            )
+            done = finish_image(image, self._formats, self._context)
             summary = label_summary(label_map)
         seconds = round(loaded.seconds + time.monotonic() - began, 3)
         entry = ManifestEntry(
@@ -227,12 +236,9 @@ class ImageTask:
             self._formats,
             seconds,
             done.written,
-            objects,
+            object_scores(objects),
         )
-        return Labelled(ref, entry, done.rows, labels.polygon_quality, loaded.all_remarks, loaded.damaged)
-
-    def _objects(self, label_map: LabelMap) -> list[LabelledObject]:
-        return labelled_objects(label_map.labels, label_map.confidence, len(label_map.classes), self._context.files)
+        return Labelled(ref, entry, done.rows, done.polygon_quality, loaded.all_remarks, loaded.damaged)
 
 
 class OneLarge:

@@ -29,11 +29,11 @@ from typing import Any, Self, TextIO
 from tipsseg._version import __version__
 from tipsseg.errors import DeviceError, TipssegError, UsageError
 from tipsseg.formats import image_folders
-from tipsseg.formats.base import RunContext
 from tipsseg.options import check_whole_number
 from tipsseg.runs.engine.ray_actor import LabelActor, Plan
 from tipsseg.store.results import ImageResult, Left
 from tipsseg.store.spec import RunInfo
+from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up_below
 from tipsseg.util.printable import first_line

@@ -15,7 +15,6 @@ import numpy as np
 from tipsseg.errors import ImageError, InputError
 from tipsseg.evaluation.pairing import Pair, find_truths
 from tipsseg.evaluation.truth import Layout, read_truth
-from tipsseg.formats.base import RunContext
 from tipsseg.regions.components import count_labels
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
@@ -23,6 +22,7 @@ from tipsseg.store.corrections import Correction, corrections_of, read_correctio
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
 from tipsseg.store.reader import FinishedRun, check_hint, find_runs, finished_context
 from tipsseg.store.stored_image import labelled_image
+from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef, LabelArray, name_order
 from tipsseg.util.files import is_folder
 from tipsseg.util.printable import counted, shell_word

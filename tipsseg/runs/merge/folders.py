@@ -25,7 +25,6 @@ from pathlib import Path
 
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS, image_folders
-from tipsseg.formats.base import RunContext
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.merge.images import copy_image_files, orphan_error
 from tipsseg.runs.merge.records import OWNER, SET_ASIDE, merged_run, notes, run_paths, write_records
@@ -50,6 +49,7 @@ from tipsseg.store.reader import FinishedRun, find_runs, find_shards, finished_c
 from tipsseg.store.run_record import RUN_FILE, find_run
 from tipsseg.store.shards import SHARDS_FOLDER, shards_in
 from tipsseg.store.spec import check_folder
+from tipsseg.store.writing import RunContext
 from tipsseg.util.files import TEMPORARY_PREFIX, clean_up_below, is_file, output_error, remove_file
 from tipsseg.util.ownership import LOG_PREFIX, Ownership, write_ahead_logs
 from tipsseg.util.printable import counted

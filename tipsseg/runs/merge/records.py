@@ -10,15 +10,16 @@ from pathlib import Path
 
 from tipsseg.errors import InputError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import Rows, RowsFile, RunContext
+from tipsseg.formats.base import Rows
 from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE, UNREADABLE_ERRORS
 from tipsseg.store.journal import Journal
 from tipsseg.store.manifest import MANIFEST_FILE, UNREADABLE_ENTRIES, Manifest
 from tipsseg.store.reader import FinishedRun, check_hint, read_entries, unreadable
-from tipsseg.store.run_record import write_run
+from tipsseg.store.run_record import run_context, write_run
 from tipsseg.store.spec import Counts, RunInfo
 from tipsseg.store.summary import total
+from tipsseg.store.writing import RunContext, rows_file, run_files
 from tipsseg.types import name_order
 from tipsseg.util.append_log import lines_of
 from tipsseg.util.files import atomic_write, read_regular, remove_file
@@ -108,9 +109,9 @@ def _write_run_files(runs: Sequence[FinishedRun], manifest: Manifest, context: R
         # Where images are left from a run in a format that later runs did not have, the files go on too.
         if not images and name not in runs[0].formats:
             continue
-        for file in FORMATS[name].run_files(context):
-            if not isinstance(file, RowsFile):
-                file.write(images, lambda _: ())
+        for file in run_files(name, context):
+            if not file.has_rows:
+                file.write(images)
                 continue
             with closing(Journal(name, file, context.state, ())) as journal:
                 for run in runs:
@@ -123,7 +124,7 @@ def _rows(name: str, run: FinishedRun) -> Iterator[tuple[str, Rows]]:
     """The rows that a run has of its images, in a format that keeps some. Raises InputError."""
     images = list(dict.fromkeys(entry.image for entry in read_entries(run) if name in entry.formats))
     wanted = set(images)
-    file = FORMATS[name].rows_file(RunContext(run.output, run.state, (), {}))
+    file = rows_file(name, run_context(run.info))
     if file is None or not wanted:
         return
     try:

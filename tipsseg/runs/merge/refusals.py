@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS, has_image_files
-from tipsseg.formats.base import RunContext
 from tipsseg.runs.merge.images import is_copied, orphan_error, places
 from tipsseg.runs.merge.records import SET_ASIDE, run_paths
 from tipsseg.store.classes_file import CLASSES_FILE
@@ -21,6 +20,7 @@ from tipsseg.store.manifest import MANIFEST_FILE, expected_files
 from tipsseg.store.reader import RUN_AGAIN, FinishedRun, broken_conversion, conversion_begun, image_paths, read_entries
 from tipsseg.store.run_record import RUN_FILE, differences
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, parse_folder, shards_in
+from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tipsseg.errors import InputError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import Rows, RunContext
+from tipsseg.formats.base import Rows
 from tipsseg.store.classes_file import CLASSES_FILE, read_classes
 from tipsseg.store.error_log import read_reasons
 from tipsseg.store.manifest import Manifest, ManifestEntry
@@ -27,6 +27,7 @@ from tipsseg.store.run_record import RUN_FILE, read_run, run_context
 from tipsseg.store.shards import state_folders
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.stored_image import RowStream, label_sources
+from tipsseg.store.writing import RunContext, rows_file
 from tipsseg.types import LabelClass
 from tipsseg.util.files import is_folder
 from tipsseg.util.record_paths import actual_name, actual_path
@@ -138,7 +139,7 @@ class _Run:
             check_manifest(FinishedRun(info, ()))
         self.context = run_context(info)
         self.context.ownership.load(info.files, self.manifest.records)
-        files = {name: FORMATS[name].rows_file(self.context) for name in label_sources()}
+        files = {name: rows_file(name, self.context) for name in label_sources()}
         self.streams = {
             name: RowStream(file, self.manifest.holding(name))
             for name, file in files.items()

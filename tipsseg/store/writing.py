@@ -1,0 +1,170 @@
+"""From the labels of an image to its files in an output folder, and from all images to the files of the whole run.
+
+Formats make the bytes; here they become files. Files appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tipsseg.errors import ImageError, OutputError
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
+from tipsseg.options import FileOptions
+from tipsseg.regions.polygons import PolygonQuality
+from tipsseg.types import ImageRef, printable_path
+from tipsseg.util.fingerprint import Fingerprint
+from tipsseg.util.ownership import Ownership
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext(RunFacts):
+    """What all images of a run share, and where its files are.
+
+    Attributes:
+        output: The output folder.
+        state: The state folder, which holds the files that stand for the whole run; the output folder, but for a shard.
+        owner: What the names of temporary files begin with, where several processes write into one folder; see `files.clean_up`.
+    """
+
+    output: Path
+    state: Path
+    owner: str = ""
+    ownership: Ownership = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ownership", Ownership(self.output, self.state, self.owner))
+
+    def with_files(self, files: FileOptions) -> RunContext:
+        """Return the same with other options of files, of the same folder."""
+        other = replace(self, files=files)
+        object.__setattr__(other, "ownership", self.ownership)
+        return other
+
+    def image_path(self, form: Format, ref: ImageRef) -> Path | None:
+        """Return the place of an image's per-image file in a format; None if the format has none."""
+        place = form.relative_path(ref.relative, self.files)
+        return None if place is None else self.output / place
+
+
+# ---- an image ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedImage:
+    """The files of an image, by format.
+
+    Attributes:
+        files: The per-image file, relative to the output folder.
+        written: The fingerprint of that file.
+        rows: The rows for the file of the whole run.
+        polygon_quality: How well the polygons fit that were made.
+    """
+
+    files: Mapping[str, str]
+    written: Mapping[str, Fingerprint]
+    rows: Mapping[str, Rows]
+    polygon_quality: PolygonQuality
+
+
+def finish_image(image: ImageLabels, formats: Iterable[str], context: RunContext) -> FinishedImage:
+    """Write the files of an image in these formats, and make its rows. Any thread may call it.
+
+    Raises:
+        ImageError: A file is in the way.
+        OutputError: The folder cannot be written.
+    """
+    forms = [FORMATS[name] for name in formats]
+    # All bytes first: of an image that a format cannot take nothing is written.
+    made = {form: form.encode(image, context) for form in forms if form.folder is not None}
+    rows = {form.name: form.image_rows(image, context) for form in forms if form.has_rows}
+    files: dict[str, str] = {}
+    written: dict[str, Fingerprint] = {}
+    for form, data in made.items():
+        path = context.image_path(form, image.ref)
+        assert path is not None
+        try:
+            written[form.name] = _put(image.ref, form, path, data, context)
+        except OutputError as error:
+            if error.only_this:
+                raise ImageError(image.ref.path, error.message, error.hint) from error
+            raise
+        files[form.name] = printable_path(path.relative_to(context.output))
+    quality = PolygonQuality.of(each.iou for each in image.objects)
+    return FinishedImage(files=files, written=written, rows=rows, polygon_quality=quality)
+
+
+def _put(ref: ImageRef, form: Format, path: Path, data: bytes, context: RunContext) -> Fingerprint:
+    """Put a per-image file, and the link to its image, in place. Raises OutputError."""
+    link = form.link_path(ref.relative, context.files)
+    if link is not None:
+        context.ownership.link(ref, context.output / link, ours=form.name in ref.linked)
+    return context.ownership.write(ref, path, data)
+
+
+# ---- a run ----
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """A file that a format has for a whole run.
+
+    Attributes:
+        form: The format.
+        name: The name of the file, one of `Format.files`.
+        context: The run.
+    """
+
+    form: Format
+    name: str
+    context: RunContext
+
+    @property
+    def path(self) -> Path:
+        """The path of the file."""
+        return self.context.state / self.name
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the file is made of rows, and can be read back."""
+        return self.form.has_rows and self.name == self.form.files[0]
+
+    def write(self, images: Sequence[str], rows: Callable[[str], Rows] = lambda _: ()) -> None:
+        """Write the file, whole.
+
+        Args:
+            images: The names of the images, in the order of the file.
+            rows: Gives the rows of an image; it may be asked twice for each.
+
+        Raises:
+            OutputError: The file cannot be written, or somebody else's file is there.
+        """
+        with self.context.ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
+            target.writelines(self.form.run_file(self.name, self.context, images, rows))
+
+    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        """Yield the images of a file of rows, see `Format.read_rows`."""
+        return self.form.read_rows(self.path, images)
+
+    def names(self, images: Sequence[str]) -> Iterator[str]:
+        """Yield the names of these images, see `Format.read_names`."""
+        return self.form.read_names(self.path, images)
+
+    def holds(self, images: Sequence[str]) -> bool:
+        """Return whether the file can be read, and holds exactly these images."""
+        with suppress(OSError, ValueError):
+            return {name for name, _ in self.read(images)} == set(images)
+        return False
+
+
+def run_files(name: str, context: RunContext) -> tuple[RunFile, ...]:
+    """Return the files that a format has for the whole run."""
+    return tuple(RunFile(FORMATS[name], file, context) for file in FORMATS[name].files)
+
+
+def rows_file(name: str, context: RunContext) -> RunFile | None:
+    """Return the file of a format that is made of rows; None if the format has none."""
+    return next((file for file in run_files(name, context) if file.has_rows), None)
