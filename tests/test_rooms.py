@@ -20,8 +20,8 @@ def modules(package: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
-def test_a_package_has_at_most_17_modules(package: Path) -> None:
-    assert len(modules(package)) <= 17, modules(package)
+def test_a_package_has_at_most_20_modules(package: Path) -> None:
+    assert len(modules(package)) <= 20, modules(package)
 
 
 def test_the_top_has_at_most_ten_files() -> None:
