@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tipsseg.formats.base import Rows
-from tipsseg.formats.coco import FILE_NAME, CocoImage, read_images
+from tipsseg.formats.coco import FILE_NAME
 from tipsseg.store.writing import RunContext, RunFile, rows_file
 from tipsseg.util.files import json_bytes
 from tipsseg.vocabulary.vocabulary import make_vocabulary
@@ -47,13 +47,9 @@ def record_of(name: str, *annotations: int) -> Rows:
 A, B, C = record_of("a.png", 7, 8), record_of("sub/b.png"), record_of("sub/ü }],\n.png", 9)
 
 
-def test_images_come_with_their_annotations_and_ids(tmp_path: Path) -> None:
+def test_images_come_with_their_annotations(tmp_path: Path) -> None:
     path = write(tmp_path, {"a.png": A, "sub/b.png": B, "sub/ü }],\n.png": C})
-    assert list(read_images(path)) == [
-        CocoImage(1, "a.png", A, (1, 2)),
-        CocoImage(2, "sub/b.png", B, ()),
-        CocoImage(3, "sub/ü }],\n.png", C, (3,)),
-    ]
+    assert list(read(path)) == [("a.png", A), ("sub/b.png", B), ("sub/ü }],\n.png", C)]
     assert list(names(path)) == ["a.png", "sub/b.png", "sub/ü }],\n.png"]
 
 
@@ -109,7 +105,7 @@ def test_images_that_are_cut_off_have_no_names(tmp_path: Path, end: bytes) -> No
         list(names(path))
 
 
-@pytest.mark.parametrize("read", [names, read_images, read])
+@pytest.mark.parametrize("read", [names, read])
 def test_a_file_that_is_not_there(tmp_path: Path, read: Callable[[Path], object]) -> None:
     with pytest.raises(FileNotFoundError):
         list(read(tmp_path / FILE_NAME))  # type: ignore[call-overload]

@@ -315,15 +315,6 @@ def annotation(number: int, **values: object) -> Change:
     )
 
 
-def coco_image(number: int, **values: object) -> Change:
-    """An image of annotations.json, with other values."""
-    return edit_line(
-        "out/annotations.json",
-        lambda record: record["id"] == number and "file_name" in record,
-        lambda r: r.update(values),
-    )
-
-
 def write(path: str, data: bytes) -> Change:
     """A file that was not there, or was another."""
     return lambda root: atomic_write(root / path, data)

@@ -13,10 +13,10 @@ same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tipsseg.options import DEFAULT_FILE_OPTIONS, MAX_PIXELS, NAMES, FileOptions
 
@@ -251,30 +251,6 @@ class Format:
             parse(read_regular(path))
         elif path.suffix in (".png", ".jpg"):
             decode_stored(path, image.max_pixels)
-
-    def check_run_file(self, path: Path, classes: Mapping[int, str], images: Collection[str]) -> RunFileCheck | None:
-        """Rules of the file for the whole run beyond its digest; None where there are none.
-
-        Args:
-            path: Of the file.
-            classes: The names of the run's classes by id, 1..N.
-            images: The names of the images that the file is to hold.
-        """
-        return None
-
-
-#: What is wrong with one image of a file, by what the records say of it and its index mask [H, W], where there is a sound one.
-ImageCheck = Callable[[StoredImage, "LabelArray | None"], Iterator[str]]
-
-
-class RunFileCheck(Protocol):
-    """Rules of a file for the whole run."""
-
-    def whole(self) -> Iterator[str]:
-        """What is wrong with the file as a whole; once, before all else. Raises OSError and ValueError where it cannot be read."""
-
-    def images(self) -> Iterator[tuple[str, ImageCheck]]:
-        """The name of each image with its rules, in the order of the file. Raises as `whole` does."""
 
 
 def output_name(image: PurePosixPath, names: str) -> PurePosixPath:

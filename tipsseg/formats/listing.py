@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import IO
-
-from tipsseg.util.files import open_regular
-
-#: How files end whose last list is in an object.
-OBJECT_END = b"]\n}\n"
-
-
-def check_end(path: Path, end: bytes) -> None:
-    """Raise ValueError for a file that does not end with `end`, as one that was cut off. Raises OSError."""
-    with open_regular(path) as file:
-        file.seek(max(file.seek(0, os.SEEK_END) - len(end), 0))
-        if file.read() != end:
-            raise ValueError("its end is not there")
 
 
 def list_pieces(rows: Iterable[bytes]) -> Iterator[bytes]:

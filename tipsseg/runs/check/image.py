@@ -1,26 +1,23 @@
-"""Rules of one image: its entry, its per-image files and links, its input, and its rows in files that have rules of their own."""
+"""Check one image: its entry, its per-image files and links, its input."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, of_the_model
-from tipsseg.formats.base import ImageCheck, ImageLabels, Rows
+from tipsseg.formats import FORMATS
 from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, Problem, by, unreadable, what_is_wrong
 from tipsseg.images.decoding import upright_size
 from tipsseg.runs.check.manifest import check_entry, known_files
-from tipsseg.store.corrections import CERTAIN, Correction, read_correction
+from tipsseg.store.corrections import Correction, read_correction
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.results import link_of
-from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunInfo
-from tipsseg.store.stored_image import LabelledImage, ObjectScores
-from tipsseg.types import ImageRef, LabelArray
+from tipsseg.store.stored_image import LabelledImage
+from tipsseg.types import LabelArray
 from tipsseg.util.files import is_file, reason_of
 from tipsseg.util.fingerprint import content_digest
 from tipsseg.util.record_paths import actual_path
@@ -35,14 +32,12 @@ class Place:
         run: The run.
         images: The folder that the images' names begin at; None where it is not known.
         max_pixels: Larger images are refused.
-        rows: The rows of corrected images, with their file, by format and image.
     """
 
     output: Path
     run: RunInfo
     images: Path | None
     max_pixels: int
-    rows: Mapping[str, tuple[Path, Mapping[str, Rows]]]
 
 
 @dataclass(slots=True)
@@ -66,39 +61,36 @@ class Report:
     gone: bool = False
 
 
-def check_image(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | None) -> Report:
-    """Check one image; may be called from several threads.
+def check_image(place: Place, image: LabelledImage) -> Report:
+    """Check one image; any thread may call it.
 
     Args:
         place: Where its files are.
         image: What the manifest says of it.
-        found: The file for the whole run that has rules of its own, and those for this image; None where the image is not in it.
     """
     report = Report(other=not image.stored.sure)
     try:
-        _check(place, image, found, report)
+        _check(place, image, report)
     except OSError as error:  # what is read may fail at any moment
         report.problems.append(unreadable(error, place.output))
     return report
 
 
-def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | None, report: Report) -> None:
+def _check(place: Place, image: LabelledImage, report: Report) -> None:
     run, entry = place.run, image.entry
     report.problems += [
         Problem(run.spec.state / MANIFEST_FILE, f"{entry.image}: {what}") for what in check_entry(run, image)
     ]
-    labels: LabelArray | None = None
     corrected: dict[str, Path] = {}
-    as_written: list[str] = []
+    masks: dict[Path, LabelArray] = {}
     for name, file in known_files(run, entry).items():
         report.files += 1
         path = actual_path(place.output, file)
         digest, reason = _digest(path)
         changed = bool(digest) and name in entry.written and digest != entry.written[name].sha256
-        as_written += [name] if digest and not changed else []
         if FORMATS[name].labels == "mask":
-            of_mask, faults = _check_mask(Correction(name, path, digest), image, changed=changed)
-            labels = of_mask if labels is None else labels  # annotations are compared with the first mask
+            labels, faults = _check_mask(Correction(name, path, digest), image, changed=changed)
+            masks |= {} if labels is None else {path: labels}
             corrected |= {digest: path} if changed else {}
         else:
             faults = [reason] if reason else [_fault_of_change(name, path, image)] if changed else []
@@ -111,44 +103,22 @@ def _check(place: Place, image: LabelledImage, found: tuple[Path, ImageCheck] | 
     elif entry.corrected not in (corrected or {None}):
         # A mask that is the run's again counts as corrected back.
         report.behind += 1
-        found = None
-    elif corrected and labels is not None:
-        report.problems += _stale(place, image, labels, as_written)
+    else:
+        report.problems += _stale(entry.image, masks, corrected.values())
     _check_links(place, image, report)
-    if found is not None:
-        path, rules = found
-        report.problems += [Problem(path, what) for what in rules(image.stored, labels)]
     _check_input(
         None if place.images is None else actual_path(place.images, entry.image), image, place.max_pixels, report
     )
 
 
-def _stale(place: Place, image: LabelledImage, labels: LabelArray, as_written: Collection[str]) -> Iterator[Problem]:
-    """Name the files that are as the program wrote them, and have other labels than the mask that they follow.
-
-    Files whose bytes depend on more than the records say, on pixels of the image or on options of an earlier run, are left out.
-    """
-    entry, context = image.entry, run_context(place.run)
-    scores = ObjectScores(entry.objects or (), {each.id: CERTAIN for each in context.classes}, context.files)
-    ref = ImageRef(Path(entry.path), PurePosixPath(entry.image))
-    taken = ImageLabels(ref=ref, labels=labels, objects=scores.objects(labels, len(context.classes)))
-    for name in entry.formats:
-        form, is_mask = FORMATS[name], FORMATS[name].labels == "mask"
-        if name in of_the_model() or form.needs_thumbnail or not (image.stored.sure or is_mask):
-            continue
-        if name in as_written:
-            path = actual_path(place.output, entry.files[name])
-            if is_mask:
-                stale = bool((form.read_labels(image.stored, path) != labels).any())
-            else:
-                stale = hashlib.sha256(form.encode(taken, context)).hexdigest() != entry.written[name].sha256
-        else:
-            path, rows = place.rows.get(name, (place.output, {}))
-            stale = entry.image in rows and tuple(rows[entry.image]) != tuple(form.image_rows(taken, context))
-        if stale:
-            yield Problem(
-                path, f"{entry.image}: not the labels of its corrected mask; remove the file, and convert again"
-            )
+def _stale(image: str, masks: Mapping[Path, LabelArray], corrected: Iterable[Path]) -> Iterator[Problem]:
+    """Name the masks that do not have the labels of the corrected one, which they follow."""
+    for mask in masks.keys() & set(corrected):
+        for path, labels in masks.items():
+            if (labels != masks[mask]).any():
+                yield Problem(
+                    path, f"{image}: not the labels of its corrected mask; remove the file, and convert again"
+                )
 
 
 def _digest(path: Path) -> tuple[str, str]:

@@ -31,7 +31,6 @@ class Images:
 
     Attributes:
         formats: The formats of each image by its name, in the order of names.
-        corrected: The images whose formats follow a correction.
         sound: Whether the manifest has all images, as far as anybody can tell.
         elsewhere: Per-image files that are where another version or another `val_fraction` has them.
     """
@@ -42,7 +41,6 @@ class Images:
         self.names = run.names
         self.path = run.spec.state / MANIFEST_FILE
         self.formats: dict[str, tuple[str, ...]] = {}
-        self.corrected: set[str] = set()
         self.sound = True
         self.elsewhere: set[str] = set()
         self._manifest: Manifest | None = None
@@ -58,7 +56,6 @@ class Images:
                 try:
                     entry = self._numbers(read_entry(line)).entry
                     formats[entry.image] = same.setdefault(entry.formats, entry.formats)
-                    (self.corrected.discard if entry.corrected is None else self.corrected.add)(entry.image)
                     paths[entry.image] = hash(entry.path)
                     if any(FORMATS[name].splits_train_val for name in entry.formats):
                         there = expected_files(entry.image, entry.formats, self.run.spec.files).values()
