@@ -4,6 +4,7 @@
     ├── UsageError                   a wrong option or argument (exit code 2)
     │   └── VocabularyError          path, line, class_index: class names, a vocabulary file or templates that cannot be used
     ├── InputError                   nothing to label, or two inputs for one output
+    │   └── RecordError              path, reason: an output folder whose records cannot be used
     ├── FileError                    path, reason: a file that cannot be read
     │   ├── ImageError               one image that cannot be read
     │   │   └── LabelIdError         a mask with ids that are no class
@@ -96,6 +97,20 @@ class VocabularyError(UsageError):
 
 class InputError(TipssegError):
     """The inputs as a whole cannot be labelled."""
+
+
+class RecordError(InputError):
+    """An output folder that cannot be used: for what it is, or for a record in it that is not as a run leaves it.
+
+    Attributes:
+        path: The folder or the record.
+        reason: The message without the path.
+    """
+
+    def __init__(self, path: Path, reason: str, hint: str = "") -> None:
+        super().__init__(f"{path}: {reason}", hint)
+        self.path = path
+        self.reason = reason
 
 
 class FileError(TipssegError):

@@ -518,11 +518,11 @@ def record_of(*classes: str) -> dict[str, object]:
         (record_of("panda", "tree"), 0, ""),
         (record_of("panda", "bush"), 1, 'Error: run/classes.json: class 2 is "tree", in run.json "bush"'),
         (record_of("panda"), 1, "Error: run/classes.json: 2 classes, where run.json has 1"),
-        ({"tool": "tipsseg"}, 1, "Error: {records}/run.json is not what tipsseg writes: no `digest`"),
+        ({"tool": "tipsseg"}, 1, "Error: {records}/run.json: not as this version of tipsseg writes it: no `digest`"),
         (
             {**record_of("panda", "tree"), "vocabulary": None},
             1,
-            "Error: {records}/run.json is not what tipsseg writes: no `vocabulary`",
+            "Error: {records}/run.json: not as this version of tipsseg writes it: no `vocabulary`",
         ),
         ({"tool": "another"}, 0, ""),
     ],

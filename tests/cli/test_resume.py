@@ -433,20 +433,28 @@ WRONG_RECORDS: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "not JSON": (
         lambda: Path("out/run.json").write_text("{"),
         ["--from", "out"],
-        "Error: --from out/run.json: not JSON: ",
+        "Error: --from out/run.json: not as this version of tipsseg writes it: ",
     ),
     "not UTF-8": (
         lambda: Path("out/run.json").write_bytes(b'{"tool": "\xff"}'),
         ["--from", "out"],
-        "Error: --from out/run.json: not JSON: ",
+        "Error: --from out/run.json: not as this version of tipsseg writes it: ",
     ),
-    "of another tool": (edited(tool="x"), ["--from", "out"], "not the record of a run of tipsseg label\n"),
+    "of another tool": (
+        edited(tool="x"),
+        ["--from", "out"],
+        "Error: --from out/run.json: not by tipsseg, or damaged\nHint: Give the run.json in",
+    ),
     "of eval": (
         lambda: Path("out/run.json").write_text("[]"),
         ["--from", "out"],
-        "not the record of a run of tipsseg label\n",
+        "Error: --from out/run.json: not by tipsseg, or damaged\nHint: Give the run.json in",
     ),
-    "without a vocabulary": (edited(vocabulary=None), ["--from", "out"], "not as this version of tipsseg writes it ("),
+    "without a vocabulary": (
+        edited(vocabulary=None),
+        ["--from", "out"],
+        "not as this version of tipsseg writes it: no `vocabulary`",
+    ),
     "with an odd class": (
         edited(
             vocabulary={

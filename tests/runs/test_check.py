@@ -157,9 +157,9 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     # run.json
     "run.json is gone": (remove(RUN), ["out: not an output folder of tipsseg label: no run.json in it"]),
     "run.json is empty": (write(RUN, b""), [f"{RUN}: {VERSION}: Expecting value: line 1 column 1 (char 0)"]),
-    "run.json is a list": (write(RUN, b"[]"), [f"{RUN}: {VERSION}: no `tool`"]),
+    "run.json is a list": (write(RUN, b"[]"), [f"{RUN}: not by tipsseg, or damaged"]),
     "run.json of another tool": (
-        edit_json(RUN, lambda r: r.update(tool="x")), [f'{RUN}: {VERSION}: the tool is "x"'],
+        edit_json(RUN, lambda r: r.update(tool="x")), [f"{RUN}: not by tipsseg, or damaged"],
     ),
     "run.json without digest": (edit_json(RUN, lambda r: r.pop("digest")), [f"{RUN}: {VERSION}: no `digest`"]),
     "run.json of ids with a gap": (
@@ -182,7 +182,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "run.json of a shard": (
         edit_json(RUN, lambda r: r.update(shard="1/2")),
-        [f'{RUN}: {VERSION}: the shard is "1/2"'],
+        ["out: these are the records of one shard, 1/2"],
     ),
     "broken off": (
         edit_json(RUN, lambda r: r.update(ended=None, counts=None)),
@@ -502,7 +502,7 @@ SHARD_FAULTS: dict[str, tuple[Change, list[str]]] = {
         both(lambda root: shutil.copytree(root / ONE, root / "out/shards/1-of-3")),
         [
             "out/shards: shards of 2 and 3 parts; those of one run have one number of parts",
-            f'out/shards/1-of-3/run.json: {VERSION}: the shard is "1/2"',
+            f'out/shards/1-of-3/run.json: {VERSION}: `shard` is "1/2", not as its folder\'s name says',
         ],
     ),
     "a shard was broken off": (

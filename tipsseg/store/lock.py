@@ -74,14 +74,16 @@ class FolderLock:
 
     def give_back(self) -> None:
         """Let others have it. Folders that were made for it go again where nothing came into them. Safe to call twice."""
-        if self._lock.is_locked:
-            # Before the release: afterwards it may be another's.
-            with suppress(OSError):
-                self._path.unlink()
-                for folder in self._made:
-                    folder.rmdir()
-        with suppress(OSError):  # the file is gone, and the lock ends with the process at the latest
-            self._lock.release()
+        try:
+            if self._lock.is_locked:
+                # Before the release: afterwards it may be another's.
+                with suppress(OSError):
+                    self._path.unlink()
+                    for folder in self._made:
+                        folder.rmdir()
+        finally:
+            with suppress(OSError):  # the file is gone, and the lock ends with the process at the latest
+                self._lock.release()
 
 
 def is_locked(state: Path) -> bool:

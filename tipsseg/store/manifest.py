@@ -181,6 +181,16 @@ def read_entry(line: bytes) -> ManifestEntry:
     return entry
 
 
+def _is_placed(entry: ManifestEntry, options: FileOptions) -> bool:
+    """Whether its files are where this version or an earlier one puts files of that image."""
+    if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
+        return False
+    places = {name: FORMATS[name].places(PurePosixPath(entry.image), options) for name in entry.formats}
+    return entry.files.keys() == {name for name, known in places.items() if known} and all(
+        file in places[name] for name, file in entry.files.items()
+    )
+
+
 def _read_taken(record: Mapping[str, object]) -> TakenFrom:
     return TakenFrom(**{each.name: str(record[each.name]) for each in fields(TakenFrom)})
 
@@ -212,12 +222,17 @@ class Manifest:
 
     Attributes:
         unreadable: How many lines could not be read as entries when it was opened.
+        first_unreadable: The number of the first of these lines; 0: there are none.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open the manifest in `folder`, or begin one; lines that cannot be read are passed over. Raises OutputError."""
+    def __init__(self, folder: Path, files: FileOptions | None = None) -> None:
+        """Open the manifest in `folder`, or begin one; lines that cannot be read are passed over. Raises OutputError.
+
+        Where `files` are given, entries with files that no version puts there cannot be read either.
+        """
         self._path = folder / MANIFEST_FILE
-        self.unreadable = 0
+        self._files = files
+        self.unreadable = self.first_unreadable = 0
         self._open()
 
     def _open(self) -> None:
@@ -231,10 +246,11 @@ class Manifest:
         self._known_formats: dict[tuple[str, ...], tuple[str, ...]] = {}
         for offset, entry in _entries(self._path):
             self._lines += 1
-            if entry is not None:
+            if entry is not None and (self._files is None or _is_placed(entry, self._files)):
                 self._place(entry, offset)
             else:
                 self.unreadable += 1
+                self.first_unreadable = self.first_unreadable or self._lines
         with suppress(OSError):
             self._opened_at = whole_lines(self._path)
 

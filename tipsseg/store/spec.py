@@ -31,7 +31,7 @@ from tipsseg.store.shards import Shard, state_folder
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.printable import shell_line
+from tipsseg.util.printable import shell_line, shell_word
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, TEMPLATES
 from tipsseg.vocabulary.toml_file import class_record
@@ -363,6 +363,11 @@ def check_fit(vocabulary: Vocabulary, fitted: FittedVocabulary | None) -> None:
             "the vectors of this vocabulary were fitted to masks, and they are not at hand, or others",
             "Give the fitted vocabulary itself: the file that the fit wrote, as argument `vocabulary`.",
         )
+
+
+def check_hint(output: Path) -> str:
+    """Return what to do if the records of an output folder are not as a run leaves them."""
+    return f"See what is wrong with it: tipsseg check {shell_word(str(output))}"
 
 
 def check_folder(output: Path) -> None:

@@ -1,70 +1,240 @@
-"""An image of a finished run, read back: what the manifest says of it, its labels, its confidence, the scores of its objects."""
+"""An image of a run, read back: the mask that counts, its labels, its confidence, the scores of its objects."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, index_masks
 from tipsseg.formats.base import Rows, StoredImage
 from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, by, what_is_wrong
-from tipsseg.options import FileOptions
-from tipsseg.regions.components import Region
+from tipsseg.options import MAX_PIXELS, FileOptions
+from tipsseg.regions.components import Region, count_labels
 from tipsseg.regions.objects import LabelledObject, object_regions
-from tipsseg.store.manifest import ManifestEntry, ObjectScore
-from tipsseg.store.reader import check_hint
-from tipsseg.store.writing import RunContext, RunFile, run_files
-from tipsseg.types import BACKGROUND, LabelArray, TopClasses, ignore_id, name_order
-from tipsseg.util.files import file_size, reason_of
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, ObjectScore
+from tipsseg.store.spec import check_hint
+from tipsseg.store.writing import RunContext, run_files
+from tipsseg.types import BACKGROUND, ImageRef, LabelArray, TopClasses, ignore_id
+from tipsseg.util.files import file_size
+from tipsseg.util.ownership import digest_of
 from tipsseg.util.record_paths import actual_path
 
 _LABEL_AGAIN = "Move the file away and label the image again."
 _LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`; label with argument `formats`=png."
+_BACK = "Correct the mask, or label the image again: the command that labelled it, with argument `replace_edited`."
 
 #: How formats hold the label ids of all pixels, see `Format.labels`.
 _ALL_PIXELS = ("mask", "archive")
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledImage:
-    """An entry of the manifest, with its numbers in reach.
+class Mask:
+    """An index mask of an image.
 
     Attributes:
-        entry: The entry.
-        stored: What files of the image are held against.
-        names: The names of the classes that occur, by id.
-        means: The mean confidence of each class that occurs, 0..1, by id.
+        name: Its format.
+        path: The file.
+        digest: The sha256 of its content.
+    """
+
+    name: str
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class RunImage:
+    """An image of a run, and what can be read back of it. Any thread may ask.
+
+    Attributes:
+        entry: Its line in the manifest.
+        context: Of the run.
+        digest: Of all that decides the labels of the run.
+        max_pixels: An image of more pixels is refused.
+        rows: Its rows, by format, in formats whose labels can be read back from rows alone.
     """
 
     entry: ManifestEntry
-    stored: StoredImage
-    names: Mapping[int, str]
-    means: Mapping[int, float]
+    context: RunContext
+    digest: str = ""
+    max_pixels: int = MAX_PIXELS
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+
+    @cached_property
+    def stored(self) -> StoredImage:
+        """What files of the image are held against. Raises ImageError if the numbers of the entry cannot be."""
+        names = {each.id: each.name for each in self.context.classes}
+        try:
+            return stored_image(self.entry, names, self.context.files, self.max_pixels, self.digest)
+        except ValueError as error:
+            place, name = self.context.state / MANIFEST_FILE, self.entry.image
+            reason = f"{name}: not as tipsseg writes it: {error}"
+            raise ImageError(place, reason, check_hint(self.context.output)) from error
+
+    def path(self, images: Path | None) -> Path:
+        """Return where the image is: below the folder `images`; None: where it was when it was labelled."""
+        return actual_path(Path(), self.entry.path) if images is None else actual_path(images, self.entry.image)
+
+    def ref(self, images: Path | None) -> ImageRef:
+        """Return the image as an input; see `path`."""
+        return ImageRef(self.path(images), PurePosixPath(self.entry.image))
+
+    # ---- masks ----
+
+    @property
+    def masks(self) -> dict[str, Path]:
+        """The places of its index masks, by format."""
+        return {name: path for name in index_masks() if (path := self.file(name)) is not None}
+
+    def file(self, name: str) -> Path | None:
+        """Return the place of its file in a format; None if it has none."""
+        file = self.entry.files.get(name)
+        return None if file is None else actual_path(self.context.output, file)
+
+    def correction(self) -> Mask | None:
+        """Return the mask that a person changed; None if no mask was changed, whatever its time and size say.
+
+        Raises ImageError if two masks were changed, each in its own way.
+        """
+        found: list[Mask] = []
+        for name, path in self.masks.items():
+            if path.is_symlink():
+                raise ImageError(path, "a link is in the place of the mask", "Put the file itself there.")
+            digest = digest_of(path)
+            if digest and digest != self.entry.written[name].sha256 and not self.context.ownership.is_pending(path):
+                found.append(Mask(name, path, digest))
+        taken = self.entry.taken
+        if taken is not None:
+            # Of masks that one correction replaced, that which was not replaced yet does not count; nor does a copy of a mask that
+            # was edited since.
+            found = [each for each in found if each.digest != taken.before] or found
+            found = found[:1] + [each for each in found[1:] if each.digest != taken.mask]
+        if len(found) > 1 and found[0].digest != found[1].digest:
+            raise ImageError(
+                found[0].path,
+                f"this mask was changed, and {found[1].path} was changed in another way",
+                "Remove the one that does not count.",
+            )
+        return found[0] if found else None
+
+    def mask(self) -> Mask:
+        """Return the first of its masks that is there. Raises ImageError if none is."""
+        for name, path in self.masks.items():
+            if digest := digest_of(path):
+                return Mask(name, path, digest)
+        corrected = self.entry.corrected is not None
+        raise ImageError(
+            self.context.output,
+            f"the {'corrected ' * corrected}mask of {self.entry.image} is gone",
+            _BACK if corrected else check_hint(self.context.output),
+        )
+
+    def persons_mask(self, correction: Mask | None) -> Mask | None:
+        """Return the mask whose labels a person answers for; None if the labels are the run's.
+
+        That is the `correction`. After one was taken into other formats, a mask that is the run's again was corrected back.
+        """
+        return correction or (None if self.entry.corrected is None else self.mask())
+
+    def read_mask(self, mask: Mask) -> LabelArray:
+        """Return the label ids in a mask that a person may have changed [H, W].
+
+        Raises ImageError if it is no mask of the image's size and of the mode that the run wrote, or if ids are neither classes nor
+        background nor ignored pixels.
+        """
+        classes = self.stored.classes
+        try:
+            labels = FORMATS[mask.name].read_labels(self.stored, mask.path)
+        except ImageError as error:
+            raise ImageError(mask.path, f"changed by hand: {error.reason}", _BACK) from error
+        known = {BACKGROUND, *classes, ignore_id(len(classes))}
+        unknown = [label_id for label_id in np.flatnonzero(count_labels(labels)).tolist() if label_id not in known]
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise ImageError(mask.path, f"changed by hand: ids that are no class: {unknown[0]}{more}", _BACK)
+        return labels
+
+    # ---- labels and confidence of the run ----
+
+    def labels(self) -> LabelArray:
+        """Return the label ids as the run wrote them [H, W], from the first format that is there and holds them.
+
+        Raises ImageError if no labels are left, or if a file is not as the run wrote it: nobody is to take older labels, from
+        another file, for newer ones.
+        """
+        for name in label_sources():
+            form, path = FORMATS[name], self._existing(name)
+            if name not in self.entry.formats or (path is None and not self.rows.get(name)):
+                continue
+            try:
+                labels = (
+                    form.labels_of_rows(self.stored, self.rows[name])
+                    if path is None
+                    else form.read_labels(self.stored, path)
+                )
+            except UNREADABLE as error:
+                raise self._failure(name, what_is_wrong(error)) from error
+            if wrong := next(label_faults(labels, self.stored), "") or self._other_content(name):
+                raise self._failure(name, wrong)
+            return labels
+        output = self.context.output
+        raise ImageError(output, f"no labels of {self.entry.image} are left", check_hint(output))
+
+    def scores(self) -> tuple[NDArray[np.float32], TopClasses]:
+        """Return the confidence [H, W], 0..1, and the best classes of each patch. Raises ImageError if no archive has them."""
+        for name in archives():
+            path = self._existing(name)
+            if path is not None:
+                try:
+                    return FORMATS[name].read_scores(self.stored, path)
+                except UNREADABLE as error:
+                    raise self._failure(name, what_is_wrong(error)) from error
+        output = self.context.output
+        raise ImageError(output, f"no confidence of {self.entry.image} is left", check_hint(output))
+
+    def _existing(self, name: str) -> Path | None:
+        path = self.file(name)
+        return path if path is not None and path.exists() else None
+
+    def _other_content(self, name: str) -> str:
+        """Return what is wrong with a file that is not as it was written, by size or content; "" for others."""
+        path = self.file(name)
+        if path is None:
+            return ""
+        known, size = self.entry.written[name], file_size(path)
+        if size != known.size:
+            return f"{size} bytes, where the manifest says {known.size}"
+        return "" if known.same_bytes(path) else "changed since it was written"
+
+    def _failure(self, name: str, reason: str) -> ImageError:
+        path = self.file(name)
+        if path is not None:
+            return ImageError(path, reason, _LABEL_AGAIN)
+        return ImageError(run_files(name, self.context)[0].path, f"{self.entry.image}: {reason}", _LEFT_OUT)
 
 
-def labelled_image(
-    entry: ManifestEntry | None, classes: Mapping[int, str], options: FileOptions, max_pixels: int, digest: str = ""
-) -> LabelledImage:
-    """The numbers of an entry.
+def stored_image(
+    entry: ManifestEntry, classes: Mapping[int, str], options: FileOptions, max_pixels: int, digest: str
+) -> StoredImage:
+    """Return what files of an image are held against.
 
     Args:
-        entry: Of the manifest; None where a line of it is no entry.
+        entry: Its line in the manifest.
         classes: The names of the run's classes by id, 1..N.
         options: How the labels of the run became files.
         max_pixels: Larger images are refused.
-        digest: Of all that decides the labels of the run; "" where nobody asks whether it is the image's.
+        digest: Of all that decides the labels of the run.
 
     Raises:
-        ValueError: Where there is no entry, or its numbers cannot be.
+        ValueError: If the numbers of the entry cannot be.
     """
-    if entry is None:
-        raise ValueError("not all that belongs to an image")
     numbers = entry.numbers
     size = numbers.size
     if size[0] * size[1] > max_pixels:
@@ -74,13 +244,7 @@ def labelled_image(
         if each.id in pixels:
             raise ValueError(f"id {each.id} is there twice")
         pixels[each.id] = each.pixels
-    names = {each.id: each.name for each in numbers.classes}
-    means = {each.id: each.confidence for each in numbers.classes}
-    stored = StoredImage(entry.image, size, pixels, classes, options, entry.digest == digest)
-    return LabelledImage(entry, stored, names, means)
-
-
-# ---- labels and confidence ----
+    return StoredImage(entry.image, size, pixels, classes, options, entry.digest == digest)
 
 
 def label_sources() -> tuple[str, ...]:
@@ -100,102 +264,6 @@ def suffices(name: str, held: Collection[str]) -> bool:
     if form.needs_top_classes or form.needs_confidence:
         return not form.needs_top_classes and any(each in held for each in archives())
     return any(FORMATS[each].labels in _ALL_PIXELS for each in held)
-
-
-def read_labels(image: LabelledImage, rows: Mapping[str, Rows], context: RunContext) -> LabelArray:
-    """The label ids of an image [H, W], from the first format that is there and holds them.
-
-    Of a mask that was corrected see `corrections`.
-
-    Args:
-        image: What the manifest says of it.
-        rows: Of the image, in the formats that have no per-image file.
-        context: Of the run.
-
-    Raises:
-        ImageError: Where no labels are left, or a file is not as the run wrote it: nobody is to take older labels, from another
-            file, for newer ones.
-    """
-    for name in label_sources():
-        form, path = FORMATS[name], _existing(name, image, context)
-        if name not in image.entry.formats or (path is None and not rows.get(name)):
-            continue
-        try:
-            stored = image.stored
-            labels = form.labels_of_rows(stored, rows[name]) if path is None else form.read_labels(stored, path)
-        except UNREADABLE as error:
-            raise _failure(name, image, context, what_is_wrong(error)) from error
-        wrong = next(label_faults(labels, image.stored), "") or _other_content(name, image, context)
-        if wrong:
-            raise _failure(name, image, context, wrong)
-        return labels
-    raise ImageError(context.output, f"no labels of {image.entry.image} are left", check_hint(context.output))
-
-
-def read_scores(image: LabelledImage, context: RunContext) -> tuple[NDArray[np.float32], TopClasses]:
-    """The confidence [H, W] of an image, 0..1, and the best classes of each patch. Raises ImageError where no archive has them."""
-    for name in archives():
-        path = _existing(name, image, context)
-        if path is not None:
-            try:
-                return FORMATS[name].read_scores(image.stored, path)
-            except UNREADABLE as error:
-                raise _failure(name, image, context, what_is_wrong(error)) from error
-    raise ImageError(context.output, f"no confidence of {image.entry.image} is left", check_hint(context.output))
-
-
-def _existing(name: str, image: LabelledImage, context: RunContext) -> Path | None:
-    """The per-image file in a format; None where the file is not there."""
-    file = image.entry.files.get(name)
-    path = None if file is None else actual_path(context.output, file)
-    return path if path is not None and path.exists() else None
-
-
-def _other_content(name: str, image: LabelledImage, context: RunContext) -> str:
-    """What is wrong with a file that is not as it was written, by size or content; "" for others."""
-    known = image.entry.written.get(name)
-    if known is None:
-        return ""
-    path = actual_path(context.output, image.entry.files[name])
-    size = file_size(path)
-    if size != known.size:
-        return f"{size} bytes, where the manifest says {known.size}"
-    return "" if known.same_bytes(path) else "changed since it was written"
-
-
-def _failure(name: str, image: LabelledImage, context: RunContext, reason: str) -> ImageError:
-    if name in image.entry.files:
-        return ImageError(actual_path(context.output, image.entry.files[name]), reason, _LABEL_AGAIN)
-    return ImageError(run_files(name, context)[0].path, f"{image.entry.image}: {reason}", _LEFT_OUT)
-
-
-class RowStream:
-    """The rows in a file of the whole run, image after image.
-
-    Attributes:
-        file: The file.
-        fault: Why the file cannot be read, or not further; "" where it can.
-    """
-
-    def __init__(self, file: RunFile, images: Sequence[str]) -> None:
-        """Begin to read; `images` are the images that the file was written with."""
-        self.file = file
-        self.fault = ""
-        self._rows = iter(file.read(images))
-        self._next: tuple[str, Rows] | None = ("", ())  # before all images
-
-    def of(self, image: str) -> Rows:
-        """The rows of an image; none where the file does not have it. To be asked for images in the order of their names."""
-        while self._next is not None and name_order(self._next[0]) < name_order(image):
-            self._advance()
-        return self._next[1] if self._next is not None and self._next[0] == image else ()
-
-    def _advance(self) -> None:
-        try:
-            self._next = next(self._rows, None)
-        except (OSError, ValueError) as error:
-            self._next = None
-            self.fault = reason_of(error)
 
 
 # ---- scores of objects ----

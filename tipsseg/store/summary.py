@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from tipsseg.formats import index_masks
 from tipsseg.label_map import LabelMap
-from tipsseg.types import BACKGROUND, ImageRef, LabelClass
+from tipsseg.regions.components import count_labels
+from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.json_values import take, take_share
 from tipsseg.util.printable import counted, listed, one_line
+
+#: The confidence of what a person labelled.
+CERTAIN = 1.0
 
 #: Pixels that are summed at once.
 _PIECE = 1 << 20
@@ -46,6 +50,39 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
         "background": _share(pixels[BACKGROUND], sums[BACKGROUND], height * width),
         "ignored": int(pixels[label_map.ignore]),
     }
+
+
+def corrected_summary(
+    labels: LabelArray, classes: tuple[LabelClass, ...], before: Mapping[str, object]
+) -> dict[str, object]:
+    """What corrected labels [H, W] hold, as `summary.label_summary` says it of a run's.
+
+    The mean confidence of a class stays as the model had it; of a class that a person brought in it is CERTAIN.
+    """
+    height, width = labels.shape
+    pixels = count_labels(labels)
+    means = _means(before)
+
+    def share(label_id: int) -> dict[str, object]:
+        number = int(pixels[label_id])
+        confidence = means.get(label_id, CERTAIN) if number else None
+        return {"pixels": number, "share": round(number / (height * width), 6), "confidence": confidence}
+
+    return {
+        "height": height,
+        "width": width,
+        "classes": [{"id": each.id, "name": each.name, **share(each.id)} for each in classes if pixels[each.id]],
+        "background": share(BACKGROUND),
+        "ignored": int(pixels[ignore_id(len(classes))]),
+    }
+
+
+def _means(summary: Mapping[str, object]) -> dict[int, float]:
+    """The mean confidences in a summary, by label id."""
+    classes, background = summary.get("classes"), summary.get("background")
+    records = [each for each in classes if isinstance(each, dict)] if isinstance(classes, list) else []
+    records += [{**background, "id": BACKGROUND}] if isinstance(background, dict) else []
+    return {each["id"]: each["confidence"] for each in records if isinstance(each.get("confidence"), float)}
 
 
 @dataclass(frozen=True, slots=True)

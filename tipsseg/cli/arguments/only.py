@@ -6,34 +6,14 @@ import re
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tipsseg.cli.arguments import stdin
-from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.errors import InputError, UsageError
 from tipsseg.util.files import open_regular, reason_of
 from tipsseg.util.printable import shell_line, shell_word
 
-if TYPE_CHECKING:
-    from tipsseg.runs.common.progress import Progress
-
 #: Control characters that no list has: all but those that separate, or stand between words.
 _CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
-
-
-class Refusals:
-    """Tells of paths in the list that are no labelled images."""
-
-    def __init__(self, output: Path, progress: Progress) -> None:
-        """`output`: the output folder."""
-        self._output = output
-        self._progress = progress
-        #: Whether there were some.
-        self.any = False
-
-    def take(self, path: Path) -> None:
-        """Tell of one."""
-        self.any = True
-        self._progress.error(ImageError(path, f"not labelled in {self._output}", "Leave it out of argument `only`."))
 
 
 def read_only(only: Path | None, null: bool, command: str, output: Path) -> list[Path] | None:

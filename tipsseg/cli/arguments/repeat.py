@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tipsseg._version import __version__
-from tipsseg.errors import UsageError
+from tipsseg import __version__
+from tipsseg.errors import RecordError, UsageError
 from tipsseg.options import scales_text
-from tipsseg.store.run_record import RUN_FILE, differences, parse_run
+from tipsseg.store.open_run import read_record
+from tipsseg.store.run_record import RUN_FILE, differences
 from tipsseg.store.spec import RunInfo
-from tipsseg.util.files import is_folder, read_regular, reason_of
-from tipsseg.util.json_values import parse
+from tipsseg.util.files import is_folder
 from tipsseg.vocabulary.vocabulary import Vocabulary
 
 _HINT = f"Give the {RUN_FILE} in the output folder of a run."
@@ -68,17 +68,9 @@ class RepeatedRun:
 
 
 def read_run_file(path: Path) -> RepeatedRun:
-    """The run with that run.json, or with that output folder. Raises UsageError."""
+    """Return the run with that run.json, or with that output folder. Raises UsageError."""
     path = path / RUN_FILE if is_folder(path) else path
     try:
-        record = parse(read_regular(path))
-    except OSError as error:
-        raise UsageError(f"--from {path}: {reason_of(error)}", _HINT) from error
-    except ValueError as error:
-        raise UsageError(f"--from {path}: not JSON: {error}", _HINT) from error
-    if not isinstance(record, dict) or record.get("tool") != "tipsseg":
-        raise UsageError(f"--from {path}: not the record of a run of tipsseg label", _HINT)
-    try:
-        return RepeatedRun(path, parse_run(record, path.parent))
-    except ValueError as error:
-        raise UsageError(f"--from {path}: not as this version of tipsseg writes it ({error})", _HINT) from error
+        return RepeatedRun(path, read_record(path, _HINT))
+    except RecordError as error:
+        raise UsageError(f"--from {error.message}", error.hint) from error

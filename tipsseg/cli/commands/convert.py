@@ -8,7 +8,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
-from tipsseg.cli.arguments.only import Refusals, read_only
+from tipsseg.cli.arguments.only import read_only
 from tipsseg.cli.help import Command
 from tipsseg.cli.values import refuse_stray_formats
 from tipsseg.cli.wording import as_typed
@@ -54,7 +54,6 @@ def convert(
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.convert.folder import convert_folder
-    from tipsseg.runs.convert.only import only_images
 
     refuse_stray_formats(context.args, formats)
     if context.args:
@@ -63,9 +62,6 @@ def convert(
     silence_decoders()
     with Progress(quiet, null=null, wording=as_typed) as progress:
         names, threads = values.split_formats(formats), thread_count(jobs)
-        refusals = Refusals(output, progress)
-        wanted = only_images(output, read_only(only, null, "convert", output), images, refusals.take)
-        if wanted == set():
-            raise typer.Exit(1)
-        if convert_folder(output, names, images, threads, progress, val_fraction, wanted, max_pixels) or refusals.any:
+        paths = read_only(only, null, "convert", output)
+        if convert_folder(output, names, images, threads, progress, val_fraction, paths, max_pixels):
             raise typer.Exit(1)

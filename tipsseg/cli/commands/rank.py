@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.arguments.only import Refusals, read_only
+from tipsseg.cli.arguments.only import read_only
 from tipsseg.cli.help import Command
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
@@ -48,19 +48,21 @@ def rank(
 ) -> None:
     """Print the images of an output folder in the order in which to review them."""
     from tipsseg.runs.common.progress import Progress
+    from tipsseg.runs.convert.only import not_labelled
     from tipsseg.runs.rank.rank import rank_folder
     from tipsseg.util.files import json_bytes
 
     if null and jsonl and str(only) != "-":
         raise UsageError("-0 is for lists of paths, and --jsonl prints records", "Give one of them.")
     with Progress(quiet, null=null, wording=as_typed) as progress:
-        refusals = Refusals(output, progress)
-        for each in rank_folder(
-            output, features, read_only(only, null, "rank", output), images, limit, progress, refusals.take
-        ):
+        paths = read_only(only, null, "rank", output)
+        found, unknown = rank_folder(output, features, paths, images, limit, progress)
+        for path in unknown:
+            progress.error(not_labelled(path, output))
+        for each in found:
             if jsonl:
                 progress.text(json_bytes(each.record()).decode() + "\n")
             else:
                 progress.path(each.path)
-    if refusals.any:
+    if unknown:
         raise typer.Exit(1)

@@ -12,11 +12,10 @@ from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, Problem, by, unreadable, what_is_wrong
 from tipsseg.images.decoding import upright_size
 from tipsseg.runs.check.manifest import check_entry, known_files
-from tipsseg.store.corrections import Correction, read_correction
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.results import link_of
 from tipsseg.store.spec import RunInfo
-from tipsseg.store.stored_image import LabelledImage
+from tipsseg.store.stored_image import Mask, RunImage
 from tipsseg.types import LabelArray
 from tipsseg.util.files import is_file, reason_of
 from tipsseg.util.fingerprint import content_digest
@@ -61,7 +60,7 @@ class Report:
     gone: bool = False
 
 
-def check_image(place: Place, image: LabelledImage) -> Report:
+def check_image(place: Place, image: RunImage) -> Report:
     """Check one image; any thread may call it.
 
     Args:
@@ -76,7 +75,7 @@ def check_image(place: Place, image: LabelledImage) -> Report:
     return report
 
 
-def _check(place: Place, image: LabelledImage, report: Report) -> None:
+def _check(place: Place, image: RunImage, report: Report) -> None:
     run, entry = place.run, image.entry
     report.problems += [
         Problem(run.spec.state / MANIFEST_FILE, f"{entry.image}: {what}") for what in check_entry(run, image)
@@ -89,7 +88,7 @@ def _check(place: Place, image: LabelledImage, report: Report) -> None:
         digest, reason = _digest(path)
         changed = bool(digest) and name in entry.written and digest != entry.written[name].sha256
         if FORMATS[name].labels == "mask":
-            labels, faults = _check_mask(Correction(name, path, digest), image, changed=changed)
+            labels, faults = _check_mask(Mask(name, path, digest), image, changed=changed)
             masks |= {} if labels is None else {path: labels}
             corrected |= {digest: path} if changed else {}
         else:
@@ -129,14 +128,14 @@ def _digest(path: Path) -> tuple[str, str]:
         return "", reason_of(error)
 
 
-def _check_mask(found: Correction, image: LabelledImage, *, changed: bool) -> tuple[LabelArray | None, list[str]]:
+def _check_mask(found: Mask, image: RunImage, *, changed: bool) -> tuple[LabelArray | None, list[str]]:
     """The labels in an index mask, where other files are to agree with them, and what is wrong with it.
 
     A mask that a person changed is that person's affair, as long as it can be one, until other formats follow it.
     """
     try:
         form = FORMATS[found.name]
-        labels = read_correction(found, image.stored) if changed else form.read_labels(image.stored, found.path)
+        labels = image.read_mask(found) if changed else form.read_labels(image.stored, found.path)
     except ImageError as error:
         return None, [error.reason]
     if changed and found.digest != image.entry.corrected:
@@ -147,7 +146,7 @@ def _check_mask(found: Correction, image: LabelledImage, *, changed: bool) -> tu
     return (None if changed and faults else labels), faults
 
 
-def _fault_of_change(name: str, path: Path, image: LabelledImage) -> str:
+def _fault_of_change(name: str, path: Path, image: RunImage) -> str:
     """What is wrong with a file that a person changed; "" where it can be read, as what is in it is that person's affair."""
     try:
         FORMATS[name].try_reading(path, image.stored)
@@ -156,7 +155,7 @@ def _fault_of_change(name: str, path: Path, image: LabelledImage) -> str:
     return ""
 
 
-def _check_links(place: Place, image: LabelledImage, report: Report) -> None:
+def _check_links(place: Place, image: RunImage, report: Report) -> None:
     for name in image.entry.formats:
         relative = link_of(image.entry, name, place.run.spec.files)
         if relative is not None:
@@ -165,7 +164,7 @@ def _check_links(place: Place, image: LabelledImage, report: Report) -> None:
                 report.problems.append(Problem(path, "it leads to no file" if path.is_symlink() else "missing"))
 
 
-def _check_input(path: Path | None, image: LabelledImage, max_pixels: int, report: Report) -> None:
+def _check_input(path: Path | None, image: RunImage, max_pixels: int, report: Report) -> None:
     if path is None or not is_file(path):
         report.gone = True
         return

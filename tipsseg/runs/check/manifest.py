@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS, has_image_files
 from tipsseg.formats.base import output_name
-from tipsseg.formats.problem import Problem, by, class_text
+from tipsseg.formats.problem import Problem, by
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, expected_files, read_entry
-from tipsseg.store.run_record import RUN_FILE
+from tipsseg.store.run_record import RUN_FILE, run_context
 from tipsseg.store.spec import RunInfo
-from tipsseg.store.stored_image import LabelledImage, labelled_image
+from tipsseg.store.stored_image import RunImage, stored_image
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.append_log import lines_of
 from tipsseg.util.files import TEMPORARY_PREFIX, reason_of
@@ -38,6 +38,7 @@ class Images:
     def __init__(self, run: RunInfo, max_pixels: int) -> None:
         self.run = run
         self._max_pixels = max_pixels
+        self._context = run_context(run)
         self.names = run.names
         self.path = run.spec.state / MANIFEST_FILE
         self.formats: dict[str, tuple[str, ...]] = {}
@@ -54,7 +55,8 @@ class Images:
         try:
             for number, (_, line) in enumerate(lines_of(self.path), start=1):
                 try:
-                    entry = self._numbers(read_entry(line)).entry
+                    entry = read_entry(line)
+                    stored_image(entry, self.names, self.run.spec.files, self._max_pixels, "")
                     formats[entry.image] = same.setdefault(entry.formats, entry.formats)
                     paths[entry.image] = hash(entry.path)
                     if any(FORMATS[name].splits_train_val for name in entry.formats):
@@ -81,12 +83,12 @@ class Images:
         for what in problems:
             yield Problem(self.path, what)
 
-    def get(self, name: str) -> LabelledImage:
-        """One of the images. Raises OutputError where the file cannot be read."""
-        return self._numbers(None if self._manifest is None else self._manifest.get(name))
-
-    def _numbers(self, entry: ManifestEntry | None) -> LabelledImage:
-        return labelled_image(entry, self.names, self.run.spec.files, self._max_pixels, self.run.digest)
+    def get(self, name: str) -> RunImage:
+        """One of the images. Raises OutputError where the file cannot be read, and OSError where it was changed meanwhile."""
+        entry = None if self._manifest is None else self._manifest.get(name)
+        if entry is None:
+            raise OSError(f"the line of {name} in {MANIFEST_FILE} was changed while it was checked")
+        return RunImage(entry, self._context, self.run.digest, self._max_pixels)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -94,7 +96,7 @@ class Images:
             self._manifest.close()
 
 
-def check_entry(run: RunInfo, image: LabelledImage) -> Iterator[str]:
+def check_entry(run: RunInfo, image: RunImage) -> Iterator[str]:
     """Whether an entry is of the run, and agrees with its vocabulary and with itself."""
     entry = image.entry
     if (shard := run.spec.shard) is not None and not shard.takes(entry.image):
@@ -104,9 +106,9 @@ def check_entry(run: RunInfo, image: LabelledImage) -> Iterator[str]:
         if entry.files.get(name) != expected.get(name):
             moves = "; tipsseg convert moves it" if entry.files.get(name) == known.get(name) else ""
             yield f"its file in the format {name} is {short(entry.files.get(name))}, not {short(expected.get(name))}{moves}"
-    for label_id, name in image.names.items():
-        if image.stored.classes.get(label_id) != name:
-            yield f"{class_text(image.names, label_id)} is not in the vocabulary"
+    for each in entry.numbers.classes:
+        if image.stored.classes.get(each.id) != each.name:
+            yield f"class {each.id} ({each.name}) is not in the vocabulary"
     height, width = image.stored.size
     number = sum(image.stored.pixels.values())
     if number != height * width:

@@ -7,16 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tipsseg.errors import RecordError
 from tipsseg.formats.problem import Problem, class_faults
 from tipsseg.store.classes_file import CLASSES_FILE, class_names
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
-from tipsseg.store.reader import broken_conversion, conversion_begun
-from tipsseg.store.run_record import RUN_FILE, read_run
+from tipsseg.store.open_run import OTHER_VERSION, broken_conversion, check_shard, conversion_begun, read_record
+from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in, state_folder
 from tipsseg.store.spec import RunInfo
 from tipsseg.types import ignore_id
 from tipsseg.util.files import is_folder, read_regular, reason_of
-from tipsseg.util.json_values import parse, short, take
+from tipsseg.util.json_values import parse, take
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +105,15 @@ def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
 def _read_run(state: Path, shard: Shard | None) -> RunInfo | Problem:
     if is_locked(state):
         return Problem(state, "a run is at work there; check it once that has ended")
-    path = state / RUN_FILE
     try:
-        info = read_run(state)
-        noted = info.spec.shard
-        if noted != shard:
-            raise ValueError(f"the shard is {'null' if noted is None else short(str(noted))}")
-    except (OSError, ValueError) as error:
-        return _unreadable(path, error)
+        info = read_record(state / RUN_FILE, "")
+        check_shard(info, shard, state)
+    except RecordError as error:
+        return Problem(error.path, error.reason)
     return replace(info, converting=() if info.ended is None else conversion_begun(info))
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> Problem:
     if isinstance(error, OSError):
         return Problem(path, reason_of(error))
-    return Problem(path, f"not as this version of tipsseg writes it: {error}")
+    return Problem(path, f"{OTHER_VERSION}: {error}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from tipsseg.formats import FORMATS, of_the_model
 from tipsseg.formats.yolo import TRAIN, VAL
@@ -113,19 +113,19 @@ class Edited:
     """Images of a run whose files were changed by hand.
 
     Attributes:
-        images: The names of the images that lack formats.
+        images: The paths of the images that lack formats.
         lacking: The formats that they lack.
         other_input: How many of the images themselves were changed since.
     """
 
-    images: set[str] = field(default_factory=set)
+    images: set[Path] = field(default_factory=set)
     lacking: dict[str, None] = field(default_factory=dict)
     other_input: int = 0
 
     def take(self, unchanged: Unchanged) -> None:
         """Take an image."""
         if unchanged.lacking:
-            self.images.add(unchanged.ref.name)
+            self.images.add(unchanged.ref.path)
             self.lacking |= dict.fromkeys(unchanged.lacking)
         self.other_input += unchanged.other_input
 

@@ -16,25 +16,10 @@ from tipsseg.formats.base import ImageLabels, Rows
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.store.corrections import (
-    CERTAIN,
-    Correction,
-    corrected_summary,
-    find_correction,
-    read_correction,
-    written_mask,
-)
-from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
-from tipsseg.store.reader import check_hint
+from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.results import Failed, Unchanged, remove_files
-from tipsseg.store.stored_image import (
-    LabelledImage,
-    ObjectScores,
-    labelled_image,
-    object_scores,
-    read_labels,
-    read_scores,
-)
+from tipsseg.store.stored_image import Mask, ObjectScores, RunImage, object_scores
+from tipsseg.store.summary import CERTAIN, corrected_summary
 from tipsseg.store.writing import RunContext, finish_image
 from tipsseg.types import ImageRef, LabelArray, TopClasses
 from tipsseg.util.files import is_file
@@ -47,15 +32,13 @@ class Item:
 
     Attributes:
         ref: The image.
-        entry: Its line in the manifest.
+        image: What the run has of it.
         missing: The formats of the conversion that it is not in yet.
-        rows: Its rows, by format, in formats whose labels can be read back from rows alone.
     """
 
     ref: ImageRef
-    entry: ManifestEntry
+    image: RunImage
     missing: tuple[str, ...]
-    rows: Mapping[str, Rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,30 +97,28 @@ class Conversion:
         context: What the writers have to know of the run.
         formats: The formats of the conversion.
         followers: Other formats of the run, which follow masks that were corrected.
-        max_pixels: Larger images are refused.
     """
 
     context: RunContext
     formats: tuple[str, ...]
     followers: tuple[str, ...]
-    max_pixels: int
 
     def convert(self, item: Item) -> Converted | Unchanged | Failed:
         """Convert one image; may be called from several threads. Raises OutputError for what ends the run."""
         try:
-            correction = find_correction(item.entry, self.context.output, self.context.ownership)
+            correction = item.image.correction()
             formats, kept, left = self._formats(item, correction)
             if not formats and not kept and not left:
-                return Unchanged(item.ref, item.entry)
+                return Unchanged(item.ref, item.image.entry)
             return self._convert(item, formats, kept, left, correction)
         except ImageError as error:
             return Failed(item.ref, error)
 
     def _formats(
-        self, item: Item, correction: Correction | None
+        self, item: Item, correction: Mask | None
     ) -> tuple[tuple[str, ...], tuple[Path, ...], tuple[str, ...]]:
         """The formats to write, the files in their way that a person changed, and formats that cannot follow the correction."""
-        ref, entry = item.ref, item.entry
+        ref, entry = item.ref, item.image.entry
         digest = None if correction is None else correction.digest
         wanted = item.missing
         if digest != entry.corrected:
@@ -171,13 +152,13 @@ class Conversion:
         formats: tuple[str, ...],
         kept: tuple[Path, ...],
         unfollowing: tuple[str, ...],
-        correction: Correction | None,
+        correction: Mask | None,
     ) -> Converted:
-        entry = item.entry
+        entry = item.image.entry
         ref = replace(item.ref, replaceable=entry.replaceable, linked=entry.formats, former=entry.fingerprint.sha256)
         formats, without = self._without_image(ref, entry, formats, corrected=correction is not None)
         left = (*without, *unfollowing)
-        stored = self._read(item, formats, correction)
+        stored = self._read(item.image, formats, correction)
         needed = [FORMATS[name] for name in formats]
         objects: list[LabelledObject] = []
         if stored.corrected or any(form.needs_objects for form in needed):
@@ -189,7 +170,7 @@ class Conversion:
             objects=objects,
             confidence=stored.confidence,
             top=stored.top,
-            thumbnail=open_thumbnail(ref.path, self.max_pixels) if shown else None,
+            thumbnail=open_thumbnail(ref.path, item.image.max_pixels) if shown else None,
         )
         done = finish_image(image, formats, self.context)
         remove_files(entry, left, self.context, self.context.files)
@@ -223,33 +204,21 @@ class Conversion:
         # What nobody asked for does not keep the rest from following.
         return tuple(name for name in formats if name not in needing), tuple(needing)
 
-    def _read(self, item: Item, formats: tuple[str, ...], correction: Correction | None) -> _Stored:
+    def _read(self, image: RunImage, formats: tuple[str, ...], correction: Mask | None) -> _Stored:
         """The labels of an image, and what these formats need beside them. Raises ImageError."""
-        entry, classes, options = item.entry, self.context.classes, self.context.files
-        image = self._labelled(item)
-        # A mask that is the run's again is taken as one that a person corrected, back to what it was.
-        source = correction or (None if entry.corrected is None else written_mask(entry, self.context.output))
+        entry, classes = image.entry, self.context.classes
+        mask = image.persons_mask(correction)
         confidence, top = None, None
-        if source is None:
-            labels, summary, means = read_labels(image, item.rows, self.context), entry.summary, image.means
+        if mask is None:
+            labels, summary = image.labels(), entry.summary
+            means = {each.id: each.confidence for each in entry.numbers.classes}
             if any(FORMATS[name].needs_confidence or FORMATS[name].needs_top_classes for name in formats):
-                confidence, top = read_scores(image, self.context)
+                confidence, top = image.scores()
         else:
-            labels = read_correction(source, image.stored)
+            labels = image.read_mask(mask)
             summary, means = corrected_summary(labels, classes, entry.summary), {each.id: CERTAIN for each in classes}
-        scores = ObjectScores(entry.objects or (), means, options)
-        return _Stored(labels, confidence, top, summary, scores, source is not None)
-
-    def _labelled(self, item: Item) -> LabelledImage:
-        classes = {each.id: each.name for each in self.context.classes}
-        try:
-            return labelled_image(item.entry, classes, self.context.files, self.max_pixels)
-        except ValueError as error:
-            raise ImageError(
-                self.context.state / MANIFEST_FILE,
-                f"{item.ref.name}: not as tipsseg writes it: {error}",
-                check_hint(self.context.output),
-            ) from error
+        scores = ObjectScores(entry.objects or (), means, self.context.files)
+        return _Stored(labels, confidence, top, summary, scores, mask is not None)
 
 
 def _other_image(ref: ImageRef, formats: list[str], *, corrected: bool) -> ImageError:

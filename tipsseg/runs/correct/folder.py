@@ -7,7 +7,7 @@ they come from, and they get their names. What is broken off in between goes on 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,20 +15,16 @@ from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import index_masks, of_the_model
 from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.correct.classes import add_classes as add_to_run
-from tipsseg.runs.correct.classes import finish_adding
 from tipsseg.runs.correct.found import Found
 from tipsseg.runs.correct.from_run import find_source_run
 from tipsseg.runs.correct.names import ClassNames, ImageNames
 from tipsseg.runs.correct.planning import CorrectedMask, KeptObject, Outcome, Plan, Planner, discard
 from tipsseg.runs.correct.readers import Reader, find_reader, recognise
 from tipsseg.runs.correct.source import Source
-from tipsseg.store.folder import clean_up_run
-from tipsseg.store.lock import FolderLock
-from tipsseg.store.manifest import Manifest
-from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begun, find_runs, finished_context
+from tipsseg.store.change_run import RunChanges, change_run
+from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_run
 from tipsseg.types import name_order, printable_path
-from tipsseg.util.files import is_folder, json_bytes, output_error
+from tipsseg.util.files import json_bytes, output_error
 from tipsseg.util.printable import counted, listed, shell_word, shortened
 
 #: Faults that are told of one by one.
@@ -105,26 +101,18 @@ def take_corrections(
         InputError: For a folder that is no output folder of a finished run, and for corrections that cannot be taken as a whole.
         OutputError: Where the folder cannot be written.
     """
-    if not is_folder(output):
-        raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
     reader = None if source_format is None else find_reader(source_format)
-    wish = _Wish(output, source, reader, add_classes, everything, replace_edited, emptied, exact, dry_run, max_pixels)
-    lock = None if dry_run else FolderLock(output)
-    try:
-        if lock is not None:
-            if lock.left_over:
-                clean_up_run(output, output)
-            finish_adding(output)
-        run = _whole_run(output, Path() if lock is None else output)
-        with Source(source) as files, closing(Manifest(run.state)) as manifest:
-            found = _take(wish, run, files, manifest, progress)
+    wish = _Wish(output, source, reader, add_classes, everything, replace_edited, emptied, exact)
+    with ExitStack() as stack:
+        changes = None if dry_run else stack.enter_context(change_run(output, max_pixels=max_pixels))
+        run = changes.run if changes else stack.enter_context(open_run(output, max_pixels=max_pixels))
+        if begun := conversion_begun(run.info):
+            raise broken_conversion(output, begun)
+        found = _take(wish, run, changes, stack.enter_context(Source(source)), progress)
         _tell(found, progress, output, source, dry_run=dry_run, jsonl=jsonl)
         if found.masks and not dry_run:
             _advise(run, progress)
         return found
-    finally:
-        if lock is not None:
-            lock.give_back()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,40 +127,34 @@ class _Wish:
     replace_edited: bool
     emptied: bool | None
     exact: bool
-    dry_run: bool
-    max_pixels: int
 
 
-def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, progress: Progress) -> Corrections:
-    """Read and check all, then write it."""
+def _take(wish: _Wish, run: Run, changes: RunChanges | None, files: Source, progress: Progress) -> Corrections:
+    """Read and check all, then write it, unless there is nothing to write into."""
     labelled = find_source_run(files, wish.output, everything=wish.everything)
     reader = wish.reader or (labelled and labelled.reader(files)) or recognise(files)
-    context = finished_context(run)
-
-    context.ownership.load(run.info.files, manifest.records)
-    names = ClassNames(context.classes, add=wish.add_classes)
-    images = reader.images(files, names, len(context.classes))
+    names = ClassNames(run.classes, add=wish.add_classes)
+    images = reader.images(files, names, len(run.classes))
     if labelled is not None and not wish.everything:
         images = labelled.corrected(images, run.info.digest)
-    matched, unmatched = _matched(images, manifest, run, wish.source)
+    matched, unmatched = _matched(images, run, wish.source)
     left_out = () if labelled is None else tuple(labelled.left_out)
     if not matched and not left_out:
         raise _nothing_matched(wish.source, unmatched)
     source = printable_path(wish.source.absolute())
-    planner = Planner(context, source, reader.name, wish.replace_edited, wish.exact, wish.dry_run, wish.max_pixels)
+    planner = Planner(run.context, source, reader.name, wish.replace_edited, wish.exact, dry_run=changes is None)
     number = counted(len(matched), "image")
     progress.begin(f"{number} of {wish.source} ({reader.name}) into {wish.output}.", len(matched))
     plans: list[Plan] = []
     try:
-        outcomes = _plan_all(matched, manifest, planner, plans, progress)
+        outcomes = _plan_all(matched, run, planner, plans, progress)
         names.refuse()
         progress.end()
         left = _settle_emptied(wish, matched, plans, progress)
-        if not wish.dry_run:
+        if changes is not None:
             if names.added:
-                add_to_run(run, context, names.added)
-            _put(plans, manifest)
-            context.ownership.end(manifest.records)
+                changes.add_classes(names.added)
+            _put(plans, changes)
     finally:
         for plan in plans:
             discard(plan.places)
@@ -182,24 +164,12 @@ def _take(wish: _Wish, run: FinishedRun, files: Source, manifest: Manifest, prog
     return Corrections(reader.name, masks, unchanged, tuple(unmatched), left_out, names.added, kept)
 
 
-def _whole_run(output: Path, own: Path) -> FinishedRun:
-    runs = find_runs(output, own)
-    if runs[0].shard is not None:
-        folder = shell_word(str(output))
-        raise InputError(f"{output}: it holds shards", f"Join them first: tipsseg merge {folder} -o {folder}")
-    if begun := conversion_begun(runs[0].info):
-        raise broken_conversion(output, begun)
-    return runs[0]
-
-
-def _matched(
-    images: Iterable[Found], manifest: Manifest, run: FinishedRun, source: Path
-) -> tuple[list[tuple[str, Found]], list[str]]:
+def _matched(images: Iterable[Found], run: Run, source: Path) -> tuple[list[tuple[str, Found]], list[str]]:
     """The images of a source by the images of the run, in their order, and the names of those that the run does not have.
 
     Raises InputError where it is open which image is meant, or where an image has no mask.
     """
-    known = ImageNames(entry.image for entry in manifest.entries())
+    known = ImageNames(entry.image for entry in run.entries())
     matched: dict[str, Found] = {}
     unmatched: dict[str, None] = {}
     for found in images:
@@ -217,7 +187,7 @@ def _matched(
             )
         else:
             matched[image] = found
-    bare = [image for image in matched if not set(index_masks()) & set(manifest.formats_of(image))]
+    bare = [image for image in matched if not set(index_masks()) & set(run.entry(image).formats)]
     if bare:
         folder = shell_word(str(run.output))
         raise InputError(
@@ -238,7 +208,7 @@ def _nothing_matched(source: Path, unmatched: Sequence[str]) -> InputError:
 
 
 def _plan_all(
-    matched: Sequence[tuple[str, Found]], manifest: Manifest, planner: Planner, plans: list[Plan], progress: Progress
+    matched: Sequence[tuple[str, Found]], run: Run, planner: Planner, plans: list[Plan], progress: Progress
 ) -> Mapping[str, Outcome]:
     """Add the new masks to `plans`, in the order of the images; returns what becomes of each image.
 
@@ -250,9 +220,8 @@ def _plan_all(
 
     def plan(image: str, found: Found, exact: bool | None) -> None:
         nonlocal faults
-        entry = manifest.get(image)
         try:
-            outcomes[image] = Outcome() if entry is None else planner.plan(entry, found, exact)
+            outcomes[image] = planner.plan(run.image(run.entry(image)), found, exact)
         except ImageError as error:
             outcomes[image] = Outcome()
             faults += 1
@@ -310,18 +279,18 @@ def _settle_emptied(
     return [] if wish.emptied else [plan.mask.image for plan in unsure]
 
 
-def _put(plans: Sequence[Plan], manifest: Manifest) -> None:
+def _put(plans: Sequence[Plan], changes: RunChanges) -> None:
     """Give the new masks their names. Raises OutputError."""
     # The manifest first: by it a mask that is in place is known as one that was taken in, should this be killed.
     for plan in plans:
-        manifest.add(plan.entry)
+        changes.add(plan.entry)
     for plan in plans:
         for path, temporary in plan.places:
             try:
                 temporary.replace(path)
             except OSError as error:
                 raise output_error(path, error) from error
-    manifest.tidy()
+    changes.tidy()
 
 
 def _tell(
@@ -357,7 +326,7 @@ def _tell(
     progress.note(f"{counted(len(found.masks), 'mask')} {would}corrected, {len(found.unchanged)} unchanged.")
 
 
-def _advise(run: FinishedRun, progress: Progress) -> None:
+def _advise(run: Run, progress: Progress) -> None:
     """Name the formats of the run that do not have the corrections yet, and the command that takes them there."""
     mask = next((name for name in index_masks() if name in run.formats), "png")
     if others := [name for name in run.formats if name != mask and name not in of_the_model()]:

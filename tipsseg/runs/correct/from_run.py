@@ -9,15 +9,14 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError
-from tipsseg.formats import image_folders, index_masks
+from tipsseg.formats import image_folders
 from tipsseg.runs.correct import masks
 from tipsseg.runs.correct.found import Found
 from tipsseg.runs.correct.names import ImageNames
 from tipsseg.runs.correct.readers import Reader
 from tipsseg.runs.correct.source import Source
-from tipsseg.store.corrections import corrections_of
 from tipsseg.store.manifest import MANIFEST_FILE
-from tipsseg.store.reader import FinishedRun, broken_conversion, conversion_begun, find_runs, finished_context
+from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_runs
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.shards import shards_in
 from tipsseg.util.files import is_folder
@@ -46,7 +45,7 @@ class SourceRun:
         left_out: The images that `corrected` left out, as the source calls them.
     """
 
-    def __init__(self, top: Path, runs: Iterable[FinishedRun]) -> None:
+    def __init__(self, top: Path, runs: Iterable[Run]) -> None:
         """Look at all files of the run. Raises ImageError where an image has two masks that a person changed."""
         self.left_out: list[str] = []
         self._top = top
@@ -60,10 +59,10 @@ class SourceRun:
                 raise broken_conversion(top, begun)
             for place, file in run.info.files.items():
                 self._written[actual_path(top, place)] = file.sha256, ""
-            for entry, correction in corrections_of(run, finished_context(run)):
-                held = [actual_path(top, entry.files[name]) for name in index_masks() if name in entry.files]
+            for image, correction in run.corrections():
+                entry = image.entry
                 self._images[entry.image] = _Labelled(
-                    correction.path if correction else next(iter(held), None),
+                    correction.path if correction else next(iter(image.masks.values()), None),
                     correction is not None or entry.corrected is not None,
                     entry.corrected is not None and (correction is None or correction.digest == entry.corrected),
                     tuple(actual_path(top, place) for place in entry.files.values()),
@@ -145,5 +144,8 @@ def find_source_run(source: Source, output: Path, *, everything: bool) -> Source
         if top != place and is_folder(place) and place.relative_to(top).parts[0] not in image_folders():
             continue
         if all(os.path.lexists(top / name) for name in _RECORDS) or shards_in(top):
-            return None if top == Path(os.path.realpath(output)) else SourceRun(top, find_runs(top, Path()))
+            if top == Path(os.path.realpath(output)):
+                return None
+            with open_runs(top) as runs:
+                return SourceRun(top, runs)
     return None

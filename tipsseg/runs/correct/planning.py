@@ -11,23 +11,21 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, index_masks
+from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels
 from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.runs.correct.comparing import Compared, compare_whole, paint, take_whole
 from tipsseg.runs.correct.found import Found, Objects, Whole, faults_of
 from tipsseg.runs.correct.readers import as_written
 from tipsseg.runs.correct.shapes import content_digest
-from tipsseg.store.corrections import CERTAIN, Correction, find_correction, read_correction
-from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, TakenFrom
-from tipsseg.store.reader import check_hint
-from tipsseg.store.stored_image import labelled_image
+from tipsseg.store.manifest import ManifestEntry, TakenFrom
+from tipsseg.store.stored_image import Mask, RunImage
+from tipsseg.store.summary import CERTAIN
 from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 from tipsseg.util.fingerprint import content_digest as file_digest
 from tipsseg.util.ownership import digest_of
-from tipsseg.util.record_paths import actual_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,6 @@ class Planner:
         replace_edited: Whether masks that a person changed in their place may be replaced.
         exact: Whether every pixel counts, also where a tool may have moved it.
         dry_run: Whether nothing is written.
-        max_pixels: Larger images are refused.
     """
 
     context: RunContext
@@ -122,13 +119,12 @@ class Planner:
     replace_edited: bool
     exact: bool
     dry_run: bool
-    max_pixels: int
 
-    def plan(self, entry: ManifestEntry, found: Found, exact: bool | None = None) -> Outcome:
+    def plan(self, image: RunImage, found: Found, exact: bool | None = None) -> Outcome:
         """Make the new mask of an image.
 
         Args:
-            entry: The line of the manifest.
+            image: The image in the run.
             found: The image in the source.
             exact: Whether the source writes objects exactly. None: that is not known yet.
 
@@ -136,9 +132,9 @@ class Planner:
             ImageError: Where the correction or the old mask cannot be used.
             OutputError: Where the temporary file cannot be written.
         """
-        edited = find_correction(entry, self.context.output, self.context.ownership)
-        current = edited or self._own_mask(entry)
-        old = self._read(entry, current)
+        entry, edited = image.entry, image.correction()
+        current = edited or image.mask()
+        old = image.read_mask(current)
         with faults_of(found.where):
             new = found.read(old.shape)
             content = content_digest(new.shapes if isinstance(new, Objects) else (new.labels,), exact=self.exact)
@@ -147,7 +143,7 @@ class Planner:
             compared = None if done else self._compared(entry, old, new)
         exact = self.exact or exact
         outcome = self._outcome(entry, compared, exact)
-        targets = self._targets(entry, current)
+        targets = self._targets(image, current)
         alike = all(digest_of(path) == current.digest for _, path in targets)
         if outcome.open:
             return replace(outcome, idle=outcome.idle and alike)
@@ -179,26 +175,6 @@ class Planner:
 
     def _has_objects(self, labels: LabelArray) -> bool:
         return bool(((labels != BACKGROUND) & (labels != ignore_id(len(self.context.classes)))).any())
-
-    def _own_mask(self, entry: ManifestEntry) -> Correction:
-        for name in index_masks():
-            if name in entry.files:
-                path = actual_path(self.context.output, entry.files[name])
-                if digest := digest_of(path):
-                    return Correction(name, path, digest)
-        raise ImageError(self.context.output, f"the mask of {entry.image} is gone", check_hint(self.context.output))
-
-    def _read(self, entry: ManifestEntry, mask: Correction) -> LabelArray:
-        classes = {each.id: each.name for each in self.context.classes}
-        try:
-            stored = labelled_image(entry, classes, self.context.files, self.max_pixels).stored
-        except ValueError as error:
-            raise ImageError(
-                self.context.state / MANIFEST_FILE,
-                f"{entry.image}: not as tipsseg writes it: {error}",
-                check_hint(self.context.output),
-            ) from error
-        return read_correction(mask, stored)
 
     def _compared(self, entry: ManifestEntry, old: LabelArray, new: Whole | Objects) -> Compared | None:
         """The objects of a correction beside the old ones; None for masks that say all pixels and were never anything else."""
@@ -262,18 +238,19 @@ class Planner:
         taken = TakenFrom(self.source, self.format, content, written, before)
         return Plan(mask, replace(entry, taken=taken), tuple(places))
 
-    def _targets(self, entry: ManifestEntry, current: Correction) -> list[tuple[str, Path]]:
+    def _targets(self, image: RunImage, current: Mask) -> list[tuple[str, Path]]:
         """Return the masks to write: the old one, and if a person edited that, those that count before it or were edited too."""
-        if current.digest == entry.written[current.name].sha256:
+        written = image.entry.written
+        if current.digest == written[current.name].sha256:
             return [(current.name, current.path)]
-        held = [name for name in index_masks() if name in entry.files]
-        places = {name: actual_path(self.context.output, entry.files[name]) for name in held}
+        masks = image.masks
+        held = list(masks)
         # Only masks of the same bytes are taken for one correction.
         before = held[: held.index(current.name)] if self.context.files.png_mode == "L" else []
         return [
             (name, path)
-            for name, path in places.items()
-            if name in before or digest_of(path) not in (None, entry.written[name].sha256)
+            for name, path in masks.items()
+            if name in before or digest_of(path) not in (None, written[name].sha256)
         ]
 
 

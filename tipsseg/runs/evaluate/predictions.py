@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,8 @@ from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Found
 from tipsseg.store.classes_file import CLASSES_FILE, class_names
 from tipsseg.store.lock import finish_command, is_unfinished
-from tipsseg.store.reader import OTHER_CLASSES
-from tipsseg.store.run_record import RUN_FILE, find_run, read_run, refuse_other_record
+from tipsseg.store.open_run import OTHER_CLASSES, read_record
+from tipsseg.store.run_record import RUN_FILE, find_run, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
@@ -130,15 +131,12 @@ def names_beside(folder: Path) -> tuple[str, ...]:
 
 
 def _refuse_other_names(path: Path, classes: Sequence[tuple[int, str]]) -> None:
-    """Raise InputError where the run.json beside a classes.json, or one of the shards', gives the ids another meaning."""
-    output = path.parent
-    for state in (output, *state_folders(output)):
+    """Raise InputError if the run.json beside a classes.json, or one of the shards', gives the ids another meaning."""
+    for state in (path.parent, *state_folders(path.parent)):
         try:
             refuse_other_record(state)
-            names = read_run(state).names
-        except (OutputError, FileNotFoundError):  # no run, or not one of this program
+        except OutputError:  # of another tool
             continue
-        except (OSError, ValueError) as error:
-            raise InputError(f"{state / RUN_FILE} is not what tipsseg writes: {error}", _GIVE) from error
-        for what in class_faults(classes, names):
-            raise InputError(f"{path}: {what}", f"{OTHER_CLASSES} {_GIVE}")
+        if os.path.lexists(state / RUN_FILE):
+            for what in class_faults(classes, read_record(state / RUN_FILE, _GIVE).names):
+                raise InputError(f"{path}: {what}", f"{OTHER_CLASSES} {_GIVE}")

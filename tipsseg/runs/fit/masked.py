@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
@@ -18,15 +18,10 @@ from tipsseg.evaluation.truth import Layout, read_truth
 from tipsseg.regions.components import count_labels
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.corrections import Correction, corrections_of, read_correction
-from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
-from tipsseg.store.reader import FinishedRun, check_hint, find_runs, finished_context
-from tipsseg.store.stored_image import labelled_image
-from tipsseg.store.writing import RunContext
-from tipsseg.types import ImageRef, LabelArray, name_order
-from tipsseg.util.files import is_folder
+from tipsseg.store.open_run import Run, open_run
+from tipsseg.store.stored_image import Mask, RunImage
+from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.printable import counted, shell_word
-from tipsseg.util.record_paths import actual_name, actual_path
 
 _Other = TypeVar("_Other")
 _Masks = TypeVar("_Masks", bound="Masks")
@@ -73,20 +68,16 @@ class EditedMasks:
     """The masks in the output folder of a run that a person edited.
 
     Attributes:
-        run: The run.
-        context: What its formats have to know.
-        refs: The images.
+        run: The run, which is closed by now.
+        images: The images with their masks, by name.
+        refs: These images.
         others: Some of the images whose masks nobody edited.
-        masks: The line of the manifest and the mask of each image, by its name.
-        max_pixels: Larger images are refused.
     """
 
-    run: FinishedRun
-    context: RunContext
+    run: Run
+    images: Mapping[str, tuple[RunImage, Mask]]
     refs: tuple[ImageRef, ...]
     others: tuple[ImageRef, ...]
-    masks: Mapping[str, tuple[ManifestEntry, Correction]]
-    max_pixels: int
 
     @property
     def folder(self) -> Path:
@@ -101,25 +92,16 @@ class EditedMasks:
     @property
     def files(self) -> Collection[Path]:
         """See Masks."""
-        return {mask.path for _, mask in self.masks.values()}
+        return {mask.path for _, mask in self.images.values()}
 
     def read(self, ref: ImageRef) -> LabelArray:
         """See Masks. An image that was changed since it was labelled is refused: its mask is of another image."""
-        entry, mask = self.masks[ref.name]
+        image, mask = self.images[ref.name]
         if not ref.path.exists():
             raise ImageError(ref.path, "no such file", "Say where the images are with argument `images`.")
-        if not entry.fingerprint.matches(ref.path):
+        if not image.entry.fingerprint.matches(ref.path):
             raise ImageError(ref.path, f"changed since it was labelled, and {mask.path} is of what it was")
-        classes = {each.id: each.name for each in self.context.classes}
-        try:
-            stored = labelled_image(entry, classes, self.context.files, self.max_pixels).stored
-        except ValueError as error:
-            raise ImageError(
-                self.context.state / MANIFEST_FILE,
-                f"{entry.image}: not as tipsseg writes it: {error}",
-                check_hint(self.context.output),
-            ) from error
-        return read_correction(mask, stored)
+        return image.read_mask(mask)
 
     def only(self, refs: Sequence[ImageRef]) -> Self:
         """See Masks."""
@@ -230,50 +212,30 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
         ImageError: Where it is open which mask of an image counts.
     """
     check_image_root(images)
-    run = _whole_run(output)
-    context = finished_context(run)
-    found: dict[str, tuple[ManifestEntry, Correction]] = {}
+    found: dict[str, tuple[RunImage, Mask]] = {}
     refs: list[ImageRef] = []
-    others: list[tuple[str, str]] = []
-    for entry, mask in corrections_of(run, context):
-        if mask is None:
-            others.append((entry.image, entry.path))
-        else:
-            ref = ImageRef(_place(entry.image, entry.path, images), PurePosixPath(entry.image))
-            refs.append(ref)
-            found[ref.name] = replace(entry, objects=()), mask  # they would be most of the memory
+    others: list[str] = []
+    with open_run(output, max_pixels=max_pixels) as run:
+        for image, mask in run.corrections():
+            if mask is None:
+                others.append(image.entry.image)
+            else:
+                refs.append(image.ref(images))
+                # Its objects would be most of the memory.
+                found[image.entry.image] = run.image(replace(image.entry, objects=())), mask
+        some = tuple(run.image(run.entry(name)).ref(images) for name in _some(others))
     if not refs:
         raise InputError(
             f"{output}: no mask in it was edited, so there is nothing to learn from",
             f"Correct some masks; those from other tools come back with: tipsseg correct {shell_word(str(output))} --help",
         )
-    others.sort(key=lambda each: name_order(each[0]))
-    chosen = tuple(ImageRef(_place(*each, images), PurePosixPath(each[0])) for each in _some(others))
-    return EditedMasks(run, context, tuple(refs), chosen, found, max_pixels)
+    return EditedMasks(run, found, tuple(refs), some)
 
 
 def _some(others: Sequence[_Other]) -> list[_Other]:
     """A few of the images without a mask, in their order; the same of the same."""
     drawn = random.Random(0).sample(range(len(others)), min(len(others), _OTHERS))
     return [others[at] for at in sorted(drawn)]
-
-
-def _place(image: str, path: str, images: Path | None) -> Path:
-    """Where the image is that a manifest has with this name and this path."""
-    if images is None:
-        return actual_path(Path(), path)
-    place = images / image
-    return place if place.exists() else images / actual_name(image)
-
-
-def _whole_run(output: Path) -> FinishedRun:
-    if not is_folder(output):
-        raise InputError(f"{output}: no such folder", "Give an output folder of tipsseg label.")
-    runs = find_runs(output, Path())
-    if runs[0].shard is not None:
-        folder = shell_word(str(output))
-        raise InputError(f"{output}: it holds shards", f"Join them first: tipsseg merge {folder} -o {folder}")
-    return runs[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,34 +19,30 @@ import re
 import secrets
 import shutil
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
+from tipsseg.errors import InputError, OutputError, RecordError, TipssegError, UsageError
 from tipsseg.formats import FORMATS, image_folders
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.merge.images import copy_image_files, orphan_error
-from tipsseg.runs.merge.records import OWNER, SET_ASIDE, merged_run, notes, run_paths, write_records
+from tipsseg.runs.merge.images import orphan_error
+from tipsseg.runs.merge.records import OWNER, SET_ASIDE, merged_run, notes, run_paths, write_all
 from tipsseg.runs.merge.refusals import (
     orphans_in_shards,
     refuse_another,
     refuse_broken_off,
-    refuse_doubles,
+    refuse_images,
     refuse_incomplete,
-    refuse_missing_files,
-    refuse_orphans,
     refuse_other_meanings,
-    refuse_other_places,
     refuse_target,
 )
 from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
-from tipsseg.store.file_names import name_key
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock, begin_merge, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest
-from tipsseg.store.reader import FinishedRun, find_runs, find_shards, finished_context, read_entries, refuse_at_work
-from tipsseg.store.run_record import RUN_FILE, find_run
+from tipsseg.store.open_run import Run, open_runs, open_shards
+from tipsseg.store.run_record import RUN_FILE, find_run, run_context
 from tipsseg.store.shards import SHARDS_FOLDER, shards_in
 from tipsseg.store.spec import check_folder
 from tipsseg.store.writing import RunContext
@@ -83,7 +79,11 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
         if _settle(target):
             progress.note(f"The merge into {target} that had not ended is finished.")
         clean_up_below((target / folder for folder in image_folders()), OWNER)
-        _merge([target if _same(folder, target) else folder for folder in folders], target, progress)
+        named = [target if _same(folder, target) else folder for folder in folders]
+        refuse_another(named, target)
+        with ExitStack() as stack:
+            runs = [run for folder in named for run in stack.enter_context(open_runs(folder, own=target))]
+            _merge(named, _in_order(runs), target, progress)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note("the same command goes on from there")
         raise
@@ -91,9 +91,7 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
         lock.give_back()
 
 
-def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
-    refuse_another(folders, target)
-    runs = _in_order([run for folder in folders for run in find_runs(folder, target)])
+def _merge(folders: Sequence[Path], runs: Sequence[Run], target: Path, progress: Progress) -> None:
     refuse_broken_off(runs)
     results = [*run_paths(target, runs[0].formats), target / CLASSES_FILE]
     if _holds_all(target, runs):
@@ -103,13 +101,10 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     refuse_target(folders, target)
     refuse_incomplete(runs)
     refuse_other_meanings(runs)
-    refuse_other_places(runs)
-    number = refuse_doubles(runs, name_key(target))
-    refuse_missing_files(runs)
-    merged = merged_run(runs, target)
-    context = replace(finished_context(merged), owner=OWNER)
+    info = merged_run(runs, target)
+    context = replace(run_context(info), classes=runs[0].classes, owner=OWNER)
     context.ownership.load({}, lambda *_: False)
-    refuse_orphans(runs, context)
+    number = refuse_images(runs, context)
     for line in notes(runs):
         progress.note(line)
     what = f"{counted(number, 'image')} of {_counted_runs(runs)}"
@@ -117,8 +112,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     _clean_up(target)
     begin_merge(target, folders)
     try:
-        _copy_images(runs, target, progress)
-        failed = write_records(runs, merged.info, context)
+        failed = write_all(runs, info, context, progress)
         _refuse_changed(runs, target)
     except TipssegError:
         _undo(context)
@@ -131,25 +125,17 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> None:
     progress.note(f"{what} joined, into {target}")
 
 
-def _copy_images(runs: Sequence[FinishedRun], target: Path, progress: Progress) -> None:
-    # Without a log: what is copied may be a person's work, and is nothing that a later run may replace.
-    ownership = Ownership(target, target, OWNER)
-    for run in runs:
-        for entry in read_entries(run):
-            copy_image_files(run, entry, target, ownership)
-            progress.advance()
-
-
-def _refuse_changed(runs: Sequence[FinishedRun], target: Path) -> None:
+def _refuse_changed(runs: Sequence[Run], target: Path) -> None:
     """Raise InputError for shards in `target` that a run has worked on since they were read.
 
     From now on none can begin: run.json is there, see `store.lock`.
     """
     if runs[0].output == target:
-        for run in runs:
-            refuse_at_work(run.state, target)
-        if not _holds_all(target, runs):
-            raise InputError(f"{target}: its shards were changed while they were joined", "Run the same command again.")
+        with open_shards(target) as shards:
+            if not _holds_all(target, shards):
+                raise RecordError(
+                    target, "its shards were changed while they were joined", "Run the same command again."
+                )
 
 
 def _undo(context: RunContext) -> None:
@@ -175,8 +161,8 @@ def _settle(target: Path) -> bool:
     if not (is_begun(target) and is_file(target / RUN_FILE)):
         return False
     try:
-        shards = find_shards(target, target)
-        whole = not shards or _holds_all(target, shards)
+        with open_shards(target) as shards:
+            whole = _holds_all(target, shards)
     except InputError:  # they are at work, or were broken off
         whole = False
     if whole:
@@ -236,23 +222,21 @@ def _clean_up(target: Path) -> None:
         raise output_error(target, error) from error
 
 
-def _in_order(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+def _in_order(runs: Sequence[Run]) -> list[Run]:
     """Shards by their number, whatever the order of their folders; whole runs as they were named."""
     return sorted(runs, key=lambda run: (run.shard.count, run.shard.index) if run.shard else (0, 0))
 
 
-def _holds_all(target: Path, runs: Sequence[FinishedRun]) -> bool:
+def _holds_all(target: Path, runs: Sequence[Run]) -> bool:
     """Whether the target is a whole run that has the images of all runs, labelled when theirs were."""
     info = find_run(target)
     if info is None or info.ended is None:
         return False
     with closing(Manifest(target)) as manifest:
-        return all(
-            manifest.get(entry.image) == entry for run in runs if run.state != target for entry in read_entries(run)
-        )
+        return all(manifest.get(entry.image) == entry for run in runs if run.state != target for entry in run.entries())
 
 
-def _counted_runs(runs: Sequence[FinishedRun]) -> str:
+def _counted_runs(runs: Sequence[Run]) -> str:
     shards = sum(run.shard is not None for run in runs)
     whole = len(runs) - shards
     return " and ".join([counted(whole, "run")] * bool(whole) + [counted(shards, "shard")] * bool(shards))

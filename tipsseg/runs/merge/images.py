@@ -7,22 +7,23 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import OutputError
-from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.reader import FinishedRun, image_paths, link_paths, unreadable
+from tipsseg.errors import OutputError, RecordError
+from tipsseg.store.results import link_of
+from tipsseg.store.spec import check_hint
+from tipsseg.store.stored_image import RunImage
 from tipsseg.types import ImageRef
-from tipsseg.util.files import open_regular
+from tipsseg.util.files import open_regular, reason_of
 from tipsseg.util.ownership import Ownership
+from tipsseg.util.record_paths import actual_path
 
 
-def copy_image_files(run: FinishedRun, entry: ManifestEntry, target: Path, ownership: Ownership) -> None:
+def copy_image_files(image: RunImage, target: Path, ownership: Ownership) -> None:
     """Copy the files of an image as they are, but for files that are copied already. Raises InputError and OutputError."""
-    ref = ImageRef(Path(), PurePosixPath(entry.image))
-    links = set(link_paths(run, entry))
-    for path, place in places(run, entry, target):
+    ref = ImageRef(Path(), PurePosixPath(image.entry.image))
+    links = set(_links(image))
+    for path, place in places(image, target):
         if is_copied(path, place):
             continue
         if path in links:
@@ -31,13 +32,13 @@ def copy_image_files(run: FinishedRun, entry: ManifestEntry, target: Path, owner
         try:
             status, file = path.stat(), open_regular(path)
         except OSError as error:
-            raise unreadable(path, error, run.output) from error
+            raise RecordError(path, reason_of(error), check_hint(image.context.output)) from error
         with file:
             ownership.copy(ref, file, place, (status.st_atime_ns, status.st_mtime_ns))
 
 
 def is_copied(path: Path, place: Path) -> bool:
-    """Whether a file of an image has been copied to its place. Raises OutputError where another file is there."""
+    """Return whether a file of an image has been copied to its place. Raises OutputError if another file is there."""
     if not os.path.lexists(place):
         return False
     if not _is_same(path, place):
@@ -45,17 +46,27 @@ def is_copied(path: Path, place: Path) -> bool:
     return True
 
 
-def places(run: FinishedRun, entry: ManifestEntry, target: Path) -> Iterator[tuple[Path, Path]]:
-    """The files of an image, each with its place in `target`; nothing where they are in their places already."""
-    if run.output != target:
+def places(image: RunImage, target: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield the files of an image, each with its place in `target`; nothing if they are in their places already."""
+    output = image.context.output
+    if output != target:
         # Where the image is gone there is nothing to link to.
-        links = (path for path in link_paths(run, entry) if path.exists())
-        for path in chain(links, image_paths(run, entry)):
-            yield path, target / path.relative_to(run.output)
+        for path in (*(path for path in _links(image) if path.exists()), *files(image)):
+            yield path, target / path.relative_to(output)
+
+
+def files(image: RunImage) -> list[Path]:
+    """Return where the files of an image are."""
+    return [actual_path(image.context.output, place) for place in image.entry.files.values()]
+
+
+def _links(image: RunImage) -> list[Path]:
+    found = (link_of(image.entry, name, image.context.files) for name in image.entry.formats)
+    return [actual_path(image.context.output, str(link)) for link in found if link is not None]
 
 
 def orphan_error(path: Path) -> OutputError:
-    """The OutputError for a file that is not of the run, and would be replaced or removed."""
+    """Return the error for a file that is not of the runs, and would be replaced or removed."""
     return OutputError(
         path,
         "what is there is not of the runs that are joined",
@@ -64,7 +75,7 @@ def orphan_error(path: Path) -> OutputError:
 
 
 def _is_same(path: Path, place: Path) -> bool:
-    """Whether a link leads to the same file as another, or a file has the content of another."""
+    """Return whether a link leads to the same file as another, or a file has the content of another."""
     try:
         if place.is_symlink():
             return path.is_symlink() and place.samefile(path)

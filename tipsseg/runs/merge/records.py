@@ -8,23 +8,25 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tipsseg.errors import InputError
+from tipsseg.errors import RecordError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Rows
+from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.merge.images import copy_image_files
 from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE, UNREADABLE_ERRORS
 from tipsseg.store.journal import Journal
 from tipsseg.store.manifest import MANIFEST_FILE, UNREADABLE_ENTRIES, Manifest
-from tipsseg.store.reader import FinishedRun, check_hint, read_entries, unreadable
-from tipsseg.store.run_record import run_context, write_run
-from tipsseg.store.spec import Counts, RunInfo
-from tipsseg.store.summary import total
+from tipsseg.store.open_run import Run
+from tipsseg.store.run_record import write_run
+from tipsseg.store.spec import Counts, RunInfo, check_hint
+from tipsseg.store.summary import TotalsSum
 from tipsseg.store.writing import RunContext, rows_file, run_files
 from tipsseg.types import name_order
 from tipsseg.util.append_log import lines_of
-from tipsseg.util.files import atomic_write, read_regular, remove_file
+from tipsseg.util.files import atomic_write, read_regular, reason_of, remove_file
 from tipsseg.util.json_values import parse
-from tipsseg.util.ownership import write_ahead_logs
+from tipsseg.util.ownership import Ownership, write_ahead_logs
 
 #: Begins the temporary names of a merge: shards may be at work in the target, which have temporary files too.
 OWNER = "merge-"
@@ -33,7 +35,7 @@ OWNER = "merge-"
 SET_ASIDE = (UNREADABLE_ENTRIES, UNREADABLE_ERRORS)
 
 
-def merged_run(runs: Sequence[FinishedRun], target: Path) -> FinishedRun:
+def merged_run(runs: Sequence[Run], target: Path) -> RunInfo:
     """What the runs are together: as the first of them, but a whole run in the folder `target`, with their counts summed."""
     infos = [run.info for run in runs]
     counts = Counts(
@@ -42,7 +44,7 @@ def merged_run(runs: Sequence[FinishedRun], target: Path) -> FinishedRun:
         sum(info.counts.failed for info in infos),
         sum(info.counts.edited for info in infos),
     )
-    info = replace(
+    return replace(
         infos[0],
         spec=replace(infos[0].spec, output=target, shard=None),
         image_root=infos[0].image_root if _one_root(runs) else None,
@@ -50,10 +52,9 @@ def merged_run(runs: Sequence[FinishedRun], target: Path) -> FinishedRun:
         ended=max((info.ended for info in infos if info.ended is not None), default=None),
         counts=counts,
     )
-    return replace(runs[0], info=info)
 
 
-def notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
+def notes(runs: Sequence[Run]) -> Iterator[str]:
     """A line for each way in which the runs differ that does not keep them from being joined."""
     first = runs[0]
     settings = [_settings(run.info) for run in runs]
@@ -69,31 +70,35 @@ def notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
         yield "Not all images are from one folder, so `image_root` in run.json is null."
 
 
-def write_records(runs: Sequence[FinishedRun], info: RunInfo, context: RunContext) -> int:
-    """Write all records of the whole run into the target, run.json last; returns how many images failed.
+def write_all(runs: Sequence[Run], info: RunInfo, context: RunContext, progress: Progress) -> int:
+    """Copy the files of images, and write all records of the whole run, run.json last; return how many images failed.
 
     Args:
         runs: What is joined.
         info: What they came to, see `merged_run`.
         context: Of the target.
+        progress: Is told of every image.
 
     Raises:
-        InputError: Where a record of a run cannot be read.
-        OutputError: Where a file cannot be written.
+        InputError: If a record of a run cannot be read.
+        OutputError: If a file cannot be written.
     """
-    target = context.output
+    target, totals = context.output, TotalsSum(context.classes)
+    # Without a log: what is copied may be a person's work, and is nothing that a later run may replace.
+    copies = Ownership(target, target, OWNER)
     atomic_write(target / MANIFEST_FILE, b"", OWNER)  # in place of what a merge left that was stopped
     with closing(Manifest(target)) as manifest:
-        for run in runs:
-            for entry in read_entries(run):
-                manifest.add(entry)
+        for image in (image for run in runs for image in run.images()):
+            copy_image_files(image, target, copies)
+            manifest.add(image.entry)
+            totals.add(image.entry.summary)
+            progress.advance()
         manifest.tidy()
         _write_run_files(runs, manifest, context)
         failed = _join_errors(runs, manifest, target)
-        summary = total((entry.summary for entry in manifest.entries()), context.classes)
     _keep_asides(runs, target)
     _write_classes(runs[0], context)
-    write_run(context.ownership, replace(info, summary=summary.record()))
+    write_run(context.ownership, replace(info, summary=totals.result().record()))
     return failed
 
 
@@ -102,7 +107,7 @@ def run_paths(target: Path, formats: Sequence[str]) -> list[Path]:
     return [target / file for name in formats for file in FORMATS[name].files]
 
 
-def _write_run_files(runs: Sequence[FinishedRun], manifest: Manifest, context: RunContext) -> None:
+def _write_run_files(runs: Sequence[Run], manifest: Manifest, context: RunContext) -> None:
     """Write the files that formats have for the whole run, in the order of the names. Raises InputError and OutputError."""
     for name in FORMATS:
         images = manifest.holding(name)
@@ -120,11 +125,11 @@ def _write_run_files(runs: Sequence[FinishedRun], manifest: Manifest, context: R
                 journal.write(images)
 
 
-def _rows(name: str, run: FinishedRun) -> Iterator[tuple[str, Rows]]:
+def _rows(name: str, run: Run) -> Iterator[tuple[str, Rows]]:
     """The rows that a run has of its images, in a format that keeps some. Raises InputError."""
-    images = list(dict.fromkeys(entry.image for entry in read_entries(run) if name in entry.formats))
+    images = run.holding(name)
     wanted = set(images)
-    file = rows_file(name, run_context(run.info))
+    file = rows_file(name, run.context)
     if file is None or not wanted:
         return
     try:
@@ -133,12 +138,12 @@ def _rows(name: str, run: FinishedRun) -> Iterator[tuple[str, Rows]]:
                 wanted.discard(image)
                 yield image, rows
     except (OSError, ValueError) as error:
-        raise unreadable(file.path, error, run.output) from error
+        raise RecordError(file.path, reason_of(error), check_hint(run.output)) from error
     if wanted:
-        raise InputError(f"{file.path}: {min(wanted, key=name_order)} is not in it", check_hint(run.output))
+        raise RecordError(file.path, f"{min(wanted, key=name_order)} is not in it", check_hint(run.output))
 
 
-def _join_errors(runs: Sequence[FinishedRun], labelled: Manifest, target: Path) -> int:
+def _join_errors(runs: Sequence[Run], labelled: Manifest, target: Path) -> int:
     """Write errors.jsonl, one line per image that is labelled in no run; returns how many lines.
 
     Without such images there is no file. Raises InputError and OutputError.
@@ -151,7 +156,7 @@ def _join_errors(runs: Sequence[FinishedRun], labelled: Manifest, target: Path) 
                 with suppress(ValueError, KeyError, TypeError):  # as a run does, what is no record is passed over
                     failed.setdefault(str(parse(line)["image"]), line)
         except OSError as error:
-            raise unreadable(path, error, run.output) from error
+            raise RecordError(path, reason_of(error), check_hint(run.output)) from error
     left = sorted((image for image in failed if image not in labelled), key=name_order)
     if left:
         atomic_write(target / ERRORS_FILE, b"".join(failed[image] + b"\n" for image in left), OWNER)
@@ -160,7 +165,7 @@ def _join_errors(runs: Sequence[FinishedRun], labelled: Manifest, target: Path) 
     return len(left)
 
 
-def _write_classes(run: FinishedRun, context: RunContext) -> None:
+def _write_classes(run: Run, context: RunContext) -> None:
     """Copy classes.json, where it is not in its place already. Raises InputError and OutputError."""
     path, place = run.output / CLASSES_FILE, context.output / CLASSES_FILE
     if path == place:
@@ -169,11 +174,11 @@ def _write_classes(run: FinishedRun, context: RunContext) -> None:
     try:
         data = read_regular(path)
     except OSError as error:
-        raise unreadable(path, error, run.output) from error
+        raise RecordError(path, reason_of(error), check_hint(run.output)) from error
     context.ownership.write_run_file(place, data)
 
 
-def _keep_asides(runs: Sequence[FinishedRun], target: Path) -> None:
+def _keep_asides(runs: Sequence[Run], target: Path) -> None:
     """Keep what only shards in `target`, which are removed, have: write-ahead logs, and lines that could not be read.
 
     Raises InputError and OutputError.
@@ -186,12 +191,12 @@ def _keep_asides(runs: Sequence[FinishedRun], target: Path) -> None:
                 try:
                     aside[path.name] = aside.get(path.name, b"") + read_regular(path)
                 except OSError as error:
-                    raise unreadable(path, error, run.output) from error
+                    raise RecordError(path, reason_of(error), check_hint(run.output)) from error
     for name, data in aside.items():
         atomic_write(target / name, data, OWNER)
 
 
-def _one_root(runs: Sequence[FinishedRun]) -> bool:
+def _one_root(runs: Sequence[Run]) -> bool:
     return all(run.info.image_root == runs[0].info.image_root for run in runs)
 
 

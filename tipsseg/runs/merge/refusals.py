@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS, has_image_files
-from tipsseg.runs.merge.images import is_copied, orphan_error, places
+from tipsseg.runs.merge.images import files, is_copied, orphan_error, places
 from tipsseg.runs.merge.records import SET_ASIDE, run_paths
 from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
-from tipsseg.store.file_names import NameKey, OutputNames
+from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.journal import journals_in
 from tipsseg.store.lock import MERGE_FILE, finish_command, folders_of, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE, expected_files
-from tipsseg.store.reader import RUN_AGAIN, FinishedRun, broken_conversion, conversion_begun, image_paths, read_entries
+from tipsseg.store.open_run import RUN_AGAIN, Run, broken_conversion, conversion_begun
 from tipsseg.store.run_record import RUN_FILE, differences
 from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, parse_folder, shards_in
 from tipsseg.store.writing import RunContext
@@ -25,7 +26,7 @@ from tipsseg.types import ImageRef
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 
 
-def refuse_broken_off(runs: Sequence[FinishedRun]) -> None:
+def refuse_broken_off(runs: Sequence[Run]) -> None:
     """Raise InputError where a run that had ended was started over, or a conversion begun, and broken off."""
     for run in runs:
         if run.info.converting:
@@ -61,9 +62,9 @@ def refuse_another(folders: Sequence[Path], target: Path) -> None:
         )
 
 
-def refuse_incomplete(runs: Sequence[FinishedRun]) -> None:
+def refuse_incomplete(runs: Sequence[Run]) -> None:
     """Raise InputError where a shard is missing, or there twice."""
-    shards: dict[Shard, FinishedRun] = {}
+    shards: dict[Shard, Run] = {}
     for run in runs:
         if run.shard is None:
             continue
@@ -89,7 +90,7 @@ def refuse_incomplete(runs: Sequence[FinishedRun]) -> None:
             )
 
 
-def refuse_other_meanings(runs: Sequence[FinishedRun]) -> None:
+def refuse_other_meanings(runs: Sequence[Run]) -> None:
     """Raise InputError where not all runs are of one model, one vocabulary, one dtype and the same formats."""
     first = runs[0]
     for run in runs[1:]:
@@ -110,69 +111,91 @@ def refuse_other_meanings(runs: Sequence[FinishedRun]) -> None:
             )
 
 
-def refuse_other_places(runs: Sequence[FinishedRun]) -> None:
-    """Raise InputError where files of images are not where the joined run has them."""
-    options = runs[0].info.spec.files
-    found = (
-        f"{run.state}: {file} belongs to {expected[name]} by the `val_fraction` of {runs[0].state}"
-        for run in runs
-        for entry in read_entries(run)
-        for expected in [expected_files(entry.image, entry.formats, options)]
-        for name, file in entry.files.items()
-        if file != expected[name]
-    )
-    fraction = options.val_fraction or 0
-    _refuse_any(
-        found,
-        f"Run the command that labelled it again with argument `val_fraction`={fraction:g}, which moves the files.",
-    )
+@dataclass(slots=True)
+class _Faults:
+    """The first of many faults, how many more there are, and what to do about them."""
+
+    hint: str
+    first: str = ""
+    more: int = 0
+
+    def add(self, what: str) -> None:
+        self.more += bool(self.first)
+        self.first = self.first or what
+
+    def refuse(self) -> None:
+        if self.first:
+            raise InputError(f"{self.first}, and {self.more} more" if self.more else self.first, self.hint)
 
 
-def refuse_doubles(runs: Sequence[FinishedRun], key: NameKey) -> int:
-    """Raise InputError where two runs have one image, or two images would have one file; returns how many images there are.
+def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
+    """Look at all images before one is copied, and return how many there are.
 
-    `key` tells which names are one to the file system of the target.
+    Args:
+        runs: What is joined; all name the files of images in one way.
+        context: Of the target. Its ownership knows what a merge wrote that was stopped.
+
+    Raises:
+        InputError: If files of images are not where the joined run has them, or are gone; if two runs have one image, or two images
+            would have one file.
+        OutputError: For a file in the target that is not of the runs, and would be replaced or removed.
     """
-    owners: dict[str, FinishedRun] = {}
-    _refuse_any(
-        _doubles(runs, key, owners),
-        "Images are told apart by their paths below the folder that was labelled: label a folder that has them all, "
-        "or leave one of the runs out.",
+    options, target = runs[0].info.spec.files, context.output
+    misplaced = _Faults(
+        f"Run the command that labelled it again with argument `val_fraction`={options.val_fraction or 0:g}, which moves the files."
     )
+    doubled = _Faults(
+        "Images are told apart by their paths below the folder that was labelled: label a folder that has them all, "
+        "or leave one of the runs out."
+    )
+    gone = _Faults("Run the command again that labelled it: what is gone is made again.")
+    # Any formats, as images may be left in those of earlier runs.
+    names = OutputNames(name_key(target), options.names, FORMATS)
+    owners: dict[str, Run] = {}
+    formats = set(runs[0].formats)
+    orphan: OutputError | None = None
+    for run, image in ((each, image) for each in runs for image in each.images()):
+        entry = image.entry
+        formats.update(entry.formats)
+        expected = expected_files(entry.image, entry.formats, options)
+        for name, file in entry.files.items():
+            if file != expected[name]:
+                misplaced.add(
+                    f"{run.state}: {file} belongs to {expected[name]} by the `val_fraction` of {runs[0].state}"
+                )
+        owner = owners.setdefault(entry.image, run)
+        ref = ImageRef(Path(f"{entry.image} of {run.state}"), PurePosixPath(entry.image))
+        if owner is not run:
+            doubled.add(f"{entry.image} is in {owner.state} and in {run.state}")
+        elif has_image_files(entry.formats) and (what := names.take(ref)):
+            doubled.add(what)
+        for path in files(image):
+            if not path.is_file():
+                gone.add(f"{path} is not there")
+        try:
+            for path, place in places(image, target) if orphan is None else ():
+                is_copied(path, place)
+        except OutputError as error:  # told after what is wrong with the runs
+            orphan = error
+    for faults in (misplaced, doubled, gone):
+        faults.refuse()
+    _refuse_orphans(runs, context, formats)
+    if orphan is not None:
+        raise orphan
     return len(owners)
 
 
-def refuse_missing_files(runs: Sequence[FinishedRun]) -> None:
-    """Raise InputError where a file that a manifest names is not there."""
-    gone = (
-        f"{path} is not there"
-        for run in runs
-        for entry in read_entries(run)
-        for path in image_paths(run, entry)
-        if not path.is_file()
-    )
-    _refuse_any(gone, "Run the command again that labelled it: what is gone is made again.")
-
-
-def refuse_orphans(runs: Sequence[FinishedRun], context: RunContext) -> None:
-    """Raise OutputError for a file in the target that is not of the runs, and would be replaced or removed.
-
-    The context has the ownership of the target, which knows what a merge wrote that was stopped.
-    """
+def _refuse_orphans(runs: Sequence[Run], context: RunContext, formats: Iterable[str]) -> None:
+    """Raise OutputError for records in the target, or files of these formats for the whole run, that are not of the runs."""
     target = context.output
     records = () if is_begun(target) else (RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE)
     for path in chain((target / name for name in records), orphans_in_shards(target)):
         if os.path.lexists(path):
             raise orphan_error(path)
-    formats = {name for run in runs for entry in read_entries(run) for name in entry.formats}
     classes = () if runs[0].output == target else (target / CLASSES_FILE,)
-    for path in (*classes, *run_paths(target, sorted(formats.union(runs[0].formats)))):
+    for path in (*classes, *run_paths(target, sorted(formats))):
         if not context.ownership.is_unchanged(path):
             raise orphan_error(path)
-    for run in runs:
-        for entry in read_entries(run):
-            for path, place in places(run, entry, target):
-                is_copied(path, place)
 
 
 def orphans_in_shards(target: Path) -> Iterator[Path]:
@@ -189,29 +212,6 @@ def orphans_in_shards(target: Path) -> Iterator[Path]:
                 yield path
     except OSError as error:
         raise output_error(shards, error) from error
-
-
-def _doubles(runs: Sequence[FinishedRun], key: NameKey, owners: dict[str, FinishedRun]) -> Iterator[str]:
-    """What is wrong with each image that cannot be joined; `owners` gets the run of each image."""
-    # One way of naming, as `refuse_other_meanings` saw to it; and any formats, as images may be left in those of earlier runs.
-    names = OutputNames(key, runs[0].names, FORMATS)
-    for run in runs:
-        for entry in read_entries(run):
-            owner = owners.setdefault(entry.image, run)
-            if owner is not run:
-                yield f"{entry.image} is in {owner.state} and in {run.state}"
-                continue
-            ref = ImageRef(Path(f"{entry.image} of {run.state}"), PurePosixPath(entry.image))
-            if has_image_files(entry.formats) and (what := names.take(ref)):
-                yield what
-
-
-def _refuse_any(found: Iterator[str], hint: str) -> None:
-    """Raise InputError with the first of what was found, and how many more there are."""
-    first = next(found, None)
-    if first is not None:
-        more = sum(1 for _ in found)
-        raise InputError(f"{first}, and {more} more" if more else first, hint)
 
 
 def _below(top: Path) -> Iterator[Path]:

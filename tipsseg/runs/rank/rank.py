@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.convert.only import find_only
 from tipsseg.runs.rank.candidates import Candidates, without_features
 from tipsseg.runs.rank.expected import Reason, mean_confidence, reasons
-from tipsseg.runs.rank.source import Item, Source
-from tipsseg.store.corrections import find_correction
+from tipsseg.store.open_run import open_runs, refuse_other_settings
+from tipsseg.store.stored_image import RunImage
 from tipsseg.types import printable_path
 from tipsseg.util.printable import counted
 
@@ -78,15 +77,13 @@ def rank(
         InputError: For what is no output folder, or no feature store; where one of `only` is not labelled.
         OutputError: For a manifest that cannot be read.
     """
-    unknown: list[Path] = []
-    found = rank_folder(
+    found, unknown = rank_folder(
         Path(output),
         None if features is None else Path(features),
         None if only is None else [Path(each) for each in only],
         None if images is None else Path(images),
         limit,
         Silence(),
-        unknown.append,
     )
     if unknown:
         raise InputError(f"{unknown[0]}: not labelled in {output}", "Leave it out of argument `only`.")
@@ -100,36 +97,37 @@ def rank_folder(
     images: Path | None,
     limit: int | None,
     progress: Progress,
-    unknown: Callable[[Path], object],
-) -> list[Ranked]:
-    """See `rank`; `unknown` is called with each of `only` that is not labelled, `progress` is told what is left out."""
+) -> tuple[list[Ranked], list[Path]]:
+    """See `rank`; also return the paths of `only` that are not labelled. `progress` is told what is left out."""
     if limit is not None:
         check_whole_number("argument `limit`", limit)
     check_image_root(images)
     candidates, found, corrected = Candidates(), dict[str, Ranked](), 0
-    with ExitStack() as stack:
-        source = Source(output, images, stack)
-        names = None if only is None else find_only((each.entry for each in source.entries()), only, images, unknown)
-        for item in source.entries():
-            entry = item.entry
+    names, unknown = None, list[Path]()
+    with open_runs(output, ended=False) as runs:
+        refuse_other_settings(runs)
+        if only is not None:
+            names, unknown = find_only((entry for run in runs for entry in run.entries()), only, images)
+        for image in (image for run in runs for image in run.images()):
+            entry = image.entry
             if names is not None and entry.image not in names:
                 continue
-            if _is_corrected(item):
+            if _is_corrected(image):
                 corrected += 1
                 continue
             error = candidates.add(entry)
-            found[entry.image] = Ranked(item.path, entry.image, error, mean_confidence(entry), reasons(entry))
+            found[entry.image] = Ranked(image.path(images), entry.image, error, mean_confidence(entry), reasons(entry))
     vectors, missing = candidates.vectors(features)
     if corrected:
         progress.note(f"{counted(corrected, 'corrected image')} left out.")
     if missing:
         progress.note(without_features(missing, features))
-    return [found[image] for image in candidates.order(vectors)[:limit]]
+    return [found[image] for image in candidates.order(vectors)[:limit]], unknown
 
 
-def _is_corrected(item: Item) -> bool:
-    """Whether the mask of an image is not as the run wrote it, and so a person's."""
+def _is_corrected(image: RunImage) -> bool:
+    """Return whether the mask of an image is not as the run wrote it, and so a person's."""
     try:
-        return find_correction(item.entry, item.context.output, item.context.ownership) is not None
+        return image.correction() is not None
     except ImageError:  # two masks, each changed in its own way
         return True

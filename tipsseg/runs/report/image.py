@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,11 @@ from PIL import Image
 from tipsseg.errors import ImageError
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.runs.rank.expected import background_confidence, expected_error, mean_confidence
-from tipsseg.runs.rank.source import Item
 from tipsseg.runs.report import pictures
 from tipsseg.runs.report.place import Place, image_key
-from tipsseg.store.corrections import Correction, corrected_summary, find_correction, read_correction, written_mask
 from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.reader import check_hint
-from tipsseg.store.stored_image import LabelledImage, archives, labelled_image, read_labels, read_scores
+from tipsseg.store.stored_image import Mask, RunImage, archives
+from tipsseg.store.summary import corrected_summary
 from tipsseg.types import LabelArray, LabelClass, printable_path
 from tipsseg.util.files import is_file, json_bytes
 
@@ -55,99 +54,91 @@ class ImageMaker:
     Attributes:
         place: The folder of the page.
         classes: The classes of the run.
+        images: The folder that the images' names begin at; None: they are where they were.
         max_pixels: Larger images are refused.
     """
 
     place: Place
     classes: tuple[LabelClass, ...]
+    images: Path | None
     max_pixels: int
 
-    def make(self, item: Item) -> Made:
+    def make(self, image: RunImage) -> Made:
         """Make the files of an image, unless they are there; may be called from several threads. Raises OutputError.
 
         An image that cannot be read leaves a grey picture with its labels. An image whose labels cannot be read has no files.
         """
         try:
-            return self._make(item)
+            return self._make(image)
         except ImageError as error:
-            return Made(item.entry, "", failed_record(item.entry.image, str(item.path), error.message), True, error)
+            entry = image.entry
+            record = failed_record(entry.image, str(image.path(self.images)), error.message)
+            return Made(entry, "", record, True, error)
 
-    def _make(self, item: Item) -> Made:
-        entry, output = item.entry, item.context.output
-        correction = find_correction(entry, output, item.context.ownership)
-        fault = _fault(item)
-        signature = self._signature(item, correction, fault)
-        labels, stored = None, self._stored(item)
-        entry = replace(entry, corrected=None if correction is None else correction.digest)
-        # A mask that is the run's again is read as one that a person corrected, back to what it was.
-        source = correction or (None if item.entry.corrected is None else written_mask(entry, output))
-        if source is not None:
-            labels = read_correction(source, stored.stored)
+    def _make(self, image: RunImage) -> Made:
+        path, fault = image.path(self.images), self._fault(image)
+        correction = image.correction()
+        signature = self._signature(image.entry, path, correction, fault)
+        entry = replace(image.entry, corrected=None if correction is None else correction.digest)
+        labels = None
+        if (mask := image.persons_mask(correction)) is not None:
+            labels = image.read_mask(mask)
             entry = replace(entry, summary=corrected_summary(labels, self.classes, entry.summary))
         known = self.place.record(entry.image, signature)
         if known is not None:
             return Made(entry, signature, known, False, fault)
+        confidence = None
         if labels is None:
-            labels = read_labels(stored, item.rows, item.context)
-        confidence = _confidence(stored, item) if source is None else None
-        shown, unread = self._picture(item, labels, fault)
+            labels, confidence = image.labels(), _confidence(image)
+        shown, unread = self._picture(path, labels, fault)
         key = image_key(entry.image)
         picture, thumbnail, label_map = self.place.files(entry.image)
         self.place.write(picture, pictures.jpeg(shown))
         self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))
         self.place.write(label_map, pictures.map_script(key, labels, confidence))
         places = pictures.name_places(labels, len(self.classes))
-        record = image_record(entry, str(item.path), places, shown=unread is None, confidences=confidence is not None)
+        record = image_record(entry, str(path), places, shown=unread is None, confidences=confidence is not None)
         # Whether an image can be decoded, the signature does not tell.
         return Made(entry, signature if unread is fault else "", record, True, unread)
 
-    def _stored(self, item: Item) -> LabelledImage:
-        try:
-            names = {each.id: each.name for each in self.classes}
-            return labelled_image(item.entry, names, item.context.files, self.max_pixels)
-        except ValueError as error:
-            hint = check_hint(item.context.output)
-            raise ImageError(item.path, f"its line in the manifest: {error}", hint) from error
+    def _fault(self, image: RunImage) -> ImageError | None:
+        """Return what keeps the picture of an image from being shown, as far as that is known without decoding it."""
+        path = image.path(self.images)
+        if not is_file(path):
+            return ImageError(path, "no such file", "Give the folder that has it with argument `images`.")
+        if not image.entry.fingerprint.matches(path):
+            return ImageError(path, "changed since it was labelled", "Label it again.")
+        return None
 
     def _picture(
-        self, item: Item, labels: LabelArray, fault: ImageError | None
+        self, path: Path, labels: LabelArray, fault: ImageError | None
     ) -> tuple[Image.Image, ImageError | None]:
         pixels = None
         if fault is None:
             try:
-                pixels = open_thumbnail(item.path, self.max_pixels)
+                pixels = open_thumbnail(path, self.max_pixels)
             except ImageError as error:
                 fault = error
         return pictures.picture(pixels, labels.shape), fault
 
-    def _signature(self, item: Item, correction: Correction | None, fault: ImageError | None) -> str:
-        entry = item.entry
+    def _signature(self, entry: ManifestEntry, path: Path, correction: Mask | None, fault: ImageError | None) -> str:
         facts = (
             _VERSION,
             entry.record(),
             None if correction is None else correction.digest,
-            printable_path(item.path),
+            printable_path(path),
             "" if fault is None else fault.reason,
             [(each.id, each.name, each.colour) for each in self.classes],
         )
         return hashlib.sha256(json_bytes(facts)).hexdigest()
 
 
-def _fault(item: Item) -> ImageError | None:
-    """What keeps the picture of an image from being shown, as far as that is known without decoding it."""
-    if not is_file(item.path):
-        return ImageError(item.path, "no such file", "Give the folder that has it with argument `images`.")
-    if not item.entry.fingerprint.matches(item.path):
-        return ImageError(item.path, "changed since it was labelled", "Label it again.")
-    return None
-
-
-def _confidence(stored: LabelledImage, item: Item) -> NDArray[np.float32] | None:
+def _confidence(image: RunImage) -> NDArray[np.float32] | None:
     """The confidence [H, W], 0..1; None where no file of the image has it."""
-    if not any(name in item.entry.files for name in archives()):
+    if not any(name in image.entry.files for name in archives()):
         return None
     try:
-        return read_scores(stored, item.context)[0]
+        return image.scores()[0]
     except ImageError:  # the page does without it
         return None
 

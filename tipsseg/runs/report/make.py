@@ -15,17 +15,18 @@ from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.rank.candidates import Candidates, without_features
 from tipsseg.runs.rank.likeness import Vectors, nearest
-from tipsseg.runs.rank.source import Source
 from tipsseg.runs.report.image import ImageMaker, Made, failed_record
 from tipsseg.runs.report.place import DATA, Place, chunk_name
 from tipsseg.runs.report.scripts import script
 from tipsseg.runs.report.truth import accuracy_of, read_image_accuracies, read_truth_scores
 from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.open_run import Run, open_runs, refuse_other_settings
 from tipsseg.store.summary import TotalsSum
 from tipsseg.types import LabelClass, ignore_id
 from tipsseg.util.files import clean_up, clean_up_below
 from tipsseg.util.printable import counted
+from tipsseg.util.record_paths import actual_name
 from tipsseg.util.threads import in_order
 from tipsseg.vocabulary.palette import safe_colour
 
@@ -75,8 +76,9 @@ def make_report(
     """
     check_image_root(images)
     with ExitStack() as stack:
-        source = Source(output, images, stack)
-        classes = source.classes
+        runs = stack.enter_context(open_runs(output, ended=False, max_pixels=max_pixels))
+        refuse_other_settings(runs)
+        classes = runs[0].classes
         if palette == "safe":
             classes = tuple(replace(each, colour=safe_colour(each.id)) for each in classes)
         truth = read_truth_scores(output)
@@ -88,7 +90,8 @@ def make_report(
             clean_up([folder], keep={LOCK_FILE})
             clean_up_below(each for each in folder.iterdir() if each.is_dir())
         place = stack.enter_context(closing(Place(folder)))
-        return _Report(source, classes, place, truth, accuracies, features, progress).make(jobs, max_pixels)
+        report = _Report(runs, images, classes, place, truth, accuracies, features, progress)
+        return report.make(jobs, max_pixels)
 
 
 class _Report:
@@ -96,7 +99,8 @@ class _Report:
 
     def __init__(
         self,
-        source: Source,
+        runs: Sequence[Run],
+        images: Path | None,
         classes: tuple[LabelClass, ...],
         place: Place,
         truth: Mapping[str, object] | None,
@@ -104,7 +108,8 @@ class _Report:
         features: Path | None,
         progress: Progress,
     ) -> None:
-        self._source = source
+        self._runs = runs
+        self._image_root = images
         self._classes = classes
         self._place = place
         self._truth = truth
@@ -121,9 +126,9 @@ class _Report:
     def make(self, jobs: int, max_pixels: int) -> int:
         """Make it; returns how many images have no picture."""
         began = time.monotonic()
-        source, progress, folder = self._source, self._progress, self._place.folder
-        progress.begin(f"{counted(len(source), 'image')} of {source.output} into {folder}.", len(source))
-        maker = ImageMaker(self._place, self._classes, max_pixels)
+        progress, folder, number = self._progress, self._place.folder, sum(map(len, self._runs))
+        progress.begin(f"{counted(number, 'image')} of {self._runs[0].output} into {folder}.", number)
+        maker = ImageMaker(self._place, self._classes, self._image_root, max_pixels)
         candidates = Candidates()
         try:
             for entry in self._images(maker, jobs):
@@ -141,7 +146,7 @@ class _Report:
         if missing:
             progress.note(without_features(missing, self._features))
         self._place.keep_only(dict.fromkeys(order))
-        failed = [failed_record(image, str(path), reason) for image, path, reason in source.failures()]
+        failed = [failed_record(*each) for each in self._failures()]
         number = len(order) + len(failed)
         chunks = self._write_data([*_chunks(number)], chain((self._record(image, alike) for image in order), failed))
         self._write_page(number, chunks)
@@ -151,10 +156,18 @@ class _Report:
         return self._wrong
 
     def _images(self, maker: ImageMaker, jobs: int) -> Iterator[ManifestEntry]:
-        with closing(in_order(jobs, maker.make, self._source.items())) as results:
+        items = (image for run in self._runs for image in run.images_with_rows())
+        with closing(in_order(jobs, maker.make, items)) as results:
             for made in results:
                 self._take(made)
                 yield made.entry
+
+    def _failures(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the images that failed and are not labelled: name, path and reason."""
+        images = self._image_root
+        for run in self._runs:
+            for image, path, reason in run.failures():
+                yield image, str(path if images is None else images / actual_name(image)), reason
 
     def _record(self, image: str, alike: Mapping[str, list[int]]) -> Mapping[str, object]:
         found, accuracy = alike.get(image), self._scored.get(image)
@@ -183,11 +196,11 @@ class _Report:
         return len(sizes)
 
     def _write_page(self, images: int, chunks: int) -> None:
-        source, folder = self._source, self._place.folder
+        runs, folder = self._runs, self._place.folder
         facts = {
-            "name": str(source.output.absolute()),
-            "digest": source.digest,
-            "ended": source.ended,
+            "name": str(runs[0].output.absolute()),
+            "digest": runs[0].info.digest,
+            "ended": all(run.info.ended is not None for run in runs),
             "images": images,
             "chunks": [f"{DATA}/{chunk_name(index)}" for index in range(chunks)],
             "classes": [
@@ -197,7 +210,7 @@ class _Report:
             "ignore": ignore_id(len(self._classes)),
             "truth": self._truth,
             "scored": len(self._scored),
-            "summary": [*source.facts(), *self._totals.result().lines()],
+            "summary": [*_facts(runs), *self._totals.result().lines()],
         }
         self._place.write(folder / DATA / "run.js", script("run", facts))
         # Last comes the page itself, which needs all others.
@@ -209,6 +222,20 @@ class _Report:
         parts += [f"{self._same} unchanged"] if self._same else []
         parts += [f"{self._wrong} failed"] if self._wrong else []
         return f"{', '.join(parts)} in {seconds:.1f} s, into {self._place.folder}"
+
+
+def _facts(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield what is worth knowing of a run, or of its first shard, a sentence each."""
+    info = runs[0].info
+    if len(runs) > 1:
+        yield f"{len(runs)} shards, of which this is the first:"
+    version = "" if info.noted is None else f" of tipsseg {info.noted.version}"
+    yield f"Model {info.spec.model}, {info.dtype}{f' on {info.device}' if info.device else ''}; labels{version}."
+    if info.noted is not None:
+        yield f"Command: {info.noted.command}"
+    if info.started is not None:
+        ended = "it has not ended" if info.ended is None else f"ended {info.ended:%Y-%m-%d %H:%M}"
+        yield f"Begun {info.started:%Y-%m-%d %H:%M} (UTC), {ended}."
 
 
 def _alike(images: Sequence[str], vectors: Vectors, order: Sequence[str]) -> dict[str, list[int]]:

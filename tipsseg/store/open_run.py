@@ -1,0 +1,343 @@
+"""Open a run that is there: its records, its images, and what can be read back of them.
+
+    with open_run(output) as run:                     the run of an output folder, which has ended
+        for image in run.images():
+            labels = image.labels()
+    with open_runs(output, ended=False) as runs:      the run of an output folder, or its shards; they may be at work
+
+Whatever is wrong with the records is told as a RecordError: in which file, what, and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from tipsseg.errors import RecordError
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import Rows
+from tipsseg.formats.problem import class_faults
+from tipsseg.options import MAX_PIXELS
+from tipsseg.store.classes_file import CLASSES_FILE, read_classes
+from tipsseg.store.error_log import read_reasons
+from tipsseg.store.journal import journals_in
+from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
+from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry
+from tipsseg.store.run_record import RUN_FILE, parse_run, run_context
+from tipsseg.store.shards import Shard, shards_in, state_folder
+from tipsseg.store.spec import RunInfo, check_hint
+from tipsseg.store.stored_image import Mask, RunImage, label_sources
+from tipsseg.store.writing import RunFile, rows_file
+from tipsseg.types import LabelClass, name_order
+from tipsseg.util.append_log import whole_lines
+from tipsseg.util.files import is_folder, read_regular, reason_of
+from tipsseg.util.json_values import parse, short
+from tipsseg.util.printable import listed, shell_word
+from tipsseg.util.record_paths import actual_path
+
+#: What is wrong with a record that says something else than this version writes.
+OTHER_VERSION = "not as this version of tipsseg writes it"
+
+#: What to do about a run that was broken off.
+RUN_AGAIN = "Run the command that made it again; what is done there stays."
+
+#: What to do if classes.json gives ids another meaning than run.json.
+OTHER_CLASSES = f"Restore {CLASSES_FILE}. Or remove it and run the command that labelled the images again."
+
+_GIVE = "Give an output folder of tipsseg label."
+
+#: What is wrong with a folder that is not there, and what to do.
+NO_FOLDER = "no such folder", _GIVE
+
+
+class Run:
+    """A run that is there, or a shard of one.
+
+    Attributes:
+        info: What its run.json says.
+        context: What the formats have to know of it; its classes are those of classes.json.
+        manifest: Its images.
+        unread: Files of rows that could not be read, or not further, and why; known once `images_with_rows` has ended.
+    """
+
+    def __init__(self, info: RunInfo, classes: tuple[LabelClass, ...], manifest: Manifest, max_pixels: int) -> None:
+        """Take up the records; see `open_runs`."""
+        self.info = info
+        self.context = replace(run_context(info), classes=classes)
+        self.context.ownership.load(info.files, manifest.records)
+        self.unread: dict[Path, str] = {}
+        self.manifest = manifest
+        self._max_pixels = max_pixels
+
+    @property
+    def output(self) -> Path:
+        """The output folder, in which the per-image files are."""
+        return self.info.spec.output
+
+    @property
+    def state(self) -> Path:
+        """The state folder; the output folder, but for a shard."""
+        return self.info.spec.state
+
+    @property
+    def shard(self) -> Shard | None:
+        """The shard; None for a whole run."""
+        return self.info.spec.shard
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of the run."""
+        return self.info.spec.formats
+
+    @property
+    def classes(self) -> tuple[LabelClass, ...]:
+        """The classes, with the ids and names that run.json has."""
+        return self.context.classes
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __contains__(self, image: object) -> bool:
+        return image in self.manifest
+
+    def entries(self) -> Iterator[ManifestEntry]:
+        """Yield what the records say of each image, in the order of the names."""
+        return self.manifest.entries()
+
+    def entry(self, image: str) -> ManifestEntry:
+        """Return what the records say of an image that the run has. Raises KeyError."""
+        entry = self.manifest.get(image)
+        if entry is None:
+            raise KeyError(image)
+        return entry
+
+    def holding(self, name: str) -> list[str]:
+        """Return the images that are in a format, in the order of their names."""
+        return self.manifest.holding(name)
+
+    def image(self, entry: ManifestEntry, rows: Mapping[str, Rows] | None = None) -> RunImage:
+        """Return an image of the run."""
+        return RunImage(entry, self.context, self.info.digest, self._max_pixels, rows or {})
+
+    def images(self) -> Iterator[RunImage]:
+        """Yield the images, in the order of their names."""
+        return map(self.image, self.entries())
+
+    def images_with_rows(self) -> Iterator[RunImage]:
+        """Yield the images with their rows, so that labels can be read back that no file of the image holds."""
+        files = {name: rows_file(name, self.context) for name in label_sources() if FORMATS[name].folder is None}
+        begun = journals_in(self.state)  # of a conversion that was broken off; the file may not be there yet
+        streams = {
+            name: _RowStream(file, self.manifest.holding(name))
+            for name, file in files.items()
+            if file is not None and (file.path.exists() or name not in begun)
+        }
+        for entry in self.entries():
+            yield self.image(entry, {name: streams[name].of(entry.image) for name in entry.formats if name in streams})
+        self.unread = {each.path: each.fault for each in streams.values() if each.fault}
+
+    def corrections(self) -> Iterator[tuple[RunImage, Mask | None]]:
+        """Yield the images, each with the mask that a person changed; see `RunImage.correction`."""
+        return ((image, image.correction()) for image in self.images())
+
+    def failures(self) -> Iterator[tuple[str, Path, str]]:
+        """Yield the images that failed and are not labelled: name, path and reason. Raises OutputError."""
+        for image, (path, reason) in read_reasons(self.state).items():
+            if image not in self:
+                yield image, actual_path(Path(), path), reason
+
+
+@contextmanager
+def open_run(output: Path, *, held: bool = False, max_pixels: int = MAX_PIXELS) -> Iterator[Run]:
+    """Open the run of an output folder. Raises as `open_runs` does, also for a folder that holds shards."""
+    if is_folder(output) and not os.path.lexists(output / RUN_FILE) and shards_in(output):
+        raise RecordError(output, "it holds shards", join_hint(output))
+    with open_runs(output, own=output if held else None, max_pixels=max_pixels) as (run,):
+        yield run
+
+
+@contextmanager
+def open_runs(
+    output: Path, *, ended: bool = True, own: Path | None = None, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[Run, ...]]:
+    """Open the run of an output folder, or its shards.
+
+    Args:
+        output: The output folder.
+        ended: Whether runs are refused that are at work, or were broken off.
+        own: The folder whose lock the caller has.
+        max_pixels: Larger images are refused.
+
+    Raises:
+        RecordError: For what is not an output folder, or has not ended, and for records that are not as a run leaves them, or that
+            lost images. There may be journals of a run, or of a conversion, that came later and was broken off.
+        OutputError: For a manifest that cannot be read.
+    """
+    with ExitStack() as stack:
+        shards: list[Shard | None] = [*_shards_of(output)]
+        yield tuple(
+            _open(output, shard, stack, ended=ended, own=own, max_pixels=max_pixels) for shard in shards or [None]
+        )
+
+
+@contextmanager
+def open_shards(output: Path) -> Iterator[tuple[Run, ...]]:
+    """Open the shards of an output folder, whatever else is in it. Raises as `open_runs` does."""
+    with ExitStack() as stack:
+        shards = shards_in(output)
+        yield tuple(_open(output, each, stack, ended=True, own=None, max_pixels=MAX_PIXELS) for each in shards)
+
+
+def refuse_other_settings(runs: Sequence[Run]) -> None:
+    """Raise RecordError for shards that were labelled with different settings."""
+    first = runs[0].info.digest
+    if any(run.info.digest != first for run in runs):
+        output = runs[0].output
+        raise RecordError(output, "its shards were labelled with different settings", check_hint(output))
+
+
+def join_hint(output: Path) -> str:
+    """Return what to do if a command takes a whole run, and the folder holds shards."""
+    folder = shell_word(str(output))
+    return f"Join them first: tipsseg merge {folder} -o {folder}"
+
+
+def conversion_begun(info: RunInfo) -> tuple[str, ...]:
+    """Return the formats of a conversion that was begun and has not ended; formats that only follow a correction are left out."""
+    return info.converting or tuple(journals_in(info.spec.state))
+
+
+def broken_conversion(output: Path, formats: Sequence[str]) -> RecordError:
+    """Return the error for a conversion that was broken off: the manifest has its formats, and no file of the whole run does."""
+    names = ",".join(formats)
+    return RecordError(
+        output,
+        f"a conversion into {names} was broken off",
+        f"Run it again first: tipsseg convert {shell_word(str(output))} --format {names}",
+    )
+
+
+def read_record(path: Path, hint: str) -> RunInfo:
+    """Return what a run.json says. Raises RecordError, with this hint."""
+    try:
+        record = parse(read_regular(path))
+        if not isinstance(record, dict) or record.get("tool") != "tipsseg":
+            raise RecordError(path, "not by tipsseg, or damaged", hint)
+        return parse_run(record, path.parent)
+    except OSError as error:
+        raise RecordError(path, reason_of(error), hint) from error
+    except ValueError as error:
+        raise RecordError(path, f"{OTHER_VERSION}: {error}", hint) from error
+
+
+def _shards_of(output: Path) -> list[Shard]:
+    """Return the shards of an output folder; none for a whole run. Raises RecordError for what is not one or the other."""
+    if not is_folder(output):
+        raise RecordError(output, *NO_FOLDER)
+    if is_unfinished(output):
+        raise RecordError(output, "a merge into it has not ended", f"Finish it first: {finish_command(output)}")
+    shards = shards_in(output)
+    whole = any(os.path.lexists(output / name) for name in (RUN_FILE, MANIFEST_FILE))
+    if whole and shards and not is_begun(output):
+        raise RecordError(output, "it holds both a whole run and shards", check_hint(output))
+    return shards
+
+
+def _open(
+    output: Path, shard: Shard | None, stack: ExitStack, *, ended: bool, own: Path | None, max_pixels: int
+) -> Run:
+    state = state_folder(output, shard)
+    if ended and state != own and is_locked(state):
+        raise RecordError(state, "a run is at work there", "Wait for it to end.")
+    if not os.path.lexists(state / RUN_FILE):
+        raise RecordError(state, f"no {RUN_FILE} in it, so it is not what tipsseg label leaves", _GIVE)
+    info = read_record(state / RUN_FILE, check_hint(output))
+    check_shard(info, shard, state)
+    if ended and info.ended is None:
+        raise RecordError(state, "the run was broken off", RUN_AGAIN)
+    manifest = stack.enter_context(closing(Manifest(state, info.spec.files)))
+    _check_manifest(info, manifest)
+    return Run(info, _read_classes(info), manifest, max_pixels)
+
+
+def check_shard(info: RunInfo, shard: Shard | None, state: Path) -> None:
+    """Raise RecordError for the record of another shard than that of the folder that it is in."""
+    noted = info.spec.shard
+    if shard is None and noted is not None:
+        raise RecordError(
+            state, f"these are the records of one shard, {noted}", "Give the output folder that has them."
+        )
+    if noted != shard:
+        what = "null" if noted is None else short(str(noted))
+        reason = f"{OTHER_VERSION}: `shard` is {what}, not as its folder's name says"
+        raise RecordError(state / RUN_FILE, reason, check_hint(info.spec.output))
+
+
+def _check_manifest(info: RunInfo, manifest: Manifest) -> None:
+    """Raise RecordError if the manifest has lines that are not entries, is cut off or gone, or has lost lines."""
+    path, done, held = info.spec.state / MANIFEST_FILE, info.images if info.ended else 0, len(manifest)
+    try:
+        if info.ended is not None and whole_lines(path) < path.stat().st_size:
+            raise RecordError(path, "its last line is cut off", RUN_AGAIN)
+    except OSError as error:
+        # A run that labelled nothing has none.
+        if not isinstance(error, FileNotFoundError) or done:
+            raise RecordError(path, reason_of(error), check_hint(info.spec.output)) from error
+    if manifest.first_unreadable:
+        raise RecordError(path, f"line {manifest.first_unreadable} is no entry", check_hint(info.spec.output))
+    if held < done:
+        lost = _lost(info, manifest)
+        raise RecordError(
+            path,
+            f"{done - held} of {done} images are lost from it: {RUN_FILE} counts more than it has"
+            + (f" ({listed(lost, 3)})" if lost else ""),
+            RUN_AGAIN,
+        )
+
+
+def _lost(info: RunInfo, manifest: Manifest) -> list[str]:
+    """Return the images that files of the whole run have and the manifest has not, as far as such files are there."""
+    found: dict[str, None] = {}
+    for name in info.spec.formats:
+        file = rows_file(name, run_context(info))
+        with suppress(OSError, ValueError):
+            found.update(dict.fromkeys(() if file is None else file.names(())))
+    return [image for image in found if image not in manifest]
+
+
+def _read_classes(info: RunInfo) -> tuple[LabelClass, ...]:
+    """Return the classes in classes.json. Raises RecordError if run.json gives the ids another meaning."""
+    output = info.spec.output
+    path = output / CLASSES_FILE
+    try:
+        classes = read_classes(output)
+    except OSError as error:
+        raise RecordError(path, reason_of(error), RUN_AGAIN) from error
+    except ValueError as error:
+        raise RecordError(path, f"{OTHER_VERSION}: {error}", check_hint(output)) from error
+    for what in class_faults([(each.id, each.name) for each in classes], info.names):
+        raise RecordError(path, what, OTHER_CLASSES)
+    return classes
+
+
+class _RowStream:
+    """The rows in a file of the whole run, image after image; `fault` is why the file cannot be read, or not further."""
+
+    def __init__(self, file: RunFile, images: Sequence[str]) -> None:
+        """Begin to read; `images` are the images that the file was written with."""
+        self.path = file.path
+        self.fault = ""
+        self._rows = iter(file.read(images))
+        self._next: tuple[str, Rows] | None = ("", ())  # before all images
+
+    def of(self, image: str) -> Rows:
+        """Return the rows of an image; none if the file does not have it. To be asked for images in the order of their names."""
+        while self._next is not None and name_order(self._next[0]) < name_order(image):
+            try:
+                self._next = next(self._rows, None)
+            except (OSError, ValueError) as error:
+                self._next, self.fault = None, reason_of(error)
+        return self._next[1] if self._next is not None and self._next[0] == image else ()
