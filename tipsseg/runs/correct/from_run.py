@@ -30,11 +30,18 @@ _EVERYTHING = "argument `everything` takes all labels, the model's too"
 
 @dataclass(frozen=True, slots=True)
 class _Labelled:
-    """An image of the run: its mask, whether a person corrected it, whether other formats of the image show that, and its files."""
+    """An image of the run.
+
+    Attributes:
+        mask: Its index mask, the corrected one if there is one.
+        corrected: Whether a person corrected it.
+        followed: Whether all its formats show the correction.
+        files: Its files.
+    """
 
     mask: Path | None
     corrected: bool
-    shown: bool
+    followed: bool
     files: tuple[Path, ...]
 
 
@@ -46,29 +53,30 @@ class SourceRun:
     """
 
     def __init__(self, top: Path, runs: Iterable[Run]) -> None:
-        """Look at all files of the run. Raises ImageError where an image has two masks that a person changed."""
+        """Look at all files of the run. Raises ImageError if an image has two masks that a person changed."""
         self.left_out: list[str] = []
         self._top = top
         self._images: dict[str, _Labelled] = {}
-        #: sha256 of each file as it was written, and its image; "" for files of the whole run.
-        self._written: dict[Path, tuple[str | None, str]] = {}
+        #: The image of each file, and the sha256 that it was written with; "" for the image of a file of the whole run.
+        self._written: dict[Path, tuple[str, str | None]] = {}
+        self._same: dict[Path, bool] = {}
         self._digests = set()
         for run in runs:
             self._digests.add(run.info.digest)
             if begun := conversion_begun(run.info):
                 raise broken_conversion(top, begun)
             for place, file in run.info.files.items():
-                self._written[actual_path(top, place)] = file.sha256, ""
+                self._written[actual_path(top, place)] = "", file.sha256
             for image, correction in run.corrections():
-                entry = image.entry
+                entry, files = image.entry, {name: actual_path(top, place) for name, place in image.entry.files.items()}
+                digest = entry.corrected if correction is None else correction.digest
                 self._images[entry.image] = _Labelled(
                     correction.path if correction else next(iter(image.masks.values()), None),
-                    correction is not None or entry.corrected is not None,
-                    entry.corrected is not None and (correction is None or correction.digest == entry.corrected),
-                    tuple(actual_path(top, place) for place in entry.files.values()),
+                    digest is not None,
+                    digest == entry.corrected,
+                    tuple(files.values()),
                 )
-                for name, place in entry.files.items():
-                    self._written[actual_path(top, place)] = entry.written[name].sha256, entry.image
+                self._written |= {path: (entry.image, entry.written[name].sha256) for name, path in files.items()}
         self._names = ImageNames(self._images)
 
     def reader(self, source: Source) -> Reader | None:
@@ -83,41 +91,49 @@ class SourceRun:
     def corrected(self, images: Iterable[Found], digest: str) -> Iterator[Found]:
         """Yield the images that a person corrected; `digest` tells the labels of the run that takes them.
 
-        Raises:
-            InputError: A file does not show the corrections of its images, or nobody can tell which of its images were corrected.
+        Raises InputError if a file does not show the corrections of its images, or does not tell which of them were corrected.
         """
         seen: set[str | None] = set()
         for found in images:
-            named = self._names.find(found.name)
+            image = self._names.find(found.name)
             if found.by_list:
-                if named is None or (named not in seen and not all(map(os.path.lexists, self._images[named].files))):
+                if image is None or (image not in seen and not all(map(os.path.lexists, self._images[image].files))):
                     yield found  # a person removed its file
-                continue
-            seen.add(named)
-            path = Path(os.path.realpath(found.where))
-            written, image = self._written.get(path, (None, ""))
-            if path not in self._written or (image and digest_of(path) != written):
+            elif self._is_corrected(found, image, digest):
                 yield found
-                continue
-            image = image or named or ""
-            labelled = self._images.get(image)
-            if digest_of(path) != written:
-                # A copy of the folder that it is taken into: what is in it besides changes nothing.
-                if self._digests != {digest}:
-                    raise InputError(
-                        f"{found.where}: it was changed, and does not say which of its images were",
-                        f"Take it into {self._top} first, and then that folder into this one; or {_EVERYTHING}.",
-                    )
-                yield found
-            elif labelled is None or not labelled.corrected:
-                self.left_out.append(found.name)
-            elif not labelled.shown:
-                raise InputError(
-                    f"{found.where}: it does not show how the mask of {image} was corrected, {labelled.mask}",
-                    f"Give the folder {self._top} itself, whose masks count.",
-                )
             else:
-                yield found
+                self.left_out.append(found.name)
+            if not found.by_list:
+                seen.add(image)
+
+    def _is_corrected(self, found: Found, image: str | None, digest: str) -> bool:
+        """Return whether what a file says of an image is a person's; see `corrected`."""
+        path = Path(os.path.realpath(found.where))
+        if path not in self._written:
+            return True
+        own, _ = self._written[path]
+        if not self._is_as_written(path):
+            # A copy of the folder that it is taken into: what is in it besides changes nothing.
+            if not own and self._digests != {digest}:
+                raise InputError(
+                    f"{found.where}: it was changed, and does not say which of its images were",
+                    f"Take it into {self._top} first, and then that folder into this one; or {_EVERYTHING}.",
+                )
+            return True
+        labelled = self._images.get(own or image or "")
+        if labelled is None or not labelled.corrected:
+            return False
+        if not labelled.followed:
+            raise InputError(
+                f"{found.where}: it does not show how the mask of {own or image} was corrected, {labelled.mask}",
+                f"Give the folder {self._top} itself, whose masks count.",
+            )
+        return True
+
+    def _is_as_written(self, path: Path) -> bool:
+        if path not in self._same:  # a file of the whole run has many images
+            self._same[path] = digest_of(path) == self._written[path][1]
+        return self._same[path]
 
 
 def find_source_run(source: Source, output: Path, *, everything: bool) -> SourceRun | None:
