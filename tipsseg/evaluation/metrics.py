@@ -1,4 +1,4 @@
-"""Labels against truth: one confusion matrix over all images, the scores from it, and the scores as JSON, table and CSV.
+"""Score labels against truth: one confusion matrix over all images, the scores from it, and these as JSON, table and CSV.
 
 The scores are the usual ones of semantic segmentation benchmarks: IoU as in Pascal VOC (Everingham et al., IJCV 2010), mean IoU
 and the accuracies as in Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015. One matrix counts the
@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.cells import cell_len, set_cell_size
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.evaluation.truth import IGNORED
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id
 from tipsseg.util.printable import one_line
+from tipsseg.util.table import text_table
 
 #: The matrix grows with the square of the classes; this many take 72 MB.
 MAX_SCORED_CLASSES = 3000
@@ -34,7 +33,6 @@ NO_LABEL_NAME = "none"
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 _LEFT_OUT = -1
-_INVALID = -2
 _PIECE = 1 << 20
 
 
@@ -61,10 +59,9 @@ class Confusion:
         first = 0 if background else 1
         rows = classes + 1 - first
         self.counts: NDArray[np.int64] = np.zeros((rows, rows + 1), np.int64)
-        self._row = np.full(65536, _INVALID, np.int64)
+        self._row = np.full(65536, _LEFT_OUT, np.int64)
         self._row[first : classes + 1] = np.arange(rows)
         self._column = self._row.copy()
-        self._row[IGNORED] = _LEFT_OUT
         self._column[ignore_id(classes)] = rows
         if not background:
             self._column[BACKGROUND] = rows
@@ -75,18 +72,14 @@ class Confusion:
         return tuple(range(0 if self.background else 1, self.classes + 1))
 
     def add(self, truth: NDArray[np.uint16], labels: LabelArray) -> tuple[int, int]:
-        """Count the pixels of one image.
+        """Count the pixels of one image, and return how many count, and how many of these have the right label.
 
         Args:
             truth: [H, W] uint16, scored label ids, and IGNORED for pixels that do not count.
             labels: [H, W] uint8 or uint16, 0, 1..N and the ignore id.
 
-        Returns:
-            How many pixels of the image count, and how many of these have the right label.
-
         Raises:
-            InputError: Where the sizes differ.
-            ValueError: For any other id.
+            InputError: The sizes differ.
         """
         if truth.shape != labels.shape:
             raise InputError(
@@ -99,8 +92,6 @@ class Confusion:
         for start in range(0, flat_truth.size, _PIECE):
             row = self._row[flat_truth[start : start + _PIECE]]
             column = self._column[flat_labels[start : start + _PIECE]]
-            if row.min() == _INVALID or column.min() == _INVALID:
-                raise ValueError(f"ids beyond those of {self.classes} classes")
             cell = row * self.counts.shape[1] + column
             added += np.bincount(cell[row != _LEFT_OUT], minlength=self.counts.size)
         of_image = added.reshape(self.counts.shape)
@@ -156,9 +147,7 @@ class Scores:
 
 
 def row_names(confusion: Confusion, names: Sequence[str]) -> tuple[str, ...]:
-    """The names of the rows, from the names of the classes 1..N. Raises ValueError for another number of names."""
-    if len(names) != confusion.classes:
-        raise ValueError(f"{len(names)} names for {confusion.classes} classes")
+    """Return the names of the rows, from the names of the classes 1..N."""
     return ((BACKGROUND_NAME,) if confusion.background else ()) + tuple(names)
 
 
@@ -192,7 +181,7 @@ def misplaced(confusion: Confusion) -> list[tuple[int, int]]:
     truth. A model that is merely bad gives many classes the same other class. Background does not count.
 
     Returns:
-        (row, column) of each such class and its other class; empty where all is well.
+        (row, column) of each such class and its other class; empty if all is well.
     """
     first = 1 if confusion.background else 0
     counts = confusion.counts[first:, first:-1]  # [N, N]
@@ -206,7 +195,7 @@ def misplaced(confusion: Confusion) -> list[tuple[int, int]]:
 
 
 def record(result: Scores) -> dict[str, object]:
-    """The scores as JSON values; None where a score is not defined."""
+    """Return the scores as JSON values; None if a score is not defined."""
     return {
         "mean_iou": _defined(result.mean_iou),
         "pixel_accuracy": _defined(result.pixel_accuracy),
@@ -227,34 +216,26 @@ def record(result: Scores) -> dict[str, object]:
 
 
 def table(result: Scores) -> str:
-    """The scores in per cent as text for a terminal: a line per class, then the means. "-": not defined."""
-    columns = ("IoU", "precision", "recall", "of truth")
+    """Lay out the scores in per cent for a terminal: a line per class, then the means. "-": not defined."""
     share = result.truth_pixels / max(result.counted, 1)
-    named = [one_line(name) or f"class {number}" for number, name in zip(result.ids, result.names, strict=True)]
-    head, *names = name_column(["in %", *named])
-    lines = [head + "".join(f"{column:>11}" for column in columns)]
-    for row, name in enumerate(names):
-        values = (result.iou[row], result.precision[row], result.recall[row], share[row] or math.nan)
-        lines.append(name + "".join(f"{_percent(value):>11}" for value in values))
-    occurring = int((~np.isnan(result.iou)).sum())
-    lines += [
-        "",
-        f"mean IoU             {_percent(result.mean_iou):>6}   over the {occurring} of {len(names)} that occur in truth or labels",
-        f"mean class accuracy  {_percent(result.mean_accuracy):>6}",
-        f"pixel accuracy       {_percent(result.pixel_accuracy):>6}   of {result.counted:,} pixels",
+    rows = [
+        [one_line(name) or f"class {number}", *map(_percent, (iou, precision, recall, part or math.nan))]
+        for number, name, iou, precision, recall, part in zip(
+            result.ids, result.names, result.iou, result.precision, result.recall, share, strict=True
+        )
     ]
-    return "\n".join(lines) + "\n"
-
-
-def name_column(names: Sequence[str]) -> list[str]:
-    """Names as the first column of a table for a terminal: each as wide as the widest, long ones cut."""
-    clipped = [_clipped(one_line(name)) for name in names]
-    width = max(map(cell_len, clipped))
-    return [set_cell_size(name, width) for name in clipped]
+    occurring = int((~np.isnan(result.iou)).sum())
+    return (
+        text_table(["in %", "IoU", "precision", "recall", "of truth"], rows)
+        + f"\nmean IoU             {_percent(result.mean_iou):>6}"
+        + f"   over the {occurring} of {len(rows)} that occur in truth or labels\n"
+        + f"mean class accuracy  {_percent(result.mean_accuracy):>6}\n"
+        + f"pixel accuracy       {_percent(result.pixel_accuracy):>6}   of {result.counted:,} pixels\n"
+    )
 
 
 def confusion_csv(confusion: Confusion, names: Sequence[str]) -> str:
-    """The counts as CSV text: a row per truth, a column per prediction, and their names in front.
+    """Write the counts as CSV text: a row per truth, a column per prediction, and their names in front.
 
     A name that a spreadsheet would take for a formula, with or without apostrophes before it, gets one more apostrophe. A
     program that reads the file removes the first apostrophe of a name that has apostrophes before one of = + - @.
@@ -287,12 +268,3 @@ def _percent(value: float) -> str:
 
 def _size(array: NDArray[np.generic]) -> str:
     return " x ".join(str(length) for length in array.shape)
-
-
-# ---- names in a terminal ----
-
-_WIDEST = 40
-
-
-def _clipped(text: str) -> str:
-    return text if cell_len(text) <= _WIDEST else set_cell_size(text, _WIDEST - 3).rstrip() + "..."

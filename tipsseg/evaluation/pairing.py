@@ -27,10 +27,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """What was found.
+    """Images with their truths.
 
     Attributes:
-        pairs: The pairs, in the order of the images.
+        pairs: In the order of the images.
         unused: The number of truths without an image.
         missing: The images without a truth.
     """
@@ -44,17 +44,11 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
     """Find the truth of every image.
 
     A truth belongs to an image if its relative path is the image's path with one more extension, a.jpg.png for a.jpg. Else it
-    belongs to the image if both have the same relative path, apart from the extension and the layout's suffixes. Where neither
-    is there, the file name alone counts, if it is the only one of that name: a folder of truths serves a list of images from
+    belongs to the image if both have the same relative path, apart from the extension and the layout's suffixes. Without
+    either, the file name alone counts, if it is the only one of that name: a folder of truths serves a list of images from
     elsewhere too.
 
-    Args:
-        refs: The images.
-        folder: The folder of the truths. Its sub-folders and links to folders are searched, hidden files and folders are not.
-        layout: How the files are named.
-
-    Returns:
-        A pair per image, in the order of the images.
+    Sub-folders of `folder` and links to folders are searched, hidden files and folders are not.
 
     Raises:
         InputError: For a folder that is missing or has no truths, for an image with no truth or several truths, for an image
@@ -83,7 +77,6 @@ def find_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
 
 
 def _pair(refs: Sequence[ImageRef], index: _Index, layout: Layout, *, partial: bool = False) -> Pairs:
-    """Find the truths; `partial` tells whether images may be without one, see `find_truths`."""
     by_path = [index.at_path(ref, layout) for ref in refs]
     taken = {found[0] for found in by_path if found is not None} if partial else None
     owners: dict[Path, ImageRef] = {}
@@ -125,16 +118,15 @@ class _Index:
             self._by_stem.setdefault(name.name, []).append(path)
 
     def at_path(self, ref: ImageRef, layout: Layout) -> tuple[Path, TruthKind] | None:
-        """The truth that has the path of an image."""
         names = _full_names(ref, layout) + _names(ref, layout)
         return next(((self._files[name], kind) for name, kind in names if name in self._files), None)
 
     def by_name(
         self, ref: ImageRef, layout: Layout, taken: Container[Path] | None = None
     ) -> tuple[Path, TruthKind] | None:
-        """The truth that has the file name of an image. Raises InputError where several files have it.
+        """Return the truth that has the file name of an image. Raises InputError if several files have it.
 
-        With `taken`, the truths of other images, only where one of the two paths ends with the other.
+        With `taken`, the truths of other images, one of the two paths must end with the other.
         """
         for name, kind in _full_names(ref, layout) + _names(ref, layout):
             paths = self._by_stem.get(name.name, [])
@@ -155,7 +147,7 @@ class _Index:
         return ours[-common:] == theirs[-common:]
 
     def count(self, layout: Layout) -> int:
-        """The number of truths: files of several kinds for one image count once, files of no kind do not count."""
+        """Count the truths: files of several kinds for one image count once, files of no kind do not count."""
         # The longest first, or the suffix of one kind would seem to be a part of another kind's name.
         suffixes = sorted((kind.suffix for kind in layout.kinds), key=len, reverse=True)
         stems = set()
@@ -167,7 +159,7 @@ class _Index:
 
 
 def _names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
-    """The relative paths, without extension, that an image's truth may have, the best first."""
+    """Return the relative paths, without extension, that an image's truth may have, the best first."""
     stem = ref.relative.stem.removesuffix(layout.image_suffix)
     return [(ref.relative.parent / (stem + kind.suffix), kind) for kind in layout.kinds]
 
@@ -178,7 +170,6 @@ def _full_names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, Trut
 
 
 def _hint(ref: ImageRef, folder: Path, layout: Layout) -> str:
-    """What to do about an image without a truth."""
     for name, _ in _names(ref, layout):
         for other in (".jpg", ".jpeg", ".webp"):
             path = folder / f"{name}{other}"
@@ -200,12 +191,10 @@ def _refuse_itself(ref: ImageRef, truth: Path) -> None:
 
 
 def _rank(relative: PurePosixPath) -> tuple[tuple[str, ...], int, str]:
-    """The sort key of files: by name, then by the order of EXTENSIONS."""
     return relative.with_suffix("").parts, EXTENSIONS.index(relative.suffix.lower()), relative.suffix
 
 
 def _walk(top: Path) -> Iterable[PurePosixPath]:
-    """The relative paths of all files below a folder that may be truths."""
     if not is_folder(top):
         reason = "not a folder" if is_file(top) else "no such folder"
         raise InputError(f"{top}: {reason}", "Argument `truths` takes the folder that the truth masks are in.")

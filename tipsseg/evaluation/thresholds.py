@@ -1,13 +1,13 @@
-"""Minimum confidences from images with truth: the lowest by which a class is as precise as asked, with few images too.
+"""Choose minimum confidences from images with truth: the lowest by which a class is as precise as asked, with few images too.
 
-Pixels of one image are right and wrong together, so images are what is counted: of each image the pixels of a class that are right,
-and those that there are, at every threshold. Their ratio over all images is the precision. Whether it is as high as asked is a
-question about the mean of
+Pixels of one image are right and wrong together, so images are counted: of each image the pixels of a class that are right, and
+those that are labelled as the class, at every threshold. Their ratio over all images is the precision. It is as high as asked if
+the mean of
 
     right pixels - precision asked * labelled pixels
 
-over images, which is at least 0 where the answer is yes. Student's bound on that mean, one-sided, answers it: one image that is all
-wrong weighs as much as it has pixels, and few images that differ give a wide bound.
+over images is at least 0. Student's one-sided bound on that mean tells: one image that is all wrong weighs as much as it has
+pixels, and few images that differ give a wide bound.
 """
 
 from __future__ import annotations
@@ -60,9 +60,6 @@ def tally(labels: LabelArray, confidence: ConfidenceArray, truth: NDArray[np.int
         confidence: [H, W], of the labels, 0..1.
         truth: [H, W], 0 the background, 1..N the classes; pixels of other ids do not count.
         classes: N.
-
-    Returns:
-        The counts.
     """
     counts = truth <= classes
     given, meant = labels[counts].astype(np.int64), truth[counts].astype(np.int64)
@@ -83,12 +80,12 @@ def tally(labels: LabelArray, confidence: ConfidenceArray, truth: NDArray[np.int
 
 @dataclass(frozen=True, slots=True)
 class ClassThreshold:
-    """The minimum confidence of a class, and what it gives with each image left out of what it is chosen by.
+    """The minimum confidence of a class, and its precision and recall in images that it was not chosen by.
 
     Attributes:
         min_confidence: 0..1.
         images: How many images have pixels that are labelled as the class.
-        reached: Whether the precision asked for is reached. Where it is not, the minimum confidence is 1.
+        reached: Whether the precision asked for is reached. If not, the minimum confidence is 1.
         own: Whether it is the class's own; False: too few images have it, and it is that of all classes together.
         precision: With the threshold that each image gets from the other images; None where nothing is left to be labelled.
         recall: Likewise; None where the truth has no pixel of the class.
@@ -107,18 +104,13 @@ class ClassThreshold:
 
 
 def choose_thresholds(tallies: Sequence[Tally], precision: float) -> tuple[ClassThreshold, ...]:
-    """Choose the minimum confidence of each class.
+    """Choose the minimum confidence of each class 1..N, for a precision of 0..1.
 
-    Args:
-        tallies: Of each image.
-        precision: The share of right pixels that is asked for, 0..1.
-
-    Returns:
-        For each class 1..N. Of two images and more the numbers are with one left out; of one image there are none.
+    Of two images and more the numbers are with one left out; of one image there are none.
     """
-    labelled = np.stack([each.labelled for each in tallies])  # [I, N, K]
-    right = np.stack([each.right for each in tallies])
-    truth = np.stack([each.truth for each in tallies])  # [I, N]
+    labelled = np.stack([tally.labelled for tally in tallies])  # [I, N, K]
+    right = np.stack([tally.right for tally in tallies])
+    truth = np.stack([tally.truth for tally in tallies])  # [I, N]
     own, found = _chosen(labelled, right, precision)
     reached, steps = found[0] >= 0, np.where(found >= 0, found, STEPS)
     image, each_class = np.ogrid[: len(tallies), : labelled.shape[1]]
@@ -178,7 +170,7 @@ def _first(labelled: Counts, right: Counts, precision: float, widths: NDArray[np
 
 
 def student_quantile(level: float, freedom: int) -> float:
-    """The quantile of Student's distribution: the first two exactly, others by their expansion, to 0.01 for levels below 0.95."""
+    """Return the quantile of Student's distribution: exact for 1 and 2 degrees, else to 0.01 for levels below 0.95."""
     if freedom == 1:
         return math.tan(math.pi * (level - 0.5))
     if freedom == 2:

@@ -44,11 +44,11 @@ class TruthIds:
 
     @property
     def background(self) -> bool:
-        """Whether the truth has background; background is then scored as a class of its own."""
+        """Tell whether the truth has background; background is then scored as a class of its own."""
         return BACKGROUND in self.meaning.values()
 
     def table(self) -> NDArray[np.int32]:
-        """[65536] int32, for each id of a file: its label id, IGNORED, or -1 for an unknown id."""
+        """Return [65536] int32, for each id of a file: its label id, IGNORED, or -1 for an unknown id."""
         table = np.full(_TOP_ID + 1, _UNKNOWN, np.int32)
         table[list(self.meaning.keys())] = list(self.meaning.values())
         return table
@@ -80,19 +80,17 @@ class Layout:
 
     @property
     def classes(self) -> int:
-        """N, the number of classes."""
         return self.kinds[0].ids.classes
 
     @property
     def background(self) -> bool:
-        """Whether background is scored as a class of its own."""
         return self.kinds[0].ids.background
 
 
 def plain_ids(
     classes: int, ignore_index: int | None = None, reduce_zero_label: bool = False, zero_based: bool = False
 ) -> TruthIds:
-    """The ids of truth files that number their classes in order.
+    """Return the ids of truth files that number their classes in order.
 
     By default 0 is background, which is scored, and 1..N are the classes.
 
@@ -101,9 +99,6 @@ def plain_ids(
         ignore_index: The id of pixels that do not count, whatever else that id would mean; None: 255, or 65535 above 254 classes.
         reduce_zero_label: 0 does not count, and 1..N are the classes.
         zero_based: 0..N-1 are the classes, and there is no background.
-
-    Raises:
-        UsageError: For the last two together, and for an ignore index outside of 0..65535.
     """
     if reduce_zero_label and zero_based:
         raise UsageError(
@@ -124,7 +119,7 @@ def plain_ids(
 
 
 def plain_layout(ids: TruthIds) -> Layout:
-    """The layout of a dataset whose truth files are named like the images."""
+    """Return the layout of a dataset whose truth files are named like the images."""
     return Layout("plain", None, "", (TruthKind("", ids),))
 
 
@@ -204,8 +199,8 @@ def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArr
         [H, W] uint16: 0 for background, 1..N for the classes, IGNORED.
 
     Raises:
-        ImageError: For a file that cannot be read, and for any other kind of picture.
-        LabelIdError: For ids that `ids` does not have.
+        ImageError: The file cannot be read, or is another kind of picture.
+        LabelIdError: It has ids that `ids` does not have.
     """
     stored = _read_ids(path, max_pixels)
     table = ids.table()
@@ -221,15 +216,7 @@ def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArr
 
 
 def read_labels(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> LabelArray:
-    """Read the labels in a mask file, as `tipsseg label` writes it.
-
-    Args:
-        path: The file.
-        classes: N, the number of classes.
-        max_pixels: Larger masks are refused.
-
-    Returns:
-        [H, W] uint8, or uint16 above 254 classes.
+    """Read the labels of N classes in a mask file, as `tipsseg label` writes it: [H, W] uint8, or uint16 above 254 classes.
 
     Raises:
         ImageError: As `read_truth`.
@@ -246,9 +233,7 @@ def read_labels(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> Label
         f"Predicted masks hold 0 for background, 1..{classes} for the classes in the vocabulary's order and "
         f"{ignore_id(classes)} for pixels without a label. Give the vocabulary that they were made with.",
     )
-    if label_dtype(classes) is np.uint8:
-        return stored.astype(np.uint8)
-    return stored.astype(np.uint16)
+    return stored.astype(np.uint8) if label_dtype(classes) is np.uint8 else stored.astype(np.uint16)
 
 
 # Formats that do not give back the numbers that were put in.
@@ -266,7 +251,7 @@ def _read_ids(path: Path, max_pixels: int) -> NDArray[np.uint8] | NDArray[np.uin
 
 
 def _stored_ids(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """The ids in a mask [H, W] as they are stored: palette indices or grey values, 0 and 1 in pictures of one bit.
+    """Return the ids in a mask [H, W] as they are stored: palette indices or grey values, 0 and 1 in pictures of one bit.
 
     An EXIF orientation is not applied. Masks are made for the upright image; a mask that has the tag got it together with the other
     metadata of the photograph.
@@ -295,7 +280,7 @@ _SAVE_AS_PNG = "Save it as a PNG of one channel, 8 or 16 bits, whose values are 
 
 
 def _refuse_unknown(path: Path, stored: LabelArray, known: NDArray[np.bool_], hint: str) -> None:
-    """Raise LabelIdError where `stored` [H, W] has ids that are not in `known` [65536]."""
+    """Raise LabelIdError if `stored` [H, W] has ids that are not in `known` [65536]."""
     counts = count_labels(stored)
     unknown = np.flatnonzero((counts > 0) & ~known[: counts.size]).tolist()
     if unknown:

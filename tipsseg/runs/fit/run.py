@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
-from tipsseg.evaluation.metrics import BACKGROUND_NAME, name_column
+from tipsseg.evaluation.metrics import BACKGROUND_NAME
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.runs.common.notes import note_damaged
 from tipsseg.runs.common.progress import Progress
@@ -27,6 +27,7 @@ from tipsseg.store.spec import RunSpec, check_folder, model_identity
 from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder, is_folder
 from tipsseg.util.printable import clock, counted, listed
+from tipsseg.util.table import text_table
 from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary, is_fit
 from tipsseg.weights.sources import find_model
 
@@ -78,17 +79,25 @@ class Fit:
         }
 
     def table(self) -> str:
-        """The scores as text for a terminal, IoU in per cent; "-": not known."""
+        """Lay out the scores for a terminal, IoU in per cent; "-": not known."""
         scores = self.fitted.scores
-        head, *names, mean = name_column(("in %", *(each.name or BACKGROUND_NAME for each in scores), "mean IoU"))
-        lines = [f"{head}{'text':>9}{'fitted':>9}{'images':>9}   made from"]
-        for name, each in zip(names, scores, strict=True):
-            lines.append(f"{name}{_percent(each.text_iou):>9}{_percent(each.iou):>9}{each.images:>9}   {each.source}")
-        known = [(each.text_iou, each.iou) for each in scores if each.text_iou is not None and each.iou is not None]
+        rows = [
+            [
+                score.name or BACKGROUND_NAME,
+                _percent(score.text_iou),
+                _percent(score.iou),
+                str(score.images),
+                score.source,
+            ]
+            for score in scores
+        ]
+        known = [
+            (score.text_iou, score.iou) for score in scores if score.text_iou is not None and score.iou is not None
+        ]
         if known:
             text, fitted = (math.fsum(values) / len(known) for values in zip(*known, strict=True))
-            lines += ["", f"{mean}{_percent(text):>9}{_percent(fitted):>9}   each image labelled by a fit without it"]
-        return "\n".join(lines) + "\n"
+            rows += [[], ["mean IoU", _percent(text), _percent(fitted), "", "each image labelled by a fit without it"]]
+        return text_table(["in %", "text", "fitted", "images", "made from"], rows, left=(0, 4))
 
 
 def _percent(value: float | None) -> str:

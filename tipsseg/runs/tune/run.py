@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.errors import ImageError, UsageError
-from tipsseg.evaluation.metrics import name_column
 from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_thresholds, tally
 from tipsseg.label_map import LabelMap
 from tipsseg.runs.common.progress import Progress
@@ -24,6 +23,7 @@ from tipsseg.store.spec import RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.files import atomic_write, cache_folder
 from tipsseg.util.printable import counted, listed, quoted
+from tipsseg.util.table import text_table
 from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary
 from tipsseg.vocabulary.toml_file import vocabulary_toml
 from tipsseg.vocabulary.vocabulary import Vocabulary, with_min_confidences
@@ -109,33 +109,31 @@ class Tuning:
         }
 
     def table(self) -> str:
-        """The numbers as text for a terminal, shares in per cent; "-": not known."""
-        lines: list[str] = []
+        """Lay out the numbers for a terminal, shares in per cent; "-": not known."""
+        text = ""
         if self.thresholds:
-            head, *names = name_column(["in %", *(each.name for each in self.vocabulary.classes)])
-            lines = [f"{head}{'at least':>10}{'precision':>11}{'recall':>9}{'before':>11}{'recall':>9}{'images':>8}"]
-            for name, each in zip(names, self.thresholds, strict=True):
-                lines.append(
-                    f"{name}{_percent(each.min_confidence, 1):>10}{_percent(each.precision):>11}{_percent(each.recall):>9}"
-                    f"{_percent(each.precision_before):>11}{_percent(each.recall_before):>9}{each.images:>8}{_remark(each)}"
-                )
-            lines += [
-                "",
-                "precision and recall: of each image with thresholds from the others; before: without thresholds",
-            ]
+            heads = ["in %", "at least", "precision", "recall", "before", "recall", "images", ""]
+            rows = []
+            for entry, found in zip(self.vocabulary.classes, self.thresholds, strict=True):
+                shares = (found.precision, found.recall, found.precision_before, found.recall_before)
+                numbers = [_percent(found.min_confidence, 1), *map(_percent, shares), str(found.images)]
+                rows.append([entry.name, *numbers, _remark(found)])
+            text = text_table(heads, rows, left=(0, 7))
+            text += (
+                "\nprecision and recall: of each image with thresholds from the others; before: without thresholds\n"
+            )
         if self.calibration is not None:
-            found = self.calibration
-            lines += [
-                f"temperature {found.temperature:.4g}: calibration error {_percent(found.before)} % before, "
-                f"{_percent(found.after)} % in images that it was not chosen by"
-            ]
-        return "\n".join(lines) + "\n"
+            text += (
+                f"temperature {self.calibration.temperature:.4g}: calibration error {_percent(self.calibration.before)} % "
+                f"before, {_percent(self.calibration.after)} % in images that it was not chosen by\n"
+            )
+        return text
 
 
 def _remark(threshold: ClassThreshold) -> str:
     if not threshold.reached:
-        return "   not reached: not labelled"
-    return "" if threshold.own else "   too few images: that of all classes"
+        return "not reached: not labelled"
+    return "" if threshold.own else "too few images: that of all classes"
 
 
 def _percent(value: float | None, digits: int = 2) -> str:

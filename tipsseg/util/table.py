@@ -1,0 +1,28 @@
+"""Tables of text for a terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Container, Iterable, Sequence
+from typing import Literal
+
+from tipsseg.util.printable import one_line
+
+#: Longer cells are cut.
+_WIDEST = 40
+
+
+def text_table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Container[int] = (0,)) -> str:
+    """Lay out rows under their heads; the columns in `left` are aligned to the left, the others to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, head in enumerate(heads):
+        justify: Literal["left", "right"] = "left" if number in left else "right"
+        table.add_column(head, justify=justify, no_wrap=True, overflow="ellipsis", max_width=_WIDEST)
+    for row in rows:
+        table.add_row(*map(one_line, row))
+    text = io.StringIO()
+    Console(file=text, width=1000, color_system=None, markup=False, emoji=False, highlight=False).print(table)
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
