@@ -1,4 +1,4 @@
-"""Names of devices and dtypes -> torch's, with clear errors for what this machine does not have."""
+"""Resolve names of devices and dtypes to torch's, with clear errors for what this machine does not have."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes CUDA before MPS before CPU.
+    """Resolve a device; "auto" takes CUDA before MPS before CPU.
 
-    Raises UsageError for a name that is none, DeviceError for a device that is absent.
+    Raises UsageError for an unknown name, DeviceError for a device that is absent.
     """
     check_device_name(name)
     if name == "auto":
@@ -43,9 +43,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; "auto" is float32, but bfloat16 on a CUDA device that has it. On a CPU, see `auto_dtype` for "auto".
+    """Resolve a dtype; "auto" is float32, but bfloat16 on a CUDA device that has it. On a CPU, see `auto_dtype` for "auto".
 
-    Raises UsageError for an unknown name, DeviceError where the device cannot compute in it.
+    Raises UsageError for an unknown name, DeviceError if the device cannot compute in it.
     """
     check_dtype_name(name)
     # Older cards emulate bfloat16, slowly.
@@ -58,13 +58,13 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def lacks_bfloat16_instructions() -> bool:
-    """Whether the CPU has no instructions for bfloat16, so that it is emulated. False where this version of torch does not tell."""
+    """Tell whether the CPU emulates bfloat16, without instructions for it. False if this version of torch does not tell."""
     found = _instructions()
     return bool(found) and not any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the CPU's instructions for bfloat16 are AVX-512's alone, not AMX's. False where this version of torch does not tell.
+    """Tell whether the CPU's instructions for bfloat16 are AVX-512's alone, not AMX's. False if torch does not tell.
 
     On such an AMD EPYC torch's own attention in bfloat16 takes longer than its two matrix products and a softmax. No other
     processor was measured.
@@ -80,7 +80,7 @@ def _instructions() -> Mapping[str, object]:
 
 @contextmanager
 def enough_memory(device: torch.device) -> Iterator[None]:
-    """Raise DeviceError where the memory of the device does not hold what is computed; other errors go through."""
+    """Raise DeviceError if the memory of the device does not hold what is computed; other errors go through."""
     try:
         yield
     except RuntimeError as error:
@@ -92,6 +92,5 @@ def enough_memory(device: torch.device) -> Iterator[None]:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether that is what the error says."""
     # The class that CUDA raises has had several names; MPS and CPU have none.
     return any(words in str(error) for words in ("out of memory", "can't allocate memory"))

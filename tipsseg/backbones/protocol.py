@@ -1,4 +1,4 @@
-"""What a model must offer so that images can be labelled with it: windows and phrases in, unit vectors out."""
+"""The interface of a model that images can be labelled with: windows and phrases in, unit vectors out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowFeatures:
-    """What the vision tower makes of B pictures of one size.
+    """The output of the vision tower for B pictures of one size.
 
     Attributes:
         patches: [B, h, w, D] float32 of unit length, one vector for each patch, to be compared with those of phrases.

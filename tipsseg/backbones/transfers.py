@@ -1,4 +1,4 @@
-"""Arrays to a device and tensors from it, without waiting for what the device is at meanwhile."""
+"""Send arrays to a device and fetch tensors from it, without waiting for what the device computes meanwhile."""
 
 from __future__ import annotations
 

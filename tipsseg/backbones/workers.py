@@ -48,7 +48,7 @@ class Workers:
 
     @property
     def count(self) -> int:
-        """How many threads torch has for the caller; 1 for a worker, and where they cannot be divided."""
+        """How many threads torch has for the caller; 1 for a worker, and if they cannot be divided."""
         return 1 if hasattr(self._worker, "threads") or not _can_divide_threads() else torch.get_num_threads()
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item], at_once: int) -> list[Result]:
@@ -79,7 +79,7 @@ class Workers:
         return [results[place] for place in range(len(items))]
 
     def check(self) -> None:
-        """Raise StoppedError where the caller of `map` does not wait for results any more."""
+        """Raise StoppedError if the caller of `map` does not wait for results any more."""
         if self._stopping.is_set():
             raise StoppedError
 
@@ -106,7 +106,7 @@ class Workers:
 
 @cache
 def _can_divide_threads() -> bool:
-    """Whether each Python thread can have its own number of torch's threads, which is so with OpenMP."""
+    """Tell whether each Python thread can have its own number of torch's threads, which is so with OpenMP."""
     return "backend: OpenMP" in torch.__config__.parallel_info()
 
 

@@ -7,7 +7,6 @@ the limit may differ.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from tipsseg.backbones.tipsv2.vision import Block
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import TipssegError
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
+from tipsseg.util.json_values import parse
 from tipsseg.util.processor import processor_name
 
 #: bfloat16 is taken where its time is at most this part of float32's. It rounds more, so a small gain is not enough.
@@ -48,16 +48,13 @@ def auto_dtype(
     cache: Path | None,
     measure: Callable[[VisionConfig, Workers], float] | None = None,
 ) -> torch.dtype:
-    """Choose the dtype for a CPU.
+    """Choose torch.float32 or torch.bfloat16 for a CPU.
 
     Args:
         config: The vision tower of the model.
         workers: The threads that will compute it.
         cache: A folder that keeps what was measured. None: nothing is read or written.
         measure: Gives the time in bfloat16 over that in float32. None: `time_ratio`.
-
-    Returns:
-        torch.float32 or torch.bfloat16.
     """
     if config.hidden_size < _CHANNELS or lacks_bfloat16_instructions():
         return torch.float32
@@ -77,11 +74,7 @@ def auto_dtype(
 
 @torch.inference_mode()
 def time_ratio(config: VisionConfig, workers: Workers) -> float:
-    """Time a block in both dtypes, on all threads at once.
-
-    Returns:
-        The time in bfloat16 over that in float32, each the shortest of a few rounds.
-    """
+    """Time a block on all threads at once: the time in bfloat16 over that in float32, each the shortest of a few rounds."""
     tasks = {dtype: _task(config, workers, dtype) for dtype in (torch.float32, torch.bfloat16)}
     for task in tasks.values():  # kernels are made when they are first used
         task()
@@ -113,7 +106,7 @@ def _task(config: VisionConfig, workers: Workers, dtype: torch.dtype) -> Callabl
 
 
 def _decides(config: VisionConfig) -> Mapping[str, object]:
-    """All that the times depend on."""
+    """Return all that the times depend on."""
     return {
         "processor": processor_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -128,12 +121,10 @@ def _file(cache: Path, config: VisionConfig) -> Path:
 
 
 def _read(file: Path | None) -> float | None:
-    """The ratio in a file of the cache; None where there is none, or no number."""
-    if file is None:
-        return None
+    """Return the ratio in a file of the cache; None without a file, or a number in it."""
     try:
-        record = json.loads(read_regular(file, _FILE_BYTES))
-    except (OSError, ValueError, RecursionError):
+        record = None if file is None else parse(read_regular(file, _FILE_BYTES))
+    except (OSError, ValueError):
         return None
     ratio = record.get("ratio") if isinstance(record, dict) else None
     return ratio if isinstance(ratio, float) and 0 < ratio < math.inf else None

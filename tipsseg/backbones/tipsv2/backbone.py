@@ -1,4 +1,4 @@
-"""TIPSv2 as a `Backbone`: windows and phrases to unit vectors, on one device. The only place that runs its towers."""
+"""Run the towers of TIPSv2 on one device: a `Backbone`, from windows and phrases to unit vectors."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ class Tipsv2Backbone:
 
     @cached_property
     def vision_encoder(self) -> VisionTower:
-        """The vision tower. Raises CheckpointError where it is read only now."""
+        """The vision tower. Raises CheckpointError if it is read only now."""
         return self._checkpoint.read_vision(self.device, self.dtype)
 
     @cached_property
     def text_encoder(self) -> TextTower:
-        """The text tower. Raises CheckpointError where it is read only now."""
+        """The text tower. Raises CheckpointError if it is read only now."""
         return self._checkpoint.read_text(self.device, self.dtype)
 
     @cached_property
@@ -104,11 +104,8 @@ class Tipsv2Backbone:
 
     @torch.inference_mode()
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """See Backbone.
-
-        The vectors of a phrase in its templates are normalised, averaged and normalised again: the zero-shot segmentation protocol
-        of TIPSv2.
-        """
+        # The vectors of a phrase in its templates are normalised, averaged and normalised again: the zero-shot
+        # segmentation protocol of TIPSv2.
         tokens = self._checkpoint.tokenizer(
             [template.replace("{}", phrase) for phrase in phrases for template in templates]
         )
@@ -127,7 +124,6 @@ class Tipsv2Backbone:
 
     @torch.inference_mode()
     def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
-        """See Backbone."""
         self._tower  # noqa: B018  read here where it is lazy, not by several threads at once
         beside = self.device.type == "cpu" and self.batch_size == 1
         parts = self._encode_beside(windows) if beside else self._encode_in_batches(windows)
@@ -139,11 +135,10 @@ class Tipsv2Backbone:
 
     @torch.inference_mode()
     def encode_whole(self, image: NDArray[np.uint8], size: tuple[int, int]) -> WindowFeatures:
-        """See Backbone. The stretch is bicubic and not clamped, as published."""
         try:
             with self.at_work:
                 pixels = self._to_pixels(image[None], torch.float32)
-                if size != image.shape[:2]:
+                if size != image.shape[:2]:  # bicubic and not clamped, as published
                     pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
                 return self._encode(pixels.to(self.dtype))
         except RuntimeError as error:
@@ -188,7 +183,7 @@ class Tipsv2Backbone:
         return parts
 
     def _encode_batch(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures | None:
-        """The features of one batch; None where there is not enough memory."""
+        """Return the features of one batch; None if there is not enough memory."""
         # Always as many: how a GPU adds up depends on the size of the batch, and labels must not depend on who shares it.
         filling = [np.zeros_like(windows[0])] * (self.batch_size - len(windows))
         try:
@@ -247,6 +242,5 @@ def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[Non
 
 
 def check_batch_size(size: int) -> None:
-    """Raise UsageError for what is no number of windows."""
     if type(size) is not int or size < 1:
         raise UsageError(f"batch size must be a whole number from 1 on, not {quoted(size)}")

@@ -1,4 +1,4 @@
-"""A folder in the hub layout -> a TIPSv2 model, strictly: every tensor is there, known and of the right shape.
+"""Read a TIPSv2 model from a folder in the hub layout, strictly: every tensor is there, known and of the right shape.
 
 The numbers of config.json are compared with the shapes in the header of model.safetensors before anything is built by them. Tensors
 may have the names of the hub's files or those of transformers, see `tensor_names`.
@@ -22,7 +22,8 @@ from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.backbones.tipsv2.vision import VisionTower
 from tipsseg.errors import CheckpointError
-from tipsseg.weights.lock import CONFIG_FILE, FOLDER_HINT, TOKENIZER_FILE, WEIGHTS_FILE, missing_hint
+from tipsseg.util.files import open_regular
+from tipsseg.weights.lock import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, missing_hint
 
 #: What the header of a file may have at most: bytes (the released ones: about 100,000), tensors (715), characters of a name (64),
 #: dimensions of a tensor (4).
@@ -94,23 +95,22 @@ class Checkpoint:
         _check_shapes(self._weights, self._sources, stored, expected)
 
     def read_vision(self, device: torch.device, dtype: torch.dtype) -> VisionTower:
-        """The vision tower on a device, in evaluation mode and without gradients. Raises CheckpointError."""
+        """Read the vision tower to a device, in evaluation mode and without gradients. Raises CheckpointError."""
         self._fill("vision_encoder", self._model.vision_encoder, device, dtype)
         return self._model.vision_encoder
 
     def read_text(self, device: torch.device, dtype: torch.dtype) -> TextTower:
-        """The text tower on a device, in evaluation mode and without gradients. Raises CheckpointError."""
+        """Read the text tower to a device, in evaluation mode and without gradients. Raises CheckpointError."""
         self._fill("text_encoder", self._model.text_encoder, device, dtype)
         return self._model.text_encoder
 
     def read(self, device: torch.device, dtype: torch.dtype) -> Tipsv2:
-        """Both towers. Raises CheckpointError."""
         self.read_vision(device, dtype)
         self.read_text(device, dtype)
         return self._model.eval()
 
     def _fill(self, prefix: str, tower: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-        """Tensors go one by one from the memory-mapped file to the device and dtype, whatever floating type they are stored in."""
+        """Take tensors one by one from the memory-mapped file to the device and dtype, from whatever floating type."""
         with _readable(self._weights), safe_open(self._weights, framework="pt", device="cpu") as file:
             tensors: dict[str, Tensor] = {}
             for name in tower.state_dict():
@@ -122,7 +122,7 @@ class Checkpoint:
 
 
 def load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Tipsv2, Tokenizer]:
-    """Both towers of the model in a folder, see `Checkpoint`, and its tokenizer. Raises CheckpointError."""
+    """Read both towers of the model in a folder, see `Checkpoint`, and its tokenizer. Raises CheckpointError."""
     checkpoint = Checkpoint(folder)
     return checkpoint.read(device, dtype), checkpoint.tokenizer
 
@@ -163,7 +163,7 @@ def _read_headers(folder: Path) -> tuple[ModelConfig, Shapes]:
 
 
 def _numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, int | None]]:
-    """What config.json says of the model, and what the tensors say: None where they do not tell."""
+    """Yield what config.json says of the model, and what the tensors say; None if they do not tell."""
 
     def size(name: str, axis: int) -> int | None:
         shape = shapes.get(name, ())
@@ -187,24 +187,22 @@ def _numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, in
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors in a file, from its header. Raises CheckpointError, also for tensors of other than floats."""
+    """Read the shapes of the tensors in a file from its header. Raises CheckpointError, also for tensors of other than floats."""
     shapes: dict[str, tuple[int, ...]] = {}
     with _readable(path):
-        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
-            raise CheckpointError(path, "is no regular file", FOLDER_HINT)
-        with path.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
+        with open_regular(path) as file:
+            length = int.from_bytes(file.read(8), "little")
         if length > _HEADER_BYTES:
             reason = f"is not a whole safetensors file (it states {length:,} bytes of header)"
             raise CheckpointError(path, reason, _WHOLE)
-        with safe_open(path, framework="pt", device="cpu") as file:
-            names = list(file.keys())
+        with safe_open(path, framework="pt", device="cpu") as tensors:
+            names = list(tensors.keys())
             if len(names) > _TENSORS:
                 raise CheckpointError(path, f"has {len(names):,} tensors, more than any TIPSv2 model has", _ONE_MODEL)
             for name in names:
                 if len(name) > _NAME:
                     raise CheckpointError(path, f"has a tensor whose name has {len(name):,} characters", _ONE_MODEL)
-                tensor = file.get_slice(name)
+                tensor = tensors.get_slice(name)
                 dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())
                 if dtype not in _FLOATS:
                     reason = f"tensor {name} is {dtype}, not floating point ({', '.join(_FLOATS)})"

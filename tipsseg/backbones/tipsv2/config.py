@@ -1,4 +1,4 @@
-"""config.json -> the two tower configurations.
+"""Read config.json, into the configurations of the two towers.
 
 The hub has two shapes of the same facts: a flat one (older revisions) and a nested one with `vision_config` and
 `text_config`, whose absent fields take the class defaults, which describe B/14. The nested one is what transformers saves for any
@@ -11,31 +11,42 @@ that no machine can build or run. `checkpoint` compares the numbers with the ten
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tipsseg.errors import CheckpointError
+from tipsseg.util.files import read_regular
+from tipsseg.util.json_values import parse
 from tipsseg.util.printable import shortened
-from tipsseg.weights.lock import FOLDER_HINT, missing_hint
+from tipsseg.weights.lock import missing_hint
 
 #: TIPSv2's own temperature defaults to that of B/14; it is stated in config.json, it is no tensor.
 DEFAULT_TEMPERATURE = 0.005065968260169029
 
 # The largest of each whole number that is taken, and the smallest and largest of the others. The released models have at most 1,536
 # channels, 6,144 in the MLP, 40 layers, 24 heads, 32 patches of 14 pixels along a side, 1 register, 32,000 pieces, 64 tokens.
-_WIDTH = 16_384
 _MLP_WIDTH = 131_072
-_LAYERS = 256
-_HEADS = 256
 _GRID = 128
 _PATCH_SIZE = 256
-_REGISTERS = 256
-_PIECES = 1_000_000
-_TOKENS = 1_024
+_VISION_MOST = {
+    "hidden_size": 16_384,
+    "num_hidden_layers": 256,
+    "num_attention_heads": 256,
+    "image_size": _GRID * _PATCH_SIZE,
+    "patch_size": _PATCH_SIZE,
+    "num_register_tokens": 256,
+}
+_TEXT_MOST = {
+    "vocab_size": 1_000_000,
+    "hidden_size": 16_384,
+    "intermediate_size": _MLP_WIDTH,
+    "num_hidden_layers": 256,
+    "num_attention_heads": 256,
+    "max_position_embeddings": 1_024,
+}
 _MLP_RATIO = (1 / 64, 64.0)
 _LAYER_NORM_EPS = (1e-12, 0.1)
 TEMPERATURE = (1e-4, 100.0)
@@ -83,11 +94,25 @@ _WITHOUT_EFFECT = (
 )
 _IGNORED = frozenset(" ".join(_WITHOUT_EFFECT).split())
 
+# Fields by the keys of the flat shape, and what keys that are left out mean.
+_FLAT_VISION = {
+    "hidden_size": "embed_dim",
+    "image_size": "img_size",
+    "patch_size": "patch_size",
+    "num_register_tokens": "num_register_tokens",
+}
+_FLAT_TEXT = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "text_hidden_size",
+    "intermediate_size": "text_mlp_dim",
+    "num_hidden_layers": "text_num_layers",
+    "num_attention_heads": "text_num_heads",
+    "max_position_embeddings": "max_len",
+}
+_FLAT_DEFAULTS = {"img_size": 448, "patch_size": 14, "num_register_tokens": 1, "vocab_size": 32000, "max_len": 64}
+
 # A nested file may have the keys of the flat shape too, for old readers. transformers does not look at them.
-_FLAT_KEYS = (
-    "embed_dim ffn_layer img_size init_values max_len num_register_tokens patch_size temperature",
-    "text_hidden_size text_mlp_dim text_num_heads text_num_layers vision_fn vocab_size",
-)
+_FLAT_KEYS = (*_FLAT_VISION.values(), *_FLAT_TEXT.values(), "ffn_layer", "init_values", "temperature", "vision_fn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +171,13 @@ class _Fields:
         self._values = values
         self._read: set[str] = set()
 
-    def integer(self, key: str, most: int, default: int | None = None) -> int:
-        return self._whole(key, self._get(key, default), most)
+    def integers(self, most: Mapping[str, int], defaults: object) -> dict[str, int]:
+        return {key: self.integer(key, bound, getattr(defaults, key)) for key, bound in most.items()}
 
-    def side(self, key: str, most: int, default: int) -> int:
-        """A whole number, or a pair of it: height and width of a square."""
+    def integer(self, key: str, most: int, default: int | None) -> int:
         value = self._get(key, default)
-        square = isinstance(value, list) and len(value) == 2 and value[0] == value[1]
-        return self._whole(key, value[0] if square else value, most)
-
-    def _whole(self, key: str, value: object, most: int) -> int:
+        if isinstance(value, list) and len(value) == 2 and value[0] == value[1] and key in ("image_size", "patch_size"):
+            value = value[0]  # a pair: height and width of a square
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
             raise self._error(key, f"should be a whole number from 1 to {most:,}, is {reprlib.repr(value)}")
         return value
@@ -214,11 +236,9 @@ def read_config(path: Path) -> ModelConfig:
     Raises CheckpointError, naming the file and the key, where it does not describe a TIPSv2 model.
     """
     try:
-        values = json.loads(read_bytes(path, _CONFIG_BYTES))
-    except ValueError as error:  # JSON and UTF-8 errors alike
-        raise CheckpointError(path, f"is not JSON: {error}") from error
-    except RecursionError:
-        raise CheckpointError(path, "is nested too deeply", _NOT_TIPSV2) from None
+        values = parse(read_bytes(path, _CONFIG_BYTES))
+    except ValueError as error:
+        raise CheckpointError(path, f"is not JSON: {error}", _NOT_TIPSV2) from error
     if not isinstance(values, dict):
         raise CheckpointError(path, "should hold a JSON object")
     if values.get("model_type", "tipsv2") != "tipsv2":
@@ -231,66 +251,41 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """The content of a file of a model, which has at most that many bytes. Raises CheckpointError."""
+    """Read a file of a model, which has at most that many bytes. Raises CheckpointError."""
     try:
-        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
-            raise CheckpointError(path, "is no regular file", FOLDER_HINT)
-        with path.open("rb") as opened:
-            data = opened.read(most + 1)
+        return read_regular(path, most)
     except FileNotFoundError:
         raise CheckpointError(path, "no such file", missing_hint(path)) from None
     except OSError as error:
         raise CheckpointError(path, f"cannot be read: {error.strerror or error}", "Check its permissions.") from error
-    if len(data) > most:
-        raise CheckpointError(path, f"has more than {most:,} bytes, which no such file has")
-    return data
 
 
 def parse_config(values: Mapping[str, object], path: Path) -> ModelConfig:
-    """The configuration that a parsed config.json of either shape describes; `path` only names it in errors."""
+    """Return the configuration that a parsed config.json of either shape describes; `path` only names it in errors."""
     config = _parse_nested(values, path) if _is_nested(values) else _parse_flat(values, path)
     _check(config, path)
     return config
 
 
 def nested_config(config: ModelConfig) -> dict[str, object]:
-    """The nested config.json of `config`, as a plain dict; `parse_config` reads it back."""
-    vision, text = config.vision, config.text
-    ratio = vision.mlp_hidden_size / vision.hidden_size
-    if vision.use_swiglu_ffn:
+    """Return the nested config.json of `config`, as a plain dict; `parse_config` reads it back."""
+    vision, text = asdict(config.vision), asdict(config.text)
+    ratio = vision.pop("mlp_hidden_size") / config.vision.hidden_size
+    if config.vision.use_swiglu_ffn:
         # The stored ratio is that of a plain MLP, of which SwiGLU keeps two thirds (rounded up to a multiple of 8).
         ratio = 4.0
+    vision["mlp_ratio"] = int(ratio) if ratio.is_integer() else ratio
     return {
         "architectures": ["Tipsv2Model"],
         "model_type": "tipsv2",
         "temperature_init_value": config.temperature,
-        "vision_config": {
-            "model_type": "tipsv2_vision_model",
-            "hidden_size": vision.hidden_size,
-            "num_hidden_layers": vision.num_hidden_layers,
-            "num_attention_heads": vision.num_attention_heads,
-            "mlp_ratio": int(ratio) if ratio.is_integer() else ratio,
-            "use_swiglu_ffn": vision.use_swiglu_ffn,
-            "image_size": vision.image_size,
-            "patch_size": vision.patch_size,
-            "num_register_tokens": vision.num_register_tokens,
-            "layer_norm_eps": vision.layer_norm_eps,
-        },
-        "text_config": {
-            "model_type": "tipsv2_text_model",
-            "vocab_size": text.vocab_size,
-            "hidden_size": text.hidden_size,
-            "intermediate_size": text.intermediate_size,
-            "num_hidden_layers": text.num_hidden_layers,
-            "num_attention_heads": text.num_attention_heads,
-            "max_position_embeddings": text.max_position_embeddings,
-            "layer_norm_eps": text.layer_norm_eps,
-        },
+        "vision_config": {"model_type": "tipsv2_vision_model", **vision},
+        "text_config": {"model_type": "tipsv2_text_model", **text},
     }
 
 
 def swiglu_hidden_size(mlp_hidden_size: int) -> int:
-    """Hidden width of SwiGLU: two thirds of the plain MLP's, rounded up to a multiple of 8."""
+    """Return the hidden width of SwiGLU: two thirds of the plain MLP's, rounded up to a multiple of 8."""
     return (int(mlp_hidden_size * 2 / 3) + 7) // 8 * 8
 
 
@@ -302,66 +297,49 @@ def _is_nested(values: Mapping[str, object]) -> bool:
 def _parse_nested(values: Mapping[str, object], path: Path) -> ModelConfig:
     both = _Fields(path, "", values)
     vision, text = both.section("vision_config"), both.section("text_config")
-    hidden_size = vision.integer("hidden_size", _WIDTH, 768)
+    numbers = vision.integers(_VISION_MOST, VisionConfig())
     # A ratio such as 4304 / 1152 may come back a hair below the whole number that it stands for.
-    mlp_hidden_size = int(hidden_size * vision.number("mlp_ratio", _MLP_RATIO, 4.0) + 1e-6)
+    mlp_hidden_size = int(numbers["hidden_size"] * vision.number("mlp_ratio", _MLP_RATIO, 4.0) + 1e-6)
     use_swiglu_ffn = vision.boolean("use_swiglu_ffn", False)
     config = ModelConfig(
         vision=VisionConfig(
-            hidden_size=hidden_size,
-            num_hidden_layers=vision.integer("num_hidden_layers", _LAYERS, 12),
-            num_attention_heads=vision.integer("num_attention_heads", _HEADS, 12),
+            **numbers,
             mlp_hidden_size=swiglu_hidden_size(mlp_hidden_size) if use_swiglu_ffn else mlp_hidden_size,
             use_swiglu_ffn=use_swiglu_ffn,
-            image_size=vision.side("image_size", _GRID * _PATCH_SIZE, 448),
-            patch_size=vision.side("patch_size", _PATCH_SIZE, 14),
-            num_register_tokens=vision.integer("num_register_tokens", _REGISTERS, 1),
             layer_norm_eps=vision.number("layer_norm_eps", _LAYER_NORM_EPS, 1e-6),
         ),
         text=TextConfig(
-            vocab_size=text.integer("vocab_size", _PIECES, 32000),
-            hidden_size=text.integer("hidden_size", _WIDTH, 768),
-            intermediate_size=text.integer("intermediate_size", _MLP_WIDTH, 3072),
-            num_hidden_layers=text.integer("num_hidden_layers", _LAYERS, 12),
-            num_attention_heads=text.integer("num_attention_heads", _HEADS, 12),
-            max_position_embeddings=text.integer("max_position_embeddings", _TOKENS, 64),
+            **text.integers(_TEXT_MOST, TextConfig()),
             layer_norm_eps=text.number("layer_norm_eps", _LAYER_NORM_EPS, 1e-5),
         ),
         temperature=both.number("temperature_init_value", TEMPERATURE, DEFAULT_TEMPERATURE),
     )
     vision.refuse_others(_VISION_FIXED, ["hidden_act"] if use_swiglu_ffn else [])  # SwiGLU has an activation of its own
     text.refuse_others(_TEXT_FIXED)
-    both.refuse_others({}, " ".join(_FLAT_KEYS).split())
+    both.refuse_others({}, _FLAT_KEYS)
     return config
 
 
 def _parse_flat(values: Mapping[str, object], path: Path) -> ModelConfig:
     fields = _Fields(path, "", values)
     depth, heads = _FLAT_TOWERS[fields.choice("vision_fn", _FLAT_TOWERS)]
-    hidden_size = fields.integer("embed_dim", _WIDTH)
     use_swiglu_ffn = fields.choice("ffn_layer", ("mlp", "swiglu")) == "swiglu"
-    text_mlp = fields.integer("text_mlp_dim", _MLP_WIDTH)
+    vision, text = (
+        {name: fields.integer(key, most[name], _FLAT_DEFAULTS.get(key)) for name, key in keys.items()}
+        for keys, most in ((_FLAT_VISION, _VISION_MOST), (_FLAT_TEXT, _TEXT_MOST))
+    )
     # So400m is the one tower whose MLP is not four times its width; there the text tower states the same number.
-    mlp_hidden_size = text_mlp if values["vision_fn"] == "vit_so400m" else 4 * hidden_size
+    so400m = values["vision_fn"] == "vit_so400m"
+    mlp_hidden_size = text["intermediate_size"] if so400m else 4 * vision["hidden_size"]
     return ModelConfig(
         vision=VisionConfig(
-            hidden_size=hidden_size,
+            **vision,
             num_hidden_layers=depth,
             num_attention_heads=heads,
             mlp_hidden_size=swiglu_hidden_size(mlp_hidden_size) if use_swiglu_ffn else mlp_hidden_size,
             use_swiglu_ffn=use_swiglu_ffn,
-            image_size=fields.integer("img_size", _GRID * _PATCH_SIZE, 448),
-            patch_size=fields.integer("patch_size", _PATCH_SIZE, 14),
-            num_register_tokens=fields.integer("num_register_tokens", _REGISTERS, 1),
         ),
-        text=TextConfig(
-            vocab_size=fields.integer("vocab_size", _PIECES, 32000),
-            hidden_size=fields.integer("text_hidden_size", _WIDTH),
-            intermediate_size=text_mlp,
-            num_hidden_layers=fields.integer("text_num_layers", _LAYERS),
-            num_attention_heads=fields.integer("text_num_heads", _HEADS),
-            max_position_embeddings=fields.integer("max_len", _TOKENS, 64),
-        ),
+        text=TextConfig(**text),
         temperature=fields.number("temperature", TEMPERATURE),
     )
 

@@ -40,7 +40,7 @@ _LOGITS = 1 << 21
 
 
 class TowerInference:
-    """Value features and class tokens of a tower. Several threads may call it at once."""
+    """Compute value features and class tokens of a tower. Several threads may call it at once."""
 
     def __init__(self, tower: VisionTower, workers: Workers | None = None) -> None:
         """Take no memory yet.
@@ -75,7 +75,6 @@ class TowerInference:
         return encoded
 
     def forget(self) -> None:
-        """Give the memory back."""
         self._rooms.clear()
         self._positions.cache_clear()
 
@@ -116,7 +115,7 @@ class _Sharing:
             self.workers = max(min(workers.count, _WORKERS, len(x) // _TOKENS), 1)
 
     def parts(self, rows: int) -> list[slice]:
-        """The rows in parts, as many for each worker; a single worker takes all at once."""
+        """Divide the rows into parts, as many for each worker; a single worker takes all at once."""
         number = self.workers * max(rows // (self.workers * _TOKENS), 1) if self.workers > 1 else 1
         step = -(-rows // number)
         return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
@@ -158,7 +157,7 @@ def _through(blocks: Sequence[Block], x: Tensor, batch: int, room: _Room, sharin
 
 
 def _attended(qkv: Tensor, sharing: _Sharing, by_products: bool) -> Tensor:
-    """The attention of B images, by `_products` or as torch makes it, [B, N, 3, heads, d] -> [B, N, heads, d]."""
+    """Compute the attention of B images, by `_products` or as torch makes it: [B, N, 3, heads, d] -> [B, N, heads, d]."""
     query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, d]
     if sharing.workers == 1 and not by_products:
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).contiguous()
@@ -173,7 +172,7 @@ def _attended(qkv: Tensor, sharing: _Sharing, by_products: bool) -> Tensor:
 
 
 def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The attention of one head by matrix products, each [N, d] -> [N, d]; logits are rounded."""
+    """Compute the attention of one head by matrix products, each [N, d] -> [N, d]; logits are rounded."""
     bias, scale = query.new_zeros(()), query.shape[1] ** -0.5
     parts = [
         torch.addmm(bias, some, key.T, beta=0, alpha=scale).softmax(-1) @ value  # [n, d]
@@ -199,15 +198,14 @@ class _Room:
                 self._tensors[name] = x.new_empty(rows * columns)
 
     def rows(self, name: str, start: int, count: int, width: int) -> Tensor:
-        """The rows from `start` on of the memory of that name, [count, width]."""
+        """Return the rows from `start` on of the memory of that name, [count, width]."""
         return self._tensors[name][start * width : (start + count) * width].view(count, width)
 
     def apply(self, name: str, layer: nn.Linear, x: Tensor, start: int = 0) -> Tensor:
-        """See `linear`."""
         return self.linear(name, x, layer.weight, layer.bias, start)
 
     def linear(self, name: str, x: Tensor, weight: Tensor, bias: Tensor, start: int = 0) -> Tensor:
-        """A linear layer into the rows of the memory of that name from `start` on, over what was there: [R, D] -> [R, E]."""
+        """Apply a linear layer, and write over the rows of the memory of that name from `start` on: [R, D] -> [R, E]."""
         return torch.addmm(bias, x, weight.T, out=self.rows(name, start, len(x), len(weight)))
 
 
@@ -228,7 +226,7 @@ def _mlp(room: _Room, block: Block, x: Tensor, start: int = 0) -> Tensor:
 
 
 def _attention_of_first(attention: Attention, x: Tensor, count: int) -> Tensor:
-    """`Attention.forward` of the first C tokens alone, which look at all: [B, N, D] -> [B * C, D].
+    """Compute `Attention.forward` of the first C tokens alone, which look at all: [B, N, D] -> [B * C, D].
 
     Keys and values of all N tokens would be a sixth of the work of a block. But q . (W x) = (q W) . x, and the mean of W x is W
     times the mean of x: queries are brought to the tokens, and no token needs a key or a value. The bias of keys adds the same to

@@ -1,4 +1,4 @@
-"""The names of tensors in a file -> those of the hub, which the towers have.
+"""Translate the names of tensors in a file to those of the hub, which the towers have.
 
 transformers has names of its own, which changed once, and splits the fused projections. `save_pretrained` turns some of them back,
 others not, which depends on how the model was read: so each replacement stands by itself. All are those of its conversion mapping.
@@ -81,7 +81,7 @@ def find_sources(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _hub_name(name: str) -> tuple[str, int, int]:
-    """The name of the hub, which of its parts this is, and of how many."""
+    """Return the name of the hub, which of its parts this is, and of how many."""
     for theirs, ours in _TOWERS.items():
         if name.startswith(theirs):
             name = ours + name.removeprefix(theirs)

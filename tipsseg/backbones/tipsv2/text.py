@@ -93,7 +93,7 @@ class TextTower(nn.Module):
         self.ln_final = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Mean of the real tokens after the final norm, not normalised: [P, T] int64, [P] int64 -> [P, D].
+        """Average the real tokens after the final norm, not normalised: [P, T] int64, [P] int64 -> [P, D].
 
         Tokens at and after a text's length are padding: they are neither attended to nor averaged. A text of length 0
         (the empty string) gives the zero vector.
@@ -110,7 +110,7 @@ class TextTower(nn.Module):
 
 
 def sinusoidal_positions(length: int, width: int, device: torch.device) -> Tensor:
-    """Sines in the first half of the channels, cosines in the second; time scales from 1 to 10,000: [length, width]."""
+    """Return sines in the first half of the channels, cosines in the second, with time scales from 1 to 10,000: [length, width]."""
     half = width // 2
     rates = torch.exp(torch.arange(half, device=device, dtype=torch.float32) * -(math.log(10_000) / max(half - 1, 1)))
     angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * rates  # [length, half]

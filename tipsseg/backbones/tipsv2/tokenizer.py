@@ -39,7 +39,7 @@ class Tokenizer:
     """
 
     def __init__(self, path: Path, max_length: int) -> None:
-        """Raises CheckpointError where `path` is not a SentencePiece model with pad id 0."""
+        """Read a SentencePiece model with pad id 0. Raises CheckpointError."""
         self.path = path
         self.max_length = max_length
         # Bytes rather than a path: SentencePiece opens files by a name in UTF-8 only.
@@ -53,12 +53,12 @@ class Tokenizer:
             raise CheckpointError(path, "is an empty SentencePiece model")
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of one text, at most `max_length`."""
+        """Return the token ids of one text, at most `max_length`."""
         ids: list[int] = self._pieces.encode(text.lower())
         return ids[: self.max_length]
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of several texts, padded to `max_length`."""
+        """Return the token ids of several texts, padded to `max_length`."""
         rows = [self.encode(text) for text in texts]
         ids = torch.zeros(len(rows), self.max_length, dtype=torch.int64)
         for index, row in enumerate(rows):

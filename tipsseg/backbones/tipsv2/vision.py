@@ -63,7 +63,7 @@ class Attention(nn.Module):
         return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))  # [B, N, D]
 
     def values(self, x: Tensor) -> Tensor:
-        """The projected values alone, [B, N, D] -> [B, N, D]: no query, no key, no attention."""
+        """Return the projected values alone, [B, N, D] -> [B, N, D]: no query, no key, no attention."""
         width = x.shape[-1]
         value = F.linear(x, self.qkv.weight[2 * width :], self.qkv.bias[2 * width :])  # [B, N, D]
         return self.proj(value)
@@ -126,7 +126,7 @@ class Block(nn.Module):
         return self._feed_forward(x + self.ls1(self.attn(self.norm1(x))))
 
     def value_features(self, x: Tensor) -> Tensor:
-        """The block with its attention weights replaced by the identity: every token keeps its own value."""
+        """Apply the block with its attention weights replaced by the identity: every token keeps its own value."""
         return self._feed_forward(x + self.ls1(self.attn.values(self.norm1(x))))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class VisionTower(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
     def forward(self, pixels: Tensor, mask: Tensor | None = None) -> VisionOutput:
-        """The normalised tokens after the last block.
+        """Return the normalised tokens after the last block.
 
         Args:
             pixels: [B, 3, H, W] float in [0, 1], RGB; H and W are multiples of the patch size.
@@ -158,13 +158,13 @@ class VisionTower(nn.Module):
         return self.output_of(self.last_block_input(pixels, mask), pixels)
 
     def output_of(self, hidden: Tensor, pixels: Tensor) -> VisionOutput:
-        """The output from what the last block gets, [B, N, D]."""
+        """Return the output from the input of the last block, [B, N, D]."""
         tokens = self.norm(self.blocks[-1](hidden))  # [B, N, D]
         prefix = self.config.num_prefix_tokens
         return VisionOutput(tokens[:, 0], tokens[:, 1:prefix], self.to_grid(tokens[:, prefix:], pixels))
 
     def value_features(self, pixels: Tensor) -> Tensor:
-        """Value features of the patches, [B, 3, H, W] -> [B, h, w, D].
+        """Return value features of the patches, [B, 3, H, W] -> [B, h, w, D].
 
         The last block takes `v` of every token in place of its attention output, then goes on as usual through its MLP and
         the final norm (the zero-shot segmentation protocol of TIPSv2, arXiv 2604.12012). The prefix tokens do not
@@ -173,12 +173,12 @@ class VisionTower(nn.Module):
         return self.values_of(self.last_block_input(pixels), pixels)
 
     def values_of(self, hidden: Tensor, pixels: Tensor) -> Tensor:
-        """Value features [B, h, w, D] from what the last block gets, [B, N, D]."""
+        """Return value features [B, h, w, D] from the input of the last block, [B, N, D]."""
         last = cast(Block, self.blocks[-1])
         return self.to_grid(self.norm(last.value_features(hidden[:, self.config.num_prefix_tokens :])), pixels)
 
     def last_block_input(self, pixels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Tokens before the last block, [B, N, D]; what `forward` and `value_features` share."""
+        """Return the input of the last block, [B, N, D], which `forward` and `value_features` share."""
         x = self.embed(pixels, mask)
         for block in self.blocks[:-1]:
             x = block(x)
@@ -214,7 +214,7 @@ class VisionTower(nn.Module):
         return pixels.shape[-2] // patch, pixels.shape[-1] // patch
 
     def to_grid(self, patches: Tensor, pixels: Tensor) -> Tensor:
-        """Patch tokens as rows and columns, [B, h * w, D] -> [B, h, w, D]."""
+        """Arrange patch tokens in rows and columns, [B, h * w, D] -> [B, h, w, D]."""
         height, width = self.grid_of(pixels)
         return patches.reshape(patches.shape[0], height, width, -1)  # [B, h, w, D]
 
