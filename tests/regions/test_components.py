@@ -20,7 +20,6 @@ from tipsseg.regions.components import (
     Region,
     components,
     count_labels,
-    encode_region,
     encode_regions,
     means_over,
     whole_classes,
@@ -125,7 +124,7 @@ def test_components_cover_the_classes_and_keep_apart(labels: LabelArray) -> None
 def test_a_region_is_coded_as_its_whole_mask(labels: LabelArray) -> None:
     for region in components(labels, 300 if labels.dtype == np.uint16 else 254):
         mask = whole(region, labels.shape)
-        code = encode_region(region, labels.shape)
+        code = encode_regions([region], labels.shape)[0]
         assert code == encode_rle(mask)
         assert isinstance(code["counts"], str)
         assert code["counts"].isascii()
@@ -136,13 +135,13 @@ def test_a_region_is_coded_as_its_whole_mask(labels: LabelArray) -> None:
 @settings(max_examples=50, deadline=None)
 def test_regions_are_coded_together_as_alone(labels: LabelArray) -> None:
     regions = components(labels, 300)[::-1]
-    assert encode_regions(regions, labels.shape) == [encode_region(each, labels.shape) for each in regions]
+    assert encode_regions(regions, labels.shape) == [encode_regions([each], labels.shape)[0] for each in regions]
 
 
 def test_codes_of_a_large_map() -> None:
     labels = (np.random.default_rng(0).random((301, 407)) < 0.5).astype(np.uint8)
     for region in components(labels, 1, min_area=50):
-        assert encode_region(region, labels.shape) == encode_rle(whole(region, labels.shape))
+        assert encode_regions([region], labels.shape)[0] == encode_rle(whole(region, labels.shape))
 
 
 def test_many_small_regions_of_a_large_map_are_quick() -> None:
@@ -150,7 +149,7 @@ def test_many_small_regions_of_a_large_map_are_quick() -> None:
     labels[::40, ::40] = 1
     regions = components(labels, 1)
     assert len(regions) == 50 * 75
-    assert encode_region(regions[-1], labels.shape)["size"] == [2000, 3000]
+    assert encode_regions([regions[-1]], labels.shape)[0]["size"] == [2000, 3000]
 
 
 def test_counts() -> None:
@@ -187,7 +186,7 @@ def test_whole_classes_are_their_components_together(labels: LabelArray) -> None
         assert region.area == mask.sum()
         assert np.flatnonzero(region.mask.any(0))[[0, -1]].tolist() == [0, region.mask.shape[1] - 1]
         assert np.flatnonzero(region.mask.any(1))[[0, -1]].tolist() == [0, region.mask.shape[0] - 1]
-        assert encode_region(region, labels.shape) == encode_rle(mask)
+        assert encode_regions([region], labels.shape)[0] == encode_rle(mask)
 
 
 def test_small_classes_are_left_out() -> None:

@@ -1,4 +1,4 @@
-"""Decoding in a process of its own, which can be stopped, of images whose decoder cannot.
+"""Decode images whose decoder cannot be stopped in a process of their own, which can.
 
 Most decoders of Pillow ask for a file block by block, and can be ended at any of them. Those here take a file at once, in one call
 that nothing ends; a file of some kilobytes can keep them busy for hours.
@@ -44,14 +44,14 @@ class DecodingTimeoutError(Exception):
 
 
 def needs_own_process(image: Image.Image) -> bool:
-    """Whether an image that is open, and not decoded, should be decoded by `decode_apart`. Raises anything for a damaged file."""
+    """Tell whether an open image should be decoded by `decode_apart`. Raises anything for a damaged file."""
     if image.format in _UNBOUND:
         return True
     return image.format in _AT_ONCE and _decoded_pixels(image) > _FEW
 
 
 def _decoded_pixels(image: Image.Image) -> int:
-    """How many pixels the decoder makes; the decoder of TIFF makes whole tiles, however little of them belongs to the image."""
+    """Count the pixels that the decoder makes; that of TIFF makes whole tiles, however little of them belongs to the image."""
     width, height = image.size
     if image.format != "TIFF":
         return width * height
@@ -65,12 +65,7 @@ def _decoded_pixels(image: Image.Image) -> int:
 
 
 def decode_apart(path: Path, seconds: int, pixels: int) -> Image.Image:
-    """The decoded image in a file, without its metadata.
-
-    Args:
-        path: The file.
-        seconds: How long decoding may work.
-        pixels: How many pixels the image may have.
+    """Decode the image in a file, without its metadata, in so many seconds of work at most, if it has no more `pixels`.
 
     Raises:
         ImageError: The file is broken or too large.
@@ -101,7 +96,7 @@ def decode_apart(path: Path, seconds: int, pixels: int) -> Image.Image:
 
 
 def _failure(path: Path, code: int, stderr: bytes) -> Exception:
-    """What a process says of an image that ended with that code, and wrote that."""
+    """Return the error for a decoder process that exited with `code` and wrote `stderr`."""
     if code == -getattr(signal, "SIGXCPU", 0):
         return DecodingTimeoutError()
     lines = stderr.splitlines()

@@ -14,7 +14,6 @@ from tipsseg.images.pillow import silence_decoders
 
 
 def main() -> None:
-    """Decode one image, or say on stderr what is wrong with it."""
     path, seconds, pixels = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     with suppress(ImportError):  # not there on Windows, where the clock alone counts
         import resource

@@ -1,6 +1,6 @@
-"""Image files to pixels: the stored picture, or upright RGB, whatever the format; every fault is an ImageError.
+"""Read image files of any format: the stored picture, or upright RGB. Every fault is an ImageError.
 
-Each function takes `max_pixels`: images of more pixels are refused. All of them may be called from several threads.
+Each function takes `max_pixels`: images of more pixels are refused. Several threads may call them.
 """
 
 from __future__ import annotations
@@ -48,15 +48,7 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     alpha channel is dropped and the stored colours are used. Colour profiles are ignored. 16-bit values are scaled by v / 257, and
     floats from [0, 1] by 255. Floats, and 32-bit integers, up to 255 are used as they are.
 
-    Args:
-        path: The file.
-        max_pixels: Images of more pixels are refused.
-
-    Returns:
-        The pixels, [H, W, 3] uint8 RGB, C-contiguous and writable.
-
-    Raises:
-        ImageError: The file cannot be read as an image.
+    Returns [H, W, 3] uint8 RGB, C-contiguous and writable. Raises ImageError.
     """
     upright = decode_upright(path, max_pixels)
     with as_image_error(path):
@@ -83,11 +75,7 @@ def decode_stored(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Turn what a caller gives as an image into an upright picture in mode RGB.
-
-    Args:
-        image: A path, a Pillow image of any mode, or pixels [H, W, 3] uint8 RGB.
-        max_pixels: Image files of more pixels are refused.
+    """Turn a path, a Pillow image of any mode, or pixels [H, W, 3] uint8 RGB into an upright picture in mode RGB.
 
     Raises:
         ImageError: The file cannot be read.
@@ -111,7 +99,7 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Read the (height, width) of what `open_image` makes of a file, from its header and its EXIF orientation.
+    """Read the (height, width) of an image file once it is upright, from its header and its EXIF orientation.
 
     Decodes no pixels, but for a PNG without EXIF data in front of them: PNG may have it behind them. Raises ImageError as
     `open_image` does, but not for faults of the pixels.
@@ -155,19 +143,15 @@ class OpenImage:
         return self.picture.height, self.picture.width
 
     def remarks(self, upright: Image.Image) -> tuple[Remark, ...]:
-        """How less is to be seen in the picture, as `upright_image` gives it, than is in the file."""
+        """Tell how the upright picture shows less than is in the file."""
         ranges = cast(tuple[tuple[int, int], ...], upright.getextrema()) if self.deep else ()
         dark = self.deep and all(high <= _TWELVE_BITS for _, high in ranges)
         return (*(("dark",) if dark else ()), *(("pages",) if self.pages else ()))
 
     def decode(self) -> Image.Image:
-        """Decode the pixels, in DECODE_SECONDS at most; see `decode_apart` and `_TimedFile`.
+        """Decode the pixels, in DECODE_SECONDS at most. Raises ImageError.
 
-        Returns:
-            The same picture, or another one where it was decoded in a process of its own. It outlives the file.
-
-        Raises:
-            ImageError: The pixels cannot be decoded.
+        The picture outlives the file. It is another one if it was decoded in a process of its own.
         """
         path, picture = self.path, self.picture
         with faults_of(path, self.max_pixels):
@@ -220,12 +204,11 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    """Whether an image that is open, and not decoded, has 16 bits a channel."""
     return picture.mode.startswith("I;16") or ";16" in str(getattr(picture, "tile", [])[:1])
 
 
 def _has_pages(picture: Image.Image) -> bool:
-    """Whether a page follows the first one of an image that is open; only the next one is looked at."""
+    """Tell whether a page follows the first one of an open image; only the next one is looked at."""
     if picture.format != "TIFF" or not getattr(picture, "is_animated", False):
         return False
     try:
@@ -284,7 +267,6 @@ class _TimedFile(io.BufferedReader):
         self._until = time.thread_time() + seconds
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As of any file."""
         if time.thread_time() > self._until:
             raise DecodingTimeoutError
         return super().read(size)

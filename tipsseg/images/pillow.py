@@ -1,4 +1,4 @@
-"""What Pillow keeps for the whole process: its formats, its limit on pixels, its warnings and those of libtiff."""
+"""Set what Pillow keeps for the whole process: its formats, its limit on pixels, its warnings and those of libtiff."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def image_formats() -> tuple[str, ...]:
 
 @cache
 def _register_heic() -> None:
-    """Let Pillow read HEIC where the package for it is installed, the extra "heic"."""
+    """Let Pillow read HEIC if the package for it is installed, the extra "heic"."""
     with suppress(ImportError):
         from pillow_heif import register_heif_opener
 

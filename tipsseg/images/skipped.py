@@ -1,4 +1,4 @@
-"""Files in folders that are no images: their kinds, counted, and what to do to have some of them labelled."""
+"""Count files in folders that are not images, by their kinds, and hint at how to have some of them labelled."""
 
 from __future__ import annotations
 
@@ -30,14 +30,13 @@ class Skipped:
         self._kinds: Counter[str] = Counter()
 
     def add(self, name: str, *, file: bool) -> None:
-        """Count one more; `file` says whether it is a regular file."""
         self._kinds[PurePath(name).suffix.lower() if file else _OTHER] += 1
 
     def __len__(self) -> int:
         return self._kinds.total()
 
     def __str__(self) -> str:
-        """The counts, the highest first, for example "3 .heic, 1 .mp4"."""
+        """List the counts, the highest first, for example "3 .heic, 1 .mp4"."""
         kinds = sorted(self._kinds.items(), key=lambda item: (-item[1], item[0]))
         parts = [f"{number} {_called(kind)}" for kind, number in kinds[:_NAMED]]
         if kinds[_NAMED:]:
@@ -47,7 +46,6 @@ class Skipped:
 
     @property
     def hints(self) -> tuple[str, ...]:
-        """What to do to have some of the files labelled."""
         hints = ((_HEIC, HEIC_HINT), (_VIDEO, VIDEO_HINT))
         return tuple(hint for kinds, hint in hints if kinds & self._kinds.keys())
 

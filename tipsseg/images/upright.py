@@ -1,4 +1,4 @@
-"""Pillow images of any mode to pixels: upright, 8-bit RGB, and as people are shown them."""
+"""Convert Pillow images of any mode to upright 8-bit RGB, at full size or as thumbnails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ THUMBNAIL_SIDE = 4096
 
 
 def upright_image(image: Image.Image) -> Image.Image:
-    """A Pillow image in mode RGB, as `open_image` understands it, turned upright; the same image where nothing is to be done.
+    """Convert a Pillow image to mode RGB, as `open_image` understands it, and turn it upright; return it if nothing is to be done.
 
     Raises InputError for an image without pixels and for numbers that have no 8-bit meaning.
     """
@@ -27,7 +27,7 @@ def upright_image(image: Image.Image) -> Image.Image:
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    """The image, which is changed, turned upright."""
+    """Turn the image upright, in place."""
     # `exif_transpose` writes all metadata again, and raises where some are damaged. Here it sees the orientation alone.
     image.info.clear()
     image.getexif()[ORIENTATION] = orientation
@@ -85,7 +85,7 @@ ORIENTATION = 0x0112
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of an image, 1 to 8; 1, which is upright, where it is absent or damaged."""
+    """Return the EXIF orientation of an image, 1 to 8; 1, which is upright, if it is absent or damaged."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
     except Exception:  # damaged EXIF beside sound pixels raises as many kinds as damaged pixels do
@@ -94,7 +94,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def thumbnail_rgb(upright: Image.Image) -> NDArray[np.uint8]:
-    """An upright image in mode RGB at its `thumbnail_size`, [h, w, 3] uint8; each pixel the mean of the area that it stands for."""
+    """Scale an upright image to its `thumbnail_size`, [h, w, 3] uint8: each pixel is the mean of the area that it stands for."""
     height, width = thumbnail_size((upright.height, upright.width))
     if (width, height) != upright.size:
         upright = upright.resize((width, height), Image.Resampling.BOX)
@@ -102,7 +102,7 @@ def thumbnail_rgb(upright: Image.Image) -> NDArray[np.uint8]:
 
 
 def thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The size (height, width) at which an image of `size` is shown: its own, but not longer than THUMBNAIL_SIDE."""
+    """Return the size (height, width) at which an image of `size` is shown: its own, but not longer than THUMBNAIL_SIDE."""
     longest = max(size)
     if longest <= THUMBNAIL_SIDE:
         return size

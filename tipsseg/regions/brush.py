@@ -1,4 +1,4 @@
-"""Label Studio's run-length code of brush strokes.
+"""Decode Label Studio's run-length code of brush strokes.
 
 It codes the bytes of an RGBA picture. Bits, highest first: 32 for the number of bytes; 5 for the bits of a byte, less one; four
 times 4 for the bits of a length, less one. Then parts: one bit whether one byte is repeated, two bits for which of the four
@@ -19,11 +19,10 @@ class _Bits:
         self._at = 0
 
     def number(self, width: int) -> int:
-        """The number in the next bits. Raises ValueError where there are fewer."""
         return int(self.numbers(1, width)[0])
 
     def numbers(self, count: int, width: int) -> NDArray[np.int64]:
-        """[count], the numbers in the next bits, each of that width. Raises ValueError where there are fewer."""
+        """Return the numbers in the next bits, [count], each of that width. Raises ValueError if the bits end early."""
         end = self._at + count * width
         if end > len(self._bits):
             raise ValueError("it ends early")
@@ -33,17 +32,9 @@ class _Bits:
 
 
 def decode_brush(code: object, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The painted pixels of a code.
+    """Decode a list of bytes to the painted pixels of an image of `size`: [H, W] bool, where the picture is not transparent.
 
-    Args:
-        code: The list of bytes.
-        size: (height, width) of the image.
-
-    Returns:
-        [H, W] bool: where the picture is not transparent.
-
-    Raises:
-        ValueError: For a list that is no such code, or is of another size.
+    Raises ValueError for a list that is not such a code, or is of another size.
     """
     if not isinstance(code, list) or not all(type(each) is int and 0 <= each <= 255 for each in code):
         raise ValueError("its code is no list of bytes")
@@ -63,7 +54,7 @@ def decode_brush(code: object, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def _opaque(bits: _Bits, total: int, lengths: list[int]) -> NDArray[np.bool_]:
-    """[total / 4], which pixels are not transparent."""
+    """Return which pixels are not transparent, [total / 4]."""
     opaque = np.zeros(total // 4, np.bool_)
     done = 0
     while done < total:

@@ -1,4 +1,4 @@
-"""Label ids -> regions and their run-length codes. numpy only."""
+"""Find regions in label ids, and code them as runs. numpy only."""
 
 from __future__ import annotations
 
@@ -74,18 +74,18 @@ class Region:
 
 
 def count_labels(labels: LabelArray) -> NDArray[np.int64]:
-    """The number of pixels of each label id in `labels` [H, W]: 256 counts for uint8, 65536 for uint16."""
+    """Count the pixels of each label id in `labels` [H, W]: 256 counts for uint8, 65536 for uint16."""
     ids = int(np.iinfo(labels.dtype).max) + 1
     counts = np.zeros(ids, np.int64)
     flat = labels.reshape(-1)
     # By pieces: numpy's count makes 64-bit copies, eight times a large map.
-    for start in range(0, flat.size, 1 << 20):
-        counts += np.bincount(flat[start : start + (1 << 20)], minlength=ids)
+    for start in range(0, flat.size, _PIECE):
+        counts += np.bincount(flat[start : start + _PIECE], minlength=ids)
     return counts
 
 
 def components(labels: LabelArray, number_of_classes: int, min_area: int = 1) -> list[Region]:
-    """The 8-connected components of the classes 1..N in `labels` [H, W], uint8 or uint16.
+    """Find the 8-connected components of the classes 1..N in `labels` [H, W], uint8 or uint16.
 
     Components of fewer than `min_area` pixels are left out; background and ignored pixels belong to none. Sorted by
     class id, then top row, then left column (then by the leftmost pixel of the top row, which no two share).
@@ -95,13 +95,12 @@ def components(labels: LabelArray, number_of_classes: int, min_area: int = 1) ->
 
 
 def whole_classes(labels: LabelArray, number_of_classes: int, min_area: int = 1) -> list[Region]:
-    """All pixels of each of the classes 1..N in `labels` [H, W] as one region, where there are at least `min_area`; by class id."""
+    """Gather all pixels of each class 1..N in `labels` [H, W] into one region, if there are at least `min_area`; by class id."""
     runs, class_ids = _runs(labels, number_of_classes)
     return _regions(runs, class_ids, class_ids.astype(np.intp), min_area)
 
 
 def _runs(labels: LabelArray, number_of_classes: int) -> tuple[Runs, LabelArray]:
-    """The runs of the classes 1..N, and the class id of each."""
     height, width = labels.shape
     found: list[tuple[Runs, LabelArray]] = []
     step = max(_PIECE // height, 1)
@@ -120,14 +119,13 @@ def _runs(labels: LabelArray, number_of_classes: int) -> tuple[Runs, LabelArray]
 
 
 def _together(parts: Sequence[Runs]) -> Runs:
-    """All runs of the parts, one part behind the other."""
     if not parts:
         return Runs(*np.empty((3, 0), np.int32))
     return Runs(*(np.concatenate([getattr(runs, name) for runs in parts]) for name in ("column", "top", "stop")))
 
 
 def _connected(runs: Runs, class_ids: LabelArray, height: int) -> NDArray[np.intp]:
-    """A number for each run; runs of one class that touch, also at a corner, directly or by others, have the same number."""
+    """Number the runs: those of one class that touch, also at a corner, directly or by others, have the same number."""
     # Down the columns, with two rows between them, all runs have places that only grow.
     column, pitch = runs.column.astype(np.int64), height + 2
     next_column = (column + 1) * pitch
@@ -141,7 +139,7 @@ def _connected(runs: Runs, class_ids: LabelArray, height: int) -> NDArray[np.int
 
 
 def _joined(number: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.intp]:
-    """[number]: the lowest number that each number is joined with, directly or by others; `one` and `other` are the joints."""
+    """Return the lowest number that each number is joined with, directly or by others; `one` and `other` are the joints."""
     lowest = np.arange(number)
     while True:
         roots, other_roots = lowest[one], lowest[other]
@@ -158,7 +156,6 @@ def _joined(number: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDAr
 
 
 def _regions(runs: Runs, class_ids: LabelArray, numbers: NDArray[np.intp], min_area: int) -> list[Region]:
-    """A region for each number, in the order of `components`."""
     order = np.argsort(numbers, kind="stable")
     runs, class_ids = runs[order], class_ids[order]
     firsts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
@@ -180,7 +177,7 @@ def _regions(runs: Runs, class_ids: LabelArray, numbers: NDArray[np.intp], min_a
 
 
 def means_over(regions: Sequence[Region], values: ConfidenceArray) -> NDArray[np.float64]:
-    """The mean of `values` [H, W] over each of the regions, which share no pixel: [number of regions]."""
+    """Return the mean of `values` [H, W] over each of the regions, which share no pixel: [number of regions]."""
     height, width = values.shape
     areas = np.array([region.area for region in regions], np.float64)
     sums = np.zeros(len(regions))
@@ -206,7 +203,7 @@ def means_over(regions: Sequence[Region], values: ConfidenceArray) -> NDArray[np
 
 
 def _edges(runs: Runs, height: int) -> NDArray[np.int64]:
-    """[2 R]: where each run begins and where it ends, counted down columns of `height` pixels."""
+    """Return where each run begins and ends, [2 R], counted down columns of `height` pixels."""
     base = runs.column.astype(np.int64) * height
     edges = np.empty(2 * len(runs), np.int64)
     np.add(base, runs.top, out=edges[::2])
@@ -214,13 +211,8 @@ def _edges(runs: Runs, height: int) -> NDArray[np.int64]:
     return edges
 
 
-def encode_region(region: Region, size: tuple[int, int]) -> Rle:
-    """See `encode_regions`."""
-    return encode_regions([region], size)[0]
-
-
 def encode_regions(regions: Sequence[Region], size: tuple[int, int]) -> list[Rle]:
-    """The compressed run-length codes of regions in an image of `size` (height, width).
+    """Encode regions in an image of `size` (height, width) as compressed run-length codes.
 
     Each code is that of the whole mask, but the work goes with the regions' runs and not with the image, which matters where a map
     has thousands of regions. All of them are coded at once, as most have few runs.
@@ -252,7 +244,7 @@ def encode_regions(regions: Sequence[Region], size: tuple[int, int]) -> list[Rle
 
 
 def _text(numbers: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
-    """Numbers as COCO writes them, five bits in a letter, the lowest first; and how many letters each has."""
+    """Write numbers as COCO does, five bits in a letter, the lowest first; return how many letters each has, too."""
     letters: list[NDArray[np.uint8]] = []
     more = np.ones(len(numbers), np.bool_)
     lengths = np.zeros(len(numbers), np.int64)

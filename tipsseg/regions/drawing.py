@@ -1,4 +1,4 @@
-"""Draws labels for people: as colours on the image, outlined, with names on the larger regions; below its name and a legend."""
+"""Draw labels for people: as colours on the image, outlined, with names on the larger regions; below its name and a legend."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _INK_FAINT: Colour = (165, 170, 178)
 def draw_labels(
     image: NDArray[np.uint8], labels: LabelArray, classes: Sequence[LabelClass], name: str
 ) -> NDArray[np.uint8]:
-    """Draw the picture of an image and its labels. Its long side is 320 pixels at least, plus the legend.
+    """Draw an image and its labels. The long side of the picture is 320 pixels at least, plus the legend.
 
     Args:
         image: The thumbnail, [h, w, 3] RGB uint8; as large as the labels, or smaller.
@@ -52,7 +52,7 @@ def draw_labels(
 
 
 def _scaled(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
-    """Copies of both at one size, large enough for eyes; the labels as 16 bits."""
+    """Copy both at one size, large enough to see; the labels as 16 bits."""
     height, width = image.shape[:2]
     if (height, width) != labels.shape:
         small = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
@@ -62,13 +62,12 @@ def _scaled(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.ui
 
 
 def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], classes: Sequence[LabelClass]) -> None:
-    """Draw the labels into the picture."""
     height, width = labels.shape
     unit = round((height * width) ** 0.5 / 600 + 0.6) or 1  # 2 for 640 x 480, 6 for 4000 x 3000
 
     colours = np.zeros((65536, 3), np.uint8)
-    for each in classes:
-        colours[each.id] = each.colour
+    for entry in classes:
+        colours[entry.id] = entry.colour
     flat = colours[labels]
     ignored = labels == ignore_id(len(classes))
     classed = (labels != BACKGROUND) & ~ignored
@@ -103,12 +102,11 @@ class _Entry:
 
 
 def _entries(labels: LabelArray, classes: Sequence[LabelClass]) -> list[_Entry]:
-    """The classes that occur, in their order, then background and ignored pixels."""
     counts = count_labels(labels) / labels.size
     entries = [
-        _Entry(shown_name(each), spare_name(each), float(counts[each.id]), each.colour)
-        for each in classes
-        if counts[each.id]
+        _Entry(shown_name(entry), spare_name(entry), float(counts[entry.id]), entry.colour)
+        for entry in classes
+        if counts[entry.id]
     ]
     if counts[BACKGROUND]:
         entries.append(_Entry("background", "background", float(counts[BACKGROUND]), _GREY))
@@ -120,7 +118,6 @@ def _entries(labels: LabelArray, classes: Sequence[LabelClass]) -> list[_Entry]:
 def _with_names(
     picture: NDArray[np.uint8], labels: NDArray[np.uint16], classes: Sequence[LabelClass], size: int
 ) -> NDArray[np.uint8]:
-    """The picture with the names of classes on their regions."""
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
     for placed in place_names(labels, classes, size):
@@ -144,9 +141,9 @@ def _with_legend(picture: NDArray[np.uint8], name: str, entries: list[_Entry], s
 
 
 def _legend(name: str, entries: list[_Entry], width: int, size: int, row_limit: int) -> NDArray[np.uint8]:
-    """A strip with the name of the image, and swatches, names and shares in rows as a text is.
+    """Draw a strip with the name of the image, and swatches, names and shares in rows like words of a text.
 
-    Of what does not fit into the rows, the largest is there, and the others are counted.
+    If not all fit into the rows, the largest are drawn, and the others counted.
     """
     gap, line = round(size * 0.6), round(size * 1.75)
     plain = plain_font(size)
@@ -175,7 +172,7 @@ def _legend(name: str, entries: list[_Entry], width: int, size: int, row_limit: 
 def _rows(
     entries: list[_Entry], width: int, size: int, limit: int
 ) -> tuple[list[list[tuple[int, _Entry, str, Font]]], int]:
-    """Entries with their places from the left, their names and fonts, in rows; and how many have no room in so many rows."""
+    """Arrange entries in rows, with their places from the left, names and fonts; return how many do not fit, too."""
     gap = round(size * 0.6)
     plain = plain_font(size)
     room = width - 4 * gap - size - text_length(plain, _percent(1.0))
@@ -203,7 +200,6 @@ def _swatch(colour: Colour | None, size: int) -> Image.Image:
 
 
 def _stripes(height: int, width: int, unit: int) -> NDArray[np.bool_]:
-    """Diagonal stripes [height, width], four units wide."""
     stripes: NDArray[np.bool_] = np.add.outer(np.arange(height), np.arange(width)) // (4 * unit) % 2 == 0
     return stripes
 

@@ -1,4 +1,4 @@
-"""Where the names of classes stand on their regions in a picture: on the larger ones, where they have room inside."""
+"""Place the names of classes on their regions in a picture: on the larger ones, where they have room inside."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class PlacedName:
 
 
 def spare_name(entry: LabelClass) -> str:
-    """What a class is called where there is no font that has the letters of its name."""
+    """Return what a class is called if no font has the letters of its name."""
     return f"class {entry.id}"
 
 
 def shown_name(entry: LabelClass) -> str:
-    """The name of a class as it is written into pictures."""
+    """Return the name of a class as it is written into pictures."""
     return one_line(entry.name) or spare_name(entry)
 
 
 def place_names(labels: NDArray[np.uint16], classes: Sequence[LabelClass], size: int) -> list[PlacedName]:
-    """Names for the regions of a label map [H, W] of these classes, in letters of `size` pixels; the largest regions first."""
+    """Place names on the regions of a label map [H, W] of these classes, in letters of `size` pixels; the largest regions first."""
     height, width = labels.shape
     scale = min(1.0, _LONG_SIDE / max(height, width))
     small = (max(round(height * scale), 1), max(round(width * scale), 1))
@@ -72,21 +72,21 @@ def place_names(labels: NDArray[np.uint16], classes: Sequence[LabelClass], size:
 
 
 def largest_regions(labels: LabelArray, number_of_classes: int) -> list[Region]:
-    """The largest region of each class in a label map [H, W]; none of a class whose regions are all too small for a name."""
+    """Find the largest region of each class in a label map [H, W], unless all are too small for a name."""
     regions = components(labels, number_of_classes, max(round(labels.size * _MIN_SHARE / 4), 1))
     largest = {each.class_id: each for each in sorted(regions, key=lambda each: each.area)}
     return [largest[number] for number in sorted(largest)]
 
 
 def inner_point(region: Region) -> tuple[int, int]:
-    """(y, x) of the pixel of a region that is farthest from its edges."""
+    """Return (y, x) of the pixel of a region that is farthest from its edges."""
     y, x, _, _ = region.box
     row, column = _deepest(np.pad(region.mask.astype(np.uint8), 1))
     return y + row - 1, x + column - 1
 
 
 def _place(region: Region, entry: LabelClass, size: int, scale: float, width: int) -> PlacedName | None:
-    """The name in the middle of where it has room; None where it has none."""
+    """Place the name in the middle of its room; None if it has none."""
     y, x, _, _ = region.box
     mask = np.pad(region.mask.astype(np.uint8), 1)
     for letters in (max(round(size * each), 9) for each in _SIZES):
@@ -104,7 +104,7 @@ def _place(region: Region, entry: LabelClass, size: int, scale: float, width: in
 
 
 def _broken(name: str) -> Iterator[list[str]]:
-    """The name in one line, and in two where it has a space: the one nearest to its middle."""
+    """Yield the name in one line, and in two if it has a space, at the one nearest to its middle."""
     yield [name]
     spaces = [place for place, letter in enumerate(name) if letter == " "]
     if spaces:
@@ -113,7 +113,7 @@ def _broken(name: str) -> Iterator[list[str]]:
 
 
 def _middle_of_room(mask: NDArray[np.uint8], height: int, width: int) -> tuple[int, int] | None:
-    """(y, x) in the mask of the middle of a box of this size, as far inside as it can be; None where no such box is."""
+    """Return (y, x) of the middle of a box of this size, as far inside the mask as it can be; None if no such box fits."""
     if height > mask.shape[0] or width > mask.shape[1]:
         return None
     room = cv2.erode(mask, np.ones((height, width), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
@@ -121,7 +121,7 @@ def _middle_of_room(mask: NDArray[np.uint8], height: int, width: int) -> tuple[i
 
 
 def _deepest(mask: NDArray[np.uint8]) -> tuple[int, int]:
-    """(y, x) of the pixel of a mask that is farthest from those outside of it."""
+    """Return (y, x) of the pixel of a mask that is farthest from those outside of it."""
     inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
     # Of a long region that is a line: its middle.
     deep = np.argwhere(inside >= inside.max())

@@ -1,4 +1,4 @@
-"""The objects that label ids show, each with its score and, once a format wants them, its polygons."""
+"""Find the objects in label ids, each with its score and, once a format wants them, its polygons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LabelledObject:
     """
 
     def __init__(self, region: Region, score: float, simplify: float | None = None) -> None:
-        """Make an object; `simplify` is how far, in pixels, its polygons may be from its pixels, see `polygons.outline`."""
+        """`simplify`: how far, in pixels, the polygons may be from the pixels, see `polygons.outline`."""
         self.region = region
         self.score = score
         self._simplify = simplify
@@ -39,14 +39,7 @@ class LabelledObject:
 def labelled_objects(
     labels: LabelArray, confidence: ConfidenceArray, number_of_classes: int, options: FileOptions
 ) -> list[LabelledObject]:
-    """Find the objects in label ids, each with the mean of the confidence over it.
-
-    Args:
-        labels: [H, W] uint8 or uint16.
-        confidence: [H, W], 0..1.
-        number_of_classes: The ids of the classes are 1 to this.
-        options: What is one object, and from which area on it counts.
-    """
+    """Find the objects in label ids [H, W] of the classes 1..N, each with the mean of the confidence [H, W], 0..1, over it."""
     regions = object_regions(labels, number_of_classes, options)
     return [
         LabelledObject(region, round(mean, 4), options.simplify)

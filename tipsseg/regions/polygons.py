@@ -1,4 +1,4 @@
-"""A region -> polygons that readers turn back into the region, and how well they do.
+"""Draw polygons that readers turn back into the region, and measure how well they do.
 
 Readers disagree on where a pixel is: some take its index for its centre, some for its corner, and they round differently. So
 outlines keep an eighth of a pixel inside the outermost pixels' edges, where all of them fill the same pixels. A ring cannot say
@@ -48,10 +48,8 @@ class Outline:
 def outline(region: Region, simplify: float | None = None) -> Outline:
     """Draw the polygons of a region.
 
-    Args:
-        region: The pixels.
-        simplify: How far, in pixels, an outline may be off, less where the IoU would fall below MIN_SIMPLIFIED_IOU. None: half a
-            pixel, and less where it would fall below MIN_IOU.
+    `simplify` is how far, in pixels, an outline may be off, less if the IoU would fall below MIN_SIMPLIFIED_IOU. None: half a
+    pixel, and less if it would fall below MIN_IOU.
     """
     y, x, _, _ = region.box
     parts = _contours(region.mask)
@@ -69,7 +67,6 @@ def outline(region: Region, simplify: float | None = None) -> Outline:
 
 
 def _halved(tolerance: float) -> Iterator[float]:
-    """The tolerance, and ever smaller ones."""
     while tolerance > _TOLERANCES[0]:
         yield tolerance
         tolerance /= 2
@@ -77,7 +74,7 @@ def _halved(tolerance: float) -> Iterator[float]:
 
 
 def _contours(mask: NDArray[np.bool_]) -> list[tuple[Ring, list[Ring]]]:
-    """The outer contour of each connected part, with the contours of its holes."""
+    """Return the outer contour of each connected part, with the contours of its holes."""
     # Each pixel becomes four, so that its contour can keep to one side of it.
     doubled = mask.astype(np.uint8).repeat(2, 0).repeat(2, 1)
     contours, tree = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -93,7 +90,7 @@ def _contours(mask: NDArray[np.bool_]) -> list[tuple[Ring, list[Ring]]]:
 
 
 def _placed(contour: NDArray[np.integer | np.floating]) -> Ring:
-    """From indices of halves of pixels, (x, y), to points an eighth of a pixel inside the edges of the pixels, (y, x)."""
+    """Move from indices of halves of pixels, (x, y), to points an eighth of a pixel inside the edges of the pixels, (y, x)."""
     halves = contour[:, 0, ::-1].astype(np.int64)
     return np.floor_divide(halves, 2) + np.where(halves % 2, 1 - _INSET, _INSET).astype(np.float64)
 
@@ -104,7 +101,7 @@ def _first(ring: Ring) -> tuple[float, float]:
 
 
 def _simplified(ring: Ring, tolerance: float) -> Ring:
-    """Fewer corners, none of the others farther off than the tolerance; a smaller one where less than a triangle would stay."""
+    """Leave out corners that are not farther off than the tolerance, or than a smaller one if less than a triangle would stay."""
     while True:
         short = cv2.approxPolyDP(ring.astype(np.float32), tolerance, True)[:, 0].astype(np.float64)
         if len(short) >= 3:
@@ -115,7 +112,7 @@ def _simplified(ring: Ring, tolerance: float) -> Ring:
 
 
 def _keyhole(outer: Ring, holes: list[Ring]) -> Ring:
-    """One ring around the outside and through the holes."""
+    """Join the outside and the holes into one ring."""
     # From left to right, so that whatever a hole's bridge can meet on its left is in the ring already.
     for hole in sorted(holes, key=lambda ring: (ring[:, 1].min(), ring[:, 0].min())):
         leftmost = np.lexsort((hole[:, 0], hole[:, 1]))[0]
@@ -126,9 +123,9 @@ def _keyhole(outer: Ring, holes: list[Ring]) -> Ring:
 
 
 def _to_the_left(ring: Ring, point: Ring) -> tuple[int, Ring]:
-    """Where a line from a point straight to the left first meets the ring: the number of the edge, and the place, [1, 2].
+    """Return where a line from a point straight to the left first meets the ring: the number of the edge, and the place, [1, 2].
 
-    The nearest corner of the ring where the line meets nothing.
+    If it meets nothing: the nearest corner of the ring.
     """
     y, x = point
     start, end = ring, np.roll(ring, -1, axis=0)
@@ -147,7 +144,7 @@ def _to_the_left(ring: Ring, point: Ring) -> tuple[int, Ring]:
 
 
 def _iou(rings: tuple[Ring, ...], mask: NDArray[np.bool_]) -> float:
-    """The IoU of a mask [h, w] with what pycocotools takes to be in any of the rings."""
+    """Return the IoU of a mask [h, w] with the union of the rings, as pycocotools fills them."""
     read = coco_mask.frPyObjects([ring[:, ::-1].ravel().tolist() for ring in rings], *mask.shape)
     code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     return float(coco_mask.iou([coco_mask.merge(read)], [code], [0])[0, 0])
@@ -163,7 +160,7 @@ class PolygonQuality:
 
     @classmethod
     def of(cls, ious: Iterable[float | None]) -> PolygonQuality:
-        """Of objects with these IoUs; None where one has no polygons."""
+        """Sum up IoUs of objects; None: an object without polygons."""
         known = [iou for iou in ious if iou is not None]
         return cls(len(known), sum(known), min(known, default=1.0))
 

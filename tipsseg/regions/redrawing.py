@@ -1,4 +1,4 @@
-"""Whether two outlines are the same one, redrawn by a tool that rounds corners, fills holes or drops what is thin.
+"""Tell whether two outlines are the same one, redrawn by a tool that rounds corners, fills holes or drops what is thin.
 
 The bounds are what tools did to objects that nobody edited, see tests/readers: almost everywhere an outline moves by two pixels at
 most, at single corners by up to four. Parts thinner than three pixels get lost, holes and narrow bays are closed.
@@ -30,31 +30,27 @@ Mask = NDArray[np.bool_]
 
 
 def is_lost(mask: Mask) -> bool:
-    """Whether a mask [h, w] is nowhere three pixels wide and high, so that tools may write nothing of it."""
+    """Tell whether a mask [h, w] is nowhere three pixels wide and high, so that tools may write nothing of it."""
     return not _without_thin_parts(np.pad(mask, 1)).any()
 
 
 def is_thin(mask: Mask) -> bool:
-    """Whether a mask [h, w] is so thin that tools may write little of it."""
+    """Tell whether a mask [h, w] is so thin that tools may write little of it."""
     return bool(2 * _distances(np.pad(mask, 1)).max() < _THIN)
 
 
 def filled(mask: Mask) -> Mask:
-    """A mask [h, w] without its holes."""
+    """Fill the holes of a mask [h, w]."""
     outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
     cv2.floodFill(outside, None, (0, 0), 2)
     return outside[1:-1, 1:-1] != 2
 
 
 def edits(old: Mask, new: Mask) -> Mask | None:
-    """Find the pixels of a correction that no tool changes on its own.
+    """Find the pixels of a correction that no tool changes on its own: the differences beyond the bounds, with those around them.
 
-    Args:
-        old: [h, w], the old object, with 3 pixels or more of background on each side.
-        new: [h, w], the object of the correction.
-
-    Returns:
-        [h, w], the differences that go beyond the bounds, with those around them; None where none does.
+    `old` and `new` are [h, w], the object before and after, with 3 pixels or more of background on each side. Returns [h, w], or
+    None if no difference goes beyond the bounds.
     """
     beyond = _beyond(old, new)
     if not beyond.any():
@@ -80,7 +76,7 @@ def looks(old: Mask, new: Mask) -> Iterator[Mask]:
 
 
 def _beyond(old: Mask, new: Mask) -> Mask:
-    """[h, w], the differing pixels beyond the bounds; none where they are few and near enough."""
+    """Return the differing pixels beyond the bounds, [h, w]; none if they are few and near enough."""
     distance = np.zeros(old.shape, np.float32)
     for before, after in ((old, new), (~old, ~new)):
         lost = before & ~after
@@ -100,7 +96,7 @@ def _beyond(old: Mask, new: Mask) -> Mask:
 
 
 def _distances(mask: Mask) -> NDArray[np.float32]:
-    """[h, w], the distance of each pixel in a mask to the nearest one outside; large where there is none."""
+    """Return the distance of each pixel in a mask to the nearest one outside, [h, w]; large if there is none."""
     return cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)  # type: ignore[return-value]
 
 

@@ -1,4 +1,4 @@
-"""COCO's compressed run-length codes back to runs, as numpy arrays.
+"""Decode COCO's compressed run-length codes to runs, as numpy arrays.
 
 pycocotools decodes whole pictures, one a code, and trusts the code. Here the work goes with the code, which may be damaged.
 """
@@ -15,7 +15,7 @@ _DIGITS_MAX = 6  # of 5 bits with the sign; more than any picture here has pixel
 
 
 def decode_runs(counts: str, size: tuple[int, int]) -> Runs:
-    """The runs in a code of a mask of `size` (height, width), one or more. Raises ValueError for text that is no such code.
+    """Decode the runs of a mask of `size` (height, width), one or more. Raises ValueError for text that is not such a code.
 
     Numbers are written in digits of 5 bits, lowest first, each a character from "0" on; bit 5 says that there are more, the highest
     bit of the last is the sign. From the fourth on they are differences to the last but one. They count, in turn, pixels outside
@@ -46,12 +46,11 @@ def decode_runs(counts: str, size: tuple[int, int]) -> Runs:
 
 
 def area(runs: Runs) -> int:
-    """The number of pixels."""
     return int((runs[:, 1] - runs[:, 0]).sum())
 
 
 def box(runs: Runs, height: int) -> list[int]:
-    """[x, y, w, h], the smallest box around one run or more in a picture of this height."""
+    """Return [x, y, w, h], the smallest box around one run or more in a picture of this height."""
     left, top = np.divmod(runs[:, 0], height)
     right, bottom = np.divmod(runs[:, 1] - 1, height)
     several = bool((left != right).any())  # such a run has the bottom of one column and the top of the next
@@ -61,6 +60,6 @@ def box(runs: Runs, height: int) -> list[int]:
 
 
 def inside(runs: Runs) -> NDArray[np.bool_]:
-    """[L], from the first pixel to the last: which of those between, down the columns, belong to it."""
+    """Return which pixels from the first to the last, down the columns, belong to the runs, [L]."""
     steps = np.diff(runs.reshape(-1))
     return np.repeat(np.arange(len(steps)) % 2 == 0, steps)
