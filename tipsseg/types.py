@@ -80,12 +80,12 @@ class ImageRef:
 
 
 def printable_path(path: PurePath) -> str:
-    """A path as posix text that can be printed and written into JSON: bytes of it that are no UTF-8 are spelled out."""
+    """Write a path as posix text that can be printed and written into JSON: bytes that are not UTF-8 are spelled out."""
     return path.as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def name_order(name: str) -> tuple[str, ...]:
-    """The sort key of images by their names: folder by folder, in code point order."""
+    """Return the sort key of images by their names: folder by folder, in code point order."""
     return tuple(name.split("/"))
 
 
@@ -128,12 +128,12 @@ class TopClasses:
 
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
-    """How the model sees one image.
+    """The windows through which the model sees one image.
 
     Attributes:
         size: (height, width) in pixels, to which the image is resized.
-        side: Side of the square windows in pixels; 0 where there are none.
-        corners: (top, left) of each window, row by row; empty where the model sees the image in one piece.
+        side: Side of the square windows in pixels; 0 without windows.
+        corners: (top, left) of each window, row by row; empty if the model sees the image in one piece.
     """
 
     size: tuple[int, int]
@@ -152,10 +152,10 @@ class WindowPlan:
 
 
 def ignore_id(number_of_classes: int) -> int:
-    """The label id of low-confidence pixels: 255 up to 254 classes, 65535 above."""
+    """Return the label id of low-confidence pixels: 255 up to 254 classes, 65535 above."""
     return 255 if number_of_classes <= MAX_CLASSES_8_BIT else 65535
 
 
 def label_dtype(number_of_classes: int) -> type[np.uint8] | type[np.uint16]:
-    """The dtype that holds every label id: uint8 up to 254 classes, uint16 above."""
+    """Return the dtype that holds every label id: uint8 up to 254 classes, uint16 above."""
     return np.uint8 if number_of_classes <= MAX_CLASSES_8_BIT else np.uint16

@@ -1,4 +1,4 @@
-"""Files that appear whole: written under a temporary name in the same folder, then renamed."""
+"""Write files whole, under a temporary name in the same folder that is then renamed; open regular files only."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ _OF_ONE_FILE = frozenset(
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder; False where the system refuses to tell, for example for a name that is too long."""
+    """Tell whether a path is a folder; False if the system refuses to tell, for example for a name that is too long."""
     return os.path.isdir(path)  # noqa: PTH112  Path.is_dir raises for such names
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path is a file; False where the system refuses to tell."""
+    """Tell whether a path is a file; False if the system refuses to tell."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def file_size(path: Path) -> int | None:
-    """The size of a file in bytes; None where the path is no file."""
+    """Return the size of a file in bytes; None if the path is not a file."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -63,7 +63,7 @@ def file_size(path: Path) -> int | None:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a file or a folder is there. A text that is too long for a name, such as a list of names, names none."""
+    """Tell whether a file or a folder exists. A text that is too long for a name, such as a list of names, names none."""
     try:
         return path.exists()
     except OSError as error:
@@ -146,13 +146,12 @@ def read_regular(path: Path, limit: int = RECORD_LIMIT) -> bytes:
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
-    """The OutputError for an OSError that occurred while `path` was written."""
     reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
     return OutputError(path, reason, hint, only_this=error.errno in _OF_ONE_FILE)
 
 
 def read_error(path: Path, error: OSError) -> OutputError:
-    """The OutputError for an OSError that occurred while a file was read that is to be written again."""
+    """Return the error for a file that cannot be read, and is to be written again."""
     return OutputError(path, f"it cannot be read: {error.strerror or error}", "Check its permissions.")
 
 
@@ -190,7 +189,7 @@ def atomic_write(path: Path, data: bytes, owner: str = "") -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file where it is there. Raises OutputError."""
+    """Remove a file if it exists. Raises OutputError."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -242,7 +241,7 @@ def json_bytes(value: object, indent: int | None = None) -> bytes:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error of the file system means, in a few words."""
+    """Describe an error of the file system in a few words."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, PermissionError):
@@ -251,7 +250,7 @@ def reason_of(error: Exception) -> str:
 
 
 def cache_folder() -> Path | None:
-    """Return the folder, which may not exist yet; None where the user has no home folder."""
+    """Return the folder, which may not exist yet; None if the user has no home folder."""
     own = os.environ.get("TIPSSEG_CACHE")
     if own:
         return Path(own)

@@ -1,4 +1,4 @@
-"""Is a file still the file that it was? Size and modification time decide first, then the content."""
+"""Tell whether a file is still what it was: by size and modification time first, then by its content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HASH_LIMIT = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a file was: its size, its time and its content.
+    """The size, the time and the content of a file.
 
     Attributes:
         size: Bytes.
@@ -29,13 +29,13 @@ class Fingerprint:
     sha256: str | None
 
     def same_content(self, other: Fingerprint) -> bool:
-        """Whether both have the same content, by their hashes; where one has no hash, by size and time."""
+        """Compare contents by their hashes; if one has no hash, by size and time."""
         if self.sha256 is not None and other.sha256 is not None:
             return self.sha256 == other.sha256
         return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
 
     def matches(self, path: Path) -> bool:
-        """Whether a file has this size and time, or this content with another time, as after copying."""
+        """Tell whether a file has this size and time, or this content with another time, as after copying."""
         try:
             status = path.stat()
             if status.st_size != self.size:
@@ -47,7 +47,7 @@ class Fingerprint:
             return False
 
     def holds(self, path: Path) -> bool:
-        """Whether a regular file, and no link, has this size, and this time or this content."""
+        """Tell whether a regular file, not a link, has this size, and this time or this content."""
         try:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
@@ -57,12 +57,12 @@ class Fingerprint:
             return False
 
     def same_bytes(self, path: Path) -> bool:
-        """Whether a file has this content, by its hash. Raises OSError."""
+        """Compare the hash of a file. Raises OSError."""
         return content_digest(path) == self.sha256
 
 
 def content_digest(path: Path) -> str:
-    """The sha256 of a regular file, in hex. Raises OSError."""
+    """Return the sha256 of a regular file, in hex. Raises OSError."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -76,7 +76,7 @@ def fingerprint(path: Path) -> Fingerprint:
 
 
 def file_record(file: Fingerprint) -> dict[str, object]:
-    """The fingerprint of a written file as JSON values, for records."""
+    """Return the fingerprint of a written file as JSON values, for records."""
     return {"bytes": file.size, "mtime_ns": file.mtime_ns, "sha256": file.sha256}
 
 

@@ -1,4 +1,4 @@
-"""JSON texts that others may have changed: parsing them, and taking values out of them."""
+"""Parse JSON texts that others may have changed, and take values out of them."""
 
 from __future__ import annotations
 
@@ -61,6 +61,6 @@ def take_share(record: object, key: str) -> float:
 
 
 def short(value: object) -> str:
-    """A JSON value for a message, 60 characters at most."""
+    """Shorten a JSON value for a message, to 60 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""Text in pictures: fonts that have the letters, and names that are cut to the room."""
+"""Write text into pictures, in fonts that have the letters, cut to the room."""
 
 from __future__ import annotations
 
@@ -56,12 +56,11 @@ _OTHER_FONTS = (
 
 
 def plain_font(size: int) -> Font:
-    """Pillow's own font, `size` pixels high."""
+    """Return Pillow's own font, `size` pixels high."""
     return _font(*_PLAIN, size)
 
 
 def text_length(font: Font, text: str) -> float:
-    """The width of a line in pixels."""
     if isinstance(font, MixedFont):
         return sum(text_length(part_font, part) for part, part_font in _parts(text, font.size))
     return float(font.getlength(text))
@@ -86,7 +85,7 @@ def draw_text(
 
 
 def fit_name(name: str, spare_name: str, size: int, room: float) -> tuple[str, Font]:
-    """A name, cut to `room` pixels, and a font for it; the spare name if no font has the most of its letters.
+    """Cut a name to `room` pixels, and return a font for it; take the spare name if no font has most of its letters.
 
     "?" stands for each other letter that no font has.
     """
@@ -104,7 +103,7 @@ def fit_name(name: str, spare_name: str, size: int, room: float) -> tuple[str, F
 
 
 def fit_path(path: str, size: int, room: float) -> tuple[str, Font]:
-    """The end of a path that fits into `room` pixels, and a font for it; "?" stands for each letter that no font has."""
+    """Return the end of a path that fits into `room` pixels, and a font for it; "?" stands for each letter that no font has."""
     end = _readable(path[-max(int(room), 1) :])
     font = _font_for(end, size)
     if len(end) == len(path) and text_length(font, end) <= room:
@@ -113,12 +112,12 @@ def fit_path(path: str, size: int, room: float) -> tuple[str, Font]:
 
 
 def unreadable(texts: Iterable[str]) -> list[str]:
-    """Those of the texts that have a letter that no font has."""
+    """Return the texts that have a letter that no font has."""
     return [text for text in texts if _readable(text) != text]
 
 
 def _letters_in(text: str, font: Font, room: float) -> int:
-    """How many of the first letters fit, together with "..."."""
+    """Count the first letters that fit, together with "..."."""
     fits, too_many = 0, len(text) + 1
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
@@ -130,21 +129,18 @@ def _letters_in(text: str, font: Font, room: float) -> int:
 
 
 def _readable(text: str) -> str:
-    """The text with "?" for each letter that no font has."""
     return "".join(letter if _first_font(letter) else _MISSING for letter in text)
 
 
 def _font_for(text: str, size: int) -> Font:
-    """The first font that has all letters of a text; a mixed one where no font has."""
     different = sorted(set(text))
-    for each in _fonts():
-        if all(_has_letter(each, letter) for letter in different):
-            return _font(*each, size)
+    for font in _fonts():
+        if all(_has_letter(font, letter) for letter in different):
+            return _font(*font, size)
     return MixedFont(size)
 
 
 def _parts(text: str, size: int) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
-    """The text in parts that have one font each."""
     fonts: list[tuple[str, int]] = []
     for letter in text:
         # What joins letters, or stands on one, and blanks go with the letter before.
@@ -159,14 +155,12 @@ def _parts(text: str, size: int) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]
 
 
 def _fonts() -> Iterator[tuple[str, int]]:
-    """All fonts in the order in which they are tried; nobody asks for those of the system while Pillow's own does."""
     yield _PLAIN
-    yield from _font_files()
+    yield from _font_files()  # nobody asks for these while Pillow's own font does
 
 
 @lru_cache(maxsize=1)
 def _font_files() -> tuple[tuple[str, int], ...]:
-    """The fonts of the system, by file and number in it."""
     try:
         done = subprocess.run(_FONTCONFIG, capture_output=True, check=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL)
         lines = os.fsdecode(done.stdout).splitlines()
@@ -178,18 +172,17 @@ def _font_files() -> tuple[tuple[str, int], ...]:
 
 @lru_cache(maxsize=256)
 def _font(file: str, index: int, size: int) -> ImageFont.FreeTypeFont:
-    """A font of the system; "" stands for Pillow's own. Raises OSError."""
+    """Open a font of the system; "" stands for Pillow's own. Raises OSError."""
     return ImageFont.truetype(file, size, index) if file else cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
 
 
 @lru_cache(maxsize=4096)
 def _first_font(letter: str) -> tuple[str, int] | None:
-    """The first font that has a letter; None where no font has."""
-    return next((each for each in _fonts() if _has_letter(each, letter)), None)
+    return next((font for font in _fonts() if _has_letter(font, letter)), None)
 
 
 def _has_letter(font: tuple[str, int], letter: str) -> bool:
-    """Whether a font has a letter, or at least a blank; a font that cannot be read has none."""
+    """Tell whether a font has a letter, or at least a blank; a font that cannot be read has none."""
     absent = _shape(*font, "\uffff")
     if letter == " " or unicodedata.category(letter) == "Cf":
         return absent is not None
@@ -198,7 +191,7 @@ def _has_letter(font: tuple[str, int], letter: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def _shape(file: str, index: int, letter: str) -> tuple[tuple[int, int], int] | None:
-    """The size of a letter in a font, and a hash of its pixels; None for a font that cannot be read."""
+    """Return the size of a letter in a font, and a hash of its pixels; None for a font that cannot be read."""
     font = _font_of_letters(file, index)
     if font is None:
         return None
@@ -208,7 +201,7 @@ def _shape(file: str, index: int, letter: str) -> tuple[tuple[int, int], int] | 
 
 @lru_cache(maxsize=256)
 def _font_of_letters(file: str, index: int) -> ImageFont.FreeTypeFont | None:
-    """A font without rules for neighbours, which would put a circle below a mark that it lacks."""
+    """Open a font without rules for neighbours, which would put a circle below a mark that it lacks."""
     try:
         return _font(file, index, 13).font_variant(layout_engine=ImageFont.Layout.BASIC)
     except OSError:

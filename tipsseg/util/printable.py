@@ -1,4 +1,4 @@
-"""Text for a person: characters that would control a terminal, or break a line in two, are spelled out.
+"""Spell out characters that would control a terminal, or break a line in two; put numbers and names into messages.
 
 Names of files and classes come from anywhere. A name with an escape sequence or a line end in it could clear the screen, or
 look like a line of the program.
@@ -23,7 +23,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def printable(text: str) -> str:
-    """The text as one line: line ends, control characters and bytes that are no UTF-8 are spelled out, as in "a\\u001bb".
+    """Return the text as one line: line ends, control characters and bytes that are no UTF-8 are spelled out, as in "a\\u001bb".
 
     They are spelled as JSON and TOML spell them, so that a line of those keeps its value.
     """
@@ -36,23 +36,22 @@ def printable_lines(text: str) -> str:
 
 
 def one_line(name: str) -> str:
-    """The name without control characters and line ends, which no picture and no table can show."""
+    """Return the name without control characters and line ends, which no picture and no table can show."""
     return " ".join("".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in name).split())
 
 
 def control_character(text: str) -> str:
-    """The first control character of a text, or code that is no character, spelled out; "" where the text has none."""
+    """Return the first control character of a text, or code that is no character, spelled out; or ""."""
     found = _CONTROL.search(text)
     return printable(found[0]) if found else ""
 
 
 def is_utf8(text: str) -> bool:
-    """Whether the text can be written as UTF-8; a text from bytes that are no UTF-8 cannot."""
     return _SURROGATE.search(text) is None
 
 
 def quoted(value: object) -> str:
-    """A value for a message, as Python writes it, cut to 80 characters."""
+    """Write a value for a message as Python does, cut to 80 characters."""
     try:
         text = repr(value[: _QUOTED + 1] if isinstance(value, str) else value)
     except (ValueError, RecursionError):  # numbers of thousands of digits, lists in lists in lists
@@ -61,12 +60,12 @@ def quoted(value: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """A text for a message, cut to 80 characters."""
+    """Cut a text for a message to 80 characters."""
     return text if len(text) <= _QUOTED + 2 else f"{text[: _QUOTED - 3]}..."
 
 
 def shell_word(word: str) -> str:
-    """The word as a shell takes it back: quoted where it has to be, and as $'a\\nb' where it cannot be printed as it is."""
+    """Quote a word for a shell if it has to be, as $'a\\nb' if it cannot be printed as it is."""
     if _STEERING.search(word) is None:
         return shlex.quote(word)
     plain = word.replace("\\", "\\\\").replace("'", "\\'")
@@ -74,7 +73,6 @@ def shell_word(word: str) -> str:
 
 
 def shell_line(words: Iterable[str]) -> str:
-    """The words as a command line, each written by `shell_word`."""
     return " ".join(map(shell_word, words))
 
 
@@ -84,23 +82,23 @@ def _octal(found: re.Match[str]) -> str:
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number and its noun: "1 image", "2 images"; `plural` where it takes more than an "s"."""
+    """Write a number and its noun: "1 image", "2 images"; give `plural` if it takes more than an "s"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def listed(texts: Sequence[str], most: int) -> str:
-    """The first texts, `most` at most, and how many more there are: "a, b, c and 2 more"."""
+    """List the first texts, `most` at most, and count the others: "a, b, c and 2 more"."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text that is not blank; the type of the error where there is none."""
+    """Return the first line of an error's text that is not blank, or else the type of the error."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def clock(seconds: int) -> str:
-    """Minutes and seconds, or hours, minutes and seconds: "1:57", "2:05:09"."""
+    """Write seconds as "1:57" or "2:05:09"."""
     minutes, second = divmod(seconds, 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

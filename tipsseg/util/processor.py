@@ -9,7 +9,7 @@ from pathlib import Path
 
 @cache
 def processor_name() -> str:
-    """The name that the system gives to the processor, such as "AMD EPYC 9004"; where it gives none, its architecture."""
+    """Return the name that the system gives to the processor, such as "AMD EPYC 9004", or else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:

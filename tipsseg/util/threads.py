@@ -1,4 +1,4 @@
-"""Work in several threads, with results in the order of the items; and items that a thread takes from where they come."""
+"""Run work in several threads, with results in the order of the items; take items as they come, in a thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GRACE = 0.5
 
 
 def in_order(jobs: int, work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Generator[_Result, None, None]:
-    """`work` of each item, by `jobs` threads; a few items at a time are taken. Close it where not all are wanted."""
+    """Do `work` for each item, in `jobs` threads; a few items at a time are taken. Close it if not all are wanted."""
     waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -32,7 +32,7 @@ def in_order(jobs: int, work: Callable[[_Item], _Result], items: Iterable[_Item]
 
 
 class Feeder(Generic[_Item]):
-    """Takes the items from where they come, in a thread of its own, as long as there is room for them."""
+    """Take items as they come, in a thread of its own, as long as there is room for them."""
 
     def __init__(self, items: Iterable[_Item], room: int, happened: Callable[[], None]) -> None:
         """Begin.
@@ -58,18 +58,16 @@ class Feeder(Generic[_Item]):
         return self._ended.is_set() and self._ready.empty()
 
     def take(self) -> _Item | BaseException | None:
-        """What comes next, if it is here; an error in the place of the rest."""
+        """Return the next item, if it is here; an error takes the place of the rest."""
         try:
             return self._ready.get_nowait()
         except Empty:
             return None
 
     def make_room(self) -> None:
-        """Say that one item that was taken is gone."""
         self._room.release()
 
     def stop(self) -> None:
-        """End the thread."""
         self._stopped.set()
         self._room.release()
         # One that was let go and still runs while the interpreter ends brings the process down (SIGABRT).
