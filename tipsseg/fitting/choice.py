@@ -1,4 +1,4 @@
-"""What each class is made from, and how strongly it is drawn there.
+"""Choose what each class is made from, and how strongly it is drawn there.
 
 For each class one of three is taken: its text vector as it is, a vector that is drawn towards it, or, for words that the text tower
 does not know, a vector that is drawn towards nothing. Leaving images out decides that, and the strengths. Images without masks
@@ -77,7 +77,7 @@ class _Problem:
         group_of: [P] int64, the group of each phrase.
         text: [P, D], the text vectors in logits.
         groups: G.
-        step: Is told how many solutions are found, and how many will be at most.
+        step: See `Step`.
         moment: Of patches of images without masks, see `Prior`; None where there are none.
         held: How strongly the logits of these are held.
         found: The vectors of each fold by the last fit: the next one, of another kind, begins there.
@@ -100,7 +100,7 @@ class _Problem:
         return min(len(self.images), _FOLDS)
 
     def left_out(self, kind: _Kind, steps: int = 40) -> Ious:
-        """The IoU of each group, with each image labelled by a fit without it."""
+        """Return the IoU of each group, with each image labelled by a fit without it."""
         folds = self.folds
         total = np.zeros((self.groups, self.groups))
         for fold in range(folds):
@@ -111,7 +111,6 @@ class _Problem:
         return ious(total)
 
     def fit(self, kind: _Kind) -> tuple[Tensor, Tensor]:
-        """Fit to all images."""
         return self._fit(thinned(self.images, _PATCHES), kind, 40, None)
 
     def _fit(
@@ -189,7 +188,7 @@ def choose_and_fit(
 def _chosen(
     problem: _Problem, present: Groups, unknown: Groups, by_text: Ious, strengths: Sequence[float]
 ) -> tuple[_Kind, Ious]:
-    """What each group is made from, and the IoU of each group in images left out; those that are not `unknown` keep their text."""
+    """Choose what each group is made from, and return the IoUs in images left out; groups that are known keep their text."""
     first = strengths[0]
     alone = problem.left_out(_Kind(present, ~present, first), _ROUGH)
     weak = present & unknown & (by_text < np.maximum(_SHARE * alone, _UNKNOWN))
@@ -205,7 +204,7 @@ def _chosen(
 
 
 def _best(problem: _Problem, kinds: Sequence[_Kind], judged: Groups, known: Ious | None = None) -> tuple[_Kind, Ious]:
-    """The kind with the highest mean IoU of the judged groups, and its IoUs; `known` are those of the first kind."""
+    """Return the kind with the highest mean IoU of the judged groups, and its IoUs; `known` are those of the first kind."""
     best = kinds[0]
     found = problem.left_out(best) if known is None else known
     for kind in kinds[1:]:
@@ -216,6 +215,6 @@ def _best(problem: _Problem, kinds: Sequence[_Kind], judged: Groups, known: Ious
 
 
 def ious(table: NDArray[np.float64]) -> Ious:
-    """Of a confusion [G, G]; 0 for what does not occur."""
+    """Return the IoUs of a confusion [G, G]; 0 for a group that does not occur."""
     both = np.diag(table)
     return both / np.maximum(table.sum(0) + table.sum(1) - both, 1e-9)

@@ -1,4 +1,4 @@
-"""Masks of a few images -> class vectors, drawn towards the vectors of the texts: what is asked for, and what comes of it."""
+"""Learn class vectors from masks of a few images, drawn towards the vectors of the texts."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def fit(
 
 
 def counting_groups(vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """What each id of a mask counts for, for `windows_of`: its group, or -1 for pixels that do not count."""
+    """Return the group of each id of a mask, for `windows_of`: -1 for pixels that do not count."""
     classes = len(vocabulary.classes)
     groups = np.full(np.iinfo(np.uint16).max + 1, -1, np.int64)
     groups[1 : classes + 1] = np.arange(1, classes + 1)

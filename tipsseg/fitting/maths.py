@@ -1,6 +1,6 @@
-"""The convex problem of a fit: class vectors, drawn towards given ones, that explain masks.
+"""Solve the convex problem of a fit: class vectors, drawn towards given ones, that explain masks.
 
-What is fitted is what is labelled by: the logits of patches are resized to cells of half a patch, as labelling resizes them to
+The fit is to what labels are made from: the logits of patches are resized to cells of half a patch, as labelling resizes them to
 pixels, and each cell is compared with the shares of the classes in it. A fit to the shares of whole patches is worse: it learns
 logits of mixed patches, and small things lose.
 
@@ -40,7 +40,7 @@ Resizings = Mapping[int, Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """What one window teaches.
+    """The features of one window, and the truth about them.
 
     Attributes:
         patches: [h, w, D] on the CPU, float16 where that loses nothing, else float32; of several windows together [N, h, w, D]
@@ -57,7 +57,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prior:
-    """What the vectors are drawn towards, and how strongly.
+    """The vectors that the solution is drawn towards, and how strongly.
 
     Attributes:
         weights: [P, D] float32, in logits: the vectors / temperature.
@@ -114,7 +114,7 @@ def _in_half(patches: Tensor) -> Tensor:
 
 
 def _cell_means(inside: NDArray[np.bool_], shape: tuple[int, int]) -> Values:
-    """The share of True in each cell of a grid: [H, W] -> [r, c]."""
+    """Return the share of True in each cell of a grid: [H, W] -> [r, c]."""
     (height, width), (rows, columns) = inside.shape, shape
     cell = (np.arange(height) * rows // height)[:, None] * columns + np.arange(width) * columns // width
     count = np.bincount(cell.ravel(), minlength=rows * columns)
@@ -123,7 +123,7 @@ def _cell_means(inside: NDArray[np.bool_], shape: tuple[int, int]) -> Values:
 
 
 def _together(windows: Sequence[Window]) -> list[Window]:
-    """The same windows, several of one shape at a time: a small product costs hardly less than a larger one."""
+    """Stack windows of one shape, several at a time: a small product costs hardly less than a larger one."""
     by_shape: dict[torch.Size, list[Window]] = {}
     for window in windows:
         by_shape.setdefault(window.patches.shape, []).append(window)
@@ -141,7 +141,7 @@ def _together(windows: Sequence[Window]) -> list[Window]:
 
 
 def group_weights(windows: Sequence[Window], groups: int, balance: float) -> Tensor:
-    """The weight of a cell of each group, [G]: its share of all cells to the power of -balance, 1 in the mean over cells."""
+    """Return the weight of a cell of each group, [G]: its share of all cells to the power of -balance, 1 in the mean over cells."""
     total = torch.zeros(groups)
     for window in windows:
         total[window.groups] += window.shares.flatten(0, -2).sum(0)
@@ -150,17 +150,10 @@ def group_weights(windows: Sequence[Window], groups: int, balance: float) -> Ten
 
 
 def thinned(images: Sequence[Sequence[Window]], most: int) -> list[list[Window]]:
-    """Pieces of windows, drawn at random, that stand for all of them; all, where they have no more than `most` patches.
+    """Draw pieces of windows at random that stand for all of them; take all if they have no more than about `most` patches.
 
     Pieces with classes that are rare are drawn more often, and what is drawn weighs as much more as it was left out more often, so
     that the loss is that of all pieces in the mean. The same windows give the same pieces.
-
-    Args:
-        images: The windows of each image.
-        most: About how many patches are taken.
-
-    Returns:
-        The pieces of each image.
     """
     total = sum(window.shares[..., 0].numel() for image in images for window in image) / CELLS**2
     if total <= most:
@@ -195,7 +188,7 @@ def thinned(images: Sequence[Sequence[Window]], most: int) -> list[list[Window]]
 
 
 def _pieces(window: Window) -> Iterator[Window]:
-    """A window in pieces, each with the classes that are in it; pieces in which nothing counts are left out."""
+    """Cut a window into pieces, each with the classes that are in it; leave out pieces in which nothing counts."""
     height, width = window.patches.shape[:2]
     for top in range(0, height, _PIECE):
         for left in range(0, width, _PIECE):
@@ -281,7 +274,7 @@ def solve(
 def _cross_entropy(
     window: Window, weights: Tensor, biases: Tensor, members: Tensor, weight_of: Tensor, resizings: Resizings
 ) -> tuple[Tensor, Tensor]:
-    """The loss of a window in patches, and its gradient by the logits of the patches, [h, w, P]."""
+    """Return the loss of a window in patches, and its gradient by the logits of the patches, [h, w, P]."""
     p = torch.softmax(cell_logits(window.patches, weights, biases, resizings), -1)  # [r, c, P]
     own = members[:, window.groups]  # [P, k]
     p_group = (p @ own).clamp(min=1e-30)  # [r, c, k]
@@ -292,7 +285,7 @@ def _cross_entropy(
 
 
 def cell_logits(patches: Tensor, weights: Tensor, biases: Tensor, resizings: Resizings | None = None) -> Tensor:
-    """The logits of the cells of a window: [h, w, D] and [P, D] -> [r, c, P]."""
+    """Return the logits of the cells of a window: [h, w, D] and [P, D] -> [r, c, P]."""
     height, width = patches.shape[-3:-1]
     resizings = resizings or {length: _resizing(length) for length in (height, width)}
     logits = patches.float() @ weights.T + biases  # [h, w, P]
@@ -305,7 +298,7 @@ def _down(matrix: Tensor, values: Tensor) -> Tensor:
 
 
 def _resizing(length: int) -> Tensor:
-    """The bilinear resizing from patches to cells along one axis as a matrix, [length * CELLS, length]."""
+    """Return the bilinear resizing from patches to cells along one axis as a matrix, [length * CELLS, length]."""
     weights = interpolation_weights(length, length * CELLS)
     matrix = np.zeros((length * CELLS, length), np.float32)
     rows = np.arange(length * CELLS)
@@ -315,7 +308,7 @@ def _resizing(length: int) -> Tensor:
 
 
 def confusion(windows: Sequence[Window], weights: Tensor, biases: Tensor, group_of: Tensor) -> NDArray[np.float64]:
-    """Cells by their group and by the group of the best phrase, [G, G] in patches."""
+    """Count cells by their group and by the group of the best phrase, [G, G] in patches."""
     groups = int(group_of.max()) + 1
     table = np.zeros((groups, groups))
     for window in windows:

@@ -1,4 +1,4 @@
-"""The temperature of the softmax by which confidences are as often right as they say, from masks of a few images."""
+"""Find the temperature of the softmax by which confidences are as often right as they say, from masks of a few images."""
 
 from __future__ import annotations
 
@@ -46,7 +46,6 @@ class _Cells:
     image: Tensor
 
     def of(self, chosen: Tensor) -> _Cells:
-        """Return the cells where `chosen` [M] is True."""
         return _Cells(self.cosines[chosen], self.shares[chosen], self.image[chosen])
 
 
@@ -61,9 +60,6 @@ def calibrate(
         biases: [P] float32, added to the cosines.
         group_of: [P] int64, the group of each phrase.
         temperature: What there is.
-
-    Returns:
-        The temperature, and the errors before and after.
     """
     cells = _cells(images, vectors, biases, group_of)
     before = _error(cells, torch.tensor(temperature))
@@ -79,7 +75,7 @@ def calibrate(
 def calibration_error(
     images: Sequence[Sequence[Window]], vectors: Tensor, biases: Tensor, group_of: Tensor, temperature: float
 ) -> float:
-    """The expected calibration error of images at a temperature, 0..1; arguments as of `calibrate`."""
+    """Return the expected calibration error of images at a temperature, 0..1; arguments as of `calibrate`."""
     return _error(_cells(images, vectors, biases, group_of), torch.tensor(temperature))
 
 
@@ -102,7 +98,7 @@ def _cells(images: Sequence[Sequence[Window]], vectors: Tensor, biases: Tensor, 
 
 
 def _best(cells: _Cells, temperature: float) -> float:
-    """The temperature of the smallest cross entropy, by golden section on its logarithm, to 0.1 %."""
+    """Find the temperature of the smallest cross entropy, by golden section on its logarithm, to 0.1 %."""
 
     def loss(exponent: float) -> float:
         scale = math.exp(exponent) * temperature
@@ -117,7 +113,7 @@ def _best(cells: _Cells, temperature: float) -> float:
 
 
 def _golden(value: Callable[[float], float], low: float, high: float, width: float) -> float:
-    """Where a function with one minimum between two ends has it."""
+    """Find the one minimum of a function between two ends."""
     ratio = (math.sqrt(5) - 1) / 2
     one, two = high - ratio * (high - low), low + ratio * (high - low)
     at_one, at_two = value(one), value(two)
@@ -134,7 +130,7 @@ def _golden(value: Callable[[float], float], low: float, high: float, width: flo
 
 
 def _error(cells: _Cells, temperature: Tensor) -> float:
-    """The expected calibration error of images at a temperature, or each cell at its own, [M, 1]."""
+    """Return the expected calibration error at a temperature, or with each cell at its own, [M, 1]."""
     best, group = torch.softmax(cells.cosines / temperature, 1).max(1)
     counts = cells.shares.sum(1).double().numpy()
     bins = np.minimum((best.numpy() * _BINS).astype(np.int64), _BINS - 1)

@@ -1,4 +1,4 @@
-"""What images without masks tell a fit: what the images are like that the fit is for.
+"""Learn from images without masks what the images are like that the fit is for.
 
 Masks of images that are unlike the others, as dark ones among clear ones, say little of the others. Two things keep a fit from
 serving these badly: the logits of their patches are drawn towards those of the text, see `Prior.moment`; and a word that the text
@@ -45,14 +45,14 @@ class Comparison:
 
 
 def some_patches(patches: Tensor) -> Tensor:
-    """Patches of an image, drawn at random and always the same: [B, h, w, D] -> [n, D] float32 on the CPU."""
+    """Draw patches of an image at random, always the same: [B, h, w, D] -> [n, D] float32 on the CPU."""
     flat = patches.flatten(0, -2)
     drawn = np.sort(np.random.default_rng(0).permutation(len(flat))[:_PATCHES])
     return flat[sent(drawn, flat.device)].float().cpu()
 
 
 def second_moment(patches: Tensor) -> Tensor:
-    """The mean of the products of two features of a patch, with a 1 behind the features: [n, D] -> [D + 1, D + 1]."""
+    """Return the mean of the products of two features of a patch, with a 1 behind the features: [n, D] -> [D + 1, D + 1]."""
     longer = torch.cat([patches, torch.ones(len(patches), 1)], 1)
     return longer.T @ longer / len(longer)
 
@@ -70,9 +70,6 @@ def compare(windows: Sequence[Window], patches: Tensor, text: Tensor, group_of: 
         text: [P, D], the text vectors in logits.
         group_of: [P] int64, the group of each phrase.
         groups: G.
-
-    Returns:
-        What differs.
     """
     there = _unsure(patches @ text.T, group_of, torch.ones(len(patches), groups), groups)
     here, wrong = torch.zeros(2, groups, dtype=torch.float64), torch.zeros(2, groups, dtype=torch.float64)
@@ -92,7 +89,7 @@ def compare(windows: Sequence[Window], patches: Tensor, text: Tensor, group_of: 
 
 
 def _unsure(logits: Tensor, group_of: Tensor, counts: Tensor, groups: int) -> Tensor:
-    """For each group that logits [n, P] give: how much of `counts` [n, G] it gets, and that times 1 - confidence; [2, G]."""
+    """Return for each group how much of `counts` [n, G] logits [n, P] give it, and that times 1 - confidence; [2, G]."""
     best = group_of[logits.argmax(1)]
     probabilities = torch.zeros(len(logits), groups).index_add_(1, group_of, torch.softmax(logits, 1))
     count = counts.gather(1, best[:, None])[:, 0].double()

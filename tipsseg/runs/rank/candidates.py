@@ -1,4 +1,4 @@
-"""The images of a run that are to be put into the order of review."""
+"""Collect the images of a run, and put them into the order of review."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Candidates:
         self._all: list[_Candidate] = []
 
     def add(self, entry: ManifestEntry) -> float:
-        """Add an image; returns its expected error."""
+        """Add an image, and return its expected error."""
         numbers, error = entry.numbers, expected_error(entry)
         classes = tuple(each.id for each in numbers.classes if each.pixels)
         shares = label_shares(numbers, entry.objects or ())
@@ -45,28 +45,24 @@ class Candidates:
 
     @property
     def images(self) -> list[str]:
-        """The names of the images."""
         return [each.image for each in self._all]
 
     def vectors(self, features: Path | None) -> tuple[Vectors, int]:
-        """How alike the images are, see `likeness`: by their class tokens, or without a feature store by their labels.
-
-        Args:
-            features: The folder of a feature store; None: none.
+        """Return how alike the images are, see `likeness`: by their class tokens, or without a feature store by their labels.
 
         Returns:
             The vectors [n, d], and how many images have no features that can be read: their vectors are zeros.
 
         Raises:
-            InputError: Where there is no store.
-            OutputError: Where the folder is no store, or not of this version.
+            InputError: There is no store.
+            OutputError: The folder is not a store, or not of this version.
         """
         if features is None:
             return label_vectors([each.shares for each in self._all]), 0
         return _token_vectors(features, [each.sha256 for each in self._all])
 
     def order(self, vectors: Vectors) -> list[str]:
-        """The names of the images, those first that are to be reviewed first; see `diversity`."""
+        """Return the names of the images, those first that are to be reviewed first; see `diversity`."""
         places = sorted(range(len(self._all)), key=lambda at: (-self._all[at].error, name_order(self._all[at].image)))
         ordered = [self._all[at] for at in places]
         found = diverse_order([each.error for each in ordered], vectors[places], [each.classes for each in ordered])
@@ -74,12 +70,10 @@ class Candidates:
 
 
 def without_features(missing: int, features: Path | None) -> str:
-    """The note on images whose features are not there."""
     return f"{counted(missing, 'image')} without features in {features}: not known which images are like these."
 
 
 def _token_vectors(features: Path, hashes: list[str | None]) -> tuple[Vectors, int]:
-    """The vectors of the images with these hashes, and how many have no features."""
     if read_store(features) is None:
         hint = "Make them: tipsseg encode, or tipsseg label with argument `features`."
         raise InputError(f"{features}: no features in it", hint)

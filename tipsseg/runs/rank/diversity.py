@@ -1,4 +1,4 @@
-"""An order of images in which those come first that have the most errors, without the same scene again and again.
+"""Order images by their expected error, discounted by their likeness to images before them.
 
 Image after image is taken. The worth of an image is its error. It is less, the more the image is like one that was taken, and more
 while the image shows a class that none that was taken shows.
@@ -29,15 +29,12 @@ _SAMPLE = 500
 
 
 def diverse_order(errors: Sequence[float], vectors: Vectors, classes: Sequence[Sequence[int]]) -> list[int]:
-    """The images, those first that are to be reviewed first.
+    """Return the places of all images, those first that are to be reviewed first.
 
     Args:
         errors: The expected error of each image, in an order that decides between images that are worth the same.
         vectors: [n, d] of the images, see `likeness`.
         classes: The ids of the classes that each image shows.
-
-    Returns:
-        The places of all images.
     """
     worth = np.array(errors, np.float64)
     likeness, ordinary = np.zeros(len(worth), np.float32), ordinary_likeness(vectors)
@@ -56,7 +53,7 @@ def diverse_order(errors: Sequence[float], vectors: Vectors, classes: Sequence[S
 
 
 def ordinary_likeness(vectors: Vectors) -> float:
-    """The likeness that is none yet, 0..1: most pairs of images are less alike."""
+    """Return the likeness that counts as none, 0..1: most pairs of images are less alike."""
     known = vectors[vectors.any(1)]
     some = known[:: max(1, len(known) // _SAMPLE)]
     pairs = (some @ some.T)[np.triu_indices(len(some), 1)]
@@ -64,12 +61,11 @@ def ordinary_likeness(vectors: Vectors) -> float:
 
 
 def _above(products: Vectors, ordinary: float) -> Vectors:
-    """The likeness beyond the ordinary, 0..1."""
     return np.clip((products.round(4) - ordinary) / (1 - ordinary), 0, 1)
 
 
 class _Unseen:
-    """The classes that no image shows that was taken."""
+    """The classes that no image taken so far shows."""
 
     def __init__(self, classes: Sequence[Sequence[int]]) -> None:
         self._classes = classes
@@ -81,6 +77,5 @@ class _Unseen:
         self.numbers: NDArray[np.int64] = np.array([len(each) for each in classes], np.int64)
 
     def see(self, image: int) -> None:
-        """Take an image."""
         for each in self._classes[image]:
             self.numbers[self._images.pop(each, [])] -= 1

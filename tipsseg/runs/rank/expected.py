@@ -1,7 +1,7 @@
-"""How much of an image is expected to be wrong, and why, by what the manifest says of it.
+"""Estimate how much of an image is wrong, and why, from what the manifest says of it.
 
-It is the expected share of wrong pixels, if the confidence of a label is the chance that it is right, times 1 + B. B is the share
-of the image that is near the border of an object: there, models are surer than they are right.
+The expected error is the expected share of wrong pixels, if the confidence of a label is the chance that it is right, times 1 + B.
+B is the share of the image that is near the border of an object: there, models are surer than they are right.
 """
 
 from __future__ import annotations
@@ -33,17 +33,16 @@ class Reason:
     share: float
 
     def record(self) -> dict[str, object]:
-        """As JSON values."""
         return {"kind": self.kind, **({"class": self.name} if self.kind == "class" else {}), "share": self.share}
 
 
 def expected_error(entry: ManifestEntry) -> float:
-    """The expected error of an image, 0..1, four decimals. An image whose mask a person corrected has 0."""
+    """Return the expected error of an image, 0..1, four decimals; 0 if a person corrected its mask."""
     return round(min(1.0, sum(part for _, _, part in _parts(entry))), 4)
 
 
 def reasons(entry: ManifestEntry) -> tuple[Reason, ...]:
-    """What the expected error of an image is made of, the largest part first."""
+    """Return the parts of the expected error of an image, the largest first."""
     parts = _parts(entry)
     total = sum(part for _, _, part in parts)
     found = [Reason(kind, name, round(part / total, 2)) for kind, name, part in parts if part >= _LEAST * total > 0]
@@ -51,7 +50,7 @@ def reasons(entry: ManifestEntry) -> tuple[Reason, ...]:
 
 
 def mean_confidence(entry: ManifestEntry) -> float | None:
-    """The mean confidence, 0..1, of the pixels that have a label; None where no pixel has one."""
+    """Return the mean confidence, 0..1, of the pixels that have a label; None if no pixel has one."""
     numbers = entry.numbers
     background = background_confidence(entry)
     parts = [(each.pixels, each.confidence) for each in numbers.classes]
@@ -61,21 +60,21 @@ def mean_confidence(entry: ManifestEntry) -> float | None:
 
 
 def background_confidence(entry: ManifestEntry) -> float | None:
-    """The mean confidence, 0..1, of the background; None where it is not known or there is none."""
+    """Return the mean confidence, 0..1, of the background; None if it is unknown, or there is no background."""
     background = entry.summary.get("background")
     found = background.get("confidence") if isinstance(background, dict) else None
     return float(found) if isinstance(found, int | float) and 0 <= found <= 1 else None
 
 
 def border_share(objects: Iterable[ObjectScore], size: tuple[int, int]) -> float:
-    """The share of an image of `size` (H, W), 0..1, that is near the border of an object, as the boxes of the objects tell."""
+    """Return the share of an image of `size` (H, W), 0..1, that is near the border of an object, by the boxes of the objects."""
     height, width = size
     length = sum(2 * (h + w) for _, _, _, _, h, w, _ in objects)
     return min(1.0, length * _BORDER * min(height, width) / (height * width))
 
 
 def _parts(entry: ManifestEntry) -> list[tuple[str, str, float]]:
-    """The parts of the expected error: kind, name of the class, and the share of the image that is wrong by it."""
+    """Return the parts of the expected error: kind, name of the class, and the share of the image that is wrong by it."""
     if entry.corrected is not None:
         return []
     numbers = entry.numbers

@@ -1,4 +1,4 @@
-"""How alike images are: a short vector of each, from the class tokens of its features or from its labels.
+"""Measure how alike images are, by a short vector of each, from the class tokens of its features or from its labels.
 
 Vectors have unit length: the product of two is the likeness of the images, 1 for images that are alike in all. A vector of zeros
 stands for an image of which nothing is known: it is like no other.
@@ -33,14 +33,14 @@ _AT_ONCE = 256
 
 
 def token_vector(class_tokens: NDArray[np.floating]) -> Vectors:
-    """The vector [d] of class tokens [B, C, D] of an image: of each of the C the mean over the windows."""
+    """Return the vector [d] of class tokens [B, C, D] of an image: of each of the C the mean over the windows."""
     means = class_tokens.astype(np.float32).mean(0)  # [C, D]
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-6)
     return _projected(_unit(means.reshape(1, -1)))[0]
 
 
 def label_shares(numbers: ImageNumbers, objects: Iterable[ObjectScore]) -> Shares:
-    """What the labels of an image hold and where, [k, 2]: each row a label at a place, as one number, and its share of the image.
+    """Return the labels of an image and where they are, [k, 2]: each row a label at a place, as one number, and its share.
 
     The places of objects are those of their middles in a grid of 3 x 3. Background and ignored pixels have one place each.
     """
@@ -61,7 +61,7 @@ def label_shares(numbers: ImageNumbers, objects: Iterable[ObjectScore]) -> Share
 
 
 def label_vectors(shares: Sequence[Shares]) -> Vectors:
-    """The vectors [n, d] of images by what `label_shares` gives of each. What few images show counts more."""
+    """Return the vectors [n, d] of images from their `label_shares`. What few images show counts more."""
     ids = np.unique(np.concatenate([np.zeros(0), *(each[:, 0] for each in shares)]))
     images = np.zeros(len(ids), np.float32)
     for each in shares:
@@ -77,7 +77,7 @@ def label_vectors(shares: Sequence[Shares]) -> Vectors:
 
 
 def nearest(vectors: Vectors, number: int) -> Iterator[list[int]]:
-    """For each image the images that are most like it, the nearest first; images of which nothing is known have none."""
+    """Yield for each image the images that are most like it, the nearest first; images without a vector have none."""
     known: NDArray[np.bool_] = np.asarray(vectors.any(1))
     for start in range(0, len(vectors), _AT_ONCE):
         likeness = vectors[start : start + _AT_ONCE] @ vectors.T  # [b, n]
@@ -89,7 +89,7 @@ def nearest(vectors: Vectors, number: int) -> Iterator[list[int]]:
 
 
 def _unit(vectors: Vectors) -> Vectors:
-    """Vectors [n, d] at unit length; those of zeros stay."""
+    """Scale vectors [n, d] to unit length; those of zeros stay."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 
 
@@ -100,5 +100,4 @@ def _projected(vectors: Vectors) -> Vectors:
 
 @cache
 def _projection(length: int) -> Vectors:
-    """A matrix [length, LENGTH] of random numbers, always the same."""
     return np.random.default_rng(length).standard_normal((length, LENGTH)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The files of one image for the page: a picture, a thumbnail with the labels on it, and a map of labels and confidences."""
+"""Make the files of one image for the page: a picture, a thumbnail with the labels on it, a map of labels and confidences."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _NO_IMAGE = 200
 
 
 def shown_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """The size (h, w) at which an image of `size` is shown: no side longer than `side`, and not enlarged."""
+    """Return the size (h, w) at which an image of `size` is shown: no side longer than `side`, and not enlarged."""
     scale = min(1.0, side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def picture(image: NDArray[np.uint8] | None, size: tuple[int, int]) -> Image.Image:
-    """The picture of an image [H, W, 3] RGB uint8 in the labels' `size` (H, W) or smaller; a grey one where there is no image."""
+    """Scale an image [H, W, 3] RGB uint8 to the labels' `size` (H, W) or smaller; without an image, make a grey picture."""
     height, width = shown_size(size, PICTURE_SIDE)
     if image is None:
         return Image.new("RGB", (width, height), (_NO_IMAGE,) * 3)
@@ -42,7 +42,7 @@ def picture(image: NDArray[np.uint8] | None, size: tuple[int, int]) -> Image.Ima
 
 
 def thumbnail(shown: Image.Image, labels: LabelArray, classes: Sequence[LabelClass]) -> Image.Image:
-    """A thumbnail of a picture, with the labels [H, W] as colours and outlines."""
+    """Draw a thumbnail of a picture, with the labels [H, W] as colours and outlines."""
     height, width = shown_size(labels.shape, THUMBNAIL_SIDE)
     small = shown.resize((width, height), Image.Resampling.BOX)
     pixels = np.asarray(small, np.float32)  # [h, w, 3]
@@ -59,7 +59,7 @@ def thumbnail(shown: Image.Image, labels: LabelArray, classes: Sequence[LabelCla
 
 
 def resampled(values: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.generic]:
-    """Values [H, W] at another size (h, w): each the value at the middle of its pixel."""
+    """Resample values [H, W] to another size (h, w): each the value at the middle of its pixel."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, values.shape, strict=True)
     )
@@ -67,14 +67,13 @@ def resampled(values: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.
 
 
 def jpeg(shown: Image.Image) -> bytes:
-    """The picture as a JPEG file."""
     buffer = io.BytesIO()
     shown.save(buffer, format="JPEG", quality=82)
     return buffer.getvalue()
 
 
 def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | None) -> bytes:
-    """The labels [H, W], and the confidences [H, W] in 0..1 where they are known, as a script.
+    """Write the labels [H, W], and the confidences [H, W] in 0..1 if they are known, as a script.
 
     It holds a PNG of the size of the picture as text, as a page from the disk may not look into an image file. Red is the low byte
     of the label id, green its high byte, blue the confidence times 255.
@@ -92,13 +91,13 @@ def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | N
 
 
 def name_places(labels: LabelArray, number_of_classes: int) -> list[tuple[int, int, int]]:
-    """Where the picture shows the names of classes: the id of each, and (y, x) inside its largest region in labels [H, W]."""
+    """Return where the picture shows names of classes: each id, and (y, x) inside its largest region in labels [H, W]."""
     small = resampled(labels, shown_size(labels.shape, PICTURE_SIDE)).astype(np.uint16)  # [h, w]
     return [(each.class_id, *inner_point(each)) for each in largest_regions(small, number_of_classes)]
 
 
 def _outlines(ids: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Pixels [h, w] whose right or lower neighbour has another id."""
+    """Find the pixels [h, w] whose right or lower neighbour has another id."""
     found = np.zeros(ids.shape, np.bool_)
     found[:, :-1] |= ids[:, :-1] != ids[:, 1:]
     found[:-1] |= ids[:-1] != ids[1:]

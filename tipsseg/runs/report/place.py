@@ -1,4 +1,4 @@
-"""The folder of a page: whose it is, and what is done in it.
+"""Keep the folder of a page: see that it is ours, and what was made in it.
 
 report.json    says that the folder is a report of tipsseg; no other folder is written to
 state.jsonl    a line per image: of what its files were made, and its record for the page. The last line of an image counts.
@@ -38,7 +38,7 @@ _CHOOSE = "Choose another folder with argument `target`."
 
 
 def image_key(image: str) -> str:
-    """The name of the files of an image: of letters that every file system takes, and never the same for two images."""
+    """Return the name of the files of an image: of letters that every file system takes, and never the same for two images."""
     return hashlib.sha256(image.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
@@ -65,7 +65,7 @@ class Place:
             raise read_error(self._log.path, error) from error
 
     def record(self, image: str, signature: str) -> Mapping[str, object] | None:
-        """The record of an image whose files were made of the same; None where they were not, or are not all there."""
+        """Return the record of an image whose files were made of the same, and are all there; else None."""
         offset = self._offsets.get(image)
         if offset is None:
             return None
@@ -78,7 +78,7 @@ class Place:
         return record if same and all(path.is_file() for path in self.files(image)) else None
 
     def read(self, image: str) -> Mapping[str, object]:
-        """The record of an image that was added, or is there. Raises OutputError."""
+        """Return the record of an image that was added, or is there. Raises OutputError."""
         record: dict[str, object] = parse(self._log.read(self._offsets[image]))["record"]
         return record
 
@@ -88,12 +88,11 @@ class Place:
         self._offsets[image] = self._log.append(line)
 
     def files(self, image: str) -> list[Path]:
-        """The per-image files of an image."""
         key = image_key(image)
         return [self.folder / name / key[:2] / f"{key}{suffix}" for name, suffix in IMAGE_FILES.items()]
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write a file below the folder. Raises OutputError, also where a link leads out of the folder."""
+        """Write a file below the folder. Raises OutputError, also if a link leads out of the folder."""
         self._ownership.refuse_outside(path)
         atomic_write(path, data)
 
@@ -119,12 +118,10 @@ class Place:
                 remove_file(path)
 
     def close(self) -> None:
-        """Close the state; safe to call twice."""
         self._log.close()
 
 
 def chunk_name(index: int) -> str:
-    """The name of a file of data."""
     return f"images-{index:05}.js"
 
 
@@ -143,7 +140,6 @@ def _claim(folder: Path) -> None:
 
 
 def _others(folder: Path) -> Iterator[str]:
-    """What is in a folder, but for hidden files such as the lock."""
     try:
         yield from (name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208  names are enough
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Data as scripts: a page from the disk may load a script, and may not fetch a file of JSON."""
+"""Write data as scripts: a page from the disk may load a script, and may not fetch a file of JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 
 def script(kind: str, *values: object) -> bytes:
-    """A script that hands values to the page, `tipsseg.<kind>(...)`, in ASCII.
+    """Write a script that hands values to the page, `tipsseg.<kind>(...)`, in ASCII.
 
     No text in the values can end the script or a comment in a page: `<`, `>` and `&`, and line separators, are escaped.
     """

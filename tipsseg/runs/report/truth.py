@@ -1,4 +1,4 @@
-"""The scores of a run against truth, where `tipsseg eval -o` wrote them into its output folder."""
+"""Read the scores of a run against truth, if `tipsseg eval -o` wrote them into its output folder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,11 @@ from tipsseg.util.json_values import parse, take
 
 
 def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
-    """The scores in eval.json and the matrix in confusion.csv; None where there is no eval.json.
+    """Read the scores in eval.json and the matrix in confusion.csv; None without an eval.json.
 
     Returns:
         `mean_iou` and `pixel_accuracy`, 0..1 or None; `classes`: name and IoU of each; `columns`: the names of what was predicted;
         `counts`: a row of pixels for each class of the truth.
-
-    Raises:
-        InputError: Where one of the files is not as it was written.
     """
     if not os.path.lexists(folder / SCORES_FILE):
         return None
@@ -54,12 +51,9 @@ def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
 
 
 def read_image_accuracies(folder: Path) -> dict[str, float]:
-    """The share of right pixels of each image that was scored, 0..1, by the name of the image or of its mask.
+    """Read the share of right pixels of each image that was scored, 0..1, by the name of the image or of its mask.
 
     Images without a pixel that counts are left out; so are all where there is no file of them, as an earlier version wrote none.
-
-    Raises:
-        InputError: Where the file is not as it was written.
     """
     path = folder / IMAGES_FILE
     if not os.path.lexists(path):
@@ -79,7 +73,6 @@ def read_image_accuracies(folder: Path) -> dict[str, float]:
 
 
 def accuracy_of(entry: ManifestEntry, accuracies: Mapping[str, float]) -> float | None:
-    """The share of right pixels of an image; None where it was not scored."""
     masks = [entry.files[name].partition("/")[2] for name in index_masks() if name in entry.files]
     return next((accuracies[name] for name in (entry.image, *masks) if name in accuracies), None)
 
