@@ -1,4 +1,4 @@
-"""Cosine maps -> label and confidence of every pixel, tile by tile.
+"""Turn cosine maps into a label and a confidence for every pixel, tile by tile.
 
 The published protocol merges sliding windows as follows: cosines are resized to the window (bilinear), made to
 probabilities by a softmax over phrases without temperature, summed over windows, divided by the number of windows that saw the
@@ -6,7 +6,8 @@ pixel, resized to the image (bilinear), and the largest wins. Here the same numb
 at its resolution only for phrases that can win there (see `match`). Phrases that stand for one thing are merged at the very end, by
 their maximum at each pixel, so that the winner is the owner of the best phrase.
 
-All of it is numpy, on one core: images are matched in threads beside the model. See `compiled` for numba, `device_scores` for GPUs.
+All of it is numpy, on one core: images are matched in threads beside the model. See `compiled` for numba, `device_scores` for GPUs,
+and README.md for the proof.
 
 Shapes: P phrases, G groups of phrases that stand for one thing, H x W the labels, h x w a patch grid.
 """
@@ -70,7 +71,7 @@ class LabelTable:
     ignore: int
 
     def labels(self, groups: Ids, index: NDArray[np.unsignedinteger], confidence: Values) -> LabelArray:
-        """Label ids, [H, W], of winners: `index` [H, W] among `groups`, and `confidence` [H, W]."""
+        """Return the label ids [H, W] of winners: `index` [H, W] among `groups`, and `confidence` [H, W]."""
         labels = self.label_ids[groups][index]
         if self.min_confidence.any():
             labels[confidence < self.min_confidence[labels]] = self.ignore
@@ -91,37 +92,10 @@ class Assignment:
 
 
 def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignment:
-    """The label of every pixel of an image of `size` (H, W), and its confidence.
+    """Find the label of every pixel of an image of `size` (H, W), and its confidence.
 
-    Phrases that cannot win in a tile are told by the cosines alone, and left out of what is made at the size of the image:
-
-    1. Within a tile a map of cosines lies between its values at a few corners (see `scores`): the cosine c_g(x) of phrase g at a
-       pixel x of a window is a mean of them, with weights that are the same for all phrases.
-    2. Let h be a mean of the maps of some leading phrases, h = sum of a_k c_k with positive a_k of sum 1. If c_g is below h at all
-       corners (of all windows that see some of the tile), then c_g(x) < h(x) at every x.
-    3. exp is convex: exp(c_g(x)) < exp(h(x)) <= sum of a_k exp(c_k(x)). The softmax divides all of it by one sum, so for its
-       probabilities p_g(x) < sum of a_k p_k(x).
-    4. The mean over windows and the resizing to the image are means, with weights that do not depend on the phrase. So at every
-       pixel of the tile the score of g is below a mean of the leaders' scores, and below the best of them: g does not win there.
-
-    Of several scales the score is the mean of log-probabilities (see `FusedScores`). There:
-
-    5. Let m be the least of h - c_g over all corners of a scale. The probability of a phrase at a pixel of the grid is a sum over
-       windows, and over the pixels that it is resized from, of exp(c(x)) with weights b(x) that are the same for all phrases. By
-       Hölder's inequality sum of b(x) * product of exp(c_k(x))^a_k is no more than the product of (sum of b(x) exp(c_k(x)))^a_k.
-       So log p_g <= (sum of a_k log p_k) - m at every pixel of the grid.
-    6. Let M be the mean of m over the scales. The fused score of g is below a mean of those of the leading phrases by M at least,
-       and so it is at every pixel of the image. Where M is positive the best of the leaders is ahead of g.
-
-    The test has a margin for rounding, so leaving g out changes no label. The sum of the softmax needs every phrase, at the working
-    size, and has it. In "whole" mode the cosines are the scores, and 1, 2 and 6 suffice.
-
-    The confidence is softmax(log score / temperature) of the winner over all groups (see `Scores.logits`). Groups that may win in
-    the tile, or come close, are in its sum as they are at the pixel. The sum over the others is made on the coarse grid and its
-    logarithm resized. That is nearly linear there: even where the cosines of neighbouring patches differ at random by up to 0.2,
-    the confidence is off by less than 0.0002 on average, and by more than 0.01 at less than 0.5 % of the pixels (the tests say so).
-
-    Memory beside the result: some MB, and for each window a map of the sums at its size.
+    Phrases that cannot win in a tile are told by the cosines alone, and left out of what is made at the size of the image; README.md
+    shows that this changes no label. Memory beside the result: some MB, and for each window a map of the sums at its size.
     """
     labels = np.empty(size, table.label_ids.dtype)
     confidence = empty_confidence(size)
@@ -137,19 +111,10 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
 def match_refined(
     scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], table: LabelTable, refine: Refine
 ) -> Assignment:
-    """As `match`, after the probabilities of the groups were drawn to the edges of the image.
+    """Match as `match` does, after the probabilities of the groups were drawn to the edges of the image.
 
-    Only groups that win somewhere are refined. The confidence of a pixel is the refined probability of its winner.
-
-    Args:
-        scores: The scores of the phrases.
-        image: [h', w', 3] uint8 RGB; the refinement is made at this size, and its result resized (bilinear) to `size`.
-        size: (H, W) of the labels.
-        table: What the phrases stand for.
-        refine: Refines the maps, see `refine.pamr`.
-
-    Returns:
-        The label of every pixel, and its confidence.
+    Only groups that win somewhere are refined, at the size of `image` [h', w', 3] uint8 RGB; the result is resized (bilinear) to
+    `size` (H, W). The confidence of a pixel is the refined probability of its winner.
     """
     small = (image.shape[0], image.shape[1])
     occurring = occurring_groups(scores, small, table.groups)
@@ -169,7 +134,6 @@ def match_refined(
 
 
 def empty_confidence(size: tuple[int, int]) -> ConfidenceArray:
-    """Room for the confidence of an image of `size`."""
     large = size[0] * size[1] > _LARGE
     return cast(ConfidenceArray, np.empty(size, np.float16 if large else np.float32))
 
@@ -177,7 +141,7 @@ def empty_confidence(size: tuple[int, int]) -> ConfidenceArray:
 def best_groups(
     scores: Scores, size: tuple[int, int], groups: Sequence[int], count: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float16]]:
-    """The best `count` groups at each cell of a grid of `size` (h, w), and softmax(log score / temperature) of each over all.
+    """Return the best `count` groups at each cell of a grid of `size` (h, w), and softmax(log score / temperature) of each over all.
 
     Both are [count, h, w], the best first; of equals the first group comes first.
     """
@@ -191,14 +155,14 @@ def best_groups(
 
 
 def occurring_groups(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ids:
-    """The groups that win somewhere in an image of `size` (H, W), in their order."""
+    """Return the groups that win somewhere in an image of `size` (H, W), in their order."""
     numbers = np.arange(len(groups), dtype=np.uint16)
     won = match(scores, size, LabelTable(groups, numbers, np.zeros(len(groups), np.float32), 0)).labels
     return np.flatnonzero(np.bincount(won.reshape(-1), minlength=len(groups)))
 
 
 def merge_names(values: Values, owners: Ids) -> tuple[Values, Ids]:
-    """The maximum over the phrases of each owner, [K, ...] -> [G', ...], and the owners [G']; `owners` [K] is sorted."""
+    """Return the maximum over the phrases of each owner, [K, ...] -> [G', ...], and the owners [G']; `owners` [K] is sorted."""
     firsts = np.flatnonzero(np.diff(owners, prepend=-1))
     if len(firsts) == len(owners):
         return values, owners
@@ -231,7 +195,7 @@ class _Tile:
 
 
 def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile]:
-    """Tiles of an image of `size`, in rows; those where many phrases can win are cut up, as smaller ones tell more apart."""
+    """Yield tiles of an image of `size`, in rows; those with many phrases that can win are cut up, as smaller ones tell more apart."""
     source, coarse = (
         [interpolation_weights(*lengths) for lengths in zip(grid, size, strict=True)]
         for grid in (scores.size, scores.coarse_size)
@@ -275,7 +239,7 @@ def _halves(span: slice) -> tuple[slice, slice]:
 def _candidates(
     scores: Scores, rows: InterpolationWeights, columns: InterpolationWeights, owners: Ids
 ) -> tuple[Ids, Ids]:
-    """Phrases that matter in a part of the image: the best of groups that come near winning, and others that count at all."""
+    """Return the phrases that matter in a part of the image: the best of groups that come near winning, and others that count."""
     corners = scores.corners(rows, columns)
     margins = _margins(corners)  # [P]
     contends = margins <= max(ROUNDING, CLOSE * scores.temperature)
@@ -313,7 +277,7 @@ def _margins(corners: Sequence[Values]) -> Values:
 
 
 def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
-    """log of the sum of exp(logit / temperature) over the other groups: what of the coarse grid the tile needs, [r, c]."""
+    """Return the log of the sum of exp(logit / temperature) over the other groups, [r, c]: the part of the coarse grid of the tile."""
     phrases = tile.others
     if not len(phrases):
         return None
@@ -331,7 +295,7 @@ def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
 
 
 def _won(scores: Scores, tile: _Tile, owners: Ids) -> Iterator[tuple[slice, Ids, NDArray[np.unsignedinteger], Values]]:
-    """Bands of rows of a tile, each with the groups that contend, the index of the winner among them, and its confidence."""
+    """Yield bands of rows of a tile, each with the groups that contend, the index of the winner among them, and its confidence."""
     (rows, columns), phrases = tile.source, tile.contenders
     rest = _log_rest(scores, tile, owners)
     if rest is not None:
@@ -358,7 +322,7 @@ def _won(scores: Scores, tile: _Tile, owners: Ids) -> Iterator[tuple[slice, Ids,
 
 
 def _first_index(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
-    """The first index at which [K, ...] holds its maximum `best`."""
+    """Return the first index at which [K, ...] holds its maximum `best`."""
     # numpy's argmax along the first axis takes ten times as long.
     index = np.zeros(best.shape, np.uint8 if len(values) <= 256 else np.uint16)
     behind = np.ones(best.shape, bool)
@@ -369,7 +333,7 @@ def _first_index(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
 
 
 def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Iterator[tuple[slice, Values]]:
-    """Bands of rows of an image of `size`, each with softmax(log score / temperature) of all groups, [G, rows, W]."""
+    """Yield bands of rows of an image of `size`, each with softmax(log score / temperature) of all groups, [G, rows, W]."""
     owners = np.repeat(np.arange(len(groups)), groups)
     everything = np.arange(len(owners))
     weights, columns = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))
@@ -393,7 +357,7 @@ def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ite
 
 
 def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int], chosen: Ids) -> Values:
-    """softmax(log score / temperature) over all groups, for the chosen ones: [K, h', w']."""
+    """Return softmax(log score / temperature) over all groups, for the chosen ones: [K, h', w']."""
     soft = np.empty((len(chosen), *size), np.float32)
     for band, shares in _shares(scores, size, groups):
         soft[:, band] = shares[chosen]
@@ -401,7 +365,7 @@ def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int],
 
 
 def _resized_bands(maps: Values, size: tuple[int, int]) -> Iterator[tuple[slice, Values]]:
-    """Bands of rows of maps [K, h, w] resized to `size`, [K, rows, W] each."""
+    """Yield bands of rows of maps [K, h, w] resized to `size`, [K, rows, W] each."""
     rows, columns = (interpolation_weights(*lengths) for lengths in zip(maps.shape[1:], size, strict=True))
     step = max(_CHUNK // (len(maps) * size[1]), 1)
     for start in range(0, size[0], step):

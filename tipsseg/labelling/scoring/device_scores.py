@@ -1,4 +1,4 @@
-"""Cosine maps -> label and confidence of every pixel, on the device that the cosines are on: what a GPU does in place of `assign`.
+"""Turn cosine maps into labels and confidences on the device that the cosines are on: a GPU does this in place of `assign`.
 
 The same numbers as `assign.match` makes, by plain means: the scores of all phrases at all pixels, a tile of the image at a time.
 What a tile takes is bounded, whatever the image and however many the phrases. Nothing waits for the device before the labels are
@@ -46,7 +46,7 @@ class DeviceLabels:
     dtype: np.dtype[np.unsignedinteger]
 
     def wait(self) -> tuple[Assignment, TopClasses | None] | None:
-        """Wait for the labels and the best classes of each patch; None where cosines were no numbers."""
+        """Wait for the labels and the best classes of each patch; None if cosines were not numbers."""
         finite, labels, confidence, *top = self.arriving.arrays()
         if not finite:
             return None
@@ -57,7 +57,7 @@ class DeviceLabels:
 
 
 class DeviceScorer:
-    """Makes labels of cosines on a device."""
+    """Make labels from cosines on a device."""
 
     def __init__(self, table: LabelTable, temperature: float, device: torch.device) -> None:
         """Bring what the phrases stand for to the device.
@@ -118,7 +118,7 @@ class DeviceScorer:
         size: tuple[int, int],
         finer: Sequence[tuple[Tensor, WindowPlan]] = (),
     ) -> Assignment:
-        """As `send`, for images whose labels are too large to be under way in numbers: tile by tile, waiting for each."""
+        """Do as `send` for images whose labels are too large to be under way in numbers: tile by tile, waiting for each."""
         maps = _maps(((cosines, plan), *finer))
         found, confidence = np.empty(size, self._dtype), empty_confidence(size)
         for rows, columns, scores in _tiles(maps, size):
@@ -128,7 +128,7 @@ class DeviceScorer:
         return Assignment(cast(LabelArray, found), confidence)
 
     def _merged(self, scores: Tensor) -> Tensor:
-        """The maximum over the phrases of each group, [P, r, c] -> [G, r, c]."""
+        """Return the maximum over the phrases of each group, [P, r, c] -> [G, r, c]."""
         if len(self._runs) == 1 and self._runs[0].phrases == 1:
             return scores
         merged = scores.new_empty(len(self._label_ids), *scores.shape[1:])
@@ -140,7 +140,7 @@ class DeviceScorer:
         return merged
 
     def _labels(self, maps: _Maps, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Label ids and confidences of a tile, [r, c] each, of the scores of its groups, [G, r, c], which are used up."""
+        """Return label ids and confidences of a tile, [r, c] each, from the scores of its groups, [G, r, c], which are used up."""
         best, index = scores.max(0)  # of equals the first
         confidence = maps.relative_(scores, best, self._temperature).sum(0).reciprocal_().half()
         labels = self._label_ids[index]
@@ -149,7 +149,7 @@ class DeviceScorer:
         return labels, confidence
 
     def _best(self, maps: _Maps, size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
-        """Label ids and shares of the best groups at each cell of a grid of `size`, as `assign.best_groups`: [K, h, w] each."""
+        """Return label ids and shares of the best groups at each cell of a grid of `size`, as `assign.best_groups`: [K, h, w] each."""
         count = min(count, len(self._label_ids))
         ids = self._label_ids.new_empty(count, *size)
         shares = torch.empty(count, *size, dtype=torch.float16, device=ids.device)
@@ -189,7 +189,7 @@ class _Windows:
         self._seen = _windows_seen(plan, cosines.device)
 
     def values(self, rows: slice, columns: slice) -> Tensor:
-        """The scores of all phrases in a part of the grid, [P, r, c]."""
+        """Return the scores of all phrases in a part of the grid, [P, r, c]."""
         height, width = rows.stop - rows.start, columns.stop - columns.start
         total = self._cosines.new_zeros(self.phrases, height, width)
         down, across = self._seen[0][rows], self._seen[1][columns]
@@ -213,12 +213,12 @@ class _Windows:
 
     @staticmethod
     def logits_(scores: Tensor) -> Tensor:
-        """The logits of scores, in their memory."""
+        """Return the logits of scores, in their memory."""
         return scores.log_()
 
     @staticmethod
     def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
-        """exp(logit / temperature) over that of the best, [G, r, c], in the memory of the scores; a logit is log(score)."""
+        """Return exp(logit / temperature) over that of the best, [G, r, c], in the memory of the scores; a logit is log(score)."""
         return scores.div_(best).pow_(1 / temperature)
 
 
@@ -232,17 +232,14 @@ class _Whole:
         self._cosines = cosines.permute(2, 0, 1).contiguous()  # [P, h, w]
 
     def values(self, rows: slice, columns: slice) -> Tensor:
-        """See _Windows."""
         return self._cosines[:, rows, columns]
 
     @staticmethod
     def logits_(scores: Tensor) -> Tensor:
-        """See _Windows; a logit is a cosine."""
         return scores
 
     @staticmethod
     def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
-        """See _Windows; a logit is a cosine."""
         return scores.sub_(best).div_(temperature).exp_()
 
 
@@ -259,7 +256,6 @@ class _Fused:
         ]
 
     def values(self, rows: slice, columns: slice) -> Tensor:
-        """See _Windows."""
         total = torch.zeros(
             self.phrases, rows.stop - rows.start, columns.stop - columns.start, dtype=torch.float32, device=self.device
         )
@@ -270,7 +266,6 @@ class _Fused:
 
     @staticmethod
     def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
-        """See _Windows; they are logits already."""
         return scores.sub_(best).div_(temperature).exp_()
 
 
@@ -278,13 +273,12 @@ _Maps = _Windows | _Whole | _Fused
 
 
 def _maps(scales: Sequence[tuple[Tensor, WindowPlan]]) -> _Maps:
-    """The scores of an image at its scales, the finest last."""
     each = [_Whole(cosines[0]) if plan.whole else _Windows(cosines, plan) for cosines, plan in scales]
     return each[0] if len(each) == 1 else _Fused(each)
 
 
 def _tiles(maps: _Maps, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Rows and columns of tiles of an image of `size`, each with the scores of all phrases there, [P, r, c]."""
+    """Yield rows and columns of tiles of an image of `size`, each with the scores of all phrases there, [P, r, c]."""
     down, across = (_axis(*lengths, maps.device) for lengths in zip(maps.size, size, strict=True))
     # A row of the image may come from many of the grid.
     finer = [max(-(-source // length), 1) for source, length in zip(maps.size, size, strict=True)]
@@ -317,17 +311,17 @@ class _Axis:
 
     @property
     def span(self) -> slice:
-        """What of the source the outputs need."""
+        """The part of the source that the outputs need."""
         return self.weights.span
 
     def part(self, start: int, stop: int) -> _Axis:
-        """The weights of outputs start .. stop - 1."""
+        """Return the weights of outputs start .. stop - 1."""
         tensors = (each[start:stop] for each in (self.low, self.high, self.weight))
         return _Axis(self.weights.part(start, stop), *tensors)
 
 
 def _resized(values: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
-    """Maps [P, r, c], the spans of `rows` and `columns` -> [P, n, m]."""
+    """Resize maps [P, r, c], the spans of `rows` and `columns`, to [P, n, m]."""
     # Columns first: there are fewer rows yet.
     low, high = (each - columns.span.start for each in (columns.low, columns.high))
     values = torch.lerp(values.index_select(2, low), values.index_select(2, high), columns.weight)  # [P, r, m]
@@ -343,7 +337,7 @@ def _axis(source: int, target: int, device: torch.device) -> _Axis:
 
 @lru_cache(maxsize=16)
 def _windows_seen(plan: WindowPlan, device: torch.device) -> tuple[Tensor, Tensor]:
-    """How many rows of windows see a row of the grid, and how many columns of windows a column; windows see their product."""
+    """Count the rows of windows that see a row of the grid, and the columns that see a column; the product sees a pixel."""
     down, across = (np.zeros(length, np.float32) for length in plan.size)
     for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
         for start in set(starts):
@@ -352,5 +346,4 @@ def _windows_seen(plan: WindowPlan, device: torch.device) -> tuple[Tensor, Tenso
 
 
 def _signed(ids: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:
-    """16-bit ids with a sign, as torch has no others that all devices know."""
     return ids.view(np.int16) if ids.dtype == np.uint16 else ids

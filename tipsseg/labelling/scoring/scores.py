@@ -1,4 +1,4 @@
-"""Cosines of the patches of one image -> the scores of phrases in any part of it, as the published protocol makes them.
+"""Turn cosines of the patches of one image into the scores of phrases in any part of it, as the published protocol does.
 
 Shapes: P phrases, h x w a patch grid, r x c a part of a grid.
 """
@@ -52,13 +52,13 @@ class Scores(Protocol):
         """
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        """Scores of some phrases in a part of the grid, [K, r, c] float32. They do not depend on what is asked for with them."""
+        """Return scores of some phrases in a part of the grid, [K, r, c] float32. They do not depend on other phrases."""
 
     def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        """The logits of some phrases in a part of the coarse grid, [K, r, c] float32."""
+        """Return the logits of some phrases in a part of the coarse grid, [K, r, c] float32."""
 
     def logits(self, scores: Values) -> Values:
-        """What takes the place of cosines in softmax(cosine / temperature), of scores of any shape, in their memory."""
+        """Return what takes the place of cosines in softmax(cosine / temperature), of scores of any shape, in their memory."""
 
 
 class WindowScores:
@@ -84,7 +84,7 @@ class WindowScores:
 
     @cached_property
     def _factors(self) -> list[Values]:
-        """What makes exp(cosine) of a window its part of the mean, [side, side] of each."""
+        """The factor that makes exp(cosine) of a window its part of the mean, [side, side] of each."""
         down, across = seen_by(self.plan)
         side = self.plan.side
         return [
@@ -93,7 +93,6 @@ class WindowScores:
         ]
 
     def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
-        """See Scores; of all windows that see some of the part."""
         seen = []
         for window, (down, across) in self._windows(rows.span, columns.span):
             weights = self._weights.part(down.start, down.stop), self._weights.part(across.start, across.stop)
@@ -101,7 +100,6 @@ class WindowScores:
         return [np.concatenate(seen)]
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        """Mean probabilities, see Scores."""
         total = np.zeros((len(phrases), rows.stop - rows.start, columns.stop - columns.start), np.float32)
         for window, (down, across) in self._windows(rows, columns):
             part = self._resized(window, (down, across), phrases)  # [K, r', c']
@@ -113,26 +111,24 @@ class WindowScores:
         return total
 
     def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        """See Scores. What one window alone saw needs no exp and no log."""
         (window, inside), *others = self._windows(rows, columns)
         if others:
             return self.logits(self.values(rows, columns, phrases))
-        logits = self._resized(window, inside, phrases)
+        logits = self._resized(window, inside, phrases)  # what one window alone saw needs no exp and no log
         logits += np.log(self._factors[window][*inside])
         return logits
 
     def logits(self, scores: Values) -> Values:
-        """log(p), see Scores."""
         return np.log(scores, out=scores)
 
     def _resized(self, window: int, inside: tuple[slice, slice], phrases: Ids) -> Values:
-        """Cosines of some phrases in a part of a window, [K, r, c]."""
+        """Return cosines of some phrases in a part of a window, [K, r, c]."""
         down, across = (self._weights.part(part.start, part.stop) for part in inside)
         patches = self.cosines[window][down.span, across.span].transpose(2, 0, 1)[phrases]  # [K, r', c']
         return resize(patches, down.within, across.within)
 
     def _windows(self, rows: slice, columns: slice) -> Iterator[tuple[int, tuple[slice, slice]]]:
-        """The windows that see some of a part of the grid, each with the rows and columns of the window that are in it."""
+        """Yield the windows that see some of a part of the grid, each with the rows and columns of the window that are in it."""
         side = self.plan.side
         for window, (top, left) in enumerate(self.plan.corners):
             down = slice(max(rows.start - top, 0), min(rows.stop - top, side))
@@ -156,22 +152,18 @@ class WholeScores:
         self._weights = [interpolation_weights(*lengths) for lengths in zip(self.size, working_size, strict=True)]
 
     def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
-        """See Scores."""
         return [_corners(self._cosines, rows, columns)]
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        """Cosines, see Scores."""
         return self._cosines[rows, columns].transpose(2, 0, 1)[phrases]
 
     def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        """Cosines at the working size, see Scores."""
         down, across = (
             weights.part(part.start, part.stop) for weights, part in zip(self._weights, (rows, columns), strict=True)
         )
         return resize(self.values(down.span, across.span, phrases), down.within, across.within)
 
     def logits(self, scores: Values) -> Values:
-        """The cosines as they are."""
         return scores
 
 
@@ -205,7 +197,6 @@ class FusedScores:
         )
 
     def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
-        """See Scores."""
         spans = rows.span, columns.span
         return [
             found
@@ -216,15 +207,12 @@ class FusedScores:
         ]
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        """Mean logits, see Scores."""
         return self._mean(self._fine, rows, columns, phrases)
 
     def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        """See Scores."""
         return self._mean(self._coarse, rows, columns, phrases)
 
     def logits(self, scores: Values) -> Values:
-        """The scores as they are: they are logits."""
         return scores
 
     def _mean(
@@ -240,7 +228,7 @@ class FusedScores:
 
 
 def seen_by(plan: WindowPlan) -> tuple[Values, Values]:
-    """How many windows see each row and each column, [H] and [W]. They stand in rows and columns: the product sees a pixel."""
+    """Count the windows that see each row and each column, [H] and [W]. They stand in rows and columns: the product sees a pixel."""
     down, across = (np.zeros(length, np.float32) for length in plan.size)
     for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
         for start in set(starts):
@@ -249,16 +237,13 @@ def seen_by(plan: WindowPlan) -> tuple[Values, Values]:
 
 
 def values_at(cosines: Values, plan: WindowPlan, rows: Ids, columns: Ids) -> Values:
-    """The scores of all phrases at single pixels: bit by bit what `WindowScores.values` has there.
+    """Return the scores of all phrases at single pixels, [P, n] float32: bit by bit those of `WindowScores.values`.
 
     Args:
         cosines: [windows, h, w, P] float32, in the order of `plan.corners`.
         plan: The windows.
         rows: [n], of the image as the model sees it.
         columns: [n].
-
-    Returns:
-        [P, n] float32.
     """
     weights = interpolation_weights(cosines.shape[1], plan.side)
     down, across = seen_by(plan)
@@ -275,7 +260,7 @@ def values_at(cosines: Values, plan: WindowPlan, rows: Ids, columns: Ids) -> Val
 
 
 def _between_patches(window: Values, weights: InterpolationWeights, rows: Ids, columns: Ids) -> Values:
-    """Cosines at some pixels of a window: [h, w, P] -> [n, P]."""
+    """Return cosines at some pixels of a window: [h, w, P] -> [n, P]."""
 
     def resized(patch_rows: Ids) -> Values:
         low = window[patch_rows, weights.low[columns]]
@@ -286,7 +271,7 @@ def _between_patches(window: Values, weights: InterpolationWeights, rows: Ids, c
 
 
 def _sum_of_exp_at(window: Values, weights: InterpolationWeights, rows: Ids, columns: Ids) -> Values:
-    """`_sum_of_exp` at some pixels of a window, by the same steps: [h, w, P] -> [n]."""
+    """Compute `_sum_of_exp` at some pixels of a window, by the same steps: [h, w, P] -> [n]."""
     width, side = window.shape[1], len(weights.low)
     patch = side // width
     first = patch // 2
@@ -312,7 +297,7 @@ def _sum_of_exp_at(window: Values, weights: InterpolationWeights, rows: Ids, col
 
 
 def _corners(cosines: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
-    """The corners of what `rows` and `columns` resize, and the patches among them: [h, w, P] -> [N, P].
+    """Return the corners of what `rows` and `columns` resize, and the patches among them: [h, w, P] -> [N, P].
 
     A resized map is bilinear between the centres of four patches. So at any pixel it is a mean of its values at the first and last
     row and column and at the centres in between, with weights that are the same for all phrases.
@@ -325,7 +310,7 @@ def _corners(cosines: Values, rows: InterpolationWeights, columns: Interpolation
 
 
 def _knots(weights: InterpolationWeights) -> InterpolationWeights:
-    """Of the outputs only the first and the last, and the sources between them."""
+    """Keep of the outputs only the first and the last, and the sources between them."""
     between = np.arange(weights.low[0] + 1, weights.low[-1] + 1)
     ends = [0, -1]
     low, high, weight = weights.low[ends], weights.high[ends], weights.weight[ends]
@@ -337,7 +322,7 @@ def _knots(weights: InterpolationWeights) -> InterpolationWeights:
 
 
 def _sum_of_exp(cosines: Values, weights: InterpolationWeights) -> Values:
-    """The sum over phrases of exp(cosine), at the size of the window: [h, w, P] -> [side, side].
+    """Sum exp(cosine) over phrases, at the size of the window: [h, w, P] -> [side, side].
 
     Between the centres of two patches a cosine is linear, so its exp goes from pixel to pixel by one factor: a product in place of
     an exp, 0.3 of the time. Its rounding, 2e-6 at most, is common to all phrases.
