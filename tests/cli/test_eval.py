@@ -190,4 +190,4 @@ def test_quiet(command: Command, mlp_checkpoint: Path) -> None:
     save("gt/unused.png", [[1]])
     ran = command("eval", "imgs", "--gt", "gt", "-c", "tree", "-m", mlp_checkpoint, "--quiet", "-o", "out", "-f", "png")
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines()[0] == "in %         IoU  precision  recall  of truth"
+    assert ran.out.splitlines()[0] == "in %              IoU  precision     recall   of truth"

@@ -165,11 +165,11 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "entry, negative": (
         lambda _: make_vocabulary(["a", loose.ClassSpec("tree", negative="yes")]),
-        "negative of 'tree' must be True or False, not 'yes'",
+        "negative of 'tree' must be true or false, not 'yes'",
     ),
     "entry, templates": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", templates="a {}")]),
-        "'tree': templates must be a list of texts, not the text 'a {}'",
+        "'tree': templates must be a list of texts, not 'a {}'",
     ),
     "background, word": (lambda _: make_vocabulary(["a"], "sky"), "background 'sky' is neither 'auto' nor 'none'"),
     "background, number": (lambda _: loose.make_vocabulary(["a"], 5), "background 5 is neither 'auto' nor 'none'"),
@@ -185,7 +185,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "templates, text": (
         lambda _: make_vocabulary(["a"], "auto", "a {}"),
-        "templates must be a list of texts, not the text",
+        "templates must be a list of texts, not",
     ),
     "templates, none": (
         lambda _: loose.make_vocabulary(["a"], "auto", None),

@@ -8,8 +8,8 @@ from typing import Literal
 
 from tipsseg.util.printable import one_line
 
-#: Longer cells are cut.
-_WIDEST = 40
+#: Columns of numbers are so wide at least; longer cells than the second are cut.
+_NARROWEST, _WIDEST = 9, 40
 
 
 def text_table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Container[int] = (0,)) -> str:
@@ -17,10 +17,11 @@ def text_table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Contai
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
     for number, head in enumerate(heads):
         justify: Literal["left", "right"] = "left" if number in left else "right"
-        table.add_column(head, justify=justify, no_wrap=True, overflow="ellipsis", max_width=_WIDEST)
+        width = None if number in left else _NARROWEST
+        table.add_column(head, justify=justify, no_wrap=True, overflow="ellipsis", min_width=width, max_width=_WIDEST)
     for row in rows:
         table.add_row(*map(one_line, row))
     text = io.StringIO()

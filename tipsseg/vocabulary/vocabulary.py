@@ -158,6 +158,8 @@ def make_vocabulary(
         for number, spec in enumerate(positive, start=1)
     )
     phrases = _check_background(background, named)
+    if not isinstance(source, str):
+        raise VocabularyError(f"source must be a text, not {quoted(source)}")
     return Vocabulary(specs, numbered, phrases, common, background == "auto", source)
 
 

@@ -94,8 +94,8 @@ class Assignment:
 def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignment:
     """Find the label of every pixel of an image of `size` (H, W), and its confidence.
 
-    Phrases that cannot win in a tile are told by the cosines alone, and left out of what is made at the size of the image; README.md
-    shows that this changes no label. Memory beside the result: some MB, and for each window a map of the sums at its size.
+    Phrases that cannot win in a tile are told by the cosines alone, and left out of what is made at the size of the image;
+    README.md shows that this changes no label. Memory beside the result: some MB, and a map of the sums for each window.
     """
     labels = np.empty(size, table.label_ids.dtype)
     confidence = empty_confidence(size)
@@ -141,7 +141,7 @@ def empty_confidence(size: tuple[int, int]) -> ConfidenceArray:
 def best_groups(
     scores: Scores, size: tuple[int, int], groups: Sequence[int], count: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float16]]:
-    """Return the best `count` groups at each cell of a grid of `size` (h, w), and softmax(log score / temperature) of each over all.
+    """Return the best `count` groups at each cell of a grid of `size` (h, w), and softmax(log score / temperature) of each.
 
     Both are [count, h, w], the best first; of equals the first group comes first.
     """
@@ -195,7 +195,7 @@ class _Tile:
 
 
 def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile]:
-    """Yield tiles of an image of `size`, in rows; those with many phrases that can win are cut up, as smaller ones tell more apart."""
+    """Yield tiles of an image of `size`, in rows; those with many phrases that can win are cut up, as small ones have fewer."""
     source, coarse = (
         [interpolation_weights(*lengths) for lengths in zip(grid, size, strict=True)]
         for grid in (scores.size, scores.coarse_size)
@@ -277,7 +277,7 @@ def _margins(corners: Sequence[Values]) -> Values:
 
 
 def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
-    """Return the log of the sum of exp(logit / temperature) over the other groups, [r, c]: the part of the coarse grid of the tile."""
+    """Return the log of the sum of exp(logit / temperature) over the other groups, for the coarse grid of the tile, [r, c]."""
     phrases = tile.others
     if not len(phrases):
         return None

@@ -149,7 +149,7 @@ class DeviceScorer:
         return labels, confidence
 
     def _best(self, maps: _Maps, size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
-        """Return label ids and shares of the best groups at each cell of a grid of `size`, as `assign.best_groups`: [K, h, w] each."""
+        """Return label ids and shares of the best groups at each cell of a grid, as `assign.best_groups`: [K, h, w] each."""
         count = min(count, len(self._label_ids))
         ids = self._label_ids.new_empty(count, *size)
         shares = torch.empty(count, *size, dtype=torch.float16, device=ids.device)
@@ -346,4 +346,5 @@ def _windows_seen(plan: WindowPlan, device: torch.device) -> tuple[Tensor, Tenso
 
 
 def _signed(ids: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:
+    # torch has no 16-bit ids without a sign that all devices know.
     return ids.view(np.int16) if ids.dtype == np.uint16 else ids

@@ -228,7 +228,7 @@ class FusedScores:
 
 
 def seen_by(plan: WindowPlan) -> tuple[Values, Values]:
-    """Count the windows that see each row and each column, [H] and [W]. They stand in rows and columns: the product sees a pixel."""
+    """Count the windows that see each row and each column, [H] and [W]; their product sees a pixel."""
     down, across = (np.zeros(length, np.float32) for length in plan.size)
     for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
         for start in set(starts):
