@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_an_example_without_its_arguments_says_how_it_is_used(name: str, monkeyp
 
 # ---- runs ----
 
-OPTIONS = tipsseg.LabelOptions(mode="whole", short_side=112)
+VIEW: dict[str, Any] = {"mode": "whole", "short_side": 112}
 
 
 def masks_of(folder: Path) -> dict[str, bytes]:
@@ -111,15 +112,15 @@ def masks_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_folder_is_labelled_as_the_command_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    again = {"output": tmp_path / "out", "model": "tiny", "options": OPTIONS, "device": "cpu"}
-    results = tipsseg.label_folder([PANDA, DESERT], ["panda", "tree"], **again)  # type: ignore[arg-type]
+    again = {"output": tmp_path / "out", "model": "tiny", **VIEW, "device": "cpu"}
+    results = tipsseg.label_folder([PANDA, DESERT], ["panda", "tree"], **again)
     assert not (tmp_path / "out").exists(), "the work is done while the results are taken"
     first = next(results)
     assert isinstance(first, tipsseg.Labelled)
     assert first.entry.files.keys() == {"png"}
     results.close()
     assert not (tmp_path / "out/annotations.json").exists()
-    rest = list(tipsseg.label_folder([PANDA, DESERT], ["panda", "tree"], **again))  # type: ignore[arg-type]
+    rest = list(tipsseg.label_folder([PANDA, DESERT], ["panda", "tree"], **again))
     assert [type(each) for each in rest] == [tipsseg.Unchanged, tipsseg.Labelled]
     assert capfd.readouterr() == ("", "")
     command = [sys.executable, "-m", "tipsseg", "label", PANDA, DESERT, "-c", "panda,tree", "-m", "tiny"]
@@ -200,15 +201,15 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         "classes must be in an order",
     ),
     "minimum area": (
-        lambda out: tipsseg.FileOptions(min_area=50),  # type: ignore[arg-type]
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, min_area=1.5),  # type: ignore[arg-type]
         tipsseg.UsageError,
-        "the minimum area must be a MinArea, not 50",
+        "argument `min_area` must be a whole number, not 1.5",
     ),
     "negative area": (lambda out: tipsseg.MinArea(-1), tipsseg.UsageError, "a minimum area of -1 is none"),
     "actors without Ray": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, actors=2),
         tipsseg.UsageError,
-        "are for Ray",
+        "are for argument `engine`=ray",
     ),
     "engine": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, engine="slurm"),  # type: ignore[arg-type]
@@ -247,7 +248,7 @@ def test_scores_are_those_of_the_command(tmp_path: Path, capfd: pytest.CaptureFi
     images, truths = PANDA.parent, EXAMPLES / "truth/meadow"
     classes = tipsseg.read_vocabulary(EXAMPLES / "leaves.txt", "none")
     found = tipsseg.evaluate(
-        images, truths, classes, model="tiny", options=OPTIONS, output=tmp_path / "out", formats=["png"], device="cpu"
+        images, truths, classes, model="tiny", **VIEW, output=tmp_path / "out", formats=["png"], device="cpu"
     )
     assert (found.scored, found.failed) == (3, 0)
     assert 0.3 < found.scores.mean_iou < 1
@@ -331,7 +332,7 @@ def pictures() -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
 def test_many_images_are_labelled_as_each_alone(mlp_checkpoint: Path, batch_size: int, mode: str) -> None:
     backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
     backbone.batch_size = batch_size
-    options = tipsseg.LabelOptions("whole" if mode == "whole" else "slide")
+    options = tipsseg.LabelOptions(mode="whole" if mode == "whole" else "slide")
     labeller = Labeller(Model(backbone), ["tree", "sky"], options)
     expected = [labeller.label(each) for each in pictures()]
     got = list(labeller.label_many(iter(pictures())))

@@ -60,7 +60,7 @@ class LabelMap:
         """
         from tipsseg.regions.objects import labelled_objects
 
-        options = FileOptions(instances, MinArea(min_area))
+        options = FileOptions(instances=instances, min_area=MinArea(min_area))
         return labelled_objects(self.labels, self.confidence, len(self.classes), options)
 
     def save_mask(self, path: str | Path, *, mode: PngMode = "L") -> None:

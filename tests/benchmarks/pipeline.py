@@ -266,7 +266,12 @@ def one_core(place: Path, name: str, labeller: Labeller, options: argparse.Names
 def label_all(place: Path, name: str, labeller: Labeller, formats: str, jobs: int) -> float:
     """Seconds of a run over all images into a folder of its own."""
     spec = RunSpec(
-        "tiny", labeller.vocabulary, formats=tuple(formats.split(",")), output=place / name, device="cpu", jobs=jobs
+        model="tiny",
+        vocabulary=labeller.vocabulary,
+        formats=tuple(formats.split(",")),
+        output=place / name,
+        device="cpu",
+        jobs=jobs,
     )
     info = plan_run(spec)
     paths = sorted((place / "imgs").iterdir())

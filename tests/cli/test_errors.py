@@ -88,9 +88,9 @@ USAGE = {
     "confidence": (
         ["imgs", "-c", "a", "--min-confidence", "55"],
         2,
-        "Error: minimum confidence 55.0 is not between 0 and 1\nHint: A confidence is between 0 and 1: 0.6 is 60 %.\n",
+        "Error: --min-confidence 55.0 is not between 0 and 1\nHint: A confidence is between 0 and 1: 0.6 is 60 %.\n",
     ),
-    "short side": (["imgs", "-c", "a", "--short-side", "0"], 2, "Error: short side 0 is not positive\n"),
+    "short side": (["imgs", "-c", "a", "--short-side", "0"], 2, "Error: --short-side 0 is too small; the least is 1\n"),
     "batch size": (["imgs", "-c", "a", "--batch-size", "0"], 2, "Error: --batch-size 0 is too small; the least is 1\n"),
     "jobs": (["imgs", "-c", "a", "--jobs", "0"], 2, "Error: --jobs 0 is too small; the least is 1\n"),
     "min area": (
@@ -186,7 +186,7 @@ USAGE = {
     "actors of this process": (
         ["imgs", "-c", "a", "--actors", "2"],
         2,
-        "Error: --actors and --gpus are for --engine ray\nHint: Leave them out, or add --engine ray.\n",
+        "Error: --actors and --gpus are for --engine ray\nHint: Leave them out, or give --engine ray.\n",
     ),
     "no actors": (
         ["imgs", "-c", "a", "--engine", "ray", "--actors", "0"],

@@ -507,7 +507,7 @@ def test_names_are_those_nearest_to_the_masks(command: Command, tmp_path: Path) 
 
 def record_of(*classes: str) -> dict[str, object]:
     """The content of the run.json of a run with these classes."""
-    spec = RunSpec("tiny", make_vocabulary(classes, "none"))
+    spec = RunSpec(model="tiny", vocabulary=make_vocabulary(classes, "none"))
     model: dict[str, object] = {"id": "tiny", "repository": None, "revision": None, "sha256": {}}
     return {**run_record(RunInfo(spec, model, "float32")), "files": {}}
 

@@ -93,39 +93,37 @@ def test_help_shows_no_types(command: Command, name: list[str]) -> None:
     assert not re.search(r"<\w+", usage), usage
 
 
+#: The options that --help shows of `tipsseg label`, and those that --help-all adds.
 GROUPS = {
-    "What to label": ["--classes", "--vocab", "--background", "--templates", "--min-confidence", "--from"],
-    "The model": ["--model", "--device", "--dtype", "--mode", "--short-side", "--refine", "--batch-size"],
-    "The files": ["--output", "--format", "--instances", "--min-area", "--png-mode"],
-    "Many images": [
-        "--limit",
-        "--sample",
-        "--dry-run",
-        "--resume",
-        "--retry-failed",
-        "--jobs",
-        "--max-pixels",
-        "--jsonl",
-        "--null",
-    ],
-    "Many machines": ["--shard", "--engine", "--actors", "--gpus"],
-    "Other options": ["--quiet", "--help"],
+    "What to label": ("classes vocab background min-confidence", "templates from"),
+    "The model": ("model device features refine scales", "dtype batch-size mode short-side"),
+    "The files": ("output format overwrite", "replace-edited instances min-area png-mode simplify names val-fraction"),
+    "Many images": ("limit dry-run jsonl", "jobs max-pixels resume sample retry-failed null"),
+    "Many machines": ("", "shard engine actors gpus"),
+    "Other options": ("quiet help-all help", ""),
 }
 
 
-def test_the_options_of_label_stand_in_groups(command: Command) -> None:
-    groups: dict[str, list[str]] = {}
+@pytest.mark.parametrize("whole", [False, True], ids=["short", "whole"])
+def test_the_options_of_label_stand_in_groups(command: Command, whole: bool) -> None:
+    groups: dict[str, set[str]] = {}
     heading = ""
-    for line in command("label", "--help").out.partition("Examples:")[0].splitlines():
+    for line in command("label", "--help-all" if whole else "--help").out.partition("Examples:")[0].splitlines():
         if line and not line.startswith(" "):
             heading = line.removesuffix(":")
         elif option := re.match(r"  (?:-\w, )?(--[\w-]+)", line):
-            groups.setdefault(heading, []).append(option[1])
-    assert list(groups) == list(GROUPS)
-    for name, options in GROUPS.items():
-        assert set(options) <= set(groups[name])
-    # An option that is in none of the groups that say what it is for.
-    assert groups["Other options"] == GROUPS["Other options"]
+            groups.setdefault(heading, set()).add(option[1].removeprefix("--"))
+    wanted = {name: {*shown.split(), *(rare.split() if whole else ())} for name, (shown, rare) in GROUPS.items()}
+    assert list(groups.items()) == [(name, options) for name, options in wanted.items() if options]
+
+
+@pytest.mark.parametrize("name", ["label", "eval", "fit", "encode"])
+def test_a_short_help_tells_of_the_whole_one(command: Command, name: str) -> None:
+    short, whole = command(name, "--help").out, command(name, "--help-all").out
+    assert len(whole.splitlines()) > len(short.splitlines()) + 5
+    assert "--help-all" in short
+    assert "--max-pixels" not in short
+    assert "--max-pixels" in whole
 
 
 @pytest.mark.parametrize("columns", [60, 80, 132, 200])

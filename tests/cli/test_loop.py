@@ -107,7 +107,6 @@ def test_at_the_command(command: Command, scenes: Path, tmp_path: Path, monkeypa
 
 def test_in_python(scenes: Path, tmp_path: Path) -> None:
     imgs, gt, out, feats = scenes / "imgs", scenes / "gt", tmp_path / "out", tmp_path / "feats"
-    options = tipsseg.LabelOptions(short_side=112)
 
     encoded = list(tipsseg.encode_folder(imgs, feats, model="tiny", short_side=112, device="cpu"))
     assert [type(each) for each in encoded] == [tipsseg.Encoded] * 4
@@ -119,7 +118,7 @@ def test_in_python(scenes: Path, tmp_path: Path) -> None:
             output=out,
             formats=("png", "coco"),
             model="tiny",
-            options=options,
+            short_side=112,
             device="cpu",
             features=feats,
             overwrite=overwrite,

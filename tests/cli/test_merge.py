@@ -45,7 +45,7 @@ from running import Command, Ran, run_command
 
 from tipsseg.formats import FORMATS
 from tipsseg.options import FileOptions
-from tipsseg.store.shards import Shard
+from tipsseg.options.shard import Shard
 from tipsseg.types import LabelArray, name_order, printable_path
 from tipsseg.util.files import json_bytes
 

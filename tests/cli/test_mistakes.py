@@ -94,7 +94,7 @@ MISTAKES = {
         "Run: tipsseg label pictures/ -c car",
     ),
     "two vocabularies": (
-        ["label", "photos", "--vocab", "voc20", "-m", "tiny", "-v", "ade20k"],
+        ["label", "photos", "--vocab", "voc20", "-m", "tiny", "--vocab", "ade20k"],
         "--vocab is given more than once",
         "Give one; put all classes into one vocabulary file.",
     ),
@@ -138,7 +138,6 @@ MISTAKES = {
     "empty folder to check": (["check", ""], "the path of the folder is empty", UNSET),
     "empty folder to merge": (["merge", "photos", "", "-o", "all"], "the path of a folder is empty", UNSET),
     "empty target": (["merge", "photos", "-o", ""], "the path of --output is empty", UNSET),
-    "empty image of doctor": (["doctor", "--image", ""], "the path of --image is empty", UNSET),
     "escape in a class": (
         ["label", "photos", "-c", "tree,a\x1b[2J"],
         "the name of class 2 has the control character \\u001b in it: 'a\\x1b[2J'",

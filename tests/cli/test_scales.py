@@ -52,7 +52,7 @@ def test_labels_are_those_of_the_library(command: Command, images: Path) -> None
     assert (
         command("label", images, *LABEL, *SCALES, "--refine", "pamr", "--min-confidence", "0.3", "-o", "out").code == 0
     )
-    options = tipsseg.LabelOptions("slide", 56, 0.3, "pamr", (1, 1.75))
+    options = tipsseg.LabelOptions(mode="slide", short_side=56, min_confidence=0.3, refine="pamr", scales=(1, 1.75))
     labeller = tipsseg.Labeller(tipsseg.load("tiny", device="cpu"), ["panda", "tree", "sky"], options)
     for name in ("a.png", "b.png"):
         assert (np.asarray(Image.open(Path("out/masks", name))) == labeller.label(images / name).labels).all()

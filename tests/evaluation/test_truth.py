@@ -73,16 +73,15 @@ def test_plain_ids(ids: TruthIds, background: bool, meaning: dict[int, int]) -> 
 
 
 @pytest.mark.parametrize(
-    ("index", "reduce", "zero_based", "message"),
+    ("index", "reduce", "message"),
     [
-        (-1, False, False, "ignore index -1 is not between 0 and 65535"),
-        (65536, True, False, "ignore index 65536 is not between 0 and 65535"),
-        (255, True, True, "argument `reduce_zero_label` and argument `zero_based` exclude each other"),
+        (-1, False, "ignore index -1 is not between 0 and 65535"),
+        (65536, True, "ignore index 65536 is not between 0 and 65535"),
     ],
 )
-def test_options_that_are_refused(index: int, reduce: bool, zero_based: bool, message: str) -> None:
+def test_options_that_are_refused(index: int, reduce: bool, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        plain_ids(3, index, reduce_zero_label=reduce, zero_based=zero_based)
+        plain_ids(3, index, reduce_zero_label=reduce)
     assert caught.value.message == message
     assert caught.value.exit_code == 2
 

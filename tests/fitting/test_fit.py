@@ -227,7 +227,7 @@ def test_what_cannot_be_fitted_is_refused(
     ("changes", "options", "message"),
     [
         pytest.param({}, LabelOptions(), "short side 112", id="short side"),
-        pytest.param({}, LabelOptions("whole", 112), "mode 'slide'", id="mode"),
+        pytest.param({}, LabelOptions(mode="whole", short_side=112), "mode 'slide'", id="mode"),
         pytest.param(
             {"model": {"config.json": "0" * 64}},
             OPTIONS,

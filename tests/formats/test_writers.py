@@ -33,9 +33,9 @@ from tipsseg.formats.panoptic import segment_colours
 from tipsseg.formats.yolo import is_for_validation
 from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
+from tipsseg.options.shard import Shard
 from tipsseg.regions.drawing import draw_labels
 from tipsseg.store.classes_file import write_classes
-from tipsseg.store.shards import Shard
 from tipsseg.store.writing import FinishedImage, RunContext, finish_image, rows_file, run_files
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
 from tipsseg.util.files import atomic_path, atomic_write

@@ -58,14 +58,13 @@ def painted(shapes: Sequence[Any], size: tuple[int, int]) -> np.ndarray:
 
 
 def test_the_masks_are_those_of_the_command(function: cvat.CvatFunction, tmp_path: Path) -> None:
-    options = tipsseg.LabelOptions(min_confidence=0.5)
     found = tipsseg.label_folder(
         SCENES / "meadow",
         CLASSES.split(","),
         output=tmp_path,
         formats=["png"],
         model="tiny",
-        options=options,
+        min_confidence=0.5,
         device="cpu",
     )
     results = list(found)

@@ -11,7 +11,7 @@ import pytest
 
 import tipsseg
 from tipsseg import ClassSpec, Labeller, LabelOptions, Model, TipssegError, load, make_vocabulary, read_vocabulary
-from tipsseg.options import check_device_name
+from tipsseg.options import device_name
 
 #: Whatever a caller may pass, typed or not.
 loose: Any = tipsseg
@@ -31,7 +31,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "model, NUL": (lambda _: load("l\0"), "unknown model 'l\\x00'"),
     "model, no such folder": (lambda _: load(Path("tiny")), "unknown model './tiny'"),
     "device, unknown": (lambda _: load("tiny", device="tpu"), "unknown device 'tpu'"),
-    "device, number": (lambda _: loose.load("tiny", device=0), "unknown device 0"),
+    "device, number": (lambda _: loose.load("tiny", device=-1), "unknown device -1"),
     "device, absent": (lambda _: load("tiny", device="mps"), "device 'mps' is not available"),
     "dtype, unknown": (lambda _: loose.load("tiny", dtype="int8"), "unknown dtype 'int8'"),
     "dtype, list": (lambda _: loose.load("tiny", dtype=["float32"]), "unknown dtype ['float32']"),
@@ -205,24 +205,24 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "refinement": (lambda _: loose.LabelOptions(refine=None), "unknown refinement None"),
     "short side, text": (
         lambda _: loose.LabelOptions(short_side="448"),
-        "short side must be a whole number of pixels, not '448'",
+        "argument `short_side` must be a whole number, not '448'",
     ),
     "short side, float": (
         lambda _: loose.LabelOptions(short_side=4.5),
-        "short side must be a whole number of pixels, not 4.5",
+        "argument `short_side` must be a whole number, not 4.5",
     ),
-    "short side, 0": (lambda _: LabelOptions(short_side=0), "short side 0 is not positive"),
+    "short side, 0": (lambda _: LabelOptions(short_side=0), "argument `short_side`=0 is too small"),
     "confidence, text": (
         lambda _: loose.LabelOptions(min_confidence="1"),
-        "minimum confidence must be a number, not '1'",
+        "argument `min_confidence` must be a number, not '1'",
     ),
     "confidence, none": (
         lambda _: loose.LabelOptions(min_confidence=None),
-        "minimum confidence must be a number, not None",
+        "argument `min_confidence` must be a number, not None",
     ),
     "confidence, nan": (
         lambda _: LabelOptions(min_confidence=float("nan")),
-        "minimum confidence nan is not between 0 and 1",
+        "argument `min_confidence`=nan is not between 0 and 1",
     ),
 }
 
@@ -258,4 +258,4 @@ def test_a_path_is_a_folder_whatever_its_name(
 
 @pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:1", "mps"])
 def test_names_of_devices(name: str) -> None:
-    check_device_name(name)
+    device_name(name)

@@ -297,7 +297,7 @@ NAMES: list[str | ClassSpec] = [ClassSpec("panda leg", ("leg",)), "tree", ClassS
     "options",
     [
         pytest.param(LabelOptions(), id="slide"),
-        pytest.param(LabelOptions("whole"), id="whole"),
+        pytest.param(LabelOptions(mode="whole"), id="whole"),
         pytest.param(LabelOptions(min_confidence=0.5), id="min_confidence"),
         pytest.param(LabelOptions(refine="pamr"), id="refined"),
     ],

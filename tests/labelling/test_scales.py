@@ -341,7 +341,7 @@ def test_scales_of_one_grid_of_patches_are_refused(
 @pytest.mark.parametrize(("mode", "largest"), [("slide", 42), ("whole", 140)])
 def test_a_patch_apart_is_another_grid(mode: Mode, largest: int) -> None:
     for side in range(28, largest + 1):
-        plans = make_plans((100, 150), 56, side, 14, LabelOptions(mode, scales=(1, (side + 14) / side)))
+        plans = make_plans((100, 150), 56, side, 14, LabelOptions(mode=mode, scales=(1, (side + 14) / side)))
         assert len({patch_grid(plan, 14) for plan in plans}) == 2, side
 
 

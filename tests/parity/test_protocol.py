@@ -162,7 +162,7 @@ def test_labels_are_the_protocols(
     reference: Reference, model: Model, size: tuple[int, int], mode: Mode, short_side: int | None
 ) -> None:
     image = picture(*size)
-    labeller = Labeller(model, make_vocabulary(CLASSES, "none"), LabelOptions(mode, short_side))
+    labeller = Labeller(model, make_vocabulary(CLASSES, "none"), LabelOptions(mode=mode, short_side=short_side))
     label_map = labeller.label(image)
     with torch.inference_mode():
         scores = (slide_scores if mode == "slide" else whole_scores)(reference, image, short_side or NATIVE)
@@ -183,7 +183,7 @@ def test_value_features_agree(reference: Reference, mlp_checkpoint: Path) -> Non
 def test_confidence_is_the_tempered_softmax_of_the_cosines(reference: Reference, model: Model, mode: Mode) -> None:
     """With one window that the image just fills, there is nothing to merge, and both modes mean the same."""
     image = picture(NATIVE, NATIVE)
-    label_map = Labeller(model, make_vocabulary(CLASSES, "none"), LabelOptions(mode)).label(image)
+    label_map = Labeller(model, make_vocabulary(CLASSES, "none"), LabelOptions(mode=mode)).label(image)
     with torch.inference_mode():
         cosine = reference.cosine(resized(image, NATIVE), reference.text())
     upsampled = F.interpolate(cosine[None], (NATIVE, NATIVE), mode="bilinear", align_corners=False)[0]

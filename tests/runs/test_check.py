@@ -32,10 +32,10 @@ from PIL import Image
 
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions, MinArea
+from tipsseg.options.shard import Shard
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.lock import FolderLock
-from tipsseg.store.shards import Shard
 from tipsseg.types import LabelArray
 
 WIDE_CLASSES = tuple(f"thing {number}" for number in range(1, 301))

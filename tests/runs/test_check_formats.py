@@ -30,9 +30,9 @@ from PIL import Image
 
 from tipsseg.formats import FORMATS
 from tipsseg.options import DEFAULT_FILE_OPTIONS
+from tipsseg.options.shard import Shard
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.shards import Shard
 from tipsseg.types import LabelArray
 
 LABELS: Mapping[str, LabelArray] = {"a.png": A, "sub/b c.jpg": B}

@@ -43,6 +43,7 @@ from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.yolo import is_for_validation
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
+from tipsseg.options.shard import Shard
 from tipsseg.regions.components import components
 from tipsseg.regions.polygons import outline
 from tipsseg.runs.check.folder import check_folder
@@ -50,7 +51,6 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.store.journal import Journal
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
-from tipsseg.store.shards import Shard
 from tipsseg.types import ImageRef, LabelArray, printable_path
 from tipsseg.util.files import json_bytes
 from tipsseg.util.ownership import Ownership

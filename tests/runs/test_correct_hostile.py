@@ -16,6 +16,7 @@ from output_folders import CLASSES, make_run, save_inputs, tree
 from PIL import Image
 
 from tipsseg.errors import TipssegError
+from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.brush import decode_brush
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.correct import source as sources
@@ -49,7 +50,9 @@ def refusal(root: Path, make: Make, source_format: str | None = None) -> str:
     (root / "new").mkdir()
     said = Said()
     with pytest.raises(TipssegError) as caught:
-        take_corrections(root / "out", make(root / "new"), said, source_format=source_format, add_classes=True)
+        take_corrections(
+            root / "out", make(root / "new"), said, CorrectOptions(source_format=source_format, add_classes=True)
+        )
     assert tree(root / "out") == before
     assert sorted(path.name for path in root.iterdir()) == ["imgs", "new", "out"]
     return "\n".join([*said.lines, f"{caught.value.message} | {caught.value.hint}"])

@@ -59,7 +59,7 @@ def _label(
         output=output,
         model=model,
         formats=("png",),
-        options=OPTIONS,
+        short_side=112,
         device="cpu",
         overwrite=overwrite,
     )

@@ -14,8 +14,8 @@ import pytest
 from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.images.pillow import image_extensions
+from tipsseg.options.run import ImageOptions
 from tipsseg.runs.common import inputs
-from tipsseg.runs.common.image_list import check_choice
 from tipsseg.runs.common.inputs import (
     Found,
     again,
@@ -695,7 +695,7 @@ def test_a_part_of_the_images(tmp_path: Path) -> None:
 )
 def test_parts_that_are_none(limit: int | None, sample: int | None, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check_choice(True, limit, sample, retry_failed=False)
+        ImageOptions(limit=limit, sample=sample)
     assert caught.value.message == message
 
 

@@ -67,7 +67,9 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run_for(output: str, model: str = "tiny") -> RunInfo:
     vocabulary = make_vocabulary(["panda", "tree"])
-    spec = RunSpec(model, vocabulary, formats=tuple(FORMATS), output=Path(output), device="cpu", jobs=2)
+    spec = RunSpec(
+        model=model, vocabulary=vocabulary, formats=tuple(FORMATS), output=Path(output), device="cpu", jobs=2
+    )
     spec.check()
     return plan_run(spec)
 
@@ -356,7 +358,8 @@ from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 @cli.app.command()
 def with_ray(actors: int) -> None:
-    spec = RunSpec("tiny", make_vocabulary(["panda", "tree"]), formats=("png",), output=Path("out"), device="cpu", jobs=1)
+    vocabulary = make_vocabulary(["panda", "tree"])
+    spec = RunSpec(model="tiny", vocabulary=vocabulary, formats=("png",), output=Path("out"), device="cpu", jobs=1)
     spec.check()
     info = plan_run(spec)
     found = find([Path("imgs")], output=spec.output)

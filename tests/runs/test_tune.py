@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         truths[name] = to_list(scene.truth, NAMES[:3])
     list(
         tipsseg.label_folder(
-            top / "imgs", NAMES, output=top / "out", model="tiny", formats=("png",), options=SEEN, device="cpu"
+            top / "imgs", NAMES, output=top / "out", model="tiny", formats=("png",), short_side=112, device="cpu"
         )
     )
     labeller = tipsseg.Labeller(tipsseg.load("tiny", device="cpu"), NAMES, SEEN)
@@ -84,7 +84,7 @@ def test_a_run_by_a_fit_is_tuned_with_that_fit(made: Path, tmp_path: Path) -> No
     assert fitted is not None
     list(
         tipsseg.label_folder(
-            made / "imgs", fitted, output=tmp_path / "out", model="tiny", formats=("png",), options=SEEN, device="cpu"
+            made / "imgs", fitted, output=tmp_path / "out", model="tiny", formats=("png",), short_side=112, device="cpu"
         )
     )
     for path in (made / "out/masks").iterdir():
@@ -105,7 +105,7 @@ def _labels_again(folder: Path, names: tuple[str, ...]) -> None:
     shutil.rmtree(folder / "out")
     list(
         tipsseg.label_folder(
-            folder / "imgs", NAMES, output=folder / "out", model="tiny", formats=("png",), options=SEEN, device="cpu"
+            folder / "imgs", NAMES, output=folder / "out", model="tiny", formats=("png",), short_side=112, device="cpu"
         )
     )
     for name in names:
@@ -199,7 +199,7 @@ def test_the_command(made: Path, tmp_path: Path) -> None:
         pytest.param(["-o", "x.toml", "--precision", "1"], "--precision 1.0 is not between 0 and 1", id="precision"),
         pytest.param(["-o", "x.fit", "--precision", "0.9"], "-o x.fit: this vocabulary is words", id="fit"),
         pytest.param(["-o", "x.toml", "--temperature"], "-o x.toml: this vocabulary has vectors", id="toml"),
-        pytest.param(["-o", "x.fit", "--temperature", "-v", "a.toml"], "--vocab a.toml is no fit", id="vocab"),
+        pytest.param(["-o", "x.fit", "--temperature", "--vocab", "a.toml"], "--vocab a.toml is no fit", id="vocab"),
     ],
 )
 def test_wrong_usage(made: Path, arguments: list[str], message: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from tipsseg.errors import OutputError
 from tipsseg.options import FileOptions, LabelOptions, MinArea
+from tipsseg.options.shard import Shard
 from tipsseg.store import run_record as module
 from tipsseg.store import spec as specs
 from tipsseg.store.run_record import (
@@ -26,7 +27,6 @@ from tipsseg.store.run_record import (
     run_record,
     write_run,
 )
-from tipsseg.store.shards import Shard
 from tipsseg.store.spec import Counts, RunInfo, RunSpec, model_identity, vocabulary_record
 from tipsseg.util.ownership import Ownership
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
@@ -35,7 +35,7 @@ HUB = {"id": "l14", "repository": "owner/l14", "revision": "1" * 40, "sha256": {
 LOCAL = {"id": "/models/l14", "repository": None, "revision": None, "sha256": {"config.json": "a"}}
 VOCABULARY = make_vocabulary(["panda leg", "tree", ClassSpec("wall", negative=True)], "auto", ["a {}", "the {}"])
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
-SPEC = RunSpec("l14", VOCABULARY)
+SPEC = RunSpec(model="l14", vocabulary=VOCABULARY)
 PLANNED = RunInfo(SPEC, HUB, "auto")
 INFO = replace(
     PLANNED,
@@ -110,7 +110,8 @@ INDIFFERENT: dict[str, Change] = {
     "where the classes come from": vocabulary(["panda leg", "tree", WALL], "auto", TEMPLATES, "classes.txt"),
     "what an automatic background came to": spec(vocabulary=replace(VOCABULARY, background=("sky",))),
     "the device, threads and the folder": spec(device="cpu", dtype="float32", jobs=1, batch_size=1, output=Path("out")),
-    "the formats, and what becomes of an earlier run": spec(formats=("png",), resume=False, overwrite=True),
+    "the formats, and what becomes of an earlier run": spec(formats=("png",), overwrite=True),
+    "whether it goes on": spec(resume=False),
     "a shard": spec(shard=Shard(1, 2)),
     "how images are divided": spec(files=FileOptions(val_fraction=0.2)),
 }
@@ -220,8 +221,15 @@ ALL_OF_IT = replace(
             ["a {}"],
             "farm.toml",
         ),
-        options=LabelOptions("whole", 448, 0.25, "pamr"),
-        files=FileOptions("class", MinArea(0.5, percent=True), "P", 1.5, 0.2, "full"),
+        options=LabelOptions(mode="whole", short_side=448, min_confidence=0.25, refine="pamr"),
+        files=FileOptions(
+            instances="class",
+            min_area=MinArea(0.5, percent=True),
+            png_mode="P",
+            simplify=1.5,
+            val_fraction=0.2,
+            names="full",
+        ),
         device="cuda:1",
         dtype="float16",
         batch_size=3,
@@ -286,7 +294,7 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "no formats": ("formats", GONE, "no `formats`"),
     "a format of the future": ("formats", ["png", "voc"], 'unknown format "voc"'),
     "a format that is no text": ("formats", [[]], "unknown format []"),
-    "no options": ("options", {}, "no `instances`"),
+    "no options": ("options", {}, "no `mode`"),
     "an option of the future": ("options", {**SPEC.option_record(), "new": 3}, 'unknown option "new"'),
     "an option of no value": ("options", {**SPEC.option_record(), "mode": "all"}, "unknown mode 'all'"),
     "no vocabulary": ("vocabulary", None, "no `vocabulary`"),

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tipsseg.errors import UsageError
-from tipsseg.store.shards import Shard, missing_shards, parse_folder, parse_shard, shards_in
+from tipsseg.options.shard import Shard, parse_shard
+from tipsseg.store.shards import missing_shards, parse_folder, shards_in
 
 image_names = st.text(st.characters(codec="utf-8"))
 shards = st.integers(1, 999_999_999).flatmap(lambda count: st.builds(Shard, st.integers(1, count), st.just(count)))

@@ -19,13 +19,14 @@ from tipsseg.formats.base import ImageLabels, Rows
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
+from tipsseg.options.shard import Shard
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.classes_file import write_classes
 from tipsseg.store.manifest import Manifest, ManifestEntry, input_path, parse_entry
 from tipsseg.store.run_record import run_context, write_run
-from tipsseg.store.shards import Shard, state_folders
+from tipsseg.store.shards import state_folders
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec
 from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
@@ -158,7 +159,14 @@ def _run_info(
     shard: Shard | None,
 ) -> RunInfo:
     return RunInfo(
-        RunSpec("tiny", make_vocabulary(classes, "none"), files=options, formats=formats, output=output, shard=shard),
+        RunSpec(
+            model="tiny",
+            vocabulary=make_vocabulary(classes, "none"),
+            files=options,
+            formats=formats,
+            output=output,
+            shard=shard,
+        ),
         {"id": "tiny", "repository": None, "revision": None, "sha256": {}},
         dtype="float32",
         device="cpu",

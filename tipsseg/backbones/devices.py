@@ -8,17 +8,17 @@ from contextlib import contextmanager
 import torch
 
 from tipsseg.errors import DeviceError
-from tipsseg.options import check_device_name, check_dtype_name
+from tipsseg.options import device_name, dtype_name
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(device: object) -> torch.device:
     """Resolve a device; "auto" takes CUDA before MPS before CPU.
 
     Raises UsageError for an unknown name, DeviceError for a device that is absent.
     """
-    check_device_name(name)
+    name = device_name(device)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -42,12 +42,12 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(dtype: object, device: torch.device) -> torch.dtype:
     """Resolve a dtype; "auto" is float32, but bfloat16 on a CUDA device that has it. On a CPU, see `auto_dtype` for "auto".
 
     Raises UsageError for an unknown name, DeviceError if the device cannot compute in it.
     """
-    check_dtype_name(name)
+    name = dtype_name(dtype)
     # Older cards emulate bfloat16, slowly.
     native_bfloat16 = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
     if name == "auto":

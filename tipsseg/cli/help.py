@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
+import typer
 from typer.core import TyperCommand
 
 from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
-
-TRUTH = "The truth"
-WHAT = "What to label"
-MODEL = "The model"
-FILES = "The files"
-IMAGES = "Many images"
-MACHINES = "Many machines"
-OTHER = "Other options"
+from tipsseg.options.fields import GROUPS, OTHER, Completion
 
 _ARGUMENTS = "Arguments"
-_ORDER = (_ARGUMENTS, TRUTH, WHAT, MODEL, FILES, IMAGES, MACHINES)
+
+#: Where a context keeps that all options are to be shown.
+_ALL = "tipsseg.help_all"
 
 
 class Command(TyperCommand):
     """A command whose options stand in its help in the groups that `rich_help_panel` names; typer does so with rich alone.
 
     All arguments and options have a `metavar`, or typer would show their type.
+
+    Attributes:
+        rare: The names of the options that --help-all alone shows.
     """
 
+    rare: ClassVar[frozenset[str]] = frozenset()
+
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Parse the arguments. Raises UsageError if --vocab is there twice: of any option the last would count."""
-        _, _, found = self.make_parser(ctx).parse_args(list(args))
-        if sum(param.name == "vocab" for param in found) > 1:
-            raise UsageError("--vocab is given more than once", "Give one; put all classes into one vocabulary file.")
-        return super().parse_args(ctx, args)
+        """Parse the arguments. Raise UsageError if --vocab is there twice, as of any option the last counts, and for -v."""
+        try:
+            _, _, found = self.make_parser(ctx).parse_args(list(args))
+            if sum(param.name == "vocab" for param in found) > 1:
+                raise UsageError(
+                    "--vocab is given more than once", "Give one; put all classes into one vocabulary file."
+                )
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if getattr(error, "option_name", None) == "-v" and any(param.name == "vocab" for param in self.params):
+                raise UsageError("-v does not stand for --vocab any more", "Write --vocab.") from None
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and the options of the help."""
@@ -41,7 +49,7 @@ class Command(TyperCommand):
         options: list[tuple[str, tuple[str, str]]] = []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is None:  # hidden
+            if record is None or (param.name in self.rare and not ctx.meta.get(_ALL)):
                 continue
             name, text = record
             if param.param_type_name == "argument":
@@ -50,7 +58,7 @@ class Command(TyperCommand):
                 options.append((getattr(param, "rich_help_panel", None) or OTHER, (name, text)))
         if len({heading for heading, _ in options}) < 4:  # few options of each group
             options = [("Options", row) for _, row in options]
-        headings = dict.fromkeys((*_ORDER, *(heading for heading, _ in options)))
+        headings = dict.fromkeys((_ARGUMENTS, *GROUPS, *(heading for heading, _ in options)))
         for heading in headings:
             rows = arguments if heading == _ARGUMENTS else [row for each, row in options if each == heading]
             if rows:
@@ -58,11 +66,25 @@ class Command(TyperCommand):
                     formatter.write_dl(rows)
 
 
-def one_of(*names: str) -> Callable[[str], list[str]]:
-    """Completes to one of these."""
+def show_all(context: typer.Context, wanted: bool) -> None:
+    """Print the help with all options, and end."""
+    if wanted:
+        context.meta[_ALL] = True
+        print(context.get_help())
+        raise typer.Exit
+
+
+def completion_of(choices: tuple[str, ...] | Completion) -> Callable[[str], list[str]]:
+    """Return what completes a value to one of these choices, or to one of a list that has a name."""
+    if choices == "formats":
+        return complete_formats
+    if choices == "models":
+        return complete_models
+    if choices == "presets":
+        return complete_presets
 
     def complete(incomplete: str) -> list[str]:
-        return [name for name in names if name.startswith(incomplete)]
+        return [name for name in choices if name.startswith(incomplete)]
 
     return complete
 

@@ -88,7 +88,7 @@ class _Group(TyperGroup):
 
 
 def _says_what_to_label(args: list[str]) -> bool:
-    return not {"-c", "--classes", "-v", "--vocab"}.isdisjoint(args)
+    return not {"-c", "--classes", "--vocab"}.isdisjoint(args)
 
 
 def _refuse_missing_command(ctx: Any, args: list[str]) -> None:
@@ -181,8 +181,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool,
-        typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Print the version and exit."),
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass

@@ -9,21 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tipsseg.cli.options import Question
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.formats import FORMATS
-from tipsseg.options import (
-    DEFAULT_FORMATS,
-    INSTANCES,
-    MODES,
-    NAMES,
-    PNG_MODES,
-    REFINEMENTS,
-    FileOptions,
-    LabelOptions,
-    choose,
-    parse_min_area,
-    parse_scales,
-)
 from tipsseg.util.files import is_file
 from tipsseg.util.printable import counted, listed, quoted, shell_word
 
@@ -44,15 +32,14 @@ class Asked:
     fitted: FittedVocabulary | None = None
 
 
-def parse_asked(
-    classes: Sequence[str] | None, vocab: str | None, templates: str | None, background: str | None
-) -> Asked:
-    """As `parse_vocabulary`, where --vocab may be the file of a fit. Raises VocabularyError and UsageError."""
+def parse_question(question: Question) -> Asked:
+    """Return the vocabulary that is asked for; --vocab may be the file of a fit. Raise VocabularyError and UsageError."""
     from tipsseg.vocabulary.fitted import is_fit
 
-    if classes or vocab is None or not is_fit(vocab):
-        return Asked(parse_vocabulary(classes, vocab, templates, background))
-    for option, value in (("--templates", templates), ("--background", background)):
+    vocab = question.vocab
+    if question.classes or vocab is None or not is_fit(vocab):
+        return Asked(_parse_vocabulary(question))
+    for option, value in (("--templates", question.templates), ("--background", question.background)):
         if value is not None:
             raise UsageError(
                 f"{option} is for phrases that are still to be encoded, and {vocab} has their vectors",
@@ -70,14 +57,12 @@ def read_fit(path: Path) -> FittedVocabulary:
     return replace(fitted, vocabulary=replace(fitted.vocabulary, source=path.name))
 
 
-def parse_vocabulary(
-    classes: Sequence[str] | None, vocab: str | None, templates: str | None, background: str | None
-) -> Vocabulary:
-    """What --classes or --vocab, --templates and --background ask for. Raises VocabularyError and UsageError."""
+def _parse_vocabulary(question: Question) -> Vocabulary:
     from tipsseg.vocabulary.files import read_vocabulary
     from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, find_templates
     from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_background, split_names
 
+    classes, vocab, background = question.classes, question.vocab, question.background
     if classes and vocab is not None:
         raise UsageError("--classes and --vocab both say what to label", "Give one of them.")
     for value in classes or ():
@@ -91,7 +76,7 @@ def parse_vocabulary(
     if not classes and vocab is None:
         raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
     refuse_semicolons(classes or ())
-    prompts = None if templates is None else find_templates(templates)
+    prompts = None if question.templates is None else find_templates(question.templates)
     phrases = None if background is None else parse_background(background)
     if vocab is not None:
         return read_vocabulary(vocab, phrases, prompts)
@@ -104,49 +89,8 @@ def parse_vocabulary(
                 '-c "salt, pepper" -c tree',
             )
     return make_vocabulary(
-        names,
-        "auto" if phrases is None else phrases,
-        PROTOCOL_TEMPLATES if prompts is None else prompts,
+        names, "auto" if phrases is None else phrases, PROTOCOL_TEMPLATES if prompts is None else prompts
     )
-
-
-def label_options(
-    mode: str, short_side: int | None, min_confidence: float, refine: str, scales: str = "1"
-) -> LabelOptions:
-    """The values of the options on how images are labelled, as one record. Raises UsageError."""
-    return LabelOptions(
-        choose(mode, MODES, "mode"),
-        short_side,
-        min_confidence,
-        choose(refine, REFINEMENTS, "refinement"),
-        parse_scales(scales),
-    )
-
-
-def file_options(
-    instances: str,
-    min_area: str,
-    png_mode: str,
-    simplify: float | None,
-    val_fraction: float | None,
-    names: str,
-) -> FileOptions:
-    """The values of the options on how labels become files, as one record. Raises UsageError."""
-    return FileOptions(
-        choose(instances, INSTANCES, "instances"),
-        parse_min_area(min_area),
-        choose(png_mode, PNG_MODES, "mode of PNG files"),
-        simplify,
-        val_fraction,
-        choose(names, NAMES, "names of files"),
-    )
-
-
-def split_formats(values: Sequence[str] | None) -> tuple[str, ...]:
-    """The names in the values of --format, or what stands for them."""
-    if not values:
-        return DEFAULT_FORMATS
-    return tuple(name.strip() for value in values for name in value.split(","))
 
 
 def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabulary: Vocabulary) -> None:
@@ -183,14 +127,6 @@ def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, form
                 f"{quoted(rest[0])} is no file, and --classes {shell_word(value)} seems to go on there",
                 f"{_IN_QUOTES}: -c {shell_word(names)}",
             )
-
-
-def refuse_printed_together(given: Sequence[str], *, null: bool, jsonl: bool, dry: bool, records: str) -> None:
-    """Raise UsageError for options that ask for two things on stdout; `records` is what a line of JSON is of."""
-    if null and jsonl and tuple(given) != ("-",):
-        raise UsageError("-0 separates paths, and --jsonl prints none", "Leave out -0.")
-    if dry and jsonl:
-        raise UsageError(f"--dry-run prints paths, and --jsonl records of {records}", "Give one of them.")
 
 
 def refuse_stray_formats(arguments: Sequence[str], formats: Sequence[str]) -> None:

@@ -100,11 +100,6 @@ def plain_ids(
         reduce_zero_label: 0 does not count, and 1..N are the classes.
         zero_based: 0..N-1 are the classes, and there is no background.
     """
-    if reduce_zero_label and zero_based:
-        raise UsageError(
-            "argument `reduce_zero_label` and argument `zero_based` exclude each other",
-            "Use the first where 0 stands for pixels that do not count, the second where 0 is the first class.",
-        )
     if ignore_index is None:
         ignore_index = ignore_id(classes)
     if not 0 <= ignore_index <= _TOP_ID:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from tipsseg.backbones.devices import resolve_device, resolve_dtype
@@ -16,7 +17,17 @@ from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
 from tipsseg.labelling.windows import check_apart, make_plan, short_sides, stretched_size
-from tipsseg.options import MAX_PIXELS, ONE_SCALE, Dtype, LabelOptions, Mode, check_scales, check_whole_number
+from tipsseg.options import (
+    MAX_PIXELS,
+    ONE_SCALE,
+    Dtype,
+    LabelOptions,
+    Mode,
+    check_scales,
+    check_whole_number,
+    device_name,
+    dtype_name,
+)
 from tipsseg.types import WindowPlan
 from tipsseg.util.printable import quoted
 from tipsseg.weights.sources import find_model
@@ -63,7 +74,7 @@ class Model:
             UsageError: The mode is unknown, or the short side is too small or too large.
             DeviceError: The memory of the device is too small.
         """
-        options = LabelOptions(mode, short_side, scales=check_scales(scales))
+        options = LabelOptions(mode=mode, short_side=short_side, scales=check_scales(scales))
         check_whole_number("argument `max_pixels`", max_pixels)
         upright = to_upright(image, max_pixels)
         return self.encode_prepared(self.prepare(upright, options.mode, *self.short_sides(options)))
@@ -131,8 +142,8 @@ class Model:
 def load(
     model: str | Path = "l14",
     *,
-    device: str = "auto",
-    dtype: Dtype = "auto",
+    device: str | int | torch.device = "auto",
+    dtype: Dtype | torch.dtype = "auto",
     batch_size: int = 8,
     cache: Path | None = None,
     quiet: bool = False,
@@ -166,4 +177,4 @@ def load(
     source = find_model(model if isinstance(model, str) else os.path.join(".", model))  # noqa: PTH118
     check_batch_size(batch_size)
     resolve_dtype(dtype, resolve_device(device))  # before any download
-    return Model(Tipsv2Backbone(source.fetch(quiet=quiet), device, dtype, batch_size, cache))
+    return Model(Tipsv2Backbone(source.fetch(quiet=quiet), device_name(device), dtype_name(dtype), batch_size, cache))

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import UsageError
-from tipsseg.options import LabelOptions, Mode, scales_text
+from tipsseg.options import LabelOptions, Mode
+from tipsseg.options.fields import text_of
 from tipsseg.types import WindowPlan
 
 
@@ -121,9 +122,7 @@ def check_apart(scales: Sequence[float], sides: Sequence[int], patch: int) -> No
         sides: The short side of each in pixels.
         patch: Side of the model's patches in pixels.
     """
-    for (one, other), (side, larger) in zip(
-        pairwise(scales_text([each]) for each in scales), pairwise(sides), strict=True
-    ):
+    for (one, other), (side, larger) in zip(pairwise(text_of(each) for each in scales), pairwise(sides), strict=True):
         if side == larger:
             raise UsageError(
                 f"argument `scales`: {one} and {other} are both a short side of {side} pixels", _ONE_OF_TWO

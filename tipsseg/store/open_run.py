@@ -21,13 +21,14 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Rows
 from tipsseg.formats.problem import class_faults
 from tipsseg.options import MAX_PIXELS
+from tipsseg.options.shard import Shard
 from tipsseg.store.classes_file import CLASSES_FILE, read_classes
 from tipsseg.store.error_log import read_reasons
 from tipsseg.store.journal import journals_in
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry
 from tipsseg.store.run_record import RUN_FILE, parse_run, run_context
-from tipsseg.store.shards import Shard, shards_in, state_folder
+from tipsseg.store.shards import shards_in, state_folder
 from tipsseg.store.spec import RunInfo, check_hint
 from tipsseg.store.stored_image import Mask, RunImage, label_sources
 from tipsseg.store.writing import RunFile, rows_file

@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,9 +16,11 @@ from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
 from tipsseg.formats import FORMATS
-from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, FileOptions, LabelOptions, choose, parse_file_options
+from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, FileOptions, LabelOptions, choose
+from tipsseg.options.fields import options_of, read_options
+from tipsseg.options.shard import parse_shard
 from tipsseg.store import spec as specs
-from tipsseg.store.shards import Shard, parse_shard, state_folders
+from tipsseg.store.shards import state_folders
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, model_identity, vocabulary_identity, vocabulary_record
 from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, printable_path
@@ -37,6 +39,9 @@ RUN_FILE = "run.json"
 
 #: Options that earlier versions had.
 GONE = frozenset({"presence", "keep_cosines"})
+
+#: Options of the machine that run.json keeps, though labels do not depend on them.
+_WISHES = {"device": str, "dtype": str, "batch_size": int}
 
 #: Packages whose version may matter to labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")
@@ -163,7 +168,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "model": dict(info.model),
         "device": info.device,
         "dtype": info.dtype,
-        "asked": {"device": spec.device, "dtype": spec.dtype, "batch_size": spec.batch_size},
+        "asked": {name: getattr(spec, name) for name in _WISHES},
         "options": {**spec.option_record(), **maker.gone},
         "vocabulary": vocabulary_record(spec.vocabulary, info.vocabulary or spec.vocabulary),
         "formats": list(spec.formats),
@@ -232,26 +237,28 @@ def parse_run(record: object, state: Path) -> RunInfo:
     asked, used = _parse_vocabulary(take(record, "vocabulary", dict))
     formats = _parse_formats(record)
     options = take(record, "options", dict)
-    files = parse_file_options(options)
-    labelling = _parse_label_options(options)
-    shard = _parse_shard(record)
+    if unknown := set(options) - options_of(LabelOptions).keys() - options_of(FileOptions).keys() - GONE:
+        raise ValueError(f"unknown option {short(min(unknown))}")  # it may mean anything
+    labelling, files = read_options(LabelOptions, options), read_options(FileOptions, options)
     features, feature_dtype = _parse_features(record)
     wishes = take(record, "asked", dict)
     model = take(record, "model", dict)
-    spec = RunSpec(
-        take(model, "id", str),
-        asked,
-        labelling,
-        files,
-        formats,
-        state if shard is None else state.parent.parent,
-        take(wishes, "device", str),
-        take(wishes, "dtype", str),
-        take(wishes, "batch_size", int),
-        shard=shard,
-        features=features,
-        feature_dtype=feature_dtype,
-    )
+    try:
+        shard = None if _get(record, "shard") is None else parse_shard(take(record, "shard", str))
+        spec = RunSpec(
+            model=take(model, "id", str),
+            vocabulary=asked,
+            options=labelling,
+            files=files,
+            formats=formats,
+            output=state if shard is None else state.parent.parent,
+            shard=shard,
+            **{name: take(wishes, name, kind) for name, kind in _WISHES.items()},
+            features=features,
+            feature_dtype=feature_dtype,
+        )
+    except UsageError as error:
+        raise ValueError(error.message) from error
     ended = _parse_time(record, "ended")
     return RunInfo(
         spec,
@@ -391,33 +398,6 @@ def _parse_formats(record: object) -> tuple[str, ...]:
         if not isinstance(name, str) or name not in FORMATS:
             raise ValueError(f"unknown format {short(name)}")
     return tuple(formats)
-
-
-def _parse_label_options(options: Mapping[str, object]) -> LabelOptions:
-    """The options of labelling. One that this version does not know may mean anything."""
-    known = {each.name for each in (*fields(LabelOptions), *fields(FileOptions))} | GONE
-    for name in options:
-        if name not in known:
-            raise ValueError(f"unknown option {short(name)}")
-    try:
-        # Runs at one scale, and of earlier versions, do not name scales.
-        values = {each.name: options[each.name] for each in fields(LabelOptions) if each.name != "scales"}
-        if "scales" in options:
-            values["scales"] = take(options, "scales", list)
-        return LabelOptions(**values)  # type: ignore[arg-type]  # it checks them
-    except KeyError as error:
-        raise ValueError(f"no `{error.args[0]}`") from error
-    except UsageError as error:
-        raise ValueError(error.message) from error
-
-
-def _parse_shard(record: object) -> Shard | None:
-    if _get(record, "shard") is None:
-        return None
-    try:
-        return parse_shard(take(record, "shard", str))
-    except UsageError as error:
-        raise ValueError(error.message) from error
 
 
 def _feature_record(folder: Path, dtype: str) -> dict[str, str]:

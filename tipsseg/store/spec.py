@@ -16,18 +16,13 @@ from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
 from tipsseg.formats import check_formats
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
-    DEFAULT_FORMATS,
     DEFAULT_LABEL_OPTIONS,
-    MAX_PIXELS,
-    ONE_SCALE,
-    REFINEMENTS,
     FileOptions,
     LabelOptions,
-    check_work,
-    default_jobs,
-    scales_text,
 )
-from tipsseg.store.shards import Shard, state_folder
+from tipsseg.options.fields import options_of, text_of
+from tipsseg.options.run import ComputeOptions, OutputOptions
+from tipsseg.store.shards import state_folder
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.fingerprint import Fingerprint
@@ -42,51 +37,28 @@ from tipsseg.weights.sources import find_model
 LABELS_VERSION = types.LABELS_VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class RunSpec:
+@dataclass(frozen=True, kw_only=True)
+class RunSpec(ComputeOptions, OutputOptions):
     """What a run is asked for, beside its images.
 
     Attributes:
-        model: An id or a repository of weights.lock, or a folder in the hub layout.
         vocabulary: The classes and the background phrases, as they are asked for.
+        fitted: The vectors of the vocabulary, if they were fitted to masks; a record of a run has their digest alone.
         options: How an image is labelled.
         files: How labels become files.
         formats: The formats to write. Without formats nothing is written.
-        output: The output folder.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        dtype: "auto", "float32", "bfloat16" or "float16", see `load`.
-        batch_size: Windows that a GPU takes at once.
-        jobs: Threads that decode images, and make labels and files.
-        max_pixels: Larger images are refused.
-        resume: Whether images that are done in the output folder stay as they are.
-        overwrite: Whether what an earlier run wrote is removed first.
-        replace_edited: Whether images are labelled again whose files were changed by hand.
-        shard: The part of the images that this run labels. None: all of them.
-        use_cache: Whether the user's cache keeps what saves time the next time: the vectors of phrases, and stamps of hashed files.
-        features: The folder of the feature store that features are taken from and added to. None: they are kept nowhere.
-        feature_dtype: What they are kept in; None before `plan_run`, which takes it from the store, float16 for a new one.
-        fitted: The vectors of the vocabulary, where they were fitted to masks; a record of a run has their digest alone.
+        feature_dtype: What the features of the store are kept in; None before `plan_run`, which takes it from the store.
     """
 
-    model: str
     vocabulary: Vocabulary
+    fitted: FittedVocabulary | None = None
     options: LabelOptions = DEFAULT_LABEL_OPTIONS
     files: FileOptions = DEFAULT_FILE_OPTIONS
-    formats: tuple[str, ...] = DEFAULT_FORMATS
-    output: Path = Path("labels")
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_size: int = 8
-    jobs: int = field(default_factory=default_jobs)
-    max_pixels: int = MAX_PIXELS
-    resume: bool = True
-    overwrite: bool = False
-    replace_edited: bool = False
-    shard: Shard | None = None
-    use_cache: bool = False
-    features: Path | None = None
     feature_dtype: str | None = None
-    fitted: FittedVocabulary | None = None
+
+    def __post_init__(self) -> None:
+        ComputeOptions.__post_init__(self)
+        OutputOptions.__post_init__(self)
 
     @property
     def state(self) -> Path:
@@ -111,11 +83,6 @@ class RunSpec:
             OutputError: Where the output folder cannot be made.
             CheckpointError, WeightsError: Where there is no such model.
         """
-        if self.overwrite and not self.resume:
-            raise UsageError(
-                "argument `overwrite` and argument `resume`=False exclude each other",
-                "Give argument `overwrite` to remove what an earlier run wrote, argument `resume`=False to label the images again.",
-            )
         classes = self.vocabulary.classes
         check_formats(self.formats, classes)
         if self.files.png_mode == "P" and len(classes) > MAX_CLASSES_8_BIT:
@@ -123,7 +90,6 @@ class RunSpec:
                 f"argument `png_mode`=P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}",
                 "Use argument `png_mode`=L.",
             )
-        check_work(self.device, self.dtype, self.batch_size, self.jobs, self.max_pixels)
         check_features(self.features, self.output if self.formats else None)
         check_fit(self.vocabulary, self.fitted)
         find_model(self.model)
@@ -151,14 +117,9 @@ class RunSpec:
                 next((name for name, known in TEMPLATES.items() if known == vocabulary.templates), "FILE"),
             ]
         words += ["--mode", self.options.mode]
-        if self.options.short_side is not None:
-            words += ["--short-side", str(self.options.short_side)]
-        if self.options.scales != ONE_SCALE:
-            words += ["--scales", scales_text(self.options.scales)]
-        if self.options.min_confidence:
-            words += ["--min-confidence", str(self.options.min_confidence)]
-        if self.options.refine != REFINEMENTS[0]:
-            words += ["--refine", self.options.refine]
+        for name, (each, about) in options_of(LabelOptions).items():
+            if name != "mode" and (value := getattr(self.options, name)) != each.default:
+                words += [about.long(name), text_of(value)]
         if self.labelled_in != "float32":
             words += ["--features", "DIR"]
         return shell_line(words)
@@ -303,12 +264,10 @@ def kept_features(spec: RunSpec) -> str:
 
 
 def _said(value: object) -> str:
-    """The value of an option as it is typed, or nearly so."""
+    """Return the value of an option as it is typed, or nearly so."""
     if value is None or isinstance(value, bool):
         return "on" if value else "not given"
-    if isinstance(value, tuple):
-        return scales_text(value)
-    return scales_text([value]) if isinstance(value, float) else str(value)
+    return text_of(value)
 
 
 def model_identity(facts: Mapping[str, object]) -> Mapping[str, object]:

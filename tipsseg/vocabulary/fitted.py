@@ -193,7 +193,7 @@ def _made(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVoc
     numbers = (vectors, biases, np.array([temperature, 1 / temperature]))
     if not all((np.abs(part) <= _HUGE).all() for part in numbers):  # false for NaN too
         raise ValueError("no numbers, or numbers that no fit gives")
-    options = LabelOptions(record["mode"], int(record["short_side"]))
+    options = LabelOptions(mode=record["mode"], short_side=int(record["short_side"]))
     if options.short_side is None:
         raise ValueError("no short side")
     return FittedVocabulary(

@@ -15,9 +15,9 @@ from output_folders import NOTHING, A, B, make_run, save_inputs
 from PIL import Image
 
 import tipsseg
+from tipsseg.options.shard import Shard
 from tipsseg.runs.rank.expected import expected_error
 from tipsseg.store.manifest import read_entries
-from tipsseg.store.shards import Shard
 
 LABELS = {"a.png": A, "b.png": B, "sub/c.png": NOTHING, "sub/d.png": A.T.copy()}
 

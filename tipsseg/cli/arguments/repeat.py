@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tipsseg import __version__
+from tipsseg._version import __version__
 from tipsseg.errors import RecordError, UsageError
-from tipsseg.options import scales_text
 from tipsseg.store.open_run import read_record
 from tipsseg.store.run_record import RUN_FILE, differences
 from tipsseg.store.spec import RunInfo
@@ -32,19 +31,11 @@ class RepeatedRun:
 
     @property
     def options(self) -> Mapping[str, object]:
-        """Values of the command line's options by the names of their parameters, as texts and numbers."""
+        """Values of the command's options by their names."""
         spec = self.info.spec
-        found = {
-            "model": spec.model,
-            "formats": list(spec.formats),
-            "shard": None if spec.shard is None else str(spec.shard),
-            **spec.option_record(),
-            "scales": scales_text(spec.options.scales),
-            "device": spec.device,
-            "dtype": spec.dtype,
-            "batch_size": spec.batch_size,
-        }
-        return {key: value for key, value in found.items() if value is not None}
+        shard = None if spec.shard is None else str(spec.shard)
+        kept = {name: getattr(spec, name) for name in ("model", "formats", "device", "dtype", "batch_size")}
+        return {**kept, "shard": shard, **spec.option_record()}
 
     def notes(self, info: RunInfo) -> list[str]:
         """Why the labels of a run with its options may still be others."""

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from io import FileIO
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
-from tipsseg.cli.options import EMPTY_PATH
+from tipsseg.cli.parameters import EMPTY_PATH
 from tipsseg.errors import UsageError
 
 #: How files of pictures begin, at an offset.
@@ -27,6 +28,11 @@ def is_list(paths: Sequence[str]) -> bool:
     if urls:
         raise UsageError(f"{urls[0]} is an address, not a path", "Download the image first.")
     return False
+
+
+def sources(paths: Sequence[str], null: bool) -> dict[str, Any]:
+    """Return the `paths` of a Choice, or its `entries` if the arguments ask for a list on stdin. Raise UsageError."""
+    return {"entries": entries(null)} if is_list(paths) else {"paths": tuple(map(Path, paths))}
 
 
 def entries(null: bool) -> Iterator[bytes]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.help import Command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import as_typed
-from tipsseg.options import MAX_PIXELS, check_whole_number, thread_count
+from tipsseg.options.run import ComputeOptions
 
 EPILOG = """\b
 Examples:
@@ -25,12 +27,11 @@ Exit code: 0 nothing wrong, 1 problems, 2 wrong usage.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
+@command(app, EPILOG)
 def check(
     output: opt.Folder,
+    compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
     images: opt.Images = None,
-    jobs: opt.Threads = None,
-    max_pixels: opt.MaxPixels = MAX_PIXELS,
     quiet: opt.Quiet = False,
 ) -> None:
     """Read an output folder back: files, sizes, ids, areas, annotations, and whether the images are the same; or features."""
@@ -39,15 +40,13 @@ def check(
     from tipsseg.runs.check.folder import check_folder
     from tipsseg.runs.common.progress import Progress
 
-    check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
-    threads = thread_count(jobs)
     wrong = False
     with Progress(quiet, results=False, wording=as_typed) as progress:
         if is_store(output):
-            problems = check_store(output, threads, progress)
+            problems = check_store(output, compute.jobs, progress)
         else:
-            problems = check_folder(output, images, threads, progress, max_pixels)
+            problems = check_folder(output, images, compute.jobs, progress, compute.max_pixels)
         for problem in problems:
             wrong = True
             progress.text(f"{as_typed(str(problem))}\n")

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli import values
 from tipsseg.cli.arguments.only import read_only
-from tipsseg.cli.help import Command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.values import refuse_stray_formats
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
-from tipsseg.options import MAX_PIXELS, check_whole_number, thread_count
+from tipsseg.options import FileOptions
+from tipsseg.options.run import ComputeOptions
 from tipsseg.util.printable import quoted
 
 EPILOG = """\b
@@ -34,20 +34,16 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 # The parts of a list of formats that a space divides come as further arguments.
-@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True, context_settings={"allow_extra_args": True})
+@command(app, EPILOG, context_settings={"allow_extra_args": True})
 def convert(
     context: typer.Context,
     output: opt.Folder,
-    formats: Annotated[
-        list[str],
-        opt.format_option(opt.FORMAT_HELP),
-    ],
+    compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
+    files: Annotated[FileOptions, Only("val_fraction")],
+    formats: Annotated[list[str], opt.format_option(opt.FORMAT_HELP)],
     only: opt.Only = None,
     images: opt.Images = None,
-    val_fraction: opt.ValFraction = None,
-    jobs: opt.Threads = None,
-    max_pixels: opt.MaxPixels = MAX_PIXELS,
-    null: opt.NullBoth = False,
+    null: opt.Null = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
@@ -58,10 +54,10 @@ def convert(
     refuse_stray_formats(context.args, formats)
     if context.args:
         raise UsageError(f"one folder is converted at a time, and {quoted(context.args[0])} is another argument")
-    check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
     with Progress(quiet, null=null, wording=as_typed) as progress:
-        names, threads = values.split_formats(formats), thread_count(jobs)
         paths = read_only(only, null, "convert", output)
-        if convert_folder(output, names, images, threads, progress, val_fraction, paths, max_pixels):
+        if convert_folder(
+            output, tuple(formats), images, compute.jobs, progress, files.val_fraction, paths, compute.max_pixels
+        ):
             raise typer.Exit(1)

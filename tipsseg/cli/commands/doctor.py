@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from tipsseg.cli import options as opt
-from tipsseg.cli.help import Command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import as_typed
+from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.progress import print_text
 from tipsseg.util.printable import counted, printable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(cls=Command)
-def doctor(device: opt.Device = "auto", dtype: opt.Dtype = "auto") -> None:
+@command(app, "", no_args_is_help=False)
+def doctor(compute: Annotated[ComputeOptions, Only("device", "dtype")]) -> None:
     """Check this installation: versions, devices, numbers, cache and weights. Uses no network.
 
     Exit code 0: all is well; 1: a line says FAIL.
@@ -22,7 +24,7 @@ def doctor(device: opt.Device = "auto", dtype: opt.Dtype = "auto") -> None:
     from tipsseg.runs.doctor.report import examine
 
     failed = 0
-    for diagnostic in examine(device, dtype):
+    for diagnostic in examine(compute.device, compute.dtype):
         failed += diagnostic.state == "fail"
         state = "FAIL" if diagnostic.state == "fail" else diagnostic.state
         print_text(f"{printable(f'{state:5} {diagnostic.what}: {as_typed(diagnostic.detail)}')}\n")

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.arguments import stdin
-from tipsseg.cli.help import FILES, IMAGES, MACHINES, Command
-from tipsseg.cli.values import refuse_printed_together
+from tipsseg.cli.parameters import Only, Without, command
 from tipsseg.cli.wording import as_typed
-from tipsseg.options import (
-    MAX_PIXELS,
-    MODES,
-    LabelOptions,
-    check_whole_number,
-    choose,
-    parse_scales,
-    thread_count,
-)
+from tipsseg.options import LabelOptions
+from tipsseg.options.run import ComputeOptions, ImageOptions, StoreOptions
 
 EPILOG = """\b
 Examples:
@@ -40,51 +31,14 @@ Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage, 130 or 14
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
+@command(app, EPILOG)
 def encode(
-    output: Annotated[Path, opt.output_option("The folder of the features.", panel=FILES)],
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="PATHS",
-            help="Images, folders (searched recursively), or - for a list on stdin.",
-            show_default=False,
-        ),
-    ] = None,
-    model: opt.Model = "l14",
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "auto",
-    mode: opt.Mode = MODES[0],
-    short_side: opt.ShortSide = None,
-    scales: opt.Scales = "1",
-    batch_size: opt.BatchSize = 8,
-    feature_dtype: opt.FeatureKept = None,
-    limit: opt.Limit = None,
-    sample: opt.Sample = None,
-    dry: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            rich_help_panel=IMAGES,
-            help="Print the images that would be encoded, and say how much disk it takes.",
-        ),
-    ] = False,
-    jobs: opt.Jobs = None,
-    max_pixels: opt.MaxPixels = MAX_PIXELS,
-    jsonl: Annotated[
-        bool,
-        typer.Option(
-            "--jsonl", rich_help_panel=IMAGES, help="Print one JSON object per image on stdout, in place of paths."
-        ),
-    ] = False,
-    null: opt.NullBoth = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N", rich_help_panel=MACHINES, help="Only part I of N parts, for several processes or machines."
-        ),
-    ] = None,
-    quiet: opt.Quiet = False,
+    compute: Annotated[ComputeOptions, Without("features")],
+    store: StoreOptions,
+    view: Annotated[LabelOptions, Only("mode", "short_side", "scales")],
+    images: Annotated[ImageOptions, Without("retry_failed")],
+    printing: opt.Printing,
+    paths: opt.Paths = None,
 ) -> None:
     """Keep the features of images in a folder: what the model makes of them, whatever they are asked for later."""
     from tipsseg.images.pillow import silence_decoders
@@ -93,37 +47,20 @@ def encode(
     from tipsseg.runs.encode.dry_run import dry_run
     from tipsseg.runs.encode.run import EncodeRun
     from tipsseg.runs.encode.spec import EncodeSpec, plan_encoding
-    from tipsseg.store.shards import parse_shard
 
-    check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
     given = tuple(paths or ())
-    check_choice(bool(given), limit, sample, retry_failed=False)
-    refuse_printed_together(given, null=null, jsonl=jsonl, dry=dry, records="features")
-    spec = EncodeSpec(
-        output,
-        model,
-        LabelOptions(choose(mode, MODES, "mode"), short_side, scales=parse_scales(scales)),
-        feature_dtype,
-        device,
-        dtype,
-        batch_size,
-        thread_count(jobs),
-        max_pixels,
-        None if shard is None else parse_shard(shard),
-        use_cache=True,
-    )
+    check_choice(bool(given), images)
+    printing.check(given, "features")
+    spec = EncodeSpec(**vars(compute), **vars(store), options=view)
     spec.check()
-    with Progress(quiet, results=not jsonl, null=null, wording=as_typed) as progress:
+    with Progress(printing.quiet, results=not printing.jsonl, null=printing.null, wording=as_typed) as progress:
         plan = plan_encoding(spec)
-        listed = stdin.is_list(given)
-        entries = stdin.entries(null) if listed else None
-        choice = Choice(() if listed else tuple(map(Path, given)), entries, limit, sample)
-        images = find_images(spec, choice, progress)
-        if dry:
-            failed = dry_run(spec, plan, images, progress)
+        found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
+        if printing.dry_run:
+            failed = dry_run(spec, plan, found, progress)
         else:
-            run = EncodeRun(spec, plan, images, progress, jsonl=jsonl, quiet=quiet)
+            run = EncodeRun(spec, plan, found, progress, jsonl=printing.jsonl, quiet=printing.quiet)
             for _ in run.results():
                 pass
             failed = run.counts.failed

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
-from tipsseg.cli.help import FILES, TRUTH, Command
-from tipsseg.cli.values import refuse_split_lists
+from tipsseg.cli.parameters import Only, command, given_options
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
-from tipsseg.options import MAX_PIXELS, MODES, REFINEMENTS, check_whole_number, thread_count
+from tipsseg.options import LabelOptions
+from tipsseg.options.fields import FILES, TRUTH, option
+from tipsseg.options.run import ComputeOptions, TruthOptions
+
+if TYPE_CHECKING:
+    from tipsseg.runs.common.progress import Progress
+    from tipsseg.runs.fit.masked import Masks
+    from tipsseg.store.spec import RunSpec
 
 EPILOG = """\b
 Examples:
@@ -30,140 +36,99 @@ The IoU of each class, in images that a fit has not seen, goes to stdout, all el
 Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
 """
 
-#: Options that say what to label and how, which a run says itself.
-_OF_IMAGES = ("classes", "vocab", "background", "templates", "model", "mode", "short_side", "layout", "ignore_index",
-              "reduce_zero_label", "zero_based")  # fmt: skip
-
-
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitting:
+    """What is fitted to, and what is written."""
+
+    # fmt: off
+    output: Path = option(MISSING, metavar="FILE", short="o", group=FILES,
+        help="The file of the fit, which ends with .fit.")
+    images: Path | None = option(None, metavar="DIR", group=TRUTH,
+        help="Where the images are now.  [default: where they were]")
+    gt: Path | None = option(None, metavar="DIR", group=TRUTH, help="Folder of the masks.")
+    overwrite: bool = option(False, group=FILES, help="Replace the file where it is there.")
+    as_json: bool = option(False, flag="json", group=FILES, help="Print the scores as one JSON object.")
+    quiet: bool = option(False, short="q", help="No progress and no notes on stderr.")
+    # fmt: on
+
+
+@command(app, EPILOG)
 def fit(
     context: typer.Context,
+    fitting: Fitting,
+    truth: TruthOptions,
+    question: opt.Question,
+    compute: ComputeOptions,
+    view: Annotated[LabelOptions, Only("mode", "short_side")],
     paths: Annotated[
         list[str],
         typer.Argument(
             metavar="OUT|IMAGES", help="The output folder of tipsseg label; or with --gt images and folders of images."
         ),
     ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            parser=opt.path_of("--output"),
-            rich_help_panel=FILES,
-            help="The file of the fit, which ends with .fit.",
-        ),
-    ],
-    images: opt.Images = None,
-    gt: Annotated[
-        Path | None,
-        typer.Option(
-            "--gt", metavar="DIR", parser=opt.path_of("--gt"), rich_help_panel=TRUTH, help="Folder of the masks."
-        ),
-    ] = None,
-    layout: opt.TruthLayout = None,
-    ignore_index: opt.IgnoreIndex = None,
-    reduce_zero_label: opt.ReduceZeroLabel = False,
-    zero_based: opt.ZeroBased = False,
-    classes: opt.Classes = None,
-    vocab: opt.Vocab = None,
-    background: opt.Background = None,
-    templates: opt.Templates = None,
-    model: opt.Model = "l14",
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "auto",
-    mode: opt.Mode = MODES[0],
-    short_side: opt.ShortSide = None,
-    batch_size: opt.BatchSize = 8,
-    features: opt.Features = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", rich_help_panel=FILES, help="Replace the file where it is there.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", rich_help_panel=FILES, help="Print the scores as one JSON object.")
-    ] = False,
-    jobs: opt.Jobs = None,
-    max_pixels: opt.MaxPixels = MAX_PIXELS,
-    quiet: opt.Quiet = False,
 ) -> None:
     """Learn classes from masks of a few images, for --vocab of label and eval."""
     from tipsseg.images.pillow import silence_decoders
-    from tipsseg.runs.common.image_list import found_images, note_inputs
     from tipsseg.runs.common.progress import Progress
-    from tipsseg.runs.evaluate.truth_options import TruthOptions
-    from tipsseg.runs.fit.masked import Masks, edited_masks, truth_masks
-    from tipsseg.runs.fit.run import check_target, fit_masks, note_left_out, spec_of_run
-    from tipsseg.store.spec import RunSpec
+    from tipsseg.runs.evaluate.truth_options import preset_of
+    from tipsseg.runs.fit.masked import edited_masks
+    from tipsseg.runs.fit.run import check_target, fit_masks, note_left_out, spec_of_run, spec_of_truths
     from tipsseg.util.files import json_bytes
 
-    refuse_split_lists(paths, classes, None)
-    check_whole_number("argument `max_pixels`", max_pixels)
-    _refuse_together(context, paths, gt, images)
-    check_target(output, overwrite=overwrite)
+    values.refuse_split_lists(paths, question.classes, ())
+    _refuse_together(context, paths, fitting)
+    check_target(fitting.output, overwrite=fitting.overwrite)
     silence_decoders()
-    truth = TruthOptions(layout, ignore_index, reduce_zero_label, zero_based)
-    if layout is not None and not classes and vocab is None:
-        vocab = truth.benchmark().vocabulary
-    with Progress(quiet, results=False, wording=as_typed) as progress:
-        edited = edited_masks(Path(paths[0]), images, max_pixels) if gt is None else None
-        if edited is None:
-            # Of an earlier fit the words are taken.
-            vocabulary = replace(values.parse_asked(classes, vocab, templates, background).vocabulary, fit="")
-        else:
-            vocabulary = edited.run.info.spec.vocabulary
-        wish = RunSpec(
-            model,
-            vocabulary,
-            values.label_options(mode, short_side, 0.0, REFINEMENTS[0]),
-            formats=(),
-            output=Path(),
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            jobs=thread_count(jobs),
-            max_pixels=max_pixels,
-            resume=False,
-            use_cache=True,
-            features=features,
-        )
-        spec = wish if edited is None else spec_of_run(edited, wish)
-        spec.check()
+    if truth.layout is not None and not question.classes and question.vocab is None:
+        question = replace(question, vocab=preset_of(truth))
+    with Progress(fitting.quiet, results=False, wording=as_typed) as progress:
         masks: Masks
-        if edited is not None:
-            masks = edited
-            note_left_out(edited, "The fit is made", progress)
+        if fitting.gt is None:
+            masks = edited_masks(Path(paths[0]), fitting.images, compute.max_pixels)
+            spec = spec_of_run(masks, compute)
+            spec.check()
+            note_left_out(masks, "The fit is made", progress)
         else:
-            assert gt is not None
-            values.note_vocabulary(progress, classes, vocabulary)
-            found = found_images(map(Path, paths), None, None, gt)
-            note_inputs(progress, found)
-            wanted = truth.layout([entry.name for entry in vocabulary.classes])
-            masks = truth_masks(found.refs, gt, wanted, max_pixels)
-            if masks.without:
-                progress.note(f"{masks.without} of {len(found.refs)} images have no mask in {gt}.")
-        result = fit_masks(spec, masks, output, progress, quiet=quiet)
-        progress.text(json_bytes(result.record()).decode() + "\n" if as_json else result.table())
+            spec = spec_of_truths(values.parse_question(question).vocabulary, view, compute)
+            spec.check()
+            values.note_vocabulary(progress, question.classes, spec.vocabulary)
+            masks = _truth_masks(paths, fitting.gt, truth, spec, progress)
+        result = fit_masks(spec, masks, fitting.output, progress, quiet=fitting.quiet)
+        progress.text(json_bytes(result.record()).decode() + "\n" if fitting.as_json else result.table())
     if result.failed:
         raise typer.Exit(1)
 
 
-def _refuse_together(context: typer.Context, paths: list[str], gt: Path | None, images: Path | None) -> None:
+def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec, progress: Progress) -> Masks:
+    from tipsseg.runs.common.image_list import found_images, note_inputs
+    from tipsseg.runs.evaluate.truth_options import layout_of
+    from tipsseg.runs.fit.masked import truth_masks
+
+    found = found_images(map(Path, paths), None, None, gt)
+    note_inputs(progress, found)
+    layout = layout_of(truth, [entry.name for entry in spec.vocabulary.classes])
+    masks = truth_masks(found.refs, gt, layout, spec.max_pixels)
+    if masks.without:
+        progress.note(f"{masks.without} of {len(found.refs)} images have no mask in {gt}.")
+    return masks
+
+
+def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting) -> None:
     """Raise UsageError for arguments that have no meaning together."""
-    if gt is not None:
-        if images is not None:
+    if fitting.gt is not None:
+        if fitting.images is not None:
             raise UsageError("--images is for the images of a run, and with --gt the images are given", "Leave it out.")
         return
-    for name in _OF_IMAGES:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise UsageError(
-                f"--{name.replace('_', '-')} is for images with masks, and a run's folder says that itself",
-                "Leave it out, or give images and the folder of their masks with --gt.",
-            )
+    for record in (opt.Question, TruthOptions, LabelOptions, ComputeOptions):
+        for flag in given_options(context, record):
+            if record is not ComputeOptions or flag == "--model":
+                raise UsageError(
+                    f"{flag} is for images with masks, and a run's folder says that itself",
+                    "Leave it out, or give images and the folder of their masks with --gt.",
+                )
     if len(paths) > 1:
         raise UsageError(
             f"{len(paths)} folders given, and a fit is to the edited masks of one run",

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.arguments import stdin
-from tipsseg.cli.help import FILES, IMAGES, MACHINES, WHAT, Command, one_of
-from tipsseg.cli.values import refuse_split_lists
+from tipsseg.cli.parameters import command
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import InputError, OtherRunError, UsageError
-from tipsseg.options import (
-    INSTANCES,
-    MAX_PIXELS,
-    MODES,
-    NAMES,
-    PNG_MODES,
-    REFINEMENTS,
-    check_whole_number,
-    thread_count,
-)
+from tipsseg.options import DEFAULT_FORMATS, FileOptions, LabelOptions
+from tipsseg.options.fields import WHAT, Option, options_of
+from tipsseg.options.run import ComputeOptions, EngineOptions, ImageOptions, OutputOptions
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
@@ -53,28 +45,30 @@ Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage, 130 or 14
 """
 
 
-def _take_from(context: typer.Context, path: Path | None) -> Path | None:
-    """Let the options of an earlier run take the place of options that are not given; returns the path of that run.
+def _options_of_earlier_run(values: Mapping[str, Any], is_given: Callable[[str], bool]) -> dict[str, object]:
+    """Return the options of an earlier run that take the place of options that are not given.
 
     With --retry-failed and nothing that says what to label it is the run whose images failed.
     """
-    if path is None and context.params.get("retry_failed") and not any(map(context.params.get, _WHAT)):
-        path = _run_to_retry(context.params["output"], context.params.get("shard"))
-    if path is not None:
-        from tipsseg.cli.arguments.repeat import read_run_file
+    path = values["from_run"]
+    if path is None and values["retry_failed"] and all(values[name] is None for name in _QUESTION):
+        path = _run_to_retry(Path(values["output"]), values["shard"])
+    if path is None:
+        return {}
+    from tipsseg.cli.arguments.repeat import read_run_file
 
-        context.default_map = dict(read_run_file(path).options)
-    return path
+    options = read_run_file(path).options
+    return {"from_run": path, **{name: value for name, value in options.items() if not is_given(name)}}
 
 
-#: The options that say what to label. Like all that `_take_from` looks at they are eager: it has to come after them, and before the
-#: options that it has values for.
-_WHAT = ("classes", "vocab", "templates", "background")
+_QUESTION = tuple(options_of(opt.Question))
 
 
 def _run_to_retry(output: Path, shard: str | None) -> Path:
+    """Return the state folder of the run whose failed images are retried."""
+    from tipsseg.options.shard import parse_shard
     from tipsseg.store.run_record import find_run
-    from tipsseg.store.shards import parse_shard, state_folder
+    from tipsseg.store.shards import state_folder
 
     state = state_folder(output, None if shard is None else parse_shard(shard))
     if find_run(state) is None:
@@ -85,205 +79,70 @@ def _run_to_retry(output: Path, shard: str | None) -> Path:
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
+@command(app, EPILOG, defaults=_options_of_earlier_run)
 def label(
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="PATHS",
-            help="Images, folders (searched recursively), or - for a list on stdin.",
-            show_default=False,
-        ),
-    ] = None,
-    classes: opt.Classes = None,
-    vocab: opt.Vocab = None,
-    background: opt.Background = None,
-    templates: opt.Templates = None,
-    min_confidence: opt.MinConfidence = 0.0,
-    model: opt.Model = "l14",
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "auto",
-    mode: opt.Mode = MODES[0],
-    short_side: opt.ShortSide = None,
-    scales: opt.Scales = "1",
-    refine: opt.Refine = REFINEMENTS[0],
-    batch_size: opt.BatchSize = 8,
-    features: opt.Features = None,
-    output: Annotated[Path, opt.output_option("Output folder.", eager=True, panel=FILES)] = Path("labels"),
-    formats: opt.Format = None,
-    instances: opt.Instances = INSTANCES[0],
-    min_area: opt.MinArea = "1",
-    png_mode: opt.PngMode = PNG_MODES[0],
-    simplify: opt.Simplify = None,
-    val_fraction: opt.ValFraction = None,
-    names: opt.Names = NAMES[0],
-    limit: opt.Limit = None,
-    sample: opt.Sample = None,
-    dry: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            rich_help_panel=IMAGES,
-            help="Print the images that would be labelled; estimate time and disk by labelling a few.",
-        ),
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume/--no-resume",
-            rich_help_panel=IMAGES,
-            help="Go on from what is done in the output folder; or label all given images again, for the same classes.",
-        ),
-    ] = True,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            rich_help_panel=FILES,
-            help="Start over: remove what an earlier run wrote into the output folder. Corrected masks stay, and other files "
-            "that were changed since.",
-        ),
-    ] = False,
-    replace_edited: Annotated[
-        bool,
-        typer.Option(
-            "--replace-edited",
-            rich_help_panel=FILES,
-            help="Also label images whose files were changed by hand. Without it such files are kept.",
-        ),
-    ] = False,
-    retry_failed: Annotated[
-        bool,
-        typer.Option(
-            "--retry-failed",
-            is_eager=True,
-            rich_help_panel=IMAGES,
-            help="Only images in errors.jsonl; of PATHS, or all where none are given. Without --classes and --vocab: "
-            "as that run was asked.",
-        ),
-    ] = False,
-    jobs: opt.Jobs = None,
-    max_pixels: opt.MaxPixels = MAX_PIXELS,
-    jsonl: Annotated[
-        bool,
-        typer.Option(
-            "--jsonl", rich_help_panel=IMAGES, help="Print one JSON object per image on stdout, in place of paths."
-        ),
-    ] = False,
-    null: opt.NullBoth = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            is_eager=True,
-            rich_help_panel=MACHINES,
-            help="Only part I of N parts, for several processes or machines; see tipsseg merge.",
-        ),
-    ] = None,
-    engine: Annotated[
-        str,
-        typer.Option(
-            metavar="local|ray",
-            rich_help_panel=MACHINES,
-            autocompletion=one_of("local", "ray"),
-            help="local: this process; ray: actors of a Ray cluster (pip install 'tipsseg[ray]').",
-        ),
-    ] = "local",
-    actors: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            rich_help_panel=MACHINES,
-            help="With --engine ray: actors, each with a model of its own.  [default: 1]",
-        ),
-    ] = None,
-    gpus: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            rich_help_panel=MACHINES,
-            help="With --engine ray: GPUs of each actor, such as 1 or 0.5.  [default: 0]",
-        ),
-    ] = None,
-    # Behind all that it looks at; see `_take_from`.
+    question: opt.Question,
+    compute: ComputeOptions,
+    options: LabelOptions,
+    output: OutputOptions,
+    files: FileOptions,
+    images: ImageOptions,
+    engine: EngineOptions,
+    printing: opt.Printing,
+    paths: opt.Paths = None,
     from_run: Annotated[
         Path | None,
-        typer.Option(
-            "--from",
-            metavar="FILE|DIR",
-            parser=opt.path_of("--from"),
-            rich_help_panel=WHAT,
+        Option(
             help="Repeat a run: model, classes and options of its run.json, but for options that are given here.",
-            callback=_take_from,
-            is_eager=True,
+            flag="from",
+            metavar="FILE|DIR",
+            group=WHAT,
+            rare=True,
         ),
     ] = None,
-    quiet: opt.Quiet = False,
 ) -> None:
     """Label images: write a mask, COCO annotations or an overlay of each."""
-    from tipsseg.api import engine_maker
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.image_list import Choice, check_choice, find_images
     from tipsseg.runs.common.progress import Progress
+    from tipsseg.runs.engine.maker import engine_maker
     from tipsseg.runs.label.dry_run import dry_run
     from tipsseg.runs.label.run import run_label
     from tipsseg.store.run_record import plan_run
-    from tipsseg.store.shards import parse_shard
     from tipsseg.store.spec import RunSpec
 
-    check_whole_number("argument `max_pixels`", max_pixels)
     silence_decoders()
     given = tuple(paths or ())
-    refuse_split_lists(given, classes, formats)
-    check_choice(bool(given), limit, sample, retry_failed=retry_failed)
-    values.refuse_printed_together(given, null=null, jsonl=jsonl, dry=dry, records="labels")
-    if retry_failed and not resume:
-        raise UsageError("--retry-failed goes on from a run, and --no-resume starts over", "Give one of them.")
-    if retry_failed and overwrite:
-        raise UsageError("--retry-failed goes on from a run, and --overwrite starts over", "Give one of them.")
-    if engine == "local" and (actors is not None or gpus is not None):
-        raise UsageError("--actors and --gpus are for --engine ray", "Leave them out, or add --engine ray.")
-    make_engine = engine_maker(engine, 1 if actors is None else actors, 0.0 if gpus is None else gpus, device)
-    repeated = _repeated(from_run, [classes, templates, background], vocab)
-    asked = values.parse_asked(classes, vocab, templates, background) if repeated is None else _again(repeated, vocab)
-    vocabulary = asked.vocabulary
+    values.refuse_split_lists(given, question.classes, () if output.formats == DEFAULT_FORMATS else output.formats)
+    check_choice(bool(given), images)
+    printing.check(given, "labels")
+    _refuse_to_retry(images, output)
+    make_engine = engine_maker(engine, compute.device)
+    repeated = None if from_run is None else _repeated(from_run, question)
+    asked = values.parse_question(question) if repeated is None else _again(repeated, question.vocab)
     spec = RunSpec(
-        model,
-        vocabulary,
-        values.label_options(mode, short_side, min_confidence, refine, scales),
-        values.file_options(instances, min_area, png_mode, simplify, val_fraction, names),
-        values.split_formats(formats),
-        output,
-        device,
-        dtype,
-        batch_size,
-        thread_count(jobs),
-        max_pixels,
-        resume,
-        overwrite,
-        replace_edited,
-        None if shard is None else parse_shard(shard),
-        use_cache=True,
-        features=features,
-        fitted=asked.fitted,
+        **vars(compute), **vars(output), vocabulary=asked.vocabulary, fitted=asked.fitted, options=options, files=files
     )
     spec.check()
-    with Progress(quiet, results=not jsonl, null=null, wording=as_typed) as progress:
-        values.note_vocabulary(progress, classes, vocabulary)
+    with Progress(printing.quiet, results=not printing.jsonl, null=printing.null, wording=as_typed) as progress:
+        values.note_vocabulary(progress, question.classes, asked.vocabulary)
         info = plan_run(spec)
         for note in [] if repeated is None else repeated.notes(info):
             progress.note(note)
-        listed = stdin.is_list(given)
-        entries = stdin.entries(null) if listed else None
-        choice = Choice(() if listed else tuple(map(Path, given)), entries, limit, sample, retry_failed)
-        images = find_images(spec, choice, progress)
-        if dry:
-            failed = dry_run(info, images, progress, measure=engine == "local")
+        found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
+        if printing.dry_run:
+            failed = dry_run(info, found, progress, measure=engine.engine == "local")
         else:
-            with make_engine(info, progress.note, quiet) as labeller, _commands_to_paste(output):
-                failed = run_label(info, images, labeller, progress, jsonl=jsonl).failed
+            with make_engine(info, progress.note, printing.quiet) as labeller, _commands_to_paste(spec.output):
+                failed = run_label(info, found, labeller, progress, jsonl=printing.jsonl).failed
     if failed:
         raise typer.Exit(1)
+
+
+def _refuse_to_retry(images: ImageOptions, output: OutputOptions) -> None:
+    for is_given, flag in ((not output.resume, "--no-resume"), (output.overwrite, "--overwrite")):
+        if images.retry_failed and is_given:
+            raise UsageError(f"--retry-failed goes on from a run, and {flag} starts over", "Give one of them.")
 
 
 @contextmanager
@@ -317,18 +176,17 @@ def _without_output(arguments: Sequence[str]) -> list[str]:
     return left
 
 
-def _repeated(path: Path | None, own: Sequence[object], vocab: str | None) -> RepeatedRun | None:
-    """The run to repeat; `own`, and `vocab`, are the options that say what to label. Raises UsageError."""
+def _repeated(path: Path, question: opt.Question) -> RepeatedRun:
+    """Return the run to repeat. Raise UsageError if the question is given too."""
     from tipsseg.cli.arguments.repeat import read_run_file
 
-    if path is None:
-        return None
+    repeated = read_run_file(path)
+    own = [question.classes, question.templates, question.background]
+    if not repeated.vocabulary.fit:  # of which --vocab gives the vectors
+        own.append(question.vocab)
     if any(value is not None for value in own):
         raise UsageError("--from says what to label", "Leave out --classes, --vocab, --templates and --background.")
-    found = read_run_file(path)
-    if vocab is not None and not found.vocabulary.fit:
-        raise UsageError("--from says what to label", "Leave out --classes, --vocab, --templates and --background.")
-    return found
+    return repeated
 
 
 def _again(repeated: RepeatedRun, vocab: str | None) -> values.Asked:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.help import Command
+from tipsseg.cli.parameters import command, path_of
 from tipsseg.cli.wording import as_typed
 
 EPILOG = """\b
@@ -29,15 +29,13 @@ Exit code: 0 all joined, 1 an error, 2 wrong usage.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
+@command(app, EPILOG)
 def merge(
     folders: Annotated[
-        list[Path],
-        typer.Argument(metavar="OUT", parser=opt.path_of("a folder"), help="Output folders of tipsseg label."),
+        list[Path], typer.Argument(metavar="OUT", parser=path_of("a folder"), help="Output folders of tipsseg label.")
     ],
     output: Annotated[
-        Path,
-        opt.output_option("Where all of it is to be: a new folder, or the only OUT, with all shards."),
+        Path, opt.output_option("Where all of it is to be: a new folder, or the only OUT, with all shards.")
     ],
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,

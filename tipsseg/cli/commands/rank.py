@@ -8,9 +8,10 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.arguments.only import read_only
-from tipsseg.cli.help import Command
+from tipsseg.cli.parameters import command
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
+from tipsseg.options.fields import Option
 
 EPILOG = """\b
 Examples:
@@ -30,20 +31,17 @@ Exit code: 0 done, 1 some of --only are not labelled or an error, 2 wrong usage.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
+@command(app, EPILOG)
 def rank(
     output: opt.Folder,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", metavar="N", help="Only the first N images.")] = None,
+    limit: Annotated[int | None, Option(help="Only the first N images.", flag="limit", short="n", metavar="N")] = None,
     features: opt.KeptFeatures = None,
     only: opt.Only = None,
     images: opt.Images = None,
     jsonl: Annotated[
-        bool,
-        typer.Option(
-            "--jsonl", help="Print one JSON object per image, with its score and the reasons, in place of paths."
-        ),
+        bool, Option(help="Print one JSON object per image, with its score and the reasons, in place of paths.")
     ] = False,
-    null: opt.NullBoth = False,
+    null: opt.Null = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Print the images of an output folder in the order in which to review them."""

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.help import Command, one_of
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import as_typed
-from tipsseg.options import MAX_PIXELS, PALETTES, check_whole_number, choose, thread_count
+from tipsseg.options import PALETTES, Palette, choose
+from tipsseg.options.fields import Option
+from tipsseg.options.run import ComputeOptions
 
 EPILOG = """\b
 Examples:
@@ -29,25 +31,18 @@ Exit code: 0 all shown, 1 some images failed (each named on stderr) or an error,
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(cls=Command, epilog=EPILOG, no_args_is_help=True)
+@command(app, EPILOG)
 def report(
     output: opt.Folder,
+    compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
     target: Annotated[
-        Path | None,
-        opt.output_option("Folder of the page.  [default: report, in the output folder]"),
+        Path | None, opt.output_option("Folder of the page.  [default: report, in the output folder]")
     ] = None,
     images: opt.Images = None,
     features: opt.KeptFeatures = None,
     palette: Annotated[
-        str,
-        typer.Option(
-            metavar="|".join(PALETTES),
-            autocompletion=one_of(*PALETTES),
-            help="own: the colours of the classes; safe: colours for any kind of colour vision.",
-        ),
+        Palette, Option(help="own: the colours of the classes; safe: colours for any kind of colour vision.")
     ] = PALETTES[0],
-    jobs: opt.Threads = None,
-    max_pixels: opt.MaxPixels = MAX_PIXELS,
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -56,9 +51,8 @@ def report(
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.report.make import make_report
 
-    check_whole_number("argument `max_pixels`", max_pixels)
     colours = choose(palette, PALETTES, "palette")
     silence_decoders()
     with Progress(quiet, null=null, wording=as_typed) as progress:
-        if make_report(output, target, images, thread_count(jobs), progress, max_pixels, features, colours):
+        if make_report(output, target, images, compute.jobs, progress, compute.max_pixels, features, colours):
             raise typer.Exit(1)

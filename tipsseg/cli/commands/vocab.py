@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.help import Command, complete_presets
+from tipsseg.cli.parameters import Only, command
 from tipsseg.runs.common.progress import print_text
 from tipsseg.util.printable import counted
 
@@ -35,12 +37,12 @@ def list_presets() -> None:
         print_text(f"{name:20} {len(vocabulary.classes):4} classes{with_background:13}  {preset_summary(name)}\n")
 
 
-@app.command(cls=Command)
-def show(name: Name, background: opt.Background = None, templates: opt.Templates = None) -> None:
+@command(app, "", no_args_is_help=False)
+def show(name: Name, question: Annotated[opt.Question, Only("background", "templates")]) -> None:
     """Print a vocabulary as a TOML file, for a look or as the start of one's own."""
     from tipsseg.vocabulary.toml_file import vocabulary_toml
 
-    asked = values.parse_asked(None, name, templates, background)
+    asked = values.parse_question(replace(question, vocab=name))
     if asked.fitted is not None:
         print_text(f"# The words of {name}. Their vectors and the temperature are in that file alone.\n")
     print_text(vocabulary_toml(asked.vocabulary))
@@ -49,7 +51,7 @@ def show(name: Name, background: opt.Background = None, templates: opt.Templates
 @app.command(cls=Command)
 def check(name: Name) -> None:
     """Read a vocabulary as `tipsseg label` would, and say what is in it; an error names the file and the place in it."""
-    asked = values.parse_asked(None, name, None, None)
+    asked = values.parse_question(opt.Question(vocab=name))
     vocabulary = asked.vocabulary
     negative = len(vocabulary.specs) - len(vocabulary.classes)
     phrases = counted(len(vocabulary.background), "phrase") if vocabulary.background else "none"

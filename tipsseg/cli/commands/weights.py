@@ -60,9 +60,7 @@ def download(
 
 
 @app.command(cls=Command)
-def verify(
-    models: Models = None,
-) -> None:
+def verify(models: Models = None) -> None:
     """Hash the files that are here afresh; a wrong one is removed, with an error.
 
     Models that are named must be all here, or the exit code is 1 too.
@@ -83,9 +81,7 @@ def verify(
 
 
 @app.command(cls=Command)
-def lock(
-    models: Models = None,
-) -> None:
+def lock(models: Models = None) -> None:
     """Ask the hub for sizes and hashes of the pinned revisions, and write them into weights.lock."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import find_lock, get_model, read_lock, write_lock

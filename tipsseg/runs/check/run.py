@@ -9,11 +9,12 @@ from pathlib import Path
 
 from tipsseg.errors import RecordError
 from tipsseg.formats.problem import Problem, class_faults
+from tipsseg.options.shard import Shard
 from tipsseg.store.classes_file import CLASSES_FILE, class_names
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.open_run import OTHER_VERSION, broken_conversion, check_shard, conversion_begun, read_record
 from tipsseg.store.run_record import RUN_FILE
-from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, shards_in, state_folder
+from tipsseg.store.shards import SHARDS_FOLDER, missing_shards, shards_in, state_folder
 from tipsseg.store.spec import RunInfo
 from tipsseg.types import ignore_id
 from tipsseg.util.files import is_folder, read_regular, reason_of

@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.options import FileOptions, check_whole_number
+from tipsseg.options import FileOptions
+from tipsseg.options.run import ImageOptions
+from tipsseg.options.shard import Shard
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Found
 from tipsseg.runs.common.progress import Progress
@@ -17,27 +19,20 @@ from tipsseg.store.error_log import read_failed
 from tipsseg.store.file_names import OutputNames, RunNames, name_key
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import find_run
-from tipsseg.store.shards import Shard
 from tipsseg.types import ImageRef, name_order
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which images a run is about; see the help of `tipsseg label`.
+@dataclass(frozen=True, kw_only=True)
+class Choice(ImageOptions):
+    """Which images a run is about.
 
     Attributes:
         paths: Files and folders. None where there is a list.
         entries: A list of paths, which may come bit by bit, in place of `paths`.
-        limit: Only the first images, so many of them.
-        sample: Only so many images, drawn at random, always the same.
-        retry_failed: Only images that failed in the run before; all of those where neither paths nor a list are given.
     """
 
     paths: tuple[Path, ...] = ()
     entries: Iterable[bytes] | None = None
-    limit: int | None = None
-    sample: int | None = None
-    retry_failed: bool = False
 
 
 class Place(Protocol):
@@ -91,18 +86,13 @@ class Images:
         return len(self.refs) if isinstance(self.refs, tuple) else None
 
 
-def check_choice(given: bool, limit: int | None, sample: int | None, *, retry_failed: bool) -> None:
+def check_choice(given: bool, options: ImageOptions) -> None:
     """Raise UsageError for a choice that cannot be meant; `given` tells whether there are paths or a list."""
-    for argument, number in (("argument `limit`", limit), ("argument `sample`", sample)):
-        if number is not None:
-            check_whole_number(argument, number)
-    if limit is not None and sample is not None:
-        raise UsageError("argument `limit` and argument `sample` exclude each other", "Give one of them.")
     if given:
         return
-    if not retry_failed:
+    if not options.retry_failed:
         raise UsageError("no images given", "Name images or folders, or give - and a list of them on stdin.")
-    if limit is not None or sample is not None:
+    if options.limit is not None or options.sample is not None:
         raise UsageError(
             "argument `limit` and argument `sample` are for images that are given", "Leave them out, or name images."
         )

@@ -16,9 +16,10 @@ from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.images.pillow import image_extensions
 from tipsseg.images.skipped import Skipped
+from tipsseg.options.shard import Shard
 from tipsseg.store.file_names import NameKey, OutputNames, RunNames, exact
 from tipsseg.store.results import Failed
-from tipsseg.store.shards import SHARDS_FOLDER, Shard, shards_in
+from tipsseg.store.shards import SHARDS_FOLDER, shards_in
 from tipsseg.types import ImageRef, name_order
 from tipsseg.util.files import is_folder, reason_of
 

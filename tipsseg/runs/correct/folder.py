@@ -14,6 +14,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import index_masks, of_the_model
 from tipsseg.options import MAX_PIXELS
+from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.correct.found import Found
 from tipsseg.runs.correct.from_run import find_source_run
@@ -67,14 +68,8 @@ def take_corrections(
     output: Path,
     source: Path,
     progress: Progress,
+    options: CorrectOptions = DEFAULT_CORRECT_OPTIONS,
     *,
-    source_format: str | None = None,
-    add_classes: bool = False,
-    everything: bool = False,
-    replace_edited: bool = False,
-    emptied: bool | None = None,
-    exact: bool = False,
-    dry_run: bool = False,
     jsonl: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Corrections:
@@ -84,15 +79,7 @@ def take_corrections(
         output: The output folder.
         source: The file, the folder or the zip that has the corrections.
         progress: Is told of every image.
-        source_format: The format of the corrections; None: it is recognised.
-        add_classes: Whether a class that the run does not have becomes a further class.
-        everything: Whether labels of a run are taken that nobody changed.
-        replace_edited: Whether masks that a person changed in their place may be replaced.
-        emptied: Whether the mask of an image without objects is emptied if the corrections do not tell whether a person saw the
-            image. None: such images are refused.
-        exact: Whether every pixel counts. Else, where fewer objects of the source came back exactly than with another outline,
-            those stay as they were whose outline is off by no more than tools move it, or that only lost their holes.
-        dry_run: Whether all is checked and told, and nothing is written.
+        options: Which of the corrections are taken.
         jsonl: Whether a line of JSON for each mask takes the place of its path.
         max_pixels: Larger images are refused.
 
@@ -101,32 +88,27 @@ def take_corrections(
         InputError: For a folder that is no output folder of a finished run, and for corrections that cannot be taken as a whole.
         OutputError: Where the folder cannot be written.
     """
-    reader = None if source_format is None else find_reader(source_format)
-    wish = _Wish(output, source, reader, add_classes, everything, replace_edited, emptied, exact)
+    reader = None if options.source_format is None else find_reader(options.source_format)
+    wish = _Wish(**vars(options), output=output, source=source, reader=reader)
     with ExitStack() as stack:
-        changes = None if dry_run else stack.enter_context(change_run(output, max_pixels=max_pixels))
+        changes = None if wish.dry_run else stack.enter_context(change_run(output, max_pixels=max_pixels))
         run = changes.run if changes else stack.enter_context(open_run(output, max_pixels=max_pixels))
         if begun := conversion_begun(run.info):
             raise broken_conversion(output, begun)
         found = _take(wish, run, changes, stack.enter_context(Source(source)), progress)
-        _tell(found, progress, output, source, dry_run=dry_run, jsonl=jsonl)
-        if found.masks and not dry_run:
+        _tell(found, progress, output, source, dry_run=wish.dry_run, jsonl=jsonl)
+        if found.masks and not wish.dry_run:
             _advise(run, progress)
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """What was asked for, see `take_corrections`; `reader` is None where the format is to be recognised."""
+@dataclass(frozen=True, kw_only=True)
+class _Wish(CorrectOptions):
+    """What was asked for, see `take_corrections`; `reader` is None if the format is to be recognised."""
 
     output: Path
     source: Path
     reader: Reader | None
-    add_classes: bool
-    everything: bool
-    replace_edited: bool
-    emptied: bool | None
-    exact: bool
 
 
 def _take(wish: _Wish, run: Run, changes: RunChanges | None, files: Source, progress: Progress) -> Corrections:

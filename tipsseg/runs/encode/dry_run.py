@@ -12,7 +12,8 @@ from tipsseg.features.file import feature_bytes
 from tipsseg.features.folder import feature_path
 from tipsseg.images.decoding import upright_size
 from tipsseg.labelling.windows import make_plans, patch_grid, short_sides
-from tipsseg.options import ONE_SCALE, scales_text
+from tipsseg.options import ONE_SCALE
+from tipsseg.options.fields import text_of
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.encode.spec import EncodePlan, EncodeSpec
@@ -75,7 +76,7 @@ def dry_run(spec: EncodeSpec, plan: EncodePlan, images: Images, progress: Progre
         )
         if spec.options.scales != ONE_SCALE:
             progress.note(
-                f"At scales {scales_text(spec.options.scales)}: {windows / todo:.1f} windows per image to encode."
+                f"At scales {text_of(spec.options.scales)}: {windows / todo:.1f} windows per image to encode."
             )
     return failed
 

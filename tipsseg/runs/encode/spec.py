@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord
@@ -10,49 +10,31 @@ from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_LABEL_OPTIONS,
     FEATURE_DTYPES,
-    MAX_PIXELS,
     FeatureDtype,
     FileOptions,
     LabelOptions,
-    check_work,
     choose,
-    default_jobs,
 )
+from tipsseg.options.run import ComputeOptions, StoreOptions
 from tipsseg.store.run_record import plan_features
-from tipsseg.store.shards import Shard, state_folder
+from tipsseg.store.shards import state_folder
 from tipsseg.store.spec import check_folder
 from tipsseg.weights.sources import find_model
 
 
-@dataclass(frozen=True, slots=True)
-class EncodeSpec:
+@dataclass(frozen=True, kw_only=True)
+class EncodeSpec(ComputeOptions, StoreOptions):
     """What an encoding run is asked for.
 
     Attributes:
-        output: The folder of the feature store.
-        model: An id or a repository of weights.lock, or a folder in the hub layout.
         options: How images are shown to the model; the rest of it is for labels.
-        feature_dtype: What features are kept in. None: as the store has them, float16 in a new one.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        dtype: What the model computes in. "auto": as in the store, in a new one as it suits the device.
-        batch_size: Windows that a GPU takes at once.
-        jobs: Threads that decode images and write files.
-        max_pixels: Larger images are refused.
-        shard: The part of the images that this run encodes. None: all of them.
-        use_cache: Whether the user's cache keeps what saves time the next time.
     """
 
-    output: Path
-    model: str = "l14"
     options: LabelOptions = DEFAULT_LABEL_OPTIONS
-    feature_dtype: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_size: int = 8
-    jobs: int = field(default_factory=default_jobs)
-    max_pixels: int = MAX_PIXELS
-    shard: Shard | None = None
-    use_cache: bool = False
+
+    def __post_init__(self) -> None:
+        ComputeOptions.__post_init__(self)
+        StoreOptions.__post_init__(self)
 
     @property
     def state(self) -> Path:
@@ -76,9 +58,6 @@ class EncodeSpec:
 
     def check(self) -> None:
         """Raise an error for all that can be seen to be wrong without torch and without images, see `RunSpec.check`."""
-        if self.feature_dtype is not None:
-            choose(self.feature_dtype, FEATURE_DTYPES, "dtype of features")
-        check_work(self.device, self.dtype, self.batch_size, self.jobs, self.max_pixels)
         find_model(self.model)
         check_folder(self.output)
 

@@ -12,6 +12,7 @@ from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, FeatureStore, StoreRecord
 from tipsseg.label_map import LabelMap
 from tipsseg.options import FEATURE_DTYPES, Mode, choose
+from tipsseg.options.run import ComputeOptions
 from tipsseg.store.results import ImageResult, Left
 from tipsseg.store.spec import LABELS_VERSION, RunInfo, model_identity
 from tipsseg.store.writing import RunContext
@@ -126,32 +127,8 @@ def load_for(info: RunInfo, note: Callable[[str], None] | None, *, quiet: bool) 
     return LoadedModel(model, known, store)
 
 
-class ModelWish(Protocol):
-    """What is said of the model that a run needs: a RunSpec, or an EncodeSpec."""
-
-    @property
-    def model(self) -> str:
-        """See RunSpec."""
-
-    @property
-    def device(self) -> str:
-        """See RunSpec."""
-
-    @property
-    def dtype(self) -> str:
-        """See RunSpec."""
-
-    @property
-    def batch_size(self) -> int:
-        """See RunSpec."""
-
-    @property
-    def use_cache(self) -> bool:
-        """See RunSpec."""
-
-
 def load_model(
-    spec: ModelWish, dtype: str, note: Callable[[str], None] | None, *, quiet: bool, lazy: bool = False
+    spec: ComputeOptions, dtype: str, note: Callable[[str], None] | None, *, quiet: bool, lazy: bool = False
 ) -> Model:
     """Load the model of a run. Raises TipssegError.
 
@@ -194,7 +171,7 @@ def open_store(
     return FeatureStore(folder, StoreRecord(str(model["id"]), recipe, kept))
 
 
-def check_device(spec: ModelWish, dtype: str) -> None:
+def check_device(spec: ComputeOptions, dtype: str) -> None:
     """Raise DeviceError for a device that is not here, or that does not have the dtype."""
     # Only now torch, which takes its time.
     from tipsseg.backbones.devices import resolve_device, resolve_dtype

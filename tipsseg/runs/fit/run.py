@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.evaluation.metrics import BACKGROUND_NAME
 from tipsseg.options import ONE_SCALE, LabelOptions
+from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.notes import note_damaged
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.engine import LoadedModel, load_for
@@ -29,6 +30,7 @@ from tipsseg.util.files import cache_folder, is_folder
 from tipsseg.util.printable import clock, counted, listed
 from tipsseg.util.table import text_table
 from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary, is_fit
+from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
@@ -131,33 +133,37 @@ def check_file(target: Path, *, overwrite: bool) -> None:
     check_folder(target.absolute().parent)
 
 
-def spec_of_run(masks: EditedMasks, wish: RunSpec) -> RunSpec:
-    """How the images of a run are seen again: as the run saw them.
+def spec_of_run(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
+    """Return how the images of a run are seen again: as the run saw them.
 
     Args:
         masks: The edited masks.
-        wish: Device, dtype, threads and feature store; model, classes and options are those of the run.
+        compute: Device, dtype, threads and feature store; the model is that of the run.
 
     Raises:
-        InputError: Where the model that the run was made with has other files now.
+        InputError: The model that the run was made with has other files now.
     """
     info = masks.run.info
     asked = info.spec
-    dtype = info.dtype if wish.dtype == "auto" else wish.dtype
-    spec = replace(
-        wish,
-        model=asked.model,
-        # Each fit starts from the words.
-        vocabulary=replace(asked.vocabulary, fit=""),
-        options=LabelOptions(asked.options.mode, asked.options.short_side),
-        dtype=dtype,
-    )
-    if model_identity(find_model(asked.model).facts(keep_stamps=wish.use_cache)) != model_identity(info.model):
+    compute = replace(compute, model=asked.model, dtype=info.dtype if compute.dtype == "auto" else compute.dtype)
+    if model_identity(find_model(asked.model).facts(keep_stamps=compute.use_cache)) != model_identity(info.model):
         raise InputError(
             f"{masks.run.output}: the model {asked.model} of this run has other files now",
             "Put the model back, or label the images again.",
         )
-    return spec
+    return spec_of_truths(asked.vocabulary, asked.options, compute)
+
+
+def spec_of_truths(vocabulary: Vocabulary, options: LabelOptions, compute: ComputeOptions) -> RunSpec:
+    """Return how images are seen for a fit: at one scale; each fit starts from the words."""
+    return RunSpec(
+        **vars(compute),
+        vocabulary=replace(vocabulary, fit=""),
+        options=LabelOptions(mode=options.mode, short_side=options.short_side),
+        formats=(),
+        output=Path(),
+        resume=False,
+    )
 
 
 def note_left_out(masks: EditedMasks, what: str, progress: Progress) -> None:

@@ -16,7 +16,8 @@ from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.errors import OutputError
 from tipsseg.features.folder import STORE_FILE, files_in, files_of
 from tipsseg.labelling.windows import make_plans, patch_grid
-from tipsseg.options import ONE_SCALE, LabelOptions, scales_text
+from tipsseg.options import ONE_SCALE, LabelOptions
+from tipsseg.options.fields import text_of
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.engine import LocalEngine
@@ -132,7 +133,7 @@ def _windows(info: RunInfo, sizes: Sequence[tuple[int, int]]) -> str:
     grids = seen(options)
     times = sum(map(prod, grids)) / sum(map(prod, seen(replace(options, scales=ONE_SCALE))))
     return (
-        f"At scales {scales_text(options.scales)} the model sees {sum(grid[0] for grid in grids) / len(sizes):.1f} windows per "
+        f"At scales {text_of(options.scales)} the model sees {sum(grid[0] for grid in grids) / len(sizes):.1f} windows per "
         f"image, and {times:.1f} times as many patches as at scale 1."
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS, has_image_files
+from tipsseg.options.shard import Shard
 from tipsseg.runs.merge.images import files, is_copied, orphan_error, places
 from tipsseg.runs.merge.records import SET_ASIDE, run_paths
 from tipsseg.store.classes_file import CLASSES_FILE
@@ -20,7 +21,7 @@ from tipsseg.store.lock import MERGE_FILE, finish_command, folders_of, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE, expected_files
 from tipsseg.store.open_run import RUN_AGAIN, Run, broken_conversion, conversion_begun
 from tipsseg.store.run_record import RUN_FILE, differences
-from tipsseg.store.shards import SHARDS_FOLDER, Shard, missing_shards, parse_folder, shards_in
+from tipsseg.store.shards import SHARDS_FOLDER, missing_shards, parse_folder, shards_in
 from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tipsseg.errors import ImageError, UsageError
 from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_thresholds, tally
 from tipsseg.label_map import LabelMap
+from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.engine import LocalEngine, load_for
 from tipsseg.runs.fit.masked import EditedMasks, draw_masks, of_another_size, require_masks
@@ -175,7 +176,7 @@ def check_target(target: Path, *, fitted: bool, overwrite: bool) -> None:
     check_file(target, overwrite=overwrite)
 
 
-def spec_of_tuning(masks: EditedMasks, wish: RunSpec, fitted: FittedVocabulary | None) -> RunSpec:
+def spec_of_tuning(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary | None) -> RunSpec:
     """How the images of a run are labelled again: as it did, without minimum confidences.
 
     Raises:
@@ -191,7 +192,7 @@ def spec_of_tuning(masks: EditedMasks, wish: RunSpec, fitted: FittedVocabulary |
             if digest
             else "Leave out argument `vocabulary`.",
         )
-    spec = spec_of_run(masks, wish)
+    spec = spec_of_run(masks, compute)
     vocabulary = _without(asked.vocabulary)
     if fitted is not None:
         fitted = replace(fitted, vocabulary=_without(fitted.vocabulary))

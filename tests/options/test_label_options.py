@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tipsseg.errors import UsageError
-from tipsseg.options import LabelOptions, check_device_name, check_dtype_name, parse_scales, scales_text
+from tipsseg.options import LabelOptions, check_scales, device_name, dtype_name
+from tipsseg.options.fields import text_of
 
 
 @pytest.mark.parametrize(
@@ -16,12 +17,11 @@ from tipsseg.options import LabelOptions, check_device_name, check_dtype_name, p
     [
         ({"mode": "tile"}, "unknown mode 'tile'"),
         ({"refine": "crf"}, "unknown refinement 'crf'"),
-        ({"short_side": 0}, "short side 0 is not positive"),
-        ({"min_confidence": -0.1}, "minimum confidence -0.1 is not between 0 and 1"),
-        ({"min_confidence": 1.1}, "minimum confidence 1.1 is not between 0 and 1"),
-        ({"min_confidence": math.nan}, "minimum confidence nan is not between 0 and 1"),
-        ({"scales": "1,2"}, "argument `scales` must be numbers, not '1,2'"),
-        ({"scales": 2.0}, "argument `scales` must be numbers, not 2.0"),
+        ({"short_side": 0}, "argument `short_side`=0 is too small; the least is 1"),
+        ({"min_confidence": -0.1}, "argument `min_confidence`=-0.1 is not between 0 and 1"),
+        ({"min_confidence": 1.1}, "argument `min_confidence`=1.1 is not between 0 and 1"),
+        ({"min_confidence": math.nan}, "argument `min_confidence`=nan is not between 0 and 1"),
+        ({"scales": None}, "argument `scales` must be numbers, not None"),
         ({"scales": ()}, "argument `scales` has no number"),
         ({"scales": (1, "2")}, "argument `scales`: '2' is no number"),
         ({"scales": (True, 2)}, "argument `scales`: True is no number"),
@@ -44,8 +44,8 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
 
 
 def test_options_at_their_ends() -> None:
-    LabelOptions("whole", 1, 0.0, "pamr")
-    LabelOptions("slide", None, 1.0, "none")
+    LabelOptions(mode="whole", short_side=1, min_confidence=0.0, refine="pamr")
+    LabelOptions(mode="slide", short_side=None, min_confidence=1.0, refine="none")
     assert LabelOptions(scales=(8, 0.25, 1)).scales == (0.25, 1.0, 8.0)
 
 
@@ -61,8 +61,8 @@ def test_options_at_their_ends() -> None:
     ],
 )
 def test_scales_are_read_and_written(text: str, scales: tuple[float, ...]) -> None:
-    assert parse_scales(text) == scales
-    assert parse_scales(scales_text(scales)) == scales
+    assert check_scales(text) == scales
+    assert check_scales(text_of(scales)) == scales
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_scales_are_read_and_written(text: str, scales: tuple[float, ...]) -> No
 )
 def test_texts_that_are_no_scales(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_scales(text)
+        check_scales(text)
     assert caught.value.message == message
 
 
@@ -101,7 +101,7 @@ def test_a_record_of_one_scale_is_that_of_earlier_versions() -> None:
 
 @pytest.mark.parametrize("name", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12", "cpu:0", "mps:0"])
 def test_names_of_devices(name: str) -> None:
-    check_device_name(name)
+    device_name(name)
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ def test_names_of_devices(name: str) -> None:
 )
 def test_names_of_no_device(name: str) -> None:
     with pytest.raises(UsageError, match="unknown device"):
-        check_device_name(name)
+        device_name(name)
 
 
 @pytest.mark.parametrize("name", ["", "int8", "float", "fp16", "Float32"])
 def test_names_of_no_dtype(name: str) -> None:
     with pytest.raises(UsageError, match="unknown dtype"):
-        check_dtype_name(name)
+        dtype_name(name)

@@ -1,0 +1,246 @@
+"""What becomes of the options of files: areas in pixels and percent, and records of them."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import types
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+
+import tipsseg
+from tipsseg.errors import UsageError
+from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LabelOptions, MinArea, default_jobs, parse_min_area
+from tipsseg.options.fields import choices_of, read_options
+from tipsseg.options.run import (
+    ComputeOptions,
+    CorrectOptions,
+    EngineOptions,
+    ImageOptions,
+    OutputOptions,
+    StoreOptions,
+    TruthOptions,
+)
+from tipsseg.options.shard import Shard
+
+AREAS = {
+    "0": MinArea(0),
+    "50": MinArea(50),
+    " 7 ": MinArea(7),
+    "0.1%": MinArea(0.1, percent=True),
+    ".5%": MinArea(0.5, percent=True),
+    "100%": MinArea(100, percent=True),
+    "0%": MinArea(0, percent=True),
+    "10%": MinArea(10, percent=True),
+    "0.123456789%": MinArea(0.123456789, percent=True),
+    "0.0000001%": MinArea(1e-7, percent=True),
+    "33.333333333333336%": MinArea(100 / 3, percent=True),
+}
+
+
+@pytest.mark.parametrize(("text", "area"), AREAS.items(), ids=AREAS.keys())
+def test_areas_are_read_and_written(text: str, area: MinArea) -> None:
+    assert parse_min_area(text) == area
+    assert str(area) == {" 7 ": "7", ".5%": "0.5%"}.get(text, text)
+    assert parse_min_area(str(area)) == area
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1.5", "x", "5 %", "%", "1e3", "-1%", "1%%", "٣", "1_000", "nan%", "9" * 5000]
+)
+def test_what_is_no_area(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_min_area(text)
+    assert caught.value.message == f"argument `min_area`={text} is no area"
+    assert caught.value.hint == 'Give a whole number of pixels, or a percentage of the image such as "0.1%".'
+
+
+def test_more_than_the_image() -> None:
+    with pytest.raises(UsageError, match="argument `min_area`=101% is more than the whole image"):
+        parse_min_area("101%")
+
+
+@pytest.mark.parametrize(
+    ("area", "pixels"),
+    [("50", 50), ("0", 0), ("1%", 12), ("0.1%", 2), ("0.01%", 1), ("0%", 0), ("100%", 1200)],
+)
+def test_pixels_are_those_of_the_image(area: str, pixels: int) -> None:
+    """Rounded up: an object of exactly the percentage is large enough, one below it is not."""
+    assert parse_min_area(area).pixels((30, 40)) == pixels
+
+
+OPTIONS = FileOptions(instances="class", min_area=MinArea(0.5, percent=True), png_mode="P", names="full")
+
+
+SIMPLER = FileOptions(simplify=1.5, val_fraction=0.25)
+
+
+@pytest.mark.parametrize("options", [DEFAULT_FILE_OPTIONS, OPTIONS, SIMPLER, FileOptions(simplify=0.0)])
+def test_options_are_written_and_read(options: FileOptions) -> None:
+    assert read_options(FileOptions, {**options.record(), "mode": "slide"}) == options
+
+
+def test_the_record() -> None:
+    assert DEFAULT_FILE_OPTIONS.record() == {"instances": "component", "min_area": "1", "png_mode": "L"}
+    assert OPTIONS.record() == {"instances": "class", "min_area": "0.5%", "png_mode": "P", "names": "full"}
+    assert SIMPLER.record() == {**SIMPLER.image_record(), "val_fraction": 0.25}
+    assert SIMPLER.image_record() == {**DEFAULT_FILE_OPTIONS.record(), "simplify": 1.5}
+    assert FileOptions(val_fraction=0.0).record() == DEFAULT_FILE_OPTIONS.record()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"instances": "all"}, "unknown instances 'all'"),
+        ({"instances": None}, "unknown instances None"),
+        ({"min_area": []}, r"argument `min_area` must be a whole number, not \[\]"),
+        ({"min_area": "few"}, "argument `min_area`=few is no area"),
+        ({"png_mode": "RGB"}, "unknown mode of PNG files 'RGB'"),
+        ({"names": "long"}, "unknown names of files 'long'"),
+        ({"names": 1}, "unknown names of files 1"),
+        ({"simplify": "2"}, "argument `simplify` must be a number, not '2'"),
+        ({"simplify": True}, "argument `simplify` must be a number, not True"),
+        ({"simplify": 10**400}, "argument `simplify`=1000"),
+        ({"simplify": math.nan}, "argument `simplify`=nan is no distance"),
+        ({"simplify": -1}, "argument `simplify`=-1 is no distance"),
+        ({"val_fraction": 1}, "argument `val_fraction`=1 is no part of the images"),
+        ({"val_fraction": []}, r"argument `val_fraction` must be a number, not \[\]"),
+    ],
+)
+def test_records_by_others(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_options(FileOptions, {**DEFAULT_FILE_OPTIONS.record(), **change})
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"instances": "object"}, "Use one of component, class."),
+        ({"png_mode": "rgb"}, "Use one of L, P."),
+        ({"names": ""}, "Use one of stem, full."),
+        ({"simplify": -0.5}, "Give a number from 0 to 1000; 1 or 2 are usual."),
+        ({"simplify": math.inf}, "Give a number from 0 to 1000; 1 or 2 are usual."),
+        ({"val_fraction": math.nan}, "Give a number from 0 to less than 1, such as 0.2."),
+        ({"val_fraction": 20.0}, "Give a number from 0 to less than 1, such as 0.2."),
+    ],
+)
+def test_wrong_options_say_what_there_is(options: dict[str, object], hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        FileOptions(**options)  # type: ignore[arg-type]
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("usable", "cores", "jobs"),
+    [
+        pytest.param({0}, 64, 1, id="one core of a shared machine"),
+        pytest.param({3, 5, 7}, 64, 3, id="some cores"),
+        pytest.param(set(range(128)), 128, 32, id="a limit"),
+        pytest.param(None, 6, 6, id="a system that does not tell"),
+        pytest.param(None, None, 1, id="nothing is known"),
+    ],
+)
+def test_default_threads_follow_the_cores(
+    usable: set[int] | None, cores: int | None, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    if usable is None:
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    else:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: usable, raising=False)
+    assert default_jobs() == ComputeOptions().jobs == jobs
+    assert ComputeOptions(jobs=50).jobs == 50
+
+
+#: The records whose options are keywords of a function, and those of their options that are none.
+KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
+    "label_folder": (
+        (LabelOptions, FileOptions, ComputeOptions, OutputOptions, ImageOptions, EngineOptions),
+        set(),
+    ),
+    "encode_folder": (
+        (LabelOptions, ComputeOptions, StoreOptions, ImageOptions),
+        {"min_confidence", "refine", "features", "output", "retry_failed"},
+    ),
+    "evaluate": ((TruthOptions, LabelOptions, FileOptions, ComputeOptions), set()),
+    "correct_folder": ((CorrectOptions,), set()),
+    "fit_folder": ((ComputeOptions,), {"model"}),
+    "fit_truths": ((TruthOptions, LabelOptions, ComputeOptions), {"min_confidence", "refine", "scales"}),
+    "tune_folder": ((ComputeOptions,), {"model"}),
+}
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_the_types_of_keywords_are_those_of_the_options(name: str) -> None:
+    records, left_out = KEYWORDS[name]
+    function = getattr(tipsseg, name)
+    keywords = get_type_hints(get_args(get_type_hints(function.__wrapped__)["keywords"])[0])
+    options = {key: hint for record in records for key, hint in get_type_hints(record).items() if key not in left_out}
+    assert keywords.keys() - {"max_pixels"} == options.keys() - {"max_pixels"}
+    for key, hint in options.items():
+        assert kinds(hint) <= kinds(keywords[key]), key
+    shown = inspect.signature(function).parameters
+    assert all(shown[key].kind is inspect.Parameter.KEYWORD_ONLY and f"{key}: " in function.__doc__ for key in keywords)
+
+
+def kinds(hint: Any) -> set[Any]:
+    """The types of a union that programs have at hand: a text for a Shard, a Sequence for a tuple."""
+    found: set[Any] = set(get_args(hint)) if get_origin(hint) in {types.UnionType, Union} else {hint}
+    taken: dict[Any, Any] = {Shard: str, tuple[float, ...]: Iterable[float], tuple[str, ...]: Sequence[str]}
+    # The choices of a dtype are checked by the record, and known to editors by the keyword.
+    return {str if choices_of(kind) else taken.get(kind, kind) for kind in found}
+
+
+def test_a_keyword_that_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"label_folder\(\) got an unexpected keyword argument 'min_confidense'"):
+        tipsseg.label_folder("imgs", ["a"], min_confidense=0.5)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("record", "name", "given", "wanted"),
+    [
+        (LabelOptions, "short_side", np.int64(448), 448),
+        (LabelOptions, "min_confidence", np.float64(0.5), 0.5),
+        (LabelOptions, "scales", np.array([1, 2]), (1.0, 2.0)),
+        (LabelOptions, "scales", "1,2", (1.0, 2.0)),
+        (LabelOptions, "scales", 2, (2.0,)),
+        (FileOptions, "min_area", np.uint16(50), MinArea(50)),
+        (FileOptions, "min_area", "0.1%", MinArea(0.1, percent=True)),
+        (ComputeOptions, "device", 0, "cuda:0"),
+        (ComputeOptions, "device", torch.device("cpu"), "cpu"),
+        (ComputeOptions, "dtype", torch.float16, "float16"),
+        (ComputeOptions, "features", "feats", Path("feats")),
+        (OutputOptions, "shard", "2/3", Shard(2, 3)),
+    ],
+)
+def test_what_programs_have_at_hand_is_taken(record: type, name: str, given: object, wanted: object) -> None:
+    found = getattr(record(**{name: given}), name)
+    assert (found, type(found)) == (wanted, type(wanted))
+
+
+@pytest.mark.parametrize(
+    ("record", "options", "message"),
+    [
+        (TruthOptions, {"reduce_zero_label": True, "zero_based": True}, "argument `reduce_zero_label` and argument `zero_based`"),
+        (TruthOptions, {"layout": "voc20", "ignore_index": 0}, "argument `layout`=voc20 says already what the ids"),
+        (ImageOptions, {"limit": 1, "sample": 1}, "argument `limit` and argument `sample` exclude each other"),
+        (ImageOptions, {"sample": True}, "argument `sample` must be a whole number, not True"),
+        (OutputOptions, {"overwrite": True, "resume": False}, "argument `overwrite` and argument `resume`=False exclude"),
+        (OutputOptions, {"formats": "png"}, "formats must be a list of names, not 'png'"),
+        (EngineOptions, {"actors": 2}, "argument `actors` and argument `gpus` are for argument `engine`=ray"),
+        (EngineOptions, {"engine": "ray", "gpus": "1"}, "argument `gpus` must be a number, not '1'"),
+        (ComputeOptions, {"device": True}, "unknown device True"),
+        (ComputeOptions, {"dtype": "int8"}, "unknown dtype 'int8'"),
+        (StoreOptions, {"output": "feats", "feature_dtype": "int4"}, "unknown dtype of features 'int4'"),
+    ],
+)  # fmt: skip
+def test_options_that_exclude_each_other_or_cannot_be(record: type, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        record(**options)
+    assert caught.value.message.startswith(message)

@@ -1,0 +1,202 @@
+"""Commands whose parameters come from records of options.
+
+A command is a function. A parameter of it that is annotated with a record stands for all options of that record: typer sees one
+parameter for each option, and the function gets the record.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+from tipsseg.cli.help import Command, completion_of, show_all
+from tipsseg.cli.wording import as_typed
+from tipsseg.errors import UsageError
+from tipsseg.formats import FORMATS
+from tipsseg.options.fields import OTHER, Option, choices_of, options_of, text_of
+
+#: What to do about a path that is empty.
+EMPTY_PATH = "Is it of a variable that is not set? The current folder is . (a dot)."
+
+
+class Only:
+    """These options of a record alone; the others keep their defaults."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
+class Without:
+    """All options of a record but these."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The options that a parameter of the function stands for: those of a record, or one by itself."""
+
+    name: str
+    record: type | None
+    parameters: tuple[inspect.Parameter, ...]
+    options: Mapping[str, Option]
+
+    def value(self, values: Mapping[str, Any]) -> Any:
+        """Return the argument of the function for the values that typer has read."""
+        read = {
+            name: option.read(value) if option.read is not None else value
+            for name, option in self.options.items()
+            if (value := values[name]) is not None
+        }
+        if self.record is None:
+            return read.get(self.name, values[self.name])
+        fixed = {
+            name: option.commands_give
+            for name, (_, option) in options_of(self.record).items()
+            if option.commands_give is not None
+        }
+        return self.record(**read, **fixed)
+
+
+def command(
+    app: typer.Typer,
+    epilog: str,
+    *,
+    name: str | None = None,
+    defaults: Callable[[Mapping[str, Any], Callable[[str], bool]], Mapping[str, object]] | None = None,
+    **settings: Any,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a function to an app as a command.
+
+    Args:
+        app: The app.
+        epilog: The end of the help.
+        name: The name of the command. None: that of the function.
+        defaults: Returns values for options that are not given, by all values and by what tells whether an option is given.
+        settings: Further arguments of `typer.Typer.command`.
+    """
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(function, include_extras=True)
+        own = inspect.signature(function).parameters
+        parts = [_part(parameter, hints[key]) for key, parameter in own.items()]
+
+        def run(**values: Any) -> None:
+            if defaults is not None:
+                values |= defaults(values, lambda key: is_given(values["context"], key))
+            function(**{part.name: part.value(values) for part in parts})
+
+        parameters = [_CONTEXT, *(each for part in parts for each in part.parameters if each.name != _CONTEXT.name)]
+        rare = {key for part in parts for key, option in part.options.items() if option.rare}
+        if len(parameters) < _MANY:
+            rare = set()
+        if rare:
+            parameters.append(_HELP_ALL)
+        kind = type("Command", (Command,), {"rare": frozenset(rare)})
+        # typer reads both.
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__doc__ = function.__doc__
+        app.command(name or function.__name__, cls=kind, epilog=epilog, **{"no_args_is_help": True, **settings})(run)
+        return function
+
+    return add
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Return whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def given_options(context: typer.Context, record: type) -> Iterator[str]:
+    """Yield the flags of the options of a record that stand on the command line."""
+    for name, (_, option) in options_of(record).items():
+        if name in context.params and is_given(context, name):
+            yield option.long(name)
+
+
+def path_of(what: str) -> Callable[[str | Path], Path]:
+    """Return what makes a path of a value; it raises UsageError for an empty one, which pathlib takes for the current folder."""
+
+    def read(value: str | Path) -> Path:
+        if isinstance(value, str) and not value:
+            raise UsageError(f"the path of {what} is empty", EMPTY_PATH)
+        return Path(value)
+
+    return read
+
+
+#: A command with so many options shows the common ones first.
+_MANY = 18
+
+_CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+_HELP_ALL = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option(
+            "--help-all", is_eager=True, callback=show_all, rich_help_panel=OTHER, help="Show all options and exit."
+        ),
+    ],
+)
+
+
+def _part(parameter: inspect.Parameter, hint: Any) -> _Part:
+    kind, *marks = get_args(hint) if get_origin(hint) is Annotated else [hint]
+    if is_dataclass(kind):
+        assert isinstance(kind, type)
+        options = {key: option for key, (_, option) in options_of(kind).items() if _is_wanted(key, option, marks)}
+        return _Part(parameter.name, kind, tuple(_of_field(kind, key) for key in options), options)
+    option = next((mark for mark in marks if isinstance(mark, Option)), None)
+    if option is None:
+        return _Part(parameter.name, None, (parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY),), {})
+    made = _parameter(parameter.name, option, kind, parameter.default)
+    return _Part(parameter.name, None, (made,), {parameter.name: option})
+
+
+def _is_wanted(name: str, option: Option, marks: list[object]) -> bool:
+    if option.commands_give is not None:
+        return False
+    return all(name in mark.names for mark in marks if isinstance(mark, Only)) and not any(
+        name in mark.names for mark in marks if isinstance(mark, Without)
+    )
+
+
+def _of_field(record: type, name: str) -> inspect.Parameter:
+    field, option = options_of(record)[name]
+    default = inspect.Parameter.empty if field.default is MISSING else field.default
+    return _parameter(name, option, get_type_hints(record)[name], default)
+
+
+def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Parameter:
+    """Return the parameter that typer makes an option out of."""
+    plain = next(each for each in get_args(kind) if each is not type(None)) if type(None) in get_args(kind) else kind
+    choices = option.choices or choices_of(kind)
+    typed: Any = plain if plain in (bool, int, float, Path, list[str]) else str
+    if option.read is not None:
+        typed, default = list[str], None  # the help says what the default is
+    elif typed is str and default not in (None, inspect.Parameter.empty):
+        default = text_of(default)
+    info = typer.Option(
+        *option.flags(name),
+        metavar=option.metavar or "|".join(choices) or None,
+        parser=path_of(option.long(name)) if typed is Path else None,
+        rich_help_panel=option.group,
+        autocompletion=completion_of(choices) if choices else None,
+        help=as_typed(option.help).replace("{formats}", ", ".join(FORMATS)),
+        show_default=default is not None,
+    )
+    annotation = typed | None if default is None else typed
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, info]
+    )

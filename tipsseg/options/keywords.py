@@ -1,0 +1,163 @@
+"""The keywords of the library's functions: the types that editors and type checkers see, and how they become records.
+
+The records of options say what a keyword means. These types repeat the names alone; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, cast, get_args, get_type_hints
+
+from tipsseg.options import Dtype, FeatureDtype, Instances, MinArea, Mode, Names, PngMode, Refinement
+from tipsseg.options.fields import options_of
+from tipsseg.options.run import EngineName
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class ViewKeywords(TypedDict, total=False):
+    """How the model sees an image."""
+
+    mode: Mode
+    short_side: int | None
+
+
+class LabelKeywords(ViewKeywords, total=False):
+    """How an image is labelled: LabelOptions."""
+
+    min_confidence: float
+    refine: Refinement
+    scales: Iterable[float] | float | str
+
+
+class FileKeywords(TypedDict, total=False):
+    """How labels become files: FileOptions."""
+
+    instances: Instances
+    min_area: int | str | MinArea
+    png_mode: PngMode
+    simplify: float | None
+    names: Names
+    val_fraction: float | None
+
+
+class DeviceKeywords(TypedDict, total=False):
+    """Where the model computes: ComputeOptions without the model and the features."""
+
+    device: str | int
+    dtype: Dtype
+    batch_size: int
+    jobs: int | None
+    max_pixels: int
+    use_cache: bool
+
+
+class ComputeKeywords(DeviceKeywords, total=False):
+    """Where features come from: ComputeOptions without the model."""
+
+    features: str | Path | None
+
+
+class ModelKeywords(TypedDict, total=False):
+    """The model."""
+
+    model: str | Path
+
+
+class ImageKeywords(TypedDict, total=False):
+    """Which images: ImageOptions without `retry_failed`."""
+
+    limit: int | None
+    sample: int | None
+
+
+class TruthKeywords(TypedDict, total=False):
+    """What is said of truth masks: TruthOptions."""
+
+    layout: str | None
+    ignore_index: int | None
+    reduce_zero_label: bool
+    zero_based: bool
+
+
+class LabelFolderKeywords(LabelKeywords, FileKeywords, ComputeKeywords, ModelKeywords, ImageKeywords, total=False):
+    """The keywords of `label_folder`."""
+
+    output: str | Path
+    formats: Sequence[str]
+    resume: bool
+    overwrite: bool
+    replace_edited: bool
+    retry_failed: bool
+    shard: str | None
+    engine: EngineName
+    actors: int
+    gpus: float
+
+
+class EncodeFolderKeywords(ViewKeywords, DeviceKeywords, ModelKeywords, ImageKeywords, total=False):
+    """The keywords of `encode_folder`."""
+
+    scales: Iterable[float] | float | str
+    feature_dtype: FeatureDtype | None
+    shard: str | None
+
+
+class EvaluateKeywords(TruthKeywords, LabelKeywords, FileKeywords, ComputeKeywords, ModelKeywords, total=False):
+    """The keywords of `evaluate`."""
+
+
+class ScoreMasksKeywords(TruthKeywords, total=False):
+    """The keywords of `score_masks`."""
+
+    jobs: int | None
+
+
+class FitTruthsKeywords(TruthKeywords, ViewKeywords, ComputeKeywords, ModelKeywords, total=False):
+    """The keywords of `fit_truths`."""
+
+
+class CorrectKeywords(TypedDict, total=False):
+    """The keywords of `correct_folder`."""
+
+    source_format: str | None
+    add_classes: bool
+    everything: bool
+    replace_edited: bool
+    emptied: bool | None
+    exact: bool
+    dry_run: bool
+    max_pixels: int
+
+
+def with_keywords(*records: type) -> Callable[[_Function], _Function]:
+    """Return a decorator that shows a function's keywords, which are options of these records, and refuses any others."""
+
+    def decorate(function: _Function) -> _Function:
+        (typed,) = get_args(get_type_hints(function)["keywords"])
+        hints = get_type_hints(typed)
+        own = inspect.signature(function)
+        parameters = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        names = {each.name for each in parameters} | hints.keys()
+        lines = ["", "    Keywords:"]
+        for name, hint in hints.items():
+            field, about = next(options[name] for options in map(options_of, records) if name in options)
+            parameters.append(
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
+            )
+            lines.append(f"        {name}: {about.help.replace('{formats}', 'see tipsseg label --help')}")
+
+        @wraps(function)
+        def call(*args: Any, **keywords: Any) -> Any:
+            for name in keywords.keys() - names:
+                raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}")
+            return function(*args, **keywords)
+
+        call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # for help() and notebooks
+        call.__doc__ = "\n".join([(function.__doc__ or "").rstrip(), *lines, "    "])
+        return cast(_Function, call)
+
+    return decorate

@@ -1,0 +1,23 @@
+"""What makes the engine that a run asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from tipsseg.options.run import EngineOptions
+from tipsseg.runs.engine.engine import Engine, LocalEngine
+from tipsseg.store.spec import RunInfo
+
+#: Makes an engine of a run, of what takes its notes, and of whether it is quiet.
+EngineMaker = Callable[[RunInfo, Callable[[str], None], bool], AbstractContextManager[Engine]]
+
+
+def engine_maker(options: EngineOptions, device: str) -> EngineMaker:
+    """Return what makes the engine of a run on a device. Raise UsageError if Ray is not installed, or cannot be asked so."""
+    if options.engine == "local":
+        return lambda info, note, quiet: nullcontext(LocalEngine(info, note=note, quiet=quiet))
+    from tipsseg.runs.engine.ray_engine import RayEngine, check_ray
+
+    check_ray(options.actors, options.gpus, device)
+    return lambda info, note, quiet: RayEngine(info, options.actors, options.gpus)
