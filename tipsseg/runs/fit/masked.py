@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -33,66 +34,52 @@ _OTHERS = 32
 _MOST = 512
 
 
-class Masks(Protocol):
-    """Images that have a mask, and their masks."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masks(ABC):
+    """Images that have a mask, and their masks.
 
-    @property
-    def refs(self) -> tuple[ImageRef, ...]:
-        """The images."""
+    Attributes:
+        folder: The folder that the masks are in.
+        refs: The images.
+        others: Some of the images that have no mask, drawn at random and always the same.
+    """
 
-    @property
-    def others(self) -> tuple[ImageRef, ...]:
-        """Some of the images that have no mask, drawn at random and always the same."""
+    noun: ClassVar[str] = "mask"
 
-    @property
-    def folder(self) -> Path:
-        """The folder that the masks are in."""
+    folder: Path
+    refs: tuple[ImageRef, ...]
+    others: tuple[ImageRef, ...]
 
-    @property
-    def noun(self) -> str:
-        """What one of the masks is called."""
+    @abstractmethod
+    def file(self, ref: ImageRef) -> Path:
+        """Return the file of the mask of an image."""
 
-    @property
-    def files(self) -> Collection[Path]:
-        """The files of the masks."""
-
+    @abstractmethod
     def read(self, ref: ImageRef) -> LabelArray:
-        """The mask of an image: [H, W], 0 the background, 1..N the classes; other ids do not count. Raises ImageError."""
+        """Return the mask of an image: [H, W], 0 the background, 1..N the classes; other ids do not count. Raises ImageError."""
 
-    def only(self, refs: Sequence[ImageRef]) -> Self:
+    def only(self, refs: Iterable[ImageRef]) -> Self:
         """Return the masks of these images alone."""
+        return replace(self, refs=tuple(refs))
 
 
-@dataclass(frozen=True, slots=True)
-class EditedMasks:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditedMasks(Masks):
     """The masks in the output folder of a run that a person edited.
 
     Attributes:
         run: The run, which is closed by now.
         images: The images with their masks, by name.
-        refs: These images.
-        others: Some of the images whose masks nobody edited.
     """
+
+    noun: ClassVar[str] = "corrected mask"
 
     run: Run
     images: Mapping[str, tuple[RunImage, Mask]]
-    refs: tuple[ImageRef, ...]
-    others: tuple[ImageRef, ...]
 
-    @property
-    def folder(self) -> Path:
+    def file(self, ref: ImageRef) -> Path:
         """See Masks."""
-        return self.run.output
-
-    @property
-    def noun(self) -> str:
-        """See Masks."""
-        return "corrected mask"
-
-    @property
-    def files(self) -> Collection[Path]:
-        """See Masks."""
-        return {mask.path for _, mask in self.images.values()}
+        return self.images[ref.name][1].path
 
     def read(self, ref: ImageRef) -> LabelArray:
         """See Masks. An image that was changed since it was labelled is refused: its mask is of another image."""
@@ -103,9 +90,29 @@ class EditedMasks:
             raise ImageError(ref.path, f"changed since it was labelled, and {mask.path} is of what it was")
         return image.read_mask(mask)
 
-    def only(self, refs: Sequence[ImageRef]) -> Self:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TruthMasks(Masks):
+    """Truth masks beside images.
+
+    Attributes:
+        pairs: The images and their masks, by the name of the image.
+        without: How many images have no mask.
+        max_pixels: Larger masks are refused.
+    """
+
+    pairs: Mapping[str, Pair]
+    without: int
+    max_pixels: int
+
+    def file(self, ref: ImageRef) -> Path:
         """See Masks."""
-        return replace(self, refs=tuple(refs))
+        return self.pairs[ref.name].truth
+
+    def read(self, ref: ImageRef) -> LabelArray:
+        """See Masks."""
+        pair = self.pairs[ref.name]
+        return read_truth(pair.truth, pair.kind.ids, self.max_pixels)
 
 
 def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int = 1) -> _Masks:
@@ -176,7 +183,7 @@ def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], fewes
 def _repair(masks: Masks, first: ImageError, others: int) -> str:
     """The hint where masks, or their images, cannot be read."""
     more = f" {counted(others, 'more image')} failed." if others else ""
-    if first.path in masks.files:
+    if first.path in map(masks.file, masks.refs):
         return f"Repair the mask {first.path}: {first.reason}.{more}"
     return f"Put this right first: {first.message}.{more}"
 
@@ -229,56 +236,13 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
             f"{output}: no mask in it was edited, so there is nothing to learn from",
             f"Correct some masks; those from other tools come back with: tipsseg correct {shell_word(str(output))} --help",
         )
-    return EditedMasks(run, found, tuple(refs), some)
+    return EditedMasks(folder=output, refs=tuple(refs), others=some, run=run, images=found)
 
 
 def _some(others: Sequence[_Other]) -> list[_Other]:
     """A few of the images without a mask, in their order; the same of the same."""
     drawn = random.Random(0).sample(range(len(others)), min(len(others), _OTHERS))
     return [others[at] for at in sorted(drawn)]
-
-
-@dataclass(frozen=True, slots=True)
-class TruthMasks:
-    """Truth masks beside images.
-
-    Attributes:
-        folder: The folder of the masks.
-        pairs: The images and their masks, by the name of the image.
-        without: How many images have no mask.
-        others: Some of these.
-        max_pixels: Larger masks are refused.
-    """
-
-    folder: Path
-    pairs: Mapping[str, Pair]
-    without: int
-    others: tuple[ImageRef, ...]
-    max_pixels: int
-
-    @property
-    def noun(self) -> str:
-        """See Masks."""
-        return "mask"
-
-    @property
-    def files(self) -> Collection[Path]:
-        """See Masks."""
-        return {pair.truth for pair in self.pairs.values()}
-
-    @property
-    def refs(self) -> tuple[ImageRef, ...]:
-        """See Masks."""
-        return tuple(pair.ref for pair in self.pairs.values())
-
-    def read(self, ref: ImageRef) -> LabelArray:
-        """See Masks."""
-        pair = self.pairs[ref.name]
-        return read_truth(pair.truth, pair.kind.ids, self.max_pixels)
-
-    def only(self, refs: Sequence[ImageRef]) -> Self:
-        """See Masks."""
-        return replace(self, pairs={ref.name: self.pairs[ref.name] for ref in refs})
 
 
 def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixels: int) -> TruthMasks:
@@ -289,5 +253,11 @@ def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixe
             f"none of the images has a mask in {folder}",
             "Masks are found by the path of the image, or by its file name.",
         )
-    pairs, without = {pair.ref.name: pair for pair in found.pairs}, found.missing
-    return TruthMasks(folder, pairs, len(without), tuple(_some(without)), max_pixels)
+    return TruthMasks(
+        folder=folder,
+        refs=tuple(pair.ref for pair in found.pairs),
+        others=tuple(_some(found.missing)),
+        pairs={pair.ref.name: pair for pair in found.pairs},
+        without=len(found.missing),
+        max_pixels=max_pixels,
+    )
