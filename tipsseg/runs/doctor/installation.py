@@ -40,13 +40,15 @@ class Diagnostic:
     hint: str = ""
 
 
+def verdict(what: str, sound: bool, detail: str, hint: str) -> Diagnostic:
+    return Diagnostic("ok", what, detail) if sound else Diagnostic("fail", what, detail, hint)
+
+
 def failure(what: str, error: TipssegError) -> Diagnostic:
-    """The diagnostic for an expected error."""
     return Diagnostic("fail", what, error.message, error.hint)
 
 
 def gigabytes(size: int) -> str:
-    """A size in bytes for people: 1.5 GB."""
     return f"{size / 1e9:.1f} GB"
 
 
@@ -63,9 +65,6 @@ def examine_packages(requirements: Sequence[str], version_of: Callable[[str], st
     Args:
         requirements: As importlib.metadata.requires gives them, such as "numpy>=1.26,<3"; those of extras are left out.
         version_of: Gives the version of a distribution; raises PackageNotFoundError.
-
-    Yields:
-        A diagnostic for each package.
     """
     from packaging.requirements import Requirement
 
@@ -79,7 +78,7 @@ def _package(requirement: Requirement, version_of: Callable[[str], str]) -> Diag
     from packaging.version import Version
 
     name = requirement.name
-    floor = next((each.version for each in requirement.specifier if each.operator == ">="), "0")
+    floor = next((bound.version for bound in requirement.specifier if bound.operator == ">="), "0")
     hint = f"Run: pip install '{requirement}'"
     for distribution in (name, *_SUBSTITUTES.get(name, ())):
         with suppress(metadata.PackageNotFoundError):
@@ -113,7 +112,6 @@ def _torch_build() -> str:
 
 
 def examine_memory() -> Diagnostic:
-    """How much memory the machine has, where the system tells."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -127,7 +125,7 @@ def examine_memory() -> Diagnostic:
 
 
 def examine_cache() -> Iterator[Diagnostic]:
-    """Whether the hub cache can be written to, how much room it has, and whether offline mode is on."""
+    """Check that the hub cache can be written to, how much room it has, and whether offline mode is on."""
     from huggingface_hub import constants
 
     try:
@@ -165,7 +163,7 @@ _REINSTALL = "Reinstall tipsseg."
 
 
 def examine_lock() -> tuple[Diagnostic, tuple[ModelSpec, ...]]:
-    """A diagnostic for weights.lock, and its models; no models where it cannot be read."""
+    """Check weights.lock, and return its models, too; none if it cannot be read."""
     from tipsseg.weights.lock import find_lock, read_lock
 
     try:
@@ -177,10 +175,9 @@ def examine_lock() -> tuple[Diagnostic, tuple[ModelSpec, ...]]:
 
 
 def examine_model(spec: ModelSpec) -> tuple[Diagnostic, Path | None]:
-    """Check the files of a model; a file that was hashed before and has not changed since is not hashed again.
+    """Check the files of a model, and return their folder, too; None if a file is absent or wrong.
 
-    Returns:
-        A diagnostic, and the folder of the files; None where a file is absent or wrong.
+    A file that was hashed before and has not changed since is not hashed again.
     """
     from tipsseg.weights.fetching import locate
 
@@ -222,7 +219,7 @@ def _download(spec: ModelSpec) -> str:
 
 
 def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
-    """Hash a file, unless its stamp still holds; False where nothing here states what its hash must be.
+    """Hash a file, unless its stamp still holds; return False if nothing here states what its hash must be.
 
     Unlike `fetching.fetch`, this asks no hub and leaves a wrong file where it is. Raises IntegrityError.
     """
@@ -236,5 +233,5 @@ def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
     if mismatch is not None:
         # Verifying removes it from the hub cache, and the next download brings it again.
         hint = _REINSTALL if spec.embedded is not None else f"`tipsseg weights verify {spec.id}` removes it."
-        raise IntegrityError(path, mismatch.what, mismatch.expected, mismatch.got, hint)
+        raise IntegrityError(path, *mismatch, hint)
     return True

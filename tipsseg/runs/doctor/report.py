@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tipsseg.errors import DeviceError, TipssegError
 from tipsseg.runs.doctor import installation
-from tipsseg.runs.doctor.installation import Diagnostic, failure, gigabytes
+from tipsseg.runs.doctor.installation import Diagnostic, failure, gigabytes, verdict
 from tipsseg.util.printable import first_line
 
 if TYPE_CHECKING:
@@ -52,8 +52,12 @@ def examine(device: str, dtype: str) -> Iterator[Diagnostic]:
             embedded = embedded or folder
     yield from _devices()
     yield _loops()
-    yield from _recorded(embedded)
-    yield _numbers(embedded, device, dtype)
+    if embedded is None:
+        yield Diagnostic("note", "numbers", "not compared, because that takes the embedded model")
+        return
+    yield _computed("recorded numbers", "", partial(_recorded, embedded))
+    hint = "Try argument `device`=cpu argument `dtype`=float32."
+    yield _computed("numbers", hint, partial(_numbers, embedded, device, dtype))
 
 
 def _check_names(device: str, dtype: str) -> None:
@@ -121,11 +125,8 @@ def _device(device: torch.device, describe: Callable[[], str]) -> Diagnostic:
     except RuntimeError as error:
         return Diagnostic("fail", str(device), first_line(error), "Check the driver, or use argument `device`=cpu.")
     dtypes = ", ".join(f"{name} {result}" for name, result in trials.items())
-    sound = trials["float32"].startswith("works")
-    hint = (
-        "" if sound else "Check the driver, and that torch was built for this device; or use another argument `device`."
-    )
-    return Diagnostic("ok" if sound else "fail", str(device), f"{description}; {dtypes}", hint)
+    hint = "Check the driver, and that torch was built for this device; or use another argument `device`."
+    return verdict(str(device), trials["float32"].startswith("works"), f"{description}; {dtypes}", hint)
 
 
 def _gpu(device: torch.device) -> str:
@@ -167,55 +168,37 @@ def _emulated() -> str:
 # ---- numbers ----
 
 
-def _numbers(folder: Path | None, device: str, dtype: str) -> Diagnostic:
+def _computed(what: str, hint: str, compute: Callable[[str], Diagnostic]) -> Diagnostic:
+    try:
+        return compute(what)
+    except TipssegError as error:
+        return failure(what, error)
+    except RuntimeError as error:
+        return Diagnostic("fail", what, f"it does not run: {first_line(error)}", hint)
+
+
+def _recorded(folder: Path, what: str) -> Diagnostic:
+    """Compare the CPU in float32 with what another CPU computed."""
+    from tipsseg.labelling import golden
+
+    difference = golden.recorded_difference(folder)
+    detail = f"cpu in float32 differs by up to {difference:.1e} from them (tolerance {golden.RECORDED_TOLERANCE:.0e})"
+    hint = "This build of torch computes something else on this CPU: do not trust these labels."
+    return verdict(what, difference <= golden.RECORDED_TOLERANCE, detail, hint)
+
+
+def _numbers(folder: Path, device: str, dtype: str, what: str) -> Diagnostic:
     """Compare the chosen device and dtype with the CPU in float32, by the embedded model."""
     from tipsseg.backbones.devices import resolve_device, resolve_dtype
     from tipsseg.labelling import golden
 
-    what = "numbers"
-    try:
-        chosen = resolve_device(device)
-        precision = resolve_dtype(dtype, chosen)
-        if folder is None:
-            return Diagnostic("note", what, "not compared, because that takes the embedded model")
-        found = golden.agreement(folder, device, dtype)
-    except TipssegError as error:
-        return failure(what, error)
-    except RuntimeError as error:
-        return Diagnostic(
-            "fail", what, f"it does not run: {first_line(error)}", "Try argument `device`=cpu argument `dtype`=float32."
-        )
-    limit = golden.LIMITS[precision]
+    chosen = resolve_device(device)
+    precision = resolve_dtype(dtype, chosen)
+    found, limit = golden.agreement(folder, device, dtype), golden.LIMITS[precision]
     detail = (
         f"{chosen} in {str(precision).removeprefix('torch.')} against cpu in float32: cosines differ by up to "
         f"{found.difference:.1e} (limit {limit.difference:.1e}), the same phrase wins in {found.same_winner:.1%} of the "
         f"patches (limit {limit.same_winner:.1%})"
     )
-    if found.within(limit):
-        return Diagnostic("ok", what, detail)
-    return Diagnostic(
-        "fail", what, detail, "Update the driver and torch, or use argument `device`=cpu or argument `dtype`=float32."
-    )
-
-
-def _recorded(folder: Path | None) -> Iterator[Diagnostic]:
-    """Compare the CPU in float32 with what another CPU computed."""
-    from tipsseg.labelling import golden
-
-    if folder is None:
-        return
-    what = "recorded numbers"
-    try:
-        difference = golden.recorded_difference(folder)
-    except TipssegError as error:
-        yield failure(what, error)
-        return
-    except RuntimeError as error:
-        yield Diagnostic("fail", what, f"it does not run: {first_line(error)}")
-        return
-    detail = f"cpu in float32 differs by up to {difference:.1e} from them (tolerance {golden.RECORDED_TOLERANCE:.0e})"
-    if difference <= golden.RECORDED_TOLERANCE:
-        yield Diagnostic("ok", what, detail)
-    else:
-        hint = "This build of torch computes something else on this CPU: do not trust these labels."
-        yield Diagnostic("fail", what, detail, hint)
+    hint = "Update the driver and torch, or use argument `device`=cpu or argument `dtype`=float32."
+    return verdict(what, found.within(limit), detail, hint)
