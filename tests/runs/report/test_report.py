@@ -94,15 +94,23 @@ def test_what_is_done_stays(out: Path) -> None:
     report(out)
     before = {path: path.stat().st_mtime_ns for path in (out / "report").glob("*/??/*")}
     content = tree(out / "report")
-    assert len(before) == 6
+    assert len(before) == 8
     assert report(out) == 0
     assert {path: path.stat().st_mtime_ns for path in (out / "report").glob("*/??/*")} == before
     assert tree(out / "report") == content
-    # A line that was cut off, as by a loss of power: that image is drawn again.
-    state = out / "report/state.jsonl"
+    # A record that was cut off, as by a loss of power: that image is drawn again.
+    state = next((out / "report/records").glob("*/*"))
     state.write_bytes(state.read_bytes()[:-20])
     assert report(out) == 0
     assert tree(out / "report") == content
+
+
+def test_files_of_images_that_the_run_does_not_have_are_removed(out: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "one", tmp_path / "imgs", {"b.jpg": B}, (HOSTILE_CLASS, "tree", "sky"), ("png", "npz"))
+    report(out, tmp_path / "page")
+    assert len(list((tmp_path / "page").glob("*/??/*"))) == 8
+    report(tmp_path / "one", tmp_path / "page")
+    assert len(list((tmp_path / "page").glob("*/??/*"))) == 4
 
 
 def test_a_corrected_mask_is_shown(out: Path) -> None:

@@ -89,8 +89,7 @@ def make_report(
         if lock.left_over:
             clean_up([folder], keep={LOCK_FILE})
             clean_up_below(each for each in folder.iterdir() if each.is_dir())
-        place = stack.enter_context(closing(Place(folder)))
-        report = _Report(runs, images, classes, place, truth, accuracies, features, progress)
+        report = _Report(runs, images, classes, Place(folder), truth, accuracies, features, progress)
         return report.make(jobs, max_pixels)
 
 
@@ -145,7 +144,7 @@ class _Report:
         alike = {} if self._features is None else _alike(candidates.images, vectors, order)
         if missing:
             progress.note(without_features(missing, self._features))
-        self._place.keep_only(dict.fromkeys(order))
+        self._place.keep_only(order)
         failed = [failed_record(*each) for each in self._failures()]
         number = len(order) + len(failed)
         chunks = self._write_data([*_chunks(number)], chain((self._record(image, alike) for image in order), failed))

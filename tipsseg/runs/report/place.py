@@ -1,35 +1,26 @@
 """Keep the folder of a page: see that it is ours, and what was made in it.
 
 report.json    says that the folder is a report of tipsseg; no other folder is written to
-state.jsonl    a line per image: of what its files were made, and its record for the page. The last line of an image counts.
+records/       a file per image: of what its files were made, and its record for the page
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tipsseg.errors import OutputError
 from tipsseg.runs.common.inputs import REPORT_FILE
-from tipsseg.util.append_log import AppendLog, lines_of
-from tipsseg.util.files import (
-    atomic_path,
-    atomic_write,
-    json_bytes,
-    output_error,
-    read_error,
-    read_regular,
-    remove_file,
-)
+from tipsseg.util.files import atomic_write, json_bytes, output_error, read_regular, remove_file
 from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
 
-STATE_FILE = "state.jsonl"
-
 #: The folders of per-image files, and the suffix of each.
 IMAGE_FILES = {"pictures": ".jpg", "thumbnails": ".jpg", "maps": ".js"}
+_RECORDS = "records"
 
 #: The folder of the data of all images.
 DATA = "data"
@@ -43,82 +34,63 @@ def image_key(image: str) -> str:
 
 
 class Place:
-    """The folder of a page. One thread writes the state; any thread may write files of images."""
+    """The folder of a page. Any thread may write files in it."""
 
     def __init__(self, folder: Path) -> None:
         """Take the folder, or make it. Raises OutputError for a folder that holds anything else."""
         self.folder = folder
         self._ownership = Ownership(folder, folder)  # for its rule about links alone
         _claim(folder)
-        self._log = AppendLog(folder / STATE_FILE)
-        self._offsets: dict[str, int] = {}
-        self._read()
-
-    def _read(self) -> None:
-        try:
-            for offset, line in lines_of(self._log.path):
-                try:
-                    self._offsets[take(parse(line), "image", str)] = offset
-                except ValueError:  # as after a loss of power: the image is done again
-                    continue
-        except OSError as error:
-            raise read_error(self._log.path, error) from error
 
     def record(self, image: str, signature: str) -> Mapping[str, object] | None:
         """Return the record of an image whose files were made of the same, and are all there; else None."""
-        offset = self._offsets.get(image)
-        if offset is None:
-            return None
         try:
-            line = parse(self._log.read(offset))
-            record = take(line, "record", dict)
-            same = take(line, "signature", str) == signature
-        except ValueError:
+            known = self._read(image)
+            record = take(known, "record", dict)
+            same = take(known, "signature", str) == signature
+        except (OSError, ValueError):  # as after a loss of power: the image is done again
             return None
         return record if same and all(path.is_file() for path in self.files(image)) else None
 
     def read(self, image: str) -> Mapping[str, object]:
-        """Return the record of an image that was added, or is there. Raises OutputError."""
-        record: dict[str, object] = parse(self._log.read(self._offsets[image]))["record"]
+        """Return the record of an image that was added, or is there."""
+        record: dict[str, object] = self._read(image)["record"]
         return record
 
     def add(self, image: str, signature: str, record: Mapping[str, object]) -> None:
         """Note that the files of an image are there. Raises OutputError."""
-        line = json_bytes({"image": image, "signature": signature, "record": dict(record)})
-        self._offsets[image] = self._log.append(line)
+        data = json_bytes({"image": image, "signature": signature, "record": dict(record)})
+        self.write(self._path(_RECORDS, image_key(image), ".json"), data)
+
+    def _read(self, image: str) -> Any:
+        return parse(read_regular(self._path(_RECORDS, image_key(image), ".json")))
+
+    def _path(self, folder: str, key: str, suffix: str) -> Path:
+        return self.folder / folder / key[:2] / f"{key}{suffix}"
 
     def files(self, image: str) -> list[Path]:
-        key = image_key(image)
-        return [self.folder / name / key[:2] / f"{key}{suffix}" for name, suffix in IMAGE_FILES.items()]
+        return [self._path(name, image_key(image), suffix) for name, suffix in IMAGE_FILES.items()]
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a file below the folder. Raises OutputError, also if a link leads out of the folder."""
         self._ownership.refuse_outside(path)
         atomic_write(path, data)
 
-    def keep_only(self, images: Mapping[str, object]) -> None:
-        """Forget all images but these, with their files, and leave one line for each of these. Raises OutputError."""
-        for image in self._offsets.keys() - images.keys():
-            for path in self.files(image):
-                self._ownership.refuse_outside(path)
-                remove_file(path)
-            del self._offsets[image]
-        with atomic_path(self._log.path) as temporary, temporary.open("wb") as file:
-            for image, offset in self._offsets.items():
-                line = self._log.read(offset)
-                self._offsets[image] = file.tell()
-                file.write(line + b"\n")
-        self._log.close()
-        self._log = AppendLog(self._log.path)  # of the file that is there now
+    def keep_only(self, images: Iterable[str]) -> None:
+        """Remove the files of all images but these. Raises OutputError."""
+        keys = set(map(image_key, images))
+        for record in (self.folder / _RECORDS).glob("??/*.json"):
+            if record.stem not in keys:
+                for name, suffix in {**IMAGE_FILES, _RECORDS: ".json"}.items():  # the record comes last
+                    path = self._path(name, record.stem, suffix)
+                    self._ownership.refuse_outside(path)
+                    remove_file(path)
 
     def keep_chunks(self, number: int) -> None:
         """Remove data of an earlier page that had more chunks. Raises OutputError."""
         for path in sorted((self.folder / DATA).glob("images-*.js")):
             if path.name not in {chunk_name(index) for index in range(number)}:
                 remove_file(path)
-
-    def close(self) -> None:
-        self._log.close()
 
 
 def chunk_name(index: int) -> str:

@@ -12,8 +12,7 @@ from tipsseg.errors import InputError
 from tipsseg.formats import index_masks
 from tipsseg.runs.evaluate.run import CSV_FILE, IMAGES_FILE, SCORES_FILE
 from tipsseg.store.manifest import ManifestEntry
-from tipsseg.util.append_log import lines_of
-from tipsseg.util.files import read_regular, reason_of
+from tipsseg.util.files import open_regular, read_regular, reason_of
 from tipsseg.util.json_values import parse, take
 
 
@@ -60,13 +59,14 @@ def read_image_accuracies(folder: Path) -> dict[str, float]:
         return {}
     found = {}
     try:
-        for _, line in lines_of(path):
-            record = parse(line)
-            pixels, right = take(record, "pixels", int), take(record, "right", int)
-            if not 0 <= right <= pixels:
-                raise ValueError(f"{right} of {pixels} pixels are right")
-            if pixels:
-                found[take(record, "image", str)] = round(right / pixels, 4)
+        with open_regular(path) as file:
+            for line in file:
+                record = parse(line)
+                pixels, right = take(record, "pixels", int), take(record, "right", int)
+                if not 0 <= right <= pixels:
+                    raise ValueError(f"{right} of {pixels} pixels are right")
+                if pixels:
+                    found[take(record, "image", str)] = round(right / pixels, 4)
     except (OSError, ValueError) as error:
         raise _other(path, error) from error
     return found
