@@ -1,4 +1,4 @@
-"""Which files to label: paths and folders, or a list that may come bit by bit, to references; and what is refused."""
+"""Find the images to label, in paths and folders, or in a list that may come bit by bit; refuse what cannot be labelled."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Found:
 
 
 def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = None) -> Found:
-    """The images that `paths` name: files, whatever their extension, and folders, searched with their sub-folders.
+    """Find the images that `paths` name: files, whatever their extension, and folders, searched with their sub-folders.
 
     In folders, files count by the extensions that Pillow can open. Hidden files and folders are left out, links are
     followed. Left out are also the folders `output` and `apart`, where they lie in a searched folder, and the pictures in
@@ -84,7 +84,7 @@ def from_list(
 def stream(
     entries: Iterable[str | bytes], *, output: Path | None, names: OutputNames, run: RunNames | None = None
 ) -> Iterator[ImageRef | Failed]:
-    """The images that a list names, like `from_list`, but each as soon as its entry comes, in the order of the list.
+    """Yield the images that a list names, like `from_list`, but each as soon as its entry comes, in the order of the list.
 
     The images of a folder come where the folder stands, sorted. What cannot be labelled becomes a Failed, and the stream
     goes on: names that the system does not take, folders that cannot be listed, files in the folders that this run writes
@@ -116,20 +116,19 @@ def stream(
 
 
 def again(refs: Iterable[ImageRef], *, output: Path | None) -> Iterator[ImageRef | Failed]:
-    """The images that failed before, by the names that they had then; in place of a folder, what is in it."""
+    """Yield the images that failed before, by the names that they had then; in place of a folder, its images."""
     walker = _Walker(output, None)
     for ref in refs:
         yield from walker.images(ref.path, ref.relative, is_folder(ref.path))
 
 
 def check_listed(found: Found) -> None:
-    """Raise InputError where a folder could not be listed."""
     if found.refused:
         raise InputError(found.refused[0].error.message, found.refused[0].error.hint)
 
 
 def check_image_root(images: Path | None) -> None:
-    """Raise UsageError where the folder that takes the place of a run's image root is not there; None takes no place."""
+    """Raise UsageError if the folder that takes the place of a run's image root is missing; None takes no place."""
     if images is not None and not is_folder(images):
         raise UsageError(
             f"argument `images`={images}: no such folder", "Give the folder that the images' names begin at."
@@ -137,7 +136,7 @@ def check_image_root(images: Path | None) -> None:
 
 
 def choose(found: Found, limit: int | None, sample: int | None) -> Found:
-    """A part of the images: `sample` of them drawn at random, always the same of the same, or the first `limit`; in their order.
+    """Choose a part of the images: `sample` of them drawn at random, always the same, or the first `limit`; in their order.
 
     None leaves out nothing.
     """
@@ -169,7 +168,7 @@ def check_not_outputs(refs: Sequence[ImageRef], output: Path, key: NameKey = exa
 
 
 def is_output(folder: Path) -> bool:
-    """Whether a run of tipsseg wrote into the folder, be it as a whole or a shard of it."""
+    """Tell whether a run of tipsseg wrote into the folder, be it as a whole or a shard of it."""
     shards: list[Shard] = []
     with suppress(InputError):  # what cannot be looked into is told where it is searched for images
         shards = shards_in(folder)
@@ -186,7 +185,7 @@ class _OutputFolders:
         self._starts = [key(os.path.join(os.path.realpath(folder), "")) for folder in self._folders]  # noqa: PTH118
 
     def place_of(self, path: Path) -> str:
-        """What is wrong with an input that lies in one of them; "" where it does not."""
+        """Return what is wrong with an input that lies in one of them, or ""."""
         real = self._key(os.path.realpath(path))
         for folder, start in zip(self._folders, self._starts, strict=True):
             if real.startswith(start):
@@ -195,7 +194,7 @@ class _OutputFolders:
 
 
 class _Walker:
-    """Turns paths into images, each file once.
+    """Turn paths into images, each file once.
 
     Attributes:
         skipped: Files in folders that are no images by their extension.
@@ -212,13 +211,12 @@ class _Walker:
         self._files: set[str] = set()
 
     def images(self, path: Path, relative: PurePosixPath, folder: bool) -> list[ImageRef | Failed]:
-        """A file, or a folder's images, sorted; `relative` names it. An image is returned once."""
+        """Return a file, or a folder's images, sorted; `relative` names it. An image is returned once."""
         if folder:
             return sorted(self._walk(path, relative), key=_order)
         return [ImageRef(path, relative)] if self.is_new(os.path.realpath(path)) else []
 
     def is_new(self, file: str) -> bool:
-        """Whether that file is met for the first time."""
         if file in self._files:
             return False
         self._files.add(file)
@@ -269,7 +267,6 @@ class _Walker:
 
 
 def _found(given: Sequence[tuple[Path, bool]], root: Path, walker: _Walker, where: str) -> Found:
-    """The images of the given paths; `where` tells in an error where it was looked."""
     images = [image for path, folder in given for image in walker.images(path, _relative(path, root), folder)]
     refs = [image for image in images if isinstance(image, ImageRef)]
     refused = sorted((image for image in images if isinstance(image, Failed)), key=_order)
@@ -282,7 +279,6 @@ def _found(given: Sequence[tuple[Path, bool]], root: Path, walker: _Walker, wher
 
 
 def _no_images(where: str, walker: _Walker) -> InputError:
-    """The error for paths without an image; `where` tells where it was looked."""
     skipped = f"; skipped there: {walker.skipped}" if walker.skipped else ""
     return InputError(
         f"no images {where}{skipped}",
@@ -293,12 +289,10 @@ def _no_images(where: str, walker: _Walker) -> InputError:
 
 
 def _list_root(run: RunNames | None) -> Path:
-    """The folder that names in a list begin at."""
     return Path.cwd() if run is None or run.root is None else run.root
 
 
 def _expand(path: Path, root: Path, walker: _Walker) -> Iterable[ImageRef | Failed]:
-    """The images of one entry of a stream."""
     relative = _relative(path, root)
     folder, reason = False, ""
     try:
@@ -329,7 +323,7 @@ def _order(image: ImageRef | Failed) -> tuple[str, ...]:
 
 
 def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:
-    """Each path with whether it is a folder. Raises InputError for paths that are not there."""
+    """Tell folders from files. Raises InputError for paths that do not exist."""
     given: list[tuple[Path, bool]] = []
     missing: list[str] = []
     for path in paths:
@@ -346,7 +340,7 @@ def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:
 
 
 def clean_entries(entries: Iterable[str | bytes]) -> Iterator[str]:
-    """The texts in the entries of a list, without blank ones, line ends and a byte order mark."""
+    """Yield the texts in the entries of a list, without blank ones, line ends and a byte order mark."""
     for number, entry in enumerate(entries):
         text = os.fsdecode(entry).rstrip("\r\n")
         if number == 0:
@@ -356,7 +350,6 @@ def clean_entries(entries: Iterable[str | bytes]) -> Iterator[str]:
 
 
 def _reason(path: Path, error: OSError | ValueError) -> str:
-    """Why the system does not take a path."""
     return "a name with a NUL byte" if "\0" in str(path) else reason_of(error)
 
 
@@ -366,7 +359,7 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """Returns "folder", "file" or "other" (pipes, sockets, devices); a broken link is a file, which fails by name."""
+    """Return "folder", "file" or "other" (pipes, sockets, devices); a broken link is a file, which fails by name."""
     try:
         if entry.is_dir():
             return "folder"
@@ -408,7 +401,7 @@ def _common_folder(folders: Sequence[Path]) -> Path:
 
 
 def _relative(path: Path, root: Path) -> PurePosixPath:
-    """`path` relative to `root`; for a path outside of it, the path without its anchor and `..`."""
+    """Return `path` relative to `root`; outside of it, the path without its anchor and `..`."""
     absolute = _absolute(path)
     if absolute.is_relative_to(root):
         return PurePosixPath(*absolute.relative_to(root).parts)

@@ -1,6 +1,6 @@
-"""What a run says: paths of results on stdout; on stderr a bar where somebody watches, a line now and then elsewhere.
+"""Print what a run says: paths of results on stdout; on stderr a bar on a terminal, a line now and then elsewhere.
 
-What goes to a person passes through `printable`, here and nowhere else; paths on stdout are bytes, for programs.
+Text for a person passes through `printable`, here and nowhere else; paths on stdout are bytes, for programs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
 
 
 class Progress:
-    """Counts images, and says how a run goes on. Use as a context manager.
+    """Count images, and say how a run goes on. Use as a context manager.
 
     Args:
         quiet: Leaves out notes and progress, never errors or results.
@@ -60,7 +60,7 @@ class Progress:
         self._bar: tqdm[None] | None = None
 
     def without_results(self) -> Progress:
-        """Another that says the same, but has no paths on stdout."""
+        """Return another that says the same, but prints no paths on stdout."""
         return Progress(self._quiet, results=False, wording=self._wording)
 
     def begin(self, line: str, total: int | None, before: int = 0) -> None:
@@ -90,7 +90,7 @@ class Progress:
             )
 
     def advance(self) -> None:
-        """One more image is done, well or badly."""
+        """Count one more image that is done, well or badly."""
         self._done += 1
         now = time.monotonic()
         self._first = self._first or now
@@ -105,7 +105,7 @@ class Progress:
             self.note(f"{done}, {rate:.1f} images/s" + (f", {left}" if left else ""))
 
     def _time_left(self, seconds: float) -> str:
-        """For example "about 1:57 left", so many seconds after the first image was done; "" while that would be a guess."""
+        """Write, for example, "about 1:57 left", so many seconds after the first image was done; "" while that would be a guess."""
         images = self._done - self._before - 1
         if self._total is None or images < _SOME_IMAGES or seconds < _SOME_SECONDS:
             return ""
@@ -119,18 +119,17 @@ class Progress:
             self._bar = None
 
     def still(self, line: str) -> None:
-        """A note on work that goes on behind the images, where the last such line, or `end`, was long ago."""
+        """Note work that goes on behind the images, if the last such line, or `end`, was long ago."""
         now = time.monotonic()
         if now - self._last_line >= _LINE_EVERY:
             self._last_line = now
             self.note(line)
 
     def head(self, line: str) -> None:
-        """Set the line that comes before the first note; without a note, as where a run is refused, it is not printed."""
+        """Set the line that comes before the first note; without a note, as if a run is refused, it is not printed."""
         self._head = line
 
     def note(self, line: str) -> None:
-        """A line on stderr."""
         if self._quiet:
             return
         if self._head:
@@ -147,17 +146,15 @@ class Progress:
         return ImageError(error.path, self._wording(error.reason), self._wording(error.hint))
 
     def results(self, paths: Iterable[Path]) -> None:
-        """Paths of finished files on stdout. Raises OutputError."""
         for path in paths if self._results else ():
             self.path(path)
 
     def path(self, path: Path) -> None:
-        """A path on stdout, whatever else goes there; see `print_path`."""
+        """Print a path on stdout, whatever else goes there."""
         with self._without_bar(sys.stdout.isatty()):
             print_path(path, null=self._null)
 
     def text(self, text: str) -> None:
-        """Text on stdout; see `print_text`."""
         with self._without_bar(sys.stdout.isatty()):
             print_text(text)
 
@@ -167,7 +164,6 @@ class Progress:
 
     @contextmanager
     def _without_bar(self, seen: bool) -> Iterator[None]:
-        """Take the bar off the terminal for a while, where what is printed is `seen` on one."""
         if self._bar is None or not seen:
             yield
             return
@@ -185,13 +181,12 @@ class Progress:
 
 
 class Silence(Progress):
-    """Says nothing at all: for programs, which have the results and the errors themselves."""
+    """Say nothing at all: for programs, which have the results and the errors themselves."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True, results=False)
 
     def without_results(self) -> Progress:
-        """Another that says nothing."""
         return Silence()
 
     def error(self, error: TipssegError) -> None:
@@ -202,7 +197,7 @@ class Silence(Progress):
 
 
 def print_path(path: Path, *, null: bool = False) -> None:
-    """A path on stdout, byte for byte: names need not be valid in the terminal's encoding. Raises OutputError.
+    """Print a path on stdout, byte for byte: names need not be valid in the terminal's encoding. Raises OutputError.
 
     `null` ends it with a NUL, as a name may have line ends in it.
     """
@@ -210,7 +205,7 @@ def print_path(path: Path, *, null: bool = False) -> None:
 
 
 def print_text(text: str) -> None:
-    """Lines on stdout, as `printable`, in UTF-8 whatever the terminal's encoding. Raises OutputError."""
+    """Print lines on stdout, as `printable`, in UTF-8 whatever the terminal's encoding. Raises OutputError."""
     _print(printable_lines(text).encode())
 
 

@@ -1,4 +1,4 @@
-"""The one loop of a run over its results: each is recorded, counted and told of.
+"""Take the results of a run one after the other: record, count and report each.
 
 On stdout are the paths of its files, or a line of JSON; on stderr is its fault.
 """
@@ -37,7 +37,7 @@ _Result = TypeVar("_Result", bound=Done | Failed)
 
 
 class Reporter(Generic[_Result]):
-    """Takes the results of a run one after the other.
+    """Take the results of a run one after the other.
 
     Attributes:
         counts: What became of the images so far; `labelled` are those that the run itself has done.
@@ -46,11 +46,11 @@ class Reporter(Generic[_Result]):
     def __init__(
         self, progress: Progress, record: Callable[[_Result], Mapping[str, Path]], *, jsonl: bool = False
     ) -> None:
-        """Nothing is taken yet.
+        """Take nothing yet.
 
         Args:
-            progress: Says it all.
-            record: Keeps a result for good, before anything is said of it; returns the per-image files to be told of, by format.
+            progress: Prints it all.
+            record: Keeps a result for good, before anything is said of it; returns the per-image files to report, by format.
             jsonl: Whether a line of JSON takes the place of the paths.
         """
         self.counts = Counts()
@@ -59,14 +59,14 @@ class Reporter(Generic[_Result]):
         self._jsonl = jsonl
 
     def each(self, results: Generator[_Result, None, None]) -> Iterator[_Result]:
-        """Take all results, and give each on once it is recorded and told of."""
+        """Take all results, and yield each once it is recorded and reported."""
         with closing(results):
             for result in results:
                 self.take(result)
                 yield result
 
     def take(self, result: _Result) -> None:
-        """Take one result. Raises OutputError where it cannot be recorded, or told of."""
+        """Take one result. Raises OutputError if it cannot be recorded or reported."""
         files, counts = self._record(result), self.counts
         if isinstance(result, Failed):
             self.counts = replace(counts, failed=counts.failed + 1)
@@ -80,7 +80,7 @@ class Reporter(Generic[_Result]):
         self._progress.advance()
 
     def broken_off(self, again: str) -> str:
-        """What to say where the user breaks the run off; `again` is the command that goes on."""
+        """Return the line for a run that the user breaks off; `again` is the command that goes on."""
         return f"{counted(self.counts.labelled + self.counts.unchanged, 'image')} done; {again} goes on from there"
 
     def _tell(self, result: Done, files: Mapping[str, Path]) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,6 +38,7 @@ from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
 from tipsseg.util.printable import counted, listed
+from tipsseg.util.threads import in_order
 
 SCORES_FILE = "eval.json"
 CSV_FILE = "confusion.csv"
@@ -139,7 +139,7 @@ def evaluate_model(
 
 
 def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[ImageRef | Failed, ...]:
-    """The images for the engine. Raises OutputError where files of one were changed by hand, as scores need the labels of all."""
+    """Return the images for the engine. Raises OutputError if files of one were changed by hand, as scores need all labels."""
     found: list[ImageRef | Failed] = []
     for item in as_items(refs, folder.resume):
         if isinstance(item, Unchanged):
@@ -155,7 +155,7 @@ def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[Ima
 def _label(
     info: RunInfo, images: Images, engine: LocalEngine, folder: OutputFolder | None, progress: Progress
 ) -> tuple[Counts, ImageError | None]:
-    """Label the images, and keep the labels where there is a folder for them; also return the first failure."""
+    """Label the images, and keep the labels if there is a folder for them; return the first failure, too."""
     began = time.monotonic()
     notes = ImageNotes(info.model, progress)
     first: ImageError | None = None
@@ -300,7 +300,7 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
 
 
 def _reports(output: Path) -> Ownership:
-    """The reports of an earlier evaluation in a folder. Raises OutputError where eval.json is not by this program."""
+    """Load the reports of an earlier evaluation in a folder. Raises OutputError if eval.json is not by this program."""
     path = output / SCORES_FILE
     try:
         record = parse(read_regular(path)) if os.path.lexists(path) else {"tool": "tipsseg", "layout": "", "files": {}}
@@ -329,13 +329,15 @@ def _score(confusion: Confusion, pair: Pair, labels: LabelArray, max_pixels: int
 
 def _check_truths(pairs: Pairs, jobs: int, progress: Progress, max_pixels: int) -> None:
     """Read all truths once: ids that are no class mean a wrong vocabulary or layout, which is better known now than in an hour."""
-    _note_unused(pairs, progress)
+    if pairs.unused:
+        progress.note(f"{counted(pairs.unused, 'truth mask')} without an image.")
     progress.note(f"Checking {counted(len(pairs.pairs), 'truth mask')}.")
 
-    def check(pair: Pair) -> None:
+    def check(pair: Pair) -> None:  # returns nothing, as results would stay in memory
         read_truth(pair.truth, pair.kind.ids, max_pixels)
 
-    _for_each(pairs, jobs, check)
+    for _ in in_order(jobs, check, pairs.pairs):
+        pass
 
 
 def _check_labels(pairs: Pairs, classes: int, jobs: int, max_pixels: int) -> None:
@@ -349,27 +351,12 @@ def _check_labels(pairs: Pairs, classes: int, jobs: int, max_pixels: int) -> Non
         except ImageError:
             pass
 
-    _for_each(pairs, jobs, check)
-
-
-def _for_each(pairs: Pairs, jobs: int, check: Callable[[Pair], None]) -> None:
-    """Check all pairs in threads; raises what the first of them does. A check returns nothing, as results would stay in memory."""
-    with ThreadPoolExecutor(jobs, thread_name_prefix="mask") as pool:
-        checks = [pool.submit(check, pair) for pair in pairs.pairs]
-        try:
-            for each in checks:
-                each.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _note_unused(pairs: Pairs, progress: Progress) -> None:
-    if pairs.unused:
-        progress.note(f"{counted(pairs.unused, 'truth mask')} without an image.")
+    for _ in in_order(jobs, check, pairs.pairs):
+        pass
 
 
 def _require_some(scored: int, failed: int, first: ImageError | None) -> None:
-    """Raise InputError where nothing was scored; it tells of the first failure, as the library prints no lines of their own."""
+    """Raise InputError if nothing was scored, with the first failure, as the library prints no lines of their own."""
     if not scored and first is not None:
         raise InputError(f"nothing was scored: {failed} of {failed} failed; the first: {first.message}", first.hint)
 
