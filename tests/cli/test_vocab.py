@@ -175,8 +175,8 @@ FAULTS = {
     "bad colour": (
         "v.toml",
         '[[classes]]\nname = "tree"\n[[classes]]\nname = "sky"\ncolour = "blue"\n',
-        "Error: v.toml: class 2: \"blue\" is no colour of 'sky'\n"
-        'Hint: Write "#rrggbb" or [red, green, blue], each 0 to 255.\n',
+        "Error: v.toml: class 2: the colour 'blue' of 'sky' is not three numbers from 0 to 255\n"
+        'Hint: Write [red, green, blue], or in a file "#rrggbb" too.\n',
     ),
     "empty": ("v.txt", "# nothing\n", "Error: v.txt: no classes in the file\nHint: Write one class a line.\n"),
     "TOML in text": (
