@@ -9,7 +9,6 @@ import re
 import runpy
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,11 +50,7 @@ CASES: dict[str, tuple[list[str], list[str], list[str]]] = {
     "label_one": ([str(DESERT)], ["300 x 560 (height x width) pixels", "panda: ", "sky: "], []),
     "label_many": ([str(PANDA.parent), "out"], ["out/two-pandas.png"], ["two-pandas.png"]),
     "features": ([str(DESERT)], ["patches [3, 16, 16, 192], class tokens [3, 2, 192]", "sky ", "water 0.0%"], []),
-    "write_formats": (
-        [str(DESERT), "out"],
-        ["panda: ", " polygons"],
-        ["annotations.json", "mask.png", "overlay.png"],
-    ),
+    "write_formats": ([str(DESERT), "out"], ["panda: ", " polygons"], ["annotations.json", "mask.png", "overlay.png"]),
     "label_folder": (
         [str(PANDA.parent), "out", str(EXAMPLES / "truth/meadow")],
         ["two-pandas.png: masks/two-pandas.png", "mean IoU 0.8", "over 3 images"],
@@ -150,29 +145,23 @@ def test_an_image_that_fails_is_a_result(tmp_path: Path, capfd: pytest.CaptureFi
 REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], str]] = {
     "no images": (lambda out: tipsseg.label_folder((), ["a"], output=out), tipsseg.UsageError, "no images given"),
     "no such image": (
-        lambda out: tipsseg.label_folder("absent.png", ["a"], output=out, model="tiny"),
-        tipsseg.InputError,
+        lambda out: tipsseg.label_folder("absent.png", ["a"], output=out, model="tiny"), tipsseg.InputError,
         "absent.png",
     ),
     "no classes": (lambda out: tipsseg.label_folder(DESERT, [], output=out), tipsseg.VocabularyError, "no classes"),
     "format": (
-        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats=["pgn"]),
-        tipsseg.UsageError,
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats=["pgn"]), tipsseg.UsageError,
         "unknown format 'pgn'",
     ),
     "one format": (
-        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats="png"),
-        tipsseg.UsageError,
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats="png"), tipsseg.UsageError,
         "formats must be a list of names, not 'png'",
     ),
     "no formats": (
-        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats=[]),
-        tipsseg.UsageError,
-        "no formats given",
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats=[]), tipsseg.UsageError, "no formats given",
     ),
     "threads": (
-        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, jobs=0),
-        tipsseg.UsageError,
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, jobs=0), tipsseg.UsageError,
         "argument `jobs`=0 is too small; the least is 1",
     ),
     "a limit": (
@@ -217,23 +206,17 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         "unknown engine 'slurm'",
     ),
     "shard": (
-        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, shard="3/2"),
-        tipsseg.UsageError,
-        "no part 3 of 2",
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, shard="3/2"), tipsseg.UsageError, "no part 3 of 2",
     ),
     "evaluate without classes": (
-        lambda out: tipsseg.evaluate(DESERT, out),
-        tipsseg.VocabularyError,
-        "no classes given",
+        lambda out: tipsseg.evaluate(DESERT, out), tipsseg.VocabularyError, "no classes given",
     ),
     "evaluate without a folder": (
-        lambda out: tipsseg.evaluate(DESERT, out, ["a"], formats=["png"]),
-        tipsseg.UsageError,
-        "there is none",
+        lambda out: tipsseg.evaluate(DESERT, out, ["a"], formats=["png"]), tipsseg.UsageError, "there is none",
     ),
     "layout": (lambda out: tipsseg.evaluate(DESERT, out, layout="voc"), tipsseg.UsageError, "unknown layout 'voc'"),
     "no masks": (lambda out: tipsseg.score_masks(out, out), tipsseg.UsageError, "says what their ids mean"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -322,26 +305,6 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
 # ---- many images ----
 
 
-def pictures() -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
-    rng = np.random.default_rng(8)
-    return [rng.integers(0, 256, (60, width, 3), np.uint8) for width in (60, 200, 90, 56, 130)]
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-@pytest.mark.parametrize("mode", ["slide", "whole"])
-def test_many_images_are_labelled_as_each_alone(mlp_checkpoint: Path, batch_size: int, mode: str) -> None:
-    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
-    backbone.batch_size = batch_size
-    options = tipsseg.LabelOptions(mode="whole" if mode == "whole" else "slide")
-    labeller = Labeller(Model(backbone), ["tree", "sky"], options)
-    expected = [labeller.label(each) for each in pictures()]
-    got = list(labeller.label_many(iter(pictures())))
-    assert [each.size for each in got] == [each.size for each in expected]
-    for one, other in zip(got, expected, strict=True):
-        assert np.array_equal(one.labels, other.labels)
-        assert np.array_equal(one.confidence, other.confidence)
-
-
 def test_images_are_read_as_they_are_needed(mlp_checkpoint: Path) -> None:
     backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
     backbone.batch_size = 2
@@ -398,16 +361,6 @@ def test_refinement_works_from_features(model: Model) -> None:
         with pytest.raises(tipsseg.UsageError) as caught:
             labeller.label(features, guide=guide)
         assert message in f"{caught.value.message} {caught.value.hint}"
-
-
-def test_the_model_sees_an_image_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    features = model.encode(DESERT)
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("the vision tower runs again")
-
-    monkeypatch.setattr(Tipsv2Backbone, "encode_windows", refuse)
-    assert Labeller(model, ["sky"]).label(features).size == (300, 560)
 
 
 # ---- what labels become ----
@@ -476,9 +429,3 @@ def test_overlays_show_the_image(result: LabelMap) -> None:
         tipsseg.InputError, match=r"the image is 30 x 40 \(height x width\) pixels, and its labels are 300 x 560"
     ):
         result.overlay(Image.new("RGB", (40, 30)))
-
-
-def test_warnings_are_left_to_the_program(model: Model) -> None:
-    before = list(warnings.filters)
-    Labeller(model, ["tree"]).label(DESERT)
-    assert list(warnings.filters) == before

@@ -52,15 +52,6 @@ def test_bfloat16_has_to_win_by_a_quarter(workers: Workers, tmp_path: Path, rati
         assert auto_dtype(B14, workers, cache, Measured(ratio)) == dtype
 
 
-def test_it_is_measured_once_where_there_is_a_cache(workers: Workers, tmp_path: Path) -> None:
-    assert auto_dtype(B14, workers, tmp_path, Measured(0.5)) == torch.bfloat16
-    later = Measured(2.0)
-    assert auto_dtype(B14, workers, tmp_path, later) == torch.bfloat16
-    assert later.times == 0
-    assert auto_dtype(B14, workers, None, later) == torch.float32
-    assert later.times == 1
-
-
 @pytest.mark.parametrize("by", ["processor", "threads", "torch", "model"])
 def test_what_decides_the_time_decides_the_file(
     workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str

@@ -16,7 +16,7 @@ from tipsseg import Features, Labeller, LabelOptions, Model, make_vocabulary
 from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, exact_convolutions
 from tipsseg.backbones.tipsv2.inference import TowerInference
-from tipsseg.errors import DeviceError, UsageError
+from tipsseg.errors import DeviceError
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.options import Mode
@@ -71,20 +71,6 @@ def test_the_memory_is_used_again_and_nothing_of_it_is_given_out(folder: Path) -
 
 
 # ---- batches ----
-
-
-@pytest.mark.parametrize("batch_size", [3, 8])
-def test_features_do_not_depend_on_what_shares_the_batch(folder: Path, batch_size: int) -> None:
-    backbone = backbone_of(folder, batch_size)
-    cut = windows(7)
-    together = backbone.encode_windows(cut)
-    assert together.patches.shape == (7, 4, 4, 64)
-    assert together.class_tokens.shape == (7, 2, 64)
-    for number, window in enumerate(cut):
-        alone = backbone.encode_windows([window])
-        assert torch.equal(alone.patches[0], together.patches[number])
-        # A real CPU takes one window at a time. In a batch of more, it adds up the few rows of class tokens in another order.
-        torch.testing.assert_close(alone.class_tokens[0], together.class_tokens[number], rtol=0, atol=1e-6)
 
 
 def test_cosines_do_not_depend_on_how_many_windows_an_image_has(mlp_checkpoint: Path) -> None:
@@ -151,16 +137,6 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def test_windows_of_several_images_share_a_batch(mlp_checkpoint: Path, sizes: list[int]) -> None:
-    model = Model(backbone_of(mlp_checkpoint, 4))
-    image = Image(prepared(model, np.zeros((60, 90, 3), np.uint8)))
-    assert len(image.prepared.plan.corners) == 2
-    batches: Batches[Image] = Batches(model)
-    assert [len(list(batches.add(image, image.prepared))) for _ in range(5)] == [0, 2, 0, 2, 0]
-    assert len(list(batches.flush())) == 1
-    assert sizes == [4, 4, 2]
-
-
 def test_a_cpu_gets_all_windows_of_an_image_and_no_others(mlp_checkpoint: Path, sizes: list[int]) -> None:
     """It divides its threads between them: in the batches that others share, labels would depend on the others."""
     model = Model(Tipsv2Backbone(mlp_checkpoint, "cpu", "float32"))
@@ -224,29 +200,6 @@ class Full:
                 return plain(pixels)
 
         backbone._tower = Features(backbone.vision_encoder)
-
-
-def test_where_memory_runs_out_the_batch_is_halved_and_the_work_goes_on(mlp_checkpoint: Path) -> None:
-    backbone = backbone_of(mlp_checkpoint, 8)
-    cut = windows(11)
-    expected = backbone.encode_windows(cut)
-    told: list[int] = []
-    backbone.on_less_memory = told.append
-    full = Full(backbone, 3)
-    got = backbone.encode_windows(cut)
-    torch.testing.assert_close(got.patches, expected.patches)
-    torch.testing.assert_close(got.class_tokens, expected.class_tokens)
-    assert told == [4, 2]
-    assert full.batches == [8, 4, *[2] * 6]
-    assert backbone.batch_size == 2
-
-
-def test_a_device_that_does_not_hold_one_window_is_an_error(mlp_checkpoint: Path) -> None:
-    backbone = backbone_of(mlp_checkpoint, 4)
-    Full(backbone, 0)
-    with pytest.raises(DeviceError, match="not enough memory on the device for one window") as caught:
-        backbone.encode_windows(windows(2))
-    assert "device cpu" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -336,14 +289,6 @@ def test_memory_is_given_back_before_less_is_tried(mlp_checkpoint: Path, monkeyp
     assert done == ["forgotten", "emptied"]
 
 
-def test_the_room_is_given_back(mlp_checkpoint: Path) -> None:
-    features = TowerInference(Tipsv2Backbone(mlp_checkpoint, "cpu", "float32").vision_encoder)
-    features(torch.zeros(1, 3, 56, 56))
-    assert features._rooms
-    features.forget()
-    assert not features._rooms
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_whole_image_is_stretched_as_published(mlp_checkpoint: Path, dtype: str) -> None:
     backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", dtype)
@@ -379,16 +324,6 @@ def test_features_are_normalised_in_float32(mlp_checkpoint: Path) -> None:
     features = backbone.encode_windows(windows(1))
     torch.testing.assert_close(features.patches.norm(dim=-1), torch.ones(1, 4, 4), rtol=0, atol=1e-6)
     torch.testing.assert_close(features.class_tokens.norm(dim=-1), torch.ones(1, 2), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(("asked", "name"), [("auto", "float32"), ("bfloat16", "bfloat16")])
-def test_the_dtype_is_told_by_its_own_name(mlp_checkpoint: Path, asked: str, name: str) -> None:
-    assert Tipsv2Backbone(mlp_checkpoint, "cpu", asked).dtype_name == name
-
-
-def test_a_batch_of_none_is_refused(mlp_checkpoint: Path) -> None:
-    with pytest.raises(UsageError, match="batch size must be a whole number from 1 on, not 0"):
-        Tipsv2Backbone(mlp_checkpoint, "cpu", "float32", batch_size=0)
 
 
 def test_a_phrase_of_nothing_and_odd_phrases_have_vectors(mlp_checkpoint: Path) -> None:

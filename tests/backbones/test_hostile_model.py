@@ -98,10 +98,7 @@ NO_WHOLE_NUMBERS = {
 
 VISION = "hidden_size num_hidden_layers num_attention_heads image_size patch_size num_register_tokens"
 TEXT = "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads max_position_embeddings"
-WHOLE = [
-    *(f"vision_config.{key}" for key in VISION.split()),
-    *(f"text_config.{key}" for key in TEXT.split()),
-]
+WHOLE = [*(f"vision_config.{key}" for key in VISION.split()), *(f"text_config.{key}" for key in TEXT.split())]
 FRACTIONS = [
     "vision_config.mlp_ratio",
     "vision_config.layer_norm_eps",

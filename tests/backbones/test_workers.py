@@ -84,22 +84,6 @@ def test_items_are_computed_at_the_same_time_and_no_more_than_asked_for() -> Non
     assert most == [3]
 
 
-def test_who_is_done_takes_the_next_item() -> None:
-    """One item waits until all others are done, which a division beforehand would never be."""
-    others = threading.Barrier(2)
-    done: list[int] = []
-
-    def work(number: int) -> None:
-        if number == 0:
-            others.wait(WAIT)
-        done.append(number)
-        if len(done) == 6:
-            others.wait(WAIT)
-
-    Workers().map(work, range(7), 2)
-    assert done[-1] == 0
-
-
 def test_a_worker_has_one_thread_to_divide() -> None:
     shared = Workers()
     assert shared.count == 4

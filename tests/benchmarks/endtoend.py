@@ -15,29 +15,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from models import machine, save_model
 from PIL import Image
 
-from tipsseg import Labeller, Model, make_vocabulary
-from tipsseg.backbones.protocol import WindowFeatures
+from tipsseg import Model
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.labelling.golden import picture
-from tipsseg.labelling.labeller import Scored
 from tipsseg.options import default_jobs
-from tipsseg.runs.engine.image_task import ImageTask, Loaded
-from tipsseg.runs.engine.pipeline import label_images
-from tipsseg.store.results import Labelled
-from tipsseg.store.writing import RunContext
-from tipsseg.types import ImageRef
 
 CLASSES = (
     "panda,tree,house,car,boat,dog,cat,horse,cow,sheep,bird,bus,train,bicycle,person,chair,table,bottle,flower,umbrella"
@@ -56,9 +46,6 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="of the model")
     parser.add_argument("--batch-size", type=int, default=8, help="windows at once")
     parser.add_argument("--jobs", type=int, default=default_jobs(), help="threads beside the model")
-    parser.add_argument(
-        "--who-waits", action="store_true", help="only how busy the model and the threads are, in one process"
-    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -72,9 +59,6 @@ def main() -> None:
         os.environ["TIPSSEG_CACHE"] = str(place / "cache")
         label(place, "one", model, how)  # the text vectors are kept from here on
         print(f"{options.images} images, {options.model}, {options.device} {options.dtype}; {machine('torch')}\n")
-        if options.who_waits:
-            who_waits(place, model, how, options.jobs)
-            return
         rounds = [one_round(place, model, how, options.images) for _ in range(options.rounds)]
     print("| | median of the rounds |\n|---|---|")
     print(f"| the run less its start, over the tower alone | {statistics.median(each[0] for each in rounds):.3f} |")
@@ -92,56 +76,6 @@ def draw(folder: Path, number: int) -> None:
         grain = rng.normal(0, 6, plain.shape)
         pixels = np.roll(plain, index, 2)[:, :: (-1) ** index] * rng.uniform(0.6, 1, 3) + grain
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{index:04}.jpg", quality=92)
-
-
-class Timed(ImageTask):
-    """Adds up how long images are read, encoded and finished."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.seconds = dict.fromkeys(("read", "encode", "finish"), 0.0)
-        self._adding = threading.Lock()
-
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        with self._adding:
-            self.seconds[what] += time.perf_counter() - began
-
-    def load(self, ref: ImageRef) -> Loaded:
-        with self.timed("read"):
-            return super().load(ref)
-
-    def finish(self, loaded: Loaded, scored: Scored) -> Labelled:
-        with self.timed("finish"):
-            return super().finish(loaded, scored)
-
-
-def who_waits(place: Path, model: Path, how: Sequence[str], jobs: int) -> None:
-    """Print which part of the time the model and the threads beside it are at work."""
-    backbone = Tipsv2Backbone(model, how[1], how[3], int(how[5]))
-    labeller = Labeller(Model(backbone), make_vocabulary(CLASSES.split(",")))
-    context = RunContext(output=place / "out", state=place / "out", classes=labeller.vocabulary.classes, info={})
-    work = Timed(labeller, ("png", "coco"), context, "digest")
-    plain = backbone.encode_windows
-
-    def timed(*arguments: Any) -> WindowFeatures:
-        with work.timed("encode"):
-            features = plain(*arguments)
-            if backbone.device.type == "cuda":
-                torch.cuda.synchronize()
-            return features
-
-    backbone.encode_windows = timed  # type: ignore[method-assign, assignment]
-    refs = [ImageRef(path, PurePosixPath(path.name)) for path in sorted((place / "imgs").iterdir())]
-    began = time.perf_counter()
-    for outcome in label_images(refs, work, jobs):
-        if not isinstance(outcome, Labelled):
-            raise RuntimeError(f"{outcome}")
-    total = time.perf_counter() - began
-    print(f"the model is at work {work.seconds['encode'] / total:.1%} of the time, each of {jobs} threads")
-    print(f"{(work.seconds['read'] + work.seconds['finish']) / jobs / total:.1%} ({work.seconds}, of {total:.1f} s)")
 
 
 def one_round(place: Path, model: Path, how: Sequence[str], number: int) -> tuple[float, float, float]:

@@ -2,8 +2,8 @@
 
     PYTHONPATH=examples/pretrain python tests/benchmarks/labels.py --scenes 200 --json labels.json
 
-Prints tables in Markdown: the closed list with and without refinement and at several short sides; lists of three phrases with and
-without a background; confidence thresholds. All scores are of pixels at the truth's own size, by `tipsseg.evaluation.metrics`.
+Prints tables in Markdown: lists of three phrases with and without a background; confidence thresholds. All scores are of pixels at
+the truth's own size. The closed list at several short sides, and refined, is measured by `testbed.py`.
 """
 
 from __future__ import annotations
@@ -11,24 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from testbed import Scene, scenes_of
 
 import tipsseg
-from tinytips.data.scoring import FIRST_SEED, SIZES, to_list
+from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST
-from tinytips.world.scenes import draw_scene
-from tipsseg.evaluation.metrics import Confusion, scores
-from tipsseg.evaluation.truth import IGNORED
 from tipsseg.options import Refinement
 
 #: Every thing of the drawn world once, in lists as people write them.
@@ -41,17 +34,6 @@ THREES = (
     ("mountain", "sand", "sky"),
 )
 THRESHOLDS = (0.0, 0.3, 0.5, 0.7, 0.9)
-SHORT_SIDES = (224, 336, 448)
-
-#: Truth regions by their size, in patches at a short side of 224 pixels.
-SIZE_BINS = ((0, 1), (1, 2), (2, 4), (4, 16), (16, 10_000))
-PATCH_SHARE = (14 / 224) ** 2  # of the square of the short side
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scene:
-    image: NDArray[np.uint8]
-    leaves: NDArray[np.uint8]
 
 
 def main() -> None:
@@ -65,8 +47,7 @@ def main() -> None:
     parser.add_argument("--tables", default=",".join(TABLES), help="which to make, with commas")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
-    with ThreadPoolExecutor(2) as pool:
-        scenes = list(pool.map(_scene, range(options.scenes)))
+    scenes = scenes_of("plain", options.scenes, FIRST_SEED)
     model = tipsseg.load(options.model, device=options.device)
     print(
         f"{options.model} on {model.backbone.device} ({model.backbone.dtype_name}), "
@@ -76,11 +57,6 @@ def main() -> None:
     results = {name: TABLES[name](model, scenes) for name in options.tables.split(",")}
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
-
-
-def _scene(index: int) -> Scene:
-    scene = draw_scene(FIRST_SEED + index, *SIZES[index % len(SIZES)])
-    return Scene(scene.image, scene.truth)
 
 
 def labels_of(
@@ -94,68 +70,6 @@ def labels_of(
     labeller = tipsseg.Labeller(model, tipsseg.make_vocabulary(names, background), options)
     for scene in scenes:
         yield to_list(scene.leaves, names).astype(np.uint16), labeller.label(scene.image)
-
-
-# ---- the closed list ----
-
-
-def measure_closed(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[str, object]]:
-    sizes = [f"{low} to {high} patches" if high < 10_000 else f"over {low}" for low, high in SIZE_BINS]
-    print(f"### Closed list of {len(CLOSED_LIST)} classes\n")
-    print(f"| short side | refine | mean IoU | pixel accuracy | recall of regions of {' | '.join(sizes)} | time |")
-    print("|---" * (5 + len(sizes)) + "|")
-    rows: list[dict[str, object]] = []
-    first = 0.0
-    for side in SHORT_SIDES:
-        for refine in ("none", "pamr"):
-            confusion = Confusion(len(CLOSED_LIST), background=False)
-            found = np.zeros((len(SIZE_BINS), 2))
-            seconds = []
-            option = tipsseg.LabelOptions(short_side=side, refine=refine)
-            began = time.perf_counter()
-            for truth, label_map in labels_of(model, scenes, CLOSED_LIST, options=option):
-                seconds.append(time.perf_counter() - began)
-                # In a few scenes some pixels between things were drawn as none of them.
-                confusion.add(np.where(truth == 0, np.uint16(IGNORED), truth), label_map.labels)
-                found += found_regions(truth, label_map.labels)
-                began = time.perf_counter()
-            median = statistics.median(seconds)
-            first = first or median
-            result = scores(confusion, CLOSED_LIST)
-            recall = found[:, 0] / np.maximum(found[:, 1], 1)
-            print(
-                f"| {side} | {refine} | {result.mean_iou:.3f} | {result.pixel_accuracy:.3f} | "
-                f"{' | '.join(f'{value:.3f}' for value in recall)} | {median / first:.1f} |",
-                flush=True,
-            )
-            rows.append(
-                {
-                    "short_side": side,
-                    "refine": refine,
-                    "mean_iou": result.mean_iou,
-                    "pixel_accuracy": result.pixel_accuracy,
-                    "recall_by_size": recall.tolist(),
-                    "regions": found[:, 1].tolist(),
-                    "relative_time": median / first,
-                    "iou": dict(zip(CLOSED_LIST, result.iou.tolist(), strict=True)),
-                }
-            )
-    print(f"\nRegions in each size: {', '.join(str(int(count)) for count in found[:, 1])}.\n")
-    return rows
-
-
-def found_regions(truth: NDArray[np.uint16], labels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float64]:
-    """For each size the sum of the recalls of the truth's connected regions, and their number: [sizes, 2]. Truth 0 is no region."""
-    found = np.zeros((len(SIZE_BINS), 2))
-    patch = min(truth.shape) ** 2 * PATCH_SHARE
-    for label in np.unique(truth[truth > 0]):
-        _, numbered, stats, _ = cv2.connectedComponentsWithStats((truth == label).astype(np.uint8), connectivity=8)
-        areas = stats[1:, cv2.CC_STAT_AREA]
-        right = np.bincount(numbered[labels == label], minlength=len(areas) + 1)[1:]
-        for row, (low, high) in enumerate(SIZE_BINS):
-            chosen = (areas >= low * patch) & (areas < high * patch) & (areas >= 16)
-            found[row] += (right[chosen] / areas[chosen]).sum(), chosen.sum()
-    return found
 
 
 # ---- three phrases ----
@@ -254,7 +168,7 @@ def measure_confidence(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[di
     return rows
 
 
-TABLES = {"closed": measure_closed, "threes": measure_threes, "confidence": measure_confidence}
+TABLES = {"threes": measure_threes, "confidence": measure_confidence}
 
 
 if __name__ == "__main__":

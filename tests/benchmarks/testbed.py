@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from hard_world import harden
-from labels import SIZE_BINS, Scene, found_regions
 from models import machine
 from numpy.typing import NDArray
 
@@ -61,8 +61,19 @@ def _methods() -> dict[str, tipsseg.LabelOptions]:
 
 METHODS: Mapping[str, tipsseg.LabelOptions] = _methods()
 
+#: Truth regions by their size, in patches at a short side of 224 pixels.
+SIZE_BINS = ((0, 1), (1, 2), (2, 4), (4, 16), (16, 10_000))
+PATCH_SHARE = (14 / 224) ** 2  # of the square of the short side
+
 #: Columns of the table: recall of the truth's regions of these of SIZE_BINS.
 RECALLS = {"under 1 patch": slice(0, 1), "1 to 4": slice(1, 3), "over 16": slice(4, 5)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    image: NDArray[np.uint8]
+    leaves: NDArray[np.uint8]
+
 
 #: Model, world, list and method.
 Case = tuple[str, str, str, str]
@@ -97,11 +108,7 @@ class Counts:
 
     def record(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {
-            "confusion": self.confusion.counts.tolist(),
-            "found": self.found.tolist(),
-            "seconds": self.seconds,
-        }
+        return {"confusion": self.confusion.counts.tolist(), "found": self.found.tolist(), "seconds": self.seconds}
 
     def add_record(self, record: Mapping[str, Any]) -> None:
         """Add what `record` gave."""
@@ -110,13 +117,28 @@ class Counts:
         self.seconds += record["seconds"]
 
     def row(self, first: float, shown: Sequence[str]) -> str:
-        """The cells of a table: mean IoU, recalls, IoU of the classes to show, time over that of the first method."""
+        """Give the cells of a table: scores, recalls, IoU of the classes to show, time over that of the first method."""
         result = scores(self.confusion, self.classes)
         parts = [self.found[rows].sum(0) for rows in RECALLS.values()]
-        cells = [f"{result.mean_iou:.3f}", *(f"{right / max(regions, 1):.3f}" for right, regions in parts)]
+        cells = [f"{result.mean_iou:.3f}", f"{result.pixel_accuracy:.3f}"]
+        cells += [*(f"{right / max(regions, 1):.3f}" for right, regions in parts)]
         iou = dict(zip(self.classes, result.iou.tolist(), strict=True))
         cells += [f"{iou[name]:.3f}" if name in iou else "" for name in shown]
         return " | ".join([*cells, f"{statistics.median(self.seconds) / first:.1f}"])
+
+
+def found_regions(truth: NDArray[np.uint16], labels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float64]:
+    """For each size the sum of the recalls of the truth's connected regions, and their number: [sizes, 2]. Truth 0 is no region."""
+    found = np.zeros((len(SIZE_BINS), 2))
+    patch = min(truth.shape) ** 2 * PATCH_SHARE
+    for label in np.unique(truth[truth > 0]):
+        _, numbered, stats, _ = cv2.connectedComponentsWithStats((truth == label).astype(np.uint8), connectivity=8)
+        areas = stats[1:, cv2.CC_STAT_AREA]
+        right = np.bincount(numbered[labels == label], minlength=len(areas) + 1)[1:]
+        for row, (low, high) in enumerate(SIZE_BINS):
+            chosen = (areas >= low * patch) & (areas < high * patch) & (areas >= 16)
+            found[row] += (right[chosen] / areas[chosen]).sum(), chosen.sum()
+    return found
 
 
 def main() -> None:
@@ -171,8 +193,9 @@ def merged(paths: Sequence[Path]) -> dict[Case, Counts]:
 
 def print_table(counts: Mapping[Case, Counts], shown: Sequence[str]) -> None:
     """Print a table in Markdown, and how many regions there are of each size."""
-    print(f"| model | scenes | list | method | mean IoU | recall of regions {' | '.join([*RECALLS, *shown, 'time'])} |")
-    print("|---" * (6 + len(RECALLS) + len(shown)) + "|")
+    columns = " | ".join([*RECALLS, *shown, "time"])
+    print(f"| model | scenes | list | method | mean IoU | pixel accuracy | recall of regions {columns} |")
+    print("|---" * (7 + len(RECALLS) + len(shown)) + "|")
     first: dict[tuple[str, str, str], float] = {}
     for case, found in counts.items():
         seconds = first.setdefault(case[:3], statistics.median(found.seconds))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from masks import files, ious, names, read, result, save, save_photo, scores, without_files
+from masks import files, ious, read, result, save, save_photo, scores, without_files
 from running import Command
 
 pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
@@ -103,39 +103,6 @@ def test_the_command_in_the_record_makes_the_labels_that_were_scored(
     assert scores(command("eval", "--pred", "run", "--gt", record["gt"], "--json")) == scores(ran)
 
 
-def test_names_with_commas_in_a_text_file_are_told(command: Command, mlp_checkpoint: Path) -> None:
-    save_photo("imgs/a.png")
-    save("gt/a.png", np.full((30, 40), 2))
-    lines, toml = "salt, pepper\ntree\n", 'classes = ["salt, pepper", "tree"]\n'
-    for name, content, told in (
-        ("v.txt", lines, True),
-        ("v", lines, True),
-        ("v.toml", toml, False),
-        ("v.TOML", toml, False),
-    ):
-        Path(name).write_text(content)
-        ran = command(
-            "eval", "imgs", "--gt", "gt", "--vocab", name, "-m", mlp_checkpoint, "--background", "none", "--json"
-        )
-        assert names(ran) == ["background", "salt, pepper", "tree"]
-        assert ran.err.startswith(f'2 classes of {name}: "salt, pepper", tree.\n')
-        note = f"\n{name} has one class a line, commas and all, such as 'salt, pepper'.\n"
-        assert (note in ran.err) == ("commas" in ran.err) == told
-
-
-@pytest.mark.parametrize("null", [False, True])
-def test_a_list_on_stdin(command: Command, mlp_checkpoint: Path, null: bool) -> None:
-    for name in ("a", "b", "c"):
-        save_photo(f"imgs/s/{name}.jpg")
-        save(f"gt/{name}.png", np.full((30, 40), 2))
-    separator, flags = (b"\0", ["-0"]) if null else (b"\n", [])
-    listed = separator.join([b"imgs/s/a.jpg", b"imgs/s/c.jpg", b""])
-    model = ["-c", CLASSES, "-m", mlp_checkpoint, "--background", "none"]
-    ran = command("eval", "-", *flags, "--gt", "gt", *model, "--json", stdin=listed)
-    assert (result(ran)["images"], result(ran)["pixels"]) == (2, 2 * 30 * 40)
-    assert "1 truth mask without an image.\n" in ran.err
-
-
 def test_bad_images_and_truths_of_another_size_cost_a_line_and_are_left_out(
     command: Command, mlp_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -182,12 +149,3 @@ def test_no_image_at_all_that_could_be_scored(command: Command, mlp_checkpoint: 
             "Hint: Fetch the image again, or remove it.",
         ]
     assert not (tmp_path / "out").exists()
-
-
-def test_quiet(command: Command, mlp_checkpoint: Path) -> None:
-    save_photo("imgs/a.png")
-    save("gt/a.png", np.full((30, 40), 1))
-    save("gt/unused.png", [[1]])
-    ran = command("eval", "imgs", "--gt", "gt", "-c", "tree", "-m", mlp_checkpoint, "--quiet", "-o", "out", "-f", "png")
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines()[0] == "in %              IoU  precision     recall   of truth"

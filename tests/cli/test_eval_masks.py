@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import threading
-import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,6 @@ import pytest
 from masks import PRED, TABLE, TRUTH, Rows, files, ious, names, result, save, save_photo, scores, without_files
 from running import Command
 
-from tipsseg.runs.evaluate import run as run_eval
-from tipsseg.runs.evaluate.predictions import in_other_order
 from tipsseg.store.run_record import run_record
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.vocabulary.vocabulary import make_vocabulary
@@ -216,10 +212,7 @@ NUMBERINGS: dict[str, tuple[list[str], Rows, dict[str, float], int]] = {
         7,
     ),
     "ignored id": (
-        ["--ignore-index", "9"],
-        [[0, 1, 2, 2], [1, 9, 1, 2]],
-        {"background": 0.5, "panda": 0.25, "tree": 0.666667},
-        7,
+        ["--ignore-index", "9"], [[0, 1, 2, 2], [1, 9, 1, 2]], {"background": 0.5, "panda": 0.25, "tree": 0.666667}, 7,
     ),
     "ignored class": (
         ["--ignore-index", "2"],
@@ -229,12 +222,9 @@ NUMBERINGS: dict[str, tuple[list[str], Rows, dict[str, float], int]] = {
         4,
     ),
     "zero-based with another ignored id": (
-        ["--zero-based", "--ignore-index", "2"],
-        [[0, 0, 1, 0], [1, 2, 1, 1]],
-        {"panda": 0.25, "tree": 0.2},
-        7,
+        ["--zero-based", "--ignore-index", "2"], [[0, 0, 1, 0], [1, 2, 1, 1]], {"panda": 0.25, "tree": 0.2}, 7,
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", NUMBERINGS)
@@ -250,89 +240,48 @@ def test_numberings(command: Command, case: str) -> None:
 # layout: mask of tipsseg and its ids, truth and its ids, IoU of the classes that occur, pixels
 BENCHMARKS: dict[str, tuple[str, str, Rows, str, Rows, dict[str, float], int]] = {
     "ade20k": (
-        "ade20k",
-        "ADE_val_00000001.png",
-        [[1, 1, 2, 3, 150]],
-        "ADEChallengeData2016/annotations/validation/ADE_val_00000001.png",
-        [[1, 2, 2, 0, 150]],
-        {"wall": 0.5, "building": 0.5, "flag": 1.0},
-        4,
+        "ade20k", "ADE_val_00000001.png", [[1, 1, 2, 3, 150]],
+        "ADEChallengeData2016/annotations/validation/ADE_val_00000001.png", [[1, 2, 2, 0, 150]],
+        {"wall": 0.5, "building": 0.5, "flag": 1.0}, 4,
     ),
     "voc21": (
-        "voc21",
-        "2007_000033.png",
-        [[0, 0, 1, 1, 20, 0]],
-        "VOC2012/SegmentationClass/2007_000033.png",
-        [[0, 1, 1, 255, 20, 20]],
-        {"background": 0.333333, "aeroplane": 0.5, "tv monitor": 0.5},
-        5,
+        "voc21", "2007_000033.png", [[0, 0, 1, 1, 20, 0]], "VOC2012/SegmentationClass/2007_000033.png",
+        [[0, 1, 1, 255, 20, 20]], {"background": 0.333333, "aeroplane": 0.5, "tv monitor": 0.5}, 5,
     ),
     "voc20": (
-        "voc20",
-        "2007_000033.png",
-        [[2, 0, 1, 1, 20, 0]],
-        "VOC2012/SegmentationClass/2007_000033.png",
-        [[0, 1, 1, 255, 20, 20]],
-        {"aeroplane": 0.5, "tv monitor": 0.5},
-        4,
+        "voc20", "2007_000033.png", [[2, 0, 1, 1, 20, 0]], "VOC2012/SegmentationClass/2007_000033.png",
+        [[0, 1, 1, 255, 20, 20]], {"aeroplane": 0.5, "tv monitor": 0.5}, 4,
     ),
     "pascal-context-59": (
-        "pascal-context-59",
-        "2008_000002.png",
-        [[1, 1, 59, 2, 1]],
-        "VOC2010/SegmentationClassContext/2008_000002.png",
-        [[1, 0, 59, 59, 255]],
-        {"aeroplane": 1.0, "bag": 0.0, "wood": 0.5},
-        3,
+        "pascal-context-59", "2008_000002.png", [[1, 1, 59, 2, 1]], "VOC2010/SegmentationClassContext/2008_000002.png",
+        [[1, 0, 59, 59, 255]], {"aeroplane": 1.0, "bag": 0.0, "wood": 0.5}, 3,
     ),
     "pascal-context-60": (
-        "pascal-context-60",
-        "2008_000002.png",
-        [[1, 1, 59, 2, 1]],
-        "VOC2010/SegmentationClassContext/2008_000002.png",
-        [[1, 0, 59, 59, 255]],
-        {"background": 0.0, "aeroplane": 0.5, "bag": 0.0, "wood": 0.5},
-        4,
+        "pascal-context-60", "2008_000002.png", [[1, 1, 59, 2, 1]], "VOC2010/SegmentationClassContext/2008_000002.png",
+        [[1, 0, 59, 59, 255]], {"background": 0.0, "aeroplane": 0.5, "bag": 0.0, "wood": 0.5}, 4,
     ),
     # 7 road, 8 sidewalk, 26 car, 33 bicycle; 0 and 29 are not evaluated
     "cityscapes label ids": (
-        "cityscapes",
-        "bern/bern_000000_000019_leftImg8bit.png",
-        [[1, 2, 2, 14, 19, 1, 1]],
-        "gtFine/val/bern/bern_000000_000019_gtFine_labelIds.png",
-        [[7, 7, 8, 26, 33, 0, 29]],
-        {"road": 0.5, "sidewalk": 0.5, "car": 1.0, "bicycle": 1.0},
-        5,
+        "cityscapes", "bern/bern_000000_000019_leftImg8bit.png", [[1, 2, 2, 14, 19, 1, 1]],
+        "gtFine/val/bern/bern_000000_000019_gtFine_labelIds.png", [[7, 7, 8, 26, 33, 0, 29]],
+        {"road": 0.5, "sidewalk": 0.5, "car": 1.0, "bicycle": 1.0}, 5,
     ),
     "cityscapes train ids": (
-        "cityscapes",
-        "bern/bern_000000_000019_leftImg8bit.png",
-        [[1, 2, 2, 14, 19, 1]],
-        "gtFine/val/bern/bern_000000_000019_gtFine_labelTrainIds.png",
-        [[0, 0, 1, 13, 18, 255]],
-        {"road": 0.5, "sidewalk": 0.5, "car": 1.0, "bicycle": 1.0},
-        5,
+        "cityscapes", "bern/bern_000000_000019_leftImg8bit.png", [[1, 2, 2, 14, 19, 1]],
+        "gtFine/val/bern/bern_000000_000019_gtFine_labelTrainIds.png", [[0, 0, 1, 13, 18, 255]],
+        {"road": 0.5, "sidewalk": 0.5, "car": 1.0, "bicycle": 1.0}, 5,
     ),
     # 0 person, 12 stop sign (11 is unused, so the 12th class), 91 banner (the 81st), 181 wood (the 171st)
     "coco-stuff raw": (
-        "coco-stuff",
-        "000000000139.png",
-        [[1, 12, 81, 81, 171, 5]],
-        "stuffthingmaps/val2017/000000000139.png",
-        [[0, 12, 91, 12, 181, 255]],
-        {"person": 1.0, "stop sign": 0.5, "banner": 0.5, "wood": 1.0},
-        5,
+        "coco-stuff", "000000000139.png", [[1, 12, 81, 81, 171, 5]], "stuffthingmaps/val2017/000000000139.png",
+        [[0, 12, 91, 12, 181, 255]], {"person": 1.0, "stop sign": 0.5, "banner": 0.5, "wood": 1.0}, 5,
     ),
     "coco-stuff train ids": (
-        "coco-stuff",
-        "000000000139.png",
-        [[1, 12, 81, 81, 171, 5]],
-        "stuffthingmaps/val2017/000000000139_labelTrainIds.png",
-        [[0, 11, 80, 11, 170, 255]],
-        {"person": 1.0, "stop sign": 0.5, "banner": 0.5, "wood": 1.0},
-        5,
+        "coco-stuff", "000000000139.png", [[1, 12, 81, 81, 171, 5]],
+        "stuffthingmaps/val2017/000000000139_labelTrainIds.png", [[0, 11, 80, 11, 170, 255]],
+        {"person": 1.0, "stop sign": 0.5, "banner": 0.5, "wood": 1.0}, 5,
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BENCHMARKS)
@@ -394,44 +343,6 @@ def test_no_mask_at_all_that_could_be_scored(command: Command, tmp_path: Path) -
         assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("jobs", [1, 3])
-def test_so_many_threads_check_the_masks_and_none_keeps_what_it_read(
-    command: Command, jobs: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(6):
-        save(f"pred/{number}.png", PRED)
-        save(f"gt/{number}.png", TRUTH)
-    reads: dict[str, list[int]] = {"read_truth": [], "read_labels": []}
-    live: set[int] = set()
-    lock, main = threading.Lock(), threading.current_thread()
-
-    def watch(name: str) -> None:
-        real = getattr(run_eval, name)
-        together = threading.Barrier(jobs)
-
-        def read(*arguments: object) -> np.ndarray:
-            if threading.current_thread() is main:  # it scores, once all is checked
-                return real(*arguments)
-            # Six masks in groups of `jobs`: with less threads than that a group never is complete.
-            together.wait(timeout=30)
-            array: np.ndarray = real(*arguments)
-            with lock:
-                reads[name].append(len(live))
-                live.add(id(array))
-            weakref.finalize(array, live.discard, id(array))
-            return array
-
-        monkeypatch.setattr(run_eval, name, read)
-
-    for name in reads:
-        watch(name)
-    ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json", "--jobs", jobs)
-    assert (result(ran)["images"], result(ran)["pixels"]) == (6, 6 * 7)
-    for counts in reads.values():
-        assert len(counts) == 6
-        assert max(counts) < jobs
-
-
 MANY = "panda leg,tree,sky,road"
 SWAPPED = (
     "Most of what is 'panda leg' in the truth is labelled 'tree', and likewise for {}. Are the classes in the order of the "
@@ -443,12 +354,7 @@ ORDERS: dict[str, tuple[Rows, Rows, list[str], str | None]] = {
     "in order": ([[0, 1, 2, 3, 4]], [[0, 1, 2, 3, 4]], [], None),
     "two swapped": ([[1, 1, 1, 2, 3, 4]], [[2, 2, 1, 1, 3, 4]], [], SWAPPED.format("1 more class")),
     "all turned": ([[0, 1, 2, 3, 4]], [[0, 2, 3, 4, 1]], [], SWAPPED.format("3 more classes")),
-    "from 0, read as from 1": (
-        [[0, 1, 2, 3]],
-        [[1, 2, 3, 4]],
-        [],
-        SWAPPED.format("2 more classes"),
-    ),
+    "from 0, read as from 1": ([[0, 1, 2, 3]], [[1, 2, 3, 4]], [], SWAPPED.format("2 more classes")),
     "from 0, and said so": ([[0, 1, 2, 3]], [[1, 2, 3, 4]], ["--zero-based"], None),
     "only one is another": ([[1, 2, 3, 4]], [[2, 2, 3, 4]], [], None),
     "no more than half of a class": ([[1, 1, 2, 2, 3, 4]], [[2, 1, 1, 2, 3, 4]], [], None),
@@ -552,29 +458,6 @@ def test_a_classes_file_without_names(command: Command) -> None:
     ran = command("eval", "--pred", "pred", "--gt", "gt")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err == "Error: pred/classes.json names no classes\nHint: Give the classes with --classes or --vocab.\n"
-
-
-@pytest.mark.usefixtures("masks")
-def test_a_record_of_another_tool_beside_masks(command: Command) -> None:
-    Path("pred/run.json").write_text("{}")
-    assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree").out == TABLE
-
-
-@pytest.mark.parametrize(
-    ("given", "written", "turned"),
-    [
-        (["a", "b"], ["b", "a"], True),
-        (["A", "b"], ["B", "a"], True),
-        (["a", "b"], ["a", "b"], False),
-        (["A", "b"], ["a", "B"], False),
-        (["a", "b"], ["a", "c"], False),
-        (["b", "a"], ["a", "b", "c"], False),
-        (["b", "a", "c"], ["a", "b"], False),
-        (["a", "a", "b"], ["a", "b", "b"], False),
-    ],
-)
-def test_names_in_another_order(given: list[str], written: list[str], turned: bool) -> None:
-    assert in_other_order(given, written) == turned
 
 
 def test_truths_inside_a_listed_folder_are_no_images(command: Command, mlp_checkpoint: Path) -> None:

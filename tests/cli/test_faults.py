@@ -23,8 +23,6 @@ from running import Command
 
 import tipsseg
 from tipsseg.formats import FORMATS
-from tipsseg.store.journal import Journal
-from tipsseg.util.ownership import LOG_PREFIX
 from tipsseg.weights.lock import read_lock
 
 TIPSSEG = [sys.executable, "-m", "tipsseg"]
@@ -60,13 +58,9 @@ def failures(folder: Path) -> dict[str, str]:
     }
 
 
-#: They stay until the run ends.
-JOURNALS = {Journal.file_name(name) for name in FORMATS}
-
-
 def temporary(folder: Path) -> list[str]:
-    found = (path.name for path in folder.rglob(".tipsseg-*") if path.name not in JOURNALS)
-    return [name for name in found if not name.startswith(LOG_PREFIX)]
+    """Files on their way have the ending of what they become; what the program keeps for itself has none."""
+    return [path.name for path in folder.rglob(".tipsseg-*") if path.suffix]
 
 
 # ---- disks ----

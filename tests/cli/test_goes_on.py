@@ -16,7 +16,6 @@ from tipsseg.backbones.tipsv2 import backbone
 from tipsseg.backbones.tipsv2.config import VisionConfig
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError
-from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.util.files import cache_folder
 
 # ---- dtype ----
@@ -45,11 +44,6 @@ def test_a_folder_goes_on_in_what_auto_was_when_it_was_begun(run: Run, monkeypat
     assert (run.labelled, caches) == (ALL[1:], [cache_folder()])
     found = record(Path("out"))
     assert (found["dtype"], found["asked"]) == ("bfloat16", {"device": "cpu", "dtype": "auto", "batch_size": 8})
-    assert "(float32)" in run(output="other")
-
-
-def test_another_folder_does_not(run: Run) -> None:
-    run("--dtype", "bfloat16", "--limit", "1")
     assert "(float32)" in run(output="other")
 
 
@@ -92,30 +86,7 @@ def test_a_device_without_the_dtype_of_the_folder_says_so(run: Run, monkeypatch:
     assert run.code == 1
 
 
-def test_how_many_windows_were_a_batch_in_the_end_is_noted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    run()
-    assert record(Path("out"))["batch_size"] == 1  # as it is on a CPU
-    monkeypatch.setattr(LocalEngine, "batch_size", lambda _: 2)
-    run("--no-resume", "--batch-size", "4")
-    assert record(Path("out"))["batch_size"] == 2
-
-
 # ---- another release ----
-
-
-def test_another_release_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    run()
-    monkeypatch.setattr("tipsseg.store.run_record.__version__", "99.0")
-    run()
-    assert (run.code, run.labelled) == (0, [])
-
-
-def test_another_version_of_the_labels_does_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    run()
-    monkeypatch.setattr("tipsseg.store.spec.LABELS_VERSION", 2)
-    assert "again; these are of another version of the labels\n" in run("--limit", "1")
-    run()
-    assert run.labelled == ALL
 
 
 # ---- another run in the folder ----
@@ -270,8 +241,3 @@ def test_lists_of_objects_are_no_labels_of_every_pixel(run: Run) -> None:
     run("-f", "coco")
     run("-f", "png")
     assert (run.code, run.labelled) == (0, ALL)
-
-
-def test_the_classes_of_the_run_are_named_first(run: Run) -> None:
-    assert run().startswith("3 classes: panda leg, tree, sky.\n")
-    assert CLASSES == "panda leg,tree,sky"

@@ -7,17 +7,15 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from dying import at
 from PIL import Image
 from reading import EXACT, POLYGONS, READERS
 from resuming import ALL, CLASSES, Run, contents, correct, record, tree
-
-from tipsseg.runs.engine.engine import LocalEngine
 
 # As pycocotools decodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -190,15 +188,10 @@ def test_corrections_whose_ids_would_be_of_other_classes_are_not_begun_anew(run:
     assert "--replace-edited" in err
 
 
-def test_corrections_survive_where_beginning_anew_is_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corrections_survive_where_beginning_anew_is_stopped(run: Run) -> None:
     run()
     data = correct(Path("out/masks/a.png"))
-
-    def stopped(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
-        patched.setattr(LocalEngine, "start", stopped)
+    with at(Path("out/masks/sub/b c.png")):
         run("--overwrite", "--mode", "whole")
     for options in (["--overwrite"], []):
         run(*options, "--mode", "whole")

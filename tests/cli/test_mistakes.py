@@ -28,24 +28,20 @@ UNSET = "Is it of a variable that is not set? The current folder is . (a dot)."
 # name: (arguments, error, hint)
 MISTAKES = {
     "a space in the list": (
-        ["label", "photos", "-c", "car,", "tree"],
-        "'tree' is no file, and --classes car, seems to go on there",
+        ["label", "photos", "-c", "car,", "tree"], "'tree' is no file, and --classes car, seems to go on there",
         f"{QUOTES} 'car, tree'",
     ),
     "a space in a longer list": (
         ["label", "-c", "car,", "panda", "leg,", "tree", "photos"],
-        "'panda' is no file, and --classes car, seems to go on there",
-        f"{QUOTES} 'car, panda, leg, tree'",
+        "'panda' is no file, and --classes car, seems to go on there", f"{QUOTES} 'car, panda, leg, tree'",
     ),
     "a space before the comma": (
-        ["label", "photos", "-c", "car", ",tree"],
-        "',tree' is no file, and --classes car seems to go on there",
+        ["label", "photos", "-c", "car", ",tree"], "',tree' is no file, and --classes car seems to go on there",
         f"{QUOTES} 'car, tree'",
     ),
     "a space in the list of eval": (
         ["eval", "photos", "--gt", "gt", "-c", "car,", "tree"],
-        "'tree' is no file, and --classes car, seems to go on there",
-        f"{QUOTES} 'car, tree'",
+        "'tree' is no file, and --classes car, seems to go on there", f"{QUOTES} 'car, tree'",
     ),
     "a comma at the end": (
         ["label", "photos", "-c", "car,"],
@@ -59,38 +55,30 @@ MISTAKES = {
         "Use commas: -c 'car,red tree'. A name with a semicolon in it is given in a vocabulary file.",
     ),
     "a format among the paths": (
-        ["label", "photos", "-c", "car", "-f", "png", "yolo"],
-        "'yolo' is a format, and stands where a path belongs",
+        ["label", "photos", "-c", "car", "-f", "png", "yolo"], "'yolo' is a format, and stands where a path belongs",
         f"{COMMAS} png,yolo",
     ),
     "formats with commas and spaces": (
         ["label", "photos", "-c", "car", "-f", "png,", "yolo,", "overlay"],
-        "'yolo,' is a format, and stands where a path belongs",
-        f"{COMMAS} png,yolo,overlay",
+        "'yolo,' is a format, and stands where a path belongs", f"{COMMAS} png,yolo,overlay",
     ),
     "a format more to convert into": (
-        ["convert", "photos", "-f", "yolo", "cvat"],
-        "'cvat' is a format, and stands where a path belongs",
+        ["convert", "photos", "-f", "yolo", "cvat"], "'cvat' is a format, and stands where a path belongs",
         f"{COMMAS} yolo,cvat",
     ),
     "two folders to convert": (
         ["convert", "photos", "others", "-f", "yolo"],
-        "one folder is converted at a time, and 'others' is another argument",
-        "",
+        "one folder is converted at a time, and 'others' is another argument", "",
     ),
     "no command": (
-        ["photos", "-c", "car"],
-        "the command is missing: 'photos' is none",
-        "Run: tipsseg label photos -c car",
+        ["photos", "-c", "car"], "the command is missing: 'photos' is none", "Run: tipsseg label photos -c car",
     ),
     "no command, a list": (
-        ["-", "--vocab", "my list.txt"],
-        "the command is missing: '-' is none",
+        ["-", "--vocab", "my list.txt"], "the command is missing: '-' is none",
         "Run: tipsseg label - --vocab 'my list.txt'",
     ),
     "no command, no such folder": (
-        ["pictures/", "-c", "car"],
-        "the command is missing: 'pictures/' is none",
+        ["pictures/", "-c", "car"], "the command is missing: 'pictures/' is none",
         "Run: tipsseg label pictures/ -c car",
     ),
     "two vocabularies": (
@@ -118,37 +106,29 @@ MISTAKES = {
     "empty run": (["label", "photos", "--from", ""], "the path of --from is empty", UNSET),
     "empty vocabulary": (["vocab", "check", ""], "the vocabulary '' is no file and no preset", None),
     "empty templates": (
-        ["label", "photos", "-c", "a", "--templates", ""],
-        "--templates '' is no file and none of",
-        None,
+        ["label", "photos", "-c", "a", "--templates", ""], "--templates '' is no file and none of", None,
     ),
     "empty truth": (["eval", "photos", "--gt", "", "-c", "car"], "the path of --gt is empty", UNSET),
     "empty masks": (["eval", "--pred", "", "--gt", "photos"], "the path of --pred is empty", UNSET),
     "empty output of eval": (
-        ["eval", "photos", "--gt", "gt", "-c", "car", "-o", ""],
-        "the path of --output is empty",
-        UNSET,
+        ["eval", "photos", "--gt", "gt", "-c", "car", "-o", ""], "the path of --output is empty", UNSET,
     ),
     "empty folder to convert": (["convert", "", "-f", "yolo"], "the path of the folder is empty", UNSET),
     "empty place of images": (
-        ["convert", "photos", "-f", "yolo", "--images", ""],
-        "the path of --images is empty",
-        UNSET,
+        ["convert", "photos", "-f", "yolo", "--images", ""], "the path of --images is empty", UNSET,
     ),
     "empty folder to check": (["check", ""], "the path of the folder is empty", UNSET),
     "empty folder to merge": (["merge", "photos", "", "-o", "all"], "the path of a folder is empty", UNSET),
     "empty target": (["merge", "photos", "-o", ""], "the path of --output is empty", UNSET),
     "escape in a class": (
         ["label", "photos", "-c", "tree,a\x1b[2J"],
-        "the name of class 2 has the control character \\u001b in it: 'a\\x1b[2J'",
-        "Leave that character out.",
+        "the name of class 2 has the control character \\u001b in it: 'a\\x1b[2J'", "Leave that character out.",
     ),
     "escape in the background": (
         ["label", "photos", "-c", "tree", "--background", "a\x07"],
-        "a background phrase has the control character \\u0007 in it: 'a\\x07'",
-        "Leave that character out.",
+        "a background phrase has the control character \\u0007 in it: 'a\\x07'", "Leave that character out.",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", MISTAKES)

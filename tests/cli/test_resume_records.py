@@ -7,50 +7,31 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from dying import at
+from filelock import FileLock
 from resuming import ALL, CLASSES, Run, contents, record, tree
 
-from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.label import dry_run
-from tipsseg.runs.label.dry_run import Estimate
-from tipsseg.store.folder import OutputFolder
-from tipsseg.store.lock import FolderLock, is_locked
-from tipsseg.store.results import Labelled
-from tipsseg.store.spec import Counts, RunInfo
-from tipsseg.types import ImageRef
-
-
-def interrupt(self: object, counts: object, batch_size: object) -> None:
-    raise KeyboardInterrupt
+import tipsseg
 
 
 def images_of(output: str) -> list[str]:
     return [each["file_name"] for each in json.loads(Path(output, "annotations.json").read_bytes())["images"]]
 
 
-def test_what_a_killed_run_left_is_swept_and_its_work_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(OutputFolder, "finish", interrupt)
+def test_what_a_killed_run_left_is_swept_and_its_work_is_kept(run: Run) -> None:
+    with at(Path("out/annotations.json")):
         run()
     assert run.code == 130
     left = [Path("out", name) for name in (".tipsseg-0.json", "masks/.tipsseg-0.png", "masks/sub/.tipsseg-0.png")]
     for path in (Path("out/.tipsseg-lock"), *left):
         path.touch()
-    claimed: list[bool] = []
-    plain = OutputFolder.finish
-
-    def finish(self: OutputFolder, counts: Counts, batch_size: int | None) -> None:
-        claimed.append(is_locked(Path("out")))
-        plain(self, counts, batch_size)
-
-    monkeypatch.setattr(OutputFolder, "finish", finish)
     run("-f", "png")  # what is kept for the other format stays
     assert (run.labelled, [path for path in left if path.exists()]) == ([], [])
     assert record(Path("out"))["formats"] == ["png"]
     run()
-    assert (run.labelled, images_of("out"), claimed) == ([], ALL, [True, True])
+    assert (run.labelled, images_of("out")) == ([], ALL)
 
 
 def test_a_shard_sweeps_what_it_left_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,22 +107,6 @@ def test_labelling_again_keeps_what_is_not_given_and_beginning_anew_does_not(run
     assert run.code == 2
 
 
-def test_an_image_is_done_where_all_its_pictures_are(run: Run) -> None:
-    run("-f", "png,overlay")
-    before = contents(Path("out"))
-    Path("out/overlays/a.jpg").unlink()
-    Path("out/masks/sub/ü.png").unlink()
-    run("-f", "png,overlay")
-    assert (run.code, run.labelled) == (0, ["a.png", "sub/ü.bmp"])
-    assert contents(Path("out")) == before
-
-
-def test_one_image_with_other_options_is_named_alone(run: Run) -> None:
-    run()
-    err = run("--mode", "whole", "--limit", "2")
-    assert "it holds the labels of sub/ü.bmp, made with other options (tipsseg label " in err
-
-
 def test_a_list_may_cover_all_that_has_other_options(run: Run) -> None:
     label = ["label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "--device", "cpu"]
     for number, options in enumerate(([], ["--mode", "whole"])):
@@ -150,32 +115,18 @@ def test_a_list_may_cover_all_that_has_other_options(run: Run) -> None:
         assert len(run.labelled) == 3 * (number + 1)
 
 
-def test_an_interrupted_run_says_what_is_done_and_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_says_what_is_done_and_how_to_go_on(run: Run) -> None:
     run("--limit", "1")
     Path("imgs/broken.jpg").write_bytes(b"")
-    monkeypatch.setattr(OutputFolder, "finish", interrupt)
     for options, how in (
         ((), "the same command"),
         (("--no-resume",), "the same command without --no-resume"),
         (("--overwrite",), "the same command without --overwrite"),
     ):
-        err = run(*options)
+        with at(Path("out/annotations.json")):
+            err = run(*options)
         assert run.code == 130
         assert err.splitlines()[-1] == f"Interrupted: 3 images done; {how} goes on from there."
-
-
-def test_what_is_done_is_no_part_of_the_progress(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[tuple[object, ...]] = []
-    plain = Progress.begin
-
-    def begin(self: Progress, *arguments: object) -> None:
-        begun.append(arguments[1:])
-        plain(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Progress, "begin", begin)
-    run("--limit", "1")
-    assert f"\n3 images with {run.model} on cpu (float32), the first 1 of them done before.\n" in "\n" + run()
-    assert begun == [(1, 0), (3, 1)]
 
 
 def test_a_record_says_what_was_asked_for_and_what_that_came_to(run: Run) -> None:
@@ -214,12 +165,6 @@ def test_the_shards_of_a_list_are_all_of_it(run: Run) -> None:
     assert sorted(run.labelled) == ["imgs/a.png", "imgs/sub/b c.jpg", "imgs/sub/ü.bmp"]
 
 
-def test_a_sample_of_a_list(run: Run) -> None:
-    label = ["label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "--sample", "2"]
-    assert run.command(*label, stdin=b"imgs/a.png\nimgs/sub\n").code == 0
-    assert len(run.labelled) == 2
-
-
 def test_names_that_are_one_to_the_file_system_of_the_outputs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy("imgs/a.png", "imgs/A.png")
     monkeypatch.setattr("tipsseg.runs.common.image_list.name_key", lambda folder: str.casefold)
@@ -250,17 +195,10 @@ def test_a_dry_run_counts_what_cannot_be_labelled(run: Run) -> None:
 
 @pytest.mark.parametrize(("records", "options"), [("out", []), ("out/shards/1-of-2", ["--shard", "1/2"])])
 def test_a_dry_run_tells_of_another_at_work(run: Run, records: str, options: list[str]) -> None:
-    claim = FolderLock(Path(records))
-    try:
+    Path(records).mkdir(parents=True)
+    with FileLock(Path(records, ".tipsseg-lock")):
         assert f"Another tipsseg is at work in {records}.\n" in run("--dry-run", *options)
-    finally:
-        claim.give_back()
     assert "Another" not in run("--dry-run", *options)
-
-
-def test_a_dry_run_measures_nothing_where_nothing_is_to_be_labelled(run: Run) -> None:
-    run()
-    assert run("--dry-run").endswith("0 images to label, 3 unchanged, into out. Nothing was written.\n")
 
 
 def test_an_estimate_is_of_images_from_all_over_the_run(run: Run) -> None:
@@ -276,34 +214,6 @@ def test_no_estimate_of_images_that_cannot_be_labelled(run: Run) -> None:
         Path("imgs", name).write_bytes(b"")
     err = run("--dry-run")
     assert err.endswith("No estimate of time and disk: none of the images that were tried can be labelled.\n")
-
-
-@pytest.mark.parametrize(
-    ("size", "told"), [(60_000.0, "180.0 kB"), (333_334.0, "1.0 MB"), (1_234_567.0, "3.7 MB"), (333_000.0, "999.0 kB")]
-)
-def test_what_an_estimate_says(run: Run, monkeypatch: pytest.MonkeyPatch, size: float, told: str) -> None:
-    monkeypatch.setattr("tipsseg.runs.label.dry_run.estimate", lambda info, todo: Estimate(10.0, 2.0, size, 2, ()))
-    assert run("--dry-run").endswith(f"\nAbout 0:16 and {told} on this machine, by labelling 2 of them.\n")
-
-
-@pytest.mark.parametrize(
-    ("limit", "times", "cost"), [(3, [5, 15, 16, 18, 20], (10, 2)), (1, [5, 15, 18], (10, 3))], ids=["three", "one"]
-)
-def test_the_first_image_of_an_estimate_only_warms_up(
-    run: Run, monkeypatch: pytest.MonkeyPatch, limit: int, times: list[int], cost: tuple[int, int]
-) -> None:
-    found: list[Estimate | None] = []
-    plain = dry_run.estimate
-
-    def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
-        found.append(plain(info, todo))
-        return found[-1]
-
-    monkeypatch.setattr(dry_run, "estimate", estimate)
-    monkeypatch.setattr(dry_run, "time", SimpleNamespace(monotonic=iter(times).__next__))
-    run("--dry-run", "--limit", limit)
-    assert found[0] is not None
-    assert (found[0].start, found[0].seconds) == cost
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}"], ids=["empty", "of others"])
@@ -405,19 +315,14 @@ def test_a_folder_with_an_option_that_is_gone_still_opens(run: Run, name: str, v
     assert run.command("check", "out").code == 0
 
 
-def test_labels_of_a_run_before_the_last_are_not_mixed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_of_a_run_before_the_last_are_not_mixed(run: Run) -> None:
     run("-f", "png")
-    plain = OutputFolder.add
-
-    def once(self: OutputFolder, labelled: Labelled) -> None:
-        if labelled.ref.name != ALL[0]:
-            raise KeyboardInterrupt
-        plain(self, labelled)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(OutputFolder, "add", once)
-        run("-f", "png", "--mode", "whole")
-    assert run.code == 130
+    options = tipsseg.LabelOptions("whole")
+    results = tipsseg.label_folder(
+        "imgs", CLASSES.split(","), output="out", formats=["png"], model=str(run.model), options=options, device="cpu"
+    )
+    assert next(results).ref.name == ALL[0]
+    results.close()
     err = run("-f", "png", "--mode", "whole", "--limit", "1")
     said = (
         f"it holds the labels of {ALL[1]} and 1 more, made with other options, and this run does not label these again"
@@ -533,20 +438,6 @@ def formats_of(image: str) -> list[str]:
     return list(found)
 
 
-def test_formats_may_come_one_after_the_other(run: Run) -> None:
-    run("-f", "png,coco")
-    run("-f", "overlay,confidence")
-    assert run.labelled == ALL
-    assert formats_of("a.png") == ["overlay", "confidence", "png", "coco"]
-    run.command("convert", "out", "-f", "coco-results")
-    run("-f", "coco-results")
-    assert (run.code, run.labelled) == (0, [])
-    assert formats_of("a.png") == ["overlay", "confidence", "png", "coco", "coco-results"]
-    assert run.command("check", "out").code == 0
-    run("-f", "png,coco,coco-results,overlay")
-    assert run.labelled == []
-
-
 @pytest.mark.parametrize("change", ["image", "mask", "option"])
 def test_formats_of_other_labels_do_not_stay(run: Run, change: str) -> None:
     run("-f", "png")
@@ -564,11 +455,8 @@ def test_formats_of_other_labels_do_not_stay(run: Run, change: str) -> None:
     assert formats_of("a.png") == (["png"] if change == "mask" else ["overlay"])  # a mask of a person stays as it is
 
 
-def test_a_broken_off_run_goes_on_in_formats_with_a_folder_of_their_own(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(OutputFolder, "finish", interrupt)
+def test_a_broken_off_run_goes_on_in_formats_with_a_folder_of_their_own(run: Run) -> None:
+    with at(Path("out/hf/metadata.jsonl")):
         run("-f", "hf,panoptic,yolo", "--no-resume")
     assert run.code == 130
     Path("out/.tipsseg-lock").touch()  # as after a kill: what is temporary is swept

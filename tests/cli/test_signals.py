@@ -13,10 +13,7 @@ from PIL import Image
 
 from tipsseg.util.ownership import LOG_PREFIX
 
-STOPS = {
-    "Ctrl-C": (signal.SIGINT, 130, "Interrupted"),
-    "SIGTERM": (signal.SIGTERM, 143, "Terminated"),
-}
+STOPS = {"Ctrl-C": (signal.SIGINT, 130, "Interrupted"), "SIGTERM": (signal.SIGTERM, 143, "Terminated")}
 
 
 @pytest.mark.parametrize("case", ["Ctrl-C", pytest.param("SIGTERM", marks=pytest.mark.slow)])

@@ -46,12 +46,6 @@ def test_what_is_shown_reads_back(command: Command, name: str) -> None:
     assert command("vocab", "show", "mine.toml").out == ran.out
 
 
-def test_what_is_shown_serves_as_a_vocabulary(command: Command) -> None:
-    Path("mine.toml").write_text(command("vocab", "show", "voc20").out, encoding="utf-8")
-    ran = command("label", "nowhere", "--vocab", "mine.toml", "-m", "tiny")
-    assert ran.err.startswith("Error: nowhere: no such file or folder")  # which comes after the vocabulary
-
-
 def test_show_with_another_background_and_other_templates(command: Command) -> None:
     Path("few.txt").write_text("tree\npanda # of both kinds\n")
     Path("prompts.txt").write_text("a drawing of a {}.\n")
@@ -124,14 +118,6 @@ def test_check_says_what_is_in_a_file(command: Command, name: str, content: str,
     assert (ran.code, ran.err, ran.out) == (0, "", out)
 
 
-def test_a_preset_is_checked_too(command: Command) -> None:
-    first, *lines = command("vocab", "check", "voc21").out.splitlines()
-    assert first == "voc21: ok, 20 classes, 32 phrases, background 26 phrases, 9 templates"
-    assert lines[:4] == ["    1  aeroplane", "    2  bicycle", "    3  bird", "    4  boat  (ship)"]
-    assert lines[-1] == "   20  tv monitor  (television monitor, monitor, television, screen)"
-    assert len(lines) == 20
-
-
 def test_ids_stand_in_one_column(command: Command) -> None:
     Path("many.txt").write_text("".join(f"thing {number}\n" for number in range(1, 301)))
     _, *lines = command("vocab", "check", "many.txt").out.splitlines()
@@ -145,14 +131,10 @@ WRITTEN = (
 # name: (file, content, stderr)
 FAULTS = {
     "syntax": (
-        "v.toml",
-        'classes = ["tree", "sky"\n\n[[more]]\n',
-        "Error: v.toml:3: not TOML: Unclosed array\n" + WRITTEN,
+        "v.toml", 'classes = ["tree", "sky"\n\n[[more]]\n', "Error: v.toml:3: not TOML: Unclosed array\n" + WRITTEN,
     ),
     "a text without quotes": (
-        "v.toml",
-        "[[classes]]\nname = tree\n",
-        "Error: v.toml:2: not TOML: Invalid value\n" + WRITTEN,
+        "v.toml", "[[classes]]\nname = tree\n", "Error: v.toml:2: not TOML: Invalid value\n" + WRITTEN,
     ),
     "unknown key": (
         "v.toml",
@@ -168,8 +150,7 @@ FAULTS = {
         "Hint: Names that differ only in case or spacing are the same to the model.\n",
     ),
     "class in the background": (
-        "v.toml",
-        'background = ["sky"]\n\n[[classes]]\nname = "sky"\n',
+        "v.toml", 'background = ["sky"]\n\n[[classes]]\nname = "sky"\n',
         "Error: v.toml: 'sky' is both a class and a background phrase\nHint: Leave it out of one of the two.\n",
     ),
     "bad colour": (
@@ -192,8 +173,7 @@ FAULTS = {
         "Hint: Give the file a name that ends in .toml.\n",
     ),
     "all on one line": (
-        "v.txt",
-        "# mine\ntree, sky, panda\n",
+        "v.txt", "# mine\ntree, sky, panda\n",
         "Error: v.txt:2: one line with commas would be one class, commas and all\nHint: Write one class a line.\n",
     ),
     "a comma at the end": (
@@ -221,8 +201,7 @@ FAULTS = {
         "Hint: Names that differ only in case or spacing are the same to the model.\n",
     ),
     "negative alone": (
-        "v.toml",
-        '[[classes]]\nname = "tree"\nnegative = true\n',
+        "v.toml", '[[classes]]\nname = "tree"\nnegative = true\n',
         "Error: v.toml: all classes in the file are negative\nHint: Leave out `negative` where a label is wanted.\n",
     ),
     "background below a class": (
@@ -242,7 +221,7 @@ FAULTS = {
         f"Error: the vocabulary 'my/words.toml' is no file and no preset\nHint: Check the path. The presets are: {PRESETS}.\n",
     ),
     "a folder": (".", None, "Error: .: a folder, not a vocabulary file\n"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", FAULTS)

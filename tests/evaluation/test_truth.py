@@ -12,17 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.errors import ImageError, LabelIdError, UsageError
-from tipsseg.evaluation.truth import (
-    IGNORED,
-    LAYOUTS,
-    TruthIds,
-    get_layout,
-    plain_ids,
-    plain_layout,
-    read_labels,
-    read_truth,
-)
+from tipsseg.errors import ImageError, LabelIdError
+from tipsseg.evaluation.truth import IGNORED, LAYOUTS, TruthIds, get_layout, plain_ids, read_labels, read_truth
 
 PLAIN = plain_ids(3)
 
@@ -72,20 +63,6 @@ def test_plain_ids(ids: TruthIds, background: bool, meaning: dict[int, int]) -> 
     assert ids.background == background
 
 
-@pytest.mark.parametrize(
-    ("index", "reduce", "message"),
-    [
-        (-1, False, "ignore index -1 is not between 0 and 65535"),
-        (65536, True, "ignore index 65536 is not between 0 and 65535"),
-    ],
-)
-def test_options_that_are_refused(index: int, reduce: bool, message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        plain_ids(3, index, reduce_zero_label=reduce)
-    assert caught.value.message == message
-    assert caught.value.exit_code == 2
-
-
 # ---- benchmarks ----
 
 # name, kind by its suffix -> classes, background, how many ids are classes, how many do not count, spot checks
@@ -125,13 +102,10 @@ LAYOUT_FACTS: dict[tuple[str, str], tuple[int, bool, int, int, dict[int, int]]] 
     ("coco-stuff", "_labelTrainIds"): (171, False, 171, 1, {0: 1, 79: 80, 80: 81, 170: 171, 171: -1, 255: IGNORED}),
     # person 0, stop sign 12, backpack 26, dining table 66, toothbrush 89, banner 91, wood 181
     ("coco-stuff", ""): (
-        171,
-        False,
-        171,
-        1,
+        171, False, 171, 1,
         {0: 1, 10: 11, 11: -1, 12: 12, 26: 25, 66: 61, 89: 80, 90: -1, 91: 81, 181: 171, 182: -1, 255: IGNORED},
     ),
-}
+}  # fmt: skip
 
 
 def test_every_layout_is_checked() -> None:
@@ -151,28 +125,6 @@ def test_layouts(name: str, suffix: str) -> None:
     assert (table == IGNORED).sum() == ignored
     assert (table == 0).sum() == background
     assert {number: int(table[number]) for number in meaning} == meaning
-
-
-def test_raw_coco_stuff_ids() -> None:
-    raw = get_layout("coco-stuff").kinds[1].ids.meaning
-    assert sorted(set(range(182)) - set(raw)) == [11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90]
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [("cityscape", "Did you mean 'cityscapes'? The layouts are: ade20k, "), ("xyz", "The layouts are: ade20k, voc20")],
-)
-def test_an_unknown_layout(name: str, hint: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        get_layout(name)
-    assert caught.value.message == f"unknown layout {name!r}"
-    assert caught.value.hint.startswith(hint)
-
-
-def test_the_plain_layout_has_the_users_ids() -> None:
-    layout = plain_layout(PLAIN)
-    assert (layout.vocabulary, layout.image_suffix, layout.classes, layout.background) == (None, "", 3, True)
-    assert [kind.ids for kind in layout.kinds] == [PLAIN]
 
 
 # ---- reading ----
@@ -248,49 +200,36 @@ SAVE_OR_SWAP = f"{SAVE_AS_PNG} If it is a photograph, images and masks are swapp
 COLOUR = np.zeros((2, 2, 3), np.uint8)
 REFUSED: dict[str, tuple[Image.Image, str, str]] = {
     "colour": (
-        Image.fromarray(COLOUR),
-        "a colour picture (RGB); masks must hold class ids (grey or palette)",
-        SAVE_OR_SWAP,
+        Image.fromarray(COLOUR), "a colour picture (RGB); masks must hold class ids (grey or palette)", SAVE_OR_SWAP,
     ),
     "colour with alpha": (
-        Image.fromarray(COLOUR).convert("RGBA"),
-        "a colour picture (RGBA); masks must hold class ids (grey or palette)",
+        Image.fromarray(COLOUR).convert("RGBA"), "a colour picture (RGBA); masks must hold class ids (grey or palette)",
         SAVE_OR_SWAP,
     ),
     "grey with alpha": (
         Image.fromarray(COLOUR).convert("LA"),
-        "a picture with transparency (LA); masks must hold class ids (grey or palette)",
-        SAVE_OR_SWAP,
+        "a picture with transparency (LA); masks must hold class ids (grey or palette)", SAVE_OR_SWAP,
     ),
     "float.tif": (
-        Image.fromarray(np.zeros((2, 2), np.float32)),
-        "float pixels (F); masks must hold class ids (grey or palette)",
+        Image.fromarray(np.zeros((2, 2), np.float32)), "float pixels (F); masks must hold class ids (grey or palette)",
         SAVE_AS_PNG,
     ),
     "integers.tif": (
-        grey([[-1, 70000]], np.int32),
-        "ids from -1 to 70000, where 0 to 65535 is understood",
-        SAVE_AS_PNG,
+        grey([[-1, 70000]], np.int32), "ids from -1 to 70000, where 0 to 65535 is understood", SAVE_AS_PNG,
     ),
-    "lossy.jpg": (
-        grey([[0, 1]]),
-        "a JPEG, whose values are not exact; masks must hold exact class ids",
-        SAVE_AS_PNG,
-    ),
+    "lossy.jpg": (grey([[0, 1]]), "a JPEG, whose values are not exact; masks must hold exact class ids", SAVE_AS_PNG),
     "renumbered.gif": (
-        grey([[0, 3]]),
-        "a GIF, which programs renumber when they save it; masks must hold exact class ids",
+        grey([[0, 3]]), "a GIF, which programs renumber when they save it; masks must hold exact class ids",
         SAVE_AS_PNG,
     ),
     "one unknown id": (grey([[0, 4]]), "ids that are no class: 4 (1 pixel)", ""),
     "some unknown ids": (grey([[9, 4, 4, 254]]), "ids that are no class: 4 (2 pixels), 9 (1 pixel), 254 (1 pixel)", ""),
     "many unknown ids": (
         grey([[0, *range(100, 150), *[100] * 1233]]),
-        "ids that are no class: 100 (1,234 pixels), 101 (1 pixel), 102 (1 pixel), 103 (1 pixel) and 46 more",
-        "",
+        "ids that are no class: 100 (1,234 pixels), 101 (1 pixel), 102 (1 pixel), 103 (1 pixel) and 46 more", "",
     ),
     "large unknown id": (grey([[0, 65535]], np.uint16), "ids that are no class: 65535 (1 pixel)", ""),
-}
+}  # fmt: skip
 
 TRUTH_HINT = (
     "The vocabulary has 3 classes. If that is right, say what the ids mean with argument `ignore_index`, "
@@ -312,12 +251,6 @@ def test_masks_that_are_refused(tmp_path: Path, name: str) -> None:
         assert caught.value.message == f"{path}: {reason}"
         assert caught.value.hint == (hint or ids_hint)
         assert type(caught.value) is (ImageError if hint else LabelIdError)
-
-
-def test_a_single_class_is_spoken_of_as_one(tmp_path: Path) -> None:
-    with pytest.raises(ImageError) as caught:
-        read_truth(saved(tmp_path, grey([[2]])), plain_ids(1))
-    assert caught.value.hint.startswith("The vocabulary has 1 class. ")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,13 +195,6 @@ def test_logits_of_patches_that_are_held_stay() -> None:
     assert changes[1] < 0.02
 
 
-def test_one_image_is_enough(tiny: Model, pairs: list[tuple[Features, Mask]]) -> None:
-    features, mask = pairs[0]
-    scores = tipsseg.fit(tiny, [features], [mask], VOCABULARY, OPTIONS).scores
-    assert [score.iou for score in scores] == [None] * 4
-    assert scores[0].source == "text and masks"
-
-
 Change = Callable[[Features, Mask], tuple[Features, Mask]]
 
 
@@ -229,21 +222,17 @@ def test_what_cannot_be_fitted_is_refused(
         pytest.param({}, LabelOptions(), "short side 112", id="short side"),
         pytest.param({}, LabelOptions(mode="whole", short_side=112), "mode 'slide'", id="mode"),
         pytest.param(
-            {"model": {"config.json": "0" * 64}},
-            OPTIONS,
-            "of the model tiny, and this model is tiny with other",
+            {"model": {"config.json": "0" * 64}}, OPTIONS, "of the model tiny, and this model is tiny with other",
             id="model",
         ),
         pytest.param(
-            {"model": {"config.json": "0" * 64}, "model_id": "farm"},
-            OPTIONS,
-            "the model farm, .* is tiny$",
+            {"model": {"config.json": "0" * 64}, "model_id": "farm"}, OPTIONS, "the model farm, .* is tiny$",
             id="two models",
         ),
         pytest.param({"vectors": np.ones((4, 7), np.float32)}, OPTIONS, "have 7 numbers, .* model 192$", id="width"),
         pytest.param({"labels_version": 0}, OPTIONS, "another version of the labels", id="version"),
     ],
-)
+)  # fmt: skip
 def test_a_fit_of_another_model_or_preprocessing_is_refused(
     tiny: Model, fitted: FittedVocabulary, changes: dict[str, object], options: LabelOptions, message: str
 ) -> None:

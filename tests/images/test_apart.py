@@ -100,14 +100,6 @@ def test_a_decoder_that_asks_for_its_data_is_ended(tmp_path: Path, monkeypatch: 
         open_image(tmp_path / "a.png")
 
 
-def test_slow_disks_take_nothing_from_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is the time that the thread works."""
-    Image.fromarray(RGB).save(tmp_path / "a.png")
-    monkeypatch.setattr("time.monotonic", lambda: 1e9)
-    monkeypatch.setattr("time.thread_time", lambda: 0.0)
-    assert np.array_equal(open_image(tmp_path / "a.png"), RGB)
-
-
 def pictures() -> dict[str, tuple[Image.Image, dict[str, Any]]]:
     colour = Image.fromarray(RGB)
     turned = Image.Exif()

@@ -23,19 +23,8 @@ from tipsseg.labelling.scoring.assign import (
 )
 from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.scoring.scores import Scores, WholeScores, WindowScores
-from tipsseg.labelling.windows import interpolation_weights, make_plan
+from tipsseg.labelling.windows import make_plan
 from tipsseg.types import WindowPlan
-
-
-@pytest.mark.parametrize(("source", "target"), [(4, 56), (56, 333), (100, 31), (7, 7), (1, 9), (9, 1)])
-def test_taps_are_those_of_torch(source: int, target: int) -> None:
-    signal = torch.randn(1, 1, source, generator=torch.Generator().manual_seed(1))
-    expected = F.interpolate(signal, target, mode="linear", align_corners=False)[0, 0].numpy()
-    taps = interpolation_weights(source, target)
-    values = signal[0, 0].numpy()
-    np.testing.assert_allclose(
-        values[taps.low] * (1 - taps.weight) + values[taps.high] * taps.weight, expected, atol=1e-5
-    )
 
 
 def random_windows(size: tuple[int, int], phrases: int, spread: float = 1) -> tuple[Values, WindowPlan]:
@@ -140,23 +129,6 @@ def test_leaving_out_what_cannot_win_changes_no_label(
     assert (pruned.labels == full.labels).all()
 
 
-@pytest.mark.parametrize("temperature", [0.004, 0.05])
-@MODES
-def test_leaving_out_moves_the_confidence_by_little(
-    monkeypatch: pytest.MonkeyPatch, mode: str, temperature: float
-) -> None:
-    difference = []
-    for size, phrases in (((145, 298), 50), ((366, 223), 24), ((261, 348), 40), ((361, 387), 58), ((400, 400), 9)):
-        cosines, plan = random_windows(size, phrases, 0.1)
-        made = scores_of(mode, cosines, plan, temperature)
-        pruned = matched(made, size, [1] * phrases)
-        with monkeypatch.context() as patch:
-            full = unpruned(patch, made, size, [1] * phrases)
-        difference.append(np.abs(pruned.confidence - full.confidence).ravel())
-    assert max(each.mean() for each in difference) < 2e-4
-    assert max((each > 0.01).mean() for each in difference) < 0.005
-
-
 def test_most_phrases_are_left_out_nearly_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     cosines, plan = objects((600, 800), 200, 1)
     made = WindowScores(cosines, plan, 0.005)
@@ -193,51 +165,7 @@ def test_bands_do_not_change_labels(
     assert len(np.unique(got.labels)) > 2
 
 
-@pytest.mark.parametrize("size", [(2, 130), (7, 20), (300, 40), (1, 1)])
-def test_images_smaller_than_the_working_size(size: tuple[int, int]) -> None:
-    cosines, plan = objects((200, 330), 20, 2)
-    got = matched(WindowScores(cosines, plan, 0.05), size, [1] * 20)
-    expected = plain_scores("slide", cosines, plan, size)
-    assert (got.labels == expected.argmax(0).numpy()).all()
-
-
-def test_scores_do_not_depend_on_what_is_asked_for_with_them() -> None:
-    cosines, plan = random_windows((90, 130), 9)
-    made = WindowScores(cosines, plan, 0.05)
-    rows, columns = slice(0, plan.size[0]), slice(0, plan.size[1])
-    everything = made.values(rows, columns, np.arange(9))
-    some = made.values(slice(13, 50), slice(7, 66), np.array([2, 5]))
-    assert (some == everything[[2, 5], 13:50, 7:66]).all()
-    np.testing.assert_allclose(everything.sum(0), 1, rtol=1e-5)
-
-
-@pytest.mark.parametrize("patch", [13, 14])
-def test_the_sum_of_the_softmax_is_that_of_every_phrase(patch: int) -> None:
-    cosines = np.random.default_rng(1).normal(0.1, 0.2, (5, 5, 300)).astype(np.float32)
-    side = 5 * patch
-    got = scores._sum_of_exp(cosines, interpolation_weights(5, side))
-    maps = torch.from_numpy(cosines).permute(2, 0, 1)[None]
-    expected = F.interpolate(maps, (side, side), mode="bilinear", align_corners=False)[0].exp().sum(0).numpy()
-    np.testing.assert_allclose(got, expected, rtol=2e-6)
-
-
 # ---- confidence and groups ----
-
-
-def test_confidence_is_a_probability() -> None:
-    cosines, plan = random_windows((99, 170), 9)
-    found = matched(WindowScores(cosines, plan, 0.005), (99, 170), [1] * 9)
-    assert found.confidence.min() >= 1 / 9
-    assert found.confidence.max() <= 1
-    assert found.confidence.dtype == np.float32
-
-
-@MODES
-def test_a_single_phrase_is_certain(mode: str) -> None:
-    cosines, plan = random_windows((56, 80), 1)
-    found = matched(scores_of(mode, cosines, plan, 0.005), (56, 80), [1])
-    assert (found.labels == 0).all()
-    assert (found.confidence == 1).all()
 
 
 def test_low_confidence_is_ignored_class_by_class() -> None:
@@ -295,39 +223,6 @@ def test_more_phrases_than_a_byte_holds_may_win_in_one_tile(mode: str) -> None:
     assert len(np.unique(got.labels)) > 50
 
 
-def test_of_many_equals_the_first_come_first() -> None:
-    cosines, plan = random_windows((90, 130), 4)
-    index, _ = best_groups(WindowScores(np.tile(cosines, 25), plan, 0.05), (6, 9), [1] * 100, 25)
-    assert (np.diff(index, axis=0) == 4).all()
-
-
-def test_shares_of_any_cosines_are_numbers() -> None:
-    cosines, plan = random_windows((90, 130), 9)
-    _, share = best_groups(WholeScores(cosines[0], plan.size, 0.004), (6, 9), [1] * 9, 9)
-    np.testing.assert_allclose(share.astype(np.float32).sum(0), 1, atol=2e-3)
-
-
-@pytest.mark.parametrize("chunk", [1, 3000, 30000])
-def test_the_best_groups_may_be_made_in_pieces(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    cosines, plan = random_windows((90, 130), 9)
-    made = WindowScores(cosines, plan, 0.05)
-    expected = best_groups(made, (6, 9), GROUPS, 3)
-    taken = []
-    values = WindowScores.values
-
-    def spy(self: WindowScores, rows: slice, columns: slice, phrases: NDArray[np.intp]) -> Values:
-        found = values(self, rows, columns, phrases)
-        taken.append(found.size)
-        return found
-
-    monkeypatch.setattr(WindowScores, "values", spy)
-    monkeypatch.setattr(match, "_CHUNK", chunk)
-    got = best_groups(made, (6, 9), GROUPS, 3)
-    assert (got[0] == expected[0]).all()
-    assert (got[1] == expected[1]).all()
-    assert max(taken) <= max(chunk, 9 * 16 * 18)  # or what one cell takes
-
-
 def test_of_equals_the_first_wins() -> None:
     cosines, plan = random_windows((90, 130), 4)
     twice = np.concatenate([cosines, cosines], 3)
@@ -352,13 +247,6 @@ def test_large_images_have_their_confidence_in_16_bits(monkeypatch: pytest.Monke
 
 
 # ---- refinement ----
-
-
-@pytest.mark.parametrize(("limit", "dtype"), [(90 * 130, np.float32), (90 * 130 - 1, np.float16)])
-def test_large_is_more_than_the_limit(monkeypatch: pytest.MonkeyPatch, limit: int, dtype: type) -> None:
-    monkeypatch.setattr(match, "_LARGE", limit)
-    cosines, plan = random_windows((90, 130), 3)
-    assert matched(WindowScores(cosines, plan, 0.05), (90, 130), [1] * 3).confidence.dtype == dtype
 
 
 def refine(maps: Values, image: NDArray[np.uint8]) -> Values:

@@ -192,13 +192,7 @@ def test_labels_and_confidence(
     seed=st.integers(0, 9),
 )
 def test_any_image_and_any_tiles(
-    mode: Mode,
-    size: tuple[int, int],
-    groups: list[int],
-    temperature: float,
-    least: float,
-    elements: int,
-    seed: int,
+    mode: Mode, size: tuple[int, int], groups: list[int], temperature: float, least: float, elements: int, seed: int
 ) -> None:
     table = table_of(groups, least)
     cosines, plan = drawn(size, sum(groups), mode, seed, 0.1)

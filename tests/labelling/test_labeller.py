@@ -12,7 +12,6 @@ from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.concepts import CLOSED_LIST, leaf_ids
 from tinytips.world.scenes import draw_scene
 from tipsseg import ClassSpec, Labeller, LabelMap, LabelOptions, Model, make_vocabulary
-from tipsseg.errors import UsageError
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND
 from tipsseg.vocabulary.templates import TEMPLATES
 
@@ -91,15 +90,6 @@ def test_the_least_confidence_of_a_class_replaces_that_of_the_run(random: Model,
     assert (got.confidence == plain.confidence).all()
 
 
-def test_each_phrase_is_filled_into_its_own_templates(random: Model, image: NDArray[np.uint8]) -> None:
-    plain = make_vocabulary(["tree", "sky"], "none", TEMPLATES["plain"])
-    mixed = make_vocabulary([ClassSpec("tree", templates=("{}",)), ClassSpec("sky", templates=("{}",))], "none")
-    protocol = make_vocabulary(["tree", "sky"], "none")
-    by = [Labeller(random, vocabulary).label(image).confidence for vocabulary in (plain, mixed, protocol)]
-    assert (by[0] == by[1]).all()
-    assert not np.allclose(by[0], by[2])
-
-
 # class: (what the text tower of the embedded model takes for the same)
 SAME = {
     "tree": {},
@@ -172,15 +162,6 @@ def test_refinement_draws_edges_and_none_changes_nothing(tiny: Model) -> None:
     assert right["pamr"] > right["none"] + 0.01
 
 
-@pytest.mark.parametrize("mode", ["slide", "whole"])
-@pytest.mark.parametrize("size", [(1, 1), (3, 200), (90, 31)])
-def test_refinement_takes_odd_images(random: Model, mode: str, size: tuple[int, int]) -> None:
-    picture = np.random.default_rng(3).integers(0, 255, (*size, 3), np.uint8)
-    got = label(random, picture, *NAMES, mode=mode, refine="pamr")
-    assert got.labels.shape == got.confidence.shape == size
-    assert np.isfinite(got.confidence).all()
-
-
 def test_background_is_held_to_the_least_confidence_of_the_run(random: Model, image: NDArray[np.uint8]) -> None:
     vocabulary = make_vocabulary(["tree", ClassSpec("sky", negative=True)], ["road", "wall"])
     plain = Labeller(random, vocabulary).label(image)
@@ -232,19 +213,3 @@ def test_a_pillow_image_is_turned_upright(random: Model, image: NDArray[np.uint8
     turned.getexif()[0x0112] = 6
     got = Labeller(random, make_vocabulary(NAMES, "none")).label(turned)
     assert (got.labels == upright.labels).all()
-
-
-def test_refinement_knows_synonyms_and_negatives(random: Model, image: NDArray[np.uint8]) -> None:
-    entries = [ClassSpec("tree", ("sky", "panda leg")), ClassSpec("road"), ClassSpec("a big stone", negative=True)]
-    plain, refined = (label(random, image, *entries, refine=refine) for refine in ("none", "pamr"))
-    assert (plain.labels == refined.labels).mean() > 0.7
-    assert len(np.unique(refined.labels)) > 1
-
-
-@pytest.mark.parametrize(
-    ("short_side", "message"),
-    [(13, "smaller than one patch"), (13_378, "a square image would have more than 178,956,970 pixels")],
-)
-def test_a_short_side_that_no_image_can_have(random: Model, short_side: int, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        Labeller(random, make_vocabulary(["tree"]), LabelOptions(short_side=short_side))

@@ -13,25 +13,18 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 
-import tipsseg
 from tipsseg import ClassSpec, Features, Labeller, LabelMap, LabelOptions, Model, UsageError, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.labelling import labeller
-from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.golden import picture
-from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.scoring import assign
 from tipsseg.labelling.scoring.assign import LabelTable, best_groups, match
-from tipsseg.labelling.scoring.device_scores import DeviceScorer
 from tipsseg.labelling.scoring.resample import Values, resize
 from tipsseg.labelling.scoring.scores import FusedScores
 from tipsseg.labelling.windows import interpolation_weights, make_plan, make_plans, patch_grid
 from tipsseg.options import Mode
 from tipsseg.types import WindowPlan
 
-CPU = torch.device("cpu")
 TEMPERATURE = 0.05
 
 #: The cosines of one scale, [B, h, w, P], and its plan.
@@ -139,57 +132,6 @@ def test_scores_are_the_mean_of_log_probabilities(mode: Mode, size: tuple[int, i
     assert (index[0] == coarse.indices[0].numpy()).mean() > 0.9
 
 
-@pytest.mark.parametrize("mode", ["slide", "whole"])
-def test_a_device_makes_the_labels_of_the_host(mode: Mode) -> None:
-    size, groups = (120, 161), [2, 1, 3, 1]
-    (coarse, plan), *finer = drawn(size, (56, 98, 130), sum(groups), mode, 5)
-    scorer = DeviceScorer(table_of(groups), TEMPERATURE, CPU)
-    more = [(torch.from_numpy(values), seen) for values, seen in finer]
-    sent = scorer.send(torch.from_numpy(coarse), plan, size, (4, 5), 2, more).wait()
-    assert sent is not None
-    found, top = sent
-    expected = match(scores_of([(coarse, plan), *finer]), size, table_of(groups))
-    exactly = np.stack(
-        [part.max(0) for part in np.split(exact([(coarse, plan), *finer], size), np.cumsum(groups)[:-1])]
-    )
-    for labels in (found.labels, scorer.fetch(torch.from_numpy(coarse), plan, size, more).labels):
-        own = np.take_along_axis(exactly, labels.astype(np.intp)[None], 0)[0]
-        assert (exactly.max(0) - own < 1e-5).all()
-        assert (labels == expected.labels).mean() > 0.999
-    np.testing.assert_allclose(found.confidence, expected.confidence, atol=0.01)
-    assert top is not None
-    index, _ = best_groups(scores_of([(coarse, plan), *finer]), (4, 5), groups, 2)
-    assert (top.ids == index).mean() > 0.9
-    broken = [(torch.full_like(values, torch.nan), seen) for values, seen in more]
-    assert scorer.send(torch.from_numpy(coarse), plan, size, finer=broken).wait() is None
-
-
-@pytest.mark.parametrize("mode", ["slide", "whole"])
-def test_leaving_out_is_worth_it_and_moves_the_confidence_by_little(
-    monkeypatch: pytest.MonkeyPatch, mode: Mode
-) -> None:
-    size = (240, 320)
-    made = scores_of(drawn(size, (112, 196), 60, mode, 2, alike=True))
-    asked: list[int] = []
-    values = FusedScores.values
-
-    def counting(self: FusedScores, rows: slice, columns: slice, phrases: NDArray[np.intp]) -> Values:
-        asked.append(len(phrases) * (rows.stop - rows.start) * (columns.stop - columns.start))
-        return values(self, rows, columns, phrases)
-
-    monkeypatch.setattr(FusedScores, "values", counting)
-    pruned = match(made, size, table_of([1] * 60))
-    few = sum(asked)
-    del asked[:]
-    monkeypatch.setattr(assign, "_margins", lambda corners: np.full(corners[0].shape[1], -1, np.float32))
-    full = match(made, size, table_of([1] * 60))
-    assert few < 0.75 * sum(asked)
-    assert (pruned.labels == full.labels).all()
-    error = np.abs(pruned.confidence - full.confidence)
-    assert error.mean() < 2e-4
-    assert (error > 0.01).mean() < 0.005
-
-
 # ---- the model ----
 
 
@@ -256,42 +198,6 @@ def test_refinement_follows_the_image_at_the_largest_scale(
     assert (found.labels == plain.labels).mean() > 0.97
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
-def test_windows_of_all_scales_share_batches(mlp_checkpoint: Path, batch_size: int) -> None:
-    model = Model(Tipsv2Backbone(mlp_checkpoint, "cpu", "float32"))
-    model.backbone.batch_size = batch_size
-    sides = model.short_sides(LabelOptions(scales=(0.5, 1, 1.75)))
-    prepared = [
-        model.prepare(Image.fromarray(picture(*size)), "slide", *sides) for size in ((60, 90), (80, 61), (70, 70))
-    ]
-    batches: Batches[Prepared] = Batches(model)
-    found = [each for one in prepared for each in batches.add(one, one)] + list(batches.flush())
-    assert [image for image, _ in found] == prepared
-    for image, features in found:
-        alone = model.encode_prepared(image)
-        assert len(features.scales) == 3
-        for one, other in zip(features.scales, alone.scales, strict=True):
-            assert one.plan == other.plan
-            torch.testing.assert_close(one.patches, other.patches)
-            torch.testing.assert_close(one.class_tokens, other.class_tokens)
-
-
-def test_synonyms_negatives_and_thresholds_are_the_plain_labels_renumbered(
-    model: Model, image: NDArray[np.uint8]
-) -> None:
-    scales = (1, 1.75)
-    plain = labeller_of(model, scales, "tree", "sky", "panda leg", "road", "rock").label(image)
-    entries = [ClassSpec("tree", ("sky", "panda leg")), ClassSpec("road"), ClassSpec("rock", negative=True)]
-    labeller = labeller_of(model, scales, *entries)
-    merged = labeller.label(image)
-    assert (merged.labels == np.array([0, 1, 1, 1, 2, 0])[plain.labels]).all()
-    assert len(np.unique(merged.labels)) == 3
-    assert (merged.confidence >= plain.confidence - 1e-6).all()
-    least = float(np.median(merged.confidence))
-    sure = labeller_of(model, scales, *entries, min_confidence=least).label(image)
-    assert (sure.labels == np.where(merged.confidence < np.float32(least), 255, merged.labels)).all()
-
-
 def test_features_of_other_scales_are_refused(model: Model, image: NDArray[np.uint8]) -> None:
     labeller = labeller_of(model, (1, 1.75))
     with pytest.raises(UsageError, match=r"the features are of an image at 56 x 80 .* at 56 x 80 and 98 x 141"):
@@ -343,26 +249,3 @@ def test_a_patch_apart_is_another_grid(mode: Mode, largest: int) -> None:
     for side in range(28, largest + 1):
         plans = make_plans((100, 150), 56, side, 14, LabelOptions(mode=mode, scales=(1, (side + 14) / side)))
         assert len({patch_grid(plan, 14) for plan in plans}) == 2, side
-
-
-def test_a_scale_of_nothing_is_refused(model: Model) -> None:
-    with pytest.raises(UsageError, match="argument `scales`: 0 is not positive"):
-        model.encode(picture(60, 60), scales=(0,))
-
-
-def test_more_scales_find_more_small_things() -> None:
-    """What they are for: on a drawn scene with the embedded model the labels get better."""
-    from tinytips.data.scoring import FIRST_SEED, to_list
-    from tinytips.world.concepts import CLOSED_LIST
-    from tinytips.world.scenes import draw_scene
-
-    tiny = tipsseg.load("tiny", device="cpu")
-    right = {}
-    for scales in ((1.0,), (1.0, 1.75)):
-        labeller = Labeller(tiny, make_vocabulary(CLOSED_LIST, "none"), LabelOptions(scales=scales))
-        hits = []
-        for index in range(3):
-            scene = draw_scene(FIRST_SEED + 7000 + index, 150, 200)
-            hits.append((labeller.label(scene.image).labels == to_list(scene.truth, CLOSED_LIST)).mean())
-        right[scales] = np.mean(hits)
-    assert right[(1.0, 1.75)] > right[(1.0,)] + 0.005

@@ -12,7 +12,6 @@ import torch
 
 from tipsseg import Labeller, load, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.errors import TipssegError
 from tipsseg.labelling import text_cache
 from tipsseg.options import Dtype
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -201,16 +200,6 @@ def test_whatever_may_round_otherwise_counts(
     assert key_of(model, monkeypatch) != key_of(model, monkeypatch, name, value)
 
 
-def test_where_no_file_can_be_named_the_vectors_are_computed(
-    model: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> object:
-        raise TipssegError("x")
-
-    monkeypatch.setattr(text_cache, "file_hashes", fail)
-    assert computed.of(model, make_vocabulary(CLASSES, ()))[0] == 3
-
-
 def test_nothing_is_written_unless_a_cache_is_given(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,40 +210,3 @@ def test_nothing_is_written_unless_a_cache_is_given(
     assert torch.equal(kept, expected)
     assert list((tmp_path / "own/text").iterdir())
     assert not (tmp_path / "cache").exists()
-
-
-def test_a_cache_that_cannot_be_touched_or_tidied_is_used(
-    cache: Path, model: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(text_cache, "_KEPT", 0)
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", refuse)
-        assert computed.of(model, make_vocabulary(CLASSES, ()))[0] == 3
-        patch.setattr(Path, "touch", refuse)
-        assert computed.of(model, make_vocabulary(CLASSES, ()))[0] == 0
-
-
-def test_only_vectors_make_room(cache: Path, model: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_cache, "_KEPT", 0)
-    cache.mkdir(parents=True)
-    (cache / ".tipsseg-of-another").write_bytes(b"")
-    computed.of(model, make_vocabulary(CLASSES, ()))
-    assert [file.name for file in cache.iterdir()] == [".tipsseg-of-another"]
-
-
-def test_a_file_that_is_cut_short_is_not_left(
-    cache: Path, model: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = Path.write_bytes
-
-    def full(path: Path, data: bytes) -> int:
-        plain(path, data[:200])
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
-        computed.of(model, make_vocabulary(CLASSES, ()))
-    assert list(cache.iterdir()) == []

@@ -116,16 +116,6 @@ def test_taps_are_convex_and_reproduce_a_ramp(source: int, target: int) -> None:
     np.testing.assert_allclose(position, exact, atol=1e-3)
 
 
-def test_windows_stand_row_by_row() -> None:
-    assert make_plan((90, 90), 56, 80, 14).corners == ((0, 0), (0, 24), (24, 0), (24, 24))
-
-
-def test_taps_of_equal_sizes_are_the_identity() -> None:
-    taps = interpolation_weights(37, 37)
-    assert (taps.low == np.arange(37)).all()
-    assert (taps.weight == 0).all()
-
-
 def test_a_part_is_a_slice_and_a_source_may_be_cut_down_to_it() -> None:
     part = interpolation_weights(10, 100).part(30, 40)
     whole = interpolation_weights(10, 100)

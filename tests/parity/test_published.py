@@ -64,11 +64,7 @@ def test_picture(b14: tuple[Tipsv2, Tokenizer]) -> None:
         resized = np.array(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
     output = model.vision_encoder(torch.from_numpy(resized).permute(2, 0, 1)[None].float() / 255)  # [1, 3, side, side]
     logits = F.normalize(output.cls, dim=-1) @ F.normalize(pooled(b14), dim=-1).T / model.config.temperature  # [1, P]
-    got = {
-        "class token": output.cls[0, :5],
-        "patch_tokens": output.patches[0, 0, 0, :5],
-        "logits_per_image": logits[0],
-    }
+    got = {"class token": output.cls[0, :5], "patch_tokens": output.patches[0, 0, 0, :5], "logits_per_image": logits[0]}
     for name, expected in IMAGE.items():
         torch.testing.assert_close(got[name], torch.tensor(expected), atol=1e-3, rtol=1e-3)
 

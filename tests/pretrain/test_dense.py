@@ -74,20 +74,16 @@ def test_lists_of_different_lengths() -> None:
 
 KIN = {
     "the other kind of leg": (
-        "panda front leg",
-        ["panda front leg", "panda hind leg", "tree trunk"],
-        ["panda front leg", "panda hind leg"],
+        "panda front leg", ["panda front leg", "panda hind leg", "tree trunk"], ["panda front leg", "panda hind leg"],
     ),
     "all legs among the parts": ("panda front leg", ["panda leg", "panda head", "car"], ["panda leg", "panda head"]),
     "a thing that is whole": ("panda front leg", ["panda", "tree crown"], ["panda"]),
     "a leg beside one kind of it": (
-        "panda hind leg",
-        ["panda leg", "panda front leg"],
-        ["panda leg", "panda front leg"],
+        "panda hind leg", ["panda leg", "panda front leg"], ["panda leg", "panda front leg"],
     ),
     "the kind beside a leg": ("panda front leg", ["panda leg", "panda front leg", "panda head"], ["panda front leg"]),
     "no part of anything": ("sky", ["sky", "cloud"], ["sky"]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("leaf", "asked", "expected"), KIN.values(), ids=KIN)

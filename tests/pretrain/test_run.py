@@ -170,16 +170,6 @@ def test_a_run_goes_on_with_its_own_options_only(
         assert expected in said(capsys)
 
 
-def test_a_list_that_is_wrong_is_an_error_of_a_line(
-    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "list.jsonl").write_text('{"image": "a.png"}\n')
-    with pytest.raises(SystemExit) as caught:
-        train(tmp_path, "--pictures", tmp_path / "list.jsonl", "--start", TINY)
-    assert caught.value.code == 2
-    assert "list.jsonl, line 1: there is no caption, or one that is no text. Give `caption`" in said(capsys)
-
-
 def test_own_pictures_and_a_model_to_start_from(train: Train, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     for name in ("a.png", "b.png"):
@@ -210,8 +200,7 @@ def test_mapped_images_are_not_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"),
-    [(("a", "b", "c"), 1 / 3), (("a", "b", "b"), 1.0), (("a", "a", "b"), 1 / 3)],
+    ("names", "expected"), [(("a", "b", "c"), 1 / 3), (("a", "b", "b"), 1.0), (("a", "a", "b"), 1 / 3)]
 )
 def test_recall_counts_the_own_caption(names: tuple[str, ...], expected: float) -> None:
     queries = torch.eye(3)

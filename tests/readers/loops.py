@@ -218,47 +218,34 @@ LOOPS = (
     ThroughATool("supervision", "`coco`; `as_coco`", supervision_coco("annotations.json")),
     ThroughATool("supervision", "`coco-polygon`; `as_coco`", supervision_coco("annotations-polygon.json")),
     ThroughATool(
-        "datumaro",
-        f"CVAT: `coco`, {_CONVERTED}; exported as COCO 1.0",
+        "datumaro", f"CVAT: `coco`, {_CONVERTED}; exported as COCO 1.0",
         cvat("annotations.json", polygons=True, masks=False),
     ),
     ThroughATool(
-        "datumaro",
-        "CVAT: the same; exported as Segmentation mask 1.1",
-        cvat("annotations.json", polygons=True, masks=True),
-        "cvat",
+        "datumaro", "CVAT: the same; exported as Segmentation mask 1.1",
+        cvat("annotations.json", polygons=True, masks=True), "cvat",
     ),
     ThroughATool(
-        "datumaro",
-        f"CVAT: `cvat`, {_CONVERTED}; exported as COCO 1.0",
-        cvat("cvat", polygons=True, masks=False),
+        "datumaro", f"CVAT: `cvat`, {_CONVERTED}; exported as COCO 1.0", cvat("cvat", polygons=True, masks=False)
     ),
     ThroughATool(
-        "datumaro",
-        "CVAT: the same; exported as Segmentation mask 1.1",
-        cvat("cvat", polygons=True, masks=True),
-        "cvat",
+        "datumaro", "CVAT: the same; exported as Segmentation mask 1.1", cvat("cvat", polygons=True, masks=True), "cvat"
     ),
     ThroughATool(
-        "datumaro",
-        "CVAT: `coco-polygon`; exported as COCO 1.0",
+        "datumaro", "CVAT: `coco-polygon`; exported as COCO 1.0",
         cvat("annotations-polygon.json", polygons=True, masks=False),
     ),
     ThroughATool(
-        "datumaro",
-        "CVAT: `coco-polygon`; exported as Segmentation mask 1.1",
-        cvat("annotations-polygon.json", polygons=True, masks=True),
-        "cvat",
+        "datumaro", "CVAT: `coco-polygon`; exported as Segmentation mask 1.1",
+        cvat("annotations-polygon.json", polygons=True, masks=True), "cvat",
     ),
     ThroughATool(
-        "datumaro",
-        "CVAT: `cvat`, the switch off; exported as Segmentation mask 1.1",
-        cvat("cvat", polygons=False, masks=True),
-        "cvat",
+        "datumaro", "CVAT: `cvat`, the switch off; exported as Segmentation mask 1.1",
+        cvat("cvat", polygons=False, masks=True), "cvat",
     ),
     ThroughATool("labelme", "`labelme`; opened and saved; it takes no GIF", labelme),
     ThroughATool("label-studio-sdk", "`label-studio`; all accepted, exported as JSON", label_studio),
     ThroughATool("label-studio-sdk", "`label-studio`; all accepted, exported as COCO", label_studio_coco),
     ThroughATool("ultralytics", "`coco-polygon`; `convert_coco(use_segments=True)`", ultralytics),
     ThroughATool("datasets", "`hf`; the column `mask` saved as PNG", datasets),
-)
+)  # fmt: skip

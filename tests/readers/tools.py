@@ -440,17 +440,12 @@ LIGHT = (
         "pycocotools", "coco-results", '`COCO("out/annotations.json").loadRes("out/results.json")`', pycocotools_results
     ),
     Reader(
-        "supervision",
-        "coco",
-        '`DetectionDataset.from_coco("photos", "out/annotations.json", force_masks=True)`',
+        "supervision", "coco", '`DetectionDataset.from_coco("photos", "out/annotations.json", force_masks=True)`',
         _supervision_coco("annotations.json"),
     ),
     Reader(
-        "supervision",
-        "coco-polygon",
-        "the same with `annotations-polygon.json`; corners are rounded to whole pixels",
-        _supervision_coco("annotations-polygon.json"),
-        0.7,
+        "supervision", "coco-polygon", "the same with `annotations-polygon.json`; corners are rounded to whole pixels",
+        _supervision_coco("annotations-polygon.json"), 0.7,
     ),
     Reader(
         "supervision",
@@ -463,7 +458,7 @@ LIGHT = (
     Reader(
         "datasets", "hf", '`load_dataset("imagefolder", data_dir="out/hf")`: columns `image` and `mask`', hugging_face
     ),
-)
+)  # fmt: skip
 
 _DATUMARO_COCO = (
     "`photos` as `d/images`, `out/annotations.json` as `d/annotations/instances_default.json`; "
@@ -496,11 +491,8 @@ HEAVY = (
     Reader("datumaro", "panoptic", _DATUMARO_PANOPTIC, datumaro_panoptic),
     Reader("datumaro", "cvat", '`Dataset.import_from("out/cvat", "voc_segmentation")`', datumaro_voc),
     Reader(
-        "ultralytics",
-        "yolo",
-        "`yolo segment train model=yolo11n-seg.yaml data=out/yolo/data.yaml`; it takes no GIF",
-        ultralytics,
-        0.99,
+        "ultralytics", "yolo", "`yolo segment train model=yolo11n-seg.yaml data=out/yolo/data.yaml`; it takes no GIF",
+        ultralytics, 0.99,
     ),
     Reader("labelme", "labelme", "`labelme out/labelme`; it takes no GIF", labelme, 0.99),
     Reader("label-studio-sdk", "label-studio", _LABEL_STUDIO, label_studio, 0.99),
@@ -509,17 +501,13 @@ HEAVY = (
     Reader("fiftyone", "png", _ZOO, fiftyone_zoo),
     Reader("fiftyone", "coco", _FIFTYONE, _fiftyone_coco("annotations.json")),
     Reader(
-        "fiftyone",
-        "coco-polygon",
-        "the same with `annotations-polygon.json`",
-        _fiftyone_coco("annotations-polygon.json"),
-        0.99,
+        "fiftyone", "coco-polygon", "the same with `annotations-polygon.json`",
+        _fiftyone_coco("annotations-polygon.json"), 0.99,
     ),
     Reader(
-        "fiftyone",
-        "png",
+        "fiftyone", "png",
         '`Dataset.from_dir(dataset_type=ImageSegmentationDirectory, data_path="photos", labels_path="out/masks")`',
         fiftyone_masks,
     ),
     Reader("fiftyone", "yolo", _FIFTYONE_YOLO, fiftyone_yolo, 0.8),
-)
+)  # fmt: skip

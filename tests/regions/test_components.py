@@ -138,20 +138,6 @@ def test_regions_are_coded_together_as_alone(labels: LabelArray) -> None:
     assert encode_regions(regions, labels.shape) == [encode_regions([each], labels.shape)[0] for each in regions]
 
 
-def test_codes_of_a_large_map() -> None:
-    labels = (np.random.default_rng(0).random((301, 407)) < 0.5).astype(np.uint8)
-    for region in components(labels, 1, min_area=50):
-        assert encode_regions([region], labels.shape)[0] == encode_rle(whole(region, labels.shape))
-
-
-def test_many_small_regions_of_a_large_map_are_quick() -> None:
-    labels = np.zeros((2000, 3000), np.uint8)
-    labels[::40, ::40] = 1
-    regions = components(labels, 1)
-    assert len(regions) == 50 * 75
-    assert encode_regions([regions[-1]], labels.shape)[0]["size"] == [2000, 3000]
-
-
 def test_counts() -> None:
     labels = np.random.default_rng(0).integers(0, 1000, (1500, 1400)).astype(np.uint16)
     assert np.array_equal(count_labels(labels), np.bincount(labels.ravel(), minlength=65536))
@@ -218,11 +204,7 @@ def test_images_may_be_looked_at_in_pieces(
 
 
 @pytest.mark.parametrize(
-    "rows",
-    [
-        "10 11 01 10 01 10 11 01 01",
-        "00 11 00 10 01 10 01 01 01 10 01 11 10 11 01 01 10 11 00 00 01 11 10 11",
-    ],
+    "rows", ["10 11 01 10 01 10 11 01 01", "00 11 00 10 01 10 01 01 01 10 01 11 10 11 01 01 10 11 00 00 01 11 10 11"]
 )
 def test_numbers_of_runs_are_followed_all_the_way_down(rows: str) -> None:
     labels = np.array([[int(each) for each in row] for row in rows.split()], np.uint8)

@@ -81,13 +81,6 @@ def test_a_class_has_three_names_and_a_picture_has_eighty() -> None:
     assert len(found) == len({placed.text for placed in found}) == 80
 
 
-def test_the_largest_regions_come_first() -> None:
-    labels = np.zeros((300, 300), np.uint16)
-    for number, side in enumerate((30, 90, 60), 1):
-        labels[10 : 10 + side, 100 * (number - 1) : 100 * (number - 1) + side] = number
-    assert [placed.text for placed in place_names(labels, classes_of("a", "b", "c"), 13)] == ["b", "c", "a"]
-
-
 def test_ignored_pixels_and_background_have_no_name() -> None:
     labels = np.zeros((300, 300), np.uint16)
     labels[:, 150:] = 255

@@ -205,27 +205,20 @@ def _broken_masks(folder: Path) -> None:
             lambda f: _undo(f, *CHANGED), "no mask in it was edited", "Correct some masks", id="no edited mask"
         ),
         pytest.param(
-            lambda f: _undo(f, "a.png", "c.png"),
-            "/out: only 1 corrected mask; a fit needs 2 or more$",
-            "^Correct the mask of one more image: the result is tried on images left out",
-            id="one",
+            lambda f: _undo(f, "a.png", "c.png"), "/out: only 1 corrected mask; a fit needs 2 or more$",
+            "^Correct the mask of one more image: the result is tried on images left out", id="one",
         ),
         pytest.param(
-            _all_ignored,
-            "/out: 0 of 3 corrected masks can be used; a fit needs 2 or more$",
-            "^Correct the masks of 2 more images: .* Pixels of 255 do not count",
-            id="nothing counts",
+            _all_ignored, "/out: 0 of 3 corrected masks can be used; a fit needs 2 or more$",
+            "^Correct the masks of 2 more images: .* Pixels of 255 do not count", id="nothing counts",
         ),
         pytest.param(
-            _other_images,
-            "/out: 1 of 3 corrected masks can be used",
+            _other_images, "/out: 1 of 3 corrected masks can be used",
             r"^Put this right first: .*imgs/a\.png: changed since .*\. 1 more image failed\.$",
             id="images were changed",
         ),
         pytest.param(
-            _smaller_masks,
-            "1 of 3 corrected masks can be used",
-            "^Repair the mask .*masks/a.png",
+            _smaller_masks, "1 of 3 corrected masks can be used", "^Repair the mask .*masks/a.png",
             id="masks of another size",
         ),
         pytest.param(
@@ -234,7 +227,7 @@ def _broken_masks(folder: Path) -> None:
         pytest.param(lambda f: shutil.rmtree(f / "out"), "no such folder", "", id="no folder"),
         pytest.param(lambda f: (f / "out/run.json").unlink(), "no run.json in it", "", id="no run"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_fitted_is_refused(
     folder: Path, change: Callable[[Path], object], message: str, hint: str
 ) -> None:

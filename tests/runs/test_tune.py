@@ -116,12 +116,8 @@ def _labels_again(folder: Path, names: tuple[str, ...]) -> None:
     ("edited", "broken", "precision", "message", "hint"),
     [
         pytest.param(
-            "ab",
-            "",
-            0.9,
-            "/out: 2 corrected masks; minimum confidences need 3 or more images",
-            "Correct the mask of one more image",
-            id="two",
+            "ab", "", 0.9, "/out: 2 corrected masks; minimum confidences need 3 or more images",
+            "Correct the mask of one more image", id="two",
         ),
         pytest.param("a", "", 0.9, "only 1 corrected mask; minimum confidences need 3", "masks of 2 more", id="one"),
         pytest.param(
@@ -132,7 +128,7 @@ def _labels_again(folder: Path, names: tuple[str, ...]) -> None:
         ),
         pytest.param("abc", "", 0.9, None, "", id="three"),
     ],
-)
+)  # fmt: skip
 def test_few_masks_are_refused(
     made: Path, tmp_path: Path, edited: str, broken: str, precision: float | None, message: str | None, hint: str
 ) -> None:

@@ -89,11 +89,6 @@ def test_the_file_system_is_asked(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names that differ are one there")
-def test_on_linux_names_that_differ_are_two(tmp_path: Path) -> None:
-    assert name_key(tmp_path) is exact
-
-
 def test_it_is_asked_in_the_nearest_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
     touch = Path.touch

@@ -43,26 +43,6 @@ def another_process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def assert_refused(folder: Path) -> None:
-    with pytest.raises(OutputError) as caught:
-        FolderLock(folder)
-    assert caught.value.path == folder
-    assert caught.value.reason == "another tipsseg is at work there"
-    assert caught.value.hint == "Wait for it to end, or work in another folder."
-    assert not caught.value.only_this
-
-
-def test_a_second_process_is_refused_while_the_first_lives(tmp_path: Path) -> None:
-    with another_process(tmp_path) as process:
-        assert_refused(tmp_path)
-        assert is_locked(tmp_path)
-        process.communicate()  # it ends by itself
-        assert not (tmp_path / LOCK_FILE).exists()
-        claim = FolderLock(tmp_path)
-        assert not claim.left_over
-        claim.give_back()
-
-
 def test_what_a_killed_process_had_can_be_taken(tmp_path: Path) -> None:
     with another_process(tmp_path) as process:
         process.kill()
@@ -74,16 +54,6 @@ def test_what_a_killed_process_had_can_be_taken(tmp_path: Path) -> None:
     assert is_locked(tmp_path)
     claim.give_back()
     assert not (tmp_path / LOCK_FILE).exists()
-
-
-def test_a_claim_is_refused_in_one_process_too_and_stays_with_who_has_it(tmp_path: Path) -> None:
-    claim = FolderLock(tmp_path)
-    assert_refused(tmp_path)
-    assert_refused(tmp_path)
-    claim.give_back()
-    claim.give_back()
-    FolderLock(tmp_path).give_back()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
@@ -156,40 +126,6 @@ def test_the_lock_of_one_who_came_between_is_left_alone(tmp_path: Path) -> None:
     first.give_back()
     assert is_locked(tmp_path)
     second.give_back()
-
-
-@pytest.mark.parametrize("name", ["file", "file/sub"])
-def test_a_file_in_place_of_the_folder(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="one of its parent folders is a file"):
-        FolderLock(tmp_path / name)
-
-
-def test_asking_makes_nothing(tmp_path: Path) -> None:
-    assert not is_locked(tmp_path / "nowhere")
-    assert not is_locked(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_file_goes_before_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there: list[bool] = []
-
-    class Watched(FileLock):
-        def _release(self) -> None:
-            there.append(Path(self.lock_file).exists())
-            super()._release()
-
-    monkeypatch.setattr(module, "FileLock", Watched)
-    FolderLock(tmp_path).give_back()
-    assert there == [False]  # afterwards it may be another's
-
-
-def test_another_thread_may_give_it_back(tmp_path: Path) -> None:
-    claim = FolderLock(tmp_path)
-    thread = threading.Thread(target=claim.give_back)
-    thread.start()
-    thread.join()
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("number", "expected"), [(errno.EACCES, True), (errno.EROFS, False)], ids=errno.errorcode.get)
@@ -273,12 +209,3 @@ def test_a_look_at_the_claim_does_not_refuse_whoever_takes_it(tmp_path: Path) ->
     claim = FolderLock(tmp_path)
     claim.give_back()
     release.join()
-
-
-def test_a_link_is_no_lock(tmp_path: Path) -> None:
-    (tmp_path / "victim").write_bytes(b"mine")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / LOCK_FILE).symlink_to("../victim")
-    with pytest.raises(OutputError, match="it is a symbolic link"):
-        FolderLock(tmp_path / "out")
-    assert (tmp_path / "victim").read_bytes() == b"mine"

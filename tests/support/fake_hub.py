@@ -82,10 +82,7 @@ class FakeHub:
 
     def find_xet(self, digest: str) -> tuple[str, _File] | None:
         """Name and content of a file that is to be had by Xet; its hash there is its sha256, as any would do."""
-        return next(
-            ((key[2], file) for key, file in self._files.items() if file.xet and file.etag == digest),
-            None,
-        )
+        return next(((key[2], file) for key, file in self._files.items() if file.xet and file.etag == digest), None)
 
     def find(self, repository: str, revision: str, name: str) -> _File | tuple[int, str]:
         """The file, or the status and the error code of the hub."""

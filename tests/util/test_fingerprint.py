@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +20,6 @@ def path(tmp_path: Path) -> Path:
     path.write_bytes(b"pixels")
     os.utime(path, ns=(0, TIME))
     return path
-
-
-def test_what_it_is(path: Path) -> None:
-    assert fingerprint(path) == Fingerprint(6, TIME, hashlib.sha256(b"pixels").hexdigest())
 
 
 def test_large_files_go_without_their_content(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,11 +72,6 @@ def test_what_is_the_same(
     assert Fingerprint(before.size, before.mtime_ns, None).matches(path) == unhashed
     monkeypatch.setattr(module, "HASH_LIMIT", 5)  # it is large now as it was then
     assert Fingerprint(before.size, before.mtime_ns, None).matches(path) == unhashed
-
-
-def test_a_file_that_is_gone_has_none(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        fingerprint(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from tipsseg.errors import VocabularyError
 from tipsseg.types import Colour
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND
-from tipsseg.vocabulary.files import preset_names, preset_summary, read_vocabulary
+from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
-from tipsseg.vocabulary.texts import content_lines
 from tipsseg.vocabulary.toml_file import class_record, vocabulary_toml
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
@@ -34,7 +33,6 @@ each_storage = pytest.mark.parametrize("stored", STORED.values(), ids=STORED)
 
 KEYS = "The keys are: classes, background, templates."
 CLASS_KEYS = "The keys are: name, synonyms, colour, min_confidence, supercategory, templates, negative."
-PRESETS = "ade20k, cityscapes, coco-stuff, pascal-context-59, pascal-context-60, voc20, voc21"
 SAME = "Names that differ only in case or spacing are the same to the model."
 A_NAME = "Leave it out, or give it a name."
 MARK_ONE = "Mark one with {}, as in: a photo of a {}."
@@ -182,11 +180,6 @@ def test_names_and_tables_may_be_mixed(folder: Path) -> None:
     )
 
 
-def test_an_extension_in_capitals_is_toml_too(folder: Path) -> None:
-    vocabulary = read_vocabulary(saved(folder, 'classes = ["a"]', "MINE.TOML"))
-    assert (vocabulary.specs, vocabulary.source) == ((ClassSpec("a"),), "MINE.TOML")
-
-
 # ---- text files ----
 
 
@@ -212,16 +205,8 @@ def test_a_text_file_has_one_class_a_line(stored: Stored, text: str, names: list
     vocabulary = read_vocabulary(saved(folder, stored(text), "mine.txt"))
     assert vocabulary.specs == tuple(ClassSpec(name) for name in names)
     assert [entry.id for entry in vocabulary.classes] == list(range(1, len(names) + 1))
-    assert (vocabulary.background, vocabulary.auto) == (
-        make_vocabulary(names).background,
-        True,
-    )
+    assert (vocabulary.background, vocabulary.auto) == (make_vocabulary(names).background, True)
     assert (vocabulary.templates, vocabulary.source) == (PROTOCOL_TEMPLATES, "mine.txt")
-
-
-def test_lines_with_content_keep_their_numbers() -> None:
-    assert list(content_lines("# a\n\n b # c\n#d\ne\n")) == [(3, "b"), (5, "e")]
-    assert list(content_lines("")) == []
 
 
 # ---- presets ----
@@ -241,11 +226,6 @@ def test_background_and_templates_of_a_preset_may_be_replaced() -> None:
     vocabulary = read_vocabulary("voc20", ["sky"], ["{}"])
     assert (vocabulary.background, vocabulary.templates, vocabulary.source) == (("sky",), ("{}",), "voc20")
     assert vocabulary.specs == read_vocabulary("voc20").specs
-
-
-def test_summary_is_the_first_comment() -> None:
-    assert preset_summary("ade20k") == "ADE20K, the scene parsing benchmark"
-    assert ", ".join(preset_names()) == PRESETS
 
 
 # ---- what is wrong, and where ----
@@ -298,37 +278,26 @@ FAULTS = {
     ),
     "key twice, list": Fault(
         'classes = [\n{ name = "a" },\n▶{ name = "b", name = "c" },\n]\n',
-        "not TOML: Duplicate inline table key 'name'",
-        GIVEN_ONCE,
+        "not TOML: Duplicate inline table key 'name'", GIVEN_ONCE,
     ),
     "list and tables": Fault(
-        'classes = ["a"]\n\n▶[[classes]]\nname = "b"\n',
-        "not TOML: Cannot mutate immutable namespace ('classes',)",
+        'classes = ["a"]\n\n▶[[classes]]\nname = "b"\n', "not TOML: Cannot mutate immutable namespace ('classes',)",
         GIVEN_ONCE,
     ),
     # the file as a whole
     "empty": Fault("", *NO_CLASSES),
     "comments": Fault("# nothing\n\n", *NO_CLASSES),
     "no classes": Fault('background = "none"\n', *NO_CLASSES),
-    "empty list": Fault("classes = []\n", *NO_CLASSES),
     "only negatives": Fault('[[classes]]\nname = "a"\nnegative = true\n', *ALL_NEGATIVE),
-    "only negatives, list": Fault(
-        'classes = [{ name = "a", negative = true }, { name = "b", negative = true }]\n', *ALL_NEGATIVE
-    ),
     "unknown key": Fault(
         'classes = ["a"]\n\nclases = ["b"]\n', "unknown key `clases`", f"Did you mean `classes`? {KEYS}"
     ),
-    "unknown key, in capitals": Fault(
-        '# 1\nBackground = "none"\n', "unknown key `Background`", f"Did you mean `background`? {KEYS}"
-    ),
-    "unknown key, far from all": Fault('background = [\n"sky",\n]\nx = 1\n', "unknown key `x`", KEYS),
     "unknown table": Fault('classes = ["a"]\n\n[other]\nname = 1\n', "unknown key `other`", KEYS),
     "classes is a table": Fault(
         '[classes]\nname = "tree"\n', "`classes` must be a list", 'For example: classes = ["panda leg", "tree"]'
     ),
     "classes is a text": Fault(
-        'background = "none"\nclasses = "a,b"\n',
-        "`classes` must be a list",
+        'background = "none"\nclasses = "a,b"\n', "`classes` must be a list",
         'For example: classes = ["panda leg", "tree"]',
     ),
     # background
@@ -341,82 +310,31 @@ FAULTS = {
     "background number in a list": Fault(
         'classes = [\n"a",\n]\nbackground = [\n"sky",\n1]\n', "a background phrase must be a text, not 1"
     ),
-    "background dates": Fault(
-        'classes = ["a"]\nbackground = [10:00:00]\n', "a background phrase must be a text, not datetime.time(10, 0)"
-    ),
     "background that is a class": Fault(
-        'background = ["Tree"]\nclasses = ["tree"]',
-        "'Tree' is both a class and a background phrase",
+        'background = ["Tree"]\nclasses = ["tree"]', "'Tree' is both a class and a background phrase",
         "Leave it out of one of the two.",
-    ),
-    "empty background phrase": Fault(
-        'background = ["sky", ""]\nclasses = ["tree"]',
-        "background phrase 2 of 2 is empty",
-        "Leave it out; 'none' in place of the list stands for no background.",
-    ),
-    "background twice": Fault(
-        'background = ["sky", "Sky"]\nclasses = ["tree"]', "background phrase 'Sky' is given twice", SAME
-    ),
-    "background argument that is a class": Fault(
-        'background = "none"\nclasses = ["tree"]',
-        "'tree' is both a class and a background phrase",
-        "Leave it out of one of the two.",
-        background=["tree"],
     ),
     # templates
     "templates word": Fault(
         'classes = ["a"]\ntemplates = "protocoll"\n', "templates must be a list of texts, not 'protocoll'", NAMED_SETS
     ),
-    "templates number": Fault(
-        'classes = ["a"]\ntemplates = 9\n', "templates must be a list of texts, not 9", NAMED_SETS
-    ),
     "templates number in a list": Fault(
         'templates = [\n"{}",\n1.5\n]\nclasses = ["a"]\n', "a template must be a text, not 1.5"
     ),
-    "no templates": Fault(
-        'templates = []\nclasses = ["a"]\n', "no templates", 'Give at least one, such as "a photo of a {}."'
-    ),
     "template without a place": Fault(
         '#\ntemplates = [\n"{}",\n"a photo",\n]\nclasses = ["a"]\n',
-        "the template 'a photo' has no place for the phrase",
-        MARK_ONE,
-    ),
-    "template with two": Fault(
-        'classes = ["a"]\ntemplates = ["{} {}"]\n', "the template '{} {}' has 2 places for the phrase", MARK_ONE
-    ),
-    "template argument": Fault(
-        'classes = ["a"]\n', "the template 'a' has no place for the phrase", MARK_ONE, templates=["a"]
+        "the template 'a photo' has no place for the phrase", MARK_ONE,
     ),
     # keys of a class, in tables
     "class without a name": Fault(
         table("negative = true"), "a class without a name", 'Each needs one, for example: name = "tree"', number=2
     ),
-    "class without anything": Fault(
-        '[[classes]]\nname = "a"\n[[classes]]\n',
-        "a class without a name",
-        'Each needs one, for example: name = "tree"',
-        number=2,
-    ),
     "unknown key of a class": Fault(
-        table('name = "tree"\ncolor = "#ff0000"'),
-        "unknown key `color` of 'tree'",
-        f"Did you mean `colour`? {CLASS_KEYS}",
-        number=2,
-    ),
-    "unknown key of a class, far from all": Fault(
-        table('id = 7\nname = "tree"'), "unknown key `id` of 'tree'", CLASS_KEYS, number=2
-    ),
-    "unknown key of a class, in capitals": Fault(
-        table('NAME = "tree"'), "unknown key `NAME`", f"Did you mean `name`? {CLASS_KEYS}", number=2
+        table('name = "tree"\ncolor = "#ff0000"'), "unknown key `color` of 'tree'",
+        f"Did you mean `colour`? {CLASS_KEYS}", number=2,
     ),
     "background below a class": Fault(
         table('name = "tree"\n\nbackground = "none"'), "unknown key `background` of 'tree'", ABOVE, number=2
-    ),
-    "background as a table below a class": Fault(
-        table('name = "tree"\n[classes.background]\nsky = true'), "unknown key `background` of 'tree'", ABOVE, number=2
-    ),
-    "classes below a class": Fault(
-        table('name = "tree"\nclasses = ["a"]'), "unknown key `classes` of 'tree'", CLASS_KEYS, number=2
     ),
     "unknown table of a class": Fault(
         table('name = "tree"\n[classes.other]\nx = 1'), "unknown key `other` of 'tree'", CLASS_KEYS, number=2
@@ -436,67 +354,34 @@ FAULTS = {
     ),
     "synonyms number": Fault(
         table('name = "tree"\nsynonyms = [\n  "oak",  # big\n\n  5,\n]\nnegative = true'),
-        "a synonym of 'tree' must be a text, not 5",
-        number=2,
-    ),
-    "synonyms list in a list": Fault(
-        table('name = "tree"\n# two\nsynonyms = [\n[\n"oak"\n],\n]'),
-        "a synonym of 'tree' must be a text, not ['oak']",
-        number=2,
+        "a synonym of 'tree' must be a text, not 5", number=2,
     ),
     "empty synonym": Fault(
-        table('name = "tree"\nsynonyms = [\n"oak",\n"_",\n]\nnegative = false'),
-        "a synonym of 'tree' is empty",
+        table('name = "tree"\nsynonyms = [\n"oak",\n"_",\n]\nnegative = false'), "a synonym of 'tree' is empty",
         number=2,
     ),
     "supercategory": Fault(
-        table('name = "tree"\nsupercategory = ["plant"]'),
-        "the supercategory of 'tree' must be a text, not ['plant']",
-        number=2,
-    ),
-    "negative number": Fault(
-        table('name = "tree"\nnegative = 1'), "negative of 'tree' must be true or false, not 1", number=2
-    ),
-    "confidence text": Fault(
-        table('name = "tree"\nmin_confidence = "0.5"'),
-        "the minimum confidence of 'tree' must be a number, not '0.5'",
+        table('name = "tree"\nsupercategory = ["plant"]'), "the supercategory of 'tree' must be a text, not ['plant']",
         number=2,
     ),
     "confidence truth value": Fault(
-        table('name = "tree"\nmin_confidence = true'),
-        "the minimum confidence of 'tree' must be a number, not True",
+        table('name = "tree"\nmin_confidence = true'), "the minimum confidence of 'tree' must be a number, not True",
         number=2,
     ),
     "confidence above 1": Fault(
         table('name = "tree"\n# in per cent\nmin_confidence = 50\nnegative = false'),
-        "the minimum confidence 50 of 'tree' is not between 0 and 1",
-        number=2,
+        "the minimum confidence 50 of 'tree' is not between 0 and 1", number=2,
     ),
     "confidence nan": Fault(
-        table('min_confidence = nan\nname = "tree"'),
-        "the minimum confidence nan of 'tree' is not between 0 and 1",
+        table('min_confidence = nan\nname = "tree"'), "the minimum confidence nan of 'tree' is not between 0 and 1",
         number=2,
     ),
     "templates of a class, text": Fault(
-        table('name = "tree"\ntemplates = "Plain"'),
-        "'tree': templates must be a list of texts, not 'Plain'",
-        NAMED_SETS,
-        number=2,
+        table('name = "tree"\ntemplates = "Plain"'), "'tree': templates must be a list of texts, not 'Plain'",
+        NAMED_SETS, number=2,
     ),
     "templates of a class, number in a list": Fault(
         table('name = "tree"\ntemplates = [\n"{}",\n7\n]'), "'tree': a template must be a text, not 7", number=2
-    ),
-    "templates of a class, none": Fault(
-        table('name = "tree"\ntemplates = []'),
-        "'tree': no templates",
-        'Give at least one, such as "a photo of a {}."',
-        number=2,
-    ),
-    "templates of a class, two places": Fault(
-        table('name = "tree"\ntemplates = [\n"{}",\n"{}, {}"]'),
-        "'tree': the template '{}, {}' has 2 places for the phrase",
-        MARK_ONE,
-        number=2,
     ),
     **{
         f"colour {written}": Fault(
@@ -521,76 +406,37 @@ FAULTS = {
         )
     },
     "negative with colour": Fault(table('name = "tree"\nnegative = true\ncolour = "#000000"'), *NEGATIVE, number=2),
-    "negative with confidence": Fault(table('name = "tree"\nnegative = true\nmin_confidence = 0'), *NEGATIVE, number=2),
-    "negative with supercategory": Fault(
-        table('name = "tree"\nnegative = true\nsupercategory = "b"'), *NEGATIVE, number=2
-    ),
     # names that are given twice: the line is that of the second class
     "name twice": Fault(
         '[[classes]]\nname = "sea"\n[[classes]]\nname = "tree"\n\n[[classes]]\n# again\nname = "Tree"\n',
-        "class 'Tree' is given twice, as number 2 and number 3",
-        SAME,
-        number=3,
-    ),
-    "name and synonym": Fault(
-        table('synonyms = [\n"oak",\n"Panda",\n]\nname = "tree"'),
-        "'Panda' stands for two classes, 'panda' and 'tree'",
-        SAME,
-        number=2,
-    ),
-    "name and negative": Fault(
-        table('name = "panda"\nnegative = true'),
-        "class 'panda' is given twice, as number 1 and number 2",
-        SAME,
-        number=2,
-    ),
-    "synonym twice in a class": Fault(
-        table('name = "tree"\nsynonyms = ["oak", "OAK"]'), "'tree' has a name twice: tree, oak, OAK", SAME, number=2
+        "class 'Tree' is given twice, as number 2 and number 3", SAME, number=3,
     ),
     # the same in lists
     "list: number": Fault(
         'classes = [\n  "a", "b",\n  # a comment, [1, 2]\n\n  "c", 5,\n  "d",\n]\n',
-        "a class must be a text or a table, not 5",
-        'For example: { name = "tree" }',
-        number=4,
+        "a class must be a text or a table, not 5", 'For example: { name = "tree" }', number=4,
     ),
     "list: list": Fault(
-        'classes = [\n"a",\n["b",\n"c"],\n]\n',
-        "a class must be a text or a table, not ['b', 'c']",
-        'For example: { name = "tree" }',
-        number=2,
+        'classes = [\n"a",\n["b",\n"c"],\n]\n', "a class must be a text or a table, not ['b', 'c']",
+        'For example: { name = "tree" }', number=2,
     ),
     "list: blank name": Fault('classes = [\n"a",\n{ name = "_" },\n]\n', "class 2 of 2 is empty", A_NAME, number=2),
-    "list: all in one line": Fault(
-        'background = "none"\nclasses = ["a", "", "b"]\n', "class 2 of 3 is empty", A_NAME, number=2
-    ),
     "list: item that looks like a comment": Fault(
         'classes = [\n"#a",\n"#A",\n]\n', "class '#A' is given twice, as number 1 and number 2", SAME, number=2
     ),
     "list: no name": Fault(
-        'classes = [\n{ name = "a" },\n{ negative = true },\n]\n',
-        "a class without a name",
-        'Each needs one, for example: name = "tree"',
-        number=2,
+        'classes = [\n{ name = "a" },\n{ negative = true },\n]\n', "a class without a name",
+        'Each needs one, for example: name = "tree"', number=2,
     ),
     "list: unknown key": Fault(
         'classes = [\n{ name = "a" },\n{ name = "tree", synonims = ["b"] },\n"c",\n]\n',
-        "unknown key `synonims` of 'tree'",
-        f"Did you mean `synonyms`? {CLASS_KEYS}",
-        number=2,
+        "unknown key `synonims` of 'tree'", f"Did you mean `synonyms`? {CLASS_KEYS}", number=2,
     ),
     "list: name twice": Fault(
         'templates = [\n"{}",\n]\nclasses = [\n"a",\n"b", "c",\n# B\n"d", "B",\n"e",\n]\n',
-        "class 'B' is given twice, as number 2 and number 5",
-        SAME,
-        number=5,
+        "class 'B' is given twice, as number 2 and number 5", SAME, number=5,
     ),
-    "list: confidence": Fault(
-        'classes = [\n"a",\n{ name = "tree", min_confidence = -1 },\n]\n',
-        "the minimum confidence -1 of 'tree' is not between 0 and 1",
-        number=2,
-    ),
-}
+}  # fmt: skip
 
 
 def check_fault(path: Path, fault: Fault) -> None:
@@ -645,61 +491,35 @@ TEXT_FAULTS = {
     "empty": Fault("", "no classes in the file", "Write one class a line."),
     "comments": Fault("# a\n\n", "no classes in the file", "Write one class a line."),
     "twice": Fault(
-        "# a\ntree\n\nsky # tree\n▶Tree # sky\nsea",
-        "class 'Tree' is given twice, as number 1 and number 3",
-        SAME,
+        "# a\ntree\n\nsky # tree\n▶Tree # sky\nsea", "class 'Tree' is given twice, as number 1 and number 3", SAME,
         number=3,
     ),
     "blank": Fault("tree\n\n▶_\nsky", "class 2 of 3 is empty", A_NAME, number=2),
-    "TOML tables": Fault(
-        '# mine\nbackground = "none"\n\n▶[[classes]]\nname = "a"\n',
-        *LOOKS_LIKE_TOML,
-    ),
-    "TOML list": Fault(
-        '\n▶classes=["a"]\n',
-        *LOOKS_LIKE_TOML,
-    ),
-    "TOML list of several lines": Fault(
-        'templates = "plain"\n▶classes = [ # all\n"a",\n]\n',
-        *LOOKS_LIKE_TOML,
-    ),
+    "TOML tables": Fault('# mine\nbackground = "none"\n\n▶[[classes]]\nname = "a"\n', *LOOKS_LIKE_TOML),
+    "TOML list of several lines": Fault('templates = "plain"\n▶classes = [ # all\n"a",\n]\n', *LOOKS_LIKE_TOML),
     "TOML with a list of several lines ahead": Fault(
         'background = [\n"sky",\n"wall",\n]\n▶[[classes]]\nname = "a"\n', *LOOKS_LIKE_TOML
     ),
     "comma at the end": Fault("tree\n# sky,\n▶sky,\nsea,", *COMMA_AT_END),
     "comma at the end, before a comment": Fault("▶tree ,  # big\nsky\n", *COMMA_AT_END),
-    "comma at the end of the only line": Fault("\n▶tree,\n", *COMMA_AT_END),
     "a comma between names": Fault("sky\n▶tree,person\nsea", *BETWEEN),
-    "a comma between names, after one that may be in a name": Fault("▶a tree, big,person\nsea", *BETWEEN),
     "numbers": Fault("# mine\n▶0: tree\n1: sky\n", *NUMBERS),
-    "numbers, equals": Fault("▶1=tree\n2=sky\n", *NUMBERS),
     "numbers, dot": Fault("tree\n▶12. sky\n", *NUMBERS),
-    "numbers, bracket": Fault("▶1) tree\n2) sky\n", *NUMBERS),
     "a list of YAML": Fault("▶- tree\n- sky\n", *YAML),
     "names of YAML": Fault("▶names:\n  0: tree\n", *YAML),
     "tab": Fault("tree\n\tsky\t\n▶sea\t3 # blue\n", *TAB),
-    "columns": Fault("# id\tname\n▶0\ttree\n1\tsky\n", *TAB),
     "all in one line": Fault("# mine\n\n▶tree, sky,sea\n", *ONE_LINE),
     "all in one line without its end": Fault("▶tree,sky", *ONE_LINE),
     "background argument": Fault(
-        "tree\n",
-        "background 'sky' is neither 'auto' nor 'none'",
-        "Give phrases as a list of strings.",
+        "tree\n", "background 'sky' is neither 'auto' nor 'none'", "Give phrases as a list of strings.",
         background="sky",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", TEXT_FAULTS.values(), ids=TEXT_FAULTS)
 def test_faults_of_text_files(fault: Fault, folder: Path) -> None:
     check_fault(saved(folder, fault.text.replace("▶", ""), "mine.txt"), fault)
-
-
-@each_storage
-@pytest.mark.parametrize("name", ["twice", "TOML tables", "comma at the end", "all in one line without its end"])
-def test_faults_of_text_files_however_they_are_stored(name: str, stored: Stored, folder: Path) -> None:
-    fault = TEXT_FAULTS[name]
-    check_fault(saved(folder, stored(fault.text.replace("▶", "")), "mine.txt"), fault)
 
 
 @pytest.mark.parametrize(
@@ -748,39 +568,6 @@ def test_what_is_no_utf8_text(name: str, data: bytes, line: int, reason: str, fo
     error = caught.value
     assert (error.message, error.hint) == (f"{path}:{line}: {reason}", UTF8)
     assert (error.path, error.line) == (path, line)
-
-
-@pytest.mark.parametrize(
-    ("source", "guess"),
-    [
-        ("ade20", "Did you mean ade20k? "),
-        ("ADE20K", "Did you mean ade20k? "),
-        ("coco_stuff", "Did you mean coco-stuff? "),
-        ("pascal-context-5", "Did you mean pascal-context-59? "),
-        ("panda leg,tree", "Check the path. "),
-        ("nofile.txt", "Check the path. "),
-        ("missing/mine.toml", "Check the path. "),
-        ("panda leg, tree, " * 40, "Check the path. "),
-        ("a\0b", "Check the path. "),
-    ],
-)
-def test_what_is_no_file_and_no_preset(
-    source: str, guess: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(VocabularyError) as caught:
-        read_vocabulary(source)
-    shown = repr(source) if len(source) < 80 else f"{source!r:.77}..."
-    assert caught.value.message == f"the vocabulary {shown} is no file and no preset"
-    assert caught.value.hint == f"{guess}The presets are: {PRESETS}."
-
-
-def test_a_folder_is_no_vocabulary(tmp_path: Path) -> None:
-    folder = tmp_path / "mine.toml"
-    folder.mkdir()
-    with pytest.raises(VocabularyError) as caught:
-        read_vocabulary(folder)
-    assert (caught.value.message, caught.value.hint) == (f"{folder}: a folder, not a vocabulary file", "")
 
 
 @pytest.mark.parametrize(

@@ -73,16 +73,13 @@ def test_file_has_one_template_a_line(content: bytes, templates: tuple[str, ...]
         pytest.param(b"", "", "no templates", "Give one a line, such as: a photo of a {}.", id="empty"),
         pytest.param(b"\n # {}\n", "", "no templates", "Give one a line, such as: a photo of a {}.", id="all comments"),
         pytest.param(
-            b"# a\r\n{}\r\n\r\na photo\r\n",
-            ":4",
-            "the template 'a photo' has no place for the phrase",
-            MARK_ONE,
+            b"# a\r\n{}\r\n\r\na photo\r\n", ":4", "the template 'a photo' has no place for the phrase", MARK_ONE,
             id="no place",
         ),
         pytest.param(b"{} {}\n", ":1", "the template '{} {}' has 2 places for the phrase", MARK_ONE, id="two places"),
         pytest.param(b"{}\n\xe4 {}\n", ":2", "not UTF-8 text", "Save the file as UTF-8.", id="Latin-1"),
     ],
-)
+)  # fmt: skip
 def test_faults_in_a_file_name_the_line(content: bytes, place: str, reason: str, hint: str, tmp_path: Path) -> None:
     path = tmp_path / "templates.txt"
     path.write_bytes(content)

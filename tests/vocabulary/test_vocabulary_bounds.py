@@ -17,9 +17,7 @@ HOSTILE: dict[str, tuple[str, Callable[[], str], str]] = {
     "closed": ("a.toml", lambda: "classes = " + "[" * DEEP + "]" * DEEP, ": not a vocabulary: lists in lists in lists"),
     "tables in tables": ("a.toml", lambda: "classes = [" + "{a=" * DEEP, ": not a vocabulary: lists in lists in lists"),
     "some lists": (
-        "a.toml",
-        lambda: "classes = " + "[" * 300 + "]" * 300,
-        ": class 1: a class must be a text or a table, not [[",
+        "a.toml", lambda: "classes = " + "[" * 300 + "]" * 300, ": class 1: a class must be a text or a table, not [[",
     ),
     "parts of a key": ("a.toml", lambda: "\n" + ".".join("a" * 50_000) + " = 1", ":2: a key of more than 32 parts"),
     "quoted": ("a.toml", lambda: " . ".join(['"a"'] * 50_000) + " = 1", ":1: a key of more than 32 parts"),
@@ -27,41 +25,32 @@ HOSTILE: dict[str, tuple[str, Callable[[], str], str]] = {
     "within": ("a.toml", lambda: "classes = [{" + ".".join(["'a'"] * 50_000), ":1: a key of more than 32 parts"),
     "a long key": ("a.toml", lambda: "a" * 2_000_000 + " = 1", ": unknown key `aaaaaaa"),
     "a long key of a class": (
-        "a.toml",
-        lambda: f"classes = [{{{'b' * 100_000} = 1}}]",
-        ": class 1: unknown key `bbbbbb",
+        "a.toml", lambda: f"classes = [{{{'b' * 100_000} = 1}}]", ": class 1: unknown key `bbbbbb",
     ),
     "quotes that are not closed": ("a.toml", lambda: '"a".' * 9 + '"' + '\\"' * 500_000, ":1: not TOML: "),
     "a long name": (
-        "a.toml",
-        lambda: f'classes = ["{"a" * 1_000_000}"]',
-        ": class 1: the name of class 1 has 1000000 characters",
+        "a.toml", lambda: f'classes = ["{"a" * 1_000_000}"]', ": class 1: the name of class 1 has 1000000 characters",
     ),
     "a number": (
-        "a.toml",
-        lambda: f'[[classes]]\nname = "a"\nmin_confidence = 0x{"f" * 50_000}',
+        "a.toml", lambda: f'[[classes]]\nname = "a"\nmin_confidence = 0x{"f" * 50_000}',
         ": class 1: the minimum confidence",
     ),
     "a colour": (
-        "a.toml",
-        lambda: f'[[classes]]\nname = "a"\ncolour = 0x{"f" * 50_000}',
+        "a.toml", lambda: f'[[classes]]\nname = "a"\ncolour = 0x{"f" * 50_000}',
         ": class 1: the colour a value of type int",
     ),
     "a name": (
-        "a.toml",
-        lambda: f"[[classes]]\nname = 0x{'f' * 50_000}",
+        "a.toml", lambda: f"[[classes]]\nname = 0x{'f' * 50_000}",
         ": class 1: the name of class 1 must be a text, not a value",
     ),
     "digits": ("a.toml", lambda: "a = " + "9" * 50_000, ": not a vocabulary: Exceeds the limit"),
     "classes": (
-        "a.toml",
-        lambda: f"classes = [{'7,' * 200_001}]",
-        ": 200001 names and synonyms are too many; the most is",
+        "a.toml", lambda: f"classes = [{'7,' * 200_001}]", ": 200001 names and synonyms are too many; the most is",
     ),
     "lines": ("a.txt", lambda: "a\n" * 200_001, ": 200001 names and synonyms are too many; the most is 200000"),
     "a long line": ("a.txt", lambda: "a" * 1001, ":1: the name of class 1 has 1001 characters; the most is 1000: 'aaa"),
     "megabytes": ("a.txt", lambda: "#" * 8_000_001, ": more than 8 MB, which is too much for a vocabulary file"),
-}
+}  # fmt: skip
 
 SCRIPT = """
 import resource, sys

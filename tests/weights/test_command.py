@@ -145,35 +145,24 @@ def test_label_downloads_and_then_needs_no_network(installation: Installation) -
     [
         pytest.param(Fault(status=404, code="EntryNotFound"), {}, "has no such file in that revision", id="no file"),
         pytest.param(
-            Fault(status=404, code="RevisionNotFound"),
-            {},
-            "the pinned revision {revision} does not exist on the hub",
+            Fault(status=404, code="RevisionNotFound"), {}, "the pinned revision {revision} does not exist on the hub",
             id="no revision",
         ),
         # Of these, test_weights tests the messages in this process.
         pytest.param(
-            Fault(content=b"x" * 50_000),
-            {},
-            "is not the pinned file: sha256 expected ",
-            id="wrong bytes",
+            Fault(content=b"x" * 50_000), {}, "is not the pinned file: sha256 expected ", id="wrong bytes",
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            None,
-            {"HF_HUB_OFFLINE": "1"},
-            "offline mode is on and the file is not in the cache at ",
-            id="offline",
+            None, {"HF_HUB_OFFLINE": "1"}, "offline mode is on and the file is not in the cache at ", id="offline",
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            None,
-            {"HF_ENDPOINT": "http://127.0.0.1:9"},
-            "cannot reach http://127.0.0.1:9",
-            id="refused",
+            None, {"HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot reach http://127.0.0.1:9", id="refused",
             marks=pytest.mark.slow,
         ),
     ],
-)
+)  # fmt: skip
 def test_a_download_that_fails_ends_the_command_with_a_message(
     installation: Installation, fault: Fault | None, environment: dict[str, str], message: str
 ) -> None:

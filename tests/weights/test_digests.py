@@ -218,9 +218,7 @@ FAILURES = {
     "read-only": (OSError(errno.EROFS, "Read-only file system"), "cannot be used", "HF_HOME"),
     "timeout": (TimeoutError("timed out"), "did not answer in time (timed out)", "HF_HUB_ETAG_TIMEOUT"),
     "timeout of a library": (
-        caused(TimeoutError()),
-        "did not answer in time (of the library)",
-        "argument `model`=tiny",
+        caused(TimeoutError()), "did not answer in time (of the library)", "argument `model`=tiny",
     ),
     "nobody there": (caused(ConnectionRefusedError(111, "refused")), "cannot reach http", "argument `model`=tiny"),
     "no such name": (caused(socket.gaierror(-2, "Name or service not known")), "cannot reach http", "HF_ENDPOINT"),
@@ -229,16 +227,14 @@ FAILURES = {
     "broken off": (caused(ConnectionResetError(104, "reset")), "the transfer failed (of the library)", "again"),
     "says nothing": (OSError(), "the transfer failed (OSError)", "again"),
     "disk full, after the connection broke off": (
-        behind(OSError(errno.ENOSPC, "No space left on device"), TimeoutError("timed out")),
-        "the disk is full",
+        behind(OSError(errno.ENOSPC, "No space left on device"), TimeoutError("timed out")), "the disk is full",
         "HF_HOME",
     ),
     "wrapped": (
         behind(LocalEntryNotFoundError("check your connection"), TimeoutError("timed out")),
-        "did not answer in time (timed out)",
-        "HF_HUB_ETAG_TIMEOUT",
+        "did not answer in time (timed out)", "HF_HUB_ETAG_TIMEOUT",
     ),
-}
+}  # fmt: skip
 
 
 DEMO = ModelSpec("demo", "Apache-2.0", 1, (), "owner/demo", "1")

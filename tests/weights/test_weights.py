@@ -21,18 +21,13 @@ from typing import Any
 import pytest
 from fake_hub import FakeHub, Fault
 
-from tipsseg import __version__
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.weights.lock import read_lock, write_lock
 
 REPOSITORY = "owner/demo"
 REVISION = "0123456789" * 4
 CONFIG, MODEL, TOKENIZER = "config.json", "model.safetensors", "tokenizer.model"
-CONTENT = {
-    CONFIG: b'{"model_type": "tipsv2"}\n',
-    MODEL: bytes(range(256)) * 1200,
-    TOKENIZER: b"pieces" * 20_000,
-}
+CONTENT = {CONFIG: b'{"model_type": "tipsv2"}\n', MODEL: bytes(range(256)) * 1200, TOKENIZER: b"pieces" * 20_000}
 WRONG = b"wrong!" * 20_000  # as long as the tokenizer
 
 # Runs actions and prints what came of each, as JSON. Warnings are errors, and waiting is fifty times as fast.
@@ -254,92 +249,51 @@ class Refusal:
 
 REFUSALS = {
     "unknown revision": Refusal(
-        "DownloadError",
-        f"the pinned revision {'f' * 40} does not exist",
-        "weights.lock",
+        "DownloadError", f"the pinned revision {'f' * 40} does not exist", "weights.lock",
         changes={"revision": "f" * 40},
     ),
     "unknown repository": Refusal(
         "DownloadError", "no such repository", "HF_TOKEN", changes={"repository": "owner/none"}, asked=1
     ),
     "file absent in the revision": Refusal(
-        "DownloadError",
-        "extra.bin of owner/demo at revision",
-        "weights.lock",
+        "DownloadError", "extra.bin of owner/demo at revision", "weights.lock",
         changes={"files": (*locked(), LockedFile("extra.bin"))},
     ),
     "gated": Refusal(
         "DownloadError", "gated", "/owner/demo", faults={CONFIG: Fault(status=403, code="GatedRepo")}, asked=1
     ),
     "401": Refusal("DownloadError", "HTTP 401", "HF_TOKEN", faults={CONFIG: Fault(status=401)}),
-    "403": Refusal("DownloadError", "HTTP 403", "HF_TOKEN", faults={CONFIG: Fault(status=403)}),
     "404 of no hub": Refusal("DownloadError", "HTTP 404", "HF_ENDPOINT", faults={CONFIG: Fault(status=404)}),
     "429": Refusal(
-        "DownloadError",
-        "HTTP 429",
-        "wait",
-        faults={CONFIG: Fault(status=429, headers={"Retry-After": "97200"})},
+        "DownloadError", "HTTP 429", "wait", faults={CONFIG: Fault(status=429, headers={"Retry-After": "97200"})},
         asked=1,
     ),
     "500": Refusal("DownloadError", "HTTP 500", "later", faults={CONFIG: Fault(status=500)}, asked=3),
-    "500 for the content": Refusal(
-        "DownloadError", "HTTP 500", "later", faults={MODEL: Fault(status=500, methods=("GET",))}
-    ),
     "no answer": Refusal(
-        "DownloadError",
-        "did not answer in time",
-        "HF_HUB_ETAG_TIMEOUT",
-        faults={CONFIG: Fault(delay=9, methods=("HEAD",))},
-        environment={"HF_HUB_ETAG_TIMEOUT": "1"},
+        "DownloadError", "did not answer in time", "HF_HUB_ETAG_TIMEOUT",
+        faults={CONFIG: Fault(delay=9, methods=("HEAD",))}, environment={"HF_HUB_ETAG_TIMEOUT": "1"},
     ),
     "connection refused": Refusal(
-        "DownloadError",
-        "cannot reach http://127.0.0.1:",
-        "try argument `model`=tiny, which needs no download",
+        "DownloadError", "cannot reach http://127.0.0.1:", "try argument `model`=tiny, which needs no download",
         environment={"HF_ENDPOINT": dead_port()},
-    ),
-    "no such name": Refusal(
-        "DownloadError",
-        "cannot reach http://hub.invalid",
-        "HF_ENDPOINT",
-        environment={"HF_ENDPOINT": "http://hub.invalid"},
-    ),
-    "no trust": Refusal(
-        "DownloadError", "cannot reach https://127.0.0.1:", "HF_ENDPOINT", environment={"HF_ENDPOINT": "https://{hub}"}
     ),
     "endpoint is no address": Refusal(
         "DownloadError", "cannot reach 'nonsense'", "HF_ENDPOINT", environment={"HF_ENDPOINT": "nonsense"}
     ),
     "offline and not in the cache": Refusal(
-        "DownloadError",
-        "offline mode is on and the file is not in the cache at",
+        "DownloadError", "offline mode is on and the file is not in the cache at",
         "`tipsseg weights download demo` on a machine with network and copy its cache to /",
-        environment={"HF_HUB_OFFLINE": "1"},
-        asked=0,
+        environment={"HF_HUB_OFFLINE": "1"}, asked=0,
     ),
     "cache cannot be written": Refusal(
         "DownloadError", "the cache cannot be used", "HF_HOME", environment={"HF_HOME": "/dev/null/hf"}
     ),
     "another revision answers": Refusal(
-        "DownloadError",
-        "answered for revision 1",
-        "HF_ENDPOINT",
+        "DownloadError", "answered for revision 1", "HF_ENDPOINT",
         faults={CONFIG: Fault(headers={"X-Repo-Commit": "1"})},
-    ),
-    "not a hub": Refusal(
-        "DownloadError",
-        "answered for revision None",
-        "HF_ENDPOINT",
-        faults={CONFIG: Fault(headers={"X-Repo-Commit": None})},
     ),
     "no hash": Refusal(
         "DownloadError", "states no sha256", "HF_ENDPOINT", faults={CONFIG: Fault(headers={"ETag": '"abc-2"'})}
-    ),
-    "a hash that is a path": Refusal(
-        "DownloadError",
-        "states no sha256",
-        "HF_ENDPOINT",
-        faults={CONFIG: Fault(headers={"ETag": f'"../../{"a" * 34}"'})},
     ),
     "too large for the disk": Refusal(
         "DownloadError",
@@ -352,21 +306,11 @@ REFUSALS = {
         "DownloadError", "the transfer failed", "Run the command again", faults={MODEL: Fault(cut=1000)}
     ),
     "longer than stated, without a length": Refusal(
-        "DownloadError",
-        "should be of size 307200 but has size 9",
-        "Run the command again",
+        "DownloadError", "should be of size 307200 but has size 9", "Run the command again",
         faults={MODEL: Fault(endless=8 << 20, methods=("GET",))},
     ),
-    "truncated": Refusal(
-        "DownloadError",
-        "should be of size 120000 but has size 777",
-        "Run the command again",
-        faults={TOKENIZER: Fault(content=CONTENT[TOKENIZER][:777])},
-    ),
     "longer": Refusal(
-        "DownloadError",
-        "should be of size 120000 but has size 120001",
-        "Run the command again",
+        "DownloadError", "should be of size 120000 but has size 120001", "Run the command again",
         faults={TOKENIZER: Fault(content=CONTENT[TOKENIZER] + b"+")},
     ),
     "wrong bytes, by the hub's hash": Refusal(
@@ -379,10 +323,6 @@ REFUSALS = {
     ),
     "wrong bytes of a file in git": Refusal(
         "IntegrityError", "git-sha1 expected", "again", faults={CONFIG: Fault(content=CONTENT[CONFIG][::-1])}
-    ),
-    "wrong bytes of a file in git, by the lock": Refusal(
-        "IntegrityError", f"{CONFIG} is not the pinned file: sha256 expected {sha256(CONTENT[CONFIG])}", "again",
-        faults={CONFIG: Fault(content=CONTENT[CONFIG][::-1])}, changes={"files": ALL_LOCKED},
     ),
     "the hub states another hash than the lock": Refusal(
         "IntegrityError", f"sha256 expected {'a' * 64}, got {sha256(CONTENT[MODEL])}", "disagree",
@@ -453,14 +393,6 @@ def test_killed_half_way(bench: Bench) -> None:
     bench.assert_right()
 
 
-def test_a_part_that_somebody_left_does_no_harm(bench: Bench) -> None:
-    partial = bench.storage / "blobs" / f"{sha256(CONTENT[MODEL])}.incomplete"
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(b"x" * 1000)
-    assert bench.run("fetch")[0].get("value") == str(bench.snapshot)
-    bench.assert_right()
-
-
 @pytest.mark.parametrize("locks", [True, False], ids=["locks", "a file system without locks"])
 def test_two_processes_at_once(bench: Bench, locks: bool) -> None:
     bench.environment = {} if locks else {"NO_LOCKS": "1"}
@@ -500,13 +432,6 @@ def test_what_xet_does_wrong_does_not_stay(bench: Bench, fault: Fault, error: st
     bench.hub.faults = {}
     assert bench.run("fetch")[0].get("value") == str(bench.snapshot)
     bench.assert_right()
-
-
-def test_the_hub_is_told_who_asks(bench: Bench) -> None:
-    bench.run("fetch")
-    asked = [request.agent for request in bench.hub.requests]
-    assert asked
-    assert all((agent or "").startswith(f"tipsseg/{__version__}; hf_hub/") for agent in asked), asked
 
 
 @pytest.mark.slow
@@ -630,10 +555,3 @@ def test_progress_is_on_stderr(bench: Bench, action: str, bars: bool) -> None:
     bench.run(action)
     assert (MODEL in bench.stderr) is bars
     assert bars or bench.stderr == ""
-
-
-def test_stamps_are_optional(bench: Bench) -> None:
-    bench.environment = {"TIPSSEG_CACHE": "/dev/null/cache"}
-    outcomes = bench.run("fetch", "fetch")
-    assert [outcome["value"] for outcome in outcomes] == [str(bench.snapshot)] * 2
-    assert len(outcomes[1]["hashed"]) == 3

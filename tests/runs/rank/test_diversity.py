@@ -20,15 +20,6 @@ def repeated(scenes: int, times: int) -> np.ndarray:
 SAME = [(1,)] * 100
 
 
-def test_images_that_are_not_alike_come_by_their_errors() -> None:
-    assert diverse_order([0.1, 0.4, 0.3, 0.2], apart(4), SAME[:4]) == [1, 2, 3, 0]
-
-
-def test_images_of_one_error_stay_in_their_order() -> None:
-    assert diverse_order([0.2, 0.2, 0.2], apart(3), SAME[:3]) == [0, 1, 2]
-    assert diverse_order([0.0, 0.0, 0.0], np.zeros((3, 1), np.float32), [(), (), ()]) == [0, 1, 2]
-
-
 def test_a_scene_comes_again_after_the_others() -> None:
     """Ten scenes, twelve times each: the first scene has the most errors, in all its images."""
     errors = [0.5 - 0.001 * place for place in range(12)] + [0.3 - 0.001 * place for place in range(108)]

@@ -52,12 +52,6 @@ def test_the_worst_come_first(out: Path) -> None:
     assert json.loads(json.dumps(ranked[0].record()))["image"] == ranked[0].image
 
 
-def test_only_the_first(out: Path) -> None:
-    assert names(out, limit=2) == names(out)[:2]
-    with pytest.raises(tipsseg.UsageError, match="limit"):
-        tipsseg.rank(out, limit=0)
-
-
 def test_corrected_images_and_failed_ones_are_left_out(out: Path) -> None:
     Image.fromarray(np.full(A.shape, 2, np.uint8)).save(out / "masks/a.png")
     line = {"image": "e.png", "path": "/e.png", "reason": "not an image", "hint": ""}
@@ -124,11 +118,6 @@ def test_what_is_no_feature_store(out: Path, make: Callable[[Path], object], par
     make(out.parent / "feats")
     with pytest.raises(tipsseg.TipssegError, match=part):
         tipsseg.rank(out, features=out.parent / "feats")
-
-
-def test_what_is_no_output_folder(tmp_path: Path) -> None:
-    with pytest.raises(tipsseg.InputError, match=r"no run\.json in it"):
-        tipsseg.rank(tmp_path)
 
 
 def test_ranking_needs_no_torch() -> None:

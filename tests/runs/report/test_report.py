@@ -214,13 +214,6 @@ def test_damaged_scores_of_images(out: Path, line: str) -> None:
         report(out)
 
 
-def test_images_without_a_pixel_that_counts_have_no_score(out: Path) -> None:
-    scored(out)
-    (out / "eval-images.jsonl").write_text('{"image": "b.jpg", "pixels": 0, "right": 0}\n')
-    report(out)
-    assert not any("accuracy" in each for each in records(out))
-
-
 # ---- alike images, the run, colours ----
 
 
