@@ -68,7 +68,7 @@ def set_fraction(changes: RunChanges, formats: Sequence[str], val_fraction: floa
 
 
 def image_root(run: Run, formats: Sequence[str], images: Path | None) -> Path | None:
-    """The folder that the names of the images begin at. Raises InputError where it is needed and not there."""
+    """Return the folder that the names of the images begin at. Raises InputError if it is needed and not there."""
     noted = run.info.image_root
     root = images or (None if noted is None else actual_path(Path(), noted))
     needing = [name for name in formats if FORMATS[name].needs_image]
@@ -82,7 +82,7 @@ def image_root(run: Run, formats: Sequence[str], images: Path | None) -> Path | 
 
 
 def image_ref(entry: ManifestEntry, output: Path, root: Path | None) -> ImageRef:
-    """The image of an entry, whose name may spell out bytes, see `types.printable_path`."""
+    """Return the image of an entry, whose name may spell out bytes, see `types.printable_path`."""
     name = entry.image
     if actual_name(name) != name and not _as_written(name, entry, output, root):
         name = actual_name(name)

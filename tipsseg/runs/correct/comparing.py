@@ -99,7 +99,7 @@ class Compared:
 
     @cached_property
     def _pixels(self) -> Callable[[int], Shape]:
-        """Gives the old pixels of an object by its number."""
+        """Return what gives the old pixels of an object by its number."""
         flat = self.owners.reshape(-1)
         places = np.flatnonzero(flat >= 0)
         places = places[np.argsort(flat[places], kind="stable")]
@@ -116,7 +116,7 @@ class Compared:
         return pixels
 
     def changed(self, place: int, number: int) -> Shape:
-        """An edited object as a whole: where its old and its new shape agree, its old pixels decide; else the new shape does."""
+        """Return an edited object whole: its old pixels decide where its old and its new shape agree, else the new shape does."""
         shape, before, pixels = self.shapes[place], self.before[number], self._pixels(number)
         box = _around((shape, before, pixels), 0)
         new, old = shape.within(box), before.within(box)
@@ -125,7 +125,7 @@ class Compared:
     # ---- which is which ----
 
     def _pair_alike(self, pairs: _Pairs) -> None:
-        """By the same pixels, of the same class where there is one."""
+        """Pair objects of the same pixels, of the same class if there is one."""
         by_pixels: dict[tuple[object, ...], list[int]] = {}
         for number, shape in enumerate(self.before):
             by_pixels.setdefault(_key(shape), []).append(number)
@@ -152,7 +152,7 @@ class Compared:
                 pairs.join(place, number)
 
     def _pair_rest(self, pairs: _Pairs) -> None:
-        """Thin objects of which next to nothing came back, boxes, and objects in several parts."""
+        """Pair thin objects of which next to nothing came back, boxes, and objects in several parts."""
         thin = {number for number in pairs.free if not self._exact and is_thin(self._pixels(number).mask)}
         for place, number in self._meeting(pairs, 1):
             shape = self.shapes[place]
@@ -176,7 +176,7 @@ class Compared:
         self.redrawn.update(number for number in pairs.free if is_lost(self._pixels(number).mask))
 
     def _meeting(self, pairs: _Pairs, margin: int) -> Iterator[tuple[int, int]]:
-        """Places and numbers without a partner whose boxes meet, or are nearer than the margin."""
+        """Yield places and numbers without a partner whose boxes meet, or are nearer than the margin."""
         numbers = np.array(list(pairs.free), np.intp)
         boxes = np.array([self.before[number].box for number in pairs.free], np.int64).reshape(-1, 4)
         for place, shape in enumerate(self.shapes):
@@ -188,7 +188,7 @@ class Compared:
                 yield from ((place, number) for number in numbers[meet.all(axis=1)].tolist())
 
     def _find_parts(self) -> None:
-        """New objects that lie within a redrawn one, or within the bounds around it."""
+        """Find new objects that lie within a redrawn one, or within the bounds around it."""
         new = [
             place
             for place, shape in enumerate(self.shapes)
@@ -225,7 +225,7 @@ class Compared:
             )
 
     def _edits(self, shape: Shape, number: int) -> NDArray[np.bool_] | None:
-        """Where a shape is not as a tool redraws an old object, in the box around both; None: nowhere."""
+        """Return the pixels where a shape is not as a tool redraws an old object, in the box around both; None: nowhere."""
         pixels, written = self._pixels(number), self.before[number]
         box = _around((shape, written, pixels), _MARGIN)
         new = shape.within(box)
@@ -241,7 +241,7 @@ class Compared:
 
 
 def take_whole(old: LabelArray, new: Whole, ignored: int) -> LabelArray:
-    """The new labels [H, W], where a correction says the label of every pixel; `ignored` is the id of ignored pixels."""
+    """Return the new labels [H, W], if a correction says the label of every pixel; `ignored` is the id of ignored pixels."""
     labels = new.labels.astype(np.uint8) if old.dtype == np.uint8 else new.labels.astype(np.uint16)
     if not new.ignores:
         labels[(old == ignored) & (labels == BACKGROUND)] = ignored
@@ -331,7 +331,7 @@ def _filled(shape: Shape) -> Shape:
 
 
 def _around(shapes: Sequence[Shape], margin: int) -> _Box:
-    """(top, left, bottom, right) of the box around shapes and a margin, of which at least one has pixels."""
+    """Return (top, left, bottom, right) of the box around shapes and a margin; at least one of them has pixels."""
     boxes = np.array([shape.box for shape in shapes if shape.mask.size], np.int64).reshape(-1, 4)
     top, left = (boxes[:, :2].min(axis=0) - margin).tolist()
     bottom, right = (boxes[:, 2:].max(axis=0) + margin).tolist()
@@ -339,7 +339,7 @@ def _around(shapes: Sequence[Shape], margin: int) -> _Box:
 
 
 def _owners(old: LabelArray, before: Sequence[Shape]) -> NDArray[np.int32]:
-    """[H, W], the number of the object that each pixel belongs to; -1 for pixels of none.
+    """Return the number of the object that each pixel belongs to [H, W]; -1 for pixels of none.
 
     A pixel beside the polygon of its object belongs to the nearest polygon of its class, where its connected region meets one.
     """

@@ -147,9 +147,9 @@ def _take(wish: _Wish, run: Run, changes: RunChanges | None, files: Source, prog
 
 
 def _matched(images: Iterable[Found], run: Run, source: Path) -> tuple[list[tuple[str, Found]], list[str]]:
-    """The images of a source by the images of the run, in their order, and the names of those that the run does not have.
+    """Return the images of a source by the images of the run, in their order, and the names of those that the run does not have.
 
-    Raises InputError where it is open which image is meant, or where an image has no mask.
+    Raises InputError if it is open which image is meant, or if an image has no mask.
     """
     known = ImageNames(entry.image for entry in run.entries())
     matched: dict[str, Found] = {}
@@ -192,10 +192,10 @@ def _nothing_matched(source: Path, unmatched: Sequence[str]) -> InputError:
 def _plan_all(
     matched: Sequence[tuple[str, Found]], run: Run, planner: Planner, plans: list[Plan], progress: Progress
 ) -> Mapping[str, Outcome]:
-    """Add the new masks to `plans`, in the order of the images; returns what becomes of each image.
+    """Add the new masks to `plans`, in the order of the images; return what becomes of each image.
 
     Whether a source writes objects exactly shows in those that nobody edited. So images that depend on it are planned once all have
-    been looked at. Raises InputError where a correction cannot be taken.
+    been looked at. Raises InputError if a correction cannot be taken.
     """
     outcomes: dict[str, Outcome] = {}
     faults = 0
@@ -318,5 +318,4 @@ def _advise(run: Run, progress: Progress) -> None:
 
 
 def _record(mask: CorrectedMask) -> Mapping[str, object]:
-    """The line of JSON of a mask."""
     return {"image": mask.image, "mask": printable_path(mask.path), "changed": mask.changed}

@@ -35,7 +35,7 @@ class CorrectedMask:
     Attributes:
         image: The name of the image.
         path: The mask.
-        changed: How many pixels have another label than before.
+        changed: The number of pixels that have another label than before.
         emptied: Whether the image loses all of its objects.
     """
 
@@ -177,7 +177,7 @@ class Planner:
         return bool(((labels != BACKGROUND) & (labels != ignore_id(len(self.context.classes)))).any())
 
     def _compared(self, entry: ManifestEntry, old: LabelArray, new: Whole | Objects) -> Compared | None:
-        """The objects of a correction beside the old ones; None for masks that say all pixels and were never anything else."""
+        """Compare the objects of a correction with the old ones; None for masks that say all pixels, and always did."""
         if isinstance(new, Objects):
             before = as_written(self._image(entry, old, objects=True), new.written_as, self.context)
             return Compared(old, before, new.shapes, exact=self.exact)
@@ -186,7 +186,6 @@ class Planner:
         return compare_whole(old, new.labels, ignore_id(len(self.context.classes)))
 
     def _outcome(self, entry: ManifestEntry, compared: Compared | None, exact: bool | None) -> Outcome:
-        """The outcome, without a plan."""
         if compared is None:
             return Outcome()
         came_back = set(compared.partners) & compared.redrawn

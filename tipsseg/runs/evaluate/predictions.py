@@ -27,9 +27,9 @@ _PRED = "Argument `predicted` takes a folder of masks, or the output folder of a
 
 
 def masks_folder(folder: Path) -> Path:
-    """The folder itself; of a run's output folder its masks/. Raises InputError where it is no folder, or a run without masks.
+    """Return the folder itself, or masks/ of the output folder of a run.
 
-    That is also where a merge into the folder has not ended: masks may be missing.
+    Raises InputError for what is not a folder, for a run without masks, and for a merge that has not ended: masks may be missing.
     """
     if not is_folder(folder):
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
@@ -44,7 +44,7 @@ def masks_folder(folder: Path) -> Path:
 
 
 def find_masks(folder: Path) -> Found:
-    """The masks in a folder; in the output folder of a run, the masks in its masks/. Raises InputError."""
+    """Find the masks in a folder, or those of the run whose output folder it is. Raises InputError."""
     masks = masks_folder(folder)
     try:
         found = inputs.find([masks], output=None)
@@ -58,12 +58,11 @@ def find_masks(folder: Path) -> Found:
 
 
 def _masks_folder() -> str:
-    """The folder of an output folder that has its masks."""
     return FORMATS[index_masks()[0]].folder or ""
 
 
 def _names(folder: Path) -> str:
-    """How the masks in a folder are named, see FileOptions: as the run says that wrote them."""
+    """Return the choice of `FileOptions.names` of the run that wrote the masks in a folder."""
     places = (folder, folder.absolute().parent) if folder.absolute().name == _masks_folder() else (folder,)
     records = [*places, *(state for place in places for state in state_folders(place)[:1])]
     found = (find_run(place) for place in records)
@@ -71,7 +70,7 @@ def _names(folder: Path) -> str:
 
 
 def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the classes 1..N of masks: the given names, or else the names that the run wrote beside the masks.
+    """Return the names of the classes 1..N of masks: the given names, or else those that the run wrote beside the masks.
 
     Raises:
         UsageError: There are no names; or the given names are more or fewer than the names of the run, or in another order: the
@@ -101,15 +100,15 @@ def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether these are the same names, but not in the same order."""
+    """Return whether these are the same names, but not in the same order."""
     first, second = [name.casefold() for name in names], [name.casefold() for name in others]
     return first != second and sorted(first) == sorted(second)
 
 
 def names_beside(folder: Path) -> tuple[str, ...]:
-    """The class names in the classes.json of a run's output folder, or of the folder that holds its masks/.
+    """Return the class names in the classes.json of a run's output folder, or of the folder that holds its masks/.
 
-    Raises UsageError where there is none, InputError where it cannot be used.
+    Raises UsageError if there is none, InputError if it cannot be used.
     """
     places = [folder]
     if folder.absolute().name == _masks_folder():  # beside other folders it would be about other masks

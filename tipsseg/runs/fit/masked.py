@@ -181,7 +181,6 @@ def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], fewes
 
 
 def _repair(masks: Masks, first: ImageError, others: int) -> str:
-    """The hint where masks, or their images, cannot be read."""
     more = f" {counted(others, 'more image')} failed." if others else ""
     if first.path in map(masks.file, masks.refs):
         return f"Repair the mask {first.path}: {first.reason}.{more}"
@@ -189,14 +188,13 @@ def _repair(masks: Masks, first: ImageError, others: int) -> str:
 
 
 def _one_more(masks: Masks, lacking: int) -> str:
-    """The hint where there are too few masks."""
     verb = "Correct" if isinstance(masks, EditedMasks) else "Make"
     what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"
     return f"{verb} {what}: the result is tried on images left out. Pixels of 255 do not count."
 
 
 def of_another_size(ref: ImageRef, size: tuple[int, ...], mask: tuple[int, ...]) -> ImageError:
-    """The error for an image of `size` (height, width) and a mask of another size."""
+    """Return the error for an image of `size` (height, width) and a mask of another size."""
     given, there = (" x ".join(map(str, each)) for each in (size, mask))
     return ImageError(
         ref.path,
@@ -240,13 +238,13 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
 
 
 def _some(others: Sequence[_Other]) -> list[_Other]:
-    """A few of the images without a mask, in their order; the same of the same."""
+    """Draw a few of the images without a mask, in their order; always the same."""
     drawn = random.Random(0).sample(range(len(others)), min(len(others), _OTHERS))
     return [others[at] for at in sorted(drawn)]
 
 
 def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixels: int) -> TruthMasks:
-    """Find the images that have a truth mask. Raises InputError where none has, see `pairing.pair_truths`."""
+    """Find the images that have a truth mask. Raises InputError if none has, see `pairing.pair_truths`."""
     found = find_truths(refs, folder, layout)
     if not found.pairs:
         raise InputError(
