@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kept_features import keep_features
-from output_folders import NOTHING, A, B, make_run, save_inputs
+from output_folders import NOTHING, A, B, edit_json, make_run, save_inputs
 from PIL import Image
 
 import tipsseg
@@ -85,6 +85,9 @@ def test_shards_that_are_not_joined_yet(tmp_path: Path) -> None:
     for number in (1, 2):
         make_run(tmp_path / "out", tmp_path / "imgs", LABELS, formats=("png",), shard=Shard(number, 2))
     assert sorted(names(tmp_path / "out")) == sorted(LABELS)
+    edit_json("out/shards/2-of-2/run.json", lambda record: record.update(digest="other"))(tmp_path)
+    with pytest.raises(tipsseg.InputError, match="out: its shards were labelled with different settings"):
+        names(tmp_path / "out")
 
 
 def test_class_tokens_tell_which_images_are_alike(out: Path) -> None:
