@@ -6,7 +6,7 @@ they come from, and they get their names. What is broken off in between goes on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,50 +89,42 @@ def take_corrections(
         OutputError: Where the folder cannot be written.
     """
     reader = None if options.source_format is None else find_reader(options.source_format)
-    wish = _Wish(**vars(options), output=output, source=source, reader=reader)
     with ExitStack() as stack:
-        changes = None if wish.dry_run else stack.enter_context(change_run(output, max_pixels=max_pixels))
+        changes = None if options.dry_run else stack.enter_context(change_run(output, max_pixels=max_pixels))
         run = changes.run if changes else stack.enter_context(open_run(output, max_pixels=max_pixels))
         if begun := conversion_begun(run.info):
             raise broken_conversion(output, begun)
-        found = _take(wish, run, changes, stack.enter_context(Source(source)), progress)
-        _tell(found, progress, output, source, dry_run=wish.dry_run, jsonl=jsonl)
-        if found.masks and not wish.dry_run:
+        found = _take(options, reader, run, changes, stack.enter_context(Source(source)), progress)
+        _tell(found, progress, output, source, dry_run=options.dry_run, jsonl=jsonl)
+        if found.masks and not options.dry_run:
             _advise(run, progress)
         return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Wish(CorrectOptions):
-    """What was asked for, see `take_corrections`; `reader` is None if the format is to be recognised."""
-
-    output: Path
-    source: Path
-    reader: Reader | None
-
-
-def _take(wish: _Wish, run: Run, changes: RunChanges | None, files: Source, progress: Progress) -> Corrections:
+def _take(
+    options: CorrectOptions, reader: Reader | None, run: Run, changes: RunChanges | None, files: Source, progress: Progress
+) -> Corrections:  # fmt: skip
     """Read and check all, then write it, unless there is nothing to write into."""
-    labelled = find_source_run(files, wish.output, everything=wish.everything)
-    reader = wish.reader or (labelled and labelled.reader(files)) or recognise(files)
-    names = ClassNames(run.classes, add=wish.add_classes)
+    labelled = find_source_run(files, run.output, everything=options.everything)
+    reader = reader or (labelled and labelled.reader(files)) or recognise(files)
+    names = ClassNames(run.classes, add=options.add_classes)
     images = reader.images(files, names, len(run.classes))
-    if labelled is not None and not wish.everything:
+    if labelled is not None and not options.everything:
         images = labelled.corrected(images, run.info.digest)
-    matched, unmatched = _matched(images, run, wish.source)
+    matched, unmatched = _matched(images, run, files.path)
     left_out = () if labelled is None else tuple(labelled.left_out)
     if not matched and not left_out:
-        raise _nothing_matched(wish.source, unmatched)
-    source = printable_path(wish.source.absolute())
-    planner = Planner(run.context, source, reader.name, wish.replace_edited, wish.exact, dry_run=changes is None)
+        raise _nothing_matched(files.path, unmatched)
+    planner = Planner(run.context, printable_path(files.path.absolute()), reader.name, options)
     number = counted(len(matched), "image")
-    progress.begin(f"{number} of {wish.source} ({reader.name}) into {wish.output}.", len(matched))
+    progress.begin(f"{number} of {files.path} ({reader.name}) into {run.output}.", len(matched))
     plans: list[Plan] = []
     try:
         outcomes = _plan_all(matched, run, planner, plans, progress)
         names.refuse()
         progress.end()
-        left = _settle_emptied(wish, matched, plans, progress)
+        waiting = {image for image, found in matched if not found.submitted}
+        left = _settle_emptied(files.path, waiting, options.emptied, plans, progress)
         if changes is not None:
             if names.added:
                 changes.add_classes(names.added)
@@ -234,31 +226,39 @@ def _plan_all(
 
 
 def _settle_emptied(
-    wish: _Wish, matched: Sequence[tuple[str, Found]], plans: list[Plan], progress: Progress
+    source: Path, waiting: Container[str], empty: bool | None, plans: list[Plan], progress: Progress
 ) -> list[str]:
     """Name the images that lose all their objects. Return those that stay as they are, and take them out of `plans`.
 
-    Raises InputError if the source does not tell why images have no objects, and nobody said what becomes of them.
+    Args:
+        source: The corrections.
+        waiting: Images that a person may not have seen.
+        empty: Whether the masks of such images are emptied. None: nobody said so.
+        plans: The new masks.
+        progress: Is told of the images.
+
+    Raises:
+        InputError: The source does not tell why images have no objects, and nobody said what becomes of them.
     """
     emptied = [plan for plan in plans if plan.mask.emptied]
-    waiting = {image for image, found in matched if not found.submitted}
     unsure = [plan for plan in emptied if plan.mask.image in waiting]
     names = listed([plan.mask.image for plan in unsure], 20)
-    if unsure and wish.emptied is None:
+    if unsure and empty is None:
         raise InputError(
-            f"{wish.source}: {counted(len(unsure), 'image')} without objects: {names}",
+            f"{source}: {counted(len(unsure), 'image')} without objects: {names}",
             "It does not tell whether a person removed the objects or never saw the image. Empty the masks with argument "
             "`emptied`, or leave these images as they are with argument `emptied`=False.",
         )
-    if unsure and not wish.emptied:
-        progress.note(f"{counted(len(unsure), 'image')} without objects in {wish.source}, and left as before: {names}.")
+    if unsure and not empty:
+        progress.note(f"{counted(len(unsure), 'image')} without objects in {source}, and left as before: {names}.")
         for plan in unsure:
             plans.remove(plan)
             discard(plan.places)
-    elif emptied:
+        return [plan.mask.image for plan in unsure]
+    if emptied:
         names = listed([plan.mask.image for plan in emptied], 20)
         progress.note(f"{counted(len(emptied), 'image')} with no objects left: {names}.")
-    return [] if wish.emptied else [plan.mask.image for plan in unsure]
+    return []
 
 
 def _put(plans: Sequence[Plan], changes: RunChanges) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels
+from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.runs.correct.comparing import Compared, compare_whole, paint, take_whole
 from tipsseg.runs.correct.found import Found, Objects, Whole, faults_of
@@ -108,17 +109,13 @@ class Planner:
         context: What the writers have to know of the run.
         source: The path that the corrections are from, as text, absolute.
         format: The format of the corrections.
-        replace_edited: Whether masks that a person changed in their place may be replaced.
-        exact: Whether every pixel counts, also where a tool may have moved it.
-        dry_run: Whether nothing is written.
+        options: Which corrections are taken.
     """
 
     context: RunContext
     source: str
     format: str
-    replace_edited: bool
-    exact: bool
-    dry_run: bool
+    options: CorrectOptions
 
     def plan(self, image: RunImage, found: Found, exact: bool | None = None) -> Outcome:
         """Make the new mask of an image.
@@ -137,11 +134,13 @@ class Planner:
         old = image.read_mask(current)
         with faults_of(found.where):
             new = found.read(old.shape)
-            content = content_digest(new.shapes if isinstance(new, Objects) else (new.labels,), exact=self.exact)
+            content = content_digest(
+                new.shapes if isinstance(new, Objects) else (new.labels,), exact=self.options.exact
+            )
             taken = entry.taken
             done = taken is not None and (taken.content, taken.mask) == (content, current.digest)
             compared = None if done else self._compared(entry, old, new)
-        exact = self.exact or exact
+        exact = self.options.exact or exact
         outcome = self._outcome(entry, compared, exact)
         targets = self._targets(image, current)
         alike = all(digest_of(path) == current.digest for _, path in targets)
@@ -161,7 +160,7 @@ class Planner:
         if (
             changed
             and edited is not None
-            and not self.replace_edited
+            and not self.options.replace_edited
             and not (taken and edited.digest in (taken.mask, taken.before))
         ):
             raise ImageError(
@@ -180,8 +179,8 @@ class Planner:
         """Compare the objects of a correction with the old ones; None for masks that say all pixels, and always did."""
         if isinstance(new, Objects):
             before = as_written(self._image(entry, old, objects=True), new.written_as, self.context)
-            return Compared(old, before, new.shapes, exact=self.exact)
-        if new.ignores or self.exact:
+            return Compared(old, before, new.shapes, exact=self.options.exact)
+        if new.ignores or self.options.exact:
             return None
         return compare_whole(old, new.labels, ignore_id(len(self.context.classes)))
 
@@ -190,7 +189,7 @@ class Planner:
             return Outcome()
         came_back = set(compared.partners) & compared.redrawn
         found = Outcome(same=len(compared.same), redrawn=len(came_back))
-        if self.exact or not compared.tells:
+        if self.options.exact or not compared.tells:
             return found
         names = {each.id: each.name for each in self.context.classes}
         numbers = compared.undrawn | (set() if exact else compared.redrawn)
@@ -217,7 +216,7 @@ class Planner:
         before: str,
         mask: CorrectedMask,
     ) -> Plan:
-        if self.dry_run:
+        if self.options.dry_run:
             return Plan(mask, entry, ())
         image = self._image(entry, labels)
         places: list[tuple[Path, Path]] = []
