@@ -812,6 +812,10 @@ REFUSALS: Mapping[str, Refusal] = {
         "out/manifest.jsonl: line 1 is no entry",
         edit("out/manifest.jsonl", lambda data: data.replace(b"a.png", b"../a.png", 1).replace(b"a.png", b"../a.png")),
     ),
+    "a mask that is no mask": Refusal(
+        "out/manifest.jsonl: line 1 is no entry",
+        edit("out/manifest.jsonl", lambda data: data.replace(b"masks/a.png", b"annotations.json")),
+    ),
     "a manifest that lost a line": Refusal(
         "out/manifest.jsonl: 1 of 6 images are lost from it: run.json counts more than it has (a.png)",
         edit("out/manifest.jsonl", lambda data: data.partition(b"\n")[2]),
@@ -827,7 +831,7 @@ REFUSALS: Mapping[str, Refusal] = {
         "out/classes.json: not as this version of tipsseg writes it: no `classes`", write("out/classes.json", b"{}")
     ),
     "options of another version": Refusal(
-        "out/run.json: not as this version of tipsseg writes it: no `instances`", run_json(options={})
+        "out/run.json: not as this version of tipsseg writes it: no `mode`", run_json(options={})
     ),
     "no labels": Refusal(
         "out: it does not hold the labels of a.png and 5 more",

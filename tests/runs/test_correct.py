@@ -23,6 +23,7 @@ from pycocotools import mask as coco_mask
 
 from tipsseg.errors import ImageError, InputError, TipssegError
 from tipsseg.options import FileOptions, MinArea
+from tipsseg.options.run import CorrectOptions
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.correct.folder import Corrections, take_corrections
@@ -95,7 +96,7 @@ def build(root: Path, *formats: str, options: FileOptions = OPTIONS) -> Path:
 
 
 def take(root: Path, source: Path, **options: bool | str) -> Corrections:
-    return take_corrections(root / "out", source, Silence(), **options)  # type: ignore[arg-type]
+    return take_corrections(root / "out", source, Silence(), CorrectOptions(**options))  # type: ignore[arg-type]
 
 
 def labels_of(root: Path, image: str = "scene") -> np.ndarray:
