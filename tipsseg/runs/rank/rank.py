@@ -1,4 +1,4 @@
-"""`tipsseg rank`: the images of a run in the order in which a person reviews them."""
+"""Rank the images of a run in the order in which a person reviews them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Ranked:
             "image": self.image,
             "score": self.score,
             "confidence": self.confidence,
-            "reasons": [each.record() for each in self.reasons],
+            "reasons": [reason.record() for reason in self.reasons],
         }
 
 

@@ -1,4 +1,4 @@
-"""One image of the page: its files and its record."""
+"""Make the files of one image of the page, and its record."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class ImageMaker:
-    """Makes the files of images.
+    """Make the files of images.
 
     Attributes:
         place: The folder of the page.
@@ -64,7 +64,7 @@ class ImageMaker:
     max_pixels: int
 
     def make(self, image: RunImage) -> Made:
-        """Make the files of an image, unless they are there; may be called from several threads. Raises OutputError.
+        """Make the files of an image, unless they are there; several threads may call it. Raises OutputError.
 
         An image that cannot be read leaves a grey picture with its labels. An image whose labels cannot be read has no files.
         """
@@ -128,13 +128,13 @@ class ImageMaker:
             None if correction is None else correction.digest,
             printable_path(path),
             "" if fault is None else fault.reason,
-            [(each.id, each.name, each.colour) for each in self.classes],
+            [(entry.id, entry.name, entry.colour) for entry in self.classes],
         )
         return hashlib.sha256(json_bytes(facts)).hexdigest()
 
 
 def _confidence(image: RunImage) -> NDArray[np.float32] | None:
-    """The confidence [H, W], 0..1; None where no file of the image has it."""
+    """Return the confidence [H, W], 0..1; None if no file of the image has it."""
     if not any(name in image.entry.files for name in archives()):
         return None
     try:
@@ -146,15 +146,7 @@ def _confidence(image: RunImage) -> NDArray[np.float32] | None:
 def image_record(
     entry: ManifestEntry, path: str, places: list[tuple[int, int, int]], *, shown: bool, confidences: bool
 ) -> Record:
-    """What the page knows of an image.
-
-    Args:
-        entry: Its line in the manifest.
-        path: Where the image is.
-        places: Where its picture shows the names of classes, see `pictures.name_places`.
-        shown: Whether its picture shows the image.
-        confidences: Whether its map holds a confidence for each pixel.
-    """
+    """Return what the page knows of an image; `places` as `pictures.name_places` gives them."""
     numbers = entry.numbers
     return {
         "image": entry.image,
@@ -164,7 +156,7 @@ def image_record(
         "state": "unchanged" if entry.corrected is None else "edited",
         "score": expected_error(entry),
         "confidence": mean_confidence(entry),
-        "classes": [[each.id, each.pixels, each.confidence] for each in numbers.classes],
+        "classes": [[found.id, found.pixels, found.confidence] for found in numbers.classes],
         "background": [numbers.background, background_confidence(entry)],
         "ignored": numbers.ignored,
         "places": places,
@@ -174,5 +166,4 @@ def image_record(
 
 
 def failed_record(image: str, path: str, reason: str) -> Record:
-    """What the page knows of an image without labels."""
     return {"image": image, "path": path, "key": None, "state": "failed", "reason": reason, "classes": []}

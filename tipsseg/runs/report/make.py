@@ -1,11 +1,11 @@
-"""`tipsseg report`: the page of a run, in a folder that can be opened from the disk, copied and sent."""
+"""Make the page of a run, in a folder that can be opened from the disk, copied and sent."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
@@ -60,19 +60,14 @@ def make_report(
         target: The folder of the page. None: the folder `report` in the output folder.
         images: The folder that the images' names begin at, in place of where the images were.
         jobs: Threads.
-        progress: Is told of every image.
+        progress: Counts the images.
         max_pixels: Larger images are refused.
-        features: The folder of a feature store: the page shows which images are alike, by their class tokens, and the order of the
-            images follows these too. None: no store.
+        features: The folder of a feature store, whose class tokens tell which images are alike. None: the labels tell.
         palette: "own": the colours of the classes; "safe": colours that people with any kind of colour vision tell apart.
 
-    Returns:
-        How many images have no picture, because they or their labels cannot be read.
-
-    Raises:
-        UsageError: Where `images` is no folder.
-        InputError: For what is no output folder, or is damaged; for a folder without features.
-        OutputError: Where the folder of the page cannot be written, or is something else.
+    Returns how many images have no picture, because they or their labels cannot be read. Raises UsageError for `images` that is
+    not a folder, InputError for a folder that is not a run's, or not a store, and OutputError for a folder of the page that
+    cannot be written, or is something else.
     """
     check_image_root(images)
     with ExitStack() as stack:
@@ -80,7 +75,7 @@ def make_report(
         refuse_other_settings(runs)
         classes = runs[0].classes
         if palette == "safe":
-            classes = tuple(replace(each, colour=safe_colour(each.id)) for each in classes)
+            classes = tuple(replace(entry, colour=safe_colour(entry.id)) for entry in classes)
         truth = read_truth_scores(output)
         accuracies = {} if truth is None else read_image_accuracies(output)
         folder = output / "report" if target is None else target
@@ -88,74 +83,73 @@ def make_report(
         stack.callback(lock.give_back)
         if lock.left_over:
             clean_up([folder], keep={LOCK_FILE})
-            clean_up_below(each for each in folder.iterdir() if each.is_dir())
-        report = _Report(runs, images, classes, Place(folder), truth, accuracies, features, progress)
+            clean_up_below(path for path in folder.iterdir() if path.is_dir())
+        report = _Report(
+            runs=runs,
+            image_root=images,
+            classes=classes,
+            place=Place(folder),
+            truth=truth,
+            accuracies=accuracies,
+            features=features,
+            progress=progress,
+            totals=TotalsSum(classes),
+        )
         return report.make(jobs, max_pixels)
 
 
+@dataclass(slots=True, kw_only=True)
 class _Report:
-    """One page."""
+    """A page, and the images of it so far: how many were drawn, are as before, or went wrong, and which have no labels."""
 
-    def __init__(
-        self,
-        runs: Sequence[Run],
-        images: Path | None,
-        classes: tuple[LabelClass, ...],
-        place: Place,
-        truth: Mapping[str, object] | None,
-        accuracies: Mapping[str, float],
-        features: Path | None,
-        progress: Progress,
-    ) -> None:
-        self._runs = runs
-        self._image_root = images
-        self._classes = classes
-        self._place = place
-        self._truth = truth
-        self._accuracies = accuracies
-        self._scored: dict[str, float] = {}
-        self._totals = TotalsSum(classes)
-        self._features = features
-        self._progress = progress
-        self._new = 0
-        self._same = 0
-        self._wrong = 0
-        self._unreadable: dict[str, None] = {}
+    runs: Sequence[Run]
+    image_root: Path | None
+    classes: tuple[LabelClass, ...]
+    place: Place
+    truth: Mapping[str, object] | None
+    accuracies: Mapping[str, float]
+    features: Path | None
+    progress: Progress
+    totals: TotalsSum
+    new: int = 0
+    same: int = 0
+    wrong: int = 0
+    scored: dict[str, float] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)
 
     def make(self, jobs: int, max_pixels: int) -> int:
-        """Make it; returns how many images have no picture."""
         began = time.monotonic()
-        progress, folder, number = self._progress, self._place.folder, sum(map(len, self._runs))
-        progress.begin(f"{counted(number, 'image')} of {self._runs[0].output} into {folder}.", number)
-        maker = ImageMaker(self._place, self._classes, self._image_root, max_pixels)
+        progress, folder, number = self.progress, self.place.folder, sum(map(len, self.runs))
+        progress.begin(f"{counted(number, 'image')} of {self.runs[0].output} into {folder}.", number)
+        maker = ImageMaker(self.place, self.classes, self.image_root, max_pixels)
         candidates = Candidates()
         try:
             for entry in self._images(maker, jobs):
                 candidates.add(entry)
-                self._totals.add(entry.summary)
-                if (accuracy := accuracy_of(entry, self._accuracies)) is not None:
-                    self._scored[entry.image] = accuracy
+                self.totals.add(entry.summary)
+                if (accuracy := accuracy_of(entry, self.accuracies)) is not None:
+                    self.scored[entry.image] = accuracy
         except KeyboardInterrupt as interrupt:
-            interrupt.add_note(f"{counted(self._new + self._same, 'image')} done; the same command goes on from there")
+            interrupt.add_note(f"{counted(self.new + self.same, 'image')} done; the same command goes on from there")
             raise
-        vectors, missing = candidates.vectors(self._features)
+        vectors, missing = candidates.vectors(self.features)
         # A stable sort: what has no labels comes last.
-        order = sorted(candidates.order(vectors), key=self._unreadable.__contains__)
-        alike = {} if self._features is None else _alike(candidates.images, vectors, order)
+        order = sorted(candidates.order(vectors), key=self.unreadable.__contains__)
+        alike = {} if self.features is None else _alike(candidates.images, vectors, order)
         if missing:
-            progress.note(without_features(missing, self._features))
-        self._place.keep_only(order)
-        failed = [failed_record(*each) for each in self._failures()]
+            progress.note(without_features(missing, self.features))
+        self.place.keep_only(order)
+        failed = [failed_record(*failure) for failure in self._failures()]
         number = len(order) + len(failed)
         chunks = self._write_data([*_chunks(number)], chain((self._record(image, alike) for image in order), failed))
         self._write_page(number, chunks)
         progress.end()
         progress.results([folder / PAGE_FILES[0]])
         progress.note(self._last_line(time.monotonic() - began))
-        return self._wrong
+        return self.wrong
 
     def _images(self, maker: ImageMaker, jobs: int) -> Iterator[ManifestEntry]:
-        items = (image for run in self._runs for image in run.images_with_rows())
+        items = (image for run in self.runs for image in run.images_with_rows())
         with closing(in_order(jobs, maker.make, items)) as results:
             for made in results:
                 self._take(made)
@@ -163,39 +157,39 @@ class _Report:
 
     def _failures(self) -> Iterator[tuple[str, str, str]]:
         """Yield the images that failed and are not labelled: name, path and reason."""
-        images = self._image_root
-        for run in self._runs:
+        images = self.image_root
+        for run in self.runs:
             for image, path, reason in run.failures():
                 yield image, str(path if images is None else images / actual_name(image)), reason
 
     def _record(self, image: str, alike: Mapping[str, list[int]]) -> Mapping[str, object]:
-        found, accuracy = alike.get(image), self._scored.get(image)
+        found, accuracy = alike.get(image), self.scored.get(image)
         more = {"alike": found} if found else {}
-        return {**self._place.read(image), **more, **({} if accuracy is None else {"accuracy": accuracy})}
+        return {**self.place.read(image), **more, **({} if accuracy is None else {"accuracy": accuracy})}
 
     def _take(self, made: Made) -> None:
         if made.new:
-            self._place.add(made.entry.image, made.signature, made.record)
+            self.place.add(made.entry.image, made.signature, made.record)
         if made.error is not None:
-            self._wrong += 1
-            self._progress.error(made.error)
+            self.wrong += 1
+            self.progress.error(made.error)
         else:
-            self._new += made.new
-            self._same += not made.new
+            self.new += made.new
+            self.same += not made.new
         if made.record["state"] == "failed":
-            self._unreadable[made.entry.image] = None
-        self._progress.advance()
+            self.unreadable.add(made.entry.image)
+        self.progress.advance()
 
     def _write_data(self, sizes: Sequence[int], records: Iterator[Mapping[str, object]]) -> int:
-        """Write the records in files of these sizes, and remove older ones; returns how many files there are."""
+        """Write the records in files of these sizes, remove older ones, and return how many files there are."""
         for index, size in enumerate(sizes):
             data = script("images", index, list(islice(records, size)))
-            self._place.write(self._place.folder / DATA / chunk_name(index), data)
-        self._place.keep_chunks(len(sizes))
+            self.place.write(self.place.folder / DATA / chunk_name(index), data)
+        self.place.keep_chunks(len(sizes))
         return len(sizes)
 
     def _write_page(self, images: int, chunks: int) -> None:
-        runs, folder = self._runs, self._place.folder
+        runs, folder = self.runs, self.place.folder
         facts = {
             "name": str(runs[0].output.absolute()),
             "digest": runs[0].info.digest,
@@ -203,24 +197,24 @@ class _Report:
             "images": images,
             "chunks": [f"{DATA}/{chunk_name(index)}" for index in range(chunks)],
             "classes": [
-                {"id": each.id, "name": each.name, "colour": "#{:02x}{:02x}{:02x}".format(*each.colour)}
-                for each in self._classes
+                {"id": entry.id, "name": entry.name, "colour": "#{:02x}{:02x}{:02x}".format(*entry.colour)}
+                for entry in self.classes
             ],
-            "ignore": ignore_id(len(self._classes)),
-            "truth": self._truth,
-            "scored": len(self._scored),
-            "summary": [*_facts(runs), *self._totals.result().lines()],
+            "ignore": ignore_id(len(self.classes)),
+            "truth": self.truth,
+            "scored": len(self.scored),
+            "summary": [*_facts(runs), *self.totals.result().lines()],
         }
-        self._place.write(folder / DATA / "run.js", script("run", facts))
+        self.place.write(folder / DATA / "run.js", script("run", facts))
         # Last comes the page itself, which needs all others.
         for name in reversed(PAGE_FILES):
-            self._place.write(folder / name, page_file(name))
+            self.place.write(folder / name, page_file(name))
 
     def _last_line(self, seconds: float) -> str:
-        parts = [f"{counted(self._new, 'image')} drawn"]
-        parts += [f"{self._same} unchanged"] if self._same else []
-        parts += [f"{self._wrong} failed"] if self._wrong else []
-        return f"{', '.join(parts)} in {seconds:.1f} s, into {self._place.folder}"
+        parts = [f"{counted(self.new, 'image')} drawn"]
+        parts += [f"{self.same} unchanged"] if self.same else []
+        parts += [f"{self.wrong} failed"] if self.wrong else []
+        return f"{', '.join(parts)} in {seconds:.1f} s, into {self.place.folder}"
 
 
 def _facts(runs: Sequence[Run]) -> Iterator[str]:
@@ -238,19 +232,16 @@ def _facts(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _alike(images: Sequence[str], vectors: Vectors, order: Sequence[str]) -> dict[str, list[int]]:
-    """For each image the places in the order of the images that are most like it."""
     places = {image: place for place, image in enumerate(order)}
     found = nearest(vectors, ALIKE)
-    return {image: [places[images[each]] for each in near] for image, near in zip(images, found, strict=True)}
+    return {image: [places[images[index]] for index in near] for image, near in zip(images, found, strict=True)}
 
 
 def page_file(name: str) -> bytes:
-    """One of the page's own files."""
     return (resources.files("tipsseg") / "assets" / "report" / name).read_bytes()
 
 
 def _chunks(images: int) -> Iterator[int]:
-    """The sizes of the files of data of so many images."""
     size = FIRST_CHUNK
     while images > 0:
         yield min(size, images)
