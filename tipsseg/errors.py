@@ -1,4 +1,4 @@
-"""What can go wrong, as types that carry their facts.
+"""Errors, as types that carry their facts.
 
     TipssegError                     message, hint, exit_code
     ├── UsageError                   a wrong option or argument (exit code 2)

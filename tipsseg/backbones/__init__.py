@@ -1,1 +1,1 @@
-"""What runs the towers of a model: images and phrases in, vectors out."""
+"""Run the towers of a model: images and phrases in, vectors out."""

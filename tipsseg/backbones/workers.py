@@ -48,7 +48,7 @@ class Workers:
 
     @property
     def count(self) -> int:
-        """How many threads torch has for the caller; 1 for a worker, and if they cannot be divided."""
+        """The threads that torch has for the caller; 1 for a worker, and if they cannot be divided."""
         return 1 if hasattr(self._worker, "threads") or not _can_divide_threads() else torch.get_num_threads()
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item], at_once: int) -> list[Result]:

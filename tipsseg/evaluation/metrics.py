@@ -37,7 +37,7 @@ _PIECE = 1 << 20
 
 
 class Confusion:
-    """How many pixels of each truth got each label.
+    """Counts of pixels by truth and label.
 
     Attributes:
         counts: [R, R + 1] int64. A row per truth: the classes 1..N, with background before them where it is scored. A column

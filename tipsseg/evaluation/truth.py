@@ -31,7 +31,7 @@ _TOP_ID = 65535
 
 @dataclass(frozen=True, slots=True)
 class TruthIds:
-    """What the ids in truth files mean.
+    """The meaning of the ids in truth files.
 
     Attributes:
         classes: N, the number of classes that are scored.
@@ -64,7 +64,7 @@ class TruthKind:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a benchmark names its files and numbers its classes.
+    """The names of files and the numbers of classes of a benchmark.
 
     Attributes:
         name: The name of the layout.

@@ -53,7 +53,7 @@ Groups = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kind:
-    """What each group is made from, and how strongly.
+    """The source of each group, and its strength.
 
     Attributes:
         weak: [G], whether without its text.
@@ -96,7 +96,7 @@ class _Problem:
 
     @property
     def folds(self) -> int:
-        """How many fits leave images out, each others."""
+        """The number of fits that leave images out, each others."""
         return min(len(self.images), _FOLDS)
 
     def left_out(self, kind: _Kind, steps: int = 40) -> Ious:

@@ -31,7 +31,7 @@ _UNLIKE = 1.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """How the images with masks differ from those without.
+    """The difference between images with masks and images without.
 
     Attributes:
         known: [G], whether the text knows the word of a group, by what it finds in the images without masks; False for all where

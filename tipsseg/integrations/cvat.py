@@ -61,7 +61,7 @@ def create(
             "either `classes` or `vocab` says what to label", 'For example: -p classes=str:"panda leg,tree"'
         )
     options = LabelOptions(min_confidence=min_confidence, refine=choose(refine, REFINEMENTS, "refinement"))
-    vocabulary = _asked(classes, vocab, background)
+    vocabulary = _read_classes(classes, vocab, background)
     if isinstance(vocabulary, FittedVocabulary):
         options = replace(options, mode=vocabulary.mode, short_side=vocabulary.short_side)
     return CvatFunction(
@@ -69,8 +69,7 @@ def create(
     )
 
 
-def _asked(classes: str, vocab: str, background: str) -> Vocabulary | FittedVocabulary:
-    """What to label. Raises VocabularyError and UsageError."""
+def _read_classes(classes: str, vocab: str, background: str) -> Vocabulary | FittedVocabulary:
     phrases = parse_background(background) if background else None
     if not vocab:
         return make_vocabulary(split_names([classes]), "auto" if phrases is None else phrases)
@@ -95,20 +94,20 @@ class CvatFunction:
     @cached_property
     def spec(self) -> cvataa.DetectionFunctionSpec:
         """The classes, as CVAT's labels for masks."""
-        labels = [cvataa.label_spec(each.name, each.id, type="mask") for each in self._labeller.vocabulary.classes]
+        labels = [cvataa.label_spec(entry.name, entry.id, type="mask") for entry in self._labeller.vocabulary.classes]
         return cvataa.DetectionFunctionSpec(labels=labels)
 
     def detect(self, context: cvataa.DetectionFunctionContext, image: Image.Image) -> list[LabeledShapeRequest]:
-        """The objects in an image as masks, or as polygons where CVAT asks for these."""
+        """Find the objects in an image, as masks, or as polygons if CVAT asks for these."""
         objects = self._labeller.label(image).regions(min_area=self._min_area)
-        found = [each for each in objects if each.score >= (context.conf_threshold or 0)]
+        found = [entry for entry in objects if entry.score >= (context.conf_threshold or 0)]
         if context.conv_mask_to_poly:
-            return [shape for each in found for shape in _polygons(each)]
-        return [cvataa.mask(each.region.class_id, _code(each)) for each in found]
+            return [shape for entry in found for shape in _polygons(entry)]
+        return [cvataa.mask(entry.region.class_id, _code(entry)) for entry in found]
 
 
 def _code(found: LabelledObject) -> list[float]:
-    """CVAT's code of a mask: lengths of runs within the box, then its corners x1, y1, x2, y2."""
+    """Return CVAT's code of a mask: lengths of runs within the box, then its corners x1, y1, x2, y2."""
     y, x, height, width = found.region.box
     *runs, _, _, _, _ = encode_mask(found.region.mask, [0, 0, width, height])
     return [*runs, x, y, x + width - 1, y + height - 1]

@@ -152,7 +152,7 @@ def _iou(rings: tuple[Ring, ...], mask: NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class PolygonQuality:
-    """How well polygons fit: the number of objects, and the sum and the lowest of their IoUs (see `polygons.Outline.iou`)."""
+    """The fit of polygons: the number of objects, and the sum and the lowest of their IoUs (see `polygons.Outline.iou`)."""
 
     objects: int = 0
     total: float = 0.0

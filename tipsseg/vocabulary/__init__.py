@@ -1,1 +1,1 @@
-"""What is asked for: class names, their files and presets, prompt templates, the background, colours."""
+"""The classes that are asked for: names, their files and presets, prompt templates, the background, colours."""

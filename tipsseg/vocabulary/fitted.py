@@ -38,7 +38,7 @@ Values = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class ClassFit:
-    """How a class came out.
+    """The score of a class.
 
     Attributes:
         name: The class; "" for the background.

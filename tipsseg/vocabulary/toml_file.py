@@ -41,7 +41,7 @@ _CLASS_KEYS = ("name", "synonyms", "colour", "min_confidence", "supercategory", 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a vocabulary file says; None where it says nothing. `make_vocabulary` checks the values."""
+    """The content of a vocabulary file, None where it says nothing. `make_vocabulary` checks the values."""
 
     specs: tuple[ClassSpec, ...]
     background: str | Sequence[str] | None = None

@@ -38,7 +38,7 @@ class Expected:
 
 
 class Mismatch(NamedTuple):
-    """How a file differs from the expected one; `what` is "size", "sha256" or "git-sha1"."""
+    """The difference of a file from the expected one; `what` is "size", "sha256" or "git-sha1"."""
 
     what: str
     expected: str

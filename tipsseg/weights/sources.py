@@ -1,4 +1,4 @@
-"""Where a model comes from: an entry of weights.lock, or a local folder."""
+"""Find models: entries of weights.lock, and local folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tipsseg.weights.lock import FILES, missing_hint
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model comes from: an entry of weights.lock, or a local folder in the hub layout.
+    """The source of a model: an entry of weights.lock, or a local folder in the hub layout.
 
     Attributes:
         name: The id, or the path of the folder.
@@ -27,7 +27,7 @@ class ModelSource:
     spec: ModelSpec | None
 
     def facts(self, *, keep_stamps: bool = False) -> dict[str, object]:
-        """What run.json says about the model; hashes the files of a local folder for it. Raises CheckpointError."""
+        """Return the facts in run.json about the model; hash the files of a local folder for them. Raises CheckpointError."""
         if self.spec is None:
             hashes = file_hashes(Path(self.name), keep_stamps=keep_stamps)
             return {"id": self.name, "repository": None, "revision": None, "sha256": hashes}
@@ -44,12 +44,12 @@ class ModelSource:
         return self.spec is None or fetching.locate(self.spec) is not None
 
     def fetch(self, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
-        """The folder of the model's files; `fetching.fetch` verifies them, or downloads them. Raises WeightsError."""
+        """Return the folder of the model's files, verified or downloaded, see `fetching.fetch`. Raises WeightsError."""
         return Path(self.name) if self.spec is None else fetching.fetch(self.spec, quiet=quiet, keep_stamps=keep_stamps)
 
 
 def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
-    """The sha256 of each file of a model; a file whose stamp still holds is not read. Raises CheckpointError."""
+    """Return the sha256 of each file of a model; a file whose stamp still holds is not read. Raises CheckpointError."""
     hashes: dict[str, str] = {}
     for name in FILES:
         try:
@@ -62,7 +62,7 @@ def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
 
 
 def name_of(folder: Path, hashes: Mapping[str, str]) -> str:
-    """What a model is called: the id of the entry of weights.lock that it is, or else the name of its folder."""
+    """Return the id of the entry of weights.lock that a model is, or else the name of its folder."""
     for spec in lock.read_lock().values():
         known = {file.name: file.sha256 for file in spec.files if file.sha256 is not None}
         if spec.revision == folder.name or (
@@ -73,15 +73,9 @@ def name_of(folder: Path, hashes: Mapping[str, str]) -> str:
 
 
 def find_model(name: str) -> ModelSource:
-    """Find a model.
+    """Find a model by an id or a hub repository of weights.lock, or by the path of a local folder: "./tiny", not "tiny".
 
-    Args:
-        name: An id or a hub repository of weights.lock, or the path of a local folder. A path must not be an id: "./tiny", not
-            "tiny".
-
-    Raises:
-        UsageError: For a name that is none of these.
-        CheckpointError: For a folder without a model in it.
+    Raises UsageError for a name that is none of these, CheckpointError for a folder without a model in it.
     """
     if not name.strip():
         raise UsageError("the model's name is empty", "Use one of the ids in `tipsseg weights list`, or a folder.")

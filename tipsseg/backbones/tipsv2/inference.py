@@ -105,7 +105,7 @@ class TowerInference:
 
 
 class _Sharing:
-    """How the work of a call is divided between workers. It follows from the numbers of threads and tokens, and the dtype."""
+    """Divide the work of a call between workers. The division follows from the numbers of threads and tokens, and the dtype."""
 
     def __init__(self, workers: Workers | None, x: Tensor) -> None:
         """`x` is [B * N, D]."""

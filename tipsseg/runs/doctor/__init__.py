@@ -1,1 +1,1 @@
-"""What `tipsseg doctor` does."""
+"""The command `doctor`: check an installation."""

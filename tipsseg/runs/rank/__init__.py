@@ -1,1 +1,1 @@
-"""Which images of a run a person looks at first, and what a run says of them."""
+"""The command `rank`: order images for review."""

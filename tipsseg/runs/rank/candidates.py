@@ -20,7 +20,7 @@ from tipsseg.util.printable import counted
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Candidate:
-    """What is kept of an image: some hundred bytes."""
+    """The facts about an image that are kept, some hundred bytes."""
 
     image: str
     error: float
