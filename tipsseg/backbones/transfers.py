@@ -33,7 +33,7 @@ class Arriving:
         device = tensors[0].device
         if device.type == "cuda":
             # From pinned memory on, and not until now, torch copies while others compute.
-            self._tensors = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in tensors]
+            self._tensors = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
             for target, source in zip(self._tensors, tensors, strict=True):
                 target.copy_(source, non_blocking=True)
             self._event = torch.cuda.Event(blocking=True)  # who waits sleeps, and leaves the core to others
@@ -43,4 +43,4 @@ class Arriving:
         """Wait for the tensors; may be called from several threads."""
         if self._event is not None:
             self._event.synchronize()
-        return [each.cpu().numpy() for each in self._tensors]
+        return [tensor.cpu().numpy() for tensor in self._tensors]

@@ -113,21 +113,21 @@ def choose_thresholds(tallies: Sequence[Tally], precision: float) -> tuple[Class
     truth = np.stack([tally.truth for tally in tallies])  # [I, N]
     own, found = _chosen(labelled, right, precision)
     reached, steps = found[0] >= 0, np.where(found >= 0, found, STEPS)
-    image, each_class = np.ogrid[: len(tallies), : labelled.shape[1]]
-    kept, hit = (counts[image, each_class, steps[1:]].sum(0) for counts in (labelled, right))
+    image, number = np.ogrid[: len(tallies), : labelled.shape[1]]
+    kept, hit = (counts[image, number, steps[1:]].sum(0) for counts in (labelled, right))
     several = len(tallies) > 1
     return tuple(
         ClassThreshold(
-            int(steps[0, each]) / STEPS,
-            int((labelled[:, each, 0] > 0).sum()),
-            bool(reached[each]),
-            bool(own[0, each]),
-            _share(hit[each], kept[each]) if several else None,
-            _share(hit[each], truth[:, each].sum()) if several else None,
-            _share(right[:, each, 0].sum(), labelled[:, each, 0].sum()),
-            _share(right[:, each, 0].sum(), truth[:, each].sum()),
+            min_confidence=int(steps[0, entry]) / STEPS,
+            images=int((labelled[:, entry, 0] > 0).sum()),
+            reached=bool(reached[entry]),
+            own=bool(own[0, entry]),
+            precision=_share(hit[entry], kept[entry]) if several else None,
+            recall=_share(hit[entry], truth[:, entry].sum()) if several else None,
+            precision_before=_share(right[:, entry, 0].sum(), labelled[:, entry, 0].sum()),
+            recall_before=_share(right[:, entry, 0].sum(), truth[:, entry].sum()),
         )
-        for each in range(labelled.shape[1])
+        for entry in range(labelled.shape[1])
     )
 
 
@@ -142,10 +142,10 @@ def _chosen(labelled: Counts, right: Counts, precision: float) -> tuple[NDArray[
     """
     there = (labelled[..., 0] > 0).astype(np.int64)
     own = np.vstack([there.sum(0), there.sum(0) - there]) >= _FEWEST
-    quantiles = [0.0, 0.0, *(student_quantile(_LEVEL, each - 1) for each in range(2, len(labelled) + 1))]
+    quantiles = [0.0, 0.0, *(student_quantile(_LEVEL, images - 1) for images in range(2, len(labelled) + 1))]
     widths = np.array(quantiles)
     together = _first(labelled.sum(1), right.sum(1), precision, widths)
-    alone = [_first(labelled[:, each], right[:, each], precision, widths) for each in range(labelled.shape[1])]
+    alone = [_first(labelled[:, number], right[:, number], precision, widths) for number in range(labelled.shape[1])]
     return own, np.where(own, np.stack(alone, axis=1), together[:, None])
 
 

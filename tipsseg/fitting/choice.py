@@ -116,7 +116,7 @@ class _Problem:
     def _fit(
         self, images: Sequence[Sequence[Window]], kind: _Kind, steps: int, start: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        is_weak, is_kept = (torch.from_numpy(each)[self.group_of] for each in (kind.weak, kind.kept))
+        is_weak, is_kept = (torch.from_numpy(groups)[self.group_of] for groups in (kind.weak, kind.kept))
         strength = torch.where(is_weak, kind.weak_strength, kind.strong_strength)
         bias_strength = torch.where(is_weak, kind.weak_strength * _WEAK_BIAS, kind.strong_strength)
         strength[is_kept] = torch.inf
@@ -192,9 +192,11 @@ def _chosen(
     first = strengths[0]
     alone = problem.left_out(_Kind(present, ~present, first), _ROUGH)
     weak = present & unknown & (by_text < np.maximum(_SHARE * alone, _UNKNOWN))
-    best, found = _best(problem, [_Kind(weak, ~present, first, each) for each in _WEAK[: 2 if weak.any() else 1]], weak)
+    best, found = _best(
+        problem, [_Kind(weak, ~present, first, strength) for strength in _WEAK[: 2 if weak.any() else 1]], weak
+    )
     if (present & ~weak).any():
-        others = [_Kind(weak, ~present, each, best.weak_strength) for each in strengths[1:]]
+        others = [_Kind(weak, ~present, strength, best.weak_strength) for strength in strengths[1:]]
         best, found = _best(problem, [best, *others], present, found)
     worse = present & ~weak & (found < by_text)
     if worse.any():

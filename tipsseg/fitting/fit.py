@@ -75,7 +75,7 @@ def fit(
         _check_features(model, other, f"unlabelled features {number}", options, short_side)
     groups = counting_groups(classifier.vocabulary)
     images = [windows_of(each.patches, each.plan, mask, groups) for each, mask in zip(features, masks, strict=True)]
-    others = [some_patches(each.patches) for each in unlabelled]
+    others = [some_patches(other.patches) for other in unlabelled]
     return fit_windows(model, classifier, images, options.mode, short_side, others, lambda done, most: None)
 
 
@@ -106,7 +106,7 @@ def fit_windows(
         InputError: No pixel counts.
     """
     vocabulary, temperature = classifier.vocabulary, model.backbone.temperature
-    names = ["", *(each.name for each in vocabulary.classes)]
+    names = ["", *(entry.name for entry in vocabulary.classes)]
     group_of = torch.tensor([phrase.label_id for phrase in vocabulary.phrases])
     images = [windows for windows in images if windows]
     if not images:

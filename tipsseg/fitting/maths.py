@@ -132,11 +132,11 @@ def _together(windows: Sequence[Window]) -> list[Window]:
         count = max(_TOGETHER // same[0].shares[..., 0].numel(), 1)
         for start in range(0, len(same), count):
             part = same[start : start + count]
-            groups = torch.cat([each.groups for each in part]).unique()
+            groups = torch.cat([window.groups for window in part]).unique()
             shares = torch.zeros(len(part), *part[0].shares.shape[:2], len(groups))  # [N, r, c, k]
             for each, target in zip(part, shares, strict=True):
                 target[..., torch.searchsorted(groups, each.groups)] = each.shares
-            joined.append(Window(torch.stack([each.patches.float() for each in part]), groups, shares))
+            joined.append(Window(torch.stack([window.patches.float() for window in part]), groups, shares))
     return joined
 
 
@@ -159,7 +159,7 @@ def thinned(images: Sequence[Sequence[Window]], most: int) -> list[list[Window]]
     if total <= most:
         return [list(image) for image in images]
     areas: dict[int, float] = {}
-    for window in (each for image in images for each in image):
+    for window in (part for image in images for part in image):
         for group, area in zip(window.groups.tolist(), window.shares.flatten(0, -2).sum(0).tolist(), strict=True):
             areas[group] = areas.get(group, 0.0) + area
     pieces = [[piece for window in image for piece in _pieces(window)] for image in images]

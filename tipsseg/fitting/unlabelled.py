@@ -82,7 +82,7 @@ def compare(windows: Sequence[Window], patches: Tensor, text: Tensor, group_of: 
         wrong += _unsure(logits, group_of, total - shares, groups)
     of_any = wrong[1].sum() / wrong[0].sum().clamp(min=1e-9)
     own = torch.where(wrong[0] > 0, wrong[1] / wrong[0].clamp(min=1e-9), of_any)
-    rates = [float(each[1].sum() / each[0].sum().clamp(min=1e-9)) for each in (here, there)]
+    rates = [float(found[1].sum() / found[0].sum().clamp(min=1e-9)) for found in (here, there)]
     unsure = rates[0] / max(rates[1], 1e-9)
     known = (there[0] > 0) & (there[1] < _SURER * own * there[0]) & (unsure > _UNLIKE)
     return Comparison(known.numpy(), unsure)

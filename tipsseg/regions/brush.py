@@ -36,7 +36,7 @@ def decode_brush(code: object, size: tuple[int, int]) -> NDArray[np.bool_]:
 
     Raises ValueError for a list that is not such a code, or is of another size.
     """
-    if not isinstance(code, list) or not all(type(each) is int and 0 <= each <= 255 for each in code):
+    if not isinstance(code, list) or not all(type(number) is int and 0 <= number <= 255 for number in code):
         raise ValueError("its code is no list of bytes")
     bits = _Bits(np.array(code, np.uint8))
     height, width = size

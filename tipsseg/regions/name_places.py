@@ -74,7 +74,7 @@ def place_names(labels: NDArray[np.uint16], classes: Sequence[LabelClass], size:
 def largest_regions(labels: LabelArray, number_of_classes: int) -> list[Region]:
     """Find the largest region of each class in a label map [H, W], unless all are too small for a name."""
     regions = components(labels, number_of_classes, max(round(labels.size * _MIN_SHARE / 4), 1))
-    largest = {each.class_id: each for each in sorted(regions, key=lambda each: each.area)}
+    largest = {region.class_id: region for region in sorted(regions, key=lambda region: region.area)}
     return [largest[number] for number in sorted(largest)]
 
 
@@ -89,7 +89,7 @@ def _place(region: Region, entry: LabelClass, size: int, scale: float, width: in
     """Place the name in the middle of its room; None if it has none."""
     y, x, _, _ = region.box
     mask = np.pad(region.mask.astype(np.uint8), 1)
-    for letters in (max(round(size * each), 9) for each in _SIZES):
+    for letters in (max(round(size * share), 9) for share in _SIZES):
         name, font = fit_name(shown_name(entry), spare_name(entry), letters, _WIDEST * width)
         for lines in _broken(name):
             longest = max(text_length(font, line) for line in lines)

@@ -70,7 +70,7 @@ def _halved(tolerance: float) -> Iterator[float]:
     while tolerance > _TOLERANCES[0]:
         yield tolerance
         tolerance /= 2
-    yield from dict.fromkeys(min(tolerance, each) for each in _TOLERANCES)
+    yield from dict.fromkeys(min(tolerance, smaller) for smaller in _TOLERANCES)
 
 
 def _contours(mask: NDArray[np.bool_]) -> list[tuple[Ring, list[Ring]]]:

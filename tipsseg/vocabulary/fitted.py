@@ -197,14 +197,14 @@ def _made(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVoc
     if options.short_side is None:
         raise ValueError("no short side")
     return FittedVocabulary(
-        vocabulary,
-        vectors,
-        biases,
-        temperature,
-        dict(record["model"]),
-        str(record["model_id"]),
-        options.mode,
-        options.short_side,
-        tuple(map(_read_score, record["scores"])),
-        int(record["labels_version"]),
+        vocabulary=vocabulary,
+        vectors=vectors,
+        biases=biases,
+        temperature=temperature,
+        model=dict(record["model"]),
+        model_id=str(record["model_id"]),
+        mode=options.mode,
+        short_side=options.short_side,
+        scores=tuple(map(_read_score, record["scores"])),
+        labels_version=int(record["labels_version"]),
     )

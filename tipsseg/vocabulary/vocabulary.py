@@ -148,12 +148,12 @@ def make_vocabulary(
     common = check_templates(templates)
     numbered = tuple(
         LabelClass(
-            number,
-            spec.name,
-            spec.colour or colour(number),
-            spec.synonyms,
-            spec.supercategory or spec.name,
-            spec.min_confidence,
+            id=number,
+            name=spec.name,
+            colour=spec.colour or colour(number),
+            synonyms=spec.synonyms,
+            supercategory=spec.supercategory or spec.name,
+            min_confidence=spec.min_confidence,
         )
         for number, spec in enumerate(positive, start=1)
     )

@@ -130,7 +130,7 @@ class Tipsv2Backbone:
         if len(parts) == 1:
             return parts[0]
         return WindowFeatures(
-            torch.cat([each.patches for each in parts]), torch.cat([each.class_tokens for each in parts])
+            torch.cat([part.patches for part in parts]), torch.cat([part.class_tokens for part in parts])
         )
 
     @torch.inference_mode()

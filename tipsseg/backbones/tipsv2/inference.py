@@ -92,7 +92,7 @@ class TowerInference:
         first = x[:, :prefix].reshape(-1, width)  # [B * C, D]
         first.addcmul_(_attention_of_first(last.attn, normed, prefix), last.ls1.gamma)
         first.addcmul_(_mlp(room, last, first), last.ls2.gamma)
-        x, normed = (each[:, prefix:].reshape(-1, width) for each in (x, normed))  # each [B * h * w, D]
+        x, normed = (tokens[:, prefix:].reshape(-1, width) for tokens in (x, normed))  # each [B * h * w, D]
 
         def finish(rows: slice) -> None:
             part = x[rows]

@@ -148,7 +148,7 @@ def _given(spec: Place, choice: Choice, progress: Progress) -> Images:
     shard, run = spec.shard, RunNames(spec.state)
     if choice.entries is not None and choice.sample is None:
         images = islice(inputs.stream(choice.entries, output=spec.output, names=_names(spec), run=run), choice.limit)
-        return Images((each for each in images if shard is None or shard.takes(each.name)), run.root or Path.cwd())
+        return Images((image for image in images if shard is None or shard.takes(image.name)), run.root or Path.cwd())
     found = found_images(choice.paths, choice.entries, spec.output, run=run)
     if choice.entries is None and not spec.overwrite:
         found = _in_run(found, run, spec.output)
@@ -159,7 +159,7 @@ def _given(spec: Place, choice: Choice, progress: Progress) -> Images:
     inputs.check_not_outputs(found.refs, spec.output, names.key)
     # A folder that cannot be listed is told by each shard, as its images are of any of them.
     refs: list[ImageRef | Failed] = [*found.refused]
-    refs += [each for each in found.refs if shard is None or shard.takes(each.name)]
+    refs += [ref for ref in found.refs if shard is None or shard.takes(ref.name)]
     return Images(tuple(sorted(refs, key=lambda each: name_order(each.name))), found.root)
 
 
@@ -169,7 +169,7 @@ def _in_run(found: Found, run: RunNames, output: Path) -> Found:
     if any(ours == theirs for ours, theirs in zip(named, found.refs, strict=True)):
         run.check(found.refs, output)
         return found
-    refused = tuple(replace(each, ref=run.named(each.ref)) for each in found.refused)
+    refused = tuple(replace(failed, ref=run.named(failed.ref)) for failed in found.refused)
     refs = tuple(sorted(named, key=lambda each: name_order(each.name)))
     return replace(found, refs=refs, refused=refused, root=run.root or found.root)
 

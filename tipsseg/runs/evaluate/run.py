@@ -285,7 +285,7 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
     """
     confusion, names = evaluation.confusion, evaluation.names
     contents = {
-        IMAGES_FILE: b"".join(json_bytes(asdict(each)) + b"\n" for each in evaluation.images),
+        IMAGES_FILE: b"".join(json_bytes(asdict(score)) + b"\n" for score in evaluation.images),
         CSV_FILE: metrics.confusion_csv(confusion, names).encode("utf-8"),
     }
     ownership = _reports(output)

@@ -38,14 +38,14 @@ class Candidates:
     def add(self, entry: ManifestEntry) -> float:
         """Add an image, and return its expected error."""
         numbers, error = entry.numbers, expected_error(entry)
-        classes = tuple(each.id for each in numbers.classes if each.pixels)
+        classes = tuple(entry.id for entry in numbers.classes if entry.pixels)
         shares = label_shares(numbers, entry.objects or ())
         self._all.append(_Candidate(entry.image, error, classes, shares, entry.fingerprint.sha256))
         return error
 
     @property
     def images(self) -> list[str]:
-        return [each.image for each in self._all]
+        return [candidate.image for candidate in self._all]
 
     def vectors(self, features: Path | None) -> tuple[Vectors, int]:
         """Return how alike the images are, see `likeness`: by their class tokens, or without a feature store by their labels.
@@ -58,14 +58,16 @@ class Candidates:
             OutputError: The folder is not a store, or not of this version.
         """
         if features is None:
-            return label_vectors([each.shares for each in self._all]), 0
-        return _token_vectors(features, [each.sha256 for each in self._all])
+            return label_vectors([candidate.shares for candidate in self._all]), 0
+        return _token_vectors(features, [candidate.sha256 for candidate in self._all])
 
     def order(self, vectors: Vectors) -> list[str]:
         """Return the names of the images, those first that are to be reviewed first; see `diversity`."""
         places = sorted(range(len(self._all)), key=lambda at: (-self._all[at].error, name_order(self._all[at].image)))
         ordered = [self._all[at] for at in places]
-        found = diverse_order([each.error for each in ordered], vectors[places], [each.classes for each in ordered])
+        found = diverse_order(
+            [candidate.error for candidate in ordered], vectors[places], [candidate.classes for candidate in ordered]
+        )
         return [ordered[at].image for at in found]
 
 
@@ -84,7 +86,7 @@ def _token_vectors(features: Path, hashes: list[str | None]) -> tuple[Vectors, i
                 found[place] = token_vector(read_class_tokens(feature_path(features, sha256)))
         except FeatureFileError:
             continue
-    length = max((len(each) for each in found.values()), default=1)
+    length = max((len(vector) for vector in found.values()), default=1)
     vectors = np.zeros((len(hashes), length), np.float32)
     for place, vector in found.items():
         if len(vector) == length:  # a store has features of one model

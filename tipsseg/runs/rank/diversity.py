@@ -71,11 +71,11 @@ class _Unseen:
         self._classes = classes
         self._images: dict[int, list[int]] = defaultdict(list)
         for image, shown in enumerate(classes):
-            for each in shown:
-                self._images[each].append(image)
+            for label in shown:
+                self._images[label].append(image)
         #: How many such classes each image shows.
-        self.numbers: NDArray[np.int64] = np.array([len(each) for each in classes], np.int64)
+        self.numbers: NDArray[np.int64] = np.array([len(shown) for shown in classes], np.int64)
 
     def see(self, image: int) -> None:
-        for each in self._classes[image]:
-            self.numbers[self._images.pop(each, [])] -= 1
+        for label in self._classes[image]:
+            self.numbers[self._images.pop(label, [])] -= 1

@@ -53,7 +53,7 @@ def mean_confidence(entry: ManifestEntry) -> float | None:
     """Return the mean confidence, 0..1, of the pixels that have a label; None if no pixel has one."""
     numbers = entry.numbers
     background = background_confidence(entry)
-    parts = [(each.pixels, each.confidence) for each in numbers.classes]
+    parts = [(entry.pixels, entry.confidence) for entry in numbers.classes]
     parts += [] if background is None else [(numbers.background, background)]
     pixels = sum(number for number, _ in parts)
     return round(sum(number * each for number, each in parts) / pixels, 4) if pixels else None
@@ -80,7 +80,7 @@ def _parts(entry: ManifestEntry) -> list[tuple[str, str, float]]:
     numbers = entry.numbers
     area = numbers.size[0] * numbers.size[1]
     unsure = 1 - (background_confidence(entry) or 0.0)
-    parts = [("class", each.name, each.pixels * (1 - each.confidence) / area) for each in numbers.classes]
+    parts = [("class", entry.name, entry.pixels * (1 - entry.confidence) / area) for entry in numbers.classes]
     parts.append(("background", "", numbers.background * unsure / area))
     parts.append(("ignored", "", numbers.ignored / area))
     wrong = sum(part for _, _, part in parts)

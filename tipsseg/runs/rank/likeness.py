@@ -46,7 +46,7 @@ def label_shares(numbers: ImageNumbers, objects: Iterable[ObjectScore]) -> Share
     """
     height, width = numbers.size
     pixels: dict[int, int] = defaultdict(int)
-    rest = {each.id: each.pixels for each in numbers.classes}
+    rest = {entry.id: entry.pixels for entry in numbers.classes}
     for label, area, y, x, h, w, _ in objects:
         row, column = (
             min(_GRID - 1, _GRID * (2 * at + side) // (2 * size)) for at, side, size in ((y, h, height), (x, w, width))
@@ -62,16 +62,16 @@ def label_shares(numbers: ImageNumbers, objects: Iterable[ObjectScore]) -> Share
 
 def label_vectors(shares: Sequence[Shares]) -> Vectors:
     """Return the vectors [n, d] of images from their `label_shares`. What few images show counts more."""
-    ids = np.unique(np.concatenate([np.zeros(0), *(each[:, 0] for each in shares)]))
+    ids = np.unique(np.concatenate([np.zeros(0), *(held[:, 0] for held in shares)]))
     images = np.zeros(len(ids), np.float32)
-    for each in shares:
-        images[np.searchsorted(ids, each[:, 0])] += 1
+    for held in shares:
+        images[np.searchsorted(ids, held[:, 0])] += 1
     weights = np.log1p(len(shares) / np.maximum(images, 1)).astype(np.float32)
     found = []
-    for each in shares:
-        places = np.searchsorted(ids, each[:, 0])
+    for held in shares:
+        places = np.searchsorted(ids, held[:, 0])
         vector = np.zeros((1, len(ids)), np.float32)
-        vector[0, places] = np.sqrt(each[:, 1]) * weights[places]
+        vector[0, places] = np.sqrt(held[:, 1]) * weights[places]
         found.append(_projected(_unit(vector))[0])
     return np.stack(found) if found else np.zeros((0, 1), np.float32)
 
@@ -85,7 +85,7 @@ def nearest(vectors: Vectors, number: int) -> Iterator[list[int]]:
         likeness[np.arange(len(likeness)), start + np.arange(len(likeness))] = -np.inf
         for place, row in enumerate(likeness.round(5), start):
             best = np.argsort(-row, kind="stable")[:number].tolist()
-            yield [each for each in best if known[place] and np.isfinite(row[each])]
+            yield [other for other in best if known[place] and np.isfinite(row[other])]
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -80,7 +80,7 @@ def rank(
     found, unknown = rank_folder(
         Path(output),
         None if features is None else Path(features),
-        None if only is None else [Path(each) for each in only],
+        None if only is None else [Path(path) for path in only],
         None if images is None else Path(images),
         limit,
         Silence(),

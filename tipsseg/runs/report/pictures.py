@@ -48,9 +48,9 @@ def thumbnail(shown: Image.Image, labels: LabelArray, classes: Sequence[LabelCla
     pixels = np.asarray(small, np.float32)  # [h, w, 3]
     ids = resampled(labels, (height, width))  # [h, w]
     colours = np.zeros((int(ids.max()) + 1, 3), np.float32)
-    for each in classes:
-        if each.id < len(colours):
-            colours[each.id] = each.colour
+    for entry in classes:
+        if entry.id < len(colours):
+            colours[entry.id] = entry.colour
     if ignore_id(len(classes)) < len(colours):
         colours[ignore_id(len(classes))] = _IGNORED
     painted = np.where((ids == BACKGROUND)[..., None], pixels, (1 - _TINT) * pixels + _TINT * colours[ids])
@@ -93,7 +93,7 @@ def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | N
 def name_places(labels: LabelArray, number_of_classes: int) -> list[tuple[int, int, int]]:
     """Return where the picture shows names of classes: each id, and (y, x) inside its largest region in labels [H, W]."""
     small = resampled(labels, shown_size(labels.shape, PICTURE_SIDE)).astype(np.uint16)  # [h, w]
-    return [(each.class_id, *inner_point(each)) for each in largest_regions(small, number_of_classes)]
+    return [(region.class_id, *inner_point(region)) for region in largest_regions(small, number_of_classes)]
 
 
 def _outlines(ids: NDArray[np.generic]) -> NDArray[np.bool_]:

@@ -32,14 +32,14 @@ def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
             raise ValueError("of another tool")
         header, *rows = csv.reader(io.StringIO(text))
         classes = [
-            {"name": take(each, "name", str), "iou": _score(each, "iou")} for each in take(record, "classes", list)
+            {"name": take(entry, "name", str), "iou": _score(entry, "iou")} for entry in take(record, "classes", list)
         ]
         counts = [[int(number) for number in row[1:]] for row in rows]
         if len(counts) != len(classes) or any(len(row) != len(header) - 1 for row in counts):
             raise ValueError(f"{CSV_FILE} is not of these classes")
     except (OSError, ValueError) as error:
         raise _other(folder / SCORES_FILE, error) from error
-    columns = [str(each["name"]) for each in classes] + ["no label"] * (len(header) - 1 - len(classes))
+    columns = [str(entry["name"]) for entry in classes] + ["no label"] * (len(header) - 1 - len(classes))
     return {
         "mean_iou": _score(record, "mean_iou"),
         "pixel_accuracy": _score(record, "pixel_accuracy"),
